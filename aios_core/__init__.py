@@ -1,0 +1,63 @@
+"""AIOS: an operating system for LLM agents.
+
+    with Kernel() as kernel:
+        agent = kernel.spawn("reader", group="research")
+        print(agent.llm.generate("What is 12 plus 5?").text)
+
+Importing starts nothing; a kernel starts when it is told to.
+"""
+
+from aios_core.agent import LLM, Agent, request
+from aios_core.bridge import AsyncStream, Stream
+from aios_core.budget import Budget, Price
+from aios_core.config import KernelConfig
+from aios_core.embedded import default_kernel, set_default_kernel
+from aios_core.errors import *  # noqa: F403 - the whole tree, see errors.__all__
+from aios_core.errors import __all__ as _errors
+from aios_core.events import EventKind, Journal, KernelEvent
+from aios_core.kernel import Kernel
+from aios_core.messages import (
+    Completion,
+    Delta,
+    FinishReason,
+    Message,
+    ResponseFormat,
+    Sampling,
+    ToolCall,
+    ToolCallDelta,
+    ToolSpec,
+    Usage,
+)
+from aios_core.process import Accounting, ProcessState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LLM",
+    "Accounting",
+    "Agent",
+    "AsyncStream",
+    "Budget",
+    "Completion",
+    "Delta",
+    "EventKind",
+    "FinishReason",
+    "Journal",
+    "Kernel",
+    "KernelConfig",
+    "KernelEvent",
+    "Message",
+    "Price",
+    "ProcessState",
+    "ResponseFormat",
+    "Sampling",
+    "Stream",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolSpec",
+    "Usage",
+    "default_kernel",
+    "request",
+    "set_default_kernel",
+    *_errors,
+]

@@ -1,0 +1,219 @@
+"""The agent handle: what a developer writes code against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from aios_core.bridge import AsyncStream, Stream
+from aios_core.errors import InvalidRequest
+from aios_core.messages import (
+    Completion,
+    Message,
+    ResponseFormat,
+    Sampling,
+    ToolChoice,
+    ToolSpec,
+    parse_messages,
+    parse_tools,
+)
+from aios_core.process import Accounting, AgentProcess, ProcessState
+from aios_core.syscalls import LLMGenerate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aios_core.kernel import Kernel
+
+Messages = str | Message | Iterable[Message | Mapping[str, Any]]
+Tools = Sequence[ToolSpec | Mapping[str, Any]]
+
+
+class Agent:
+    """A process of the kernel, in the hands of its developer.
+
+    Leave it with `exit` (or use it as a context manager): its calls are
+    cancelled, its children exit, and what it held is freed.
+    """
+
+    def __init__(self, kernel: Kernel, process: AgentProcess) -> None:
+        self._kernel = kernel
+        self._process = process
+        self.llm = LLM(kernel, process)
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.pid} {self.name!r}: {self.state}>"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def name(self) -> str:
+        return self._process.name
+
+    @property
+    def group(self) -> str:
+        return self._process.group.name
+
+    @property
+    def state(self) -> ProcessState:
+        return self._process.state
+
+    @property
+    def accounting(self) -> Accounting:
+        """What the agent has taken so far; live, for reading only."""
+        return self._process.accounting
+
+    def spawn(self, name: str, **settings: Any) -> Agent:
+        """Start a child; see `Kernel.spawn`."""
+        return self._kernel.spawn(name, parent=self.pid, **settings)
+
+    async def aspawn(self, name: str, **settings: Any) -> Agent:
+        """The same from an event loop."""
+        return await self._kernel.aspawn(name, parent=self.pid, **settings)
+
+    def exit(self) -> None:
+        """End the agent and its children; their calls are cancelled. Idempotent."""
+        self._kernel.exit(self.pid)
+
+    def freeze(self) -> None:
+        """Take the agent off the cores until `thaw`; returns once it holds no slot.
+
+        Its callers go on waiting. A call on a core that cannot be preempted runs to its end.
+        """
+        self._kernel.freeze(self.pid)
+
+    def thaw(self) -> None:
+        """Let a frozen agent go on."""
+        self._kernel.thaw(self.pid)
+
+    def save(self, directory: str | Path) -> None:
+        """Freeze the agent and write it to a directory, its generations in flight included.
+
+        `Kernel.load_agent` brings it back, also in another process.
+        """
+        self._kernel.save_agent(self.pid, directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.exit()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._kernel.aexit(self.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class LLM:
+    """The LLM syscalls of one agent. The arguments of all four methods are those of `request`.
+
+    All raise, besides what a core reports: `InvalidRequest` (malformed, unknown
+    model, prompt too long), `Overloaded`, `BudgetExceeded`, `RunawayStopped`,
+    `DeadlineExceeded`, `SyscallCancelled`, `KernelClosed`; the blocking ones
+    `WouldBlock` when called on the kernel's own loop.
+    """
+
+    _kernel: Kernel
+    _process: AgentProcess
+
+    def generate(self, messages: Messages, **arguments: Any) -> Completion:
+        """Continue the conversation, and wait for the whole answer."""
+        request, options = _split(messages, arguments)
+        return self._kernel.call(self._process, request, **options)
+
+    async def agenerate(self, messages: Messages, **arguments: Any) -> Completion:
+        """Continue the conversation. Cancelling the await cancels the call."""
+        request, options = _split(messages, arguments)
+        return await self._kernel.acall(self._process, request, **options)
+
+    def stream(self, messages: Messages, **arguments: Any) -> Stream:
+        """Continue the conversation, delta by delta."""
+        request, options = _split(messages, arguments)
+        return self._kernel.stream(self._process, request, **options)
+
+    def astream(self, messages: Messages, **arguments: Any) -> AsyncStream:
+        """Continue the conversation, delta by delta, on the running event loop."""
+        request, options = _split(messages, arguments)
+        return self._kernel.astream(self._process, request, **options)
+
+
+def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
+    messages: Messages,
+    *,
+    model: str | None = None,
+    tools: Tools = (),
+    tool_choice: ToolChoice = "auto",
+    parallel_tool_calls: bool = True,
+    response_format: ResponseFormat | Mapping[str, Any] | None = None,
+    max_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> LLMGenerate:
+    """Build a checked LLM request.
+
+    Args:
+        messages: a text, or messages, also in OpenAI's format.
+        model: one that a core serves; None for the kernel's default.
+        tools: offered to the model; OpenAI's format is accepted.
+        tool_choice: "auto", "none", "required", or the name of the tool that must be called.
+        parallel_tool_calls: whether one answer may hold several calls.
+        response_format: a `ResponseFormat`, or a JSON schema that the answer must satisfy.
+        max_tokens: of the answer; None for as many as the core and the budget allow.
+        temperature: 0 is greedy.
+        seed: makes sampling repeatable, where the core can.
+        stop: texts before which the answer ends.
+        extra: passed to the core's backend as is.
+
+    Raises:
+        InvalidRequest: names what was wrong and what would be right.
+    """
+    offered = parse_tools(tools)
+    if tool_choice not in ("auto", "none", "required") and tool_choice not in {
+        tool.name for tool in offered
+    }:
+        raise InvalidRequest(
+            f"tool_choice: got {tool_choice!r}; allowed: 'auto', 'none', 'required' or one of "
+            f"{[tool.name for tool in offered]}"
+        )
+    if tool_choice == "required" and not offered:
+        raise InvalidRequest("tool_choice is 'required' and no tool is offered")
+    if response_format is not None and not isinstance(response_format, ResponseFormat):
+        response_format = ResponseFormat(response_format)
+    return LLMGenerate(
+        messages=parse_messages(messages),
+        model=model,
+        tools=offered,
+        tool_choice=tool_choice,
+        parallel_tool_calls=parallel_tool_calls,
+        response_format=response_format,
+        sampling=Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        ),
+        extra=dict(extra or {}),
+    )
+
+
+def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:
+    """The request, and what concerns its way through the kernel."""
+    options = {key: arguments.pop(key) for key in ("timeout_s", "priority") if key in arguments}
+    return request(messages, **arguments), options

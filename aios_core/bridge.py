@@ -1,0 +1,295 @@
+"""Crossings between the kernel's loop and everybody else.
+
+A caller may be on the kernel's own loop (no crossing), on another event loop, or
+on a plain thread. For each there is an `Answer` that brings the outcome home, and
+a stream that brings deltas home. `LoopThread` is the thread on which the kernel's
+loop runs when the program has none for it.
+
+No lock is held across a crossing, and nothing here waits on the kernel's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from aios_core.errors import KernelBug
+from aios_core.messages import Completion, Delta
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread of its own."""
+
+    def __init__(self, name: str = "aios-kernel") -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for its result, on the calling thread."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop and join the thread. Idempotent."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        finally:
+            self.loop.close()
+
+
+class LocalAnswer:
+    """For a caller on the kernel's own loop."""
+
+    wants_deltas = False
+
+    __slots__ = ("future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[Completion] = loop.create_future()
+
+    def delta(self, delta: Delta) -> None:
+        """Nobody watches."""
+
+    def resolve(self, completion: Completion) -> None:
+        if not self.future.done():
+            self.future.set_result(completion)
+
+    def reject(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class LoopAnswer(LocalAnswer):
+    """For a caller on another event loop."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._loop = loop
+
+    def resolve(self, completion: Completion) -> None:
+        _post(self._loop, super().resolve, completion)
+
+    def reject(self, error: BaseException) -> None:
+        _post(self._loop, super().reject, error)
+
+
+class ThreadAnswer:
+    """For a caller that waits on a thread."""
+
+    wants_deltas = False
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[Completion] = Future()
+
+    def delta(self, delta: Delta) -> None:
+        """Nobody watches."""
+
+    def resolve(self, completion: Completion) -> None:
+        self.future.set_result(completion)
+
+    def reject(self, error: BaseException) -> None:
+        self.future.set_exception(error)
+
+
+class Withdrawable(Protocol):
+    """A call that was submitted."""
+
+    def withdraw(self) -> None:
+        """Cancel it, from any thread; nothing happens if it was answered already."""
+
+
+Item = Delta | Completion | BaseException
+
+
+class Stream:
+    """The deltas of one call, for a plain thread: iterate, then read `completion`.
+
+    A context manager; leaving it before the end cancels the call.
+    """
+
+    wants_deltas = True
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.call: Withdrawable | None = None
+        self._completion: Completion | None = None
+        self._is_over = False
+
+    # the kernel's side
+    def delta(self, delta: Delta) -> None:
+        self._items.put(delta)
+
+    def resolve(self, completion: Completion) -> None:
+        self._items.put(completion)
+
+    def reject(self, error: BaseException) -> None:
+        self._items.put(error)
+
+    # the caller's side
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once the stream is exhausted."""
+        return _required(self._completion)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Delta:
+        if self._is_over:
+            raise StopIteration
+        try:
+            item = self._items.get()
+        except BaseException:  # Ctrl-C while waiting
+            self.close()
+            raise
+        if isinstance(item, Delta):
+            return item
+        self._is_over = True
+        if isinstance(item, Completion):
+            self._completion = item
+            raise StopIteration
+        raise item
+
+    def close(self) -> None:
+        """Cancel the call if it still goes on. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            if self.call:
+                self.call.withdraw()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AsyncStream:
+    """The deltas of one call, for an event loop: iterate, then read `completion`.
+
+    An async context manager; leaving it before the end cancels the call.
+    """
+
+    wants_deltas = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_local: bool) -> None:
+        self._loop = loop
+        self._is_local = is_local  # the loop is the kernel's own
+        self._items: deque[Item] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self.call: Withdrawable | None = None
+        self._completion: Completion | None = None
+        self._is_over = False
+
+    # the kernel's side
+    def delta(self, delta: Delta) -> None:
+        self._put(delta)
+
+    def resolve(self, completion: Completion) -> None:
+        self._put(completion)
+
+    def reject(self, error: BaseException) -> None:
+        self._put(error)
+
+    def _put(self, item: Item) -> None:
+        if self._is_local:
+            self._arrive(item)
+        else:
+            _post(self._loop, self._arrive, item)
+
+    def _arrive(self, item: Item) -> None:
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # the caller's side
+    @property
+    def completion(self) -> Completion:
+        """The whole answer, once the stream is exhausted."""
+        return _required(self._completion)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._is_over:
+            raise StopAsyncIteration
+        while not self._items:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            except BaseException:  # cancelled while waiting
+                self.close()
+                raise
+        item = self._items.popleft()
+        if isinstance(item, Delta):
+            return item
+        self._is_over = True
+        if isinstance(item, Completion):
+            self._completion = item
+            raise StopAsyncIteration
+        raise item
+
+    def close(self) -> None:
+        """Cancel the call if it still goes on. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            if self.call:
+                self.call.withdraw()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _required(completion: Completion | None) -> Completion:
+    if completion is None:
+        raise KernelBug("the stream has not ended; its completion is not known yet")
+    return completion
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], value: object) -> None:
+    try:
+        loop.call_soon_threadsafe(function, value)
+    except RuntimeError:
+        return  # the caller's loop is closed; nobody is left to hear

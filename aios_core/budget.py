@@ -1,0 +1,157 @@
+"""Budgets: reserved before a call, settled after it, never overspent.
+
+An agent's account has limits of its own and a parent account; a reservation is
+made on the whole chain or not at all, so a family of agents cannot spend more
+than its head was given, whatever the concurrency. Pure bookkeeping: no clock,
+no lock (only the kernel's loop touches it).
+
+Invariant of every account and resource: spent + reserved <= limit, as long as
+no call costs more than was reserved for it. What a core takes beyond that is
+booked all the same (the truth, not the wish) and leaves less for the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from aios_core.errors import BudgetExceeded, InvalidRequest, KernelBug
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An amount of everything that a budget limits."""
+
+    tokens: int = 0  # prompt and answer
+    money: float = 0.0  # in the currency of the configured prices
+    calls: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.tokens + other.tokens, self.money + other.money, self.calls + other.calls
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.tokens - other.tokens, self.money - other.money, self.calls - other.calls
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What an agent and its children together may spend. None: no limit."""
+
+    tokens: int | None = None
+    money: float | None = None
+    calls: int | None = None
+    wall_s: float | None = None  # seconds from the agent's start; its calls end then
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and not value >= 0:
+                raise InvalidRequest(f"budget {item.name}: got {value!r}; allowed: >= 0, or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in any one currency."""
+
+    input_per_million: float = 0.0
+    output_per_million: float = 0.0
+
+    def of(self, input_tokens: int, output_tokens: int) -> float:
+        return (
+            input_tokens * self.input_per_million + output_tokens * self.output_per_million
+        ) / 1e6
+
+
+class BudgetAccount:
+    """The books of one agent (or group)."""
+
+    __slots__ = ("limits", "owner", "parent", "reserved", "spent")
+
+    def __init__(
+        self, owner: str, limits: Budget | None = None, parent: BudgetAccount | None = None
+    ) -> None:
+        self.owner = owner
+        self.limits = limits or Budget()
+        self.parent = parent
+        self.spent = Cost()
+        self.reserved = Cost()
+
+    def __repr__(self) -> str:
+        return f"<BudgetAccount {self.owner}: spent {self.spent}, reserved {self.reserved}>"
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any account of the chain has a limit on what a call costs."""
+        return any(
+            account.limits.tokens is not None
+            or account.limits.money is not None
+            or account.limits.calls is not None
+            for account in self.chain()
+        )
+
+    def chain(self) -> Iterator[BudgetAccount]:
+        """This account, its parent, and so on."""
+        account: BudgetAccount | None = self
+        while account is not None:
+            yield account
+            account = account.parent
+
+    def tokens_left(self) -> int | None:
+        """Tokens that may still be reserved on the whole chain; None if unlimited."""
+        left = [
+            account.limits.tokens - account.spent.tokens - account.reserved.tokens
+            for account in self.chain()
+            if account.limits.tokens is not None
+        ]
+        return max(0, min(left)) if left else None
+
+    def reserve(self, amount: Cost) -> Reservation:
+        """Set `amount` aside on the whole chain.
+
+        Raises:
+            BudgetExceeded: an account of the chain has less than that left. Nothing is reserved.
+        """
+        for account in self.chain():
+            account._refuse_excess(amount)
+        for account in self.chain():
+            account.reserved += amount
+        return Reservation(self, amount)
+
+    def _refuse_excess(self, amount: Cost) -> None:
+        for resource in ("tokens", "money", "calls"):
+            limit = getattr(self.limits, resource)
+            if limit is None:
+                continue
+            committed = getattr(self.spent, resource) + getattr(self.reserved, resource)
+            requested = getattr(amount, resource)
+            if committed + requested > limit:
+                raise BudgetExceeded(self.owner, resource, limit, committed, requested)
+
+    def check(self) -> None:
+        """Raise `KernelBug` if a reservation was given back twice."""
+        if min(self.reserved.tokens, self.reserved.calls) < 0 or self.reserved.money < -1e-9:
+            raise KernelBug(f"{self.owner} has a negative reservation: {self.reserved}")
+
+
+class Reservation:
+    """Something set aside on an account, until `settle` says what it really cost."""
+
+    __slots__ = ("_account", "_amount", "_is_open")
+
+    def __init__(self, account: BudgetAccount, amount: Cost) -> None:
+        self._account = account
+        self._amount = amount
+        self._is_open = True
+
+    def settle(self, actual: Cost) -> None:
+        """Give back the reservation and book the true cost. A second call changes nothing."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        for account in self._account.chain():
+            account.reserved -= self._amount
+            account.spent += actual

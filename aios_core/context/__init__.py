@@ -1,0 +1,5 @@
+"""Context switching: snapshots of interrupted generations, and the tiers that hold them."""
+
+from aios_core.context.switcher import ContextSwitcher
+
+__all__ = ["ContextSwitcher"]

@@ -1,0 +1,322 @@
+"""The context switcher: keeps what is needed to go on with a generation.
+
+It files the snapshots of suspended calls and the warm contexts of agents between
+two calls, and moves their KV images device -> host -> disk when a tier fills up,
+or drops them where computing again is cheaper (see `placement`).
+
+Books are touched on the kernel's loop only. Copies and file writes run on one
+worker thread, at most one move at a time; while the image of a suspended call
+moves, `on_moving` tells the dispatcher not to resume it. A warm context that is
+on the move is simply not there for its agent's next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from aios_core.context.placement import Move, Parked, Rates, plan_moves
+from aios_core.core import Core
+from aios_core.errors import KernelBug
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.snapshot import KVImage, Snapshot, Tier
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int]  # ("call", id) or ("agent", pid)
+SMOOTHING = 0.3  # weight of the latest measurement of a rate
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A filed snapshot."""
+
+    key: Key
+    core: Core
+    snapshot: Snapshot
+    last_used: int
+    is_moving: bool = False
+    is_discarded: bool = False  # while it moved; free it when the move ends
+
+    @property
+    def image(self) -> KVImage:
+        if self.snapshot.kv is None:
+            raise KernelBug(f"{self.key} has no KV image")
+        return self.snapshot.kv
+
+
+class ContextSwitcher:
+    """Snapshots by call, contexts by agent, and the room that they take.
+
+    Invariants (see `check`): at most one entry a key; host and disk hold no more
+    than their bounds once no move is under way, unless what lies there must not be
+    dropped.
+
+    Args:
+        host_bytes, disk_bytes: bounds of the tiers.
+        watermark: share of a core's KV memory above which images leave it.
+        directory: for the files of the disk tier; None for a temporary one.
+        on_moving: told when the image of a suspended call starts and ends moving.
+    """
+
+    def __init__(
+        self,
+        *,
+        host_bytes: int,
+        disk_bytes: int,
+        watermark: float,
+        directory: str | None,
+        events: EventStream,
+        now: Callable[[], float],
+    ) -> None:
+        self._bounds = {Tier.HOST: host_bytes, Tier.DISK: disk_bytes}
+        self._watermark = watermark
+        self._given_directory = directory
+        self._directory: Path | None = None
+        self._events = events
+        self._now = now
+        self.on_moving: Callable[[int, bool], None] = lambda _call, _moving: None
+        self._entries: dict[Key, _Entry] = {}
+        self._uses = count()
+        self._rates: dict[Tier, float] = {}
+        self._worker: ThreadPoolExecutor | None = None
+        self._moves: set[asyncio.Task[None]] = set()
+        self._files = count()
+
+    def __repr__(self) -> str:
+        held = {tier.name.lower(): self.num_bytes(tier) for tier in Tier}
+        return f"<ContextSwitcher: {len(self._entries)} snapshots, bytes {held}>"
+
+    def num_bytes(self, tier: Tier) -> int:
+        """Bytes of KV images in a tier."""
+        return sum(
+            e.snapshot.kv.num_bytes
+            for e in self._entries.values()
+            if e.snapshot.kv is not None and e.snapshot.kv.tier is tier
+        )
+
+    # --- suspended calls ---------------------------------------------------------------------
+
+    def save(self, call_id: int, core: Core, snapshot: Snapshot) -> None:
+        """Keep the snapshot of a suspended call."""
+        self._file(("call", call_id), core, snapshot)
+
+    def restore(self, call_id: int) -> Snapshot | None:
+        """Hand back the snapshot of a suspended call, which is then the caller's."""
+        if not self._entries:
+            return None
+        entry = self._entries.get(("call", call_id))
+        if entry is None:
+            return None
+        if entry.is_moving:
+            raise KernelBug(f"call {call_id} resumes while its image moves")
+        del self._entries[entry.key]
+        return entry.snapshot
+
+    def peek(self, call_id: int) -> Snapshot | None:
+        """The snapshot of a suspended call, which stays where it is."""
+        entry = self._entries.get(("call", call_id))
+        return entry.snapshot if entry else None
+
+    def discard(self, call_id: int) -> None:
+        """Free the snapshot of a call that will not go on."""
+        if self._entries:
+            self._drop(("call", call_id))
+
+    # --- contexts between calls --------------------------------------------------------------
+
+    def park(self, pid: int, core: Core, context: Snapshot) -> None:
+        """Keep the context of an agent for its next call; the one before it goes."""
+        self._drop(("agent", pid))
+        self._file(("agent", pid), core, context)
+        self.relieve(core)
+
+    def recall(self, pid: int, core: Core) -> Snapshot | None:
+        """Hand back the context that the agent left on that core, if it is still at hand."""
+        entry = self._entries.get(("agent", pid))
+        if entry is None or entry.core is not core or entry.is_moving:
+            return None
+        del self._entries[entry.key]
+        return entry.snapshot
+
+    def forget(self, pid: int) -> None:
+        """The agent is gone; so is its context."""
+        self._drop(("agent", pid))
+
+    def lose(self, core: Core) -> None:
+        """A core died, and with it the KV images that it made; token ids stay."""
+        for key, entry in tuple(self._entries.items()):
+            if entry.core is not core or entry.is_moving or entry.snapshot.kv is None:
+                continue
+            if entry.key[0] == "agent":
+                self._drop(key)
+            else:
+                entry.image.release()
+                entry.snapshot = entry.snapshot.without_kv()
+
+    # --- room --------------------------------------------------------------------------------
+
+    def relieve(self, core: Core) -> None:
+        """Move images away from a core whose KV memory runs full, and from tiers that overflow."""
+        load = core.load()
+        if load.kv_capacity is not None:
+            excess = load.kv_tokens - int(self._watermark * load.kv_capacity)
+            if excess > 0:
+                self._relieve_tier(Tier.DEVICE, excess * self._bytes_per_token(core), core)
+        for tier, bound in self._bounds.items():
+            excess = self.num_bytes(tier) - bound
+            if excess > 0:
+                self._relieve_tier(tier, excess, None)
+
+    def _relieve_tier(self, tier: Tier, excess: float, core: Core | None) -> None:
+        entries = [
+            e
+            for e in self._entries.values()
+            if e.snapshot.kv is not None and (core is None or e.core is core)
+        ]
+        excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
+        parked = [_as_parked(e) for e in entries if not e.is_moving]
+        rate = core.load().prefill_rate if core else None
+        rates = Rates(rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
+        for move in plan_moves(parked, tier, int(excess), rates):
+            self._begin(move)
+
+    def _begin(self, move: Move) -> None:
+        entry = self._entries[move.key]  # type: ignore[index]
+        if move.target is None:
+            entry.image.release()
+            if entry.key[0] == "agent":
+                del self._entries[entry.key]
+            else:
+                entry.snapshot = entry.snapshot.without_kv()
+            self._tell(entry, "dropped")
+        elif move.target is not entry.image.tier:
+            entry.is_moving = True
+            if entry.key[0] == "call":
+                self.on_moving(entry.key[1], True)
+            task = asyncio.get_running_loop().create_task(self._move(entry, move.target))
+            self._moves.add(task)
+            task.add_done_callback(self._moves.discard)
+
+    async def _move(self, entry: _Entry, target: Tier) -> None:
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="aios-context")
+        loop = asyncio.get_running_loop()
+        try:
+            elapsed = await loop.run_in_executor(self._worker, self._carry, entry.image, target)
+        except OSError as exc:  # a full disk: the image stays where it is
+            log.warning("cannot move a KV image to %s: %s", target.name.lower(), exc)
+        else:
+            rate = entry.image.num_bytes / max(elapsed, 1e-9)
+            known = self._rates.get(target, rate)
+            self._rates[target] = known + SMOOTHING * (rate - known)
+            self._tell(entry, target.name.lower())
+        entry.is_moving = False
+        if entry.is_discarded:
+            entry.image.release()
+            return
+        if entry.key[0] == "call":
+            self.on_moving(entry.key[1], False)
+        self.relieve(entry.core)
+
+    def _carry(self, image: KVImage, target: Tier) -> float:
+        """On the worker thread: move an image. Returns the seconds that it took."""
+        started = perf_counter()
+        if target is Tier.HOST:
+            image.to_host()
+        else:
+            image.to_disk(self._new_path())
+        return perf_counter() - started
+
+    def _new_path(self) -> Path:
+        if self._directory is None:
+            if self._given_directory is None:
+                self._directory = Path(tempfile.mkdtemp(prefix="aios-context-"))
+            else:
+                self._directory = Path(self._given_directory)
+                self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory / f"kv-{next(self._files)}.safetensors"
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _file(self, key: Key, core: Core, snapshot: Snapshot) -> None:
+        if key in self._entries:
+            raise KernelBug(f"{key} is filed twice")
+        self._entries[key] = _Entry(key, core, snapshot, next(self._uses))
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        if entry.is_moving:
+            entry.is_discarded = True
+        elif entry.snapshot.kv is not None:
+            entry.snapshot.kv.release()
+
+    def _bytes_per_token(self, core: Core) -> float:
+        images = [
+            e.image
+            for e in self._entries.values()
+            if e.core is core and e.snapshot.kv is not None and e.image.num_tokens
+        ]
+        return images[0].num_bytes / images[0].num_tokens if images else 0.0
+
+    def _tell(self, entry: _Entry, where: str) -> None:
+        if self._events:
+            kind, number = entry.key
+            self._events.emit(
+                KernelEvent(
+                    self._now(),
+                    EventKind.SWAPPED,
+                    pid=number if kind == "agent" else None,
+                    syscall_id=number if kind == "call" else None,
+                    facts={"to": where, "core": entry.core.name},
+                )
+            )
+
+    async def close(self) -> None:
+        """Free everything. Idempotent."""
+        while self._moves:
+            await asyncio.gather(*self._moves, return_exceptions=True)
+        for key in tuple(self._entries):
+            self._drop(key)
+        if self._worker is not None:
+            self._worker.shutdown()
+            self._worker = None
+        if self._directory is not None and self._given_directory is None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory = None
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
+        for key, entry in self._entries.items():
+            if entry.key != key or entry.is_discarded:
+                raise KernelBug(f"{key} is filed as {entry}")
+        if self._moves:
+            return
+        for tier, bound in self._bounds.items():
+            must_stay = [e for e in self._entries.values() if not _as_parked(e).may_drop]
+            if self.num_bytes(tier) > bound and not must_stay:
+                raise KernelBug(f"{tier.name} holds {self.num_bytes(tier)} of {bound} bytes")
+
+
+def _as_parked(entry: _Entry) -> Parked:
+    image: Any = entry.snapshot.kv
+    return Parked(
+        key=entry.key,
+        tier=image.tier if image else Tier.HOST,
+        num_tokens=image.num_tokens if image else 0,
+        num_bytes=image.num_bytes if image else 0,
+        last_used=entry.last_used,
+        is_suspended=entry.key[0] == "call",
+        may_drop=entry.key[0] == "agent" or entry.core.capabilities.exact_recompute,
+    )

@@ -1,0 +1,180 @@
+"""What an LLM core is: the contract between the dispatcher and whatever generates.
+
+A core runs several sequences at once. The dispatcher hands it a `Run` and hears
+back through a `ReportSink`; every run ends in exactly one of `Finished`,
+`Preempted`, `Failed` and `Stopped`, and nothing is reported of it afterwards.
+`run`, `preempt` and `cancel` are called on the kernel's loop, return at once and
+never raise; `preempt` and `cancel` of an unknown run are ignored, since the run
+may have ended on its own meanwhile. The sink may be called from any thread.
+
+What a core cannot do it says in its `Capabilities`, and the scheduler adapts.
+Implementations are in `aios_core.cores`; `tests/cores/contract.py` is the suite
+that each of them passes. `StreamingCore` there turns an async generator into a
+core, which is all that most remote backends need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aios_core.errors import KernelError
+from aios_core.messages import Completion, Delta, Usage
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a core can do, stated by the core itself."""
+
+    context_window: int  # tokens of prompt and answer together
+    preemptible: bool = False  # a running call can be stopped and hands back a snapshot
+    exact_resume: bool = False  # a resumed call says what it would have said uninterrupted
+    exact_recompute: bool = True  # ... also if its KV image was dropped and is computed again
+    kv_snapshots: bool = False  # snapshots can hold a KV image
+    tools: bool = True
+    json_schema: bool = True  # answers can be constrained to a schema
+    seed: bool = True  # the same seed gives the same answer
+    warm_contexts: bool = False  # `Run.warm` saves computing what two prompts have in common
+    notes: tuple[str, ...] = ()  # limits that a person should know of
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLoad:
+    """How full a core is. Cheap to ask; the scheduler asks before each decision."""
+
+    slots: int  # sequences that may run at once
+    num_running: int
+    kv_tokens: int = 0  # tokens that hold KV memory at present
+    kv_capacity: int | None = None  # tokens of KV memory; None if unknown or unlimited
+    prefill_rate: float | None = None  # prompt tokens per second, as measured; None if unknown
+    available_in_s: float = 0.0  # the backend accepts nothing before (429); 0 if it does now
+    is_up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request made ready for a core, with its size."""
+
+    num_tokens: int  # of the prompt; an upper bound if `is_exact` is false
+    max_tokens: int  # that the answer may have, never more than the window leaves
+    prompt_ids: tuple[int, ...] = ()  # empty if the core does not tokenise
+    is_exact: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One stretch of work on one syscall: from its start, or from a snapshot."""
+
+    id: int  # of the syscall; a core never has two runs of one syscall
+    pid: int
+    request: LLMGenerate
+    prepared: Prepared
+    snapshot: Snapshot | None = None  # go on from here; the core takes over its KV image
+    warm: Snapshot | None = None  # context of the agent's last call; its KV image is taken over too
+    priority: int = 0
+    wants_deltas: bool = True  # false: nobody watches, `Progress` may come without text
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A run generated `num_tokens` more tokens. `delta` may be empty."""
+
+    run_id: int
+    num_tokens: int
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run has its answer."""
+
+    run_id: int
+    completion: Completion
+    context: Snapshot | None = None  # with a KV image, for the agent's next call
+
+
+@dataclass(frozen=True, slots=True)
+class Preempted:
+    """A run was stopped on request and can be resumed from the snapshot."""
+
+    run_id: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run cannot be completed. `usage` is what it took all the same."""
+
+    run_id: int
+    error: KernelError
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A cancelled run holds nothing any more."""
+
+    run_id: int
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class CoreDown:
+    """The core itself died. It has reported `Failed` for each of its runs already."""
+
+    error: KernelError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadChanged:
+    """The core has room again, or is up again, without any run having ended."""
+
+
+Report = Progress | Finished | Preempted | Failed | Stopped | CoreDown | LoadChanged
+ReportSink = Callable[[Sequence[Report]], None]
+
+
+class Core(Protocol):
+    """Something that generates."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a pool."""
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The model names that this core serves; the first is its default."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Valid once `start` has returned."""
+
+    async def start(self, sink: ReportSink) -> None:
+        """Load the model or reach the endpoint. Called again after a `CoreDown`.
+
+        Raises `BackendError` if the core cannot serve.
+        """
+
+    def prepare(self, request: LLMGenerate) -> Prepared | Awaitable[Prepared]:
+        """Measure a request. Awaitable where that takes long (a tokenizer off the loop).
+
+        Raises `InvalidRequest` (`ContextOverflow`, tools that the core cannot offer ...).
+        """
+
+    def run(self, run: Run) -> None:
+        """Begin a run, or go on from its snapshot."""
+
+    def preempt(self, run_id: int) -> None:
+        """Stop a run at its next token; the answer is `Preempted`, or its end if that came first."""
+
+    def cancel(self, run_id: int) -> None:
+        """Drop a run and free what it holds; the answer is `Stopped`, or its end if that came first."""
+
+    def load(self) -> CoreLoad:
+        """How full the core is now."""
+
+    async def close(self) -> None:
+        """Drop all runs and free everything. Idempotent."""

@@ -1,0 +1,50 @@
+"""LLM cores: everything that generates, behind the contract of `aios_core.core`.
+
+    ScriptedCore     answers from a script: for tests, and to measure the kernel alone
+    RecordingCore    wraps a core and writes down what it was asked and what it said
+    ReplayCore       says it again, offline
+    OpenAICore       an OpenAI-compatible endpoint: OpenAI, vLLM, Ollama, SGLang, llama.cpp ...
+    TransformersCore any causal model that transformers loads, in this process
+    CorePool         several cores: which of them serves a call
+    StreamingCore    turns an async generator into a core
+
+Importing this package imports no backend's library; the classes that need one
+are loaded when they are first named. A further remote API (Anthropic's is next)
+is a file with one more subclass of `StreamingCore`: its `stream` translates the
+events, its `open` builds the client, and the contract suite does the rest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from aios_core.cores.pool import CorePool
+from aios_core.cores.replay import RecordingCore, ReplayCore
+from aios_core.cores.scripted import ScriptedCore
+from aios_core.cores.streaming import StreamingCore
+
+if TYPE_CHECKING:
+    from aios_core.cores.openai_compatible import OpenAICore
+    from aios_core.cores.transformers import TransformersCore
+
+__all__ = [
+    "CorePool",
+    "OpenAICore",
+    "RecordingCore",
+    "ReplayCore",
+    "ScriptedCore",
+    "StreamingCore",
+    "TransformersCore",
+]
+
+_LOADED_WHEN_NAMED = {
+    "OpenAICore": "aios_core.cores.openai_compatible",
+    "TransformersCore": "aios_core.cores.transformers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LOADED_WHEN_NAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LOADED_WHEN_NAMED[name]), name)

@@ -1,0 +1,410 @@
+"""An OpenAI-compatible endpoint as a core: OpenAI, vLLM, Ollama, SGLang, llama.cpp, LiteLLM.
+
+The only file that imports the `openai` client. The client exists from `start` to
+`close`; its own retries are off, since the kernel decides what is tried again.
+
+Promises: a cancelled or preempted run closes its connection, so that the server
+stops computing; a 429 holds back the whole core until the server's `Retry-After`
+has passed (`load().available_in_s`, then `LoadChanged`); whatever the endpoint
+does, its run ends within the time limits in one typed error, which is retryable
+only if nothing had been streamed. An endpoint that refuses connections takes the
+core down (`CoreDown`), unless another answer is streaming from it at that time.
+
+With a vLLM server the kernel's priority is passed on, and a run can be preempted:
+it is aborted, and goes on later after the tokens that it had generated. Tool calls,
+constrained answers and seeded sampling cannot be cut in two; such runs go on to
+their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+
+from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
+from aios_core.cores.openai_errors import Refusal, error_of
+from aios_core.cores.openai_wire import (
+    ChunkReader,
+    Flavor,
+    chat_body,
+    max_prompt_tokens,
+    resume_body,
+    resume_ids_body,
+)
+from aios_core.cores.streaming import Item, LiveRun, StreamingCore
+from aios_core.cores.vllm_metrics import KVPressure, read_pressure
+from aios_core.errors import CoreError, KernelError, RateLimited, SnapshotError
+from aios_core.syscalls import LLMGenerate
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
+FIRST_PAUSE_S: Final = 1.0  # after a 429 without Retry-After; doubles
+MAX_PAUSE_S: Final = 60.0
+METRICS_EVERY_S: Final = 1.0
+
+# OpenAI's own services know the token limit by a newer name only.
+_NEW_LIMIT_HOSTS = (".openai.com", ".openai.azure.com")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long an endpoint may take, in seconds."""
+
+    connect_s: float = 10.0
+    first_chunk_s: float = 300.0  # from sending a request, the server's own queue included
+    next_chunk_s: float = 60.0  # from one chunk to the next
+    probe_s: float = 10.0  # for the list of models, when the core starts
+
+
+class OpenAICore(StreamingCore):
+    """One endpoint and the models that it serves.
+
+    Args:
+        base_url: up to and including the version, as in ``http://localhost:8000/v1``.
+        models: the models to use; the first is the default.
+        api_key: None for servers that ask for none.
+        flavor: "auto" finds out at `start` whether a vLLM server answers.
+        context_window: tokens; None to ask the server (vLLM says).
+        probe: whether `start` asks for the list of models, and refuses those
+            that are not on it.
+        omit: parameters that the models refuse, as reasoning models do "temperature".
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        models: Sequence[str],
+        *,
+        api_key: str | None = None,
+        name: str = "openai",
+        flavor: Literal["auto"] | Flavor = "auto",
+        context_window: int | None = None,
+        slots: int = 64,
+        time_limits: TimeLimits | None = None,
+        probe: bool = True,
+        omit: Collection[str] = (),
+    ) -> None:
+        super().__init__(name, models, slots=slots)
+        self._base_url = base_url.rstrip("/")
+        self._api_key = api_key
+        self._wanted_flavor = flavor
+        self._flavor: Flavor = "vllm" if flavor == "vllm" else "openai"
+        self._wanted_window = context_window
+        self._limits = time_limits or TimeLimits()
+        self._probe = probe
+        self._omit = frozenset(omit)
+        host = urlsplit(self._base_url).hostname or ""
+        is_new = f".{host}".endswith(_NEW_LIMIT_HOSTS)
+        self._limit_key = "max_completion_tokens" if is_new else "max_tokens"
+        self._capabilities = self._describe(context_window)
+        self._http: httpx.AsyncClient | None = None
+        self._client: openai.AsyncOpenAI | None = None
+        self._paused_until = 0.0  # in the loop's time
+        self._num_refusals = 0  # pauses in a row
+        self._wake_timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._pressure = KVPressure()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def prepare(self, request: LLMGenerate) -> Prepared:
+        """Bound the prompt's tokens from above; the server alone can count them.
+
+        A prompt that is too long is refused by the server, and ends as `ContextOverflow`.
+        """
+        window = self._capabilities.context_window
+        limit = min(request.sampling.max_tokens or window, window)
+        return Prepared(max_prompt_tokens(request), limit, is_exact=False)
+
+    def load(self) -> CoreLoad:
+        """How full the core is: its slots, the server's KV memory, and any pause."""
+        return replace(
+            super().load(),
+            available_in_s=self._pause_left_s(),
+            kv_tokens=self._pressure.kv_tokens,
+            kv_capacity=self._pressure.kv_capacity,
+        )
+
+    def run(self, run: Run) -> None:
+        """Begin a run, or go on from its snapshot."""
+        super().run(run)
+        if self._flavor == "vllm" and self._is_up and self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(
+                self._watch_pressure(), name=f"{self._name}-metrics"
+            )
+            self._watch.add_done_callback(self._forget_watch)
+
+    def can_resume(self, live: LiveRun) -> bool:
+        """Whether the server's grammar, tool parser and dice do not stand in the way."""
+        request, sampling = live.run.request, live.run.request.sampling
+        is_free = request.response_format is None and request.tool_choice in {"auto", "none"}
+        is_seeded = sampling.seed is not None and sampling.temperature > 0
+        has_ids = bool(live.output_ids and live.prompt_ids)
+        return is_free and not is_seeded and has_ids and not live.answer.has_tool_calls
+
+    # --- the endpoint -------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Build the client and ask the server what it serves. Raises `CoreError`."""
+        limits = self._limits
+        self._http = openai.DefaultAsyncHttpxClient(
+            timeout=httpx.Timeout(None, connect=limits.connect_s),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._slots),
+        )
+        self._client = openai.AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._api_key or "none",  # the client insists on one
+            max_retries=0,
+            http_client=self._http,
+        )
+        if self._probe:
+            await self._ask_what_is_served(self._client)
+
+    async def shut(self) -> None:
+        """Close the client, and with it every connection."""
+        if self._wake_timer:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        if self._client:
+            await self._client.close()
+            self._client = self._http = None
+        self._paused_until, self._num_refusals = 0.0, 0
+        self._pressure = KVPressure()
+
+    async def _ask_what_is_served(self, client: openai.AsyncOpenAI) -> None:
+        try:
+            async with asyncio.timeout(self._limits.probe_s):
+                page = await client.models.list()
+            served = {str(card.id): card for card in page.data}
+        except Exception as exc:
+            raise self._start_error(exc) from exc
+        missing = [m for m in self._models if m not in served and f"{m}:latest" not in served]
+        if missing:
+            raise self.error(f"{self._base_url} does not serve {missing}; has {sorted(served)}")
+        cards = [served.get(m) for m in self._models]
+        if self._wanted_flavor == "auto":
+            is_vllm = any(getattr(card, "owned_by", "") == "vllm" for card in cards)
+            self._flavor = "vllm" if is_vllm else "openai"
+        told = [n for card in cards if isinstance(n := getattr(card, "max_model_len", None), int)]
+        self._capabilities = self._describe(self._wanted_window or min(told, default=None))
+
+    def _describe(self, context_window: int | None) -> Capabilities:
+        notes = ["tokens of a prompt are bounded, not counted"]
+        if context_window is None:
+            notes.append(f"context window unknown; {UNKNOWN_WINDOW} tokens assumed")
+        is_vllm = self._flavor == "vllm"
+        if is_vllm:
+            notes.append(
+                "a preempted call goes on after its own tokens: greedily with the same text, up to"
+                " the server's rounding; calls with a seed, a schema or a begun tool call go on"
+            )
+        return Capabilities(
+            context_window=context_window or UNKNOWN_WINDOW,
+            preemptible=is_vllm,
+            exact_resume=False,
+            seed=is_vllm,
+            notes=tuple(notes),
+        )
+
+    # --- one answer ---------------------------------------------------------------------------
+
+    async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
+        """Ask, and read chunk by chunk. Leaving closes the connection."""
+        reader = ChunkReader(live, self.model_of(live.run.request))
+        try:
+            async with aclosing(self._chunks(live, reader)) as chunks:
+                async for chunk in chunks:
+                    if progress := reader.read(chunk):
+                        yield progress
+        except Exception as exc:
+            if not reader.is_whole:  # else only the usage is missing
+                raise self._run_error(live, exc) from exc
+        if not reader.is_whole:
+            raise self.error("the answer broke off", is_retryable=not live.has_streamed)
+        self._num_refusals = 0
+        yield reader.completion()
+
+    async def _chunks(self, live: LiveRun, reader: ChunkReader) -> AsyncGenerator[Any]:
+        async with asyncio.timeout(self._limits.first_chunk_s) as limit:
+            response = await self._request(live)
+        loop = asyncio.get_running_loop()
+        due = limit.when() or loop.time()
+        chunks = aiter(response)
+        try:
+            while True:
+                async with asyncio.timeout_at(due):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+                due = loop.time() + self._limits.next_chunk_s
+        finally:
+            await response.close()
+
+    async def _request(self, live: LiveRun) -> openai.AsyncStream[Any]:
+        if self._client is None:
+            raise self.error("is not up", is_retryable=True)
+        run = live.run
+        body = chat_body(
+            run.request,
+            self.model_of(run.request),
+            flavor=self._flavor,
+            token_limit_key=self._limit_key,
+            priority=run.priority,
+        )
+        for parameter in self._omit:
+            body.pop(parameter, None)
+        path = "/chat/completions"
+        if (was := run.snapshot) is not None and was.text:
+            if was.model != body["model"] or not self._capabilities.preemptible:
+                raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
+            if run.request.tools or run.request.sampling.stop:  # the chat's parsers are needed
+                body = resume_body(body, was, self._limit_key)
+            else:
+                path, body = "/completions", resume_ids_body(body, was, self._limit_key)
+        cast_to = openai.types.chat.ChatCompletionChunk
+        if path == "/completions":
+            cast_to = openai.types.Completion
+        return await self._client.post(
+            path, cast_to=cast_to, body=body, stream=True, stream_cls=openai.AsyncStream[cast_to]
+        )
+
+    # --- bad days -----------------------------------------------------------------------------
+
+    def _run_error(self, live: LiveRun, exc: Exception) -> KernelError:
+        """What a failure means for the run that met it, and for the core."""
+        fresh = not live.has_streamed
+        match exc:
+            case KernelError():
+                return exc
+            case openai.APIStatusError():
+                return self._refused(live, exc)
+            case TimeoutError():
+                return self.error(self._silence(live), exc, is_retryable=fresh)
+            case openai.APIConnectionError() if _never_reached(exc):
+                reason = f"cannot reach {self._base_url}: {_cause(exc)}"
+                if not any(other.has_streamed for other in self._live.values()):
+                    self.go_down(reason, exc)
+                return self.error(reason, exc, is_retryable=True)
+            case openai.APIConnectionError() | httpx.HTTPError():
+                return self.error(f"the connection broke: {_cause(exc)}", exc, is_retryable=fresh)
+            case openai.APIError():
+                return self.error(f"failed midway: {exc.message}", exc, is_retryable=fresh)
+            case _:
+                what = f"the endpoint answered garbage ({type(exc).__name__}: {exc!s:.200})"
+                return self.error(what, exc, is_retryable=fresh)
+
+    def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
+        refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body)
+        if refusal.is_pause:
+            self._pause(refusal.retry_after_s())
+        error = error_of(
+            refusal,
+            core=self._name,
+            model=self.model_of(live.run.request),
+            models=self._models,
+            context_window=self._capabilities.context_window,
+        )
+        if isinstance(error, RateLimited):
+            return RateLimited(
+                f"core {self._name!r}: the endpoint answered 429: {refusal.message}",
+                self._pause_left_s(),
+            )
+        return error
+
+    def _silence(self, live: LiveRun) -> str:
+        if live.has_streamed:
+            return f"nothing came for {self._limits.next_chunk_s:g} s in the middle of the answer"
+        return f"no answer within {self._limits.first_chunk_s:g} s"
+
+    def _start_error(self, exc: Exception) -> CoreError:
+        match exc:
+            case openai.APIStatusError(status_code=401 | 403):
+                return self.error(f"{self._base_url} refused the key: {exc.message}; see api_key")
+            case openai.APIStatusError(status_code=404 | 405):
+                return self.error(
+                    f"{self._base_url} has no list of models ({exc.status_code}); base_url usually"
+                    " ends in /v1, and probe=False starts without asking"
+                )
+            case openai.APIStatusError():
+                what = f"{self._base_url} answered {exc.status_code}: {exc.message}"
+                return self.error(what, is_retryable=True)
+            case TimeoutError():
+                what = f"{self._base_url} did not answer within {self._limits.probe_s:g} s"
+                return self.error(what, is_retryable=True)
+            case openai.APIConnectionError():
+                what = f"cannot reach {self._base_url}: {_cause(exc)}"
+                return self.error(what, is_retryable=True)
+            case _:
+                return self.error(f"{self._base_url} answered garbage: {exc!r:.200}")
+
+    # --- pauses -------------------------------------------------------------------------------
+
+    def _pause_left_s(self) -> float:
+        if not self._paused_until:
+            return 0.0
+        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+
+    def _pause(self, wait_s: float | None) -> None:
+        """Take no call for a while. Refusals that come during a pause can only prolong it."""
+        loop = asyncio.get_running_loop()
+        if not self._pause_left_s():
+            self._num_refusals += 1
+        if wait_s is None:
+            wait_s = min(FIRST_PAUSE_S * 2.0 ** min(self._num_refusals - 1, 16), MAX_PAUSE_S)
+        self._paused_until = max(self._paused_until, loop.time() + wait_s)
+        if self._wake_timer:
+            self._wake_timer.cancel()
+        self._wake_timer = loop.call_at(self._paused_until, self._wake)
+        log.info("core %r pauses for %.3g s", self._name, self._pause_left_s())
+
+    def _wake(self) -> None:
+        self._wake_timer = None
+        self._paused_until = 0.0
+        self.report(LoadChanged())
+
+    # --- the server's memory ------------------------------------------------------------------
+
+    async def _watch_pressure(self) -> None:
+        """Read vLLM's metrics once a second while something runs."""
+        root = self._base_url.removesuffix("/v1")
+        while self._http and self._live:
+            try:
+                async with asyncio.timeout(self._limits.probe_s):
+                    page = await self._http.get(f"{root}/metrics")
+                self._pressure = read_pressure(page.text)
+            except (TimeoutError, httpx.HTTPError) as exc:
+                log.debug("core %r: no metrics: %r", self._name, exc)
+            await asyncio.sleep(METRICS_EVERY_S)
+        self._pressure = KVPressure(0, self._pressure.kv_capacity)
+
+    def _forget_watch(self, task: asyncio.Task[None]) -> None:
+        self._watch = None
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("core %r: watching its metrics failed: %r", self._name, error)
+
+
+def _never_reached(exc: openai.APIConnectionError) -> bool:
+    """Whether no connection came about: the server is gone, and nothing was sent."""
+    return isinstance(exc.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def _cause(exc: BaseException) -> str:
+    """The innermost reason: the client's own text says only "Connection error."."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return f"{type(exc).__name__}: {exc}".removesuffix(": ")

@@ -1,0 +1,126 @@
+"""What an endpoint's refusals mean: HTTP status, headers and body as one of our errors.
+
+Pure; knows no client. Sources: OpenAI's guide to error codes, RFC 9110 (Retry-After,
+section 10.2.3), and the texts of vLLM, llama.cpp and Ollama for prompts that are
+too long, since only some servers send a code for that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from aios_core.errors import (
+    ContextOverflow,
+    CoreError,
+    InvalidRequest,
+    KernelError,
+    NoSuchObject,
+    RateLimited,
+)
+
+MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
+
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum (model|context) length"
+    r"|context (length|size|window)|longer than the maximum",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d[\d,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is not 2xx."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    message: str
+    code: str = ""
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], body: object) -> Refusal:
+        """Read the error object, in the shapes that servers give it."""
+        error: Any = body
+        if isinstance(body, Mapping):
+            error = body.get("error", body)
+        if not isinstance(error, Mapping):
+            return cls(status, headers, str(error or "no message")[:500])
+        message = error.get("message") or error.get("detail") or json.dumps(dict(error))
+        code = error.get("code") or error.get("type") or ""
+        return cls(status, headers, str(message)[:500], str(code))
+
+    @property
+    def is_pause(self) -> bool:
+        """Whether the server asks everyone to wait."""
+        if self.status == 429:
+            return self.code != "insufficient_quota"
+        return self.status == 503 and "retry-after" in self.headers
+
+    def retry_after_s(self) -> float | None:
+        """How long the server asks to wait; None if it does not say."""
+        for header, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+            value = self.headers.get(header)
+            seconds = None if value is None else _seconds(value, unit_s)
+            if seconds is not None:
+                return min(max(seconds, 0.0), MAX_PAUSE_S)
+        return None
+
+
+def error_of(
+    refusal: Refusal, *, core: str, model: str, models: tuple[str, ...], context_window: int
+) -> KernelError:
+    """The error of the call that was refused. Nothing of it had been served."""
+    message = f"the endpoint answered {refusal.status}: {refusal.message}"
+    match refusal.status:
+        case 401 | 403:
+            return CoreError(core, f"the endpoint refused the key: {refusal.message}")
+        case 404 if "model" in refusal.message.lower() or refusal.code == "model_not_found":
+            error = NoSuchObject("model", model, (m for m in models if m != model))
+            error.add_note(message)
+            return error
+        case 400 | 413 | 422 if _is_overflow(refusal):
+            return _overflow(refusal, model, context_window)
+        case 400 | 413 | 422:
+            return InvalidRequest(f"core {core!r}: {message}")
+        case 429 if not refusal.is_pause:
+            return CoreError(core, message)
+        case 429:
+            return RateLimited(f"core {core!r}: {message}", refusal.retry_after_s() or 0.0)
+        case 408 | 409 | 425:
+            return CoreError(core, message, is_retryable=True)
+        case status:
+            return CoreError(core, message, is_retryable=status >= 500)
+
+
+def _is_overflow(refusal: Refusal) -> bool:
+    return bool(_TOO_LONG.search(refusal.code) or _TOO_LONG.search(refusal.message))
+
+
+def _overflow(refusal: Refusal, model: str, context_window: int) -> ContextOverflow:
+    """With the numbers of the server's message: the window, and what was asked for."""
+    numbers = [int(n.replace(",", "")) for n in _NUMBER.findall(refusal.message)]
+    larger = [n for n in numbers if n > context_window]
+    error = ContextOverflow(min(larger, default=context_window + 1), context_window, model)
+    error.add_note(refusal.message)
+    return error
+
+
+def _seconds(value: str, unit_s: float) -> float | None:
+    """A number, or a date of RFC 9110."""
+    try:
+        return float(value) * unit_s
+    except ValueError:
+        pass
+    try:
+        due = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if due.tzinfo is None:
+        due = due.replace(tzinfo=UTC)
+    return (due - datetime.now(UTC)).total_seconds()

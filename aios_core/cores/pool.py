@@ -1,0 +1,270 @@
+"""Several cores and models: which cores can serve a call, and which of them should.
+
+The pool decides from what the cores say of themselves (`models`, `load`) and
+from what it was told of failures (`mark_down`). It starts no timer and calls no
+core on its own: whoever owns the clock asks `due_probes` and acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from aios_core.core import Core, CoreLoad, ReportSink
+from aios_core.errors import (
+    BackendError,
+    ConfigError,
+    CoreUnavailable,
+    KernelError,
+    NoSuchObject,
+)
+
+FIRST_PROBE_S = 0.5
+MAX_PROBE_S = 30.0
+
+
+@dataclass(slots=True)
+class Outage:
+    """A core that is down."""
+
+    error: KernelError
+    num_failures: int  # in a row
+    probe_at: float  # when to try it again, in seconds of the kernel's clock
+
+
+class CorePool:
+    """Cores by name, and the models that they serve.
+
+    Invariants: names are unique; every model named by a core has at least one
+    candidate; every key of `_outages` is the name of a core.
+
+    Args:
+        cores: the first one's first model is the default.
+        fallbacks: model -> the model, or models, that stand in for it while all
+            of its own cores are down.
+        default_model: what a call without a model gets.
+
+    Raises:
+        ConfigError: no core, a name twice, or an unknown model.
+    """
+
+    def __init__(
+        self,
+        cores: Iterable[Core],
+        *,
+        fallbacks: Mapping[str, str | Sequence[str]] | None = None,
+        default_model: str | None = None,
+    ) -> None:
+        self._cores = _by_name(cores)
+        self._by_model = _by_model(self._cores.values())
+        self._fallbacks = {
+            model: (others,) if isinstance(others, str) else tuple(others)
+            for model, others in (fallbacks or {}).items()
+        }
+        self._default = default_model or next(iter(self._by_model))
+        self._outages: dict[str, Outage] = {}
+        self._turn = 0
+        self._require_known("cores.default_model", self._default)
+        for model, others in self._fallbacks.items():
+            for name in (model, *others):
+                self._require_known("cores.fallbacks", name)
+
+    def __repr__(self) -> str:
+        return f"<CorePool: {len(self)} cores, {len(self._outages)} down, models {self.models}>"
+
+    def __len__(self) -> int:
+        return len(self._cores)
+
+    def __iter__(self) -> Iterator[Core]:
+        return iter(self._cores.values())
+
+    def __getitem__(self, name: str) -> Core:
+        """The core of that name. Raises `NoSuchObject`."""
+        if name not in self._cores:
+            raise NoSuchObject("core", name, self._cores)
+        return self._cores[name]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._by_model)
+
+    @property
+    def default_model(self) -> str:
+        return self._default
+
+    # --- which core ---------------------------------------------------------------------------
+
+    def route(self, model: str | None = None) -> tuple[Core, ...]:
+        """The cores that may serve a call: the model's own, or, if all are down, its stand-ins'.
+
+        If those are down too, the model's own come back: the call waits for them.
+        Raises `NoSuchObject` for a model that no core has.
+        """
+        model = model or self._default
+        if model not in self._by_model:
+            raise NoSuchObject("model", model, self._by_model)
+        own = self._by_model[model]
+        if not self._outages:  # the usual case costs nothing
+            return own
+        for name in (model, *self._fallbacks.get(model, ())):
+            if up := tuple(core for core in self._by_model[name] if self.is_up(core.name)):
+                return up
+        return own
+
+    def pick(self, candidates: Sequence[Core]) -> Core | None:
+        """The least loaded candidate that is up and has a free slot; equals take turns."""
+        chosen = least_loaded([self._load_of(core) for core in candidates], self._turn)
+        if chosen is None:
+            return None
+        self._turn += 1
+        return candidates[chosen]
+
+    def serves(self, core: Core, model: str | None) -> str:
+        """The name under which `core` serves a call for `model`: another one if it stands in."""
+        model = model or self._default
+        if core in self._by_model.get(model, ()):
+            return model
+        stand_ins = (m for m in self._fallbacks.get(model, ()) if core in self._by_model[m])
+        return next(stand_ins, core.models[0])
+
+    # --- up and down --------------------------------------------------------------------------
+
+    def is_up(self, name: str) -> bool:
+        return name not in self._outages
+
+    def outage(self, name: str) -> Outage | None:
+        """Why a core is down and when to try it again; None if it is up."""
+        return self._outages.get(name)
+
+    def mark_down(self, name: str, error: KernelError, now: float) -> float:
+        """A core died, or a probe of it failed. Returns when to probe it next: later each time."""
+        failures = self._outages[name].num_failures + 1 if name in self._outages else 1
+        wait_s = min(FIRST_PROBE_S * 2.0 ** min(failures - 1, 30), MAX_PROBE_S)
+        self._outages[self[name].name] = Outage(error, failures, now + wait_s)
+        return now + wait_s
+
+    def mark_up(self, name: str) -> None:
+        """A core answers again."""
+        self._outages.pop(self[name].name, None)
+
+    def due_probes(self, now: float) -> tuple[Core, ...]:
+        """The cores that are down and may be tried again."""
+        return tuple(self._cores[n] for n, out in self._outages.items() if out.probe_at <= now)
+
+    def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
+        """The error of a call whose cores are all down: why each is, and when to come back."""
+        model = model or self._default
+        outages = {
+            core.name: out for core in self._by_model[model] if (out := self.outage(core.name))
+        }
+        reasons = "; ".join(str(out.error) for out in outages.values()) or "no core is up"
+        probe_at = min((out.probe_at for out in outages.values()), default=now)
+        return CoreUnavailable(f"no core serves {model!r}: {reasons}", max(0.0, probe_at - now))
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start_all(self, sinks: Mapping[str, ReportSink], now: float) -> None:
+        """Start every core, side by side; `sinks` has one per core's name.
+
+        One that fails is marked down and does not keep the others from starting.
+        Raises `BackendError` with each core's reason if none starts.
+        """
+        cores = tuple(self)
+        results = await asyncio.gather(
+            *(core.start(sinks[core.name]) for core in cores), return_exceptions=True
+        )
+        errors = {
+            core.name: _as_kernel_error(core.name, result)
+            for core, result in zip(cores, results, strict=True)
+            if isinstance(result, BaseException)
+        }
+        if len(errors) == len(cores):
+            await self.close_all()
+            raise _none_started(errors)
+        for name, error in errors.items():
+            self.mark_down(name, error, now)
+
+    async def close_all(self) -> None:
+        """Close every core, side by side. Raises the first error once all have been tried."""
+        results = await asyncio.gather(*(core.close() for core in self), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def check(self) -> None:
+        """Derive the invariants again."""
+        assert set(self._outages) <= set(self._cores)  # noqa: S101
+        assert self._by_model == _by_model(self._cores.values())  # noqa: S101
+
+    def _load_of(self, core: Core) -> CoreLoad | None:
+        return core.load() if self.is_up(core.name) else None
+
+    def _require_known(self, key: str, model: str) -> None:
+        if model not in self._by_model:
+            raise ConfigError(key, model, f"a model that a core serves: {sorted(self._by_model)}")
+
+
+def least_loaded(loads: Sequence[CoreLoad | None], turn: int = 0) -> int | None:
+    """The position of the core to prefer; None if none can take a call now.
+
+    Pure. The smallest part of slots in use wins, then the smallest part of KV
+    memory; `turn` rotates among equals.
+    """
+    free = {
+        position: _fullness(load)
+        for position, load in enumerate(loads)
+        if load is not None and _has_room(load)
+    }
+    if not free:
+        return None
+    least = min(free.values())
+    best = [position for position, fullness in free.items() if fullness == least]
+    return best[turn % len(best)]
+
+
+def _has_room(load: CoreLoad) -> bool:
+    return load.is_up and load.available_in_s <= 0 and load.num_running < load.slots
+
+
+def _fullness(load: CoreLoad) -> tuple[float, float]:
+    kv = load.kv_tokens / load.kv_capacity if load.kv_capacity else 0.0
+    return load.num_running / load.slots, kv
+
+
+def _by_name(cores: Iterable[Core]) -> dict[str, Core]:
+    named: dict[str, Core] = {}
+    for core in cores:
+        if core.name in named:
+            raise ConfigError("cores", core.name, "a name that no other core has")
+        if not core.models:
+            raise ConfigError(f"cores.{core.name}.models", [], "at least one model")
+        named[core.name] = core
+    if not named:
+        raise ConfigError("cores", [], "at least one core")
+    return named
+
+
+def _by_model(cores: Iterable[Core]) -> dict[str, tuple[Core, ...]]:
+    serving: dict[str, tuple[Core, ...]] = {}
+    for core in cores:
+        for model in core.models:
+            serving[model] = (*serving.get(model, ()), core)
+    return serving
+
+
+def _as_kernel_error(core: str, error: BaseException) -> KernelError:
+    if isinstance(error, KernelError):
+        return error
+    if not isinstance(error, Exception):
+        raise error  # Ctrl-C, or the loop ends
+    failed = BackendError(f"core {core!r} did not start: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
+
+
+def _none_started(errors: Mapping[str, KernelError]) -> BackendError:
+    reasons = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    failed = BackendError(f"no core started: {reasons}")
+    failed.__cause__ = next(iter(errors.values()))
+    return failed

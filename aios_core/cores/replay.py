@@ -1,0 +1,7 @@
+"""stub"""
+
+
+class RecordingCore: ...
+
+
+class ReplayCore: ...

@@ -1,0 +1,290 @@
+"""A core that answers from a script, for tests of agents and of the kernel.
+
+    ScriptedCore("always this")
+    ScriptedCore(["first", ToolCall("c1", "add", '{"a": 1}'), RateLimited("busy", 2.0)])
+    ScriptedCore({"2+2?": "4"})                       # by the text of the last message
+    ScriptedCore(lambda request: request.messages[-1].content.upper())
+
+One word is one token. Without `latency_s` and `token_s` a run ends inside `run`
+itself, with no task, timer or loop turn; with them time passes through
+`asyncio.sleep`, so that it is virtual where the loop's time is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from aios_core.core import Capabilities, Failed, Finished, Prepared, Progress, Report, Run
+from aios_core.cores.assembly import (
+    assemble,
+    count_words,
+    decode_completion,
+    decode_delta,
+    encode_completion,
+    encode_delta,
+    split,
+    whole,
+    words,
+)
+from aios_core.cores.streaming import Item, LiveRun, StreamingCore
+from aios_core.errors import (
+    ContextOverflow,
+    CoreError,
+    InvalidRequest,
+    KernelError,
+    NoSuchObject,
+    SnapshotError,
+)
+from aios_core.messages import Completion, Delta, FinishReason, Message, ToolCall, Usage
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
+
+# One answer. A sequence of deltas streams just so, and may end in an error: a core that dies
+# in the middle of its answer.
+Answer = (
+    Completion | Message | str | ToolCall | KernelError | Sequence[ToolCall | Delta | KernelError]
+)
+Answering = Callable[[LLMGenerate], Answer | None]  # None: not scripted
+Script = str | Sequence[Answer] | Mapping[str, Answer] | Answering
+
+_REQUESTS_KEPT = 1_000
+
+
+class ScriptedCore(StreamingCore):
+    """Answers what it was told to.
+
+    `requests` holds the latest requests in the order in which they came. With
+    `preemptible` a run can be stopped between any two tokens and goes on exactly
+    there: its snapshot carries the rest of its answer.
+
+    Args:
+        script: a text (always the answer), a list (one answer after the other),
+            a mapping from the last message's text, or a function of the request.
+        latency_s: seconds before the first token of an answer.
+        token_s: seconds for each token.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        name: str = "scripted",
+        models: Sequence[str] = ("scripted",),
+        latency_s: float = 0.0,
+        token_s: float = 0.0,
+        slots: int = 64,
+        preemptible: bool = False,
+        context_window: int = 128_000,
+    ) -> None:
+        super().__init__(name, models, slots=slots)
+        self.requests: deque[LLMGenerate] = deque(maxlen=_REQUESTS_KEPT)
+        self._answering = _answering(script)
+        self._latency_s = latency_s
+        self._token_s = token_s
+        self._takes_time = bool(latency_s or token_s)
+        self._capabilities = Capabilities(
+            context_window=context_window,
+            preemptible=preemptible,
+            exact_resume=preemptible,
+            notes=("answers from a script; one word is one token",),
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def prepare(self, request: LLMGenerate) -> Prepared:
+        """Count words. Raises `ContextOverflow`."""
+        num_tokens = sum(len(m.content.split()) for m in request.messages)
+        window = self._capabilities.context_window
+        if num_tokens >= window:
+            raise ContextOverflow(num_tokens, window, self.model_of(request))
+        left = window - num_tokens
+        return Prepared(num_tokens, min(request.sampling.max_tokens or left, left))
+
+    def run(self, run: Run) -> None:
+        """Begin a run; without latency, also end it."""
+        if self._takes_time or not self._is_up:
+            super().run(run)
+            return
+        try:
+            plan = self._plan(run)
+        except KernelError as exc:
+            self.report(Failed(run.id, exc))
+            return
+        self.report(*plan.at_once(run.id))
+
+    async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
+        """Say the plan from where the run is, in its time."""
+        plan = live.memo = self._plan(live.run)
+        if not live.num_tokens:
+            await asyncio.sleep(self._latency_s)
+        for delta in plan.deltas()[live.num_tokens :]:
+            await asyncio.sleep(self._token_s)
+            yield delta
+        if isinstance(plan.end, KernelError):
+            raise plan.end
+        yield plan.end
+
+    def can_resume(self, live: LiveRun) -> bool:
+        return isinstance(live.memo, _Plan) and not isinstance(live.memo.end, KernelError)
+
+    def snapshot(self, live: LiveRun) -> Snapshot:
+        """What was said and, as `sampler`, what will be: the script is this core's dice."""
+        if isinstance(live.memo, _Plan):  # noqa: SIM108 - three ways in one line
+            rest = live.memo.encode()
+        else:  # stopped before it began
+            rest = live.run.snapshot.sampler if live.run.snapshot else None
+        said = tuple(range(live.num_tokens))
+        return replace(super().snapshot(live), output_ids=said, sampler=rest)
+
+    def _plan(self, run: Run) -> _Plan:
+        """What to say to a run. Raises the error that is scripted, if one is."""
+        if run.snapshot is not None and run.snapshot.sampler is not None:
+            return _Plan.decode(run.snapshot.sampler)
+        self.requests.append(run.request)
+        answer = self._ask(run.request)
+        prompt, limit = run.prepared.num_tokens, run.prepared.max_tokens
+        return _plan_of(answer, self.model_of(run.request), prompt, limit)
+
+    def _ask(self, request: LLMGenerate) -> Answer:
+        try:
+            answer = self._answering(request)
+        except KernelError:
+            raise
+        except Exception as exc:  # the script is foreign code
+            raise CoreError(self._name, f"the script raised {exc!r}") from exc
+        if answer is None:
+            raise NoSuchObject("scripted answer to", request.messages[-1].content)
+        return answer
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What will be said, and how it ends."""
+
+    end: Completion | KernelError
+    cuts: tuple[Delta, ...] | None = None  # None: word by word
+
+    def deltas(self) -> tuple[Delta, ...]:
+        if self.cuts is not None:
+            return self.cuts
+        return tuple(split(self.end.message)) if isinstance(self.end, Completion) else ()
+
+    @cached_property
+    def parts(self) -> tuple[tuple[int, Delta], ...]:
+        """What to report where no time passes, with the tokens in each."""
+        if self.cuts is None and isinstance(self.end, Completion):
+            return ((self.end.usage.output_tokens, whole(self.end.message)),)
+        return tuple((1, delta) for delta in self.cuts or ())
+
+    def at_once(self, run_id: int) -> Sequence[Report]:
+        """The reports of a run that takes no time."""
+        end = self.end
+        last = Finished(run_id, end) if isinstance(end, Completion) else Failed(run_id, end)
+        return (*[Progress(run_id, n, delta) for n, delta in self.parts], last)
+
+    def encode(self) -> bytes | None:
+        """As the part of a snapshot that says how to go on."""
+        if isinstance(self.end, KernelError):
+            return None
+        cuts = None if self.cuts is None else [encode_delta(delta) for delta in self.cuts]
+        return json.dumps({"end": encode_completion(self.end), "cuts": cuts}).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> _Plan:
+        try:
+            plan: dict[str, Any] = json.loads(raw)
+            cuts = plan["cuts"]
+            return cls(
+                decode_completion(plan["end"]),
+                None if cuts is None else tuple(map(decode_delta, cuts)),
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise SnapshotError(f"not a snapshot of a scripted core: {exc!r}") from exc
+
+
+def _answering(script: Script) -> Answering:
+    """Every kind of script as a function."""
+    if isinstance(script, str):
+        return lambda _: script
+    if isinstance(script, Mapping):
+        return lambda request: _look_up(script, request)
+    if callable(script):
+        return script
+    return _InOrder(script)
+
+
+def _look_up(script: Mapping[str, Answer], request: LLMGenerate) -> Answer:
+    asked = request.messages[-1].content
+    if asked not in script:
+        raise NoSuchObject("scripted answer to", asked, script)
+    return script[asked]
+
+
+class _InOrder:
+    """One answer after the other, then an error that names them all."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self._answers = tuple(answers)
+        self._num_given = 0
+
+    def __call__(self, request: LLMGenerate) -> Answer:
+        if self._num_given >= len(self._answers):
+            raise InvalidRequest(
+                f"the script's {len(self._answers)} answers are used up; asked: "
+                f"{request.messages[-1].content!r}; scripted: {list(self._answers)!r:.500}"
+            )
+        self._num_given += 1
+        return self._answers[self._num_given - 1]
+
+
+def _plan_of(answer: Answer, model: str, prompt: int, limit: int) -> _Plan:
+    match answer:
+        case str():
+            return _spoken(answer, model, prompt, limit)
+        case KernelError():
+            raise answer
+        case Completion():
+            return _Plan(answer)
+        case Message():
+            return _Plan(_completion(answer, model, prompt))
+        case ToolCall():
+            return _Plan(_completion(Message("assistant", tool_calls=(answer,)), model, prompt))
+        case _:
+            return _from_parts(answer, model, prompt)
+
+
+@lru_cache(maxsize=256)
+def _spoken(text: str, model: str, prompt: int, limit: int) -> _Plan:
+    """A text, cut off at the token limit. Kept, since benchmarks ask the same again and again."""
+    said = words(text)
+    message = Message("assistant", "".join(said[:limit]))
+    completion = _completion(message, model, prompt)
+    if len(said) > limit:
+        completion = replace(completion, finish_reason=FinishReason.LENGTH)
+    return _Plan(completion)
+
+
+def _from_parts(parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int) -> _Plan:
+    """Tool calls, or deltas that stream as they are and may end in an error."""
+    deltas = tuple(part for part in parts if isinstance(part, Delta))
+    if parts and isinstance(parts[-1], KernelError):
+        return _Plan(parts[-1], deltas)
+    calls = tuple(part for part in parts if isinstance(part, ToolCall))
+    if calls:
+        return _Plan(_completion(Message("assistant", tool_calls=calls), model, prompt))
+    completion = _completion(assemble(deltas).message(), model, prompt)
+    usage = Usage(prompt, len(deltas))
+    return _Plan(replace(completion, usage=usage), deltas)
+
+
+def _completion(message: Message, model: str, prompt: int) -> Completion:
+    reason = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
+    return Completion(message, reason, Usage(prompt, count_words(message)), model)

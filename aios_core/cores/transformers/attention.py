@@ -1,0 +1,246 @@
+"""Attention for packed batches: many sequences in one forward, each over its own memory.
+
+`packed_attention` is registered with transformers' public `AttentionInterface`.
+The model then computes everything else on one row of tokens, [1, tokens], and
+calls it for each layer; what the row is made of stands in a `PackedBatch` that
+the engine puts into the model's `Seat` before the forward.
+
+Promise: a token's attention is computed by the same operations on the same
+numbers whatever else is in the batch, so that batching, preempting and resuming
+never change an answer (ENGINE.md has the measurements). That is why
+
+- each sequence has its own call, without padding;
+- prompts are cut at fixed places, not where a budget happens to end;
+- tokens that were generated once and are computed again (a resume without KV)
+  are computed one query at a time, as they were when they were generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from aios_core.cores.transformers.kv import DeviceKV, KVLayout
+
+NAME: Final = "aios_packed"
+_SEAT: Final = "aios_seat"
+
+Shapes = dict[int, tuple[tuple[int, int], tuple[int, int]]]
+
+
+class UnsupportedModel(Exception):
+    """The model's attention asks for something that packing cannot do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one sequence within a batch."""
+
+    memory: DeviceKV
+    past: int  # tokens of the sequence before the span
+    count: int
+    is_replay: bool = False  # generated before: compute as if one by one
+
+    @property
+    def end(self) -> int:
+        return self.past + self.count
+
+
+@dataclass(slots=True)
+class PackedBatch:
+    """The spans of one forward, in the order of their tokens, and views of their memory."""
+
+    layout: KVLayout
+    spans: Sequence[Span]
+    counts: list[int] = field(init=False)
+    keys: list[list[Tensor]] = field(init=False)  # for each plane and span: [1, heads, end, dim]
+    fresh: list[list[Tensor]] = field(init=False)  # the span's own part of the same
+    saw_window: bool = field(default=False, init=False)
+    _masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = [span.count for span in self.spans]
+        whole = [_views(span.memory, 0, span.end) for span in self.spans]
+        fresh = [_views(span.memory, span.past, span.end) for span in self.spans]
+        self.keys = [list(of_plane) for of_plane in zip(*whole, strict=True)]
+        self.fresh = [list(of_plane) for of_plane in zip(*fresh, strict=True)]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+        """Store the keys and values of a layer; attend. [1, heads, tokens, dim] each."""
+        key_plane, value_plane = self.layout.planes[layer]
+        keys, values = self.keys[key_plane], self.keys[value_plane]
+        torch._foreach_copy_(  # noqa: SLF001 - optimizers use it too; one call for the batch
+            self.fresh[key_plane] + self.fresh[value_plane],
+            key.split(self.counts, 2) + value.split(self.counts, 2),
+        )
+        parts = [
+            self._attend_span(i, span, *qkv, how)
+            for i, (span, *qkv) in enumerate(
+                zip(self.spans, query.split(self.counts, 2), keys, values, strict=True)
+            )
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def _attend_span(
+        self, index: int, span: Span, query: Tensor, keys: Tensor, values: Tensor, how: _How
+    ) -> Tensor:
+        if span.count == 1:
+            return _attend_one(query, keys, values, how)
+        if span.is_replay:
+            ends = range(span.past + 1, span.end + 1)
+            parts = [
+                _attend_one(one, keys[:, :, :end], values[:, :, :end], how)
+                for one, end in zip(query.split(1, 2), ends, strict=True)
+            ]
+            return torch.cat(parts, 2)
+        return self._attend_chunk(index, span, query, keys, values, how)
+
+    def _attend_chunk(
+        self, index: int, span: Span, query: Tensor, keys: Tensor, values: Tensor, how: _How
+    ) -> Tensor:
+        window = how.window if how.window is not None and how.window < span.end else None
+        if span.past == 0 and window is None and not how.is_plain_math:
+            return F.scaled_dot_product_attention(
+                query, keys, values, is_causal=True, scale=how.scaling,
+                enable_gqa=query.shape[1] != keys.shape[1],
+            )  # fmt: skip
+        mask = self._masks.get((index, window))
+        if mask is None:
+            mask = causal_mask(span.past, span.count, window, query.device)
+            self._masks[index, window] = mask
+        if how.is_plain_math:
+            return _plain_attention(query, keys, values, mask, how)
+        return F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=how.scaling,
+            enable_gqa=query.shape[1] != keys.shape[1],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What a model wants of its attention."""
+
+    scaling: float | None
+    window: int | None  # a token sees so many, itself included
+    softcap: float | None
+    sinks: Tensor | None  # [heads]: logits of a key without value
+
+    @property
+    def is_plain_math(self) -> bool:
+        """There is no fused kernel for it."""
+        return self.softcap is not None or self.sinks is not None
+
+
+class ShapeProbe:
+    """Stands in for a batch once, to learn the shapes of a model's keys and values."""
+
+    def __init__(self) -> None:
+        self.shapes: Shapes = {}
+        self.saw_window = False
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, _how: _How) -> Tensor:
+        if layer in self.shapes:
+            raise UnsupportedModel(f"layer {layer} attends twice")
+        self.shapes[layer] = (key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])
+        return query.new_zeros(*query.shape[:3], value.shape[3])
+
+
+class Seat:
+    """Where the attention function finds the batch of the current forward of one model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.batch: PackedBatch | ShapeProbe | None = None
+        for module in model.modules():
+            if hasattr(module, "layer_idx"):
+                module.__dict__[_SEAT] = self
+
+
+def packed_attention(  # the signature is transformers'
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer. Returns [1, tokens, heads, dim].
+
+    Raises `UnsupportedModel` for what is neither done nor safe to ignore.
+    """
+    seat: Seat | None = module.__dict__.get(_SEAT)
+    batch = seat and seat.batch
+    if batch is None:
+        raise UnsupportedModel("a forward outside of the engine")
+    if attention_mask is not None or dropout or others.get("position_bias") is not None:
+        raise UnsupportedModel("attention with a mask, bias or dropout of the model's own")
+    if sliding_window is not None:
+        batch.saw_window = True
+    how = _How(scaling, sliding_window, softcap, s_aux)
+    out = batch.attend(int(module.layer_idx), query, key, value, how)  # type: ignore[arg-type]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def causal_mask(past: int, count: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of `past + count` tokens each of the last `count` sees: [count, past + count]."""
+    ones = torch.ones(count, past + count, dtype=torch.bool, device=device)
+    mask = ones.tril(past)
+    return mask if window is None else mask & ~ones.tril(past - window)
+
+
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: _How) -> Tensor:
+    """One query, which sees all keys or the window's: [1, heads, 1, dim].
+
+    Query heads that share a key head become queries of it, which needs no copy.
+    """
+    end = keys.shape[2]
+    if how.window is not None and how.window < end:
+        keys, values = keys[:, :, end - how.window :], values[:, :, end - how.window :]
+    if how.is_plain_math:
+        return _plain_attention(query, keys, values, None, how)
+    heads, key_heads = query.shape[1], keys.shape[1]
+    if heads == key_heads:
+        return F.scaled_dot_product_attention(query, keys, values, scale=how.scaling)
+    grouped = query.reshape(1, key_heads, heads // key_heads, query.shape[3])
+    out = F.scaled_dot_product_attention(grouped, keys, values, scale=how.scaling)
+    return out.reshape(1, heads, 1, values.shape[3])
+
+
+def _plain_attention(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: _How
+) -> Tensor:
+    """Attention spelled out, for soft caps (Gemma 2) and sinks (gpt-oss)."""
+    groups = query.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+    scaling = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+    scores = query @ keys.mT * scaling
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap) * how.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if how.sinks is not None:
+        sinks = how.sinks.view(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)
+        scores = torch.cat([scores, sinks.to(scores.dtype)], -1)
+    weights = torch.softmax(scores.float(), -1).to(query.dtype)
+    return weights[..., : keys.shape[2]] @ values
+
+
+def _views(memory: DeviceKV, start: int, end: int) -> list[Tensor]:
+    """The planes of a memory from `start` to `end`: [1, heads, tokens, dim] each."""
+    if len(memory.tensors) == 1:
+        return list(memory.tensors[0][:, None, :, start:end].unbind())
+    return [view for tensor in memory.tensors for view in tensor[:, None, :, start:end].unbind()]
+
+
+_register: Callable[..., None] = AttentionInterface.register
+_register(NAME, packed_attention)

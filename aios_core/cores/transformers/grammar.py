@@ -1,0 +1,149 @@
+"""Constrain what a model writes: JSON of a schema, or calls of the tools that are offered.
+
+Built on `llguidance`, whose state after some tokens depends on these tokens
+alone: a resumed sequence is brought back to its place by accepting them again.
+JSON is written on one line with a blank after commas and colons, as models and
+`json.dumps` write it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from llguidance import hf as llguidance_hf
+from torch import Tensor
+
+from aios_core.cores.hermes import CLOSE, OPEN
+from aios_core.errors import InvalidRequest, SnapshotError
+from aios_core.messages import ToolSpec
+from aios_core.syscalls import LLMGenerate
+
+_STYLE: Final = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+
+
+class Grammar:
+    """A grammar at some place of its text. Used by one thread."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing can follow any more."""
+        return bool(self._matcher.is_stopped())
+
+    def restrict(self, logits: Tensor) -> None:
+        """Set the logits [vocabulary] of forbidden tokens to minus infinity, in place."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")[: len(logits)].astype(bool)
+        forbidden = torch.ones(len(logits), dtype=torch.bool)
+        forbidden[: len(allowed)] = torch.from_numpy(~allowed)
+        logits.masked_fill_(forbidden.to(logits.device), float("-inf"))
+
+    def accept(self, token: int) -> None:
+        """Go on behind `token`, which must be allowed here."""
+        self._matcher.consume_token(token)
+
+
+class GrammarCompiler:
+    """Makes grammars for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int]) -> None:
+        self._hf_tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_ids = list(eos_ids)
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        """Takes up to a second for a large vocabulary; made when first needed."""
+        return llguidance_hf.from_tokenizer(
+            self._hf_tokenizer, n_vocab=self._vocab_size, eos_token=self._eos_ids or None
+        )
+
+    def describe(self, request: LLMGenerate) -> str | None:
+        """The grammar that a request asks for; None if it may say anything.
+
+        Raises `InvalidRequest` if there is none: a broken schema, a choice of an unknown tool.
+        """
+        rules = self._rules(request)
+        if rules is None:
+            return None
+        if problem := LLMatcher.validate_grammar(rules, self._tokenizer):
+            reason = problem.strip().splitlines()[0]
+            raise InvalidRequest(f"cannot constrain the answer: {reason:.300}")
+        return rules
+
+    def compile(self, rules: str, accepted: Sequence[int] = ()) -> Grammar:
+        """The grammar that `describe` gave, behind the tokens in `accepted`.
+
+        Raises `SnapshotError` if the grammar does not allow these.
+        """
+        matcher = LLMatcher(self._tokenizer, rules)
+        if accepted and not matcher.consume_tokens(list(accepted)):
+            raise SnapshotError("what was generated so far does not fit the request's grammar")
+        return Grammar(matcher)
+
+    def _rules(self, request: LLMGenerate) -> str | None:
+        must_call = forced_tools(request)
+        wanted = request.response_format
+        if must_call:
+            return self._call_rules(must_call, request.parallel_tool_calls)
+        if wanted is None:
+            return None
+        answer = f"answer: {_json_rule(wanted.schema or {'type': 'object'})}\n"
+        if request.tools and request.tool_choice == "auto":
+            calls = self._call_rules(request.tools, request.parallel_tool_calls)
+            return calls.replace("start: ", "start: answer | ", 1) + answer
+        return "start: answer\n" + answer
+
+    def _call_rules(self, tools: Sequence[ToolSpec], is_parallel: bool) -> str:
+        more = ' ("\\n"? call)*' if is_parallel and len(tools) > 0 else ""
+        rules = [f"start: call{more}", f"call: {self._marker(OPEN)} body {self._marker(CLOSE)}"]
+        rules.append(f"body: {' | '.join(f'body_{i}' for i in range(len(tools)))}")
+        for i, tool in enumerate(tools):
+            head = json.dumps(f'{{"name": {json.dumps(tool.name)}, "arguments": ')
+            rules.append(f'body_{i}: "\\n"? {head} arguments_{i} "}}" "\\n"?')
+            rules.append(f"arguments_{i}: {_json_rule(_closed(tool.parameters))}")
+        return "\n".join(rules) + "\n"
+
+    def _marker(self, text: str) -> str:
+        """How the grammar writes a marker: by its id if it is one special token, else as text."""
+        token = self._hf_tokenizer.convert_tokens_to_ids(text)
+        if isinstance(token, int) and self._hf_tokenizer.convert_ids_to_tokens(token) == text:
+            if self._tokenizer.is_special_token(token):
+                return f"<[{token}]>"
+        return json.dumps(text)
+
+
+def forced_tools(request: LLMGenerate) -> tuple[ToolSpec, ...]:
+    """The tools of which one must be called; none if the model may as well answer.
+
+    Raises `InvalidRequest` if the choice names no tool that is offered.
+    """
+    choice, tools = request.tool_choice, request.tools
+    if choice in {"auto", "none"}:
+        return ()
+    chosen = tools if choice == "required" else tuple(t for t in tools if t.name == choice)
+    if not chosen:
+        have = [tool.name for tool in tools]
+        raise InvalidRequest(f"tool_choice {choice!r} fits none of the tools offered: {have}")
+    return chosen
+
+
+def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments that a tool does not list are left out, unless its schema speaks of them."""
+    return {"additionalProperties": False, **schema} if "properties" in schema else schema
+
+
+def _json_rule(schema: Mapping[str, Any]) -> str:
+    return "%json " + json.dumps({"x-guidance": _STYLE, **schema})

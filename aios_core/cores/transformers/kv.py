@@ -1,0 +1,283 @@
+"""Where keys and values lie: the memory of one sequence, on its way between tiers.
+
+`DeviceKV` is the growing memory of a sequence that can run. `KVImage` is the
+same seen from outside, as `aios_core.snapshot.KVImage` describes it: it begins
+on the device without a copy, may be moved to the host and to a file, and is
+turned into a `DeviceKV` again when its sequence goes on. On a CPU the device's
+memory is the host's; moving there packs the tokens tightly and takes them out
+of the core's account.
+
+Promise: an image that fits another model is refused with `SnapshotError`.
+`KVAccount` has the only lock here; it guards the set of memories in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from aios_core.errors import SnapshotError
+from aios_core.snapshot import Tier
+
+FORMAT: Final = "aios-kv-1"
+_BLOCK: Final = 64  # tokens; capacities are multiples of it
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """What a model keeps for each token: a plane of keys and one of values for each layer.
+
+    Planes of equal shape share one tensor, so that a sequence's memory is one
+    tensor for most models, whatever its number of layers.
+    """
+
+    model: str  # fingerprint
+    groups: tuple[tuple[int, int, int], ...]  # (planes, heads, head dimension)
+    planes: Mapping[int, tuple[int, int]]  # of each layer: numbers of its keys and its values
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        shapes: Mapping[int, tuple[tuple[int, int], tuple[int, int]]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> KVLayout:
+        """`shapes`: for each layer, heads and dimension of its keys and of its values."""
+        by_shape: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for layer in sorted(shapes):
+            for kind, shape in enumerate(shapes[layer]):
+                by_shape.setdefault(shape, []).append((layer, kind))
+        groups = tuple((len(members), *shape) for shape, members in by_shape.items())
+        number = {one: i for i, one in enumerate(chain.from_iterable(by_shape.values()))}
+        planes = {layer: (number[layer, 0], number[layer, 1]) for layer in shapes}
+        return cls(model, groups, planes, dtype, device)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(n * heads * dim for n, heads, dim in self.groups) * self.dtype.itemsize
+
+    def empty(self, capacity: int, device: torch.device | None = None) -> list[Tensor]:
+        """Memory for `capacity` tokens: for each group [planes, heads, capacity, dimension]."""
+        return [
+            torch.empty(n, heads, capacity, dim, dtype=self.dtype, device=device or self.device)
+            for n, heads, dim in self.groups
+        ]
+
+
+class KVAccount:
+    """The memories that a core's sequences hold on its device."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: weakref.WeakSet[DeviceKV] = weakref.WeakSet()
+
+    @property
+    def num_tokens(self) -> int:
+        with self._lock:
+            return sum(memory.length for memory in self._held)
+
+    def add(self, memory: DeviceKV) -> None:
+        with self._lock:
+            self._held.add(memory)
+
+    def remove(self, memory: DeviceKV) -> None:
+        with self._lock:
+            self._held.discard(memory)
+
+
+class DeviceKV:
+    """Keys and values of one sequence on the device.
+
+    The first `length` tokens are valid. Memory grows by a quarter at a time.
+    """
+
+    def __init__(self, layout: KVLayout, account: KVAccount) -> None:
+        self.layout = layout
+        self.length = 0
+        self.capacity = 0
+        self.tensors: list[Tensor] = []
+        self._account = account
+        account.add(self)
+
+    def __repr__(self) -> str:
+        return f"<DeviceKV {self.length} of {self.capacity} tokens>"
+
+    def reserve(self, num_tokens: int) -> None:
+        """Make room for `num_tokens` in all. What torch raises when there is none, is raised."""
+        if num_tokens <= self.capacity:
+            return
+        wanted = max(num_tokens, self.capacity + self.capacity // 4)
+        capacity = -(-wanted // _BLOCK) * _BLOCK
+        grown = self.layout.empty(capacity)
+        for new, old in zip(grown, self.tensors, strict=False):
+            new[:, :, : self.length] = old[:, :, : self.length]
+        self.tensors, self.capacity = grown, capacity
+
+    def trim(self, length: int) -> None:
+        """Forget what lies beyond the first `length` tokens."""
+        self.length = min(self.length, length)
+
+    def release(self) -> None:
+        """Free the memory. Idempotent."""
+        self.tensors, self.capacity, self.length = [], 0, 0
+        self._account.remove(self)
+
+
+class SequenceImage:
+    """The KV cache of one sequence, in one of the tiers. See `aios_core.snapshot.KVImage`."""
+
+    def __init__(self, memory: DeviceKV) -> None:
+        self._layout = memory.layout
+        self._num_tokens = memory.length
+        self._memory: DeviceKV | None = memory
+        self._packed: list[Tensor] = []
+        self._path: Path | None = None
+        self.companion: object | None = None  # what the core wants to find again beside the image
+
+    @classmethod
+    def open(cls, path: Path, layout: KVLayout) -> SequenceImage:
+        """The image that `to_disk` wrote, perhaps by an earlier process.
+
+        Raises `SnapshotError` if the file is missing, damaged or of another model.
+        """
+        image = cls.__new__(cls)
+        image._layout, image._memory, image._packed = layout, None, []
+        image._path, image.companion = path, None
+        image._num_tokens = _read_header(path, layout)
+        return image
+
+    def __repr__(self) -> str:
+        state = self.tier.name.lower() if self.is_alive else "released"
+        return f"<SequenceImage {self.num_tokens} tokens, {state}>"
+
+    @property
+    def is_alive(self) -> bool:
+        """False once released, or taken over by a run."""
+        return self._memory is not None or bool(self._packed) or self._path is not None
+
+    @property
+    def tier(self) -> Tier:
+        if self._memory is not None:
+            return Tier.DEVICE
+        return Tier.DISK if self._path is not None else Tier.HOST
+
+    @property
+    def num_tokens(self) -> int:
+        return self._num_tokens
+
+    @property
+    def num_bytes(self) -> int:
+        return self._num_tokens * self._layout.bytes_per_token
+
+    def to_host(self) -> None:
+        if self._memory is not None:
+            self._packed = [
+                tensor[:, :, : self._num_tokens].to("cpu", copy=True).contiguous()
+                for tensor in self._memory.tensors
+            ]
+            self._memory.release()
+            self._memory = None
+        elif self._path is not None:
+            self._packed = _read(self._path, self._layout, self._num_tokens)
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    def to_disk(self, path: Path) -> None:
+        if self._path is not None:
+            if path != self._path:
+                self._path = self._path.replace(path)
+            return
+        self.to_host()
+        named = {f"group.{i}": tensor for i, tensor in enumerate(self._packed)}
+        about = {
+            "format": FORMAT,
+            "model": self._layout.model,
+            "num_tokens": str(self._num_tokens),
+        }
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save_file(named, partial, about)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        self._path, self._packed = path, []
+
+    def release(self) -> None:
+        if self._memory is not None:
+            self._memory.release()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._forget()
+
+    def take(self, layout: KVLayout, account: KVAccount) -> DeviceKV:
+        """Turn the image into memory of a sequence; the image is released then.
+
+        No copy if it lies on the device of `account` still; it may block otherwise.
+
+        Raises:
+            SnapshotError: it was released, is damaged, or belongs to another model. It is
+                released then too.
+        """
+        try:
+            if not self.is_alive:
+                raise SnapshotError("the KV image was released already")
+            if layout.model != self._layout.model or layout.groups != self._layout.groups:
+                raise SnapshotError("the KV image belongs to another model or number format")
+            if self._memory is not None and self._memory._account is account:  # noqa: SLF001
+                memory, self._memory = self._memory, None
+                return memory
+            self.to_host()
+            memory = DeviceKV(layout, account)
+            memory.reserve(self._num_tokens + _BLOCK)
+            for new, old in zip(memory.tensors, self._packed, strict=True):
+                new[:, :, : self._num_tokens] = old
+            memory.length = self._num_tokens
+            return memory
+        finally:
+            self.release()
+
+    def _forget(self) -> None:
+        self._memory, self._packed, self._path, self.companion = None, [], None, None
+
+
+def _read_header(path: Path, layout: KVLayout) -> int:
+    """Number of tokens in an image's file, after checking that it is of this model."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            num_tokens = int(about.get("num_tokens", -1))
+    except (OSError, SafetensorError, ValueError) as exc:
+        raise SnapshotError(f"cannot read the KV image {path.name}: {exc}") from exc
+    if about.get("format") != FORMAT or about.get("model") != layout.model:
+        raise SnapshotError(f"the KV image {path.name} belongs to another model or number format")
+    return num_tokens
+
+
+def _read(path: Path, layout: KVLayout, num_tokens: int) -> list[Tensor]:
+    if _read_header(path, layout) != num_tokens:
+        raise SnapshotError(f"the KV image {path.name} was changed")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = [file.get_tensor(f"group.{i}") for i in range(len(layout.groups))]
+    except (OSError, SafetensorError) as exc:
+        raise SnapshotError(f"cannot read the KV image {path.name}: {exc}") from exc
+    for tensor, (planes, heads, dim) in zip(tensors, layout.groups, strict=True):
+        if tuple(tensor.shape) != (planes, heads, num_tokens, dim) or tensor.dtype != layout.dtype:
+            raise SnapshotError(f"the KV image {path.name} has another shape than the model's")
+    return tensors

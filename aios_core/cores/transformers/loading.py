@@ -1,0 +1,211 @@
+"""Load a causal language model: a folder or a name on the hub becomes a `LoadedModel`.
+
+Whatever is wrong with the files is a `ModelLoadError` that names it. A weight
+that the files lack is an error too, never a random number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from aios_core.errors import ModelLoadError
+
+_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+_INDEXES: Final = tuple(name + ".index.json" for name in _WEIGHTS)
+_TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_WINDOWS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+_DEFAULT_WINDOW: Final = 4096  # for models without position limits
+_SAMPLES: Final = 64  # numbers of each weight that go into the fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that can generate, with what belongs to it."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any  # transformers' tokenizers share no useful type
+    fingerprint: str  # of weights and number format
+    context_window: int  # tokens
+    vocab_size: int  # of the logits
+    eos_ids: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_model(
+    source: str | Path,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    context_window: int | None = None,
+) -> LoadedModel:
+    """Load `source`, a folder or a name on the hub.
+
+    `dtype`: such as "bfloat16"; None: what the files have (float32 instead of
+    float16 on a CPU, which has no kernels for it). `device`: None: a GPU if there is one.
+
+    Raises `ModelLoadError`.
+    """
+    source = Path(source).expanduser() if Path(source).expanduser().is_dir() else str(source)
+    check_files(source)
+    place = choose_device(device)
+    wanted: Any = "auto" if dtype is None else getattr(torch, dtype, None)
+    if wanted is None:
+        raise ModelLoadError(f"no number format {dtype!r}; have float32, bfloat16, float16")
+    with _converted(source), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=wanted, output_loading_info=True
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ModelLoadError(f"{source}: the weights lack {missing[:3]} ({len(missing)} in all)")
+        if dtype is None and place.type == "cpu" and model.dtype is torch.float16:
+            model = model.float()
+        model = model.to(place).eval()
+    return LoadedModel(
+        name=str(source),
+        model=model,
+        tokenizer=tokenizer,
+        fingerprint=fingerprint(model),
+        context_window=context_window or find_window(model, tokenizer),
+        vocab_size=model.get_output_embeddings().weight.shape[0],
+        eos_ids=find_eos(model, tokenizer),
+        device=place,
+        dtype=model.dtype,
+    )
+
+
+def check_files(source: str | Path) -> None:
+    """Say what a model's folder lacks, in words that its owner can use."""
+    if not isinstance(source, Path):
+        if source.startswith((".", "/", "~")) or source.count("/") > 1 or os.sep == source[1:2]:
+            raise ModelLoadError(f"no folder {source}")
+        return
+    if not (source / "config.json").is_file():
+        raise ModelLoadError(f"{source} is missing config.json")
+    for index in _INDEXES:
+        if (source / index).is_file():
+            _check_shards(source, index)
+            break
+    else:
+        _require_one(source, _WEIGHTS, "weights")
+    _require_one(source, _TOKENIZERS, "a tokenizer")
+
+
+def choose_device(device: str | None) -> torch.device:
+    """The device of that name, or the best there is."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as exc:
+        raise ModelLoadError(f"no device {device!r}") from exc
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(f"no device {device!r}: torch finds no usable GPU")
+    return place
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Name the numbers that the model computes with: some of each weight, and the configuration.
+
+    Costs milliseconds, and is the same whatever files the weights came from.
+    """
+    config = model.config.to_dict()
+    for name in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):
+        config.pop(name, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(_samples(weight).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def find_window(model: PreTrainedModel, tokenizer: Any) -> int:
+    """Tokens that prompt and answer may have together."""
+    config = model.config.get_text_config()
+    windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int)]
+    limit = getattr(tokenizer, "model_max_length", None)
+    if isinstance(limit, int) and limit < 10**9:  # transformers writes 1e30 for "none"
+        windows.append(limit)
+    return min(windows, default=_DEFAULT_WINDOW)
+
+
+def find_eos(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end an answer, from all places that may name them."""
+    found: set[int] = set()
+    for owner in (model.generation_config, model.config, tokenizer):
+        eos = getattr(owner, "eos_token_id", None)
+        found.update([eos] if isinstance(eos, int) else eos or ())
+    return tuple(sorted(found))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device now; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _samples(weight: Tensor) -> Tensor:
+    flat = weight.detach().flatten()
+    places = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long()
+    return flat[places.to(flat.device)].double().cpu()
+
+
+def _check_shards(source: Path, index: str) -> None:
+    try:
+        shards = set(json.loads((source / index).read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as exc:
+        raise ModelLoadError(f"{source / index} is damaged: {exc!r}") from exc
+    if missing := sorted(shard for shard in shards if not (source / shard).is_file()):
+        raise ModelLoadError(f"{source} is missing {', '.join(missing)}")
+
+
+def _require_one(source: Path, names: tuple[str, ...], what: str) -> None:
+    if not any((source / name).is_file() for name in names):
+        raise ModelLoadError(f"{source} is missing {what}: none of {', '.join(names)}")
+
+
+@contextlib.contextmanager
+def _converted(source: str | Path) -> Iterator[None]:
+    """Whatever transformers raises for a model that it cannot load is a `ModelLoadError`."""
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except SafetensorError as exc:
+        raise ModelLoadError(f"{source}: the weights are damaged: {exc}") from exc
+    except MemoryError as exc:
+        raise ModelLoadError(f"{source}: there is not enough memory for the weights") from exc
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as exc:
+        raise ModelLoadError(f"cannot load {source}: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars: a library does not write to the terminal."""
+    logging: Any = transformers.utils.logging
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()

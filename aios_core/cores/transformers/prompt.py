@@ -1,0 +1,129 @@
+"""From a request to token ids: the model's chat template, its tokenizer, its window.
+
+Refuses, with `InvalidRequest`, what the model's template cannot express, and
+tools whose parameters are no JSON schema. Thread-safe: one request at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from jinja2 import TemplateError
+from jsonschema import Draft202012Validator, SchemaError
+
+from aios_core.cores.hermes import OPEN
+from aios_core.cores.transformers.loading import LoadedModel
+from aios_core.errors import ContextOverflow, InvalidRequest
+from aios_core.messages import Message, ToolSpec
+from aios_core.syscalls import LLMGenerate
+
+_PLAIN_TEMPLATE: Final = (  # for base models, which have none
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+_TAKES_TEXT: Final = re.compile(r"arguments'?\]?\s+is\s+string")
+_PROBE: Final = ToolSpec("aios_probe", "a tool", {"type": "object", "properties": {}})
+
+
+class Prompter:
+    """Makes prompts for one model."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._lock = threading.Lock()  # guards the tokenizer, which is not thread-safe everywhere
+        self._template = _template_of(loaded.tokenizer)
+        self.has_template = self._template is not None
+        self.takes_tools = OPEN in (self._template or "") and self._offers_tools()
+
+    def encode(self, request: LLMGenerate) -> tuple[int, ...]:
+        """The prompt's token ids.
+
+        Raises `InvalidRequest`; `ContextOverflow` if no room is left for one token of the answer.
+        """
+        tools = () if request.tool_choice == "none" else request.tools
+        self._check_tools(tools)
+        ids = self.tokenize(self.render(request, tools))
+        if len(ids) >= self._loaded.context_window:
+            raise ContextOverflow(len(ids), self._loaded.context_window, self._loaded.name)
+        if not ids:
+            raise InvalidRequest("the prompt is empty")
+        return ids
+
+    def render(self, request: LLMGenerate, tools: Sequence[ToolSpec]) -> str:
+        """The prompt as text."""
+        options = request.extra.get("chat_template_kwargs") or {}
+        try:
+            text = self._loaded.tokenizer.apply_chat_template(
+                [self._to_dict(message) for message in request.messages],
+                tools=[tool.to_dict() for tool in tools] or None,
+                chat_template=self._template or _PLAIN_TEMPLATE,
+                add_generation_prompt=True,
+                tokenize=False,
+                **options,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as exc:
+            raise InvalidRequest(f"the model's chat template refuses this: {exc}") from exc
+        return str(text)
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        with self._lock:
+            return tuple(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decoder(self) -> Callable[[Sequence[int]], str]:
+        """Token ids to text, special tokens and spaces as they are."""
+        tokenizer = self._loaded.tokenizer
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+            return lambda ids: str(backend.decode(ids, skip_special_tokens=False))
+        return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def hidden_ids(self) -> frozenset[int]:
+        """Control tokens, which are no part of an answer's text."""
+        known = getattr(self._loaded.tokenizer, "added_tokens_decoder", {})
+        return frozenset(
+            token for token, about in known.items() if about.special and "tool_call" not in str(about)
+        )
+
+    def _check_tools(self, tools: Sequence[ToolSpec]) -> None:
+        if tools and not self.takes_tools:
+            raise InvalidRequest(f"the chat template of {self._loaded.name} cannot offer tools")
+        for tool in tools:
+            try:
+                Draft202012Validator.check_schema(dict(tool.parameters))
+            except SchemaError as exc:
+                raise InvalidRequest(
+                    f"tool {tool.name!r}: parameters are no JSON schema: {exc.message:.200}"
+                ) from exc
+
+    def _to_dict(self, message: Message) -> dict[str, Any]:
+        """The message as templates want it: arguments as an object, unless they take text."""
+        out = message.to_dict()
+        if not _TAKES_TEXT.search(self._template or ""):
+            for call in out.get("tool_calls", ()):
+                function = call["function"]
+                function["arguments"] = _parsed(function["arguments"])
+        return out
+
+    def _offers_tools(self) -> bool:
+        request = LLMGenerate((Message("user", "hello"),))
+        try:
+            return _PROBE.name in self.render(request, (_PROBE,))
+        except InvalidRequest:
+            return False
+
+
+def _template_of(tokenizer: Any) -> str | None:
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):  # several, by use
+        template = template.get("tool_use") or template.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _parsed(arguments: str) -> object:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments  # what a model wrote wrongly goes back to it as it was

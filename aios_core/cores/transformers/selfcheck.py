@@ -1,0 +1,145 @@
+"""Is a model's output right under the packed engine? Ask the model itself.
+
+An architecture that packing does not suit gives wrong tokens without an error,
+so each model is checked when it is loaded: its own `generate` writes a few
+tokens, and the packed engine has to come to the same logits, with the sequence
+interrupted and in company. What fails runs on the fallback engine.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from aios_core.cores.transformers.attention import NAME, Seat, ShapeProbe, UnsupportedModel
+from aios_core.cores.transformers.engine import PackedEngine
+from aios_core.cores.transformers.kv import KVAccount, KVLayout
+from aios_core.cores.transformers.loading import LoadedModel
+from aios_core.cores.transformers.sampling import Sampler
+from aios_core.cores.transformers.sequence import Sequence
+
+_PROMPT: Final = 24  # tokens
+_OUTPUT: Final = 8
+_GREEDY: Final = Sampler(0.0, 1.0, None, 0)
+# Largest difference of logits, as a part of their spread. Other kernels round otherwise.
+_TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-6}
+_COARSE_TOLERANCE: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """What the check found: a layout for the packed engine, or the reason why there is none."""
+
+    layout: KVLayout | None
+    problem: str = ""
+
+
+def check_model(loaded: LoadedModel) -> CheckedModel:
+    """Switch the model to packed attention if it computes the same under it, else leave it be."""
+    model = loaded.model
+    before = model.config._attn_implementation  # noqa: SLF001 - there is no public getter
+    try:
+        prompt = _prompt(loaded, _PROMPT, seed=1)
+        output, expected = _generate(model, prompt)
+        model.set_attn_implementation(NAME)
+        layout = find_layout(loaded)
+        _compare(loaded, layout, prompt, output, expected)
+    except Exception as exc:  # noqa: BLE001 - models fail in every way; each means the fallback
+        model.set_attn_implementation(before)
+        reason = str(exc) if isinstance(exc, UnsupportedModel) else f"{type(exc).__name__}: {exc}"
+        return CheckedModel(None, reason.splitlines()[0] if reason else "unknown")
+    return CheckedModel(layout)
+
+
+@torch.inference_mode()
+def find_layout(loaded: LoadedModel) -> KVLayout:
+    """Shapes of the model's keys and values, learnt from one forward.
+
+    Raises `UnsupportedModel` if not every layer attends through the interface.
+    """
+    probe = ShapeProbe()
+    seat = Seat(loaded.model)
+    seat.batch = probe
+    ids = torch.tensor([[1, 2]], device=loaded.device)
+    positions = torch.tensor([[0, 1]], device=loaded.device)
+    loaded.model(input_ids=ids, position_ids=positions, use_cache=False)
+    config = loaded.model.config.get_text_config()
+    if len(probe.shapes) != config.num_hidden_layers:
+        raise UnsupportedModel(
+            f"{len(probe.shapes)} of {config.num_hidden_layers} layers attend in the packed way"
+        )
+    if _has_window(config) and not probe.saw_window:
+        raise UnsupportedModel("its sliding window reaches attention only through a mask")
+    return KVLayout.of(loaded.fingerprint, probe.shapes, loaded.dtype, loaded.device)
+
+
+def measure_prefill(engine: PackedEngine, loaded: LoadedModel, num_tokens: int = 128) -> float:
+    """Prompt tokens per second, roughly."""
+    sequence = Sequence.of(_prompt(loaded, num_tokens, seed=3), (), _GREEDY)
+    started = time.perf_counter()
+    engine.step([sequence])
+    elapsed = time.perf_counter() - started
+    computed = sequence.num_computed
+    sequence.drop_memory()
+    return computed / elapsed
+
+
+def _compare(
+    loaded: LoadedModel, layout: KVLayout, prompt: list[int], output: list[int], expected: Tensor
+) -> None:
+    """Force the model's own tokens through the engine and compare logits at each.
+
+    A companion comes and goes, so that each kind of batch occurs.
+    """
+    engine = PackedEngine(loaded.model, layout, KVAccount(), chunk_tokens=16)
+    sequence = Sequence.of(prompt, (), _GREEDY)
+    companion = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
+    for i, token in enumerate(output):
+        logits = engine.logits([sequence, companion] if i % 3 != 1 else [sequence])[0]
+        difference = float((logits.float() - expected[i]).abs().max() / expected[i].std())
+        allowed = _TOLERANCE.get(loaded.dtype, _COARSE_TOLERANCE)
+        if not difference <= allowed:
+            raise UnsupportedModel(
+                f"packed logits differ from the model's own by {difference:.2g} of their spread"
+            )
+        sequence.ids.append(token)
+    sequence.drop_memory()
+    companion.drop_memory()
+
+
+@torch.inference_mode()
+def _generate(model: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor]:
+    """Tokens and logits [output, vocabulary] of the model's own greedy `generate`."""
+    ids = torch.tensor([prompt], device=model.device)
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        min_new_tokens=_OUTPUT,
+        max_new_tokens=_OUTPUT,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=0,
+    )
+    return out.sequences[0, len(prompt) :].tolist(), torch.cat(out.logits).float()
+
+
+def _prompt(loaded: LoadedModel, num_tokens: int, seed: int) -> list[int]:
+    random = torch.Generator().manual_seed(seed)
+    size = min(loaded.vocab_size, len(loaded.tokenizer))
+    num_tokens = min(num_tokens, loaded.context_window // 2)
+    return torch.randint(size, (num_tokens,), generator=random).tolist()
+
+
+def _has_window(config: object) -> bool:
+    kinds = getattr(config, "layer_types", None) or ()
+    if kinds:
+        return "sliding_attention" in kinds
+    return getattr(config, "sliding_window", None) is not None and bool(
+        getattr(config, "use_sliding_window", True)
+    )

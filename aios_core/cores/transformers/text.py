@@ -1,0 +1,132 @@
+"""From tokens to what a reader sees: text, stop strings, tool calls.
+
+Promises: no character is passed on in halves; no text is passed on that may turn
+out to be the beginning of a stop string or of a tool call; the deltas put
+together are the final answer. All of it is a function of the tokens, so a
+resumed answer is brought back to its state by pushing its tokens again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from aios_core.cores.hermes import ToolCallParser, len_held_back
+from aios_core.messages import Delta, Message
+
+_BROKEN: Final = "\ufffd"  # what a decoder writes for bytes that are no character
+_MAX_HELD: Final = 16  # tokens; bytes that are no character after so many never become one
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class Detokenizer:
+    """Token ids to text, one id at a time.
+
+    Decoding is not additive: a token's text depends on its neighbours. So each
+    step decodes a short window twice, with and without the new tokens, and
+    passes on the difference.
+    """
+
+    def __init__(self, decode: Decode, hidden: AbstractSet[int] = frozenset()) -> None:
+        self._decode = decode
+        self._hidden = hidden  # control tokens, which are no text
+        self._seen: list[int] = []  # the window's tokens whose text was passed on
+        self._seen_text = ""
+        self._fresh: list[int] = []  # those whose text was not
+
+    def push(self, token: int) -> str:
+        """The text that is certain now; empty within a character."""
+        if token in self._hidden:
+            return ""
+        self._fresh.append(token)
+        text = self._decode(self._seen + self._fresh)
+        if text.endswith(_BROKEN) and len(self._fresh) < _MAX_HELD:
+            return ""
+        return self._pass_on(text)
+
+    def finish(self) -> str:
+        """The rest, without the character that was left incomplete."""
+        return self._pass_on(self._decode(self._seen + self._fresh)).rstrip(_BROKEN)
+
+    def _pass_on(self, text: str) -> str:
+        new = text[len(self._seen_text) :]
+        self._seen, self._fresh = self._fresh, []
+        self._seen_text = self._decode(self._seen)
+        return new
+
+
+class StopStrings:
+    """Ends a text before the first of several strings."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.is_hit = False
+        self._stops = stops
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """The text that no stop string can touch any more."""
+        if not self._stops:
+            return text
+        if self.is_hit:
+            return ""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.is_hit = True
+            return self._take(min(found))
+        return self._take(len(self._held) - len_held_back(self._held, self._stops))
+
+    def finish(self) -> str:
+        """What was held back for a stop string that did not come."""
+        return "" if self.is_hit else self._take(len(self._held))
+
+    def _take(self, size: int) -> str:
+        text, self._held = self._held[:size], self._held[size:]
+        return text
+
+
+class Answer:
+    """One answer as it grows: push tokens, get deltas, have the message at the end."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], key: str | None) -> None:
+        """`key` names the answer for the ids of its tool calls; None: it has none."""
+        self._detokenizer = detokenizer
+        self._stops = StopStrings(stops)
+        self._parser = None if key is None else ToolCallParser(key)
+        self._text: list[str] = []
+
+    @property
+    def is_stopped(self) -> bool:
+        """A stop string was met."""
+        return self._stops.is_hit
+
+    @property
+    def num_tool_calls(self) -> int:
+        return len(self._parser.tool_calls) if self._parser else 0
+
+    def push(self, token: int) -> Delta:
+        """Take one more token. Returns what a reader may see of it now."""
+        return self._parsed(self._stops.push(self._detokenizer.push(token)))
+
+    def finish(self) -> Delta:
+        """No more tokens come. Returns what was held back."""
+        rest = self._stops.push(self._detokenizer.finish()) + self._stops.finish()
+        delta = self._parsed(rest)
+        if self._parser is None:
+            return delta
+        last = self._parser.finish()
+        self._text.append(last.text)
+        return Delta(delta.text + last.text, delta.tool_calls)
+
+    def message(self) -> Message:
+        """The answer so far."""
+        calls = tuple(self._parser.tool_calls) if self._parser else ()
+        return Message("assistant", "".join(self._text), calls)
+
+    def _parsed(self, text: str) -> Delta:
+        delta = self._parser.push(text) if self._parser and text else Delta(text)
+        if delta.text:
+            self._text.append(delta.text)
+        return delta

@@ -1,0 +1,119 @@
+"""What happened in the kernel, as a stream of small facts.
+
+Observers are callables; they are called on the kernel's loop, in order, and must
+return at once (hand the event to a queue if there is more to do). An observer
+that raises is dropped with a logged traceback; the kernel goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class EventKind(StrEnum):
+    """Everything that is told to observers."""
+
+    AGENT_SPAWNED = "agent spawned"
+    AGENT_FROZEN = "agent frozen"
+    AGENT_THAWED = "agent thawed"
+    AGENT_EXITED = "agent exited"
+    SUBMITTED = "submitted"
+    REFUSED = "refused"
+    DISPATCHED = "dispatched"
+    PREEMPTED = "preempted"
+    RETRIED = "retried"
+    SWAPPED = "swapped"  # a KV image changed its tier
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CORE_UP = "core up"
+    CORE_DOWN = "core down"
+    POLICY_CHANGED = "policy changed"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEvent:
+    """One fact. `at` is in seconds of the kernel's clock; `facts` holds plain values."""
+
+    at: float
+    kind: EventKind
+    pid: int | None = None
+    syscall_id: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        who = f" agent {self.pid}" if self.pid is not None else ""
+        what = f" syscall {self.syscall_id}" if self.syscall_id is not None else ""
+        facts = "".join(f" {key}={value}" for key, value in self.facts.items())
+        return f"{self.at:10.4f}{who}{what} {self.kind}{facts}"
+
+
+Observer = Callable[[KernelEvent], None]
+
+
+class EventStream:
+    """Hands events to observers."""
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = list(observers)
+
+    def __bool__(self) -> bool:
+        """Whether anybody listens; who emits may skip building the event if not."""
+        return bool(self._observers)
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Add an observer. Returns a function that removes it again."""
+        self._observers.append(observer)
+        return lambda: self._drop(observer)
+
+    def emit(self, event: KernelEvent) -> None:
+        """Tell every observer."""
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+            except Exception:  # a stranger's code; the kernel outlives it
+                log.exception("observer %r raised and was dropped", observer)
+                self._drop(observer)
+
+    def _drop(self, observer: Observer) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+
+class Journal:
+    """An observer that keeps the latest events, to tell the story of a call or an agent.
+
+    >>> journal = Journal(keep=1000)
+    >>> journal(KernelEvent(0.5, EventKind.SUBMITTED, pid=1, syscall_id=7))
+    >>> print(journal.story(syscall_id=7))
+        0.5000 agent 1 syscall 7 submitted
+    """
+
+    def __init__(self, keep: int = 100_000) -> None:
+        self._events: deque[KernelEvent] = deque(maxlen=keep)
+
+    def __call__(self, event: KernelEvent) -> None:
+        self._events.append(event)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def events(self, *, pid: int | None = None, syscall_id: int | None = None) -> list[KernelEvent]:
+        """The kept events, oldest first, of one agent or one syscall if named."""
+        return [
+            event
+            for event in tuple(self._events)
+            if (pid is None or event.pid == pid)
+            and (syscall_id is None or event.syscall_id == syscall_id)
+        ]
+
+    def story(self, *, pid: int | None = None, syscall_id: int | None = None) -> str:
+        """The same, one line an event."""
+        return "\n".join(map(str, self.events(pid=pid, syscall_id=syscall_id)))

@@ -1,0 +1,564 @@
+"""The kernel: wires the boxes of the paper's figure and is the border to callers.
+
+It runs on one asyncio loop and only that loop touches its state, so there are no
+locks on it. `with Kernel(...)` gives the loop a thread of its own; `async with
+Kernel(...)` uses the caller's loop, where a syscall costs no thread hop. Either
+way, any thread and any other event loop may call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aios_core.agent import Agent
+from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
+from aios_core.budget import Budget, Price
+from aios_core.clock import LoopClock
+from aios_core.config import KernelConfig
+from aios_core.context import ContextSwitcher
+from aios_core.core import Core
+from aios_core.cores.pool import CorePool
+from aios_core.errors import (
+    BackendError,
+    KernelClosed,
+    KernelError,
+    NoSuchObject,
+    SyscallCancelled,
+    WouldBlock,
+)
+from aios_core.events import EventKind, EventStream, KernelEvent, Observer
+from aios_core.messages import Completion
+from aios_core.process import AgentProcess, ProcessState, ProcessTable
+from aios_core.scheduler import POLICIES, Dispatcher, Policy, Scheduler
+from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.call import Answer
+from aios_core.scheduler.dispatcher import Limits
+from aios_core.syscalls import LLMGenerate, Syscall
+
+T = TypeVar("T")
+
+
+class Kernel:
+    """An operating system for agents, in this process.
+
+    Args:
+        config: None reads `aios.toml` and the environment (`KernelConfig.load`).
+        cores: use these instead of the configured ones.
+        policy: use this one, by name or as an instance, instead of the configured one.
+        observers: are told every `KernelEvent`.
+
+    A kernel is started once and closed once.
+    """
+
+    def __init__(
+        self,
+        config: KernelConfig | None = None,
+        *,
+        cores: Sequence[Core] | None = None,
+        policy: str | Policy | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.config = config if config is not None else KernelConfig.load()
+        self.events = EventStream(observers)
+        self._policy = _policy(policy or self.config.scheduler.policy, self.config)
+        self._given_cores = cores
+        self._thread: LoopThread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_ident = 0
+        self._is_closed = False
+        self.processes = ProcessTable(self.config.guard)
+        for name, group in self.config.groups.items():
+            self.processes.add_group(name, weight=group.weight, budget=group.budget)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "running" if self._loop else "not started"
+        return f"<Kernel {state}: {len(self.processes)} agents, policy {self._policy.name!r}>"
+
+    # --- life --------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start on a thread of its own and wait until the cores serve.
+
+        Raises `BackendError` if no core can; the kernel is closed then.
+        """
+        self._refuse_second_start()
+        self._thread = LoopThread()
+        try:
+            self._thread.run(self._boot())
+        except BaseException:
+            self._is_closed = True
+            self._thread.close()
+            raise
+        return self
+
+    def close(self, drain_s: float | None = None) -> None:
+        """Give calls under way `drain_s` seconds to end, cancel the rest, free everything.
+
+        Idempotent. Only for a kernel that was started with `start` or `with`.
+        """
+        if self._thread is None or self._is_closed:
+            return
+        if threading.get_ident() == self._loop_ident:
+            raise WouldBlock("close() on the kernel's own loop would never return")
+        try:
+            self._thread.run(self.aclose(drain_s))
+        finally:
+            self._thread.close()
+
+    async def _boot(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        self._loop_ident = threading.get_ident()
+        clock = LoopClock(loop)
+        context = self.config.context
+        self._contexts = ContextSwitcher(
+            host_bytes=context.host_bytes,
+            disk_bytes=context.disk_bytes,
+            watermark=context.watermark,
+            directory=context.directory,
+            events=self.events,
+            now=clock.now,
+        )
+        self.pool = CorePool(
+            self._cores(),
+            fallbacks=self.config.fallbacks,
+            default_model=self.config.default_model,
+        )
+        self._clock = clock
+        settings = self.config.scheduler
+        self._dispatcher = Dispatcher(
+            Scheduler(self._policy, Admission(settings.keep_warm_s)),
+            self.pool,
+            self._contexts,
+            loop=loop,
+            clock=clock,
+            events=self.events,
+            limits=Limits(
+                max_waiting=settings.max_waiting,
+                max_waiting_per_agent=settings.max_waiting_per_agent,
+                max_attempts=settings.max_attempts,
+                core_patience_s=settings.core_patience_s,
+                default_timeout_s=settings.default_timeout_s,
+            ),
+            prices=partial(_price, self.config.prices),
+        )
+        self._contexts.on_moving = self._dispatcher.set_moving
+        try:
+            await self.pool.start_all(
+                {core.name: self._dispatcher.sink(core) for core in self.pool}, clock.now()
+            )
+        except BaseException:
+            await self._contexts.close()
+            raise
+        self._dispatcher.cores_started()
+
+    def _cores(self) -> Sequence[Core]:
+        if self._given_cores is not None:
+            return self._given_cores
+        from aios_core.cores.factory import build_cores  # noqa: PLC0415 - reads files, loads libraries
+
+        return build_cores(self.config.cores)
+
+    async def aclose(self, drain_s: float | None = None) -> None:
+        """The same as `close`, on the kernel's loop. Idempotent."""
+        if self._is_closed or self._loop is None:
+            return
+        self._is_closed = True
+        await self._dispatcher.drain(self.config.drain_s if drain_s is None else drain_s)
+        try:
+            await self.pool.close_all()
+        finally:
+            await self._dispatcher.close()
+            await self._contexts.close()
+
+    def _refuse_second_start(self) -> None:
+        if self._loop is not None or self._is_closed:
+            raise KernelClosed("a kernel is started once; make a new one")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close(0 if kind else None)
+
+    async def __aenter__(self) -> Self:
+        self._refuse_second_start()
+        try:
+            await self._boot()
+        except BaseException:
+            self._is_closed = True
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose(0 if kind else None)
+
+    # --- agents ------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        name: str,
+        *,
+        group: str | None = None,
+        parent: int | None = None,
+        priority: int | None = None,
+        weight: float = 1.0,
+        budget: Budget | None = None,
+    ) -> Agent:
+        """Start an agent.
+
+        Args:
+            name: for people; need not be unique.
+            group: its privilege group; None: its parent's, or "default".
+            parent: pid of the agent that it belongs to; it inherits priority, budget and end.
+            priority: smaller is more urgent; for the policies that look at it.
+            weight: share of its group's service under `fair`.
+            budget: what it and its children may spend, within the budgets above it.
+
+        Raises:
+            KernelClosed, NoSuchObject (parent), RunawayStopped, InvalidRequest.
+        """
+        return self._on_loop(
+            partial(self._spawn, name, group, parent, priority, weight, budget)
+        )
+
+    async def aspawn(self, name: str, **settings: Any) -> Agent:
+        """The same from an event loop, without blocking it."""
+        names = ("group", "parent", "priority", "weight", "budget")
+        if unknown := sorted(settings.keys() - set(names)):
+            raise NoSuchObject("setting", unknown[0], names)
+        group, parent, priority, weight, budget = (settings.get(n) for n in names)
+        weight = 1.0 if weight is None else weight
+        return await self._to_loop(
+            partial(self._spawn, name, group, parent, priority, weight, budget)
+        )
+
+    def _spawn(
+        self,
+        name: str,
+        group: str | None,
+        parent: int | None,
+        priority: int | None,
+        weight: float,
+        budget: Budget | None,
+    ) -> Agent:
+        process = self.processes.spawn(
+            name,
+            now=self._clock.now(),
+            group=group,
+            parent=parent,
+            priority=priority,
+            weight=weight,
+            budget=budget,
+        )
+        self._emit(EventKind.AGENT_SPAWNED, process, name=name, group=process.group.name)
+        return Agent(self, process)
+
+    def exit(self, pid: int) -> None:
+        """End an agent and its children; their calls are cancelled. Unknown pids are ignored."""
+        if not self._is_closed:
+            self._on_loop(partial(self._exit, pid))
+
+    async def aexit(self, pid: int) -> None:
+        """The same from an event loop."""
+        if not self._is_closed:
+            await self._to_loop(partial(self._exit, pid))
+
+    def _exit(self, pid: int) -> None:
+        try:
+            head = self.processes.get(pid)
+        except NoSuchObject:
+            return
+        for process in tuple(head.family()):
+            reason = SyscallCancelled(f"agent {process.name!r} exited")
+            for call_id in tuple(process.live_calls):
+                self._dispatcher.cancel(call_id, reason)
+            self._contexts.forget(process.pid)
+            self._dispatcher.scheduler.forget(process.pid)
+            self.processes.remove(process)
+            self._emit(EventKind.AGENT_EXITED, process)
+
+    def freeze(self, pid: int) -> None:
+        """Take an agent off the cores; see `Agent.freeze`."""
+        self._run(self.afreeze(pid))
+
+    async def afreeze(self, pid: int) -> None:
+        """The same, awaitable on any loop."""
+        await self._await_on_loop(self._freeze(pid))
+
+    async def _freeze(self, pid: int) -> None:
+        process = self.processes.get(pid)
+        if process.state is ProcessState.ACTIVE:
+            process.state = ProcessState.FROZEN
+            self._emit(EventKind.AGENT_FROZEN, process)
+        await self._dispatcher.freeze(process)
+
+    def thaw(self, pid: int) -> None:
+        """Let a frozen agent go on."""
+        self._on_loop(partial(self._thaw, pid))
+
+    def _thaw(self, pid: int) -> None:
+        process = self.processes.get(pid)
+        if process.state is ProcessState.FROZEN:
+            process.state = ProcessState.ACTIVE
+            self._emit(EventKind.AGENT_THAWED, process)
+            self._dispatcher.thaw(process)
+
+    # --- LLM syscalls ------------------------------------------------------------------------
+
+    def call(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        *,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+    ) -> Completion:
+        """Submit a call and wait for its answer, on a thread that is not the kernel's loop."""
+        self._refuse_to_block("agenerate")
+        answer = ThreadAnswer()
+        call = self._submit_from_outside(process, request, answer, timeout_s, priority)
+        try:
+            return answer.future.result()
+        except KeyboardInterrupt:
+            call.withdraw()
+            raise
+
+    async def acall(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        *,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+    ) -> Completion:
+        """Submit a call and await its answer, on any event loop."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            local = LocalAnswer(loop)
+            syscall = self._submit(process, request, local, timeout_s, priority)
+            try:
+                return await local.future
+            except asyncio.CancelledError:
+                self._dispatcher.cancel(syscall.id)
+                raise
+        answer = LoopAnswer(loop)
+        call = self._submit_from_outside(process, request, answer, timeout_s, priority)
+        try:
+            return await answer.future
+        except asyncio.CancelledError:
+            call.withdraw()
+            raise
+
+    def stream(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        *,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+    ) -> Stream:
+        """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
+        self._refuse_to_block("astream")
+        stream = Stream()
+        stream.call = self._submit_from_outside(process, request, stream, timeout_s, priority)
+        return stream
+
+    def astream(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        *,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+    ) -> AsyncStream:
+        """Submit a call and hand back its deltas, on the running event loop."""
+        loop = asyncio.get_running_loop()
+        stream = AsyncStream(loop, is_local=loop is self._loop)
+        stream.call = self._submit_from_outside(process, request, stream, timeout_s, priority)
+        return stream
+
+    def _submit(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        timeout_s: float | None,
+        priority: int | None,
+        **more: Any,
+    ) -> Syscall:
+        """On the loop: check the agent and accept its call."""
+        if self._is_closed:
+            raise KernelClosed("the kernel is closed")
+        if process.state is ProcessState.EXITED:
+            raise SyscallCancelled(f"agent {process.name!r} has exited")
+        self.processes.admit(process, request)
+        return self._dispatcher.submit(
+            process, request, answer, timeout_s=timeout_s, priority=priority, **more
+        )
+
+    def _submit_from_outside(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        timeout_s: float | None,
+        priority: int | None,
+        **more: Any,
+    ) -> _Submission:
+        submission = _Submission(self, process, request, answer, timeout_s, priority, more)
+        self._post(submission.submit)
+        return submission
+
+    # --- looking in --------------------------------------------------------------------------
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Tell `observer` every event from now on. Returns a function that ends it."""
+        return self.events.subscribe(observer)
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant of every part holds."""
+        self._on_loop(self._check)
+
+    def _check(self) -> None:
+        self.processes.check()
+        self._dispatcher.check()
+        self._contexts.check()
+
+    # --- crossings ---------------------------------------------------------------------------
+
+    def _post(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop, soon; at once if this is the loop's thread."""
+        if threading.get_ident() == self._loop_ident:
+            function()
+            return
+        try:
+            self._running_loop().call_soon_threadsafe(function)
+        except RuntimeError as exc:
+            raise KernelClosed("the kernel is closed") from exc
+
+    def _on_loop(self, function: Callable[[], T]) -> T:
+        """Run a function on the loop and wait for its result; it must not wait itself."""
+        if threading.get_ident() == self._loop_ident:
+            self._running_loop()
+            return function()
+        future: Future[T] = Future()
+        self._post(partial(_settle, future, function))
+        return future.result()
+
+    async def _to_loop(self, function: Callable[[], T]) -> T:
+        """The same, without blocking the running loop."""
+        if asyncio.get_running_loop() is self._loop:
+            return function()
+        future: Future[T] = Future()
+        self._post(partial(_settle, future, function))
+        return await asyncio.wrap_future(future)
+
+    def _run(self, work: Any) -> Any:
+        """Run a coroutine on the loop and wait for it, on another thread."""
+        if threading.get_ident() == self._loop_ident:
+            work.close()
+            raise WouldBlock("use the asynchronous form on the kernel's own loop")
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop()).result()
+
+    async def _await_on_loop(self, work: Any) -> Any:
+        """Await a coroutine that must run on the kernel's loop, from any loop."""
+        if asyncio.get_running_loop() is self._loop:
+            return await work
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        )
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise KernelClosed("the kernel is not started; use `with Kernel() as kernel:`")
+        if self._is_closed:
+            raise KernelClosed("the kernel is closed")
+        return self._loop
+
+    def _refuse_to_block(self, instead: str) -> None:
+        self._running_loop()
+        if threading.get_ident() == self._loop_ident:
+            raise WouldBlock(f"this is the kernel's own loop; use {instead}()")
+
+    def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
+        if self.events:
+            self.events.emit(KernelEvent(self._clock.now(), kind, process.pid, facts=facts))
+
+
+class _Submission:
+    """A call on its way to the loop, from outside of it."""
+
+    __slots__ = ("_arguments", "_kernel", "_more", "syscall")
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        timeout_s: float | None,
+        priority: int | None,
+        more: dict[str, Any],
+    ) -> None:
+        self._kernel = kernel
+        self._arguments = (process, request, answer, timeout_s, priority)
+        self._more = more
+        self.syscall: Syscall | None = None
+
+    def submit(self) -> None:
+        """On the loop. A refusal is the caller's answer."""
+        try:
+            self.syscall = self._kernel._submit(*self._arguments, **self._more)  # noqa: SLF001
+        except KernelError as exc:
+            self._arguments[2].reject(exc)
+
+    def withdraw(self) -> None:
+        """Cancel the call, from any thread."""
+        try:
+            self._kernel._post(self._cancel)  # noqa: SLF001
+        except KernelClosed:
+            return  # and so it is answered
+
+    def _cancel(self) -> None:
+        if self.syscall is not None:
+            self._kernel._dispatcher.cancel(self.syscall.id)  # noqa: SLF001
+
+
+def _settle(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it
+        future.set_exception(exc)
+
+
+def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
+    if isinstance(chosen, Policy):
+        return chosen
+    if chosen not in POLICIES:
+        raise NoSuchObject("policy", chosen, POLICIES)
+    settings = config.scheduler
+    changes = {
+        name: value
+        for name, value in (("quantum", settings.quantum), ("max_wait_s", settings.max_wait_s))
+        if value is not None
+    }
+    return replace(POLICIES[chosen](), **changes) if changes else POLICIES[chosen]()
+
+
+def _price(prices: Any, model: str) -> Price:
+    return prices.get(model, _FREE)
+
+
+_FREE = Price()

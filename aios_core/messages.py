@@ -1,0 +1,298 @@
+"""What agents and models say to each other: messages, tool calls, answers, usage.
+
+The shapes follow OpenAI's chat format, the one that every framework and server
+speaks, as frozen dataclasses that are checked when they are built. This module
+knows no model and no framework.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from aios_core.errors import InvalidRequest
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: Final = ("system", "user", "assistant", "tool")
+
+ToolChoice = str  # "auto", "none", "required", or the name of one tool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One request of a model to run a tool."""
+
+    id: str
+    name: str
+    arguments: str  # JSON text, exactly as the model wrote it
+
+    def parsed_arguments(self) -> dict[str, Any]:
+        """The arguments as a dictionary. Raises `InvalidRequest` if they are not a JSON object."""
+        try:
+            value = json.loads(self.arguments or "{}")
+        except ValueError as exc:
+            raise InvalidRequest(f"arguments of {self.name!r} are not JSON: {exc}") from exc
+        if not isinstance(value, dict):
+            raise InvalidRequest(f"arguments of {self.name!r} are not a JSON object: {value!r}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()  # assistant only
+    tool_call_id: str | None = None  # tool only: the call that this answers
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise InvalidRequest(f"unknown role {self.role!r}; have {list(ROLES)}")
+        if not isinstance(self.content, str):
+            raise InvalidRequest(f"content must be text, got {type(self.content).__name__}")
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidRequest(f"a {self.role!r} message cannot call tools")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message in OpenAI's chat format."""
+        out: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            out["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            out["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            out["name"] = self.name
+        return out
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Message:
+        """Read a message in OpenAI's chat format. Text parts are joined; other parts are refused."""
+        if not isinstance(raw, Mapping) or "role" not in raw:
+            raise InvalidRequest(f"a message needs a 'role' and a 'content', got {raw!r:.200}")
+        return cls(
+            role=raw["role"],
+            content=_text_of(raw.get("content")),
+            tool_calls=tuple(_tool_call(call) for call in raw.get("tool_calls") or ()),
+            tool_call_id=raw.get("tool_call_id"),
+            name=raw.get("name"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as it is offered to a model."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})  # JSON Schema
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidRequest(f"a tool needs a name, got {self.name!r}")
+        kind = self.parameters.get("type", "object") if isinstance(self.parameters, Mapping) else 0
+        if kind != "object":
+            raise InvalidRequest(
+                f"tool {self.name!r}: parameters must be a JSON Schema of type 'object', "
+                f"got {self.parameters!r:.200}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tool in OpenAI's format."""
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": dict(self.parameters),
+        }
+        return {"type": "function", "function": function}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> ToolSpec:
+        """Read a tool in OpenAI's format, with or without its ``function`` envelope."""
+        if not isinstance(raw, Mapping):
+            raise InvalidRequest(f"a tool is a mapping in OpenAI's format, got {raw!r:.200}")
+        function = raw.get("function", raw)
+        if not isinstance(function, Mapping) or "name" not in function:
+            raise InvalidRequest(f"a tool needs a name, got {raw!r:.200}")
+        return cls(
+            name=function["name"],
+            description=function.get("description") or "",
+            parameters=function.get("parameters") or {"type": "object", "properties": {}},
+        )
+
+
+class FinishReason(StrEnum):
+    """Why a model stopped."""
+
+    STOP = "stop"  # it was done, or met a stop string
+    LENGTH = "length"  # it reached its token limit
+    TOOL_CALLS = "tool_calls"  # it waits for the results of tools
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that one call, or one agent, took."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0  # those of the input whose KV was at hand
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A fragment of a tool call; fragments of one call share an index.
+
+    The first fragment of a call carries its id and name, the later ones only
+    more of the arguments' text.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What a stream adds: text, fragments of tool calls, or both."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to an LLM call."""
+
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage
+    model: str
+
+    @property
+    def text(self) -> str:
+        return self.message.content
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return self.message.tool_calls
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen, and when to stop."""
+
+    max_tokens: int | None = None  # None: as many as the core's default and the window allow
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int | None = None  # None: the core chooses one and keeps it for the call
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", self, ">= 1")
+        _require(0.0 <= self.temperature <= 10.0, "temperature", self, "0 to 10")
+        _require(0.0 < self.top_p <= 1.0, "top_p", self, "above 0, at most 1")
+        _require(self.top_k is None or self.top_k >= 1, "top_k", self, ">= 1")
+        _require(all(isinstance(s, str) and s for s in self.stop), "stop", self, "non-empty texts")
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """Constrain the answer to JSON: to a schema, or to any object if `schema` is None."""
+
+    schema: Mapping[str, Any] | None = None
+    name: str = "answer"
+
+
+def parse_messages(messages: str | Message | Iterable[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+    """Accept what callers write: a text (one user turn), messages, or OpenAI dictionaries.
+
+    Raises:
+        InvalidRequest: nothing to say, or a message is malformed; names its position.
+    """
+    if isinstance(messages, str):
+        messages = (Message("user", messages),)
+    elif isinstance(messages, Message):
+        messages = (messages,)
+    parsed = []
+    for position, raw in enumerate(messages):
+        try:
+            parsed.append(raw if isinstance(raw, Message) else Message.from_dict(raw))
+        except InvalidRequest as exc:
+            raise InvalidRequest(f"message {position}: {exc}") from exc
+    if not any(m.content.strip() or m.tool_calls for m in parsed):
+        raise InvalidRequest("the prompt is empty; give at least one message with content")
+    return tuple(parsed)
+
+
+def parse_tools(tools: Sequence[ToolSpec | Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
+    """Accept tools as `ToolSpec` or in OpenAI's format. Two may not share a name."""
+    parsed = tuple(t if isinstance(t, ToolSpec) else ToolSpec.from_dict(t) for t in tools)
+    names = [tool.name for tool in parsed]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidRequest(f"tools offered twice: {twice}")
+    return parsed
+
+
+def _require(holds: bool, name: str, sampling: Sampling, allowed: str) -> None:
+    if not holds:
+        raise InvalidRequest(f"{name}: got {getattr(sampling, name)!r}; allowed: {allowed}")
+
+
+def _text_of(content: object) -> str:
+    """The text of a message's content: a string, or a list of text parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(map(_text_of_part, content))
+    raise InvalidRequest(f"content must be text or a list of text parts, got {content!r:.200}")
+
+
+def _text_of_part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise InvalidRequest(f"content part of type {kind!r}; this kernel takes text parts only")
+
+
+def _tool_call(raw: object) -> ToolCall:
+    if isinstance(raw, ToolCall):
+        return raw
+    try:
+        function = raw["function"]  # type: ignore[index]
+        arguments = function["arguments"]
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        return ToolCall(id=raw.get("id") or "", name=function["name"], arguments=arguments)  # type: ignore[attr-defined]
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc

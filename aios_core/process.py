@@ -1,0 +1,227 @@
+"""The kernel's view of an agent: the process table.
+
+An agent is the schedulable unit. Its process has a parent, a privilege group, a
+priority, a weight and a budget; children inherit budget, priority and
+cancellation. Pure bookkeeping, touched only by the kernel's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+
+from aios_core.budget import Budget, BudgetAccount
+from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
+from aios_core.messages import Usage
+from aios_core.syscalls import Request
+
+DEFAULT_GROUP = "default"
+
+
+class ProcessState(StrEnum):
+    """Where an agent stands."""
+
+    ACTIVE = "active"
+    FROZEN = "frozen"  # its calls wait, whatever their turn
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What counts as an agent out of control. None: no limit."""
+
+    max_repeats: int | None = 50  # the same request again and again
+    max_calls: int | None = 10_000  # of one agent
+    max_depth: int | None = 16  # of a family
+    max_agents: int | None = 100_000  # alive at once
+
+
+@dataclass(slots=True)
+class Accounting:
+    """What an agent has taken so far."""
+
+    usage: Usage = field(default_factory=Usage)
+    num_calls: int = 0
+    num_failed: int = 0
+    num_preemptions: int = 0
+    running_s: float = 0.0  # its calls held a slot of a core
+    waiting_s: float = 0.0  # its calls waited for one
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """A privilege group; it shares a budget and, under `fair`, a part of every core."""
+
+    name: str
+    weight: float = 1.0
+    budget: BudgetAccount = field(default_factory=lambda: BudgetAccount("group"))
+
+
+@dataclass(slots=True, eq=False)
+class AgentProcess:
+    """One agent, as the kernel sees it."""
+
+    pid: int
+    name: str
+    group: Group
+    parent: AgentProcess | None
+    priority: int  # smaller is more urgent
+    weight: float  # share of its group's service under `fair`
+    budget: BudgetAccount
+    spawned_at: float
+    state: ProcessState = ProcessState.ACTIVE
+    accounting: Accounting = field(default_factory=Accounting)
+    children: dict[int, AgentProcess] = field(default_factory=dict)
+    live_calls: set[int] = field(default_factory=set)  # ids of syscalls without an answer yet
+    last_request: Request | None = None
+    num_repeats: int = 0
+
+    def __repr__(self) -> str:
+        return f"<AgentProcess {self.pid} {self.name!r} of {self.group.name!r}: {self.state}>"
+
+    @property
+    def depth(self) -> int:
+        """1 for an agent without a parent."""
+        return 1 + (self.parent.depth if self.parent else 0)
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the wall time of the family runs out; None if it never does."""
+        own = self.budget.limits.wall_s
+        ends = [] if own is None else [self.spawned_at + own]
+        if self.parent and (inherited := self.parent.ends_at) is not None:
+            ends.append(inherited)
+        return min(ends) if ends else None
+
+    def family(self) -> Iterator[AgentProcess]:
+        """This agent and all below it, children before their parents."""
+        for child in tuple(self.children.values()):
+            yield from child.family()
+        yield self
+
+
+class ProcessTable:
+    """All agents that are alive, and the groups that they belong to."""
+
+    def __init__(self, guard: Guard | None = None) -> None:
+        self.guard = guard or Guard()
+        self._processes: dict[int, AgentProcess] = {}
+        self._groups: dict[str, Group] = {}
+        self._pids = count(1)
+
+    def __iter__(self) -> Iterator[AgentProcess]:
+        return iter(tuple(self._processes.values()))
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def add_group(self, name: str, *, weight: float = 1.0, budget: Budget | None = None) -> Group:
+        """Define a group, before or instead of its implicit definition by `spawn`."""
+        _require_weight(weight)
+        self._groups[name] = Group(name, weight, BudgetAccount(f"group {name!r}", budget))
+        return self._groups[name]
+
+    def group(self, name: str) -> Group:
+        """The group of that name; made with the default weight if it is new."""
+        return self._groups.get(name) or self.add_group(name)
+
+    def spawn(
+        self,
+        name: str,
+        *,
+        now: float,
+        group: str | None = None,
+        parent: int | None = None,
+        priority: int | None = None,
+        weight: float = 1.0,
+        budget: Budget | None = None,
+    ) -> AgentProcess:
+        """Add an agent. Group, priority and budget come from the parent if there is one.
+
+        Raises:
+            NoSuchObject: no such parent.
+            RunawayStopped: the family is too deep, or there are too many agents.
+            InvalidRequest: a weight that is not positive, an empty name.
+        """
+        _require_weight(weight)
+        if not name:
+            raise InvalidRequest("an agent needs a name")
+        elder = self.get(parent) if parent is not None else None
+        self._refuse_crowds(name, elder)
+        belongs_to = self.group(group) if group else elder.group if elder else self.group(DEFAULT_GROUP)
+        above = elder.budget if elder else belongs_to.budget
+        process = AgentProcess(
+            pid=next(self._pids),
+            name=name,
+            group=belongs_to,
+            parent=elder,
+            priority=priority if priority is not None else elder.priority if elder else 0,
+            weight=weight,
+            budget=BudgetAccount(f"agent {name!r}", budget, above),
+            spawned_at=now,
+        )
+        self._processes[process.pid] = process
+        if elder:
+            elder.children[process.pid] = process
+        return process
+
+    def get(self, pid: int) -> AgentProcess:
+        """The agent of that pid. Raises `NoSuchObject` if it exited or never was."""
+        try:
+            return self._processes[pid]
+        except KeyError:
+            raise NoSuchObject("agent", pid, self._processes if len(self) < 50 else ()) from None
+
+    def remove(self, process: AgentProcess) -> None:
+        """Take an agent out once it is dead and has neither children nor calls."""
+        if process.children or process.live_calls:
+            raise KernelBug(f"{process!r} exits with children or calls left")
+        process.state = ProcessState.EXITED
+        self._processes.pop(process.pid, None)
+        if process.parent:
+            process.parent.children.pop(process.pid, None)
+
+    def admit(self, process: AgentProcess, request: Request) -> None:
+        """Count a call of an agent. Raises `RunawayStopped` if it looks out of control."""
+        guard, books = self.guard, process.accounting
+        if guard.max_calls is not None and books.num_calls >= guard.max_calls:
+            raise RunawayStopped(
+                f"agent {process.name!r} made {books.num_calls} calls; "
+                f"guard.max_calls allows {guard.max_calls}"
+            )
+        repeats = process.num_repeats + 1 if request == process.last_request else 1
+        if guard.max_repeats is not None and repeats > guard.max_repeats:
+            raise RunawayStopped(
+                f"agent {process.name!r} made the same call {repeats} times in a row; "
+                f"guard.max_repeats allows {guard.max_repeats}"
+            )
+        process.last_request, process.num_repeats = request, repeats
+        books.num_calls += 1
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless the tree and the books are consistent."""
+        for process in self:
+            process.budget.check()
+            if process.state is ProcessState.EXITED:
+                raise KernelBug(f"{process!r} is dead and still in the table")
+            if process.parent and process.parent.children.get(process.pid) is not process:
+                raise KernelBug(f"{process!r} is unknown to its parent")
+
+    def _refuse_crowds(self, name: str, parent: AgentProcess | None) -> None:
+        depth = parent.depth + 1 if parent else 1
+        if self.guard.max_depth is not None and depth > self.guard.max_depth:
+            raise RunawayStopped(
+                f"agent {name!r} would be {depth} levels deep; "
+                f"guard.max_depth allows {self.guard.max_depth}"
+            )
+        if self.guard.max_agents is not None and len(self) >= self.guard.max_agents:
+            raise RunawayStopped(
+                f"{len(self)} agents are alive; guard.max_agents allows {self.guard.max_agents}"
+            )
+
+
+def _require_weight(weight: float) -> None:
+    if not weight > 0:
+        raise InvalidRequest(f"weight: got {weight!r}; allowed: above 0")

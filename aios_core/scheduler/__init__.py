@@ -1,0 +1,29 @@
+"""Scheduling: policies decide, the scheduler keeps order, the dispatcher acts."""
+
+from aios_core.scheduler.dispatcher import Dispatcher
+from aios_core.scheduler.policy import (
+    FIFO,
+    LAS,
+    POLICIES,
+    Auto,
+    Fair,
+    Policy,
+    Priority,
+    QueueLoad,
+    RoundRobin,
+)
+from aios_core.scheduler.scheduler import Scheduler
+
+__all__ = [
+    "FIFO",
+    "LAS",
+    "POLICIES",
+    "Auto",
+    "Dispatcher",
+    "Fair",
+    "Policy",
+    "Priority",
+    "QueueLoad",
+    "RoundRobin",
+    "Scheduler",
+]

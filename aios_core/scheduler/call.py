@@ -1,0 +1,114 @@
+"""One call on its way: the syscall, with everything that it holds until it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from aios_core.budget import Cost, Price, Reservation
+from aios_core.clock import Timer
+from aios_core.core import Core, Prepared
+from aios_core.messages import Completion, Delta
+from aios_core.process import AgentProcess
+from aios_core.scheduler.ready import Route, Ticket
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import Syscall
+
+PriceList = Callable[[str], Price]  # by model name
+
+
+class Answer(Protocol):
+    """Where the outcome of a call goes. The methods return at once and never raise."""
+
+    wants_deltas: bool
+
+    def delta(self, delta: Delta) -> None:
+        """More of the answer, while it streams."""
+
+    def resolve(self, completion: Completion) -> None:
+        """The answer. Called at most once, and then nothing else."""
+
+    def reject(self, error: BaseException) -> None:
+        """There will be no answer. Called at most once, and then nothing else."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A syscall with everything that it holds."""
+
+    syscall: Syscall
+    process: AgentProcess
+    answer: Answer
+    route: Route
+    prepared: Prepared | None = None
+    reservation: Reservation | None = None
+    ticket: Ticket | None = None
+    core: Core | None = None  # that works on it, also for a moment after a cancellation
+    timers: list[Timer] = field(default_factory=list)
+    preparing: asyncio.Task[None] | None = None
+    is_answered: bool = False
+    resume_from: Snapshot | None = None  # of a call that was thawed from a file
+
+    @property
+    def model(self) -> str:
+        return self.syscall.request.model or self.route[0].models[0]
+
+    @property
+    def doing(self) -> str:
+        """For people: what the call is busy with."""
+        if self.ticket is None:
+            return "being prepared"
+        where = f" on core {self.core.name!r}" if self.core else ""
+        return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far"
+
+    def reserve(self, prepared: Prepared, prices: PriceList) -> None:
+        """Set aside what the call may cost; it is `prepared` then.
+
+        A call that names no limit of its own gets what is left of the budget.
+        Raises `BudgetExceeded`; nothing is reserved then.
+        """
+        account = self.process.budget
+        if not account.is_limited:
+            self.prepared, self.reservation = prepared, account.reserve(Cost(calls=1))
+            return
+        left = account.tokens_left()
+        allowed = prepared.max_tokens
+        if left is not None and self.syscall.request.sampling.max_tokens is None:
+            allowed = max(1, min(allowed, left - prepared.num_tokens))
+        cost = Cost(
+            tokens=prepared.num_tokens + allowed,
+            money=prices(self.model).of(prepared.num_tokens, allowed),
+            calls=1,
+        )
+        self.reservation = account.reserve(cost)
+        self.prepared = replace(prepared, max_tokens=allowed)
+
+    def settle(self, prices: PriceList) -> None:
+        """Book what the call really cost, and give back the rest."""
+        if self.reservation is None:
+            return
+        usage = self.syscall.usage
+        cost = Cost(
+            tokens=usage.total_tokens,
+            money=prices(self.model).of(usage.input_tokens, usage.output_tokens),
+            calls=1 if self.syscall.num_attempts else 0,
+        )
+        self.reservation.settle(cost)
+
+    def release(self) -> None:
+        """Free timers, preparation and an unused snapshot."""
+        for timer in self.timers:
+            timer.cancel()
+        if self.preparing is not None and not self.preparing.done():
+            self.preparing.cancel()
+        if self.resume_from is not None:
+            release(self.resume_from)
+            self.resume_from = None
+
+
+def release(snapshot: Snapshot) -> None:
+    """Free the KV image of a snapshot, if it has one."""
+    if snapshot.kv is not None:
+        snapshot.kv.release()

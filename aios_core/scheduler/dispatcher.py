@@ -1,0 +1,720 @@
+"""Carry out what the scheduler decides: the life of a syscall from submit to answer.
+
+Promises: every accepted call is answered exactly once, with a value, an error or
+a cancellation, whatever its core does and whenever `close` is called; a call that
+was answered holds no slot, no reservation and no snapshot, except that a
+cancelled one keeps its slot until its core says that it has let go.
+
+Everything here runs on the kernel's loop and returns at once. Cores report
+through `sink`, from any thread; reports are handled in the order in which they
+came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, Final, Protocol
+
+from aios_core.budget import Price
+from aios_core.clock import Clock, Timer
+from aios_core.core import (
+    Core,
+    CoreDown,
+    Failed,
+    Finished,
+    LoadChanged,
+    Preempted,
+    Prepared,
+    Progress,
+    Report,
+    ReportSink,
+    Run,
+    Stopped,
+)
+from aios_core.errors import (
+    BudgetExceeded,
+    CoreError,
+    CoreUnavailable,
+    DeadlineExceeded,
+    KernelBug,
+    KernelClosed,
+    KernelError,
+    Overloaded,
+    RateLimited,
+    SyscallCancelled,
+)
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.messages import Completion, Usage
+from aios_core.process import AgentProcess, ProcessState
+from aios_core.scheduler.call import Answer, Call, PriceList, release
+from aios_core.scheduler.inbox import ReportInbox
+from aios_core.scheduler.ready import Route, Ticket
+from aios_core.scheduler.scheduler import Scheduler
+from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
+
+
+class Outage(Protocol):
+    """A core that is down."""
+
+    probe_at: float
+
+
+class Cores(Protocol):
+    """What the dispatcher asks of the set of cores."""
+
+    def route(self, model: str | None) -> Route:
+        """The cores that can serve a model. Raises `NoSuchObject`."""
+
+    def pick(self, candidates: Route) -> Core | None:
+        """The core with most room; None if none has a free slot."""
+
+    def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
+        """The error for a call whose cores are all down."""
+
+    def mark_down(self, name: str, error: KernelError, now: float) -> float:
+        """A core died. Returns when it should be started again."""
+
+    def __iter__(self) -> Iterator[Core]:
+        """All of them."""
+
+    def mark_up(self, name: str) -> None:
+        """A core serves again."""
+
+    def is_up(self, name: str) -> bool:
+        """Whether a core serves at present."""
+
+    def outage(self, name: str) -> Outage | None:
+        """Why a core is down and when to try it again; None if it is up."""
+
+
+class Contexts(Protocol):
+    """What the dispatcher asks of the context switcher."""
+
+    def save(self, call_id: int, core: Core, snapshot: Snapshot) -> None:
+        """Keep the snapshot of a suspended call."""
+
+    def restore(self, call_id: int) -> Snapshot | None:
+        """Hand back the snapshot of a suspended call, which is then the caller's."""
+
+    def discard(self, call_id: int) -> None:
+        """Free the snapshot of a call that will not go on."""
+
+    def park(self, pid: int, core: Core, context: Snapshot) -> None:
+        """Keep the context of an agent between two calls."""
+
+    def recall(self, pid: int, core: Core) -> Snapshot | None:
+        """Hand back the context that the agent left on that core, if it is still there."""
+
+    def relieve(self, core: Core) -> None:
+        """Move images away if the core's memory runs full."""
+
+    def lose(self, core: Core) -> None:
+        """A core died, and with it the KV images that it made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the queues, and how failures are met."""
+
+    max_waiting: int = 10_000  # calls without a slot, of all agents
+    max_waiting_per_agent: int = 1_000
+    max_attempts: int = 4  # of one call, when its cores fail
+    core_patience_s: float = 10.0  # calls wait that long for a core that is down
+    default_timeout_s: float | None = None
+
+
+class Dispatcher:
+    """Moves calls between their callers, the scheduler and the cores.
+
+    Invariants (see `check`): a call is in `_calls` from its submit until it is
+    answered and no core works on it; it is in `_running` while a core does.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        cores: Cores,
+        contexts: Contexts,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        events: EventStream,
+        limits: Limits | None = None,
+        prices: PriceList = lambda _model: Price(),
+    ) -> None:
+        self.scheduler = scheduler
+        self.limits = limits or Limits()
+        self._cores = cores
+        self._contexts = contexts
+        self._loop = loop
+        self._clock = clock
+        self._events = events
+        self._prices = prices
+        self._calls: dict[int, Call] = {}
+        self._running: dict[int, Call] = {}  # a core works on them; may be answered already
+        self._ids = count(1)
+        self._inbox = ReportInbox(loop, self._handle, self.dispatch)
+        self._is_closing = False
+        self._wake_timer: Timer | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._recent_rate = 10.0  # calls finished per second, smoothed; for retry times
+        self._last_finish: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
+
+    # --- what the kernel calls ---------------------------------------------------------------
+
+    def submit(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        *,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        resume_from: Snapshot | None = None,
+    ) -> Syscall:
+        """Accept a call; its outcome goes to `answer`.
+
+        Raises:
+            KernelClosed: the kernel shuts down.
+            NoSuchObject: no core serves the model.
+            Overloaded: too many calls wait.
+            CoreUnavailable: all cores of the model have been down for a while.
+        """
+        if self._is_closing:
+            raise KernelClosed("the kernel is shutting down")
+        self._refuse_crowds(process)
+        route = self._cores.route(request.model)
+        now = self._clock.now()
+        syscall = Syscall(
+            id=next(self._ids),
+            pid=process.pid,
+            request=request,
+            submitted_at=now,
+            priority=process.priority if priority is None else priority,
+            state_since=now,
+        )
+        call = Call(syscall, process, answer, route, resume_from=resume_from)
+        self._set_deadline(call, timeout_s, now)
+        self._calls[syscall.id] = call
+        process.live_calls.add(syscall.id)
+        self._emit(EventKind.SUBMITTED, call)
+        self._prepare(call)
+        return syscall
+
+    def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
+        """Withdraw a call; its caller hears `error`. False if it was answered already."""
+        call = self._calls.get(call_id)
+        if call is None or call.is_answered:
+            return False
+        reason = error or SyscallCancelled("withdrawn by its caller")
+        self._conclude(call, SyscallState.CANCELLED, error=reason)
+        self.dispatch()
+        return True
+
+    def freeze(self, process: AgentProcess) -> asyncio.Future[None]:
+        """Take an agent's calls out of the race, running ones at their next token.
+
+        The future is done once no core works on the agent any more.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        calls = [self._calls[i] for i in process.live_calls]
+        for call in calls:
+            if call.core is not None and call.core.capabilities.preemptible:
+                call.core.preempt(call.syscall.id)
+            elif call.ticket is not None and call.core is None:
+                self.scheduler.hold(call.ticket)
+        self._idle_waiters.append(done)
+        self._notify_idle()
+        return done
+
+    def thaw(self, process: AgentProcess) -> None:
+        """Let a frozen agent's calls run again."""
+        for call_id in process.live_calls:
+            ticket = self._calls[call_id].ticket
+            if ticket is not None and ticket.is_held:
+                self.scheduler.release(ticket)
+        self.dispatch()
+
+    def calls_of(self, process: AgentProcess) -> list[Call]:
+        """The calls of an agent that have no answer yet, oldest first."""
+        return [self._calls[i] for i in sorted(process.live_calls)]
+
+    def set_moving(self, call_id: int, is_moving: bool) -> None:
+        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
+        call = self._calls.get(call_id)
+        if call is None or call.ticket is None or call.core is not None or call.is_answered:
+            return
+        if is_moving:
+            self.scheduler.hold(call.ticket)
+        elif call.process.state is not ProcessState.FROZEN:
+            self.scheduler.release(call.ticket)
+            self.dispatch()
+
+    def cores_started(self) -> None:
+        """All cores were started; those that could not be are marked down and tried again."""
+        for core in self._cores:
+            if self._cores.is_up(core.name):
+                self._emit_core(EventKind.CORE_UP, core)
+            else:
+                self._keep_reviving(core)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new calls; give those under way `timeout_s` to end, then cancel them."""
+        self._is_closing = True
+        end = self._clock.now() + timeout_s
+        while any(not call.is_answered for call in self._calls.values()):
+            if self._clock.now() >= end:
+                break
+            await asyncio.sleep(min(0.01, max(0.0, end - self._clock.now())))
+        for call in tuple(self._calls.values()):
+            if not call.is_answered:
+                closed = KernelClosed("the kernel shut down first")
+                self._conclude(call, SyscallState.CANCELLED, error=closed)
+
+    async def close(self) -> None:
+        """Answer what is left and stop. The cores are closed by now or will not report again."""
+        await self.drain(0)
+        if self._wake_timer:
+            self._wake_timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._inbox.drain()
+        for call in tuple(self._running.values()):
+            self._let_go(call, Usage())
+
+    # --- reports of the cores ----------------------------------------------------------------
+
+    def sink(self, core: Core) -> ReportSink:
+        """The function by which a core reports. It may be called from any thread."""
+        return self._inbox.sink(core)
+
+    def _handle(self, core: Core, report: Report) -> None:
+        if isinstance(report, CoreDown):
+            self._core_died(core, report.error)
+            return
+        if isinstance(report, LoadChanged):
+            return
+        call = self._running.get(report.run_id)
+        if call is None or call.core is not core:
+            return
+        match report:
+            case Progress():
+                self._progressed(call, core, report)
+            case Finished():
+                self._finished(call, core, report)
+            case Preempted():
+                self._preempted(call, core, report.snapshot)
+            case Failed():
+                self._failed(call, core, report)
+            case Stopped():
+                self._let_go(call, report.usage)
+
+    def _progressed(self, call: Call, core: Core, report: Progress) -> None:
+        if call.is_answered or call.ticket is None:
+            return
+        call.syscall.num_tokens += report.num_tokens
+        if report.delta and call.answer.wants_deltas:
+            call.answer.delta(report.delta)
+        if self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now()):
+            core.preempt(call.syscall.id)
+
+    def _finished(self, call: Call, core: Core, report: Finished) -> None:
+        if report.context is not None:
+            if call.process.state is ProcessState.EXITED or self._is_closing:
+                release(report.context)
+            else:
+                self._contexts.park(call.syscall.pid, core, report.context)
+        usage = report.completion.usage
+        self._let_go(call, usage)
+        if not call.is_answered:
+            self._conclude(call, SyscallState.DONE, completion=report.completion)
+
+    def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
+        if call.is_answered or call.ticket is None:
+            release(snapshot)
+            self._let_go(call, Usage(len(snapshot.prompt_ids), call.syscall.num_tokens))
+            return
+        del self._running[call.syscall.id]
+        call.core = None
+        self._contexts.save(call.syscall.id, core, snapshot)
+        pinned = (core,) if snapshot.kv is not None else call.route
+        self.scheduler.preempted(call.ticket, pinned, self._clock.now())
+        self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
+        if call.process.state is ProcessState.FROZEN:
+            self.scheduler.hold(call.ticket)
+        self._contexts.relieve(core)
+        self._notify_idle()
+
+    def _failed(self, call: Call, core: Core, report: Failed) -> None:
+        if not call.is_answered and self._may_retry(call, report.error):
+            self._retry(call, core, report.error)
+            return
+        self._let_go(call, report.usage)
+        if not call.is_answered:
+            self._conclude(call, SyscallState.FAILED, error=report.error)
+
+    # --- the way of a call -------------------------------------------------------------------
+
+    def _prepare(self, call: Call) -> None:
+        """Measure the request, on the loop if that is quick, else in a task."""
+        core = next((c for c in call.route if self._cores.is_up(c.name)), call.route[0])
+        try:
+            prepared = core.prepare(call.syscall.request)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
+            self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(exc, core))
+            return
+        if isinstance(prepared, Prepared):
+            self._enqueue(call, prepared)
+        else:
+            call.preparing = self._start_task(self._prepare_later(call, core, prepared))
+
+    async def _prepare_later(self, call: Call, core: Core, pending: Awaitable[Prepared]) -> None:
+        try:
+            prepared = await pending
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
+            if not call.is_answered:
+                self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(exc, core))
+            return
+        if not call.is_answered:
+            self._enqueue(call, prepared)
+
+    def _enqueue(self, call: Call, prepared: Prepared) -> None:
+        try:
+            call.reserve(prepared, self._prices)
+        except BudgetExceeded as exc:
+            self._emit(EventKind.REFUSED, call, reason=str(exc))
+            self._conclude(call, SyscallState.FAILED, error=exc)
+            return
+        call.ticket = self.scheduler.submit(
+            call.syscall,
+            call.process,
+            call.route,
+            prompt_tokens=prepared.num_tokens,
+            max_tokens=prepared.max_tokens,
+            now=self._clock.now(),
+        )
+        if call.process.state is ProcessState.FROZEN:
+            self.scheduler.hold(call.ticket)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Fill the free slots."""
+        while decision := self.scheduler.pick_next(self._cores, self._clock.now()):
+            self._start(self._calls[decision.ticket.syscall.id], decision.core)
+        if self.scheduler.num_waiting:
+            self._wake_when_available()
+
+    def _start(self, call: Call, core: Core) -> None:
+        syscall = call.syscall
+        if call.prepared is None:
+            raise KernelBug(f"{syscall!r} was dispatched before it was prepared")
+        snapshot = self._contexts.restore(syscall.id) or call.resume_from
+        call.resume_from = None
+        warm = None
+        if snapshot is None and core.capabilities.warm_contexts:
+            warm = self._contexts.recall(syscall.pid, core)
+        call.core = core
+        syscall.core = core.name
+        syscall.num_attempts += snapshot is None
+        if syscall.first_run_at is None:
+            syscall.first_run_at = self._clock.now()
+        self._running[syscall.id] = call
+        self._emit(EventKind.DISPATCHED, call, core=core.name)
+        core.run(
+            Run(
+                id=syscall.id,
+                pid=syscall.pid,
+                request=syscall.request,
+                prepared=call.prepared,
+                snapshot=snapshot,
+                warm=warm,
+                priority=syscall.priority,
+                wants_deltas=call.answer.wants_deltas,
+            )
+        )
+        if warm is not None or snapshot is not None:
+            self._contexts.relieve(core)
+
+    def _conclude(
+        self,
+        call: Call,
+        outcome: SyscallState,
+        *,
+        completion: Completion | None = None,
+        error: KernelError | None = None,
+    ) -> None:
+        """Answer a call, and free all that it holds, but for the slot of a core still at work."""
+        syscall, now = call.syscall, self._clock.now()
+        call.is_answered = True
+        syscall.finished_at = now
+        call.release()
+        if call.ticket is None:
+            syscall.move_to(outcome, now)
+        else:
+            usage = completion.usage if completion else None
+            self.scheduler.finish(call.ticket, outcome, now, cost=_service(usage))
+        self._book(call, outcome)
+        if call.core is not None:
+            call.core.cancel(syscall.id)  # settled when the core has let go
+        else:
+            self._forget(call)
+        self._emit(EventKind(outcome.value), call, **_facts(completion, error))
+        if completion is not None:
+            call.answer.resolve(completion)
+        else:
+            call.answer.reject(error or KernelBug(f"{syscall!r} ended without a reason"))
+
+    def _let_go(self, call: Call, usage: Usage) -> None:
+        """A core has stopped working on a call and said what that took."""
+        call.core = None
+        self._running.pop(call.syscall.id, None)
+        call.syscall.usage = usage
+        call.process.accounting.usage += usage
+        if call.is_answered:
+            self._forget(call)
+        self._notify_idle()
+
+    def _forget(self, call: Call) -> None:
+        """Free what an answered call still holds, now that no core works on it."""
+        self._contexts.discard(call.syscall.id)
+        call.settle(self._prices)
+        self._calls.pop(call.syscall.id, None)
+
+    def _book(self, call: Call, outcome: SyscallState) -> None:
+        """Account for an answered call."""
+        syscall, books = call.syscall, call.process.accounting
+        books.running_s += syscall.running_s
+        books.waiting_s += syscall.waited_s
+        books.num_preemptions += syscall.num_preemptions
+        books.num_failed += outcome is SyscallState.FAILED
+        call.process.live_calls.discard(syscall.id)
+        now = self._clock.now()
+        if self._last_finish is not None and now > self._last_finish:
+            rate = 1 / (now - self._last_finish)
+            self._recent_rate += 0.05 * (min(rate, 1e5) - self._recent_rate)
+        self._last_finish = now
+
+    # --- failures ----------------------------------------------------------------------------
+
+    def _may_retry(self, call: Call, error: KernelError) -> bool:
+        """Only what surely had no effect, and of which the caller has seen nothing."""
+        if call.syscall.num_tokens or self._is_closing:
+            return False
+        is_passing = isinstance(error, RateLimited | CoreUnavailable) or (
+            isinstance(error, CoreError) and error.is_retryable
+        )
+        return is_passing and (
+            isinstance(error, RateLimited) or call.syscall.num_attempts < self.limits.max_attempts
+        )
+
+    def _retry(self, call: Call, core: Core, error: KernelError) -> None:
+        if call.ticket is None:
+            raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
+        ticket = call.ticket
+        del self._running[call.syscall.id]
+        call.core = None
+        self.scheduler.retry(ticket, call.route, self._clock.now())
+        self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
+        if isinstance(error, RateLimited) or any(
+            c is not core and self._cores.is_up(c.name) for c in call.route
+        ):
+            return  # the core's own pause holds the call back, or another core takes it
+        self.scheduler.hold(ticket)
+        delay = FIRST_RETRY_S * 2 ** (call.syscall.num_attempts - 1)
+        self._call_later(call, delay, partial(self._retry_now, call))
+
+    def _retry_now(self, call: Call) -> None:
+        if not call.is_answered and call.ticket and call.process.state is ProcessState.ACTIVE:
+            self.scheduler.release(call.ticket)
+            self.dispatch()
+
+    def _core_died(self, core: Core, error: KernelError) -> None:
+        """Fail what it still held, free its pinned calls, and try to start it again later."""
+        log.error("core %r is down: %s", core.name, error)
+        for call in [c for c in self._running.values() if c.core is core]:
+            self._failed(call, core, Failed(call.syscall.id, error))
+        for ticket in tuple(self.scheduler.waiting()):
+            if ticket.route == (core,):
+                self.scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
+        self._contexts.lose(core)
+        self._cores.mark_down(core.name, error, self._clock.now())
+        self._emit_core(EventKind.CORE_DOWN, core, reason=str(error))
+        if not self._is_closing:
+            self._keep_reviving(core)
+
+    def _keep_reviving(self, core: Core) -> None:
+        self._start_task(self._revive(core))
+        patience = self._clock.now() + self.limits.core_patience_s
+        self._clock.call_at(patience, self._refuse_stranded)
+
+    async def _revive(self, core: Core) -> None:
+        """Start a dead core again, at growing intervals, until it serves."""
+        while not self._is_closing and (outage := self._cores.outage(core.name)):
+            await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
+            try:
+                await core.start(self.sink(core))
+            except KernelError as exc:
+                self._cores.mark_down(core.name, exc, self._clock.now())
+            else:
+                self._cores.mark_up(core.name)
+                self._emit_core(EventKind.CORE_UP, core)
+                self.dispatch()
+
+    def _refuse_stranded(self) -> None:
+        """Fail the waiting calls of which no core is up."""
+        for ticket in tuple(self.scheduler.waiting()):
+            call = self._calls[ticket.syscall.id]
+            if any(self._cores.is_up(core.name) for core in call.route):
+                continue
+            error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
+            self._conclude(call, SyscallState.FAILED, error=error)
+
+    # --- deadlines, queues, small things ------------------------------------------------------
+
+    def _set_deadline(self, call: Call, timeout_s: float | None, now: float) -> None:
+        if timeout_s is None:
+            timeout_s = self.limits.default_timeout_s
+        ends_at = call.process.ends_at
+        if timeout_s is not None:
+            call.syscall.deadline_at = now + timeout_s
+            expire = partial(self._expire, call, timeout_s)
+            self._call_later(call, timeout_s, expire)
+        if ends_at is not None:
+            self._call_later(call, ends_at - now, partial(self._out_of_time, call))
+
+    def _expire(self, call: Call, timeout_s: float) -> None:
+        self.cancel(call.syscall.id, DeadlineExceeded(timeout_s, call.doing))
+
+    def _out_of_time(self, call: Call) -> None:
+        now = self._clock.now()
+        for account, process in zip(
+            call.process.budget.chain(), _ancestors(call.process), strict=False
+        ):
+            limit = account.limits.wall_s
+            if limit is not None and now >= process.spawned_at + limit - 1e-9:
+                used = now - process.spawned_at
+                error = BudgetExceeded(account.owner, "seconds of wall time", limit, used, 0)
+                self.cancel(call.syscall.id, error)
+                return
+
+    def _call_later(self, call: Call, delay_s: float, callback: Callable[[], object]) -> None:
+        when = self._clock.now() + max(0.0, delay_s)
+        call.timers.append(self._clock.call_at(when, callback))
+
+    def _refuse_crowds(self, process: AgentProcess) -> None:
+        limits = self.limits
+        waiting = self.scheduler.num_waiting
+        if waiting >= limits.max_waiting:
+            retry_after_s = max(0.05, 0.1 * waiting / max(self._recent_rate, 1e-3))
+            raise Overloaded("the kernel's queue", limits.max_waiting, min(retry_after_s, 60.0))
+        if len(process.live_calls) >= limits.max_waiting_per_agent:
+            raise Overloaded(
+                f"the queue of agent {process.name!r}", limits.max_waiting_per_agent, 1.0
+            )
+
+    def _wake_when_available(self) -> None:
+        """Set a timer for the first core that said when it accepts calls again."""
+        pauses = [
+            core.load().available_in_s
+            for ticket in _first_of_each_route(self.scheduler.waiting())
+            for core in ticket.route
+        ]
+        soonest = min((p for p in pauses if p > 0), default=None)
+        if self._wake_timer:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        if soonest is not None:
+            self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
+
+    def _notify_idle(self) -> None:
+        """Tell those who wait for a frozen agent to be off the cores."""
+        if not self._idle_waiters:
+            return
+        if any(call.process.state is ProcessState.FROZEN for call in self._running.values()):
+            return
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _emit(self, kind: EventKind, call: Call, **facts: Any) -> None:
+        if self._events:
+            syscall = call.syscall
+            self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
+
+    def _emit_core(self, kind: EventKind, core: Core, **facts: Any) -> None:
+        if self._events:
+            self._events.emit(
+                KernelEvent(self._clock.now(), kind, facts={"core": core.name, **facts})
+            )
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
+        self.scheduler.check()
+        for call in self._calls.values():
+            if call.is_answered and call.core is None:
+                raise KernelBug(f"{call.syscall!r} is answered and still here")
+            if not call.is_answered and call.syscall.id not in call.process.live_calls:
+                raise KernelBug(f"{call.syscall!r} is unknown to its agent")
+        for call in self._running.values():
+            if call.core is None:
+                raise KernelBug(f"{call.syscall!r} runs on no core")
+
+
+def _service(usage: Usage | None) -> float | None:
+    if usage is None:
+        return None
+    return PROMPT_COST * usage.input_tokens + OUTPUT_COST * usage.output_tokens
+
+
+def _facts(completion: Completion | None, error: KernelError | None) -> dict[str, Any]:
+    if completion is None:
+        return {"error": type(error).__name__, "reason": str(error)}
+    usage = completion.usage
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+
+
+def _as_kernel_error(exc: Exception, core: Core) -> KernelError:
+    if isinstance(exc, KernelError):
+        return exc
+    error = CoreError(core.name, f"could not prepare the call: {exc!r}")
+    error.__cause__ = exc
+    return error
+
+
+def _ancestors(process: AgentProcess) -> list[AgentProcess]:
+    line = [process]
+    while line[-1].parent is not None:
+        line.append(line[-1].parent)
+    return line
+
+
+def _first_of_each_route(tickets: Any) -> list[Ticket]:
+    seen: dict[Route, Ticket] = {}
+    for ticket in tickets:
+        seen.setdefault(ticket.route, ticket)
+    return list(seen.values())

@@ -1,0 +1,66 @@
+"""Bring what cores report, on whatever thread, to the kernel's loop, in order.
+
+Promise: a report is handled on the loop, after every report that was handed in
+before it, and never inside the call that handed it in: a core may report from
+within `run`. Thread-safe without a lock: the queue's ends are atomic, and the
+wake flag is cleared before the queue is read, so a late report wakes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from aios_core.core import Core, Report, ReportSink
+
+
+class ReportInbox:
+    """The reports that wait to be handled.
+
+    Args:
+        loop: where they are handled.
+        handle: called for each report.
+        handled: called once after each batch.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handle: Callable[[Core, Report], None],
+        handled: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._handled = handled
+        self._reports: deque[tuple[Core, Sequence[Report]]] = deque()
+        self._is_woken = False
+        self._loop_thread = threading.get_ident()
+
+    def sink(self, core: Core) -> ReportSink:
+        """The function by which a core reports."""
+        return partial(self._receive, core)
+
+    def drain(self) -> None:
+        """Handle everything that is here. On the loop's thread."""
+        self._is_woken = False
+        while self._reports:
+            core, reports = self._reports.popleft()
+            for report in reports:
+                self._handle(core, report)
+        self._handled()
+
+    def _receive(self, core: Core, reports: Sequence[Report]) -> None:
+        self._reports.append((core, reports))
+        if self._is_woken:
+            return
+        self._is_woken = True
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self.drain)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.drain)
+        except RuntimeError:  # the loop is closed, and with it everybody who could listen
+            self._reports.clear()

@@ -1,0 +1,184 @@
+"""Scheduling policies: who runs next, and for how long.
+
+A policy is a frozen dataclass that gives pure answers about plain data. Its
+fields are its settings. To add one, write a class with a `rank` (a few lines) and
+pass an instance to `Kernel(policy=...)`, or list the class in `POLICIES`, where
+the contract tests of ``tests/scheduler`` pick it up.
+
+The mechanism is the same for all of them (see `scheduler`): the waiting call of
+the smallest rank runs first. Once a running call has generated `quantum` tokens
+it is ranked as if it joined the queue at that moment; if a waiting call ranks
+before it, it is preempted. A call that has waited longer than `max_wait_s` goes
+before all calls that joined the queue after it, so that nothing starves: from
+then on it waits for no later call, only for those that were there before it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import log2
+from typing import Final, Protocol
+
+Rank = tuple[float, ...]
+
+
+class Share(Protocol):
+    """Service that an agent or a group has received."""
+
+    @property
+    def service(self) -> float:
+        """Weighted tokens since it was spawned: prompt tokens + 2 x generated tokens."""
+
+    @property
+    def virtual_time(self) -> float:
+        """Service over weight, caught up when it was idle (start-time fair queueing)."""
+
+
+class Waiting(Protocol):
+    """What a policy may know of a call."""
+
+    @property
+    def seq(self) -> int:
+        """Position in the order of arrival; renewed by a preemption."""
+
+    @property
+    def queued_at(self) -> float:
+        """When it joined the queue, in seconds; renewed by a preemption."""
+
+    @property
+    def priority(self) -> int:
+        """Smaller is more urgent."""
+
+    @property
+    def agent(self) -> Share:
+        """The agent that made the call."""
+
+    @property
+    def group(self) -> Share:
+        """The group of that agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """The state of the queue, for policies that adapt to it."""
+
+    num_waiting: int
+    num_slots: int
+    num_groups_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy(ABC):
+    """The questions that a scheduler asks."""
+
+    quantum: int | None = None  # tokens before a running call is ranked again; None: never
+    max_wait_s: float | None = None  # bound on being overtaken; None: the rank itself is fair
+
+    @abstractmethod
+    def rank(self, call: Waiting) -> Rank:
+        """Order of the waiting calls, smallest first. May only grow while a call waits."""
+
+    def select(self, load: QueueLoad) -> Policy:
+        """The policy to use under this load; itself, unless it is made of others."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """As in `POLICIES`, or the name of the class."""
+        return next((n for n, p in POLICIES.items() if p is type(self)), type(self).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FIFO(Policy):
+    """First come, first served, each to completion."""
+
+    def rank(self, call: Waiting) -> Rank:
+        return (call.seq,)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRobin(FIFO):
+    """FIFO with a quantum: a preempted call rejoins at the tail."""
+
+    quantum: int | None = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Priority(Policy):
+    """Most urgent first, with ageing; calls of equal priority take turns.
+
+    A call of priority p yields to one of priority q < p only if that one arrives
+    within (p - q) x `ageing_s` seconds after it, so its wait is bounded.
+    """
+
+    quantum: int | None = 64
+    ageing_s: float = 10.0  # waiting that long makes up for one step of priority
+
+    def rank(self, call: Waiting) -> Rank:
+        return (call.queued_at + call.priority * self.ageing_s, call.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Fair(Policy):
+    """Weighted fair queueing by token cost, first among groups, then among their agents.
+
+    Start-time fair queueing (Goyal et al., 1996) on the token cost of VTC (Sheng
+    et al., OSDI 2024). A backlogged group's virtual time lags the others' by at
+    most one call's prompt plus one quantum per slot, over its weight.
+    """
+
+    quantum: int | None = 64
+
+    def rank(self, call: Waiting) -> Rank:
+        return (call.group.virtual_time, call.agent.virtual_time, call.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class LAS(Policy):
+    """Least attained service of the whole agent, in levels, so that short agents finish early.
+
+    Levels double (Autellix, NSDI 2026): an agent is on level k once its service
+    exceeds `level_tokens` x 2^k. Within a level calls take turns.
+    """
+
+    quantum: int | None = 64
+    max_wait_s: float | None = 30.0
+    level_tokens: float = 512.0
+
+    def rank(self, call: Waiting) -> Rank:
+        return (int(log2(1 + call.agent.service / self.level_tokens)), call.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Auto(Policy):
+    """Choose by load: `fifo` while everybody finds a slot soon, else protect, then shorten.
+
+    - no more calls wait than there are slots: `fifo`, since order hardly matters and
+      preemption only costs;
+    - otherwise, calls of several groups wait: `fair`, so that none starves another;
+    - otherwise: `las`, so that the group's short agents finish early.
+    """
+
+    fifo: Policy = field(default_factory=FIFO)
+    fair: Policy = field(default_factory=Fair)
+    las: Policy = field(default_factory=LAS)
+
+    def rank(self, call: Waiting) -> Rank:
+        return self.fifo.rank(call)
+
+    def select(self, load: QueueLoad) -> Policy:
+        if load.num_waiting <= load.num_slots:
+            return self.fifo
+        return self.fair if load.num_groups_waiting > 1 else self.las
+
+
+POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {
+    "fifo": FIFO,
+    "round_robin": RoundRobin,
+    "priority": Priority,
+    "fair": Fair,
+    "las": LAS,
+    "auto": Auto,
+}

@@ -1,0 +1,378 @@
+"""Decide which call runs next, where, and which gives way.
+
+This module only decides: it starts nothing, reads no clock and calls no model, so
+every rule is tested as plain data. `dispatcher` acts.
+
+A call waits in the queue of its route (the cores that can serve it). `pick_next`
+takes the best-ranked call among the routes that have a free slot; `progressed`
+says when a running call has used its quantum and a better one waits. New agents
+are let in only when their context fits (see `admission`); until then a call of an
+active agent may overtake theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from aios_core.core import Core
+from aios_core.errors import KernelBug
+from aios_core.process import AgentProcess
+from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.scheduler.ready import Lane, ReadyQueue, Route, Ticket
+from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
+from aios_core.syscalls import Syscall, SyscallState
+
+RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
+LAST = 1 << 62  # behind every position in the order of arrival
+WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
+
+
+class Pool(Protocol):
+    """What the scheduler asks of the set of cores."""
+
+    def pick(self, candidates: Route) -> Core | None:
+        """The core with most room among the candidates; None if none has a free slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Run this call on that core."""
+
+    ticket: Ticket
+    core: Core
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejoined:
+    """A running call as it would stand in the queue if it joined now."""
+
+    seq: int
+    queued_at: float
+    priority: int
+    agent: FlowShare
+    group: FlowShare
+
+    @classmethod
+    def of(cls, ticket: Ticket, now: float) -> _Rejoined:
+        return cls(LAST, now, ticket.priority, ticket.agent, ticket.group)
+
+
+class Scheduler:
+    """The waiting and the running calls of a kernel.
+
+    Invariants (see `check`): a ticket is in exactly one of waiting, held and
+    running; waiting and held ones are READY or SUSPENDED, running ones RUNNING; a
+    flow counts its calls right.
+    """
+
+    def __init__(self, policy: Policy, admission: Admission | None = None) -> None:
+        self.configured = policy
+        self.policy = policy
+        self.admission = admission or Admission()
+        self._adapts = type(policy).select is not Policy.select
+        self._lanes: dict[Route, Lane] = {}
+        self._held: dict[int, Ticket] = {}
+        self._running: dict[int, Ticket] = {}
+        self._agents: dict[int, FlowShare] = {}
+        self._groups: dict[str, FlowShare] = {}
+        self._floor = 0.0  # virtual time of the group that was served last
+        self._seqs = count()
+        self._num_yielding = 0
+        self._num_waiting = 0  # held ones included
+        self._adapted_at = float("-inf")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler {self.policy.name}: {self.num_waiting} waiting, "
+            f"{len(self._running)} running>"
+        )
+
+    @property
+    def num_waiting(self) -> int:
+        return self._num_waiting
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    def waiting(self) -> Iterator[Ticket]:
+        """All calls without a slot, held ones included."""
+        for lane in self._lanes.values():
+            yield from lane
+        yield from tuple(self._held.values())
+
+    def share_of(self, process: AgentProcess) -> tuple[FlowShare, FlowShare]:
+        """The service accounts of an agent and of its group."""
+        group = self._groups.get(process.group.name)
+        if group is None:
+            group = FlowShare(process.group.name, process.group.weight)
+            self._groups[process.group.name] = group
+        agent = self._agents.get(process.pid)
+        if agent is None:
+            agent = FlowShare(process.name, process.weight)
+            self._agents[process.pid] = agent
+        return agent, group
+
+    def forget(self, pid: int) -> None:
+        """The agent is gone and has no calls left."""
+        self._agents.pop(pid, None)
+        self.admission.forget(pid)
+
+    # --- calls come and go -------------------------------------------------------------------
+
+    def submit(
+        self,
+        syscall: Syscall,
+        process: AgentProcess,
+        route: Route,
+        *,
+        prompt_tokens: int,
+        max_tokens: int,
+        now: float,
+    ) -> Ticket:
+        """Add a new call at the tail of the queue of its route."""
+        agent, group = self.share_of(process)
+        group.enter(self._floor)
+        agent.enter(group.floor)
+        ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
+        self._join_tail(ticket, now)
+        return ticket
+
+    def pick_next(self, pool: Pool, now: float) -> Decision | None:
+        """Give a free slot to the best waiting call, if there are both."""
+        self._adapt(now)
+        best: Decision | None = None
+        best_rank: Rank = ()
+        for route, lane in self._lanes.items():
+            if not lane or (core := pool.pick(route)) is None:
+                continue
+            ticket = self._front(lane, core, now)
+            if ticket is None:
+                continue
+            rank = self._urgency(ticket, now)
+            if best is None or rank < best_rank:
+                best, best_rank = Decision(ticket, core), rank
+        if best:
+            self._start(best.ticket, best.core, now)
+        return best
+
+    def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
+        """Account for generated tokens. True if the call should now be preempted."""
+        self._charge(ticket, OUTPUT_COST * num_tokens)
+        quantum = self.policy.quantum
+        if quantum is None or ticket.core is None:
+            return False
+        ticket.quantum_used += num_tokens
+        if ticket.quantum_used < quantum or ticket.is_yielding:
+            return False
+        if not ticket.core.capabilities.preemptible or not self._is_outranked(
+            ticket, ticket.core, now
+        ):
+            return False
+        ticket.is_yielding = True
+        self._num_yielding += 1
+        return True
+
+    def preempted(self, ticket: Ticket, route: Route, now: float) -> None:
+        """A running call gave up its slot; it waits at the tail, for the cores of `route`."""
+        self._leave_core(ticket, now)
+        ticket.syscall.move_to(SyscallState.SUSPENDED, now)
+        ticket.syscall.num_preemptions += 1
+        ticket.route = route
+        self._join_tail(ticket, now)
+
+    def retry(self, ticket: Ticket, route: Route, now: float) -> None:
+        """A running call failed and is to be tried again; it keeps its place in the queue."""
+        self._leave_core(ticket, now)
+        ticket.syscall.move_to(SyscallState.READY, now)
+        ticket.route = route
+        self._join(ticket)
+
+    def finish(
+        self, ticket: Ticket, outcome: SyscallState, now: float, cost: float | None = None
+    ) -> None:
+        """A call, waiting or running, has its answer. `cost` is its true service, if known."""
+        if ticket.syscall.id in self._running:
+            self._leave_core(ticket, now)
+        else:
+            self._leave_queue(ticket)
+        if cost is not None:
+            self._charge(ticket, cost - ticket.charged)
+        ticket.agent.leave()
+        ticket.group.leave()
+        ticket.syscall.move_to(outcome, now)
+
+    # --- calls are set aside -----------------------------------------------------------------
+
+    def hold(self, ticket: Ticket) -> None:
+        """Do not serve a waiting call until `release`; it keeps its place."""
+        if ticket.syscall.id not in self._held:
+            self._leave_queue(ticket)
+            ticket.is_held = True
+            self._held[ticket.syscall.id] = ticket
+            self._count_waiting(ticket, 1)
+
+    def release(self, ticket: Ticket) -> None:
+        """The opposite of `hold`."""
+        if self._held.pop(ticket.syscall.id, None):
+            ticket.is_held = False
+            self._count_waiting(ticket, -1)
+            self._join(ticket)
+
+    def reroute(self, ticket: Ticket, route: Route) -> None:
+        """Let a waiting call be served by other cores; it keeps its place."""
+        if ticket.is_held:
+            ticket.route = route
+        else:
+            self._leave_queue(ticket)
+            ticket.route = route
+            self._join(ticket)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _count_waiting(self, ticket: Ticket, change: int) -> None:
+        ticket.group.num_waiting += change
+        self._num_waiting += change
+
+    def _join_tail(self, ticket: Ticket, now: float) -> None:
+        ticket.seq = next(self._seqs)
+        ticket.queued_at = ticket.syscall.queued_at = now
+        self._join(ticket)
+
+    def _join(self, ticket: Ticket) -> None:
+        lane = self._lanes.get(ticket.route)
+        if lane is None:
+            lane = Lane(ReadyQueue(self.policy), ReadyQueue(self.policy))
+            self._lanes[ticket.route] = lane
+        self._count_waiting(ticket, 1)
+        pid = ticket.syscall.pid
+        is_active = any(self.admission.is_active(core, pid) for core in ticket.route)
+        (lane.returning if is_active else lane.arriving).push(ticket)
+
+    def _leave_queue(self, ticket: Ticket) -> None:
+        self._count_waiting(ticket, -1)
+        if self._held.pop(ticket.syscall.id, None):
+            ticket.is_held = False
+            return
+        lane = self._lanes[ticket.route]
+        lane.remove(ticket)
+        if not lane and len(self._lanes) > 16:  # routes that were pinned to one core pass away
+            del self._lanes[ticket.route]
+
+    def _start(self, ticket: Ticket, core: Core, now: float) -> None:
+        self._leave_queue(ticket)
+        self._floor = max(self._floor, ticket.group.virtual_time)
+        ticket.group.floor = max(ticket.group.floor, ticket.agent.virtual_time)
+        if ticket.charged == 0:
+            self._charge(ticket, PROMPT_COST * ticket.prompt_tokens)
+        ticket.syscall.move_to(SyscallState.RUNNING, now)
+        ticket.core = core
+        ticket.quantum_used = 0
+        self._running[ticket.syscall.id] = ticket
+        self.admission.enter(core, core.load(), ticket.syscall.pid, _context_of(ticket))
+
+    def _leave_core(self, ticket: Ticket, now: float) -> None:
+        del self._running[ticket.syscall.id]
+        if ticket.core is not None:
+            context = ticket.prompt_tokens + ticket.syscall.num_tokens
+            self.admission.leave(ticket.core, ticket.syscall.pid, context, now)
+        ticket.core = None
+        if ticket.is_yielding:
+            ticket.is_yielding = False
+            self._num_yielding -= 1
+
+    def _charge(self, ticket: Ticket, cost: float) -> None:
+        ticket.charged += cost
+        ticket.agent.charge(cost)
+        ticket.group.charge(cost)
+
+    def _front(self, lane: Lane, core: Core, now: float) -> Ticket | None:
+        """The most urgent call of a lane that the core has room for."""
+        arriving = self._foremost(lane.arriving, now)
+        returning = self._foremost(lane.returning, now)
+        if arriving is None or returning is None:
+            first, second = arriving or returning, None
+        elif self._urgency(arriving, now) < self._urgency(returning, now):
+            first, second = arriving, returning
+        else:
+            first, second = returning, arriving
+        return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
+
+    def _foremost(self, queue: ReadyQueue, now: float) -> Ticket | None:
+        if self.policy.max_wait_s is not None:
+            oldest = queue.oldest()
+            if oldest is not None and self._is_overdue(oldest, now):
+                return oldest
+        return queue.best()
+
+    def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
+        load = core.load()
+        if load.kv_capacity is None:
+            return True
+        context = _context_of(ticket)
+        return self.admission.fits(core, load, ticket.syscall.pid, context, now)
+
+    def _urgency(self, call: Waiting, now: float) -> Rank:
+        """Rank over all lanes: overdue calls first, oldest first, then by the policy."""
+        if self._is_overdue(call, now):
+            return (0, call.seq)
+        return (1, *self.policy.rank(call))
+
+    def _is_overdue(self, call: Waiting, now: float) -> bool:
+        bound = self.policy.max_wait_s
+        return bound is not None and now - call.queued_at > bound
+
+    def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
+        """Whether a call that could take its slot ranks before it, were it to rejoin now."""
+        lanes = [lane for route, lane in self._lanes.items() if lane and core in route]
+        if sum(map(len, lanes)) <= self._num_yielding:
+            return False
+        fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
+        mine = self._urgency(_Rejoined.of(running, now), now)
+        return any(self._urgency(ticket, now) < mine for ticket in fronts)
+
+    def _adapt(self, now: float) -> None:
+        """Let a policy that is made of others choose again."""
+        if not self._adapts or now - self._adapted_at < RECONSIDER_S:
+            return
+        self._adapted_at = now
+        cores = {core for route in self._lanes for core in route}
+        load = QueueLoad(
+            num_waiting=self.num_waiting,
+            num_slots=sum(core.load().slots for core in cores),
+            num_groups_waiting=sum(1 for group in self._groups.values() if group.num_waiting),
+        )
+        chosen = self.configured.select(load)
+        if chosen != self.policy:
+            self.policy = chosen
+            for lane in self._lanes.values():
+                lane.use(chosen)
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
+        waiting = list(self.waiting())
+        for ticket in waiting:
+            if ticket.syscall.state not in WAITING:
+                raise KernelBug(f"{ticket.syscall!r} is filed as waiting")
+        for ticket in self._running.values():
+            if ticket.syscall.state is not SyscallState.RUNNING or ticket.core is None:
+                raise KernelBug(f"{ticket.syscall!r} is filed as running")
+        ids = [t.syscall.id for t in waiting] + list(self._running)
+        if len(ids) != len(set(ids)):
+            raise KernelBug(f"filed twice: {sorted(i for i in ids if ids.count(i) > 1)}")
+        if sum(group.num_calls for group in self._groups.values()) != len(ids):
+            raise KernelBug(f"groups count {self._groups}, {len(ids)} calls are here")
+        counted = sum(group.num_waiting for group in self._groups.values())
+        if not counted == self._num_waiting == len(waiting):
+            raise KernelBug(f"groups count {self._groups}, {len(waiting)} calls wait")
+        if self._num_yielding != sum(t.is_yielding for t in self._running.values()):
+            raise KernelBug(f"{self._num_yielding} are said to yield")
+
+
+def _context_of(ticket: Ticket) -> int:
+    """Tokens of KV that a call will need at most."""
+    return ticket.prompt_tokens + ticket.max_tokens

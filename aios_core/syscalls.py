@@ -1,0 +1,120 @@
+"""The syscall ABI: what an agent may ask, and the life of one request.
+
+A request says what is wanted and never changes. A `Syscall` wraps it with what
+the kernel learns while serving it. All legal changes of state are in
+`TRANSITIONS`; anything else is a `KernelBug`.
+
+    READY ──> RUNNING ──> DONE | FAILED | CANCELLED
+      ^         │  ^
+      │ retry   v  │ resume
+      └──── SUSPENDED        (preempted or frozen; holds a snapshot, waits for its turn)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+from aios_core.errors import KernelBug
+from aios_core.messages import (
+    Message,
+    ResponseFormat,
+    Sampling,
+    ToolChoice,
+    ToolSpec,
+    Usage,
+)
+from aios_core.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class LLMGenerate:
+    """Continue a conversation."""
+
+    kind: ClassVar[str] = "llm.generate"
+    messages: tuple[Message, ...]
+    model: str | None = None  # None: the kernel's default
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
+
+
+Request = LLMGenerate  # a union, once memory, storage and tools have syscalls too
+
+
+class SyscallState(StrEnum):
+    """Where a syscall stands."""
+
+    READY = "ready"  # waits for a slot, for the first time or to be tried again
+    RUNNING = "running"  # holds a slot of a core
+    SUSPENDED = "suspended"  # was preempted; waits for its next turn
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_ENDS: Final = frozenset({SyscallState.DONE, SyscallState.FAILED, SyscallState.CANCELLED})
+_STOPS: Final = frozenset({SyscallState.FAILED, SyscallState.CANCELLED})
+
+TRANSITIONS: Final[Mapping[SyscallState, AbstractSet[SyscallState]]] = {
+    SyscallState.READY: _STOPS | {SyscallState.RUNNING},
+    SyscallState.RUNNING: _ENDS | {SyscallState.SUSPENDED, SyscallState.READY},
+    SyscallState.SUSPENDED: _STOPS | {SyscallState.RUNNING},
+    SyscallState.DONE: frozenset(),
+    SyscallState.FAILED: frozenset(),
+    SyscallState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Syscall:
+    """One request on its way through the kernel. Times are seconds of the kernel's clock."""
+
+    id: int
+    pid: int
+    request: Request
+    submitted_at: float
+    deadline_at: float | None = None
+    priority: int = 0  # smaller is more urgent
+    state: SyscallState = SyscallState.READY
+    queued_at: float = 0.0  # when it last began to wait
+    waited_s: float = 0.0  # total time in READY or SUSPENDED, without the present wait
+    running_s: float = 0.0  # total time in RUNNING, without the present run
+    state_since: float = 0.0
+    first_run_at: float | None = None
+    finished_at: float | None = None
+    core: str | None = None  # where it runs, or ran last
+    num_tokens: int = 0  # tokens generated so far
+    num_preemptions: int = 0
+    num_attempts: int = 0
+    snapshot: Snapshot | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    def __repr__(self) -> str:
+        core = f" on {self.core}" if self.core else ""
+        return f"<Syscall {self.id} of agent {self.pid}: {self.state}{core}, {self.num_tokens} tokens>"
+
+    def move_to(self, new: SyscallState, now: float) -> None:
+        """Change state and account for the time spent in the old one.
+
+        Raises `KernelBug` if the table forbids the move; nothing has changed then.
+        """
+        if new not in TRANSITIONS[self.state]:
+            raise KernelBug(f"syscall {self.id}: {self.state} -> {new}")
+        elapsed = now - self.state_since
+        if self.state is SyscallState.RUNNING:
+            self.running_s += elapsed
+        else:
+            self.waited_s += elapsed
+        self.state = new
+        self.state_since = now

@@ -1,0 +1,166 @@
+"""Load generators and their clocks. Standard library only: it also runs in LiteLLM's environment.
+
+Two questions, two generators. *Closed loop*: every agent calls again as soon as it has
+its answer; the calls per second are the system's capacity. *Open loop*: calls arrive at
+a fixed rate, whether or not the earlier ones were answered; the latency of each counts
+from the instant at which it was due, so a system that falls behind cannot hide it.
+Latency in a closed loop says nothing: at saturation it is agents / capacity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+AsyncCall = Callable[[int], Awaitable[object]]  # by the number of the agent
+SyncCall = Callable[[int], object]
+
+RATES = (200, 2_000, 5_000)  # calls per second that are offered
+HEADROOM = 1.2  # an open loop is run only where the capacity is that much above the rate
+MAIN_RATE = 2_000  # the one whose quantiles are p50_us and p99_us, if it is sustained
+
+
+async def closed_loop(call: AsyncCall, agents: int, seconds: float) -> float:
+    """Calls per second at saturation."""
+    loop_time = time.perf_counter
+    begin = loop_time()
+    end = begin + seconds
+    done = 0
+
+    async def agent(number: int) -> None:
+        nonlocal done
+        while loop_time() < end:
+            await call(number)
+            done += 1
+
+    await asyncio.gather(*map(agent, range(agents)))
+    return done / (loop_time() - begin)
+
+
+async def open_loop(call: AsyncCall, agents: int, rate: float, seconds: float) -> list[float]:
+    """Latencies in seconds of calls that are due every 1/rate seconds, agent after agent.
+
+    The generator never sleeps, since a loop's timers are a millisecond coarse.
+    """
+    latencies: list[float] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(number: int, due_at: float) -> None:
+        await call(number % agents)
+        latencies.append(time.perf_counter() - due_at)
+
+    begin = time.perf_counter()
+    numbers = iter(range(int(rate * seconds)))
+    number = next(numbers, None)
+    while number is not None:
+        now = time.perf_counter()
+        while number is not None and begin + number / rate <= now:
+            task = asyncio.ensure_future(one(number, begin + number / rate))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            number = next(numbers, None)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    return latencies
+
+
+def closed_threads(call: SyncCall, agents: int, seconds: float) -> float:
+    """Calls per second at saturation, each agent on a thread of its own."""
+    counts = [0] * agents
+
+    def agent(number: int, begin: float) -> None:
+        end = begin + seconds
+        while time.perf_counter() < end:
+            call(number)
+            counts[number] += 1
+
+    took = _on_threads(agent, agents)
+    return sum(counts) / took
+
+
+def open_threads(call: SyncCall, agents: int, rate: float, seconds: float) -> list[float]:
+    """Latencies in seconds; each thread sleeps until its calls are due.
+
+    They count from when the thread makes the call: the operating system's delay in
+    waking a sleeper is not the system's under test.
+    """
+    latencies: list[list[float]] = [[] for _ in range(agents)]
+
+    def agent(number: int, begin: float) -> None:
+        for due in itertools.count(number, agents):
+            if due >= rate * seconds:
+                return
+            wait_s = begin + due / rate - time.perf_counter()
+            if wait_s > 0:
+                time.sleep(wait_s)
+            called_at = time.perf_counter()
+            call(number)
+            latencies[number].append(time.perf_counter() - called_at)
+
+    _on_threads(agent, agents)
+    return [latency for each in latencies for latency in each]
+
+
+def _on_threads(agent: Callable[[int, float], None], agents: int) -> float:
+    """Run an agent on each of many threads at once. Returns the seconds that it took."""
+    ready = threading.Barrier(agents + 1)
+
+    def body(number: int) -> None:
+        ready.wait()
+        agent(number, time.perf_counter())
+
+    threads = [threading.Thread(target=body, args=(number,)) for number in range(agents)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - begin
+
+
+async def measure(call: AsyncCall, agents: int, seconds: float) -> dict[str, float]:
+    """Capacity, and latencies at the rates below it."""
+    await closed_loop(call, agents, min(0.3, seconds))  # warm up
+    capacity = await closed_loop(call, agents, seconds)
+    figures = {}
+    for rate in _sustained(capacity):
+        figures[rate] = await open_loop(call, agents, rate, seconds)
+    return _figures(capacity, figures)
+
+
+def measure_threads(call: SyncCall, agents: int, seconds: float) -> dict[str, float]:
+    """The same for agents on threads."""
+    closed_threads(call, agents, min(0.3, seconds))
+    capacity = closed_threads(call, agents, seconds)
+    figures = {}
+    for rate in _sustained(capacity):
+        figures[rate] = open_threads(call, agents, rate, seconds)
+    return _figures(capacity, figures)
+
+
+def _sustained(capacity: float) -> list[int]:
+    return [rate for rate in RATES if rate * HEADROOM <= capacity]
+
+
+def _figures(capacity: float, latencies: dict[int, list[float]]) -> dict[str, float]:
+    figures: dict[str, float] = {"per_second": capacity}
+    for rate, values in latencies.items():
+        figures[f"p50_us_at_{rate}"] = quantile_us(values, 0.50)
+        figures[f"p99_us_at_{rate}"] = quantile_us(values, 0.99)
+    if latencies:
+        main = MAIN_RATE if MAIN_RATE in latencies else max(latencies)
+        figures["p50_us"] = figures[f"p50_us_at_{main}"]
+        figures["p99_us"] = figures[f"p99_us_at_{main}"]
+        figures["offered_per_second"] = main
+    return figures
+
+
+def quantile_us(values: list[float], q: float) -> float:
+    """Nearest rank, in microseconds."""
+    ordered = sorted(values)
+    return 1e6 * ordered[min(len(ordered) - 1, max(0, math.ceil(q * len(ordered)) - 1))]

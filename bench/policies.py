@@ -1,0 +1,419 @@
+"""Every scheduling policy under four loads: fairness, turnaround, and life with too little memory.
+
+All of it runs on `SimulatedCore` in virtual time, so minutes of a GPU take a second
+and every run can be repeated. Each load is drawn with several seeds, and all systems
+get the same draws; ± is a 95 % confidence interval over the seeds.
+
+`direct` is the baseline without a kernel: each call goes straight to the engine, which
+queues, batches, keeps prefixes and evicts as vLLM does.
+
+    python bench/policies.py [--quick]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from _report import arguments, jain, mean_ci95, quantile, show, write
+
+from aios_core import Kernel, KernelConfig
+from aios_core.config import GroupConfig, SchedulerConfig
+from aios_core.core import Failed, Finished, Progress, Report, ReportSink, Run
+from aios_core.messages import Message, Sampling
+from aios_core.process import Guard
+from aios_core.scheduler import POLICIES
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
+from aios_core.testing import CostModel, SimulatedCore, run_virtual
+
+DIRECT = "direct"
+MAX_TOKENS = 512  # what callers allow; answers are shorter
+GO = (Message("user", "go on"),)
+
+
+# --- loads --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One LLM call of an agent, and the tool that it runs afterwards."""
+
+    new_tokens: int  # that the prompt adds to the context
+    output_tokens: int
+    tool_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one agent is going to do."""
+
+    group: str
+    starts_at: float
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Agents on a core, drawn from a seed."""
+
+    name: str
+    about: str
+    draw: Callable[[random.Random], list[Plan]]
+    costs: CostModel
+    weights: Mapping[str, float] = field(default_factory=dict)
+    ends_at: float | None = None  # cut off then; None: when all agents are done
+
+
+def turns(
+    rng: random.Random,
+    num: tuple[int, int],
+    new: tuple[int, int],
+    out: tuple[int, int],
+    tool_s: float,
+) -> tuple[Turn, ...]:
+    return tuple(
+        Turn(rng.randint(*new), rng.randint(*out), rng.expovariate(1 / tool_s) if tool_s else 0.0)
+        for _ in range(rng.randint(*num))
+    )
+
+
+def burst(rng: random.Random) -> list[Plan]:
+    """Four short agents for each long one, all within a few seconds."""
+    plans = []
+    for _ in range(150):
+        if rng.random() < 0.8:
+            work = turns(rng, (1, 3), (100, 600), (30, 150), 0.5)
+        else:
+            work = turns(rng, (8, 16), (100, 300), (100, 400), 0.5)
+        plans.append(Plan("all", rng.uniform(0, 5), work))
+    return plans
+
+
+def noisy_neighbour(rng: random.Random) -> list[Plan]:
+    """A crowd with long answers, and a few with short ones who come a little later."""
+    heavy = [
+        Plan("heavy", 0.0, turns(rng, (3, 3), (200, 600), (300, 500), 0.2)) for _ in range(120)
+    ]
+    light = [
+        Plan("light", rng.uniform(5, 8), turns(rng, (5, 5), (50, 150), (100, 200), 1.0))
+        for _ in range(6)
+    ]
+    return heavy + light
+
+
+def backlog(rng: random.Random) -> list[Plan]:
+    """Three groups that always have more to do than they get."""
+    return [
+        Plan(group, 0.0, turns(rng, (200, 200), (5, 50), longest, 0.0))
+        for group, num_agents, longest in (
+            ("few", 24, (50, 500)),
+            ("double", 24, (50, 500)),
+            ("many", 96, (20, 200)),
+        )
+        for _ in range(num_agents)
+    ]
+
+
+def saturated(rng: random.Random) -> list[Plan]:
+    """Tool-using agents whose contexts together need several times the KV memory."""
+    return [
+        Plan("all", rng.uniform(0, 2), turns(rng, (6, 10), (200, 500), (50, 150), 2.0))
+        for _ in range(60)
+    ]
+
+
+ROOMY = CostModel(max_running=16)
+LOADS = (
+    Load("burst", "150 agents within 5 s, a fifth of them long", burst, ROOMY),
+    Load(
+        "noisy neighbour",
+        "6 light agents beside 120 heavy ones, of equal weight",
+        noisy_neighbour,
+        ROOMY,
+        {"heavy": 1.0, "light": 1.0},
+    ),
+    Load(
+        "backlog",
+        "three groups of weights 1, 2 and 1 that never run dry, for 120 s",
+        backlog,
+        ROOMY,
+        {"few": 1.0, "double": 2.0, "many": 1.0},
+        ends_at=120.0,
+    ),
+    Load(
+        "KV-saturated",
+        "60 agents with tools and growing contexts, on memory for about 12",
+        saturated,
+        CostModel(kv_capacity_tokens=30_000),
+    ),
+)
+
+
+# --- systems ------------------------------------------------------------------------------------
+
+
+class MeteredCore(SimulatedCore):
+    """A simulated core that counts what each agent was served: prompt + 2 x generated tokens."""
+
+    def __init__(self, costs: CostModel) -> None:
+        super().__init__(costs=costs)
+        self.service: dict[int, float] = defaultdict(float)
+        self._pids: dict[int, int] = {}
+
+    async def start(self, sink: ReportSink) -> None:
+        def metered(reports: Sequence[Report]) -> None:
+            for report in reports:
+                if isinstance(report, Progress):
+                    self.service[self._pids[report.run_id]] += 2 * report.num_tokens
+            sink(reports)
+
+        await super().start(metered)
+
+    def run(self, run: Run) -> None:
+        self._pids[run.id] = run.pid
+        if run.snapshot is None:
+            self.service[run.pid] += run.prepared.num_tokens
+        super().run(run)
+
+
+class System(Protocol):
+    """Something that agents send their calls to."""
+
+    async def join(self, group: str) -> int: ...
+
+    async def generate(self, pid: int, request: LLMGenerate) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Direct:
+    """The engine alone: every call goes to it at once; its prefix cache keeps what it can."""
+
+    def __init__(self, core: SimulatedCore) -> None:
+        self._core = core
+        self._pids, self._ids = count(1), count(1)
+        self._pending: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        self._contexts: dict[int, Snapshot | None] = {}
+
+    async def start(self) -> None:
+        await self._core.start(self._sink)
+
+    async def join(self, group: str) -> int:
+        return next(self._pids)
+
+    async def generate(self, pid: int, request: LLMGenerate) -> None:
+        run_id, future = next(self._ids), asyncio.get_running_loop().create_future()
+        self._pending[run_id] = pid, future
+        prepared, warm = self._core.prepare(request), self._contexts.pop(pid, None)
+        self._core.run(Run(run_id, pid, request, prepared, warm=warm, wants_deltas=False))
+        await future
+
+    async def close(self) -> None:
+        await self._core.close()
+
+    def _sink(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            if isinstance(report, Finished):
+                pid, future = self._pending.pop(report.run_id)
+                self._contexts[pid] = report.context
+                if not future.done():
+                    future.set_result(None)
+            elif isinstance(report, Failed):
+                raise report.error
+
+
+class UnderKernel:
+    """The same through a kernel."""
+
+    def __init__(self, core: SimulatedCore, policy: str, weights: Mapping[str, float]) -> None:
+        groups = {name: GroupConfig(weight=weight) for name, weight in weights.items()}
+        config = KernelConfig(
+            groups=groups,
+            scheduler=SchedulerConfig(policy=policy),
+            guard=Guard(max_repeats=None, max_calls=None),
+            drain_s=0.0,
+        )
+        self._kernel = Kernel(config, cores=[core])
+        self._agents: dict[int, Any] = {}
+
+    async def start(self) -> None:
+        await self._kernel.__aenter__()
+
+    async def join(self, group: str) -> int:
+        agent = await self._kernel.aspawn(f"{group} agent", group=group)
+        self._agents[agent.pid] = agent
+        return int(agent.pid)
+
+    async def generate(self, pid: int, request: LLMGenerate) -> None:
+        await self._agents[pid].llm.agenerate(
+            request.messages, max_tokens=request.sampling.max_tokens, extra=request.extra
+        )
+
+    async def close(self) -> None:
+        await self._kernel.__aexit__(None, None, None)
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """What came of one draw of a load under one system."""
+
+    turnaround_s: list[float]  # of each agent, in the order of the plans
+    service: dict[str, float]  # by group
+    makespan_s: float
+    core: SimulatedCore
+
+
+async def live(system: System, plan: Plan, pid: int) -> float:
+    """Be one agent. Returns its turnaround in seconds."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(plan.starts_at)
+    began, context = loop.time(), 0
+    for turn in plan.turns:
+        prompt = context + turn.new_tokens
+        extra = {
+            "sim_prompt_tokens": prompt,
+            "sim_output_tokens": turn.output_tokens,
+            "sim_context_tokens": context,
+        }
+        request = LLMGenerate(GO, sampling=Sampling(max_tokens=MAX_TOKENS), extra=extra)
+        await system.generate(pid, request)
+        context = prompt + turn.output_tokens
+        await asyncio.sleep(turn.tool_s)
+    return loop.time() - began
+
+
+async def _simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
+    core = MeteredCore(load.costs)
+    system = Direct(core) if name == DIRECT else UnderKernel(core, name, load.weights)
+    await system.start()
+    pids = [await system.join(plan.group) for plan in plans]
+    tasks = [
+        asyncio.create_task(live(system, plan, pid)) for plan, pid in zip(plans, pids, strict=True)
+    ]
+    await asyncio.wait(tasks, timeout=load.ends_at)
+    now = asyncio.get_running_loop().time()
+    service: dict[str, float] = defaultdict(float)
+    for plan, pid in zip(plans, pids, strict=True):
+        service[plan.group] += core.service[pid]
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    await system.close()
+    core.check()
+    if errors := [e for e in ends if isinstance(e, Exception)]:
+        raise ExceptionGroup(f"{name} under {load.name}", errors)
+    return Outcome([end for end in ends if isinstance(end, float)], dict(service), now, core)
+
+
+def simulate(name: str, load: Load, plans: Sequence[Plan]) -> Outcome:
+    """One draw of a load under one system, on virtual time."""
+    return run_virtual(_simulate(name, load, plans))
+
+
+# --- measures -----------------------------------------------------------------------------------
+
+
+def measure(name: str, load: Load, seed: int) -> dict[str, float]:
+    """The figures of one system under one draw."""
+    plans = load.draw(random.Random(seed))
+    outcome = simulate(name, load, plans)
+    stats = outcome.core.stats
+    figures = {"makespan_s": outcome.makespan_s, "thrashed": float(stats.num_thrashed)}
+    prompts = stats.prefilled_tokens + stats.cached_tokens
+    figures["cached"] = stats.cached_tokens / prompts if prompts else 0.0
+    figures["tokens_per_s"] = stats.decoded_tokens / outcome.makespan_s
+    if load.ends_at is None:
+        figures["mean_s"] = statistics.fmean(outcome.turnaround_s)
+        figures["p50_s"] = quantile(outcome.turnaround_s, 0.50)
+        figures["p99_s"] = quantile(outcome.turnaround_s, 0.99)
+    else:
+        shares = [outcome.service[group] / weight for group, weight in load.weights.items()]
+        figures["jain"] = jain(shares)
+    if "light" in load.weights:
+        figures |= _slowdown(name, load, plans, outcome)
+    return figures
+
+
+def _slowdown(name: str, load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
+    """How much longer the light agents take than when they are alone on the core."""
+    light = [plan for plan in plans if plan.group == "light"]
+    alone = statistics.fmean(simulate(DIRECT, load, light).turnaround_s)
+    pairs = zip(plans, outcome.turnaround_s, strict=True)
+    beside = statistics.fmean([taken for plan, taken in pairs if plan.group == "light"])
+    return {"light_s": beside, "light_alone_s": alone, "slowdown": beside / alone}
+
+
+def compare(load: Load, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for every system."""
+    rows = []
+    for name in (DIRECT, *POLICIES):
+        began = time.perf_counter()
+        draws = [measure(name, load, seed) for seed in seeds]
+        row: dict[str, Any] = {
+            "bench": "policies",
+            "load": load.name,
+            "system": name,
+            "agents": len(load.draw(random.Random(0))),
+            "seeds": len(seeds),
+        }
+        for key in draws[0]:
+            row[key], row[f"{key}_ci95"] = mean_ci95([draw[key] for draw in draws])
+        row["wall_s"] = (time.perf_counter() - began) / len(seeds)
+        rows.append(row)
+    if "mean_s" in rows[0]:
+        fifo = next(row["mean_s"] for row in rows if row["system"] == "fifo")
+        for row in rows:
+            row["mean_vs_fifo"] = row["mean_s"] / fifo
+    return rows
+
+
+def report(load: Load, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a load's table, with the columns that belong to it."""
+    columns = {"system": "{system}"}
+    if load.ends_at is None:
+        columns |= {
+            "mean turnaround": "{mean_s:.1f} ± {mean_s_ci95:.1f} s",
+            "vs fifo": "{mean_vs_fifo:.2f}",
+            "p50": "{p50_s:.1f} s",
+            "p99": "{p99_s:.1f} s",
+            "makespan": "{makespan_s:.0f} s",
+        }
+    if "light" in load.weights:
+        columns |= {
+            "light": "{light_s:.1f} s",
+            "alone": "{light_alone_s:.1f} s",
+            "slowdown": "{slowdown:.2f} ± {slowdown_ci95:.2f}",
+        }
+    if load.ends_at is not None:
+        columns |= {"Jain": "{jain:.4f} ± {jain_ci95:.4f}"}
+    columns |= {
+        "tokens/s": "{tokens_per_s:.0f}",
+        "cached": "{cached:.0%}",
+        "thrashed": "{thrashed:.0f}",
+    }
+    show(f"{load.name}: {load.about}", columns, rows)
+
+
+def main() -> None:
+    quick = arguments(__doc__).quick
+    rows: list[dict[str, Any]] = []
+    for load in LOADS:
+        some = compare(load, range(2 if quick else 5))
+        report(load, some)
+        rows += some
+    write("policies", rows)
+
+
+if __name__ == "__main__":
+    main()
