@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +43,7 @@ class Agent:
         self._kernel = kernel
         self._process = process
         self.llm = LLM(kernel, process)
+        self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
 
     def __repr__(self) -> str:
         return f"<Agent {self.pid} {self.name!r}: {self.state}>"

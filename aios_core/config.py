@@ -2,19 +2,42 @@
 
 Values come, each over the one before, from the defaults below, from `aios.toml`,
 from the environment (``AIOS_SCHEDULER__POLICY=fair``) and from arguments. A bad
-key or value is refused with its name, what it was and what it may be.
+key or value is refused with its name, what it was and what it may be, however the
+tree was built. ``docs/configuration.md`` is this file for its readers.
+
+Only `KernelConfig.load` and `find_config_file` read anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
 from aios_core.budget import Budget, Price
+from aios_core.config_decoder import Place, Range, decode, field_hints, suggest
+from aios_core.errors import ConfigError
 from aios_core.process import Guard
 
 MIB = 1 << 20
+CONFIG_FILE: Final = "aios.toml"
+
+# Variables that are no keys of the tree: where the file is, what a terminal shows, and the
+# one-line ways to point at a real model (see `_model_from_environment`).
+OTHER_VARIABLES: Final = (
+    "AIOS_API_KEY",
+    "AIOS_BASE_URL",
+    "AIOS_CONFIG",
+    "AIOS_DEBUG",
+    "AIOS_MODEL",
+    "AIOS_QUIET",
+)
+
+Positive = Range(0, is_open=True)
+AtLeastOne = Range(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +45,14 @@ class SchedulerConfig:
     """Who runs when."""
 
     policy: str = "auto"  # a key of aios_core.scheduler.POLICIES
-    quantum: int | None = None  # tokens; None: the policy's own
-    max_wait_s: float | None = None  # None: the policy's own
+    quantum: Annotated[int, AtLeastOne] | None = None  # tokens; None: the policy's own
+    max_wait_s: Annotated[float, Positive] | None = None  # None: the policy's own
     keep_warm_s: float = 5.0  # an agent between two calls keeps its place on a core that long
-    max_waiting: int = 10_000
-    max_waiting_per_agent: int = 1_000
-    max_attempts: int = 4
+    max_waiting: Annotated[int, AtLeastOne] = 10_000
+    max_waiting_per_agent: Annotated[int, AtLeastOne] = 1_000
+    max_attempts: Annotated[int, AtLeastOne] = 4
     core_patience_s: float = 10.0
-    default_timeout_s: float | None = None
+    default_timeout_s: Annotated[float, Positive] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +62,65 @@ class ContextConfig:
     host_bytes: int = 2048 * MIB
     disk_bytes: int = 8192 * MIB
     directory: str | None = None  # None: a temporary one, removed on close
-    watermark: float = 0.9  # of a core's KV memory; above it images are moved away
+    watermark: Annotated[float, Range(0, 1, is_open=True)] = (
+        0.9  # of a core's KV memory; above it images are moved away
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
     """A privilege group."""
 
-    weight: float = 1.0
+    weight: Annotated[float, Positive] = 1.0
     budget: Budget = field(default_factory=Budget)
+
+
+CoreKind = Literal["transformers", "openai", "replay", "tiny"]
+
+# kind -> what it needs, and what it takes besides; `name`, `models` and `options` fit every kind.
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "transformers": ("path",),
+    "openai": ("models",),
+    "replay": ("path",),
+    "tiny": (),
+}
+_TAKES: Final[Mapping[str, tuple[str, ...]]] = {
+    "transformers": ("path",),
+    "openai": ("base_url", "api_key_env"),
+    "replay": ("path",),
+    "tiny": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CoreConfig:
     """One LLM core. `kind` decides which of the others apply; `options` go to its constructor."""
 
-    kind: str  # "transformers", "openai" or "replay"
+    kind: CoreKind
     name: str | None = None  # None: the kind, numbered if need be
-    models: tuple[str, ...] = ()  # names under which agents ask for it
+    models: tuple[str, ...] = ()  # names under which agents ask for it; (): the path's last part
     path: str | None = None  # transformers: a directory or a hub name; replay: the recording
-    base_url: str | None = None  # openai
+    base_url: str | None = None  # openai; None: OpenAI itself
     api_key_env: str | None = None  # openai: the environment variable that holds the key
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in _NEEDS:
+            return  # refused by the tree that it becomes a part of
+        for key in _NEEDS[self.kind]:
+            if not getattr(self, key):
+                raise ConfigError(key, getattr(self, key), f"needed by kind {self.kind!r}")
+        for key in ("path", "base_url", "api_key_env"):
+            if key not in _TAKES[self.kind] and getattr(self, key) is not None:
+                raise ConfigError(key, getattr(self, key), f"not given for kind {self.kind!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Everything that a kernel can be told."""
+    """Everything that a kernel can be told.
+
+    Sections may also be given as plain mappings. Raises `ConfigError`.
+    """
 
     cores: tuple[CoreConfig, ...] = ()  # none: the tiny model that comes with the project
     default_model: str | None = None  # None: the first core's first model
@@ -76,3 +131,109 @@ class KernelConfig:
     context: ContextConfig = field(default_factory=ContextConfig)
     guard: Guard = field(default_factory=Guard)
     drain_s: float = 5.0  # `close()` gives calls under way that long to end
+
+    def __post_init__(self) -> None:
+        for name, hint in field_hints(type(self)).items():
+            checked = decode(hint, getattr(self, name), Place(name, ""))
+            object.__setattr__(self, name, checked)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """The defaults, under a file, under the environment, under the arguments.
+
+        Args:
+            path: the file; None looks for one (`find_config_file`).
+            environ: None for that of the process.
+            overrides: values or nested mappings: ``load(scheduler={"policy": "fair"})``.
+
+        Raises:
+            ConfigError: a key or value is bad, or a file that was named is not there.
+        """
+        environ = os.environ if environ is None else environ
+        config = cls()
+        if (file := find_config_file(path, environ=environ)) is not None:
+            config = decode(cls, _read(file), Place("", str(file)), config)
+        if model := _model_from_environment(environ):
+            config = decode(cls, model, Place("", "the environment"), config)
+        for variable, keys in _variables(environ):
+            place = Place("", f"environment variable {variable}", is_text=True)
+            config = decode(cls, _nested(keys, environ[variable]), place, config)
+        return decode(cls, overrides, Place("", "an argument"), config)
+
+
+def find_config_file(
+    path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
+) -> Path | None:
+    """The file in force: `path`, else $AIOS_CONFIG, else ./aios.toml, else the user's own.
+
+    None if nothing was named and neither of the last two exists. Raises `ConfigError`
+    if one was named and is not there.
+    """
+    environ = os.environ if environ is None else environ
+    named, source = (path, "an argument") if path else (environ.get("AIOS_CONFIG"), "AIOS_CONFIG")
+    if named:
+        file = Path(named).expanduser()
+        if not file.is_file():
+            raise ConfigError("configuration file", str(named), "a file that exists", source)
+        return file
+    home = environ.get("XDG_CONFIG_HOME") or "~/.config"
+    places = (Path(CONFIG_FILE), Path(home).expanduser() / "aios" / CONFIG_FILE)
+    return next((file for file in places if file.is_file()), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(str(file), str(exc), "valid TOML, see https://toml.io") from exc
+    except OSError as exc:
+        raise ConfigError(str(file), exc.strerror, "a file that can be read") from exc
+
+
+def _model_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """One line in a shell points at a real model, in place of all cores of the file."""
+    model, base_url = environ.get("AIOS_MODEL", ""), environ.get("AIOS_BASE_URL", "")
+    core: dict[str, Any]
+    if base_url:
+        if not model:
+            raise ConfigError(
+                "AIOS_MODEL", model, "the name of a model that AIOS_BASE_URL serves", "environment"
+            )
+        core = {"kind": "openai", "models": [model], "base_url": base_url}
+        if environ.get("AIOS_API_KEY"):
+            core["api_key_env"] = "AIOS_API_KEY"
+    elif model:
+        core = {"kind": "tiny"} if model == "tiny" else {"kind": "transformers", "path": model}
+    else:
+        return {}
+    return {"cores": [core], "default_model": None}
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """The environment variables that set keys, and the keys. Empty ones count as not there.
+
+    A name without ``__`` that is no key is somebody else's, unless it looks like a slip.
+    """
+    known = {f"AIOS_{name.upper()}" for name in field_hints(KernelConfig)}
+    for variable in sorted(environ):
+        if not variable.startswith("AIOS_") or not environ[variable]:
+            continue
+        if variable in OTHER_VARIABLES:
+            continue
+        if variable in known or "__" in variable:
+            yield variable, variable.removeprefix("AIOS_").lower().split("__")
+        elif hint := suggest(variable, sorted(known.union(OTHER_VARIABLES))):
+            raise ConfigError(variable, environ[variable], f"no such key; {hint}", "environment")
+
+
+def _nested(keys: list[str], value: str) -> dict[str, Any]:
+    nested: Any = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    return nested  # type: ignore[no-any-return]  # there is at least one key

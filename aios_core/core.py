@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from aios_core.errors import KernelError
 from aios_core.messages import Completion, Delta, Usage
-from aios_core.snapshot import Snapshot
+from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 
 
@@ -175,6 +176,13 @@ class Core(Protocol):
 
     def load(self) -> CoreLoad:
         """How full the core is now."""
+
+    def open_image(self, path: Path) -> KVImage:
+        """The KV image that an image of this core, or of an equal one, wrote to `path`.
+
+        Blocks while it reads the file's header. Raises `SnapshotError` if the file is damaged or
+        of another model, or if this core takes no images.
+        """
 
     async def close(self) -> None:
         """Drop all runs and free everything. Idempotent."""

@@ -23,7 +23,7 @@ from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, S
 from aios_core.budget import Budget, Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
-from aios_core.context import ContextSwitcher
+from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
 from aios_core.core import Core
 from aios_core.cores.pool import CorePool
 from aios_core.errors import (
@@ -314,6 +314,72 @@ class Kernel:
             process.state = ProcessState.ACTIVE
             self._emit(EventKind.AGENT_THAWED, process)
             self._dispatcher.thaw(process)
+
+    def save_agent(self, pid: int, directory: str | Path) -> None:
+        """Freeze an agent and write it to a directory; see `Agent.save`.
+
+        Raises `SnapshotError` if the directory cannot be written, or belongs to something else.
+        """
+        self._run(self.asave_agent(pid, directory))
+
+    async def asave_agent(self, pid: int, directory: str | Path) -> None:
+        """The same, awaitable on any loop."""
+        await self._await_on_loop(self._save(pid, Path(directory)))
+
+    async def _save(self, pid: int, directory: Path) -> None:
+        await self._freeze(pid)
+        process = self.processes.get(pid)
+        calls = self._dispatcher.calls_of(process)
+        with self._contexts.holding_still(call.syscall.id for call in calls):
+            await self._contexts.settled()
+            frozen = FrozenAgent.of(
+                process,
+                [
+                    FrozenCall(
+                        call.syscall.request,
+                        call.syscall.priority,
+                        self._contexts.peek(call.syscall.id) or call.resume_from,
+                    )
+                    for call in calls
+                ],
+            )
+            await asyncio.to_thread(frozen.write, directory)
+
+    def load_agent(self, directory: str | Path) -> Agent:
+        """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
+
+        Their answers are in `agent.pending`. What the agent had spent counts against its
+        budget still. The directory is only read.
+
+        Raises `SnapshotError` if the directory is damaged, `NoSuchObject` if a model is missing.
+        """
+        return self._run(self.aload_agent(directory))
+
+    async def aload_agent(self, directory: str | Path) -> Agent:
+        """The same, awaitable on any loop."""
+        return await self._await_on_loop(self._load(Path(directory)))
+
+    async def _load(self, directory: Path) -> Agent:
+        frozen = await asyncio.to_thread(FrozenAgent.read, directory)
+        routes = [self.pool.route(call.request.model) for call in frozen.calls]
+        agent = self._spawn(
+            frozen.name, frozen.group, None, frozen.priority, frozen.weight, frozen.budget
+        )
+        process = self.processes.get(agent.pid)
+        process.budget.spent = frozen.spent
+        process.accounting = frozen.accounting
+        pending = []
+        for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
+            snapshot = call.snapshot
+            if snapshot is not None and image is not None:
+                snapshot = await self._contexts.adopt(snapshot, image, route)
+            answer = ThreadAnswer()
+            pending.append(answer.future)
+            self._submit_from_outside(
+                process, call.request, answer, None, call.priority, resume_from=snapshot
+            )
+        agent.pending = tuple(pending)
+        return agent
 
     # --- LLM syscalls ------------------------------------------------------------------------
 

@@ -60,6 +60,9 @@ class KVImage(Protocol):
     def to_disk(self, path: Path) -> None:
         """Write the image to `path` (safetensors) and free its memory."""
 
+    def copy_to(self, path: Path) -> None:
+        """Write a copy to `path` and sync it; the image stays where it is."""
+
     def release(self) -> None:
         """Free the image, its file included. Idempotent."""
 

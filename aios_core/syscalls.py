@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
-from aios_core.errors import KernelBug
+from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.messages import (
     Message,
     ResponseFormat,
@@ -26,6 +26,8 @@ from aios_core.messages import (
     ToolChoice,
     ToolSpec,
     Usage,
+    parse_messages,
+    parse_tools,
 )
 from aios_core.snapshot import Snapshot
 
@@ -43,6 +45,39 @@ class LLMGenerate:
     response_format: ResponseFormat | None = None
     sampling: Sampling = field(default_factory=Sampling)
     extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request as a JSON object (if `extra` is one)."""
+        form = self.response_format
+        return {
+            "messages": [message.to_dict() for message in self.messages],
+            "model": self.model,
+            "tools": [tool.to_dict() for tool in self.tools],
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "response_format": None if form is None else asdict(form),
+            "sampling": asdict(self.sampling),
+            "extra": dict(self.extra),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> LLMGenerate:
+        """The opposite of `to_dict`. Raises `InvalidRequest` if the object is damaged."""
+        try:
+            form, sampling = raw["response_format"], dict(raw["sampling"])
+            sampling["stop"] = tuple(sampling["stop"])
+            return cls(
+                messages=parse_messages(raw["messages"]),
+                model=raw["model"],
+                tools=parse_tools(raw["tools"]),
+                tool_choice=raw["tool_choice"],
+                parallel_tool_calls=raw["parallel_tool_calls"],
+                response_format=None if form is None else ResponseFormat(**form),
+                sampling=Sampling(**sampling),
+                extra=raw["extra"],
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise InvalidRequest(f"not an LLM request: {exc!r}") from exc
 
 
 Request = LLMGenerate  # a union, once memory, storage and tools have syscalls too

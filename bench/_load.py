@@ -129,6 +129,7 @@ async def measure(call: AsyncCall, agents: int, seconds: float) -> dict[str, flo
     capacity = await closed_loop(call, agents, seconds)
     figures = {}
     for rate in _sustained(capacity):
+        await asyncio.sleep(0.2)  # what the last load left behind may end
         figures[rate] = await open_loop(call, agents, rate, seconds)
     return _figures(capacity, figures)
 

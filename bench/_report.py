@@ -52,7 +52,7 @@ def jain(shares: Sequence[float]) -> float:
 
 
 def show(title: str, columns: Mapping[str, str], rows: Sequence[Row], caption: str = "") -> None:
-    """Print rows as a table. `columns` gives, for each heading, a format such as "{mean_s:.1f} s"."""
+    """Print rows as a table. `columns` gives each heading its format, such as "{mean_s:.1f} s"."""
     table = Table(
         title=title, caption=caption or None, title_justify="left", caption_justify="left"
     )

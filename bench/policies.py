@@ -187,7 +187,7 @@ class MeteredCore(SimulatedCore):
 class System(Protocol):
     """Something that agents send their calls to."""
 
-    async def join(self, group: str) -> int: ...
+    async def join(self, group: str, /) -> int: ...
 
     async def generate(self, pid: int, request: LLMGenerate) -> None: ...
 
@@ -206,7 +206,7 @@ class Direct:
     async def start(self) -> None:
         await self._core.start(self._sink)
 
-    async def join(self, group: str) -> int:
+    async def join(self, _group: str, /) -> int:
         return next(self._pids)
 
     async def generate(self, pid: int, request: LLMGenerate) -> None:
@@ -247,7 +247,7 @@ class UnderKernel:
     async def start(self) -> None:
         await self._kernel.__aenter__()
 
-    async def join(self, group: str) -> int:
+    async def join(self, group: str, /) -> int:
         agent = await self._kernel.aspawn(f"{group} agent", group=group)
         self._agents[agent.pid] = agent
         return int(agent.pid)
@@ -341,11 +341,11 @@ def measure(name: str, load: Load, seed: int) -> dict[str, float]:
         shares = [outcome.service[group] / weight for group, weight in load.weights.items()]
         figures["jain"] = jain(shares)
     if "light" in load.weights:
-        figures |= _slowdown(name, load, plans, outcome)
+        figures |= _slowdown(load, plans, outcome)
     return figures
 
 
-def _slowdown(name: str, load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
+def _slowdown(load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
     """How much longer the light agents take than when they are alone on the core."""
     light = [plan for plan in plans if plan.group == "light"]
     alone = statistics.fmean(simulate(DIRECT, load, light).turnaround_s)
@@ -361,7 +361,6 @@ def compare(load: Load, seeds: Sequence[int]) -> list[dict[str, Any]]:
         began = time.perf_counter()
         draws = [measure(name, load, seed) for seed in seeds]
         row: dict[str, Any] = {
-            "bench": "policies",
             "load": load.name,
             "system": name,
             "agents": len(load.draw(random.Random(0))),

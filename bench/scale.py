@@ -109,7 +109,6 @@ def in_process(agents: int, *, traced: bool) -> dict[str, float]:
 def row(agents: int) -> dict[str, Any]:
     plain, traced = in_process(agents, traced=False), in_process(agents, traced=True)
     return {
-        "bench": "scale",
         "system": "kernel",
         "agents": agents,
         **plain,

@@ -1,5 +1,6 @@
 """Context switching: snapshots of interrupted generations, and the tiers that hold them."""
 
+from aios_core.context.frozen import FrozenAgent, FrozenCall
 from aios_core.context.switcher import ContextSwitcher
 
-__all__ = ["ContextSwitcher"]
+__all__ = ["ContextSwitcher", "FrozenAgent", "FrozenCall"]

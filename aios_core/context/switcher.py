@@ -16,9 +16,10 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +27,7 @@ from typing import Any
 
 from aios_core.context.placement import Move, Parked, Rates, plan_moves
 from aios_core.core import Core
-from aios_core.errors import KernelBug
+from aios_core.errors import KernelBug, SnapshotError
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.snapshot import KVImage, Snapshot, Tier
 
@@ -91,6 +92,7 @@ class ContextSwitcher:
         self._worker: ThreadPoolExecutor | None = None
         self._moves: set[asyncio.Task[None]] = set()
         self._files = count()
+        self._still: set[Key] = set()
 
     def __repr__(self) -> str:
         held = {tier.name.lower(): self.num_bytes(tier) for tier in Tier}
@@ -126,6 +128,45 @@ class ContextSwitcher:
         """The snapshot of a suspended call, which stays where it is."""
         entry = self._entries.get(("call", call_id))
         return entry.snapshot if entry else None
+
+    @contextmanager
+    def holding_still(self, call_ids: Iterable[int]) -> Iterator[None]:
+        """Begin no move of these calls' images meanwhile. Nothing may resume them either."""
+        still = {("call", call_id) for call_id in call_ids}
+        self._still |= still
+        try:
+            yield
+        finally:
+            self._still -= still
+
+    async def settled(self) -> None:
+        """Wait until no move is under way."""
+        while self._moves:
+            await asyncio.wait(tuple(self._moves))
+
+    async def adopt(self, snapshot: Snapshot, image: Path, route: Sequence[Core]) -> Snapshot:
+        """A loaded snapshot, with a copy of its KV image if a core of the route takes it.
+
+        Without one the tokens are computed again, which on most cores is as exact.
+        """
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="aios-context")
+        core = next((c for c in route if c.capabilities.kv_snapshots), None)
+        if core is None:
+            return snapshot
+        return await asyncio.get_running_loop().run_in_executor(
+            self._worker, self._open_copy, snapshot, image, core
+        )
+
+    def _open_copy(self, snapshot: Snapshot, image: Path, core: Core) -> Snapshot:
+        copy = self._new_path()
+        try:
+            shutil.copyfile(image, copy)
+            return replace(snapshot, kv=core.open_image(copy))
+        except (OSError, SnapshotError) as exc:
+            copy.unlink(missing_ok=True)
+            log.warning("the KV image %s is not used: %s", image.name, exc)
+            return snapshot
 
     def discard(self, call_id: int) -> None:
         """Free the snapshot of a call that will not go on."""
@@ -184,7 +225,9 @@ class ContextSwitcher:
             if e.snapshot.kv is not None and (core is None or e.core is core)
         ]
         excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
-        parked = [_as_parked(e) for e in entries if not e.is_moving]
+        parked = [
+            _as_parked(e) for e in entries if not e.is_moving and e.key not in self._still
+        ]
         rate = core.load().prefill_rate if core else None
         rates = Rates(rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
         for move in plan_moves(parked, tier, int(excess), rates):

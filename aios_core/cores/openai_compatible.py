@@ -50,6 +50,7 @@ UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server
 FIRST_PAUSE_S: Final = 1.0  # after a 429 without Retry-After; doubles
 MAX_PAUSE_S: Final = 60.0
 METRICS_EVERY_S: Final = 1.0
+USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
 
 # OpenAI's own services know the token limit by a newer name only.
 _NEW_LIMIT_HOSTS = (".openai.com", ".openai.azure.com")
@@ -251,7 +252,8 @@ class OpenAICore(StreamingCore):
                 if chunk is None:
                     return
                 yield chunk
-                due = loop.time() + self._limits.next_chunk_s
+                patience_s = USAGE_PATIENCE_S if reader.is_whole else self._limits.next_chunk_s
+                due = loop.time() + patience_s
         finally:
             await response.close()
 
@@ -268,24 +270,36 @@ class OpenAICore(StreamingCore):
         )
         for parameter in self._omit:
             body.pop(parameter, None)
-        path = "/chat/completions"
-        if (was := run.snapshot) is not None and was.text:
-            if was.model != body["model"] or not self._capabilities.preemptible:
-                raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
-            if run.request.tools or run.request.sampling.stop:  # the chat's parsers are needed
-                body = resume_body(body, was, self._limit_key)
-            else:
-                path, body = "/completions", resume_ids_body(body, was, self._limit_key)
-        cast_to = openai.types.chat.ChatCompletionChunk
-        if path == "/completions":
-            cast_to = openai.types.Completion
+        if (was := run.snapshot) is None or not was.text:
+            return await self._post_chat(self._client, body)
+        if was.model != body["model"] or not self._capabilities.preemptible:
+            raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
+        if run.request.tools or run.request.sampling.stop:  # the chat's parsers are needed
+            return await self._post_chat(self._client, resume_body(body, was, self._limit_key))
         return await self._client.post(
-            path, cast_to=cast_to, body=body, stream=True, stream_cls=openai.AsyncStream[cast_to]
+            "/completions",
+            body=resume_ids_body(body, was, self._limit_key),
+            cast_to=openai.types.Completion,
+            stream=True,
+            stream_cls=openai.AsyncStream[openai.types.Completion],
+        )
+
+    async def _post_chat(
+        self, client: openai.AsyncOpenAI, body: dict[str, Any]
+    ) -> openai.AsyncStream[Any]:
+        return await client.post(
+            "/chat/completions",
+            body=body,
+            cast_to=openai.types.chat.ChatCompletionChunk,
+            stream=True,
+            stream_cls=openai.AsyncStream[openai.types.chat.ChatCompletionChunk],
         )
 
     # --- bad days -----------------------------------------------------------------------------
 
-    def _run_error(self, live: LiveRun, exc: Exception) -> KernelError:
+    def _run_error(  # noqa: PLR0911 - one row for each kind of bad day
+        self, live: LiveRun, exc: Exception
+    ) -> KernelError:
         """What a failure means for the run that met it, and for the core."""
         fresh = not live.has_streamed
         match exc:
@@ -311,7 +325,7 @@ class OpenAICore(StreamingCore):
     def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
         refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body)
         if refusal.is_pause:
-            self._pause(refusal.retry_after_s())
+            self._pause(refusal.retry_after_s() or None)  # "0" is no pause to build on
         error = error_of(
             refusal,
             core=self._name,

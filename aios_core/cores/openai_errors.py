@@ -72,7 +72,7 @@ class Refusal:
         return None
 
 
-def error_of(
+def error_of(  # noqa: PLR0911 - one row for each status
     refusal: Refusal, *, core: str, model: str, models: tuple[str, ...], context_window: int
 ) -> KernelError:
     """The error of the call that was refused. Nothing of it had been served."""

@@ -252,11 +252,11 @@ class ChunkReader:
     def _read_choice(self, choice: Any) -> Iterable[Delta]:
         """The deltas of a chunk of a chat or of a plain completion."""
         self.finish_reason = choice.finish_reason or self.finish_reason
-        if hasattr(choice, "text"):
+        if (said := getattr(choice, "delta", None)) is None:
             delta = Delta(_text(choice.text))
         else:
-            parts = choice.delta.tool_calls or ()
-            text = _text(choice.delta.content) + _text(getattr(choice.delta, "refusal", None))
+            text = _text(said.content) + _text(getattr(said, "refusal", None))
+            parts = getattr(said, "tool_calls", None) or ()
             delta = Delta(text, tuple(self._fragment(part) for part in parts))
         self._count(getattr(choice, "token_ids", None), delta)
         return (delta,)

@@ -1,7 +1,355 @@
-"""stub"""
+"""Record what a core was asked and what it said; say it again offline.
+
+    core = RecordingCore(OpenAICore(...), "run.jsonl")     # once, with the real thing
+    core = ReplayCore("run.jsonl")                         # in every test thereafter
+
+A recording is a JSONL file: a header, then one line for each answer, with its
+request, its deltas and its completion. Requests are told apart by a hash of all
+that can change the answer; ids of tool calls are numbered in the order in which
+they appear, since many backends roll them. Failures are not recorded.
+
+`RecordingCore` writes in a thread of its own, from `start` to `close`, so that the
+kernel's loop never waits for the disk. Its lock guards what was said so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, TextIO
+
+from aios_core.core import (
+    Capabilities,
+    Core,
+    CoreLoad,
+    Failed,
+    Finished,
+    Prepared,
+    Progress,
+    Report,
+    ReportSink,
+    Run,
+    Stopped,
+)
+from aios_core.cores.assembly import (
+    decode_completion,
+    decode_delta,
+    encode_completion,
+    encode_delta,
+)
+from aios_core.cores.scripted import Plan, ScriptedCore
+from aios_core.errors import ModelLoadError, NoSuchObject
+from aios_core.messages import Completion, Delta
+from aios_core.syscalls import LLMGenerate
+
+FORMAT: Final = 1
+_UNFINISHED_KEPT: Final = 10_000  # runs of which the deltas are remembered while they wait
 
 
-class RecordingCore: ...
+def canonical(request: LLMGenerate, model: str) -> dict[str, Any]:
+    """All of a request that can change its answer, as a JSON object."""
+    numbers: dict[str, int] = {}
+    messages = [message.to_dict() for message in request.messages]
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["id"] = numbers.setdefault(call["id"], len(numbers))
+        if "tool_call_id" in message:
+            message["tool_call_id"] = numbers.setdefault(message["tool_call_id"], len(numbers))
+    wanted = request.response_format
+    return {
+        "model": model,
+        "messages": messages,
+        "tools": [tool.to_dict() for tool in request.tools],
+        "tool_choice": request.tool_choice,
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "response_format": None if wanted is None else _plain(wanted.schema),
+        "sampling": _plain(asdict(request.sampling)),
+        "extra": _plain(request.extra),
+    }
 
 
-class ReplayCore: ...
+def fingerprint(asked: Mapping[str, Any]) -> str:
+    """The hash of a canonical request."""
+    text = json.dumps(asked, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+class RecordingCore:
+    """A core that passes everything on to another one and writes down the answers.
+
+    The first `start` replaces the file; a start after a `CoreDown` goes on in it.
+    """
+
+    def __init__(self, core: Core, path: str | Path) -> None:
+        self._core = core
+        self._path = Path(path)
+        self._sink: ReportSink | None = None
+        self._journal: _Journal | None = None
+        self._was_started = False
+        self._lock = threading.Lock()  # guards _asked and _said
+        self._asked: dict[int, LLMGenerate] = {}
+        self._said: OrderedDict[int, list[Delta]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<RecordingCore {self._core!r} to {self._path}>"
+
+    @property
+    def name(self) -> str:
+        return self._core.name
+
+    @property
+    def models(self) -> Sequence[str]:
+        return self._core.models
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._core.capabilities
+
+    async def start(self, sink: ReportSink) -> None:
+        """Start the core, then the recording. Raises what the core raises, or `OSError`'s text."""
+        self._sink = sink
+        await self._core.start(self._take)
+        if self._journal is None:
+            self._journal = _Journal(self._path, append=self._was_started)
+            self._was_started = True
+            window = self._core.capabilities.context_window
+            self._journal.write(
+                {"format": FORMAT, "models": list(self.models), "context_window": window}
+            )
+
+    def prepare(self, request: LLMGenerate) -> Prepared | Awaitable[Prepared]:
+        return self._core.prepare(request)
+
+    def run(self, run: Run) -> None:
+        with self._lock:
+            self._asked[run.id] = run.request
+            if run.snapshot is None:
+                self._said[run.id] = []
+            while len(self._said) > _UNFINISHED_KEPT:
+                self._said.popitem(last=False)
+        self._core.run(run)
+
+    def preempt(self, run_id: int) -> None:
+        self._core.preempt(run_id)
+
+    def cancel(self, run_id: int) -> None:
+        self._core.cancel(run_id)
+
+    def load(self) -> CoreLoad:
+        return self._core.load()
+
+    async def close(self) -> None:
+        """Close the core, and the file once everything is in it. Idempotent."""
+        try:
+            await self._core.close()
+        finally:
+            if self._journal:
+                self._journal.close()
+                self._journal = None
+
+    def _take(self, reports: Sequence[Report]) -> None:
+        """Note what is worth it and pass everything on, in the same order."""
+        for report in reports:
+            self._note(report)
+        if self._sink:
+            self._sink(reports)
+
+    def _note(self, report: Report) -> None:
+        with self._lock:
+            match report:
+                case Progress(run_id, _, delta) if delta and run_id in self._said:
+                    self._said[run_id].append(delta)
+                case Finished(run_id, completion):
+                    deltas = self._said.pop(run_id, [])
+                    self._write(self._asked.pop(run_id), deltas, completion)
+                case Failed(run_id) | Stopped(run_id):
+                    self._said.pop(run_id, None)
+                    self._asked.pop(run_id, None)
+                case _:
+                    pass
+
+    def _write(self, request: LLMGenerate, deltas: list[Delta], completion: Completion) -> None:
+        if self._journal is None:
+            return
+        model = request.model if request.model in self.models else self.models[0]
+        self._journal.write(
+            {
+                "asked": canonical(request, model),
+                "deltas": [encode_delta(delta) for delta in deltas],
+                "answer": encode_completion(completion),
+            }
+        )
+
+
+class _Journal:
+    """Appends JSON lines to a file, in a thread of its own and in the order of the calls."""
+
+    def __init__(self, path: Path, *, append: bool) -> None:
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        file = path.open("a" if append else "w", encoding="utf-8")
+        self._thread = threading.Thread(
+            target=self._work, args=(file,), name=f"recording-{path.name}", daemon=True
+        )
+        self._thread.start()
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        self._lines.put(json.dumps(entry, ensure_ascii=False))
+
+    def close(self) -> None:
+        """Returns when everything is written."""
+        self._lines.put(None)
+        self._thread.join()
+
+    def _work(self, file: TextIO) -> None:
+        with file:
+            while (line := self._lines.get()) is not None:
+                file.write(line + "\n")
+                file.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    asked: Mapping[str, Any]
+    plan: Plan
+
+    @property
+    def prompt(self) -> str:
+        return str(self.asked["messages"][-1]["content"])
+
+    @property
+    def completion(self) -> Completion:
+        assert isinstance(self.plan.end, Completion)  # noqa: S101 - only answers are recorded
+        return self.plan.end
+
+
+class ReplayCore(ScriptedCore):
+    """Answers from a recording, as fast as it can, or with `token_s` for each delta.
+
+    The same request asked again gets the next answer that was recorded for it;
+    the last one is repeated.
+
+    Raises:
+        ModelLoadError: the file is missing or damaged; names the line.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str = "replay",
+        models: Sequence[str] | None = None,
+        latency_s: float = 0.0,
+        token_s: float = 0.0,
+        slots: int = 64,
+        preemptible: bool = False,
+    ) -> None:
+        self._path = Path(path)
+        header, recorded = _load(self._path)
+        super().__init__(
+            (),
+            name=name,
+            models=models or header["models"],
+            latency_s=latency_s,
+            token_s=token_s,
+            slots=slots,
+            preemptible=preemptible,
+            context_window=header["context_window"],
+        )
+        self._recorded = recorded
+        self._num_given: dict[str, int] = {}
+
+    def prepare(self, request: LLMGenerate) -> Prepared:
+        """Size the request as it was recorded. Raises `NoSuchObject` if it never was."""
+        prepared = super().prepare(request)
+        answers = self._find(request)[1]
+        return Prepared(answers[0].completion.usage.input_tokens, prepared.max_tokens)
+
+    def _new_plan(self, run: Run) -> Plan:
+        key, answers = self._find(run.request)
+        num_given = self._num_given.get(key, 0)
+        self._num_given[key] = num_given + 1
+        return answers[min(num_given, len(answers) - 1)].plan
+
+    def _find(self, request: LLMGenerate) -> tuple[str, list[_Recorded]]:
+        asked = canonical(request, self.model_of(request))
+        key = fingerprint(asked)
+        if key not in self._recorded:
+            raise self._unknown(asked)
+        return key, self._recorded[key]
+
+    def _unknown(self, asked: Mapping[str, Any]) -> NoSuchObject:
+        """Name the recorded request that is most like this one, and where they part."""
+        prompt = str(asked["messages"][-1]["content"])
+        everything = [answers[0] for answers in self._recorded.values()]
+        if not everything:
+            return NoSuchObject("recorded answer to", prompt)
+        closest = max(everything, key=lambda one: _likeness(one, asked, prompt))
+        error = NoSuchObject("recorded answer to", prompt, [closest.prompt])
+        parts = [field for field, value in asked.items() if closest.asked.get(field) != value]
+        error.add_note(f"the closest request in {self._path} differs in: {', '.join(parts)}")
+        return error
+
+
+def _likeness(one: _Recorded, asked: Mapping[str, Any], prompt: str) -> tuple[float, int]:
+    same = sum(one.asked.get(field) == value for field, value in asked.items())
+    return SequenceMatcher(None, one.prompt, prompt, autojunk=False).ratio(), same
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_Recorded]]]:
+    """The header and the answers by the hash of their requests."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ModelLoadError(f"cannot read the recording {path}: {exc}") from exc
+    if not lines:
+        raise ModelLoadError(f"the recording {path} is empty")
+    header: dict[str, Any] = {}
+    recorded: dict[str, list[_Recorded]] = {}
+    for number, entry in _entries(path, lines):
+        try:
+            if number == 1 or "format" in entry:
+                header = _header(entry)
+                continue
+            one = _entry(entry)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ModelLoadError(f"{path}, line {number}: not a recorded answer: {exc!r}") from exc
+        recorded.setdefault(fingerprint(one.asked), []).append(one)
+    return header, recorded
+
+
+def _entries(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError as exc:
+            raise ModelLoadError(f"{path}, line {number}: damaged: {exc}") from exc
+        if not isinstance(entry, dict):
+            raise ModelLoadError(f"{path}, line {number}: damaged: {line:.100}")
+        yield number, entry
+
+
+def _header(entry: Mapping[str, Any]) -> dict[str, Any]:
+    if entry["format"] != FORMAT:
+        raise ValueError(f"format {entry['format']!r}, this version reads {FORMAT}")
+    models = [str(model) for model in entry["models"]]
+    return {"models": models, "context_window": int(entry["context_window"])}
+
+
+def _entry(entry: Mapping[str, Any]) -> _Recorded:
+    asked, deltas = entry["asked"], tuple(map(decode_delta, entry["deltas"]))
+    if not isinstance(asked, dict):
+        raise TypeError(f"a request expected, got {asked!r:.100}")
+    asked["messages"][-1]["content"]  # what errors will quote
+    return _Recorded(asked, Plan(decode_completion(entry["answer"]), deltas or None))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would bring it back."""
+    return json.loads(json.dumps(value, default=repr))

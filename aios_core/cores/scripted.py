@@ -133,22 +133,26 @@ class ScriptedCore(StreamingCore):
         yield plan.end
 
     def can_resume(self, live: LiveRun) -> bool:
-        return isinstance(live.memo, _Plan) and not isinstance(live.memo.end, KernelError)
+        return isinstance(live.memo, Plan) and not isinstance(live.memo.end, KernelError)
 
     def snapshot(self, live: LiveRun) -> Snapshot:
         """What was said and, as `sampler`, what will be: the script is this core's dice."""
-        if isinstance(live.memo, _Plan):  # noqa: SIM108 - three ways in one line
+        if isinstance(live.memo, Plan):
             rest = live.memo.encode()
         else:  # stopped before it began
             rest = live.run.snapshot.sampler if live.run.snapshot else None
         said = tuple(range(live.num_tokens))
         return replace(super().snapshot(live), output_ids=said, sampler=rest)
 
-    def _plan(self, run: Run) -> _Plan:
-        """What to say to a run. Raises the error that is scripted, if one is."""
+    def _plan(self, run: Run) -> Plan:
+        """What to say to a run: the rest of its snapshot, or something new."""
         if run.snapshot is not None and run.snapshot.sampler is not None:
-            return _Plan.decode(run.snapshot.sampler)
+            return Plan.decode(run.snapshot.sampler)
         self.requests.append(run.request)
+        return self._new_plan(run)
+
+    def _new_plan(self, run: Run) -> Plan:
+        """What the script says to a run. Raises the error that it has there, if it has one."""
         answer = self._ask(run.request)
         prompt, limit = run.prepared.num_tokens, run.prepared.max_tokens
         return _plan_of(answer, self.model_of(run.request), prompt, limit)
@@ -166,7 +170,7 @@ class ScriptedCore(StreamingCore):
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What will be said, and how it ends."""
 
     end: Completion | KernelError
@@ -198,7 +202,7 @@ class _Plan:
         return json.dumps({"end": encode_completion(self.end), "cuts": cuts}).encode()
 
     @classmethod
-    def decode(cls, raw: bytes) -> _Plan:
+    def decode(cls, raw: bytes) -> Plan:
         try:
             plan: dict[str, Any] = json.loads(raw)
             cuts = plan["cuts"]
@@ -245,44 +249,44 @@ class _InOrder:
         return self._answers[self._num_given - 1]
 
 
-def _plan_of(answer: Answer, model: str, prompt: int, limit: int) -> _Plan:
+def _plan_of(answer: Answer, model: str, prompt: int, limit: int) -> Plan:
     match answer:
         case str():
             return _spoken(answer, model, prompt, limit)
         case KernelError():
             raise answer
         case Completion():
-            return _Plan(answer)
+            return Plan(answer)
         case Message():
-            return _Plan(_completion(answer, model, prompt))
+            return Plan(_completion(answer, model, prompt))
         case ToolCall():
-            return _Plan(_completion(Message("assistant", tool_calls=(answer,)), model, prompt))
+            return Plan(_completion(Message("assistant", tool_calls=(answer,)), model, prompt))
         case _:
             return _from_parts(answer, model, prompt)
 
 
 @lru_cache(maxsize=256)
-def _spoken(text: str, model: str, prompt: int, limit: int) -> _Plan:
+def _spoken(text: str, model: str, prompt: int, limit: int) -> Plan:
     """A text, cut off at the token limit. Kept, since benchmarks ask the same again and again."""
     said = words(text)
     message = Message("assistant", "".join(said[:limit]))
     completion = _completion(message, model, prompt)
     if len(said) > limit:
         completion = replace(completion, finish_reason=FinishReason.LENGTH)
-    return _Plan(completion)
+    return Plan(completion)
 
 
-def _from_parts(parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int) -> _Plan:
+def _from_parts(parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int) -> Plan:
     """Tool calls, or deltas that stream as they are and may end in an error."""
     deltas = tuple(part for part in parts if isinstance(part, Delta))
     if parts and isinstance(parts[-1], KernelError):
-        return _Plan(parts[-1], deltas)
+        return Plan(parts[-1], deltas)
     calls = tuple(part for part in parts if isinstance(part, ToolCall))
     if calls:
-        return _Plan(_completion(Message("assistant", tool_calls=calls), model, prompt))
+        return Plan(_completion(Message("assistant", tool_calls=calls), model, prompt))
     completion = _completion(assemble(deltas).message(), model, prompt)
     usage = Usage(prompt, len(deltas))
-    return _Plan(replace(completion, usage=usage), deltas)
+    return Plan(replace(completion, usage=usage), deltas)
 
 
 def _completion(message: Message, model: str, prompt: int) -> Completion:

@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 from aios_core.core import (
@@ -38,9 +39,9 @@ from aios_core.core import (
     Stopped,
 )
 from aios_core.cores.assembly import Assembler
-from aios_core.errors import CoreError, KernelBug, KernelError
+from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
-from aios_core.snapshot import Snapshot
+from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 
 # What `stream` yields: a delta (counts as one token), progress that counts its
@@ -202,6 +203,10 @@ class StreamingCore(ABC):
         """How full the core is now."""
         return CoreLoad(self._slots, len(self._live), is_up=self._is_up)
 
+    def open_image(self, path: Path) -> KVImage:
+        """Backends that stream text keep no KV images."""
+        raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
+
     async def close(self) -> None:
         """Stop all runs and let go of the backend. Idempotent."""
         self._is_up = False
@@ -231,7 +236,8 @@ class StreamingCore(ABC):
 
     def model_of(self, request: LLMGenerate) -> str:
         """The model that answers: the one asked for, or, where this core stands in, its own."""
-        return request.model if request.model in self.models else self.models[0]
+        is_ours = request.model is not None and request.model in self._models
+        return request.model if is_ours and request.model else self._models[0]
 
     def report(self, *reports: Report) -> None:
         """Tell the dispatcher."""

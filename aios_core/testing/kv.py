@@ -160,9 +160,12 @@ class SimulatedKV:
 
     def to_disk(self, path: Path) -> None:
         self._memory.move_out(self)
+        self.copy_to(path)
+        self._tier, self._path = Tier.DISK, path
+
+    def copy_to(self, path: Path) -> None:
         header = json.dumps({"__metadata__": {"num_tokens": str(self.num_tokens)}}).encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header)
-        self._tier, self._path = Tier.DISK, path
 
     def release(self) -> None:
         self._memory.forget(self)

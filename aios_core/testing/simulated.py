@@ -28,6 +28,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from aios_core.core import (
@@ -191,6 +192,10 @@ class SimulatedCore:
             prefill_rate=self.costs.prefill_tokens_per_s,
             is_up=self._is_up,
         )
+
+    def open_image(self, path: Path) -> KVImage:
+        """Simulated memory does not outlive its process."""
+        raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
 
     async def close(self) -> None:
         """Stop all runs and free everything. Idempotent."""

@@ -77,33 +77,33 @@ class PackedBatch:
         keys, values = self.keys[key_plane], self.keys[value_plane]
         torch._foreach_copy_(  # noqa: SLF001 - optimizers use it too; one call for the batch
             self.fresh[key_plane] + self.fresh[value_plane],
-            key.split(self.counts, 2) + value.split(self.counts, 2),
+            (*torch.split(key, self.counts, 2), *torch.split(value, self.counts, 2)),
         )
+        queries = torch.split(query, self.counts, 2)
         parts = [
-            self._attend_span(i, span, *qkv, how)
-            for i, (span, *qkv) in enumerate(
-                zip(self.spans, query.split(self.counts, 2), keys, values, strict=True)
-            )
+            self._attend_span(i, queries[i], keys[i], values[i], how) for i in range(len(queries))
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def _attend_span(
-        self, index: int, span: Span, query: Tensor, keys: Tensor, values: Tensor, how: _How
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: _How
     ) -> Tensor:
+        span = self.spans[index]
         if span.count == 1:
             return _attend_one(query, keys, values, how)
         if span.is_replay:
             ends = range(span.past + 1, span.end + 1)
             parts = [
                 _attend_one(one, keys[:, :, :end], values[:, :, :end], how)
-                for one, end in zip(query.split(1, 2), ends, strict=True)
+                for one, end in zip(torch.split(query, 1, 2), ends, strict=True)
             ]
             return torch.cat(parts, 2)
-        return self._attend_chunk(index, span, query, keys, values, how)
+        return self._attend_chunk(index, query, keys, values, how)
 
     def _attend_chunk(
-        self, index: int, span: Span, query: Tensor, keys: Tensor, values: Tensor, how: _How
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: _How
     ) -> Tensor:
+        span = self.spans[index]
         window = how.window if how.window is not None and how.window < span.end else None
         if span.past == 0 and window is None and not how.is_plain_math:
             return F.scaled_dot_product_attention(
@@ -179,7 +179,7 @@ def packed_attention(  # the signature is transformers'
     Raises `UnsupportedModel` for what is neither done nor safe to ignore.
     """
     seat: Seat | None = module.__dict__.get(_SEAT)
-    batch = seat and seat.batch
+    batch = None if seat is None else seat.batch
     if batch is None:
         raise UnsupportedModel("a forward outside of the engine")
     if attention_mask is not None or dropout or others.get("position_bias") is not None:

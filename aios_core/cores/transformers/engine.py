@@ -95,9 +95,7 @@ class PackedEngine:
         logits: Tensor = out.logits[0]
         return logits
 
-    def _advance(
-        self, work: SequenceOf[tuple[Sequence, list[Span]]], result: StepResult
-    ) -> None:
+    def _advance(self, work: SequenceOf[tuple[Sequence, list[Span]]], result: StepResult) -> None:
         if not work:
             return
         try:
@@ -137,10 +135,7 @@ class PackedEngine:
         """Who computes what in this step. At least one sequence gets something to do."""
         decoding = [one for one in sequences if one.num_pending == 1]
         filling = [one for one in sequences if one.num_pending > 1]
-        plan = [
-            (one, [Span(memory_of(one, self), one.num_computed, 1)])
-            for one in decoding
-        ]
+        plan = [(one, [Span(memory_of(one, self), one.num_computed, 1)]) for one in decoding]
         left = self._max_step_tokens - len(plan)
         for sequence in filling:
             spans = self._chunks(sequence, left, is_first=not plan)

@@ -14,6 +14,8 @@ Promise: an image that fits another model is refused with `SnapshotError`.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import threading
 import weakref
 from collections.abc import Mapping
@@ -110,7 +112,7 @@ class DeviceKV:
         self.length = 0
         self.capacity = 0
         self.tensors: list[Tensor] = []
-        self._account = account
+        self.account = account
         account.add(self)
 
     def __repr__(self) -> str:
@@ -134,19 +136,32 @@ class DeviceKV:
     def release(self) -> None:
         """Free the memory. Idempotent."""
         self.tensors, self.capacity, self.length = [], 0, 0
-        self._account.remove(self)
+        self.account.remove(self)
 
 
 class SequenceImage:
     """The KV cache of one sequence, in one of the tiers. See `aios_core.snapshot.KVImage`."""
 
-    def __init__(self, memory: DeviceKV) -> None:
-        self._layout = memory.layout
-        self._num_tokens = memory.length
-        self._memory: DeviceKV | None = memory
-        self._packed: list[Tensor] = []
-        self._path: Path | None = None
+    def __init__(
+        self,
+        layout: KVLayout,
+        num_tokens: int,
+        *,
+        memory: DeviceKV | None = None,
+        path: Path | None = None,
+    ) -> None:
+        """Use `of` or `open`."""
         self.companion: object | None = None  # what the core wants to find again beside the image
+        self._layout = layout
+        self._num_tokens = num_tokens
+        self._memory = memory
+        self._packed: list[Tensor] = []
+        self._path = path
+
+    @classmethod
+    def of(cls, memory: DeviceKV) -> SequenceImage:
+        """An image that takes over a sequence's memory, without a copy."""
+        return cls(memory.layout, memory.length, memory=memory)
 
     @classmethod
     def open(cls, path: Path, layout: KVLayout) -> SequenceImage:
@@ -154,11 +169,7 @@ class SequenceImage:
 
         Raises `SnapshotError` if the file is missing, damaged or of another model.
         """
-        image = cls.__new__(cls)
-        image._layout, image._memory, image._packed = layout, None, []
-        image._path, image.companion = path, None
-        image._num_tokens = _read_header(path, layout)
-        return image
+        return cls(layout, _read_header(path, layout), path=path)
 
     def __repr__(self) -> str:
         state = self.tier.name.lower() if self.is_alive else "released"
@@ -202,7 +213,21 @@ class SequenceImage:
                 self._path = self._path.replace(path)
             return
         self.to_host()
-        named = {f"group.{i}": tensor for i, tensor in enumerate(self._packed)}
+        self._write(self._packed, path)
+        self._path, self._packed = path, []
+
+    def copy_to(self, path: Path) -> None:
+        if self._path is not None:
+            shutil.copyfile(self._path, path)
+        elif self._memory is not None:
+            self._write([t[:, :, : self._num_tokens] for t in self._memory.tensors], path)
+        else:
+            self._write(self._packed, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _write(self, tensors: list[Tensor], path: Path) -> None:
+        named = {f"group.{i}": tensor.contiguous() for i, tensor in enumerate(tensors)}
         about = {
             "format": FORMAT,
             "model": self._layout.model,
@@ -215,7 +240,6 @@ class SequenceImage:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        self._path, self._packed = path, []
 
     def release(self) -> None:
         if self._memory is not None:
@@ -239,7 +263,7 @@ class SequenceImage:
                 raise SnapshotError("the KV image was released already")
             if layout.model != self._layout.model or layout.groups != self._layout.groups:
                 raise SnapshotError("the KV image belongs to another model or number format")
-            if self._memory is not None and self._memory._account is account:  # noqa: SLF001
+            if self._memory is not None and self._memory.account is account:
                 memory, self._memory = self._memory, None
                 return memory
             self.to_host()

@@ -68,11 +68,11 @@ def load_model(
         raise ModelLoadError(f"no number format {dtype!r}; have float32, bfloat16, float16")
     with _converted(source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=wanted, output_loading_info=True
-        )
+        loader: Any = AutoModelForCausalLM  # its types do not know of the report
+        model, report = loader.from_pretrained(source, dtype=wanted, output_loading_info=True)
         if missing := sorted(report["missing_keys"]):
-            raise ModelLoadError(f"{source}: the weights lack {missing[:3]} ({len(missing)} in all)")
+            some = ", ".join(missing[:3])
+            raise ModelLoadError(f"{source}: {len(missing)} weights are missing, such as {some}")
         if dtype is None and place.type == "cpu" and model.dtype is torch.float16:
             model = model.float()
         model = model.to(place).eval()
@@ -82,7 +82,7 @@ def load_model(
         tokenizer=tokenizer,
         fingerprint=fingerprint(model),
         context_window=context_window or find_window(model, tokenizer),
-        vocab_size=model.get_output_embeddings().weight.shape[0],
+        vocab_size=model.config.get_text_config().vocab_size,
         eos_ids=find_eos(model, tokenizer),
         device=place,
         dtype=model.dtype,

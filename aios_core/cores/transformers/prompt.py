@@ -15,7 +15,7 @@ from typing import Any, Final
 from jinja2 import TemplateError
 from jsonschema import Draft202012Validator, SchemaError
 
-from aios_core.cores.hermes import OPEN
+from aios_core.cores.hermes import CLOSE, OPEN
 from aios_core.cores.transformers.loading import LoadedModel
 from aios_core.errors import ContextOverflow, InvalidRequest
 from aios_core.messages import Message, ToolSpec
@@ -84,7 +84,9 @@ class Prompter:
         """Control tokens, which are no part of an answer's text."""
         known = getattr(self._loaded.tokenizer, "added_tokens_decoder", {})
         return frozenset(
-            token for token, about in known.items() if about.special and "tool_call" not in str(about)
+            token
+            for token, about in known.items()
+            if about.special and about.content not in {OPEN, CLOSE}
         )
 
     def _check_tools(self, tools: Sequence[ToolSpec]) -> None:

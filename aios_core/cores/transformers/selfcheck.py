@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -100,14 +100,16 @@ def _compare(
     sequence = Sequence.of(prompt, (), _GREEDY)
     companion = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
     for i, token in enumerate(output):
-        logits = engine.logits([sequence, companion] if i % 3 != 1 else [sequence])[0]
+        together = [sequence] if i % 3 == 1 else [sequence, companion]
+        logits = engine.logits(together)[0]
         difference = float((logits.float() - expected[i]).abs().max() / expected[i].std())
         allowed = _TOLERANCE.get(loaded.dtype, _COARSE_TOLERANCE)
         if not difference <= allowed:
             raise UnsupportedModel(
                 f"packed logits differ from the model's own by {difference:.2g} of their spread"
             )
-        sequence.ids.append(token)
+        for one in together:
+            one.ids.append(token)
     sequence.drop_memory()
     companion.drop_memory()
 
@@ -116,7 +118,8 @@ def _compare(
 def _generate(model: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor]:
     """Tokens and logits [output, vocabulary] of the model's own greedy `generate`."""
     ids = torch.tensor([prompt], device=model.device)
-    out = model.generate(
+    generate: Any = model.generate  # its types are of little help
+    out = generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,

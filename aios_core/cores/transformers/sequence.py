@@ -52,7 +52,8 @@ class Sequence:
         return cls([*prompt, *output], len(prompt), sampler)
 
     def __repr__(self) -> str:
-        return f"<Sequence {self.num_prompt}+{self.num_output} tokens, {self.num_computed} computed>"
+        size = f"{self.num_prompt}+{self.num_output} tokens"
+        return f"<Sequence {size}, {self.num_computed} computed>"
 
     @property
     def num_output(self) -> int:

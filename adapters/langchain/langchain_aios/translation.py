@@ -1,0 +1,253 @@
+"""Between LangChain's words and the kernel's: messages, tools, answers, fragments.
+
+Pure functions over plain data; no model, no kernel, no callbacks. Promises: what
+the kernel cannot carry (an image, a file) is refused by name and never dropped;
+what is only an echo of something else (a `tool_use` block beside `tool_calls`,
+a model's thoughts) is left out; usage appears once in a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import (
+    ToolCallChunk,
+    invalid_tool_call,
+    tool_call,
+    tool_call_chunk,
+)
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from aios_core import Completion, Delta, Message, ResponseFormat, ToolCall, ToolSpec, Usage
+from aios_core.errors import InvalidRequest
+from aios_core.messages import Role
+
+# Blocks of an assistant's content that say again what stands elsewhere, or that no model takes back.
+_ECHOES: Final = frozenset(
+    {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
+    | {"thinking", "redacted_thinking", "reasoning", "reasoning_content"}
+)
+_ROLES: Final[Mapping[str, Role]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+
+# --- what goes in ------------------------------------------------------------------------------
+
+
+def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
+    """A LangChain conversation as the kernel's messages.
+
+    Raises:
+        InvalidRequest: content other than text, or a message of an unknown kind; names its position.
+    """
+    translated: list[Message] = []
+    for position, message in enumerate(messages):
+        try:
+            translated += _to_messages(message)
+        except InvalidRequest as exc:
+            raise InvalidRequest(f"message {position}: {exc}") from exc
+    return translated
+
+
+def _to_messages(message: BaseMessage) -> Iterator[Message]:
+    match message:
+        case AIMessage():
+            calls = _calls_of(message)
+            yield Message("assistant", text_of(message.content), tool_calls=calls)
+        case ToolMessage():
+            yield _result(message.tool_call_id, message.content, message.name)
+        case HumanMessage():
+            yield from _user_turn(message)
+        case SystemMessage():
+            yield Message("system", text_of(message.content), name=message.name)
+        case ChatMessage() if message.role in _ROLES:
+            yield Message(_ROLES[message.role], text_of(message.content), name=message.name)
+        case ChatMessage():
+            raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
+        case _:
+            raise InvalidRequest(f"a {type(message).__name__} cannot be said to a model")
+
+
+def _user_turn(message: HumanMessage) -> Iterator[Message]:
+    """A person's turn. Tool results in it (Anthropic's way) become turns of the tools."""
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    results = [b for b in blocks if isinstance(b, dict) and b.get("type") == "tool_result"]
+    for block in results:
+        yield _result(str(block.get("tool_use_id", "")), block.get("content", ""), None)
+    rest = [block for block in blocks if block not in results]
+    if rest or not results:
+        yield Message("user", text_of(rest), name=message.name)
+
+
+def _result(call_id: str, content: Any, name: str | None) -> Message:
+    return Message("tool", text_of(content), tool_call_id=call_id, name=name)
+
+
+def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
+    """The calls of an earlier answer, those with broken arguments included: results name them."""
+    good = [
+        ToolCall(call["id"] or "", call["name"], json.dumps(call["args"], ensure_ascii=False))
+        for call in message.tool_calls
+    ]
+    broken = [
+        ToolCall(call["id"] or "", call["name"] or "", call["args"] or "")
+        for call in message.invalid_tool_calls
+    ]
+    return (*good, *broken)
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content.
+
+    Raises:
+        InvalidRequest: it holds something that is not text, such as an image.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(map(_text_of_block, content))
+
+
+def _text_of_block(block: Any) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type", "text") if isinstance(block, Mapping) else type(block).__name__
+    if kind in _ECHOES:
+        return ""
+    if kind == "json" and "json" in block:
+        return json.dumps(block["json"], ensure_ascii=False)
+    if isinstance(block, Mapping) and isinstance(block.get("text"), str):
+        return cast("str", block["text"])
+    raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
+
+
+def to_tools(tools: Sequence[Any]) -> list[ToolSpec]:
+    """Tools of any kind that LangChain accepts (functions, classes, `BaseTool`, schemas)."""
+    return [ToolSpec.from_dict(convert_to_openai_tool(tool)) for tool in tools]
+
+
+def to_tool_choice(choice: Any, names: Sequence[str]) -> str:
+    """LangChain's, OpenAI's and Anthropic's ways to say which tool, in the kernel's words."""
+    match choice:
+        case None | False | "auto" | {"type": "auto"}:
+            return "auto"
+        case True | "any" | "required" | {"type": "any"}:
+            return "required"
+        case "none" | {"type": "none"}:
+            return "none"
+        case str() as name if name in names:
+            return name
+        case {"function": {"name": str() as name}} | {"name": str() as name} if name in names:
+            return name
+    allowed = f"'auto', 'none', 'any', 'required', a boolean or one of {list(names)}"
+    raise InvalidRequest(f"tool_choice: got {choice!r}; allowed: {allowed}")
+
+
+def to_response_format(raw: Any) -> ResponseFormat | None:
+    """OpenAI's `response_format`, or a class or schema that the answer shall satisfy."""
+    match raw:
+        case None | {"type": "text"}:
+            return None
+        case ResponseFormat():
+            return raw
+        case {"type": "json_object"}:
+            return ResponseFormat()
+        case {"type": "json_schema", "json_schema": {"schema": dict() as schema, **rest}}:
+            return ResponseFormat(schema, str(rest.get("name") or "answer"))
+    try:
+        function = convert_to_openai_tool(raw)["function"]
+    except (TypeError, ValueError, KeyError) as exc:
+        allowed = "a schema, or OpenAI's {'type': 'json_schema', ...}"
+        raise InvalidRequest(f"response_format: got {raw!r:.200}; allowed: {allowed}") from exc
+    return ResponseFormat(function["parameters"], function["name"])
+
+
+# --- what comes out ----------------------------------------------------------------------------
+
+
+def to_result(completion: Completion) -> ChatResult:
+    """A whole answer."""
+    message = AIMessage(
+        content=completion.text,
+        usage_metadata=to_usage(completion.usage),
+        response_metadata=_metadata(completion),
+    )
+    for call in completion.tool_calls:
+        _add_call(message, call)
+    reason = {"finish_reason": str(completion.finish_reason)}
+    return ChatResult(
+        generations=[ChatGeneration(message=message, generation_info=reason)],
+        llm_output={"model_name": completion.model},
+    )
+
+
+def _add_call(message: AIMessage, call: ToolCall) -> None:
+    try:
+        arguments = call.parsed_arguments()
+    except InvalidRequest as exc:
+        message.invalid_tool_calls.append(
+            invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error=str(exc))
+        )
+    else:
+        message.tool_calls.append(tool_call(name=call.name, args=arguments, id=call.id))
+
+
+def to_chunk(delta: Delta) -> ChatGenerationChunk:
+    """One step of a stream."""
+    fragments: list[ToolCallChunk] = [
+        tool_call_chunk(name=part.name, args=part.arguments, id=part.id, index=part.index)
+        for part in delta.tool_calls
+    ]
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content=delta.text, tool_call_chunks=fragments)
+    )
+
+
+def to_last_chunk(completion: Completion) -> ChatGenerationChunk:
+    """The end of a stream: no text, but what is known of the whole."""
+    message = AIMessageChunk(
+        content="",
+        usage_metadata=to_usage(completion.usage),
+        response_metadata=_metadata(completion),
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(
+        message=message, generation_info={"finish_reason": str(completion.finish_reason)}
+    )
+
+
+def to_usage(usage: Usage) -> UsageMetadata:
+    """Tokens, as LangChain counts them."""
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )
+
+
+def _metadata(completion: Completion) -> dict[str, Any]:
+    return {
+        "model_provider": "aios",
+        "model_name": completion.model,
+        "finish_reason": str(completion.finish_reason),
+    }

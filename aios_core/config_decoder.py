@@ -1,0 +1,195 @@
+"""From plain data to a tree of frozen dataclasses, checked against their annotations.
+
+The annotations are the whole schema: dataclasses, `X | None`, `Literal`, `Mapping[str, X]`,
+`tuple[X, ...]`, `str`, `bool`, `int`, `float` and `Any`, with `Annotated[int, Range(1)]` where a
+number has other bounds than the usual ones (it is finite and not negative). A dataclass may check
+more in its ``__post_init__``; a `ConfigError` raised there names its own field, and the path to it
+is put in front here. Pure: reads no file and no environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from aios_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a key may have."""
+
+    least: float = 0
+    most: float = math.inf
+    is_open: bool = False  # then `least` itself is not one of them
+
+    def __contains__(self, number: float) -> bool:
+        above = number > self.least if self.is_open else number >= self.least
+        return above and number <= self.most and math.isfinite(number)
+
+    def __str__(self) -> str:
+        lower = f"above {self.least:g}" if self.is_open else f"at least {self.least:g}"
+        return lower if math.isinf(self.most) else f"{lower} and at most {self.most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands, for the messages."""
+
+    key: str
+    source: str
+    is_text: bool = False  # it came as text and has yet to be parsed
+
+    def at(self, key: str) -> Place:
+        return replace(self, key=f"{self.key}.{key}" if self.key else key)
+
+    def item(self, index: int) -> Place:
+        return replace(self, key=f"{self.key}[{index}]")
+
+    def refuse(self, got: object, allowed: str) -> ConfigError:
+        return ConfigError(self.key, got, allowed, self.source)
+
+
+def decode(hint: Any, value: Any, place: Place, base: Any = None) -> Any:
+    """`value` as what `hint` asks for; tables are laid over those of `base`.
+
+    Raises:
+        ConfigError: names the key, what it was, what it may be and where it came from.
+    """
+    hint, bounds = _unwrap(hint)
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return _decode_optional(hint, value, place, base)
+    if place.is_text and hint is not str and isinstance(value, str):
+        value, place = _parse_text(hint, value, place)
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return _decode_table(hint, value, place, base)
+    if origin is Literal:
+        return _decode_choice(get_args(hint), value, place)
+    if origin is not None and issubclass(origin, Mapping):
+        return _decode_mapping(get_args(hint)[1], value, place, base)
+    if origin is tuple:
+        return _decode_list(get_args(hint)[0], value, place)
+    return _decode_scalar(hint, bounds, value, place)
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """A phrase that names the closest of the known names; empty if none is close."""
+    close = difflib.get_close_matches(wrong, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+@cache
+def field_hints(table: type) -> Mapping[str, Any]:
+    """The fields of a dataclass, with their annotations."""
+    hints = get_type_hints(table, include_extras=True)
+    return {item.name: hints[item.name] for item in fields(table)}
+
+
+def _unwrap(hint: Any) -> tuple[Any, Range]:
+    """The type and the range of `Annotated[type, range]`."""
+    if get_origin(hint) is Annotated:
+        hint, bounds = get_args(hint)
+        return hint, bounds
+    return hint, Range()
+
+
+def _decode_optional(hint: Any, value: Any, place: Place, base: Any) -> Any:
+    """The only unions of the tree are `X | None`."""
+    (inner,) = (part for part in get_args(hint) if part is not NoneType)
+    is_none_as_text = place.is_text and inner is not str and value == "none"
+    return None if value is None or is_none_as_text else decode(inner, value, place, base)
+
+
+def _decode_table(table: type, value: Any, place: Place, base: Any) -> Any:
+    if isinstance(value, table):
+        value = {name: getattr(value, name) for name in field_hints(table)}
+    _require_table(value, place)
+    hints = field_hints(table)
+    for name in value:
+        if name not in hints:
+            raise _unknown_key(name, value[name], hints, place)
+    changes = {
+        name: decode(hints[name], given, place.at(name), getattr(base, name, None))
+        for name, given in value.items()
+    }
+    try:
+        return table(**changes) if base is None else replace(base, **changes)
+    except ConfigError as exc:
+        key = place.at(exc.key).key
+        raise ConfigError(key, exc.got, exc.allowed, exc.source or place.source) from exc
+    except TypeError as exc:  # a field without a default is not there
+        missing = [item.name for item in fields(table) if item.name not in changes]
+        raise place.refuse(value, f"a table that has also {' or '.join(missing)}") from exc
+
+
+def _unknown_key(name: Any, value: Any, known: Iterable[str], place: Place) -> ConfigError:
+    hint = suggest(str(name), known)
+    allowed = f"no value, since there is no such key; {hint + ' ' if hint else ''}"
+    return place.at(str(name)).refuse(value, f"{allowed}The keys here are: {', '.join(known)}")
+
+
+def _decode_mapping(inner: Any, value: Any, place: Place, base: Any) -> dict[str, Any]:
+    _require_table(value, place)
+    merged = dict(base or {})
+    for name, given in value.items():
+        merged[name] = decode(inner, given, place.at(name), merged.get(name))
+    return merged
+
+
+def _require_table(value: Any, place: Place) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise place.refuse(value, "a table")
+
+
+def _decode_list(inner: Any, value: Any, place: Place) -> tuple[Any, ...]:
+    """A list replaces the one below it; it is never merged."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise place.refuse(value, "a list")
+    return tuple(decode(inner, item, place.item(index)) for index, item in enumerate(value))
+
+
+def _decode_choice(choices: tuple[Any, ...], value: Any, place: Place) -> Any:
+    if value in choices:
+        return value
+    named = ", ".join(repr(choice) for choice in choices)
+    hint = suggest(str(value), map(str, choices))
+    raise place.refuse(value, f"one of {named}; {hint}" if hint else f"one of {named}")
+
+
+_SCALARS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _decode_scalar(hint: Any, bounds: Range, value: Any, place: Place) -> Any:
+    is_number = hint in (int, float)
+    allowed = f"{_SCALARS[hint]}, {bounds}" if is_number else _SCALARS[hint]
+    kinds = (int, float) if hint is float else hint
+    if not isinstance(value, kinds) or (is_number and isinstance(value, bool)):
+        raise place.refuse(value, allowed)
+    if is_number and value not in bounds:
+        raise place.refuse(value, allowed)
+    return float(value) if hint is float else value
+
+
+def _parse_text(hint: Any, text: str, place: Place) -> tuple[Any, Place]:
+    """Text of an environment variable: a TOML value, or names with commas between them.
+
+    What is not TOML stays the text that it was, and is refused for its type.
+    """
+    parsed = replace(place, is_text=False)
+    if get_origin(hint) is Literal:
+        return text, parsed
+    if get_origin(hint) is tuple and get_args(hint)[0] is str and not text.startswith("["):
+        return [name.strip() for name in text.split(",")], parsed
+    try:
+        return tomllib.loads(f"value = {text}")["value"], parsed
+    except tomllib.TOMLDecodeError:
+        return text, parsed

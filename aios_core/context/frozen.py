@@ -1,0 +1,164 @@
+"""A frozen agent on disk: a directory that another process can thaw it from.
+
+    agent.json                what the agent is, what it has spent, its calls in flight
+    call-0.safetensors ...    KV images of those calls, where their core made some
+
+The directory appears whole or not at all (it is written beside its place, synced
+and renamed). Everything blocks; call it off the kernel's loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aios_core.budget import Budget, Cost
+from aios_core.errors import InvalidRequest, SnapshotError
+from aios_core.messages import Usage
+from aios_core.process import Accounting, AgentProcess
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
+
+FORMAT = 1
+ABOUT = "agent.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenCall:
+    """A call that has no answer yet."""
+
+    request: LLMGenerate
+    priority: int
+    snapshot: Snapshot | None  # None: it never ran
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenAgent:
+    """All that is needed to go on with an agent elsewhere."""
+
+    name: str
+    group: str
+    priority: int
+    weight: float
+    budget: Budget
+    spent: Cost
+    accounting: Accounting
+    calls: tuple[FrozenCall, ...]
+    images: tuple[Path | None, ...] = ()  # one for each call, when read from a directory
+
+    @classmethod
+    def of(cls, process: AgentProcess, calls: Sequence[FrozenCall]) -> FrozenAgent:
+        return cls(
+            name=process.name,
+            group=process.group.name,
+            priority=process.priority,
+            weight=process.weight,
+            budget=process.budget.limits,
+            spent=process.budget.spent,
+            accounting=process.accounting,
+            calls=tuple(calls),
+        )
+
+    def write(self, directory: Path) -> None:
+        """Write the directory, which must not exist yet or be a frozen agent's.
+
+        Raises `SnapshotError` if it cannot be written; what was there before is there still.
+        """
+        if directory.exists() and not (directory / ABOUT).exists():
+            raise SnapshotError(f"{directory.name} exists and is not a frozen agent's directory")
+        partial = directory.with_name(directory.name + ".partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            calls = [self._write_call(partial, i, call) for i, call in enumerate(self.calls)]
+            _write_synced(partial / ABOUT, json.dumps(self._about(calls), indent=1))
+            shutil.rmtree(directory, ignore_errors=True)
+            partial.replace(directory)
+            _sync_directory(directory.parent)
+        except OSError as exc:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise SnapshotError(f"cannot write the frozen agent to {directory.name}: {exc}") from exc
+
+    def _about(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "group": self.group,
+            "priority": self.priority,
+            "weight": self.weight,
+            "budget": asdict(self.budget),
+            "spent": asdict(self.spent),
+            "accounting": asdict(self.accounting),
+            "calls": calls,
+        }
+
+    def _write_call(self, directory: Path, position: int, call: FrozenCall) -> dict[str, Any]:
+        snapshot, image = call.snapshot, None
+        if snapshot is not None and snapshot.kv is not None:
+            image = f"call-{position}.safetensors"
+            snapshot.kv.copy_to(directory / image)
+        return {
+            "request": call.request.to_dict(),
+            "priority": call.priority,
+            "snapshot": None if snapshot is None else snapshot.encode(),
+            "image": image,
+        }
+
+    @classmethod
+    def read(cls, directory: Path) -> FrozenAgent:
+        """Read a directory. Raises `SnapshotError` if it is missing, damaged or newer."""
+        try:
+            raw = json.loads((directory / ABOUT).read_text("utf-8"))
+            if raw.get("format") != FORMAT:
+                raise SnapshotError(
+                    f"{directory.name} has format {raw.get('format')!r}; this kernel reads {FORMAT}"
+                )
+            return cls._decode(raw, directory)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidRequest) as exc:
+            raise SnapshotError(f"{directory.name} is not a frozen agent: {exc!r}") from exc
+
+    @classmethod
+    def _decode(cls, raw: Mapping[str, Any], directory: Path) -> FrozenAgent:
+        books = dict(raw["accounting"])
+        books["usage"] = Usage(**books["usage"])
+        calls = [
+            FrozenCall(
+                request=LLMGenerate.from_dict(call["request"]),
+                priority=call["priority"],
+                snapshot=None if call["snapshot"] is None else Snapshot.decode(call["snapshot"]),
+            )
+            for call in raw["calls"]
+        ]
+        return cls(
+            name=raw["name"],
+            group=raw["group"],
+            priority=raw["priority"],
+            weight=raw["weight"],
+            budget=Budget(**raw["budget"]),
+            spent=Cost(**raw["spent"]),
+            accounting=Accounting(**books),
+            calls=tuple(calls),
+            images=tuple(
+                directory / Path(c["image"]).name if c["image"] else None for c in raw["calls"]
+            ),
+        )
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,233 @@
+"""One run in the making: its sequence, its answer so far, and when it is over."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Protocol
+
+from aios_core.core import Run
+from aios_core.cores.transformers.grammar import Grammar, GrammarCompiler
+from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout, SequenceImage
+from aios_core.cores.transformers.sampling import Sampler
+from aios_core.cores.transformers.sequence import Sequence
+from aios_core.cores.transformers.text import Answer, Decode, Detokenizer
+from aios_core.errors import SnapshotError
+from aios_core.messages import Completion, Delta, FinishReason, Usage
+from aios_core.snapshot import KVImage, Snapshot, Tier
+from aios_core.syscalls import LLMGenerate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """A run with all that its next token needs."""
+
+    run: Run
+    sequence: Sequence
+    answer: Answer
+    grammar: Grammar | None
+    num_cached: int  # tokens of the prompt whose KV was at hand
+
+    def __repr__(self) -> str:
+        return f"<Generation of run {self.run.id}: {self.sequence!r}>"
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.sequence.num_prompt, self.sequence.num_output, self.num_cached)
+
+    def accept(self, token: int, eos_ids: SequenceOf[int]) -> tuple[Delta, FinishReason | None]:
+        """Take the token that was chosen. Returns what it adds, and whether the answer ends."""
+        is_end = token in eos_ids
+        delta = Delta() if is_end else self.answer.push(token)
+        if self.grammar is not None:
+            self.grammar.accept(token)
+        reason = self._reason_to_finish(is_end)
+        if reason is None:
+            return delta, None
+        rest = self.answer.finish()
+        delta = Delta(delta.text + rest.text, delta.tool_calls + rest.tool_calls)
+        if reason is FinishReason.STOP and self.answer.num_tool_calls:
+            reason = FinishReason.TOOL_CALLS
+        return delta, reason
+
+    def completion(self, reason: FinishReason, model: str) -> Completion:
+        return Completion(self.answer.message(), reason, self.usage, model)
+
+    def _reason_to_finish(self, is_end: bool) -> FinishReason | None:
+        if is_end or self.answer.is_stopped or (self.grammar is not None and self.grammar.is_done):
+            return FinishReason.STOP
+        if self.answer.num_tool_calls and not self.run.request.parallel_tool_calls:
+            return FinishReason.STOP
+        if self.sequence.num_output >= self.run.prepared.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+
+class Beginner(Protocol):
+    """Makes generations of runs."""
+
+    def must_wait(self, run: Run) -> bool:
+        """Whether `begin` may block."""
+
+    def begin(self, run: Run) -> Generation:
+        """Bring a run to where it can step. Raises `KernelError`; the run's images are freed then."""
+
+    def suspend(self, generation: Generation, *, keep_companion: bool) -> Snapshot:
+        """Turn a generation into a snapshot, which takes over its memory. No copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStarter:
+    """Begins runs, from nothing, from snapshots, and on warm contexts. See `Beginner`."""
+
+    fingerprint: str
+    layout: KVLayout | None  # None: the engine cannot keep KV between runs
+    account: KVAccount
+    grammars: GrammarCompiler
+    decode: Decode
+    hidden_ids: frozenset[int]
+
+    def must_wait(self, run: Run) -> bool:
+        images = [snapshot.kv for snapshot in (run.snapshot, run.warm) if snapshot is not None]
+        if any(image is not None and image.tier is not Tier.DEVICE for image in images):
+            return True
+        return run.request.response_format is not None or run.request.tool_choice not in _FREE
+
+    def begin(self, run: Run) -> Generation:
+        try:
+            if run.snapshot is not None:
+                return self._resume(run, run.snapshot)
+            return self._start(run)
+        except BaseException:
+            release_images(run)
+            raise
+
+    def suspend(self, generation: Generation, *, keep_companion: bool) -> Snapshot:
+        sequence = generation.sequence
+        image = self._image_of(sequence)
+        if image is not None and keep_companion:
+            image.companion = generation
+        return Snapshot(
+            model=self.fingerprint,
+            prompt_ids=tuple(sequence.ids[: sequence.num_prompt]),
+            output_ids=tuple(sequence.ids[sequence.num_prompt :]),
+            sampler=sequence.sampler.encode(),
+            kv=image,
+        )
+
+    def _start(self, run: Run) -> Generation:
+        generation = self._build(run, run.prepared.prompt_ids, (), None)
+        if run.warm is not None:
+            generation.num_cached = self._reuse(generation.sequence, run.warm)
+        return generation
+
+    def _resume(self, run: Run, snapshot: Snapshot) -> Generation:
+        if snapshot.model != self.fingerprint:
+            raise SnapshotError("the snapshot belongs to another model or number format")
+        if run.warm is not None and run.warm.kv is not None:
+            run.warm.kv.release()
+        companion = _companion(run, snapshot)
+        if companion is not None:
+            companion.run = run
+            generation = companion
+        else:
+            prompt = snapshot.prompt_ids or run.prepared.prompt_ids
+            generation = self._build(run, prompt, snapshot.output_ids, snapshot.sampler)
+        generation.sequence.memory = self._take(snapshot.kv, generation.sequence)
+        return generation
+
+    def _build(
+        self, run: Run, prompt: SequenceOf[int], output: SequenceOf[int], sampler: bytes | None
+    ) -> Generation:
+        request = run.request
+        sequence = Sequence.of(prompt, output, Sampler.of(request.sampling, sampler))
+        rules = self.grammars.describe(request)
+        grammar = None if rules is None else self.grammars.compile(rules, output)
+        sequence.constraint = grammar
+        answer = Answer(
+            Detokenizer(self.decode, self.hidden_ids),
+            request.sampling.stop,
+            _answer_key(prompt) if _may_call(request) else None,
+        )
+        for token in output:
+            answer.push(token)
+        return Generation(run, sequence, answer, grammar, num_cached=0)
+
+    def _reuse(self, sequence: Sequence, warm: Snapshot) -> int:
+        """Take over the memory of what two prompts have in common. Returns the number of tokens."""
+        common = 0
+        if warm.model == self.fingerprint:
+            common = len_common((*warm.prompt_ids, *warm.output_ids), sequence.ids)
+        common = min(common, len(sequence.ids) - 1)  # the last token has to be computed
+        if common < 1:
+            if warm.kv is not None:
+                warm.kv.release()
+            return 0
+        memory = self._take(warm.kv, sequence, num_tokens=common)
+        sequence.memory = memory
+        return 0 if memory is None else memory.length
+
+    def _take(
+        self, image: KVImage | None, sequence: Sequence, num_tokens: int | None = None
+    ) -> DeviceKV | None:
+        """The memory that an image holds; None if it is lost, which costs time, not the answer."""
+        if image is None:
+            return None
+        if self.layout is None or not isinstance(image, SequenceImage):
+            logger.warning("a KV image of another core is dropped; its tokens are computed again")
+            image.release()
+            return None
+        try:
+            memory = image.take(self.layout, self.account)
+        except SnapshotError as exc:
+            logger.warning("a KV image is lost, its tokens are computed again: %s", exc)
+            return None
+        memory.trim(len(sequence.ids) - 1 if num_tokens is None else num_tokens)
+        return memory
+
+    def _image_of(self, sequence: Sequence) -> SequenceImage | None:
+        memory, sequence.memory = sequence.memory, None
+        if isinstance(memory, DeviceKV) and memory.length:
+            return SequenceImage.of(memory)
+        if memory is not None:
+            memory.release()
+        return None
+
+
+_FREE = frozenset({"auto", "none"})  # tool choices that need no grammar
+
+
+def release_images(run: Run) -> None:
+    """Free what a run would have taken over."""
+    for snapshot in (run.snapshot, run.warm):
+        if snapshot is not None and snapshot.kv is not None:
+            snapshot.kv.release()
+
+
+def len_common(first: SequenceOf[int], second: SequenceOf[int]) -> int:
+    """Length of the longest beginning that two sequences share."""
+    for i, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return i
+    return min(len(first), len(second))
+
+
+def _companion(run: Run, snapshot: Snapshot) -> Generation | None:
+    """The generation that was suspended, if it is still beside the image and at the same place."""
+    kept = snapshot.kv.companion if isinstance(snapshot.kv, SequenceImage) else None
+    if not isinstance(kept, Generation) or kept.run.request is not run.request:
+        return None
+    return kept if kept.sequence.num_output == len(snapshot.output_ids) else None
+
+
+def _may_call(request: LLMGenerate) -> bool:
+    return bool(request.tools) and request.tool_choice != "none"
+
+
+def _answer_key(prompt: SequenceOf[int]) -> str:
+    """Names an answer by its prompt, so that a resumed one has the same tool call ids."""
+    return hashlib.blake2b(repr(tuple(prompt)).encode(), digest_size=8).hexdigest()

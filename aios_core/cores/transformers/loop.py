@@ -1,0 +1,335 @@
+"""The step loop: the one thread that runs the model.
+
+Commands come in through a queue and take effect between two steps; reports go
+out through the sink, once for each step. What blocks (reading an image from
+disk, building a grammar) is done by `workers` and comes back as a command.
+
+Promises: every run that was submitted ends in exactly one final report, also
+when the loop dies or is closed. When it dies, all runs fail, then the core
+reports `CoreDown`. `close` returns when the thread is gone.
+
+Locking: `_lock` guards `_is_open`, so that no command is queued behind the last.
+Everything else belongs to the thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from enum import Enum, auto
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import torch
+
+from aios_core.core import (
+    CoreDown,
+    Failed,
+    Finished,
+    Preempted,
+    Progress,
+    Report,
+    ReportSink,
+    Run,
+    Stopped,
+)
+from aios_core.cores.transformers.generation import Beginner, Generation, release_images
+from aios_core.cores.transformers.sequence import Engine, StepResult
+from aios_core.errors import CoreError, KernelError, OutOfMemory
+from aios_core.messages import Delta, Usage
+from aios_core.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+_RATE_TOKENS: Final = 64  # a step that computes fewer prompt tokens says little about the rate
+_RATE_WEIGHT: Final = 0.2  # of the latest step in the running mean
+
+
+class _Wish(Enum):
+    """How a run is to end before its end."""
+
+    STOP = auto()
+    PREEMPT = auto()
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A run without a final report."""
+
+    run: Run
+    generation: Generation | None = None  # None while it is being prepared
+    wish: _Wish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    run_id: int
+    outcome: Generation | KernelError
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    run_id: int
+    wish: _Wish
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    pass
+
+
+_Command = _Begin | _Ready | _End | _Close
+
+
+class StepLoop:
+    """Runs generations on an engine, in a thread of its own, until closed."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        beginner: Beginner,
+        sink: ReportSink,
+        *,
+        workers: Executor,
+        model: str,
+        eos_ids: Sequence[int],
+        keep_contexts: bool = False,
+        num_threads: int | None = None,
+        prefill_rate: float | None = None,
+    ) -> None:
+        self.prefill_rate = prefill_rate  # prompt tokens per second
+        self._name = name
+        self._model = model
+        self._engine = engine
+        self._beginner = beginner
+        self._sink = sink
+        self._workers = workers
+        self._eos_ids = tuple(eos_ids)
+        self._keep_contexts = keep_contexts
+        self._num_threads = num_threads
+        self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_open = True
+        self._submitted: set[int] = set()  # ids of runs without a final report
+        self._live: dict[int, _Live] = {}
+        self._active: list[Generation] = []
+        self._reports: list[Report] = []
+        self._thread = threading.Thread(target=self._main, name=f"aios-core-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self._is_open
+
+    @property
+    def num_running(self) -> int:
+        return len(self._submitted)
+
+    def submit(self, run: Run) -> bool:
+        """Begin a run at the next step. False if the loop is over; nothing is reported then."""
+        with self._lock:
+            if self._is_open:
+                self._submitted.add(run.id)
+                self._commands.put(_Begin(run))
+            return self._is_open
+
+    def preempt(self, run_id: int) -> None:
+        self._commands.put(_End(run_id, _Wish.PREEMPT))
+
+    def cancel(self, run_id: int) -> None:
+        self._commands.put(_End(run_id, _Wish.STOP))
+
+    def close(self) -> None:
+        """Stop all runs and end the thread. Blocks for at most one step. Idempotent."""
+        self._refuse_more()
+        self._commands.put(_Close())
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            if self._num_threads is not None:
+                torch.set_num_threads(self._num_threads)
+            while self._obey():
+                if self._active:
+                    self._step()
+                self._flush()
+        except Exception as exc:
+            logger.exception("core %r: the step loop died", self._name)
+            self._die(exc)
+        else:
+            self._refuse_more()
+            self._stop_all()
+
+    def _obey(self) -> bool:
+        """Take commands until there is something to compute. False once the loop is to end."""
+        while True:
+            try:
+                command = self._commands.get(block=not self._active and not self._reports)
+            except Empty:
+                return True
+            match command:
+                case _Begin(run):
+                    self._begin(run)
+                case _Ready(run_id, outcome):
+                    self._admit(run_id, outcome)
+                case _End(run_id, wish):
+                    self._end(run_id, wish)
+                case _Close():
+                    return False
+
+    def _begin(self, run: Run) -> None:
+        self._live[run.id] = _Live(run)
+        if self._beginner.must_wait(run):
+            self._workers.submit(self._prepare, run)
+        else:
+            self._admit(run.id, self._begun(run))
+
+    def _prepare(self, run: Run) -> None:
+        """On a worker."""
+        self._commands.put(_Ready(run.id, self._begun(run)))
+
+    def _begun(self, run: Run) -> Generation | KernelError:
+        try:
+            return self._beginner.begin(run)
+        except KernelError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - a run that cannot begin takes nobody along
+            error = CoreError(self._name, f"a run could not begin: {exc!r}")
+            error.__cause__ = exc
+            return error
+
+    def _admit(self, run_id: int, outcome: Generation | KernelError) -> None:
+        live = self._live[run_id]
+        if isinstance(outcome, KernelError):
+            if live.wish is _Wish.STOP:
+                self._report_end(live, Stopped(run_id))
+            else:
+                self._report_end(live, Failed(run_id, outcome))
+            return
+        live.generation = outcome
+        if live.wish is not None:
+            self._fulfil(live, live.wish)
+            return
+        self._active.append(outcome)
+        self._active.sort(key=lambda one: one.run.priority)  # stable: else as they came
+
+    def _end(self, run_id: int, wish: _Wish) -> None:
+        live = self._live.get(run_id)
+        if live is None:
+            return
+        if live.generation is not None:
+            self._fulfil(live, wish)
+        elif live.wish is not _Wish.STOP:
+            live.wish = wish  # once it is prepared
+
+    def _fulfil(self, live: _Live, wish: _Wish) -> None:
+        generation = live.generation
+        assert generation is not None  # noqa: S101 - for the type checker; callers looked
+        if wish is _Wish.STOP:
+            self._report_end(live, Stopped(live.run.id, generation.usage))
+        else:
+            snapshot = self._beginner.suspend(generation, keep_companion=True)
+            self._report_end(live, Preempted(live.run.id, snapshot))
+
+    # --- one step -----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        by_sequence = {id(one.sequence): one for one in self._active}
+        result = self._engine.step([one.sequence for one in self._active])
+        self._measure(result, time.perf_counter() - started)
+        for sequence, token in result.tokens:
+            self._accept(by_sequence[id(sequence)], token)
+        for sequence, message in result.out_of_memory:
+            generation = by_sequence[id(sequence)]
+            error = OutOfMemory(self._name, message)
+            run_id = generation.run.id
+            self._report_end(self._live[run_id], Failed(run_id, error, generation.usage))
+
+    def _accept(self, generation: Generation, token: int) -> None:
+        run_id = generation.run.id
+        delta, reason = generation.accept(token, self._eos_ids)
+        self._reports.append(Progress(run_id, 1, delta if generation.run.wants_deltas else Delta()))
+        if reason is not None:
+            completion = generation.completion(reason, generation.run.request.model or self._model)
+            context = self._context(generation)
+            self._report_end(self._live[run_id], Finished(run_id, completion, context))
+
+    def _context(self, generation: Generation) -> Snapshot | None:
+        if not self._keep_contexts:
+            return None
+        return self._beginner.suspend(generation, keep_companion=False)
+
+    def _measure(self, result: StepResult, elapsed_s: float) -> None:
+        if result.num_prefilled < _RATE_TOKENS or elapsed_s <= 0:
+            return
+        rate = result.num_prefilled / elapsed_s
+        known = self.prefill_rate
+        self.prefill_rate = rate if known is None else known + _RATE_WEIGHT * (rate - known)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def _report_end(self, live: _Live, report: Report) -> None:
+        """Free what a run holds, and say so. What was handed out in the report is not the run's."""
+        run_id = live.run.id
+        del self._live[run_id]
+        if live.generation is not None:
+            live.generation.sequence.drop_memory()
+            if live.generation in self._active:
+                self._active.remove(live.generation)
+        self._submitted.discard(run_id)
+        self._reports.append(report)
+
+    def _flush(self) -> None:
+        if self._reports:
+            reports, self._reports = self._reports, []
+            self._sink(reports)
+
+    def _refuse_more(self) -> None:
+        with self._lock:
+            self._is_open = False
+
+    def _remaining(self) -> Iterable[_Live]:
+        """The runs that live, and those that wait in the queue still."""
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                break
+            if isinstance(command, _Begin):
+                release_images(command.run)
+                self._live[command.run.id] = _Live(command.run)
+            elif isinstance(command, _Ready) and isinstance(command.outcome, Generation):
+                self._live[command.run_id].generation = command.outcome
+        return list(self._live.values())
+
+    def _stop_all(self) -> None:
+        for live in self._remaining():
+            usage = live.generation.usage if live.generation else Usage()
+            self._report_end(live, Stopped(live.run.id, usage))
+        self._flush()
+
+    def _die(self, exc: Exception) -> None:
+        self._refuse_more()
+        for live in self._remaining():
+            error = CoreError(self._name, f"its step loop died: {exc!r}", is_retryable=True)
+            error.__cause__ = exc
+            usage = live.generation.usage if live.generation else Usage()
+            self._report_end(live, Failed(live.run.id, error, usage))
+        down = CoreError(self._name, f"its step loop died: {exc!r}", is_retryable=True)
+        down.__cause__ = exc
+        self._reports.append(CoreDown(down))
+        self._flush()
