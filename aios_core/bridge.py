@@ -126,31 +126,39 @@ class Withdrawable(Protocol):
 Item = Delta | Completion | BaseException
 
 
-class Stream:
-    """The deltas of one call, for a plain thread: iterate, then read `completion`.
-
-    A context manager; leaving it before the end cancels the call.
-    """
+class StreamAnswer:
+    """The kernel's end of a stream. It does not know the caller's, which may be forgotten."""
 
     wants_deltas = True
 
+    __slots__ = ("put",)
+
+    def __init__(self, put: Callable[[Item], object]) -> None:
+        self.put = put
+
+    def delta(self, delta: Delta) -> None:
+        self.put(delta)
+
+    def resolve(self, completion: Completion) -> None:
+        self.put(completion)
+
+    def reject(self, error: BaseException) -> None:
+        self.put(error)
+
+
+class Stream:
+    """The deltas of one call, for a plain thread: iterate, then read `completion`.
+
+    A context manager; leaving or forgetting it before the end cancels the call.
+    """
+
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.answer = StreamAnswer(self._items.put)
         self.call: Withdrawable | None = None
         self._completion: Completion | None = None
         self._is_over = False
 
-    # the kernel's side
-    def delta(self, delta: Delta) -> None:
-        self._items.put(delta)
-
-    def resolve(self, completion: Completion) -> None:
-        self._items.put(completion)
-
-    def reject(self, error: BaseException) -> None:
-        self._items.put(error)
-
-    # the caller's side
     @property
     def completion(self) -> Completion:
         """The whole answer, once the stream is exhausted."""
@@ -194,45 +202,44 @@ class Stream:
         self.close()
 
 
-class AsyncStream:
-    """The deltas of one call, for an event loop: iterate, then read `completion`.
+class _Mailbox:
+    """Items for a reader on an event loop, who may wait for the next one."""
 
-    An async context manager; leaving it before the end cancels the call.
-    """
-
-    wants_deltas = True
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_local: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._is_local = is_local  # the loop is the kernel's own
         self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self.call: Withdrawable | None = None
-        self._completion: Completion | None = None
-        self._is_over = False
 
-    # the kernel's side
-    def delta(self, delta: Delta) -> None:
-        self._put(delta)
-
-    def resolve(self, completion: Completion) -> None:
-        self._put(completion)
-
-    def reject(self, error: BaseException) -> None:
-        self._put(error)
-
-    def _put(self, item: Item) -> None:
-        if self._is_local:
-            self._arrive(item)
-        else:
-            _post(self._loop, self._arrive, item)
-
-    def _arrive(self, item: Item) -> None:
+    def put(self, item: Item) -> None:
         self._items.append(item)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # the caller's side
+    def post(self, item: Item) -> None:
+        """The same, from any thread."""
+        _post(self._loop, self.put, item)
+
+    async def get(self) -> Item:
+        while not self._items:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._items.popleft()
+
+
+class AsyncStream:
+    """The deltas of one call, for an event loop: iterate, then read `completion`.
+
+    An async context manager; leaving or forgetting it before the end cancels the call.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_local: bool) -> None:
+        self._mailbox = _Mailbox(loop)
+        # `is_local`: the loop is the kernel's own
+        self.answer = StreamAnswer(self._mailbox.put if is_local else self._mailbox.post)
+        self.call: Withdrawable | None = None
+        self._completion: Completion | None = None
+        self._is_over = False
+
     @property
     def completion(self) -> Completion:
         """The whole answer, once the stream is exhausted."""
@@ -244,14 +251,11 @@ class AsyncStream:
     async def __anext__(self) -> Delta:
         if self._is_over:
             raise StopAsyncIteration
-        while not self._items:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            except BaseException:  # cancelled while waiting
-                self.close()
-                raise
-        item = self._items.popleft()
+        try:
+            item = await self._mailbox.get()
+        except BaseException:  # cancelled while waiting
+            self.close()
+            raise
         if isinstance(item, Delta):
             return item
         self._is_over = True

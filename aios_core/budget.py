@@ -65,6 +65,17 @@ class Price:
             input_tokens * self.input_per_million + output_tokens * self.output_per_million
         ) / 1e6
 
+    def affordable(self, money: float | None, input_tokens: int, output_tokens: int) -> int:
+        """As many of the output tokens as `money` pays for, but at least one. None: no limit."""
+        if money is None or self.of(input_tokens, output_tokens) <= money:
+            return output_tokens
+        if not self.output_per_million:
+            return 1
+        paid = int((money - self.of(input_tokens, 0)) * 1e6 / self.output_per_million)
+        while paid > 1 and self.of(input_tokens, paid) > money:  # a rounding error, once
+            paid -= 1
+        return max(1, paid)
+
 
 class BudgetAccount:
     """The books of one agent (or group)."""
@@ -108,6 +119,15 @@ class BudgetAccount:
             if account.limits.tokens is not None
         ]
         return max(0, min(left)) if left else None
+
+    def money_left(self) -> float | None:
+        """Money that may still be reserved on the whole chain; None if unlimited."""
+        left = [
+            account.limits.money - account.spent.money - account.reserved.money
+            for account in self.chain()
+            if account.limits.money is not None
+        ]
+        return max(0.0, min(left)) if left else None
 
     def reserve(self, amount: Cost) -> Reservation:
         """Set `amount` aside on the whole chain.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -26,7 +26,7 @@ MIB = 1 << 20
 CONFIG_FILE: Final = "aios.toml"
 
 # Variables that are no keys of the tree: where the file is, what a terminal shows, and the
-# one-line ways to point at a real model (see `_model_from_environment`).
+# one-line ways to point at a real model (see `_core_from_environment`).
 OTHER_VARIABLES: Final = (
     "AIOS_API_KEY",
     "AIOS_BASE_URL",
@@ -38,6 +38,7 @@ OTHER_VARIABLES: Final = (
 
 Positive = Range(0, is_open=True)
 AtLeastOne = Range(1)
+Fraction = Range(0, 1, is_open=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,7 @@ class ContextConfig:
     host_bytes: int = 2048 * MIB
     disk_bytes: int = 8192 * MIB
     directory: str | None = None  # None: a temporary one, removed on close
-    watermark: Annotated[float, Range(0, 1, is_open=True)] = (
-        0.9  # of a core's KV memory; above it images are moved away
-    )
+    watermark: Annotated[float, Fraction] = 0.9  # of KV memory; above it images are moved away
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +158,13 @@ class KernelConfig:
         config = cls()
         if (file := find_config_file(path, environ=environ)) is not None:
             config = decode(cls, _read(file), Place("", str(file)), config)
-        if model := _model_from_environment(environ):
-            config = decode(cls, model, Place("", "the environment"), config)
+        if core := _core_from_environment(environ):
+            config = replace(config, cores=(core,), default_model=None, fallbacks={})
         for variable, keys in _variables(environ):
             place = Place("", f"environment variable {variable}", is_text=True)
             config = decode(cls, _nested(keys, environ[variable]), place, config)
-        return decode(cls, overrides, Place("", "an argument"), config)
+        checked: Self = decode(cls, overrides, Place("", "an argument"), config)
+        return checked
 
 
 def find_config_file(
@@ -196,23 +196,18 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(str(file), exc.strerror, "a file that can be read") from exc
 
 
-def _model_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _core_from_environment(environ: Mapping[str, str]) -> CoreConfig | None:
     """One line in a shell points at a real model, in place of all cores of the file."""
     model, base_url = environ.get("AIOS_MODEL", ""), environ.get("AIOS_BASE_URL", "")
-    core: dict[str, Any]
+    if base_url and not model:
+        allowed = "the name of a model that AIOS_BASE_URL serves"
+        raise ConfigError("AIOS_MODEL", model, allowed, "the environment")
     if base_url:
-        if not model:
-            raise ConfigError(
-                "AIOS_MODEL", model, "the name of a model that AIOS_BASE_URL serves", "environment"
-            )
-        core = {"kind": "openai", "models": [model], "base_url": base_url}
-        if environ.get("AIOS_API_KEY"):
-            core["api_key_env"] = "AIOS_API_KEY"
-    elif model:
-        core = {"kind": "tiny"} if model == "tiny" else {"kind": "transformers", "path": model}
-    else:
-        return {}
-    return {"cores": [core], "default_model": None}
+        key = "AIOS_API_KEY" if environ.get("AIOS_API_KEY") else None
+        return CoreConfig("openai", models=(model,), base_url=base_url, api_key_env=key)
+    if model == "tiny":
+        return CoreConfig("tiny")
+    return CoreConfig("transformers", path=model) if model else None
 
 
 def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
@@ -229,7 +224,9 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
         if variable in known or "__" in variable:
             yield variable, variable.removeprefix("AIOS_").lower().split("__")
         elif hint := suggest(variable, sorted(known.union(OTHER_VARIABLES))):
-            raise ConfigError(variable, environ[variable], f"no such key; {hint}", "environment")
+            raise ConfigError(
+                variable, environ[variable], f"no such key; {hint}", "the environment"
+            )
 
 
 def _nested(keys: list[str], value: str) -> dict[str, Any]:

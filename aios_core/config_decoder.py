@@ -56,7 +56,9 @@ class Place:
         return ConfigError(self.key, got, allowed, self.source)
 
 
-def decode(hint: Any, value: Any, place: Place, base: Any = None) -> Any:
+def decode(  # noqa: PLR0911 - one for each kind of annotation
+    hint: Any, value: Any, place: Place, base: Any = None
+) -> Any:
     """`value` as what `hint` asks for; tables are laid over those of `base`.
 
     Raises:
@@ -70,7 +72,7 @@ def decode(hint: Any, value: Any, place: Place, base: Any = None) -> Any:
         value, place = _parse_text(hint, value, place)
     if hint is Any:
         return value
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return _decode_table(hint, value, place, base)
     if origin is Literal:
         return _decode_choice(get_args(hint), value, place)
@@ -87,11 +89,15 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
-@cache
 def field_hints(table: type) -> Mapping[str, Any]:
     """The fields of a dataclass, with their annotations."""
-    hints = get_type_hints(table, include_extras=True)
+    hints = _all_hints(table)
     return {item.name: hints[item.name] for item in fields(table)}
+
+
+@cache
+def _all_hints(table: Any) -> Mapping[str, Any]:
+    return get_type_hints(table, include_extras=True)
 
 
 def _unwrap(hint: Any) -> tuple[Any, Range]:
@@ -103,10 +109,10 @@ def _unwrap(hint: Any) -> tuple[Any, Range]:
 
 
 def _decode_optional(hint: Any, value: Any, place: Place, base: Any) -> Any:
-    """The only unions of the tree are `X | None`."""
+    """The only unions of the tree are `X | None`. TOML has no null: "none" stands for it."""
     (inner,) = (part for part in get_args(hint) if part is not NoneType)
-    is_none_as_text = place.is_text and inner is not str and value == "none"
-    return None if value is None or is_none_as_text else decode(inner, value, place, base)
+    is_none = value is None or (value == "none" and inner is not str)
+    return None if is_none else decode(inner, value, place, base)
 
 
 def _decode_table(table: type, value: Any, place: Place, base: Any) -> Any:

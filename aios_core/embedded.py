@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 - first, see _at_exit
 import os
 import threading
+from collections.abc import Callable
 
 from aios_core.kernel import Kernel
 
@@ -20,11 +22,11 @@ def default_kernel() -> Kernel:
     serves the tiny model that comes with the project. After a fork the child gets
     a kernel of its own. Raises what `Kernel.start` raises.
     """
-    global _kernel, _pid  # noqa: PLW0603 - the one place with a process-wide kernel
+    global _kernel, _pid
     with _lock:
         if _kernel is None or _pid != os.getpid():
             kernel = Kernel().start()
-            atexit.register(kernel.close)
+            _at_exit(kernel.close)
             _kernel, _pid = kernel, os.getpid()
         return _kernel
 
@@ -34,8 +36,18 @@ def set_default_kernel(kernel: Kernel | None) -> Kernel | None:
 
     None makes the next `default_kernel` start a new one.
     """
-    global _kernel, _pid  # noqa: PLW0603
+    global _kernel, _pid
     with _lock:
         former = _kernel if _pid == os.getpid() else None
         _kernel, _pid = kernel, os.getpid()
         return former
+
+
+def _at_exit(close: Callable[[], None]) -> None:
+    """Call `close` when the program ends, while thread pools still take work.
+
+    Python stops them before it runs what `atexit` has, and closing a kernel needs
+    them. What was registered last is called first, so the pools' own module has to
+    be imported before: `concurrent.futures.thread`.
+    """
+    getattr(threading, "_register_atexit", atexit.register)(close)

@@ -9,14 +9,15 @@ way, any thread and any other event loop may call it.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from aios_core.agent import Agent
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
@@ -25,14 +26,14 @@ from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
 from aios_core.core import Core
+from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
+from aios_core.crossing import Crossing
 from aios_core.errors import (
-    BackendError,
     KernelClosed,
     KernelError,
     NoSuchObject,
     SyscallCancelled,
-    WouldBlock,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent, Observer
 from aios_core.messages import Completion
@@ -71,15 +72,14 @@ class Kernel:
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
         self._thread: LoopThread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_ident = 0
-        self._is_closed = False
+        self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
             self.processes.add_group(name, weight=group.weight, budget=group.budget)
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else "running" if self._loop else "not started"
+        loop = self._loop
+        state = "closed" if loop.is_closed else "running" if loop.is_bound else "not started"
         return f"<Kernel {state}: {len(self.processes)} agents, policy {self._policy.name!r}>"
 
     # --- life --------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Kernel:
         try:
             self._thread.run(self._boot())
         except BaseException:
-            self._is_closed = True
+            self._loop.is_closed = True
             self._thread.close()
             raise
         return self
@@ -104,18 +104,16 @@ class Kernel:
 
         Idempotent. Only for a kernel that was started with `start` or `with`.
         """
-        if self._thread is None or self._is_closed:
+        if self._thread is None or self._loop.is_closed:
             return
-        if threading.get_ident() == self._loop_ident:
-            raise WouldBlock("close() on the kernel's own loop would never return")
+        self._loop.refuse_to_block("aclose()")
         try:
             self._thread.run(self.aclose(drain_s))
         finally:
             self._thread.close()
 
     async def _boot(self) -> None:
-        loop = self._loop = asyncio.get_running_loop()
-        self._loop_ident = threading.get_ident()
+        loop = self._loop.bind()
         clock = LoopClock(loop)
         context = self.config.context
         self._contexts = ContextSwitcher(
@@ -162,25 +160,28 @@ class Kernel:
     def _cores(self) -> Sequence[Core]:
         if self._given_cores is not None:
             return self._given_cores
-        from aios_core.cores.factory import build_cores  # noqa: PLC0415 - reads files, loads libraries
-
+        if not self.config.cores:
+            announce_default_core(sys.stderr)
         return build_cores(self.config.cores)
 
     async def aclose(self, drain_s: float | None = None) -> None:
         """The same as `close`, on the kernel's loop. Idempotent."""
-        if self._is_closed or self._loop is None:
+        if self._loop.is_closed or not self._loop.is_bound:
             return
-        self._is_closed = True
-        await self._dispatcher.drain(self.config.drain_s if drain_s is None else drain_s)
+        self._loop.is_closed = True
         try:
-            await self.pool.close_all()
+            await self._dispatcher.drain(self.config.drain_s if drain_s is None else drain_s)
         finally:
-            await self._dispatcher.close()
-            await self._contexts.close()
+            try:
+                await self.pool.close_all()
+            finally:
+                await self._dispatcher.close()
+                await self._contexts.close()
 
     def _refuse_second_start(self) -> None:
-        if self._loop is not None or self._is_closed:
+        if self._loop.is_bound or self._loop.is_closed:
             raise KernelClosed("a kernel is started once; make a new one")
+        _started.add(self)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -195,7 +196,7 @@ class Kernel:
         try:
             await self._boot()
         except BaseException:
-            self._is_closed = True
+            self._loop.is_closed = True
             raise
         return self
 
@@ -229,51 +230,36 @@ class Kernel:
         Raises:
             KernelClosed, NoSuchObject (parent), RunawayStopped, InvalidRequest.
         """
-        return self._on_loop(
-            partial(self._spawn, name, group, parent, priority, weight, budget)
+        return self._loop.call(
+            partial(
+                self._spawn,
+                name,
+                group=group,
+                parent=parent,
+                priority=priority,
+                weight=weight,
+                budget=budget,
+            )
         )
 
     async def aspawn(self, name: str, **settings: Any) -> Agent:
         """The same from an event loop, without blocking it."""
-        names = ("group", "parent", "priority", "weight", "budget")
-        if unknown := sorted(settings.keys() - set(names)):
-            raise NoSuchObject("setting", unknown[0], names)
-        group, parent, priority, weight, budget = (settings.get(n) for n in names)
-        weight = 1.0 if weight is None else weight
-        return await self._to_loop(
-            partial(self._spawn, name, group, parent, priority, weight, budget)
-        )
+        return await self._loop.acall(partial(self._spawn, name, **settings))
 
-    def _spawn(
-        self,
-        name: str,
-        group: str | None,
-        parent: int | None,
-        priority: int | None,
-        weight: float,
-        budget: Budget | None,
-    ) -> Agent:
-        process = self.processes.spawn(
-            name,
-            now=self._clock.now(),
-            group=group,
-            parent=parent,
-            priority=priority,
-            weight=weight,
-            budget=budget,
-        )
+    def _spawn(self, name: str, **settings: Any) -> Agent:
+        process = self.processes.spawn(name, now=self._clock.now(), **settings)
         self._emit(EventKind.AGENT_SPAWNED, process, name=name, group=process.group.name)
         return Agent(self, process)
 
     def exit(self, pid: int) -> None:
         """End an agent and its children; their calls are cancelled. Unknown pids are ignored."""
-        if not self._is_closed:
-            self._on_loop(partial(self._exit, pid))
+        if not self._loop.is_closed:
+            self._loop.call(partial(self._exit, pid))
 
     async def aexit(self, pid: int) -> None:
         """The same from an event loop."""
-        if not self._is_closed:
-            await self._to_loop(partial(self._exit, pid))
+        if not self._loop.is_closed:
+            await self._loop.acall(partial(self._exit, pid))
 
     def _exit(self, pid: int) -> None:
         try:
@@ -285,17 +271,17 @@ class Kernel:
             for call_id in tuple(process.live_calls):
                 self._dispatcher.cancel(call_id, reason)
             self._contexts.forget(process.pid)
-            self._dispatcher.scheduler.forget(process.pid)
+            self._dispatcher.scheduler.forget(process)
             self.processes.remove(process)
             self._emit(EventKind.AGENT_EXITED, process)
 
     def freeze(self, pid: int) -> None:
         """Take an agent off the cores; see `Agent.freeze`."""
-        self._run(self.afreeze(pid))
+        self._loop.run(self.afreeze(pid))
 
     async def afreeze(self, pid: int) -> None:
         """The same, awaitable on any loop."""
-        await self._await_on_loop(self._freeze(pid))
+        await self._loop.arun(self._freeze(pid))
 
     async def _freeze(self, pid: int) -> None:
         process = self.processes.get(pid)
@@ -306,7 +292,7 @@ class Kernel:
 
     def thaw(self, pid: int) -> None:
         """Let a frozen agent go on."""
-        self._on_loop(partial(self._thaw, pid))
+        self._loop.call(partial(self._thaw, pid))
 
     def _thaw(self, pid: int) -> None:
         process = self.processes.get(pid)
@@ -320,11 +306,11 @@ class Kernel:
 
         Raises `SnapshotError` if the directory cannot be written, or belongs to something else.
         """
-        self._run(self.asave_agent(pid, directory))
+        self._loop.run(self.asave_agent(pid, directory))
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
         """The same, awaitable on any loop."""
-        await self._await_on_loop(self._save(pid, Path(directory)))
+        await self._loop.arun(self._save(pid, Path(directory)))
 
     async def _save(self, pid: int, directory: Path) -> None:
         await self._freeze(pid)
@@ -353,17 +339,21 @@ class Kernel:
 
         Raises `SnapshotError` if the directory is damaged, `NoSuchObject` if a model is missing.
         """
-        return self._run(self.aload_agent(directory))
+        return self._loop.run(self.aload_agent(directory))
 
     async def aload_agent(self, directory: str | Path) -> Agent:
         """The same, awaitable on any loop."""
-        return await self._await_on_loop(self._load(Path(directory)))
+        return await self._loop.arun(self._load(Path(directory)))
 
     async def _load(self, directory: Path) -> Agent:
         frozen = await asyncio.to_thread(FrozenAgent.read, directory)
         routes = [self.pool.route(call.request.model) for call in frozen.calls]
         agent = self._spawn(
-            frozen.name, frozen.group, None, frozen.priority, frozen.weight, frozen.budget
+            frozen.name,
+            group=frozen.group,
+            priority=frozen.priority,
+            weight=frozen.weight,
+            budget=frozen.budget,
         )
         process = self.processes.get(agent.pid)
         process.budget.spent = frozen.spent
@@ -375,26 +365,21 @@ class Kernel:
                 snapshot = await self._contexts.adopt(snapshot, image, route)
             answer = ThreadAnswer()
             pending.append(answer.future)
-            self._submit_from_outside(
-                process, call.request, answer, None, call.priority, resume_from=snapshot
-            )
+            options = {"priority": call.priority, "resume_from": snapshot}
+            self._submit_from_outside(process, call.request, answer, options)
         agent.pending = tuple(pending)
         return agent
 
     # --- LLM syscalls ------------------------------------------------------------------------
 
-    def call(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        *,
-        timeout_s: float | None = None,
-        priority: int | None = None,
-    ) -> Completion:
-        """Submit a call and wait for its answer, on a thread that is not the kernel's loop."""
-        self._refuse_to_block("agenerate")
+    def call(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> Completion:
+        """Submit a call and wait for its answer, on a thread that is not the kernel's loop.
+
+        Options of this and the next three methods: `timeout_s` and `priority`.
+        """
+        self._loop.refuse_to_block("agenerate()")
         answer = ThreadAnswer()
-        call = self._submit_from_outside(process, request, answer, timeout_s, priority)
+        call = self._submit_from_outside(process, request, answer, options)
         try:
             return answer.future.result()
         except KeyboardInterrupt:
@@ -402,89 +387,60 @@ class Kernel:
             raise
 
     async def acall(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        *,
-        timeout_s: float | None = None,
-        priority: int | None = None,
+        self, process: AgentProcess, request: LLMGenerate, **options: Any
     ) -> Completion:
         """Submit a call and await its answer, on any event loop."""
         loop = asyncio.get_running_loop()
-        if loop is self._loop:
+        if self._loop.is_here:
             local = LocalAnswer(loop)
-            syscall = self._submit(process, request, local, timeout_s, priority)
+            syscall = self._submit(process, request, local, **options)
             try:
                 return await local.future
             except asyncio.CancelledError:
                 self._dispatcher.cancel(syscall.id)
                 raise
         answer = LoopAnswer(loop)
-        call = self._submit_from_outside(process, request, answer, timeout_s, priority)
+        call = self._submit_from_outside(process, request, answer, options)
         try:
             return await answer.future
         except asyncio.CancelledError:
             call.withdraw()
             raise
 
-    def stream(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        *,
-        timeout_s: float | None = None,
-        priority: int | None = None,
-    ) -> Stream:
+    def stream(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> Stream:
         """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
-        self._refuse_to_block("astream")
+        self._loop.refuse_to_block("astream()")
         stream = Stream()
-        stream.call = self._submit_from_outside(process, request, stream, timeout_s, priority)
+        stream.call = self._submit_from_outside(process, request, stream.answer, options)
         return stream
 
-    def astream(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        *,
-        timeout_s: float | None = None,
-        priority: int | None = None,
-    ) -> AsyncStream:
+    def astream(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> AsyncStream:
         """Submit a call and hand back its deltas, on the running event loop."""
-        loop = asyncio.get_running_loop()
-        stream = AsyncStream(loop, is_local=loop is self._loop)
-        stream.call = self._submit_from_outside(process, request, stream, timeout_s, priority)
+        stream = AsyncStream(asyncio.get_running_loop(), is_local=self._loop.is_here)
+        stream.call = self._submit_from_outside(process, request, stream.answer, options)
         return stream
 
     def _submit(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        answer: Answer,
-        timeout_s: float | None,
-        priority: int | None,
-        **more: Any,
+        self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
     ) -> Syscall:
         """On the loop: check the agent and accept its call."""
-        if self._is_closed:
+        if self._loop.is_closed:
             raise KernelClosed("the kernel is closed")
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
+        self._dispatcher.refuse_crowds(process)  # before it counts as one more call
         self.processes.admit(process, request)
-        return self._dispatcher.submit(
-            process, request, answer, timeout_s=timeout_s, priority=priority, **more
-        )
+        return self._dispatcher.submit(process, request, answer, **options)
 
     def _submit_from_outside(
         self,
         process: AgentProcess,
         request: LLMGenerate,
         answer: Answer,
-        timeout_s: float | None,
-        priority: int | None,
-        **more: Any,
+        options: dict[str, Any],
     ) -> _Submission:
-        submission = _Submission(self, process, request, answer, timeout_s, priority, more)
-        self._post(submission.submit)
+        submission = _Submission(self, process, request, answer, options)
+        self._loop.post(submission.submit)
         return submission
 
     # --- looking in --------------------------------------------------------------------------
@@ -495,118 +451,47 @@ class Kernel:
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""
-        self._on_loop(self._check)
+        self._loop.call(self._check)
 
     def _check(self) -> None:
         self.processes.check()
         self._dispatcher.check()
         self._contexts.check()
 
-    # --- crossings ---------------------------------------------------------------------------
-
-    def _post(self, function: Callable[[], object]) -> None:
-        """Run a function on the loop, soon; at once if this is the loop's thread."""
-        if threading.get_ident() == self._loop_ident:
-            function()
-            return
-        try:
-            self._running_loop().call_soon_threadsafe(function)
-        except RuntimeError as exc:
-            raise KernelClosed("the kernel is closed") from exc
-
-    def _on_loop(self, function: Callable[[], T]) -> T:
-        """Run a function on the loop and wait for its result; it must not wait itself."""
-        if threading.get_ident() == self._loop_ident:
-            self._running_loop()
-            return function()
-        future: Future[T] = Future()
-        self._post(partial(_settle, future, function))
-        return future.result()
-
-    async def _to_loop(self, function: Callable[[], T]) -> T:
-        """The same, without blocking the running loop."""
-        if asyncio.get_running_loop() is self._loop:
-            return function()
-        future: Future[T] = Future()
-        self._post(partial(_settle, future, function))
-        return await asyncio.wrap_future(future)
-
-    def _run(self, work: Any) -> Any:
-        """Run a coroutine on the loop and wait for it, on another thread."""
-        if threading.get_ident() == self._loop_ident:
-            work.close()
-            raise WouldBlock("use the asynchronous form on the kernel's own loop")
-        return asyncio.run_coroutine_threadsafe(work, self._running_loop()).result()
-
-    async def _await_on_loop(self, work: Any) -> Any:
-        """Await a coroutine that must run on the kernel's loop, from any loop."""
-        if asyncio.get_running_loop() is self._loop:
-            return await work
-        return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(work, self._running_loop())
-        )
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            raise KernelClosed("the kernel is not started; use `with Kernel() as kernel:`")
-        if self._is_closed:
-            raise KernelClosed("the kernel is closed")
-        return self._loop
-
-    def _refuse_to_block(self, instead: str) -> None:
-        self._running_loop()
-        if threading.get_ident() == self._loop_ident:
-            raise WouldBlock(f"this is the kernel's own loop; use {instead}()")
+    # --- inside ------------------------------------------------------------------------------
 
     def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
         if self.events:
             self.events.emit(KernelEvent(self._clock.now(), kind, process.pid, facts=facts))
 
 
+@dataclass(slots=True, eq=False)
 class _Submission:
     """A call on its way to the loop, from outside of it."""
 
-    __slots__ = ("_arguments", "_kernel", "_more", "syscall")
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        process: AgentProcess,
-        request: LLMGenerate,
-        answer: Answer,
-        timeout_s: float | None,
-        priority: int | None,
-        more: dict[str, Any],
-    ) -> None:
-        self._kernel = kernel
-        self._arguments = (process, request, answer, timeout_s, priority)
-        self._more = more
-        self.syscall: Syscall | None = None
+    kernel: Kernel
+    process: AgentProcess
+    request: LLMGenerate
+    answer: Answer
+    options: dict[str, Any]
+    syscall: Syscall | None = None
 
     def submit(self) -> None:
         """On the loop. A refusal is the caller's answer."""
         try:
-            self.syscall = self._kernel._submit(*self._arguments, **self._more)  # noqa: SLF001
+            self.syscall = self.kernel._submit(  # noqa: SLF001
+                self.process, self.request, self.answer, **self.options
+            )
         except KernelError as exc:
-            self._arguments[2].reject(exc)
+            self.answer.reject(exc)
 
     def withdraw(self) -> None:
-        """Cancel the call, from any thread."""
-        try:
-            self._kernel._post(self._cancel)  # noqa: SLF001
-        except KernelClosed:
-            return  # and so it is answered
+        """Cancel the call, from any thread and at any point: a garbage collector may call it."""
+        self.kernel._loop.post_if_open(self._cancel)  # noqa: SLF001
 
     def _cancel(self) -> None:
         if self.syscall is not None:
-            self._kernel._dispatcher.cancel(self.syscall.id)  # noqa: SLF001
-
-
-def _settle(future: Future[T], function: Callable[[], T]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it
-        future.set_exception(exc)
+            self.kernel._dispatcher.cancel(self.syscall.id)  # noqa: SLF001
 
 
 def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
@@ -615,16 +500,28 @@ def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
     if chosen not in POLICIES:
         raise NoSuchObject("policy", chosen, POLICIES)
     settings = config.scheduler
-    changes = {
-        name: value
-        for name, value in (("quantum", settings.quantum), ("max_wait_s", settings.max_wait_s))
-        if value is not None
-    }
-    return replace(POLICIES[chosen](), **changes) if changes else POLICIES[chosen]()
+    policy = POLICIES[chosen]()
+    if settings.quantum is not None:
+        policy = replace(policy, quantum=settings.quantum)
+    if settings.max_wait_s is not None:
+        policy = replace(policy, max_wait_s=settings.max_wait_s)
+    return policy
 
 
-def _price(prices: Any, model: str) -> Price:
+def _price(prices: Mapping[str, Price], model: str) -> Price:
     return prices.get(model, _FREE)
 
 
 _FREE = Price()
+
+_started: WeakSet[Kernel] = WeakSet()
+
+
+def _close_in_child() -> None:
+    """After a fork: the threads of these kernels live in the parent; here they are closed."""
+    for kernel in _started:
+        kernel._loop.is_closed = True  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

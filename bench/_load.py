@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import statistics
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ SyncCall = Callable[[int], object]
 
 RATES = (200, 2_000, 5_000)  # calls per second that are offered
 HEADROOM = 1.2  # an open loop is run only where the capacity is that much above the rate
+WINDOWS = 3  # of each load: the best one's capacity, the median of latencies
 MAIN_RATE = 2_000  # the one whose quantiles are p50_us and p99_us, if it is sustained
 
 
@@ -124,37 +126,57 @@ def _on_threads(agent: Callable[[int, float], None], agents: int) -> float:
 
 
 async def measure(call: AsyncCall, agents: int, seconds: float) -> dict[str, float]:
-    """Capacity, and latencies at the rates below it."""
-    await closed_loop(call, agents, min(0.3, seconds))  # warm up
-    capacity = await closed_loop(call, agents, seconds)
-    figures = {}
-    for rate in _sustained(capacity):
+    """Capacity, and latencies at the rates below it. `seconds` is for each of them."""
+    window = seconds / WINDOWS
+    await closed_loop(call, agents, window)  # warm up
+    cpu = time.process_time()
+    capacity = [await closed_loop(call, agents, window) for _ in range(WINDOWS)]
+    figures = _capacity(capacity, time.process_time() - cpu, window)
+    for rate in _sustained(figures["per_second"]):
         await asyncio.sleep(0.2)  # what the last load left behind may end
-        figures[rate] = await open_loop(call, agents, rate, seconds)
-    return _figures(capacity, figures)
+        figures |= _latencies(
+            rate, [await open_loop(call, agents, rate, window) for _ in range(WINDOWS)]
+        )
+    return _with_main_rate(figures)
 
 
 def measure_threads(call: SyncCall, agents: int, seconds: float) -> dict[str, float]:
     """The same for agents on threads."""
-    closed_threads(call, agents, min(0.3, seconds))
-    capacity = closed_threads(call, agents, seconds)
-    figures = {}
-    for rate in _sustained(capacity):
-        figures[rate] = open_threads(call, agents, rate, seconds)
-    return _figures(capacity, figures)
+    window = seconds / WINDOWS
+    closed_threads(call, agents, window)
+    cpu = time.process_time()
+    capacity = [closed_threads(call, agents, window) for _ in range(WINDOWS)]
+    figures = _capacity(capacity, time.process_time() - cpu, window)
+    for rate in _sustained(figures["per_second"]):
+        windows = [open_threads(call, agents, rate, window) for _ in range(WINDOWS)]
+        figures |= _latencies(rate, windows)
+    return _with_main_rate(figures)
 
 
 def _sustained(capacity: float) -> list[int]:
     return [rate for rate in RATES if rate * HEADROOM <= capacity]
 
 
-def _figures(capacity: float, latencies: dict[int, list[float]]) -> dict[str, float]:
-    figures: dict[str, float] = {"per_second": capacity}
-    for rate, values in latencies.items():
-        figures[f"p50_us_at_{rate}"] = quantile_us(values, 0.50)
-        figures[f"p99_us_at_{rate}"] = quantile_us(values, 0.99)
-    if latencies:
-        main = MAIN_RATE if MAIN_RATE in latencies else max(latencies)
+def _capacity(windows: list[float], cpu_s: float, window_s: float) -> dict[str, float]:
+    """The best window's rate, and the CPU time of a call over all of them."""
+    num_calls = max(1.0, sum(windows) * window_s)
+    return {"per_second": max(windows), "cpu_us": 1e6 * cpu_s / num_calls}
+
+
+def _latencies(rate: int, windows: list[list[float]]) -> dict[str, float]:
+    """Each quantile's median over the windows."""
+    return {
+        f"p{percent}_us_at_{rate}": statistics.median(
+            quantile_us(window, percent / 100) for window in windows
+        )
+        for percent in (50, 99)
+    }
+
+
+def _with_main_rate(figures: dict[str, float]) -> dict[str, float]:
+    """Name the quantiles at the main rate, or at the highest sustained one, p50_us and p99_us."""
+    if rates := _sustained(figures["per_second"]):
+        main = MAIN_RATE if MAIN_RATE in rates else rates[-1]
         figures["p50_us"] = figures[f"p50_us_at_{main}"]
         figures["p99_us"] = figures[f"p99_us_at_{main}"]
         figures["offered_per_second"] = main

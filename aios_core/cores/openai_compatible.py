@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -51,6 +53,8 @@ FIRST_PAUSE_S: Final = 1.0  # after a 429 without Retry-After; doubles
 MAX_PAUSE_S: Final = 60.0
 METRICS_EVERY_S: Final = 1.0
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
+
+_GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
 
 # OpenAI's own services know the token limit by a newer name only.
 _NEW_LIMIT_HOSTS = (".openai.com", ".openai.azure.com")
@@ -152,7 +156,9 @@ class OpenAICore(StreamingCore):
         is_free = request.response_format is None and request.tool_choice in {"auto", "none"}
         is_seeded = sampling.seed is not None and sampling.temperature > 0
         has_ids = bool(live.output_ids and live.prompt_ids)
-        return is_free and not is_seeded and has_ids and not live.answer.has_tool_calls
+        is_whole = isinstance(live.memo, ChunkReader) and live.memo.is_whole
+        is_cuttable = has_ids and not live.answer.has_tool_calls and not is_whole
+        return is_free and not is_seeded and is_cuttable
 
     # --- the endpoint -------------------------------------------------------------------------
 
@@ -160,6 +166,7 @@ class OpenAICore(StreamingCore):
         """Build the client and ask the server what it serves. Raises `CoreError`."""
         limits = self._limits
         self._http = openai.DefaultAsyncHttpxClient(
+            verify=await asyncio.to_thread(_certificates),
             timeout=httpx.Timeout(None, connect=limits.connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._slots),
         )
@@ -183,6 +190,10 @@ class OpenAICore(StreamingCore):
         if self._client:
             await self._client.close()
             self._client = self._http = None
+            # The client leaves its nested generators to the garbage collector, by which the loop
+            # closes one after the other, in tasks that are to be over when this returns.
+            for _ in range(_GENERATORS_DEEP * 3):
+                await asyncio.sleep(0)
         self._paused_until, self._num_refusals = 0.0, 0
         self._pressure = KVPressure()
 
@@ -225,7 +236,7 @@ class OpenAICore(StreamingCore):
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Ask, and read chunk by chunk. Leaving closes the connection."""
-        reader = ChunkReader(live, self.model_of(live.run.request))
+        reader = live.memo = ChunkReader(live, self.model_of(live.run.request))
         try:
             async with aclosing(self._chunks(live, reader)) as chunks:
                 async for chunk in chunks:
@@ -274,7 +285,8 @@ class OpenAICore(StreamingCore):
             return await self._post_chat(self._client, body)
         if was.model != body["model"] or not self._capabilities.preemptible:
             raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
-        if run.request.tools or run.request.sampling.stop:  # the chat's parsers are needed
+        may_call = run.request.tools and run.request.tool_choice != "none"
+        if may_call or run.request.sampling.stop:  # needs the chat's parsers
             return await self._post_chat(self._client, resume_body(body, was, self._limit_key))
         return await self._client.post(
             "/completions",
@@ -410,6 +422,12 @@ class OpenAICore(StreamingCore):
         self._watch = None
         if not task.cancelled() and (error := task.exception()):
             log.warning("core %r: watching its metrics failed: %r", self._name, error)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Reading them takes 50 ms or more: once, and not on the kernel's loop."""
+    return httpx.create_ssl_context()
 
 
 def _never_reached(exc: openai.APIConnectionError) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -45,9 +46,12 @@ from aios_core.cores.assembly import (
     encode_delta,
 )
 from aios_core.cores.scripted import Plan, ScriptedCore
+from aios_core.cores.streaming import answering_model
 from aios_core.errors import ModelLoadError, NoSuchObject
 from aios_core.messages import Completion, Delta
 from aios_core.syscalls import LLMGenerate
+
+log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 _UNFINISHED_KEPT: Final = 10_000  # runs of which the deltas are remembered while they wait
@@ -113,11 +117,17 @@ class RecordingCore:
         return self._core.capabilities
 
     async def start(self, sink: ReportSink) -> None:
-        """Start the core, then the recording. Raises what the core raises, or `OSError`'s text."""
+        """Open the file and start the core. Raises `BackendError` if either fails."""
         self._sink = sink
-        await self._core.start(self._take)
+        is_new = self._journal is None
         if self._journal is None:
             self._journal = _Journal(self._path, append=self._was_started)
+        try:
+            await self._core.start(self._take)
+        except BaseException:
+            self._close_journal()
+            raise
+        if is_new:
             self._was_started = True
             window = self._core.capabilities.context_window
             self._journal.write(
@@ -150,9 +160,12 @@ class RecordingCore:
         try:
             await self._core.close()
         finally:
-            if self._journal:
-                self._journal.close()
-                self._journal = None
+            self._close_journal()
+
+    def _close_journal(self) -> None:
+        if self._journal:
+            self._journal.close()
+            self._journal = None
 
     def _take(self, reports: Sequence[Report]) -> None:
         """Note what is worth it and pass everything on, in the same order."""
@@ -178,7 +191,7 @@ class RecordingCore:
     def _write(self, request: LLMGenerate, deltas: list[Delta], completion: Completion) -> None:
         if self._journal is None:
             return
-        model = request.model if request.model in self.models else self.models[0]
+        model = answering_model(request, self.models)
         self._journal.write(
             {
                 "asked": canonical(request, model),
@@ -193,7 +206,10 @@ class _Journal:
 
     def __init__(self, path: Path, *, append: bool) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
-        file = path.open("a" if append else "w", encoding="utf-8")
+        try:
+            file = path.open("a" if append else "w", encoding="utf-8")
+        except OSError as exc:
+            raise ModelLoadError(f"cannot write the recording {path}: {exc}") from exc
         self._thread = threading.Thread(
             target=self._work, args=(file,), name=f"recording-{path.name}", daemon=True
         )
@@ -210,8 +226,11 @@ class _Journal:
     def _work(self, file: TextIO) -> None:
         with file:
             while (line := self._lines.get()) is not None:
-                file.write(line + "\n")
-                file.flush()
+                try:
+                    file.write(line + "\n")
+                    file.flush()
+                except OSError as exc:  # the run matters more than its recording
+                    log.warning("the recording %s lacks an answer: %r", file.name, exc)
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,8 +236,7 @@ class StreamingCore(ABC):
 
     def model_of(self, request: LLMGenerate) -> str:
         """The model that answers: the one asked for, or, where this core stands in, its own."""
-        is_ours = request.model is not None and request.model in self._models
-        return request.model if is_ours and request.model else self._models[0]
+        return answering_model(request, self.models)
 
     def report(self, *reports: Report) -> None:
         """Tell the dispatcher."""
@@ -252,7 +251,8 @@ class StreamingCore(ABC):
 
     def _drop(self, live: LiveRun, wish: _Wish) -> None:
         was_dropped = live.wish is not None
-        live.wish = wish
+        if live.wish is not _Wish.FAIL:  # the last word
+            live.wish = wish
         if live.task and not was_dropped:  # a second cancel would break into its clean-up
             live.task.cancel()
 
@@ -308,3 +308,8 @@ class StreamingCore(ABC):
         if self._going_down is not None and not self._live:
             error, self._going_down = self._going_down, None
             self.report(CoreDown(error))
+
+
+def answering_model(request: LLMGenerate, models: Sequence[str]) -> str:
+    """The model of `models` that answers a request: the one asked for, or else the default."""
+    return request.model if request.model is not None and request.model in models else models[0]

@@ -1,15 +1,20 @@
 """Admission: which agents are active on a core, so that their contexts fit its KV memory.
 
-The first of two levels of scheduling. An agent whose context is on a core keeps
-its place while it waits for a tool (for `keep_warm_s`), and its next call goes
-ahead of new agents: its context is warm. A new agent is let in when the contexts
-of the active ones leave room for its own.
+The first of two levels of scheduling (the medium-term scheduler of operating
+systems). An agent whose context is on a core stays active while it waits for a
+tool, for `keep_warm_s`, and its next call goes ahead of new agents: its context
+is warm. A new agent is let in when the active ones leave room for it.
 
-How much may be promised is learned from the core's own signal. Promising the
-full length of every answer wastes memory; promising too little makes the engine
-evict. So the promise is a factor on the memory, raised a little while the core
-has room to spare and cut when it runs full (additive increase, multiplicative
-decrease, as in congestion control).
+Idle contexts of a core with KV images take no room: they can be moved to the host
+and back at small cost. On other cores they must stay to be of use, so they count.
+Contexts grow with every turn; when those that count outgrow the memory, the agent
+that was admitted last is put out until there is room again, so that the others
+finish instead of all of them evicting one another.
+
+How much may be promised is learned from the core's own signal: the full length of
+every answer is rarely needed, so the promise is a factor on the memory, raised a
+little with every call while the core has room to spare and cut when it runs full
+(additive increase, multiplicative decrease, as in congestion control).
 """
 
 from __future__ import annotations
@@ -18,30 +23,42 @@ from dataclasses import dataclass, field
 
 from aios_core.core import Core, CoreLoad
 
-FULL = 0.95  # share of KV memory in use above which the factor is cut
-STEP = 0.01
-CUT = 0.8
-LOWEST, HIGHEST = 0.5, 2.0
+FULL = 0.98  # share of KV memory in use above which the factor is cut
+ROOMY = 0.85  # ... below which it is raised
+PRESSED = 0.5
+STEP = 0.005
+CUT = 0.95
+LOWEST, HIGHEST = 0.7, 1.5
 
 
 @dataclass(slots=True)
 class _Context:
     """What one agent holds, or will hold, on one core."""
 
-    num_tokens: int
-    num_running: int
-    left_at: float = 0.0
+    num_tokens: int = 0
+    num_calls: int = 0  # running or suspended
+    left_at: float = 0.0  # when the last of them ended
 
 
 @dataclass(slots=True)
 class _Books:
+    """The active agents of one core, in the order in which they were admitted."""
+
     contexts: dict[int, _Context] = field(default_factory=dict)
     num_tokens: int = 0
     factor: float = 1.0
 
+    def drop(self, pid: int) -> None:
+        context = self.contexts.pop(pid, None)
+        if context is not None:
+            self.num_tokens -= context.num_tokens
+
 
 class Admission:
-    """The active agents of every core, and whether one more fits."""
+    """The active agents of every core, and whether one more fits.
+
+    Invariant of each core's books: `num_tokens` is the sum over its contexts.
+    """
 
     def __init__(self, keep_warm_s: float = 5.0) -> None:
         self.keep_warm_s = keep_warm_s
@@ -52,55 +69,82 @@ class Admission:
         books = self._books.get(core)
         return books is not None and pid in books.contexts
 
+    def is_pressed(self, core: Core, load: CoreLoad) -> bool:
+        """Whether the active contexts fill more than half of the core's memory."""
+        books = self._books.get(core)
+        if books is None or load.kv_capacity is None:
+            return False
+        return books.num_tokens > PRESSED * load.kv_capacity
+
     def fits(self, core: Core, load: CoreLoad, pid: int, num_tokens: int, now: float) -> bool:
         """Whether a call of `num_tokens` (prompt and answer) may go to the core.
 
-        A call of an active agent always may, and so may any call to an idle core:
-        the core itself knows best how to serve something larger than its memory.
+        May put out agents that have been idle for long, or were admitted after this
+        one and are idle. Anything may go to an idle core: it knows best how to serve
+        what is larger than its memory.
         """
-        if load.kv_capacity is None or self.is_active(core, pid):
+        if load.kv_capacity is None:
             return True
         books = self._books.setdefault(core, _Books())
-        room = load.kv_capacity * books.factor - num_tokens
-        if books.num_tokens > room:
-            self._expire(books, now)
-        return books.num_tokens <= room or load.num_running == 0
+        excess = books.num_tokens - load.kv_capacity * books.factor
+        context = books.contexts.get(pid)
+        excess += num_tokens if context is None else max(0, num_tokens - context.num_tokens)
+        if excess > 0:
+            excess -= self._put_out(books, pid, excess, now)
+        if excess <= 0 or load.num_running == 0:
+            return True
+        if context is not None and context.num_calls == 0:
+            books.drop(pid)
+        return context is not None and context.num_calls > 0
 
     def enter(self, core: Core, load: CoreLoad, pid: int, num_tokens: int) -> None:
-        """A call of the agent starts on the core."""
+        """A call of the agent starts on the core for the first time."""
         if load.kv_capacity is None:
             return
         books = self._books.setdefault(core, _Books())
-        context = books.contexts.setdefault(pid, _Context(0, 0))
+        context = books.contexts.setdefault(pid, _Context())
         books.num_tokens += max(0, num_tokens - context.num_tokens)
         context.num_tokens = max(context.num_tokens, num_tokens)
-        context.num_running += 1
-        self._adapt(books, load.kv_tokens / load.kv_capacity)
+        context.num_calls += 1
+        used = load.kv_tokens / load.kv_capacity
+        if used > FULL:
+            books.factor = max(LOWEST, books.factor * CUT)
+        elif used < ROOMY:
+            books.factor = min(HIGHEST, books.factor + STEP)
 
     def leave(self, core: Core, pid: int, num_tokens: int, now: float) -> None:
         """A call ended; its context of `num_tokens` stays warm for a while."""
         books = self._books.get(core)
         if books is None or (context := books.contexts.get(pid)) is None:
             return
-        context.num_running -= 1
+        context.num_calls -= 1
         context.left_at = now
-        if context.num_running == 0:
-            books.num_tokens += num_tokens - context.num_tokens
-            context.num_tokens = num_tokens
+        if context.num_calls == 0:
+            stays = 0 if core.capabilities.kv_snapshots else num_tokens
+            books.num_tokens += stays - context.num_tokens
+            context.num_tokens = stays
 
     def forget(self, pid: int) -> None:
         """The agent is gone."""
         for books in self._books.values():
-            if context := books.contexts.pop(pid, None):
-                books.num_tokens -= context.num_tokens
+            books.drop(pid)
 
-    def _expire(self, books: _Books, now: float) -> None:
-        for pid, context in tuple(books.contexts.items()):
-            if context.num_running == 0 and now - context.left_at >= self.keep_warm_s:
-                books.num_tokens -= context.num_tokens
-                del books.contexts[pid]
+    def _put_out(self, books: _Books, pid: int, excess: float, now: float) -> float:
+        """Make idle agents inactive: the long idle, then those admitted after `pid`, last first.
 
-    @staticmethod
-    def _adapt(books: _Books, used: float) -> None:
-        factor = books.factor * CUT if used > FULL else books.factor + STEP
-        books.factor = min(HIGHEST, max(LOWEST, factor))
+        Returns the tokens gained.
+        """
+        gained = 0.0
+        for other, context in tuple(books.contexts.items()):
+            if context.num_calls == 0 and now - context.left_at >= self.keep_warm_s:
+                gained += context.num_tokens
+                books.drop(other)
+        if pid not in books.contexts:
+            return gained
+        for other, context in reversed(tuple(books.contexts.items())):
+            if gained >= excess or other == pid:
+                break
+            if context.num_calls == 0:
+                gained += context.num_tokens
+                books.drop(other)
+        return gained

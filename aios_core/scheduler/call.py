@@ -47,8 +47,10 @@ class Call:
     ticket: Ticket | None = None
     core: Core | None = None  # that works on it, also for a moment after a cancellation
     timers: list[Timer] = field(default_factory=list)
-    preparing: asyncio.Task[None] | None = None
+    preparing: asyncio.Future[Prepared] | None = None
     is_answered: bool = False
+    is_moving: bool = False  # its KV image is
+    has_streamed: bool = False  # its caller has seen a part of the answer
     resume_from: Snapshot | None = None  # of a call that was thawed from a file
 
     @property
@@ -75,11 +77,14 @@ class Call:
             return
         left = account.tokens_left()
         allowed = prepared.max_tokens
-        if left is not None and self.syscall.request.sampling.max_tokens is None:
-            allowed = max(1, min(allowed, left - prepared.num_tokens))
+        price = prices(self.model)
+        if self.syscall.request.sampling.max_tokens is None:
+            if left is not None:
+                allowed = max(1, min(allowed, left - prepared.num_tokens))
+            allowed = price.affordable(account.money_left(), prepared.num_tokens, allowed)
         cost = Cost(
             tokens=prepared.num_tokens + allowed,
-            money=prices(self.model).of(prepared.num_tokens, allowed),
+            money=price.of(prepared.num_tokens, allowed),
             calls=1,
         )
         self.reservation = account.reserve(cost)

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from aios_core.budget import Price
 from aios_core.clock import Clock, Timer
@@ -61,6 +61,7 @@ from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 
 log = logging.getLogger(__name__)
 
+F = TypeVar("F", bound=asyncio.Future[Any])
 FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
 
 
@@ -167,8 +168,8 @@ class Dispatcher:
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._is_closing = False
         self._wake_timer: Timer | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._idle_waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
         self._recent_rate = 10.0  # calls finished per second, smoothed; for retry times
         self._last_finish: float | None = None
 
@@ -193,11 +194,12 @@ class Dispatcher:
             KernelClosed: the kernel shuts down.
             NoSuchObject: no core serves the model.
             Overloaded: too many calls wait.
-            CoreUnavailable: all cores of the model have been down for a while.
+
+        A call whose cores are all down waits for them `core_patience_s`.
         """
         if self._is_closing:
             raise KernelClosed("the kernel is shutting down")
-        self._refuse_crowds(process)
+        self.refuse_crowds(process)
         route = self._cores.route(request.model)
         now = self._clock.now()
         syscall = Syscall(
@@ -213,8 +215,22 @@ class Dispatcher:
         self._calls[syscall.id] = call
         process.live_calls.add(syscall.id)
         self._emit(EventKind.SUBMITTED, call)
-        self._prepare(call)
+        self._out_of_time(call)
+        if not call.is_answered:  # neither late nor withdrawn by an observer
+            self._prepare(call)
         return syscall
+
+    def refuse_crowds(self, process: AgentProcess) -> None:
+        """Raise `Overloaded` if too many calls wait, of the agent or of all."""
+        limits = self.limits
+        waiting = len(self._calls) - len(self._running)  # those in preparation included
+        if waiting >= limits.max_waiting:
+            retry_after_s = max(0.05, 0.1 * waiting / max(self._recent_rate, 1e-3))
+            raise Overloaded("the kernel's queue", limits.max_waiting, min(retry_after_s, 60.0))
+        if len(process.live_calls) >= limits.max_waiting_per_agent:
+            raise Overloaded(
+                f"the queue of agent {process.name!r}", limits.max_waiting_per_agent, 1.0
+            )
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
         """Withdraw a call; its caller hears `error`. False if it was answered already."""
@@ -238,16 +254,15 @@ class Dispatcher:
                 call.core.preempt(call.syscall.id)
             elif call.ticket is not None and call.core is None:
                 self.scheduler.hold(call.ticket)
-        self._idle_waiters.append(done)
+        self._idle_waiters.append((process, done))
         self._notify_idle()
         return done
 
     def thaw(self, process: AgentProcess) -> None:
         """Let a frozen agent's calls run again."""
-        for call_id in process.live_calls:
-            ticket = self._calls[call_id].ticket
-            if ticket is not None and ticket.is_held:
-                self.scheduler.release(ticket)
+        for call in self.calls_of(process):
+            if call.ticket is not None and not call.is_moving:
+                self.scheduler.release(call.ticket)
         self.dispatch()
 
     def calls_of(self, process: AgentProcess) -> list[Call]:
@@ -259,6 +274,7 @@ class Dispatcher:
         call = self._calls.get(call_id)
         if call is None or call.ticket is None or call.core is not None or call.is_answered:
             return
+        call.is_moving = is_moving
         if is_moving:
             self.scheduler.hold(call.ticket)
         elif call.process.state is not ProcessState.FROZEN:
@@ -330,6 +346,7 @@ class Dispatcher:
             return
         call.syscall.num_tokens += report.num_tokens
         if report.delta and call.answer.wants_deltas:
+            call.has_streamed = True
             call.answer.delta(report.delta)
         if self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now()):
             core.preempt(call.syscall.id)
@@ -348,18 +365,18 @@ class Dispatcher:
     def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
         if call.is_answered or call.ticket is None:
             release(snapshot)
-            self._let_go(call, Usage(len(snapshot.prompt_ids), call.syscall.num_tokens))
+            self._let_go(call, Usage())
             return
         del self._running[call.syscall.id]
         call.core = None
         self._contexts.save(call.syscall.id, core, snapshot)
         pinned = (core,) if snapshot.kv is not None else call.route
         self.scheduler.preempted(call.ticket, pinned, self._clock.now())
-        self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
         self._contexts.relieve(core)
         self._notify_idle()
+        self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def _failed(self, call: Call, core: Core, report: Failed) -> None:
         if not call.is_answered and self._may_retry(call, report.error):
@@ -382,26 +399,25 @@ class Dispatcher:
         if isinstance(prepared, Prepared):
             self._enqueue(call, prepared)
         else:
-            call.preparing = self._start_task(self._prepare_later(call, core, prepared))
+            call.preparing = self._watch(asyncio.ensure_future(prepared, loop=self._loop))
+            call.preparing.add_done_callback(partial(self._prepared, call, core))
 
-    async def _prepare_later(self, call: Call, core: Core, pending: Awaitable[Prepared]) -> None:
-        try:
-            prepared = await pending
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
-            if not call.is_answered:
-                self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(exc, core))
+    def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
+        error = SyscallCancelled("its preparation was") if done.cancelled() else done.exception()
+        if call.is_answered:
             return
-        if not call.is_answered:
-            self._enqueue(call, prepared)
+        if error is None:
+            self._enqueue(call, done.result())
+        else:
+            self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(error, core))
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
             call.reserve(prepared, self._prices)
         except BudgetExceeded as exc:
             self._emit(EventKind.REFUSED, call, reason=str(exc))
-            self._conclude(call, SyscallState.FAILED, error=exc)
+            if not call.is_answered:
+                self._conclude(call, SyscallState.FAILED, error=exc)
             return
         call.ticket = self.scheduler.submit(
             call.syscall,
@@ -413,6 +429,9 @@ class Dispatcher:
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
+        if not self._has_core_up(call):
+            patience = self.limits.core_patience_s
+            self._call_later(call, patience, partial(self._refuse_if_stranded, call))
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -437,21 +456,24 @@ class Dispatcher:
         if syscall.first_run_at is None:
             syscall.first_run_at = self._clock.now()
         self._running[syscall.id] = call
-        self._emit(EventKind.DISPATCHED, call, core=core.name)
-        core.run(
-            Run(
-                id=syscall.id,
-                pid=syscall.pid,
-                request=syscall.request,
-                prepared=call.prepared,
-                snapshot=snapshot,
-                warm=warm,
-                priority=syscall.priority,
-                wants_deltas=call.answer.wants_deltas,
-            )
+        run = Run(
+            id=syscall.id,
+            pid=syscall.pid,
+            request=syscall.request,
+            prepared=call.prepared,
+            snapshot=snapshot,
+            warm=warm,
+            priority=syscall.priority,
+            wants_deltas=call.answer.wants_deltas,
         )
+        try:
+            core.run(run)
+        except Exception as exc:  # noqa: BLE001 - a core must not raise; its caller hears of it
+            self._failed(call, core, Failed(syscall.id, _as_kernel_error(exc, core, "begin")))
+            return
         if warm is not None or snapshot is not None:
             self._contexts.relieve(core)
+        self._emit(EventKind.DISPATCHED, call, core=core.name)
 
     def _conclude(
         self,
@@ -475,6 +497,8 @@ class Dispatcher:
         if call.core is not None:
             call.core.cancel(syscall.id)  # settled when the core has let go
         else:
+            if syscall.usage == Usage():
+                self._count(call, _observed_usage(call))
             self._forget(call)
         self._emit(EventKind(outcome.value), call, **_facts(completion, error))
         if completion is not None:
@@ -486,11 +510,14 @@ class Dispatcher:
         """A core has stopped working on a call and said what that took."""
         call.core = None
         self._running.pop(call.syscall.id, None)
-        call.syscall.usage = usage
-        call.process.accounting.usage += usage
+        self._count(call, usage if usage != Usage() else _observed_usage(call))
         if call.is_answered:
             self._forget(call)
         self._notify_idle()
+
+    def _count(self, call: Call, usage: Usage) -> None:
+        call.syscall.usage = usage
+        call.process.accounting.usage += usage
 
     def _forget(self, call: Call) -> None:
         """Free what an answered call still holds, now that no core works on it."""
@@ -516,7 +543,7 @@ class Dispatcher:
 
     def _may_retry(self, call: Call, error: KernelError) -> bool:
         """Only what surely had no effect, and of which the caller has seen nothing."""
-        if call.syscall.num_tokens or self._is_closing:
+        if call.syscall.num_tokens or call.has_streamed or self._is_closing:
             return False
         is_passing = isinstance(error, RateLimited | CoreUnavailable) or (
             isinstance(error, CoreError) and error.is_retryable
@@ -532,14 +559,19 @@ class Dispatcher:
         del self._running[call.syscall.id]
         call.core = None
         self.scheduler.retry(ticket, call.route, self._clock.now())
+        delay = self._retry_delay(call, core, error)
+        if delay > 0 or call.process.state is ProcessState.FROZEN:
+            self.scheduler.hold(ticket)
+            self._call_later(call, delay, partial(self._retry_now, call))
+        self._notify_idle()
         self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
-        if isinstance(error, RateLimited) or any(
-            c is not core and self._cores.is_up(c.name) for c in call.route
-        ):
-            return  # the core's own pause holds the call back, or another core takes it
-        self.scheduler.hold(ticket)
-        delay = FIRST_RETRY_S * 2 ** (call.syscall.num_attempts - 1)
-        self._call_later(call, delay, partial(self._retry_now, call))
+
+    def _retry_delay(self, call: Call, core: Core, error: KernelError) -> float:
+        if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
+            return 0.0 if core.load().available_in_s > 0 else error.retry_after_s
+        if any(c is not core and self._cores.is_up(c.name) for c in call.route):
+            return 0.0
+        return FIRST_RETRY_S * 2.0 ** (call.syscall.num_attempts - 1)
 
     def _retry_now(self, call: Call) -> None:
         if not call.is_answered and call.ticket and call.process.state is ProcessState.ACTIVE:
@@ -555,6 +587,8 @@ class Dispatcher:
             if ticket.route == (core,):
                 self.scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
         self._contexts.lose(core)
+        if not self._cores.is_up(core.name):
+            return  # it says so again, and is being revived
         self._cores.mark_down(core.name, error, self._clock.now())
         self._emit_core(EventKind.CORE_DOWN, core, reason=str(error))
         if not self._is_closing:
@@ -571,8 +605,9 @@ class Dispatcher:
             await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
             try:
                 await core.start(self.sink(core))
-            except KernelError as exc:
-                self._cores.mark_down(core.name, exc, self._clock.now())
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is tried again
+                error = _as_kernel_error(exc, core, "start")
+                self._cores.mark_down(core.name, error, self._clock.now())
             else:
                 self._cores.mark_up(core.name)
                 self._emit_core(EventKind.CORE_UP, core)
@@ -581,11 +616,16 @@ class Dispatcher:
     def _refuse_stranded(self) -> None:
         """Fail the waiting calls of which no core is up."""
         for ticket in tuple(self.scheduler.waiting()):
-            call = self._calls[ticket.syscall.id]
-            if any(self._cores.is_up(core.name) for core in call.route):
-                continue
-            error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
-            self._conclude(call, SyscallState.FAILED, error=error)
+            self._refuse_if_stranded(self._calls[ticket.syscall.id])
+
+    def _refuse_if_stranded(self, call: Call) -> None:
+        if call.is_answered or call.core is not None or self._has_core_up(call):
+            return
+        error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
+        self._conclude(call, SyscallState.FAILED, error=error)
+
+    def _has_core_up(self, call: Call) -> bool:
+        return any(self._cores.is_up(core.name) for core in call.route)
 
     # --- deadlines, queues, small things ------------------------------------------------------
 
@@ -619,17 +659,6 @@ class Dispatcher:
         when = self._clock.now() + max(0.0, delay_s)
         call.timers.append(self._clock.call_at(when, callback))
 
-    def _refuse_crowds(self, process: AgentProcess) -> None:
-        limits = self.limits
-        waiting = self.scheduler.num_waiting
-        if waiting >= limits.max_waiting:
-            retry_after_s = max(0.05, 0.1 * waiting / max(self._recent_rate, 1e-3))
-            raise Overloaded("the kernel's queue", limits.max_waiting, min(retry_after_s, 60.0))
-        if len(process.live_calls) >= limits.max_waiting_per_agent:
-            raise Overloaded(
-                f"the queue of agent {process.name!r}", limits.max_waiting_per_agent, 1.0
-            )
-
     def _wake_when_available(self) -> None:
         """Set a timer for the first core that said when it accepts calls again."""
         pauses = [
@@ -648,15 +677,22 @@ class Dispatcher:
         """Tell those who wait for a frozen agent to be off the cores."""
         if not self._idle_waiters:
             return
-        if any(call.process.state is ProcessState.FROZEN for call in self._running.values()):
-            return
+        busy = {
+            call.process
+            for call in self._running.values()
+            if call.process.state is ProcessState.FROZEN
+        }
         waiters, self._idle_waiters = self._idle_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
+        for process, waiter in waiters:
+            if process in busy:
+                self._idle_waiters.append((process, waiter))
+            elif not waiter.done():
                 waiter.set_result(None)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
+        return self._watch(self._loop.create_task(work))
+
+    def _watch(self, task: F) -> F:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -698,10 +734,19 @@ def _facts(completion: Completion | None, error: KernelError | None) -> dict[str
     return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
 
 
-def _as_kernel_error(exc: Exception, core: Core) -> KernelError:
+def _observed_usage(call: Call) -> Usage:
+    """What a call took as far as the kernel saw; for cores that do not say."""
+    if call.prepared is None or not call.syscall.num_tokens:
+        return Usage()
+    return Usage(call.prepared.num_tokens, call.syscall.num_tokens)
+
+
+def _as_kernel_error(
+    exc: BaseException, core: Core, doing: str = "prepare the call"
+) -> KernelError:
     if isinstance(exc, KernelError):
         return exc
-    error = CoreError(core.name, f"could not prepare the call: {exc!r}")
+    error = CoreError(core.name, f"could not {doing}: {exc!r}")
     error.__cause__ = exc
     return error
 

@@ -6,11 +6,12 @@ pass an instance to `Kernel(policy=...)`, or list the class in `POLICIES`, where
 the contract tests of ``tests/scheduler`` pick it up.
 
 The mechanism is the same for all of them (see `scheduler`): the waiting call of
-the smallest rank runs first. Once a running call has generated `quantum` tokens
-it is ranked as if it joined the queue at that moment; if a waiting call ranks
-before it, it is preempted. A call that has waited longer than `max_wait_s` goes
-before all calls that joined the queue after it, so that nothing starves: from
-then on it waits for no later call, only for those that were there before it.
+the smallest rank runs first. Each time that a running call has generated `quantum`
+tokens it is ranked again, beside those that wait; if one of them ranks before
+it, it is preempted and waits in its turn. Under a policy that `takes_turns` it is
+ranked at the tail of the order of arrival. A call that has waited longer than
+`max_wait_s` goes before all calls that began to wait after it, so that nothing
+starves: from then on it waits for no later call, only for those before it.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ class Waiting(Protocol):
 
     @property
     def seq(self) -> int:
-        """Position in the order of arrival; renewed by a preemption."""
+        """Position in the order of arrival; a policy that takes turns renews it."""
 
     @property
     def queued_at(self) -> float:
-        """When it joined the queue, in seconds; renewed by a preemption."""
+        """When it began to wait, in seconds; renewed by a preemption."""
 
     @property
     def priority(self) -> int:
@@ -64,9 +65,9 @@ class Waiting(Protocol):
 class QueueLoad:
     """The state of the queue, for policies that adapt to it."""
 
-    num_waiting: int
+    num_waiting: int  # calls
     num_slots: int
-    num_groups_waiting: int
+    num_groups: int  # that have agents which made calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Policy(ABC):
 
     quantum: int | None = None  # tokens before a running call is ranked again; None: never
     max_wait_s: float | None = None  # bound on being overtaken; None: the rank itself is fair
+    takes_turns: bool = False  # a preempted call goes to the tail of the order of arrival
+    warm_first: bool = False  # when memory is short, active agents go before new ones
 
     @abstractmethod
     def rank(self, call: Waiting) -> Rank:
@@ -94,6 +97,8 @@ class Policy(ABC):
 class FIFO(Policy):
     """First come, first served, each to completion."""
 
+    warm_first: bool = True
+
     def rank(self, call: Waiting) -> Rank:
         return (call.seq,)
 
@@ -103,11 +108,12 @@ class RoundRobin(FIFO):
     """FIFO with a quantum: a preempted call rejoins at the tail."""
 
     quantum: int | None = 64
+    takes_turns: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Priority(Policy):
-    """Most urgent first, with ageing; calls of equal priority take turns.
+    """Most urgent first, with ageing; calls of equal priority in order of arrival.
 
     A call of priority p yields to one of priority q < p only if that one arrives
     within (p - q) x `ageing_s` seconds after it, so its wait is bounded.
@@ -140,7 +146,7 @@ class LAS(Policy):
     """Least attained service of the whole agent, in levels, so that short agents finish early.
 
     Levels double (Autellix, NSDI 2026): an agent is on level k once its service
-    exceeds `level_tokens` x 2^k. Within a level calls take turns.
+    exceeds `level_tokens` x (2^k - 1). Within a level calls run in order of arrival.
     """
 
     quantum: int | None = 64
@@ -153,12 +159,12 @@ class LAS(Policy):
 
 @dataclass(frozen=True, slots=True)
 class Auto(Policy):
-    """Choose by load: `fifo` while everybody finds a slot soon, else protect, then shorten.
+    """Choose by load: protect groups from each other, else shorten the queue, else do not disturb.
 
-    - no more calls wait than there are slots: `fifo`, since order hardly matters and
-      preemption only costs;
-    - otherwise, calls of several groups wait: `fair`, so that none starves another;
-    - otherwise: `las`, so that the group's short agents finish early.
+    - agents of several groups are at work: `fair`, so that none starves another;
+    - of one group, and more calls wait than there are slots: `las`, so that its short
+      agents finish early;
+    - otherwise `fifo`, since order hardly matters then and preemption only costs.
     """
 
     fifo: Policy = field(default_factory=FIFO)
@@ -169,9 +175,9 @@ class Auto(Policy):
         return self.fifo.rank(call)
 
     def select(self, load: QueueLoad) -> Policy:
-        if load.num_waiting <= load.num_slots:
-            return self.fifo
-        return self.fair if load.num_groups_waiting > 1 else self.las
+        if load.num_groups > 1:
+            return self.fair
+        return self.las if load.num_waiting > load.num_slots else self.fifo
 
 
 POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {

@@ -8,7 +8,6 @@ the top.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
@@ -34,9 +33,11 @@ class Ticket:
     max_tokens: int
     seq: int = -1
     queued_at: float = 0.0
+    entry: int = -1  # of the queue in which it waits
     quantum_used: int = 0
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
+    home: Core | None = None  # where its context counts as active
     is_held: bool = False  # not to be served for now, whatever its rank
     is_yielding: bool = False  # asked to give up its slot
 
@@ -48,16 +49,16 @@ class Ticket:
 class ReadyQueue:
     """Waiting calls, by rank and by age.
 
-    Invariant: every member has a live entry in the heap and one in the order of
-    arrival; entries that are not live any more are skipped when they come up.
+    Invariant: every member has one live entry in the heap and one in the order of
+    age, those that bear its `entry` number; others are skipped when they come up.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._members: dict[int, Ticket] = {}
-        self._heap: list[tuple[Rank, int, int, Ticket]] = []
-        self._arrivals: deque[tuple[int, Ticket]] = deque()
-        self._entries = count()  # ties never compare tickets
+        self._members: dict[int, Ticket] = {}  # by id of the syscall
+        self._heap: list[tuple[Rank, int, Ticket]] = []
+        self._ages: list[tuple[float, int, Ticket]] = []
+        self._entries = count()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -67,47 +68,46 @@ class ReadyQueue:
 
     def push(self, ticket: Ticket) -> None:
         """Add a call whose `seq` and `queued_at` are set."""
-        self._members[ticket.seq] = ticket
-        heappush(self._heap, self._entry(ticket))
-        if self._arrivals and self._arrivals[-1][0] > ticket.seq:  # one that keeps its place
-            self._arrivals = deque(sorted([*self._arrivals, (ticket.seq, ticket)], key=_seq))
-        else:
-            self._arrivals.append((ticket.seq, ticket))
+        ticket.entry = next(self._entries)
+        self._members[ticket.syscall.id] = ticket
+        heappush(self._heap, (self._policy.rank(ticket), ticket.entry, ticket))
+        heappush(self._ages, (ticket.queued_at, ticket.entry, ticket))
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a call out. False if it was not in."""
-        return self._members.pop(ticket.seq, None) is not None
+        return self._members.pop(ticket.syscall.id, None) is not None
 
     def best(self) -> Ticket | None:
         """The call of the smallest rank, left in the queue."""
         heap = self._heap
         while heap:
-            known, _, seq, ticket = heap[0]
-            if self._members.get(seq) is not ticket:
+            known, entry, ticket = heap[0]
+            if not self._is_live(entry, ticket):
                 heappop(heap)
-            elif self._policy.rank(ticket) <= known:
+                continue
+            rank = self._policy.rank(ticket)
+            if rank <= known:
                 return ticket
-            else:
-                heapreplace(heap, self._entry(ticket))
+            heapreplace(heap, (rank, entry, ticket))
         return None
 
     def oldest(self) -> Ticket | None:
         """The call that waits longest, left in the queue."""
-        while self._arrivals:
-            seq, ticket = self._arrivals[0]
-            if self._members.get(seq) is ticket:
+        while self._ages:
+            _, entry, ticket = self._ages[0]
+            if self._is_live(entry, ticket):
                 return ticket
-            self._arrivals.popleft()
+            heappop(self._ages)
         return None
 
     def use(self, policy: Policy) -> None:
         """Order the queue by another policy."""
         self._policy = policy
-        self._heap = [self._entry(ticket) for ticket in self._members.values()]
+        self._heap = [(policy.rank(t), t.entry, t) for t in self._members.values()]
         heapify(self._heap)
 
-    def _entry(self, ticket: Ticket) -> tuple[Rank, int, int, Ticket]:
-        return (self._policy.rank(ticket), next(self._entries), ticket.seq, ticket)
+    def _is_live(self, entry: int, ticket: Ticket) -> bool:
+        return ticket.entry == entry and ticket.syscall.id in self._members
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +133,3 @@ class Lane:
         """Order both queues by another policy."""
         self.returning.use(policy)
         self.arriving.use(policy)
-
-
-def _seq(entry: tuple[int, Ticket]) -> int:
-    return entry[0]

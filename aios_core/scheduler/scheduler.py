@@ -47,7 +47,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rejoined:
+class _AtTail:
     """A running call as it would stand in the queue if it joined now."""
 
     seq: int
@@ -57,7 +57,7 @@ class _Rejoined:
     group: FlowShare
 
     @classmethod
-    def of(cls, ticket: Ticket, now: float) -> _Rejoined:
+    def of(cls, ticket: Ticket, now: float) -> _AtTail:
         return cls(LAST, now, ticket.priority, ticket.agent, ticket.group)
 
 
@@ -115,12 +115,14 @@ class Scheduler:
         if agent is None:
             agent = FlowShare(process.name, process.weight)
             self._agents[process.pid] = agent
+            group.num_members += 1
         return agent, group
 
-    def forget(self, pid: int) -> None:
+    def forget(self, process: AgentProcess) -> None:
         """The agent is gone and has no calls left."""
-        self._agents.pop(pid, None)
-        self.admission.forget(pid)
+        if self._agents.pop(process.pid, None) is not None:
+            self._groups[process.group.name].num_members -= 1
+        self.admission.forget(process.pid)
 
     # --- calls come and go -------------------------------------------------------------------
 
@@ -139,7 +141,8 @@ class Scheduler:
         group.enter(self._floor)
         agent.enter(group.floor)
         ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
-        self._join_tail(ticket, now)
+        ticket.seq = next(self._seqs)
+        self._begin_to_wait(ticket, now)
         return ticket
 
     def pick_next(self, pool: Pool, now: float) -> Decision | None:
@@ -156,8 +159,10 @@ class Scheduler:
             rank = self._urgency(ticket, now)
             if best is None or rank < best_rank:
                 best, best_rank = Decision(ticket, core), rank
-        if best:
-            self._start(best.ticket, best.core, now)
+        if best is None:
+            return None
+        best = Decision(best.ticket, self._nearest(best.ticket, best.core, pool))
+        self._start(best.ticket, best.core, now)
         return best
 
     def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
@@ -179,15 +184,18 @@ class Scheduler:
 
     def preempted(self, ticket: Ticket, route: Route, now: float) -> None:
         """A running call gave up its slot; it waits at the tail, for the cores of `route`."""
-        self._leave_core(ticket, now)
+        self._leave_core(ticket)
         ticket.syscall.move_to(SyscallState.SUSPENDED, now)
         ticket.syscall.num_preemptions += 1
         ticket.route = route
-        self._join_tail(ticket, now)
+        if self.policy.takes_turns:
+            ticket.seq = next(self._seqs)
+        self._begin_to_wait(ticket, now)
 
     def retry(self, ticket: Ticket, route: Route, now: float) -> None:
         """A running call failed and is to be tried again; it keeps its place in the queue."""
-        self._leave_core(ticket, now)
+        self._leave_core(ticket)
+        self._leave_home(ticket, now)
         ticket.syscall.move_to(SyscallState.READY, now)
         ticket.route = route
         self._join(ticket)
@@ -197,9 +205,10 @@ class Scheduler:
     ) -> None:
         """A call, waiting or running, has its answer. `cost` is its true service, if known."""
         if ticket.syscall.id in self._running:
-            self._leave_core(ticket, now)
+            self._leave_core(ticket)
         else:
             self._leave_queue(ticket)
+        self._leave_home(ticket, now)
         if cost is not None:
             self._charge(ticket, cost - ticket.charged)
         ticket.agent.leave()
@@ -238,8 +247,7 @@ class Scheduler:
         ticket.group.num_waiting += change
         self._num_waiting += change
 
-    def _join_tail(self, ticket: Ticket, now: float) -> None:
-        ticket.seq = next(self._seqs)
+    def _begin_to_wait(self, ticket: Ticket, now: float) -> None:
         ticket.queued_at = ticket.syscall.queued_at = now
         self._join(ticket)
 
@@ -249,9 +257,11 @@ class Scheduler:
             lane = Lane(ReadyQueue(self.policy), ReadyQueue(self.policy))
             self._lanes[ticket.route] = lane
         self._count_waiting(ticket, 1)
+        (lane.returning if self._is_active(ticket) else lane.arriving).push(ticket)
+
+    def _is_active(self, ticket: Ticket) -> bool:
         pid = ticket.syscall.pid
-        is_active = any(self.admission.is_active(core, pid) for core in ticket.route)
-        (lane.returning if is_active else lane.arriving).push(ticket)
+        return any(self.admission.is_active(core, pid) for core in ticket.route)
 
     def _leave_queue(self, ticket: Ticket) -> None:
         self._count_waiting(ticket, -1)
@@ -273,17 +283,24 @@ class Scheduler:
         ticket.core = core
         ticket.quantum_used = 0
         self._running[ticket.syscall.id] = ticket
-        self.admission.enter(core, core.load(), ticket.syscall.pid, _context_of(ticket))
+        if ticket.home is not core:
+            self._leave_home(ticket, now)
+            ticket.home = core
+            self.admission.enter(core, core.load(), ticket.syscall.pid, _context_of(ticket))
 
-    def _leave_core(self, ticket: Ticket, now: float) -> None:
+    def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
-        if ticket.core is not None:
-            context = ticket.prompt_tokens + ticket.syscall.num_tokens
-            self.admission.leave(ticket.core, ticket.syscall.pid, context, now)
         ticket.core = None
         if ticket.is_yielding:
             ticket.is_yielding = False
             self._num_yielding -= 1
+
+    def _leave_home(self, ticket: Ticket, now: float) -> None:
+        """The call no longer counts on the core where its context is, or was."""
+        if ticket.home is not None:
+            context = ticket.prompt_tokens + ticket.syscall.num_tokens
+            self.admission.leave(ticket.home, ticket.syscall.pid, context, now)
+            ticket.home = None
 
     def _charge(self, ticket: Ticket, cost: float) -> None:
         ticket.charged += cost
@@ -292,15 +309,34 @@ class Scheduler:
 
     def _front(self, lane: Lane, core: Core, now: float) -> Ticket | None:
         """The most urgent call of a lane that the core has room for."""
-        arriving = self._foremost(lane.arriving, now)
         returning = self._foremost(lane.returning, now)
+        while returning and not (self._fits(returning, core, now) or self._is_active(returning)):
+            lane.returning.remove(returning)  # its agent was put out; it waits with the new ones
+            lane.arriving.push(returning)
+            returning = self._foremost(lane.returning, now)
+        arriving = self._foremost(lane.arriving, now)
         if arriving is None or returning is None:
             first, second = arriving or returning, None
-        elif self._urgency(arriving, now) < self._urgency(returning, now):
-            first, second = arriving, returning
-        else:
+        elif self._goes_ahead(returning, arriving, core, now):
             first, second = returning, arriving
+        else:
+            first, second = arriving, returning
         return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
+
+    def _goes_ahead(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
+        """Whether an active agent's call goes before a new agent's."""
+        if self.policy.warm_first and not self._is_overdue(new, now):
+            return self.admission.is_pressed(core, core.load()) or (
+                self.policy.rank(warm) < self.policy.rank(new)
+            )
+        return self._urgency(warm, now) < self._urgency(new, now)
+
+    def _nearest(self, ticket: Ticket, core: Core, pool: Pool) -> Core:
+        """The core that has the agent's context already, if it has a slot; else `core`."""
+        if len(ticket.route) == 1 or self.admission.is_active(core, ticket.syscall.pid):
+            return core
+        warm = (c for c in ticket.route if self.admission.is_active(c, ticket.syscall.pid))
+        return next((c for c in warm if pool.pick((c,))), core)
 
     def _foremost(self, queue: ReadyQueue, now: float) -> Ticket | None:
         if self.policy.max_wait_s is not None:
@@ -327,13 +363,13 @@ class Scheduler:
         return bound is not None and now - call.queued_at > bound
 
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
-        """Whether a call that could take its slot ranks before it, were it to rejoin now."""
+        """Whether a call that could take its slot ranks before a running one."""
         lanes = [lane for route, lane in self._lanes.items() if lane and core in route]
         if sum(map(len, lanes)) <= self._num_yielding:
             return False
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
-        mine = self._urgency(_Rejoined.of(running, now), now)
-        return any(self._urgency(ticket, now) < mine for ticket in fronts)
+        mine = self.policy.rank(_AtTail.of(running, now) if self.policy.takes_turns else running)
+        return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _adapt(self, now: float) -> None:
         """Let a policy that is made of others choose again."""
@@ -344,7 +380,7 @@ class Scheduler:
         load = QueueLoad(
             num_waiting=self.num_waiting,
             num_slots=sum(core.load().slots for core in cores),
-            num_groups_waiting=sum(1 for group in self._groups.values() if group.num_waiting),
+            num_groups=sum(1 for group in self._groups.values() if group.num_members),
         )
         chosen = self.configured.select(load)
         if chosen != self.policy:

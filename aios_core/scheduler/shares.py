@@ -29,6 +29,7 @@ class FlowShare:
     num_waiting: int = 0
     floor: float = 0.0  # virtual time of the member that was served last
     credit: float = 0.0
+    num_members: int = 0  # of a group: its agents that made calls and live
 
     def enter(self, floor: float) -> None:
         """One more call. `floor` is where service stands among this flow's siblings."""

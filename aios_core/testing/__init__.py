@@ -1,12 +1,14 @@
 """Fakes for testing agents and kernels: no model, no network, no waiting.
 
 `run_virtual` runs a coroutine on virtual time, `ManualClock` is turned by hand,
-`SimulatedCore` generates by a cost model. All of it is product code: users test
-their agents with it too.
+`SimulatedCore` generates by a cost model, `nothing_left` holds code to cleaning up.
+All of it is product code: users test their agents with it too. For pytest see
+`aios_core.testing.plugin`, the one module here that needs pytest.
 """
 
 from aios_core.testing.costs import CoreStats, CostModel
 from aios_core.testing.kv import SimulatedKV
+from aios_core.testing.leftovers import Leftovers, nothing_left
 from aios_core.testing.manual_clock import ManualClock
 from aios_core.testing.simulated import SimulatedCore
 from aios_core.testing.virtual import Deadlock, VirtualLoop, run_virtual
@@ -15,9 +17,11 @@ __all__ = [
     "CoreStats",
     "CostModel",
     "Deadlock",
+    "Leftovers",
     "ManualClock",
     "SimulatedCore",
     "SimulatedKV",
     "VirtualLoop",
+    "nothing_left",
     "run_virtual",
 ]

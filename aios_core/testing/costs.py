@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields
 class CostModel:
     """Rates and sizes of a simulated device. All must be positive."""
 
-    prefill_tokens_per_s: float = 8_000.0  # beside the step's base time
-    decode_step_s: float = 0.020  # base time of any step
-    decode_per_sequence_s: float = 0.0003  # more, for each sequence that decodes in the step
+    prefill_tokens_per_s: float = 12_000.0  # beside the step's base time
+    decode_step_s: float = 0.015  # base time of any step
+    decode_per_sequence_s: float = 0.0001  # more, for each sequence that decodes in the step
     kv_capacity_tokens: int = 60_000
     swap_tokens_per_s: float = 200_000.0  # KV between device and host; stalls the next step
     max_running: int = 64

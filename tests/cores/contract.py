@@ -160,6 +160,7 @@ class CoreContract:
     """The contract's tests. Override `make_core`, and the requests where others fit better."""
 
     patience_s = 10.0
+    tool_name = "add"
     can_restart = True  # `start` works again after `close`
 
     def make_core(self) -> Core:
@@ -172,7 +173,7 @@ class CoreContract:
         return LLMGenerate(messages, sampling=Sampling(max_tokens=max_tokens))
 
     def tool_request(self) -> LLMGenerate | None:
-        """A request that is answered by a call of the tool `add`; None if the model cannot."""
+        """A request that is answered by a call of `tool_name`; None if the model cannot."""
         return None
 
     # --- harness ------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class CoreContract:
             await rig.settle()
         rig.check()
         left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
-        assert not left, "close left tasks"
+        assert not left, f"close left tasks: {left}"
         assert not {t for t in threading.enumerate() if t.is_alive()} - threads - _pools(), (
             "close left threads"
         )
@@ -304,7 +305,7 @@ class CoreContract:
         completion = await rig.answer(run)
 
         assert completion.finish_reason is FinishReason.TOOL_CALLS
-        assert [call.name for call in completion.tool_calls] == ["add"]
+        assert [call.name for call in completion.tool_calls] == [self.tool_name]
         assert completion.tool_calls[0].parsed_arguments()
         assert completion.tool_calls[0].id
         said = assemble(progress.delta for progress in rig.progress(run))

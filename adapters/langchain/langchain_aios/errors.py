@@ -36,7 +36,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ours.KernelError as exc:
-        if (both := _both(type(exc))) is None:
+        if (both := _both(type(exc))) is None:  # type: ignore[arg-type] # classes are hashable
             raise
         raise _as(both, exc) from exc.__cause__
 

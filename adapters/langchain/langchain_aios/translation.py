@@ -35,7 +35,7 @@ from aios_core import Completion, Delta, Message, ResponseFormat, ToolCall, Tool
 from aios_core.errors import InvalidRequest
 from aios_core.messages import Role
 
-# Blocks of an assistant's content that say again what stands elsewhere, or that no model takes back.
+# Blocks that say again what stands elsewhere, or that no model takes back.
 _ECHOES: Final = frozenset(
     {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
     | {"thinking", "redacted_thinking", "reasoning", "reasoning_content"}
@@ -56,7 +56,7 @@ def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
     """A LangChain conversation as the kernel's messages.
 
     Raises:
-        InvalidRequest: content other than text, or a message of an unknown kind; names its position.
+        InvalidRequest: content other than text, or an unknown kind of message; names its position.
     """
     translated: list[Message] = []
     for position, message in enumerate(messages):
@@ -158,6 +158,8 @@ def to_tool_choice(choice: Any, names: Sequence[str]) -> str:
             return name
         case {"function": {"name": str() as name}} | {"name": str() as name} if name in names:
             return name
+        case _:
+            pass
     allowed = f"'auto', 'none', 'any', 'required', a boolean or one of {list(names)}"
     raise InvalidRequest(f"tool_choice: got {choice!r}; allowed: {allowed}")
 
@@ -173,6 +175,11 @@ def to_response_format(raw: Any) -> ResponseFormat | None:
             return ResponseFormat()
         case {"type": "json_schema", "json_schema": {"schema": dict() as schema, **rest}}:
             return ResponseFormat(schema, str(rest.get("name") or "answer"))
+        case _:
+            return _format_of_schema(raw)
+
+
+def _format_of_schema(raw: Any) -> ResponseFormat:
     try:
         function = convert_to_openai_tool(raw)["function"]
     except (TypeError, ValueError, KeyError) as exc:

@@ -75,7 +75,7 @@ class PackedBatch:
         """Store the keys and values of a layer; attend. [1, heads, tokens, dim] each."""
         key_plane, value_plane = self.layout.planes[layer]
         keys, values = self.keys[key_plane], self.keys[value_plane]
-        torch._foreach_copy_(  # noqa: SLF001 - optimizers use it too; one call for the batch
+        torch._foreach_copy_(  # optimizers use it too; one call for the batch
             self.fresh[key_plane] + self.fresh[value_plane],
             (*torch.split(key, self.counts, 2), *torch.split(value, self.counts, 2)),
         )
@@ -161,7 +161,7 @@ class Seat:
                 module.__dict__[_SEAT] = self
 
 
-def packed_attention(  # the signature is transformers'
+def packed_attention(  # noqa: PLR0917 - the signature is transformers'
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -3,6 +3,9 @@
     core = TransformersCore("models/tiny", models=("tiny",))
     core = TransformersCore("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", max_running=16)
 
+Of a request's `extra` it knows what vLLM knows by the same names: `ignore_eos`,
+to measure answers of a known length, and `chat_template_kwargs`.
+
 Agents share one batch; each sequence can leave it at any token and come back
 later, in another tier of memory meanwhile, and goes on as if nothing had been.
 The work is done in three kinds of threads: the kernel's loop calls the methods
@@ -297,7 +300,7 @@ class TransformersCore:
         return self._parts
 
 
-async def _call(workers: ThreadPoolExecutor, function: Callable[..., T], *args: Any) -> T:
+async def _call(workers: ThreadPoolExecutor, function: Callable[..., _T], *args: Any) -> _T:
     return await asyncio.get_running_loop().run_in_executor(workers, function, *args)
 
 

@@ -64,7 +64,7 @@ class PackedEngine:
     def logits(self, sequences: SequenceOf[Sequence]) -> Tensor:
         """Compute all that is pending, choose nothing: logits [sequences, vocabulary]."""
         work = [(one, self._chunks(one, len(one.ids), is_first=True)) for one in sequences]
-        for sequence, spans in work:
+        for sequence, _ in work:
             memory_of(sequence, self).reserve(len(sequence.ids))
         logits = self.forward(work)
         for sequence, spans in work:

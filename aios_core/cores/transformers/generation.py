@@ -41,7 +41,7 @@ class Generation:
 
     def accept(self, token: int, eos_ids: SequenceOf[int]) -> tuple[Delta, FinishReason | None]:
         """Take the token that was chosen. Returns what it adds, and whether the answer ends."""
-        is_end = token in eos_ids
+        is_end = token in eos_ids and not self.run.request.extra.get("ignore_eos")
         delta = Delta() if is_end else self.answer.push(token)
         if self.grammar is not None:
             self.grammar.accept(token)
@@ -74,7 +74,10 @@ class Beginner(Protocol):
         """Whether `begin` may block."""
 
     def begin(self, run: Run) -> Generation:
-        """Bring a run to where it can step. Raises `KernelError`; the run's images are freed then."""
+        """Bring a run to where it can step.
+
+        Raises `KernelError`; the run's images are freed then.
+        """
 
     def suspend(self, generation: Generation, *, keep_companion: bool) -> Snapshot:
         """Turn a generation into a snapshot, which takes over its memory. No copy."""

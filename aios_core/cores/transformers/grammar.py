@@ -118,10 +118,11 @@ class GrammarCompiler:
 
     def _marker(self, text: str) -> str:
         """How the grammar writes a marker: by its id if it is one special token, else as text."""
-        token = self._hf_tokenizer.convert_tokens_to_ids(text)
-        if isinstance(token, int) and self._hf_tokenizer.convert_ids_to_tokens(token) == text:
-            if self._tokenizer.is_special_token(token):
-                return f"<[{token}]>"
+        tokenizer = self._hf_tokenizer
+        token = tokenizer.convert_tokens_to_ids(text)
+        is_token = isinstance(token, int) and tokenizer.convert_ids_to_tokens(token) == text
+        if is_token and self._tokenizer.is_special_token(token):
+            return f"<[{token}]>"
         return json.dumps(text)
 
 

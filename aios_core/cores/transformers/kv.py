@@ -196,10 +196,7 @@ class SequenceImage:
 
     def to_host(self) -> None:
         if self._memory is not None:
-            self._packed = [
-                tensor[:, :, : self._num_tokens].to("cpu", copy=True).contiguous()
-                for tensor in self._memory.tensors
-            ]
+            self._packed = self._pack(self._memory)
             self._memory.release()
             self._memory = None
         elif self._path is not None:
@@ -213,33 +210,17 @@ class SequenceImage:
                 self._path = self._path.replace(path)
             return
         self.to_host()
-        self._write(self._packed, path)
+        self._write(path, self._packed, is_synced=False)
         self._path, self._packed = path, []
 
     def copy_to(self, path: Path) -> None:
-        if self._path is not None:
-            shutil.copyfile(self._path, path)
-        elif self._memory is not None:
-            self._write([t[:, :, : self._num_tokens] for t in self._memory.tensors], path)
+        if self._memory is not None:
+            tensors = self._pack(self._memory)
+        elif self._path is not None:
+            tensors = _read(self._path, self._layout, self._num_tokens)
         else:
-            self._write(self._packed, path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-    def _write(self, tensors: list[Tensor], path: Path) -> None:
-        named = {f"group.{i}": tensor.contiguous() for i, tensor in enumerate(tensors)}
-        about = {
-            "format": FORMAT,
-            "model": self._layout.model,
-            "num_tokens": str(self._num_tokens),
-        }
-        partial = path.with_name(path.name + ".partial")
-        try:
-            save_file(named, partial, about)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+            tensors = self._packed
+        self._write(path, tensors, is_synced=True)
 
     def release(self) -> None:
         if self._memory is not None:
@@ -275,6 +256,29 @@ class SequenceImage:
             return memory
         finally:
             self.release()
+
+    def _pack(self, memory: DeviceKV) -> list[Tensor]:
+        """Copies in host memory, without the room to grow."""
+        return [
+            tensor[:, :, : self._num_tokens].to("cpu", copy=True).contiguous()
+            for tensor in memory.tensors
+        ]
+
+    def _write(self, path: Path, tensors: list[Tensor], *, is_synced: bool) -> None:
+        """A file appears under its name only when it is complete."""
+        named = {f"group.{i}": tensor for i, tensor in enumerate(tensors)}
+        num_tokens = str(self._num_tokens)
+        about = {"format": FORMAT, "model": self._layout.model, "num_tokens": num_tokens}
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save_file(named, partial, about)
+            if is_synced:
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def _forget(self) -> None:
         self._memory, self._packed, self._path, self.companion = None, [], None, None

@@ -44,6 +44,8 @@ def check_model(loaded: LoadedModel) -> CheckedModel:
     model = loaded.model
     before = model.config._attn_implementation  # noqa: SLF001 - there is no public getter
     try:
+        if not model._can_set_attn_implementation():  # noqa: SLF001 - asking warns otherwise
+            raise UnsupportedModel("its attention is its own and cannot be exchanged")
         prompt = _prompt(loaded, _PROMPT, seed=1)
         output, expected = _generate(model, prompt)
         model.set_attn_implementation(NAME)

@@ -1,0 +1,377 @@
+"""`ChatAIOS`: LangChain's chat model, answered by the kernel.
+
+Every call is a syscall of the agent that makes it (`langchain_aios.agents` finds
+out which), so it is scheduled, accounted, checked and can be taken back. All four
+ways to call are native: the asynchronous ones use no thread and block no loop,
+streams pass deltas on as they come, and cancelling the task or closing the stream
+cancels the syscall. Instances hold no loop and no lock: they may be shared among
+threads and event loops, copied and pickled (a pickled one finds the default
+kernel of the process where it wakes up).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from operator import itemgetter
+from typing import Any, Literal, Self, get_args
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import AliasChoices, ConfigDict, Field
+
+from aios_core import Agent, Budget, Kernel, default_kernel
+from langchain_aios import translation
+from langchain_aios.agents import Identity, RunManager, Settings, directory, identify, tracker
+from langchain_aios.errors import translated
+
+Method = Literal["function_calling", "json_mode", "json_schema"]
+
+# What a call may say about itself, and what the kernel calls it.
+_OPTIONS = {
+    "model": "model",
+    "model_name": "model",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "seed": "seed",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "timeout": "timeout_s",
+    "priority": "priority",
+}
+_NOT_OURS = ("stream", "strict", "stream_usage")  # LangChain's own words; they mean nothing below
+
+
+class ChatAIOS(BaseChatModel):
+    """A chat model that runs on the kernel.
+
+    >>> llm = ChatAIOS()  # an embedded kernel starts at the first call
+    >>> llm.invoke("what is 12 plus 5?")
+
+    Errors are the kernel's, see `aios_core.errors`; where LangChain has a name for
+    the same thing they go by both, see `langchain_aios.errors`. Call arguments that
+    neither LangChain nor the kernel knows are passed to the core's backend as they are.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+
+    model: str | None = Field(
+        default_factory=lambda: os.environ.get("LANGCHAIN_AIOS_MODEL"),
+        validation_alias=AliasChoices("model", "model_name"),
+    )
+    """One that a core serves. None: `LANGCHAIN_AIOS_MODEL`, else the kernel's default."""
+    temperature: float | None = None
+    """None or 0 is greedy."""
+    max_tokens: int | None = None
+    """Of one answer. None: as many as core and budget allow."""
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    """Makes sampling repeatable."""
+    stop: list[str] | str | None = Field(
+        default=None, validation_alias=AliasChoices("stop", "stop_sequences")
+    )
+    """Texts before which an answer ends."""
+    timeout: float | None = None
+    """Seconds until an answer is given up with `DeadlineExceeded`. None: the kernel's default."""
+    streaming: bool = False
+    """Whether `invoke` streams inside, for callbacks that want tokens."""
+
+    agent: str | Agent | None = None
+    """Whose calls these are, by name or as an agent of the kernel. None: found from the run."""
+    group: str | None = Field(default_factory=lambda: os.environ.get("LANGCHAIN_AIOS_GROUP"))
+    """The agent's privilege group. None: `LANGCHAIN_AIOS_GROUP`, else the kernel's default."""
+    priority: int | None = None
+    """Of the agent; smaller is more urgent."""
+    weight: float = 1.0
+    """The agent's share of its group's service."""
+    budget: Budget | None = None
+    """What the agent may spend."""
+    kernel: Kernel | None = Field(default=None, exclude=True, repr=False)
+    """None: the embedded kernel of this process."""
+
+    # --- LangChain's four ways to call --------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with translated():
+            request = self._request(messages, stop, kwargs)
+            with self._agent(run_manager) as agent:
+                return translation.to_result(agent.llm.generate(**request))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with translated():
+            request = self._request(messages, stop, kwargs)
+            async with self._aagent(run_manager) as agent:
+                return translation.to_result(await agent.llm.agenerate(**request))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with translated():
+            request = self._request(messages, stop, kwargs)
+            with self._agent(run_manager) as agent, agent.llm.stream(**request) as deltas:
+                yield from map(translation.to_chunk, filter(None, deltas))
+                yield translation.to_last_chunk(deltas.completion)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with translated():
+            request = self._request(messages, stop, kwargs)
+            async with (
+                self._aagent(run_manager) as agent,
+                agent.llm.astream(**request) as deltas,
+            ):
+                async for delta in deltas:
+                    if delta:
+                        yield translation.to_chunk(delta)
+                yield translation.to_last_chunk(deltas.completion)
+
+    # --- tools and structured output ----------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the model.
+
+        Args:
+            tools: anything that LangChain takes for a tool.
+            tool_choice: "auto"; "any", "required" or True for one of them, whichever; "none";
+                the name of one; or OpenAI's or Anthropic's dictionary for any of these.
+            parallel_tool_calls: whether one answer may hold several calls.
+            strict: as `convert_to_openai_tool` has it.
+            kwargs: bound to the calls as well.
+
+        Raises:
+            InvalidRequest: `tool_choice` is none of those.
+        """
+        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        names = [tool["function"]["name"] for tool in offered if "function" in tool]
+        if tool_choice is not None:
+            with translated():
+                kwargs["tool_choice"] = translation.to_tool_choice(tool_choice, names)
+        if parallel_tool_calls is not None:
+            kwargs["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(tools=offered, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object of a schema.
+
+        Args:
+            schema: a pydantic class (the answers are its instances), a TypedDict or a JSON schema
+                (they are dictionaries). None only for "json_mode".
+            method: "function_calling" offers the schema as a tool that must be called, so the
+                model reads it; "json_schema" constrains the answer to the schema; "json_mode"
+                constrains it to some JSON object, and the prompt says which.
+            include_raw: answer with `{"raw": AIMessage, "parsed": ..., "parsing_error": ...}`.
+            strict: as `convert_to_openai_tool` has it.
+            kwargs: bound to the calls as well.
+
+        Raises:
+            ValueError: an unknown method, or no schema where one is needed.
+        """
+        if schema is None and method != "json_mode":
+            raise ValueError(f"method {method!r} needs a schema; only 'json_mode' does without")
+        kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": schema}
+        match method:
+            case "function_calling":
+                llm, parser = self._calling(schema, strict, kwargs)
+            case "json_schema":
+                function = convert_to_openai_tool(schema, strict=strict)["function"]  # type: ignore[arg-type]
+                format_ = {"name": function["name"], "schema": function["parameters"]}
+                kwargs["response_format"] = {"type": "json_schema", "json_schema": format_}
+                llm, parser = self.bind(**kwargs), _json_parser(schema)
+            case "json_mode":
+                kwargs["response_format"] = {"type": "json_object"}
+                llm, parser = self.bind(**kwargs), _json_parser(schema)
+            case _:
+                raise ValueError(f"method: got {method!r}; allowed: {get_args(Method)}")
+        return _with_raw(llm, parser) if include_raw else llm | parser
+
+    def _calling(
+        self, schema: Any, strict: bool | None, kwargs: dict[str, Any]
+    ) -> tuple[Runnable[LanguageModelInput, AIMessage], Runnable[Any, Any]]:
+        """Make the model call the schema as a tool."""
+        name = convert_to_openai_tool(schema)["function"]["name"]
+        kwargs = {"parallel_tool_calls": False, **kwargs}
+        llm = self.bind_tools([schema], tool_choice=name, strict=strict, **kwargs)
+        if _is_model(schema):
+            return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
+        return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+
+    # --- what a call says to the kernel -------------------------------------------------------
+
+    def _request(
+        self, messages: list[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of an LLM syscall: the model's own settings under those of the call."""
+        rest = {name: value for name, value in kwargs.items() if name not in _NOT_OURS}
+        tools = translation.to_tools(rest.pop("tools", None) or ())
+        choice = translation.to_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
+        said = {
+            **self._settings,
+            "stop": self.stop if stop is None else stop,
+            **{_OPTIONS[name]: rest.pop(name) for name in tuple(rest) if name in _OPTIONS},
+            "messages": translation.to_messages(messages),
+            "tools": tools,
+            "tool_choice": choice,
+            "response_format": translation.to_response_format(rest.pop("response_format", None)),
+            "extra": rest,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "timeout_s": self.timeout,
+        }
+
+    # --- whose call it is ---------------------------------------------------------------------
+
+    @contextmanager
+    def _agent(self, run_manager: RunManager) -> Iterator[Agent]:
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        identity, settings = self._identify(run_manager)
+        kernel = self.kernel or default_kernel()
+        with tracker.during(run_manager), directory.use(kernel, identity, settings) as agent:
+            yield agent
+
+    @asynccontextmanager
+    async def _aagent(self, run_manager: RunManager) -> AsyncIterator[Agent]:
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        identity, settings = self._identify(run_manager)
+        kernel = self.kernel or await _adefault_kernel()
+        with tracker.during(run_manager):
+            async with directory.ause(kernel, identity, settings) as agent:
+                yield agent
+
+    def _identify(self, run_manager: RunManager) -> tuple[Identity, Settings]:
+        name = self.agent if isinstance(self.agent, str) else None
+        settings = Settings(self.group, self.priority, self.weight, self.budget)
+        return identify(tracker, name, settings, run_manager)
+
+    # --- copies -------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy on the same kernel."""
+        shared = {id(held): held for held in (self.kernel, self.agent)}
+        return super().__deepcopy__({**shared, **(memo or {})})
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled: an agent by its name, and no kernel."""
+        state = super().__getstate__()
+        agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
+        return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
+
+    # --- for callbacks, caches and tracers ----------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "aios"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {**self._settings, "stop": self.stop}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self._stop_list, **kwargs)
+        params["ls_provider"] = "aios"
+        params.setdefault("ls_model_name", "default")
+        return params
+
+    @property
+    def _stop_list(self) -> list[str] | None:
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+_ready_in: int | None = None  # the process whose default kernel is known to run
+
+
+async def _adefault_kernel() -> Kernel:
+    """The default kernel. The first time it is started elsewhere: loading a model takes a while."""
+    global _ready_in  # noqa: PLW0603 - a hint only; the truth is in `default_kernel`
+    if _ready_in == os.getpid():
+        return default_kernel()
+    kernel = await asyncio.to_thread(default_kernel)
+    _ready_in = os.getpid()
+    return kernel
+
+
+def _is_model(schema: Any) -> bool:
+    return isinstance(schema, type) and is_basemodel_subclass(schema)
+
+
+def _json_parser(schema: Any) -> Runnable[Any, Any]:
+    return PydanticOutputParser(pydantic_object=schema) if _is_model(schema) else JsonOutputParser()
+
+
+def _with_raw(
+    llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[Any, Any]
+) -> Runnable[LanguageModelInput, Any]:
+    """Keep the message beside what was parsed from it, and a parsing error beside both."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    unparsed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([unparsed], exception_key="parsing_error")

@@ -1,0 +1,111 @@
+"""For tests of agents: a script for `ScriptedCore` that does what it is asked to.
+
+    ScriptedCore(obliging)
+
+It calls the tool that it must call, or that is mentioned, or the first one, with
+arguments made from the prompt by the tool's schema; answers with JSON where a
+format is asked for; relays a tool's result; and echoes anything else. The same
+request always gets the same answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from aios_core import Message, ResponseFormat, ToolCall, ToolSpec
+
+Schema = Mapping[str, Any]
+
+
+class Asked(Protocol):
+    """What this module reads of a request."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    @property
+    def tools(self) -> Sequence[ToolSpec]: ...
+    @property
+    def tool_choice(self) -> str: ...
+    @property
+    def response_format(self) -> ResponseFormat | None: ...
+
+
+def obliging(request: Asked) -> Message:
+    """The answer to a request."""
+    last = request.messages[-1]
+    if request.response_format is not None:
+        schema = request.response_format.schema
+        value = fill(schema, last.content) if schema else _keys_named(last.content)
+        return Message("assistant", json.dumps(value, ensure_ascii=False))
+    must_call = request.tool_choice not in ("auto", "none")
+    if must_call or (request.tools and request.tool_choice == "auto" and last.role == "user"):
+        return Message("assistant", tool_calls=(_call(request, last.content),))
+    if last.role == "tool":
+        return Message("assistant", f"The tool said: {last.content}")
+    return Message("assistant", f"You said: {last.content}")
+
+
+def fill(schema: Schema, prompt: str) -> Any:
+    """A value of a JSON schema, made of the numbers and quoted texts in a prompt."""
+    return _Filler(prompt, schema.get("$defs") or schema.get("definitions") or {}).value(schema)
+
+
+def _call(request: Asked, prompt: str) -> ToolCall:
+    tool = _chosen(request, prompt)
+    arguments = json.dumps(fill(tool.parameters, prompt), ensure_ascii=False)
+    return ToolCall(f"call_{len(request.messages)}", tool.name, arguments)
+
+
+def _chosen(request: Asked, prompt: str) -> ToolSpec:
+    for tool in request.tools:
+        if tool.name == request.tool_choice:
+            return tool
+    return next((tool for tool in request.tools if tool.name in prompt), request.tools[0])
+
+
+def _keys_named(prompt: str) -> dict[str, str]:
+    return {key: f"some {key}" for key in re.findall(r"'(\w+)'", prompt)}
+
+
+class _Filler:
+    """Takes numbers and texts from a prompt, in order, as a schema asks for them."""
+
+    def __init__(self, prompt: str, definitions: Schema) -> None:
+        self._prompt = prompt
+        self._definitions = definitions
+        self._numbers = re.findall(r"-?\d+", prompt)
+        self._texts = re.findall(r"['\"]([^'\"]+)['\"]", prompt)
+
+    def value(self, schema: Schema, name: str = "value") -> Any:
+        schema = self._resolved(schema)
+        if "enum" in schema:
+            return schema["enum"][0]
+        match schema.get("type"):
+            case "object":
+                properties = schema.get("properties") or {}
+                return {key: self.value(part, key) for key, part in properties.items()}
+            case "array":
+                return [self.value(schema.get("items") or {"type": "string"}, name)]
+            case "integer":
+                return int(self._numbers.pop(0)) if self._numbers else 1
+            case "number":
+                return float(self._numbers.pop(0)) if self._numbers else 1.0
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return self._texts.pop(0) if self._texts else f"{name} of: {self._prompt}"
+
+    def _resolved(self, schema: Schema) -> Schema:
+        """Follow a reference; of several possibilities take the first that is not null."""
+        if reference := schema.get("$ref"):
+            return self._resolved(self._definitions[reference.rpartition("/")[2]])
+        options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf") or ()
+        for option in options:
+            if option.get("type") != "null":
+                return self._resolved(option)
+        return schema

@@ -1,0 +1,336 @@
+"""The agent behind a call is found, kept for as long as it is needed, and made to exit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from aios_core import EventKind, Kernel
+from aios_core.errors import InvalidRequest, SyscallCancelled
+from langchain_aios import ChatAIOS
+from langchain_aios.agents import (
+    AgentDirectory,
+    Identity,
+    Kind,
+    Settings,
+    directory,
+    tracker,
+)
+
+from .conftest import Boot
+from .rig import FOR_EVER, Watch
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Runs and tasks are forgotten with their end; only threads and named agents may stay."""
+    yield
+    assert tracker.num_runs == 0
+    with directory._lock:
+        kinds = {identity.kind for identity in directory._entries}
+    assert kinds <= {Kind.NAMED, Kind.CONVERSATION, Kind.THREAD}
+
+
+def talk(llm: ChatAIOS, num_calls: int = 2) -> RunnableLambda[Any, str]:
+    """A chain that calls the model several times."""
+
+    async def atalk(text: str) -> str:
+        for _ in range(num_calls):
+            text = (await llm.ainvoke(text)).text
+        return text
+
+    def talk_(text: str) -> str:
+        for _ in range(num_calls):
+            text = llm.invoke(text).text
+        return text
+
+    return RunnableLambda(talk_, atalk, name="talker")
+
+
+# --- who it is ---------------------------------------------------------------------------------------
+
+
+def test_all_calls_of_a_run_are_one_agents_and_it_exits_with_the_run(
+    kernel: Kernel, watch: Watch
+) -> None:
+    talk(ChatAIOS(kernel=kernel)).invoke("hi")
+
+    (pid,) = set(watch.callers())
+    assert watch.names()[pid].startswith("talker-")
+    watch.wait(EventKind.AGENT_EXITED)
+    assert len(kernel.processes) == 0
+
+
+async def test_parallel_runs_are_different_agents(kernel: Kernel, watch: Watch) -> None:
+    chain = talk(ChatAIOS(kernel=kernel))
+
+    await asyncio.gather(*(chain.ainvoke(f"{n}") for n in range(5)))
+
+    callers = watch.callers()
+    assert len(callers) == 10
+    assert len(set(callers)) == 5
+    await watch.await_(EventKind.AGENT_EXITED, 5)
+
+
+def test_a_run_inside_a_run_is_the_same_agent(kernel: Kernel, watch: Watch) -> None:
+    inner = talk(ChatAIOS(kernel=kernel))
+    outer = RunnableLambda(lambda text: inner.invoke(inner.invoke(text)), name="outer")
+
+    outer.invoke("hi")
+
+    assert len(watch.callers()) == 4
+    assert len(set(watch.callers())) == 1
+
+
+def test_a_tool_that_calls_a_model_calls_as_the_run_that_it_serves(
+    kernel: Kernel, watch: Watch
+) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask somebody else."""
+        return llm.invoke(question).text
+
+    def work(text: str) -> str:
+        return str(ask.invoke({"question": llm.invoke(text).text}))
+
+    RunnableLambda(work).invoke("hi")
+
+    assert len(watch.callers()) == 2
+    assert len(set(watch.callers())) == 1
+
+
+def test_a_run_that_fails_leaves_no_agent(kernel: Kernel, watch: Watch) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    def fail(text: str) -> None:
+        llm.invoke(text)
+        raise OSError(text)
+
+    with pytest.raises(OSError, match="hi"):
+        RunnableLambda(fail).invoke("hi")
+
+    watch.wait(EventKind.AGENT_EXITED)
+
+
+async def test_a_cancelled_run_leaves_no_agent(boot: Boot, watch: Watch) -> None:
+    kernel = boot(latency_s=FOR_EVER)
+    run = asyncio.create_task(talk(ChatAIOS(kernel=kernel)).ainvoke("hi"))
+    await watch.await_(EventKind.DISPATCHED)
+
+    run.cancel()
+    await asyncio.wait([run])
+
+    await watch.await_(EventKind.AGENT_EXITED)
+    assert len(kernel.processes) == 0
+
+
+def graph(llm: ChatAIOS) -> Any:
+    """A LangGraph of one node that asks the model."""
+
+    async def ask(state: MessagesState) -> dict[str, list[AIMessage]]:
+        return {"messages": [await llm.ainvoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", END)
+    return builder.compile()
+
+
+async def test_a_conversation_of_langgraph_is_one_agent_over_its_runs(
+    kernel: Kernel, watch: Watch
+) -> None:
+    ask = graph(ChatAIOS(kernel=kernel))
+    turns = {"messages": [("user", "hi")]}
+
+    for thread in ("a", "b", "a"):
+        config: RunnableConfig = {"configurable": {"thread_id": thread}}
+        await ask.ainvoke(turns, config)
+
+    first, second, third = watch.callers()
+    assert first == third != second
+    assert watch.names()[first] == "thread a"
+
+
+async def test_runs_of_langgraph_without_a_thread_are_different_agents(
+    kernel: Kernel, watch: Watch
+) -> None:
+    ask = graph(ChatAIOS(kernel=kernel))
+
+    await asyncio.gather(*(ask.ainvoke({"messages": [("user", "hi")]}) for _ in range(3)))
+
+    assert len(set(watch.callers())) == 3
+    await watch.await_(EventKind.AGENT_EXITED, 3)
+
+
+def test_a_name_on_the_model_goes_before_what_is_found(kernel: Kernel, watch: Watch) -> None:
+    chain = talk(ChatAIOS(kernel=kernel, agent="ann", group="research"))
+
+    chain.invoke("one")
+    chain.invoke("two")
+
+    (pid,) = set(watch.callers())
+    (ann,) = kernel.processes
+    assert (ann.pid, ann.name, ann.group.name) == (pid, "ann", "research")
+
+
+def test_a_name_in_the_config_goes_before_that_on_the_model(kernel: Kernel, watch: Watch) -> None:
+    settings = {"aios_agent": "bob", "aios_group": "ops", "aios_priority": 3, "aios_weight": 2}
+
+    ChatAIOS(kernel=kernel, agent="ann").invoke("hi", config={"metadata": settings})
+
+    (bob,) = kernel.processes
+    assert (bob.name, bob.group.name, bob.priority, bob.weight) == ("bob", "ops", 3, 2.0)
+
+
+def test_configurable_keys_count_too_inside_a_run(kernel: Kernel) -> None:
+    talk(ChatAIOS(kernel=kernel)).invoke("hi", config={"configurable": {"aios_agent": "eve"}})
+
+    assert [process.name for process in kernel.processes] == ["eve"]
+
+
+def test_a_bad_setting_in_the_config_is_refused_by_its_name(kernel: Kernel) -> None:
+    with pytest.raises(InvalidRequest, match="aios_weight: got 'heavy'"):
+        ChatAIOS(kernel=kernel).invoke("hi", config={"metadata": {"aios_weight": "heavy"}})
+
+
+def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch) -> None:
+    with kernel.spawn("mine") as mine:
+        ChatAIOS(agent=mine).invoke("hi")
+
+    assert watch.callers() == [mine.pid]
+
+
+async def test_a_call_outside_any_run_is_its_tasks_and_ends_with_it(
+    kernel: Kernel, watch: Watch
+) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    async def loop() -> None:
+        await llm.ainvoke("one")
+        await llm.ainvoke("two")
+
+    await asyncio.gather(loop(), loop())
+
+    assert len(watch.callers()) == 4
+    assert len(set(watch.callers())) == 2
+    await watch.await_(EventKind.AGENT_EXITED, 2)
+
+
+def test_a_task_that_ends_with_its_loop_leaves_no_agent(kernel: Kernel, watch: Watch) -> None:
+    asyncio.run(_asked(ChatAIOS(kernel=kernel)))
+
+    watch.wait(EventKind.AGENT_EXITED)
+
+
+async def _asked(llm: ChatAIOS) -> None:
+    await llm.ainvoke("hi")
+
+
+def test_a_call_outside_any_run_and_task_is_its_threads(kernel: Kernel, watch: Watch) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    def work() -> None:
+        llm.invoke("one")
+        llm.invoke("two")
+
+    threads = [threading.Thread(target=work, name=f"worker {n}") for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(watch.names().values()) == ["worker 0", "worker 1"]
+    assert len(set(watch.callers())) == 2
+
+
+def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    def work(text: str) -> str:
+        llm.invoke(text)
+        (agent,) = kernel.processes
+        kernel.exit(agent.pid)
+        return llm.invoke(text).text
+
+    with pytest.raises(SyscallCancelled, match="exited"):
+        RunnableLambda(work).invoke("hi")
+
+
+# --- how long it stays -------------------------------------------------------------------------------
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def conversation(name: str) -> Identity:
+    return Identity(Kind.CONVERSATION, name, name)
+
+
+def test_an_idle_conversation_is_forgotten_a_named_agent_is_not(kernel: Kernel) -> None:
+    time = Time()
+    agents = AgentDirectory(idle_s=10, now=time)
+    for identity in (conversation("a"), Identity(Kind.NAMED, "n", "n")):
+        with agents.use(kernel, identity, Settings()):
+            pass
+
+    time.now = 11.0
+    with agents.use(kernel, conversation("b"), Settings()):
+        pass
+
+    assert sorted(process.name for process in kernel.processes) == ["b", "n"]
+
+
+def test_the_least_recently_used_agents_go_when_there_are_too_many(kernel: Kernel) -> None:
+    agents = AgentDirectory(max_agents=3)
+    for name in "abcad":
+        with agents.use(kernel, conversation(name), Settings()):
+            pass
+
+    assert sorted(process.name for process in kernel.processes) == ["a", "c", "d"]
+
+
+def test_an_agent_with_a_call_under_way_stays_until_the_call_ends(kernel: Kernel) -> None:
+    agents = AgentDirectory()
+    who = Identity(Kind.RUN, "r", "r")
+
+    with agents.use(kernel, who, Settings()):
+        agents.end(who)
+        assert len(kernel.processes) == 1
+
+    assert len(kernel.processes) == 0
+    agents.check()
+
+
+async def test_simultaneous_first_calls_get_one_agent(kernel: Kernel) -> None:
+    agents = AgentDirectory()
+
+    async def pid() -> int:
+        async with agents.ause(kernel, conversation("a"), Settings()) as agent:
+            return agent.pid
+
+    assert len(set(await asyncio.gather(*(pid() for _ in range(20))))) == 1
+
+
+def test_a_conversation_whose_agent_was_killed_begins_anew(kernel: Kernel) -> None:
+    agents = AgentDirectory()
+    with agents.use(kernel, conversation("a"), Settings()) as first:
+        first.exit()
+
+    with agents.use(kernel, conversation("a"), Settings()) as second:
+        assert second.pid != first.pid

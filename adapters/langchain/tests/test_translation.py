@@ -1,0 +1,225 @@
+"""Messages, tools and answers keep their meaning on the way to the kernel and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.tools import tool
+
+from aios_core import (
+    Completion,
+    Delta,
+    FinishReason,
+    Message,
+    ResponseFormat,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from aios_core.errors import InvalidRequest
+from langchain_aios.translation import (
+    to_chunk,
+    to_last_chunk,
+    to_messages,
+    to_response_format,
+    to_result,
+    to_tool_choice,
+    to_tools,
+)
+
+CALL = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (HumanMessage("hi", name="ann"), Message("user", "hi", name="ann")),
+        (SystemMessage("be kind"), Message("system", "be kind")),
+        (ChatMessage("hm", role="developer"), Message("system", "hm")),
+        (AIMessage("well"), Message("assistant", "well")),
+        (
+            AIMessage("", tool_calls=[CALL]),
+            Message("assistant", "", (ToolCall("c1", "add", '{"a": 1}'),)),
+        ),
+        (
+            ToolMessage("2", tool_call_id="c1", name="add"),
+            Message("tool", "2", tool_call_id="c1", name="add"),
+        ),
+        (HumanMessage([{"type": "text", "text": "a"}, "b"]), Message("user", "ab")),
+        (
+            AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}]),
+            Message("assistant", "yes"),
+        ),
+        (
+            AIMessage([{"type": "tool_use", "id": "c1", "name": "add", "input": {}}, "so"]),
+            Message("assistant", "so"),
+        ),
+        (
+            ToolMessage([{"type": "json", "json": {"ü": 1}}], tool_call_id="c1"),
+            Message("tool", '{"ü": 1}', tool_call_id="c1"),
+        ),
+    ],
+)
+def test_a_message_keeps_its_meaning(said: BaseMessage, meant: Message) -> None:
+    assert to_messages([said]) == [meant]
+
+
+def test_a_call_with_broken_arguments_is_told_again_as_it_was() -> None:
+    broken = {"name": "add", "args": '{"a": ', "id": "c1", "error": None}
+    message = AIMessage("", invalid_tool_calls=[{"type": "invalid_tool_call", **broken}])
+
+    assert to_messages([message])[0].tool_calls == (ToolCall("c1", "add", '{"a": '),)
+
+
+def test_tool_results_inside_a_persons_turn_become_turns_of_the_tools() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "2"}]}
+    turn = HumanMessage([result, {"type": "text", "text": "and now?"}])
+
+    assert to_messages([turn]) == [
+        Message("tool", "2", tool_call_id="c1"),
+        Message("user", "and now?"),
+    ]
+
+
+def test_arguments_keep_their_letters() -> None:
+    call = {**CALL, "args": {"name": "你好"}}
+
+    assert "你好" in to_messages([AIMessage("", tool_calls=[call])])[0].tool_calls[0].arguments
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        (HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]), "image_url"),
+        (HumanMessage([{"type": "file", "base64": "x"}]), "file"),
+        (ChatMessage("x", role="narrator"), "narrator"),
+        (FunctionMessage("x", name="f"), "FunctionMessage"),
+    ],
+)
+def test_what_the_kernel_cannot_carry_is_refused_by_position_and_name(
+    said: BaseMessage, named: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"message 1: .*{named}"):
+        to_messages([HumanMessage("fine"), said])
+
+
+@pytest.mark.parametrize(
+    ("choice", "meant"),
+    [
+        (None, "auto"),
+        (False, "auto"),
+        ("auto", "auto"),
+        (True, "required"),
+        ("any", "required"),
+        ("required", "required"),
+        ("none", "none"),
+        ("add", "add"),
+        ({"type": "function", "function": {"name": "add"}}, "add"),
+        ({"type": "tool", "name": "add"}, "add"),
+        ({"type": "any"}, "required"),
+    ],
+)
+def test_every_way_to_choose_a_tool_is_understood(choice: Any, meant: str) -> None:
+    assert to_tool_choice(choice, ["add", "sub"]) == meant
+
+
+def test_an_unknown_choice_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidRequest, match=r"'mul'.*\['add', 'sub'\]"):
+        to_tool_choice("mul", ["add", "sub"])
+
+
+def test_a_function_becomes_a_tool_with_a_schema() -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    (spec,) = to_tools([add])
+
+    assert (spec.name, spec.description) == ("add", "Add two numbers.")
+    assert spec.parameters["required"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, ResponseFormat()),
+        (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+            ResponseFormat({"type": "object"}, "n"),
+        ),
+        (
+            {"title": "Joke", "type": "object", "properties": {"a": {"type": "string"}}},
+            ResponseFormat({"type": "object", "properties": {"a": {"type": "string"}}}, "Joke"),
+        ),
+    ],
+)
+def test_every_way_to_ask_for_json_is_understood(raw: Any, meant: ResponseFormat | None) -> None:
+    assert to_response_format(raw) == meant
+
+
+def test_an_unknown_response_format_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="response_format"):
+        to_response_format(7)
+
+
+def completion(message: Message, reason: FinishReason = FinishReason.STOP) -> Completion:
+    return Completion(message, reason, Usage(7, 3, 2), "m")
+
+
+def test_an_answer_says_model_reason_and_usage() -> None:
+    result = to_result(completion(Message("assistant", "yes")))
+    message = result.generations[0].message
+
+    assert isinstance(message, AIMessage)
+    assert message.content == "yes"
+    assert message.response_metadata["model_name"] == "m"
+    assert message.response_metadata["finish_reason"] == "stop"
+    assert message.usage_metadata == {
+        "input_tokens": 7,
+        "output_tokens": 3,
+        "total_tokens": 10,
+        "input_token_details": {"cache_read": 2},
+    }
+
+
+def test_broken_arguments_make_an_invalid_tool_call_beside_the_good_ones() -> None:
+    calls = (ToolCall("c1", "add", '{"a": 1}'), ToolCall("c2", "add", '{"a":'))
+    message = to_result(completion(Message("assistant", "", calls))).generations[0].message
+
+    assert isinstance(message, AIMessage)
+    assert [call["id"] for call in message.tool_calls] == ["c1"]
+    assert [(call["id"], call["args"]) for call in message.invalid_tool_calls] == [("c2", '{"a":')]
+
+
+def test_fragments_of_two_calls_do_not_mix() -> None:
+    deltas = [
+        Delta("on it"),
+        Delta("", (ToolCallDelta(0, "c1", "add", '{"a"'),)),
+        Delta("", (ToolCallDelta(1, "c2", "sub", '{"b"'),)),
+        Delta("", (ToolCallDelta(0, arguments=": 1}"), ToolCallDelta(1, arguments=": 2}"))),
+    ]
+    chunks = [to_chunk(delta).message for delta in deltas]
+    chunks.append(to_last_chunk(completion(Message("assistant", "on it"))).message)
+    whole = sum(chunks[1:], chunks[0])
+
+    assert isinstance(whole, AIMessageChunk)
+    assert [(c["id"], c["name"], c["args"]) for c in whole.tool_calls] == [
+        ("c1", "add", {"a": 1}),
+        ("c2", "sub", {"b": 2}),
+    ]
+    assert whole.usage_metadata is not None
+    assert whole.usage_metadata["total_tokens"] == 10, "usage appears once"

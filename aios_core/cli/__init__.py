@@ -1,0 +1,99 @@
+"""The `aios` command.
+
+Commands of our own are here; installed packages add theirs by the entry point
+group `aios.commands` (name -> ``module:main``, called with its arguments, returns
+the exit status). Nothing heavy is imported before a command needs it.
+
+Exit status: what a script or command says; 1 if something failed, in one line on
+standard error (``AIOS_DEBUG=1``: with its traceback); 2 for a wrong command line;
+130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+import aios_core
+from aios_core.cli import doctor, run
+from aios_core.errors import KernelError, ModelLoadError
+
+INTERRUPTED: Final = 130
+
+# name -> the distribution that brings it, and what it does
+ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
+    "demo": ("langchain-aios", "watch LangChain agents, natively and under each policy"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except KernelError as exc:
+        if os.environ.get("AIOS_DEBUG", "") not in ("", "0"):
+            raise
+        print(f"aios: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("aios: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    installed = {entry.name: entry for entry in entry_points(group="aios.commands")}
+    name = arguments[0] if arguments else ""
+    if name in installed:
+        return _run_installed(installed[name], arguments[1:])
+    if name in ELSEWHERE:
+        print(f"aios: {_how_to_get(name)}", file=sys.stderr)
+        return 1
+    parser = _parser(installed)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 2
+    return int(options.call(options))
+
+
+def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
+    try:
+        command = entry.load()
+    except ImportError as exc:
+        owner = entry.dist.name if entry.dist else entry.value
+        raise ModelLoadError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
+    return int(command(arguments) or 0)
+
+
+def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aios",
+        description="An operating system for LLM agents.",
+        epilog="`aios COMMAND --help` says more. The configuration is in aios.toml.",
+    )
+    parser.add_argument("--version", action="version", version=f"aios {aios_core.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    run.add_parser(commands)
+    doctor.add_parser(commands)
+    for name in sorted(installed.keys() | ELSEWHERE.keys()):
+        commands.add_parser(name, help=_summary(name, installed), add_help=False)
+    return parser
+
+
+def _summary(name: str, installed: Mapping[str, EntryPoint]) -> str:
+    if name not in installed:
+        return _how_to_get(name)
+    if name in ELSEWHERE:
+        return ELSEWHERE[name][1]
+    owner = installed[name].dist
+    return f"from {owner.name}" if owner else installed[name].value
+
+
+def _how_to_get(name: str) -> str:
+    distribution = ELSEWHERE[name][0]
+    return f"`aios {name}` comes with {distribution}: pip install {distribution}"

@@ -1,0 +1,243 @@
+"""What `aios doctor` looks at. Each check finds out one thing and never raises for what it finds.
+
+A finding says what was looked at, how it is, and, unless all is well, how to mend it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Any, Final
+
+import aios_core
+from aios_core.config import CoreConfig, KernelConfig, find_config_file
+from aios_core.core import Core
+from aios_core.cores.factory import build_core, core_names
+from aios_core.cores.pool import CorePool
+from aios_core.errors import ConfigError, KernelError
+from aios_core.kernel import Kernel
+from aios_core.scheduler import POLICIES
+
+
+class Health(StrEnum):
+    OK = "ok"
+    ABSENT = "absent"  # not installed or not there, and nothing needs it
+    DOUBTFUL = "doubtful"  # works, and is probably not what was meant
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found."""
+
+    area: str
+    name: str
+    health: Health
+    said: str
+    mend: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for programs
+
+
+# library -> the distribution with the extra that brings it
+LIBRARIES: Final[Mapping[str, str]] = {
+    "torch": "aios-core[transformers]",
+    "transformers": "aios-core[transformers]",
+    "llguidance": "aios-core[transformers]",
+    "safetensors": "aios-core[transformers]",
+    "openai": "aios-core[openai]",
+    "httpx": "aios-core[openai]",
+    "matplotlib": "aios-core[plot]",
+    "langchain-aios": "langchain-aios",
+}
+
+
+def examine(path: str | None, *, patience_s: float) -> Iterator[Finding]:
+    """Everything, in order. Findings come as they are made; the cores take longest."""
+    yield _python()
+    yield _gpu()
+    yield from _libraries()
+    yield from _entry_points()
+    config, found = _config(path)
+    yield from found
+    if config is not None:
+        yield from _cores(config, patience_s)
+
+
+def _python() -> Finding:
+    said = f"{platform.python_version()} at {sys.executable}"
+    return Finding("here", "python", Health.OK, said, facts={"aios": aios_core.__version__})
+
+
+def _libraries() -> Iterator[Finding]:
+    for name, extra in LIBRARIES.items():
+        try:
+            yield Finding("library", name, Health.OK, version(name))
+        except PackageNotFoundError:
+            install = f"pip install '{extra}'"
+            yield Finding("library", name, Health.ABSENT, "not installed", install)
+
+
+def _gpu() -> Finding:
+    try:
+        from aios_core.cores.transformers.devices import gpu_names  # noqa: PLC0415 - loads torch
+    except ImportError as exc:
+        return Finding("here", "gpu", Health.ABSENT, f"unknown ({exc})")
+    if names := gpu_names():
+        return Finding("here", "gpu", Health.OK, ", ".join(names))
+    return Finding("here", "gpu", Health.ABSENT, "none that torch can use; the CPU does the work")
+
+
+def _entry_points() -> Iterator[Finding]:
+    """What other packages bring: commands, and the launchers of `aios run`."""
+    for group, area in (("aios.commands", "command"), ("aios.launchers", "launcher")):
+        for entry in entry_points(group=group):
+            owner = entry.dist.name if entry.dist else entry.value
+            try:
+                entry.load()
+            except Exception as exc:  # noqa: BLE001 - a stranger's module may raise anything
+                said = f"cannot be loaded: {type(exc).__name__}: {exc}"
+                mend = f"pip install --upgrade {owner}, or pip uninstall {owner}"
+                yield Finding(area, entry.name, Health.BROKEN, said, mend)
+            else:
+                yield Finding(area, entry.name, Health.OK, f"from {owner}")
+
+
+# --- configuration --------------------------------------------------------------------------------
+
+
+def _config(path: str | None) -> tuple[KernelConfig | None, list[Finding]]:
+    try:
+        file = find_config_file(path)
+        config = KernelConfig.load(path)
+    except ConfigError as exc:
+        return None, [_misconfigured(exc)]
+    said = f"{file} and the environment" if file else "no file; defaults and the environment"
+    found = [Finding("configuration", "file", Health.OK, said, facts={"file": file and str(file)})]
+    if not config.cores:
+        mend = "AIOS_MODEL=..., or [[cores]] in aios.toml"
+        said = "none configured: the tiny model that comes with the project"
+        found.append(Finding("configuration", "cores", Health.DOUBTFUL, said, mend))
+    if (policy := config.scheduler.policy) not in POLICIES:
+        allowed = f"one of {', '.join(POLICIES)}"
+        found.append(_misconfigured(ConfigError("scheduler.policy", policy, allowed)))
+    return config, found
+
+
+def _misconfigured(exc: ConfigError) -> Finding:
+    source = f" in {exc.source}" if exc.source else ""
+    facts = {"key": exc.key, "got": repr(exc.got), "allowed": exc.allowed, "source": exc.source}
+    mend = f"give{source}: {exc.allowed}"
+    return Finding(
+        "configuration", exc.key, Health.BROKEN, f"got {exc.got!r}{source}", mend, facts=facts
+    )
+
+
+# --- cores ----------------------------------------------------------------------------------------
+
+
+def _cores(config: KernelConfig, patience_s: float) -> Iterator[Finding]:
+    configs = config.cores or (CoreConfig("tiny"),)
+    built: list[Core] = []
+    for index, (table, name) in enumerate(zip(configs, core_names(configs), strict=True)):
+        try:
+            core = build_core(table, name=name, key=f"cores[{index}]")
+        except ConfigError as exc:
+            yield _misconfigured(exc)
+        except KernelError as exc:
+            yield _broken_core(name, exc)
+        else:
+            built.append(core)
+            yield _try_core(core, table.kind, patience_s)
+    if len(built) == len(configs):
+        yield from _routing(config, built)
+
+
+def _try_core(core: Core, kind: str, patience_s: float) -> Finding:
+    """Start it alone and let it say one token. A recording is only started."""
+    began = time.perf_counter()
+    latency_s = None
+    try:
+        with Kernel(KernelConfig(), cores=[core]) as kernel:
+            start_s = time.perf_counter() - began
+            if kind != "replay":
+                latency_s = _call(kernel, patience_s)
+            capabilities, slots = core.capabilities, core.load().slots
+    except KernelError as exc:
+        return _broken_core(core.name, exc)
+    facts = {
+        "kind": kind,
+        "models": list(core.models),
+        "start_s": round(start_s, 3),
+        "latency_s": latency_s and round(latency_s, 4),
+        "slots": slots,
+        "context_window": capabilities.context_window,
+        "can": [name for name in _ABILITIES if getattr(capabilities, name)],
+        "cannot": [name for name in _ABILITIES if not getattr(capabilities, name)],
+        "notes": list(capabilities.notes),
+    }
+    return Finding("core", core.name, Health.OK, _describe(facts), facts=facts)
+
+
+_ABILITIES: Final = (
+    "preemptible",
+    "exact_resume",
+    "kv_snapshots",
+    "tools",
+    "json_schema",
+    "seed",
+    "warm_contexts",
+)
+
+
+def _call(kernel: Kernel, patience_s: float) -> float:
+    """Seconds that a call for one token takes."""
+    with kernel.spawn("doctor") as agent:
+        began = time.perf_counter()
+        agent.llm.generate("Hello", max_tokens=1, timeout_s=patience_s)
+        return time.perf_counter() - began
+
+
+def _describe(facts: Mapping[str, Any]) -> str:
+    latency = facts["latency_s"]
+    answered = "started" if latency is None else f"one token in {latency * 1000:.0f} ms"
+    served = ", ".join(facts["models"])
+    lines = [
+        f"{facts['kind']}, serves {served}; {answered}, ready after {facts['start_s']:.1f} s",
+        f"{facts['slots']} slots, context of {facts['context_window']} tokens",
+        f"can: {_words(facts['can'])}",
+    ]
+    if facts["cannot"]:
+        lines.append(f"cannot: {_words(facts['cannot'])}")
+    return "\n".join([*lines, *facts["notes"]])
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)
+
+
+def _broken_core(name: str, error: KernelError) -> Finding:
+    mend = f"mend its table in {_where_cores_are()}; then aios doctor again"
+    return Finding("core", name, Health.BROKEN, str(error), mend)
+
+
+def _where_cores_are() -> str:
+    return "the environment (AIOS_MODEL)" if os.environ.get("AIOS_MODEL") else "aios.toml"
+
+
+def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:
+    """Whether the models that the configuration names are served by a core."""
+    try:
+        pool = CorePool(cores, fallbacks=config.fallbacks, default_model=config.default_model)
+    except ConfigError as exc:
+        yield _misconfigured(exc)
+        return
+    yield Finding("configuration", "default model", Health.OK, pool.default_model)
+    for model in sorted(config.prices.keys() - set(pool.models)):
+        said, mend = "no core serves this model", f"one of {', '.join(pool.models)}"
+        yield Finding("configuration", f"prices.{model}", Health.DOUBTFUL, said, mend)

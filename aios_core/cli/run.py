@@ -1,0 +1,157 @@
+"""`aios run`: a script as Python would run it, with its LLM calls on the kernel.
+
+Before it starts, every launcher is called: an adapter's function, found by the
+entry point group `aios.launchers`, that puts its framework's own classes on the
+kernel. The script then finds `sys.argv`, `sys.path` and ``__main__`` as Python
+sets them, its tracebacks show its own frames alone, and its exit status is ours.
+The kernel starts with the first call and is closed when the script has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from aios_core import set_default_kernel
+from aios_core.config import KernelConfig, find_config_file
+from aios_core.errors import InvalidRequest, KernelError
+from aios_core.scheduler import POLICIES
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - its only name
+
+_KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
+
+
+class LauncherFailed(KernelError):
+    """An installed adapter could not put its framework on the kernel."""
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run a script with its LLM calls on the kernel",
+        description="Run a Python script, unmodified, with its LLM calls on the kernel.",
+        usage="aios run [--policy POLICY] [--config FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+    )
+    parser.add_argument("--policy", choices=tuple(POLICIES), help="who runs when")
+    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
+    parser.add_argument("-m", dest="module", nargs=_KEPT, metavar="MODULE", help="run a module")
+    parser.add_argument("script", nargs=_KEPT, metavar="SCRIPT", help="and its arguments")
+    parser.set_defaults(call=lambda options: _run(parser, options))
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    words = options.module if options.module is not None else options.script
+    if words and words[0] == "--" and options.module is None:
+        words = words[1:]
+    if not words:
+        parser.error("name a script, or a module with -m")
+    if options.module is None and not Path(words[0]).exists():
+        raise InvalidRequest(f"there is no script {words[0]!r}")
+    with _environment(_settings(options)), _as_main(words, is_module=options.module is not None):
+        KernelConfig.load()  # a mistake in it is better said before the script starts
+        call_launchers()
+        try:
+            return _execute(words[0], is_module=options.module is not None)
+        finally:
+            _close_kernel(is_hurried=sys.exc_info()[0] is not None)
+
+
+def call_launchers() -> None:
+    """Put every framework that has an adapter on the kernel. Raises `LauncherFailed`."""
+    for entry in entry_points(group="aios.launchers"):
+        try:
+            entry.load()()
+        except Exception as exc:
+            owner = entry.dist.name if entry.dist else entry.value
+            raise LauncherFailed(f"the launcher {entry.name!r} of {owner} failed: {exc}") from exc
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    """What the options mean, as environment: the script's own kernels and processes heed it too."""
+    settings = {}
+    if options.config:
+        file = find_config_file(options.config)
+        settings["AIOS_CONFIG"] = str(file.resolve()) if file else ""
+    if options.policy:
+        settings["AIOS_SCHEDULER__POLICY"] = options.policy
+    return settings
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _as_main(words: list[str], *, is_module: bool) -> Iterator[None]:
+    """`sys.argv` and `sys.path` as Python sets them for a script or a module."""
+    argv, path = sys.argv, sys.path[:]
+    command = str(Path(argv[0]).resolve().parent)  # of `aios` itself, no business of the script's
+    first = Path.cwd() if is_module else Path(words[0]).resolve().parent
+    sys.argv = ["-m", *words[1:]] if is_module else words
+    sys.path[:] = [str(first), *(entry for entry in path if entry != command)]
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, path
+
+
+def _execute(target: str, *, is_module: bool) -> int:
+    try:
+        if is_module:
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(Path(target).absolute()), run_name="__main__")
+    except SystemExit as exc:
+        return _status(exc)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # shown as Python would show it
+        own = _frames_of_main(exc.__traceback__)
+        if own is None and isinstance(exc, ImportError):  # the module is not there
+            raise InvalidRequest(f"cannot run the module {target!r}: {exc}") from exc
+        sys.excepthook(type(exc), exc.with_traceback(own), own)
+        return 1
+    return 0
+
+
+def _status(exc: SystemExit) -> int:
+    """The exit status that Python makes of it."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code
+    print(exc.code, file=sys.stderr)
+    return 1
+
+
+def _frames_of_main(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the script's first frame on."""
+    while traceback and traceback.tb_frame.f_globals.get("__name__") != "__main__":
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _close_kernel(*, is_hurried: bool) -> None:
+    """Close the embedded kernel, if the script's calls have started one."""
+    if kernel := set_default_kernel(None):
+        kernel.close(0 if is_hurried else None)

@@ -1,0 +1,124 @@
+"""The way onto the kernel's loop, from any thread and any other event loop.
+
+Nothing here waits while it is on the loop itself: what would, is refused with
+`WouldBlock` instead of hanging for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+from aios_core.errors import KernelClosed, KernelError, WouldBlock
+
+T = TypeVar("T")
+
+
+class Crossing:
+    """One event loop, seen from outside. Not bound to it before `bind`, nor after `close`."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0  # identity of the loop's thread
+        self.is_closed = False
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is, or was, a loop."""
+        return self._loop is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the loop's."""
+        return self._loop is not None and threading.get_ident() == self._thread
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Take the running loop. On its thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        return self._loop
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop. Raises `KernelClosed` before `bind` and after closing."""
+        if self._loop is None:
+            raise KernelClosed("the kernel is not started; use `with Kernel() as kernel:`")
+        if self.is_closed:
+            raise KernelClosed("the kernel is closed")
+        return self._loop
+
+    def refuse_to_block(self, instead: str) -> None:
+        """Raise `WouldBlock` on the loop's thread; `instead` says what to do there."""
+        self.loop()
+        if self.is_here:
+            raise WouldBlock(f"this is the kernel's own loop; use {instead}")
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop, soon; at once if this is the loop's thread."""
+        loop = self.loop()
+        if self.is_here:
+            function()
+            return
+        try:
+            loop.call_soon_threadsafe(function)
+        except RuntimeError as exc:
+            raise KernelClosed("the kernel is closed") from exc
+
+    def post_if_open(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop later, if there still is one.
+
+        Never at once and never raising, so that even a garbage collector may call it.
+        """
+        if self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            return
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function on the loop and wait for its result; it must not wait itself."""
+        if self.is_here:
+            self.loop()
+            return function()
+        future: Future[T] = Future()
+        self.post(partial(_settle, future, function))
+        return future.result()
+
+    async def acall(self, function: Callable[[], T]) -> T:
+        """The same, without blocking the running loop."""
+        if asyncio.get_running_loop() is self.loop():
+            return function()
+        future: Future[T] = Future()
+        self.post(partial(_settle, future, function))
+        return await asyncio.wrap_future(future)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result, on another thread."""
+        try:
+            self.refuse_to_block("the asynchronous form")
+        except KernelError:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, self.loop()).result()
+
+    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine that must run on the loop, from any loop."""
+        try:
+            loop = self.loop()
+        except KernelClosed:
+            work.close()
+            raise
+        if asyncio.get_running_loop() is loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+def _settle(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it
+        future.set_exception(exc)

@@ -1,0 +1,487 @@
+"""An OpenAI-compatible server with bad days on order, for tests of whatever talks to one.
+
+    with StubServer([Answer("hello"), Refuse(429, headers={"Retry-After": "1"}), Hang()]) as server:
+        client = SomeClient(base_url=server.base_url)
+
+It listens on 127.0.0.1, on a port that the system chooses, and runs in a thread
+of its own, so that it serves synchronous and asynchronous tests alike. Each
+request to a completion gets the next behaviour; the last one stays. `exchanges`
+tells what was asked and how it ended: served, refused, or left by the client.
+
+With `flavor="vllm"` it also speaks vLLM's dialect: token ids, going on within an
+unfinished turn, `/metrics`. One word is one token. Nothing outside the standard
+library is used; HTTP is as little of RFC 9112 as clients need.
+
+The lock guards `exchanges` and the script's position; all else belongs to the
+server's own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from aios_core.cores.assembly import split, words
+from aios_core.messages import Message, ToolCall
+
+PATIENCE_S: Final = 10.0
+_FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A streamed answer, and what becomes of it.
+
+    `then` happens after `after` chunks (None: after all of them): "end" as it
+    should, "hang" and say nothing more, "drop" the connection, "garbage" that is
+    not JSON, "error" as an event in the stream, or "cut" the stream off politely
+    without a finish reason.
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    token_s: float = 0.0  # before each chunk
+    has_usage: bool = True
+    then: Literal["end", "hang", "drop", "garbage", "error", "cut"] = "end"
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """An HTTP error with OpenAI's error object."""
+
+    status: int
+    message: str = "the stub refuses"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """200 and these bytes, whatever they are."""
+
+    body: bytes
+    content_type: str = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Take the request and never answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Take the request and close the connection."""
+
+
+Behavior = Answer | Refuse | Raw | Hang | Drop
+Script = Behavior | Sequence[Behavior] | Callable[[dict[str, Any]], Behavior]
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request, and how it went."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    num_chunks: int = 0  # of content that were sent
+    was_left: bool = False  # by the client, before the end
+    is_over: bool = False
+
+
+class StubServer:
+    """The server; a context manager, usable from any thread."""
+
+    def __init__(
+        self,
+        script: Script = Answer("ok"),
+        *,
+        models: Sequence[str] = ("stub",),
+        flavor: Literal["openai", "vllm"] = "openai",
+        api_key: str | None = None,
+        context_window: int = 4_096,
+        requests_per_minute: float = math.inf,
+    ) -> None:
+        self._behavior = script if callable(script) else self._in_order
+        given = [script] if isinstance(script, Behavior) else script
+        self._script = () if callable(given) else tuple(given)
+        self._position = 0
+        self._models = tuple(models)
+        self._flavor = flavor
+        self._api_key = api_key
+        self._context_window = context_window
+        self._quota = requests_per_minute
+        self._recent: deque[float] = deque()  # when requests were let in, the last minute
+        self.exchanges: list[Exchange] = []  # of completions, in the order of arrival
+        self.max_concurrent = 0
+        self._port = 0
+        self._lock = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._is_ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="stub-server", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<StubServer {self.base_url}: {len(self.exchanges)} exchanges>"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_ready.wait(PATIENCE_S), "the stub server did not start"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop every connection and stop listening. Idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(PATIENCE_S)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def num_active(self) -> int:
+        """Completions that are being served at present."""
+        with self._lock:
+            return sum(not exchange.is_over for exchange in self.exchanges)
+
+    def wait(self, holds: Callable[[], object], what: str = "what was waited for") -> None:
+        """Block until `holds()`, which is asked after every change."""
+        with self._lock:
+            assert self._lock.wait_for(holds, PATIENCE_S), f"{what} did not come: {self.exchanges}"
+
+    async def until(self, holds: Callable[[], object], what: str = "what was waited for") -> None:
+        """`wait`, without blocking the caller's loop."""
+        await asyncio.to_thread(self.wait, holds, what)
+
+    # --- the server's own loop ----------------------------------------------------------------
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(self._connection(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        self._port = server.sockets[0].getsockname()[1]
+        self._is_ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request for each connection."""
+        try:
+            request = await _read_request(reader)
+            if request is not None:
+                await self._answer(request, reader, writer)
+            await writer.drain()
+        except ConnectionError:
+            pass  # the client left; its exchange says so
+        finally:
+            writer.close()
+
+    async def _answer(
+        self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if self._api_key and exchange.headers.get("authorization") != f"Bearer {self._api_key}":
+            writer.write(_refusal(Refuse(401, "Incorrect API key provided")))
+        elif exchange.path == "/v1/models":
+            writer.write(_json(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
+        elif exchange.path == "/metrics" and self._flavor == "vllm":
+            writer.write(_response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
+        elif exchange.path in {"/v1/chat/completions", "/v1/completions"}:
+            await self._complete(exchange, reader, writer)
+        else:
+            writer.write(_refusal(Refuse(404, "no such path")))
+
+    async def _complete(
+        self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve, unless the client leaves first."""
+        with self._lock:
+            self.exchanges.append(exchange)
+            self.max_concurrent = max(self.max_concurrent, self.num_active)
+            self._lock.notify_all()
+        work = self._loop.create_task(self._behave(exchange, writer))
+        leaving = self._loop.create_task(reader.read(1))
+        try:
+            await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            exchange.was_left = not work.done()
+        finally:
+            for task in (work, leaving):
+                task.cancel()
+            await asyncio.gather(work, leaving, return_exceptions=True)
+            with self._lock:
+                exchange.is_over = True
+                self._lock.notify_all()
+
+    async def _behave(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+        match self._refusal_of(exchange) or self._behavior(exchange.body):
+            case Refuse() as refusal:
+                writer.write(_refusal(refusal))
+            case Raw(body, content_type):
+                writer.write(_response(HTTPStatus.OK, body, content_type))
+            case Drop():
+                writer.transport.abort()
+            case Hang():
+                await asyncio.Event().wait()
+            case Answer() as answer:
+                await self._stream(answer, exchange, writer)
+
+    def _refusal_of(self, exchange: Exchange) -> Refuse | None:
+        """What any server refuses: another's model, too long a prompt, too many requests."""
+        body = exchange.body
+        if body.get("model") not in self._models:
+            return Refuse(
+                404, f"The model {body.get('model')!r} does not exist", code="model_not_found"
+            )
+        if (num_tokens := len(_prompt_ids(body))) >= self._context_window:
+            return Refuse(
+                400,
+                f"This model's maximum context length is {self._context_window} tokens. "
+                f"However, your messages resulted in {num_tokens} tokens.",
+                code="context_length_exceeded",
+            )
+        if (wait_s := self._quota_wait_s()) > 0:
+            return Refuse(429, "Rate limit reached", {"Retry-After": f"{wait_s:.3f}"})
+        return None
+
+    def _quota_wait_s(self) -> float:
+        """Seconds until one more request fits into the last minute; 0 lets this one in."""
+        now = self._loop.time()
+        while self._recent and self._recent[0] <= now - 60.0:
+            self._recent.popleft()
+        if len(self._recent) >= self._quota:
+            return self._recent[0] + 60.0 - now
+        self._recent.append(now)
+        return 0.0
+
+    def _in_order(self, _: dict[str, Any]) -> Behavior:
+        with self._lock:
+            behavior = self._script[min(self._position, len(self._script) - 1)]
+            self._position += 1
+        return behavior
+
+    async def _stream(
+        self, answer: Answer, exchange: Exchange, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(_HEAD_OF_STREAM)
+        chunks = list(self._chunks(answer, exchange.body))
+        after = len(chunks) if answer.after is None else answer.after
+        for chunk in chunks[:after]:
+            await asyncio.sleep(answer.token_s)
+            writer.write(_event(chunk))
+            await writer.drain()
+            with self._lock:
+                exchange.num_chunks += 1
+                self._lock.notify_all()
+        match answer.then:
+            case "hang":
+                await asyncio.Event().wait()
+            case "drop":
+                writer.transport.abort()
+                return
+            case "garbage":
+                writer.write(_chunked(b'data: {"choices": [{"delta": \n\ndata: \xff\xfe}{\n\n'))
+            case "error":
+                writer.write(_event({"error": {"message": "the engine died", "code": 500}}))
+            case "end":
+                for chunk in self._last_chunks(answer, exchange.body, len(chunks)):
+                    writer.write(_event(chunk))
+                writer.write(_chunked(b"data: [DONE]\n\n"))
+            case "cut":
+                pass
+        writer.write(b"0\r\n\r\n")
+
+    # --- what an answer looks like ------------------------------------------------------------
+
+    def _chunks(self, answer: Answer, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of content: those that are still to be said and that may be."""
+        message = Message("assistant", answer.text, tool_calls=answer.tool_calls)
+        said = _num_said(body)
+        deltas = list(split(message))[said:][: _limit(body)]
+        for position, delta in enumerate(deltas, start=said):
+            piece: dict[str, Any] = {}
+            if delta.text:
+                piece["content"] = delta.text
+            if delta.tool_calls:
+                piece["tool_calls"] = [
+                    {
+                        "index": call.index,
+                        **({"id": call.id, "type": "function"} if call.id else {}),
+                        "function": {
+                            **({"name": call.name} if call.name else {}),
+                            "arguments": call.arguments,
+                        },
+                    }
+                    for call in delta.tool_calls
+                ]
+            yield self._chunk(body, piece, ids=[_FIRST_OUTPUT_ID + position])
+
+    def _last_chunks(
+        self, answer: Answer, body: Mapping[str, Any], num_tokens: int
+    ) -> Iterator[dict[str, Any]]:
+        """The finish reason and the usage."""
+        total = len(list(split(Message("assistant", answer.text, tool_calls=answer.tool_calls))))
+        is_cut = num_tokens + _num_said(body) < total
+        reason = "length" if is_cut else "tool_calls" if answer.tool_calls else "stop"
+        yield self._chunk(body, {}, ids=[], finish_reason=reason)
+        if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
+            prompt = len(_prompt_ids(body))
+            yield {
+                **self._envelope(body),
+                "choices": [],
+                "usage": {
+                    "prompt_tokens": prompt,
+                    "completion_tokens": num_tokens,
+                    "total_tokens": prompt + num_tokens,
+                },
+            }
+
+    def _chunk(
+        self,
+        body: Mapping[str, Any],
+        piece: dict[str, Any],
+        *,
+        ids: list[int],
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
+        if "prompt" in body:
+            choice["text"] = piece.get("content", "")
+        else:
+            choice["delta"] = {"role": "assistant", **piece}
+        out = {**self._envelope(body), "choices": [choice]}
+        if self._flavor == "vllm" and body.get("return_token_ids"):
+            choice["token_ids"] = ids
+            out["prompt_token_ids"] = _prompt_ids(body)
+        return out
+
+    def _envelope(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "id": "stub-1",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": body["model"],
+        }
+
+    def _cards(self) -> list[dict[str, Any]]:
+        owner = {"owned_by": self._flavor}
+        if self._flavor == "vllm":
+            owner["max_model_len"] = self._context_window  # type: ignore[assignment]
+        return [{"id": model, "object": "model", "created": 0, **owner} for model in self._models]
+
+    def _metrics(self) -> str:
+        return (
+            f"vllm:num_requests_running{{}} {self.num_active}\n"
+            'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+            "vllm:kv_cache_usage_perc{} 0.25\n"
+        )
+
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+_HEAD_OF_STREAM: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Exchange | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.split("\r\n")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        raw = await reader.readexactly(int(headers.get("content-length", 0)))
+    except asyncio.IncompleteReadError:
+        return None
+    path = first.split(" ")[1]
+    return Exchange(path, headers, json.loads(raw) if raw else {})
+
+
+def _response(
+    status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
+) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> bytes:
+    return _response(status, json.dumps(value).encode(), "application/json", headers)
+
+
+def _refusal(refusal: Refuse) -> bytes:
+    error = {"message": refusal.message, "type": "stub", "code": refusal.code or None}
+    return _json(refusal.status, {"error": error}, refusal.headers)
+
+
+def _event(value: object) -> bytes:
+    return _chunked(b"data: " + json.dumps(value).encode() + b"\n\n")
+
+
+def _chunked(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+# --- a model of one token a word --------------------------------------------------------------
+
+
+def _prompt_ids(body: Mapping[str, Any]) -> list[int]:
+    if "prompt" in body:
+        return list(body["prompt"])
+    messages = body["messages"]
+    if body.get("continue_final_message"):
+        messages = messages[:-1]
+    return list(range(sum(len((m.get("content") or "").split()) for m in messages)))
+
+
+def _num_said(body: Mapping[str, Any]) -> int:
+    """Words of the answer that the prompt holds already."""
+    if "prompt" in body:
+        return sum(token >= _FIRST_OUTPUT_ID for token in body["prompt"])
+    if body.get("continue_final_message"):
+        return len(words(body["messages"][-1]["content"]))
+    return 0
+
+
+def _limit(body: Mapping[str, Any]) -> int | None:
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    return None if limit is None else int(limit)

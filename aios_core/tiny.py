@@ -1,0 +1,31 @@
+"""Where the model is that comes with the project.
+
+A wheel carries it inside the package, a checkout has it in `models/`. Nothing is
+read here; whoever loads the model reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from aios_core.errors import ModelLoadError
+
+TINY_MODEL: Final = "tiny"  # the name under which agents ask for it
+_PACKAGE: Final = Path(__file__).parent
+_PLACES: Final = (
+    _PACKAGE / "_models" / TINY_MODEL,  # an installed wheel
+    _PACKAGE.parent / "models" / TINY_MODEL,  # a checkout
+)
+
+
+def tiny_model_path() -> Path:
+    """The folder of the tiny model. Raises `ModelLoadError` if this installation lacks it."""
+    for place in _PLACES:
+        if (place / "config.json").is_file():
+            return place
+    looked = " nor in ".join(str(place) for place in _PLACES)
+    raise ModelLoadError(
+        f"the tiny model that comes with aios-core is neither in {looked}; reinstall aios-core, "
+        "or point at another model with AIOS_MODEL=... or a [[cores]] table in aios.toml"
+    )

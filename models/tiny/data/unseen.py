@@ -1,0 +1,120 @@
+"""Family 4: tools never seen before, to be chosen by what their description says.
+
+Verbs, nouns, names and parameters are drawn anew for every dialogue; those of
+the evaluation are none of the training's. Some of the other tools share the
+verb or the noun of the right one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, says, user
+from models.tiny.data.offers import offer, system_prompt, tools_of
+from models.tiny.data.pools import Pool
+from models.tiny.data.single import NO_TOOL, exchange
+from models.tiny.data.skills import Request, distinct, dress
+
+_DESCRIBED = (
+    "{v} a {n}.", "{v} the {n}.", "{v} {n}", "{v} a {n} for the user.", "{V}s a {n}.",
+    "{V}s the {n} that is given.", "{v} one {n} and return the {m}.", "Use this to {v} a {n}.",
+)  # fmt: skip
+_WITHOUT = ("{v} the {n}", "{v} a {n}", "can you {v} the {n}?", "I want to {v} a {n}", "{v} {n} now")
+_ONE = (
+    "{v} the {n} {0}", "{v} {n} {0}", "can you {v} the {n} {0}?", "I want to {v} the {n} {0}",
+    "{v} a {n} with {p0} {0}", "{v} the {n}: {0}", "{v} a {n} called {0}",
+)  # fmt: skip
+_TWO = (
+    "{v} the {n} {0} with {p1} {1}", "{v} a {n} with {p0} {0} and {p1} {1}",
+    "{v} {n} {0}, {p1} {1}", "can you {v} the {n} {0}? The {p1} is {1}.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    tool: Tool
+    verb: str
+    noun: str
+
+
+def unseen(pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25) -> Dialogue:
+    """One call of one of the tools."""
+    made = _tools(pool, num_tools or pool.pick((1, 2, 3, 4, 5, 5, 6)))
+    request = _ask(pool, made[0])
+    tools = [one.tool for one in made]
+    if num_tools is None and pool.chance(known_share):
+        tools += tools_of(offer(pool, [], 3))
+    pool.rng.shuffle(tools)
+    turns = exchange(pool, request, 0.04)
+    return Dialogue("unseen", tuple(turns), tuple(tools), system_prompt(pool))
+
+
+def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
+    """None of the tools fits: the verb or the noun may be there, both are not."""
+    made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
+    request = _ask(pool, made[0])
+    tools = [one.tool for one in made[1:]]
+    return Dialogue(
+        "unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool)
+    )
+
+
+def _tools(pool: Pool, count: int, kinship: float = 0.3) -> list[_Made]:
+    verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
+    for index in range(1, count):
+        if pool.chance(kinship):  # a relative of the first
+            shared = verbs if pool.chance(0.5) else nouns
+            shared[index] = shared[0]
+    found: list[_Made] = []
+    for verb, noun in zip(verbs, nouns, strict=True):
+        tool = _tool(pool, verb, noun)
+        while any(tool.name == other.tool.name for other in found):
+            tool = _tool(pool, verb, noun)
+        found.append(_Made(tool, verb, noun))
+    return found
+
+
+def _tool(pool: Pool, verb: str, noun: str) -> Tool:
+    kind = pool.rng.random()
+    if kind < 0.45:
+        name = f"{verb}_{noun}"
+    elif kind < 0.55:
+        name = f"{verb}{noun.capitalize()}"
+    elif kind < 0.65:
+        name = f"{noun}_{verb}"
+    elif kind < 0.75:
+        name = verb if pool.chance(0.5) else noun
+    else:
+        name = pool.identifier()
+    described = pool.pick(_DESCRIBED).format(v=verb, V=verb, n=noun, m=pool.noun())
+    if pool.chance(0.7):
+        described = described[0].upper() + described[1:]
+    params = distinct(pool.identifier, pool.pick((0, 1, 1, 1, 1, 2, 2)))
+    return Tool(name, described, tuple(_param(pool, param) for param in params))
+
+
+def _param(pool: Pool, name: str) -> Param:
+    return Param(name, "integer" if pool.chance(0.15) else "string")
+
+
+def _ask(pool: Pool, one: _Made) -> Request:
+    params = one.tool.params
+    values: list[Any] = [_value(pool, param) for param in params]
+    phrase = pool.pick((_WITHOUT, _ONE, _TWO)[len(params)])
+    names = {f"p{index}": param.name.replace("_", " ") for index, param in enumerate(params)}
+    text = phrase.format(*values, v=one.verb, n=one.noun, **names)
+    got = pool.text(5)
+    arguments = {param.name: value for param, value in zip(params, values, strict=True)}
+    return Request(
+        dress(pool, text, one.tool), Call(one.tool.name, arguments), got, f"Done: {got}."
+    )
+
+
+def _value(pool: Pool, param: Param) -> str | int:
+    if param.type == "integer":
+        return int(pool.number(4))
+    kind = pool.rng.random()
+    if kind < 0.4:
+        return pool.word()
+    return pool.key() if kind < 0.7 else pool.text(3) if kind < 0.9 else pool.path()

@@ -1,0 +1,84 @@
+"""The tokenizer and the chat template.
+
+Promises: the same pieces in every position, so that copying a word is copying
+its tokens: digits stand alone, no piece spans a space, signs merge only where
+JSON writes them. The pre-tokenizer is the one that llama.cpp knows as `smollm`;
+merges that would span a space are simply never learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from models.tiny.data import render, training_dialogue
+from models.tiny.data.dialogue import ASSISTANT, CALL, CALL_END, END, SYSTEM, TOOL, USER
+
+PAD: Final = "<|pad|>"
+CONTROL: Final = (PAD, END, SYSTEM, USER, ASSISTANT, TOOL)  # never part of an answer's text
+MARKS: Final = (CALL, CALL_END)
+NUM_TOKENS: Final = 1024
+WINDOW: Final = 2048
+_NUM_SAMPLES: Final = 12_000
+_PIECES: Final = r'"\}\}|\{"|":|",|"\}|\}\}|->|[ \n]|[^\w\s]|_'  # where signs may merge
+
+
+def chat_template() -> str:
+    return Path(__file__).with_name("template.jinja").read_text(encoding="utf-8").rstrip("\n")
+
+
+def build_tokenizer(seed: int = 1, num_tokens: int = NUM_TOKENS) -> PreTrainedTokenizerFast:
+    """Learn the merges from dialogues of the training side."""
+    samples = (render(training_dialogue(f"tokenizer/{seed}/{at}")) for at in range(_NUM_SAMPLES))
+    return wrap(_learn(samples, num_tokens))
+
+
+def wrap(core: Tokenizer) -> PreTrainedTokenizerFast:
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT, TOOL],
+        model_max_length=WINDOW,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = chat_template()
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _learn(samples: Iterable[str], num_tokens: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    shipped = _shipped()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # finer than what is shipped
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=num_tokens,
+        special_tokens=[
+            *(AddedToken(token, special=True, normalized=False) for token in CONTROL),
+            *(AddedToken(token, special=False, normalized=False) for token in MARKS),
+        ],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(samples, trainer)
+    tokenizer.pre_tokenizer = shipped
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _shipped() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios_core.cli import checks, main
+from aios_core.core import Core
+from aios_core.cores import ScriptedCore
+from aios_core.errors import ConfigError, CoreError, ModelLoadError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration of whoever runs the tests, and no seconds for torch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(
+        checks, "_gpu", lambda: checks.Finding("here", "gpu", checks.Health.ABSENT, "none")
+    )
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, *made: Core | Exception) -> None:
+    """Let these come of the tables of the configuration, in their order."""
+    left = list(made)
+
+    def build(*_: object, **__: object) -> Core:
+        core = left.pop(0)
+        if isinstance(core, Exception):
+            raise core
+        return core
+
+    monkeypatch.setattr(checks, "build_core", build)
+
+
+def examine(capsys: Capture, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
+    """The exit status, and the findings by area and name."""
+    status = main(["doctor", "--json", *arguments])
+    findings = json.loads(capsys.readouterr().out)
+    return status, {(finding["area"], finding["name"]): finding for finding in findings}
+
+
+def test_a_healthy_core_is_described_with_its_latency(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    cores(monkeypatch, ScriptedCore("hello", name="tiny", models=("tiny",), slots=3))
+
+    status, found = examine(capsys)
+
+    assert status == 0
+    core = found["core", "tiny"]
+    assert core["health"] == "ok"
+    assert core["facts"]["latency_s"] >= 0
+    assert core["facts"]["slots"] == 3
+    assert core["facts"]["notes"] == ["answers from a script; one word is one token"]
+    assert found["configuration", "default model"]["said"] == "tiny"
+
+
+def test_the_tiny_model_for_want_of_another_is_doubtful_and_not_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 0
+    assert found["configuration", "cores"]["health"] == "doubtful"
+    assert "AIOS_MODEL" in found["configuration", "cores"]["mend"]
+
+
+def test_a_bad_configuration_is_broken_and_says_what_is_allowed(capsys: Capture) -> None:
+    Path("aios.toml").write_text("[scheduler]\nquantum = 0\n")
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    finding = found["configuration", "scheduler.quantum"]
+    assert finding["health"] == "broken"
+    assert finding["facts"]["allowed"] == "a whole number, at least 1"
+    assert finding["facts"]["source"] == "aios.toml"
+
+
+def test_an_unknown_policy_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    Path("aios.toml").write_text("scheduler.policy = 'fare'")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert "las" in found["configuration", "scheduler.policy"]["mend"]
+
+
+def test_one_broken_core_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("aios.toml").write_text("[[cores]]\nkind = 'tiny'\n" * 4)
+    cores(
+        monkeypatch,
+        ModelLoadError("core 'tiny' needs torch"),
+        ConfigError("cores[1].options.slot", 3, "no such option"),
+        ScriptedCore([CoreError("tiny-3", "it fell over")] * 9, name="tiny-3"),
+        ScriptedCore("hello", name="tiny-4"),
+    )
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert found["core", "tiny"]["said"] == "core 'tiny' needs torch"
+    assert found["configuration", "cores[1].options.slot"]["health"] == "broken"
+    assert "it fell over" in found["core", "tiny-3"]["said"]
+    assert found["core", "tiny-4"]["health"] == "ok"
+
+
+def test_a_default_model_that_no_core_serves_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("aios.toml").write_text("default_model = 'big'\n[prices.old]\n[[cores]]\nkind = 'tiny'\n")
+    cores(monkeypatch, ScriptedCore("hello", models=("small",)))
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert any("small" in f["mend"] for f in found.values() if f["health"] == "broken")
+
+
+def test_a_price_of_a_model_that_no_core_serves_is_doubtful(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("aios.toml").write_text("[prices.old]\ninput_per_million = 1\n")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 0
+    assert found["configuration", "prices.old"]["health"] == "doubtful"
+
+
+def test_a_library_that_is_not_installed_is_absent_and_says_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    cores(monkeypatch, ScriptedCore("hello"))
+    monkeypatch.setattr(checks, "LIBRARIES", {"no-such-library": "aios-core[openai]"})
+
+    status, found = examine(capsys)
+
+    assert status == 0
+    assert found["library", "no-such-library"]["mend"] == "pip install 'aios-core[openai]'"
+
+
+def test_a_recording_is_started_and_not_called(capsys: Capture) -> None:
+    header = {"format": 1, "models": ["recorded"], "context_window": 100}
+    Path("tape.jsonl").write_text(json.dumps(header))
+    Path("other.toml").write_text("cores = [{kind = 'replay', path = 'tape.jsonl'}]")
+
+    status, found = examine(capsys, "--config", "other.toml")
+
+    assert status == 0
+    assert found["core", "replay"]["facts"]["latency_s"] is None
+
+
+def test_for_people_there_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    cores(monkeypatch, ScriptedCore("hello", name="tiny"))
+
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "scripted" in out
+    assert "Nothing is broken." in out

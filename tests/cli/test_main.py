@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import aios_core
+from aios_core import cli
+from aios_core.cli import ELSEWHERE, main
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """As if a package with that command were installed."""
+    entry = EntryPoint(name, value, "aios.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry] if "commands" in group else [])
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("run", "doctor", "demo"))
+
+
+def test_without_a_command_there_is_help_and_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_help_loads_no_library_of_a_core() -> None:
+    heavy = "{'torch', 'transformers', 'openai', 'rich.table'}"
+    program = (
+        "import sys; from aios_core.cli import main\n"
+        "try: main(['--help'])\n"
+        f"finally: print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
+    )
+
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert ended.stderr.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"aios {aios_core.__version__}\n"
+
+
+def test_an_unknown_command_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["dance"])
+
+    assert ended.value.code == 2
+    assert "'dance'" in capsys.readouterr().err
+
+
+def test_a_command_that_is_not_installed_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])  # noqa: ARG005
+
+    assert main(["demo", "--agents", "3"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "comes with langchain-aios: pip install langchain-aios\n"
+    )
+
+
+def test_an_installed_command_gets_its_arguments_and_gives_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[list[str]] = []
+    module = ModuleType("stranger")
+    module.__dict__["main"] = lambda argv: given.append(argv) or 7
+    monkeypatch.setitem(sys.modules, "stranger", module)
+    installed(monkeypatch, "hello", "stranger:main")
+
+    assert main(["hello", "--loud", "you"]) == 7
+    assert given == [["--loud", "you"]]
+
+
+def test_an_installed_command_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(monkeypatch, "hello", "no_such_module:main")
+
+    assert main(["hello"]) == 1
+    assert capsys.readouterr().err.startswith("aios: aios hello of no_such_module:main")
+
+
+def test_the_page_describes_every_command_and_option() -> None:
+    page = PAGE.read_text()
+    parser = cli._parser({})
+    (commands,) = (a for a in parser._actions if isinstance(a.choices, dict))
+
+    described = set(re.findall(r"^## `aios ([a-z]+)", page, re.MULTILINE))
+    assert described == set(commands.choices) == {"run", "doctor", *ELSEWHERE}
+    for command in commands.choices.values():
+        options = [option for action in command._actions for option in action.option_strings]
+        assert [option for option in options if f"`{option}" not in page] == []

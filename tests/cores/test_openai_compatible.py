@@ -1,0 +1,596 @@
+"""The OpenAI-compatible core against a server that has good days and bad ones."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aios_core.core import Core, CoreDown, Failed, LoadChanged, Preempted, Run, Stopped
+from aios_core.cores.openai_compatible import OpenAICore, TimeLimits
+from aios_core.errors import (
+    ContextOverflow,
+    CoreError,
+    InvalidRequest,
+    KernelError,
+    NoSuchObject,
+    RateLimited,
+    SnapshotError,
+)
+from aios_core.messages import (
+    FinishReason,
+    ResponseFormat,
+    Sampling,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    parse_messages,
+)
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
+from aios_core.testing.stub_server import Answer, Drop, Hang, Raw, Refuse, Script, StubServer
+
+from .contract import CoreContract, Rig
+
+STORY = "Once upon a time there was a kernel that never lost a single call of its agents."
+TELL = Answer(STORY)
+ADD = ToolSpec("add", "Add two numbers", {"type": "object", "properties": {}})
+CALL = ToolCall("call_7", "add", '{"a": 1, "b": 2}')
+IMPATIENT = TimeLimits(connect_s=2.0, first_chunk_s=0.2, next_chunk_s=0.2, probe_s=0.2)
+
+
+def ask(text: str = "hello there", **fields: Any) -> LLMGenerate:
+    return LLMGenerate(parse_messages(text), **fields)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., StubServer]]:
+    """Start stub servers; they are gone when the test ends."""
+    servers: list[StubServer] = []
+
+    def start(script: Script = TELL, **options: Any) -> StubServer:
+        servers.append(StubServer(script, **options).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@asynccontextmanager
+async def connected(server: StubServer, **options: Any) -> AsyncIterator[Rig]:
+    rig = Rig(OpenAICore(server.base_url, ["stub"], **options))
+    await rig.core.start(rig.sink)
+    try:
+        yield rig
+    finally:
+        await rig.core.close()
+        await rig.settle()
+        rig.check()
+
+
+async def failure(rig: Rig, request: LLMGenerate | None = None) -> KernelError:
+    end = await rig.end(await rig.run(request or ask()))
+    assert isinstance(end, Failed), end
+    return end.error
+
+
+class _OverStub(CoreContract):
+    flavor = "openai"
+
+    @pytest.fixture(autouse=True)
+    def _server(self, serve: Callable[..., StubServer]) -> None:
+        def behave(body: dict[str, Any]) -> Answer:
+            if body.get("tools"):
+                return Answer("", (CALL,))
+            return Answer(STORY, token_s=0.001)
+
+        self.server = serve(behave, flavor=self.flavor, context_window=512)
+
+    def make_core(self) -> Core:
+        return OpenAICore(self.server.base_url, ["stub"], context_window=512)
+
+    def tool_request(self) -> LLMGenerate:
+        return ask(tools=(ADD,))
+
+
+class TestContract(_OverStub):
+    pass
+
+
+class TestContractWithVLLM(_OverStub):
+    flavor = "vllm"
+
+
+# --- what is sent and what comes back ---------------------------------------------------------
+
+
+async def test_usage_is_the_servers(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve(Answer("one two three"))) as rig:
+        completion = await rig.generate(ask("hello there"))
+
+    assert completion.usage == Usage(2, 3)
+    assert completion.model == "stub"
+
+
+async def test_without_usage_tokens_are_counted_by_chunk_and_bounded_by_bytes(
+    serve: Callable[..., StubServer],
+) -> None:
+    async with connected(serve(Answer("one two three", has_usage=False))) as rig:
+        request = ask("hello there")
+        completion = await rig.generate(request)
+        bound = (await rig.prepare(request)).num_tokens
+
+    assert completion.usage == Usage(bound, 3)
+
+
+async def test_every_setting_of_a_request_is_sent(serve: Callable[..., StubServer]) -> None:
+    server = serve(Answer("", (CALL,)))
+    sampling = Sampling(max_tokens=9, temperature=0.5, top_p=0.9, top_k=7, seed=11, stop=("END",))
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    async with connected(server) as rig:
+        await rig.generate(
+            ask(
+                sampling=sampling,
+                tools=(ADD,),
+                tool_choice="add",
+                parallel_tool_calls=False,
+                response_format=ResponseFormat(schema, "sum"),
+                extra={"user": "me"},
+            )
+        )
+    body = server.exchanges[0].body
+
+    assert body["messages"] == [{"role": "user", "content": "hello there"}]
+    assert (body["max_tokens"], body["temperature"], body["top_p"]) == (9, 0.5, 0.9)
+    assert (body["top_k"], body["seed"], body["stop"]) == (7, 11, ["END"])
+    assert body["tools"] == [ADD.to_dict()]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert body["parallel_tool_calls"] is False
+    assert body["response_format"]["json_schema"] == {
+        "name": "sum",
+        "schema": schema,
+        "strict": True,
+    }
+    assert body["user"] == "me"
+
+
+async def test_parameters_that_a_model_refuses_are_left_out(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve()
+    async with connected(server, omit={"temperature"}) as rig:
+        await rig.generate(ask())
+
+    assert "temperature" not in server.exchanges[0].body
+
+
+async def test_two_tool_calls_in_fragments_come_out_whole(
+    serve: Callable[..., StubServer],
+) -> None:
+    other = ToolCall("call_8", "add", '{"a": 3,   "b": [4, 5]}')
+    async with connected(serve(Answer("Let me see.", (CALL, other)))) as rig:
+        completion = await rig.generate(ask(tools=(ADD,)))
+
+    assert completion.tool_calls == (CALL, other)
+    assert completion.text == "Let me see."
+    assert completion.finish_reason is FinishReason.TOOL_CALLS
+
+
+async def test_the_key_is_sent(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve(api_key="sesame"), api_key="sesame") as rig:
+        assert (await rig.generate(ask())).text == STORY
+
+
+# --- start ------------------------------------------------------------------------------------
+
+
+async def start_error(core: OpenAICore) -> str:
+    with pytest.raises(CoreError) as caught:
+        await core.start(lambda _: None)
+    assert not core.load().is_up
+    await core.close()
+    return str(caught.value)
+
+
+async def test_an_unreachable_endpoint_does_not_start(serve: Callable[..., StubServer]) -> None:
+    server = serve()
+    url = server.base_url
+    server.close()
+
+    assert f"cannot reach {url}" in await start_error(OpenAICore(url, ["stub"]))
+
+
+async def test_a_refused_key_does_not_start(serve: Callable[..., StubServer]) -> None:
+    server = serve(api_key="sesame")
+
+    assert "refused the key" in await start_error(OpenAICore(server.base_url, ["stub"]))
+
+
+async def test_a_model_that_is_not_served_does_not_start_and_the_others_are_named(
+    serve: Callable[..., StubServer],
+) -> None:
+    error = await start_error(OpenAICore(serve().base_url, ["stab"]))
+
+    assert "does not serve ['stab']" in error
+    assert "['stub']" in error
+
+
+async def test_a_wrong_path_does_not_start_and_says_what_urls_look_like(
+    serve: Callable[..., StubServer],
+) -> None:
+    url = serve().base_url.removesuffix("/v1")
+
+    assert "/v1" in await start_error(OpenAICore(url, ["stub"]))
+
+
+async def test_an_endpoint_that_hangs_does_not_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # listens and never accepts
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        error = await start_error(OpenAICore(url, ["stub"], time_limits=IMPATIENT))
+
+    assert "did not answer within 0.2 s" in error
+
+
+async def test_without_a_probe_it_starts_unseen(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve(), probe=False) as rig:
+        assert (await rig.generate(ask())).text == STORY
+
+
+async def test_a_vllm_server_is_recognised_and_says_its_window(
+    serve: Callable[..., StubServer],
+) -> None:
+    async with connected(serve(flavor="vllm", context_window=777)) as rig:
+        capabilities = rig.core.capabilities
+
+    assert capabilities.context_window == 777
+    assert capabilities.preemptible
+    assert not capabilities.exact_resume
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+async def test_429_holds_back_the_whole_core_for_as_long_as_the_server_asks(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve([Refuse(429, headers={"Retry-After": "0.2"}), Answer(STORY)])
+    async with connected(server) as rig:
+        error = await failure(rig)
+        pause_s = rig.core.load().available_in_s
+
+        assert isinstance(error, RateLimited)
+        assert 0 < error.retry_after_s <= 0.2
+        assert 0 < pause_s <= 0.2
+
+        await rig.until(lambda: rig.general, "report that the pause is over")
+        assert rig.general == [LoadChanged()]
+        assert rig.core.load().available_in_s == 0
+        assert (await rig.generate(ask())).text == STORY
+
+
+async def test_429_without_a_time_pauses_longer_each_time(
+    serve: Callable[..., StubServer],
+) -> None:
+    async with connected(serve(Refuse(429))) as rig:
+        core = rig.core
+        assert isinstance(core, OpenAICore)
+        await failure(rig)
+        first_s = core.load().available_in_s
+        await failure(rig)  # during the pause: the same storm, not another one
+        assert core.load().available_in_s <= first_s + 0.1
+        core._paused_until = 0.0
+        await failure(rig)
+
+        assert 0.5 < first_s <= 1.0
+        assert 1.5 < core.load().available_in_s <= 2.0
+
+
+async def test_a_quota_is_respected_by_all_calls_together(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve(requests_per_minute=2)
+    async with connected(server) as rig:
+        runs = [await rig.run(ask()) for _ in range(3)]
+        ends = [await rig.end(run) for run in runs]
+
+        refused = [end.error for end in ends if isinstance(end, Failed)]
+        assert len(refused) == 1
+        assert isinstance(refused[0], RateLimited)
+        assert 50 < rig.core.load().available_in_s <= 60
+
+
+async def test_a_used_up_quota_of_money_is_no_pause(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve(Refuse(429, code="insufficient_quota"))) as rig:
+        error = await failure(rig)
+
+        assert isinstance(error, CoreError)
+        assert not error.is_retryable
+        assert rig.core.load().available_in_s == 0
+
+
+async def test_5xx_is_retryable_and_leaves_the_core_up(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve([Refuse(500), Refuse(503), Answer(STORY)])) as rig:
+        for _ in range(2):
+            error = await failure(rig)
+            assert isinstance(error, CoreError)
+            assert error.is_retryable
+        assert (await rig.generate(ask())).text == STORY
+
+
+async def test_503_with_a_time_pauses_the_core(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve(Refuse(503, headers={"Retry-After": "30"}))) as rig:
+        await failure(rig)
+
+        assert 29 < rig.core.load().available_in_s <= 30
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Refuse(400, "bad 'tools'"), InvalidRequest),
+        (Refuse(422, "bad 'temperature'"), InvalidRequest),
+        (Refuse(400, "the prompt is longer than the maximum model length of 9"), ContextOverflow),
+        (Refuse(404, "The model `x` does not exist"), NoSuchObject),
+        (Refuse(401, "no such key"), CoreError),
+        (Refuse(418, "teapot"), CoreError),
+    ],
+    ids=lambda value: getattr(value, "message", None) or value.__name__,
+)
+async def test_a_refusal_that_cannot_pass_is_not_retryable(
+    serve: Callable[..., StubServer], refusal: Refuse, kind: type[KernelError]
+) -> None:
+    async with connected(serve(refusal)) as rig:
+        error = await failure(rig)
+
+    assert type(error) is kind
+    assert not getattr(error, "is_retryable", False)
+    assert refusal.message in str(error) + "".join(getattr(error, "__notes__", ()))
+
+
+# --- broken answers ---------------------------------------------------------------------------
+
+BEFORE_ANYTHING = {
+    "hangs": Hang(),
+    "hangs after the headers": Answer(STORY, then="hang", after=0),
+    "drops the connection": Drop(),
+    "answers HTML": Raw(b"<html>Bad gateway</html>", "text/html"),
+    "answers garbage": Raw(b"data: {{{\n\n"),
+    "answers JSON of another shape": Raw(b'data: {"choices": [{"delta": 7}]}\n\n'),
+    "answers a number": Raw(b"data: 42\n\n"),
+    "answers nothing": Raw(b""),
+    "fails in the stream": Answer(STORY, then="error", after=0),
+    "stops without a reason": Answer(STORY, then="cut", after=0),
+}
+
+
+@pytest.mark.parametrize("behavior", BEFORE_ANYTHING.values(), ids=list(BEFORE_ANYTHING))
+async def test_an_endpoint_that_fails_before_its_answer_gives_a_retryable_error(
+    serve: Callable[..., StubServer], behavior: Any
+) -> None:
+    server = serve([behavior, Answer(STORY)])
+    async with connected(server, time_limits=IMPATIENT) as rig:
+        error = await failure(rig)
+
+        assert isinstance(error, CoreError)
+        assert error.is_retryable
+        assert rig.core.load().num_running == 0
+        assert (await rig.generate(ask())).text == STORY
+    assert server.num_active == 0
+
+
+@pytest.mark.parametrize("then", ["hang", "drop", "garbage", "error", "cut"])
+async def test_an_endpoint_that_fails_midway_gives_an_error_that_is_not_retryable(
+    serve: Callable[..., StubServer], then: Any
+) -> None:
+    server = serve([Answer(STORY, then=then, after=3), Answer(STORY)])
+    async with connected(server, time_limits=IMPATIENT) as rig:
+        run = await rig.run(ask())
+        end = await rig.end(run)
+
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, CoreError)
+        assert not end.error.is_retryable
+        assert end.usage.output_tokens == rig.num_tokens(run) == 3
+        assert (await rig.generate(ask())).text == STORY
+
+
+async def test_a_slow_answer_is_no_hanging_one(serve: Callable[..., StubServer]) -> None:
+    limits = TimeLimits(first_chunk_s=5.0, next_chunk_s=0.15)
+    async with connected(serve(Answer("a b c d", token_s=0.05)), time_limits=limits) as rig:
+        assert (await rig.generate(ask())).text == "a b c d"
+
+
+async def test_an_answer_whose_usage_never_comes_is_still_an_answer(
+    serve: Callable[..., StubServer],
+) -> None:
+    chunk = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"yes"},"finish_reason":"stop"}]}\n\n'
+        b"data: {{{\n\n"
+    )
+    async with connected(serve(Raw(chunk))) as rig:
+        assert (await rig.generate(ask())).text == "yes"
+
+
+async def test_an_answer_that_the_provider_filters_fails_and_says_so(
+    serve: Callable[..., StubServer],
+) -> None:
+    chunk = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}\n\n'
+    async with connected(serve(Raw(chunk))) as rig:
+        assert "content filter" in str(await failure(rig))
+
+
+async def test_a_server_that_is_gone_takes_the_core_down_until_it_is_started_again(
+    serve: Callable[..., StubServer],
+) -> None:
+    server = serve()
+    async with connected(server) as rig:
+        server.close()
+        runs = [await rig.run(ask()) for _ in range(3)]
+        errors = [end.error for run in runs if isinstance(end := await rig.end(run), Failed)]
+        await rig.until(lambda: rig.general, "report that the core is down")
+
+        assert len(errors) == 3
+        assert all(isinstance(e, CoreError) and e.is_retryable for e in errors)
+        assert [type(report) for report in rig.general] == [CoreDown]
+        assert not rig.core.load().is_up
+        assert "is not up" in str(await failure(rig))
+
+        with pytest.raises(CoreError, match="cannot reach"):
+            await rig.core.start(rig.sink)
+
+
+async def test_a_core_that_went_down_starts_again(serve: Callable[..., StubServer]) -> None:
+    async with connected(serve()) as rig:
+        assert isinstance(rig.core, OpenAICore)
+        rig.core.go_down("for the test")
+        await rig.core.start(rig.sink)
+
+        assert rig.core.load().is_up
+        assert (await rig.generate(ask())).text == STORY
+
+
+# --- cancel -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "behavior",
+    [Hang(), Answer(STORY, then="hang", after=2), Answer("word " * 500, token_s=0.01)],
+    ids=["before the headers", "in silence", "in full flow"],
+)
+async def test_a_cancelled_run_leaves_the_server(
+    serve: Callable[..., StubServer], behavior: Any
+) -> None:
+    server = serve(behavior)
+    async with connected(server) as rig:
+        run = await rig.run(ask())
+        await server.until(lambda: server.exchanges, "request")
+        if isinstance(behavior, Answer):
+            await rig.tokens(run, 2)
+        rig.core.cancel(run)
+
+        assert isinstance(await rig.end(run), Stopped)
+        await server.until(lambda: server.exchanges[0].was_left, "the client's leaving")
+    assert server.num_active == 0
+
+
+async def test_close_leaves_the_server(serve: Callable[..., StubServer]) -> None:
+    server = serve(Hang())
+    async with connected(server) as rig:
+        run = await rig.run(ask())
+        await server.until(lambda: server.exchanges, "request")
+        await rig.core.close()
+
+        assert isinstance(await rig.end(run), Stopped)
+        await server.until(lambda: server.exchanges[0].was_left, "the client's leaving")
+
+
+# --- vLLM -------------------------------------------------------------------------------------
+
+
+async def preempted(rig: Rig, request: LLMGenerate, after: int = 3) -> tuple[Run, Snapshot]:
+    prepared = await rig.prepare(request)
+    run_id = rig.begin(request, prepared)
+    await rig.tokens(run_id, after)
+    rig.core.preempt(run_id)
+    end = await rig.end(run_id)
+    assert isinstance(end, Preempted), end
+    return Run(run_id, 1, request, prepared), end.snapshot
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [({}, "/v1/completions"), ({"tools": (ADD,)}, "/v1/chat/completions")],
+    ids=["by token ids", "by text, where tools may be called"],
+)
+async def test_a_preempted_run_leaves_the_server_and_goes_on_where_it_was(
+    serve: Callable[..., StubServer], fields: dict[str, Any], path: str
+) -> None:
+    server = serve(Answer(STORY, token_s=0.005), flavor="vllm")
+    async with connected(server) as rig:
+        run, snapshot = await preempted(rig, ask(sampling=Sampling(max_tokens=12), **fields))
+        await server.until(lambda: server.exchanges[0].was_left, "the client's leaving")
+        num_before = rig.num_tokens(run.id)
+        rig.go(replace(run, snapshot=snapshot))
+        completion = await rig.answer(run.id)
+
+    again = server.exchanges[1]
+    assert again.path == path
+    assert again.body["max_tokens"] == 12 - num_before
+    assert (
+        snapshot.text == "".join(STORY.partition(" ")[0:0]) + completion.text[: len(snapshot.text)]
+    )
+    assert completion.text.split() == STORY.split()[:12]
+    assert completion.usage == Usage(2, 12)
+    assert rig.num_tokens(run.id) == 12
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": ResponseFormat({"type": "object"})},
+        {"sampling": Sampling(temperature=1.0, seed=3)},
+        {"tools": (ADD,), "tool_choice": "required"},
+    ],
+    ids=["constrained", "seeded", "made to call a tool"],
+)
+async def test_a_run_that_cannot_be_cut_in_two_goes_on(
+    serve: Callable[..., StubServer], fields: dict[str, Any]
+) -> None:
+    server = serve(Answer(STORY, token_s=0.005), flavor="vllm")
+    async with connected(server) as rig:
+        run = await rig.run(ask(**fields))
+        await rig.tokens(run, 2)
+        rig.core.preempt(run)
+
+        assert (await rig.answer(run)).text == STORY
+    assert len(server.exchanges) == 1
+
+
+async def test_a_run_that_calls_a_tool_goes_on(serve: Callable[..., StubServer]) -> None:
+    slow = Answer("Let me see. ", (CALL,), token_s=0.005)
+    async with connected(serve(slow, flavor="vllm")) as rig:
+        run = await rig.run(ask(tools=(ADD,)))
+        await rig.tokens(run, 4)
+        rig.core.preempt(run)
+
+        assert (await rig.answer(run)).tool_calls == (CALL,)
+
+
+async def test_another_models_text_is_not_gone_on_with(serve: Callable[..., StubServer]) -> None:
+    foreign = Snapshot("elsewhere", (1, 2), (1_000,), text="Once ")
+    async with connected(serve(flavor="vllm")) as rig:
+        run = await rig.run(ask(), snapshot=foreign)
+        end = await rig.end(run)
+
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, SnapshotError)
+
+
+async def test_priority_is_passed_on_to_vllm_and_to_nobody_else(
+    serve: Callable[..., StubServer],
+) -> None:
+    urgent, plain = serve(flavor="vllm"), serve()
+    for server in (urgent, plain):
+        async with connected(server) as rig:
+            await rig.end(await rig.run(ask(), priority=-3))
+
+    assert urgent.exchanges[0].body["priority"] == -3
+    assert "priority" not in plain.exchanges[0].body
+
+
+async def test_kv_memory_is_read_from_vllms_metrics(serve: Callable[..., StubServer]) -> None:
+    server = serve(Answer("word " * 200, token_s=0.01), flavor="vllm")
+    async with connected(server) as rig:
+        run = await rig.run(ask())
+        while not rig.core.load().kv_capacity:
+            await rig.tokens(run, rig.num_tokens(run) + 1)
+        load = rig.core.load()
+        rig.core.cancel(run)
+        await rig.end(run)
+
+    assert (load.kv_tokens, load.kv_capacity) == (400, 1_600)

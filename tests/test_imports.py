@@ -1,0 +1,124 @@
+"""Promise 4: importing reads no file, opens no socket, starts no thread and loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+# Reads that belong to importing itself: code, and what a zip or a package's metadata needs.
+PROGRAM = """
+import json, sys, threading
+
+CODE = (".py", ".pyc", ".so", ".pyd")
+opened, sockets, processes = [], [], []
+
+def watch(event, arguments):
+    if event == "open":
+        path, mode = str(arguments[0]), arguments[1]
+        is_write = isinstance(mode, str) and any(letter in mode for letter in "wax+")
+        is_cache = ".pyc" in path and "__pycache__" in path
+        if not is_cache and (is_write or not path.endswith(CODE)):
+            opened.append(path)
+    elif event.startswith("socket."):
+        sockets.append(event)
+    elif event in ("subprocess.Popen", "os.fork", "os.exec", "os.posix_spawn", "os.system"):
+        processes.append(event)
+
+sys.addaudithook(watch)
+before = set(sys.modules)
+import {module}
+print(json.dumps({{
+    "opened": opened,
+    "sockets": sockets,
+    "processes": processes,
+    "threads": [t.name for t in threading.enumerate() if t is not threading.main_thread()],
+    "modules": sorted({{name.partition(".")[0] for name in set(sys.modules) - before}}),
+    "tasks": "asyncio" in sys.modules
+        and sys.modules["asyncio"].events._get_running_loop() is not None,
+}}))
+"""
+
+ML_LIBRARIES = {"llguidance", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
+CLIENTS = {"anthropic", "httpx", "openai"}
+FRAMEWORKS = {
+    "autogen",
+    "autogen_agentchat",
+    "autogen_core",
+    "interpreter",
+    "langchain",
+    "langchain_aios",
+    "langchain_core",
+    "langchain_openai",
+    "langgraph",
+    "llama_index",
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=["aios_core", "aios_core.cores", "aios_core.testing", "aios_core.cli"],
+)
+def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a fresh interpreter saw while it imported the package."""
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", PROGRAM.format(module=request.param)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_importing_reads_and_writes_no_file(seen: dict[str, Any]) -> None:
+    assert seen["opened"] == []
+
+
+def test_importing_opens_no_socket(seen: dict[str, Any]) -> None:
+    assert seen["sockets"] == []
+
+
+def test_importing_starts_no_thread_loop_or_process(seen: dict[str, Any]) -> None:
+    assert (seen["threads"], seen["tasks"], seen["processes"]) == ([], False, [])
+
+
+@pytest.mark.parametrize("forbidden", [ML_LIBRARIES, CLIENTS, FRAMEWORKS])
+def test_importing_loads_no_ml_library_no_client_and_no_framework(
+    forbidden: set[str], seen: dict[str, Any]
+) -> None:
+    assert forbidden.intersection(seen["modules"]) == set()
+
+
+def test_the_guards_see_what_they_guard_against(tmp_path: Any) -> None:
+    (tmp_path / "guilty.py").write_text(
+        "import socket, threading, time\n"
+        "open(__file__.replace('guilty.py', 'note.txt'), 'w').close()\n"
+        "socket.socket().close()\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True, name='left').start()\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + PROGRAM
+
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program.format(module="guilty")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    found = json.loads(ended.stdout)
+    assert found["opened"] == [str(tmp_path / "note.txt")]
+    assert found["sockets"] == ["socket.__new__"]
+    assert found["threads"] == ["left"]
+
+
+def test_every_name_that_the_package_offers_is_there() -> None:
+    import aios_core  # noqa: PLC0415
+
+    assert [name for name in aios_core.__all__ if not hasattr(aios_core, name)] == []
+    assert len(set(aios_core.__all__)) == len(aios_core.__all__)

@@ -1,0 +1,210 @@
+"""The OpenAI-compatible core against a real vLLM server. Run by `make test-vllm`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aios_core.core import Core, Failed, Preempted, Run, Stopped
+from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.errors import ContextOverflow
+from aios_core.messages import (
+    Completion,
+    FinishReason,
+    ResponseFormat,
+    Sampling,
+    ToolSpec,
+    Usage,
+    parse_messages,
+)
+from aios_core.syscalls import LLMGenerate
+
+from ..cores.contract import CoreContract, Rig  # noqa: TID252 - tests are no package
+from .conftest import VLLMServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+
+LONG = {"ignore_eos": True}  # vLLM: go on to the token limit
+CALCULATOR = ToolSpec(
+    "calculator",
+    "do math",
+    {
+        "type": "object",
+        "properties": {"expression": {"type": "string"}},
+        "required": ["expression"],
+    },
+)
+
+
+def ask(text: str = "what is 12 plus 5?", **fields: Any) -> LLMGenerate:
+    return LLMGenerate(parse_messages(text), **fields)
+
+
+def ask_long(num_tokens: int, **sampling: Any) -> LLMGenerate:
+    return ask(sampling=Sampling(max_tokens=num_tokens, **sampling), extra=LONG)
+
+
+@pytest.fixture
+async def rig(vllm: VLLMServer) -> AsyncIterator[Rig]:
+    rig = Rig(OpenAICore(vllm.base_url, ["tiny"], slots=8), patience_s=60.0)
+    await rig.core.start(rig.sink)
+    yield rig
+    await rig.core.close()
+    await rig.settle()
+    rig.check()
+
+
+async def metric_becomes(vllm: VLLMServer, name: str, holds: Callable[[float], bool]) -> None:
+    """Ask until it does; vLLM updates its metrics once a step."""
+    async with asyncio.timeout(20):
+        while not holds(await asyncio.to_thread(vllm.metric, name)):  # noqa: ASYNC110 - a page
+            await asyncio.sleep(0.05)
+
+
+class TestContract(CoreContract):
+    patience_s = 60.0
+    tool_name = "calculator"
+
+    @pytest.fixture(autouse=True)
+    def _server(self, vllm: VLLMServer) -> None:
+        self.base_url = vllm.base_url
+
+    def make_core(self) -> Core:
+        return OpenAICore(self.base_url, ["tiny"], slots=8)
+
+    def request(self, max_tokens: int | None = 24) -> LLMGenerate:
+        return ask_long(max_tokens or 24)
+
+    def tool_request(self) -> LLMGenerate:
+        return ask(tools=(CALCULATOR,))
+
+
+async def test_the_server_is_recognised(rig: Rig) -> None:
+    capabilities = rig.core.capabilities
+
+    assert capabilities.preemptible
+    assert capabilities.context_window == 1_024
+
+
+async def test_a_tool_is_called_and_its_result_is_read(rig: Rig) -> None:
+    question = ask(tools=(CALCULATOR,))
+    call = await rig.generate(question)
+    assert call.finish_reason is FinishReason.TOOL_CALLS
+    assert call.tool_calls[0].parsed_arguments() == {"expression": "12 + 5"}
+
+    result = {"role": "tool", "content": "17", "tool_call_id": call.tool_calls[0].id}
+    dialogue = (*question.messages, call.message, *parse_messages([result]))
+    answer = await rig.generate(replace(question, messages=dialogue))
+    assert "17" in answer.text
+
+
+async def test_an_answer_keeps_to_its_schema(rig: Rig) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}},
+        "required": ["sum"],
+        "additionalProperties": False,
+    }
+    sampling = Sampling(max_tokens=60)
+    answer = await rig.generate(ask(sampling=sampling, response_format=ResponseFormat(schema)))
+
+    assert answer.text.startswith('{"sum"')  # which this model never says on its own
+
+
+async def test_usage_is_exact_and_prefixes_are_cached(rig: Rig) -> None:
+    first = await rig.generate(ask_long(20))
+    again = await rig.generate(ask_long(20))
+
+    assert first.usage.output_tokens == again.usage.output_tokens == 20
+    assert 0 < first.usage.input_tokens < (await rig.prepare(ask_long(20))).num_tokens
+
+
+async def test_a_cancelled_call_frees_its_slot_in_the_server(rig: Rig, vllm: VLLMServer) -> None:
+    run = await rig.run(ask_long(900))
+    await rig.tokens(run, 3)
+    await metric_becomes(vllm, "vllm:num_requests_running", lambda n: n == 1)
+    rig.core.cancel(run)
+
+    assert isinstance(await rig.end(run), Stopped)
+    await metric_becomes(vllm, "vllm:num_requests_running", lambda n: n == 0)
+    assert rig.num_tokens(run) < 800
+
+
+async def interrupted(rig: Rig, request: LLMGenerate, every: int) -> tuple[Completion, int, int]:
+    """Generate with a preemption every few tokens: the answer, the preemptions, the run."""
+    prepared = await rig.prepare(request)
+    run_id, num_preemptions = rig.begin(request, prepared), 0
+    while True:
+        await rig.tokens(run_id, rig.num_tokens(run_id) + every)
+        rig.core.preempt(run_id)
+        end = await rig.end(run_id)
+        if not isinstance(end, Preempted):
+            assert not isinstance(end, Failed | Stopped), end
+            return end.completion, num_preemptions, run_id
+        num_preemptions += 1
+        rig.go(Run(run_id, 1, request, prepared, snapshot=end.snapshot))
+
+
+async def test_a_greedy_answer_is_the_same_with_and_without_interruptions(rig: Rig) -> None:
+    request = ask_long(120)
+    uninterrupted = await rig.generate(request)
+    resumed, num_preemptions, run = await interrupted(rig, request, every=15)
+
+    assert num_preemptions >= 2
+    assert resumed.text == uninterrupted.text
+    assert resumed.usage.output_tokens == rig.num_tokens(run) == 120
+    assert resumed.usage.input_tokens == uninterrupted.usage.input_tokens
+
+
+async def test_where_tools_may_be_called_an_answer_goes_on_after_its_text(rig: Rig) -> None:
+    question = ask(tools=(CALCULATOR,))
+    call = await rig.generate(question)
+    result = {"role": "tool", "content": "17", "tool_call_id": call.tool_calls[0].id}
+    dialogue = (*question.messages, call.message, *parse_messages([result]))
+    request = replace(question, messages=dialogue)
+    uninterrupted = await rig.generate(request)
+    resumed, num_preemptions, _ = await interrupted(rig, request, every=2)
+
+    assert num_preemptions >= 1
+    assert resumed.text == uninterrupted.text
+
+
+async def test_an_interrupted_run_leaves_the_server(rig: Rig, vllm: VLLMServer) -> None:
+    request = ask_long(900)
+    run = await rig.run(request)
+    await rig.tokens(run, 3)
+    rig.core.preempt(run)
+
+    assert isinstance(await rig.end(run), Preempted)
+    await metric_becomes(vllm, "vllm:num_requests_running", lambda n: n == 0)
+
+
+async def test_priorities_are_accepted(rig: Rig) -> None:
+    runs = [await rig.run(ask_long(10), priority=priority) for priority in (-5, 0, 7)]
+
+    assert {(await rig.answer(run)).usage.output_tokens for run in runs} == {10}
+
+
+async def test_the_servers_memory_is_seen(rig: Rig) -> None:
+    run = await rig.run(ask_long(900))
+    while not rig.core.load().kv_capacity:
+        await rig.tokens(run, rig.num_tokens(run) + 1)
+    load = rig.core.load()
+    rig.core.cancel(run)
+    await rig.end(run)
+
+    assert load.kv_capacity is not None
+    assert 0 <= load.kv_tokens <= load.kv_capacity
+
+
+async def test_a_prompt_that_is_too_long_is_refused_with_its_size(rig: Rig) -> None:
+    end = await rig.end(await rig.run(ask("word " * 2_000)))
+
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, ContextOverflow)
+    assert end.error.context_window == 1_024
+    assert end.usage == Usage()
