@@ -217,5 +217,7 @@ def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
 
 def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:
     """The request, and what concerns its way through the kernel."""
-    options = {key: arguments.pop(key) for key in ("timeout_s", "priority") if key in arguments}
+    options: dict[str, Any] = {
+        key: arguments.pop(key) for key in ("timeout_s", "priority") if key in arguments
+    }
     return request(messages, **arguments), options

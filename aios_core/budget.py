@@ -26,15 +26,27 @@ class Cost:
     money: float = 0.0  # in the currency of the configured prices
     calls: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.tokens + other.tokens, self.money + other.money, self.calls + other.calls
-        )
 
-    def __sub__(self, other: Cost) -> Cost:
-        return Cost(
-            self.tokens - other.tokens, self.money - other.money, self.calls - other.calls
-        )
+@dataclass(slots=True)
+class Tally:
+    """A running sum of costs."""
+
+    tokens: int = 0
+    money: float = 0.0
+    calls: int = 0
+
+    def add(self, cost: Cost) -> None:
+        self.tokens += cost.tokens
+        self.money += cost.money
+        self.calls += cost.calls
+
+    def take(self, cost: Cost) -> None:
+        self.tokens -= cost.tokens
+        self.money -= cost.money
+        self.calls -= cost.calls
+
+    def cost(self) -> Cost:
+        return Cost(self.tokens, self.money, self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,11 @@ class Budget:
     money: float | None = None
     calls: int | None = None
     wall_s: float | None = None  # seconds from the agent's start; its calls end then
+
+    @property
+    def limits_calls(self) -> bool:
+        """Whether anything but the wall time is limited."""
+        return not (self.tokens is None and self.money is None and self.calls is None)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -78,9 +95,12 @@ class Price:
 
 
 class BudgetAccount:
-    """The books of one agent (or group)."""
+    """The books of one agent (or group).
 
-    __slots__ = ("limits", "owner", "parent", "reserved", "spent")
+    `is_limited` says whether any account of the chain limits what a call costs.
+    """
+
+    __slots__ = ("is_limited", "limits", "owner", "parent", "reserved", "spent")
 
     def __init__(
         self, owner: str, limits: Budget | None = None, parent: BudgetAccount | None = None
@@ -88,21 +108,14 @@ class BudgetAccount:
         self.owner = owner
         self.limits = limits or Budget()
         self.parent = parent
-        self.spent = Cost()
-        self.reserved = Cost()
+        self.spent = Tally()
+        self.reserved = Tally()
+        self.is_limited: bool = self.limits.limits_calls or (
+            parent is not None and parent.is_limited
+        )
 
     def __repr__(self) -> str:
         return f"<BudgetAccount {self.owner}: spent {self.spent}, reserved {self.reserved}>"
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether any account of the chain has a limit on what a call costs."""
-        return any(
-            account.limits.tokens is not None
-            or account.limits.money is not None
-            or account.limits.calls is not None
-            for account in self.chain()
-        )
 
     def chain(self) -> Iterator[BudgetAccount]:
         """This account, its parent, and so on."""
@@ -135,10 +148,11 @@ class BudgetAccount:
         Raises:
             BudgetExceeded: an account of the chain has less than that left. Nothing is reserved.
         """
+        if self.is_limited:
+            for account in self.chain():
+                account._refuse_excess(amount)
         for account in self.chain():
-            account._refuse_excess(amount)
-        for account in self.chain():
-            account.reserved += amount
+            account.reserved.add(amount)
         return Reservation(self, amount)
 
     def _refuse_excess(self, amount: Cost) -> None:
@@ -173,5 +187,5 @@ class Reservation:
             return
         self._is_open = False
         for account in self._account.chain():
-            account.reserved -= self._amount
-            account.spent += actual
+            account.reserved.take(self._amount)
+            account.spent.add(actual)

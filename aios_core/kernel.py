@@ -356,7 +356,7 @@ class Kernel:
             budget=frozen.budget,
         )
         process = self.processes.get(agent.pid)
-        process.budget.spent = frozen.spent
+        process.budget.spent.add(frozen.spent)
         process.accounting = frozen.accounting
         pending = []
         for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):

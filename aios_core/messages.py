@@ -230,7 +230,9 @@ class ResponseFormat:
     name: str = "answer"
 
 
-def parse_messages(messages: str | Message | Iterable[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+def parse_messages(
+    messages: str | Message | Iterable[Message | Mapping[str, Any]],
+) -> tuple[Message, ...]:
     """Accept what callers write: a text (one user turn), messages, or OpenAI dictionaries.
 
     Raises:

@@ -7,7 +7,7 @@ cancellation. Pure bookkeeping, touched only by the kernel's loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
@@ -59,6 +59,29 @@ class Group:
     budget: BudgetAccount = field(default_factory=lambda: BudgetAccount("group"))
 
 
+@dataclass(frozen=True, slots=True)
+class WallLimit:
+    """When an agent's time is up, and whose budget says so."""
+
+    at: float
+    owner: str
+    limit_s: float
+
+    @classmethod
+    def tightest(
+        cls, now: float, accounts: Iterable[BudgetAccount], inherited: WallLimit | None
+    ) -> WallLimit | None:
+        """The earliest of what the accounts allow from `now` on, and of an inherited limit."""
+        walls = [
+            cls(now + account.limits.wall_s, account.owner, account.limits.wall_s)
+            for account in accounts
+            if account.limits.wall_s is not None
+        ]
+        if inherited is not None:
+            walls.append(inherited)
+        return min(walls, key=lambda wall: wall.at, default=None)
+
+
 @dataclass(slots=True, eq=False)
 class AgentProcess:
     """One agent, as the kernel sees it."""
@@ -71,6 +94,7 @@ class AgentProcess:
     weight: float  # share of its group's service under `fair`
     budget: BudgetAccount
     spawned_at: float
+    wall: WallLimit | None = None  # the tightest of its own, its group's and its parent's
     state: ProcessState = ProcessState.ACTIVE
     accounting: Accounting = field(default_factory=Accounting)
     children: dict[int, AgentProcess] = field(default_factory=dict)
@@ -89,11 +113,7 @@ class AgentProcess:
     @property
     def ends_at(self) -> float | None:
         """When the wall time of the family runs out; None if it never does."""
-        own = self.budget.limits.wall_s
-        ends = [] if own is None else [self.spawned_at + own]
-        if self.parent and (inherited := self.parent.ends_at) is not None:
-            ends.append(inherited)
-        return min(ends) if ends else None
+        return self.wall.at if self.wall else None
 
     def family(self) -> Iterator[AgentProcess]:
         """This agent and all below it, children before their parents."""
@@ -150,8 +170,11 @@ class ProcessTable:
             raise InvalidRequest("an agent needs a name")
         elder = self.get(parent) if parent is not None else None
         self._refuse_crowds(name, elder)
-        belongs_to = self.group(group) if group else elder.group if elder else self.group(DEFAULT_GROUP)
+        belongs_to = (
+            self.group(group) if group else elder.group if elder else self.group(DEFAULT_GROUP)
+        )
         above = elder.budget if elder else belongs_to.budget
+        account = BudgetAccount(f"agent {name!r}", budget, above)
         process = AgentProcess(
             pid=next(self._pids),
             name=name,
@@ -159,8 +182,11 @@ class ProcessTable:
             parent=elder,
             priority=priority if priority is not None else elder.priority if elder else 0,
             weight=weight,
-            budget=BudgetAccount(f"agent {name!r}", budget, above),
+            budget=account,
             spawned_at=now,
+            wall=WallLimit.tightest(
+                now, (account, belongs_to.budget), elder.wall if elder else None
+            ),
         )
         self._processes[process.pid] = process
         if elder:

@@ -137,7 +137,9 @@ class Syscall:
 
     def __repr__(self) -> str:
         core = f" on {self.core}" if self.core else ""
-        return f"<Syscall {self.id} of agent {self.pid}: {self.state}{core}, {self.num_tokens} tokens>"
+        return (
+            f"<Syscall {self.id} of agent {self.pid}: {self.state}{core}, {self.num_tokens} tokens>"
+        )
 
     def move_to(self, new: SyscallState, now: float) -> None:
         """Change state and account for the time spent in the old one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aios_core.core import CoreDown, Finished, Preempted, Prepared, Progress, Report, Run
 from aios_core.cores.transformers import TransformersCore
@@ -12,20 +12,28 @@ from aios_core.messages import Message, Sampling
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
-OnPreempted = Callable[[Run, Snapshot], Snapshot]
+Interrupts = Callable[[int, int], bool]  # by number of the run, and of its tokens so far
+Handles = Callable[[Snapshot], Snapshot]
+
+
+@dataclass(slots=True, eq=False)
+class _Going:
+    run: Run
+    number: int
+    num_tokens: int = 0
 
 
 class CoreRig:
-    """Sends runs to a started core, and takes their answers."""
+    """Sends runs to a core that reports to its `sink`, and takes their answers."""
 
     def __init__(self, core: TransformersCore) -> None:
         self.core = core
         self.num_preemptions = 0
-        self._runs: dict[int, Run] = {}
-        self._tokens: dict[int, list[int]] = {}
+        self._going: dict[int, _Going] = {}
+        self._outputs: dict[int, tuple[int, ...]] = {}
         self._next_id = 0
-        self._every: int | None = None
-        self._on_preempted: OnPreempted = lambda run, snapshot: snapshot
+        self._interrupts: Interrupts | None = None
+        self._handles: Handles | None = None
         self._done = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._failure: Report | None = None
@@ -35,54 +43,67 @@ class CoreRig:
         prompts: Sequence[Sequence[int]],
         num_tokens: int,
         *,
-        sampling: Sampling | None = None,
-        preempt_every: int | None = None,
-        on_preempted: OnPreempted | None = None,
-    ) -> None:
+        samplings: Sequence[Sampling] = (),
+        interrupts: Interrupts | None = None,
+        handles: Handles | None = None,
+    ) -> list[tuple[int, ...]]:
         """Run all prompts at once, each to `num_tokens` tokens.
 
-        With `preempt_every` each run is preempted after so many tokens and resumed at once, from
-        what `on_preempted` makes of its snapshot.
+        A run is preempted where `interrupts` says so, and resumed at once, from what `handles`
+        makes of its snapshot. Returns the output ids, if the core keeps contexts.
         """
-        self._every = preempt_every
-        self._on_preempted = on_preempted or (lambda run, snapshot: snapshot)
+        self._interrupts, self._handles = interrupts, handles
+        self._outputs.clear()
         self._done.clear()
-        sampling = replace(sampling or Sampling(), max_tokens=num_tokens)
-        request = LLMGenerate(
-            (Message("user", "a prompt of tokens"),), sampling=sampling, extra={"ignore_eos": True}
-        )
-        for prompt in prompts:
-            self._next_id += 1
-            prepared = Prepared(len(prompt), num_tokens, tuple(prompt))
-            run = Run(self._next_id, 1, request, prepared, wants_deltas=False)
-            self._runs[run.id] = run
-            self._tokens[run.id] = []
+        runs = [
+            self._make_run(prompt, replace(sampling, max_tokens=num_tokens))
+            for prompt, sampling in zip(
+                prompts, samplings or [Sampling()] * len(prompts), strict=True
+            )
+        ]
+        self._going = {run.id: _Going(run, number) for number, run in enumerate(runs)}
+        for run in runs:
             self.core.run(run)
         await self._done.wait()
         if self._failure is not None:
             raise RuntimeError(f"the core reports {self._failure}")
+        return [self._outputs.get(number, ()) for number in range(len(runs))]
 
     def sink(self, reports: Sequence[Report]) -> None:
-        """Called by the step loop's thread, which is not kept waiting."""
+        """Called by the step loop's thread."""
         for report in reports:
             match report:
-                case Progress(run_id, num_tokens):
-                    tokens = self._tokens[run_id]
-                    tokens.append(num_tokens)
-                    if self._every and len(tokens) % self._every == 0:
-                        self.core.preempt(run_id)
+                case Progress(run_id):
+                    self._progress(self._going[run_id])
                 case Preempted(run_id, snapshot):
                     self.num_preemptions += 1
-                    run = self._runs[run_id]
-                    kept = self._on_preempted(run, snapshot)
-                    self.core.run(replace(run, snapshot=kept))
-                case Finished(run_id):
-                    del self._runs[run_id], self._tokens[run_id]
+                    kept = self._handles(snapshot) if self._handles else snapshot
+                    self.core.run(replace(self._going[run_id].run, snapshot=kept))
+                case Finished(run_id, _, context):
+                    going = self._going.pop(run_id)
+                    if context is not None:
+                        self._outputs[going.number] = context.output_ids
+                        if context.kv is not None:
+                            context.kv.release()
                 case CoreDown():
-                    self._failure = report
-                    self._runs.clear()
+                    self._fail(report)
                 case _:
-                    self._failure = report
-                    del self._runs[report.run_id]
-        if not self._runs:
+                    self._fail(report)
+        if not self._going:
             self._loop.call_soon_threadsafe(self._done.set)
+
+    def _progress(self, going: _Going) -> None:
+        going.num_tokens += 1
+        if self._interrupts is not None and self._interrupts(going.number, going.num_tokens):
+            self.core.preempt(going.run.id)
+
+    def _fail(self, report: Report) -> None:
+        self._failure = report
+        self._going.clear()
+
+    def _make_run(self, prompt: Sequence[int], sampling: Sampling) -> Run:
+        self._next_id += 1
+        message = Message("user", "a prompt of tokens")
+        request = LLMGenerate((message,), sampling=sampling, extra={"ignore_eos": True})
+        prepared = Prepared(len(prompt), sampling.max_tokens or 1, tuple(prompt))
+        return Run(self._next_id, 1, request, prepared, wants_deltas=False)

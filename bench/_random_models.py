@@ -53,7 +53,7 @@ def save_random_model(size: Size, folder: Path, window: int = 4_096) -> Path:
     return folder
 
 
-def prompts(size: Size, lengths: list[int], seed: int = 0) -> list[list[int]]:
+def prompts(lengths: list[int], seed: int = 0) -> list[list[int]]:
     """Random prompts of these lengths, in tokens."""
     random = torch.Generator().manual_seed(seed)
     return [torch.randint(8, 600, (length,), generator=random).tolist() for length in lengths]

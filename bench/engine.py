@@ -46,6 +46,10 @@ COLUMNS = {
 Timed = Callable[[], Coroutine[Any, Any, None]]
 
 
+def every_16(_number: int, num_tokens: int) -> bool:
+    return num_tokens % 16 == 0
+
+
 def generate(model: Any, batch: list[list[int]], num_tokens: int) -> None:
     """The usual way: pad on the left, one batch until the last is done."""
     width = max(map(len, batch))
@@ -59,7 +63,8 @@ def generate(model: Any, batch: list[list[int]], num_tokens: int) -> None:
         max_new_tokens=num_tokens,
         pad_token_id=0,
     )
-    assert out.shape[1] == width + num_tokens
+    if out.shape[1] != width + num_tokens:
+        raise RuntimeError(f"generate wrote {out.shape[1] - width} of {num_tokens} tokens")
 
 
 def generate_continuously(model: Any, batch: list[list[int]], num_tokens: int) -> None:
@@ -67,7 +72,8 @@ def generate_continuously(model: Any, batch: list[list[int]], num_tokens: int) -
         max_new_tokens=num_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
     )
     out = model.generate_batch(batch, generation_config=config, progress_bar=False)
-    assert all(len(one.generated_tokens) == num_tokens for one in out.values())
+    if any(len(one.generated_tokens) != num_tokens for one in out.values()):
+        raise RuntimeError("continuous batching wrote fewer tokens than it was asked for")
 
 
 async def measure(size: Size, folder: Path, batches: tuple[int, ...], repeats: int) -> list[dict]:
@@ -80,11 +86,11 @@ async def measure(size: Size, folder: Path, batches: tuple[int, ...], repeats: i
     await core.start(rig.sink)
     num_tokens, rows = NUM_TOKENS[size.name], []
     for batch in batches:
-        given = prompts(size, [48 + 64 * i // batch for i in range(batch)])
+        given = prompts([48 + 64 * i // batch for i in range(batch)])
         systems: dict[str, Timed] = {
             GENERATE: partial(asyncio.to_thread, generate, native, given, num_tokens),
             CORE: partial(rig.generate, given, num_tokens),
-            PREEMPTED: partial(rig.generate, given, num_tokens, preempt_every=16),
+            PREEMPTED: partial(rig.generate, given, num_tokens, interrupts=every_16),
             CONTINUOUS: partial(asyncio.to_thread, generate_continuously, paged, given, num_tokens),
         }
         best = await best_times(systems, repeats)

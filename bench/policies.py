@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any, Protocol
 
@@ -351,11 +352,18 @@ def measure(name: str, load: Load, seed: int) -> dict[str, float]:
 
 def _slowdown(load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
     """How much longer the light agents take than when they are alone on the core."""
-    light = [plan for plan in plans if plan.group == "light"]
-    alone = statistics.fmean(simulate(DIRECT, load, light).turnaround_s)
+    light = tuple(plan for plan in plans if plan.group == "light")
+    alone = _alone_s(load.costs, light)
     pairs = zip(plans, outcome.turnaround_s, strict=True)
     beside = statistics.fmean([taken for plan, taken in pairs if plan.group == "light"])
     return {"light_s": beside, "light_alone_s": alone, "slowdown": beside / alone}
+
+
+@cache
+def _alone_s(costs: CostModel, plans: tuple[Plan, ...]) -> float:
+    """Mean turnaround of some agents that have the core for themselves."""
+    alone = Load("alone", "", lambda _: list(plans), costs)
+    return statistics.fmean(simulate(DIRECT, alone, plans).turnaround_s)
 
 
 def compare(load: Load, seeds: Sequence[int]) -> list[dict[str, Any]]:

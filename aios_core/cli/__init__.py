@@ -20,7 +20,7 @@ from typing import Final
 
 import aios_core
 from aios_core.cli import doctor, run
-from aios_core.errors import KernelError, ModelLoadError
+from aios_core.errors import BackendError, KernelError
 
 INTERRUPTED: Final = 130
 
@@ -66,7 +66,7 @@ def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
         command = entry.load()
     except ImportError as exc:
         owner = entry.dist.name if entry.dist else entry.value
-        raise ModelLoadError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
+        raise BackendError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
     return int(command(arguments) or 0)
 
 

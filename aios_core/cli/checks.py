@@ -222,12 +222,11 @@ def _words(names: Iterable[str]) -> str:
 
 
 def _broken_core(name: str, error: KernelError) -> Finding:
-    mend = f"mend its table in {_where_cores_are()}; then aios doctor again"
-    return Finding("core", name, Health.BROKEN, str(error), mend)
-
-
-def _where_cores_are() -> str:
-    return "the environment (AIOS_MODEL)" if os.environ.get("AIOS_MODEL") else "aios.toml"
+    reason = error.__cause__ if isinstance(error.__cause__, KernelError) else error
+    place = (
+        "AIOS_MODEL and AIOS_BASE_URL" if os.environ.get("AIOS_MODEL") else "its [[cores]] table"
+    )
+    return Finding("core", name, Health.BROKEN, str(reason), f"mend that, or {place}")
 
 
 def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:

@@ -59,7 +59,7 @@ class FrozenAgent:
             priority=process.priority,
             weight=process.weight,
             budget=process.budget.limits,
-            spent=process.budget.spent,
+            spent=process.budget.spent.cost(),
             accounting=process.accounting,
             calls=tuple(calls),
         )

@@ -56,8 +56,10 @@ def plan_moves(parked: Sequence[Parked], tier: Tier, excess: int, rates: Rates) 
     for image in _coldest_first(image for image in parked if image.tier is tier):
         if excess <= 0:
             break
-        moves.append(Move(image.key, cheapest_target(image, rates)))
-        excess -= image.num_bytes
+        target = cheapest_target(image, rates)
+        if target is not tier:
+            moves.append(Move(image.key, target))
+            excess -= image.num_bytes
     return moves
 
 

@@ -47,6 +47,8 @@ class _Entry:
     last_used: int
     is_moving: bool = False
     is_discarded: bool = False  # while it moved; free it when the move ends
+    is_lost: bool = False  # its core died while it moved
+    is_stuck: bool = False  # it could not be moved and must not be dropped
 
     @property
     def image(self) -> KVImage:
@@ -195,14 +197,13 @@ class ContextSwitcher:
 
     def lose(self, core: Core) -> None:
         """A core died, and with it the KV images that it made; token ids stay."""
-        for key, entry in tuple(self._entries.items()):
-            if entry.core is not core or entry.is_moving or entry.snapshot.kv is None:
+        for entry in tuple(self._entries.values()):
+            if entry.core is not core or entry.snapshot.kv is None:
                 continue
-            if entry.key[0] == "agent":
-                self._drop(key)
+            if entry.is_moving:
+                entry.is_lost = True
             else:
-                entry.image.release()
-                entry.snapshot = entry.snapshot.without_kv()
+                self._drop_image(entry)
 
     # --- room --------------------------------------------------------------------------------
 
@@ -212,36 +213,33 @@ class ContextSwitcher:
         if load.kv_capacity is not None:
             excess = load.kv_tokens - int(self._watermark * load.kv_capacity)
             if excess > 0:
-                self._relieve_tier(Tier.DEVICE, excess * self._bytes_per_token(core), core)
+                excess_bytes = excess * self._bytes_per_token(core)
+                self._relieve_tier(Tier.DEVICE, excess_bytes, load.prefill_rate, core)
         for tier, bound in self._bounds.items():
             excess = self.num_bytes(tier) - bound
             if excess > 0:
-                self._relieve_tier(tier, excess, None)
+                self._relieve_tier(tier, excess, load.prefill_rate)
 
-    def _relieve_tier(self, tier: Tier, excess: float, core: Core | None) -> None:
+    def _relieve_tier(
+        self, tier: Tier, excess: float, prefill_rate: float | None, core: Core | None = None
+    ) -> None:
         entries = [
             e
             for e in self._entries.values()
-            if e.snapshot.kv is not None and (core is None or e.core is core)
+            if e.snapshot.kv is not None and not e.is_stuck and (core is None or e.core is core)
         ]
         excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
         parked = [
             _as_parked(e) for e in entries if not e.is_moving and e.key not in self._still
         ]
-        rate = core.load().prefill_rate if core else None
-        rates = Rates(rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
+        rates = Rates(prefill_rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
         for move in plan_moves(parked, tier, int(excess), rates):
             self._begin(move)
 
     def _begin(self, move: Move) -> None:
         entry = self._entries[move.key]  # type: ignore[index]
         if move.target is None:
-            entry.image.release()
-            if entry.key[0] == "agent":
-                del self._entries[entry.key]
-            else:
-                entry.snapshot = entry.snapshot.without_kv()
-            self._tell(entry, "dropped")
+            self._drop_image(entry)
         elif move.target is not entry.image.tier:
             entry.is_moving = True
             if entry.key[0] == "call":
@@ -256,8 +254,10 @@ class ContextSwitcher:
         loop = asyncio.get_running_loop()
         try:
             elapsed = await loop.run_in_executor(self._worker, self._carry, entry.image, target)
-        except OSError as exc:  # a full disk: the image stays where it is
-            log.warning("cannot move a KV image to %s: %s", target.name.lower(), exc)
+        except Exception as exc:  # noqa: BLE001 - a full disk, a broken device: go on without
+            log.warning("cannot move a KV image to %s: %r", target.name.lower(), exc)
+            entry.is_stuck = not _as_parked(entry).may_drop
+            entry.is_lost = entry.is_lost or not entry.is_stuck
         else:
             rate = entry.image.num_bytes / max(elapsed, 1e-9)
             known = self._rates.get(target, rate)
@@ -267,6 +267,8 @@ class ContextSwitcher:
         if entry.is_discarded:
             entry.image.release()
             return
+        if entry.is_lost:
+            self._drop_image(entry)
         if entry.key[0] == "call":
             self.on_moving(entry.key[1], False)
         self.relieve(entry.core)
@@ -276,8 +278,13 @@ class ContextSwitcher:
         started = perf_counter()
         if target is Tier.HOST:
             image.to_host()
-        else:
-            image.to_disk(self._new_path())
+            return perf_counter() - started
+        path = self._new_path()
+        try:
+            image.to_disk(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return perf_counter() - started
 
     def _new_path(self) -> Path:
@@ -305,6 +312,15 @@ class ContextSwitcher:
         elif entry.snapshot.kv is not None:
             entry.snapshot.kv.release()
 
+    def _drop_image(self, entry: _Entry) -> None:
+        """Free an image that does not move. A call keeps its tokens, an idle agent nothing."""
+        entry.image.release()
+        if entry.key[0] == "agent":
+            del self._entries[entry.key]
+        else:
+            entry.snapshot = entry.snapshot.without_kv()
+        self._tell(entry, "dropped")
+
     def _bytes_per_token(self, core: Core) -> float:
         images = [
             e.image
@@ -328,10 +344,10 @@ class ContextSwitcher:
 
     async def close(self) -> None:
         """Free everything. Idempotent."""
-        while self._moves:
-            await asyncio.gather(*self._moves, return_exceptions=True)
         for key in tuple(self._entries):
             self._drop(key)
+        while self._moves:
+            await asyncio.gather(*self._moves, return_exceptions=True)
         if self._worker is not None:
             self._worker.shutdown()
             self._worker = None

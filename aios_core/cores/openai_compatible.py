@@ -242,6 +242,7 @@ class OpenAICore(StreamingCore):
                 async for chunk in chunks:
                     if progress := reader.read(chunk):
                         yield progress
+                        await asyncio.sleep(0)  # chunks come in bursts; others run between them
         except Exception as exc:
             if not reader.is_whole:  # else only the usage is missing
                 raise self._run_error(live, exc) from exc

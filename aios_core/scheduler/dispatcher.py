@@ -644,16 +644,12 @@ class Dispatcher:
         self.cancel(call.syscall.id, DeadlineExceeded(timeout_s, call.doing))
 
     def _out_of_time(self, call: Call) -> None:
-        now = self._clock.now()
-        for account, process in zip(
-            call.process.budget.chain(), _ancestors(call.process), strict=False
-        ):
-            limit = account.limits.wall_s
-            if limit is not None and now >= process.spawned_at + limit - 1e-9:
-                used = now - process.spawned_at
-                error = BudgetExceeded(account.owner, "seconds of wall time", limit, used, 0)
-                self.cancel(call.syscall.id, error)
-                return
+        """End a call whose agent has no wall time left."""
+        wall, now = call.process.wall, self._clock.now()
+        if wall is not None and now >= wall.at - 1e-9:
+            used = now - (wall.at - wall.limit_s)
+            error = BudgetExceeded(wall.owner, "seconds of wall time", wall.limit_s, used, 0)
+            self.cancel(call.syscall.id, error)
 
     def _call_later(self, call: Call, delay_s: float, callback: Callable[[], object]) -> None:
         when = self._clock.now() + max(0.0, delay_s)
@@ -749,13 +745,6 @@ def _as_kernel_error(
     error = CoreError(core.name, f"could not {doing}: {exc!r}")
     error.__cause__ = exc
     return error
-
-
-def _ancestors(process: AgentProcess) -> list[AgentProcess]:
-    line = [process]
-    while line[-1].parent is not None:
-        line.append(line[-1].parent)
-    return line
 
 
 def _first_of_each_route(tickets: Any) -> list[Ticket]:

@@ -18,6 +18,8 @@ from aios_core.scheduler.policy import Policy, Rank
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import Syscall
 
+SLACK = 64  # entries of calls that left, kept before they are cleared away
+
 Route = tuple[Core, ...]  # the cores that can serve a call
 
 
@@ -72,6 +74,8 @@ class ReadyQueue:
         self._members[ticket.syscall.id] = ticket
         heappush(self._heap, (self._policy.rank(ticket), ticket.entry, ticket))
         heappush(self._ages, (ticket.queued_at, ticket.entry, ticket))
+        if max(len(self._heap), len(self._ages)) > 2 * len(self._members) + SLACK:
+            self._compact()
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a call out. False if it was not in."""
@@ -105,6 +109,13 @@ class ReadyQueue:
         self._policy = policy
         self._heap = [(policy.rank(t), t.entry, t) for t in self._members.values()]
         heapify(self._heap)
+
+    def _compact(self) -> None:
+        """Let go of calls that left without coming up; in the long run at no cost."""
+        self._heap = [item for item in self._heap if self._is_live(item[1], item[2])]
+        self._ages = [item for item in self._ages if self._is_live(item[1], item[2])]
+        heapify(self._heap)
+        heapify(self._ages)
 
     def _is_live(self, entry: int, ticket: Ticket) -> bool:
         return ticket.entry == entry and ticket.syscall.id in self._members

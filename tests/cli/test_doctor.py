@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,25 @@ def test_a_library_that_is_not_installed_is_absent_and_says_what_installs_it(
 
     assert status == 0
     assert found["library", "no-such-library"]["mend"] == "pip install 'aios-core[openai]'"
+
+
+def test_a_launcher_that_cannot_be_loaded_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    cores(monkeypatch, ScriptedCore("hello"))
+    entries = [
+        EntryPoint("good", "json:dumps", "aios.launchers"),
+        EntryPoint("bad", "no_such_module:launch", "aios.launchers"),
+    ]
+    monkeypatch.setattr(
+        checks, "entry_points", lambda group: entries if group == "aios.launchers" else []
+    )
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert found["launcher", "good"]["health"] == "ok"
+    assert "No module named 'no_such_module'" in found["launcher", "bad"]["said"]
 
 
 def test_a_recording_is_started_and_not_called(capsys: Capture) -> None:

@@ -99,6 +99,17 @@ def test_an_installed_command_that_cannot_be_loaded_is_one_line(
     assert capsys.readouterr().err.startswith("aios: aios hello of no_such_module:main")
 
 
+def test_help_lists_what_other_packages_bring(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(monkeypatch, "hello", "stranger:main")
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    assert "stranger:main" in capsys.readouterr().out
+
+
 def test_the_page_describes_every_command_and_option() -> None:
     page = PAGE.read_text()
     parser = cli._parser({})

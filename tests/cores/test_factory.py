@@ -103,6 +103,13 @@ def test_an_option_inside_a_table_is_checked_too() -> None:
         build_cores([openai(options={"time_limits": {"connect": 1}})], environ={})
 
 
+def test_an_option_that_the_constructor_refuses_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_cores([openai(options={"omit": 3})], environ={})
+
+    assert caught.value.key == "cores[0].options"
+
+
 def test_a_library_that_is_missing_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,6 +1,7 @@
 """A real vLLM server for the session: the model that comes with the project, on the CPU.
 
 vLLM lives in an environment of its own; `AIOS_VLLM_PYTHON` names its interpreter.
+While working on these tests, start a server by hand and name it in `AIOS_VLLM_URL`.
 """
 
 from __future__ import annotations
@@ -32,15 +33,19 @@ class VLLMServer:
     def base_url(self) -> str:
         return f"{self.root}/v1"
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric over its labels, or over those with one of them."""
         with urlopen(f"{self.root}/metrics", timeout=10) as page:  # noqa: S310 - http, and ours
             lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+        matching = [line for line in lines if line.startswith(name + "{") and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in matching)
 
 
 @pytest.fixture(scope="session")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    if running := os.environ.get("AIOS_VLLM_URL"):
+        yield VLLMServer(running.rstrip("/").removesuffix("/v1"))
+        return
     python = os.environ.get("AIOS_VLLM_PYTHON")
     if not python or not Path(python).exists():
         pytest.skip("AIOS_VLLM_PYTHON does not name the interpreter of an environment with vLLM")

@@ -144,12 +144,13 @@ class RunTracker(BaseCallbackHandler):
 
     @contextmanager
     def during(self, run_manager: RunManager) -> Iterator[None]:
-        """The block is the whole of a run: LangChain does not tell the end of a cancelled call."""
+        """For the call of a run. LangChain does not tell that it was cancelled; this does."""
         try:
             yield
-        finally:
+        except asyncio.CancelledError:
             if run_manager:
                 self.end(run_manager.run_id)
+            raise
 
     # LangChain's side: one method for each kind of run and each way to end.
 

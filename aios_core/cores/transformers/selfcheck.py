@@ -44,11 +44,9 @@ def check_model(loaded: LoadedModel) -> CheckedModel:
     model = loaded.model
     before = model.config._attn_implementation  # noqa: SLF001 - there is no public getter
     try:
-        if not model._can_set_attn_implementation():  # noqa: SLF001 - asking warns otherwise
-            raise UnsupportedModel("its attention is its own and cannot be exchanged")
         prompt = _prompt(loaded, _PROMPT, seed=1)
         output, expected = _generate(model, prompt)
-        model.set_attn_implementation(NAME)
+        use_packed_attention(model)
         layout = find_layout(loaded)
         _compare(loaded, layout, prompt, output, expected)
     except Exception as exc:  # noqa: BLE001 - models fail in every way; each means the fallback
@@ -56,6 +54,13 @@ def check_model(loaded: LoadedModel) -> CheckedModel:
         reason = str(exc) if isinstance(exc, UnsupportedModel) else f"{type(exc).__name__}: {exc}"
         return CheckedModel(None, reason.splitlines()[0] if reason else "unknown")
     return CheckedModel(layout)
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Exchange the model's attention. Raises `UnsupportedModel` if it is not made for that."""
+    if not model._can_set_attn_implementation():  # noqa: SLF001 - else it warns and goes on
+        raise UnsupportedModel("its attention is its own and cannot be exchanged")
+    model.set_attn_implementation(NAME)
 
 
 @torch.inference_mode()

@@ -14,7 +14,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 
@@ -84,10 +86,10 @@ class Pool:
     def chance(self, share: float) -> bool:
         return self.rng.random() < share
 
-    def pick[T](self, options: Sequence[T]) -> T:
+    def pick(self, options: Sequence[T]) -> T:
         return options[int(self.rng.random() * len(options))]
 
-    def pick_by_weight[T](self, options: Sequence[tuple[float, T]]) -> T:
+    def pick_by_weight(self, options: Sequence[tuple[float, T]]) -> T:
         at = self.rng.random() * sum(weight for weight, _ in options)
         for weight, option in options:
             at -= weight

@@ -1,4 +1,4 @@
-"""The in-process core keeps the contract of every core, on the model that comes with the project."""
+"""The in-process core keeps the contract of every core, on the model that ships."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aios_core.cores.transformers import TransformersCore
 from aios_core.messages import Sampling, ToolSpec, parse_messages
 from aios_core.syscalls import LLMGenerate
 
-from ..contract import CoreContract
+from ..contract import CoreContract  # noqa: TID252 - tests are no package to name
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
 ADD = ToolSpec(

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aios_core.cores.transformers.attention import NAME
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.kv import DeviceKV, KVAccount, SequenceImage
 from aios_core.cores.transformers.loading import LoadedModel, load_model
 from aios_core.cores.transformers.sampling import Sampler
-from aios_core.cores.transformers.selfcheck import find_layout
+from aios_core.cores.transformers.selfcheck import find_layout, use_packed_attention
 from aios_core.cores.transformers.sequence import Sequence
 
 NUM_TOKENS = 24
@@ -28,7 +27,7 @@ class Bench:
     """An engine, sequences that it runs, and what each of them says when it runs alone."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        loaded.model.set_attn_implementation(NAME)
+        use_packed_attention(loaded.model)
         self.layout = find_layout(loaded)
         self.account = KVAccount()
         self.engine = PackedEngine(
@@ -61,12 +60,12 @@ def bench(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) -> 
     return Bench(load_model(model_folder("llama", request.param)))
 
 
-def keep_on_device(sequence: Sequence, bench: Bench, folder: Path) -> None:
+def keep_on_device(sequence: Sequence, bench: Bench, _folder: Path) -> None:
     image = image_of(sequence)
     sequence.memory = image.take(bench.layout, bench.account)
 
 
-def move_to_host(sequence: Sequence, bench: Bench, folder: Path) -> None:
+def move_to_host(sequence: Sequence, bench: Bench, _folder: Path) -> None:
     image = image_of(sequence)
     image.to_host()
     sequence.memory = image.take(bench.layout, bench.account)
@@ -79,7 +78,7 @@ def move_to_disk(sequence: Sequence, bench: Bench, folder: Path) -> None:
     sequence.memory = image.take(bench.layout, bench.account)
 
 
-def keep_text_only(sequence: Sequence, bench: Bench, folder: Path) -> None:
+def keep_text_only(sequence: Sequence, _bench: Bench, _folder: Path) -> None:
     sequence.drop_memory()
 
 
@@ -89,7 +88,9 @@ def image_of(sequence: Sequence) -> SequenceImage:
 
 
 @pytest.mark.parametrize(
-    "interrupt", [keep_on_device, move_to_host, move_to_disk, keep_text_only], ids=lambda f: f.__name__
+    "interrupt",
+    [keep_on_device, move_to_host, move_to_disk, keep_text_only],
+    ids=lambda f: f.__name__,
 )
 def test_interrupted_sequences_in_mixed_batches_say_what_each_says_alone(
     bench: Bench, interrupt: Interrupt, tmp_path: Path
@@ -130,7 +131,8 @@ def test_any_number_of_interruptions_changes_nothing(
 def test_sampled_sequences_differ_by_seed(bench: Bench) -> None:
     prompt = list(range(10, 30))
     answers = {
-        tuple(bench.finish(Sequence.of(prompt, (), Sampler(1.0, 1.0, None, seed)))) for seed in range(4)
+        tuple(bench.finish(Sequence.of(prompt, (), Sampler(1.0, 1.0, None, seed))))
+        for seed in range(4)
     }
 
     assert len(answers) == 4
