@@ -19,6 +19,7 @@ from aios_core.messages import (
     ToolSpec,
     parse_messages,
     parse_tools,
+    require_items,
 )
 from aios_core.process import Accounting, AgentProcess, ProcessState
 from aios_core.syscalls import LLMGenerate
@@ -150,7 +151,7 @@ class LLM:
         return self._kernel.astream(self._process, request, **options)
 
 
-def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
+def request(
     messages: Messages,
     *,
     model: str | None = None,
@@ -177,6 +178,8 @@ def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
         response_format: a `ResponseFormat`, or a JSON schema that the answer must satisfy.
         max_tokens: of the answer; None for as many as the core and the budget allow.
         temperature: 0 is greedy.
+        top_p: sample among the likeliest tokens that together have this probability.
+        top_k: sample among that many tokens.
         seed: makes sampling repeatable, where the core can.
         stop: texts before which the answer ends.
         extra: passed to the core's backend as is.
@@ -185,6 +188,9 @@ def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
         InvalidRequest: names what was wrong and what would be right.
     """
     offered = parse_tools(tools)
+    _require_type("model", model, str | None)
+    _require_type("tool_choice", tool_choice, str)
+    _require_type("extra", extra, Mapping | None)
     if tool_choice not in ("auto", "none", "required") and tool_choice not in {
         tool.name for tool in offered
     }:
@@ -209,10 +215,15 @@ def request(  # noqa: PLR0913 - the knobs of an LLM call, all by keyword
             top_p=top_p,
             top_k=top_k,
             seed=seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=(stop,) if isinstance(stop, str) else tuple(require_items("stop", stop)),
         ),
         extra=dict(extra or {}),
     )
+
+
+def _require_type(name: str, value: object, kind: Any) -> None:
+    if not isinstance(value, kind):
+        raise InvalidRequest(f"{name}: got {value!r:.200}; allowed: {kind}")
 
 
 def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:

@@ -86,7 +86,7 @@ class Price:
         """As many of the output tokens as `money` pays for, but at least one. None: no limit."""
         if money is None or self.of(input_tokens, output_tokens) <= money:
             return output_tokens
-        if not self.output_per_million:
+        if self.of(input_tokens, 1) > money:
             return 1
         paid = int((money - self.of(input_tokens, 0)) * 1e6 / self.output_per_million)
         while paid > 1 and self.of(input_tokens, paid) > money:  # a rounding error, once
@@ -150,12 +150,13 @@ class BudgetAccount:
         """
         if self.is_limited:
             for account in self.chain():
-                account._refuse_excess(amount)
+                account.refuse_excess(amount)
         for account in self.chain():
             account.reserved.add(amount)
         return Reservation(self, amount)
 
-    def _refuse_excess(self, amount: Cost) -> None:
+    def refuse_excess(self, amount: Cost) -> None:
+        """Raise `BudgetExceeded` if this account alone cannot bear `amount` more."""
         for resource in ("tokens", "money", "calls"):
             limit = getattr(self.limits, resource)
             if limit is None:

@@ -16,7 +16,7 @@ core, which is all that most remote backends need.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -111,7 +111,7 @@ class Failed:
 
     run_id: int
     error: KernelError
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Stopped:
     """A cancelled run holds nothing any more."""
 
     run_id: int
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,10 @@ class Core(Protocol):
         """Begin a run, or go on from its snapshot."""
 
     def preempt(self, run_id: int) -> None:
-        """Stop a run at its next token; the answer is `Preempted`, or its end if that came first."""
+        """Stop a run at its next token: `Preempted`, or its end if that comes first."""
 
     def cancel(self, run_id: int) -> None:
-        """Drop a run and free what it holds; the answer is `Stopped`, or its end if that came first."""
+        """Drop a run and free what it holds: `Stopped`, or its end if that comes first."""
 
     def load(self) -> CoreLoad:
         """How full the core is now."""

@@ -11,9 +11,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal
+from numbers import Integral, Real
+from typing import Any, Final, Literal, TypeVar
 
 from aios_core.errors import InvalidRequest
+
+T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: Final = ("system", "user", "assistant", "tool")
@@ -28,6 +31,10 @@ class ToolCall:
     id: str
     name: str
     arguments: str  # JSON text, exactly as the model wrote it
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.id, self.name, self.arguments)):
+            raise InvalidRequest(f"id, name and arguments of a tool call are texts, got {self!r}")
 
     def parsed_arguments(self) -> dict[str, Any]:
         """The arguments as a dictionary. Raises `InvalidRequest` if they are not a JSON object."""
@@ -57,6 +64,9 @@ class Message:
             raise InvalidRequest(f"content must be text, got {type(self.content).__name__}")
         if self.tool_calls and self.role != "assistant":
             raise InvalidRequest(f"a {self.role!r} message cannot call tools")
+        for key in ("tool_call_id", "name"):
+            if not isinstance(value := getattr(self, key), str | None):
+                raise InvalidRequest(f"{key} must be text, got {value!r:.200}")
 
     def to_dict(self) -> dict[str, Any]:
         """The message in OpenAI's chat format."""
@@ -78,13 +88,15 @@ class Message:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Message:
-        """Read a message in OpenAI's chat format. Text parts are joined; other parts are refused."""
+        """Read a message in OpenAI's format. Text parts are joined; others are refused."""
         if not isinstance(raw, Mapping) or "role" not in raw:
             raise InvalidRequest(f"a message needs a 'role' and a 'content', got {raw!r:.200}")
         return cls(
             role=raw["role"],
             content=_text_of(raw.get("content")),
-            tool_calls=tuple(_tool_call(call) for call in raw.get("tool_calls") or ()),
+            tool_calls=tuple(
+                map(_tool_call, require_items("tool_calls", raw.get("tool_calls") or ()))
+            ),
             tool_call_id=raw.get("tool_call_id"),
             name=raw.get("name"),
         )
@@ -101,6 +113,8 @@ class ToolSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidRequest(f"a tool needs a name, got {self.name!r}")
+        if not isinstance(self.description, str):
+            raise InvalidRequest(f"tool {self.name!r}: description must be text")
         kind = self.parameters.get("type", "object") if isinstance(self.parameters, Mapping) else 0
         if kind != "object":
             raise InvalidRequest(
@@ -215,10 +229,13 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", self, ">= 1")
-        _require(0.0 <= self.temperature <= 10.0, "temperature", self, "0 to 10")
-        _require(0.0 < self.top_p <= 1.0, "top_p", self, "above 0, at most 1")
-        _require(self.top_k is None or self.top_k >= 1, "top_k", self, ">= 1")
+        _require(_is_count(self.max_tokens), "max_tokens", self, ">= 1")
+        _require(_is_within(self.temperature, 0.0, 10.0), "temperature", self, "0 to 10")
+        _require(
+            _is_within(self.top_p, 0.0, 1.0) and self.top_p > 0, "top_p", self, "above 0, at most 1"
+        )
+        _require(_is_count(self.top_k), "top_k", self, ">= 1")
+        _require(isinstance(self.seed, Integral | None), "seed", self, "a whole number")
         _require(all(isinstance(s, str) and s for s in self.stop), "stop", self, "non-empty texts")
 
 
@@ -228,6 +245,10 @@ class ResponseFormat:
 
     schema: Mapping[str, Any] | None = None
     name: str = "answer"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schema, Mapping | None):
+            raise InvalidRequest(f"response_format must be a JSON schema, got {self.schema!r:.200}")
 
 
 def parse_messages(
@@ -240,10 +261,10 @@ def parse_messages(
     """
     if isinstance(messages, str):
         messages = (Message("user", messages),)
-    elif isinstance(messages, Message):
+    elif isinstance(messages, Message | Mapping):
         messages = (messages,)
     parsed = []
-    for position, raw in enumerate(messages):
+    for position, raw in enumerate(require_items("messages", messages)):
         try:
             parsed.append(raw if isinstance(raw, Message) else Message.from_dict(raw))
         except InvalidRequest as exc:
@@ -255,6 +276,7 @@ def parse_messages(
 
 def parse_tools(tools: Sequence[ToolSpec | Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
     """Accept tools as `ToolSpec` or in OpenAI's format. Two may not share a name."""
+    tools = require_items("tools", tools)
     parsed = tuple(t if isinstance(t, ToolSpec) else ToolSpec.from_dict(t) for t in tools)
     names = [tool.name for tool in parsed]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -265,6 +287,21 @@ def parse_tools(tools: Sequence[ToolSpec | Mapping[str, Any]]) -> tuple[ToolSpec
 def _require(holds: bool, name: str, sampling: Sampling, allowed: str) -> None:
     if not holds:
         raise InvalidRequest(f"{name}: got {getattr(sampling, name)!r}; allowed: {allowed}")
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, Integral) and int(value) >= 1)
+
+
+def _is_within(value: object, low: float, high: float) -> bool:
+    return isinstance(value, Real) and low <= float(value) <= high
+
+
+def require_items(what: str, values: Iterable[T]) -> Sequence[T]:
+    """The values, if they are a list of some kind. Raises `InvalidRequest`."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{what} must be a list, got {values!r:.200}")
+    return tuple(values)
 
 
 def _text_of(content: object) -> str:
@@ -296,5 +333,5 @@ def _tool_call(raw: object) -> ToolCall:
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments)
         return ToolCall(id=raw.get("id") or "", name=function["name"], arguments=arguments)  # type: ignore[attr-defined]
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 from aios_core import (
@@ -22,6 +23,7 @@ from aios_core import (
     KernelConfig,
     KernelError,
     Message,
+    SnapshotError,
     Usage,
 )
 from aios_core.core import (
@@ -133,6 +135,9 @@ class PuppetCore:
             kv_capacity=self.kv_capacity,
             available_in_s=max(0.0, self.paused_until - now),
         )
+
+    def open_image(self, path: Path) -> KVImage:
+        raise SnapshotError(f"{self.name} keeps no images, not even {path.name}")
 
     async def close(self) -> None:
         self.num_closes += 1

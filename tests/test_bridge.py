@@ -131,7 +131,7 @@ async def test_leaving_an_async_stream_early_withdraws_its_call_once() -> None:
 async def test_cancelling_who_waits_on_an_async_stream_withdraws_its_call() -> None:
     stream, call = AsyncStream(asyncio.get_running_loop(), is_local=True), Withdrawals()
     stream.call = call
-    reader = asyncio.ensure_future(anext(stream))  # type: ignore[arg-type]
+    reader = asyncio.ensure_future(anext(stream))
     await settled()
 
     reader.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 
@@ -71,7 +73,7 @@ def in_thread(work: Callable[[], object]) -> Future[object]:
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - it is the test's
             done.set_exception(exc)
 
     threading.Thread(target=run, daemon=True).start()
@@ -124,7 +126,7 @@ def test_many_threads_and_many_loops_get_their_own_answers(boot: Callable[..., K
         works = [threads.submit(f, n * 25) for n, f in enumerate([blocking, looping] * 4)]
         heard = [work.result(PATIENCE) for work in works]
 
-    assert sum(heard, []) == [str(n) for n in range(200)]
+    assert list(chain(*heard)) == [str(n) for n in range(200)]
 
 
 def test_an_agent_may_be_spawned_and_ended_from_another_loop(boot: Callable[..., Kernel]) -> None:
@@ -152,13 +154,12 @@ async def test_a_blocking_call_on_the_kernels_own_loop_is_refused(method: str) -
 @pytest.mark.parametrize("method", ["freeze", "close"])
 @virtual
 async def test_blocking_life_cycle_calls_on_the_kernels_own_loop_are_refused(method: str) -> None:
-    with pytest.raises(WouldBlock):
-        async with booted(echo()) as kernel:
-            agent = kernel.spawn("a")
-            if method == "close":
-                kernel._thread = object()  # type: ignore[assignment]
-                kernel.close()
-            agent.freeze()
+    async with booted(echo()) as kernel:
+        agent = kernel.spawn("a")
+        kernel._thread = object()  # type: ignore[assignment]
+
+        with pytest.raises(WouldBlock):
+            agent.freeze() if method == "freeze" else kernel.close()
 
 
 def test_the_loop_answers_others_while_a_caller_waits(boot: Callable[..., Kernel]) -> None:
@@ -285,7 +286,7 @@ def test_an_exception_in_the_block_closes_at_once_and_passes_through() -> None:
     core = PuppetCore()
     began = time.monotonic()
 
-    with pytest.raises(ZeroDivisionError), Kernel(KernelConfig(), cores=[core]) as kernel:
+    with pytest.raises(ZeroDivisionError), Kernel(KernelConfig(), cores=[core]) as kernel:  # noqa: PT012
         agent = kernel.spawn("a")
         call = in_thread(lambda: agent.llm.generate("hi"))
         until(lambda: core.runs)
@@ -323,7 +324,7 @@ def test_a_kernel_without_any_core_that_starts_is_refused_with_the_reasons() -> 
     assert core.num_closes == other.num_closes == 1
 
 
-def test_ctrl_c_ends_a_blocked_call_and_the_program(tmp_path: object) -> None:
+def test_ctrl_c_ends_a_blocked_call_and_the_program() -> None:
     program = """
         import sys
         from aios_core import Kernel, KernelConfig
@@ -334,8 +335,10 @@ def test_ctrl_c_ends_a_blocked_call_and_the_program(tmp_path: object) -> None:
             kernel.subscribe(lambda event: print(event.kind, flush=True))
             agent.llm.generate("hi")
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True,
+    process = subprocess.Popen(  # noqa: S603 - our own text
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        text=True,
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -379,7 +382,7 @@ async def test_an_agents_end_cancels_its_calls_and_those_of_its_children() -> No
 async def test_an_agent_that_raises_in_its_block_is_ended_and_others_go_on() -> None:
     core = PuppetCore()
     async with booted(core) as kernel:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
             async with kernel.spawn("unlucky") as agent:
                 lost = asks(agent)
                 await settled()
@@ -423,8 +426,7 @@ def test_cancelling_an_await_on_another_loop_cancels_the_call(
 
     async def give_up() -> None:
         call = asks(agent)
-        while not core.runs:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(until, lambda: core.runs)
         call.cancel()
         await asyncio.wait([call])
 
@@ -468,7 +470,7 @@ async def test_a_frozen_agent_may_exit() -> None:
 
 def test_an_agent_is_frozen_from_a_plain_thread(boot: Callable[..., Kernel]) -> None:
     agent = boot(ScriptedCore("a b c d", token_s=0.002, preemptible=True)).spawn("a")
-    call = in_thread(lambda: agent.llm.generate("hi").text)  # type: ignore[attr-defined]
+    call = in_thread(lambda: agent.llm.generate("hi").text)
     until(lambda: agent._process.live_calls)
 
     agent.freeze()
@@ -552,7 +554,7 @@ async def test_a_group_shares_its_budget() -> None:
 
 
 def test_an_unknown_policy_is_refused_and_the_known_are_named() -> None:
-    with pytest.raises(NoSuchObject, match="have .*'fair'"):
+    with pytest.raises(NoSuchObject, match=r"have .*'fair'"):
         Kernel(QUICK, cores=[echo()], policy="lottery")
 
 
@@ -656,8 +658,6 @@ async def test_an_async_stream_that_is_left_early_frees_the_core(leave: str) -> 
         elif leave == "cycle":
             stream.me = stream  # type: ignore[attr-defined]
             del stream
-            import gc
-
             gc.collect()
         else:
             del stream
@@ -703,8 +703,7 @@ async def test_a_core_that_dies_in_mid_stream_ends_the_stream_with_its_error() -
 
 
 @virtual
-async def test_an_observer_that_raises_is_dropped_and_the_kernel_goes_on(
-) -> None:
+async def test_an_observer_that_raises_is_dropped_and_the_kernel_goes_on() -> None:
     seen: list[KernelEvent] = []
 
     def bad(event: KernelEvent) -> None:

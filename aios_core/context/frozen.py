@@ -82,7 +82,7 @@ class FrozenAgent:
             _sync_directory(directory.parent)
         except OSError as exc:
             shutil.rmtree(partial, ignore_errors=True)
-            raise SnapshotError(f"cannot write the frozen agent to {directory.name}: {exc}") from exc
+            raise SnapshotError(f"cannot write {directory.name}: {exc}") from exc
 
     def _about(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
         return {

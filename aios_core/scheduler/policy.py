@@ -83,7 +83,7 @@ class Policy(ABC):
     def rank(self, call: Waiting) -> Rank:
         """Order of the waiting calls, smallest first. May only grow while a call waits."""
 
-    def select(self, load: QueueLoad) -> Policy:
+    def select(self, load: QueueLoad) -> Policy:  # noqa: ARG002 - for those made of others
         """The policy to use under this load; itself, unless it is made of others."""
         return self
 

@@ -7,6 +7,7 @@ import errno
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from aios_core.context import ContextSwitcher
 from aios_core.core import Capabilities
 from aios_core.events import EventStream
 from aios_core.snapshot import Snapshot, Tier
-
-from ..puppet import PATIENCE, PuppetCore, settled
+from tests.puppet import PATIENCE, PuppetCore, settled
 
 
 class Image:
@@ -86,12 +86,16 @@ async def switching(
         await switcher.close()
         await switcher.close()
     assert not [t.name for t in threading.enumerate() if t.name.startswith("aios-context")]
-    assert directory is None or not list(directory.glob("*"))
+    assert directory is None or not files_in(directory)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+def files_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 def kv(image: Image) -> Snapshot:
-    return Snapshot("m", prompt_ids=(1, 2), output_ids=(3,), kv=image)  # type: ignore[arg-type]
+    return Snapshot("m", prompt_ids=(1, 2), output_ids=(3,), kv=image)
 
 
 def full(used: int = 100, capacity: int = 100, **more: Any) -> PuppetCore:
@@ -192,7 +196,7 @@ async def test_what_the_host_cannot_hold_goes_to_disk_and_what_that_cannot_is_dr
 
         assert switcher.num_bytes(Tier.HOST) <= 10
         assert switcher.num_bytes(Tier.DISK) <= 20
-        assert len(list(tmp_path.iterdir())) <= 2
+        assert len(files_in(tmp_path)) <= 2
         text_only = [s for c in range(6) if (s := switcher.peek(c)) and s.kv is None]
         assert len(text_only) >= 3
         assert all(s.output_ids == (3,) for s in text_only), "the tokens stay"
@@ -294,7 +298,7 @@ async def test_an_image_that_cannot_be_moved_is_dropped_and_its_call_goes_on_fro
         assert restored is not None
         assert (restored.kv, restored.output_ids) == (None, (3,))
         assert image.num_releases == 1
-        assert not list(tmp_path.iterdir()), "half a file is no file"
+        assert not files_in(tmp_path), "half a file is no file"
 
 
 async def test_an_image_that_must_not_be_dropped_stays_when_it_cannot_be_moved(
@@ -352,8 +356,8 @@ async def test_an_image_that_moves_while_its_core_is_lost_is_lost_too() -> None:
 async def test_swapping_gives_way_to_computing_again_once_it_is_measured_to_be_slower() -> None:
     async with switching() as (switcher, _):
         core = full()
-        fast_prefill = core.load()
-        core.load = lambda: _with_prefill(fast_prefill)  # type: ignore[method-assign]
+        load = replace(core.load(), prefill_rate=1e9)
+        core.load = lambda: load  # type: ignore[method-assign]
         first, second = Image(), Image()
         switcher.save(1, core, kv(first))
         switcher.relieve(core)
@@ -366,12 +370,6 @@ async def test_swapping_gives_way_to_computing_again_once_it_is_measured_to_be_s
         await switcher.settled()
         assert second.num_releases == 1
         assert (switcher.peek(2) or kv(second)).kv is None
-
-
-def _with_prefill(load: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(load, prefill_rate=1e9)
 
 
 # --- against a plain dictionary -------------------------------------------------------------------
@@ -387,10 +385,10 @@ ACTIONS = st.lists(
 
 @given(actions=ACTIONS, host=st.integers(0, 40), disk=st.integers(0, 40), used=st.integers(0, 100))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_it_is_a_dictionary_whose_images_wander(
+def test_it_is_a_dictionary_whose_images_wander(  # noqa: C901 - one branch an action
     actions: list[tuple[str, int]], host: int, disk: int, used: int
 ) -> None:
-    async def main() -> None:
+    async def main() -> None:  # noqa: C901
         core = full(used)
         calls: dict[int, int] = {}
         made: list[Image] = []
@@ -398,7 +396,7 @@ def test_it_is_a_dictionary_whose_images_wander(
 
         def new(mark: int) -> Snapshot:
             made.append(Image(10))
-            return Snapshot("m", output_ids=(mark,), kv=made[-1])  # type: ignore[arg-type]
+            return Snapshot("m", output_ids=(mark,), kv=made[-1])
 
         async with switching(host=host, disk=disk) as (switcher, _):
             for step, (action, key) in enumerate(actions):

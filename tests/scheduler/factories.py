@@ -13,8 +13,7 @@ from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.ready import Route, Ticket
 from aios_core.scheduler.scheduler import Decision
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
-
-from ..puppet import PuppetCore
+from tests.puppet import PuppetCore
 
 HELLO = LLMGenerate((Message("user", "hello"),))
 
@@ -31,7 +30,7 @@ class Machine:
         admission: Admission | None = None,
     ) -> None:
         self.scheduler = Scheduler(policy, admission)
-        self.cores = tuple(cores) or (PuppetCore(slots=slots),)
+        self.cores: Route = tuple(cores) or (PuppetCore(slots=slots),)
         self.table = ProcessTable()
         self.now = 0.0
         self.agents: dict[str, AgentProcess] = {}
@@ -112,6 +111,7 @@ class Machine:
     def _free(self, ticket: Ticket) -> None:
         del self.occupied[ticket.syscall.id]
         for core in self.cores:
+            assert isinstance(core, PuppetCore)
             core.runs.pop(ticket.syscall.id, None)
 
     def serve(self, *, tokens: int = 10, quantum: int | None = None) -> list[str]:

@@ -17,8 +17,7 @@ from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import FIFO, Dispatcher, Policy, Scheduler
 from aios_core.scheduler.dispatcher import Limits
 from aios_core.syscalls import LLMGenerate, Syscall
-
-from ..puppet import settled
+from tests.puppet import settled
 
 
 class Caller:
@@ -58,7 +57,9 @@ class Caller:
 class Rig:
     """A dispatcher, its agents and its callers."""
 
-    def __init__(self, *cores: Core, policy: Policy, limits: Limits, price: Price, **pool: Any):
+    def __init__(
+        self, *cores: Core, policy: Policy, limits: Limits, price: Price, **pool: Any
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
         self.journal = Journal()

@@ -19,11 +19,11 @@ from hypothesis.stateful import (
 
 from aios_core.scheduler import POLICIES, Policy, QueueLoad
 from aios_core.scheduler.policy import Rank, Waiting
-from aios_core.scheduler.ready import Ticket
+from aios_core.scheduler.ready import Route, Ticket
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import Syscall, SyscallState
+from tests.puppet import PuppetCore
 
-from ..puppet import PuppetCore
 from .factories import HELLO, Machine
 
 ENDS = [SyscallState.DONE, SyscallState.FAILED, SyscallState.CANCELLED]
@@ -155,7 +155,7 @@ def _call(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Two cores under changing load; calls come, run, yield, fail, are held, moved and withdrawn."""
+    """Two cores under changing load; calls come, run, yield, fail, are held and withdrawn."""
 
     make: Callable[[], Policy]
 
@@ -165,7 +165,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.two = PuppetCore("two", slots=2, kv_capacity=60)
         self.machine = Machine(type(self).make(), cores=[self.one, self.two])
         self.accepted: list[Ticket] = []
-        self.ranks: dict[int, tuple[int, str, Rank]] = {}
+        self.ranks: dict[int, tuple[object, Rank]] = {}
 
     def of(self, *states: SyscallState) -> list[Ticket]:
         return [t for t in self.accepted if t.syscall.state in states]
@@ -185,7 +185,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         where=st.sampled_from(["both", "one", "two"]),
     )
     def submit(self, agent: str, priority: int, prompt: int, where: str) -> None:
-        routes = {"both": (self.one, self.two), "one": (self.one,), "two": (self.two,)}
+        routes: dict[str, Route] = {
+            "both": (self.one, self.two),
+            "one": (self.one,),
+            "two": (self.two,),
+        }
         self.accepted.append(
             self.machine.submit(
                 agent,
@@ -239,7 +243,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def reroute(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.waiting))
-        self.machine.scheduler.reroute(ticket, (self.one, self.two))
+        self.machine.scheduler.reroute(ticket, self.machine.cores)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), outcome=st.sampled_from(ENDS), cost=st.none() | st.integers(0, 99))
@@ -284,7 +288,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             mark, rank = (ticket.seq, ticket.queued_at, policy), policy.rank(ticket)
             before = known.get(ticket.syscall.id)
             assert before is None or before[0] != mark or before[1] <= rank
-            self.ranks[ticket.syscall.id] = (mark, rank)  # type: ignore[assignment]
+            self.ranks[ticket.syscall.id] = (mark, rank)
 
     @invariant()
     def books_of_the_memory_add_up(self) -> None:
@@ -298,8 +302,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.machine.scheduler.release(ticket)
         for ticket in self.running:
             self.machine.finish(ticket)
-        while ticket := self.machine.next():
-            self.machine.finish(ticket)
+        while left := self.machine.next():
+            self.machine.finish(left)
         assert all(t.syscall.state.is_final for t in self.accepted), self.waiting
         self.machine.scheduler.check()
         assert self.machine.scheduler._num_yielding == 0

@@ -71,22 +71,29 @@ class PackedBatch:
         self.keys = [list(of_plane) for of_plane in zip(*whole, strict=True)]
         self.fresh = [list(of_plane) for of_plane in zip(*fresh, strict=True)]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending
+    ) -> Tensor:
         """Store the keys and values of a layer; attend. [1, heads, tokens, dim] each."""
+        self.store(layer, key, value)
         key_plane, value_plane = self.layout.planes[layer]
         keys, values = self.keys[key_plane], self.keys[value_plane]
-        torch._foreach_copy_(  # optimizers use it too; one call for the batch
-            self.fresh[key_plane] + self.fresh[value_plane],
-            (*torch.split(key, self.counts, 2), *torch.split(value, self.counts, 2)),
-        )
         queries = torch.split(query, self.counts, 2)
         parts = [
             self._attend_span(i, queries[i], keys[i], values[i], how) for i in range(len(queries))
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
+    def store(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Write the batch's keys and values of a layer where they belong."""
+        key_plane, value_plane = self.layout.planes[layer]
+        torch._foreach_copy_(  # optimizers use it too; one call for the batch
+            self.fresh[key_plane] + self.fresh[value_plane],
+            (*torch.split(key, self.counts, 2), *torch.split(value, self.counts, 2)),
+        )
+
     def _attend_span(
-        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: _How
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: Attending
     ) -> Tensor:
         span = self.spans[index]
         if span.count == 1:
@@ -101,7 +108,7 @@ class PackedBatch:
         return self._attend_chunk(index, query, keys, values, how)
 
     def _attend_chunk(
-        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: _How
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: Attending
     ) -> Tensor:
         span = self.spans[index]
         window = how.window if how.window is not None and how.window < span.end else None
@@ -123,7 +130,7 @@ class PackedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
+class Attending:
     """What a model wants of its attention."""
 
     scaling: float | None
@@ -144,7 +151,9 @@ class ShapeProbe:
         self.shapes: Shapes = {}
         self.saw_window = False
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, _how: _How) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, _how: Attending
+    ) -> Tensor:
         if layer in self.shapes:
             raise UnsupportedModel(f"layer {layer} attends twice")
         self.shapes[layer] = (key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])
@@ -186,7 +195,7 @@ def packed_attention(  # noqa: PLR0917 - the signature is transformers'
         raise UnsupportedModel("attention with a mask, bias or dropout of the model's own")
     if sliding_window is not None:
         batch.saw_window = True
-    how = _How(scaling, sliding_window, softcap, s_aux)
+    how = Attending(scaling, sliding_window, softcap, s_aux)
     out = batch.attend(int(module.layer_idx), query, key, value, how)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None
 
@@ -198,7 +207,7 @@ def causal_mask(past: int, count: int, window: int | None, device: torch.device)
     return mask if window is None else mask & ~ones.tril(past - window)
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: _How) -> Tensor:
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: Attending) -> Tensor:
     """One query, which sees all keys or the window's: [1, heads, 1, dim].
 
     Query heads that share a key head become queries of it, which needs no copy.
@@ -217,7 +226,7 @@ def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: _How) -> Tenso
 
 
 def _plain_attention(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: _How
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Attending
 ) -> Tensor:
     """Attention spelled out, for soft caps (Gemma 2) and sinks (gpt-oss)."""
     groups = query.shape[1] // keys.shape[1]

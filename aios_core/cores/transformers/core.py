@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 import torch
 
 from aios_core.core import Capabilities, CoreLoad, Failed, Prepared, ReportSink, Run
+from aios_core.cores.transformers.attention import PackedBatch
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.fallback import FallbackEngine
 from aios_core.cores.transformers.generation import GenerationStarter, release_images
@@ -248,7 +249,10 @@ class TransformersCore:
         account = KVAccount()
         rate = None
         if checked.layout is not None:
-            rate = measure_prefill(PackedEngine(loaded.model, checked.layout, account), loaded)
+            engine = PackedEngine(
+                loaded.model, checked.layout, account, batch_type=checked.batch_type
+            )
+            rate = measure_prefill(engine, loaded)
         return _Parts(
             loaded=loaded,
             checked=checked,
@@ -266,7 +270,11 @@ class TransformersCore:
             engine = FallbackEngine(loaded.model)
         else:
             engine = PackedEngine(
-                loaded.model, layout, parts.account, max_step_tokens=self._max_step_tokens
+                loaded.model,
+                layout,
+                parts.account,
+                max_step_tokens=self._max_step_tokens,
+                batch_type=parts.checked.batch_type,
             )
         beginner = GenerationStarter(
             fingerprint=loaded.fingerprint,
@@ -319,6 +327,8 @@ def _notes(parts: _Parts) -> list[str]:
             "runs each sequence alone, and computes a resumed one again, since packed batches "
             f"do not suit {parts.loaded.model.config.model_type}: {parts.checked.problem}"
         )
+    elif parts.checked.batch_type is not PackedBatch:
+        notes.append("a resume from text alone may round otherwise; one with KV does not")
     if not parts.prompter.has_template:
         notes.append("the tokenizer has no chat template; a plain one is used")
     if not parts.prompter.takes_tools:

@@ -35,10 +35,12 @@ class PackedEngine:
         *,
         max_step_tokens: int = 512,
         chunk_tokens: int = 256,
+        batch_type: type[PackedBatch] = PackedBatch,
     ) -> None:
         self.layout = layout
         self.account = account
         self._model = model
+        self._batch_type = batch_type
         self._seat = Seat(model)
         self._max_step_tokens = max_step_tokens
         self._chunk_tokens = min(chunk_tokens, max_step_tokens)
@@ -82,7 +84,8 @@ class PackedEngine:
             positions += range(start, end)
             last.append(len(ids) - 1)
         device = self.layout.device
-        self._seat.batch = PackedBatch(self.layout, [span for _, spans in work for span in spans])
+        every = [span for _, spans in work for span in spans]
+        self._seat.batch = self._batch_type(self.layout, every)
         try:
             out = self._model(
                 input_ids=torch.tensor([ids], device=device),

@@ -8,6 +8,7 @@ interrupted and in company. What fails runs on the fallback engine.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,12 +17,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from aios_core.cores.transformers.attention import NAME, Seat, ShapeProbe, UnsupportedModel
+from aios_core.cores.transformers.attention import (
+    NAME,
+    PackedBatch,
+    Seat,
+    ShapeProbe,
+    UnsupportedModel,
+)
+from aios_core.cores.transformers.cuda import VarlenBatch
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.kv import KVAccount, KVLayout
 from aios_core.cores.transformers.loading import LoadedModel
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.sequence import Sequence
+
+logger = logging.getLogger(__name__)
 
 _PROMPT: Final = 24  # tokens
 _OUTPUT: Final = 8
@@ -33,14 +43,26 @@ _COARSE_TOLERANCE: Final = 0.15
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """What the check found: a layout for the packed engine, or the reason why there is none."""
+    """What the check found: how to run packed, or why that does not work."""
 
-    layout: KVLayout | None
+    layout: KVLayout | None  # None: it does not
+    batch_type: type[PackedBatch] = PackedBatch
     problem: str = ""
 
 
 def check_model(loaded: LoadedModel) -> CheckedModel:
     """Switch the model to packed attention if it computes the same under it, else leave it be."""
+    fast = VarlenBatch.suits(loaded.dtype, loaded.device)
+    checked = CheckedModel(None)
+    for batch_type in (VarlenBatch, PackedBatch) if fast else (PackedBatch,):
+        checked = _check(loaded, batch_type)
+        if checked.layout is not None:
+            return checked
+        logger.info("%s does not suit %s: %s", batch_type.__name__, loaded.name, checked.problem)
+    return checked
+
+
+def _check(loaded: LoadedModel, batch_type: type[PackedBatch]) -> CheckedModel:
     model = loaded.model
     before = model.config._attn_implementation  # noqa: SLF001 - there is no public getter
     try:
@@ -48,12 +70,13 @@ def check_model(loaded: LoadedModel) -> CheckedModel:
         output, expected = _generate(model, prompt)
         use_packed_attention(model)
         layout = find_layout(loaded)
-        _compare(loaded, layout, prompt, output, expected)
+        engine = PackedEngine(model, layout, KVAccount(), chunk_tokens=16, batch_type=batch_type)
+        _compare(loaded, engine, prompt, output, expected)
     except Exception as exc:  # noqa: BLE001 - models fail in every way; each means the fallback
         model.set_attn_implementation(before)
         reason = str(exc) if isinstance(exc, UnsupportedModel) else f"{type(exc).__name__}: {exc}"
-        return CheckedModel(None, reason.splitlines()[0] if reason else "unknown")
-    return CheckedModel(layout)
+        return CheckedModel(None, batch_type, reason.splitlines()[0] if reason else "unknown")
+    return CheckedModel(layout, batch_type)
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -97,13 +120,16 @@ def measure_prefill(engine: PackedEngine, loaded: LoadedModel, num_tokens: int =
 
 
 def _compare(
-    loaded: LoadedModel, layout: KVLayout, prompt: list[int], output: list[int], expected: Tensor
+    loaded: LoadedModel,
+    engine: PackedEngine,
+    prompt: list[int],
+    output: list[int],
+    expected: Tensor,
 ) -> None:
     """Force the model's own tokens through the engine and compare logits at each.
 
     A companion comes and goes, so that each kind of batch occurs.
     """
-    engine = PackedEngine(loaded.model, layout, KVAccount(), chunk_tokens=16)
     sequence = Sequence.of(prompt, (), _GREEDY)
     companion = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
     for i, token in enumerate(output):

@@ -95,7 +95,7 @@ def test_the_fallback_resumes_from_text_exactly(
 def test_a_soft_cap_that_is_ignored_would_be_noticed(
     model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios_core.cores.transformers.attention._How.is_plain_math", False)
+    monkeypatch.setattr("aios_core.cores.transformers.attention.Attending.is_plain_math", False)
     loaded = load_model(model_folder("gemma2"))
 
     checked = check_model(loaded)

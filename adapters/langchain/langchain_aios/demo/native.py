@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,15 @@ class NativeChat(BaseChatModel):
     _tokenizer: Any = PrivateAttr()
     _lock: asyncio.Lock = PrivateAttr(default_factory=asyncio.Lock)
     _run: Run | None = PrivateAttr(default=None)
-    _now: Callable[[], float] = PrivateAttr(default=lambda: 0.0)
+    _now: Callable[[], float] = PrivateAttr(default_factory=lambda: time.monotonic)
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the model."""
         super().model_post_init(context)
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - heavy
+        from transformers.utils import logging  # noqa: PLC0415
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
         self._model = AutoModelForCausalLM.from_pretrained(self.path).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(self.path)

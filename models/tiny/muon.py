@@ -1,0 +1,59 @@
+"""Muon (Jordan et al., 2024): momentum, made orthogonal, for matrices.
+
+In float32, and for all matrices of one shape at once: on a CPU far faster than
+one after the other in bfloat16, which is what torch's own does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+class Muon:
+    """Updates matrices in place. `state` holds the momenta, in the matrices' order."""
+
+    def __init__(
+        self, params: Sequence[nn.Parameter], lr: float, momentum: float, decay: float = 0.01
+    ) -> None:
+        self.lr = lr
+        self.state = [torch.zeros_like(param) for param in params]
+        self._momentum, self._decay = momentum, decay
+        self._params = list(params)
+        groups: defaultdict[torch.Size, list[int]] = defaultdict(list)
+        for at, param in enumerate(self._params):
+            groups[param.shape].append(at)
+        self._groups = list(groups.values())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self._groups:
+            updates = orthogonal(torch.stack([self._pushed(at) for at in group]))
+            for at, update in zip(group, updates, strict=True):
+                param = self._params[at]
+                rows, columns = param.shape
+                param.mul_(1 - self.lr * self._decay)
+                param.add_(update, alpha=-self.lr * max(1.0, rows / columns) ** 0.5)
+
+    def _pushed(self, at: int) -> Tensor:
+        grad, momentum = self._params[at].grad, self.state[at]
+        assert grad is not None
+        momentum.lerp_(grad, 1 - self._momentum)
+        return grad.lerp(momentum, self._momentum)  # Nesterov's
+
+
+def orthogonal(batch: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, by Newton-Schulz. Shape: [matrices, rows, columns]."""
+    a, b, c = _COEFFICIENTS
+    tall = batch.shape[1] > batch.shape[2]
+    x = batch.mT if tall else batch
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x

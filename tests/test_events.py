@@ -1,0 +1,96 @@
+"""Events: told in order, kept in bounds, and never in the kernel's way."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from aios_core import EventKind, Journal, KernelEvent
+from aios_core.events import EventStream
+
+
+def event(at: float = 0.5, kind: EventKind = EventKind.SUBMITTED, **more: int) -> KernelEvent:
+    return KernelEvent(at, kind, **more)  # type: ignore[arg-type]
+
+
+def test_observers_hear_events_in_order() -> None:
+    first, second = Journal(), Journal()
+    stream = EventStream([first])
+    stream.subscribe(second)
+    for at in (1, 2, 3):
+        stream.emit(event(at))
+
+    assert [e.at for e in first.events()] == [e.at for e in second.events()] == [1, 2, 3]
+
+
+def test_a_stream_without_observers_is_false_so_that_events_need_not_be_built() -> None:
+    stream = EventStream()
+    unsubscribe = stream.subscribe(Journal())
+    assert stream
+
+    unsubscribe()
+    unsubscribe()
+    assert not stream
+
+
+def test_an_observer_that_raises_is_dropped_with_a_traceback_and_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def bad(_: KernelEvent) -> None:
+        raise RuntimeError("mine")
+
+    journal = Journal()
+    stream = EventStream([bad, journal])
+    with caplog.at_level(logging.ERROR):
+        stream.emit(event(1))
+        stream.emit(event(2))
+
+    assert len(journal) == 2
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info
+
+
+def test_an_observer_may_unsubscribe_itself_while_it_is_told() -> None:
+    heard = []
+    stream = EventStream()
+
+    def once(e: KernelEvent) -> None:
+        heard.append(e.at)
+        unsubscribe()
+
+    unsubscribe = stream.subscribe(once)
+    journal = Journal()
+    stream.subscribe(journal)
+    stream.emit(event(1))
+    stream.emit(event(2))
+
+    assert heard == [1]
+    assert len(journal) == 2
+
+
+def test_a_journal_keeps_the_latest() -> None:
+    journal = Journal(keep=2)
+    for at in (1, 2, 3):
+        journal(event(at))
+
+    assert [e.at for e in journal.events()] == [2, 3]
+
+
+def test_a_story_is_of_one_call_or_one_agent() -> None:
+    journal = Journal()
+    journal(event(1, pid=1, syscall_id=7))
+    journal(event(2, pid=1, syscall_id=8))
+    journal(event(3, EventKind.DONE, pid=1, syscall_id=7))
+    journal(event(4, pid=2, syscall_id=9))
+
+    assert [e.at for e in journal.events(pid=1)] == [1, 2, 3]
+    assert journal.story(syscall_id=7) == (
+        "    1.0000 agent 1 syscall 7 submitted\n    3.0000 agent 1 syscall 7 done"
+    )
+
+
+def test_an_event_is_told_with_its_facts() -> None:
+    told = KernelEvent(12.5, EventKind.CORE_DOWN, facts={"core": "gpu0", "reason": "lost"})
+
+    assert str(told) == "   12.5000 core down core=gpu0 reason=lost"
