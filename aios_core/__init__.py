@@ -53,6 +53,7 @@ from aios_core.messages import (
     Usage,
 )
 from aios_core.process import Accounting, ProcessState
+from aios_core.tiny import tiny_model_path
 
 __version__ = "0.1.0"
 
@@ -107,4 +108,5 @@ __all__ = [
     "default_kernel",
     "request",
     "set_default_kernel",
+    "tiny_model_path",
 ]

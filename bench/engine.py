@@ -112,6 +112,7 @@ async def measure(size: Size, folder: Path, batches: tuple[int, ...], repeats: i
             }
             for system, rate in rates.items()
         ]
+    paged.destroy_cached_continuous_batching_manager()
     await core.close()
     return rows
 
@@ -133,7 +134,7 @@ async def best_times(systems: dict[str, Timed], repeats: int) -> dict[str, float
 
 def main() -> None:
     is_quick = arguments(__doc__).quick
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # continuous batching misses psutil, loudly
     transformers_logging.disable_progress_bar()
     rows: list[dict] = []
     for size in [SIZES["15M"]] if is_quick else SIZES.values():

@@ -207,11 +207,14 @@ class ContextSwitcher:
 
     # --- room --------------------------------------------------------------------------------
 
-    def relieve(self, core: Core) -> None:
-        """Move images away from a core whose KV memory runs full, and from tiers that overflow."""
+    def relieve(self, core: Core, num_tokens: int = 0) -> None:
+        """Move images away from a core whose memory runs full, and from tiers that overflow.
+
+        `num_tokens` are about to be added to what the core holds.
+        """
         load = core.load()
         if load.kv_capacity is not None:
-            excess = load.kv_tokens - int(self._watermark * load.kv_capacity)
+            excess = load.kv_tokens + num_tokens - int(self._watermark * load.kv_capacity)
             if excess > 0:
                 excess_bytes = excess * self._bytes_per_token(core)
                 self._relieve_tier(Tier.DEVICE, excess_bytes, load.prefill_rate, core)
@@ -229,9 +232,7 @@ class ContextSwitcher:
             if e.snapshot.kv is not None and not e.is_stuck and (core is None or e.core is core)
         ]
         excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
-        parked = [
-            _as_parked(e) for e in entries if not e.is_moving and e.key not in self._still
-        ]
+        parked = [_as_parked(e) for e in entries if not e.is_moving and e.key not in self._still]
         rates = Rates(prefill_rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
         for move in plan_moves(parked, tier, int(excess), rates):
             self._begin(move)

@@ -50,8 +50,10 @@ class Call:
     preparing: asyncio.Future[Prepared] | None = None
     is_answered: bool = False
     is_moving: bool = False  # its KV image is
-    has_streamed: bool = False  # its caller has seen a part of the answer
-    resume_from: Snapshot | None = None  # of a call that was thawed from a file
+    tokens_before_run: int = 0  # generated before the present run
+    has_streamed_in_run: bool = False  # its caller has seen something of the present run
+    num_runs_failed: int = 0
+    resume_from: Snapshot | None = None  # of a call that was loaded from a file, or tried again
 
     @property
     def model(self) -> str:
@@ -101,6 +103,20 @@ class Call:
             calls=1 if self.syscall.num_attempts else 0,
         )
         self.reservation.settle(cost)
+
+    def run_begins(self, core: Core, snapshot: Snapshot | None) -> None:
+        """A core takes the call up, at its start or from a snapshot."""
+        self.core = core
+        self.syscall.core = core.name
+        self.syscall.num_attempts += snapshot is None
+        self.tokens_before_run = self.syscall.num_tokens
+        self.has_streamed_in_run = False
+        self.resume_from = snapshot.without_kv() if snapshot else None
+
+    def run_failed(self) -> None:
+        """The run had no effect; the next one begins where it began."""
+        self.core = None
+        self.num_runs_failed += 1
 
     def release(self) -> None:
         """Free timers, preparation and an unused snapshot."""

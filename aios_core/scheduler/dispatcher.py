@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aios_core.budget import Price
 from aios_core.clock import Clock, Timer
@@ -38,14 +38,11 @@ from aios_core.core import (
 )
 from aios_core.errors import (
     BudgetExceeded,
-    CoreError,
-    CoreUnavailable,
     DeadlineExceeded,
     KernelBug,
     KernelClosed,
     KernelError,
     Overloaded,
-    RateLimited,
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
@@ -53,7 +50,8 @@ from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList, release
 from aios_core.scheduler.inbox import ReportInbox
-from aios_core.scheduler.ready import Route, Ticket
+from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST
 from aios_core.snapshot import Snapshot
@@ -62,66 +60,6 @@ from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=asyncio.Future[Any])
-FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
-
-
-class Outage(Protocol):
-    """A core that is down."""
-
-    probe_at: float
-
-
-class Cores(Protocol):
-    """What the dispatcher asks of the set of cores."""
-
-    def route(self, model: str | None) -> Route:
-        """The cores that can serve a model. Raises `NoSuchObject`."""
-
-    def pick(self, candidates: Route) -> Core | None:
-        """The core with most room; None if none has a free slot."""
-
-    def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
-        """The error for a call whose cores are all down."""
-
-    def mark_down(self, name: str, error: KernelError, now: float) -> float:
-        """A core died. Returns when it should be started again."""
-
-    def __iter__(self) -> Iterator[Core]:
-        """All of them."""
-
-    def mark_up(self, name: str) -> None:
-        """A core serves again."""
-
-    def is_up(self, name: str) -> bool:
-        """Whether a core serves at present."""
-
-    def outage(self, name: str) -> Outage | None:
-        """Why a core is down and when to try it again; None if it is up."""
-
-
-class Contexts(Protocol):
-    """What the dispatcher asks of the context switcher."""
-
-    def save(self, call_id: int, core: Core, snapshot: Snapshot) -> None:
-        """Keep the snapshot of a suspended call."""
-
-    def restore(self, call_id: int) -> Snapshot | None:
-        """Hand back the snapshot of a suspended call, which is then the caller's."""
-
-    def discard(self, call_id: int) -> None:
-        """Free the snapshot of a call that will not go on."""
-
-    def park(self, pid: int, core: Core, context: Snapshot) -> None:
-        """Keep the context of an agent between two calls."""
-
-    def recall(self, pid: int, core: Core) -> Snapshot | None:
-        """Hand back the context that the agent left on that core, if it is still there."""
-
-    def relieve(self, core: Core) -> None:
-        """Move images away if the core's memory runs full."""
-
-    def lose(self, core: Core) -> None:
-        """A core died, and with it the KV images that it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +104,8 @@ class Dispatcher:
         self._running: dict[int, Call] = {}  # a core works on them; may be answered already
         self._ids = count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
+        self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
+        self._retries = RetryRule(self.limits.max_attempts)
         self._is_closing = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -284,14 +224,14 @@ class Dispatcher:
     def cores_started(self) -> None:
         """All cores were started; those that could not be are marked down and tried again."""
         for core in self._cores:
-            if self._cores.is_up(core.name):
-                self._emit_core(EventKind.CORE_UP, core)
+            if self._keeper.is_up(core):
+                self._keeper.tell(EventKind.CORE_UP, core)
             else:
-                self._keep_reviving(core)
+                self._revive(core)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new calls; give those under way `timeout_s` to end, then cancel them."""
-        self._is_closing = True
+        self._is_closing = self._keeper.is_closing = True
         end = self._clock.now() + timeout_s
         while any(not call.is_answered for call in self._calls.values()):
             if self._clock.now() >= end:
@@ -346,7 +286,7 @@ class Dispatcher:
             return
         call.syscall.num_tokens += report.num_tokens
         if report.delta and call.answer.wants_deltas:
-            call.has_streamed = True
+            call.has_streamed_in_run = True
             call.answer.delta(report.delta)
         if self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now()):
             core.preempt(call.syscall.id)
@@ -379,7 +319,7 @@ class Dispatcher:
         self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def _failed(self, call: Call, core: Core, report: Failed) -> None:
-        if not call.is_answered and self._may_retry(call, report.error):
+        if not (call.is_answered or self._is_closing) and self._retries.allows(call, report.error):
             self._retry(call, core, report.error)
             return
         self._let_go(call, report.usage)
@@ -390,11 +330,11 @@ class Dispatcher:
 
     def _prepare(self, call: Call) -> None:
         """Measure the request, on the loop if that is quick, else in a task."""
-        core = next((c for c in call.route if self._cores.is_up(c.name)), call.route[0])
+        core = next((c for c in call.route if self._keeper.is_up(c)), call.route[0])
         try:
             prepared = core.prepare(call.syscall.request)
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
-            self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(exc, core))
+            self._conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
             return
         if isinstance(prepared, Prepared):
             self._enqueue(call, prepared)
@@ -409,7 +349,7 @@ class Dispatcher:
         if error is None:
             self._enqueue(call, done.result())
         else:
-            self._conclude(call, SyscallState.FAILED, error=_as_kernel_error(error, core))
+            self._conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
@@ -429,7 +369,7 @@ class Dispatcher:
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
-        if not self._has_core_up(call):
+        if not self._keeper.has_core(call):
             patience = self.limits.core_patience_s
             self._call_later(call, patience, partial(self._refuse_if_stranded, call))
         self.dispatch()
@@ -439,20 +379,25 @@ class Dispatcher:
         while decision := self.scheduler.pick_next(self._cores, self._clock.now()):
             self._start(self._calls[decision.ticket.syscall.id], decision.core)
         if self.scheduler.num_waiting:
+            self._preempt_at_once()
             self._wake_when_available()
+
+    def _preempt_at_once(self) -> None:
+        """Take slots back for waiting calls that the policy lets interrupt others."""
+        for ticket in self.scheduler.victims(self._clock.now()):
+            if ticket.core is not None:
+                ticket.core.preempt(ticket.syscall.id)
 
     def _start(self, call: Call, core: Core) -> None:
         syscall = call.syscall
         if call.prepared is None:
             raise KernelBug(f"{syscall!r} was dispatched before it was prepared")
         snapshot = self._contexts.restore(syscall.id) or call.resume_from
-        call.resume_from = None
         warm = None
         if snapshot is None and core.capabilities.warm_contexts:
             warm = self._contexts.recall(syscall.pid, core)
-        call.core = core
-        syscall.core = core.name
-        syscall.num_attempts += snapshot is None
+        self._contexts.relieve(core, call.prepared.num_tokens + syscall.num_tokens)
+        call.run_begins(core, snapshot)
         if syscall.first_run_at is None:
             syscall.first_run_at = self._clock.now()
         self._running[syscall.id] = call
@@ -469,10 +414,8 @@ class Dispatcher:
         try:
             core.run(run)
         except Exception as exc:  # noqa: BLE001 - a core must not raise; its caller hears of it
-            self._failed(call, core, Failed(syscall.id, _as_kernel_error(exc, core, "begin")))
+            self._failed(call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin")))
             return
-        if warm is not None or snapshot is not None:
-            self._contexts.relieve(core)
         self._emit(EventKind.DISPATCHED, call, core=core.name)
 
     def _conclude(
@@ -541,37 +484,20 @@ class Dispatcher:
 
     # --- failures ----------------------------------------------------------------------------
 
-    def _may_retry(self, call: Call, error: KernelError) -> bool:
-        """Only what surely had no effect, and of which the caller has seen nothing."""
-        if call.syscall.num_tokens or call.has_streamed or self._is_closing:
-            return False
-        is_passing = isinstance(error, RateLimited | CoreUnavailable) or (
-            isinstance(error, CoreError) and error.is_retryable
-        )
-        return is_passing and (
-            isinstance(error, RateLimited) or call.syscall.num_attempts < self.limits.max_attempts
-        )
-
     def _retry(self, call: Call, core: Core, error: KernelError) -> None:
+        """Let a call whose run failed without effect wait for another run."""
         if call.ticket is None:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
-        ticket = call.ticket
+        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
+        delay = self._retries.delay_s(call, core, error, has_other=has_other)
         del self._running[call.syscall.id]
-        call.core = None
-        self.scheduler.retry(ticket, call.route, self._clock.now())
-        delay = self._retry_delay(call, core, error)
+        call.run_failed()
+        self.scheduler.retry(call.ticket, call.route, self._clock.now())
         if delay > 0 or call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(ticket)
+            self.scheduler.hold(call.ticket)
             self._call_later(call, delay, partial(self._retry_now, call))
         self._notify_idle()
         self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
-
-    def _retry_delay(self, call: Call, core: Core, error: KernelError) -> float:
-        if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
-            return 0.0 if core.load().available_in_s > 0 else error.retry_after_s
-        if any(c is not core and self._cores.is_up(c.name) for c in call.route):
-            return 0.0
-        return FIRST_RETRY_S * 2.0 ** (call.syscall.num_attempts - 1)
 
     def _retry_now(self, call: Call) -> None:
         if not call.is_answered and call.ticket and call.process.state is ProcessState.ACTIVE:
@@ -580,38 +506,19 @@ class Dispatcher:
 
     def _core_died(self, core: Core, error: KernelError) -> None:
         """Fail what it still held, free its pinned calls, and try to start it again later."""
-        log.error("core %r is down: %s", core.name, error)
         for call in [c for c in self._running.values() if c.core is core]:
             self._failed(call, core, Failed(call.syscall.id, error))
         for ticket in tuple(self.scheduler.waiting()):
             if ticket.route == (core,):
                 self.scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
         self._contexts.lose(core)
-        if not self._cores.is_up(core.name):
-            return  # it says so again, and is being revived
-        self._cores.mark_down(core.name, error, self._clock.now())
-        self._emit_core(EventKind.CORE_DOWN, core, reason=str(error))
-        if not self._is_closing:
-            self._keep_reviving(core)
+        if self._keeper.died(core, error) and not self._is_closing:
+            self._revive(core)
 
-    def _keep_reviving(self, core: Core) -> None:
-        self._start_task(self._revive(core))
+    def _revive(self, core: Core) -> None:
+        self._watch(self._loop.create_task(self._keeper.revive(core)))
         patience = self._clock.now() + self.limits.core_patience_s
         self._clock.call_at(patience, self._refuse_stranded)
-
-    async def _revive(self, core: Core) -> None:
-        """Start a dead core again, at growing intervals, until it serves."""
-        while not self._is_closing and (outage := self._cores.outage(core.name)):
-            await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
-            try:
-                await core.start(self.sink(core))
-            except Exception as exc:  # noqa: BLE001 - whatever it is, it is tried again
-                error = _as_kernel_error(exc, core, "start")
-                self._cores.mark_down(core.name, error, self._clock.now())
-            else:
-                self._cores.mark_up(core.name)
-                self._emit_core(EventKind.CORE_UP, core)
-                self.dispatch()
 
     def _refuse_stranded(self) -> None:
         """Fail the waiting calls of which no core is up."""
@@ -619,13 +526,10 @@ class Dispatcher:
             self._refuse_if_stranded(self._calls[ticket.syscall.id])
 
     def _refuse_if_stranded(self, call: Call) -> None:
-        if call.is_answered or call.core is not None or self._has_core_up(call):
+        if call.is_answered or call.core is not None or self._keeper.has_core(call):
             return
         error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
         self._conclude(call, SyscallState.FAILED, error=error)
-
-    def _has_core_up(self, call: Call) -> bool:
-        return any(self._cores.is_up(core.name) for core in call.route)
 
     # --- deadlines, queues, small things ------------------------------------------------------
 
@@ -657,11 +561,7 @@ class Dispatcher:
 
     def _wake_when_available(self) -> None:
         """Set a timer for the first core that said when it accepts calls again."""
-        pauses = [
-            core.load().available_in_s
-            for ticket in _first_of_each_route(self.scheduler.waiting())
-            for core in ticket.route
-        ]
+        pauses = (core.load().available_in_s for core in self.scheduler.wanted_cores())
         soonest = min((p for p in pauses if p > 0), default=None)
         if self._wake_timer:
             self._wake_timer.cancel()
@@ -685,9 +585,6 @@ class Dispatcher:
             elif not waiter.done():
                 waiter.set_result(None)
 
-    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._watch(self._loop.create_task(work))
-
     def _watch(self, task: F) -> F:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -697,12 +594,6 @@ class Dispatcher:
         if self._events:
             syscall = call.syscall
             self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
-
-    def _emit_core(self, kind: EventKind, core: Core, **facts: Any) -> None:
-        if self._events:
-            self._events.emit(
-                KernelEvent(self._clock.now(), kind, facts={"core": core.name, **facts})
-            )
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
@@ -735,20 +626,3 @@ def _observed_usage(call: Call) -> Usage:
     if call.prepared is None or not call.syscall.num_tokens:
         return Usage()
     return Usage(call.prepared.num_tokens, call.syscall.num_tokens)
-
-
-def _as_kernel_error(
-    exc: BaseException, core: Core, doing: str = "prepare the call"
-) -> KernelError:
-    if isinstance(exc, KernelError):
-        return exc
-    error = CoreError(core.name, f"could not {doing}: {exc!r}")
-    error.__cause__ = exc
-    return error
-
-
-def _first_of_each_route(tickets: Any) -> list[Ticket]:
-    seen: dict[Route, Ticket] = {}
-    for ticket in tickets:
-        seen.setdefault(ticket.route, ticket)
-    return list(seen.values())

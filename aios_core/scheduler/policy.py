@@ -9,7 +9,8 @@ The mechanism is the same for all of them (see `scheduler`): the waiting call of
 the smallest rank runs first. Each time that a running call has generated `quantum`
 tokens it is ranked again, beside those that wait; if one of them ranks before
 it, it is preempted and waits in its turn. Under a policy that `takes_turns` it is
-ranked at the tail of the order of arrival. A call that has waited longer than
+ranked at the tail of the order of arrival. `interrupts` lets a waiting call take
+the slot of a running one at once. A call that has waited longer than
 `max_wait_s` goes before all calls that began to wait after it, so that nothing
 starves: from then on it waits for no later call, only for those before it.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Final, Protocol
 
@@ -83,6 +84,10 @@ class Policy(ABC):
     def rank(self, call: Waiting) -> Rank:
         """Order of the waiting calls, smallest first. May only grow while a call waits."""
 
+    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:  # noqa: ARG002
+        """Whether a waiting call may interrupt a running one before its quantum is used up."""
+        return False
+
     def select(self, load: QueueLoad) -> Policy:  # noqa: ARG002 - for those made of others
         """The policy to use under this load; itself, unless it is made of others."""
         return self
@@ -140,6 +145,9 @@ class Fair(Policy):
     def rank(self, call: Waiting) -> Rank:
         return (call.group.virtual_time, call.agent.virtual_time, call.seq)
 
+    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+        return waiting.group.virtual_time < running.group.virtual_time
+
 
 @dataclass(frozen=True, slots=True)
 class LAS(Policy):
@@ -165,6 +173,8 @@ class Auto(Policy):
     - of one group, and more calls wait than there are slots: `las`, so that its short
       agents finish early;
     - otherwise `fifo`, since order hardly matters then and preemption only costs.
+
+    A `quantum` or `max_wait_s` of its own takes the place of the chosen one's, if that has any.
     """
 
     fifo: Policy = field(default_factory=FIFO)
@@ -176,8 +186,15 @@ class Auto(Policy):
 
     def select(self, load: QueueLoad) -> Policy:
         if load.num_groups > 1:
-            return self.fair
-        return self.las if load.num_waiting > load.num_slots else self.fifo
+            return self._tuned(self.fair)
+        return self._tuned(self.las if load.num_waiting > load.num_slots else self.fifo)
+
+    def _tuned(self, chosen: Policy) -> Policy:
+        return replace(
+            chosen,
+            quantum=chosen.quantum and (self.quantum or chosen.quantum),
+            max_wait_s=chosen.max_wait_s and (self.max_wait_s or chosen.max_wait_s),
+        )
 
 
 POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {

@@ -28,6 +28,7 @@ from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
 LAST = 1 << 62  # behind every position in the order of arrival
+UNDISTURBED = 8  # tokens that a call generates in peace each time that it has a slot
 WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
 
 
@@ -181,6 +182,20 @@ class Scheduler:
         ticket.is_yielding = True
         self._num_yielding += 1
         return True
+
+    def victims(self, now: float) -> list[Ticket]:
+        """The running calls that are to give way at once, each to the best call of a route."""
+        found = []
+        for lane in self._lanes.values():
+            if lane and (victim := self._victim_for(lane, now)):
+                victim.is_yielding = True
+                self._num_yielding += 1
+                found.append(victim)
+        return found
+
+    def wanted_cores(self) -> set[Core]:
+        """The cores that a waiting call could go to."""
+        return {core for route, lane in self._lanes.items() if lane for core in route}
 
     def preempted(self, ticket: Ticket, route: Route, now: float) -> None:
         """A running call gave up its slot; it waits at the tail, for the cores of `route`."""
@@ -370,6 +385,29 @@ class Scheduler:
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
         mine = self.policy.rank(_AtTail.of(running, now) if self.policy.takes_turns else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
+
+    def _victim_for(self, lane: Lane, now: float) -> Ticket | None:
+        """The worst-ranked running call that the best of a lane may interrupt."""
+        if self._never_interrupts or self._num_yielding >= self._num_waiting:
+            return None
+        newcomer = lane.arriving.best() or lane.returning.best()
+        if newcomer is None:
+            return None
+        candidates = [
+            ticket
+            for ticket in self._running.values()
+            if not ticket.is_yielding
+            and ticket.quantum_used >= UNDISTURBED
+            and ticket.core in newcomer.route
+            and ticket.core.capabilities.preemptible
+            and self.policy.interrupts(newcomer, ticket)
+            and self._fits(newcomer, ticket.core, now)
+        ]
+        return max(candidates, key=self.policy.rank, default=None)
+
+    @property
+    def _never_interrupts(self) -> bool:
+        return type(self.policy).interrupts is Policy.interrupts
 
     def _adapt(self, now: float) -> None:
         """Let a policy that is made of others choose again."""

@@ -262,6 +262,14 @@ def test_auto_chooses_by_load(waiting: int, slots: int, groups: int, chosen: typ
     assert type(Auto().select(QueueLoad(waiting, slots, groups))) is chosen
 
 
+def test_a_quantum_of_autos_own_is_that_of_what_it_chooses() -> None:
+    auto = Auto(quantum=7, max_wait_s=3.0)
+
+    assert auto.select(QueueLoad(0, 1, 2)).quantum == 7
+    assert auto.select(QueueLoad(9, 1, 1)) == LAS(quantum=7, max_wait_s=3.0)
+    assert auto.select(QueueLoad(0, 1, 1)) == FIFO(), "what never preempts does not begin to"
+
+
 def test_auto_chooses_again_when_the_load_changes() -> None:
     machine = Machine(Auto())
     machine.submit("a")

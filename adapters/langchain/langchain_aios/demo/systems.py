@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from aios_core import EventKind, Kernel, KernelConfig, KernelEvent
 from langchain_aios import ChatAIOS
@@ -11,7 +12,8 @@ from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import CallRecord, Run
 from langchain_aios.demo.workload import Member, run_members
 
-NATIVE = "native"
+NATIVE: Final = "native"
+QUANTUM: Final = 16  # tokens; an answer of the tiny model has about twenty
 _ENDS = (EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED)
 
 

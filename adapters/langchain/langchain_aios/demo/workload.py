@@ -43,7 +43,7 @@ class Size:
     num_worksheets: int = 1
     num_steps: int = 5
     num_errands: int = 3
-    think_s: tuple[float, float] = (0.3, 1.2)
+    think_s: tuple[float, float] = (0.2, 0.8)
 
 
 def make_members(size: Size, seed: int) -> list[Member]:

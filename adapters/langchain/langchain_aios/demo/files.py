@@ -1,0 +1,74 @@
+"""What the demo leaves behind: `demo.json`, `trace.json` and `timeline.png`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from langchain_aios.demo.records import Run, Score, lanes
+from langchain_aios.demo.timeline import draw
+
+
+def write(
+    out: Path,
+    runs: Sequence[Run],
+    scores: Sequence[Score],
+    alone: Mapping[str, Mapping[str, Run]],
+) -> list[Path]:
+    """Write everything into a folder. Returns what was written."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = [out / "demo.json", out / "trace.json"]
+    rows = {
+        "scores": [asdict(score) for score in scores],
+        "alone_s": {
+            kind: {group: run.makespan_s for group, run in groups.items()}
+            for kind, groups in alone.items()
+        },
+        "tasks": {run.system: [asdict(task) for task in run.tasks] for run in runs},
+    }
+    written[0].write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    written[1].write_text(json.dumps({"traceEvents": list(trace(runs))}), encoding="utf-8")
+    try:
+        written.append(draw(runs, scores, out / "timeline.png"))
+    except ModuleNotFoundError as exc:
+        if exc.name != "matplotlib":
+            raise
+    return written
+
+
+def trace(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Chrome's trace events: a process for each system, a thread for each slot and each agent."""
+    for pid, run in enumerate(runs, start=1):
+        yield _named("process_name", pid, 0, run.system)
+        for slot in range(run.num_slots):
+            yield _named("thread_name", pid, slot, f"slot {slot}")
+        for slot, start, end, call in lanes(run.calls):
+            yield _span(pid, slot, call.agent, call.group, start, end)
+        agents = sorted({task.agent for task in run.tasks})
+        for tid, agent in enumerate(agents, start=1000):
+            yield _named("thread_name", pid, tid, f"tasks of {agent}")
+        for task in run.tasks:
+            tid = 1000 + agents.index(task.agent)
+            name = task.kind if task.is_right else f"{task.kind} (wrong)"
+            yield _span(pid, tid, name, task.group, task.started_at, task.ended_at)
+
+
+def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
+
+
+def _span(
+    pid: int, tid: int, name: str, group: str, start: float, end: float
+) -> dict[str, Any]:
+    return {
+        "ph": "X",
+        "name": name,
+        "cat": group,
+        "pid": pid,
+        "tid": tid,
+        "ts": start * 1e6,
+        "dur": (end - start) * 1e6,
+    }

@@ -1,0 +1,144 @@
+"""The demo from its command line to its files.
+
+Ctrl-C at any time ends it cleanly: what was complete by then is shown and written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from aios_core import tiny_model_path
+from langchain_aios.demo import files, systems
+from langchain_aios.demo.native import NativeChat
+from langchain_aios.demo.records import Run, Score, score
+from langchain_aios.demo.show import Display, final_table
+from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_members
+
+POLICIES: Final = ("fifo", "round_robin", "fair", "las")
+INTERRUPTED: Final = 130
+_QUICK: Final = Size(num_heavy=2, num_light=1, num_steps=2, num_errands=1, think_s=(0.0, 0.1))
+
+
+@dataclass(slots=True)
+class Results:
+    """What is known so far."""
+
+    runs: list[Run] = field(default_factory=list)  # of all groups together
+    alone: dict[str, dict[str, Run]] = field(default_factory=dict)  # by kind of system, by group
+
+    def scores(self) -> list[Score]:
+        """The complete runs in numbers."""
+        return [
+            score(run, self.alone["native" if run.system == systems.NATIVE else "kernel"], LIGHT)
+            for run in self.runs
+        ]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the demo; returns its exit status."""
+    options = _parser().parse_args(argv)
+    console, results = Console(), Results()
+    size = _QUICK if options.quick else Size()
+    members = make_members(size, options.seed)
+    started_at = time.perf_counter()
+    status = 0
+    try:
+        asyncio.run(_Demo(options, members, results, console).run())
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted; this is what was complete:[/]")
+        status = INTERRUPTED
+    if results.runs:
+        _report(results, Path(options.out), console)
+    console.print(f"{time.perf_counter() - started_at:.0f} s in all.", highlight=False)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aios demo",
+        description="24 LangChain agents on one small model, natively and under each policy.",
+    )
+    parser.add_argument("--out", default="out", metavar="DIR", help="where the files go (out)")
+    parser.add_argument("--seed", type=int, default=1, help="of the agents' tasks (1)")
+    parser.add_argument(
+        "--slots", type=int, default=4, help="contexts that the kernel's core holds at once (4)"
+    )
+    parser.add_argument(
+        "--policies", nargs="+", choices=POLICIES, default=POLICIES, help="which to run (all)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a few agents and tasks only")
+    return parser
+
+
+class _Demo:
+    """The stages, one after the other; complete ones are in the results."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        members: list[Member],
+        results: Results,
+        console: Console,
+    ) -> None:
+        self._options = options
+        self._members = members
+        self._results = results
+        self._display = Display(console, GROUPS)
+
+    async def run(self) -> None:
+        with self._display:
+            await self._run_natively()
+            await self._run_on_kernels()
+
+    async def _run_natively(self) -> None:
+        self._display.say("loading the model as transformers does")
+        chat = await asyncio.to_thread(NativeChat, path=tiny_model_path())
+        await chat.ainvoke("hi")  # the first call of a process is slow
+        await self._alone("native", systems.NATIVE, 1, chat)
+        await self._together(systems.NATIVE, 1, chat)
+
+    async def _run_on_kernels(self) -> None:
+        slots = self._options.slots
+        await self._alone("kernel", "fifo", slots, None)
+        for policy in self._options.policies:
+            await self._together(policy, slots, None)
+
+    async def _alone(self, kind: str, system: str, slots: int, chat: NativeChat | None) -> None:
+        """Each group with the machine to itself: what the others' slowdown is measured by."""
+        runs = self._results.alone[kind] = {}
+        for group in GROUPS:
+            members = [member for member in self._members if member.group == group]
+            runs[group] = await self._stage(system, slots, members, chat, f"{group} alone")
+
+    async def _together(self, system: str, slots: int, chat: NativeChat | None) -> None:
+        run = await self._stage(system, slots, self._members, chat, "all together")
+        self._results.runs.append(run)
+        self._display.add(self._results.scores()[-1])
+
+    async def _stage(
+        self, system: str, slots: int, members: list[Member], chat: NativeChat | None, title: str
+    ) -> Run:
+        run = Run(system, slots, sum(len(member.work) for member in members))
+        self._display.begin(run, title)
+        if chat is not None:
+            await systems.run_native(members, chat, run)
+        else:
+            quantum = None if system == "fifo" else systems.QUANTUM
+            await systems.run_on_kernel(members, system, quantum, run)
+        self._display.end()
+        return run
+
+
+def _report(results: Results, out: Path, console: Console) -> None:
+    scores = results.scores()
+    console.print(final_table(scores))
+    written = files.write(out, results.runs, scores, results.alone)
+    console.print("Written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

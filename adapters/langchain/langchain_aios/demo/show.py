@@ -1,0 +1,133 @@
+"""What the demo shows: a live table on a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from langchain_aios.demo.records import Run, Score, Spread
+
+COLOURS: Final = {"batch": "#5b7ba6", "chat": "#e8833a", "desk": "#3a9d8f"}
+
+
+class Display:
+    """A context manager; while it is open, what goes on can be seen."""
+
+    def __init__(self, console: Console, groups: Sequence[str]) -> None:
+        self._console = console
+        self._groups = groups
+        self._scores: list[Score] = []
+        self._run: Run | None = None
+        self._title = ""
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=5,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, what: str) -> None:
+        """Something takes a moment."""
+        self._title = what
+        if not self._console.is_terminal:
+            self._console.print(what, highlight=False)
+
+    def begin(self, run: Run, title: str) -> None:
+        """Show this run from now on."""
+        self._run = run
+        self._title = f"{run.system}: {title}"
+
+    def end(self) -> None:
+        """The run is complete."""
+        if self._run and not self._console.is_terminal:
+            right = sum(task.is_right for task in self._run.tasks)
+            self._console.print(
+                f"{self._title}: {right} of {self._run.num_tasks} tasks right "
+                f"in {self._run.makespan_s:.1f} s",
+                highlight=False,
+            )
+
+    def add(self, score: Score) -> None:
+        """Show the numbers of a run above what goes on."""
+        self._scores.append(score)
+
+    def _render(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._scores:
+            parts.append(final_table(self._scores))
+        parts.append(Text(self._title, style="bold"))
+        if self._run:
+            parts.append(_progress(self._run, self._groups))
+        return Group(*parts)
+
+
+def _progress(run: Run, groups: Sequence[str]) -> Table:
+    """One row a group: what is done, runs and waits."""
+    tasks, calls = tuple(run.tasks), tuple(run.calls)
+    table = Table(box=None, pad_edge=False)
+    for name in ("group", "tasks done", "right", "calls running", "waiting"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for group in groups:
+        done = [task for task in tasks if task.group == group]
+        live = [call for call in calls if call.group == group and call.ended_at is None]
+        running = sum(call.running_since is not None for call in live)
+        table.add_row(
+            Text(group, style=COLOURS.get(group, "")),
+            str(len(done)),
+            str(sum(task.is_right for task in done)),
+            str(running),
+            str(len(live) - running),
+        )
+    table.add_row("all", ProgressBar(run.num_tasks, len(tasks), width=20))
+    return table
+
+
+def final_table(scores: Sequence[Score]) -> Table:
+    """One row a system."""
+    table = Table(title="24 agents, one model" if scores else None, title_justify="left")
+    table.add_column("system", style="bold")
+    for name in (
+        "tasks\nright",
+        "makespan\ns",
+        "tasks\nper s",
+        "turnaround of a task, s\nmean / p50 / p90 / p99",
+        "waiting of a call, s\nmean / p50 / p90 / p99",
+        "light groups\nslowed down",
+        "Jain\nindex",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score in scores:
+        table.add_row(
+            score.system,
+            f"{score.num_right}/{score.num_tasks}",
+            f"{score.makespan_s:.1f}",
+            f"{score.tasks_per_s:.2f}",
+            _spread(score.turnaround),
+            _spread(score.waiting),
+            f"{score.slowdown:.2f}x",
+            f"{score.jain:.3f}",
+        )
+    return table
+
+
+def _spread(spread: Spread) -> str:
+    values = (spread.mean, spread.p50, spread.p90, spread.p99)
+    return " / ".join(f"{value:5.2f}" for value in values)

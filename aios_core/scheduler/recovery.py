@@ -1,0 +1,115 @@
+"""Dead cores and failed calls: who may try again, when, and who must give up.
+
+A dead core is started again at growing intervals until it serves. Calls that
+only it could serve wait for it, for `core_patience_s`. A call is tried again only
+if its failure surely had no effect and its caller has seen nothing of this run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aios_core.clock import Clock
+from aios_core.core import Core, ReportSink
+from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.neighbours import Cores
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """Whether and when a failed call is tried again. Pure."""
+
+    max_attempts: int
+
+    def allows(self, call: Call, error: KernelError) -> bool:
+        """Whether the call may be tried again after this error."""
+        if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
+            return False
+        if isinstance(error, RateLimited):
+            return True
+        is_passing = isinstance(error, CoreUnavailable) or (
+            isinstance(error, CoreError) and error.is_retryable
+        )
+        return is_passing and call.num_runs_failed + 1 < self.max_attempts
+
+    def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
+        """How long the call waits; 0 if the queue, a core's own pause or another core will do."""
+        if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
+            return 0.0 if core.load().available_in_s > 0 else error.retry_after_s
+        return 0.0 if has_other else FIRST_RETRY_S * 2.0**call.num_runs_failed
+
+
+class CoreKeeper:
+    """Knows which cores are down and starts them again."""
+
+    def __init__(
+        self,
+        cores: Cores,
+        clock: Clock,
+        events: EventStream,
+        *,
+        sink: Callable[[Core], ReportSink],
+        on_up: Callable[[], None],
+    ) -> None:
+        self._cores = cores
+        self._clock = clock
+        self._events = events
+        self._sink = sink
+        self._on_up = on_up
+        self.is_closing = False
+
+    def is_up(self, core: Core) -> bool:
+        """Whether a core serves at present."""
+        return self._cores.is_up(core.name)
+
+    def has_core(self, call: Call) -> bool:
+        """Whether any core that may serve the call is up."""
+        return any(map(self.is_up, call.route))
+
+    def died(self, core: Core, error: KernelError) -> bool:
+        """A core is down. False if that was known; it is being revived then."""
+        if not self.is_up(core):
+            return False
+        log.error("core %r is down: %s", core.name, error)
+        self._cores.mark_down(core.name, error, self._clock.now())
+        self.tell(EventKind.CORE_DOWN, core, reason=str(error))
+        return True
+
+    async def revive(self, core: Core) -> None:
+        """Start a dead core again, at growing intervals, until it serves."""
+        while not self.is_closing and (outage := self._cores.outage(core.name)):
+            await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
+            try:
+                await core.start(self._sink(core))
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is tried again
+                error = as_kernel_error(exc, core, "start")
+                self._cores.mark_down(core.name, error, self._clock.now())
+            else:
+                self._cores.mark_up(core.name)
+                self.tell(EventKind.CORE_UP, core)
+                self._on_up()
+
+    def tell(self, kind: EventKind, core: Core, **facts: str) -> None:
+        """Tell observers about a core."""
+        if self._events:
+            about = {"core": core.name, **facts}
+            self._events.emit(KernelEvent(self._clock.now(), kind, facts=about))
+
+
+def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the call") -> KernelError:
+    """A core's exception, as one of ours."""
+    if isinstance(exc, KernelError):
+        return exc
+    error = CoreError(core.name, f"could not {doing}: {exc!r}")
+    error.__cause__ = exc
+    return error
