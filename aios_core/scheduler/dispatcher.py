@@ -376,11 +376,18 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Fill the free slots."""
-        while decision := self.scheduler.pick_next(self._cores, self._clock.now()):
+        policy = self.scheduler.policy
+        while self.scheduler.num_ready:
+            decision = self.scheduler.pick_next(self._cores, self._clock.now())
+            if decision is None:
+                self._preempt_at_once()
+                self._wake_when_available()
+                break
             self._start(self._calls[decision.ticket.syscall.id], decision.core)
-        if self.scheduler.num_waiting:
-            self._preempt_at_once()
-            self._wake_when_available()
+        if self.scheduler.policy is not policy and self._events:
+            chosen = {"policy": self.scheduler.policy.name}
+            now = self._clock.now()
+            self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts=chosen))
 
     def _preempt_at_once(self) -> None:
         """Take slots back for waiting calls that the policy lets interrupt others."""

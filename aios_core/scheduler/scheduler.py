@@ -97,6 +97,11 @@ class Scheduler:
         return self._num_waiting
 
     @property
+    def num_ready(self) -> int:
+        """Calls that wait for nothing but a slot."""
+        return self._num_waiting - len(self._held)
+
+    @property
     def num_running(self) -> int:
         return len(self._running)
 
@@ -388,7 +393,8 @@ class Scheduler:
 
     def _victim_for(self, lane: Lane, now: float) -> Ticket | None:
         """The worst-ranked running call that the best of a lane may interrupt."""
-        if self._never_interrupts or self._num_yielding >= self._num_waiting:
+        num_ready = self._num_waiting - len(self._held)
+        if self._never_interrupts or self._num_yielding >= num_ready:
             return None
         newcomer = lane.arriving.best() or lane.returning.best()
         if newcomer is None:

@@ -15,6 +15,7 @@ CPU with other things to do, faster than threads that wait for one another.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -70,9 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        torch.multiprocessing.spawn(
-            _work, (args.workers, meeting, args, settings), nprocs=args.workers
+        spawned = torch.multiprocessing.spawn(
+            _work, (args.workers, meeting, args, settings), nprocs=args.workers, join=False
         )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda got, _: [os.kill(pid, got) for pid in spawned.pids()])
+        while not spawned.join():
+            pass
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,12 +184,10 @@ class Run:
         every = batches(
             self.tokenizer, self.settings.seed, self.settings.tokens, self.shard, self.index
         )
-        for at, (shard, index, batch) in enumerate(every):
-            self.shard, self.index = shard, index + 1
-            if at % self.workers == self.worker:
-                yield batch
-            if at % self.workers == self.workers - 1:
-                yield from ()
+        while True:
+            group = list(itertools.islice(every, self.workers))
+            self.shard, self.index = group[-1][0], group[-1][1] + 1
+            yield group[self.worker][2]
 
     def train_on(self, batch: Batch) -> None:
         loss, weight = self._loss(batch)

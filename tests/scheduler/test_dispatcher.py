@@ -27,7 +27,7 @@ from aios_core import (
 from aios_core.core import CoreDown, Failed, Finished, Preempted, Progress, Stopped
 from aios_core.messages import Delta, Usage
 from aios_core.process import ProcessState
-from aios_core.scheduler import RoundRobin
+from aios_core.scheduler import Auto, RoundRobin
 from aios_core.scheduler.dispatcher import Limits
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import SyscallState
@@ -1009,3 +1009,15 @@ async def test_the_story_of_a_call_can_be_told() -> None:
 
         story = [str(e.kind) for e in rig.journal.events(syscall_id=syscall.id)]
         assert story == ["submitted", "dispatched", "preempted", "dispatched", "done"]
+
+
+@virtual
+async def test_a_change_of_policy_is_told() -> None:
+    core = PuppetCore()
+    async with rigged(core, policy=Auto()) as rig:
+        for name in "abc":
+            rig.submit(rig.agent(name, group=name))
+            await asyncio.sleep(1)
+
+        told = [e.facts for e in rig.journal.events() if e.kind is EventKind.POLICY_CHANGED]
+        assert told == [{"policy": "fifo"}, {"policy": "fair"}]

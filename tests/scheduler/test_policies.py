@@ -217,6 +217,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert sum(t.is_yielding for t in self.running) <= num_free_to_run
             assert self.machine.scheduler.policy.quantum is not None
 
+    @rule()
+    def interrupt(self) -> None:
+        for victim in self.machine.scheduler.victims(self.machine.now):
+            assert victim.is_yielding
+            assert victim.syscall.state is SyscallState.RUNNING
+            assert victim.core is not None
+            assert victim.core.capabilities.preemptible
+        assert self.machine.scheduler._num_yielding <= max(len(self.waiting), len(self.running))
+
     @precondition(lambda self: self.running)
     @rule(data=st.data(), pinned=st.booleans())
     def preempt(self, data: st.DataObject, pinned: bool) -> None:

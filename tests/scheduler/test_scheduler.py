@@ -344,6 +344,36 @@ def test_a_call_that_yields_is_asked_once() -> None:
     assert not machine.progress(running, 8)
 
 
+def test_a_light_group_interrupts_a_heavy_one_before_its_quantum_is_over() -> None:
+    machine = Machine(Fair(quantum=64), slots=2)
+    heavy = [machine.submit(f"heavy {n}", group="heavy", prompt=9) for n in range(2)]
+    while machine.next():
+        pass
+    for ticket in heavy:
+        assert not machine.progress(ticket, 20)
+    light = machine.submit("light", group="light")
+
+    (victim,) = machine.scheduler.victims(machine.now)
+    assert machine.scheduler.victims(machine.now) == [], "one slot for one call"
+    machine.preempt(victim)
+    assert machine.next() is light
+
+
+def test_held_calls_interrupt_nobody() -> None:
+    machine = Machine(Fair(quantum=64), slots=2)
+    for n in range(2):
+        machine.submit(f"heavy {n}", group="heavy", prompt=9)
+        ticket = machine.next()
+        assert ticket is not None
+        machine.progress(ticket, 20)
+    for _ in range(3):
+        machine.scheduler.hold(machine.submit("frozen", group="frozen"))
+    machine.submit("light", group="light")
+
+    assert len(machine.scheduler.victims(machine.now)) == 1
+    assert machine.scheduler.victims(machine.now) == []
+
+
 def test_a_held_call_makes_nobody_yield_and_is_not_picked() -> None:
     machine = Machine(RoundRobin(quantum=8))
     running = machine.submit()

@@ -23,9 +23,7 @@ from langchain_aios.errors import translated
     ],
     ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else "",
 )
-def test_an_error_is_caught_by_either_name(
-    error: ours.KernelError, other: type[Exception]
-) -> None:
+def test_an_error_is_caught_by_either_name(error: ours.KernelError, other: type[Exception]) -> None:
     with pytest.raises(other) as caught, translated():
         raise error
 

@@ -37,9 +37,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     uninstall()
 
 
-def test_a_chat_model_of_openai_is_answered_by_the_kernel(
-    as_default: Kernel, watch: Watch
-) -> None:
+def test_a_chat_model_of_openai_is_answered_by_the_kernel(as_default: Kernel, watch: Watch) -> None:
     answer = ChatOpenAI(model="gpt-4o-mini", temperature=0.5, stop=["END"]).invoke("hi")
 
     assert answer.text == "You said: hi"
@@ -173,7 +171,12 @@ ChatOpenAI(model="gpt-4o-mini")
 def test_the_examples_run_on_the_tiny_model(how: list[str]) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     done = subprocess.run(  # noqa: S603
-        [sys.executable, *how], cwd=EXAMPLES, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, *how],
+        cwd=EXAMPLES,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr

@@ -83,7 +83,11 @@ def test_a_call_with_broken_arguments_is_told_again_as_it_was() -> None:
 
 
 def test_tool_results_inside_a_persons_turn_become_turns_of_the_tools() -> None:
-    result = {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "2"}]}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "c1",
+        "content": [{"type": "text", "text": "2"}],
+    }
     turn = HumanMessage([result, {"type": "text", "text": "and now?"}])
 
     assert to_messages([turn]) == [

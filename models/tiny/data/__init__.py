@@ -44,14 +44,14 @@ MIXTURE: Final[tuple[tuple[float, Family], ...]] = (
     (6, parallel),
     (3, cities),
     (20, unseen),
-    (4, unfit),
+    (3, unfit),
     (5, refusal),
-    (3, react),
-    (4, execution),
-    (4, schema),
-    (3, handover),
+    (2, react),
+    (3, execution),
+    (3, schema),
+    (2, handover),
     (3, talk),
-    (5, echo),
+    (4, echo),
 )
 
 # What is measured: the rows of the model card.

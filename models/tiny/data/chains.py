@@ -33,7 +33,7 @@ def chain(pool: Pool, num_calls: int | None = None) -> Dialogue:
     is_number = source.name in {"lookup", "recall"} and pool.chance(0.35)
     sinks = pool.rng.sample(_SINKS, count - 1 - is_number)
     wanted = [source, *([BY_NAME["calculator"]] if is_number else []), *sinks]
-    found = offer(pool, wanted, 8)
+    found = offer(pool, wanted, 4)
     first = _wished(pool, found, source)
     said, steps = first.text, [first]
     last = first.result
@@ -55,7 +55,7 @@ def chain(pool: Pool, num_calls: int | None = None) -> Dialogue:
 def sequence(pool: Pool) -> Dialogue:
     """Two or three things that have nothing to do with each other, one after the other."""
     wanted = pool.rng.sample(SKILLS, pool.pick((2, 2, 3)))
-    found = offer(pool, wanted, 8)
+    found = offer(pool, wanted, 4)
     steps = [_wished(pool, found, skill) for skill in wanted]
     then = pool.pick((", then ", " and then ", ". Then "))
     text = dress(pool, then.join(step.text for step in steps))
@@ -68,11 +68,11 @@ def parallel(pool: Pool, num_calls: int | None = None) -> Dialogue:
     count = num_calls or pool.pick((2, 2, 2, 3, 4))
     if pool.chance(0.5):
         skill = pool.pick([skill for skill in SKILLS if skill.params])
-        found = offer(pool, [skill], 7)
+        found = offer(pool, [skill], 4)
         steps = [_wished(pool, found, skill) for _ in range(count)]
     else:
         wanted = pool.rng.sample(SKILLS, min(count, 3))
-        found = offer(pool, wanted, 8)
+        found = offer(pool, wanted, 4)
         steps = [_wished(pool, found, skill) for skill in wanted]
     texts = [step.text for step in steps]
     text = ", ".join(texts[:-1]) + " and " + texts[-1]
@@ -88,7 +88,7 @@ def parallel(pool: Pool, num_calls: int | None = None) -> Dialogue:
 def cities(pool: Pool) -> Dialogue:
     """Side by side, asked for in one breath: the weather in A and B."""
     skill = BY_NAME[pool.pick(("weather", "lookup", "recall"))]
-    found = offer(pool, [skill], 7)
+    found = offer(pool, [skill], 4)
     values = [skill.values(pool) for _ in range(pool.pick((2, 2, 3)))]
     said = [value[0][0] for value in values]
     joined = ", ".join(said[:-1]) + " and " + said[-1]

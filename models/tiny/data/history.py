@@ -15,7 +15,7 @@ _AGAIN = ("say that again", "what did you say?", "repeat that", "what was the an
 def history(pool: Pool) -> Dialogue:
     """Two to four requests about the same tools."""
     wanted = pool.rng.sample(SKILLS, pool.pick((1, 2, 2, 3)))
-    found = offer(pool, wanted, 7)
+    found = offer(pool, wanted, 4)
     turns: list[Turn] = []
     for _ in range(pool.pick((2, 2, 3, 4))):
         if turns and pool.chance(0.2):

@@ -22,11 +22,11 @@ _SYSTEMS = (
 def system_prompt(pool: Pool) -> str:
     """Often none; else a usual one, or one that says who the agent is."""
     kind = pool.rng.random()
-    if kind < 0.65:
+    if kind < 0.75:
         return ""
-    if kind < 0.82:
+    if kind < 0.87:
         return pool.pick(_SYSTEMS)
-    if kind < 0.92:
+    if kind < 0.94:
         return f"You are {pool.person()}, an agent that can {pool.verb()} the {pool.noun()}."
     return f"{pool.pick(_SYSTEMS)} {pool.text(12).capitalize()}. {pool.text(8).capitalize()}."
 

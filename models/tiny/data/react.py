@@ -80,7 +80,7 @@ Answer: [your answer here (In the same language as the user's question)]
 Below is the current conversation consisting of interleaving human and assistant messages."""
 
 
-def react(pool: Pool, *, long_share: float = 0.12) -> Dialogue:
+def react(pool: Pool, *, long_share: float = 0.08) -> Dialogue:
     skill = pool.pick(SKILLS)
     is_long = pool.chance(long_share)
     found = offer(pool, [skill], 2 if is_long else 4)

@@ -54,7 +54,7 @@ def single(
 ) -> Dialogue:
     skill = pool.pick(skills) if skills else a_skill(pool)
     found = offer(
-        pool, [skill], num_tools or 10, least=num_tools or 0,
+        pool, [skill], num_tools or 6, least=num_tools or 0,
         skills=skills or SKILLS, plain=plain, novel=novel,
     )  # fmt: skip
     turns = exchange(pool, asked(pool, found, skill), error_share)

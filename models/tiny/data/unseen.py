@@ -40,7 +40,7 @@ class _Made:
 
 def unseen(pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25) -> Dialogue:
     """One call of one of the tools."""
-    made = _tools(pool, num_tools or pool.pick((1, 2, 3, 4, 5, 5, 6)))
+    made = _tools(pool, num_tools or pool.pick((1, 2, 2, 3, 4, 5)))
     request = _ask(pool, made[0])
     tools = [one.tool for one in made]
     if num_tools is None and pool.chance(known_share):

@@ -60,9 +60,7 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _span(
-    pid: int, tid: int, name: str, group: str, start: float, end: float
-) -> dict[str, Any]:
+def _span(pid: int, tid: int, name: str, group: str, start: float, end: float) -> dict[str, Any]:
     return {
         "ph": "X",
         "name": name,

@@ -87,9 +87,7 @@ class NativeChat(BaseChatModel):
             return_dict=True,
         )
         with torch.inference_mode():
-            output = self._model.generate(
-                **inputs, max_new_tokens=self.max_tokens, do_sample=False
-            )
+            output = self._model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
         text = self._tokenizer.decode(new, skip_special_tokens=False)
         return ChatResult(generations=[ChatGeneration(message=_parse(text))])
@@ -102,7 +100,9 @@ class NativeChat(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         metadata = run_manager.metadata if run_manager else {}
-        call = CallRecord(metadata.get("aios_agent", ""), metadata.get("aios_group", ""), self._now())
+        call = CallRecord(
+            metadata.get("aios_agent", ""), metadata.get("aios_group", ""), self._now()
+        )
         if self._run:
             self._run.calls.append(call)
         async with self._lock:
@@ -119,9 +119,7 @@ def _parse(text: str) -> AIMessage:
     for number, body in enumerate(_CALL.findall(text)):
         try:
             call = json.loads(body)
-            calls.append(
-                {"name": call["name"], "args": call["arguments"], "id": f"call_{number}"}
-            )
+            calls.append({"name": call["name"], "args": call["arguments"], "id": f"call_{number}"})
         except (ValueError, KeyError, TypeError):
             return AIMessage(text)
     return AIMessage(_CALL.sub("", text), tool_calls=calls)

@@ -95,9 +95,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        return cls(
-            fmean(values) if values else 0.0, *(percentile(values, p) for p in (50, 90, 99))
-        )
+        return cls(fmean(values) if values else 0.0, *(percentile(values, p) for p in (50, 90, 99)))
 
 
 @dataclass(frozen=True, slots=True)

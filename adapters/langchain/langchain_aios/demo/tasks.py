@@ -22,14 +22,57 @@ Ask = Callable[[str], Awaitable[str]]  # one question to the agent; its final an
 # --- the world -----------------------------------------------------------------------------------
 
 _SKIES: Final = ("sunny", "rain", "cloudy", "snow", "windy", "fog")
-_CITIES: Final = (
-    "Oslo Paris London Berlin Madrid Rome Tokyo Lima Cairo Delhi "
-    "Seoul Boston Denver Austin Prague Vienna Dublin Athens Quito Sofia"
-).split()
-_WORDS: Final = (
-    "tomato potato banana panorama motor tutor major minor human roman token raven "
-    "pasta vista zebra drama mango tango soda sofa tuna menu meta kilo salami domino tornado"
-).split()
+_CITIES: Final = [
+    "Oslo",
+    "Paris",
+    "London",
+    "Berlin",
+    "Madrid",
+    "Rome",
+    "Tokyo",
+    "Lima",
+    "Cairo",
+    "Delhi",
+    "Seoul",
+    "Boston",
+    "Denver",
+    "Austin",
+    "Prague",
+    "Vienna",
+    "Dublin",
+    "Athens",
+    "Quito",
+    "Sofia",
+]
+_WORDS: Final = [
+    "tomato",
+    "potato",
+    "banana",
+    "panorama",
+    "motor",
+    "tutor",
+    "major",
+    "minor",
+    "human",
+    "roman",
+    "token",
+    "raven",
+    "pasta",
+    "vista",
+    "zebra",
+    "drama",
+    "mango",
+    "tango",
+    "soda",
+    "sofa",
+    "tuna",
+    "menu",
+    "meta",
+    "kilo",
+    "salami",
+    "domino",
+    "tornado",
+]
 
 WEATHER: Final[Mapping[str, str]] = {
     city: f"{(7 * n) % 31} degrees, {_SKIES[n % len(_SKIES)]}" for n, city in enumerate(_CITIES)
@@ -53,28 +96,28 @@ def make_tools(desk: Desk) -> list[BaseTool]:
 
     @tool
     async def calculator(expression: str) -> str:
-        """do math"""  # noqa: D400, D403, D415 - as the model has read it in training
+        """do math"""  # noqa: D403, D415 - as the model has read it in training
         return calculate(expression)
 
     @tool
     async def weather(city: str) -> str:
-        """weather for a place"""  # noqa: D400, D403, D415
+        """weather for a place"""  # noqa: D403, D415
         return WEATHER.get(city, f"error: no city {city}")
 
     @tool
     async def lookup(key: str) -> str:
-        """look up a value"""  # noqa: D400, D403, D415
+        """look up a value"""  # noqa: D403, D415
         return STOCK.get(key, f"error: no key {key}")
 
     @tool
     async def save_note(text: str) -> str:
-        """save a note"""  # noqa: D400, D403, D415
+        """save a note"""  # noqa: D403, D415
         desk.notes.append(text)
         return "saved"
 
     @tool
     async def clock() -> str:
-        """current time"""  # noqa: D400, D403, D415
+        """current time"""  # noqa: D403, D415
         desk.times.append(desk.now())
         return desk.times[-1]
 
@@ -186,7 +229,10 @@ class Time:
 
 def worksheet(rng: random.Random, num_steps: int) -> Worksheet:
     """A random one whose numbers stay small and positive."""
-    steps = [("*", rng.randint(2, 9)) if n % 3 == 1 else ("+", rng.randint(10, 99)) for n in range(num_steps)]
+    steps = [
+        ("*", rng.randint(2, 9)) if n % 3 == 1 else ("+", rng.randint(10, 99))
+        for n in range(num_steps)
+    ]
     return Worksheet(rng.randint(100, 900), tuple(steps))
 
 

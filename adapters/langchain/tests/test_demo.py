@@ -1,0 +1,235 @@
+"""The demo judges by true results, measures what it says, and keeps what was complete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios_core import EventKind, KernelEvent
+from langchain_aios.demo import main, systems
+from langchain_aios.demo.files import trace
+from langchain_aios.demo.records import (
+    CallRecord,
+    Run,
+    Spread,
+    TaskRecord,
+    jain,
+    lanes,
+    percentile,
+    score,
+)
+from langchain_aios.demo.systems import Recorder
+from langchain_aios.demo.tasks import (
+    WEATHER,
+    Desk,
+    Fact,
+    Note,
+    Time,
+    Worksheet,
+    calculate,
+    errand,
+    make_tools,
+    worksheet,
+)
+from langchain_aios.demo.workload import GROUPS, Size, make_members
+
+# --- tasks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("2 + 3", "5"), ("2 + 3 * 4", "14"), ("7 - 9", "-2"), ("12 *", ""), ("__import__('os')", "")],
+)
+def test_the_calculator_does_sums_and_nothing_else(expression: str, value: str) -> None:
+    assert calculate(expression) == (value or f"error: not a sum: {expression}")
+
+
+async def honest(question: str) -> str:
+    """Answers a worksheet's question."""
+    return f"The result is {calculate(question.removeprefix('what is ').rstrip('?'))}."
+
+
+async def careless(question: str) -> str:
+    """Is off by one."""
+    return f"The result is {int(calculate(question.removeprefix('what is ').rstrip('?'))) + 1}."
+
+
+async def test_a_worksheet_goes_on_from_its_own_answers() -> None:
+    sheet = Worksheet(10, (("+", 5), ("*", 2)))
+
+    assert sheet.truth == 30
+    assert await sheet.perform(honest, Desk())
+    assert not await sheet.perform(careless, Desk())
+
+
+async def test_a_note_is_right_if_it_was_taken_and_not_if_it_was_promised() -> None:
+    desk = Desk()
+    save_note = next(tool for tool in make_tools(desk) if tool.name == "save_note")
+
+    async def promise(_: str) -> str:
+        return "Noted: tuna 7."
+
+    async def take(_: str) -> str:
+        await save_note.ainvoke({"text": "tuna 7"})
+        return "ok"
+
+    assert not await Note("tuna 7").perform(promise, desk)
+    assert await Note("tuna 7").perform(take, desk)
+
+
+async def test_the_time_is_what_the_clock_said() -> None:
+    desk = Desk(now=lambda: "09:15")
+    clock = next(tool for tool in make_tools(desk) if tool.name == "clock")
+
+    async def look(_: str) -> str:
+        return f"It is {await clock.ainvoke({})}."
+
+    async def guess(_: str) -> str:
+        return "It is 12:30."
+
+    assert not await Time().perform(guess, desk)
+    assert await Time().perform(look, desk)
+    assert not await Time().perform(guess, desk)
+
+
+async def test_a_fact_must_be_in_the_answer() -> None:
+    async def answer(_: str) -> str:
+        return f"In Oslo it is {WEATHER['Oslo']}."
+
+    assert await Fact("?", WEATHER["Oslo"], "weather").perform(answer, Desk())
+    assert not await Fact("?", WEATHER["Lima"], "weather").perform(answer, Desk())
+
+
+def test_the_same_seed_gives_the_same_work() -> None:
+    assert make_members(Size(), 7) == make_members(Size(), 7) != make_members(Size(), 8)
+
+
+def test_there_are_24_agents_in_three_groups() -> None:
+    members = make_members(Size(), 1)
+
+    assert len(members) == 24
+    assert {member.group for member in members} == set(GROUPS)
+
+
+def test_random_tasks_are_such_that_the_model_can_do_them() -> None:
+    rng = random.Random(3)
+
+    assert all(0 < worksheet(rng, 5).truth < 10**6 for _ in range(200))
+    kinds = {errand(rng).kind for _ in range(100)}
+    assert kinds == {"sum", "weather", "look-up", "note", "clock"}
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def test_percentiles_interpolate() -> None:
+    assert [percentile([1.0, 2.0, 3.0, 4.0], p) for p in (0, 50, 100)] == [1.0, 2.5, 4.0]
+    assert Spread.of([]) == Spread(0.0, 0.0, 0.0, 0.0)
+
+
+def test_jains_index_is_one_for_equals_and_one_nth_for_a_monopoly() -> None:
+    assert jain([0.5, 0.5, 0.5]) == pytest.approx(1.0)
+    assert jain([1.0, 0.0, 0.0, 0.0]) == pytest.approx(0.25)
+
+
+def call(group: str, submitted: float, *stretches: tuple[float, float]) -> CallRecord:
+    return CallRecord("a", group, submitted, list(stretches), None, stretches[-1][1])
+
+
+def test_waiting_is_the_time_without_a_slot() -> None:
+    assert call("g", 1.0, (2.0, 3.0), (5.0, 6.0)).waited_s == 3.0
+
+
+def test_overlapping_stretches_lie_in_different_lanes_and_lanes_are_used_again() -> None:
+    calls = [call("g", 0, (0, 2)), call("g", 0, (1, 3)), call("g", 0, (2, 4))]
+
+    assert [(lane, start) for lane, start, _, _ in lanes(calls)] == [(0, 0), (1, 1), (0, 2)]
+
+
+def run_of(system: str, **ends: float) -> Run:
+    tasks = [TaskRecord(g, g, "x", 0.0, end, is_right=True) for g, end in ends.items()]
+    return Run(system, 1, len(tasks), tasks, [call("batch", 0, (0, 1))])
+
+
+def test_a_score_compares_each_group_with_itself_alone() -> None:
+    alone = {group: run_of("fifo", **{group: 2.0}) for group in GROUPS}
+
+    equal = score(run_of("fair", batch=4.0, chat=4.0, desk=4.0), alone, ("chat", "desk"))
+    unequal = score(run_of("fifo", batch=2.0, chat=8.0, desk=8.0), alone, ("chat", "desk"))
+
+    assert (equal.slowdown, equal.jain) == (2.0, pytest.approx(1.0))
+    assert unequal.slowdown == 4.0
+    assert unequal.jain < 0.7
+    assert (equal.num_right, equal.num_tasks, equal.makespan_s) == (3, 3, 4.0)
+
+
+def test_kernel_events_become_calls_with_their_stretches() -> None:
+    run = Run("fair", 1, 1)
+    recorder = Recorder(run)
+    recorder.started_at = 10.0
+    recorder(KernelEvent(9, EventKind.AGENT_SPAWNED, 1, facts={"name": "ann", "group": "chat"}))
+    for at, kind in (
+        (10, EventKind.SUBMITTED),
+        (12, EventKind.DISPATCHED),
+        (13, EventKind.PREEMPTED),
+        (15, EventKind.DISPATCHED),
+        (16, EventKind.DONE),
+    ):
+        recorder(KernelEvent(at, kind, 1, 7))
+
+    (record,) = run.calls
+    assert (record.agent, record.group) == ("ann", "chat")
+    assert record.stretches == [(2, 3), (5, 6)]
+    assert record.waited_s == 4
+
+
+def test_a_trace_has_a_span_for_each_stretch_and_each_task() -> None:
+    run = run_of("fair", chat=2.0)
+    run.calls = [call("chat", 0.0, (0.5, 1.0), (1.5, 2.0))]
+
+    spans = [event for event in trace([run]) if event["ph"] == "X"]
+
+    assert [(span["ts"], span["dur"]) for span in spans] == [
+        (0.5e6, 0.5e6),
+        (1.5e6, 0.5e6),
+        (0.0, 2e6),
+    ]
+
+
+# --- all of it ----------------------------------------------------------------------------------
+
+
+def test_the_demo_runs_and_leaves_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["--quick", "--policies", "fair", "--out", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "fair: all together: 4 of 4 tasks right" in said
+    rows = json.loads((tmp_path / "demo.json").read_text())["scores"]
+    assert [(row["system"], row["num_right"]) for row in rows] == [("native", 4), ("fair", 4)]
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupted_demo_keeps_what_was_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupt(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(systems, "run_on_kernel", interrupt)
+
+    status = main(["--quick", "--out", str(tmp_path)])
+
+    assert status == 130
+    assert "Interrupted" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "demo.json").read_text())["scores"]
+    assert [row["system"] for row in rows] == ["native"]
