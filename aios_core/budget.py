@@ -1,9 +1,9 @@
 """Budgets: reserved before a call, settled after it, never overspent.
 
-An agent's account has limits of its own and a parent account; a reservation is
-made on the whole chain or not at all, so a family of agents cannot spend more
-than its head was given, whatever the concurrency. Pure bookkeeping: no clock,
-no lock (only the kernel's loop touches it).
+An agent's account has limits of its own and counts against those of its parent
+and of its group; a reservation is made on all of them or on none, so a family of
+agents cannot spend more than its head was given, whatever the concurrency. Pure
+bookkeeping: no clock, no lock (only the kernel's loop touches it).
 
 Invariant of every account and resource: spent + reserved <= limit, as long as
 no call costs more than was reserved for it. What a core takes beyond that is
@@ -12,7 +12,6 @@ booked all the same (the truth, not the wish) and leaves less for the next call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from aios_core.errors import BudgetExceeded, InvalidRequest, KernelBug
@@ -95,40 +94,31 @@ class Price:
 
 
 class BudgetAccount:
-    """The books of one agent (or group).
+    """The books of one agent (or group), within those of its parents.
 
-    `is_limited` says whether any account of the chain limits what a call costs.
+    `chain` is this account and all that its costs count against as well, each once;
+    `is_limited` says whether any of them limits what a call costs.
     """
 
-    __slots__ = ("is_limited", "limits", "owner", "parent", "reserved", "spent")
+    __slots__ = ("chain", "is_limited", "limits", "owner", "reserved", "spent")
 
-    def __init__(
-        self, owner: str, limits: Budget | None = None, parent: BudgetAccount | None = None
-    ) -> None:
+    def __init__(self, owner: str, limits: Budget | None = None, *parents: BudgetAccount) -> None:
         self.owner = owner
         self.limits = limits or Budget()
-        self.parent = parent
         self.spent = Tally()
         self.reserved = Tally()
-        self.is_limited: bool = self.limits.limits_calls or (
-            parent is not None and parent.is_limited
-        )
+        above = (account for parent in parents for account in parent.chain)
+        self.chain: tuple[BudgetAccount, ...] = (self, *dict.fromkeys(above))
+        self.is_limited = any(account.limits.limits_calls for account in self.chain)
 
     def __repr__(self) -> str:
         return f"<BudgetAccount {self.owner}: spent {self.spent}, reserved {self.reserved}>"
-
-    def chain(self) -> Iterator[BudgetAccount]:
-        """This account, its parent, and so on."""
-        account: BudgetAccount | None = self
-        while account is not None:
-            yield account
-            account = account.parent
 
     def tokens_left(self) -> int | None:
         """Tokens that may still be reserved on the whole chain; None if unlimited."""
         left = [
             account.limits.tokens - account.spent.tokens - account.reserved.tokens
-            for account in self.chain()
+            for account in self.chain
             if account.limits.tokens is not None
         ]
         return max(0, min(left)) if left else None
@@ -137,7 +127,7 @@ class BudgetAccount:
         """Money that may still be reserved on the whole chain; None if unlimited."""
         left = [
             account.limits.money - account.spent.money - account.reserved.money
-            for account in self.chain()
+            for account in self.chain
             if account.limits.money is not None
         ]
         return max(0.0, min(left)) if left else None
@@ -149,9 +139,9 @@ class BudgetAccount:
             BudgetExceeded: an account of the chain has less than that left. Nothing is reserved.
         """
         if self.is_limited:
-            for account in self.chain():
+            for account in self.chain:
                 account.refuse_excess(amount)
-        for account in self.chain():
+        for account in self.chain:
             account.reserved.add(amount)
         return Reservation(self, amount)
 
@@ -187,6 +177,6 @@ class Reservation:
         if not self._is_open:
             return
         self._is_open = False
-        for account in self._account.chain():
+        for account in self._account.chain:
             account.reserved.take(self._amount)
             account.spent.add(actual)

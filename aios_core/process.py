@@ -173,8 +173,8 @@ class ProcessTable:
         belongs_to = (
             self.group(group) if group else elder.group if elder else self.group(DEFAULT_GROUP)
         )
-        above = elder.budget if elder else belongs_to.budget
-        account = BudgetAccount(f"agent {name!r}", budget, above)
+        above = (elder.budget, belongs_to.budget) if elder else (belongs_to.budget,)
+        account = BudgetAccount(f"agent {name!r}", budget, *above)
         process = AgentProcess(
             pid=next(self._pids),
             name=name,

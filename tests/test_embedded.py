@@ -95,6 +95,7 @@ def test_a_program_that_exits_while_a_call_is_under_way_ends_well() -> None:
     assert said in {"KernelClosed\n", ""}
 
 
+@pytest.mark.slow  # forking a program with threads is the interpreter's risk as well as ours
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_after_a_fork_the_child_has_a_kernel_of_its_own_and_ends_well() -> None:
     said = run(

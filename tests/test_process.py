@@ -8,6 +8,7 @@ import pytest
 
 from aios_core import (
     Budget,
+    BudgetExceeded,
     InvalidRequest,
     KernelBug,
     Message,
@@ -15,6 +16,7 @@ from aios_core import (
     ProcessState,
     RunawayStopped,
 )
+from aios_core.budget import Cost
 from aios_core.process import AgentProcess, Guard, ProcessTable
 from aios_core.syscalls import LLMGenerate
 
@@ -40,7 +42,7 @@ def test_a_child_inherits_group_and_priority_and_spends_its_parents_budget() -> 
     child = spawn(table, parent=parent.pid)
 
     assert (child.group, child.priority) == (parent.group, 3)
-    assert child.budget.parent is parent.budget
+    assert child.budget.chain == (child.budget, *parent.budget.chain)
     assert child.depth == 2
 
 
@@ -166,3 +168,16 @@ def test_dying_with_something_left_is_a_bug(what: str) -> None:
 
 def test_a_process_says_who_it_is() -> None:
     assert repr(spawn(ProcessTable(), "ann", group="g")) == "<AgentProcess 1 'ann' of 'g': active>"
+
+
+def test_a_child_in_another_group_counts_against_both_groups() -> None:
+    table = ProcessTable()
+    table.add_group("research", budget=Budget(calls=1))
+    parent = table.spawn("parent", now=0.0)
+    child = table.spawn("child", now=0.0, parent=parent.pid, group="research")
+
+    child.budget.reserve(Cost(calls=1))
+
+    assert parent.group.budget.reserved.calls == child.group.budget.reserved.calls == 1
+    with pytest.raises(BudgetExceeded, match="group 'research'"):
+        child.budget.reserve(Cost(calls=1))

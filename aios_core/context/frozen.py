@@ -77,9 +77,7 @@ class FrozenAgent:
             partial.mkdir(parents=True)
             calls = [self._write_call(partial, i, call) for i, call in enumerate(self.calls)]
             _write_synced(partial / ABOUT, json.dumps(self._about(calls), indent=1))
-            shutil.rmtree(directory, ignore_errors=True)
-            partial.replace(directory)
-            _sync_directory(directory.parent)
+            _replace_directory(partial, directory)
         except OSError as exc:
             shutil.rmtree(partial, ignore_errors=True)
             raise SnapshotError(f"cannot write {directory.name}: {exc}") from exc
@@ -112,6 +110,8 @@ class FrozenAgent:
     @classmethod
     def read(cls, directory: Path) -> FrozenAgent:
         """Read a directory. Raises `SnapshotError` if it is missing, damaged or newer."""
+        if not directory.exists():  # a crash between the two renames of a write
+            directory = _former(directory)
         try:
             raw = json.loads((directory / ABOUT).read_text("utf-8"))
             if raw.get("format") != FORMAT:
@@ -154,6 +154,21 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _former(directory: Path) -> Path:
+    return directory.with_name(directory.name + ".former")
+
+
+def _replace_directory(new: Path, directory: Path) -> None:
+    """Put `new` in the place of `directory`; at every moment one of the two can be read."""
+    former = _former(directory)
+    if directory.exists():
+        shutil.rmtree(former, ignore_errors=True)
+        directory.replace(former)
+    new.replace(directory)
+    _sync_directory(directory.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _sync_directory(path: Path) -> None:

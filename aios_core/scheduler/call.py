@@ -118,6 +118,13 @@ class Call:
         self.core = None
         self.num_runs_failed += 1
 
+    def start_over(self, route: Route) -> None:
+        """Forget the preparation for cores that are gone; others will serve the call."""
+        if self.reservation is not None:
+            self.reservation.settle(Cost())
+        self.route = route
+        self.ticket = self.prepared = self.reservation = self.resume_from = None
+
     def release(self) -> None:
         """Free timers, preparation and an unused snapshot."""
         for timer in self.timers:

@@ -521,6 +521,19 @@ class Dispatcher:
         self._contexts.lose(core)
         if self._keeper.died(core, error) and not self._is_closing:
             self._revive(core)
+            self._turn_to_stand_ins()
+
+    def _turn_to_stand_ins(self) -> None:
+        """Let calls that have not begun and have no core left be served by another model."""
+        for ticket in tuple(self.scheduler.waiting()):
+            call = self._calls[ticket.syscall.id]
+            if call.syscall.num_tokens or self._keeper.has_core(call):
+                continue
+            route = self._cores.route(call.syscall.request.model)
+            if route != call.route:
+                self.scheduler.withdraw(ticket, self._clock.now())
+                call.start_over(route)
+                self._prepare(call)
 
     def _revive(self, core: Core) -> None:
         self._watch(self._loop.create_task(self._keeper.revive(core)))

@@ -28,6 +28,7 @@ from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
 LAST = 1 << 62  # behind every position in the order of arrival
+ADMIT_WITHIN_S = 60.0  # once memory bars the best new call for so long, nothing overtakes it
 UNDISTURBED = 8  # tokens that a call generates in peace each time that it has a slot
 WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
 
@@ -235,6 +236,13 @@ class Scheduler:
         ticket.group.leave()
         ticket.syscall.move_to(outcome, now)
 
+    def withdraw(self, ticket: Ticket, now: float) -> None:
+        """Forget a waiting call, which goes on without its ticket."""
+        self._leave_queue(ticket)
+        self._leave_home(ticket, now)
+        ticket.agent.leave()
+        ticket.group.leave()
+
     # --- calls are set aside -----------------------------------------------------------------
 
     def hold(self, ticket: Ticket) -> None:
@@ -335,6 +343,8 @@ class Scheduler:
             lane.arriving.push(returning)
             returning = self._foremost(lane.returning, now)
         arriving = self._foremost(lane.arriving, now)
+        if arriving and now - arriving.queued_at > ADMIT_WITHIN_S:
+            return arriving if self._fits(arriving, core, now) else None
         if arriving is None or returning is None:
             first, second = arriving or returning, None
         elif self._goes_ahead(returning, arriving, core, now):

@@ -1,6 +1,6 @@
-"""An agent as anybody writes it for OpenAI. Run it on the kernel, unmodified:
+"""An agent as anybody writes it for OpenAI.
 
-    aios run examples/langchain/chat_openai.py
+Run it on the kernel, unmodified: `aios run examples/langchain/chat_openai.py`
 """
 
 from langchain.agents import create_agent
@@ -10,7 +10,7 @@ from langchain_openai import ChatOpenAI
 
 @tool
 def calculator(expression: str) -> str:
-    """do math"""
+    """Do math."""
     left, operator, right = expression.split()
     a, b = int(left), int(right)
     return str({"+": a + b, "-": a - b, "*": a * b}[operator])
@@ -18,7 +18,7 @@ def calculator(expression: str) -> str:
 
 @tool
 def clock() -> str:
-    """current time"""
+    """Current time."""
     return "12:30"
 
 

@@ -1,6 +1,6 @@
 """The drop-in class: a LangChain agent whose every call is scheduled by the kernel.
 
-    python examples/langchain/hello.py
+Run it with `python examples/langchain/hello.py`.
 """
 
 from langchain.agents import create_agent
@@ -11,7 +11,7 @@ from langchain_aios import ChatAIOS
 
 @tool
 def weather(city: str) -> str:
-    """weather for a place"""
+    """Weather for a place."""
     return {"Oslo": "4 degrees, snow", "Lima": "22 degrees, sunny"}[city]
 
 

@@ -44,9 +44,7 @@ def batches(
 def shard_batches(tokenizer: Any, seed: int, tokens: int, shard: int) -> list[Batch]:
     """The batches of one shard, in a shuffled order."""
     rng = random.Random(f"batches/{seed}/{shard}")
-    texts = [
-        render(training_dialogue(f"{seed}/{shard}/{at}")) for at in range(DIALOGUES_PER_SHARD)
-    ]
+    texts = [render(training_dialogue(f"{seed}/{shard}/{at}")) for at in range(DIALOGUES_PER_SHARD)]
     encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     rows = sorted((one.ids for one in encoded), key=len)
     groups = list(_groups(rows, tokens))

@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export(source: Path, out: Path) -> None:
     """Write the checkpoint in `source` to the file `out`, in float32."""
-    from gguf import GGUFWriter  # noqa: PLC0415 - needed for this alone
+    import gguf  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - for this alone
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    writer = GGUFWriter(out, "llama")
+    writer = gguf.GGUFWriter(out, "llama")
     _write_shape(writer, config)
     _write_tokens(writer, source, config)
     for name, tensor in tensors(load_file(source / "model.safetensors"), config):
@@ -97,7 +97,9 @@ def _write_shape(writer: Any, config: dict[str, Any]) -> None:
 def _write_tokens(writer: Any, source: Path, config: dict[str, Any]) -> None:
     about = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     added = {token["content"]: token["special"] for token in about["added_tokens"]}
-    ids = about["model"]["vocab"] | {token["content"]: token["id"] for token in about["added_tokens"]}
+    ids = about["model"]["vocab"] | {
+        token["content"]: token["id"] for token in about["added_tokens"]
+    }
     tokens = sorted(ids, key=ids.__getitem__)
     kinds = [
         _NORMAL if token not in added else _CONTROL if added[token] else _USER_DEFINED

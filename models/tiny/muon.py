@@ -42,9 +42,11 @@ class Muon:
 
     def _pushed(self, at: int) -> Tensor:
         grad, momentum = self._params[at].grad, self.state[at]
-        assert grad is not None
+        if grad is None:
+            raise ValueError("a matrix without a gradient")
         momentum.lerp_(grad, 1 - self._momentum)
-        return grad.lerp(momentum, self._momentum)  # Nesterov's
+        pushed: Tensor = grad.lerp(momentum, self._momentum)  # Nesterov's
+        return pushed
 
 
 def orthogonal(batch: Tensor, steps: int = 5) -> Tensor:
@@ -52,8 +54,9 @@ def orthogonal(batch: Tensor, steps: int = 5) -> Tensor:
     a, b, c = _COEFFICIENTS
     tall = batch.shape[1] > batch.shape[2]
     x = batch.mT if tall else batch
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    found: Tensor = x.mT if tall else x
+    return found

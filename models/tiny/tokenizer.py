@@ -31,14 +31,17 @@ def chat_template() -> str:
     return Path(__file__).with_name("template.jinja").read_text(encoding="utf-8").rstrip("\n")
 
 
-def build_tokenizer(seed: int = 1, num_tokens: int = NUM_TOKENS) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    seed: int = 1, num_tokens: int = NUM_TOKENS, num_samples: int = _NUM_SAMPLES
+) -> PreTrainedTokenizerFast:
     """Learn the merges from dialogues of the training side."""
-    samples = (render(training_dialogue(f"tokenizer/{seed}/{at}")) for at in range(_NUM_SAMPLES))
+    samples = (render(training_dialogue(f"tokenizer/{seed}/{at}")) for at in range(num_samples))
     return wrap(_learn(samples, num_tokens))
 
 
 def wrap(core: Tokenizer) -> PreTrainedTokenizerFast:
-    tokenizer: Any = PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    tokenizer = make(
         tokenizer_object=core,
         eos_token=END,
         pad_token=PAD,

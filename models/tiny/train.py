@@ -43,6 +43,7 @@ WARM_UP: Final = 40  # steps
 DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
 MOMENTUM: Final = 0.95
+CHECK_SAMPLE: Final = 10  # dialogues of each case, when a run checks itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        spawned = torch.multiprocessing.spawn(
+        start: Any = torch.multiprocessing.spawn
+        workers = start(
             _work, (args.workers, meeting, args, settings), nprocs=args.workers, join=False
         )
+
+        def pass_on(number: int, _frame: object) -> None:
+            for pid in workers.pids():
+                os.kill(pid, number)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda got, _: [os.kill(pid, got) for pid in spawned.pids()])
-        while not spawned.join():
+            signal.signal(number, pass_on)
+        while not workers.join():
             pass
 
 
@@ -86,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
     parser.add_argument("--steps", type=int, help="length of the run, instead of minutes")
+    parser.add_argument("--until", type=int, help="stop after so many steps, to be resumed")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
     parser.add_argument("--start", help="a checkpoint to take the weights of")
     parser.add_argument("--workers", type=int, default=1, help="processes that share each step")
@@ -116,7 +124,7 @@ def build_model(settings: Settings, tokenizer: Any) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
     )
-    model = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)
     if settings.start:
         take_over(model, tokenizer, settings.start)
     return model
@@ -159,16 +167,15 @@ class Run:
         if workers > 1:
             dist.barrier()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(out)
-        self.model = build_model(settings, self.tokenizer).to(self.device)
+        self.model: Any = build_model(settings, self.tokenizer)
+        self.model.to(self.device)
         self.model.config.use_cache = False
         embedded = {id(self.model.model.embed_tokens.weight)}
         params = list(self.model.parameters())
         matrices = [p for p in params if p.ndim == 2 and id(p) not in embedded]
         rest = [p for p in params if p.ndim != 2 or id(p) in embedded]
         self.muon = Muon(matrices, settings.lr, MOMENTUM)
-        self.adam = torch.optim.AdamW(
-            rest, settings.adam_lr, betas=(0.9, 0.95), weight_decay=0.0
-        )
+        self.adam = torch.optim.AdamW(rest, settings.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.step = self.num_tokens = self.shard = self.index = 0
         self.elapsed_s = 0.0
         self.loss = 0.0
@@ -191,20 +198,12 @@ class Run:
 
     def train_on(self, batch: Batch) -> None:
         loss, weight = self._loss(batch)
-        loss.backward()
-        params = list(self.model.parameters())
+        torch.autograd.backward(loss)
+        params = [p for p in self.model.parameters() if p.grad is not None]
         totals = torch.stack([loss.detach(), weight])
         if self.workers > 1:
-            flat = torch.cat([p.grad.flatten() for p in params if p.grad is not None])
-            dist.all_reduce(flat)
-            dist.all_reduce(totals)
-            at = 0
-            for p in params:
-                assert p.grad is not None
-                p.grad.copy_(flat[at : at + p.numel()].view_as(p))
-                at += p.numel()
+            _add_up([p.grad for p in params], totals)
         for p in params:
-            assert p.grad is not None
             p.grad.div_(totals[1])
         nn.utils.clip_grad_norm_(params, 1.0)
         self._update()
@@ -247,7 +246,7 @@ class Run:
             "at": (self.step, self.num_tokens, self.shard, self.index, self.elapsed_s, self.loss),
         }
         torch.save(state, self.out / f"{STATE}.part")
-        os.replace(self.out / f"{STATE}.part", self.out / STATE)
+        (self.out / f"{STATE}.part").replace(self.out / STATE)
 
     def load(self) -> None:
         state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
@@ -261,7 +260,7 @@ def _work(
     worker: int, workers: int, meeting: str, args: argparse.Namespace, settings: Settings
 ) -> None:
     torch.set_num_threads(args.threads)
-    LlamaRMSNorm.forward = _rms_norm  # type: ignore[method-assign] # one kernel instead of six
+    setattr(LlamaRMSNorm, "forward", _rms_norm)  # noqa: B010 - one kernel instead of six
     if workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=workers)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -272,7 +271,7 @@ def _work(
     if worker == 0:
         num = sum(p.numel() for p in run.model.parameters())
         _say(f"{num / 1e6:.2f} M parameters, {len(run.tokenizer)} tokens, {workers} workers")
-    _loop(run, stop, args.every * 60)
+    _loop(run, stop, args.every * 60, args.until)
     if worker == 0:
         _report(run)
         run.save()
@@ -281,12 +280,12 @@ def _work(
         dist.destroy_process_group()
 
 
-def _loop(run: Run, stop: _Stop, every_s: float) -> None:
+def _loop(run: Run, stop: _Stop, every_s: float, until: int | None) -> None:
     report_at = run.elapsed_s + every_s
     started = time.monotonic() - run.elapsed_s
+    if run.progress >= 1:
+        return
     for batch in run.feed():
-        if run.progress >= 1 or _agreed(run, stop):
-            return
         run.train_on(batch)
         run.elapsed_s = _shared(run, time.monotonic() - started)
         if run.worker == 0 and run.step % 20 == 0:
@@ -300,13 +299,24 @@ def _loop(run: Run, stop: _Stop, every_s: float) -> None:
             if run.worker == 0:
                 _report(run)
                 run.save()
+        if run.progress >= 1 or run.step == until or _agreed(run, stop):
+            return
 
 
 def _report(run: Run) -> None:
     run.model.eval()
-    found = quick_check(run.model, run.tokenizer, 20)
+    found = quick_check(run.model, run.tokenizer, CHECK_SAMPLE)
     run.model.train()
     _say("check " + json.dumps({name: round(share, 2) for name, share in found.items()}))
+
+
+def _add_up(grads: Sequence[Tensor], totals: Tensor) -> None:
+    """Replace each by its sum over the workers."""
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    dist.all_reduce(totals)
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
 
 
 def _agreed(run: Run, stop: _Stop) -> bool:

@@ -654,6 +654,25 @@ async def test_a_model_with_a_fallback_is_served_by_it() -> None:
         assert caller.text == "from the spare"
 
 
+@virtual
+async def test_calls_that_wait_for_a_dead_core_turn_to_its_stand_in() -> None:
+    core, spare = PuppetCore(), PuppetCore("spare", models=["spare"])
+    async with rigged(core, spare, fallbacks={"puppet": "spare"}) as rig:
+        core.refuses_to_start = LOST
+        agent = rig.agent()
+        _, running = rig.submit(agent)
+        _, waiting = rig.submit(agent)
+        core.die(LOST)
+        await settled()
+        spare.finish(text="from the spare")
+        await settled()
+        spare.finish(text="from the spare")
+        await settled()
+
+        assert running.text == waiting.text == "from the spare"
+        assert agent.budget.spent.calls == 2
+
+
 # --- bounded queues -------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ _foreign: set[str] = set()  # model names that no core serves
 
 
 def install() -> None:
-    """Put `langchain_openai`'s chat models on the kernel, now or when they are imported. Idempotent."""
+    """Put `langchain_openai`'s chat models on the kernel, at once or when imported. Idempotent."""
     global _hook  # noqa: PLW0603 - there is one import system
     with _lock:
         if _undo or _hook:
@@ -107,14 +107,15 @@ def _patch(module: ModuleType) -> None:
 def _replace(owner: type, name: str, value: object) -> None:
     """Set an attribute of a class, and remember how it was."""
     if name in vars(owner):
-        _undo.append(lambda was=vars(owner)[name]: setattr(owner, name, was))  # type: ignore[misc]
+        was = vars(owner)[name]
+        _undo.append(lambda: setattr(owner, name, was))
     else:
         _undo.append(lambda: delattr(owner, name))
     setattr(owner, name, value)
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key. (OpenAI's client refuses to be built without one.)"""
+    """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
         has_key = os.environ.get("OPENAI_API_KEY") or values.keys() & {"api_key", "openai_api_key"}

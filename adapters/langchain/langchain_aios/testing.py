@@ -79,7 +79,7 @@ class _Filler:
         self._numbers = re.findall(r"-?\d+", prompt)
         self._texts = re.findall(r"['\"]([^'\"]+)['\"]", prompt)
 
-    def value(self, schema: Schema, name: str = "value") -> Any:
+    def value(self, schema: Schema, name: str = "value") -> Any:  # noqa: PLR0911 - one a type
         schema = self._resolved(schema)
         if "enum" in schema:
             return schema["enum"][0]

@@ -55,7 +55,7 @@ def talk(llm: ChatAIOS, num_calls: int = 2) -> RunnableLambda[Any, str]:
     return RunnableLambda(talk_, atalk, name="talker")
 
 
-# --- who it is ---------------------------------------------------------------------------------------
+# --- who it is -----------------------------------------------------------------------------------
 
 
 def test_all_calls_of_a_run_are_one_agents_and_it_exits_with_the_run(
@@ -184,7 +184,7 @@ def test_a_name_on_the_model_goes_before_what_is_found(kernel: Kernel, watch: Wa
     assert (ann.pid, ann.name, ann.group.name) == (pid, "ann", "research")
 
 
-def test_a_name_in_the_config_goes_before_that_on_the_model(kernel: Kernel, watch: Watch) -> None:
+def test_a_name_in_the_config_goes_before_that_on_the_model(kernel: Kernel) -> None:
     settings = {"aios_agent": "bob", "aios_group": "ops", "aios_priority": 3, "aios_weight": 2}
 
     ChatAIOS(kernel=kernel, agent="ann").invoke("hi", config={"metadata": settings})
@@ -267,7 +267,7 @@ def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> 
         RunnableLambda(work).invoke("hi")
 
 
-# --- how long it stays -------------------------------------------------------------------------------
+# --- how long it stays ---------------------------------------------------------------------------
 
 
 class Time:

@@ -41,7 +41,7 @@ def core_of(kernel: Kernel) -> ScriptedCore:
     return core
 
 
-# --- what is said to the kernel ----------------------------------------------------------------
+# --- what is said to the kernel ------------------------------------------------------------------
 
 
 def test_settings_of_the_model_reach_the_core(kernel: Kernel) -> None:
@@ -142,7 +142,7 @@ def test_a_method_without_a_schema_and_an_unknown_method_are_refused() -> None:
         ChatAIOS().with_structured_output(Joke, method="telepathy")  # type: ignore[arg-type]
 
 
-# --- streams ---------------------------------------------------------------------------------------
+# --- streams -------------------------------------------------------------------------------------
 
 
 def test_a_stream_gives_text_as_it_comes_and_usage_once(boot: Boot) -> None:
@@ -190,7 +190,7 @@ def test_callbacks_hear_each_token_once(boot: Boot) -> None:
     assert [token for token in inside.heard if token] == ["one ", "two"]
 
 
-# --- errors ----------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_does_not_fit_is_an_overflow_for_langchain_too(boot: Boot) -> None:
@@ -216,7 +216,7 @@ def test_a_timeout_is_a_deadline(boot: Boot) -> None:
         ChatAIOS(kernel=kernel, timeout=0.01).invoke("hi")
 
 
-# --- cancelling --------------------------------------------------------------------------------------
+# --- cancelling ----------------------------------------------------------------------------------
 
 
 def assert_free(kernel: Kernel, watch: Watch) -> None:
@@ -261,7 +261,7 @@ def test_leaving_a_stream_frees_the_core(boot: Boot, watch: Watch) -> None:
     assert_free(kernel, watch)
 
 
-# --- threads and loops -------------------------------------------------------------------------------
+# --- threads and loops ---------------------------------------------------------------------------
 
 
 async def test_a_hundred_calls_run_at_once(boot: Boot, watch: Watch) -> None:
@@ -306,10 +306,11 @@ async def test_a_blocking_call_on_the_kernels_own_loop_is_refused() -> None:
             next(llm.stream("hi"))
 
         assert (await llm.ainvoke("hi")).text == "You said: hi"
-        assert [chunk.text async for chunk in llm.astream("hi")][0] == "You said: hi"
+        chunks = [chunk.text async for chunk in llm.astream("hi")]
+        assert chunks[0] == "You said: hi"
 
 
-# --- copies --------------------------------------------------------------------------------------------
+# --- copies --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, ChatAIOS.model_copy], ids=str)
@@ -337,6 +338,7 @@ def test_a_dump_holds_no_kernel(kernel: Kernel) -> None:
     assert not ChatAIOS.is_lc_serializable()
 
 
-async def test_without_a_kernel_the_default_one_answers(as_default: Kernel, watch: Watch) -> None:
+@pytest.mark.usefixtures("as_default")
+async def test_without_a_kernel_the_default_one_answers(watch: Watch) -> None:
     assert (await ChatAIOS().ainvoke("hi")).text == "You said: hi"
     assert watch.counts[EventKind.DONE] == 1

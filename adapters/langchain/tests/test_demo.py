@@ -17,6 +17,7 @@ from langchain_aios.demo.records import (
     CallRecord,
     Run,
     Spread,
+    Stopwatch,
     TaskRecord,
     jain,
     lanes,
@@ -170,8 +171,7 @@ def test_a_score_compares_each_group_with_itself_alone() -> None:
 
 def test_kernel_events_become_calls_with_their_stretches() -> None:
     run = Run("fair", 1, 1)
-    recorder = Recorder(run)
-    recorder.started_at = 10.0
+    recorder = Recorder(run, Stopwatch(started_at=10.0))
     recorder(KernelEvent(9, EventKind.AGENT_SPAWNED, 1, facts={"name": "ann", "group": "chat"}))
     for at, kind in (
         (10, EventKind.SUBMITTED),

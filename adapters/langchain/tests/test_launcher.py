@@ -48,7 +48,8 @@ def test_a_chat_model_of_openai_is_answered_by_the_kernel(as_default: Kernel, wa
     assert watch.counts[EventKind.DONE] == 1
 
 
-async def test_all_four_ways_to_call_are_served(as_default: Kernel) -> None:
+@pytest.mark.usefixtures("as_default")
+async def test_all_four_ways_to_call_are_served() -> None:
     llm = ChatOpenAI(model="scripted")
 
     assert llm.invoke("a").text == "You said: a"
@@ -57,9 +58,10 @@ async def test_all_four_ways_to_call_are_served(as_default: Kernel) -> None:
     assert "".join([chunk.text async for chunk in llm.astream("d")]) == "You said: d"
 
 
+@pytest.mark.usefixtures("as_default")
 @pytest.mark.parametrize("how", ["invoke", "stream"])
 def test_a_strange_model_is_answered_by_the_default_one_which_is_said_once(
-    as_default: Kernel, capsys: pytest.CaptureFixture[str], how: str
+    capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
     llm = ChatOpenAI(model="gpt-4o-mini")
 
@@ -88,11 +90,10 @@ class Joke(BaseModel):
     punchline: str
 
 
+@pytest.mark.usefixtures("as_default")
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("schema", [Joke, Joke.model_json_schema()], ids=["class", "dict"])
-async def test_structured_output_works_as_it_does_at_openai(
-    as_default: Kernel, method: Any, schema: Any
-) -> None:
+async def test_structured_output_works_as_it_does_at_openai(method: Any, schema: Any) -> None:
     llm = ChatOpenAI(model="gpt-4o").with_structured_output(schema, method=method)
     kind = Joke if schema is Joke else dict
 
@@ -101,7 +102,8 @@ async def test_structured_output_works_as_it_does_at_openai(
     assert isinstance(list(llm.stream("a joke"))[-1], kind)
 
 
-def test_an_agent_of_init_chat_model_runs_its_tools(as_default: Kernel, watch: Watch) -> None:
+@pytest.mark.usefixtures("as_default")
+def test_an_agent_of_init_chat_model_runs_its_tools(watch: Watch) -> None:
     @tool
     def double(number: int) -> int:
         """Double a number."""

@@ -130,6 +130,7 @@ class TransformersCore:
             context_window=parts.loaded.context_window,
             preemptible=True,
             exact_resume=True,
+            exact_recompute=parts.loaded.model.dtype == torch.float32,
             kv_snapshots=is_packed,
             tools=parts.prompter.takes_tools,
             warm_contexts=is_packed,

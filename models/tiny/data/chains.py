@@ -20,7 +20,9 @@ _SOURCES: Final = tuple(
     BY_NAME[name]
     for name in ("calculator", "clock", "weather", "lookup", "search", "read_file", "recall")
 )
-_SINKS: Final = tuple(BY_NAME[name] for name in ("save_note", "send_message", "write_file", "remember"))
+_SINKS: Final = tuple(
+    BY_NAME[name] for name in ("save_note", "send_message", "write_file", "remember")
+)
 _THEN: Final = (" and ", ", then ", " and then ", ", and ", ". Then ")
 _REFERENCES: Final = ("it", "the result", "that", "the answer")
 _FACTORS: Final = (("multiply", "by", "*"), ("divide", "by", "/"), ("increase", "by", "+"))

@@ -143,7 +143,9 @@ def render_head(system: str, tools: Iterable[Tool]) -> str:
     lines = "".join(tool.line() for tool in tools)
     if not (system or lines):
         return ""
-    return SYSTEM + system + ("\n" if system and lines else "") + (lines and f"Tools:\n{lines}") + END
+    return (
+        SYSTEM + system + ("\n" if system and lines else "") + (lines and f"Tools:\n{lines}") + END
+    )
 
 
 def render(dialogue: Dialogue) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, calls, result, says, user
 from models.tiny.data.offers import offer, system_prompt, tools_of
 from models.tiny.data.pools import Pool
-from models.tiny.data.single import error, failed
+from models.tiny.data.single import failed
 from models.tiny.data.skills import BY_NAME, dress
 
 _DESCRIPTIONS: Final = (
@@ -32,7 +32,9 @@ def execution(pool: Pool) -> Dialogue:
         result(got),
         says(answer),
     )
-    others = tools_of(offer(pool, [], 2, without=[BY_NAME["calculator"]])) if pool.chance(0.15) else ()
+    others = (
+        tools_of(offer(pool, [], 2, without=[BY_NAME["calculator"]])) if pool.chance(0.15) else ()
+    )
     return Dialogue("execution", turns, (tool, *others), system_prompt(pool))
 
 

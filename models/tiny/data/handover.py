@@ -14,12 +14,25 @@ _ASK: Final = (
     "let the {a} agent do it", "give this to the {a} agent", "{a} should do this",
     "connect me with {a}", "ask {a} to take over",
 )  # fmt: skip
-_TOPIC: Final = ("I have a question about {t}", "I need help with {t}", "this is about {t}", "help me with my {t}")  # fmt: skip
-_DESCRIBED: Final = ("Hands over to {a}.", "Ask {a} for help with {t}.", "Handles {t}.", "Handoff to {a}.", "Transfer to the {a} agent.")  # fmt: skip
+_TOPIC: Final = (
+    "I have a question about {t}",
+    "I need help with {t}",
+    "this is about {t}",
+    "help me with my {t}",
+)
+_DESCRIBED: Final = (
+    "Hands over to {a}.",
+    "Ask {a} for help with {t}.",
+    "Handles {t}.",
+    "Handoff to {a}.",
+    "Transfer to the {a} agent.",
+)
 
 
 def handover(pool: Pool) -> Dialogue:
-    agents = distinct(lambda: pool.english() if pool.chance(0.6) else pool.person(), pool.pick((1, 2, 2, 3)))
+    agents = distinct(
+        lambda: pool.english() if pool.chance(0.6) else pool.person(), pool.pick((1, 2, 2, 3))
+    )
     topics = distinct(pool.noun, len(agents))
     by_topic = pool.chance(0.35)
     tools = []

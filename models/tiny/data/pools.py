@@ -20,53 +20,30 @@ T = TypeVar("T")
 
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 
-_ONSETS: Final = "b d f g h j k l m n p r s t v w z br dr st tr sh ch".split()
-_RIMES: Final = "a e i o u ai or an en il".split()
+_ONSETS: Final = (
+    "b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r",
+    "s", "t", "v", "w", "z", "br", "dr", "st", "tr", "sh", "ch",
+)  # fmt: skip
+_RIMES: Final = ("a", "e", "i", "o", "u", "ai", "or", "an", "en", "il")
 _SIGNS: Final = string.ascii_letters + string.digits + "_-./:@#%+=&"
 _ACCENTED: Final = tuple("áéíóúäöüßñçøåêîłžš你好世界東京мир")
-CITIES: Final = tuple(
-    "Oslo Paris London Berlin Madrid Rome Tokyo Lima Cairo Delhi Seoul Boston Denver Austin Prague "
-    "Vienna Dublin Athens Quito Sofia Lisbon Warsaw Zurich Geneva Milan Naples Lyon Porto Bergen "
-    "Kyoto Osaka Perth Sydney Chicago Dallas Miami Seattle Toronto Havana Bogota Lagos Nairobi "
-    "Tunis Riga Minsk Kyiv Bonn Munich Hamburg Basel Ghent Utrecht Aarhus Turin Seville".split()
-)
-PEOPLE: Final = tuple(
-    "Anna Ben Carla David Emma Felix Grace Henry Ida Jack Kim Leo Mia Nora Oscar Paul Ruth Sam Tina "
-    "Uma Victor Wendy Yusuf Zoe Alice Bob Carol Dan Eve Frank Gina Hugo Ivan Jane Karl Lena Mark "
-    "Nina Olga Peter Rosa Steve Tom Vera Walter Ali Chen Priya Diego Fatima Kofi Mei".split()
-)
-VERBS: Final = tuple(
-    "resize translate encrypt compress archive rotate publish schedule cancel approve reject rename "
-    "copy move delete upload download print scan merge split sort filter convert measure repair "
-    "clean paint order book reserve rent buy sell ship track weigh cook bake brew grind mix heat "
-    "cool lock unlock open close start stop pause resume restart install remove update check test "
-    "verify sign stamp mail call invite greet thank visit plan draw sketch record play mute tune "
-    "learn teach grade rate rank score vote count sum average round plot map locate find fetch load "
-    "store index tag label group assign release deploy build compile run trace debug monitor alert "
-    "water plant harvest feed walk train wash iron fold pack wrap deliver return refund charge bill "
-    "audit tax insure donate lend borrow renew extend shorten trim crop blur sharpen".split()
-)
-NOUNS: Final = tuple(
-    "image file photo video song album playlist book page chapter recipe meal table room flight "
-    "train ticket hotel car bike boat truck parcel letter invoice receipt contract report chart "
-    "graph spreadsheet slide poster logo icon font color document folder archive database record "
-    "backup server container cluster job task ticket issue branch commit release build package "
-    "module function variable test alarm timer reminder meeting event calendar contact group team "
-    "channel thread comment post article poem story joke quote headline word sentence paragraph "
-    "email address phone camera printer scanner lamp door window heater fan pump valve sensor robot "
-    "drone garden flower tree lawn dog cat horse bird fish order basket coupon voucher gift card "
-    "account loan payment refund salary tax budget wallet coin stock share bond price discount "
-    "student teacher course lesson exam grade school library museum concert game match player score "
-    "patient doctor pill visa passport map route road bridge station airport harbor island "
-    "mountain river planet star signal message secret key password token license profile".split()
-)
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    text = Path(__file__).with_name(f"{name}.txt").read_text(encoding="utf-8")
+    return tuple(text.split())
+
+
+CITIES: Final = _listed("cities")
+PEOPLE: Final = _listed("people")
+VERBS: Final = _listed("verbs")
+NOUNS: Final = _listed("nouns")
 
 
 @cache
 def words() -> tuple[str, ...]:
     """Common English words, in no order that matters."""
-    text = Path(__file__).with_name("words.txt").read_text(encoding="utf-8")
-    return tuple(text.split())
+    return _listed("words")
 
 
 def is_held_out(atom: str) -> bool:
@@ -189,6 +166,9 @@ class Pool:
     def folder(self) -> str:
         names = "/".join(self.word() for _ in range(self.rng.randint(1, 2)))
         return f"{'/' if self.chance(0.4) else ''}{names}"
+
+    def date(self, day: int = 11) -> str:
+        return f"20{self.rng.randint(10, 40)}-0{self.rng.randint(1, 9)}-{day}"
 
     def identifier(self) -> str:
         """The name of a tool or a parameter."""

@@ -20,8 +20,7 @@ _NEED: Final = (
     "I need to use a tool to help me answer the question."
 )
 _ENOUGH: Final = (
-    "Thought: I can answer without using any more tools. "
-    "I'll use the user's language to answer"
+    "Thought: I can answer without using any more tools. I'll use the user's language to answer"
 )
 _SHORT: Final = """You have access to the following tools:
 {tools}

@@ -9,7 +9,9 @@ from typing import Any, Final
 from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, calls, says, user
 from models.tiny.data.pools import Pool
 
-_COLOURS: Final = "red blue green yellow black white brown orange purple grey pink".split()
+_COLOURS: Final = (
+    "red", "blue", "green", "yellow", "black", "white", "brown", "orange", "purple", "grey", "pink",
+)  # fmt: skip
 # The field, its type, how it is said, its value.
 _FIELDS: Final[tuple[tuple[str, str, str, Callable[[Pool], Any]], ...]] = (
     ("age", "integer", "is {} years old", lambda pool: int(pool.number(2))),
@@ -20,7 +22,7 @@ _FIELDS: Final[tuple[tuple[str, str, str, Callable[[Pool], Any]], ...]] = (
     ("phone", "string", "has the phone number {}", lambda pool: pool.number(5)),
     ("price", "number", "costs {}", lambda p: float(f"{int(p.number(3))}.{p.pick('123456789')}")),
     ("count", "integer", "has {} pieces", lambda pool: int(pool.number(3))),
-    ("date", "string", "starts on {}", lambda p: f"20{p.rng.randint(10, 40)}-0{p.rng.randint(1, 9)}-11"),
+    ("date", "string", "starts on {}", Pool.date),
     ("friend", "string", "is a friend of {}", Pool.person),
     ("title", "string", "wrote {}", lambda pool: pool.text(3)),
 )  # fmt: skip
@@ -42,26 +44,28 @@ def schema(pool: Pool) -> Dialogue:
         pool.rng.shuffle(items)
         types = dict(items)
     filled = {field: filled[field] for field in types}
-    return _as_call(pool, text, types, filled) if pool.chance(0.5) else _as_json(pool, text, types, filled)
+    return (
+        _as_call(pool, text, types, filled)
+        if pool.chance(0.5)
+        else _as_json(pool, text, types, filled)
+    )
 
 
 def _listed(filled: dict[str, Any]) -> str:
     return ", ".join(f"{field}: {value}" for field, value in filled.items())
 
 
-def _as_call(
-    pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any]
-) -> Dialogue:
+def _as_call(pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any]) -> Dialogue:
     entity = pool.pick(_ENTITIES) if pool.chance(0.7) else pool.word().capitalize()
-    described = pool.pick((f"A {entity.lower()}.", f"Extract a {entity.lower()} from the text.", ""))
+    described = pool.pick(
+        (f"A {entity.lower()}.", f"Extract a {entity.lower()} from the text.", "")
+    )
     tool = Tool(entity, described, tuple(Param(name, kind) for name, kind in types.items()))
     ask = pool.pick(("{}", "extract the data: {}", "Extract: {}", "fill this in: {}")).format(text)
     return Dialogue("schema", (user(ask), calls(Call(entity, filled))), (tool,))
 
 
-def _as_json(
-    pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any]
-) -> Dialogue:
+def _as_json(pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any]) -> Dialogue:
     properties = {name: {"type": kind} for name, kind in types.items()}
     given = json.dumps({"type": "object", "properties": properties})
     keys = ", ".join(types)

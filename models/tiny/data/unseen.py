@@ -20,7 +20,13 @@ _DESCRIBED = (
     "{v} a {n}.", "{v} the {n}.", "{v} {n}", "{v} a {n} for the user.", "{V}s a {n}.",
     "{V}s the {n} that is given.", "{v} one {n} and return the {m}.", "Use this to {v} a {n}.",
 )  # fmt: skip
-_WITHOUT = ("{v} the {n}", "{v} a {n}", "can you {v} the {n}?", "I want to {v} a {n}", "{v} {n} now")
+_WITHOUT = (
+    "{v} the {n}",
+    "{v} a {n}",
+    "can you {v} the {n}?",
+    "I want to {v} a {n}",
+    "{v} {n} now",
+)
 _ONE = (
     "{v} the {n} {0}", "{v} {n} {0}", "can you {v} the {n} {0}?", "I want to {v} the {n} {0}",
     "{v} a {n} with {p0} {0}", "{v} the {n}: {0}", "{v} a {n} called {0}",
@@ -55,9 +61,7 @@ def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
     request = _ask(pool, made[0])
     tools = [one.tool for one in made[1:]]
-    return Dialogue(
-        "unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool)
-    )
+    return Dialogue("unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool))
 
 
 def _tools(pool: Pool, count: int, kinship: float = 0.3) -> list[_Made]:

@@ -46,27 +46,28 @@ def trace(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
         for slot in range(run.num_slots):
             yield _named("thread_name", pid, slot, f"slot {slot}")
         for slot, start, end, call in lanes(run.calls):
-            yield _span(pid, slot, call.agent, call.group, start, end)
+            yield _span(pid, slot, (start, end), name=call.agent, cat=call.group)
         agents = sorted({task.agent for task in run.tasks})
         for tid, agent in enumerate(agents, start=1000):
             yield _named("thread_name", pid, tid, f"tasks of {agent}")
         for task in run.tasks:
             tid = 1000 + agents.index(task.agent)
             name = task.kind if task.is_right else f"{task.kind} (wrong)"
-            yield _span(pid, tid, name, task.group, task.started_at, task.ended_at)
+            span = (task.started_at, task.ended_at)
+            yield _span(pid, tid, span, name=name, cat=task.group)
 
 
 def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _span(pid: int, tid: int, name: str, group: str, start: float, end: float) -> dict[str, Any]:
+def _span(pid: int, tid: int, span: tuple[float, float], **words: str) -> dict[str, Any]:
+    start, end = span
     return {
         "ph": "X",
-        "name": name,
-        "cat": group,
         "pid": pid,
         "tid": tid,
         "ts": start * 1e6,
         "dur": (end - start) * 1e6,
+        **words,
     }

@@ -51,7 +51,8 @@ class NativeChat(BaseChatModel):
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-        self._model = AutoModelForCausalLM.from_pretrained(self.path).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(self.path)
+        self._model.requires_grad_(requires_grad=False)
         self._tokenizer = AutoTokenizer.from_pretrained(self.path)
 
     def watch(self, run: Run, now: Callable[[], float]) -> None:

@@ -5,9 +5,24 @@ Plain data and pure functions; times are seconds from the start of a run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from time import monotonic
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds since it was started, by a clock that tells seconds."""
+
+    clock: Callable[[], float] = monotonic
+    started_at: float = 0.0
+
+    def start(self) -> None:
+        self.started_at = self.clock()
+
+    def __call__(self) -> float:
+        return self.clock() - self.started_at
 
 
 @dataclass(frozen=True, slots=True)

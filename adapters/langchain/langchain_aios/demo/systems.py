@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from aios_core import EventKind, Kernel, KernelConfig, KernelEvent
 from langchain_aios import ChatAIOS
 from langchain_aios.demo.native import NativeChat
-from langchain_aios.demo.records import CallRecord, Run
+from langchain_aios.demo.records import CallRecord, Run, Stopwatch
 from langchain_aios.demo.workload import Member, run_members
 
 NATIVE: Final = "native"
@@ -19,9 +19,9 @@ _ENDS = (EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED)
 
 async def run_native(members: Sequence[Member], chat: NativeChat, run: Run) -> None:
     """Run the agents on the plain chat model."""
-    now = _stopwatch()
-    chat.watch(run, now)
-    await run_members(members, chat, run, now)
+    watch = Stopwatch()
+    chat.watch(run, watch)
+    await run_members(members, chat, run, watch)
 
 
 async def run_on_kernel(
@@ -32,32 +32,25 @@ async def run_on_kernel(
         cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),  # type: ignore[arg-type]
         scheduler={"policy": policy, "quantum": quantum},  # type: ignore[arg-type]
     )
-    recorder = Recorder(run)
-    async with Kernel(config, observers=[recorder]) as kernel:
+    watch = Stopwatch(asyncio.get_running_loop().time)  # the clock of a kernel on this loop
+    async with Kernel(config, observers=[Recorder(run, watch)]) as kernel:
         llm = ChatAIOS(kernel=kernel, max_tokens=64)
         await llm.ainvoke("hi")  # the first call of a process is slow, here as there
         run.calls.clear()
-        recorder.started_at = asyncio.get_running_loop().time()
-        await run_members(members, llm, run, _stopwatch())
-
-
-def _stopwatch() -> Callable[[], float]:
-    loop = asyncio.get_running_loop()
-    started_at = loop.time()
-    return lambda: loop.time() - started_at
+        await run_members(members, llm, run, watch)
 
 
 class Recorder:
     """An observer that turns kernel events into call records."""
 
-    def __init__(self, run: Run) -> None:
-        self.started_at = 0.0  # of the run, on the kernel's clock
+    def __init__(self, run: Run, watch: Stopwatch) -> None:
         self._run = run
+        self._watch = watch
         self._agents: dict[int | None, tuple[str, str]] = {}
         self._calls: dict[int | None, CallRecord] = {}
 
     def __call__(self, event: KernelEvent) -> None:
-        now = event.at - self.started_at
+        now = event.at - self._watch.started_at
         if event.kind is EventKind.AGENT_SPAWNED:
             self._agents[event.pid] = (event.facts["name"], event.facts["group"])
         elif event.kind is EventKind.SUBMITTED:

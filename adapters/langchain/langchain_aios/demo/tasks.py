@@ -22,57 +22,14 @@ Ask = Callable[[str], Awaitable[str]]  # one question to the agent; its final an
 # --- the world -----------------------------------------------------------------------------------
 
 _SKIES: Final = ("sunny", "rain", "cloudy", "snow", "windy", "fog")
-_CITIES: Final = [
-    "Oslo",
-    "Paris",
-    "London",
-    "Berlin",
-    "Madrid",
-    "Rome",
-    "Tokyo",
-    "Lima",
-    "Cairo",
-    "Delhi",
-    "Seoul",
-    "Boston",
-    "Denver",
-    "Austin",
-    "Prague",
-    "Vienna",
-    "Dublin",
-    "Athens",
-    "Quito",
-    "Sofia",
-]
-_WORDS: Final = [
-    "tomato",
-    "potato",
-    "banana",
-    "panorama",
-    "motor",
-    "tutor",
-    "major",
-    "minor",
-    "human",
-    "roman",
-    "token",
-    "raven",
-    "pasta",
-    "vista",
-    "zebra",
-    "drama",
-    "mango",
-    "tango",
-    "soda",
-    "sofa",
-    "tuna",
-    "menu",
-    "meta",
-    "kilo",
-    "salami",
-    "domino",
-    "tornado",
-]
+_CITIES: Final = tuple(
+    "Oslo Paris London Berlin Madrid Rome Tokyo Lima Cairo Delhi "  # noqa: SIM905 - a list of words
+    "Seoul Boston Denver Austin Prague Vienna Dublin Athens Quito Sofia".split()
+)
+_WORDS: Final = tuple(
+    "tomato potato banana panorama motor tutor major minor human roman token raven pasta "  # noqa: SIM905
+    "vista zebra drama mango tango soda sofa tuna menu meta kilo salami domino tornado".split()
+)
 
 WEATHER: Final[Mapping[str, str]] = {
     city: f"{(7 * n) % 31} degrees, {_SKIES[n % len(_SKIES)]}" for n, city in enumerate(_CITIES)
@@ -92,32 +49,27 @@ class Desk:
 
 
 def make_tools(desk: Desk) -> list[BaseTool]:
-    """The tools of one agent."""
+    """The tools of one agent, described as the tiny model has read it in training."""
 
-    @tool
+    @tool(description="do math")
     async def calculator(expression: str) -> str:
-        """do math"""  # noqa: D403, D415 - as the model has read it in training
         return calculate(expression)
 
-    @tool
+    @tool(description="weather for a place")
     async def weather(city: str) -> str:
-        """weather for a place"""  # noqa: D403, D415
         return WEATHER.get(city, f"error: no city {city}")
 
-    @tool
+    @tool(description="look up a value")
     async def lookup(key: str) -> str:
-        """look up a value"""  # noqa: D403, D415
         return STOCK.get(key, f"error: no key {key}")
 
-    @tool
+    @tool(description="save a note")
     async def save_note(text: str) -> str:
-        """save a note"""  # noqa: D403, D415
         desk.notes.append(text)
         return "saved"
 
-    @tool
+    @tool(description="current time")
     async def clock() -> str:
-        """current time"""  # noqa: D403, D415
         desk.times.append(desk.now())
         return desk.times[-1]
 

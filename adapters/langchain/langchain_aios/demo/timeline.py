@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_aios.demo.records import Run, Score, lanes
 from langchain_aios.demo.show import COLOURS
+from langchain_aios.demo.workload import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK: Final = "#22303c"
 _FAINT: Final = "#8a97a3"
+_CAPTION: Final = (
+    "A line is a slot; a block is a call of an agent, or a stretch of one between preemptions. "
+    "The dashed line: the light groups are done."
+)
 
 
 def draw(runs: Sequence[Run], scores: Sequence[Score], path: Path) -> Path:
@@ -21,7 +26,7 @@ def draw(runs: Sequence[Run], scores: Sequence[Score], path: Path) -> Path:
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and needed here alone
     from matplotlib.patches import Patch  # noqa: PLC0415
 
-    figure = Figure(figsize=(12, 1.3 * len(runs) + 1.5), dpi=150, facecolor="white")
+    figure = Figure(figsize=(12, 1.3 * len(runs) + 1.8), dpi=150, facecolor="white")
     axes: Any = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
     longest = max(run.makespan_s for run in runs)
     for run, score, row in zip(runs, scores, axes, strict=True):
@@ -31,7 +36,8 @@ def draw(runs: Sequence[Run], scores: Sequence[Score], path: Path) -> Path:
     axes[-1].tick_params(axis="x", length=3, colors=_FAINT)
     top = 1 - 0.32 / figure.get_figheight()
     figure.text(0.012, top, "Who held the slots", size=15, weight="bold", color=_INK, va="center")
-    groups = list(dict.fromkeys(call.group for run in runs for call in run.calls))
+    figure.text(0.012, top - 0.3 / figure.get_figheight(), _CAPTION, color=_FAINT, va="center")
+    groups = [group for group in COLOURS if any(run.end_of(group) for run in runs)]
     figure.legend(
         handles=[Patch(color=COLOURS.get(group, _FAINT), label=group) for group in groups],
         loc="center right",
@@ -42,7 +48,7 @@ def draw(runs: Sequence[Run], scores: Sequence[Score], path: Path) -> Path:
         handlelength=1.2,
     )
     figure.subplots_adjust(
-        left=0.1, right=0.985, top=1 - 0.85 / figure.get_figheight(), bottom=0.09, hspace=0.5
+        left=0.1, right=0.985, top=1 - 1.2 / figure.get_figheight(), bottom=0.09, hspace=0.5
     )
     figure.savefig(path)
     return path
@@ -57,6 +63,10 @@ def _draw_run(row: Axes, run: Run, score: Score) -> None:
             edgecolor="white",
             linewidth=0.25,
         )
+    light_done = max(run.end_of(group) for group in LIGHT)
+    row.axvline(light_done, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
+    row.grid(axis="x", color="white", linewidth=1)
+    row.set_axisbelow(True)
     row.set_ylim(run.num_slots, 0)
     row.set_yticks([])
     row.set_ylabel(

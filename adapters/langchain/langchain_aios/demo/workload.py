@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 
-from langchain_aios.demo.records import Run, TaskRecord
+from langchain_aios.demo.records import Run, Stopwatch, TaskRecord
 from langchain_aios.demo.tasks import Desk, Task, errand, make_tools, worksheet
 
 HEAVY: Final = "batch"
@@ -41,7 +41,7 @@ class Size:
     num_heavy: int = 12
     num_light: int = 6  # in each light group
     num_worksheets: int = 1
-    num_steps: int = 5
+    num_steps: int = 4
     num_errands: int = 3
     think_s: tuple[float, float] = (0.2, 0.8)
 
@@ -65,18 +65,17 @@ def make_members(size: Size, seed: int) -> list[Member]:
 
 
 async def run_members(
-    members: Sequence[Member], llm: BaseChatModel, run: Run, now: Callable[[], float]
+    members: Sequence[Member], llm: BaseChatModel, run: Run, watch: Stopwatch
 ) -> None:
-    """Let all of them work at the same time; what they did is added to `run`."""
-    workers = [_Worker(member, llm, run, now) for member in members]
+    """Start the watch and let all of them work at once; what they did is added to `run`."""
+    workers = [_Worker(member, llm, run, watch) for member in members]
+    watch.start()
     await asyncio.gather(*(worker.work() for worker in workers))
     run.is_complete = True
 
 
 class _Worker:
-    def __init__(
-        self, member: Member, llm: BaseChatModel, run: Run, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, member: Member, llm: BaseChatModel, run: Run, now: Stopwatch) -> None:
         self._member = member
         self._desk = Desk()
         self._agent: Any = create_agent(llm, make_tools(self._desk))

@@ -1,0 +1,120 @@
+"""The tiny model that is shipped, and the commands that make and measure it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from subprocess import run
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import torch
+
+from models.tiny.evaluate import dialogues, generate, load, main, measure, spans
+from models.tiny.muon import orthogonal
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "models" / "tiny"
+CARD = (TINY / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[Any, Any]:
+    return load(TINY)
+
+
+@pytest.mark.parametrize(("case", "least"), [("ten tools offered", 0.8), ("a tool's error", 0.8)])
+def test_the_shipped_model_calls_its_tools(
+    shipped: tuple[Any, Any], case: str, least: float
+) -> None:
+    row = measure(*shipped, case, dialogues(case, 20))
+
+    assert row.exact_call is not None
+    assert row.exact_call >= least, row.mistakes
+
+
+def test_greedy_output_is_the_same_every_time(shipped: tuple[Any, Any]) -> None:
+    prompt = "<|user|>hello<|end|><|assistant|>"
+
+    assert generate(*shipped, [prompt]) == generate(*shipped, [prompt])
+
+
+def test_the_weights_are_small_enough_to_be_shipped() -> None:
+    assert (TINY / "model.safetensors").stat().st_size < 16e6
+
+
+def test_the_card_names_the_command_and_the_sizes_of_its_samples() -> None:
+    rows = re.findall(r"^\| [^|]+ \| (\d+) \|", CARD, re.MULTILINE)
+
+    assert re.search(r"python -m models\.tiny\.evaluate --sample \d+", CARD)
+    assert "python -m models.tiny.train" in CARD
+    assert rows
+
+
+def test_the_evaluation_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--sample", "2", "--case", "plain talk"])
+
+    assert capsys.readouterr().out.splitlines()[2].startswith("| plain talk | 2 |")
+
+
+def test_the_evaluation_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--sample", "2", "--case", "plain talk", "--json"])
+
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["dialogues"] == 2
+
+
+def test_spans_are_the_assistants_turns_with_their_ends() -> None:
+    begin, end = 4, 1
+
+    assert spans([3, 9, end, begin, 7, 8, end, 5, end, begin, end], begin, end) == [
+        (4, 7),
+        (10, 11),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 16, 4), (2, 4, 16)])
+def test_muon_makes_matrices_orthogonal(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+
+    assert values.min() > 0.4
+    assert values.max() < 1.4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    def train(out: str, *more: str) -> torch.Tensor:
+        options = ["--tokens", "1024", "--hidden", "64", "--layers", "2", *more]
+        _python("models.tiny.train", "--out", str(tmp_path / out), *options)
+        return torch.cat([p.flatten() for p in load(tmp_path / out)[0].parameters()])
+
+    whole = train("whole", "--steps", "12")
+    train("parts", "--steps", "12", "--until", "5")
+    parts = train("parts", "--steps", "12", "--resume")
+
+    assert torch.equal(whole, parts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_small_version_is_trained_from_nothing_in_five_minutes(tmp_path: Path) -> None:
+    _python("models.tiny.train", "--out", str(tmp_path), "--minutes", "5", "--layers", "3")
+
+    row = measure(*load(tmp_path), "plain talk", dialogues("plain talk", 20))
+
+    assert row.exact_answer is not None
+    assert row.exact_answer > 0.5
+
+
+def _python(module: str, *arguments: str) -> None:
+    run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)  # noqa: S603 - ours

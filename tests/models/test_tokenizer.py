@@ -1,0 +1,84 @@
+"""The tokenizer and the chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from models.tiny.data import render, training_dialogue
+from models.tiny.data.dialogue import CALL, CALL_END
+from models.tiny.tokenizer import CONTROL, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tokenizer(num_tokens=512, num_samples=500)
+
+
+def test_the_template_writes_what_training_reads(tokenizer: Any) -> None:
+    for seed in range(200):
+        dialogue = training_dialogue(f"template/{seed}")
+
+        written = tokenizer.apply_chat_template(
+            dialogue.messages(),
+            tools=[tool.to_dict() for tool in dialogue.tools] or None,
+            tokenize=False,
+        )
+
+        assert written == render(dialogue)
+
+
+def test_a_word_has_the_same_tokens_wherever_it_stands(tokenizer: Any) -> None:
+    def tokens(text: str) -> list[str]:
+        return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    for word in ("Zurbarig", "sho_trai-472", "a/b.txt", "x=7!"):
+        alone = tokens(word)
+        for text in (f"say {word} now", f'{{"key": "{word}"}}', f'{{"key": "{word}", "b": 1}}'):
+            found = tokens(text)
+            assert any(found[at : at + len(alone)] == alone for at in range(len(found)))
+
+
+def test_any_text_survives(tokenizer: Any) -> None:
+    text = 'Größe  12.5\n\tif x:\n        print("世界")  '
+
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    assert tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+def test_marks_of_calls_are_single_tokens_that_a_server_does_not_hide(tokenizer: Any) -> None:
+    known = {about.content: about.special for about in tokenizer.added_tokens_decoder.values()}
+
+    assert not known[CALL]
+    assert not known[CALL_END]
+    assert all(known[token] for token in CONTROL)
+
+
+def test_the_template_takes_tools_without_parameters_descriptions_or_types(tokenizer: Any) -> None:
+    bare = {"type": "function", "function": {"name": "ping"}}
+    odd = {
+        "type": "function",
+        "function": {
+            "name": "find",
+            "description": "Finds\nit. ",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"anyOf": []}, "b": {"type": "integer"}, "c": {}},
+                "required": ["a", "b"],
+            },
+        },
+    }
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+
+    text = tokenizer.apply_chat_template(
+        messages, tools=[bare, odd], tokenize=False, add_generation_prompt=True
+    )
+
+    assert text == (
+        "<|system|>Be brief.\nTools:\n -> ping()\nFinds it. -> find(a, b: integer, c?)\n<|end|>"
+        "<|user|>hi<|end|><|assistant|>"
+    )
