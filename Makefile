@@ -63,7 +63,7 @@ check-static: setup ## The part of check that runs no test
 	$(BIN)/ruff format --check --quiet . || { echo "Mend it with: make format"; status=1; }; \
 	echo "==> lint"; $(BIN)/ruff check --quiet . || status=1; \
 	echo "==> types"; $(BIN)/mypy || status=1; \
-	echo "==> layers"; $(BIN)/lint-imports --no-logo || status=1; \
+	echo "==> layers"; $(BIN)/lint-imports --no-logo --no-cache || status=1; \
 	exit $$status
 
 check-tests: setup

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from aios_core.cores.transformers import TransformersCore
 
 BATCHES = (1, 8, 32)
-NUM_TOKENS = {"15M": 64, "100M": 32}
+NUM_TOKENS = {"15M": 64, "100M": 24}
 GENERATE, CONTINUOUS, CORE, PREEMPTED = (
     "model.generate, batched",
     "transformers continuous batching",

@@ -8,17 +8,15 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 
-@tool
+@tool(description="do math")
 def calculator(expression: str) -> str:
-    """Do math."""
     left, operator, right = expression.split()
     a, b = int(left), int(right)
     return str({"+": a + b, "-": a - b, "*": a * b}[operator])
 
 
-@tool
+@tool(description="current time")
 def clock() -> str:
-    """Current time."""
     return "12:30"
 
 

@@ -8,11 +8,12 @@ merges that would span a space are simply never learnt.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from models.tiny.data import render, training_dialogue
@@ -65,17 +66,22 @@ def _learn(samples: Iterable[str], num_tokens: int) -> Tokenizer:
     )
     trainer = trainers.BpeTrainer(
         vocab_size=num_tokens,
-        special_tokens=[
-            *(AddedToken(token, special=True, normalized=False) for token in CONTROL),
-            *(AddedToken(token, special=False, normalized=False) for token in MARKS),
-        ],
+        special_tokens=[*CONTROL, *MARKS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(samples, trainer)
     tokenizer.pre_tokenizer = shipped
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
+    return _with_visible_marks(tokenizer)
+
+
+def _with_visible_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """Trainers make every such token special, and servers hide special tokens from parsers."""
+    about = json.loads(tokenizer.to_str())
+    for token in about["added_tokens"]:
+        token["special"] = token["content"] not in MARKS
+    return Tokenizer.from_str(json.dumps(about))
 
 
 def _shipped() -> pre_tokenizers.PreTokenizer:

@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        start: Any = torch.multiprocessing.spawn
-        workers = start(
+        processes: Any = torch.multiprocessing
+        workers = processes.spawn(
             _work, (args.workers, meeting, args, settings), nprocs=args.workers, join=False
         )
 
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_model(settings: Settings, tokenizer: Any) -> LlamaForCausalLM:
+def build_model(settings: Settings, tokenizer: Any) -> Any:  # its types are loose
     torch.manual_seed(settings.seed)
     heads = settings.hidden // 32
     config = LlamaConfig(
@@ -124,7 +124,7 @@ def build_model(settings: Settings, tokenizer: Any) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
     )
-    model: Any = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
     if settings.start:
         take_over(model, tokenizer, settings.start)
     return model
@@ -315,7 +315,7 @@ def _add_up(grads: Sequence[Tensor], totals: Tensor) -> None:
     flat = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(flat)
     dist.all_reduce(totals)
-    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+    for grad, part in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
         grad.copy_(part.view_as(grad))
 
 

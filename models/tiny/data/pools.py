@@ -98,12 +98,12 @@ class Pool:
     def city(self) -> str:
         if self.chance(0.5):
             return self.atom(lambda: self.pick(CITIES))
-        return self.word().capitalize()
+        return self.atom(lambda: self._any_word().capitalize())
 
     def person(self) -> str:
         if self.chance(0.5):
             return self.atom(lambda: self.pick(PEOPLE))
-        return self.word().capitalize()
+        return self.atom(lambda: self._any_word().capitalize())
 
     def verb(self) -> str:
         return self.atom(lambda: self.pick(VERBS)) if self.chance(0.6) else self.english()

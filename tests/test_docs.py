@@ -1,0 +1,37 @@
+"""The documents say what is there: every test, file and command that they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+TEST_NAME = re.compile(r"`((?:adapters|tests)/[\w/]+\.py)(?:::(\w+))?`")
+LINK = re.compile(r"\]\((?!http)([\w./-]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    for path, name in TEST_NAME.findall((ROOT / page).read_text("utf-8")):
+        source = (ROOT / path).read_text("utf-8")
+        assert not name or re.search(rf"\b{name}\b", source), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
+    for target in LINK.findall((ROOT / page).read_text("utf-8")):
+        assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_no_blanks_left_to_fill(page: str) -> None:
+    assert not re.search(r"@[A-Z]+@|TODO", (ROOT / page).read_text("utf-8"))
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text("utf-8"), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), f"no make target {target}"
