@@ -118,6 +118,8 @@ class Crossing:
 
 
 def _settle(future: Future[T], function: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return  # whoever asked has gone; nothing was done
     try:
         future.set_result(function())
     except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it

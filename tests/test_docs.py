@@ -35,3 +35,9 @@ def test_the_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text("utf-8"), re.M):
         assert re.search(rf"^{target}:", makefile, re.M), f"no make target {target}"
+
+
+def test_the_lines_of_the_readme_are_those_of_the_example() -> None:
+    example = (ROOT / "examples/langchain/hello.py").read_text("utf-8").split('"""', 2)[2].strip()
+
+    assert f"```python\n{example}\n```" in (ROOT / "README.md").read_text("utf-8")

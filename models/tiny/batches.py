@@ -31,20 +31,25 @@ class Batch:
 
 
 def batches(
-    tokenizer: Any, seed: int, tokens: int, shard: int = 0, index: int = 0
+    tokenizer: Any, seed: int, tokens: int, shard: int = 0, index: int = 0, mixture: str = "all"
 ) -> Iterator[tuple[int, int, Batch]]:
     """Batches without end, from batch `index` of `shard` on, each with its place."""
     while True:
-        for at, batch in enumerate(shard_batches(tokenizer, seed, tokens, shard)):
+        for at, batch in enumerate(shard_batches(tokenizer, seed, tokens, shard, mixture)):
             if at >= index:
                 yield shard, at, batch
         shard, index = shard + 1, 0
 
 
-def shard_batches(tokenizer: Any, seed: int, tokens: int, shard: int) -> list[Batch]:
+def shard_batches(
+    tokenizer: Any, seed: int, tokens: int, shard: int, mixture: str = "all"
+) -> list[Batch]:
     """The batches of one shard, in a shuffled order."""
     rng = random.Random(f"batches/{seed}/{shard}")
-    texts = [render(training_dialogue(f"{seed}/{shard}/{at}")) for at in range(DIALOGUES_PER_SHARD)]
+    texts = [
+        render(training_dialogue(f"{seed}/{shard}/{at}", mixture))
+        for at in range(DIALOGUES_PER_SHARD)
+    ]
     encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     rows = sorted((one.ids for one in encoded), key=len)
     groups = list(_groups(rows, tokens))

@@ -34,6 +34,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from models.tiny.batches import Batch, batches
+from models.tiny.data import MIXTURES
 from models.tiny.evaluate import quick_check
 from models.tiny.muon import Muon
 from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
@@ -58,6 +59,7 @@ class Settings:
     tokens: int = 4096  # of a batch, padding included; each worker has one a step
     lr: float = 0.01
     adam_lr: float = 3e-3
+    mixture: str = "all"  # one of `data.MIXTURES`
     start: str | None = None  # a checkpoint whose weights are taken over
 
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     settings = Settings(
         None if args.steps else args.minutes, args.steps, args.seed, args.hidden, args.layers,
-        args.tokens, args.lr, start=args.start,
+        args.tokens, args.lr, mixture=args.mixture, start=args.start,
     )  # fmt: skip
     if args.workers == 1:
         _work(0, 1, "", args, settings)
@@ -103,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a batch")
+    parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
     return parser
@@ -188,8 +191,9 @@ class Run:
 
     def feed(self) -> Iterator[Batch]:
         """This worker's batches."""
+        options = self.settings
         every = batches(
-            self.tokenizer, self.settings.seed, self.settings.tokens, self.shard, self.index
+            self.tokenizer, options.seed, options.tokens, self.shard, self.index, options.mixture
         )
         while True:
             group = list(itertools.islice(every, self.workers))

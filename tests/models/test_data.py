@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from models.tiny.data import CASES, MIXTURE, Dialogue, Pool, evaluation_dialogue, training_dialogue
+from models.tiny.data import CASES, MIXTURES, Dialogue, Pool, evaluation_dialogue, training_dialogue
 from models.tiny.data.dialogue import Call, render
 from models.tiny.data.pools import CITIES, NOUNS, PEOPLE, VERBS, is_held_out, words
 from models.tiny.data.skills import SKILLS
@@ -101,8 +102,9 @@ def test_calls_name_a_tool_that_is_offered_and_fill_its_parameters() -> None:
         assert all(offered[call.name] == set(call.arguments) for call in made)
 
 
-def test_the_mixture_has_every_family() -> None:
-    dialogues = [family(Pool("families")) for _, family in MIXTURE]
+@pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
+def test_a_mixture_has_every_family(mixture: Any) -> None:
+    dialogues = [family(Pool("families")) for _, family in mixture]
 
     assert {dialogue.family for dialogue in dialogues} >= {
         "single", "history", "chain", "parallel", "unseen", "unfit", "refusal", "react",

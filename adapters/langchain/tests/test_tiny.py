@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain.agents import create_agent
@@ -92,8 +92,8 @@ def test_tool_choice_forces_a_call(llm: ChatAIOS, tools: list[BaseTool]) -> None
 class Weather(BaseModel):
     """Weather for a place."""
 
-    degrees: int
-    is_raining: bool
+    sky: Literal["sunny", "rain", "snow"]
+    is_warm: bool
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])

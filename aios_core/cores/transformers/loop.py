@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 _RATE_TOKENS: Final = 64  # a step that computes fewer prompt tokens says little about the rate
 _RATE_WEIGHT: Final = 0.2  # of the latest step in the running mean
+_REFILL_S: Final = 0.003  # how long the next step waits for a slot that was freed to be filled
 
 
 class _Wish(Enum):
@@ -124,6 +125,7 @@ class StepLoop:
         self._live: dict[int, _Live] = {}
         self._active: list[Generation] = []
         self._reports: list[Report] = []
+        self._has_freed = False  # a slot, since commands were last waited for
         self._thread = threading.Thread(target=self._main, name=f"aios-core-{name}", daemon=True)
         self._thread.start()
 
@@ -165,7 +167,7 @@ class StepLoop:
             while self._obey():
                 if self._active:
                     self._step()
-                self._flush()
+                    self._flush()
         except Exception as exc:
             logger.exception("core %r: the step loop died", self._name)
             self._die(exc)
@@ -174,10 +176,14 @@ class StepLoop:
             self._stop_all()
 
     def _obey(self) -> bool:
-        """Take commands until there is something to compute. False once the loop is to end."""
+        """Take commands until there is something to compute. False once the loop is to end.
+
+        Slots that commands free are reported before the next step, and whoever fills them gets
+        a moment to do so, lest a slot stay empty for a step.
+        """
         while True:
             try:
-                command = self._commands.get(block=not self._active and not self._reports)
+                command = self._next_command()
             except Empty:
                 return True
             match command:
@@ -189,6 +195,17 @@ class StepLoop:
                     self._end(run_id, wish)
                 case _Close():
                     return False
+
+    def _next_command(self) -> _Command:
+        """Wait for one if there is nothing to compute. Raises `Empty`."""
+        try:
+            return self._commands.get_nowait()
+        except Empty:
+            self._flush()
+        if not self._active:
+            return self._commands.get()
+        has_freed, self._has_freed = self._has_freed, False
+        return self._commands.get(block=has_freed, timeout=_REFILL_S)
 
     def _begin(self, run: Run) -> None:
         self._live[run.id] = _Live(run)
@@ -291,6 +308,7 @@ class StepLoop:
             if live.generation in self._active:
                 self._active.remove(live.generation)
         self._submitted.discard(run_id)
+        self._has_freed = True
         self._reports.append(report)
 
     def _flush(self) -> None:

@@ -19,7 +19,7 @@ from aios_core import tiny_model_path
 from langchain_aios.demo import files, systems
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import Run, Score, score
-from langchain_aios.demo.show import Display, final_table
+from langchain_aios.demo.show import Display, spreads, summary
 from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_members
 
 POLICIES: Final = ("fifo", "round_robin", "fair", "las")
@@ -147,6 +147,7 @@ def _load() -> NativeChat:
 
 def _report(results: Results, out: Path, console: Console) -> None:
     scores = results.scores()
-    console.print(final_table(scores))
+    console.print(summary(scores))
+    console.print(spreads(scores))
     written = files.write(out, results.runs, scores, results.alone)
     console.print("Written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

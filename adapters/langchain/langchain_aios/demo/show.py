@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -72,7 +73,7 @@ class Display:
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._scores:
-            parts.append(final_table(self._scores))
+            parts.append(summary(self._scores))
         parts.append(Text(self._title, style="bold"))
         if self._run:
             parts.append(_progress(self._run, self._groups))
@@ -100,16 +101,17 @@ def _progress(run: Run, groups: Sequence[str]) -> Table:
     return table
 
 
-def final_table(scores: Sequence[Score]) -> Table:
-    """One row a system."""
-    table = Table(title="24 agents, one model" if scores else None, title_justify="left")
-    table.add_column("system", style="bold")
+_PERCENTILES: Final = ("mean", "p50", "p90", "p99")
+
+
+def summary(scores: Sequence[Score]) -> Table:
+    """One row a system: how much was done, how fast, how fairly."""
+    table = Table(title="The same agents on one model", title_justify="left")
+    table.add_column("system", style="bold", no_wrap=True)
     for name in (
         "tasks\nright",
         "makespan\ns",
         "tasks\nper s",
-        "turnaround of a task, s\nmean / p50 / p90 / p99",
-        "waiting of a call, s\nmean / p50 / p90 / p99",
         "light groups\nslowed down",
         "Jain\nindex",
     ):
@@ -120,14 +122,28 @@ def final_table(scores: Sequence[Score]) -> Table:
             f"{score.num_right}/{score.num_tasks}",
             f"{score.makespan_s:.1f}",
             f"{score.tasks_per_s:.2f}",
-            _spread(score.turnaround),
-            _spread(score.waiting),
             f"{score.slowdown:.2f}x",
             f"{score.jain:.3f}",
         )
     return table
 
 
-def _spread(spread: Spread) -> str:
-    values = (spread.mean, spread.p50, spread.p90, spread.p99)
-    return " / ".join(f"{value:5.2f}" for value in values)
+def spreads(scores: Sequence[Score]) -> Table:
+    """One row a system: how long tasks took and calls waited."""
+    table = Table(
+        title="Seconds: turnaround of tasks, waiting of LLM calls",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("\n\nsystem", style="bold", no_wrap=True)
+    for what in ("turn-\naround", "\nwaiting"):
+        for name in _PERCENTILES:
+            above = what if name == _PERCENTILES[0] else "\n"
+            table.add_column(f"{above}\n{name}", justify="right", no_wrap=True)
+    for score in scores:
+        table.add_row(score.system, *_values(score.turnaround), *_values(score.waiting))
+    return table
+
+
+def _values(spread: Spread) -> list[str]:
+    return [f"{getattr(spread, name):.2f}" for name in _PERCENTILES]
