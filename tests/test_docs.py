@@ -33,8 +33,9 @@ def test_a_page_has_no_blanks_left_to_fill(page: str) -> None:
 
 def test_the_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text("utf-8"), re.M):
-        assert re.search(rf"^{target}:", makefile, re.M), f"no make target {target}"
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for target in re.findall(r"^make ([\w-]+)", readme, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no make target {target}"
 
 
 def test_the_lines_of_the_readme_are_those_of_the_example() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
@@ -65,7 +65,7 @@ def build_core(
     constructor = _constructor(kind, name)
     options = _options(constructor, config.options, settings, place.at("options"))
     try:
-        core: Core = constructor(**settings, **options)
+        core: Core = constructor(**settings, **{**kind.defaults, **options})
     except (TypeError, ValueError) as exc:
         raise place.at("options").refuse(dict(config.options), str(exc)) from exc
     return core
@@ -104,6 +104,7 @@ class Kind:
     settings: Callable[[CoreConfig, Place, Mapping[str, str]], dict[str, Any]]
     models: Callable[[CoreConfig], tuple[str, ...]]  # where the configuration names none
     extra: str = ""  # of aios-core: what installs the library
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
 
 
 def _openai_settings(
@@ -133,6 +134,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
         lambda config, _place, _environ: {"model": str(config.path)},
         _model_name,
         extra="transformers",
+        defaults={"keep_contexts": True},
     ),
     "tiny": Kind(
         "aios_core.cores.transformers.core",
@@ -140,6 +142,8 @@ _KINDS: Final[Mapping[str, Kind]] = {
         lambda _config, _place, _environ: {"model": tiny_model_path()},
         lambda _config: (TINY_MODEL,),
         extra="transformers",
+        # A second thread slows so small a model down, also on idle cores.
+        defaults={"keep_contexts": True, "num_threads": 1},
     ),
     "openai": Kind(
         "aios_core.cores.openai_compatible",
