@@ -208,20 +208,24 @@ class ContextSwitcher:
     # --- room --------------------------------------------------------------------------------
 
     def relieve(self, core: Core, num_tokens: int = 0) -> None:
-        """Move images away from a core whose memory runs full, and from tiers that overflow.
+        """Move images away from a core whose memory runs full.
 
         `num_tokens` are about to be added to what the core holds.
         """
         load = core.load()
-        if load.kv_capacity is not None:
-            excess = load.kv_tokens + num_tokens - int(self._watermark * load.kv_capacity)
-            if excess > 0:
-                excess_bytes = excess * self._bytes_per_token(core)
-                self._relieve_tier(Tier.DEVICE, excess_bytes, load.prefill_rate, core)
+        if load.kv_capacity is None or not self._entries:
+            return
+        excess = load.kv_tokens + num_tokens - int(self._watermark * load.kv_capacity)
+        if excess > 0:
+            excess_bytes = excess * self._bytes_per_token(core)
+            self._relieve_tier(Tier.DEVICE, excess_bytes, load.prefill_rate, core)
+
+    def _bound_tiers(self, prefill_rate: float | None) -> None:
+        """Move images on from tiers that overflow. Only a move, or a load, can make them."""
         for tier, bound in self._bounds.items():
             excess = self.num_bytes(tier) - bound
             if excess > 0:
-                self._relieve_tier(tier, excess, load.prefill_rate)
+                self._relieve_tier(tier, excess, prefill_rate)
 
     def _relieve_tier(
         self, tier: Tier, excess: float, prefill_rate: float | None, core: Core | None = None
@@ -273,6 +277,7 @@ class ContextSwitcher:
         if entry.key[0] == "call":
             self.on_moving(entry.key[1], False)
         self.relieve(entry.core)
+        self._bound_tiers(entry.core.load().prefill_rate)
 
     def _carry(self, image: KVImage, target: Tier) -> float:
         """On the worker thread: move an image. Returns the seconds that it took."""
@@ -303,6 +308,8 @@ class ContextSwitcher:
         if key in self._entries:
             raise KernelBug(f"{key} is filed twice")
         self._entries[key] = _Entry(key, core, snapshot, next(self._uses))
+        if snapshot.kv is not None and snapshot.kv.tier is not Tier.DEVICE:
+            self._bound_tiers(core.load().prefill_rate)
 
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
@@ -323,12 +330,13 @@ class ContextSwitcher:
         self._tell(entry, "dropped")
 
     def _bytes_per_token(self, core: Core) -> float:
-        images = [
-            e.image
-            for e in self._entries.values()
-            if e.core is core and e.snapshot.kv is not None and e.image.num_tokens
-        ]
-        return images[0].num_bytes / images[0].num_tokens if images else 0.0
+        images = (
+            entry.snapshot.kv
+            for entry in self._entries.values()
+            if entry.core is core and entry.snapshot.kv is not None
+        )
+        image = next((image for image in images if image.num_tokens), None)
+        return image.num_bytes / image.num_tokens if image else 0.0
 
     def _tell(self, entry: _Entry, where: str) -> None:
         if self._events:
