@@ -19,7 +19,9 @@ from aios_core.messages import (
     ToolSpec,
     parse_messages,
     parse_tools,
+    require_integer,
     require_items,
+    require_number,
 )
 from aios_core.process import Accounting, AgentProcess, ProcessState
 from aios_core.syscalls import LLMGenerate
@@ -228,7 +230,8 @@ def _require_type(name: str, value: object, kind: Any) -> None:
 
 def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:
     """The request, and what concerns its way through the kernel."""
-    options: dict[str, Any] = {
-        key: arguments.pop(key) for key in ("timeout_s", "priority") if key in arguments
-    }
+    timeout_s, priority = arguments.pop("timeout_s", None), arguments.pop("priority", None)
+    require_number("timeout_s", timeout_s, at_least=0.0)
+    require_integer("priority", priority)
+    options = {"timeout_s": timeout_s, "priority": priority}
     return request(messages, **arguments), options

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from aios_core.errors import BudgetExceeded, InvalidRequest, KernelBug
+from aios_core.errors import BudgetExceeded, KernelBug
+from aios_core.messages import require_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if value is not None and not value >= 0:
-                raise InvalidRequest(f"budget {item.name}: got {value!r}; allowed: >= 0, or None")
+            require_number(f"budget {item.name}", getattr(self, item.name), at_least=0)
 
 
 @dataclass(frozen=True, slots=True)

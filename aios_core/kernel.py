@@ -31,7 +31,6 @@ from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.errors import (
     KernelClosed,
-    KernelError,
     NoSuchObject,
     SyscallCancelled,
 )
@@ -482,7 +481,7 @@ class _Submission:
             self.syscall = self.kernel._submit(  # noqa: SLF001
                 self.process, self.request, self.answer, **self.options
             )
-        except KernelError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
             self.answer.reject(exc)
 
     def withdraw(self) -> None:

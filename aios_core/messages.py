@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Final, Literal, TypeVar
 
@@ -127,7 +128,7 @@ class ToolSpec:
         function = {
             "name": self.name,
             "description": self.description,
-            "parameters": dict(self.parameters),
+            "parameters": {"type": "object", "properties": {}, **self.parameters},
         }
         return {"type": "function", "function": function}
 
@@ -335,3 +336,19 @@ def _tool_call(raw: object) -> ToolCall:
         return ToolCall(id=raw.get("id") or "", name=function["name"], arguments=arguments)  # type: ignore[attr-defined]
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc
+
+
+def require_number(name: str, value: object, *, at_least: float | None = None) -> None:
+    """Raise `InvalidRequest` unless `value` is None or a finite number, not too small."""
+    bound = "" if at_least is None else f", at least {at_least:g}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (
+        is_number and isfinite(value) and (at_least is None or value >= at_least)  # type: ignore[arg-type, operator]
+    ):
+        raise InvalidRequest(f"{name}: got {value!r}; allowed: a number{bound}, or None")
+
+
+def require_integer(name: str, value: object) -> None:
+    """Raise `InvalidRequest` unless `value` is None or a whole number."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise InvalidRequest(f"{name}: got {value!r}; allowed: a whole number, or None")

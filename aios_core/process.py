@@ -14,7 +14,7 @@ from itertools import count
 
 from aios_core.budget import Budget, BudgetAccount
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
-from aios_core.messages import Usage
+from aios_core.messages import Usage, require_integer, require_number
 from aios_core.syscalls import Request
 
 DEFAULT_GROUP = "default"
@@ -166,8 +166,13 @@ class ProcessTable:
             InvalidRequest: a weight that is not positive, an empty name.
         """
         _require_weight(weight)
-        if not name:
-            raise InvalidRequest("an agent needs a name")
+        require_integer("priority", priority)
+        if not isinstance(name, str) or not name:
+            raise InvalidRequest(f"name: got {name!r}; allowed: a text, not empty")
+        if group is not None and not isinstance(group, str):
+            raise InvalidRequest(f"group: got {group!r}; allowed: a text, or None")
+        if budget is not None and not isinstance(budget, Budget):
+            raise InvalidRequest(f"budget: got {budget!r}; allowed: a Budget, or None")
         elder = self.get(parent) if parent is not None else None
         self._refuse_crowds(name, elder)
         belongs_to = (
@@ -249,5 +254,6 @@ class ProcessTable:
 
 
 def _require_weight(weight: float) -> None:
+    require_number("weight", weight)
     if not weight > 0:
         raise InvalidRequest(f"weight: got {weight!r}; allowed: above 0")

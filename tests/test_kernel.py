@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -765,3 +766,49 @@ async def test_a_crowd_on_a_small_device_is_served_to_the_last(policy: str) -> N
         outcomes = [None if c.cancelled() else type(c.exception()) for c in calls]
         assert outcomes == [None if i % 7 == 0 else type(None) for i in range(180)]
         assert core.load().num_running == 0
+
+
+# --- bad options ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"priority": "high"}, {"priority": 1.5}, {"timeout_s": "5"}, {"timeout_s": float("nan")}],
+    ids=repr,
+)
+def test_a_bad_option_of_a_call_is_refused_by_name(options: dict[str, Any]) -> None:
+    with Kernel(KernelConfig(), cores=[ScriptedCore("hi")]) as kernel:
+        agent = kernel.spawn("a")
+
+        with pytest.raises(InvalidRequest, match=f"{next(iter(options))}: got"):
+            agent.llm.generate("hello", **options)
+
+        assert agent.llm.generate("hello").text == "hi"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"priority": "x"}, {"weight": "2"}, {"weight": 0}, {"group": 5}, {"budget": 5}],
+    ids=repr,
+)
+def test_a_bad_setting_of_an_agent_is_refused_by_name(settings: dict[str, Any]) -> None:
+    with (
+        Kernel(KernelConfig(), cores=[ScriptedCore("hi")]) as kernel,
+        pytest.raises(InvalidRequest, match=f"{next(iter(settings))}: got"),
+    ):
+        kernel.spawn("a", **settings)
+
+
+def test_a_policy_that_raises_fails_the_caller_and_hangs_nobody() -> None:
+    class Broken(FIFO):
+        def rank(self, call: object) -> tuple[float, ...]:
+            raise ZeroDivisionError(call)
+
+    with (
+        Kernel(KernelConfig(drain_s=0), cores=[ScriptedCore("hi")], policy=Broken()) as kernel,
+        pytest.raises(CoreError, match="could not rank the call: ZeroDivisionError"),
+    ):
+        try:
+            kernel.spawn("a").llm.generate("hello")
+        finally:
+            kernel.check()

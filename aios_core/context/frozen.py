@@ -110,7 +110,9 @@ class FrozenAgent:
     @classmethod
     def read(cls, directory: Path) -> FrozenAgent:
         """Read a directory. Raises `SnapshotError` if it is missing, damaged or newer."""
-        if not directory.exists():  # a crash between the two renames of a write
+        if (
+            not directory.exists() and _former(directory).exists()
+        ):  # a crash between the two renames of a write
             directory = _former(directory)
         try:
             raw = json.loads((directory / ABOUT).read_text("utf-8"))

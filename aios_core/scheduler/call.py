@@ -10,6 +10,7 @@ from typing import Protocol
 from aios_core.budget import Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
+from aios_core.errors import KernelError
 from aios_core.messages import Completion, Delta
 from aios_core.process import AgentProcess
 from aios_core.scheduler.ready import Route, Ticket
@@ -53,11 +54,14 @@ class Call:
     tokens_before_run: int = 0  # generated before the present run
     has_streamed_in_run: bool = False  # its caller has seen something of the present run
     num_runs_failed: int = 0
+    last_error: KernelError | None = None  # of the latest run that failed
     resume_from: Snapshot | None = None  # of a call that was loaded from a file, or tried again
 
     @property
     def model(self) -> str:
-        return self.syscall.request.model or self.route[0].models[0]
+        """The model that serves it: another than it asked for if that has no core up."""
+        asked, served = self.syscall.request.model, self.route[0].models
+        return asked if asked is not None and asked in served else served[0]
 
     @property
     def doing(self) -> str:
@@ -65,7 +69,8 @@ class Call:
         if self.ticket is None:
             return "being prepared"
         where = f" on core {self.core.name!r}" if self.core else ""
-        return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far"
+        after = f", after: {self.last_error}" if self.last_error else ""
+        return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
     def reserve(self, prepared: Prepared, prices: PriceList) -> None:
         """Set aside what the call may cost; it is `prepared` then.
@@ -113,10 +118,11 @@ class Call:
         self.has_streamed_in_run = False
         self.resume_from = snapshot.without_kv() if snapshot else None
 
-    def run_failed(self) -> None:
+    def run_failed(self, error: KernelError) -> None:
         """The run had no effect; the next one begins where it began."""
         self.core = None
         self.num_runs_failed += 1
+        self.last_error = error
 
     def start_over(self, route: Route) -> None:
         """Forget the preparation for cores that are gone; others will serve the call."""

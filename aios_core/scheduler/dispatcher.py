@@ -337,7 +337,7 @@ class Dispatcher:
             self._conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
             return
         if isinstance(prepared, Prepared):
-            self._enqueue(call, prepared)
+            self._enqueue(call, core, prepared)
         else:
             call.preparing = self._watch(asyncio.ensure_future(prepared, loop=self._loop))
             call.preparing.add_done_callback(partial(self._prepared, call, core))
@@ -347,11 +347,11 @@ class Dispatcher:
         if call.is_answered:
             return
         if error is None:
-            self._enqueue(call, done.result())
+            self._enqueue(call, core, done.result())
         else:
             self._conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
-    def _enqueue(self, call: Call, prepared: Prepared) -> None:
+    def _enqueue(self, call: Call, core: Core, prepared: Prepared) -> None:
         try:
             call.reserve(prepared, self._prices)
         except BudgetExceeded as exc:
@@ -359,14 +359,19 @@ class Dispatcher:
             if not call.is_answered:
                 self._conclude(call, SyscallState.FAILED, error=exc)
             return
-        call.ticket = self.scheduler.submit(
-            call.syscall,
-            call.process,
-            call.route,
-            prompt_tokens=prepared.num_tokens,
-            max_tokens=prepared.max_tokens,
-            now=self._clock.now(),
-        )
+        try:
+            call.ticket = self.scheduler.submit(
+                call.syscall,
+                call.process,
+                call.route,
+                prompt_tokens=prepared.num_tokens,
+                max_tokens=prepared.max_tokens,
+                now=self._clock.now(),
+            )
+        except Exception as exc:  # noqa: BLE001 - a stranger's policy; its caller hears of it
+            error = as_kernel_error(exc, core, "rank the call")
+            self._conclude(call, SyscallState.FAILED, error=error)
+            return
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
         if not self._keeper.has_core(call):
@@ -498,7 +503,7 @@ class Dispatcher:
         has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
         delay = self._retries.delay_s(call, core, error, has_other=has_other)
         del self._running[call.syscall.id]
-        call.run_failed()
+        call.run_failed(error)
         self.scheduler.retry(call.ticket, call.route, self._clock.now())
         if delay > 0 or call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)

@@ -22,6 +22,7 @@ from aios_core.scheduler.neighbours import Cores
 
 log = logging.getLogger(__name__)
 
+LONGEST_PAUSE_S: Final = 120.0  # a provider that asks for more is not waited for
 FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
 
 
@@ -36,7 +37,7 @@ class RetryRule:
         if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
             return False
         if isinstance(error, RateLimited):
-            return True
+            return error.retry_after_s <= LONGEST_PAUSE_S
         is_passing = isinstance(error, CoreUnavailable) or (
             isinstance(error, CoreError) and error.is_retryable
         )

@@ -145,10 +145,11 @@ class Scheduler:
     ) -> Ticket:
         """Add a new call at the tail of the queue of its route."""
         agent, group = self.share_of(process)
+        ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
+        ticket.seq, ticket.queued_at = next(self._seqs), now
+        self.policy.rank(ticket)  # if it raises, nothing has changed yet
         group.enter(self._floor)
         agent.enter(group.floor)
-        ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
-        ticket.seq = next(self._seqs)
         self._begin_to_wait(ticket, now)
         return ticket
 

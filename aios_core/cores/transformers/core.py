@@ -291,7 +291,7 @@ class TransformersCore:
             beginner,
             sink,
             workers=workers,
-            model=self._models[0],
+            models=self._models,
             eos_ids=loaded.eos_ids,
             keep_contexts=self._keep_contexts and layout is not None,
             num_threads=self._num_threads,

@@ -102,7 +102,7 @@ class StepLoop:
         sink: ReportSink,
         *,
         workers: Executor,
-        model: str,
+        models: Sequence[str],
         eos_ids: Sequence[int],
         keep_contexts: bool = False,
         num_threads: int | None = None,
@@ -110,7 +110,7 @@ class StepLoop:
     ) -> None:
         self.prefill_rate = prefill_rate  # prompt tokens per second
         self._name = name
-        self._model = model
+        self._models = tuple(models)
         self._engine = engine
         self._beginner = beginner
         self._sink = sink
@@ -281,9 +281,14 @@ class StepLoop:
         delta, reason = generation.accept(token, self._eos_ids)
         self._reports.append(Progress(run_id, 1, delta if generation.run.wants_deltas else Delta()))
         if reason is not None:
-            completion = generation.completion(reason, generation.run.request.model or self._model)
+            completion = generation.completion(reason, self._model_of(generation.run))
             context = self._context(generation)
             self._report_end(self._live[run_id], Finished(run_id, completion, context))
+
+    def _model_of(self, run: Run) -> str:
+        """The name under which it was asked; the first, if it stands in for another model."""
+        asked = run.request.model
+        return asked if asked is not None and asked in self._models else self._models[0]
 
     def _context(self, generation: Generation) -> Snapshot | None:
         if not self._keep_contexts:

@@ -37,6 +37,7 @@ class Prompter:
         self._lock = threading.Lock()  # guards the tokenizer, which is not thread-safe everywhere
         self._template = _template_of(loaded.tokenizer)
         self.has_template = self._template is not None
+        self._longest_token = max(map(len, loaded.tokenizer.get_vocab()), default=1)  # characters
         self.takes_tools = OPEN in (self._template or "") and self._offers_tools()
 
     def encode(self, request: LLMGenerate) -> tuple[int, ...]:
@@ -45,6 +46,7 @@ class Prompter:
         Raises `InvalidRequest`; `ContextOverflow` if no room is left for one token of the answer.
         """
         tools = () if request.tool_choice == "none" else request.tools
+        self._refuse_what_cannot_fit(request)
         self._check_tools(tools)
         ids = self.tokenize(self.render(request, tools))
         if len(ids) >= self._loaded.context_window:
@@ -52,6 +54,13 @@ class Prompter:
         if not ids:
             raise InvalidRequest("the prompt is empty")
         return ids
+
+    def _refuse_what_cannot_fit(self, request: LLMGenerate) -> None:
+        """Raise `ContextOverflow` without tokenising where the length alone tells."""
+        num_chars = sum(len(message.content) for message in request.messages)
+        at_least = num_chars // self._longest_token
+        if at_least >= self._loaded.context_window:
+            raise ContextOverflow(at_least, self._loaded.context_window, self._loaded.name)
 
     def render(self, request: LLMGenerate, tools: Sequence[ToolSpec]) -> str:
         """The prompt as text."""
@@ -65,13 +74,17 @@ class Prompter:
                 tokenize=False,
                 **options,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as exc:
+        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as exc:
             raise InvalidRequest(f"the model's chat template refuses this: {exc}") from exc
         return str(text)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        with self._lock:
-            return tuple(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Token ids of a text. Raises `InvalidRequest` if it is no Unicode text."""
+        try:
+            with self._lock:
+                return tuple(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except (UnicodeError, TypeError) as exc:  # a lone surrogate, for one
+            raise InvalidRequest(f"the prompt is no Unicode text: {exc}") from exc
 
     def decoder(self) -> Callable[[Sequence[int]], str]:
         """Token ids to text, special tokens and spaces as they are."""
@@ -95,9 +108,10 @@ class Prompter:
         for tool in tools:
             try:
                 Draft202012Validator.check_schema(dict(tool.parameters))
-            except SchemaError as exc:
+            except (SchemaError, TypeError, ValueError, RecursionError) as exc:
+                why = exc.message if isinstance(exc, SchemaError) else repr(exc)
                 raise InvalidRequest(
-                    f"tool {tool.name!r}: parameters are no JSON schema: {exc.message:.200}"
+                    f"tool {tool.name!r}: parameters are no JSON schema: {why:.200}"
                 ) from exc
 
     def _to_dict(self, message: Message) -> dict[str, Any]:

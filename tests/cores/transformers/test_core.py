@@ -525,3 +525,22 @@ async def test_an_image_stays_with_the_core_that_made_it_unless_the_models_are_e
     async with started(model_folder("llama")) as other:
         with pytest.raises(SnapshotError, match="another model"):
             other.core.open_image(tmp_path / "kv")
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_without_reading_it(tiny: Rig) -> None:
+    with pytest.raises(ContextOverflow) as refused:
+        await tiny.core.prepare(ask("x" * 5_000_000))
+
+    assert refused.value.num_tokens < 5_000_000, "a bound, not a count"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"], ids=ascii)
+async def test_a_lone_surrogate_is_the_callers_mistake(tiny: Rig, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="Unicode"):
+        await tiny.core.prepare(ask(text))
+
+
+async def test_a_tool_without_parameters_can_be_offered(tiny: Rig) -> None:
+    bare = ToolSpec("clock", "current time", {"type": "object"})
+
+    assert (await tiny.core.prepare(ask("what time is it?", tools=(bare,)))).num_tokens > 0
