@@ -804,11 +804,10 @@ def test_a_policy_that_raises_fails_the_caller_and_hangs_nobody() -> None:
         def rank(self, call: object) -> tuple[float, ...]:
             raise ZeroDivisionError(call)
 
-    with (
-        Kernel(KernelConfig(drain_s=0), cores=[ScriptedCore("hi")], policy=Broken()) as kernel,
-        pytest.raises(CoreError, match="could not rank the call: ZeroDivisionError"),
-    ):
-        try:
-            kernel.spawn("a").llm.generate("hello")
-        finally:
-            kernel.check()
+    with Kernel(KernelConfig(drain_s=0), cores=[ScriptedCore("hi")], policy=Broken()) as kernel:
+        agent = kernel.spawn("a")
+
+        with pytest.raises(CoreError, match="could not rank the call: ZeroDivisionError"):
+            agent.llm.generate("hello")
+
+        kernel.check()

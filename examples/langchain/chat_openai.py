@@ -24,7 +24,7 @@ llm = ChatOpenAI(model="gpt-4o-mini")
 print("model:  ", llm.bind_tools([calculator, clock]).invoke("hello").text)
 
 agent = create_agent(llm, tools=[calculator, clock])
-for question in ("what is 123 times 45?", "what time is it?"):
+for question in ("what is 123 plus 45?", "what time is it?"):
     answer = agent.invoke({"messages": [("user", question)]})
     print("agent:  ", answer["messages"][-1].text)
 

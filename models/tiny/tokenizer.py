@@ -23,7 +23,7 @@ PAD: Final = "<|pad|>"
 CONTROL: Final = (PAD, END, SYSTEM, USER, ASSISTANT, TOOL)  # never part of an answer's text
 MARKS: Final = (CALL, CALL_END)
 NUM_TOKENS: Final = 1024
-WINDOW: Final = 2048
+WINDOW: Final = 1024  # training has seen no longer dialogues
 _NUM_SAMPLES: Final = 12_000
 _PIECES: Final = r'"\}\}|\{"|":|",|"\}|\}\}|->|[ \n]|[^\w\s]|_'  # where signs may merge
 

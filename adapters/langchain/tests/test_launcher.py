@@ -182,6 +182,6 @@ def test_the_examples_run_on_the_tiny_model(how: list[str]) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    expected = ["5535", "12:30", "15"] if "run" in how else ["4 degrees, snow", "22 degrees, sunny"]
+    expected = ["168", "12:30", "15"] if "run" in how else ["4 degrees, snow", "22 degrees, sunny"]
     for words in expected:
         assert words in done.stdout
