@@ -2,7 +2,7 @@
 
     with Kernel() as kernel:
         agent = kernel.spawn("reader", group="research")
-        print(agent.llm.generate("What is 12 plus 5?").text)
+        print(agent.llm.generate("hello").text)
 
 Importing starts nothing; a kernel starts when it is told to.
 """

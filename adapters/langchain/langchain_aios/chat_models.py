@@ -63,7 +63,7 @@ class ChatAIOS(BaseChatModel):
     """A chat model that runs on the kernel.
 
     >>> llm = ChatAIOS()  # an embedded kernel starts at the first call
-    >>> llm.invoke("what is 12 plus 5?")
+    >>> llm.invoke("hello").text
 
     Errors are the kernel's, see `aios_core.errors`; where LangChain has a name for
     the same thing they go by both, see `langchain_aios.errors`. Call arguments that

@@ -17,7 +17,8 @@ never change an answer (ENGINE.md has the measurements). That is why
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,18 +72,28 @@ class PackedBatch:
         self.keys = [list(of_plane) for of_plane in zip(*whole, strict=True)]
         self.fresh = [list(of_plane) for of_plane in zip(*fresh, strict=True)]
 
+    def _threads(self) -> AbstractContextManager[None]:
+        """Many small attentions, one after the other, are slower on several threads than on one.
+
+        No head is split among threads, so that their number changes no bit.
+        """
+        is_small = all(count == 1 for count in self.counts) and len(self.counts) > 1
+        return _one_thread() if is_small else nullcontext()
+
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending
     ) -> Tensor:
         """Store the keys and values of a layer; attend. [1, heads, tokens, dim] each."""
-        self.store(layer, key, value)
         key_plane, value_plane = self.layout.planes[layer]
         keys, values = self.keys[key_plane], self.keys[value_plane]
         queries = torch.split(query, self.counts, 2)
-        parts = [
-            self._attend_span(i, queries[i], keys[i], values[i], how) for i in range(len(queries))
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        with self._threads():
+            self.store(layer, key, value)
+            parts = [
+                self._attend_span(i, queries[i], keys[i], values[i], how)
+                for i in range(len(queries))
+            ]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Write the batch's keys and values of a layer where they belong."""
@@ -198,6 +209,16 @@ def packed_attention(  # noqa: PLR0917 - the signature is transformers'
     how = Attending(scaling, sliding_window, softcap, s_aux)
     out = batch.attend(int(module.layer_idx), query, key, value, how)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def causal_mask(past: int, count: int, window: int | None, device: torch.device) -> Tensor:
