@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.errors import InvalidRequest
@@ -24,12 +24,14 @@ from aios_core.messages import (
     require_number,
 )
 from aios_core.process import Accounting, AgentProcess, ProcessState
-from aios_core.syscalls import LLMGenerate
+from aios_core.syscalls import LLMGenerate, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aios_core.kernel import Kernel
+
+T = TypeVar("T")
 
 Messages = str | Message | Iterable[Message | Mapping[str, Any]]
 Tools = Sequence[ToolSpec | Mapping[str, Any]]
@@ -46,6 +48,7 @@ class Agent:
         self._kernel = kernel
         self._process = process
         self.llm = LLM(kernel, process)
+        self.port = AgentPort(kernel, process)
         self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
 
     def __repr__(self) -> str:
@@ -58,6 +61,11 @@ class Agent:
     @property
     def name(self) -> str:
         return self._process.name
+
+    @property
+    def identity(self) -> str:
+        """To whom its memory and files belong, also after its end; see `aios_core.identity`."""
+        return self._process.identity
 
     @property
     def group(self) -> str:
@@ -117,6 +125,26 @@ class Agent:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self._kernel.aexit(self.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPort:
+    """One agent's way into the kernel (`aios_core.manager.Port`)."""
+
+    _kernel: Kernel
+    _process: AgentProcess
+
+    @property
+    def identity(self) -> str:
+        return self._process.identity
+
+    def call(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """Make a request and wait for its answer."""
+        return self._kernel.perform(self._process, request, timeout_s=timeout_s)
+
+    async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """The same on any event loop. Cancelling the await cancels the request."""
+        return await self._kernel.aperform(self._process, request, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

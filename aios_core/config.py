@@ -67,6 +67,46 @@ class ContextConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StateConfig:
+    """Where memory, files, grants and the audit trail are kept. Opened when first needed."""
+
+    directory: str | None = None  # None: $XDG_STATE_HOME/aios; ":memory:" keeps nothing
+    encryption_key: str | None = None  # "env:NAME" or a file; None: not encrypted
+
+    def path(self, environ: Mapping[str, str] | None = None) -> str:
+        """The directory that is meant."""
+        if self.directory is not None:
+            return self.directory
+        environ = os.environ if environ is None else environ
+        return str(Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "aios")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """What agents remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """The files of agents."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsConfig:
+    """Which tools there are, and how they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may do what."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """How texts become vectors."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupConfig:
     """A privilege group."""
 
@@ -128,6 +168,12 @@ class KernelConfig:
     groups: Mapping[str, GroupConfig] = field(default_factory=dict)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
+    state: StateConfig = field(default_factory=StateConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     guard: Guard = field(default_factory=Guard)
     drain_s: float = 5.0  # `close()` gives calls under way that long to end
 

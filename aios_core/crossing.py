@@ -103,7 +103,12 @@ class Crossing:
         except KernelError:
             work.close()
             raise
-        return asyncio.run_coroutine_threadsafe(work, self.loop()).result()
+        future = asyncio.run_coroutine_threadsafe(work, self.loop())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine that must run on the loop, from any loop."""

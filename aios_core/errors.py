@@ -3,16 +3,22 @@
     KernelError
     ├── InvalidRequest           fix the request; repeating it cannot work
     │   ├── ContextOverflow      the prompt does not fit the model's context window
-    │   ├── NoSuchObject         unknown model, policy, agent or tool; names the known ones
+    │   ├── NoSuchObject         unknown model, agent, tool, file ...; names the known ones
+    │   ├── InvalidArguments     a tool's arguments do not fit its schema; names each field
+    │   ├── InvalidPath          a path leaves its root, or is no path at all
+    │   ├── Conflict             it was changed by another, or is there already; look again
     │   └── ConfigError          a key of the configuration has a bad name or value
     ├── RetryLater               nothing is wrong; wait `retry_after_s` seconds and repeat
     │   ├── Overloaded           a bounded queue is full
     │   ├── RateLimited          a core's provider refuses more for now
-    │   └── CoreUnavailable      no core that serves the model answers at present
+    │   ├── CoreUnavailable      no core that serves the model answers at present
+    │   └── ToolUnavailable      a tool is at its limit, or failed too often of late
     ├── LimitReached             the agent used up what it was given; ask its owner for more
     │   ├── BudgetExceeded       tokens, money, calls or wall time
+    │   ├── QuotaExceeded        bytes, blocks, files or versions that it may keep
     │   ├── RunawayStopped       it repeats itself, spawns too deep or calls too often
     │   └── AccessDenied         it lacks the privilege
+    │       └── ApprovalRefused  a person said no, or nobody answered in time
     ├── Interrupted              the call was ended from outside, its work is lost
     │   ├── DeadlineExceeded     its deadline passed
     │   ├── SyscallCancelled     its caller, its agent's death or a person withdrew it
@@ -21,7 +27,11 @@
     │   ├── CoreError            a core failed while serving the call
     │   ├── OutOfMemory          the device has no room for this call
     │   ├── ModelLoadError       a model's files are missing or damaged
-    │   └── SnapshotError        a snapshot is damaged or belongs to another model
+    │   ├── SnapshotError        a snapshot is damaged or belongs to another model
+    │   ├── StateError           the state directory cannot be used: damaged, full, locked, too new
+    │   ├── ToolError            a tool raised, died or hung
+    │   │   └── ToolInDoubt      the kernel died while it ran; nobody knows whether it took effect
+    │   └── SandboxUnavailable   nothing here can confine code, so it is not run
     ├── WouldBlock               a blocking call was made on the kernel's own loop
     └── KernelBug                an invariant broke; never caught, always a defect
 
@@ -31,18 +41,22 @@ error never travels as a string, and its facts are attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AccessDenied",
+    "ApprovalRefused",
     "BackendError",
     "BudgetExceeded",
     "ConfigError",
+    "Conflict",
     "ContextOverflow",
     "CoreError",
     "CoreUnavailable",
     "DeadlineExceeded",
     "Interrupted",
+    "InvalidArguments",
+    "InvalidPath",
     "InvalidRequest",
     "KernelBug",
     "KernelClosed",
@@ -52,11 +66,17 @@ __all__ = [
     "NoSuchObject",
     "OutOfMemory",
     "Overloaded",
+    "QuotaExceeded",
     "RateLimited",
     "RetryLater",
     "RunawayStopped",
+    "SandboxUnavailable",
     "SnapshotError",
+    "StateError",
     "SyscallCancelled",
+    "ToolError",
+    "ToolInDoubt",
+    "ToolUnavailable",
     "WouldBlock",
 ]
 
@@ -91,6 +111,33 @@ class NoSuchObject(InvalidRequest):
         self.kind = kind
         self.name = name
         self.known = tuple(have)
+
+
+class InvalidArguments(InvalidRequest):
+    """Arguments of a tool do not fit its schema.
+
+    `faults` maps each field (a JSON path such as "items[2].price") to what came and
+    what is expected, in words that a model can act on.
+    """
+
+    def __init__(self, tool: str, faults: Mapping[str, str]) -> None:
+        told = "; ".join(f"{field}: {fault}" for field, fault in faults.items())
+        super().__init__(f"arguments of {tool!r} do not fit: {told}")
+        self.tool = tool
+        self.faults = dict(faults)
+
+
+class InvalidPath(InvalidRequest):
+    """A path leaves its root, or is no path at all."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"path {path!r}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class Conflict(InvalidRequest):
+    """Something stands in the way: a newer version, or an object of that name."""
 
 
 class ConfigError(InvalidRequest):
@@ -130,6 +177,14 @@ class CoreUnavailable(RetryLater):
     """No core that serves the model answers at present."""
 
 
+class ToolUnavailable(RetryLater):
+    """A tool is at its limit, or failed so often of late that it is left alone for a while."""
+
+    def __init__(self, tool: str, reason: str, retry_after_s: float) -> None:
+        super().__init__(f"tool {tool!r} {reason}", retry_after_s)
+        self.tool = tool
+
+
 class LimitReached(KernelError):
     """The agent used up something that it was given."""
 
@@ -151,6 +206,26 @@ class BudgetExceeded(LimitReached):
         self.requested = requested
 
 
+class QuotaExceeded(LimitReached):
+    """An agent or group would keep more than it may; nothing was stored.
+
+    Amounts are in the resource's unit: bytes, or a count.
+    """
+
+    def __init__(
+        self, owner: str, resource: str, *, limit: int, used: int, requested: int, hint: str
+    ) -> None:
+        super().__init__(
+            f"{owner} uses {used:,} of {limit:,} {resource} and asks for {requested:,} more; {hint}"
+        )
+        self.owner = owner
+        self.resource = resource
+        self.limit = limit
+        self.used = used
+        self.requested = requested
+        self.hint = hint
+
+
 class RunawayStopped(LimitReached):
     """An agent repeats itself, has too deep a family or makes too many calls."""
 
@@ -158,11 +233,17 @@ class RunawayStopped(LimitReached):
 class AccessDenied(LimitReached):
     """The calling agent lacks the privilege for this request."""
 
-    def __init__(self, pid: int, action: str, target: str) -> None:
-        super().__init__(f"agent {pid} may not {action} {target!r}")
+    def __init__(self, pid: int, action: str, target: str, reason: str = "") -> None:
+        because = f": {reason}" if reason else ""
+        super().__init__(f"agent {pid} may not {action} {target!r}{because}")
         self.pid = pid
         self.action = action
         self.target = target
+        self.reason = reason
+
+
+class ApprovalRefused(AccessDenied):
+    """The request needed an approval: a person said no, or nobody answered in time."""
 
 
 class Interrupted(KernelError):
@@ -217,6 +298,26 @@ class ModelLoadError(BackendError):
 
 class SnapshotError(BackendError):
     """A snapshot is damaged, or belongs to another model or number format."""
+
+
+class StateError(BackendError):
+    """The state directory cannot be used: damaged, full, locked by another kernel, too new."""
+
+
+class ToolError(BackendError):
+    """A tool raised, died, hung or flooded; only its caller is harmed."""
+
+    def __init__(self, tool: str, message: str) -> None:
+        super().__init__(f"tool {tool!r}: {message}")
+        self.tool = tool
+
+
+class ToolInDoubt(ToolError):
+    """The kernel died while the tool ran; nobody knows whether it took effect."""
+
+
+class SandboxUnavailable(BackendError):
+    """Nothing on this machine can confine code, so it is not run; the message says what would."""
 
 
 class WouldBlock(KernelError):

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
+from aios_core.access import OwnersOnly
 from aios_core.agent import Agent
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget, Price
@@ -35,13 +37,17 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent, Observer
+from aios_core.manager import Gatekeeper, Manager
 from aios_core.messages import Completion
+from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler import POLICIES, Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.call import Answer
 from aios_core.scheduler.dispatcher import Limits
-from aios_core.syscalls import LLMGenerate, Syscall
+from aios_core.state import StateOpener, read_key
+from aios_core.syscalls import LLMGenerate, Request, Syscall
+from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
 
@@ -53,6 +59,7 @@ class Kernel:
         config: None reads `aios.toml` and the environment (`KernelConfig.load`).
         cores: use these instead of the configured ones.
         policy: use this one, by name or as an instance, instead of the configured one.
+        gatekeeper: decides who may do what, instead of the configured access manager.
         observers: are told every `KernelEvent`.
 
     A kernel is started once and closed once.
@@ -64,12 +71,14 @@ class Kernel:
         *,
         cores: Sequence[Core] | None = None,
         policy: str | Policy | None = None,
+        gatekeeper: Gatekeeper | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
         self.events = EventStream(observers)
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
+        self._given_gatekeeper = gatekeeper
         self._thread: LoopThread | None = None
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
@@ -130,6 +139,7 @@ class Kernel:
         )
         self._clock = clock
         settings = self.config.scheduler
+        ids = count(1)
         self._dispatcher = Dispatcher(
             Scheduler(self._policy, Admission(settings.keep_warm_s)),
             self.pool,
@@ -145,16 +155,35 @@ class Kernel:
                 default_timeout_s=settings.default_timeout_s,
             ),
             prices=partial(_price, self.config.prices),
+            ids=ids,
+        )
+        state = self.config.state
+        self._state = StateOpener(state.path(), partial(read_key, state.encryption_key))
+        self._gatekeeper = self._given_gatekeeper or OwnersOnly()
+        self._model_access: dict[str | None, Access] = {}
+        self._traps = TrapHandler(
+            self._managers(),
+            self._gatekeeper,
+            ids=ids,
+            clock=clock,
+            events=self.events,
+            default_timeout_s=settings.default_timeout_s,
         )
         self._contexts.on_moving = self._dispatcher.set_moving
         try:
             await self.pool.start_all(
                 {core.name: self._dispatcher.sink(core) for core in self.pool}, clock.now()
             )
+            await self._traps.start()
         except BaseException:
             await self._contexts.close()
+            await self._state.close()
             raise
         self._dispatcher.cores_started()
+
+    def _managers(self) -> Sequence[Manager]:
+        """Memory, storage, tools and access, in the order in which they start."""
+        return ()
 
     def _cores(self) -> Sequence[Core]:
         if self._given_cores is not None:
@@ -168,14 +197,17 @@ class Kernel:
         if self._loop.is_closed or not self._loop.is_bound:
             return
         self._loop.is_closed = True
+        drain_s = self.config.drain_s if drain_s is None else drain_s
         try:
-            await self._dispatcher.drain(self.config.drain_s if drain_s is None else drain_s)
+            await asyncio.gather(self._dispatcher.drain(drain_s), self._traps.drain(drain_s))
         finally:
             try:
                 await self.pool.close_all()
             finally:
                 await self._dispatcher.close()
                 await self._contexts.close()
+                await self._traps.close()
+                await self._state.close()
 
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:
@@ -269,6 +301,8 @@ class Kernel:
             reason = SyscallCancelled(f"agent {process.name!r} exited")
             for call_id in tuple(process.live_calls):
                 self._dispatcher.cancel(call_id, reason)
+            self._traps.cancel_all(process, reason)
+            self._traps.forget(process)
             self._contexts.forget(process.pid)
             self._dispatcher.scheduler.forget(process)
             self.processes.remove(process)
@@ -428,8 +462,19 @@ class Kernel:
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         self._dispatcher.refuse_crowds(process)  # before it counts as one more call
+        approval = self._check_model(process, request.model)
         self.processes.admit(process, request)
-        return self._dispatcher.submit(process, request, answer, **options)
+        return self._dispatcher.submit(process, request, answer, approval=approval, **options)
+
+    def _check_model(self, process: AgentProcess, model: str | None) -> Awaitable[None] | None:
+        """Whether the agent may ask the model; made once for each, since calls are many."""
+        access = self._model_access.get(model)
+        if access is None:
+            resource = Resource("model", None, model or self.pool.default_model)
+            access = Access(LLMGenerate.kind, Right.EXECUTE, resource)
+            if len(self._model_access) < _MAX_KEPT:  # names may be a caller's invention
+                self._model_access[model] = access
+        return self._gatekeeper.check(process, access)
 
     def _submit_from_outside(
         self,
@@ -441,6 +486,28 @@ class Kernel:
         submission = _Submission(self, process, request, answer, options)
         self._loop.post(submission.submit)
         return submission
+
+    # --- syscalls of the other managers ------------------------------------------------------
+
+    def perform(
+        self, process: AgentProcess, request: Request[T], *, timeout_s: float | None = None
+    ) -> T:
+        """Make a request and wait for its answer, on a thread that is not the kernel's loop."""
+        return self._loop.run(self._perform(process, request, timeout_s))
+
+    async def aperform(
+        self, process: AgentProcess, request: Request[T], *, timeout_s: float | None = None
+    ) -> T:
+        """The same, awaitable on any event loop. Cancelling the await cancels the request."""
+        return await self._loop.arun(self._perform(process, request, timeout_s))
+
+    async def _perform(
+        self, process: AgentProcess, request: Request[T], timeout_s: float | None
+    ) -> T:
+        if request.is_guarded:
+            self.processes.admit(process, request)
+        answer: T = await self._traps.perform(process, request, timeout_s=timeout_s)
+        return answer
 
     # --- looking in --------------------------------------------------------------------------
 
@@ -456,6 +523,7 @@ class Kernel:
         self.processes.check()
         self._dispatcher.check()
         self._contexts.check()
+        self._traps.check()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -512,6 +580,7 @@ def _price(prices: Mapping[str, Price], model: str) -> Price:
 
 
 _FREE = Price()
+_MAX_KEPT = 1_000
 
 _started: WeakSet[Kernel] = WeakSet()
 

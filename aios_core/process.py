@@ -7,13 +7,16 @@ cancellation. Pure bookkeeping, touched only by the kernel's loop.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
+from typing import Any
 
 from aios_core.budget import Budget, BudgetAccount
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
+from aios_core.identity import Identities
 from aios_core.messages import Usage, require_integer, require_number
 from aios_core.syscalls import Request
 
@@ -44,6 +47,7 @@ class Accounting:
 
     usage: Usage = field(default_factory=Usage)
     num_calls: int = 0
+    num_requests: Counter[str] = field(default_factory=Counter)  # by kind; LLM calls not counted
     num_failed: int = 0
     num_preemptions: int = 0
     running_s: float = 0.0  # its calls held a slot of a core
@@ -94,13 +98,15 @@ class AgentProcess:
     weight: float  # share of its group's service under `fair`
     budget: BudgetAccount
     spawned_at: float
+    identity: str  # whose memory and files it has: see `aios_core.identity`
     wall: WallLimit | None = None  # the tightest of its own, its group's and its parent's
     state: ProcessState = ProcessState.ACTIVE
     accounting: Accounting = field(default_factory=Accounting)
     children: dict[int, AgentProcess] = field(default_factory=dict)
     live_calls: set[int] = field(default_factory=set)  # ids of syscalls without an answer yet
-    last_request: Request | None = None
+    last_request: Request[Any] | None = None
     num_repeats: int = 0
+    labels: set[str] = field(default_factory=set)  # where what it has read comes from
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.pid} {self.name!r} of {self.group.name!r}: {self.state}>"
@@ -129,6 +135,7 @@ class ProcessTable:
         self.guard = guard or Guard()
         self._processes: dict[int, AgentProcess] = {}
         self._groups: dict[str, Group] = {}
+        self._identities = Identities()
         self._pids = count(1)
 
     def __iter__(self) -> Iterator[AgentProcess]:
@@ -160,6 +167,8 @@ class ProcessTable:
     ) -> AgentProcess:
         """Add an agent. Group, priority and budget come from the parent if there is one.
 
+        What it keeps beyond its life belongs to its identity, see `aios_core.identity`.
+
         Raises:
             NoSuchObject: no such parent.
             RunawayStopped: the family is too deep, or there are too many agents.
@@ -189,6 +198,9 @@ class ProcessTable:
             weight=weight,
             budget=account,
             spawned_at=now,
+            identity=self._identities.claim(
+                name, belongs_to.name, elder.identity if elder else None
+            ),
             wall=WallLimit.tightest(
                 now, (account, belongs_to.budget), elder.wall if elder else None
             ),
@@ -211,10 +223,11 @@ class ProcessTable:
             raise KernelBug(f"{process!r} exits with children or calls left")
         process.state = ProcessState.EXITED
         self._processes.pop(process.pid, None)
+        self._identities.release(process.identity)
         if process.parent:
             process.parent.children.pop(process.pid, None)
 
-    def admit(self, process: AgentProcess, request: Request) -> None:
+    def admit(self, process: AgentProcess, request: Request[Any]) -> None:
         """Count a call of an agent. Raises `RunawayStopped` if it looks out of control."""
         guard, books = self.guard, process.accounting
         if guard.max_calls is not None and books.num_calls >= guard.max_calls:

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.messages import (
+    Completion,
     Message,
     ResponseFormat,
     Sampling,
@@ -29,14 +30,35 @@ from aios_core.messages import (
     parse_messages,
     parse_tools,
 )
+from aios_core.permissions import Access, Resource, Right
 from aios_core.snapshot import Snapshot
+
+T = TypeVar("T")  # what a request is answered with
+
+
+class Request(Generic[T]):
+    """What an agent asks of the kernel: a frozen dataclass, answered with a `T`.
+
+    LLM requests wait for a slot of a core; those of the other managers are served
+    by the one that lists them (`aios_core.manager.Manager`).
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]  # such as "memory.write": the manager, and what it is to do
+    is_guarded: ClassVar[bool] = False  # the runaway guard counts it, and its repeats
+
+    def access(self, identity: str) -> Access:
+        """What the request does to what, when the agent of that identity makes it."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
-class LLMGenerate:
+class LLMGenerate(Request[Completion]):
     """Continue a conversation."""
 
     kind: ClassVar[str] = "llm.generate"
+    is_guarded: ClassVar[bool] = True
     messages: tuple[Message, ...]
     model: str | None = None  # None: the kernel's default
     tools: tuple[ToolSpec, ...] = ()
@@ -45,6 +67,10 @@ class LLMGenerate:
     response_format: ResponseFormat | None = None
     sampling: Sampling = field(default_factory=Sampling)
     extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
+
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are nobody's
+        """To ask a model."""
+        return Access(self.kind, Right.EXECUTE, Resource("model", None, self.model or ""))
 
     def to_dict(self) -> dict[str, Any]:
         """The request as a JSON object (if `extra` is one)."""
@@ -78,9 +104,6 @@ class LLMGenerate:
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise InvalidRequest(f"not an LLM request: {exc!r}") from exc
-
-
-Request = LLMGenerate  # a union, once memory, storage and tools have syscalls too
 
 
 class SyscallState(StrEnum):
@@ -117,7 +140,7 @@ class Syscall:
 
     id: int
     pid: int
-    request: Request
+    request: LLMGenerate
     submitted_at: float
     deadline_at: float | None = None
     priority: int = 0  # smaller is more urgent

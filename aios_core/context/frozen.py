@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,6 +129,7 @@ class FrozenAgent:
     def _decode(cls, raw: Mapping[str, Any], directory: Path) -> FrozenAgent:
         books = dict(raw["accounting"])
         books["usage"] = Usage(**books["usage"])
+        books["num_requests"] = Counter(books.get("num_requests", {}))
         calls = [
             FrozenCall(
                 request=LLMGenerate.from_dict(call["request"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from aios_core.budget import Cost, Price, Reservation
 from aios_core.clock import Timer
@@ -48,7 +48,7 @@ class Call:
     ticket: Ticket | None = None
     core: Core | None = None  # that works on it, also for a moment after a cancellation
     timers: list[Timer] = field(default_factory=list)
-    preparing: asyncio.Future[Prepared] | None = None
+    preparing: asyncio.Future[Any] | None = None  # or waiting for an approval
     is_answered: bool = False
     is_moving: bool = False  # its KV image is
     tokens_before_run: int = 0  # generated before the present run

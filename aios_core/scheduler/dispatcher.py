@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -91,6 +91,7 @@ class Dispatcher:
         events: EventStream,
         limits: Limits | None = None,
         prices: PriceList = lambda _model: Price(),
+        ids: Iterator[int] | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.limits = limits or Limits()
@@ -102,7 +103,7 @@ class Dispatcher:
         self._prices = prices
         self._calls: dict[int, Call] = {}
         self._running: dict[int, Call] = {}  # a core works on them; may be answered already
-        self._ids = count(1)
+        self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
         self._retries = RetryRule(self.limits.max_attempts)
@@ -127,8 +128,9 @@ class Dispatcher:
         timeout_s: float | None = None,
         priority: int | None = None,
         resume_from: Snapshot | None = None,
+        approval: Awaitable[None] | None = None,
     ) -> Syscall:
-        """Accept a call; its outcome goes to `answer`.
+        """Accept a call; its outcome goes to `answer`. With an approval it waits for that first.
 
         Raises:
             KernelClosed: the kernel shuts down.
@@ -156,7 +158,10 @@ class Dispatcher:
         process.live_calls.add(syscall.id)
         self._emit(EventKind.SUBMITTED, call)
         self._out_of_time(call)
-        if not call.is_answered:  # neither late nor withdrawn by an observer
+        if approval is not None:
+            call.preparing = self._watch(asyncio.ensure_future(approval, loop=self._loop))
+            call.preparing.add_done_callback(partial(self._approved, call))
+        elif not call.is_answered:  # neither late nor withdrawn by an observer
             self._prepare(call)
         return syscall
 
@@ -327,6 +332,18 @@ class Dispatcher:
             self._conclude(call, SyscallState.FAILED, error=report.error)
 
     # --- the way of a call -------------------------------------------------------------------
+
+    def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
+        """Somebody answered whether the call may be made."""
+        error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
+        if call.is_answered:
+            return
+        if error is None:
+            self._prepare(call)
+            return
+        if not isinstance(error, KernelError):
+            error = KernelBug(f"the approval of {call.syscall!r} failed: {error!r}")
+        self._conclude(call, SyscallState.FAILED, error=error)
 
     def _prepare(self, call: Call) -> None:
         """Measure the request, on the loop if that is quick, else in a task."""

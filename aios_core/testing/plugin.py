@@ -23,10 +23,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from aios_core.config import ContextConfig, KernelConfig
+from aios_core.config import ContextConfig, KernelConfig, StateConfig
 from aios_core.cores.scripted import Script, ScriptedCore
 from aios_core.kernel import Kernel
 from aios_core.process import Guard
+from aios_core.state import MEMORY
 from aios_core.testing.leftovers import nothing_left
 
 
@@ -55,6 +56,7 @@ def kernel(
     directory = tmp_path_factory.mktemp("contexts")
     config = KernelConfig(
         context=ContextConfig(directory=str(directory)),
+        state=StateConfig(directory=MEMORY),
         guard=Guard(max_repeats=None),
         drain_s=0.0,
     )

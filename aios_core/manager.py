@@ -1,0 +1,89 @@
+"""The contract between the kernel and the managers of memory, storage, tools and access.
+
+An agent's request comes through its `Port`; the kernel checks it with the
+`Gatekeeper`, hands it to the `Manager` that lists its type, and accounts for it.
+A manager knows nothing of scheduling, access or other managers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from aios_core.permissions import Access
+from aios_core.process import AgentProcess
+from aios_core.syscalls import Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An answer whose content comes from somewhere that matters.
+
+    The kernel unwraps it for the caller and adds the labels to those of the agent;
+    what an agent writes from then on is stored with them (promise: a label is never lost by
+    writing and reading back).
+    """
+
+    value: Any
+    labels: frozenset[str]
+
+
+class Manager(Protocol):
+    """Serves the requests of one kind. Its methods run on the kernel's loop and never block it."""
+
+    @property
+    def name(self) -> str:
+        """The first part of its requests' kinds: "memory", "storage", "tool", "access"."""
+
+    @property
+    def requests(self) -> Sequence[type[Request[Any]]]:
+        """The types of request that it serves."""
+
+    async def start(self) -> None:
+        """Called once, before the first request. Opens nothing that nobody asked for."""
+
+    async def perform(self, process: AgentProcess, request: Any) -> Any:
+        """Serve a request whose access was granted; the result, or a `Labelled` one.
+
+        Raises `KernelError`s. A cancelled await frees all that the request holds.
+        """
+
+    def forget(self, process: AgentProcess) -> None:
+        """An agent exited; what lives in this process for it can go."""
+
+    async def close(self) -> None:
+        """Stop and free everything; requests under way were answered or cancelled before."""
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds."""
+
+
+class Gatekeeper(Protocol):
+    """Decides who may do what. Called on the kernel's loop before every request."""
+
+    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+        """None: go on. An awaitable: wait for an approval. Raises `AccessDenied`."""
+
+    def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
+        """Write down what became of a request that was let through: "done", or an error's name."""
+
+
+class Port(Protocol):
+    """One agent's way into the kernel; what the handles of the managers are made with.
+
+    Both forms raise what the manager raises, `AccessDenied`, `DeadlineExceeded`,
+    `SyscallCancelled` and `KernelClosed`; the blocking one `WouldBlock` on the kernel's own loop.
+    """
+
+    @property
+    def identity(self) -> str:
+        """The agent's identity."""
+
+    def call(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """Make a request and wait for its answer."""
+
+    async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """The same on any event loop. Cancelling the await cancels the request."""

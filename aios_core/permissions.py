@@ -1,0 +1,58 @@
+"""What a request wants to do to what: all that the access manager looks at.
+
+Every request says so about itself (`Request.access`). This module decides
+nothing; `aios_core.access` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Right(StrEnum):
+    """What is done to a resource."""
+
+    READ = "read"
+    WRITE = "write"  # change it, add to it, remove it
+    EXECUTE = "execute"  # run a tool, ask a model
+    SHARE = "share"  # give others a right to it
+
+
+#: Rights of an owner over what belongs to it.
+ALL_RIGHTS: Final = frozenset(Right)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that belongs to an agent, or to nobody.
+
+    `owner` is the identity of an agent (`AgentProcess.identity`), or None for
+    what the kernel itself offers: tools, models, shared mounts. `name` is a block
+    of memory, a path, a tool, a model; "" stands for everything of that kind.
+    """
+
+    kind: str  # "memory", "file", "tool", "model", "agent"
+    owner: str | None
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.owner or ''}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access that a request asks for.
+
+    `arguments` holds plain JSON values (bytes as their SHA-256), complete enough
+    that two requests with equal actions, resources and arguments do the same: an
+    approval is bound to them.
+    """
+
+    action: str  # the request's kind, such as "memory.write"
+    right: Right
+    resource: Resource
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    irreversible: str | None = None  # why it cannot be undone, in words; None: it can be

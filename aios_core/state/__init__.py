@@ -1,0 +1,18 @@
+"""The state directory: what agents keep beyond the life of a kernel."""
+
+from aios_core.state.blobs import BlobStore
+from aios_core.state.database import Connection, Database
+from aios_core.state.state import MEMORY, State, StateOpener
+from aios_core.state.vault import PlainVault, Vault, read_key
+
+__all__ = [
+    "MEMORY",
+    "BlobStore",
+    "Connection",
+    "Database",
+    "PlainVault",
+    "State",
+    "StateOpener",
+    "Vault",
+    "read_key",
+]

@@ -1,0 +1,254 @@
+"""One SQLite file: a single writer with group commit, and readers beside it.
+
+WAL mode with `synchronous=FULL`: what `write` answered survives kill -9 and power
+loss. Writes that wait at the same time share one commit; each runs in a savepoint
+of its own, so that one that raises takes nothing else with it.
+
+The writer thread alone uses the writing connection; each reading thread has a
+connection of its own, which sees what was committed. In memory, or with another
+VFS (the power-cut tests), there is one connection and the writer reads too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from aios_core.errors import KernelClosed, StateError
+
+T = TypeVar("T")
+
+Connection = apsw.Connection
+MAX_BATCH: Final = 512  # writes that share a commit
+
+
+@dataclass(slots=True)
+class _Work:
+    function: Callable[[Connection], Any]
+    future: Future[Any] = field(default_factory=Future)
+    is_write: bool = True
+
+
+class Database:
+    """See the module. `path` None: in memory. Opened by its constructor, which blocks.
+
+    Raises `StateError` if the file is damaged or cannot be opened.
+    """
+
+    def __init__(self, path: Path | None, *, vfs: str | None = None, num_readers: int = 2) -> None:
+        self.path = path
+        self._vfs = vfs
+        self._is_alone = path is None or vfs is not None
+        self._writer = self._connect()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self.is_closed = False
+        self._closing = threading.Lock()  # guards is_closed against late submits
+        self._local = threading.local()
+        self._reading: list[Connection] = []
+        self._readers = (
+            None if self._is_alone else ThreadPoolExecutor(num_readers, "aios-state-read")
+        )
+        self._thread = threading.Thread(target=self._serve, name="aios-state-write", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Database {self.path or 'in memory'}>"
+
+    # --- use ---------------------------------------------------------------------------------
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Write: run `work` on the writer thread. The future is done once it is durable.
+
+        What `work` raises is the future's, and nothing that it did remains.
+        """
+        return self._put(_Work(work))
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """The same, waited for on a thread that is not an event loop's."""
+        return self.submit(work).result()
+
+    async def awrite(self, work: Callable[[Connection], T]) -> T:
+        """The same, awaited. A cancelled await does not take the write back."""
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit_read(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Read what is committed, on a reader's thread."""
+        if self._readers is None:
+            return self._put(_Work(work, is_write=False))
+        try:
+            return self._readers.submit(self._read_here, work)
+        except RuntimeError as exc:
+            raise KernelClosed("the state directory is closed") from exc
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """The same, waited for."""
+        return self.submit_read(work).result()
+
+    async def aread(self, work: Callable[[Connection], T]) -> T:
+        """The same, awaited."""
+        return await asyncio.wrap_future(self.submit_read(work))
+
+    def migrate(self, component: str, scripts: Sequence[str]) -> None:
+        """Bring a component's tables to the newest form: script N leads to version N. Blocks.
+
+        Raises `StateError` if the tables are newer than this program.
+        """
+        self.write(lambda connection: _migrate(connection, component, scripts))
+
+    def close(self) -> None:
+        """Finish what was submitted, and close. Idempotent."""
+        with self._closing:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            self._work.put(None)
+        self._thread.join()
+        if self._readers is not None:
+            self._readers.shutdown()
+        for connection in (*self._reading, self._writer):
+            connection.close()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _put(self, work: _Work) -> Future[Any]:
+        with self._closing:
+            if self.is_closed:
+                raise KernelClosed("the state directory is closed")
+            self._work.put(work)
+        return work.future
+
+    def _connect(self) -> Connection:
+        name = ":memory:" if self.path is None else str(self.path)
+        try:
+            connection = Connection(name, vfs=self._vfs)
+            connection.set_busy_timeout(5_000)
+            if self._vfs is not None:
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory there
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        except apsw.Error as exc:
+            raise _state_error(exc, self.path) from exc
+        return connection
+
+    def _read_here(self, work: Callable[[Connection], T]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            connection.execute("PRAGMA query_only=ON")
+            self._reading.append(connection)
+        try:
+            connection.execute("BEGIN")  # one snapshot for all that `work` reads
+            try:
+                return work(connection)
+            finally:
+                connection.execute("ROLLBACK")
+        except apsw.Error as exc:
+            raise _state_error(exc, self.path) from exc
+
+    def _serve(self) -> None:
+        is_open = True
+        while is_open:
+            batch = [self._work.get()]
+            while len(batch) < MAX_BATCH:
+                try:
+                    batch.append(self._work.get_nowait())
+                except queue.Empty:
+                    break
+            works = [one for one in batch if one is not None]
+            is_open = len(works) == len(batch)
+            self._commit([one for one in works if one.future.set_running_or_notify_cancel()])
+
+    def _commit(self, works: list[_Work]) -> None:
+        """Run the works in one transaction; answer them once it is durable."""
+        if not works:
+            return
+        has_writes = any(work.is_write for work in works)
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            if has_writes:
+                self._writer.execute("BEGIN IMMEDIATE")
+            outcomes.extend(map(self._run, works))
+            if has_writes:
+                self._writer.execute("COMMIT")
+        except apsw.Error as exc:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            error = _state_error(exc, self.path)
+            for work in works:
+                work.future.set_exception(error)
+            return
+        for future, value, failure in outcomes:
+            if failure is None:
+                future.set_result(value)
+            else:
+                future.set_exception(failure)
+
+    def _run(self, work: _Work) -> tuple[Future[Any], Any, BaseException | None]:
+        if not work.is_write:
+            try:
+                return work.future, work.function(self._writer), None
+            except BaseException as exc:  # noqa: BLE001 - it is the caller's
+                return work.future, None, _translated(exc, self.path)
+        self._writer.execute("SAVEPOINT work")
+        try:
+            value = work.function(self._writer)
+        except BaseException as exc:
+            if not self._writer.in_transaction:
+                raise  # the whole transaction was lost (a full disk)
+            self._writer.execute("ROLLBACK TO work")
+            self._writer.execute("RELEASE work")
+            return work.future, None, _translated(exc, self.path)
+        self._writer.execute("RELEASE work")
+        return work.future, value, None
+
+
+def _migrate(connection: Connection, component: str, scripts: Sequence[str]) -> None:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS components (name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+    )
+    row = connection.execute(
+        "SELECT version FROM components WHERE name = ?", (component,)
+    ).fetchone()
+    version = int(row[0]) if row else 0
+    if version > len(scripts):
+        raise StateError(
+            f"the state of {component!r} has version {version}; this program knows versions up to "
+            f"{len(scripts)}. Use a newer AIOS, or another state.directory"
+        )
+    for script in scripts[version:]:
+        for statement in script.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+    connection.execute(
+        "INSERT OR REPLACE INTO components VALUES (?, ?)",
+        (component, len(scripts)),
+    )
+
+
+def _translated(exc: BaseException, path: Path | None) -> BaseException:
+    if not isinstance(exc, apsw.Error):
+        return exc
+    error = _state_error(exc, path)
+    error.__cause__ = exc
+    return error
+
+
+def _state_error(exc: apsw.Error, path: Path | None) -> StateError:
+    where = f"the state database {path}" if path else "the state database in memory"
+    if isinstance(exc, apsw.CorruptError | apsw.NotADBError):
+        return StateError(
+            f"{where} is damaged ({exc}); restore it from a backup, or move it away to begin anew"
+        )
+    if isinstance(exc, apsw.FullError):
+        return StateError(f"{where}: the disk is full; nothing of this request was stored")
+    return StateError(f"{where}: {exc}")

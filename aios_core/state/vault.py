@@ -1,0 +1,104 @@
+"""Encryption at rest: AES-256-GCM over values, or nothing at all.
+
+What a value belongs to (its agent, its key) is associated data: a value that was
+moved to another place does not open. Names are not encrypted, values are.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+from aios_core.errors import ConfigError, StateError
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+
+
+class Vault(Protocol):
+    """Seals values and opens them again."""
+
+    is_sealing: bool
+
+    def seal(self, plain: bytes, *about: str) -> bytes:
+        """The value as it is stored; `about` names what it belongs to."""
+
+    def open(self, sealed: bytes, *about: str) -> bytes:
+        """The value again. Raises `StateError` if it was altered, or belongs elsewhere."""
+
+
+class PlainVault:
+    """Stores values as they are."""
+
+    is_sealing = False
+
+    def seal(self, plain: bytes, *about: str) -> bytes:  # noqa: ARG002 - a Vault
+        return plain
+
+    def open(self, sealed: bytes, *about: str) -> bytes:  # noqa: ARG002 - a Vault
+        return sealed
+
+
+class SealedVault:
+    """AES-256-GCM with a random 96-bit nonce before each value (NIST SP 800-38D)."""
+
+    is_sealing = True
+
+    def __init__(self, key: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - if needed
+
+        self._cipher = AESGCM(key)
+
+    def seal(self, plain: bytes, *about: str) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plain, _associated(about))
+
+    def open(self, sealed: bytes, *about: str) -> bytes:
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - if needed
+
+        nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, body, _associated(about))
+        except (InvalidTag, ValueError) as exc:
+            what = "/".join(about)
+            raise StateError(
+                f"the stored value of {what} does not open: it was altered, or the key is another"
+            ) from exc
+
+
+def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> bytes | None:
+    """The key that `state.encryption_key` names: ``env:NAME`` or the path of a file.
+
+    The key is 32 bytes: as they are, as 64 hexadecimal digits, or in base64.
+    Raises `ConfigError`.
+    """
+    if setting is None:
+        return None
+    key, allowed = "state.encryption_key", "env:NAME or a file; 32 bytes, raw, in hex or in base64"
+    if setting.startswith("env:"):
+        environ = os.environ if environ is None else environ
+        raw = environ.get(setting.removeprefix("env:"), "").encode()
+    else:
+        try:
+            raw = Path(setting).expanduser().read_bytes()
+        except OSError as exc:
+            raise ConfigError(key, setting, allowed) from exc
+    for decode in (lambda text: text, binascii.unhexlify, base64.b64decode):
+        for text in (raw, raw.strip()):
+            try:
+                plain = decode(text)
+            except (binascii.Error, ValueError):
+                continue
+            if len(plain) == KEY_BYTES:
+                return plain
+    raise ConfigError(key, f"{setting} with {len(raw)} bytes", allowed)
+
+
+def _associated(about: tuple[str, ...]) -> bytes:
+    """The parts with their lengths, so that no two lists look alike."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, about))

@@ -1,0 +1,206 @@
+"""Serve the syscalls that need no core: check, perform, account, answer.
+
+    accept ──> check access ──> (wait for approval) ──> perform ──> record ──> answer
+
+Promises: no request reaches a manager unchecked; every accepted one is answered
+exactly once, within its deadline; one that was cancelled, or whose agent exited,
+goes on nowhere. Everything here runs on the kernel's loop; what blocks is the
+managers' to keep off it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aios_core.clock import Clock
+from aios_core.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    KernelBug,
+    KernelClosed,
+    KernelError,
+    SyscallCancelled,
+)
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.manager import Gatekeeper, Labelled, Manager
+from aios_core.process import AgentProcess, ProcessState
+from aios_core.syscalls import Request, SyscallState
+
+
+@dataclass(slots=True, eq=False)
+class _Trap:
+    """A request under way."""
+
+    id: int
+    process: AgentProcess
+    request: Request[Any]
+    submitted_at: float
+    task: asyncio.Task[Any] | None = None
+    reason: KernelError | None = None  # why it was cancelled, if the kernel did that
+    doing: str = "waiting for an approval"
+
+
+class TrapHandler:
+    """See the module. `ids` numbers syscalls; it is shared with the dispatcher."""
+
+    def __init__(
+        self,
+        managers: Iterable[Manager],
+        gatekeeper: Gatekeeper,
+        *,
+        ids: Iterator[int],
+        clock: Clock,
+        events: EventStream,
+        default_timeout_s: float | None = None,
+    ) -> None:
+        self.managers = tuple(managers)
+        self._by_request = {kind: m for m in self.managers for kind in m.requests}
+        self._gatekeeper = gatekeeper
+        self._ids = ids
+        self._clock = clock
+        self._events = events
+        self._default_timeout_s = default_timeout_s
+        self._traps: dict[int, _Trap] = {}
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return f"<TrapHandler: {len(self._traps)} requests under way>"
+
+    async def start(self) -> None:
+        """Start the managers, in order."""
+        for manager in self.managers:
+            await manager.start()
+
+    async def perform(
+        self, process: AgentProcess, request: Request[Any], *, timeout_s: float | None = None
+    ) -> Any:
+        """Serve one request, from its acceptance to its answer. Cancelling the await ends it."""
+        manager = self._by_request.get(type(request))
+        if manager is None:
+            raise InvalidRequest(f"no manager serves {type(request).__name__} requests")
+        if self._is_closing:
+            raise KernelClosed("the kernel is shutting down")
+        if process.state is ProcessState.EXITED:
+            raise SyscallCancelled(f"agent {process.name!r} has exited")
+        trap = _Trap(next(self._ids), process, request, self._clock.now())
+        trap.task = asyncio.current_task()
+        self._traps[trap.id] = trap
+        self._emit(EventKind.SUBMITTED, trap, request=request.kind)
+        limit = self._default_timeout_s if timeout_s is None else timeout_s
+        timer = None
+        if limit is not None:
+            late = self._clock.now() + limit
+            timer = self._clock.call_at(late, lambda: self._expire(trap, limit))
+        try:
+            answer = await self._serve(trap, manager)
+        except asyncio.CancelledError:
+            reason = trap.reason or SyscallCancelled("withdrawn by its caller")
+            self._end(trap, SyscallState.CANCELLED, reason)
+            if trap.reason is None:
+                raise
+            _uncancel(trap.task)
+            raise trap.reason from None
+        except KernelError as exc:
+            self._end(trap, SyscallState.FAILED, exc)
+            raise
+        except Exception as exc:
+            error = BackendError(f"{request.kind} failed: {exc!r}")
+            self._end(trap, SyscallState.FAILED, error)
+            raise error from exc
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._traps.pop(trap.id, None)
+        self._end(trap, SyscallState.DONE)
+        return answer
+
+    async def _serve(self, trap: _Trap, manager: Manager) -> Any:
+        process, request = trap.process, trap.request
+        access = request.access(process.identity)
+        waiting = self._gatekeeper.check(process, access)
+        if waiting is not None:
+            await waiting
+        trap.doing = f"served by the {manager.name} manager"
+        self._emit(EventKind.DISPATCHED, trap, manager=manager.name)
+        try:
+            answer = await manager.perform(process, request)
+        except BaseException as exc:
+            self._gatekeeper.record(process, access, type(exc).__name__)
+            raise
+        self._gatekeeper.record(process, access, "done")
+        if isinstance(answer, Labelled):
+            process.labels |= answer.labels
+            return answer.value
+        return answer
+
+    def cancel_all(self, process: AgentProcess, reason: KernelError) -> None:
+        """End the requests of an agent."""
+        for trap in tuple(self._traps.values()):
+            if trap.process is process:
+                self._cancel(trap, reason)
+
+    def forget(self, process: AgentProcess) -> None:
+        """An agent exited."""
+        for manager in self.managers:
+            manager.forget(process)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests; give those under way `timeout_s` to end, then cancel them."""
+        self._is_closing = True
+        tasks = {trap.task for trap in self._traps.values() if trap.task is not None}
+        tasks.discard(asyncio.current_task())
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for trap in tuple(self._traps.values()):
+            self._cancel(trap, KernelClosed("the kernel shut down first"))
+        if late:
+            await asyncio.wait(late)
+
+    async def close(self) -> None:
+        """Cancel what is left and close the managers, the last one first."""
+        await self.drain(0)
+        for manager in reversed(self.managers):
+            await manager.close()
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds, the managers' among them."""
+        for trap in self._traps.values():
+            if trap.task is None or trap.task.done():
+                raise KernelBug(f"request {trap.id} is under way and nobody serves it")
+        for manager in self.managers:
+            manager.check()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _expire(self, trap: _Trap, timeout_s: float) -> None:
+        self._cancel(trap, DeadlineExceeded(timeout_s, trap.doing))
+
+    def _cancel(self, trap: _Trap, reason: KernelError) -> None:
+        if trap.id in self._traps and trap.reason is None and trap.task is not None:
+            trap.reason = reason
+            trap.task.cancel()
+
+    def _end(self, trap: _Trap, outcome: SyscallState, error: KernelError | None = None) -> None:
+        books = trap.process.accounting
+        books.num_requests[trap.request.kind] += 1
+        books.num_failed += outcome is SyscallState.FAILED
+        facts = {"error": type(error).__name__, "reason": str(error)} if error else {}
+        self._emit(
+            EventKind(outcome.value), trap, took_s=self._clock.now() - trap.submitted_at, **facts
+        )
+
+    def _emit(self, kind: EventKind, trap: _Trap, **facts: Any) -> None:
+        if self._events:
+            now = self._clock.now()
+            self._events.emit(KernelEvent(now, kind, trap.process.pid, trap.id, facts))
+
+
+def _uncancel(task: asyncio.Task[Any] | None) -> None:
+    """The kernel's own cancellation became an error; the task goes on."""
+    if task is not None:
+        task.uncancel()
