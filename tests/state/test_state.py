@@ -137,7 +137,8 @@ class TestDirectory:
             "import os, signal, sys; from aios_core.state import State; "
             "State.open(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)"
         )
-        subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        subprocess.run(command, check=False)  # noqa: S603 - our own program
 
         State.open(tmp_path).close()
 
@@ -145,7 +146,7 @@ class TestDirectory:
         State.open(tmp_path).close()
         (tmp_path / "state.db").write_bytes(b"not a database" * 1_000)
 
-        with pytest.raises(StateError, match="damaged .* restore it from a backup"):
+        with pytest.raises(StateError, match=r"damaged .* restore it from a backup"):
             State.open(tmp_path)
 
     def test_a_damaged_blob_is_refused(self, tmp_path: Path) -> None:
