@@ -7,6 +7,7 @@
 Importing starts nothing; a kernel starts when it is told to.
 """
 
+from aios_core.adapting.launching import install, uninstall
 from aios_core.agent import LLM, Agent, request
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.budget import Budget, Price
@@ -126,7 +127,9 @@ __all__ = [
     "Usage",
     "WouldBlock",
     "default_kernel",
+    "install",
     "request",
     "set_default_kernel",
     "tiny_model_path",
+    "uninstall",
 ]

@@ -92,6 +92,10 @@ class Agent:
         """End the agent and its children; their calls are cancelled. Idempotent."""
         self._kernel.exit(self.pid)
 
+    def exit_soon(self) -> None:
+        """The same, waiting for nothing: from any thread, a finalizer's too."""
+        self._kernel.exit_soon(self.pid)
+
     def freeze(self) -> None:
         """Take the agent off the cores until `thaw`; returns once it holds no slot.
 

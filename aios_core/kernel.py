@@ -287,6 +287,14 @@ class Kernel:
         if not self._loop.is_closed:
             self._loop.call(partial(self._exit, pid))
 
+    def exit_soon(self, pid: int) -> None:
+        """The same, waiting for nothing; even a garbage collector may call it."""
+        self._loop.post_if_open(partial(self._exit_if_open, pid))
+
+    def _exit_if_open(self, pid: int) -> None:
+        if not self._loop.is_closed:
+            self._exit(pid)
+
     async def aexit(self, pid: int) -> None:
         """The same from an event loop."""
         if not self._loop.is_closed:

@@ -1,8 +1,7 @@
 """`aios run`: a script as Python would run it, with its LLM calls on the kernel.
 
-Before it starts, every launcher is called: an adapter's function, found by the
-entry point group `aios.launchers`, that puts its framework's own classes on the
-kernel. The script then finds `sys.argv`, `sys.path` and ``__main__`` as Python
+Before it starts, `aios_core.install` puts the classes of every framework that has an
+adapter on the kernel. The script then finds `sys.argv`, `sys.path` and ``__main__`` as Python
 sets them, its tracebacks show its own frames alone, and its exit status is ours.
 The kernel starts with the first call and is closed when the script has ended.
 """
@@ -15,14 +14,14 @@ import runpy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from aios_core import set_default_kernel
+from aios_core.adapting import Mode, install, uninstall
 from aios_core.config import KernelConfig, find_config_file
-from aios_core.errors import InvalidRequest, KernelError
+from aios_core.errors import InvalidRequest
 from aios_core.scheduler import POLICIES
 
 if TYPE_CHECKING:
@@ -31,18 +30,21 @@ if TYPE_CHECKING:
 _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
 
 
-class LauncherFailed(KernelError):
-    """An installed adapter could not put its framework on the kernel."""
-
-
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
         help="run a script with its LLM calls on the kernel",
         description="Run a Python script, unmodified, with its LLM calls on the kernel.",
-        usage="aios run [--policy POLICY] [--config FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="aios run [--policy POLICY] [--mode MODE] [--config FILE] "
+        "(SCRIPT | -m MODULE) [ARGUMENT ...]",
     )
     parser.add_argument("--policy", choices=tuple(POLICIES), help="who runs when")
+    parser.add_argument(
+        "--mode",
+        choices=get_args(Mode),
+        default="substitute",
+        help="who answers: the kernel's cores, or the framework's own provider when it is let",
+    )
     parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
     parser.add_argument("-m", dest="module", nargs=_KEPT, metavar="MODULE", help="run a module")
     parser.add_argument("script", nargs=_KEPT, metavar="SCRIPT", help="and its arguments")
@@ -59,21 +61,12 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         raise InvalidRequest(f"there is no script {words[0]!r}")
     with _environment(_settings(options)), _as_main(words, is_module=options.module is not None):
         KernelConfig.load()  # a mistake in it is better said before the script starts
-        call_launchers()
+        install(mode=options.mode)
         try:
             return _execute(words[0], is_module=options.module is not None)
         finally:
+            uninstall()
             _close_kernel(is_hurried=sys.exc_info()[0] is not None)
-
-
-def call_launchers() -> None:
-    """Put every framework that has an adapter on the kernel. Raises `LauncherFailed`."""
-    for entry in entry_points(group="aios.launchers"):
-        try:
-            entry.load()()
-        except Exception as exc:
-            owner = entry.dist.name if entry.dist else entry.value
-            raise LauncherFailed(f"the launcher {entry.name!r} of {owner} failed: {exc}") from exc
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:

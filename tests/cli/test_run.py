@@ -12,7 +12,8 @@ from types import ModuleType
 import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
-from aios_core.cli import main, run
+from aios_core.adapting import launching
+from aios_core.cli import main
 from aios_core.cores import ScriptedCore
 
 Script = Callable[..., str]
@@ -24,7 +25,7 @@ def launchers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoin
     """In an empty folder, and with no launchers but those that a test adds."""
     monkeypatch.chdir(tmp_path)
     found: list[EntryPoint] = []
-    monkeypatch.setattr(run, "entry_points", lambda group: found)  # noqa: ARG005
+    monkeypatch.setattr(launching, "entry_points", lambda group: found)  # noqa: ARG005
     return found
 
 
@@ -39,11 +40,12 @@ def script(tmp_path: Path) -> Script:
     return write
 
 
-def launcher(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> EntryPoint:
+def launcher(monkeypatch: pytest.MonkeyPatch, call: Callable[[str], object]) -> EntryPoint:
     module = ModuleType("adapter")
-    module.__dict__["launch"] = call
+    module.__dict__["install"] = call
+    module.__dict__["uninstall"] = lambda: None
     monkeypatch.setitem(sys.modules, "adapter", module)
-    return EntryPoint("framework", "adapter:launch", "aios.launchers")
+    return EntryPoint("framework", "adapter", "aios.launchers")
 
 
 # --- as Python would ------------------------------------------------------------------------------
@@ -178,10 +180,10 @@ def test_launchers_are_called_before_the_script(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
 ) -> None:
-    launchers.append(launcher(monkeypatch, lambda: sys.stdout.write("launched\n")))
+    launchers.append(launcher(monkeypatch, lambda mode: sys.stdout.write(f"{mode}\n")))
 
     assert main(["run", script("print('script')")]) == 0
-    assert capsys.readouterr().out == "launched\nscript\n"
+    assert capsys.readouterr().out == "substitute\nscript\n"
 
 
 def test_a_launcher_that_fails_is_one_line_with_its_owner(
@@ -190,12 +192,12 @@ def test_a_launcher_that_fails_is_one_line_with_its_owner(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
 ) -> None:
-    launchers.append(launcher(monkeypatch, lambda: 1 / 0))
+    launchers.append(launcher(monkeypatch, lambda _: 1 / 0))
 
     assert main(["run", script("print('script')")]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "the launcher 'framework' of adapter:launch failed: division by zero" in captured.err
+    assert "the launcher 'framework' of adapter failed: division by zero" in captured.err
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "raise ValueError"])

@@ -8,6 +8,13 @@ Every call of the model is a syscall: scheduled among all agents, accounted,
 checked, cancellable. Importing this starts nothing.
 """
 
-from langchain_aios.chat_models import ChatAIOS
+from typing import TYPE_CHECKING
+
+from aios_core.adapting import lazy_names
+
+if TYPE_CHECKING:
+    from langchain_aios.chat_models import ChatAIOS
 
 __all__ = ["ChatAIOS"]
+
+__getattr__ = lazy_names({"ChatAIOS": "langchain_aios.chat_models"}, install="langchain-aios")

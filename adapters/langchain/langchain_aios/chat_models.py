@@ -11,7 +11,6 @@ kernel of the process where it wakes up).
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -36,27 +35,18 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import AliasChoices, ConfigDict, Field
 
 from aios_core import Agent, Budget, Kernel, default_kernel
+from aios_core.adapting import (
+    AgentSettings,
+    Caller,
+    adefault_kernel,
+    read_options,
+    read_tool_choice,
+)
 from langchain_aios import translation
-from langchain_aios.agents import Identity, RunManager, Settings, directory, identify, tracker
+from langchain_aios.agents import RunManager, directory, identify, tracker
 from langchain_aios.errors import translated
 
 Method = Literal["function_calling", "json_mode", "json_schema"]
-
-# What a call may say about itself, and what the kernel calls it.
-_OPTIONS = {
-    "model": "model",
-    "model_name": "model",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "seed": "seed",
-    "parallel_tool_calls": "parallel_tool_calls",
-    "timeout": "timeout_s",
-    "priority": "priority",
-}
-_NOT_OURS = ("stream", "strict", "stream_usage")  # LangChain's own words; they mean nothing below
 
 
 class ChatAIOS(BaseChatModel):
@@ -192,7 +182,7 @@ class ChatAIOS(BaseChatModel):
         names = [tool["function"]["name"] for tool in offered if "function" in tool]
         if tool_choice is not None:
             with translated():
-                kwargs["tool_choice"] = translation.to_tool_choice(tool_choice, names)
+                kwargs["tool_choice"] = read_tool_choice(tool_choice, names)
         if parallel_tool_calls is not None:
             kwargs["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(tools=offered, **kwargs)
@@ -256,13 +246,13 @@ class ChatAIOS(BaseChatModel):
         self, messages: list[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The arguments of an LLM syscall: the model's own settings under those of the call."""
-        rest = {name: value for name, value in kwargs.items() if name not in _NOT_OURS}
+        options, rest = read_options(kwargs)
         tools = translation.to_tools(rest.pop("tools", None) or ())
-        choice = translation.to_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
+        choice = read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
         said = {
             **self._settings,
             "stop": self.stop if stop is None else stop,
-            **{_OPTIONS[name]: rest.pop(name) for name in tuple(rest) if name in _OPTIONS},
+            **options,
             "messages": translation.to_messages(messages),
             "tools": tools,
             "tool_choice": choice,
@@ -290,9 +280,9 @@ class ChatAIOS(BaseChatModel):
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        identity, settings = self._identify(run_manager)
+        caller, settings = self._identify(run_manager)
         kernel = self.kernel or default_kernel()
-        with tracker.during(run_manager), directory.use(kernel, identity, settings) as agent:
+        with tracker.during(run_manager), directory.use(kernel, caller, settings) as agent:
             yield agent
 
     @asynccontextmanager
@@ -300,15 +290,15 @@ class ChatAIOS(BaseChatModel):
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        identity, settings = self._identify(run_manager)
-        kernel = self.kernel or await _adefault_kernel()
+        caller, settings = self._identify(run_manager)
+        kernel = self.kernel or await adefault_kernel()
         with tracker.during(run_manager):
-            async with directory.ause(kernel, identity, settings) as agent:
+            async with directory.ause(kernel, caller, settings) as agent:
                 yield agent
 
-    def _identify(self, run_manager: RunManager) -> tuple[Identity, Settings]:
+    def _identify(self, run_manager: RunManager) -> tuple[Caller, AgentSettings]:
         name = self.agent if isinstance(self.agent, str) else None
-        settings = Settings(self.group, self.priority, self.weight, self.budget)
+        settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
         return identify(tracker, name, settings, run_manager)
 
     # --- copies -------------------------------------------------------------------------------
@@ -343,19 +333,6 @@ class ChatAIOS(BaseChatModel):
     @property
     def _stop_list(self) -> list[str] | None:
         return [self.stop] if isinstance(self.stop, str) else self.stop
-
-
-_ready_in: int | None = None  # the process whose default kernel is known to run
-
-
-async def _adefault_kernel() -> Kernel:
-    """The default kernel. The first time it is started elsewhere: loading a model takes a while."""
-    global _ready_in  # noqa: PLW0603 - a hint only; the truth is in `default_kernel`
-    if _ready_in == os.getpid():
-        return default_kernel()
-    kernel = await asyncio.to_thread(default_kernel)
-    _ready_in = os.getpid()
-    return kernel
 
 
 def _is_model(schema: Any) -> bool:

@@ -3,14 +3,15 @@
 Pure functions over plain data; no model, no kernel, no callbacks. Promises: what
 the kernel cannot carry (an image, a file) is refused by name and never dropped;
 what is only an echo of something else (a `tool_use` block beside `tool_calls`,
-a model's thoughts) is left out; usage appears once in a stream.
+a model's thoughts) is left out; usage appears once in a stream. What is OpenAI's
+rather than LangChain's is read by `aios_core.adapting`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from langchain_core.messages import (
     AIMessage,
@@ -32,22 +33,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from aios_core import Completion, Delta, Message, ResponseFormat, ToolCall, ToolSpec, Usage
+from aios_core.adapting import ROLES, read_response_format, read_text
 from aios_core.errors import InvalidRequest
-from aios_core.messages import Role
 
-# Blocks that say again what stands elsewhere, or that no model takes back.
-_ECHOES: Final = frozenset(
-    {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
-    | {"thinking", "redacted_thinking", "reasoning", "reasoning_content"}
-)
-_ROLES: Final[Mapping[str, Role]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-}
+_ROLES: Final = {role: name for role, name in ROLES.items() if name != "tool"}
 
 # --- what goes in ------------------------------------------------------------------------------
 
@@ -71,15 +60,15 @@ def _to_messages(message: BaseMessage) -> Iterator[Message]:
     match message:
         case AIMessage():
             calls = _calls_of(message)
-            yield Message("assistant", text_of(message.content), tool_calls=calls)
+            yield Message("assistant", read_text(message.content), tool_calls=calls)
         case ToolMessage():
             yield _result(message.tool_call_id, message.content, message.name)
         case HumanMessage():
             yield from _user_turn(message)
         case SystemMessage():
-            yield Message("system", text_of(message.content), name=message.name)
+            yield Message("system", read_text(message.content), name=message.name)
         case ChatMessage() if message.role in _ROLES:
-            yield Message(_ROLES[message.role], text_of(message.content), name=message.name)
+            yield Message(_ROLES[message.role], read_text(message.content), name=message.name)
         case ChatMessage():
             raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
         case _:
@@ -94,11 +83,11 @@ def _user_turn(message: HumanMessage) -> Iterator[Message]:
         yield _result(str(block.get("tool_use_id", "")), block.get("content", ""), None)
     rest = [block for block in blocks if block not in results]
     if rest or not results:
-        yield Message("user", text_of(rest), name=message.name)
+        yield Message("user", read_text(rest), name=message.name)
 
 
 def _result(call_id: str, content: Any, name: str | None) -> Message:
-    return Message("tool", text_of(content), tool_call_id=call_id, name=name)
+    return Message("tool", read_text(content), tool_call_id=call_id, name=name)
 
 
 def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
@@ -114,69 +103,14 @@ def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
     return (*good, *broken)
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content.
-
-    Raises:
-        InvalidRequest: it holds something that is not text, such as an image.
-    """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    return "".join(map(_text_of_block, content))
-
-
-def _text_of_block(block: Any) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type", "text") if isinstance(block, Mapping) else type(block).__name__
-    if kind in _ECHOES:
-        return ""
-    if kind == "json" and "json" in block:
-        return json.dumps(block["json"], ensure_ascii=False)
-    if isinstance(block, Mapping) and isinstance(block.get("text"), str):
-        return cast("str", block["text"])
-    raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
-
-
 def to_tools(tools: Sequence[Any]) -> list[ToolSpec]:
     """Tools of any kind that LangChain accepts (functions, classes, `BaseTool`, schemas)."""
     return [ToolSpec.from_dict(convert_to_openai_tool(tool)) for tool in tools]
 
 
-def to_tool_choice(choice: Any, names: Sequence[str]) -> str:
-    """LangChain's, OpenAI's and Anthropic's ways to say which tool, in the kernel's words."""
-    match choice:
-        case None | False | "auto" | {"type": "auto"}:
-            return "auto"
-        case True | "any" | "required" | {"type": "any"}:
-            return "required"
-        case "none" | {"type": "none"}:
-            return "none"
-        case str() as name if name in names:
-            return name
-        case {"function": {"name": str() as name}} | {"name": str() as name} if name in names:
-            return name
-        case _:
-            pass
-    allowed = f"'auto', 'none', 'any', 'required', a boolean or one of {list(names)}"
-    raise InvalidRequest(f"tool_choice: got {choice!r}; allowed: {allowed}")
-
-
 def to_response_format(raw: Any) -> ResponseFormat | None:
     """OpenAI's `response_format`, or a class or schema that the answer shall satisfy."""
-    match raw:
-        case None | {"type": "text"}:
-            return None
-        case ResponseFormat():
-            return raw
-        case {"type": "json_object"}:
-            return ResponseFormat()
-        case {"type": "json_schema", "json_schema": {"schema": dict() as schema, **rest}}:
-            return ResponseFormat(schema, str(rest.get("name") or "answer"))
-        case _:
-            return _format_of_schema(raw)
+    return read_response_format(raw, otherwise=_format_of_schema)
 
 
 def _format_of_schema(raw: Any) -> ResponseFormat:

@@ -9,10 +9,9 @@ import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
+from aios_core.testing import obliging
+from aios_core.testing.watch import Watch
 from langchain_aios.agents import directory
-from langchain_aios.testing import obliging
-
-from .rig import Watch
 
 Boot = Callable[..., Kernel]
 

@@ -14,19 +14,13 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from aios_core import EventKind, Kernel
+from aios_core.adapting import CallerKind
 from aios_core.errors import InvalidRequest, SyscallCancelled
+from aios_core.testing.watch import FOR_EVER, Watch
 from langchain_aios import ChatAIOS
-from langchain_aios.agents import (
-    AgentDirectory,
-    Identity,
-    Kind,
-    Settings,
-    directory,
-    tracker,
-)
+from langchain_aios.agents import directory, tracker
 
 from .conftest import Boot
-from .rig import FOR_EVER, Watch
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +28,8 @@ def nothing_leaks() -> Iterator[None]:
     """Runs and tasks are forgotten with their end; only threads and named agents may stay."""
     yield
     assert tracker.num_runs == 0
-    with directory._lock:
-        kinds = {identity.kind for identity in directory._entries}
-    assert kinds <= {Kind.NAMED, Kind.CONVERSATION, Kind.THREAD}
+    kinds = {caller.kind for caller in directory.callers}
+    assert kinds <= {CallerKind.NAMED, CallerKind.CONVERSATION, CallerKind.THREAD}
 
 
 def talk(llm: ChatAIOS, num_calls: int = 2) -> RunnableLambda[Any, str]:
@@ -265,72 +258,3 @@ def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> 
 
     with pytest.raises(SyscallCancelled, match="exited"):
         RunnableLambda(work).invoke("hi")
-
-
-# --- how long it stays ---------------------------------------------------------------------------
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def conversation(name: str) -> Identity:
-    return Identity(Kind.CONVERSATION, name, name)
-
-
-def test_an_idle_conversation_is_forgotten_a_named_agent_is_not(kernel: Kernel) -> None:
-    time = Time()
-    agents = AgentDirectory(idle_s=10, now=time)
-    for identity in (conversation("a"), Identity(Kind.NAMED, "n", "n")):
-        with agents.use(kernel, identity, Settings()):
-            pass
-
-    time.now = 11.0
-    with agents.use(kernel, conversation("b"), Settings()):
-        pass
-
-    assert sorted(process.name for process in kernel.processes) == ["b", "n"]
-
-
-def test_the_least_recently_used_agents_go_when_there_are_too_many(kernel: Kernel) -> None:
-    agents = AgentDirectory(max_agents=3)
-    for name in "abcad":
-        with agents.use(kernel, conversation(name), Settings()):
-            pass
-
-    assert sorted(process.name for process in kernel.processes) == ["a", "c", "d"]
-
-
-def test_an_agent_with_a_call_under_way_stays_until_the_call_ends(kernel: Kernel) -> None:
-    agents = AgentDirectory()
-    who = Identity(Kind.RUN, "r", "r")
-
-    with agents.use(kernel, who, Settings()):
-        agents.end(who)
-        assert len(kernel.processes) == 1
-
-    assert len(kernel.processes) == 0
-    agents.check()
-
-
-async def test_simultaneous_first_calls_get_one_agent(kernel: Kernel) -> None:
-    agents = AgentDirectory()
-
-    async def pid() -> int:
-        async with agents.ause(kernel, conversation("a"), Settings()) as agent:
-            return agent.pid
-
-    assert len(set(await asyncio.gather(*(pid() for _ in range(20))))) == 1
-
-
-def test_a_conversation_whose_agent_was_killed_begins_anew(kernel: Kernel) -> None:
-    agents = AgentDirectory()
-    with agents.use(kernel, conversation("a"), Settings()) as first:
-        first.exit()
-
-    with agents.use(kernel, conversation("a"), Settings()) as second:
-        assert second.pid != first.pid

@@ -28,11 +28,11 @@ from aios_core import (
 )
 from aios_core.cores import ScriptedCore
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, InvalidRequest, WouldBlock
+from aios_core.testing import obliging
+from aios_core.testing.watch import FOR_EVER, Watch
 from langchain_aios import ChatAIOS
-from langchain_aios.testing import obliging
 
 from .conftest import Boot
-from .rig import FOR_EVER, Watch
 
 
 def core_of(kernel: Kernel) -> ScriptedCore:

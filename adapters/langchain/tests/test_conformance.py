@@ -17,8 +17,8 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from aios_core import Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
+from aios_core.testing import obliging
 from langchain_aios import ChatAIOS
-from langchain_aios.testing import obliging
 
 # The suite measures the time of a stream in a way that its benchmark plug-in calls unused.
 pytestmark = pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")

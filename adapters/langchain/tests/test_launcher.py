@@ -19,11 +19,11 @@ from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, set_default_kernel
+from aios_core.adapting import install, uninstall
 from aios_core.errors import NoSuchObject
-from langchain_aios.launcher import install, uninstall
+from aios_core.testing.watch import Watch
 
 from .conftest import Boot
-from .rig import Watch
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "langchain"
 
@@ -32,7 +32,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples" / "langchain"
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Installed, in an environment that knows no key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    install()
+    install("langchain")
     yield
     uninstall()
 
@@ -142,8 +142,8 @@ def test_uninstalling_gives_everything_back() -> None:
     uninstall()
     before = (BaseChatOpenAI._generate, ChatOpenAI._stream, ChatOpenAI.__init__)
 
-    install()
-    install()
+    install("langchain")
+    install("langchain")
     assert BaseChatOpenAI._generate is not before[0]
     uninstall()
     uninstall()
@@ -155,11 +155,11 @@ def test_uninstalling_gives_everything_back() -> None:
 def test_what_is_imported_later_is_patched_when_it_is_imported() -> None:
     script = """
 import sys
-from langchain_aios.launcher import install
-install()
-assert "langchain_openai" not in sys.modules, "it is not imported for its own sake"
+from aios_core import install
+install("langchain")
+assert "langchain_core" not in sys.modules, "nothing is imported for its own sake"
 from langchain_openai import ChatOpenAI
-assert ChatOpenAI._generate.__module__ == "langchain_aios.launcher"
+assert ChatOpenAI._generate.__module__ == "langchain_aios.substitution"
 ChatOpenAI(model="gpt-4o-mini")
 """
     done = subprocess.run(  # noqa: S603 - our own words

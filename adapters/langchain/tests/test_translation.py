@@ -27,6 +27,7 @@ from aios_core import (
     ToolCallDelta,
     Usage,
 )
+from aios_core.adapting import read_tool_choice
 from aios_core.errors import InvalidRequest
 from langchain_aios.translation import (
     to_chunk,
@@ -34,7 +35,6 @@ from langchain_aios.translation import (
     to_messages,
     to_response_format,
     to_result,
-    to_tool_choice,
     to_tools,
 )
 
@@ -135,12 +135,12 @@ def test_what_the_kernel_cannot_carry_is_refused_by_position_and_name(
     ],
 )
 def test_every_way_to_choose_a_tool_is_understood(choice: Any, meant: str) -> None:
-    assert to_tool_choice(choice, ["add", "sub"]) == meant
+    assert read_tool_choice(choice, ["add", "sub"]) == meant
 
 
 def test_an_unknown_choice_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match=r"'mul'.*\['add', 'sub'\]"):
-        to_tool_choice("mul", ["add", "sub"])
+        read_tool_choice("mul", ["add", "sub"])
 
 
 def test_a_function_becomes_a_tool_with_a_schema() -> None:

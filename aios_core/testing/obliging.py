@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aios_core import Message, ResponseFormat, ToolCall, ToolSpec
+from aios_core.messages import Message, ResponseFormat, ToolCall, ToolSpec
 
 Schema = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""What the tests here share: a watch on a kernel's events."""
+"""A watch on a kernel's events, for tests that wait for what happens elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 
-from aios_core import EventKind, KernelEvent
+from aios_core.events import EventKind, KernelEvent
 
 PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
 FOR_EVER = 3600.0  # seconds that a scripted answer takes which nobody is meant to hear

@@ -1,0 +1,61 @@
+"""What every framework's adapter needs: written once, for ours and for a stranger's.
+
+    callers.py        whose call it is: found on the stack, in a task, on a thread
+    runs.py           runs that know only their parent, and their roots
+    directory.py      the agent of a caller: spawned at its first call, gone with its end
+    openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
+    models.py         models that no core serves, and who answers in their place
+    patching.py       attributes of a framework's classes replaced, and given back
+    launching.py      `install()`: every installed adapter's patches, at once or at import
+
+An adapter translates its framework's own classes and leaves the rest to these.
+Nothing here knows a framework, and importing it starts nothing.
+"""
+
+from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
+from aios_core.adapting.directory import AgentDirectory
+from aios_core.adapting.kernels import adefault_kernel
+from aios_core.adapting.launching import Launcher, Mode, install, uninstall
+from aios_core.adapting.lazy import lazy_names
+from aios_core.adapting.models import served_model
+from aios_core.adapting.openai_format import (
+    ROLES,
+    ChunkWriter,
+    read_messages,
+    read_options,
+    read_request,
+    read_response_format,
+    read_text,
+    read_tool_choice,
+    write_completion,
+)
+from aios_core.adapting.patching import Patches
+from aios_core.adapting.runs import Root, RunTree
+
+__all__ = [
+    "ROLES",
+    "AgentDirectory",
+    "AgentSettings",
+    "Caller",
+    "CallerKind",
+    "ChunkWriter",
+    "Launcher",
+    "Mode",
+    "Patches",
+    "Root",
+    "RunTree",
+    "adefault_kernel",
+    "current_caller",
+    "enclosing",
+    "install",
+    "lazy_names",
+    "read_messages",
+    "read_options",
+    "read_request",
+    "read_response_format",
+    "read_text",
+    "read_tool_choice",
+    "served_model",
+    "uninstall",
+    "write_completion",
+]

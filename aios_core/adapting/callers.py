@@ -1,0 +1,154 @@
+"""Whose call it is: the key by which an adapter finds the agent behind a call.
+
+    caller          its agent ends
+    named           with its kernel
+    conversation    when nobody used it for a while
+    run             when the adapter says that the run is over
+    object          when the framework's object is collected; when idle
+    asyncio task    with the task
+    thread          when nobody used it for a while
+
+An adapter asks its framework first (a run, a conversation's id, an agent object)
+and falls back on `current_caller`. Nothing here keeps an object alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import threading
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import FrameType
+from typing import Any, Self
+
+from aios_core.budget import Budget
+from aios_core.errors import InvalidRequest
+
+
+class CallerKind(StrEnum):
+    """How a caller was found, and with that how long its agent lives; see the module."""
+
+    NAMED = "named"
+    CONVERSATION = "conversation"
+    RUN = "run"
+    OBJECT = "object"
+    TASK = "asyncio task"
+    THREAD = "thread"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose call it is. Calls of equal callers are calls of one agent."""
+
+    kind: CallerKind
+    key: object  # hashable
+    name: str = field(compare=False)  # what the agent is called
+    anchor: weakref.ref[Any] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def named(cls, name: str, group: str | None = None) -> Self:
+        """The agent that somebody named; one of each name in each group."""
+        return cls(CallerKind.NAMED, (name, group), name)
+
+    @classmethod
+    def of_object(cls, owner: object, name: str) -> Self:
+        """A framework's agent object. Raises `TypeError` if it cannot be referred to weakly."""
+        return cls(CallerKind.OBJECT, _serials.of(owner), name, weakref.ref(owner))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What an agent is spawned with. None: the kernel's default."""
+
+    group: str | None = None
+    priority: int | None = None
+    weight: float = 1.0
+    budget: Budget | None = None
+
+    def updated(self, said: Mapping[str, Any], prefix: str = "") -> AgentSettings:
+        """These settings under those that a call's metadata names. Other keys are ignored.
+
+        Args:
+            said: may hold `group`, `priority`, `weight` and `budget` (a `Budget`, or its fields).
+            prefix: stands before each of the keys.
+
+        Raises:
+            InvalidRequest: a value is of the wrong type; names its key.
+        """
+        changes = {
+            key: _parsed(prefix + key, said[prefix + key], parse)
+            for key, parse in _PARSERS.items()
+            if said.get(prefix + key) is not None
+        }
+        return replace(self, **changes) if changes else self
+
+
+def _budget(value: Any) -> Budget:
+    return value if isinstance(value, Budget) else Budget(**value)
+
+
+_PARSERS: Mapping[str, Any] = {"group": str, "priority": int, "weight": float, "budget": _budget}
+
+
+def _parsed(key: str, value: Any, parse: Any) -> Any:
+    try:
+        return parse(value)
+    except (TypeError, ValueError) as exc:
+        wanted = (
+            "a Budget or its fields" if parse is _budget else f"a value of type {parse.__name__}"
+        )
+        raise InvalidRequest(f"{key}: got {value!r}; allowed: {wanted}") from exc
+
+
+# --- where nobody says whose call it is ----------------------------------------------------------
+
+_numbers = itertools.count(1)
+_of_thread = threading.local()
+
+
+def current_caller() -> Caller:
+    """The asyncio task that runs, else the thread."""
+    with suppress(RuntimeError):
+        if (task := asyncio.current_task()) is not None:
+            return Caller(CallerKind.TASK, task, task.get_name())
+    if not hasattr(_of_thread, "number"):
+        _of_thread.number = next(_numbers)
+    return Caller(CallerKind.THREAD, _of_thread.number, threading.current_thread().name)
+
+
+def enclosing(kinds: tuple[type, ...]) -> Any:
+    """The innermost object of one of these types whose method is running, or awaits us; or None.
+
+    Looks at ``self`` in the frames below the caller's: a stack of calls, or a chain of awaits
+    within one asyncio task. Microseconds; no framework has to cooperate.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and code.co_varnames[0] == "self":
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, kinds):
+                return owner
+        frame = frame.f_back
+    return None
+
+
+class _Serials:
+    """A number for each object, never given twice, forgotten with the object."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id of a living object
+
+    def of(self, owner: object) -> int:
+        """Its number. Needs no lock: only single operations on a dictionary."""
+        address = id(owner)
+        reference = weakref.ref(owner, lambda _: self._known.pop(address, None))
+        return self._known.setdefault(address, (reference, next(_numbers)))[1]
+
+
+_serials = _Serials()

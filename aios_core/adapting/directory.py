@@ -1,0 +1,199 @@
+"""Agents by caller: spawned at the first call, gone when their time is over.
+
+How long an agent lives is said by its caller's kind, see `aios_core.adapting.callers`.
+At most `max_agents` are kept; the least recently used go first. One lock guards the
+entries; it is not held while the kernel is asked for anything, and no finalizer takes it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
+from aios_core.agent import Agent
+from aios_core.kernel import Kernel
+from aios_core.process import ProcessState
+
+_IDLE_S: Final = 600.0
+_MAX_AGENTS: Final = 10_000
+
+# Whoever kills such an agent means the work in hand: the next call finds it dead. A
+# conversation, a task or a name begins anew.
+_STAYS_DEAD: Final = frozenset({CallerKind.RUN, CallerKind.OBJECT})
+_NEVER_IDLE: Final = frozenset({CallerKind.NAMED})
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """The agents of one caller: one on each kernel that it calls."""
+
+    agents: dict[int, Agent] = field(default_factory=dict)  # by id of the kernel, which they hold
+    num_active: int = 0  # calls under way
+    used_at: float = 0.0
+    is_over: bool = False  # exits with its last call
+
+
+class AgentDirectory:
+    """See the module. Invariant: an agent with a call under way is never made to exit from here."""
+
+    def __init__(
+        self,
+        *,
+        is_live: Callable[[Caller], bool] = lambda _: False,
+        idle_s: float = _IDLE_S,
+        max_agents: int = _MAX_AGENTS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._is_live = is_live  # whether somebody will tell its end
+        self._idle_s = idle_s
+        self._max_agents = max_agents
+        self._now = now
+        self._entries: OrderedDict[Caller, _Entry] = OrderedDict()  # least recently used first
+        self._collected: deque[Caller] = deque()  # their objects are gone; filled by finalizers
+        self._lock = threading.Lock()  # guards _entries and what is in it
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def callers(self) -> tuple[Caller, ...]:
+        """Those whose agents are kept, the least recently used first."""
+        with self._lock:
+            return tuple(self._entries)
+
+    @contextmanager
+    def use(self, kernel: Kernel, caller: Caller, settings: AgentSettings) -> Iterator[Agent]:
+        """The agent for one call, on a thread. It does not exit before the block ends."""
+        with self._held(caller) as entry:
+            agent = _known(entry, kernel, caller)
+            if agent is None:
+                spawned = kernel.spawn(caller.name, **_spawning(settings))
+                agent = self._adopt(entry, kernel, spawned)
+            yield agent
+
+    @asynccontextmanager
+    async def ause(
+        self, kernel: Kernel, caller: Caller, settings: AgentSettings
+    ) -> AsyncIterator[Agent]:
+        """The same on an event loop."""
+        with self._held(caller) as entry:
+            agent = _known(entry, kernel, caller)
+            if agent is None:
+                spawned = await kernel.aspawn(caller.name, **_spawning(settings))
+                agent = self._adopt(entry, kernel, spawned)
+            yield agent
+
+    def end(self, caller: Caller) -> None:
+        """The run or task is over: its agents exit, with their last call if there is one."""
+        with self._lock:
+            if (entry := self._entries.get(caller)) is None:
+                return
+            entry.is_over = True
+            gone = self._drop(caller, entry)
+        _exit(gone)
+
+    def check(self) -> None:
+        """Raise `AssertionError` unless the invariants hold. For tests."""
+        with self._lock:
+            for caller, entry in self._entries.items():
+                assert entry.num_active >= 0, f"{caller} was released twice"  # noqa: S101
+                assert entry.num_active or not entry.is_over, f"{caller} stayed"  # noqa: S101
+
+    @contextmanager
+    def _held(self, caller: Caller) -> Iterator[_Entry]:
+        while self._collected:
+            self.end(self._collected.popleft())
+        entry, gone = self._acquire(caller)
+        _exit(gone)
+        try:
+            yield entry
+        finally:
+            _exit(self._release(caller, entry))
+
+    def _acquire(self, caller: Caller) -> tuple[_Entry, list[Agent]]:
+        with self._lock:
+            entry = self._entries.get(caller)
+            if entry is None:
+                entry = self._entries[caller] = _Entry()
+                self._watch_end(caller, entry)
+            self._entries.move_to_end(caller)
+            entry.num_active += 1
+            entry.used_at = self._now()
+            return entry, self._expired()
+
+    def _watch_end(self, caller: Caller, entry: _Entry) -> None:
+        """Learn when a task is done, or an object gone."""
+        if caller.kind is CallerKind.TASK:
+            caller.key.add_done_callback(lambda _: self.end(caller))  # type: ignore[attr-defined]
+        elif caller.anchor is not None and (owner := caller.anchor()) is not None:
+            weakref.finalize(owner, _collect, self._collected, caller, entry.agents).atexit = False
+
+    def _release(self, caller: Caller, entry: _Entry) -> list[Agent]:
+        with self._lock:
+            entry.num_active -= 1
+            entry.used_at = self._now()
+            return self._drop(caller, entry) if entry.is_over else []
+
+    def _drop(self, caller: Caller, entry: _Entry) -> list[Agent]:
+        """Forget an entry without calls. Returns the agents that shall exit."""
+        if entry.num_active or self._entries.get(caller) is not entry:
+            return []
+        del self._entries[caller]
+        return list(entry.agents.values())
+
+    def _expired(self) -> list[Agent]:
+        """Forget who has been idle for too long, and who is too many."""
+        gone: list[Agent] = []
+        now = self._now()
+        surplus = len(self._entries) - self._max_agents
+        for caller, entry in tuple(itertools.islice(self._entries.items(), 8)):
+            is_idle = now - entry.used_at > self._idle_s and not self._is_live(caller)
+            if surplus > 0 or (is_idle and caller.kind not in _NEVER_IDLE):
+                gone += self._drop(caller, entry)
+                surplus -= 1
+        return gone
+
+    def _adopt(self, entry: _Entry, kernel: Kernel, spawned: Agent) -> Agent:
+        """Keep a new agent, unless another call was quicker: then that call's agent is the one."""
+        with self._lock:
+            agent = entry.agents.get(id(kernel))
+            if agent is None or agent.state is ProcessState.EXITED:
+                entry.agents[id(kernel)] = spawned
+                return spawned
+        _exit([spawned])
+        return agent
+
+
+def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
+    agent = entry.agents.get(id(kernel))
+    if agent is None or (agent.state is ProcessState.EXITED and caller.kind not in _STAYS_DEAD):
+        return None
+    return agent
+
+
+def _spawning(settings: AgentSettings) -> dict[str, Any]:
+    return {
+        "group": settings.group,
+        "priority": settings.priority,
+        "weight": settings.weight,
+        "budget": settings.budget,
+    }
+
+
+def _exit(agents: list[Agent]) -> None:
+    for agent in agents:
+        agent.exit_soon()
+
+
+def _collect(collected: deque[Caller], caller: Caller, agents: dict[int, Agent]) -> None:
+    """An object is gone, on whatever thread: nothing here takes a lock or waits."""
+    collected.append(caller)
+    _exit(list(agents.values()))

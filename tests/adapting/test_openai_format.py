@@ -1,0 +1,181 @@
+"""OpenAI's dictionaries keep their meaning on the way to the kernel and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from aios_core import (
+    Completion,
+    Delta,
+    FinishReason,
+    Message,
+    ResponseFormat,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    request,
+)
+from aios_core.adapting import (
+    ChunkWriter,
+    read_messages,
+    read_options,
+    read_request,
+    read_response_format,
+    read_tool_choice,
+    write_completion,
+)
+from aios_core.errors import InvalidRequest
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+class Joke(BaseModel):
+    punchline: str
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({"role": "user", "content": "hi", "name": "ann"}, Message("user", "hi", name="ann")),
+        ({"role": "developer", "content": "be kind"}, Message("system", "be kind")),
+        ({"role": "assistant", "content": None, "tool_calls": [CALL]},
+         Message("assistant", "", (ToolCall("c1", "add", '{"a": 1}'),))),
+        ({"role": "tool", "content": "2", "tool_call_id": "c1"},
+         Message("tool", "2", tool_call_id="c1")),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}, Message("user", "ab")),
+        ({"role": "user", "content": [{"type": "json", "json": {"ü": 1}}]},
+         Message("user", '{"ü": 1}')),
+        ({"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, "yes"]},
+         Message("assistant", "yes")),
+    ],
+)  # fmt: skip
+def test_a_message_keeps_its_meaning(said: dict[str, Any], meant: Message) -> None:
+    assert read_messages([said]) == [meant]
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
+        ({"role": "narrator", "content": "x"}, "narrator"),
+        ({"content": "x"}, "None"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused_by_position(said: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"message 1: .*{named}"):
+        read_messages([{"role": "user", "content": "fine"}, said])
+
+
+@pytest.mark.parametrize(
+    ("choice", "meant"),
+    [
+        (None, "auto"),
+        (False, "auto"),
+        (True, "required"),
+        ("any", "required"),
+        ("none", "none"),
+        ("add", "add"),
+        ({"type": "function", "function": {"name": "add"}}, "add"),
+        ({"type": "tool", "name": "add"}, "add"),
+        ({"type": "any"}, "required"),
+    ],
+)
+def test_every_way_to_choose_a_tool_is_understood(choice: Any, meant: str) -> None:
+    assert read_tool_choice(choice, ["add"]) == meant
+
+
+@pytest.mark.parametrize("choice", ["mul", {"name": "mul"}, 7])
+def test_an_unknown_choice_is_refused_with_the_known_ones(choice: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"\['add'\]"):
+        read_tool_choice(choice, ["add"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, ResponseFormat()),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+         ResponseFormat({"type": "object"})),
+        (Joke, ResponseFormat(Joke.model_json_schema(), "Joke")),
+    ],
+)  # fmt: skip
+def test_every_way_to_ask_for_json_is_understood(raw: Any, meant: ResponseFormat | None) -> None:
+    assert read_response_format(raw) == meant
+
+
+def test_an_unknown_response_format_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="response_format"):
+        read_response_format({"type": "yaml"})
+
+
+def test_options_go_by_the_kernels_names_and_the_wires_are_dropped() -> None:
+    said = {"max_completion_tokens": 5, "timeout": 2.0, "stream": True, "top_a": 1, "seed": None}
+
+    assert read_options(said) == ({"max_tokens": 5, "timeout_s": 2.0}, {"top_a": 1})
+
+
+def test_a_whole_request_is_one_that_the_kernel_takes() -> None:
+    said = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "tools": [TOOL],
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "stop": ["x"],
+        "stream_options": {},
+        "logit_bias": {},
+    }
+
+    arguments = read_request(said)
+    made = request(arguments.pop("messages"), **arguments)
+
+    assert (made.model, made.tool_choice, made.sampling.stop) == ("m", "add", ("x",))
+    assert made.extra == {"logit_bias": {}}
+
+
+def test_more_than_one_answer_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="n: got 2"):
+        read_request({"messages": [{"role": "user", "content": "hi"}], "n": 2})
+
+
+def completion(message: Message, reason: FinishReason) -> Completion:
+    return Completion(message, reason, Usage(7, 3, 2), "m")
+
+
+def test_an_answer_says_model_reason_usage_and_calls() -> None:
+    calls = (ToolCall("c1", "add", '{"a": 1}'),)
+    said = write_completion(completion(Message("assistant", "", calls), FinishReason.TOOL_CALLS))
+
+    assert said["choices"][0]["message"] == {
+        "role": "assistant", "content": None, "tool_calls": [CALL],
+    }  # fmt: skip
+    assert said["choices"][0]["finish_reason"] == "tool_calls"
+    assert (said["usage"]["total_tokens"], said["model"]) == (10, "m")
+    assert said["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+
+
+def test_a_stream_tells_its_usage_once_and_fragments_by_index() -> None:
+    writer = ChunkWriter("m")
+    done = completion(Message("assistant", "a"), FinishReason.STOP)
+    chunks = [
+        writer.delta(Delta("a")),
+        writer.delta(
+            Delta("", (ToolCallDelta(0, "c1", "add", "{"), ToolCallDelta(1, None, None, "}")))
+        ),
+        writer.end(done),
+        writer.usage(done),
+    ]
+
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert chunks[1]["choices"][0]["delta"]["tool_calls"] == [
+        {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": "{"}},
+        {"index": 1, "function": {"arguments": "}"}},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:3]] == [None, None, "stop"]
+    assert ["usage" in chunk for chunk in chunks] == [False, False, False, True]
+    assert chunks[3]["choices"] == []

@@ -1,0 +1,51 @@
+"""Runs that know only their parent are traced to their root."""
+
+from __future__ import annotations
+
+from aios_core.adapting import Root, RunTree
+
+
+def test_a_run_belongs_to_the_root_of_its_parents() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append)
+    runs.begin("root", None, "chain")
+    runs.begin("child", "root", None)
+    runs.begin("grandchild", "child", None)
+
+    root = runs.root_of("grandchild")
+
+    assert root is not None
+    assert (root.run_id, root.name) == ("root", "chain")
+
+
+def test_a_root_takes_its_descendants_along_and_is_told_once() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append)
+    runs.begin("root", None, "chain")
+    runs.begin("child", "root", None)
+
+    runs.end("root")
+    runs.end("root")
+
+    assert [root.run_id for root in ended] == ["root"]
+    assert (runs.num_runs, runs.is_live("child")) == (0, False)
+
+
+def test_a_run_that_is_no_root_ends_alone() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append)
+    runs.begin("root", None, "chain")
+    runs.begin("child", "root", None)
+
+    runs.end("child")
+
+    assert not ended
+    assert runs.is_live("root")
+
+
+def test_a_run_of_an_unknown_parent_is_a_root() -> None:
+    runs = RunTree(lambda _: None)
+    runs.begin("child", "gone", None)
+
+    assert (root := runs.root_of("child")) is not None
+    assert root.run_id == "child"
