@@ -16,6 +16,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -180,10 +181,11 @@ class Database:
             outcomes.extend(map(self._run, works))
             if has_writes:
                 self._writer.execute("COMMIT")
-        except apsw.Error as exc:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            error = _state_error(exc, self.path)
+        except BaseException as exc:  # noqa: BLE001 - whoever waits hears of it; others go on
+            with suppress(apsw.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            error = _lost(exc, self.path)
             for work in works:
                 work.future.set_exception(error)
             return
@@ -241,6 +243,13 @@ def _translated(exc: BaseException, path: Path | None) -> BaseException:
     error = _state_error(exc, path)
     error.__cause__ = exc
     return error
+
+
+def _lost(exc: BaseException, path: Path | None) -> StateError:
+    """Why a whole commit failed, for all who shared it."""
+    if isinstance(exc, apsw.Error):
+        return _state_error(exc, path)
+    return StateError(f"the state database {path}: a write took the commit that it was in with it")
 
 
 def _state_error(exc: apsw.Error, path: Path | None) -> StateError:

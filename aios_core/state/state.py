@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from aios_core.errors import KernelClosed, StateError
-from aios_core.state.blobs import SCHEMA, BlobStore
+from aios_core.state.blobs import SCHEMA, BlobStore, make_directory
 from aios_core.state.database import Connection, Database
 from aios_core.state.vault import PlainVault, SealedVault, Vault
 
@@ -66,7 +66,7 @@ class State:
             return cls._on(None, vault, -1, vfs)
         path = Path(directory).expanduser().absolute()
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path)
             lock = _lock(path)
         except OSError as exc:
             raise StateError(f"the state directory {path} cannot be used: {exc}") from exc

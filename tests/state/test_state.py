@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,17 @@ class TestDatabase:
         with pytest.raises(StateError, match="UNIQUE"):
             state.database.write(add("a"))
 
+    def test_a_write_that_ends_the_transaction_harms_only_who_shared_it(self, state: State) -> None:
+        def rogue(connection: Connection) -> None:
+            connection.execute("ROLLBACK")
+            raise ValueError("rogue")
+
+        with pytest.raises(StateError, match="took the commit"):
+            state.database.write(rogue)
+
+        state.database.write(add("a"))
+        assert notes(state.database) == ["a"]
+
     def test_a_closed_database_refuses(self, state: State) -> None:
         state.database.close()
 
@@ -93,10 +105,10 @@ class TestBlobs:
         state.database.write(lambda c: state.blobs.link_again(c, address))
 
         state.database.write(lambda c: state.blobs.unlink(c, address))
-        assert state.database.write(state.blobs.collect) == 0
+        assert state.blobs.collect(state.database) == 0
 
         state.database.write(lambda c: state.blobs.unlink(c, address))
-        assert state.database.write(state.blobs.collect) == 1
+        assert state.blobs.collect(state.database) == 1
         with pytest.raises(StateError, match="cannot be read"):
             state.blobs.get(address)
 
@@ -106,7 +118,58 @@ class TestBlobs:
         state.database.write(lambda c: state.blobs.unlink(c, address))
         state.blobs.put(b"data")
 
-        assert state.database.write(state.blobs.collect) == 0
+        assert state.blobs.collect(state.database) == 0
+        assert state.blobs.get(address) == b"data"
+
+    def test_a_file_goes_only_once_nobody_can_need_it_again(self, state: State) -> None:
+        """Writes share commits: a file that is removed in one that fails is lost to its row."""
+        address = state.blobs.put(b"data")
+        state.database.write(lambda c: state.blobs.link(c, address))
+        unlinked = threading.Event()
+        fail = threading.Event()
+
+        def lost(connection: Connection) -> None:  # shares its commit with the removal below
+            state.blobs.unlink(connection, address)
+            state.blobs._condemn(connection)
+            unlinked.set()
+            assert fail.wait(5)
+            raise ValueError("the commit fails")
+
+        future = state.database.submit(lost)
+        assert unlinked.wait(5)
+        fail.set()
+        with pytest.raises(ValueError, match="fails"):
+            future.result()
+
+        assert state.blobs.get(address) == b"data"
+
+    def test_a_blob_whose_row_was_taken_back_is_collected(self, state: State) -> None:
+        address = state.blobs.put(b"data")
+
+        def refused(connection: Connection) -> None:
+            state.blobs.link(connection, address)
+            raise ValueError("over the quota")
+
+        with pytest.raises(ValueError, match="quota"):
+            state.database.write(refused)
+
+        assert state.blobs.collect(state.database) == 1
+        with pytest.raises(StateError, match="cannot be read"):
+            state.blobs.get(address)
+
+    def test_a_blob_that_is_wanted_again_while_it_is_collected_stays(self, state: State) -> None:
+        address = state.blobs.put(b"data")
+        state.blobs.release(address)
+        condemn = state.blobs._condemn
+
+        def wanted_meanwhile(connection: Connection) -> set[str]:
+            settled = condemn(connection)
+            state.blobs.put(b"data")
+            return settled
+
+        state.blobs._condemn = wanted_meanwhile  # type: ignore[method-assign]
+
+        assert state.blobs.collect(state.database) == 0
         assert state.blobs.get(address) == b"data"
 
 
