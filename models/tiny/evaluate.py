@@ -21,6 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aios_core.cores.hermes import ToolCallParser
+from models.tiny.batches import spans
 from models.tiny.data import CASES, Dialogue, evaluation_dialogue
 from models.tiny.data.dialogue import ASSISTANT, END, Turn
 
@@ -190,18 +191,6 @@ def _exact(model: Any, tokenizer: Any, those: Sequence[Dialogue]) -> list[list[b
         for line, at in enumerate(group):
             row = rows[at]["input_ids"]
             found[at] = [row[a:b] == best[line][a - 1 : b - 1] for a, b in spans(row, begin, end)]
-    return found
-
-
-def spans(ids: Sequence[int], begin: int, end: int) -> list[tuple[int, int]]:
-    """From where to where each of the assistant's turns goes, its end included."""
-    found, start = [], None
-    for at, token in enumerate(ids):
-        if token == begin:
-            start = at + 1
-        elif token == end and start is not None:
-            found.append((start, at + 1))
-            start = None
     return found
 
 

@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024): momentum, made orthogonal, for matrices.
 
-In float32, and for all matrices of one shape at once: on a CPU far faster than
-one after the other in bfloat16, which is what torch's own does.
+For all matrices of one shape at once, in float32 or, with `half`, in bfloat16; the
+momenta stay float32.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ class Muon:
     """Updates matrices in place. `state` holds the momenta, in the matrices' order."""
 
     def __init__(
-        self, params: Sequence[nn.Parameter], lr: float, momentum: float, decay: float = 0.01
-    ) -> None:
+        self, params: Sequence[nn.Parameter], lr: float, momentum: float, decay: float = 0.01,
+        *, half: bool = False,
+    ) -> None:  # fmt: skip
         self.lr = lr
+        self._kind = torch.bfloat16 if half else torch.float32
         self.state = [torch.zeros_like(param) for param in params]
         self._momentum, self._decay = momentum, decay
         self._params = list(params)
@@ -33,7 +35,7 @@ class Muon:
     @torch.no_grad()
     def step(self) -> None:
         for group in self._groups:
-            updates = orthogonal(torch.stack([self._pushed(at) for at in group]))
+            updates = orthogonal(torch.stack([self._pushed(at) for at in group]).to(self._kind))
             for at, update in zip(group, updates, strict=True):
                 param = self._params[at]
                 rows, columns = param.shape

@@ -1,15 +1,16 @@
 """The tokenizer and the chat template.
 
 Promises: the same pieces in every position, so that copying a word is copying
-its tokens: digits stand alone, no piece spans a space, signs merge only where
-JSON writes them. The pre-tokenizer is the one that llama.cpp knows as `smollm`;
-merges that would span a space are simply never learnt.
+its tokens: digits stand alone, signs merge only where JSON writes them. A space
+goes with the piece after it, by merges that come last: a word after a space is
+parted as it is without, and only its first piece is another. The pre-tokenizer
+is the one that llama.cpp knows as `smollm`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +23,10 @@ from models.tiny.data.dialogue import ASSISTANT, CALL, CALL_END, END, SYSTEM, TO
 PAD: Final = "<|pad|>"
 CONTROL: Final = (PAD, END, SYSTEM, USER, ASSISTANT, TOOL)  # never part of an answer's text
 MARKS: Final = (CALL, CALL_END)
-NUM_TOKENS: Final = 1024
+NUM_TOKENS: Final = 1152  # before each that may follow a space is there again, with it
 WINDOW: Final = 1024  # training has seen no longer dialogues
 _NUM_SAMPLES: Final = 12_000
+SPACE: Final = "\u0120"  # as byte-level tokenizers write it
 _PIECES: Final = r'"\}\}|\{"|":|",|"\}|\}\}|->|[ \n]|[^\w\s]|_'  # where signs may merge
 
 
@@ -73,15 +75,35 @@ def _learn(samples: Iterable[str], num_tokens: int) -> Tokenizer:
     tokenizer.train_from_iterator(samples, trainer)
     tokenizer.pre_tokenizer = shipped
     tokenizer.decoder = decoders.ByteLevel()
-    return _with_visible_marks(tokenizer)
+    return _finished(tokenizer)
 
 
-def _with_visible_marks(tokenizer: Tokenizer) -> Tokenizer:
-    """Trainers make every such token special, and servers hide special tokens from parsers."""
+def _finished(tokenizer: Tokenizer) -> Tokenizer:
+    """Glue spaces to what follows them, and leave the marks of calls visible.
+
+    Trainers make every added token special, and servers hide those from parsers.
+    """
     about = json.loads(tokenizer.to_str())
     for token in about["added_tokens"]:
         token["special"] = token["content"] not in MARKS
+    vocabulary, merges = about["model"]["vocab"], about["model"]["merges"]
+    for piece in [piece for piece in vocabulary if _may_follow_a_space(piece)]:
+        vocabulary[SPACE + piece] = len(vocabulary)
+        merges.append([SPACE, piece])
     return Tokenizer.from_str(json.dumps(about))
+
+
+def _may_follow_a_space(piece: str) -> bool:
+    is_sign = not any(sign.isalnum() for sign in piece)
+    return piece.isascii() and (piece.isalpha() or is_sign) and piece not in (*CONTROL, *MARKS)
+
+
+def glued(tokenizer: Any) -> Iterator[tuple[int, int, int]]:
+    """The ids of the space, of each piece that a space goes with, and of both in one."""
+    vocabulary = tokenizer.get_vocab()
+    for piece, both in vocabulary.items():
+        if piece.startswith(SPACE) and piece != SPACE:
+            yield vocabulary[SPACE], vocabulary[piece.removeprefix(SPACE)], both
 
 
 def _shipped() -> pre_tokenizers.PreTokenizer:

@@ -10,12 +10,12 @@ after the step at hand, with everything saved.
 Muon for the matrices (Jordan et al., 2024), AdamW for the rest. Several
 `--workers` are processes of one thread each that average their gradients: on a
 CPU with other things to do, faster than threads that wait for one another.
+`--fast` compiles the loss and computes it in bfloat16; the weights stay float32.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import signal
@@ -28,16 +28,15 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - as everyone calls it
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from models.tiny.batches import Batch, batches
+from models.tiny.batches import Batch, Source, batches
 from models.tiny.data import MIXTURES
 from models.tiny.evaluate import quick_check
+from models.tiny.loss import loss_of
 from models.tiny.muon import Muon
-from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
+from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer, glued
 
 STATE: Final = "state.pt"
 WARM_UP: Final = 40  # steps
@@ -45,6 +44,7 @@ DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
 MOMENTUM: Final = 0.95
 CHECK_SAMPLE: Final = 10  # dialogues of each case, when a run checks itself
+_PLACE: Final = ("step", "num_tokens", "num_learnt", "shard", "index", "elapsed_s", "loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,11 @@ class Settings:
     seed: int = 7
     hidden: int = 192
     layers: int = 4
-    tokens: int = 4096  # of a batch, padding included; each worker has one a step
+    dialogues: int = 24  # of a batch, on average; each worker has one a step
     lr: float = 0.01
     adam_lr: float = 3e-3
     mixture: str = "all"  # one of `data.MIXTURES`
+    first_shards: int = 4  # of short dialogues, to begin with
     start: str | None = None  # a checkpoint whose weights are taken over
 
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     settings = Settings(
         None if args.steps else args.minutes, args.steps, args.seed, args.hidden, args.layers,
-        args.tokens, args.lr, mixture=args.mixture, start=args.start,
+        args.dialogues, args.lr, args.adam_lr, args.mixture, args.first_shards, args.start,
     )  # fmt: skip
     if args.workers == 1:
         _work(0, 1, "", args, settings)
@@ -104,9 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a batch")
+    parser.add_argument("--dialogues", type=int, default=24, help="of a worker's batch, on average")
     parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--first-shards", type=int, default=4, help="of short dialogues, at first")
+    parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16")
+    parser.add_argument("--lr", type=float, default=0.01, help="of the matrices")
+    parser.add_argument("--adam-lr", type=float, default=3e-3, help="of everything else")
     parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
     return parser
 
@@ -130,7 +134,17 @@ def build_model(settings: Settings, tokenizer: Any) -> Any:  # its types are loo
     model = LlamaForCausalLM(config)
     if settings.start:
         take_over(model, tokenizer, settings.start)
+    else:
+        _relate(model, tokenizer)
     return model
+
+
+@torch.no_grad()
+def _relate(model: LlamaForCausalLM, tokenizer: Any) -> None:
+    """Begin with the same difference between every piece and that piece after a space."""
+    table = model.model.embed_tokens.weight
+    for space, piece, both in glued(tokenizer):
+        table[both] = table[space] + table[piece]
 
 
 @torch.no_grad()
@@ -161,7 +175,7 @@ class Run:
     """One worker's part of a training run. Workers hold equal weights after every step."""
 
     def __init__(
-        self, out: Path, settings: Settings, worker: int, workers: int, device: str
+        self, out: Path, settings: Settings, worker: int, workers: int, device: str, fast: bool
     ) -> None:
         self.out, self.settings = out, settings
         self.worker, self.workers, self.device = worker, workers, torch.device(device)
@@ -177,9 +191,12 @@ class Run:
         params = list(self.model.parameters())
         matrices = [p for p in params if p.ndim == 2 and id(p) not in embedded]
         rest = [p for p in params if p.ndim != 2 or id(p) in embedded]
-        self.muon = Muon(matrices, settings.lr, MOMENTUM)
+        self.muon = Muon(matrices, settings.lr, MOMENTUM, half=fast)
         self.adam = torch.optim.AdamW(rest, settings.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-        self.step = self.num_tokens = self.shard = self.index = 0
+        self._loss = loss_of(self.model, WINDOW, half=fast)
+        if fast:
+            self._loss = torch.compile(self._loss, dynamic=True)
+        self.step = self.num_tokens = self.num_learnt = self.shard = self.index = 0
         self.elapsed_s = 0.0
         self.loss = 0.0
 
@@ -192,38 +209,32 @@ class Run:
     def feed(self) -> Iterator[Batch]:
         """This worker's batches."""
         options = self.settings
-        every = batches(
-            self.tokenizer, options.seed, options.tokens, self.shard, self.index, options.mixture
+        source = Source(
+            options.seed, options.dialogues, options.mixture, options.first_shards, self.worker
         )
-        while True:
-            group = list(itertools.islice(every, self.workers))
-            self.shard, self.index = group[-1][0], group[-1][1] + 1
-            yield group[self.worker][2]
+        for shard, index, batch in batches(self.tokenizer, source, self.shard, self.index):
+            self.shard, self.index = shard, index + 1
+            yield batch.to(self.device)
 
     def train_on(self, batch: Batch) -> None:
-        loss, weight = self._loss(batch)
+        loss = self._loss(batch.ids, batch.at, batch.targets)
         torch.autograd.backward(loss)
         params = [p for p in self.model.parameters() if p.grad is not None]
-        totals = torch.stack([loss.detach(), weight])
+        totals = torch.tensor(
+            [float(loss.detach()), batch.targets.numel(), batch.ids.numel()], dtype=torch.float64
+        )
         if self.workers > 1:
             _add_up([p.grad for p in params], totals)
+        total, learnt, tokens = totals.tolist()
         for p in params:
-            p.grad.div_(totals[1])
+            p.grad.div_(learnt)
         nn.utils.clip_grad_norm_(params, 1.0)
         self._update()
         self.step += 1
-        self.num_tokens += batch.ids.numel() * self.workers
-        new = float(totals[0] / totals[1])
+        self.num_tokens += int(tokens)
+        self.num_learnt += int(learnt)
+        new = total / learnt
         self.loss = new if self.step == 1 else 0.96 * self.loss + 0.04 * new
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the losses, and of the weights."""
-        ids, weights = batch.ids.to(self.device), batch.weights.to(self.device)
-        states = self.model.model(input_ids=ids[:, :-1]).last_hidden_state
-        where = weights > 0
-        logits = self.model.lm_head(states[where])
-        losses = F.cross_entropy(logits.float(), ids[:, 1:][where], reduction="none")
-        return (losses * weights[where]).sum(), weights.sum()
 
     def _update(self) -> None:
         warm = min(1.0, (self.step + 1) / WARM_UP)
@@ -247,7 +258,7 @@ class Run:
             "model": self.model.state_dict(),
             "muon": self.muon.state,
             "adam": self.adam.state_dict(),
-            "at": (self.step, self.num_tokens, self.shard, self.index, self.elapsed_s, self.loss),
+            "at": {name: getattr(self, name) for name in _PLACE},
         }
         torch.save(state, self.out / f"{STATE}.part")
         (self.out / f"{STATE}.part").replace(self.out / STATE)
@@ -257,18 +268,18 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.muon.state = state["muon"]
         self.adam.load_state_dict(state["adam"])
-        self.step, self.num_tokens, self.shard, self.index, self.elapsed_s, self.loss = state["at"]
+        for name in _PLACE:
+            setattr(self, name, state["at"][name])
 
 
 def _work(
     worker: int, workers: int, meeting: str, args: argparse.Namespace, settings: Settings
 ) -> None:
     torch.set_num_threads(args.threads)
-    setattr(LlamaRMSNorm, "forward", _rms_norm)  # noqa: B010 - one kernel instead of six
     if workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=workers)
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Run(args.out, settings, worker, workers, args.device)
+    run = Run(args.out, settings, worker, workers, args.device, args.fast)
     if args.resume and (args.out / STATE).is_file():
         run.load()
     stop = _Stop()
@@ -296,7 +307,8 @@ def _loop(run: Run, stop: _Stop, every_s: float, until: int | None) -> None:
             rate = run.num_tokens / run.elapsed_s
             _say(
                 f"{run.elapsed_s:6.0f} s  step {run.step}  loss {run.loss:.4f}  "
-                f"{run.num_tokens / 1e6:.2f} M tokens  {rate:.0f}/s  {run.progress:.0%}"
+                f"{run.num_tokens / 1e6:.2f} M tokens  {rate:.0f}/s  "
+                f"{run.num_learnt / run.num_tokens:.0%} learnt  {run.progress:.0%}"
             )
         if run.elapsed_s >= report_at:
             report_at += every_s
@@ -347,10 +359,6 @@ class _Stop:
 
     def _ask(self, *_: object) -> None:
         self.asked = True
-
-
-def _rms_norm(self: LlamaRMSNorm, states: Tensor) -> Tensor:
-    return F.rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 def _say(text: str) -> None:

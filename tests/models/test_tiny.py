@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
-from subprocess import run
+from subprocess import PIPE, CompletedProcess, run
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ pytest.importorskip("transformers")
 
 import torch
 
-from models.tiny.evaluate import dialogues, generate, load, main, measure, spans
+from models.tiny.batches import Source, shard_batches, spans
+from models.tiny.evaluate import dialogues, generate, load, main, measure
+from models.tiny.loss import loss_of
 from models.tiny.muon import orthogonal
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +48,31 @@ def test_greedy_output_is_the_same_every_time(shipped: tuple[Any, Any]) -> None:
     prompt = "<|user|>hello<|end|><|assistant|>"
 
     assert generate(*shipped, [prompt]) == generate(*shipped, [prompt])
+
+
+def test_greedy_output_is_the_same_in_another_process(shipped: tuple[Any, Any]) -> None:
+    case = "ten tools offered"
+    here = measure(*shipped, case, dialogues(case, 3))
+
+    arguments = ("--json", "--sample", "3", "--case", case)
+    (there,) = json.loads(_python("models.tiny.evaluate", *arguments).stdout)
+
+    assert there == json.loads(json.dumps(asdict(here)))
+
+
+def test_fifty_tokens_take_well_under_a_second_on_one_core(shipped: tuple[Any, Any]) -> None:
+    model, tokenizer = shipped
+    prompt = tokenizer("<|user|>hello<|end|><|assistant|>", return_tensors="pt")["input_ids"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        model.generate(prompt, min_new_tokens=50, max_new_tokens=50, do_sample=False)
+        took.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+
+    assert min(took) < 1.0
 
 
 def test_the_weights_are_small_enough_to_be_shipped() -> None:
@@ -80,6 +109,32 @@ def test_spans_are_the_assistants_turns_with_their_ends() -> None:
     ]
 
 
+def test_the_training_loss_is_that_of_the_model(shipped: tuple[Any, Any]) -> None:
+    model, tokenizer = shipped
+    batch = shard_batches(tokenizer, Source(1, 32), 0)[0]
+    labels = torch.full_like(batch.ids, -100)
+    labels.view(-1)[batch.at + 1] = batch.targets
+
+    with torch.no_grad():
+        total = loss_of(model, 1024)(batch.ids, batch.at, batch.targets)
+        mean = float(model(input_ids=batch.ids, labels=labels).loss)
+
+    assert float(total) / batch.targets.numel() == pytest.approx(mean, rel=1e-4)
+
+
+def test_workers_read_other_dialogues_in_batches_of_the_same_order(
+    shipped: tuple[Any, Any],
+) -> None:
+    one, two = (shard_batches(shipped[1], Source(1, 32, worker=n), 0) for n in (0, 1))
+
+    assert len(one) == len(two)
+    assert not any(
+        a.ids.shape == b.ids.shape and bool((a.ids == b.ids).all())
+        for a, b in zip(one, two, strict=True)
+    )
+    assert all(0.6 < a.ids.shape[1] / b.ids.shape[1] < 1.7 for a, b in zip(one, two, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 16, 4), (2, 4, 16)])
 def test_muon_makes_matrices_orthogonal(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
@@ -96,7 +151,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
     tmp_path: Path,
 ) -> None:
     def train(out: str, *more: str) -> torch.Tensor:
-        options = ["--tokens", "1024", "--hidden", "64", "--layers", "2", *more]
+        options = ["--dialogues", "8", "--hidden", "64", "--layers", "2", *more]
         _python("models.tiny.train", "--out", str(tmp_path / out), *options)
         return torch.cat([p.flatten() for p in load(tmp_path / out)[0].parameters()])
 
@@ -118,5 +173,6 @@ def test_a_small_version_is_trained_from_nothing_in_five_minutes(tmp_path: Path)
     assert row.exact_answer > 0.5
 
 
-def _python(module: str, *arguments: str) -> None:
-    run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)  # noqa: S603 - ours
+def _python(module: str, *arguments: str) -> CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return run(command, cwd=ROOT, check=True, stdout=PIPE, text=True)  # noqa: S603 - ours

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from models.tiny.data import render, training_dialogue
 from models.tiny.data.dialogue import CALL, CALL_END
-from models.tiny.tokenizer import CONTROL, build_tokenizer
+from models.tiny.tokenizer import CONTROL, SPACE, build_tokenizer, glued
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +31,30 @@ def test_the_template_writes_what_training_reads(tokenizer: Any) -> None:
         assert written == render(dialogue)
 
 
-def test_a_word_has_the_same_tokens_wherever_it_stands(tokenizer: Any) -> None:
+def test_a_word_has_the_same_tokens_wherever_it_stands_but_for_the_space(tokenizer: Any) -> None:
     def tokens(text: str) -> list[str]:
         return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    def follow(found: list[str], alone: list[str]) -> bool:
+        firsts = (alone[0], SPACE + alone[0])
+        return any(
+            found[at] in firsts and found[at + 1 : at + len(alone)] == alone[1:]
+            for at in range(len(found))
+        )
 
     for word in ("Zurbarig", "sho_trai-472", "a/b.txt", "x=7!"):
         alone = tokens(word)
         for text in (f"say {word} now", f'{{"key": "{word}"}}', f'{{"key": "{word}", "b": 1}}'):
-            found = tokens(text)
-            assert any(found[at : at + len(alone)] == alone for at in range(len(found)))
+            assert follow(tokens(text), alone), text
+
+
+def test_a_space_goes_with_the_piece_after_it(tokenizer: Any) -> None:
+    pairs = list(glued(tokenizer))
+    names = tokenizer.convert_ids_to_tokens
+
+    assert len(pairs) > 100
+    assert all(names(space) + names(piece) == names(both) for space, piece, both in pairs)
+    assert len(tokenizer.backend_tokenizer.encode("a b c", add_special_tokens=False).ids) == 3
 
 
 def test_any_text_survives(tokenizer: Any) -> None:

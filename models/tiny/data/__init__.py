@@ -12,6 +12,7 @@ from typing import Final
 from models.tiny.data.chains import chain, cities, parallel, sequence
 from models.tiny.data.dialogue import Dialogue, render
 from models.tiny.data.execution import execution
+from models.tiny.data.finishing import finishing
 from models.tiny.data.handover import handover
 from models.tiny.data.history import history
 from models.tiny.data.pools import Pool, is_held_out
@@ -19,10 +20,11 @@ from models.tiny.data.react import react
 from models.tiny.data.schema import schema
 from models.tiny.data.single import failing, refusal, single, six_tools, ten_tools
 from models.tiny.data.talk import echo, talk
-from models.tiny.data.unseen import unfit, unseen
+from models.tiny.data.unseen import unfit, unseen, unseen_history
 
 __all__ = [
     "CASES",
+    "FIRST",
     "MIXTURES",
     "Dialogue",
     "Pool",
@@ -34,45 +36,37 @@ __all__ = [
 
 Family = Callable[[Pool], Dialogue]
 
-# What is trained on, by share of the dialogues. "core" is for short runs: the tools known by
-# name and what is done with them, and little of everything else.
+FIRST: Final = "first"  # the mixture to begin with
+
+# What is trained on, by share of the dialogues.
 MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
+    FIRST: (
+        (30, echo),
+        (45, lambda pool: single(pool, num_tools=2)),
+        (10, lambda pool: unseen(pool, 1)),
+        (10, cities),
+        (5, talk),
+    ),
     "all": (
-        (20, single),
-        (4, ten_tools),
-        (9, history),
-        (10, chain),
+        (14, single),
+        (8, ten_tools),
+        (2, six_tools),
+        (14, history),
+        (11, chain),
         (3, sequence),
         (6, parallel),
         (3, cities),
-        (20, unseen),
-        (3, unfit),
-        (5, refusal),
-        (2, react),
-        (3, execution),
-        (3, schema),
-        (2, handover),
-        (3, talk),
-        (4, echo),
-    ),
-    "core": (
-        (30, single),
-        (14, ten_tools),
-        (8, six_tools),
-        (8, history),
-        (13, chain),
-        (2, sequence),
-        (4, parallel),
-        (2, cities),
-        (4, unseen),
-        (0.5, unfit),
-        (5, refusal),
-        (0.5, react),
-        (1, execution),
-        (1, schema),
-        (1, handover),
-        (4, talk),
-        (2, echo),
+        (8, unseen),
+        (10, unseen_history),
+        (4, unfit),
+        (4, refusal),
+        (4, lambda pool: react(pool, most=3)),
+        (4, execution),
+        (7, schema),
+        (3, handover),
+        (2, finishing),
+        (2, talk),
+        (3, echo),
     ),
 }
 
@@ -98,6 +92,7 @@ CASES: Final[Mapping[str, Family]] = {
     "execute(language, code)": execution,
     "JSON schema": schema,
     "handing over": handover,
+    "saying TERMINATE": finishing,
     "plain talk": talk,
     "repeating words": echo,
 }

@@ -2,12 +2,13 @@
 
 The rule that the model can see: what needs the result before it, or is asked
 for with "then", is called after it; what is only joined by "and" is called at
-once. What is said in the end is what would be said of each call.
+once. What is said in the end is what would be said of each call, in brief.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from models.tiny.data.dialogue import Call, Dialogue, Turn, calls, result, says, user
@@ -16,11 +17,11 @@ from models.tiny.data.pools import Pool
 from models.tiny.data.single import error, failed
 from models.tiny.data.skills import BY_NAME, SKILLS, Request, Skill, dress
 
-_SOURCES: Final = tuple(
+SOURCES: Final = tuple(
     BY_NAME[name]
     for name in ("calculator", "clock", "weather", "lookup", "search", "read_file", "recall")
 )
-_SINKS: Final = tuple(
+SINKS: Final = tuple(
     BY_NAME[name] for name in ("save_note", "send_message", "write_file", "remember")
 )
 _THEN: Final = (" and ", ", then ", " and then ", ", and ", ". Then ")
@@ -31,11 +32,32 @@ _FACTORS: Final = (("multiply", "by", "*"), ("divide", "by", "/"), ("increase", 
 def chain(pool: Pool, num_calls: int | None = None) -> Dialogue:
     """A source, then what is done with its result."""
     count = num_calls or pool.pick((2, 2, 2, 3, 3, 4))
-    source = pool.pick(_SOURCES)
-    is_number = source.name in {"lookup", "recall"} and pool.chance(0.35)
-    sinks = pool.rng.sample(_SINKS, count - 1 - is_number)
+    source, is_number, sinks = _plan(pool, count)
     wanted = [source, *([BY_NAME["calculator"]] if is_number else []), *sinks]
     found = offer(pool, wanted, 4)
+    turns = _chained(pool, found, source, sinks, is_number=is_number)
+    return Dialogue("chain", tuple(turns), tools_of(found), system_prompt(pool))
+
+
+def _plan(pool: Pool, count: int) -> tuple[Skill, bool, list[Skill]]:
+    """A source, whether one calculates with its result, and what takes the result then."""
+    source = pool.pick(SOURCES)
+    is_number = source.name in {"lookup", "recall"} and pool.chance(0.35)
+    return source, is_number, pool.rng.sample(SINKS, count - 1 - is_number)
+
+
+def chained_within(pool: Pool, found: Offer) -> list[Turn]:
+    """A chain of tools that are offered already. There are none if these cannot be chained."""
+    source, is_number, sinks = _plan(pool, pool.pick((2, 2, 2, 3)))
+    needed = {source.name, *(sink.name for sink in sinks), *(("calculator",) if is_number else ())}
+    if not needed <= set(found):
+        return []
+    return _chained(pool, found, source, sinks, is_number=is_number)
+
+
+def _chained(
+    pool: Pool, found: Offer, source: Skill, sinks: Sequence[Skill], *, is_number: bool
+) -> list[Turn]:
     first = _wished(pool, found, source)
     said, steps = first.text, [first]
     last = first.result
@@ -50,8 +72,7 @@ def chain(pool: Pool, num_calls: int | None = None) -> Dialogue:
         step = _given(pool, found, sink, last)
         said += (pool.pick(_THEN) if sink is sinks[0] else " and ") + step.text
         steps.append(step)
-    turns = _one_by_one(pool, dress(pool, said), steps)
-    return Dialogue("chain", tuple(turns), tools_of(found), system_prompt(pool))
+    return _one_by_one(pool, dress(pool, said), steps)
 
 
 def sequence(pool: Pool) -> Dialogue:
@@ -76,15 +97,25 @@ def parallel(pool: Pool, num_calls: int | None = None) -> Dialogue:
         wanted = pool.rng.sample(SKILLS, min(count, 3))
         found = offer(pool, wanted, 4)
         steps = [_wished(pool, found, skill) for skill in wanted]
+    turns = _at_once(pool, steps)
+    return Dialogue("parallel", tuple(turns), tools_of(found), system_prompt(pool))
+
+
+def parallel_within(pool: Pool, found: Offer) -> list[Turn]:
+    """Two calls at once of tools that are offered already."""
+    skills = [skill for skill, _ in found.values()]
+    return _at_once(pool, [_wished(pool, found, pool.pick(skills)) for _ in range(2)])
+
+
+def _at_once(pool: Pool, steps: Sequence[Request]) -> list[Turn]:
     texts = [step.text for step in steps]
     text = ", ".join(texts[:-1]) + " and " + texts[-1]
-    turns = [
+    return [
         user(dress(pool, text)),
         calls(*(step.call for step in steps)),
         *(result(step.result) for step in steps),
         says(" ".join(step.answer for step in steps)),
     ]
-    return Dialogue("parallel", tuple(turns), tools_of(found), system_prompt(pool))
 
 
 def cities(pool: Pool) -> Dialogue:
@@ -118,7 +149,8 @@ def _given(pool: Pool, found: Offer, skill: Skill, value: str) -> Request:
     """The skill asked for with the result before it."""
     own = [meant for _, meant in skill.values(pool)][:-1]
     text = skill.given.format(*own, r=pool.pick(_REFERENCES))
-    return skill.request(pool, found[skill.name][1], text, [*own, value])
+    made = skill.request(pool, found[skill.name][1], text, [*own, value])
+    return replace(made, answer=skill.brief or made.answer)
 
 
 def _calculated(pool: Pool, found: Offer, value: str) -> tuple[str, Request]:

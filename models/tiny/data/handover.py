@@ -36,9 +36,10 @@ def handover(pool: Pool) -> Dialogue:
     topics = distinct(pool.noun, len(agents))
     by_topic = pool.chance(0.35)
     tools = []
+    prefix = "transfer_to" if pool.chance(0.75) else pool.pick(("handoff_to", "delegate_to"))
     for agent, topic in zip(agents, topics, strict=True):
         described = pool.pick(_DESCRIBED[1:3] if by_topic else _DESCRIBED)
-        tools.append(Tool(f"transfer_to_{agent}", described.format(a=agent, t=topic)))
+        tools.append(Tool(f"{prefix}_{agent}", described.format(a=agent, t=topic)))
     text = pool.pick(_TOPIC if by_topic else _ASK).format(a=agents[0], t=topics[0])
     name = tools[0].name
     if pool.chance(0.4):

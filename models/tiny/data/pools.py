@@ -40,10 +40,17 @@ VERBS: Final = _listed("verbs")
 NOUNS: Final = _listed("nouns")
 
 
+# Words that hold requests together are never what a request is about.
+_STEERING: Final = frozenset(
+    "and then that is to with under into as in on at by the a an it of for from please use "  # noqa: SIM905
+    "called result answer now this do".split()
+)
+
+
 @cache
 def words() -> tuple[str, ...]:
     """Common English words, in no order that matters."""
-    return _listed("words")
+    return tuple(word for word in _listed("words") if word not in _STEERING)
 
 
 def is_held_out(atom: str) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from models.tiny.data.dialogue import Dialogue, Tool, says, user
-from models.tiny.data.offers import offer, tools_of
+from models.tiny.data.dialogue import Dialogue, Tool, Turn, says, user
+from models.tiny.data.offers import offer, skills_of, tools_of
 from models.tiny.data.pools import Pool
 from models.tiny.data.single import asked, error, failed
-from models.tiny.data.skills import SKILLS
+from models.tiny.data.skills import SKILLS, Request
 
 _NEED: Final = (
     "Thought: The current language of the user is: English. "
@@ -79,31 +79,42 @@ Answer: [your answer here (In the same language as the user's question)]
 Below is the current conversation consisting of interleaving human and assistant messages."""
 
 
-def react(pool: Pool, *, long_share: float = 0.08) -> Dialogue:
+def react(pool: Pool, *, long_share: float = 0.12, most: int = 1) -> Dialogue:
+    """One to `most` requests."""
     skill = pool.pick(SKILLS)
     is_long = pool.chance(long_share)
     found = offer(pool, [skill], 2 if is_long else 4)
-    request = asked(pool, found, skill)
     tools = tools_of(found)
-    described = "\n".join(_described(tool) for tool in tools)
+    described = "\n".join(_described(pool, tool) for tool in tools)
     names = ", ".join(tool.name for tool in tools)
     system = (_LONG if is_long else _SHORT).format(tools=described, names=names)
+    turns: list[Turn] = []
+    for at in range(1 if is_long else pool.rng.randint(1, most)):
+        wanted = pool.pick(skills_of(found)) if at else skill
+        turns += _exchange(pool, asked(pool, found, wanted))
+    return Dialogue("react", tuple(turns), (), system)
+
+
+def _exchange(pool: Pool, request: Request) -> list[Turn]:
     arguments = json.dumps(request.call.arguments, ensure_ascii=False)
     got, answer = request.result, request.answer
     if pool.chance(0.06):
         got = f"Error: {(what := error(pool))}"
         answer = failed(what)
-    turns = (
+    return [
         user(request.text),
         says(f"{_NEED}\nAction: {request.call.name}\nAction Input: {arguments}"),
         user(f"Observation: {got}"),
         says(f"{_ENOUGH}\nAnswer: {answer}"),
-    )
-    return Dialogue("react", turns, (), system)
+    ]
 
 
-def _described(tool: Tool) -> str:
+def _described(pool: Pool, tool: Tool) -> str:
     schema = tool.to_dict()["function"]["parameters"]
+    if pool.chance(0.5):  # as pydantic writes it
+        for name, about in schema["properties"].items():
+            schema["properties"][name] = {"title": name.replace("_", " ").title(), **about}
+        schema = {key: schema[key] for key in ("properties", "required", "type")}
     return (
         f"> Tool Name: {tool.name}\nTool Description: {tool.description}\n"
         f"Tool Args: {json.dumps(schema)}\n"

@@ -73,5 +73,7 @@ def _as_json(pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any
     if pool.chance(0.5):
         system = pool.pick(("Answer with JSON that fits this schema: {}", "JSON schema: {}"))
         return Dialogue("schema", (user(text), answer), (), system.format(given))
-    ask = pool.pick(("Answer as JSON with the keys {}: {}", "extract {} as JSON: {}"))
+    ask = pool.pick(
+        ("Answer as JSON with the keys {}: {}", "extract {} as JSON: {}", "JSON with {}: {}")
+    )
     return Dialogue("schema", (user(ask.format(keys, text)), answer))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from models.tiny.data.dialogue import Dialogue, Turn, calls, result, says, user
 from models.tiny.data.offers import Offer, offer, skills_of, system_prompt, tools_of
 from models.tiny.data.pools import Pool
@@ -78,16 +81,35 @@ def failing(pool: Pool) -> Dialogue:
     return single(pool, error_share=1.0)
 
 
-def refusal(pool: Pool) -> Dialogue:
+def missing(pool: Pool, found: Offer) -> list[Turn]:
     """A request that none of the tools serves."""
-    skill = pool.pick(SKILLS)
-    most = 0 if pool.chance(0.1) else 6
-    rivals = [other for other in SKILLS if other.name in skill.rivals]
-    found = offer(pool, [], 1, least=most and pool.rng.randint(1, most), without=[skill, *rivals])
-    if not most:
-        found = {}
+    absent = [
+        skill
+        for skill in SKILLS
+        if skill.name not in found and not {*skill.rivals, *_CLOSE.get(skill.name, ())} & set(found)
+    ]
+    skill = pool.pick(absent)
     values = skill.values(pool)
     text = pool.pick(skill.phrases).format(*(said for said, _ in values))
-    return Dialogue(
-        "refusal", (user(dress(pool, text)), says(NO_TOOL)), tools_of(found), system_prompt(pool)
-    )
+    return [user(dress(pool, text)), says(NO_TOOL)]
+
+
+# Tools that could be meant as well, where the better one is not offered.
+_CLOSE: Final[Mapping[str, Sequence[str]]] = {
+    "calculator": (*(skill.name for skill in NUMERIC), "python"),
+    "read_file": ("shell",),
+    "write_file": ("shell",),
+    "list_files": ("shell",),
+    "recall": ("lookup",),
+    "remember": ("save_note",),
+    "save_note": ("remember",),
+    "search": ("lookup",),
+    "fetch": ("search",),
+}
+
+
+def refusal(pool: Pool) -> Dialogue:
+    """A request that none of the tools serves, or there is none."""
+    found = {} if pool.chance(0.1) else offer(pool, [], 6)
+    turns = missing(pool, found)
+    return Dialogue("refusal", tuple(turns), tools_of(found), system_prompt(pool))

@@ -52,6 +52,7 @@ class Skill:
     types: Sequence[str] = ("string",) * 3
     wish: str = ""  # within a chain
     given: str = ""  # within a chain, where the last argument is the result before
+    brief: str = ""  # said at the end of a chain, instead of `answer`
 
     @property
     def name(self) -> str:
@@ -67,9 +68,8 @@ class Skill:
         return self._tool(pool.pick(self.names), [pool.pick(names) for names in self.params], pool)
 
     def _tool(self, name: str, params: Sequence[str], pool: Pool) -> Tool:
-        described = pool.pick(self.descriptions)
-        typed = zip(params, self.types, strict=False)
-        return Tool(name, described, tuple(Param(param, kind) for param, kind in typed))
+        typed = tuple(Param(*both) for both in zip(params, self.types, strict=False))
+        return Tool(name, described_as(pool, pool.pick(self.descriptions), name, typed), typed)
 
     def ask(self, pool: Pool, tool: Tool, offered: Sequence[Skill] = ()) -> Request:
         """Ask for it with new values, with words that no rival among those offered would claim."""
@@ -85,6 +85,18 @@ class Skill:
         )
         got = self.results(pool)
         return Request(text, call, got, self.answer.format(*meant, r=got))
+
+
+def described_as(pool: Pool, text: str, name: str, params: Sequence[Param]) -> str:
+    """A description as other authors, or frameworks that derive it from code, would write it."""
+    kind = pool.rng.random()
+    if kind < 0.15:
+        return text[:1].upper() + text[1:].rstrip(".") + "."
+    if kind < 0.2:
+        kinds = {"string": "str", "integer": "int", "number": "float"}
+        signature = ", ".join(f"{param.name}: {kinds[param.type]}" for param in params)
+        return f"{name}({signature}) -> str {text}"
+    return text
 
 
 def distinct(make: Callable[[], str], count: int) -> list[str]:
@@ -189,6 +201,27 @@ def _names(pool: Pool) -> str:
 
 def _topic(pool: Pool) -> str:
     return pool.text(4)
+
+
+def _address(pool: Pool) -> str:
+    host = f"{pool.pick(('https', 'http'))}://{pool.word()}.{pool.pick(('com', 'org', 'io'))}"
+    return host if pool.chance(0.4) else f"{host}/{pool.word()}"
+
+
+def _code(pool: Pool) -> str:
+    kind = pool.rng.random()
+    if kind < 0.5:
+        return f"print({pool.number(3)} {pool.pick('+-*/')} {pool.number(3)})"
+    if kind < 0.75:
+        return f"len('{pool.word()}')"
+    return f"sum(range({pool.number(3)}))"
+
+
+def _command(pool: Pool) -> str:
+    kind = pool.rng.random()
+    if kind < 0.5:
+        return f"{pool.pick(('ls', 'cat', 'rm', 'wc -l', 'du -sh'))} {pool.path()}"
+    return f"echo {pool.text(3)}" if kind < 0.75 else f"{pool.word()} --{pool.word()}"
 
 
 # --- the skills -----------------------------------------------------------------------------------
@@ -307,6 +340,7 @@ SKILLS: Final = (
         rivals=("remember", "write_file"),
         wish="make a note: {0}",
         given="save {r} as a note",
+        brief="Noted.",
     ),
     Skill(
         ("send_message", "notify", "mail", "send_email"),
@@ -339,7 +373,7 @@ SKILLS: Final = (
             "what does the web say about {0}?",
         ),
         _one(_topic),
-        lambda pool: pool.text(7),
+        lambda pool: pool.text(5),
         "I found: {r}.",
         wish="search for {0}",
     ),
@@ -357,7 +391,7 @@ SKILLS: Final = (
             "what does {0} contain?",
         ),
         _one(Pool.path),
-        lambda pool: pool.text(7),
+        lambda pool: pool.text(5),
         "{0} contains: {r}.",
         wish="read {0}",
     ),
@@ -444,6 +478,52 @@ SKILLS: Final = (
         lambda pool: pool.text(4),
         "In {1} it is: {r}.",
         wish="translate {0} into {1}",
+    ),
+    Skill(
+        ("fetch", "http_get", "fetch_url", "get_page"),
+        (("url", "address", "link"),),
+        ("Fetches a web page.", "get the page at a URL", "Fetch a URL and return its text."),
+        (
+            "fetch {0}",
+            "get the page {0}",
+            "download {0}",
+            "what does the page {0} say?",
+            "fetch the page at {0}",
+        ),
+        _one(_address),
+        lambda pool: pool.text(5),
+        "The page says: {r}.",
+        wish="fetch {0}",
+    ),
+    Skill(
+        ("python", "run_python", "python_repl"),
+        (("code", "source", "script"),),
+        ("Runs Python code.", "run python", "Execute a piece of Python and return what it prints."),
+        (
+            "run the python code {0}",
+            "run {0} in python",
+            "execute this python: {0}",
+            "what does {0} give in python?",
+        ),
+        _one(_code),
+        _found,
+        "The output is: {r}.",
+        wish="run the python code {0}",
+    ),
+    Skill(
+        ("shell", "bash", "run_command"),
+        (("command", "cmd", "line"),),
+        ("Runs a shell command.", "run a command", "Execute a command in the shell."),
+        (
+            "run the command {0}",
+            "run {0} in the shell",
+            "execute the command {0}",
+            "what does the command {0} print?",
+        ),
+        _one(_command),
+        _found,
+        "The command printed: {r}.",
+        wish="run the command {0}",
     ),
 )
 

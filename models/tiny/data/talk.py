@@ -42,7 +42,8 @@ def small_talk(pool: Pool) -> list[Turn]:
 
 def talk(pool: Pool) -> Dialogue:
     tools = tools_of(offer(pool, [], 5)) if pool.chance(0.6) else ()
-    return Dialogue("talk", tuple(small_talk(pool)), tools, system_prompt(pool))
+    turns = [turn for _ in range(pool.pick((1, 1, 2))) for turn in small_talk(pool)]
+    return Dialogue("talk", tuple(turns), tools, system_prompt(pool))
 
 
 def echo(pool: Pool) -> Dialogue:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, says, user
+from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, Turn, says, user
 from models.tiny.data.offers import offer, system_prompt, tools_of
 from models.tiny.data.pools import Pool
 from models.tiny.data.single import NO_TOOL, exchange
-from models.tiny.data.skills import Request, distinct, dress
+from models.tiny.data.skills import Request, described_as, distinct, dress
 
 _DESCRIBED = (
     "{v} a {n}.", "{v} the {n}.", "{v} {n}", "{v} a {n} for the user.", "{V}s a {n}.",
@@ -56,6 +56,21 @@ def unseen(pool: Pool, num_tools: int | None = None, *, known_share: float = 0.2
     return Dialogue("unseen", tuple(turns), tuple(tools), system_prompt(pool))
 
 
+def unseen_history(pool: Pool) -> Dialogue:
+    """Two to four requests about the same tools; now and then about none of them."""
+    count = pool.pick((2, 3, 4, 5))
+    made = _tools(pool, count + 2)
+    tools = [one.tool for one in made[:count]]
+    pool.rng.shuffle(tools)
+    turns: list[Turn] = []
+    for _ in range(pool.pick((2, 3, 4))):
+        if pool.chance(0.2):
+            turns += [user(_ask(pool, pool.pick(made[count:])).text), says(NO_TOOL)]
+        else:
+            turns += exchange(pool, _ask(pool, pool.pick(made[:count])), 0.03)
+    return Dialogue("unseen", tuple(turns), tuple(tools), system_prompt(pool))
+
+
 def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     """None of the tools fits: the verb or the noun may be there, both are not."""
     made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
@@ -94,8 +109,9 @@ def _tool(pool: Pool, verb: str, noun: str) -> Tool:
     described = pool.pick(_DESCRIBED).format(v=verb, V=verb, n=noun, m=pool.noun())
     if pool.chance(0.7):
         described = described[0].upper() + described[1:]
-    params = distinct(pool.identifier, pool.pick((0, 1, 1, 1, 1, 2, 2)))
-    return Tool(name, described, tuple(_param(pool, param) for param in params))
+    names = distinct(pool.identifier, pool.pick((0, 1, 1, 1, 1, 2, 2)))
+    params = tuple(_param(pool, param) for param in names)
+    return Tool(name, described_as(pool, described, name, params), params)
 
 
 def _param(pool: Pool, name: str) -> Param:
