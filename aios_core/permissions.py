@@ -1,7 +1,8 @@
 """What a request wants to do to what: all that the access manager looks at.
 
 Every request says so about itself (`Request.access`). This module decides
-nothing; `aios_core.access` does.
+nothing; `aios_core.access` does. The requests by which agents give each other
+rights are in `aios_core.grants`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Access:
 
     `arguments` holds plain JSON values (bytes as their SHA-256), complete enough
     that two requests with equal actions, resources and arguments do the same: an
-    approval is bound to them.
+    approval is bound to them. `also` holds what the same request does besides, such
+    as to the place that a file is moved to: each of them has to be allowed too.
     """
 
     action: str  # the request's kind, such as "memory.write"
@@ -56,3 +58,4 @@ class Access:
     resource: Resource
     arguments: Mapping[str, Any] = field(default_factory=dict)
     irreversible: str | None = None  # why it cannot be undone, in words; None: it can be
+    also: tuple[Access, ...] = ()

@@ -1,0 +1,119 @@
+"""The syscalls by which agents share: grant a right, revoke it, see who has what.
+
+They stand below the managers so that the handles of memory and storage can build
+them (`agent.memory.share(...)`); `aios_core.access` serves them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from aios_core.errors import InvalidRequest
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import Request
+
+EVERYBODY: Final = "*"
+GROUP: Final = "group:"  # "group:staff": the members of that group, and of those that inherit it
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A right over a resource and what is below it, given to somebody.
+
+    Times are seconds since 1970. `granted_by` is an identity, or "policy" for those
+    of the policy file.
+    """
+
+    resource: Resource
+    to: str  # an identity, "group:NAME" or "*"
+    rights: frozenset[Right]
+    granted_by: str
+    granted_at: float = 0.0
+    expires_at: float | None = None  # None: until it is revoked
+
+    def __str__(self) -> str:
+        rights = "+".join(sorted(self.rights))
+        return f"{rights} on {self.resource} to {self.to}, by {self.granted_by}"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessGrant(Request[None]):
+    """Give somebody rights over a resource and all that is below it.
+
+    A name covers what is below it: a grant on "/docs" that on "/docs/a.txt", one on ""
+    everything of that kind. It takes the place of an earlier one of the same giver to
+    the same receiver. Nobody gives a right that it has not itself.
+    """
+
+    kind: ClassVar[str] = "access.grant"
+    resource: Resource
+    to: str  # an identity, "group:NAME" or "*"
+    rights: frozenset[Right] = frozenset({Right.READ})
+    for_s: float | None = None  # None: until it is revoked
+
+    def __post_init__(self) -> None:
+        _require_resource(self.resource)
+        _require_receiver(self.to)
+        object.__setattr__(self, "rights", _checked(self.rights))
+        if self.for_s is not None and not (
+            isinstance(self.for_s, int | float) and 0 < self.for_s < math.inf
+        ):
+            raise InvalidRequest(f"for_s: got {self.for_s!r}; allowed: seconds above 0, or None")
+
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - whose it is, the resource says
+        """To share the resource. To everybody it cannot be undone: what was read is known."""
+        return Access(
+            self.kind,
+            Right.SHARE,
+            self.resource,
+            {"to": self.to, "rights": sorted(self.rights), "for_s": self.for_s},
+            "what everybody has read, everybody knows" if self.to == EVERYBODY else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRevoke(Request[None]):
+    """Take back what was granted to somebody over a resource and what is below it.
+
+    With it go the grants that the receiver could give only because of it. Raises
+    `NoSuchObject` if there is no such grant.
+    """
+
+    kind: ClassVar[str] = "access.revoke"
+    resource: Resource
+    to: str
+
+    def __post_init__(self) -> None:
+        _require_resource(self.resource)
+        _require_receiver(self.to)
+
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - whose it is, the resource says
+        """To share the resource, or no longer."""
+        return Access(self.kind, Right.SHARE, self.resource, {"to": self.to})
+
+
+def _require_resource(resource: object) -> None:
+    if not isinstance(resource, Resource) or not resource.kind:
+        raise InvalidRequest(f"resource: got {resource!r}; allowed: a Resource with a kind")
+    if resource.owner is None:
+        raise InvalidRequest(
+            f"{resource} is nobody's to share; the policy file says who may use it"
+        )
+
+
+def _require_receiver(to: object) -> None:
+    if not isinstance(to, str) or not to.removeprefix(GROUP):
+        raise InvalidRequest(f"to: got {to!r}; allowed: an identity, 'group:NAME' or '*'")
+
+
+def _checked(rights: Iterable[Right]) -> frozenset[Right]:
+    try:
+        checked = frozenset(map(Right, (rights,) if isinstance(rights, str) else rights))
+    except (TypeError, ValueError):
+        checked = frozenset()
+    if not checked:
+        raise InvalidRequest(f"rights: got {rights!r}; allowed: some of {[*map(str, Right)]}")
+    return checked
