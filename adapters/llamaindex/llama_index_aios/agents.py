@@ -1,0 +1,118 @@
+"""Which agent a call belongs to, found without the user's help.
+
+In this order: the agent that is named (with LlamaIndex's `instrument_tags`, then on
+the model), the root span (one `run` of an agent or workflow, one query of an
+engine, with all that it starts), and for a call outside any span the asyncio task
+or the thread that makes it.
+
+LlamaIndex tells of each span its id and its parent's; `SpanTracker`, a span handler
+of the root dispatcher, keeps who descends from whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.instrumentation.span import BaseSpan, active_span_id
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import active_instrument_tags
+
+from aios_core.adapting import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    CallerKind,
+    Root,
+    RunTree,
+    current_caller,
+)
+
+
+class SpanTracker(BaseSpanHandler[BaseSpan]):
+    """Tells a `RunTree` of LlamaIndex's spans, and keeps none of them."""
+
+    _tree: RunTree = PrivateAttr()
+
+    def __init__(self, tree: RunTree) -> None:
+        super().__init__()
+        self._tree = tree
+
+    def span_enter(
+        self,
+        id_: str,
+        bound_args: Any,  # noqa: ARG002 - LlamaIndex's signature
+        instance: Any = None,
+        parent_id: str | None = None,
+        tags: dict[str, Any] | None = None,  # noqa: ARG002
+        **_: Any,
+    ) -> None:
+        """A span begins."""
+        self._tree.begin(id_, parent_id, _name_of(instance, id_))
+
+    def span_exit(self, id_: str, *_: Any, **_more: Any) -> None:
+        """A span ends."""
+        self._tree.end(id_)
+
+    def span_drop(self, id_: str, *_: Any, **_more: Any) -> None:
+        """A span ends with an error."""
+        self._tree.end(id_)
+
+    def new_span(self, *_: Any, **_more: Any) -> None:
+        """Keeps none."""
+
+    def prepare_to_exit_span(self, *_: Any, **_more: Any) -> None:
+        """Keeps none."""
+
+    def prepare_to_drop_span(self, *_: Any, **_more: Any) -> None:
+        """Keeps none."""
+
+
+def _name_of(instance: Any, span_id: str) -> str:
+    """What a person calls the thing whose method is running."""
+    name = getattr(instance, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return span_id.partition("-")[0].partition(".")[0]
+
+
+def identify(
+    tree: RunTree, name: str | None, defaults: AgentSettings
+) -> tuple[Caller, AgentSettings]:
+    """Whose call it is that is being made, and what its agent shall be like.
+
+    Raises `InvalidRequest` if an `aios_...` tag has a bad value.
+    """
+    tags: Mapping[str, Any] = active_instrument_tags.get() or {}
+    settings = defaults.updated(tags, "aios_")
+    if named := tags.get("aios_agent") or name:
+        return Caller.named(str(named), settings.group), settings
+    span_id = active_span_id.get()
+    root = tree.root_of(span_id) if span_id else None
+    if root is None:
+        return current_caller(), settings
+    if root.run_id == span_id:  # the call's own span: nothing is around it
+        return root.caller, settings
+    return _of_root(root), settings
+
+
+def _of_root(root: Root) -> Caller:
+    return Caller(CallerKind.RUN, root.run_id, f"{root.name}-{str(root.run_id)[-6:]}")
+
+
+# --- of this process ---------------------------------------------------------------------------
+
+
+def _end_of(root: Root) -> None:
+    directory.end(_of_root(root))
+
+
+def _is_live(caller: Caller) -> bool:
+    return isinstance(caller.key, str) and tree.is_live(caller.key)
+
+
+tree: Final = RunTree(_end_of)
+directory: Final = AgentDirectory(is_live=_is_live)
+get_dispatcher().add_span_handler(SpanTracker(tree))

@@ -1,0 +1,366 @@
+"""`AIOSLLM`: LlamaIndex's LLM, answered by the kernel.
+
+All eight ways to call are native: the asynchronous ones use no thread and block
+no loop, streams pass deltas on as they come, and cancelling the task or closing the
+stream cancels the syscall. Instances hold no loop and no lock: they may be shared
+among threads and event loops, copied and pickled (then they find the default
+kernel of the process where they wake up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from typing import Any, Self
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+    ToolCallBlock,
+)
+from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.utils import parse_partial_json
+from llama_index.core.tools.types import BaseTool
+
+from aios_core import Agent, Budget, Kernel, default_kernel
+from aios_core.adapting import (
+    AgentSettings,
+    Caller,
+    adefault_kernel,
+    read_options,
+    read_response_format,
+    read_tool_choice,
+)
+from llama_index_aios import translation
+from llama_index_aios.agents import directory, identify, tree
+
+ChatSteps = Generator[ChatResponse, None, None]
+AsyncChatSteps = AsyncGenerator[ChatResponse, None]
+Use = tuple[Caller, AgentSettings] | None  # None: an agent of the kernel was given
+
+
+class AIOSLLM(FunctionCallingLLM):
+    """An LLM that runs on the kernel.
+
+    >>> llm = AIOSLLM()  # an embedded kernel starts at the first call
+    >>> llm.complete("hello").text
+
+    Errors are the kernel's, see `aios_core.errors`. Call arguments that the kernel
+    does not know are passed to the core's backend as they are.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    model: str | None = Field(default=None, description="One that a core serves.")
+    temperature: float | None = Field(default=None, description="None or 0 is greedy.")
+    max_tokens: int | None = Field(default=None, description="Of one answer.")
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = Field(default=None, description="Makes sampling repeatable.")
+    stop: list[str] | None = None
+    timeout: float | None = Field(default=None, description="Seconds until an answer is given up.")
+    context_window: int | None = Field(default=None, description="None: as the core says.")
+
+    agent: str | Agent | None = Field(default=None, description="Whose calls these are.")
+    group: str | None = None
+    priority: int | None = None
+    weight: float = 1.0
+    budget: Budget | None = None
+    kernel: Kernel | None = Field(default=None, exclude=True, repr=False)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """In LlamaIndex's serialized forms."""
+        return "aios_llm"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """The window is the core's once the kernel runs; a kernel is not started for it."""
+        return LLMMetadata(
+            context_window=self.context_window or self._window(),
+            num_output=self.max_tokens or 256,
+            is_chat_model=True,
+            is_function_calling_model=True,
+            model_name=self.model or "aios",
+        )
+
+    def _window(self) -> int:
+        if self.kernel is None:
+            return DEFAULT_CONTEXT_WINDOW
+        core = self.kernel.pool.route(self.model)[0]
+        return core.capabilities.context_window
+
+    # --- LlamaIndex's eight ways to call ------------------------------------------------------
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        return self.answer(messages, **kwargs)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """The same on an event loop. Cancelling the await cancels the call."""
+        return await self.aanswer(messages, **kwargs)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer step by step; each step holds all that was said so far."""
+        return self.steps(messages, **kwargs)
+
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """The same on an event loop."""
+        return self.asteps(messages, **kwargs)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, as one turn of a user."""
+        del formatted
+        return self.answer_prompt(prompt, **kwargs)
+
+    @llm_completion_callback()
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
+        """The same on an event loop."""
+        del formatted
+        return await self.aanswer_prompt(prompt, **kwargs)
+
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """Answer a prompt step by step."""
+        del formatted
+        return self.steps_of_prompt(prompt, **kwargs)
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """The same on an event loop."""
+        del formatted
+        return self.asteps_of_prompt(prompt, **kwargs)
+
+    # --- the same without LlamaIndex's events, which whoever wraps them has sent already -------
+
+    def answer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """`chat` without events."""
+        with self._agent() as agent:
+            completion = agent.llm.generate(**self._request(messages, kwargs))
+        return translation.to_chat_response(completion)
+
+    async def aanswer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """`achat` without events."""
+        async with self._aagent() as agent:
+            completion = await agent.llm.agenerate(**self._request(messages, kwargs))
+        return translation.to_chat_response(completion)
+
+    def steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatSteps:
+        """`stream_chat` without events."""
+        return self._steps(self._request(messages, kwargs), self._identified())
+
+    def asteps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatSteps:
+        """`astream_chat` without events."""
+        return self._asteps(self._request(messages, kwargs), self._identified())
+
+    def answer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
+        """`complete` without events."""
+        return translation.to_completion_response(self.answer(_as_chat(prompt), **kwargs))
+
+    async def aanswer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
+        """`acomplete` without events."""
+        return translation.to_completion_response(await self.aanswer(_as_chat(prompt), **kwargs))
+
+    def steps_of_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponseGen:
+        """`stream_complete` without events."""
+        return map_steps(self.steps(_as_chat(prompt), **kwargs))
+
+    def asteps_of_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """`astream_complete` without events."""
+        return amap_steps(self.asteps(_as_chat(prompt), **kwargs))
+
+    def _steps(self, request: dict[str, Any], use: Use) -> ChatSteps:
+        said = translation.Accumulator()
+        with self._agent(use) as agent, agent.llm.stream(**request) as deltas:
+            yield from map(said.step, filter(None, deltas))
+            yield said.end(deltas.completion)
+
+    async def _asteps(self, request: dict[str, Any], use: Use) -> AsyncChatSteps:
+        said = translation.Accumulator()
+        async with self._aagent(use) as agent, agent.llm.astream(**request) as deltas:
+            async for delta in deltas:
+                if delta:
+                    yield said.step(delta)
+            yield said.end(deltas.completion)
+
+    # --- tools -------------------------------------------------------------------------------
+
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - LlamaIndex's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of `chat` for a call with tools."""
+        del verbose
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            if isinstance(user_msg, str):
+                user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
+            messages.append(user_msg)
+        choice = tool_choice if tool_choice is not None else "required" if tool_required else None
+        offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        said = {"messages": messages, "parallel_tool_calls": allow_parallel_tool_calls, **kwargs}
+        if offered:
+            said |= {"tools": offered, "tool_choice": choice}
+        return said
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        """Keep to one call where LlamaIndex was told that there is only one."""
+        del tools, kwargs
+        if not allow_parallel_tool_calls:
+            calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
+            if len(calls) > 1:
+                kept = [b for b in response.message.blocks if b not in calls[1:]]
+                response.message.blocks = kept
+        return response
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The calls of an answer. Raises `ValueError` if there is none and there had to be."""
+        del kwargs
+        blocks = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
+        if not blocks and error_on_no_tool_call:
+            raise ValueError(f"expected a tool call, and got the text {response.message.content!r}")
+        return [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=_arguments(block.tool_kwargs),
+            )
+            for block in blocks
+        ]
+
+    # --- what a call says to the kernel -------------------------------------------------------
+
+    def _request(
+        self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of an LLM syscall: the model's own settings under those of the call."""
+        options, rest = read_options(kwargs)
+        tools = translation.to_tools(rest.pop("tools", None) or ())
+        choice = read_tool_choice(rest.pop("tool_choice", None), [tool.name for tool in tools])
+        said = {
+            "model": self.model,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stop": self.stop,
+            "timeout_s": self.timeout,
+            **options,
+            "messages": translation.to_messages(messages),
+            "tools": tools,
+            "tool_choice": choice,
+            "response_format": read_response_format(rest.pop("response_format", None)),
+            "extra": rest,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+    # --- whose call it is ---------------------------------------------------------------------
+
+    def _identified(self) -> Use:
+        """Found where the call is made: a stream may be read elsewhere."""
+        if isinstance(self.agent, Agent):
+            return None
+        settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
+        return identify(tree, self.agent, settings)
+
+    @contextmanager
+    def _agent(self, use: Use = None) -> Iterator[Agent]:
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        found = use or self._identified()
+        assert found is not None  # noqa: S101 - no agent is given
+        with directory.use(self.kernel or default_kernel(), *found) as agent:
+            yield agent
+
+    @asynccontextmanager
+    async def _aagent(self, use: Use = None) -> AsyncIterator[Agent]:
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        found = use or self._identified()
+        assert found is not None  # noqa: S101 - no agent is given
+        kernel = self.kernel or await adefault_kernel()
+        async with directory.ause(kernel, *found) as agent:
+            yield agent
+
+    # --- copies -------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy on the same kernel."""
+        shared = {id(held): held for held in (self.kernel, self.agent)}
+        return super().__deepcopy__({**shared, **(memo or {})})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: an agent by its name, and no kernel."""
+        state = super().__getstate__()
+        agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
+        return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
+
+
+def map_steps(steps: ChatSteps) -> CompletionResponseGen:
+    """A stream of chat answers as one of completions; closing it closes the other."""
+    with closing(steps):
+        for step in steps:
+            yield translation.to_completion_response(step)
+
+
+async def amap_steps(steps: AsyncChatSteps) -> CompletionResponseAsyncGen:
+    """The same on an event loop."""
+    async with aclosing(steps):
+        async for step in steps:
+            yield translation.to_completion_response(step)
+
+
+def _as_chat(prompt: str) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole.USER, content=prompt)]
+
+
+def _arguments(said: dict[str, Any] | str) -> dict[str, Any]:
+    """Arguments as LlamaIndex's tools take them; bad JSON is read as far as it goes."""
+    if isinstance(said, dict):
+        return said
+    try:
+        return parse_partial_json(said) if said else {}
+    except ValueError:
+        return {}

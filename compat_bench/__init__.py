@@ -1,0 +1,1 @@
+"""The same agents natively and on the kernel: same answers? faster? fairer?"""

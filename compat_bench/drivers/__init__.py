@@ -1,0 +1,36 @@
+"""One driver for each framework; loaded when it is asked for, since frameworks are slow to import.
+
+Open Interpreter needs an environment of its own (its pins fit no other framework), so
+its driver runs there and is reached through `compat_bench.remote`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
+
+from compat_bench.drivers.base import Driver
+
+#: name -> module, class
+DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
+    "langchain": ("compat_bench.drivers.langchain", "LangChainDriver"),
+    "autogen": ("compat_bench.drivers.autogen", "AutoGenDriver"),
+    "llamaindex": ("compat_bench.drivers.llamaindex", "LlamaIndexDriver"),
+    "open_interpreter": ("compat_bench.remote", "OpenInterpreterDriver"),
+}
+
+
+def load_driver(name: str) -> Driver:
+    """The driver of that name.
+
+    Raises:
+        KeyError: there is none.
+        ImportError: its framework, or its adapter, is not installed.
+    """
+    module, attribute = DRIVERS[name]
+    make: Callable[[], Driver] = getattr(import_module(module), attribute)
+    return make()
+
+
+__all__ = ["DRIVERS", "Driver", "load_driver"]
