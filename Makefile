@@ -8,7 +8,7 @@ PYTHON ?= python3
 # Any requirement that pip takes will do, such as TORCH="torch==2.13.0+cpu" with PIP_EXTRA_INDEX_URL
 # set to the index that serves the build you want.
 TORCH ?= torch==2.13.0
-ADAPTERS := adapters/langchain adapters/llamaindex
+ADAPTERS := adapters/autogen adapters/langchain adapters/llamaindex
 # Handed on: make test PYTEST_ARGS="-x -k scheduler", make demo ARGS="--help".
 PYTEST_ARGS ?=
 ARGS ?=

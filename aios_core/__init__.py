@@ -12,6 +12,7 @@ from aios_core.agent import LLM, Agent, request
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.budget import Budget, Price
 from aios_core.config import KernelConfig
+from aios_core.core import PromptSize
 from aios_core.embedded import default_kernel, set_default_kernel
 from aios_core.errors import (
     AccessDenied,
@@ -107,6 +108,7 @@ __all__ = [
     "Overloaded",
     "Price",
     "ProcessState",
+    "PromptSize",
     "QuotaExceeded",
     "RateLimited",
     "ResponseFormat",

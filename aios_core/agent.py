@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aios_core.bridge import AsyncStream, Stream
+from aios_core.core import PromptSize
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
     Completion,
@@ -153,7 +154,7 @@ class AgentPort:
 
 @dataclass(frozen=True, slots=True)
 class LLM:
-    """The LLM syscalls of one agent. The arguments of all four methods are those of `request`.
+    """The LLM syscalls of one agent. The arguments of all methods are those of `request`.
 
     All raise, besides what a core reports: `InvalidRequest` (malformed, unknown
     model, prompt too long), `Overloaded`, `BudgetExceeded`, `RunawayStopped`,
@@ -183,6 +184,19 @@ class LLM:
         """Continue the conversation, delta by delta, on the running event loop."""
         request, options = _split(messages, arguments)
         return self._kernel.astream(self._process, request, **options)
+
+    def measure(self, messages: Messages, **arguments: Any) -> PromptSize:
+        """How many tokens the prompt has, and how many the model takes. Asks no model.
+
+        Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
+        """
+        request, _ = _split(messages, arguments)
+        return self._kernel.measure(request)
+
+    async def ameasure(self, messages: Messages, **arguments: Any) -> PromptSize:
+        """The same on any event loop."""
+        request, _ = _split(messages, arguments)
+        return await self._kernel.ameasure(request)
 
 
 def request(

@@ -65,6 +65,20 @@ class Prepared:
     is_exact: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """How much room a prompt takes in the context window of the core that would get it."""
+
+    num_tokens: int  # an upper bound if `is_exact` is false
+    context_window: int  # tokens of prompt and answer together
+    is_exact: bool = True
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that are left for the answer; below 0 if the prompt does not fit."""
+        return self.context_window - self.num_tokens
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One stretch of work on one syscall: from its start, or from a snapshot."""

@@ -27,14 +27,16 @@ from aios_core.budget import Budget, Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
-from aios_core.core import Core
+from aios_core.core import Core, Prepared, PromptSize
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.errors import (
+    ContextOverflow,
     KernelClosed,
     NoSuchObject,
     SyscallCancelled,
+    WouldBlock,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent, Observer
 from aios_core.manager import Gatekeeper, Manager
@@ -460,6 +462,34 @@ class Kernel:
         stream = AsyncStream(asyncio.get_running_loop(), is_local=self._loop.is_here)
         stream.call = self._submit_from_outside(process, request, stream.answer, options)
         return stream
+
+    def measure(self, request: LLMGenerate) -> PromptSize:
+        """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
+        if not self._loop.is_here:
+            return self._loop.run(self._measure(request))
+        measuring = self._measure(request)
+        try:
+            measuring.send(None)
+        except StopIteration as done:
+            size: PromptSize = done.value
+            return size
+        measuring.close()
+        raise WouldBlock("this is the kernel's own loop, and the core counts elsewhere")
+
+    async def ameasure(self, request: LLMGenerate) -> PromptSize:
+        """The same, awaitable on any event loop."""
+        return await self._loop.arun(self._measure(request))
+
+    async def _measure(self, request: LLMGenerate) -> PromptSize:
+        core = self.pool.route(request.model)[0]
+        window = core.capabilities.context_window
+        try:
+            prepared = core.prepare(request)
+            if not isinstance(prepared, Prepared):
+                prepared = await prepared
+        except ContextOverflow as exc:
+            return PromptSize(exc.num_tokens, exc.context_window)
+        return PromptSize(prepared.num_tokens, window, prepared.is_exact)
 
     def _submit(
         self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any

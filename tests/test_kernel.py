@@ -811,3 +811,23 @@ def test_a_policy_that_raises_fails_the_caller_and_hangs_nobody() -> None:
             agent.llm.generate("hello")
 
         kernel.check()
+
+
+def test_a_prompt_is_measured_without_asking_a_model(boot: Callable[..., Kernel]) -> None:
+    core = ScriptedCore("hi", context_window=10)
+    agent = boot(core).spawn("a")
+
+    size = agent.llm.measure("one two three")
+
+    assert (size.num_tokens, size.num_left, size.is_exact) == (3, 7, True)
+    assert agent.llm.measure("word " * 12).num_left == -2, "also of what does not fit"
+    assert agent.accounting.num_calls == 0
+    assert not core.requests
+
+
+async def test_on_the_kernels_own_loop_a_prompt_is_measured_if_that_takes_no_waiting() -> None:
+    async with Kernel(QUICK, cores=[echo()]) as kernel:
+        agent = await kernel.aspawn("a")
+
+        assert agent.llm.measure("one two").num_tokens == 2
+        assert (await agent.llm.ameasure("one two")).num_tokens == 2

@@ -1,0 +1,52 @@
+"""Which agent a call belongs to, found without the user's help.
+
+In this order: the agent that is named (`extra_create_args={"aios": {"agent": ...}}`,
+then on the client); the innermost AutoGen agent whose method is running (an
+AgentChat agent, a team's manager, or an agent of `autogen_core`), seen on the
+stack of awaits; the `AgentId` whose message is being handled, where a handler has
+started a task of its own; and else the asyncio task or the thread.
+
+An agent object is one agent of the kernel over all its runs and teams, until it
+is collected. Nothing is patched for this, and nothing has to be passed on.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, Final
+
+from autogen_core import BaseAgent, MessageHandlerContext
+
+from aios_core.adapting import AgentDirectory, Caller, CallerKind, current_caller, enclosing
+
+# What a team adds to the names of those who serve it.
+_OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+
+
+def find_caller() -> Caller:
+    """Whose call it is that runs here, if nobody was named."""
+    if (owner := enclosing(_agent_classes())) is not None:
+        return Caller.of_object(owner, _name_of(owner))
+    try:
+        agent_id = MessageHandlerContext.agent_id()
+    except RuntimeError:
+        return current_caller()
+    return Caller(CallerKind.CONVERSATION, str(agent_id), _short(agent_id.type))
+
+
+def _agent_classes() -> tuple[type, ...]:
+    """AgentChat's agents count only if somebody imported it."""
+    chat: Any = sys.modules.get("autogen_agentchat.base")
+    return (BaseAgent, chat.ChatAgent) if hasattr(chat, "ChatAgent") else (BaseAgent,)
+
+
+def _name_of(owner: Any) -> str:
+    return _short(owner.id.type) if isinstance(owner, BaseAgent) else str(owner.name)
+
+
+def _short(kind: str) -> str:
+    return _OF_A_TEAM.sub("", kind)
+
+
+directory: Final[AgentDirectory] = AgentDirectory()

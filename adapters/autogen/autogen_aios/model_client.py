@@ -1,0 +1,363 @@
+"""`AIOSChatCompletionClient`: AutoGen's model client, answered by the kernel.
+
+Every call is a syscall of the agent that makes it (`autogen_aios.callers` finds
+out which), so it is scheduled, accounted, checked and can be taken back: a
+cancellation token, a cancelled task and a stream that is closed early each free
+the core's slot at once. A client holds nothing of an event loop or a run: agents,
+teams, threads and loops may share one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Self
+
+from autogen_core import EVENT_LOGGER_NAME, CancellationToken, Component
+from autogen_core.logging import LLMCallEvent, LLMStreamEndEvent, LLMStreamStartEvent
+from autogen_core.models import (
+    ChatCompletionClient,
+    CreateResult,
+    LLMMessage,
+    ModelFamily,
+    ModelInfo,
+    RequestUsage,
+    validate_model_info,
+)
+from autogen_core.tools import Tool, ToolSchema
+from pydantic import BaseModel
+
+from aios_core import (
+    Agent,
+    Budget,
+    Completion,
+    Kernel,
+    Message,
+    PromptSize,
+    Usage,
+    default_kernel,
+    request,
+)
+from aios_core.adapting import (
+    AgentSettings,
+    Caller,
+    adefault_kernel,
+    read_options,
+    write_completion,
+)
+from aios_core.errors import InvalidRequest, SyscallCancelled
+from autogen_aios import translation
+from autogen_aios.callers import directory, find_caller
+
+_events = logging.getLogger(EVENT_LOGGER_NAME)
+
+ToolChoice = Tool | Literal["auto", "required", "none"]
+
+MODEL_INFO = ModelInfo(
+    vision=False,
+    function_calling=True,
+    json_output=True,
+    structured_output=True,
+    family=ModelFamily.UNKNOWN,
+    multiple_system_messages=True,
+)
+
+
+class AIOSChatCompletionClientConfig(BaseModel):
+    """What a client is made of; all of it is optional. See the client's arguments."""
+
+    model: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    timeout: float | None = None
+    parallel_tool_calls: bool | None = None
+    include_name_in_message: bool = True
+    model_info: ModelInfo | None = None
+    agent: str | None = None
+    group: str | None = None
+    priority: int | None = None
+    weight: float = 1.0
+    budget: dict[str, float | None] | None = None
+
+
+class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletionClientConfig]):
+    """A model client that runs on the kernel.
+
+    >>> client = AIOSChatCompletionClient()  # an embedded kernel starts at the first call
+
+    Any call may say more in `extra_create_args`: the options below by OpenAI's names, and
+    `{"aios": {"agent": ..., "group": ..., "priority": ..., "weight": ..., "budget": ...}}`.
+    What neither AutoGen nor the kernel knows is passed to the core's backend as it is.
+    Errors are the kernel's, see `aios_core.errors`.
+
+    Args:
+        model: one that a core serves; None for the kernel's default.
+        temperature: None or 0 is greedy.
+        top_p: sample among the likeliest tokens that together have this probability.
+        top_k: sample among that many tokens.
+        max_tokens: of one answer; None for as many as core and budget allow.
+        seed: makes sampling repeatable.
+        stop: texts before which an answer ends.
+        timeout: seconds until an answer is given up with `DeadlineExceeded`.
+        parallel_tool_calls: whether one answer may hold several calls; None for yes.
+        include_name_in_message: whether a user's message says which agent it came from.
+        model_info: what AutoGen shall think that the model can do.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: the agent's privilege group; None for the kernel's default.
+        priority: of the agent; smaller is more urgent.
+        weight: the agent's share of its group's service.
+        budget: what the agent may spend; a `Budget` or its fields.
+        kernel: None for the embedded kernel of this process.
+    """
+
+    component_type: ClassVar[Literal["model"]] = "model"
+    component_config_schema = AIOSChatCompletionClientConfig
+    component_provider_override = "autogen_aios.AIOSChatCompletionClient"
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        timeout: float | None = None,
+        parallel_tool_calls: bool | None = None,
+        include_name_in_message: bool = True,
+        model_info: ModelInfo | None = None,
+        agent: str | Agent | None = None,
+        group: str | None = None,
+        priority: int | None = None,
+        weight: float = 1.0,
+        budget: Budget | Mapping[str, Any] | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        self._options = {
+            "model": model,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "stop": stop,
+            "timeout": timeout,
+            "parallel_tool_calls": parallel_tool_calls,
+        }
+        self._with_names = include_name_in_message
+        self._given_info = model_info
+        self._model_info = model_info or MODEL_INFO
+        validate_model_info(self._model_info)
+        self._agent = agent
+        said = {"group": group, "priority": priority, "weight": weight, "budget": budget}
+        self._settings = AgentSettings().updated(said)
+        self._kernel = kernel
+        self._usage = Usage()
+        self._lock = threading.Lock()  # guards _usage
+
+    # --- asking -------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] | None = None,
+        cancellation_token: CancellationToken | None = None,
+    ) -> CreateResult:
+        """The whole answer. Raises `asyncio.CancelledError` if the token cancels it."""
+        call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
+        async with self._acting_as(*self._caller(extra_create_args or {})) as agent:
+            answer = agent.llm.agenerate(**call)
+            if cancellation_token is None:
+                completion = await answer
+            else:
+                completion = await cancellation_token.link_future(asyncio.ensure_future(answer))
+        self._account(completion)
+        if _events.isEnabledFor(logging.INFO):
+            _events.info(
+                LLMCallEvent(
+                    messages=[message.to_dict() for message in call["messages"]],
+                    response=write_completion(completion),
+                    prompt_tokens=completion.usage.input_tokens,
+                    completion_tokens=completion.usage.output_tokens,
+                    tools=[tool.to_dict() for tool in call["tools"]],
+                )
+            )
+        return translation.to_result(completion)
+
+    async def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] | None = None,
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """The answer's text as it comes, then the whole answer, tool calls and usage included."""
+        call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
+        async with (
+            self._acting_as(*self._caller(extra_create_args or {})) as agent,
+            agent.llm.astream(**call) as deltas,
+        ):
+            if cancellation_token is not None and deltas.call is not None:
+                cancellation_token.add_callback(deltas.call.withdraw)
+            if _events.isEnabledFor(logging.INFO):
+                said = [message.to_dict() for message in call["messages"]]
+                _events.info(LLMStreamStartEvent(messages=said))
+            try:
+                async for delta in deltas:
+                    if delta.text:
+                        yield delta.text
+            except SyscallCancelled as exc:
+                if cancellation_token is None or not cancellation_token.is_cancelled():
+                    raise
+                raise asyncio.CancelledError from exc
+            completion = deltas.completion
+        self._account(completion)
+        result = translation.to_result(completion)
+        if _events.isEnabledFor(logging.INFO):
+            _events.info(
+                LLMStreamEndEvent(
+                    response=result.model_dump(),
+                    prompt_tokens=result.usage.prompt_tokens,
+                    completion_tokens=result.usage.completion_tokens,
+                )
+            )
+        yield result
+
+    async def close(self) -> None:
+        """Nothing is held that has to be closed; the kernel goes on for others."""
+
+    # --- counting -----------------------------------------------------------------------------
+
+    def actual_usage(self) -> RequestUsage:
+        """What this client's calls took."""
+        return translation.to_usage(self._usage)
+
+    def total_usage(self) -> RequestUsage:
+        """The same, since no answer of the kernel comes from a cache of this client."""
+        return translation.to_usage(self._usage)
+
+    def count_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
+    ) -> int:
+        """The prompt's tokens as the core counts them; an upper bound where it cannot."""
+        return self._measure(messages, tools).num_tokens
+
+    def remaining_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
+    ) -> int:
+        """Tokens that the model's context window has left for an answer."""
+        return self._measure(messages, tools).num_left
+
+    def _measure(
+        self, messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema]
+    ) -> PromptSize:
+        said = translation.to_messages(messages, with_names=self._with_names)
+        asked = request(
+            said or [Message("user", " .")],  # AutoGen also counts an empty context
+            model=self._options["model"],  # type: ignore[arg-type] # one of several kinds
+            tools=translation.to_tools(tools),
+        )
+        return (self._kernel or default_kernel()).measure(asked)
+
+    def _account(self, completion: Completion) -> None:
+        with self._lock:
+            self._usage += completion.usage
+
+    # --- what AutoGen asks about the model ----------------------------------------------------
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """What the model can do."""
+        return self._model_info
+
+    @property
+    def capabilities(self) -> ModelInfo:
+        """The same, by its old name."""
+        warnings.warn("capabilities is deprecated, use model_info", DeprecationWarning, 2)
+        return self._model_info
+
+    # --- what a call says to the kernel -------------------------------------------------------
+
+    def _call(
+        self,
+        messages: Sequence[LLMMessage],
+        tools: Sequence[Tool | ToolSchema],
+        tool_choice: ToolChoice,
+        json_output: bool | type[BaseModel] | None,
+        extra: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The arguments of an LLM syscall: the client's options under those of the call."""
+        options, rest = read_options({**self._options, **extra})
+        rest.pop("aios", None)
+        raw_format = rest.pop("response_format", None)
+        offered = translation.to_tools(tools)
+        names = [tool.name for tool in offered]
+        return {
+            **options,
+            "messages": translation.to_messages(messages, with_names=self._with_names),
+            "tools": offered,
+            "tool_choice": translation.to_tool_choice(tool_choice, names),
+            "response_format": translation.to_response_format(json_output, raw_format),
+            "extra": rest,
+        }
+
+    # --- whose call it is ---------------------------------------------------------------------
+
+    def _caller(self, extra: Mapping[str, Any]) -> tuple[Agent | Caller, AgentSettings]:
+        """The caller; to be asked on its own stack."""
+        said = extra.get("aios") or {}
+        if not isinstance(said, Mapping):
+            raise InvalidRequest(f"aios: got {said!r:.200}; allowed: a mapping")
+        settings = self._settings.updated(said)
+        named = said.get("agent") or self._agent
+        if isinstance(named, Agent):
+            return named, settings
+        return Caller.named(str(named), settings.group) if named else find_caller(), settings
+
+    @asynccontextmanager
+    async def _acting_as(
+        self, caller: Agent | Caller, settings: AgentSettings
+    ) -> AsyncIterator[Agent]:
+        if isinstance(caller, Agent):
+            yield caller
+            return
+        kernel = self._kernel or await adefault_kernel()
+        async with directory.ause(kernel, caller, settings) as agent:
+            yield agent
+
+    # --- as a component -----------------------------------------------------------------------
+
+    def _to_config(self) -> AIOSChatCompletionClientConfig:
+        budget = self._settings.budget
+        return AIOSChatCompletionClientConfig(
+            **self._options,  # type: ignore[arg-type] # each is of its own kind
+            include_name_in_message=self._with_names,
+            model_info=self._given_info,
+            agent=self._agent.name if isinstance(self._agent, Agent) else self._agent,
+            group=self._settings.group,
+            priority=self._settings.priority,
+            weight=self._settings.weight,
+            budget=asdict(budget) if budget else None,
+        )
+
+    @classmethod
+    def _from_config(cls, config: AIOSChatCompletionClientConfig) -> Self:
+        return cls(**config.model_dump(exclude_none=True))
