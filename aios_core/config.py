@@ -87,13 +87,95 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageQuota:
+    """What may be kept, old versions and deleted files included. None: no limit."""
+
+    max_bytes: int | None = None
+    max_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MountConfig:
+    """A directory of the host that agents share as /mnt/NAME."""
+
+    directory: str
+    mode: Literal["read", "write"] = "read"
+
+
+@dataclass(frozen=True, slots=True)
 class StorageConfig:
     """The files of agents."""
+
+    max_file_bytes: Annotated[int, AtLeastOne] = 64 * MIB
+    max_versions: Annotated[int, AtLeastOne] = 100  # of a file; the oldest go
+    max_snapshots: int = 100  # of an agent's trees
+    agent: StorageQuota = field(default_factory=lambda: StorageQuota(1024 * MIB, 100_000))  # each
+    groups: Mapping[str, StorageQuota] = field(default_factory=dict)  # all of a group together
+    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """How the code that agents write is confined. Without a tier that works, it is not run."""
+
+    tier: Literal["auto", "bubblewrap"] = "auto"
+    uid: Annotated[int, Range(1, 2**32 - 2)] | None = 65534  # whom root drops to; 65534: nobody
+    gid: Annotated[int, Range(1, 2**32 - 2)] | None = None  # None: the same number
+    python: str | None = None  # an interpreter; None: this one's, or the system's
+    read_only: tuple[str, ...] = ()  # further paths of this machine that code may read
+    wall_s: Annotated[float, Positive] = 60.0  # of a run, or of a cell of a session
+    cpu_s: Annotated[int, AtLeastOne] = 60  # of one process
+    memory_bytes: Annotated[int, Range(64 * MIB)] = 1024 * MIB
+    processes: Annotated[int, Range(4)] = 64
+    open_files: Annotated[int, Range(16)] = 256
+    disk_bytes: Annotated[int, AtLeastOne] = 256 * MIB
+    files: Annotated[int, AtLeastOne] = 20_000
+    output_bytes: Annotated[int, AtLeastOne] = 1 * MIB
+    parallel: Annotated[int, AtLeastOne] = 16  # runs at once; others wait
+    sessions_per_agent: int = 2
+    session_life_s: Annotated[float, Positive] = 3600.0
+    session_idle_s: Annotated[float, Positive] = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class McpServerConfig:
+    """An MCP server: a program to start, or a URL. A value "env:NAME" is that variable's."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)  # besides PATH, HOME and the like
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trusted: bool = False  # whether what it says about its tools is believed
+    timeout_s: Annotated[float, Positive] = 30.0  # to connect
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == bool(self.url):
+            raise ConfigError("command", self.command, "given, unless there is a url")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolsConfig:
     """Which tools there are, and how they run."""
+
+    plugins: tuple[str, ...] | None = None  # installed ones, by name; None: all
+    load: tuple[str, ...] = ()  # modules, and paths of files
+    mcp: Mapping[str, McpServerConfig] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tool
+    timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool says otherwise
+    max_running: Annotated[int, AtLeastOne] = 16
+    max_running_per_agent: Annotated[int, AtLeastOne] = 8
+    max_processes: Annotated[int, AtLeastOne] = 4
+    max_waiting: Annotated[int, AtLeastOne] = 10_000
+    max_waiting_per_agent: Annotated[int, AtLeastOne] = 1_000
+    inline_bytes: int = 64 << 10  # larger results are stored, and handed over as a reference
+    max_result_bytes: Annotated[int, AtLeastOne] = 64 * MIB
+    stored_bytes: int = 256 * MIB  # of one agent's stored results; its oldest go first
+    breaker_failures: int = 5  # in a row, until a tool is left alone; 0: never
+    breaker_cooldown_s: Annotated[float, Positive] = 30.0
+    journal_days: Annotated[float, Positive] = 30.0  # outcomes are kept that long
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +185,53 @@ class AccessConfig:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """How texts become vectors."""
+    """How texts become vectors. `kind` decides which of the others apply."""
+
+    kind: Literal["hashing", "transformers", "openai"] = "hashing"
+    path: str | None = None  # transformers: a sentence-transformer directory
+    base_url: str | None = None  # openai; None: OpenAI itself
+    api_key_env: str | None = None  # openai: the environment variable that holds the key
+    model: str | None = None  # openai: the endpoint's; transformers: the name it is priced under
+    dimensions: Annotated[int, Range(8)] | None = None  # hashing, openai; None: 1024, the model's
+    batch_size: Annotated[int, AtLeastOne] | None = None  # texts; None: 32, openai 128
+
+    def __post_init__(self) -> None:
+        needs, takes = _EMBEDDING_KEYS.get(self.kind, ((), None))
+        if takes is None:
+            return  # refused by the tree that it becomes a part of
+        for key in needs:
+            if not getattr(self, key):
+                raise ConfigError(key, getattr(self, key), f"needed by kind {self.kind!r}")
+        for key in ("path", "base_url", "api_key_env", "model", "dimensions", "batch_size"):
+            if key not in (*needs, *takes) and getattr(self, key) is not None:
+                raise ConfigError(key, getattr(self, key), f"not given for kind {self.kind!r}")
+
+
+# kind -> what it needs, and what it takes besides
+_EMBEDDING_KEYS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "hashing": ((), ("dimensions",)),
+    "transformers": (("path",), ("model", "batch_size")),
+    "openai": (("model",), ("base_url", "api_key_env", "dimensions", "batch_size")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalConfig:
+    """How vectors are searched, and how files are cut for it."""
+
+    index: Literal["auto", "exact", "chroma"] = "auto"  # auto: chroma if installed and allowed
+    chroma_url: str | None = None  # of a Chroma server; None: embedded, below state.directory
+    chunk_chars: Annotated[int, Range(100)] = 1_000
+    overlap_chars: int = 150  # that a chunk repeats of the one before
+    max_file_chars: Annotated[int, AtLeastOne] = 4_000_000  # what lies behind is not found
+
+    def __post_init__(self) -> None:
+        overlap, chunk = self.overlap_chars, self.chunk_chars
+        if isinstance(overlap, int) and isinstance(chunk, int) and overlap > chunk // 2:
+            allowed = f"at most {chunk // 2}, which is half of chunk_chars"
+            raise ConfigError("overlap_chars", overlap, allowed)
+        if self.chroma_url is not None and self.index == "exact":
+            raise ConfigError("chroma_url", self.chroma_url, "not given for index 'exact'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +302,7 @@ class KernelConfig:
     tools: ToolsConfig = field(default_factory=ToolsConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     guard: Guard = field(default_factory=Guard)
     drain_s: float = 5.0  # `close()` gives calls under way that long to end
 

@@ -1,0 +1,37 @@
+"""Code that nobody has read runs here, confined, or not at all. Start with `sandbox`."""
+
+from aios_core.tools.sandbox.detection import TIERS, choose, survey
+from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.result import (
+    ExecutionResult,
+    FileChanges,
+    KilledBy,
+    OnOutput,
+    Stream,
+)
+from aios_core.tools.sandbox.runner import LANGUAGES, Language
+from aios_core.tools.sandbox.sandbox import Sandbox
+from aios_core.tools.sandbox.session import Session
+from aios_core.tools.sandbox.tier import Availability, Confined, Program, Tier
+from aios_core.tools.sandbox.workspace import Workspace
+
+__all__ = [
+    "LANGUAGES",
+    "TIERS",
+    "Availability",
+    "Confined",
+    "ExecutionResult",
+    "FileChanges",
+    "KilledBy",
+    "Language",
+    "Limits",
+    "OnOutput",
+    "Program",
+    "Sandbox",
+    "Session",
+    "Stream",
+    "Tier",
+    "Workspace",
+    "choose",
+    "survey",
+]

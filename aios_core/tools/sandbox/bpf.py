@@ -1,0 +1,62 @@
+"""Classic BPF, as much of it as a seccomp filter needs.
+
+A program is a tuple of instructions, and a branch is a test followed by its two
+arms, so programs are built by composing them: there are no labels and nothing to
+resolve. Jumps only go forward; the kernel takes no others.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+MOST_INSTRUCTIONS: Final = 4_096  # BPF_MAXINSNS
+_FARTHEST: Final = 255  # a conditional jump counts in one byte
+
+LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS: the 32-bit word at byte k of seccomp_data
+JUMP: Final = 0x05  # BPF_JMP | BPF_JA
+IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K, unsigned
+IF_ANY_BIT: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+RETURN: Final = 0x06  # BPF_RET | BPF_K
+
+
+class Instruction(NamedTuple):
+    """`struct sock_filter`. `then` and `otherwise` count from the next instruction."""
+
+    code: int
+    then: int
+    otherwise: int
+    k: int
+
+
+Program = tuple[Instruction, ...]
+
+
+def load(offset: int) -> Program:
+    """The word at that byte becomes what tests look at."""
+    return (Instruction(LOAD, 0, 0, offset),)
+
+
+def give(action: int) -> Program:
+    """End with this action."""
+    return (Instruction(RETURN, 0, 0, action),)
+
+
+def branch(test: int, k: int, then: Program, otherwise: Program) -> Program:
+    """`then` if the test of the loaded word with `k` holds. Both arms must end in `give`."""
+    if len(otherwise) <= _FARTHEST:
+        return (Instruction(test, len(otherwise), 0, k), *otherwise, *then)
+    over = Instruction(JUMP, 0, 0, len(otherwise))
+    return (Instruction(test, 0, 1, k), over, *otherwise, *then)
+
+
+def encode(program: Program) -> bytes:
+    """The program as the kernel reads it, in this machine's byte order.
+
+    Raises:
+        ValueError: it is empty or too long.
+    """
+    if not 0 < len(program) <= MOST_INSTRUCTIONS:
+        raise ValueError(f"{len(program)} instructions; allowed: 1 to {MOST_INSTRUCTIONS}")
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)

@@ -1,0 +1,368 @@
+"""The tier of unprivileged namespaces: `bwrap`, never started as root, under a seccomp filter.
+
+What confined code gets: every namespace its own (no network but an unconnected
+loopback), the system's programs read-only, a home in memory, a /proc of its own
+processes, a handful of devices, an environment that is made here, no capability,
+no way to new privileges. It dies with this process, and with the thread that
+started it, which therefore has to live as long.
+
+A start leaves no foreign code running before its limits and files are in place: bwrap sets
+up the sandbox and runs `_GATE`, which says that it is there and waits for a line on its standard
+input; files are copied into /work; `release` sends the line, and the gate becomes prlimit(1),
+and that the program. The limits are set inside, because root in a container mostly lacks the
+capability to set them on another user's process.
+
+Root is no way in: bwrap started by root, even with every capability dropped, can
+write the host's `core_pattern`. A root caller drops to the configured user first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from aios_core.errors import SandboxUnavailable
+from aios_core.tools.sandbox import seccomp
+from aios_core.tools.sandbox.files import WorkTree
+from aios_core.tools.sandbox.interpreter import Interpreter, User, can_reach, find_interpreter
+from aios_core.tools.sandbox.jailed import Jailed
+from aios_core.tools.sandbox.limits import MIB, Limits
+from aios_core.tools.sandbox.tier import DOCUMENTS, WORK, Availability, Pipes, Program
+
+_GATE: Final = 'echo && read -r _ && exec "$@"'
+_PATIENCE_S: Final = 20.0  # for bwrap to get ready, on a very busy machine
+
+_INSTALL: Final = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
+_ALLOW: Final = (
+    "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+    "kernel.apparmor_restrict_unprivileged_userns=0 or a profile for bwrap; in a container, a "
+    "seccomp profile that permits them"
+)
+_DROP: Final = "set tools.sandbox.uid to an unprivileged user, or do not run as root"
+
+_INSIDE: Final = 1000  # uid and gid as the program sees them
+_ETC: Final[Mapping[str, str]] = {
+    "/etc/passwd": f"agent:x:{_INSIDE}:{_INSIDE}::{WORK}:/bin/sh\n",
+    "/etc/group": f"agent:x:{_INSIDE}:\n",
+    "/etc/hosts": "127.0.0.1 localhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "HOME": WORK,
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+}
+_SYSTEM: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_FROM_ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
+
+
+class Bubblewrap:
+    """See the module, and `tier.Tier`."""
+
+    name: Final = "bubblewrap"
+
+    def __init__(
+        self,
+        *,
+        uid: int | None = None,
+        gid: int | None = None,
+        python: str | None = None,
+        read_only: Sequence[str] = (),
+    ) -> None:
+        """Finds nothing and starts nothing yet.
+
+        Args:
+            uid: whom a root caller drops to; not looked at for others.
+            gid: None: the same number.
+            python: the interpreter to run inside; None: this one's, or the system's.
+            read_only: further paths of the host that the code may read.
+        """
+        self._uid = uid
+        self._gid = uid if gid is None else gid
+        self._python = python
+        self._read_only = tuple(read_only)
+
+    def __repr__(self) -> str:
+        return f"<Bubblewrap uid={self._uid}>"
+
+    @property
+    def python(self) -> str:
+        return self._interpreter.executable
+
+    def examine(self) -> Availability:
+        try:
+            interpreter = self._interpreter
+            jailed = self.start(Program((interpreter.executable, "-c", ""), Limits()))
+        except SandboxUnavailable as exc:
+            said, _, mend = str(exc).partition("; ")
+            return Availability(False, said, mend)
+        try:
+            jailed.release()
+            status = jailed.wait_blocking()
+            said = os.read(jailed.pipes.stderr, 400).decode(errors="replace").strip()
+        finally:
+            jailed.close()
+        if status:
+            return Availability(False, f"{interpreter.executable} fails inside: {said}", _PYTHON)
+        user = self._user
+        return Availability(True, f"{self._bwrap} as user {user.uid}, {interpreter.executable}")
+
+    def start(self, program: Program) -> Jailed:
+        with ExitStack() as undo:
+            start = _Start(undo)
+            start.open_pipes(has_control=program.has_control)
+            options = self._options(program, start)
+            start.run(self._bwrap, options, program, self._drop)
+            return start.finish(program.limits, self._user)
+
+    # --- what this machine has --------------------------------------------------------------------
+
+    @cached_property
+    def _bwrap(self) -> str:
+        if sys.platform != "linux" or platform.machine() not in seccomp.ARCHITECTURES:
+            here = f"{platform.system()} on {platform.machine()}"
+            known = ", ".join(seccomp.ARCHITECTURES)
+            raise SandboxUnavailable(
+                f"bubblewrap confines nothing here ({here}); use Linux on {known}"
+            )
+        if (found := shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")) is None:
+            raise SandboxUnavailable(f"there is no bwrap; {_INSTALL}")
+        return found
+
+    @property
+    def _user(self) -> User:
+        """Who bwrap is started as. Asked anew each time: this process may change its user."""
+        if os.geteuid() != 0 and os.getuid() != 0:
+            return User(os.geteuid(), os.getegid())
+        if not self._uid or not self._gid:
+            raise SandboxUnavailable(f"the caller is root and has no user to drop to; {_DROP}")
+        return User(self._uid, self._gid)
+
+    @property
+    def _drop(self) -> dict[str, Any]:
+        user = self._user
+        if os.geteuid() != 0 and os.getuid() != 0:
+            return {}
+        return {"user": user.uid, "group": user.gid, "extra_groups": []}
+
+    @cached_property
+    def _interpreter(self) -> Interpreter:
+        return find_interpreter(self._python, self._user)
+
+    # --- the command line -------------------------------------------------------------------------
+
+    def _options(self, program: Program, start: _Start) -> list[str]:
+        """For bwrap, in the order in which it follows them."""
+        limits = program.limits
+        environment = {**_ENVIRONMENT, **program.environment}
+        documents = {f"{DOCUMENTS}/{name}": text for name, text in program.documents.items()}
+        documents |= {path: text.encode() for path, text in _ETC.items()}
+        options = [
+            *("--unshare-user", "--disable-userns", "--unshare-ipc", "--unshare-pid"),
+            *("--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+            *("--uid", str(_INSIDE), "--gid", str(_INSIDE), "--hostname", "sandbox"),
+            *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+            *("--seccomp", str(start.document(seccomp.filter_for(platform.machine())))),
+        ]
+        for name, value in environment.items():
+            options += ["--setenv", name, value]
+        options += ["--ro-bind", "/usr", "/usr"]
+        for path in _SYSTEM:
+            if Path(path).is_symlink():
+                options += ["--symlink", str(Path(path).readlink()), path]
+            elif Path(path).is_dir():
+                options += ["--ro-bind", path, path]
+        for path in self._seen():
+            options += ["--ro-bind", path, path]
+        for path, content in documents.items():
+            options += ["--perms", "0444", "--file", str(start.document(content)), path]
+        options += ["--proc", "/proc", "--dev", "/dev"]
+        for path, size in (
+            ("/dev/shm", 64 * MIB),  # noqa: S108 - the sandbox's own
+            ("/tmp", limits.disk_bytes),  # noqa: S108
+            (WORK, limits.disk_bytes),
+        ):
+            options += ["--perms", "0700", "--size", str(size), "--tmpfs", path]
+        return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK]
+
+    def _seen(self) -> Iterable[str]:
+        """What else of the host is bound, read-only."""
+        user = self._user
+        for path in self._read_only:
+            if not can_reach(path, user):
+                raise SandboxUnavailable(
+                    f"user {user.uid} cannot read {path}; "
+                    "change tools.sandbox.read_only or its modes"
+                )
+        yield from (path for path in _FROM_ETC if can_reach(path, user))
+        yield from self._interpreter.directories
+        yield from self._read_only
+
+
+_PYTHON: Final = "name another interpreter in tools.sandbox.python"
+
+
+class _Start:
+    """One start, step by step. `undo` closes and kills whatever a failed one leaves behind."""
+
+    def __init__(self, undo: ExitStack) -> None:
+        self._undo = undo
+        self._theirs: list[int] = []  # open until bwrap has them
+        self._passed: list[int] = []  # those of them that it has by their number
+        self._pipes = Pipes()
+        self._undo.callback(self._pipes.close)
+        self._control: tuple[str, ...] = ()
+        self._stdio: tuple[int, int, int] = (-1, -1, -1)
+
+    def document(self, content: bytes) -> int:
+        """A descriptor from which bwrap reads it."""
+        descriptor = os.memfd_create("aios-sandbox")
+        self._theirs.append(descriptor)
+        self._passed.append(descriptor)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def open_pipes(self, *, has_control: bool) -> None:
+        pipes = self._pipes
+        stdin, pipes.stdin = self._to_child()
+        pipes.stdout, stdout = self._from_child()
+        pipes.stderr, stderr = self._from_child()
+        self._stdio = (stdin, stdout, stderr)
+        if has_control:
+            read, pipes.control_in = self._to_child()
+            pipes.control_out, write = self._from_child()
+            self._control = (str(read), str(write))
+            self._passed += [read, write]
+
+    def run(
+        self, bwrap: str, options: Sequence[str], program: Program, drop: Mapping[str, Any]
+    ) -> None:
+        """Start bwrap."""
+        self._facts, told = self._from_child()
+        self._undo.callback(os.close, self._facts)
+        self._passed.append(told)
+        options = [*options, "--info-fd", str(told)]
+        # Through a descriptor, because everybody can read a command line, also inside.
+        arguments = self.document("\0".join([*options, ""]).encode())
+        limited = ["prlimit", *program.limits.prlimit_options(), "--", *program.argv]
+        gate = ["/bin/sh", "-c", _GATE, "gate", *limited, *self._control]
+        stdin, stdout, stderr = self._stdio
+        try:
+            self._outer = subprocess.Popen(  # noqa: S603 - bwrap, with arguments made above
+                [bwrap, "--args", str(arguments), "--", *gate],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=self._passed,
+                cwd="/",
+                env={},
+                start_new_session=True,
+                **drop,
+            )
+        except (OSError, subprocess.SubprocessError) as exc:
+            raise SandboxUnavailable(f"bwrap cannot be started ({exc}); {_DROP}") from exc
+        finally:
+            for descriptor in self._theirs:
+                os.close(descriptor)
+            self._theirs.clear()
+        self._undo.callback(self._outer.wait)
+        self._undo.callback(self._outer.kill)
+
+    def finish(self, limits: Limits, user: User) -> Jailed:
+        """Wait for the gate and take hold of the processes. Then nothing is left to undo."""
+        init = self._child()
+        pidfd = os.pidfd_open(init)
+        self._undo.callback(os.close, pidfd)
+        if _parent_of(init) != self._outer.pid:  # it ended, and its number was given away
+            raise self._failed()
+        if self._read(self._pipes.stdout, 1) != b"\n":
+            raise self._failed()
+        program = os.pidfd_open(_only_child(init))
+        self._undo.callback(os.close, program)
+        root = os.open(f"/proc/{init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            trees = [self._tree(root, name, user) for name in (WORK, "/tmp")]  # noqa: S108
+        finally:
+            os.close(root)
+        jailed = Jailed(
+            self._outer,
+            init=(init, pidfd),
+            program=program,
+            pipes=self._pipes,
+            trees=(trees[0], trees[1]),
+            suspicious=limits.memory_bytes,
+        )
+        os.close(self._facts)
+        self._undo.pop_all()
+        return jailed
+
+    # --- descriptors ------------------------------------------------------------------------------
+
+    def _to_child(self) -> tuple[int, int]:
+        read, write = os.pipe()
+        self._theirs.append(read)
+        os.set_blocking(write, False)
+        return read, write
+
+    def _from_child(self) -> tuple[int, int]:
+        read, write = os.pipe()
+        self._theirs.append(write)
+        os.set_blocking(read, False)
+        return read, write
+
+    def _tree(self, root: int, path: str, user: User) -> WorkTree:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.lstrip("/"), flags, dir_fd=root)
+        self._undo.callback(os.close, descriptor)
+        return WorkTree(descriptor, user.uid, user.gid)
+
+    # --- what bwrap says --------------------------------------------------------------------------
+
+    def _child(self) -> int:
+        said = b""
+        while piece := self._read(self._facts, 4_096):
+            said += piece
+        try:
+            return int(json.loads(said)["child-pid"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise self._failed() from exc
+
+    def _read(self, descriptor: int, size: int) -> bytes:
+        """What is there within the patience; nothing at its end."""
+        readable, _, _ = select.select([descriptor], [], [], _PATIENCE_S)
+        if not readable:
+            raise self._failed(f"is not ready after {_PATIENCE_S:g} s")
+        return os.read(descriptor, size)
+
+    def _failed(self, how: str = "") -> SandboxUnavailable:
+        self._outer.kill()
+        self._outer.wait()
+        told = how
+        if not told and select.select([self._pipes.stderr], [], [], 1.0)[0]:
+            told = os.read(self._pipes.stderr, 1_000).decode(errors="replace").strip()
+        return SandboxUnavailable(f"bwrap cannot confine anything here ({told}); {_ALLOW}")
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+
+
+def _only_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])

@@ -1,0 +1,96 @@
+"""What a program writes, as it comes, cut where it is too much. Lives on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from aios_core.tools.sandbox.limits import FLOOD_FACTOR
+from aios_core.tools.sandbox.result import OnOutput, Stream
+
+_log = logging.getLogger(__name__)
+
+_CHUNK: Final = 1 << 16  # bytes; a pipe's size
+
+
+class Capture:
+    """One stream. Keeps the first `limit` bytes between two `take`s and counts the rest.
+
+    A stream that goes on far beyond calls `on_flood` once: reading is work too.
+    """
+
+    def __init__(
+        self, descriptor: int, stream: Stream, limit: int, on_flood: Callable[[], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._stream = stream
+        self._limit = limit
+        self._on_flood = on_flood
+        self._on_output: OnOutput | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._begin()
+        self._loop.add_reader(descriptor, self._read)
+
+    def listen(self, on_output: OnOutput | None) -> None:
+        """Hand on what comes from now on."""
+        self._on_output = on_output
+
+    async def end(self) -> None:
+        """Wait until nobody can write to it any more."""
+        await self._ended
+
+    def take(self) -> tuple[str, bool]:
+        """All that was written since the last time, also what is still in the pipe; was it cut."""
+        while self._read():
+            pass
+        self._keep(self._decoder.decode(b"", final=True))
+        taken = "".join(self._parts), self._num_bytes > self._limit
+        self._begin()
+        return taken
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._loop.remove_reader(self._descriptor)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _begin(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._parts: list[str] = []
+        self._num_bytes = 0
+        self._is_flood = False
+
+    def _read(self) -> bool:
+        """Whether there was something."""
+        if self._ended.done():
+            return False
+        try:
+            chunk = os.read(self._descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self.stop()
+            return False
+        room = max(0, self._limit - self._num_bytes)
+        self._num_bytes += len(chunk)
+        self._keep(self._decoder.decode(chunk[:room]))
+        if self._num_bytes > self._limit * FLOOD_FACTOR and not self._is_flood:
+            self._is_flood = True
+            self._on_flood()
+        return not self._is_flood
+
+    def _keep(self, text: str) -> None:
+        if not text:
+            return
+        self._parts.append(text)
+        if self._on_output is not None:
+            try:
+                self._on_output(self._stream, text)
+            except Exception:  # noqa: BLE001 - a stranger's callback
+                _log.exception("a listener to the output of confined code failed; it hears no more")
+                self._on_output = None

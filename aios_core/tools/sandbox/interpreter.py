@@ -1,0 +1,115 @@
+"""Which Python runs inside, and what has to be seen of the host for it.
+
+The interpreter of this process is preferred, without the packages of its virtual
+environment: those are the project's. It has to be one that the sandbox's user can
+reach; an interpreter below a home directory of mode 0700 is not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from aios_core.errors import SandboxUnavailable
+
+_USUAL: Final = ("/usr/bin/python3", "/usr/local/bin/python3")
+_ASK: Final = "import sys; print(sys.base_prefix, sys.prefix, sep='\\n')"
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """`directories` are bound read-only, at their own places; /usr is there anyway."""
+
+    executable: str
+    directories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who the sandbox is on the host."""
+
+    uid: int
+    gid: int
+
+
+def find_interpreter(configured: str | None, user: User) -> Interpreter:
+    """The interpreter to run inside.
+
+    Args:
+        configured: the path of one; its packages are seen inside too.
+        user: who has to reach it.
+
+    Raises:
+        SandboxUnavailable: there is none that the user can reach.
+    """
+    own = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    tried = (configured,) if configured else (own, *_USUAL)
+    for path in tried:
+        interpreter = _described(path, has_packages=bool(configured))
+        if interpreter is not None and all(
+            can_reach(place, user) for place in (interpreter.executable, *interpreter.directories)
+        ):
+            return interpreter
+    raise SandboxUnavailable(
+        f"user {user.uid} can reach none of the Python interpreters {', '.join(tried)}; install "
+        "one for everybody (apt install python3), or name one in tools.sandbox.python"
+    )
+
+
+def can_reach(path: str, user: User) -> bool:
+    """Whether a user without groups can go there and read it, as far as modes tell."""
+    try:
+        real = Path(path).resolve(strict=True)
+        return all(_may(place.stat(), user) for place in (real, *real.parents))
+    except (OSError, RuntimeError):
+        return False
+
+
+def _may(status: os.stat_result, user: User) -> bool:
+    read_and_enter = 0o5 if stat.S_ISREG(status.st_mode) else 0o1
+    if status.st_uid == user.uid:
+        return (status.st_mode >> 6) & read_and_enter == read_and_enter
+    if status.st_gid == user.gid:
+        return (status.st_mode >> 3) & read_and_enter == read_and_enter
+    return status.st_mode & read_and_enter == read_and_enter
+
+
+@cache
+def _described(path: str, *, has_packages: bool) -> Interpreter | None:
+    """Ask an interpreter where it lives. None: there is none at that path."""
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        asked = subprocess.run(  # noqa: S603 - an interpreter of this machine, named by its owner
+            [path, "-I", "-S", "-c", _ASK], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    base, prefix = asked.stdout.splitlines()
+    seen: Iterable[str] = (base, prefix) if has_packages else (base,)
+    executable = path if has_packages else os.path.realpath(path)
+    return Interpreter(executable, tuple(_directories(seen, executable)))
+
+
+def _directories(prefixes: Iterable[str], executable: str) -> Iterator[str]:
+    for prefix in dict.fromkeys(prefixes):
+        if not _is_below(prefix, "/usr"):
+            yield from (
+                str(p) for name in ("bin", "lib", "lib64") if (p := Path(prefix, name)).is_dir()
+            )
+            if (config := Path(prefix, "pyvenv.cfg")).is_file():
+                yield str(config)
+    real = os.path.realpath(executable)
+    if not _is_below(real, "/usr") and not any(_is_below(real, p) for p in prefixes):
+        yield real
+
+
+def _is_below(path: str, root: str) -> bool:
+    return Path(path).is_relative_to(root)

@@ -1,0 +1,267 @@
+"""Runs code that nobody has read, confined, or not at all.
+
+A `Sandbox` picks the best tier that the machine has (`detection`) the first time
+that it is asked to run something. It works on an event loop in a thread of its
+own, so that neither the kernel's loop nor a tool's thread ever does more than wait
+for it, and it can be asked from any of them.
+
+Promises: code that cannot be confined is refused (`SandboxUnavailable`), never run;
+a run that is cancelled is killed with all its processes; after `close` nothing of it
+is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from aios_core.config import SandboxConfig
+from aios_core.errors import KernelClosed, QuotaExceeded
+from aios_core.tools.sandbox import runner
+from aios_core.tools.sandbox.detection import TIERS, MakeTier, choose
+from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.loop_thread import LoopThread
+from aios_core.tools.sandbox.notebook import Notebook, Span
+from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
+from aios_core.tools.sandbox.runner import Language
+from aios_core.tools.sandbox.session import Session, on_this_loop
+from aios_core.tools.sandbox.tier import Tier
+from aios_core.tools.sandbox.workspace import Workspace
+
+_NUM_THREADS: Final = 4  # for starting, copying files and reading /proc
+
+
+class Sandbox:
+    """See the module. Its methods may be called from any thread.
+
+    `_lock` guards `_sessions`.
+    """
+
+    def __init__(
+        self, config: SandboxConfig | None = None, *, tiers: Mapping[str, MakeTier] = TIERS
+    ) -> None:
+        """Looks for nothing and starts nothing yet."""
+        self._config = config = config or SandboxConfig()
+        self._tiers = tiers
+        self.limits = limits_of(config)
+        self._span = Span(config.session_life_s, config.session_idle_s)
+        self._tier: Tier | None = None
+        self._choosing = asyncio.Lock()
+        self._places = asyncio.Semaphore(config.parallel)
+        self._thread = LoopThread("aios-sandbox")
+        # They live until `close`, which a tier relies on: a process that is to die with its parent
+        # dies with the thread that started it.
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, "aios-sandbox")
+        self._lock = threading.Lock()
+        self._sessions: list[Session] = []
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self._tier or self._config.tier}>"
+
+    # --- one run ----------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        language: Language,
+        code: str,
+        *,
+        files: Path | None = None,
+        stdin: bytes = b"",
+        limits: Limits | None = None,
+        on_output: OnOutput | None = None,
+    ) -> ExecutionResult:
+        """Run code to its end. Cancelling the await kills all its processes.
+
+        Args:
+            language: "python" or "shell".
+            code: the program.
+            files: a directory whose files it finds in its working directory; what it changes
+                there is changed here when it has ended, however that was.
+            stdin: what it can read.
+            limits: None: those of the configuration.
+            on_output: called on this loop with output as it comes.
+
+        Raises:
+            SandboxUnavailable: nothing here can confine it.
+            InvalidRequest: the code or the language is none.
+            QuotaExceeded: the files are larger than its disk.
+        """
+        listen = on_this_loop(on_output)
+        running = self._run(
+            language, code, files=files, stdin=stdin, limits=limits, on_output=listen
+        )
+        return await asyncio.wrap_future(self._thread.submit(running))
+
+    def run_blocking(
+        self,
+        language: Language,
+        code: str,
+        *,
+        files: Path | None = None,
+        stdin: bytes = b"",
+        limits: Limits | None = None,
+        on_output: OnOutput | None = None,
+    ) -> ExecutionResult:
+        """The same for a thread. `on_output` is called on another one."""
+        running = self._run(
+            language, code, files=files, stdin=stdin, limits=limits, on_output=on_output
+        )
+        return self._thread.wait_for(running)
+
+    async def run_for(
+        self,
+        identity: str,
+        language: Language,
+        code: str,
+        *,
+        workspace: Workspace,
+        labels: frozenset[str] = frozenset(),
+        limits: Limits | None = None,
+        on_output: OnOutput | None = None,
+    ) -> ExecutionResult:
+        """Run code on an agent's files; what it changed becomes their newest versions.
+
+        `labels` are stored with these. Raises what `run` and the workspace raise.
+        """
+        loop = asyncio.get_running_loop()
+        place = await loop.run_in_executor(
+            self._threads, lambda: TemporaryDirectory(prefix="aios-sandbox-")
+        )
+        try:
+            directory = Path(place.name)
+            await workspace.checkout(identity, directory)
+            result = await self.run(
+                language, code, files=directory, limits=limits, on_output=on_output
+            )
+            if result.files.written or result.files.removed:
+                await workspace.commit(identity, directory, labels)
+            return result
+        finally:
+            await asyncio.shield(loop.run_in_executor(self._threads, place.cleanup))
+
+    async def _run(
+        self,
+        language: Language,
+        code: str,
+        *,
+        files: Path | None,
+        stdin: bytes,
+        limits: Limits | None,
+        on_output: OnOutput | None,
+    ) -> ExecutionResult:
+        tier = await self._chosen()
+        program = runner.program_for(tier, language, code, limits or self.limits)
+        async with self._places:
+            return await runner.run(
+                tier, program, self._threads, files=files, stdin=stdin, on_output=on_output
+            )
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    async def open_session(
+        self, owner: str, *, files: Path | None = None, limits: Limits | None = None
+    ) -> Session:
+        """A session for an agent; its process starts with the first cell.
+
+        Args:
+            owner: the agent's identity.
+            files: a directory that is kept like the session's own, before and after each cell.
+            limits: None: those of the configuration.
+
+        Raises:
+            SandboxUnavailable: nothing here can confine it.
+            QuotaExceeded: the agent has as many as it may.
+        """
+        return await asyncio.wrap_future(self._thread.submit(self._open(owner, files, limits)))
+
+    def open_session_blocking(
+        self, owner: str, *, files: Path | None = None, limits: Limits | None = None
+    ) -> Session:
+        """The same for a thread."""
+        return self._thread.wait_for(self._open(owner, files, limits))
+
+    def sessions(self, owner: str) -> list[Session]:
+        """Those of an agent that have not ended."""
+        with self._lock:
+            self._sessions = [one for one in self._sessions if one.state != "ended"]
+            return [one for one in self._sessions if one.owner == owner]
+
+    async def forget(self, owner: str) -> None:
+        """Close the sessions of an agent."""
+        for session in self.sessions(owner):
+            await session.close()
+
+    async def _open(self, owner: str, files: Path | None, limits: Limits | None) -> Session:
+        tier = await self._chosen()
+        notebook = Notebook(tier, limits or self.limits, self._span, self._threads, files)
+        session = Session(owner, notebook, self._thread, self._admit)
+        self._admit(session)
+        return session
+
+    def _admit(self, session: Session) -> None:
+        """Count it as one of its owner's, once."""
+        others = [one for one in self.sessions(session.owner) if one is not session]
+        if len(others) >= (most := self._config.sessions_per_agent):
+            hint = "close one, or let one end by being idle"
+            raise QuotaExceeded(
+                session.owner, "sessions", limit=most, used=len(others), requested=1, hint=hint
+            )
+        with self._lock:
+            if self._is_closed:
+                raise KernelClosed("the sandbox is closed")
+            if session not in self._sessions:
+                self._sessions.append(session)
+
+    # --- its own life -----------------------------------------------------------------------------
+
+    async def examine(self) -> Tier:
+        """The tier that code will run in. Raises `SandboxUnavailable`."""
+        return await asyncio.wrap_future(self._thread.submit(self._chosen()))
+
+    async def close(self) -> None:
+        """Kill everything. Idempotent."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.close_blocking)
+
+    def close_blocking(self) -> None:
+        """The same for a thread."""
+        with self._lock:
+            was_closed, self._is_closed = self._is_closed, True
+            sessions, self._sessions = self._sessions, []
+        if was_closed:
+            return
+        with suppress(KernelClosed):
+            for session in sessions:
+                session.close_blocking()
+        self._thread.close()
+        self._threads.shutdown()
+
+    async def _chosen(self) -> Tier:
+        async with self._choosing:
+            if self._tier is None:
+                loop = asyncio.get_running_loop()
+                self._tier = await loop.run_in_executor(
+                    self._threads, choose, self._config, self._tiers
+                )
+            return self._tier
+
+
+def limits_of(config: SandboxConfig) -> Limits:
+    """The part of the configuration that is limits."""
+    return Limits(
+        wall_s=config.wall_s,
+        cpu_s=config.cpu_s,
+        memory_bytes=config.memory_bytes,
+        processes=config.processes,
+        open_files=config.open_files,
+        disk_bytes=config.disk_bytes,
+        files=config.files,
+        output_bytes=config.output_bytes,
+    )
