@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.core import PromptSize
+from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
     Completion,
@@ -177,6 +178,20 @@ class LLM:
 
     def stream(self, messages: Messages, **arguments: Any) -> Stream:
         """Continue the conversation, delta by delta."""
+    def embed(self, texts: Sequence[str], *, timeout_s: float | None = None) -> tuple[Vector, ...]:
+        """The vectors of texts, of length 1: near in meaning is near in cosine.
+
+        Raises `RateLimited` and `BackendError` besides, if the embedder does.
+        """
+        return self._kernel.perform(self._process, Embed(texts), timeout_s=timeout_s)
+
+    async def aembed(
+        self, texts: Sequence[str], *, timeout_s: float | None = None
+    ) -> tuple[Vector, ...]:
+        """The same on any event loop. Cancelling the await cancels the request."""
+        request = Embed(texts)
+        return await self._kernel.aperform(self._process, request, timeout_s=timeout_s)
+
         request, options = _split(messages, arguments)
         return self._kernel.stream(self._process, request, **options)
 

@@ -7,8 +7,20 @@ the kernel builds one and passes it to whoever searches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Protocol, runtime_checkable
+
+from aios_core.errors import InvalidRequest
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import Request
+
+MAX_TEXTS: Final = 2_048  # of one request
+MAX_CHARS: Final = 4_000_000  # of one request, all texts together
+MODEL: Final = "embedding"  # what a policy calls the kernel's embedder, whichever it is
+
+Vector = Sequence[float]
 
 
 class Embedder(Protocol):
@@ -20,7 +32,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """Identifies model and version, such as "hashing-512-v1".
+        """Identifies model and version, such as "hashing-1024-v1".
 
         Vectors are comparable only under one name, so it is stored with each of them; when
         it changes, what was indexed is embedded again.
@@ -30,7 +42,7 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """How many numbers a vector has; 0 if that is known only after the first `embed`."""
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
         """One vector for each text, in order; of length 1, or all zeros for a text without content.
 
         Raises `InvalidRequest`, `RetryLater` (a provider that wants a pause) and
@@ -40,3 +52,56 @@ class Embedder(Protocol):
 
     async def close(self) -> None:
         """Free the model or the connections. Idempotent."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An embedder whose texts cost tokens; its vectors come as `Embedded`, which counts them."""
+
+    @property
+    def model(self) -> str:
+        """Under which name its price is configured."""
+
+    def max_tokens(self, texts: Sequence[str]) -> int:
+        """A bound on the tokens that the texts have, from above."""
+
+
+class Embedded(list[Vector]):
+    """The vectors of an embedder that counts tokens."""
+
+    __slots__ = ("num_tokens",)
+
+    def __init__(self, vectors: Iterable[Vector], num_tokens: int) -> None:
+        super().__init__(vectors)
+        self.num_tokens = num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Request[tuple[Vector, ...]]):
+    """The vectors of texts. `model` is the embedder's name, or None for whichever there is."""
+
+    kind: ClassVar[str] = "llm.embed"
+    texts: Sequence[str]  # kept as a tuple
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.texts, str) or not isinstance(self.texts, Sequence):
+            raise InvalidRequest(f"texts: got {self.texts!r:.80}; allowed: a sequence of texts")
+        object.__setattr__(self, "texts", tuple(self.texts))
+        for text in self.texts:
+            if not isinstance(text, str):
+                raise InvalidRequest(f"texts: got {text!r:.80} among them; allowed: texts")
+        if len(self.texts) > MAX_TEXTS:
+            raise InvalidRequest(f"texts: got {len(self.texts)}; allowed: up to {MAX_TEXTS}")
+        if (num_chars := sum(map(len, self.texts))) > MAX_CHARS:
+            raise InvalidRequest(f"texts: {num_chars} characters; allowed: up to {MAX_CHARS}")
+
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are nobody's
+        """To ask a model."""
+        digest = hashlib.sha256()
+        for text in self.texts:
+            digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        arguments = {"num_texts": len(self.texts), "sha256": digest.hexdigest()}
+        return Access(
+            self.kind, Right.EXECUTE, Resource("model", None, self.model or MODEL), arguments
+        )

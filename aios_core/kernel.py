@@ -28,9 +28,11 @@ from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
 from aios_core.core import Core, Prepared, PromptSize
+from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
+from aios_core.embedding import Embedder
 from aios_core.errors import (
     ContextOverflow,
     KernelClosed,
@@ -65,6 +67,7 @@ class Kernel:
         observers: are told every `KernelEvent`.
 
     A kernel is started once and closed once.
+        embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Kernel:
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
+        embedder: Embedder | None = None,
         self.events = EventStream(observers)
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
@@ -84,6 +88,7 @@ class Kernel:
         self._thread: LoopThread | None = None
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
+        self._given_embedder = embedder
         for name, group in self.config.groups.items():
             self.processes.add_group(name, weight=group.weight, budget=group.budget)
 
@@ -165,6 +170,7 @@ class Kernel:
         self._model_access: dict[str | None, Access] = {}
         self._traps = TrapHandler(
             self._managers(),
+        self._embedder = self._given_embedder or build_embedder(self.config.embedding)
             self._gatekeeper,
             ids=ids,
             clock=clock,
@@ -182,6 +188,7 @@ class Kernel:
             await self._state.close()
             raise
         self._dispatcher.cores_started()
+            await self._embedder.close()
 
     def _managers(self) -> Sequence[Manager]:
         """Memory, storage, tools and access, in the order in which they start."""
@@ -223,6 +230,7 @@ class Kernel:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close(0 if kind else None)
+                await self._embedder.close()
 
     async def __aenter__(self) -> Self:
         self._refuse_second_start()

@@ -48,6 +48,7 @@ class Accounting:
     usage: Usage = field(default_factory=Usage)
     num_calls: int = 0
     num_requests: Counter[str] = field(default_factory=Counter)  # by kind; LLM calls not counted
+    num_embedded: int = 0  # texts that it had turned into vectors
     num_failed: int = 0
     num_preemptions: int = 0
     running_s: float = 0.0  # its calls held a slot of a core

@@ -1,0 +1,44 @@
+"""From the configuration to an embedder. Loads no model and reaches no endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from aios_core.config import EmbeddingConfig
+from aios_core.cores.embedding.endpoint import BATCH_SIZE as ENDPOINT_BATCH
+from aios_core.cores.embedding.endpoint import OpenAIEmbedder
+from aios_core.cores.embedding.hashing import DIMENSIONS, HashingEmbedder
+from aios_core.cores.embedding.in_process import BATCH_SIZE, TransformersEmbedder
+from aios_core.embedding import Embedder
+from aios_core.errors import ConfigError
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+def build_embedder(
+    config: EmbeddingConfig, *, environ: Mapping[str, str] | None = None
+) -> Embedder:
+    """The embedder that the section `embedding` describes.
+
+    `environ` holds the key that `api_key_env` names; None for that of the process.
+    Raises `ConfigError`, `ModelLoadError` (the directory is no model).
+    """
+    if config.kind == "hashing":
+        return HashingEmbedder(config.dimensions or DIMENSIONS)
+    if config.kind == "transformers":
+        return TransformersEmbedder(
+            str(config.path), model=config.model, batch_size=config.batch_size or BATCH_SIZE
+        )
+    environ = os.environ if environ is None else environ
+    variable = config.api_key_env or ("OPENAI_API_KEY" if config.base_url is None else None)
+    if variable and not environ.get(variable):
+        allowed = "the name of an environment variable that is set and holds the key"
+        raise ConfigError("embedding.api_key_env", variable, allowed)
+    return OpenAIEmbedder(
+        config.base_url or OPENAI_URL,
+        str(config.model),
+        api_key=environ[variable] if variable else None,
+        dimensions=config.dimensions,
+        batch_size=config.batch_size or ENDPOINT_BATCH,
+    )

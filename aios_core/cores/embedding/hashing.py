@@ -1,0 +1,136 @@
+"""Vectors without a model: the words of a text and their parts, hashed to positions.
+
+The default, because it needs no download, no library and no GPU, and says the same
+on every machine. It measures *lexical* similarity: texts are near that share words,
+neighbouring words, stems or spellings ("indexing" and "indexes", "colour" and
+"color"). It knows no meaning: "car" and "automobile" are strangers. It finds notes
+by their words; for questions in other words than the answer's, configure a model
+(`docs/retrieval.md`).
+
+How: "feature hashing" (Weinberger et al., 2009): each feature adds its weight, with
+a sign, at a position that its hash tells, so that collisions cancel out on average.
+Features are words, pairs of neighbours, and the 3- and 4-grams of each word
+(Bojanowski et al., 2017); a repeated one counts 1 + ln n; function words of English
+count only if there is nothing else. Vectors have length 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+from zlib import crc32
+
+from aios_core.embedding import Vector
+from aios_core.errors import InvalidRequest
+
+DIMENSIONS: Final = 1_024
+VERSION: Final = 1  # goes up with every change that changes a vector
+
+_PAIR_WEIGHT: Final = 0.5
+_GRAMS_WEIGHT: Final = 0.6  # of all grams of a word together, beside the word's 1
+_MAX_WORD: Final = 40  # characters of a word whose grams count; the rest is no language
+
+# Chinese, Japanese and Korean put no blanks between words; there each sign counts as one.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+_FUNCTION_WORDS: Final = frozenset(
+    """
+    a about all am an and any are as at be been but by can could did do does for from had has
+    have he her his how i if in into is it its me my no not of on or our she so such than that
+    the their them then there these they this to was we were what when where which who why will
+    with would you your
+    """.split()  # noqa: SIM905 - a line for each word is not easier to read
+)
+
+
+class HashingEmbedder:
+    """See the module. `dimensions`: more of them collide less and cost more."""
+
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        if dimensions < 8:
+            raise InvalidRequest(f"dimensions: got {dimensions}; allowed: at least 8")
+        self._dimensions = dimensions
+
+    def __repr__(self) -> str:
+        return f"<HashingEmbedder {self.name}>"
+
+    @property
+    def name(self) -> str:
+        return f"hashing-{self._dimensions}-v{VERSION}"
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        """The vectors, made on a worker thread."""
+        return await asyncio.to_thread(self._vectors, texts)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _vectors(self, texts: Sequence[str]) -> list[Vector]:
+        return [hashed(text, self._dimensions) for text in texts]
+
+
+def hashed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
+    """The vector of one text; zeros if it has no word. Pure."""
+    counts: Counter[str] = Counter(_words(text))
+    sums: dict[int, float] = {}
+    for feature, count in counts.items():
+        times = 1.0 + math.log(count)
+        for place, weight in _places(feature, dimensions):
+            sums[place] = sums.get(place, 0.0) + weight * times
+    vector = [0.0] * dimensions
+    length = math.sqrt(math.fsum(value * value for value in sums.values()))
+    if length > 0:
+        for place, value in sums.items():
+            vector[place] = value / length
+    return vector
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words that carry something, and the pairs of neighbours (with a blank between)."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    telling = [word for word in words if word not in _FUNCTION_WORDS] or words
+    yield from telling
+    for first, second in pairwise(telling):
+        yield f"{first} {second}"
+
+
+@lru_cache(maxsize=16_384)
+def _places(feature: str, dimensions: int) -> tuple[tuple[int, float], ...]:
+    """Where a word or a pair counts, and how much."""
+    if " " in feature:
+        return (_place(feature, dimensions, _PAIR_WEIGHT),)
+    grams = set(_grams(feature[:_MAX_WORD]))
+    weight = _GRAMS_WEIGHT / math.sqrt(len(grams)) if grams else 0.0
+    return (
+        _place(feature, dimensions, 1.0),
+        # "#" keeps the gram "car" apart from the word "car".
+        *(_place(f"#{gram}", dimensions, weight) for gram in sorted(grams)),
+    )
+
+
+def _grams(word: str) -> Iterator[str]:
+    """The 3- and 4-grams of a word with its borders marked: "<ca", "car", "ar>" ..."""
+    marked = f"<{word}>"
+    for size in (3, 4):
+        for start in range(len(marked) - size + 1):
+            yield marked[start : start + size]
+
+
+def _place(feature: str, dimensions: int, weight: float) -> tuple[int, float]:
+    """A position and a signed weight; the same in every process and on every platform."""
+    mixed = crc32(feature.encode("utf-8", "surrogatepass"))
+    # CRC is linear; two rounds of multiply and shift (MurmurHash3's finaliser) make it a hash.
+    mixed = ((mixed ^ mixed >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
+    mixed = ((mixed ^ mixed >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
+    mixed ^= mixed >> 16
+    return (mixed >> 1) % dimensions, weight if mixed & 1 else -weight

@@ -1,0 +1,123 @@
+"""A sentence transformer in this process, on a thread of its own.
+
+The model is loaded by the first request, not before. Requests of all callers take
+turns batch by batch, so that one with thousands of texts does not hold up one
+with a single query; a cancelled one stops before its next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aios_core.cores.embedding.directory import SentenceDirectory
+from aios_core.embedding import Embedded, Vector
+from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
+
+if TYPE_CHECKING:
+    from aios_core.cores.embedding.sentence import SentenceModel
+
+BATCH_SIZE = 32
+
+
+class TransformersEmbedder:
+    """See the module.
+
+    Args:
+        path: a sentence-transformer directory, or that of a plain encoder (mean pooling).
+        model: under which name it is priced; None: the directory's.
+        batch_size: texts that go through the model together.
+        device: such as "cuda:0"; None: a GPU if there is one.
+
+    Raises `ModelLoadError` if the directory is none; what its weights lack shows when they load.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        device: str | None = None,
+    ) -> None:
+        self._directory = SentenceDirectory.read(path)
+        self._model_name = model or self._directory.root.resolve().name
+        self._name = f"{self._model_name}@{self._directory.fingerprint()}"
+        self._dimensions = self._directory.dimensions
+        self._batch_size = batch_size
+        self._device = device
+        self._worker: ThreadPoolExecutor | None = None
+        self._loaded: SentenceModel | None = None  # the worker's
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<TransformersEmbedder {self._name}>"
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def model(self) -> str:
+        return self._model_name
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def max_tokens(self, texts: Sequence[str]) -> int:
+        """No tokenizer makes more tokens than there are bytes, and two to mark the ends."""
+        return sum(len(text.encode("utf-8", "replace")) + 2 for text in texts)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """The vectors. Raises `ModelLoadError`, `BackendError` (the model failed)."""
+        if self._is_closed:
+            raise KernelClosed("the embedder is closed")
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, "aios-embed")
+        # Texts of like length together: less padding. Blank ones have no content.
+        order = sorted((i for i, t in enumerate(texts) if t.strip()), key=lambda i: len(texts[i]))
+        vectors: list[Vector] = [()] * len(texts)
+        num_tokens = 0
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            made, counted = await loop.run_in_executor(
+                self._worker, self._embed, [texts[i] for i in batch]
+            )
+            num_tokens += counted
+            for place, vector in zip(batch, made, strict=True):
+                vectors[place] = vector
+        blank = (0.0,) * self._dimensions
+        return Embedded((vector or blank for vector in vectors), num_tokens)
+
+    async def close(self) -> None:
+        """Free the model; a batch that runs is waited for."""
+        self._is_closed = True
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            await asyncio.to_thread(worker.shutdown, cancel_futures=True)
+        self._loaded = None
+
+    def _embed(self, texts: list[str]) -> tuple[list[list[float]], int]:
+        """On the worker: load the model if need be, and run one batch."""
+        try:
+            if self._loaded is None:
+                from aios_core.cores.embedding.sentence import (  # noqa: PLC0415 - torch, if used
+                    SentenceModel,
+                )
+
+                self._loaded = SentenceModel(self._directory, self._device)
+            return self._loaded.embed(texts)
+        except KernelError:
+            raise
+        except ImportError as exc:
+            raise ModelLoadError(
+                f"embedding kind 'transformers' needs {exc.name}, which is not installed; "
+                "install it with: pip install 'aios-core[transformers]'"
+            ) from exc
+        except Exception as exc:
+            raise BackendError(f"the embedding model {self._name} failed: {exc}") from exc
