@@ -1,0 +1,215 @@
+"""Classic AutoGen (`autogen`, AG2 Classic) on the kernel.
+
+    from autogen_aios.classic import register
+
+    register()
+    llm_config = {"config_list": [{"model": "tiny", "model_client_cls": "AIOSModelClient"}]}
+
+After `register`, every entry of a `config_list` that names `AIOSModelClient` is
+served, wherever a client is made of it: also when `register_function` makes an
+agent's client anew, and in the agents that a group chat makes by itself to pick
+a speaker. (`agent.register_model_client(AIOSModelClient)`, classic's own way,
+loses the client at either.) `aios_core.install("autogen_classic")` serves all
+entries, whatever provider they name.
+
+Whose call it is: the agent that the entry names (`"aios": {"agent": ...}`), else the
+agent whose method is running; speakers are picked by the group chat's manager.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Final
+
+import autogen.oai.client as oai
+from autogen import ConversableAgent, GroupChatManager
+from autogen.events.client_events import StreamEvent
+from autogen.io.base import IOStream
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
+
+from aios_core import Agent, Completion, Kernel, default_kernel
+from aios_core.adapting import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    Patches,
+    current_caller,
+    enclosing,
+    read_request,
+    served_model,
+    write_completion,
+)
+from aios_core.errors import InvalidRequest
+
+__all__ = ["AIOSModelClient", "register", "unregister"]
+
+# The agents that a group chat makes for one choice of a speaker.
+_PICKERS: Final = frozenset({"checking_agent", "speaker_selection_agent"})
+# Keys of an entry that say how to reach a provider, and nothing to the kernel.
+_OF_THE_PROVIDER: Final = frozenset(
+    {"aios", "api_key", "api_type", "api_version", "base_url", "model_client_cls", "max_retries"}
+    | {"tags", "price", "default_headers", "http_client", "azure_ad_token_provider"}
+    | {"organization", "project", "default_query", "websocket_base_url", "routing_method"}
+    | {"native_tool_calls", "user", "webhook_secret", "workload_identity"}
+)
+
+directory: Final[AgentDirectory] = AgentDirectory()
+
+
+class AIOSModelClient:
+    """The client of one entry of a `config_list`, with the calls of `autogen.ModelClient`.
+
+    Args:
+        config: the entry. Its options go by OpenAI's names; `"aios"` may hold the `agent`,
+            `group`, `priority`, `weight` and `budget` of its calls.
+        kernel: None for the embedded kernel of this process.
+        is_substitute: whether a model that no core serves is answered by the default one.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        kernel: Kernel | None = None,
+        is_substitute: bool = False,
+    ) -> None:
+        self._said = config.get("aios") or {}
+        if not isinstance(self._said, Mapping):
+            raise InvalidRequest(f"aios: got {self._said!r:.200}; allowed: a mapping")
+        self._settings = AgentSettings().updated(self._said)
+        self._timeout = config.get("timeout")
+        self._format = config.get("response_format")
+        self._kernel = kernel
+        self._is_substitute = is_substitute
+
+    def create(self, params: dict[str, Any]) -> ChatCompletion:
+        """Answer; while streaming, also tell classic's output what comes."""
+        kernel = self._kernel or default_kernel()
+        request = self._request(params, kernel)
+        is_streamed = params.get("stream") and "response_format" not in request
+        with self._acting(kernel) as agent:
+            completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
+        return ChatCompletion.model_validate(write_completion(completion))
+
+    def message_retrieval(
+        self, response: ChatCompletion
+    ) -> list[str] | list[ChatCompletionMessage]:
+        """What an agent goes on with: a text, or the message if it calls tools."""
+        messages = [choice.message for choice in response.choices]
+        return [m if m.tool_calls else self._formatted(m.content or "") for m in messages]  # type: ignore[return-value] # as classic's own client does
+
+    def cost(self, response: ChatCompletion) -> float:  # noqa: ARG002 - budgets know the prices
+        """Nothing, to classic: entries may name a price, and the kernel keeps its own books."""
+        return 0.0
+
+    @staticmethod
+    def get_usage(response: ChatCompletion) -> dict[str, Any]:
+        """Tokens, as classic adds them up."""
+        usage = response.usage
+        return {
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+            "completion_tokens": usage.completion_tokens if usage else 0,
+            "total_tokens": usage.total_tokens if usage else 0,
+            "cost": getattr(response, "cost", 0.0),
+            "model": response.model,
+        }
+
+    def _request(self, params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
+        said = {k: v for k, v in params.items() if k not in _OF_THE_PROVIDER and v is not None}
+        if "prompt" in said:
+            said["messages"] = [{"role": "user", "content": said.pop("prompt")}]
+        said["messages"] = [{"role": "user", **message} for message in said["messages"]]
+        said["response_format"] = _format(said.get("response_format") or self._format)
+        if isinstance(self._timeout, int | float):
+            said.setdefault("timeout", self._timeout)
+        if self._is_substitute:
+            said["model"] = served_model(kernel, said.get("model"))
+        return read_request(said)
+
+    def _formatted(self, text: str) -> str:
+        """In the words of the entry's `response_format`, if that class has a `format`."""
+        if isinstance(self._format, type) and hasattr(self._format, "format"):
+            return str(self._format.model_validate_json(text).format())  # type: ignore[attr-defined]
+        return text
+
+    @contextmanager
+    def _acting(self, kernel: Kernel) -> Iterator[Agent]:
+        named = self._said.get("agent")
+        if isinstance(named, Agent):
+            yield named
+            return
+        caller = Caller.named(str(named), self._settings.group) if named else find_caller()
+        with directory.use(kernel, caller, self._settings) as agent:
+            yield agent
+
+
+def find_caller() -> Caller:
+    """Whose call it is that runs here, if nobody was named."""
+    owner = enclosing((ConversableAgent,))
+    if owner is not None and owner.name in _PICKERS:
+        owner = enclosing((GroupChatManager,)) or owner
+    return current_caller() if owner is None else Caller.of_object(owner, owner.name)
+
+
+def _streamed(agent: Agent, request: Mapping[str, Any]) -> Completion:
+    out = IOStream.get_default()
+    with agent.llm.stream(**request) as deltas:
+        for delta in deltas:
+            if delta.text:
+                out.send(StreamEvent(content=delta.text))  # type: ignore[no-untyped-call]
+        return deltas.completion
+
+
+def _format(wanted: Any) -> Any:
+    """Classic also takes a bare JSON schema for an answer's format."""
+    if isinstance(wanted, dict) and wanted.get("type") not in (
+        "json_object",
+        "json_schema",
+        "text",
+    ):
+        return {"type": "json_schema", "json_schema": {"schema": wanted}}
+    return wanted
+
+
+# --- wherever a client is made -------------------------------------------------------------------
+
+_patches: Final = Patches()
+_lock = threading.Lock()  # guards _patches
+
+
+def register() -> None:
+    """Serve every entry that names `AIOSModelClient`, from now on. Idempotent."""
+    with _lock:
+        if not _patches:
+            _serve(_patches, only_named=True)
+
+
+def unregister() -> None:
+    """Let classic's wrappers be as they were. Idempotent."""
+    with _lock:
+        _patches.undo()
+
+
+def substitute(_: ModuleType, patches: Patches) -> None:
+    """For `aios_core.install`: serve every entry but those of the program's own clients."""
+    _serve(patches, only_named=False)
+
+
+def _serve(patches: Patches, *, only_named: bool) -> None:
+    wrapper = oai.OpenAIWrapper
+    register_theirs = wrapper._register_default_client  # noqa: SLF001 - the one seam there is
+
+    def register_default_client(
+        self: Any, config: dict[str, Any], openai_config: dict[str, Any]
+    ) -> None:
+        named = config.get("model_client_cls")
+        if named != AIOSModelClient.__name__ and (only_named or named is not None):
+            register_theirs(self, config, openai_config)
+            return
+        client = AIOSModelClient({**openai_config, **config}, is_substitute=named is None)
+        self._clients.append(client)
+
+    patches.replace(wrapper, "_register_default_client", register_default_client)

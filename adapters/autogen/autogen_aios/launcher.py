@@ -1,0 +1,21 @@
+"""`aios run` and `aios_core.install()` for AutoGen and classic. Imports nothing of either."""
+
+from typing import Final
+
+from aios_core.adapting import Launcher
+
+launcher: Final = Launcher(
+    "AutoGen",
+    patches={
+        "substitute": {
+            "autogen_ext.models.openai._openai_client": "autogen_aios.openai_client:substitute"
+        }
+    },
+    tested={"autogen-core": ("0.7.",), "autogen-ext": ("0.7.",)},
+)
+
+classic: Final = Launcher(
+    "classic AutoGen",
+    patches={"substitute": {"autogen": "autogen_aios.classic:substitute"}},
+    tested={"autogen": ("0.14.",), "ag2": ("0.14.",)},
+)
