@@ -48,7 +48,8 @@ def _page(results: Results) -> Iterator[str]:
     yield "<meta name=viewport content='width=device-width,initial-scale=1'>"
     yield f"<title>AIOS: compatibility benchmark</title><style>{_STYLE}</style>"
     yield "<h1>The same agents, natively and on the kernel</h1>"
-    yield f"<p class=note>{html.escape('; '.join(f'{k}: {v}' for k, v in results.about.items()))}</p>"
+    about = "; ".join(f"{key}: {value}" for key, value in results.about.items())
+    yield f"<p class=note>{html.escape(about)}</p>"
     if not results.is_complete:
         yield "<p class=warn>Interrupted: this is what was complete.</p>"
     for name, why in results.skipped.items():

@@ -53,9 +53,8 @@ class WaitWatch:
             return
         if event.kind is EventKind.SUBMITTED:
             self._since[event.syscall_id] = event.at
-        elif event.kind is EventKind.DISPATCHED and "core" in event.facts:
-            if (since := self._since.pop(event.syscall_id, None)) is not None:
-                self.waits_s.append(event.at - since)
+        elif event.kind is EventKind.DISPATCHED and event.syscall_id in self._since:
+            self.waits_s.append(event.at - self._since.pop(event.syscall_id))
 
 
 class Models:

@@ -137,8 +137,8 @@ def _mixed(results: Results) -> Table:
     ]
     return Table(
         "All frameworks at the same time",
-        "Each for itself: every framework has a plain server and a copy of the model of its own, on "
-        "the same machine. One kernel: all of them share it.",
+        "Each for itself: every framework has a plain server and a copy of the model of its own, "
+        "on the same machine. One kernel: all of them share it.",
         ("system", "framework", "agents", "done after", "mean turnaround", "p90"),
         tuple(rows),
     )

@@ -1,0 +1,192 @@
+"""pytest plug-in: LangChain's and LangGraph's fake chat models answer through the kernel.
+
+    pytest -p compat_bench.reroute.langchain tests
+
+Every chat model class that a test suite defines, and those of
+`langchain_core.language_models.fake_chat_models`, is rerouted: its call becomes a
+syscall of `ChatAIOS`, on a kernel whose core hands the request to the fake. What
+only LangChain knows of a message and no kernel carries (ids, extra metadata) is put
+back. LangGraph's in-memory checkpoint saver is replaced by `AIOSSaver` where the
+suite makes its savers through `tests.conftest_checkpointer`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import wraps
+from typing import Any, Final
+
+import pytest
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from aios_core import Kernel, KernelConfig, Message
+from aios_core.cores import ScriptedCore
+from aios_core.syscalls import LLMGenerate
+from langchain_aios import ChatAIOS
+from langchain_aios.translation import to_messages
+
+_FAKES: Final = "langchain_core.language_models.fake_chat_models"
+_KEY: Final = "reroute"
+
+
+class Switchboard:
+    """The kernel, and the fakes' answers to the calls that are under way."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Callable[[], ChatResult]] = {}
+        self._answered: dict[int, ChatResult] = {}
+        self._kernel: Kernel | None = None
+
+    def kernel(self) -> Kernel:
+        if self._kernel is None:
+            config = KernelConfig.load(
+                environ={},
+                state={"directory": ":memory:"},
+                guard={"max_calls": "none", "max_repeats": "none"},
+            )
+            core = ScriptedCore(self._answer, models=("fake",), slots=64)
+            self._kernel = Kernel(config, cores=[core]).start()
+        return self._kernel
+
+    def close(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close(0)
+
+    def expect(self, answer: Callable[[], ChatResult]) -> int:
+        """A call is about to be made; the number by which it is known."""
+        number = next(self._numbers)
+        self._waiting[number] = answer
+        return number
+
+    def outcome(self, number: int) -> ChatResult | None:
+        """What the fake said, with all that LangChain knows of it."""
+        return self._answered.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        self._waiting.pop(number, None)
+
+    def _answer(self, request: LLMGenerate) -> Message:
+        """The core's script: the fake is asked, and its answer becomes the kernel's."""
+        self.num_calls += 1
+        number = request.extra[_KEY]
+        result = self._waiting.pop(number)()
+        message = result.generations[0].message
+        if not isinstance(message, AIMessage):
+            raise TypeError(f"a fake answered with a {type(message).__name__}")
+        self._answered[number] = result
+        (said,) = to_messages([message])
+        return said
+
+
+switchboard = Switchboard()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The suite's modules are imported: reroute the fakes that they define."""
+    for fake in _subclasses(BaseChatModel):
+        if fake.__module__ == _FAKES or fake.__module__.partition(".")[0] == "tests":
+            _reroute(fake)
+    del session
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put our saver in the place of the in-memory one."""
+    del config
+    with suppress(ImportError):
+        _reroute_savers()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how much went through the kernel."""
+    terminalreporter.write_line(f"rerouted: {switchboard.num_calls} calls of fake models")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the kernel."""
+    del config
+    switchboard.close()
+
+
+def _subclasses(kind: type) -> Iterator[Any]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _reroute(fake: Any) -> None:
+    """Let the `_generate` that a class defines go through the kernel.
+
+    Streams of fakes are made of it; those that have an own way to stream keep it.
+    """
+    if "_generate" not in vars(fake):
+        return
+    original = fake._generate  # noqa: SLF001 - LangChain's own protocol
+
+    @wraps(original)
+    def generate(
+        self: Any,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        number = switchboard.expect(lambda: original(self, messages, stop, run_manager, **kwargs))
+        ours = ChatAIOS(kernel=switchboard.kernel(), stop=None)
+        try:
+            result = ours._generate(messages, None, None, **_said(kwargs, number))  # noqa: SLF001
+        finally:
+            switchboard.forget(number)
+        _restore(result, switchboard.outcome(number))
+        return result
+
+    fake._generate = generate  # noqa: SLF001
+
+
+def _said(kwargs: dict[str, Any], number: int) -> dict[str, Any]:
+    """What the kernel is told: the tools, where they are such, and whose call it is."""
+    said: dict[str, Any] = {_KEY: number}
+    with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business
+        if tools := kwargs.get("tools"):
+            said["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+    return said
+
+
+def _restore(result: ChatResult, spoken: ChatResult | None) -> None:
+    """Put back what LangChain knows of a message and no kernel carries."""
+    if spoken is None:
+        return
+    result.llm_output = spoken.llm_output
+    result.generations[0].generation_info = spoken.generations[0].generation_info
+    ours, theirs = result.generations[0].message, spoken.generations[0].message
+    ours.id, ours.name = theirs.id, theirs.name
+    ours.additional_kwargs = theirs.additional_kwargs
+    ours.response_metadata = theirs.response_metadata
+    if isinstance(ours, AIMessage) and isinstance(theirs, AIMessage):
+        ours.usage_metadata = theirs.usage_metadata
+    if not isinstance(theirs.content, str):
+        ours.content = theirs.content
+
+
+def _reroute_savers() -> None:
+    import langgraph.checkpoint.memory as module  # noqa: PLC0415
+
+    from langchain_aios import AIOSSaver  # noqa: PLC0415 - not every version has it
+
+    class ReroutedSaver(AIOSSaver):
+        """`InMemorySaver`, as the suites make it."""
+
+        def __init__(self, *, serde: Any = None, factory: Any = None) -> None:
+            del factory
+            number = next(switchboard._numbers)  # noqa: SLF001
+            super().__init__(kernel=switchboard.kernel(), namespace=f"saver-{number}", serde=serde)
+
+    module.InMemorySaver = module.MemorySaver = ReroutedSaver
+    sys.modules["langgraph.checkpoint.memory"] = module
