@@ -66,11 +66,23 @@ from aios_core.messages import (
 )
 from aios_core.process import Accounting, ProcessState
 from aios_core.tiny import tiny_model_path
+from aios_core.tools import (
+    McpServer,
+    Rate,
+    StoredResult,
+    Tool,
+    ToolContext,
+    ToolInfo,
+    ToolManager,
+    ToolRun,
+    Tools,
+    hookimpl,
+    tool,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "LLM",
     "AccessDenied",
     "Accounting",
     "Agent",
@@ -100,7 +112,9 @@ __all__ = [
     "KernelConfig",
     "KernelError",
     "KernelEvent",
+    "LLM",
     "LimitReached",
+    "McpServer",
     "Message",
     "ModelLoadError",
     "NoSuchObject",
@@ -110,6 +124,7 @@ __all__ = [
     "ProcessState",
     "PromptSize",
     "QuotaExceeded",
+    "Rate",
     "RateLimited",
     "ResponseFormat",
     "RetryLater",
@@ -118,20 +133,29 @@ __all__ = [
     "SandboxUnavailable",
     "SnapshotError",
     "StateError",
+    "StoredResult",
     "Stream",
     "SyscallCancelled",
+    "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolContext",
     "ToolError",
     "ToolInDoubt",
+    "ToolInfo",
+    "ToolManager",
+    "ToolRun",
     "ToolSpec",
     "ToolUnavailable",
+    "Tools",
     "Usage",
     "WouldBlock",
     "default_kernel",
+    "hookimpl",
     "install",
     "request",
     "set_default_kernel",
     "tiny_model_path",
+    "tool",
     "uninstall",
 ]

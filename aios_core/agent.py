@@ -27,6 +27,7 @@ from aios_core.messages import (
 )
 from aios_core.process import Accounting, AgentProcess, ProcessState
 from aios_core.syscalls import LLMGenerate, Request
+from aios_core.tools import Tools as AgentTools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,7 @@ class Agent:
         self._process = process
         self.llm = LLM(kernel, process)
         self.port = AgentPort(kernel, process)
+        self.tools = AgentTools(self.port)
         self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
 
     def __repr__(self) -> str:
@@ -176,8 +178,6 @@ class LLM:
         request, options = _split(messages, arguments)
         return await self._kernel.acall(self._process, request, **options)
 
-    def stream(self, messages: Messages, **arguments: Any) -> Stream:
-        """Continue the conversation, delta by delta."""
     def embed(self, texts: Sequence[str], *, timeout_s: float | None = None) -> tuple[Vector, ...]:
         """The vectors of texts, of length 1: near in meaning is near in cosine.
 
@@ -192,6 +192,8 @@ class LLM:
         request = Embed(texts)
         return await self._kernel.aperform(self._process, request, timeout_s=timeout_s)
 
+    def stream(self, messages: Messages, **arguments: Any) -> Stream:
+        """Continue the conversation, delta by delta."""
         request, options = _split(messages, arguments)
         return self._kernel.stream(self._process, request, **options)
 

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from aios_core.access import OwnersOnly
-from aios_core.agent import Agent
+from aios_core.agent import Agent, AgentPort
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget, Price
 from aios_core.clock import LoopClock
@@ -45,12 +45,15 @@ from aios_core.manager import Gatekeeper, Manager
 from aios_core.messages import Completion
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
-from aios_core.scheduler import POLICIES, Dispatcher, Policy, Scheduler
+from aios_core.scheduler import POLICIES, Dispatcher, Policy, QueueLoad, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.call import Answer
 from aios_core.scheduler.dispatcher import Limits
+from aios_core.scheduler.shares import FlowShare
 from aios_core.state import StateOpener, read_key
 from aios_core.syscalls import LLMGenerate, Request, Syscall
+from aios_core.tools import ToolManager
+from aios_core.tools.handle import Loadable
 from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
@@ -64,10 +67,10 @@ class Kernel:
         cores: use these instead of the configured ones.
         policy: use this one, by name or as an instance, instead of the configured one.
         gatekeeper: decides who may do what, instead of the configured access manager.
+        embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
         observers: are told every `KernelEvent`.
 
     A kernel is started once and closed once.
-        embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
     """
 
     def __init__(
@@ -77,18 +80,18 @@ class Kernel:
         cores: Sequence[Core] | None = None,
         policy: str | Policy | None = None,
         gatekeeper: Gatekeeper | None = None,
+        embedder: Embedder | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
-        embedder: Embedder | None = None,
         self.events = EventStream(observers)
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
         self._given_gatekeeper = gatekeeper
+        self._given_embedder = embedder
         self._thread: LoopThread | None = None
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
-        self._given_embedder = embedder
         for name, group in self.config.groups.items():
             self.processes.add_group(name, weight=group.weight, budget=group.budget)
 
@@ -167,10 +170,10 @@ class Kernel:
         state = self.config.state
         self._state = StateOpener(state.path(), partial(read_key, state.encryption_key))
         self._gatekeeper = self._given_gatekeeper or OwnersOnly()
+        self._embedder = self._given_embedder or build_embedder(self.config.embedding)
         self._model_access: dict[str | None, Access] = {}
         self._traps = TrapHandler(
             self._managers(),
-        self._embedder = self._given_embedder or build_embedder(self.config.embedding)
             self._gatekeeper,
             ids=ids,
             clock=clock,
@@ -185,14 +188,25 @@ class Kernel:
             await self._traps.start()
         except BaseException:
             await self._contexts.close()
+            await self._embedder.close()
             await self._state.close()
             raise
         self._dispatcher.cores_started()
-            await self._embedder.close()
 
     def _managers(self) -> Sequence[Manager]:
         """Memory, storage, tools and access, in the order in which they start."""
-        return ()
+        self._tools = ToolManager(
+            self.config.tools,
+            self._state,
+            clock=self._clock,
+            ports=partial(AgentPort, self),
+            select=partial(_select, self._policy),
+            make_flow=FlowShare,
+        )
+        return (
+            EmbeddingManager(self._embedder, prices=partial(_price, self.config.prices)),
+            self._tools,
+        )
 
     def _cores(self) -> Sequence[Core]:
         if self._given_cores is not None:
@@ -216,6 +230,7 @@ class Kernel:
                 await self._dispatcher.close()
                 await self._contexts.close()
                 await self._traps.close()
+                await self._embedder.close()
                 await self._state.close()
 
     def _refuse_second_start(self) -> None:
@@ -230,7 +245,6 @@ class Kernel:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close(0 if kind else None)
-                await self._embedder.close()
 
     async def __aenter__(self) -> Self:
         self._refuse_second_start()
@@ -555,6 +569,19 @@ class Kernel:
         answer: T = await self._traps.perform(process, request, timeout_s=timeout_s)
         return answer
 
+    # --- tools -------------------------------------------------------------------------------
+
+    def load_tools(self, source: Loadable) -> tuple[str, ...]:
+        """Offer the tools of a file, a module, a function or an MCP server to all agents.
+
+        Done by whoever runs the kernel, so nobody is asked; `agent.tools.load` is a syscall.
+        """
+        return self._loop.run(self.aload_tools(source))
+
+    async def aload_tools(self, source: Loadable) -> tuple[str, ...]:
+        """The same, awaitable on any event loop."""
+        return await self._loop.arun(self._tools.catalogue.load(source))
+
     # --- looking in --------------------------------------------------------------------------
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
@@ -619,6 +646,11 @@ def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
     if settings.max_wait_s is not None:
         policy = replace(policy, max_wait_s=settings.max_wait_s)
     return policy
+
+
+def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -> Policy:
+    """What the policy uses for the calls of tools under that load."""
+    return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:

@@ -61,6 +61,16 @@ class Manager(Protocol):
         """Raise `KernelBug` unless every invariant holds."""
 
 
+class Preparing(Protocol):
+    """A `Manager` that has to look at a request before it can say what the request accesses."""
+
+    async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
+        """The request that is checked, and performed, in its place. Changes nothing.
+
+        Raises `KernelError`s for a request that cannot be served, whoever makes it.
+        """
+
+
 class Gatekeeper(Protocol):
     """Decides who may do what. Called on the kernel's loop before every request."""
 

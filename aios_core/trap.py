@@ -1,6 +1,6 @@
 """Serve the syscalls that need no core: check, perform, account, answer.
 
-    accept ──> check access ──> (wait for approval) ──> perform ──> record ──> answer
+    accept ──> (prepare) ──> check access ──> (wait for approval) ──> perform ──> record ──> answer
 
 Promises: no request reaches a manager unchecked; every accepted one is answered
 exactly once, within its deadline; one that was cancelled, or whose agent exited,
@@ -120,7 +120,11 @@ class TrapHandler:
 
     async def _serve(self, trap: _Trap, manager: Manager) -> Any:
         process, request = trap.process, trap.request
+        if (prepare := getattr(manager, "prepare", None)) is not None:
+            trap.doing = f"read by the {manager.name} manager"
+            request = await prepare(process, request)
         access = request.access(process.identity)
+        trap.doing = "waiting for an approval"
         waiting = self._gatekeeper.check(process, access)
         if waiting is not None:
             await waiting

@@ -1,0 +1,47 @@
+"""Tools: what they are, who offers them, and how agents run them.
+
+`Tool` and `tool` make one, `hookspecs` is what a plug-in implements, `ToolManager`
+serves the syscalls, `Tools` is an agent's handle on them.
+"""
+
+from aios_core.tools.context import ToolContext
+from aios_core.tools.handle import Tools
+from aios_core.tools.hookspecs import hookimpl
+from aios_core.tools.manager import ToolManager
+from aios_core.tools.registry import ToolRegistry
+from aios_core.tools.requests import (
+    Doubt,
+    McpServer,
+    StoredResult,
+    ToolDoubts,
+    ToolInfo,
+    ToolList,
+    ToolLoad,
+    ToolRead,
+    ToolResolve,
+    ToolRun,
+    ToolUnload,
+)
+from aios_core.tools.tool import Rate, Tool, tool
+
+__all__ = [
+    "Doubt",
+    "McpServer",
+    "Rate",
+    "StoredResult",
+    "Tool",
+    "ToolContext",
+    "ToolDoubts",
+    "ToolInfo",
+    "ToolList",
+    "ToolLoad",
+    "ToolManager",
+    "ToolRead",
+    "ToolRegistry",
+    "ToolResolve",
+    "ToolRun",
+    "ToolUnload",
+    "Tools",
+    "hookimpl",
+    "tool",
+]

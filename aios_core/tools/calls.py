@@ -1,0 +1,242 @@
+"""Carry out what the schedule decides: wait for a turn, run an attempt, hear of its end.
+
+Promise: every attempt has one outcome for its caller, at the latest when its time-out
+or its caller's patience is over; and whatever it holds is held until what it
+started has really ended, be that later. Lives on the kernel's loop; tools run on
+`Workers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from aios_core.clock import Clock, Timer
+from aios_core.errors import KernelError, ToolError
+from aios_core.process import AgentProcess
+from aios_core.tools.context import ToolContext
+from aios_core.tools.lane import Lane, Turn, TurnState
+from aios_core.tools.processes import ToolProcesses
+from aios_core.tools.running import Result, is_the_tools_fault, run
+from aios_core.tools.schedule import HANG_GRACE_S, Schedule
+from aios_core.tools.tool import Tool
+from aios_core.tools.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Outcome = Result | KernelError
+
+
+class ToolHung(ToolError):
+    """An attempt took longer than its tool is allowed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """One run of a tool, until it has really ended."""
+
+    turn: Turn
+    context: ToolContext
+    answer: asyncio.Future[Result]
+    on_late: Callable[[Outcome], object]  # told how it ended, if its caller has not waited for it
+    timers: list[Timer] = field(default_factory=list)
+
+
+class ToolCalls:
+    """See the module."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        clock: Clock,
+        default_timeout_s: float,
+        max_result_bytes: int,
+    ) -> None:
+        self.schedule = schedule
+        self._clock = clock
+        self._default_timeout_s = default_timeout_s
+        self._max_result_bytes = max_result_bytes
+        self._workers = Workers()
+        self._processes = ToolProcesses()
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by turn
+        self._attempts: set[_Attempt] = set()
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<ToolCalls: {self.schedule!r}>"
+
+    async def turn(self, process: AgentProcess, tool: Tool, lane: str) -> Turn:
+        """Wait until a call may run; it holds its place until `drop` or the end of an attempt.
+
+        Raises `Overloaded` and `ToolUnavailable`.
+        """
+        turn = self.schedule.submit(
+            tool,
+            lane,
+            pid=process.pid,
+            agent=(process.name, process.weight),
+            group=(process.group.name, process.group.weight),
+            priority=process.priority,
+            now=self._clock.now(),
+        )
+        ready = self._waiting[turn.id] = asyncio.get_running_loop().create_future()
+        self._pump()
+        try:
+            await ready
+        except BaseException:
+            self.drop(turn)
+            raise
+        finally:
+            self._waiting.pop(turn.id, None)
+        return turn
+
+    def drop(self, turn: Turn) -> None:
+        """A call runs no tool after all."""
+        self.schedule.end(turn, self._clock.now())
+        self._pump()
+
+    async def attempt(
+        self,
+        turn: Turn,
+        arguments: Mapping[str, Any],
+        context: ToolContext,
+        on_late: Callable[[Outcome], object],
+    ) -> Result:
+        """Run the tool once. Cancelling the await cancels it, as far as it can be.
+
+        Raises:
+            ToolHung: it took longer than it may.
+            KernelError: what it raised; `ToolError` for what is not the kernel's.
+        """
+        loop = asyncio.get_running_loop()
+        attempt = _Attempt(turn, context, loop.create_future(), on_late)
+        self._attempts.add(attempt)
+        timeout_s = turn.tool.timeout_s or self._default_timeout_s
+        expire = partial(self._expire, attempt, timeout_s)
+        attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
+
+        def work() -> None:
+            outcome: Outcome
+            try:
+                outcome = run(
+                    turn.tool,
+                    arguments,
+                    context,
+                    processes=self._processes,
+                    max_bytes=self._max_result_bytes,
+                )
+            except KernelError as exc:
+                outcome = exc
+            try:
+                loop.call_soon_threadsafe(self._ended, attempt, outcome)
+            except RuntimeError:  # the kernel is gone
+                return
+
+        try:
+            self._workers.submit(work)
+            return await attempt.answer
+        except asyncio.CancelledError:
+            self._abandon(attempt)
+            raise
+
+    def forget(self, pid: int) -> None:
+        """An agent exited."""
+        self.schedule.forget(pid)
+
+    async def close(self) -> None:
+        """End what can be ended. Tools that hang in threads are left behind."""
+        for attempt in tuple(self._attempts):
+            attempt.context.cancellation.set()
+            self._cancel_timers(attempt)
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.to_thread(self._processes.close)
+        await asyncio.to_thread(self._workers.close)
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds."""
+        self.schedule.check()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Start all that may run; come back when a rate allows more."""
+        now = self._clock.now()
+        while (turn := self.schedule.pick(now)) is not None:
+            ready = self._waiting.get(turn.id)
+            if ready is not None and not ready.done():
+                ready.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        next_at = self.schedule.next_at(now)
+        self._timer = None if next_at is None else self._clock.call_at(next_at, self._pump)
+
+    def _ended(self, attempt: _Attempt, outcome: Outcome) -> None:
+        """The tool has really ended."""
+        now = self._clock.now()
+        turn = attempt.turn
+        is_late = attempt.answer.done()
+        self._attempts.discard(attempt)
+        self._cancel_timers(attempt)
+        self.schedule.end(turn, now)
+        if is_late:
+            attempt.on_late(outcome)
+        elif isinstance(outcome, Result):
+            turn.lane.breaker.succeed(turn.pid)
+            attempt.answer.set_result(outcome)
+        else:
+            if is_the_tools_fault(outcome):
+                self._failed(turn)
+            attempt.answer.set_exception(outcome)
+        self._pump()
+
+    def _expire(self, attempt: _Attempt, timeout_s: float) -> None:
+        if attempt.answer.done():
+            return
+        tool = attempt.turn.tool
+        attempt.answer.set_exception(ToolHung(tool.name, f"did not end within {timeout_s:g} s"))
+        self._failed(attempt.turn)
+        self._abandon(attempt)
+
+    def _abandon(self, attempt: _Attempt) -> None:
+        """The caller waits no more; the tool may go on."""
+        if attempt not in self._attempts or attempt.turn.state is not TurnState.RUNNING:
+            return
+        now = self._clock.now()
+        self.schedule.linger(attempt.turn, now)
+        self._cancel_timers(attempt)
+        attempt.timers.append(
+            self._clock.call_at(now + HANG_GRACE_S, partial(self._give_up, attempt))
+        )
+        attempt.context.cancellation.set()
+        self._pump()
+
+    def _give_up(self, attempt: _Attempt) -> None:
+        """A tool goes on though nobody waits: those that wait for what it holds are told."""
+        if attempt in self._attempts:
+            log.warning("a call of %s hangs, and holds its thread", attempt.turn.tool.id)
+            for lane in {turn.lane for turn in self.schedule}:
+                self._refuse_waiting(lane)
+
+    def _failed(self, turn: Turn) -> None:
+        if turn.lane.breaker.fail(turn.pid, self._clock.now()):
+            self._refuse_waiting(turn.lane)
+
+    def _refuse_waiting(self, lane: Lane) -> None:
+        now = self._clock.now()
+        for turn in tuple(lane):
+            ready = self._waiting.get(turn.id)
+            refusal = self.schedule.refusal(lane, turn.tool, turn.pid, now)
+            if refusal is not None and ready is not None and not ready.done():
+                ready.set_exception(refusal)
+
+    @staticmethod
+    def _cancel_timers(attempt: _Attempt) -> None:
+        for timer in attempt.timers:
+            timer.cancel()
+        attempt.timers.clear()

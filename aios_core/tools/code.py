@@ -1,0 +1,140 @@
+"""Strangers' code into this process: a file or a module, fresh each time that it is loaded.
+
+A reload makes a new module object, so that calls under way end with the functions,
+and the globals, that they began with. The source is compiled from what is on disk
+now, past Python's cache, whose time stamps are too coarse for an edit a moment ago.
+Runs on a worker's thread: a stranger's import may take any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from aios_core.errors import InvalidRequest, KernelError, NoSuchObject, ToolError
+from aios_core.tools import hookspecs
+from aios_core.tools.tool import Tool
+
+_numbers = count(1)
+
+
+def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
+    """Run a Python file as a module of its own.
+
+    Raises:
+        NoSuchObject: there is no such file.
+        ToolError: it cannot be read or compiled, raises, or is not what was `expected`.
+    """
+    file = Path(path).expanduser().absolute()
+    try:
+        source = file.read_bytes()
+    except FileNotFoundError:
+        raise NoSuchObject("file", str(file)) from None
+    except OSError as exc:
+        raise ToolError(file.stem, f"{file} cannot be read: {exc}") from exc
+    digest = hashlib.sha256(source).hexdigest()
+    if expected and digest != expected:
+        raise ToolError(file.stem, f"{file} has changed since it was loaded; load it again")
+    module = ModuleType(f"aios_tools_{file.stem}_{digest[:8]}_{next(_numbers)}")
+    module.__file__ = str(file)
+    vars(module).update(__aios_path__=str(file), __aios_digest__=digest)
+    sys.modules[module.__name__] = module  # annotations and dataclasses look there
+    try:
+        exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - what loading is
+    except BaseException as exc:
+        del sys.modules[module.__name__]
+        raise ToolError(file.stem, f"{file} cannot be loaded: {exc!r}") from exc
+    return module
+
+
+def load_module(name: str, *, fresh: bool = False) -> ModuleType:
+    """Import a module; `fresh`: run its code again, into a new module object.
+
+    Raises:
+        NoSuchObject: there is no such module.
+        ToolError: importing it raises.
+    """
+    before = sys.modules.get(name)
+    if before is None or not fresh:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+                raise NoSuchObject("module", name) from exc
+            raise ToolError(name, f"cannot be imported: {exc!r}") from exc
+        except BaseException as exc:
+            raise ToolError(name, f"cannot be imported: {exc!r}") from exc
+    importlib.invalidate_caches()
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise NoSuchObject("module", name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        _execute(spec.loader, module)
+    except BaseException as exc:
+        sys.modules[name] = before
+        raise ToolError(name, f"cannot be loaded again: {exc!r}") from exc
+    return module
+
+
+def _execute(loader: Any, module: ModuleType) -> None:
+    if module.__file__ and module.__file__.endswith(".py") and hasattr(loader, "source_to_code"):
+        source = Path(module.__file__).read_bytes()
+        exec(loader.source_to_code(source, module.__file__), vars(module))  # noqa: S102
+    else:
+        loader.exec_module(module)
+
+
+def tools_of(plugin: object) -> tuple[Tool, ...]:
+    """What a plug-in offers: by its hook, or without one the tools made in the module itself.
+
+    Raises:
+        InvalidRequest: it offers nothing, something that is no `Tool`, or one twice.
+        ToolError: its hook raises.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+        hooks: list[Any] = manager.hook.aios_tools.get_hookimpls()
+        found: list[list[object]] = [list(hook.function()) for hook in hooks]
+    except pluggy.PluginValidationError as exc:
+        raise InvalidRequest(f"plug-in {name!r}: {exc}") from exc
+    except KernelError:
+        raise
+    except BaseException as exc:
+        raise ToolError(name, f"its hook raised {exc!r}") from exc
+    offered: Iterable[object] = found[0] if found else _made_in(plugin, name)
+    tools = []
+    for tool in offered:
+        if not isinstance(tool, Tool):
+            raise InvalidRequest(f"plug-in {name!r} offers {tool!r}, which is no Tool")
+        tools.append(tool)
+    ids = [tool.id for tool in tools]
+    if twice := sorted({one for one in ids if ids.count(one) > 1}):
+        raise InvalidRequest(f"plug-in {name!r} offers {twice} twice")
+    if not tools:
+        raise InvalidRequest(
+            f"plug-in {name!r} offers no tools: it has no `aios_tools` hook and no @tool"
+        )
+    return tuple(tools)
+
+
+def _made_in(plugin: object, name: str) -> list[Tool]:
+    """The tools that the module made, each once; those that it imported are another's."""
+    found = {
+        id(one): one for one in getattr(plugin, "__dict__", {}).values() if isinstance(one, Tool)
+    }
+    return [one for one in found.values() if one.function.__module__ == name]

@@ -1,0 +1,223 @@
+"""One call, from its turn to its answer: journaled if it has effects, repeated if it may be.
+
+    turn ──> intent ──> attempt (──> back off ──> turn ──> attempt) ──> outcome ──> answer
+
+Promises: a tool with effects begins only once its intent is durable, and is answered
+only once its outcome is; a call that was interrupted is journaled as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import Any, Final
+
+from aios_core.clock import Clock
+from aios_core.config import ToolsConfig
+from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
+from aios_core.manager import Labelled
+from aios_core.process import AgentProcess
+from aios_core.tools import strict_json
+from aios_core.tools.calls import Outcome, ToolCalls, ToolHung
+from aios_core.tools.context import ToolContext
+from aios_core.tools.journal import Intent, ToolJournal
+from aios_core.tools.lane import Turn
+from aios_core.tools.processes import ToolDied
+from aios_core.tools.registry import Offer
+from aios_core.tools.requests import StoredResult
+from aios_core.tools.results import StoredResults
+from aios_core.tools.running import Result
+from aios_core.tools.services import CodeRunner, Ports
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S: Final = 0.5
+
+
+class Execution:
+    """See the module."""
+
+    def __init__(
+        self,
+        config: ToolsConfig,
+        calls: ToolCalls,
+        journal: ToolJournal,
+        results: StoredResults,
+        *,
+        clock: Clock,
+        ports: Ports,
+        code_runner: CodeRunner | None,
+    ) -> None:
+        self._config = config
+        self._calls = calls
+        self._journal = journal
+        self._results = results
+        self._clock = clock
+        self._ports = ports
+        self._code_runner = code_runner
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self,
+        process: AgentProcess,
+        offer: Offer,
+        arguments: Mapping[str, Any],
+        idempotency_key: str | None,
+    ) -> Any:
+        """Run a tool with arguments that fit; its answer, `Labelled` if it is not trusted."""
+        tool = offer.tool
+        labels = frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
+        call_id = secrets.token_hex(12)
+        intent = Intent(
+            identity=process.identity,
+            tool=tool,
+            arguments=arguments,
+            call_id=call_id,
+            key=idempotency_key or call_id,
+            keeps_result=idempotency_key is not None,
+        )
+        if tool.read_only:
+            result = await self._attempts(process, offer, intent)
+            answer, _ = await self._answer(process, result, labels)
+        else:
+            answer = await self._with_effects(process, offer, intent, labels)
+        return Labelled(answer, labels) if labels else answer
+
+    async def settle(self) -> None:
+        """Wait until all that is known is written down."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    async def _with_effects(
+        self,
+        process: AgentProcess,
+        offer: Offer,
+        intent: Intent,
+        labels: frozenset[str],
+    ) -> Any:
+        """Run a tool between its journaled intent and its journaled outcome."""
+        turn = await self._calls.turn(process, intent.tool, offer.lane)
+        try:
+            earlier = await self._journal.begin(intent)
+        except BaseException as exc:
+            self._calls.drop(turn)
+            if not isinstance(exc, KernelError):  # it may have been written, or be on its way
+                self._later(self._journal.withdraw(intent))
+            raise
+        if earlier is not None:
+            self._calls.drop(turn)
+            return _restored(earlier)
+        try:
+            result = await self._attempts(process, offer, intent, turn)
+            answer, kept = await self._answer(process, result, labels)
+        except asyncio.CancelledError:
+            self._later(self._journal.finish(intent, "unknown"))
+            raise
+        except (ToolHung, ToolDied) as exc:
+            await self._journal.finish(intent, "unknown")
+            if intent.tool.is_repeatable:
+                raise
+            raise ToolInDoubt(
+                intent.tool.name,
+                f"{exc}; nobody knows whether it took effect (agent.tools.in_doubt())",
+            ) from exc
+        except KernelError:
+            await self._journal.finish(intent, "failed")
+            raise
+        finishing = asyncio.ensure_future(self._journal.finish(intent, "done", kept))
+        self._keep(finishing)
+        await asyncio.shield(finishing)
+        return answer
+
+    async def _attempts(
+        self,
+        process: AgentProcess,
+        offer: Offer,
+        intent: Intent,
+        turn: Turn | None = None,
+    ) -> Result:
+        """Run the tool, again if it failed and says that it may be."""
+        tool = intent.tool
+        attempt = 1
+        on_late = partial(self._ended_late, intent)
+        while True:
+            if turn is None:
+                turn = await self._calls.turn(process, tool, offer.lane)
+            context = self._context(process, intent, attempt)
+            try:
+                return await self._calls.attempt(turn, intent.arguments, context, on_late)
+            except (ToolError, RetryLater) as exc:
+                if attempt > tool.retries:
+                    raise
+                wait_s = FIRST_BACKOFF_S * 2 ** (attempt - 1)
+                if isinstance(exc, RetryLater):
+                    wait_s = max(wait_s, exc.retry_after_s)
+            await self._sleep(wait_s)
+            turn = None
+            attempt += 1
+
+    def _context(self, process: AgentProcess, intent: Intent, attempt: int) -> ToolContext:
+        tool = intent.tool
+        return ToolContext(
+            tool=tool.id,
+            caller=process.identity,
+            call_id=intent.call_id,
+            idempotency_key=intent.key,
+            attempt=attempt,
+            labels=frozenset(process.labels),
+            settings=self._config.settings.get(tool.name, {}),
+            _port=self._ports(process),
+            _code_runner=self._code_runner,
+        )
+
+    def _ended_late(self, intent: Intent, outcome: Outcome) -> None:
+        """A tool ended after its caller had gone: now it is known how."""
+        if intent.tool.read_only or not isinstance(outcome, Result):
+            return  # a failure after all that says little: it stays unknown
+        self._later(self._journal.finish(intent, "done", _kept(outcome.value)))
+
+    async def _answer(
+        self, process: AgentProcess, result: Result, labels: frozenset[str]
+    ) -> tuple[Any, bytes]:
+        """What the caller gets, and the same as it is kept in the journal."""
+        if len(result.encoded) <= self._config.inline_bytes:
+            return result.value, _kept(result.value)
+        stored = await self._results.put(process.identity, result.encoded, labels | process.labels)
+        return stored, _kept(stored)
+
+    async def _sleep(self, wait_s: float) -> None:
+        over = asyncio.Event()
+        timer = self._clock.call_at(self._clock.now() + wait_s, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Journal something that nobody waits for; `close` does."""
+        self._keep(asyncio.ensure_future(work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("an outcome could not be journaled, its call is in doubt: %s", exc)
+
+
+def _kept(answer: Any) -> bytes:
+    if isinstance(answer, StoredResult):
+        return strict_json.dump({"stored": [answer.reference, answer.num_bytes, answer.head]})
+    return strict_json.dump({"value": answer})
+
+
+def _restored(kept: bytes) -> Any:
+    told = strict_json.parse(kept, len(kept))
+    return StoredResult(*told["stored"]) if "stored" in told else told["value"]

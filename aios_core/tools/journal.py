@@ -1,0 +1,288 @@
+"""What tools were asked to do to the world, written down before they do it.
+
+    intent ──(the tool runs)──> done | failed | unknown ──(a person)──> took effect | had no effect
+
+The intent of every call that is not read-only is durable before it begins, and its
+outcome before it is answered. A kernel that dies in between leaves an intent
+without an outcome; the next one knows it by its `boot`. A call that may be repeated
+is run again with the same key; any other is *in doubt*: it is not run again, nor is
+one with equal arguments, before a person has said what became of it.
+
+The key names an intent of one agent for one tool. A repeat with the same key is
+answered with the first outcome; with other arguments it is refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aios_core.errors import Conflict, NoSuchObject, ToolInDoubt
+from aios_core.state import Connection, State, StateOpener, Vault
+from aios_core.tools.requests import Doubt
+from aios_core.tools.strict_json import dump, parse
+from aios_core.tools.tool import Tool
+
+COMPONENT: Final = "tools"
+SCHEMA: Final = (
+    """
+    CREATE TABLE tool_calls (
+        identity TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        key TEXT NOT NULL,
+        call_id TEXT NOT NULL UNIQUE,
+        version TEXT NOT NULL,
+        arguments_hash BLOB NOT NULL,
+        arguments BLOB NOT NULL,
+        is_repeatable INTEGER NOT NULL,
+        boot TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        ended_at REAL,
+        outcome TEXT,
+        result BLOB,
+        PRIMARY KEY (identity, tool, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX tool_calls_open ON tool_calls (identity, tool) WHERE outcome IS NULL
+        OR outcome = 'unknown';
+    CREATE TABLE tool_secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE tool_results (
+        identity TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        num_bytes INTEGER NOT NULL,
+        labels BLOB NOT NULL,
+        PRIMARY KEY (identity, reference)
+    ) WITHOUT ROWID
+    """,
+)
+MAX_KEPT_BYTES: Final = 1 << 20
+_IN_DOUBT: Final = "((outcome IS NULL AND boot != :boot) OR outcome = 'unknown')"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call that is about to begin."""
+
+    identity: str
+    tool: Tool
+    arguments: Mapping[str, Any]
+    call_id: str
+    key: str
+    keeps_result: bool  # a caller that gave the key may ask again
+
+
+class ToolJournal:
+    """See the module. `wall` is the time of day, in seconds since 1970."""
+
+    def __init__(
+        self, state: StateOpener, *, keep_s: float, wall: Callable[[], float] = time.time
+    ) -> None:
+        state.add_migrations(COMPONENT, SCHEMA)
+        self._state = state
+        self._keep_s = keep_s
+        self._wall = wall
+        self._boot = secrets.token_hex(8)
+        self._is_pruned = False
+
+    async def begin(self, intent: Intent) -> bytes | None:
+        """Write an intent down; None: go on. Else the result of the same call, done before.
+
+        Raises:
+            Conflict: the key was used for other arguments, or its call is under way.
+            ToolInDoubt: this call, or an equal one, may have taken effect already.
+            StateError: it could not be written.
+        """
+        state = await self._state.opened()
+        return await state.database.awrite(
+            lambda connection: self._begin(connection, state, intent)
+        )
+
+    async def finish(self, intent: Intent, outcome: str, result: bytes | None = None) -> None:
+        """Write down how a call ended: "done", "failed" or "unknown"."""
+        state = await self._state.opened()
+        about = ("tool_call", intent.identity, intent.call_id, "result")
+        is_kept = result is not None and intent.keeps_result and len(result) <= MAX_KEPT_BYTES
+        sealed = state.vault.seal(result, *about) if is_kept and result is not None else None
+        ended_at = self._wall()
+
+        def write(connection: Connection) -> None:
+            connection.execute(
+                "UPDATE tool_calls SET outcome = ?, result = ?, ended_at = ? WHERE call_id = ? "
+                "AND (outcome IS NULL OR outcome = 'unknown')",
+                (outcome, sealed, ended_at, intent.call_id),
+            )
+
+        await state.database.awrite(write)
+
+    async def withdraw(self, intent: Intent) -> None:
+        """A call whose intent may have been written did not begin after all."""
+        state = await self._state.opened()
+        await state.database.awrite(
+            lambda connection: connection.execute(
+                "DELETE FROM tool_calls WHERE call_id = ?", (intent.call_id,)
+            ).close()
+        )
+
+    async def in_doubt(self, identity: str) -> tuple[Doubt, ...]:
+        """The calls of an agent of which nobody knows whether they took effect, oldest first."""
+        state = await self._state.opened()
+        query = (
+            "SELECT call_id, tool, version, arguments, key, started_at, is_repeatable "  # noqa: S608
+            f"FROM tool_calls WHERE identity = :identity AND {_IN_DOUBT} ORDER BY started_at"
+        )
+        given = {"identity": identity, "boot": self._boot}
+        rows: list[Any] = await state.database.aread(lambda c: c.execute(query, given).fetchall())
+        return tuple(_doubt(identity, state.vault, *row) for row in rows)
+
+    async def resolve(self, identity: str, call_id: str, *, took_effect: bool) -> None:
+        """Settle a doubt. Raises `NoSuchObject` if there is none of that id."""
+        state = await self._state.opened()
+        outcome = "took effect" if took_effect else "had no effect"
+        given = {
+            "identity": identity,
+            "call_id": call_id,
+            "boot": self._boot,
+            "outcome": outcome,
+            "now": self._wall(),
+        }
+
+        def write(connection: Connection) -> int:
+            connection.execute(
+                "UPDATE tool_calls SET outcome = :outcome, ended_at = :now "  # noqa: S608
+                f"WHERE identity = :identity AND call_id = :call_id AND {_IN_DOUBT}",
+                given,
+            )
+            return connection.changes()
+
+        if not await state.database.awrite(write):
+            raise NoSuchObject("call in doubt", call_id)
+
+    # --- inside a transaction ----------------------------------------------------------------
+
+    def _begin(self, connection: Connection, state: State, intent: Intent) -> bytes | None:
+        vault, tool = state.vault, intent.tool
+        if not self._is_pruned:  # once in the life of a kernel
+            self._prune(connection)
+        digest = self._hash(connection, vault, intent.arguments)
+        place = (intent.identity, tool.name, intent.key)
+        row = connection.execute(
+            "SELECT call_id, arguments_hash, boot, outcome, result FROM tool_calls "
+            "WHERE identity = ? AND tool = ? AND key = ?",
+            place,
+        ).fetchone()
+        if row is not None:
+            call_id, known, boot, outcome, result = row
+            if not hmac.compare_digest(known, digest):
+                raise Conflict(
+                    f"key {intent.key!r} was used for {tool.name!r} with other arguments"
+                )
+            if outcome == "done":
+                if result is None:
+                    raise Conflict(
+                        f"the call of {tool.name!r} with key {intent.key!r} was done; "
+                        "its result was not kept"
+                    )
+                return vault.open(result, "tool_call", intent.identity, call_id, "result")
+            self._refuse_repeat(intent, boot, outcome)
+            connection.execute(
+                "DELETE FROM tool_calls WHERE identity = ? AND tool = ? AND key = ?", place
+            )
+        elif not tool.is_repeatable:
+            self._refuse_doubtful(connection, intent, digest)
+        sealed = vault.seal(
+            dump(intent.arguments), "tool_call", intent.identity, intent.call_id, "arguments"
+        )
+        connection.execute(
+            "INSERT INTO tool_calls (identity, tool, key, call_id, version, arguments_hash, "
+            "arguments, is_repeatable, boot, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *place,
+                intent.call_id,
+                tool.version,
+                digest,
+                sealed,
+                tool.is_repeatable,
+                self._boot,
+                self._wall(),
+            ),
+        )
+        return None
+
+    def _prune(self, connection: Connection) -> None:
+        connection.execute(
+            "DELETE FROM tool_calls WHERE ended_at < ? AND outcome != 'unknown'",
+            (self._wall() - self._keep_s,),
+        )
+        self._is_pruned = True
+
+    def _refuse_repeat(self, intent: Intent, boot: str, outcome: str | None) -> None:
+        """Whether a call of this key may begin again."""
+        tool = intent.tool
+        if outcome == "took effect":
+            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} took effect already")
+        if outcome is None and boot == self._boot:
+            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} is under way")
+        if outcome in (None, "unknown") and not tool.is_repeatable:
+            raise _in_doubt(tool)
+
+    def _refuse_doubtful(self, connection: Connection, intent: Intent, digest: bytes) -> None:
+        """An equal call is in doubt: this one may be its repeat, by an agent that forgot."""
+        row = connection.execute(
+            "SELECT 1 FROM tool_calls WHERE identity = :identity AND tool = :tool "  # noqa: S608
+            f"AND arguments_hash = :digest AND {_IN_DOUBT}",
+            {
+                "identity": intent.identity,
+                "tool": intent.tool.name,
+                "digest": digest,
+                "boot": self._boot,
+            },
+        ).fetchone()
+        if row is not None:
+            raise _in_doubt(intent.tool)
+
+    @staticmethod
+    def _hash(connection: Connection, vault: Vault, arguments: Mapping[str, Any]) -> bytes:
+        """Of the arguments, salted: few arguments could be guessed from a plain one."""
+        row = connection.execute("SELECT value FROM tool_secrets WHERE name = 'salt'").fetchone()
+        if row is not None:
+            salt = vault.open(row[0], "tool_secret", "salt")
+        else:
+            salt = secrets.token_bytes(32)
+            sealed = vault.seal(salt, "tool_secret", "salt")
+            connection.execute("INSERT INTO tool_secrets VALUES ('salt', ?)", (sealed,))
+        return hmac.digest(salt, dump(arguments), "sha256")
+
+
+def _in_doubt(tool: Tool) -> ToolInDoubt:
+    return ToolInDoubt(
+        tool.name,
+        "this call was begun before, and nobody knows whether it took effect; a person has to look "
+        "(agent.tools.in_doubt(), agent.tools.resolve())",
+    )
+
+
+def _doubt(  # noqa: PLR0917 - a row
+    identity: str,
+    vault: Vault,
+    call_id: str,
+    tool: str,
+    version: str,
+    arguments: bytes,
+    key: str,
+    started_at: float,
+    is_repeatable: int,
+) -> Doubt:
+    opened = vault.open(arguments, "tool_call", identity, call_id, "arguments")
+    return Doubt(
+        call_id=call_id,
+        tool=f"{tool}@{version}",
+        arguments=parse(opened, len(opened)),
+        idempotency_key=key,
+        started_at=started_at,
+        is_repeatable=bool(is_repeatable),
+    )

@@ -1,0 +1,80 @@
+"""Where tools come from: installed plug-ins, modules, files, functions, MCP servers.
+
+Everything here runs strangers' code and blocks: it is called on a worker's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from aios_core.errors import InvalidRequest, NoSuchObject
+from aios_core.tools.code import load_file, load_module, tools_of
+from aios_core.tools.hookspecs import ENTRY_POINTS
+from aios_core.tools.registry import Plugin
+from aios_core.tools.requests import source_name
+from aios_core.tools.tool import Tool
+from aios_core.tools.tool import tool as make_tool
+
+
+def installed_plugins(names: tuple[str, ...] | None) -> Iterator[EntryPoint]:
+    """The entry points of the group `aios.plugins`, by name; None: all.
+
+    Raises `NoSuchObject` if one that is named is not installed.
+    """
+    found = sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value))
+    if names is None:
+        yield from found
+        return
+    for name in names:
+        chosen = [entry for entry in found if entry.name == name]
+        if not chosen:
+            raise NoSuchObject("plug-in", name, {entry.name for entry in found})
+        yield from chosen
+
+
+def load_entry_point(entry: EntryPoint, *, fresh: bool = False) -> Plugin:
+    """The tools of an installed plug-in. Raises what `load_module` and `tools_of` raise."""
+    plugin: object = load_module(entry.module, fresh=fresh)
+    for attribute in filter(None, (entry.attr or "").split(".")):
+        plugin = getattr(plugin, attribute)
+    owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+    return Plugin(_key(entry), f"plug-in {entry.name} of {owner}", tools_of(plugin))
+
+
+def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) -> Plugin:
+    """The tools of a file, a module, an installed plug-in, or one function.
+
+    A text with a slash, or that ends with ".py", is a path; else it is the name of a
+    module, or of an entry point.
+
+    Raises:
+        NoSuchObject: there is no such file or module.
+        ToolError: loading it raises.
+        InvalidRequest: it offers no tools, or something else.
+    """
+    if isinstance(source, str) and not _is_path(source):
+        for entry in entry_points(group=ENTRY_POINTS):
+            if source in (entry.name, _key(entry)):
+                return load_entry_point(entry, fresh=fresh)
+        return Plugin(source, f"module {source}", tools_of(load_module(source, fresh=fresh)))
+    if isinstance(source, str | Path):
+        path = str(Path(source).expanduser().absolute())
+        return Plugin(path, f"file {path}", tools_of(load_file(path)))
+    if isinstance(source, Tool) or callable(source):
+        one = source if isinstance(source, Tool) else make_tool(source)
+        named = source_name(one)
+        return Plugin(f"{named} as {one.id}", named, (one,))
+    raise InvalidRequest(
+        f"tools come from a file, a module or a function, not from {source!r:.100}"
+    )
+
+
+def _is_path(source: str) -> bool:
+    return "/" in source or source.endswith(".py")
+
+
+def _key(entry: EntryPoint) -> str:
+    return f"plug-in {entry.name} ({entry.value})"

@@ -1,0 +1,264 @@
+"""The tool manager: the paper's fifth box. Serves the syscalls of `aios_core.tools.requests`.
+
+    ToolRun ──> resolve, validate ──(access check)──> run (`execution`) ──> answer
+
+Promises: no arguments reach a tool, or the access check, that do not fit its schema;
+a tool that raises, hangs, exits or floods harms only its caller; nothing of a tool
+runs on the kernel's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from aios_core.clock import Clock
+from aios_core.config import ToolsConfig
+from aios_core.errors import InvalidArguments, InvalidRequest
+from aios_core.manager import Labelled
+from aios_core.permissions import Access, Resource, Right
+from aios_core.process import AgentProcess
+from aios_core.state import StateOpener
+from aios_core.syscalls import Request
+from aios_core.tools.calls import ToolCalls
+from aios_core.tools.catalogue import Catalogue
+from aios_core.tools.execution import Execution
+from aios_core.tools.journal import ToolJournal
+from aios_core.tools.registry import Offer
+from aios_core.tools.requests import (
+    ToolDoubts,
+    ToolInfo,
+    ToolList,
+    ToolLoad,
+    ToolRead,
+    ToolResolve,
+    ToolRun,
+    ToolUnload,
+)
+from aios_core.tools.results import StoredResults
+from aios_core.tools.schedule import Limits, Schedule
+from aios_core.tools.services import CodeRunner, MakeFlow, Ports, SelectRanking
+from aios_core.tools.tool import Tool
+
+_QUICK_BYTES: Final = 8_192  # arguments that are checked on the loop; longer ones on a thread
+_UNDECLARED: Final = frozenset(
+    {"name", "description", "parameters", "function", "version", "context_name"}
+)
+_DAY_S: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun(Request[Any]):
+    """A `ToolRun` whose tool is known and whose arguments fit; the access check sees this."""
+
+    kind: ClassVar[str] = ToolRun.kind
+    offer: Offer
+    arguments: Mapping[str, Any]
+    idempotency_key: str | None
+
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - the offer knows its owner
+        """To run the tool with these arguments; "@version" is not one of them."""
+        tool = self.offer.tool
+        return Access(
+            self.kind,
+            Right.EXECUTE,
+            Resource("tool", self.offer.owner, tool.name),
+            {**self.arguments, "@version": tool.version},
+            irreversible=tool.irreversible,
+        )
+
+
+class ToolManager:
+    """See the module. Implements `aios_core.manager.Manager`."""
+
+    name = "tool"
+    requests: Sequence[type[Request[Any]]] = (
+        ToolRun,
+        ToolList,
+        ToolLoad,
+        ToolUnload,
+        ToolRead,
+        ToolDoubts,
+        ToolResolve,
+    )
+
+    def __init__(
+        self,
+        config: ToolsConfig,
+        state: StateOpener,
+        *,
+        clock: Clock,
+        ports: Ports,
+        select: SelectRanking,
+        make_flow: MakeFlow,
+        code_runner: CodeRunner | None = None,
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            config: the part of the configuration that is about tools.
+            state: where intents and large results are kept; opened when the first is.
+            clock: time.
+            ports: an agent's way into the kernel, for the tools that need it.
+            select: the scheduling policy for a load; see `aios_core.tools.services`.
+            make_flow: counts the service of an agent or a group.
+            code_runner: where code that nobody has read may run; None: nowhere.
+        """
+        self._config = config
+        self._clock = clock
+        self.catalogue = Catalogue(config)
+        self._journal = ToolJournal(state, keep_s=_DAY_S * config.journal_days)
+        self._results = StoredResults(state, max_bytes=config.stored_bytes)
+        self._calls = ToolCalls(
+            Schedule(_limits(config), select, make_flow),
+            clock=clock,
+            default_timeout_s=config.timeout_s,
+            max_result_bytes=config.max_result_bytes,
+        )
+        self._execution = Execution(
+            config,
+            self._calls,
+            self._journal,
+            self._results,
+            clock=clock,
+            ports=ports,
+            code_runner=code_runner,
+        )
+
+    def __repr__(self) -> str:
+        return f"<ToolManager: {self.catalogue!r}, {self._calls!r}>"
+
+    # --- Manager -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Loads nothing: plug-ins are loaded when a tool is first asked for."""
+
+    async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
+        """Resolve and validate a `ToolRun`, before the access check.
+
+        Raises `NoSuchObject` and `InvalidArguments`.
+        """
+        if not isinstance(request, ToolRun):
+            checked: Request[Any] = request
+            return checked
+        await self.catalogue.loaded()
+        offer = self.catalogue.registry.resolve(request.name, process.identity)
+        check = partial(offer.schema.checked, request.arguments, repairs=offer.tool.repairs)
+        if offer.schema.is_quick and len(repr(request.arguments)) <= _QUICK_BYTES:
+            arguments: Mapping[str, Any] = check()
+        else:
+            arguments = await self._checked_elsewhere(offer.tool, check)
+        return PreparedRun(offer, arguments, request.idempotency_key)
+
+    async def perform(self, process: AgentProcess, request: Any) -> Any:  # noqa: PLR0911 - a table
+        """Serve one of `requests`, `ToolRun`s as `prepare` made them."""
+        match request:
+            case PreparedRun(offer, arguments, key):
+                return await self._execution.run(process, offer, arguments, key)
+            case ToolList():
+                return await self._list(process)
+            case ToolLoad():
+                owner = process.identity if request.is_private else None
+                return await self.catalogue.load(request.source, owner=owner)
+            case ToolUnload():
+                owner = process.identity if request.is_private else None
+                return await self.unload(request.name, owner=owner)
+            case ToolRead():
+                return await self._read(process, request)
+            case ToolDoubts():
+                return await self._journal.in_doubt(process.identity)
+            case ToolResolve(call_id, took_effect):
+                return await self._journal.resolve(
+                    process.identity, call_id, took_effect=took_effect
+                )
+            case _:
+                raise InvalidRequest(f"the tool manager does not perform {request!r:.100}")
+
+    def forget(self, process: AgentProcess) -> None:
+        """Its own tools go with it."""
+        self.catalogue.registry.forget(process.identity)
+        self._calls.forget(process.pid)
+        self._drop_idle()
+
+    async def close(self) -> None:
+        """End what can be ended, and wait until what is known is written down."""
+        await self.catalogue.close()
+        await self._calls.close()
+        await self._execution.settle()
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds."""
+        self._calls.check()
+
+    async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
+        """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
+        removed = await self.catalogue.unload(name, owner=owner)
+        self._drop_idle()
+        return removed
+
+    # --- inside ------------------------------------------------------------------------------
+
+    async def _checked_elsewhere(self, tool: Tool, check: Any) -> Mapping[str, Any]:
+        """Validate on a thread: a stranger's pattern may take any time."""
+        try:
+            arguments: Mapping[str, Any] = await asyncio.wait_for(
+                asyncio.to_thread(check), self._config.timeout_s
+            )
+        except TimeoutError as exc:
+            told = f"could not be checked within {self._config.timeout_s:g} s"
+            raise InvalidArguments(tool.name, {"arguments": told}) from exc
+        return arguments
+
+    async def _list(self, process: AgentProcess) -> tuple[ToolInfo, ...]:
+        await self.catalogue.loaded()
+        visible = self.catalogue.registry.visible(process.identity)
+        return tuple(self._told(offer, process) for offer in visible)
+
+    def _told(self, offer: Offer, process: AgentProcess) -> ToolInfo:
+        lane = self._calls.schedule.lane(offer.lane)
+        return ToolInfo(
+            name=offer.tool.name,
+            version=offer.tool.version,
+            description=offer.tool.description,
+            parameters=offer.tool.parameters,
+            source=offer.source,
+            is_newest=self.catalogue.registry.is_newest(offer, process.identity),
+            owner=offer.owner,
+            declared=declared_by(offer.tool),
+            num_running=lane.num_running,
+            num_waiting=lane.num_waiting,
+            refused_for_s=lane.breaker.refused_for(process.pid, self._clock.now()),
+        )
+
+    async def _read(self, process: AgentProcess, request: ToolRead) -> Any:
+        text, labels = await self._results.get(process.identity, request.reference)
+        piece = text[max(0, request.offset) :][: max(0, request.length)]
+        return Labelled(piece, labels) if labels else piece
+
+    def _drop_idle(self) -> None:
+        self._calls.schedule.drop_idle(self.catalogue.registry.is_offered)
+
+
+def declared_by(tool: Tool) -> dict[str, Any]:
+    """What a tool says about itself that is not the default."""
+    return {
+        one.name: getattr(tool, one.name)
+        for one in fields(tool)
+        if one.name not in _UNDECLARED and getattr(tool, one.name) != one.default
+    }
+
+
+def _limits(config: ToolsConfig) -> Limits:
+    return Limits(
+        max_running=config.max_running,
+        max_running_per_agent=config.max_running_per_agent,
+        max_processes=config.max_processes,
+        max_lingering=config.max_running,
+        max_waiting=config.max_waiting,
+        max_waiting_per_agent=config.max_waiting_per_agent,
+        max_failures=config.breaker_failures,
+        cooldown_s=config.breaker_cooldown_s,
+    )

@@ -1,0 +1,278 @@
+"""Arguments against a tool's JSON schema: mended where that is harmless, else refused in words.
+
+Harmless is what leaves one reading only: a number or a truth value written as a
+text, a list or object written as JSON text, one item where a list is expected, a
+whole number written as 3.0, null for what may be left out, a default that was left
+out. Everything else is told to the model: which field, what came, what is expected.
+
+Pure, but not always quick: a schema with patterns or many branches can take long,
+so only `is_quick` ones are checked on the kernel's loop. Making an `ArgumentSchema`
+belongs onto a thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Final
+
+from aios_core.errors import InvalidArguments, InvalidRequest
+from aios_core.tools.strict_json import MAX_DEPTH, NotJSON, parse
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
+
+_MAX_FAULTS: Final = 10
+_MAX_PASSES: Final = 4  # a mended value may show the next thing to mend, within it
+_QUICK: Final = frozenset(
+    [
+        *("type", "properties", "required", "enum", "const", "default", "description", "title"),
+        *("items", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength"),
+        *("maxLength", "minItems", "maxItems", "examples", "additionalProperties"),
+        *("multipleOf", "format", "$schema"),
+    ]
+)
+_ARTICLES: Final[Mapping[str, str]] = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+_WORDS: Final[Mapping[str, str]] = {
+    "enum": "one of {}",
+    "const": "{}",
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "above {}",
+    "exclusiveMaximum": "below {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+    "pattern": "a text that matches {}",
+    "multipleOf": "a multiple of {}",
+}
+
+
+class ArgumentSchema:
+    """One tool's schema, checked once and used for every call. Any thread may use it.
+
+    Raises `InvalidRequest` if it is no JSON schema, or refers to one elsewhere.
+    """
+
+    def __init__(self, tool: str, schema: Mapping[str, Any]) -> None:
+        # Here, since importing it reads the meta-schemas from disk.
+        import jsonschema  # noqa: PLC0415
+        import referencing  # noqa: PLC0415
+
+        own: dict[str, Any] = deepcopy(dict(schema))
+        kind = jsonschema.validators.validator_for(own, default=jsonschema.Draft202012Validator)
+        try:
+            kind.check_schema(own)
+        except jsonschema.SchemaError as exc:
+            raise InvalidRequest(
+                f"tool {tool!r}: its parameters are no JSON schema: {exc.message}"
+            ) from exc
+        if foreign := [ref for ref in _references(own) if not ref.startswith("#")]:
+            raise InvalidRequest(f"tool {tool!r}: its schema refers elsewhere: {foreign}")
+        self._tool = tool
+        self._unresolvable = referencing.exceptions.Unresolvable
+        # A registry of its own: without one, jsonschema fetches what a schema refers to.
+        self._validator: Validator = kind(own, registry=referencing.Registry())
+        self.is_quick = _is_quick(own)
+        self._schema = own
+
+    def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
+        """A copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
+        value = deepcopy(dict(arguments))
+        if repairs:
+            value = self._mended(value)
+        faults: dict[str, str] = {}
+        try:
+            for error in self._validator.iter_errors(value):
+                faults.update(_told(error))
+        except (RecursionError, self._unresolvable) as exc:
+            raise InvalidArguments(self._tool, {"arguments": f"cannot be checked: {exc}"}) from exc
+        if faults:
+            raise InvalidArguments(self._tool, dict(list(faults.items())[:_MAX_FAULTS]))
+        return value
+
+    def _mended(self, value: dict[str, Any]) -> dict[str, Any]:
+        _fill_defaults(self._schema, value)
+        for _ in range(_MAX_PASSES):
+            errors = list(self._validator.iter_errors(value))
+            if not any([self._mend(value, error) for error in errors]):  # noqa: C419 - mend them all
+                break
+        _make_whole(self._schema, value)
+        return value
+
+    def _mend(self, root: dict[str, Any], error: ValidationError) -> bool:
+        """Mend one fault in place, if that is harmless."""
+        path = list(error.absolute_path)
+        if not path or error.validator not in ("type", "anyOf", "oneOf"):
+            return False
+        holder: Any = root
+        for step in path[:-1]:
+            holder = holder[step]
+        found = holder[path[-1]]
+        if found is None and isinstance(holder, dict) and self._may_be_left_out(error):
+            del holder[path[-1]]
+            return True
+        fits = self._validator.evolve(schema=error.schema)
+        typed = self._validator.evolve(schema={"type": _types(error.schema)})
+        candidates = [one for one in _readings(found, _types(error.schema)) if typed.is_valid(one)]
+        for candidate in sorted(candidates, key=lambda one: not fits.is_valid(one))[:1]:
+            holder[path[-1]] = candidate
+            return True
+        return False
+
+    def _may_be_left_out(self, error: ValidationError) -> bool:
+        """Whether the field is an optional one of the top level."""
+        required = self._schema.get("required", ())
+        return len(error.absolute_path) == 1 and error.absolute_path[0] not in required
+
+
+def _readings(value: Any, types: Sequence[str]) -> Iterator[Any]:
+    """What a value may have been meant to be."""
+    if isinstance(value, str):
+        text = value.strip()
+        if {"integer", "number"} & set(types):
+            with suppress(NotJSON):
+                yield parse(text, 400)
+        if "boolean" in types and text.lower() in ("true", "false"):
+            yield text.lower() == "true"
+        if ({"array", "object"} & set(types)) and text[:1] in ("[", "{"):
+            with suppress(NotJSON):
+                yield parse(text, len(text.encode()))
+    if "array" in types and not isinstance(value, list) and value is not None:
+        yield [value]
+
+
+def _types(schema: Any) -> list[str]:
+    """The types that a schema allows at its top."""
+    if not isinstance(schema, Mapping):
+        return []
+    named = schema.get("type", ())
+    found = [named] if isinstance(named, str) else list(named)
+    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        found.extend(_types(branch))
+    return found
+
+
+def _fill_defaults(schema: Any, value: Any, depth: int = 0) -> None:
+    if not isinstance(value, dict) or not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        return
+    for name, inner in schema.get("properties", {}).items():
+        if name in value:
+            _fill_defaults(inner, value[name], depth + 1)
+        elif isinstance(inner, Mapping) and "default" in inner:
+            value[name] = deepcopy(inner["default"])
+
+
+def _make_whole(schema: Any, value: Any) -> None:
+    """3.0 fits "integer"; give the tool what it asked for."""
+    if not isinstance(value, dict) or not isinstance(schema, Mapping):
+        return
+    for name, inner in schema.get("properties", {}).items():
+        found = value.get(name)
+        if isinstance(found, float) and found.is_integer() and _types(inner) == ["integer"]:
+            value[name] = int(found)
+        _make_whole(inner, found)
+
+
+def _told(error: ValidationError) -> dict[str, str]:
+    """A fault in words, by field."""
+    path, keyword = _json_path(error.absolute_path), str(error.validator)
+    schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
+    wanted: Any = error.validator_value
+    instance: Any = error.instance
+    if keyword == "required":
+        missing = [name for name in wanted if name not in instance]
+        known = schema.get("properties", {})
+        return {
+            _joined(path, name): f"is missing; expected {_expected(known.get(name, {}))}"
+            for name in missing
+        }
+    if keyword == "additionalProperties" and wanted is False and "patternProperties" not in schema:
+        known = sorted(schema.get("properties", {}))
+        extra = [name for name in instance if name not in known]
+        return {_joined(path, name): _unknown(name, known) for name in extra}
+    if keyword in ("type", "anyOf", "oneOf"):
+        expected = _expected(schema)
+    elif keyword in _WORDS:
+        shown = _shown(wanted) if isinstance(wanted, list | str) else str(wanted)
+        expected = _WORDS[keyword].format(shown)
+    else:
+        expected = f"what satisfies {keyword} {_shown(wanted)}"
+    return {path or "arguments": f"got {_shown(instance)}, expected {expected}"}
+
+
+def _expected(schema: Any) -> str:
+    if not isinstance(schema, Mapping):
+        return "no such field"
+    if "enum" in schema:
+        return f"one of {_shown(schema['enum'])}"
+    words = [_ARTICLES.get(one, one) for one in dict.fromkeys(_types(schema))]
+    told = " or ".join(words) or "a value"
+    return f"{told} ({schema['description']})" if schema.get("description") else told
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"is unknown; {hint}there are {', '.join(known) or 'no arguments'}"
+
+
+def _shown(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _json_path(steps: Iterable[Any]) -> str:
+    path = ""
+    for step in steps:
+        path = f"{path}[{step}]" if isinstance(step, int) else _joined(path, step)
+    return path
+
+
+def _joined(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """All ``$ref`` and ``$dynamicRef``, wherever they stand."""
+    stack = [schema]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, Mapping):
+            for key, value in one.items():
+                if key in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str):
+                    yield value
+                else:
+                    stack.append(value)
+        elif isinstance(one, list):
+            stack.extend(one)
+
+
+def _is_quick(schema: Any, depth: int = 0) -> bool:
+    """Whether checking takes time in proportion to the arguments, and no strangers' pattern."""
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, Mapping) or depth > 8 or not _QUICK.issuperset(schema):
+        return False
+    properties = schema.get("properties", {})
+    inner = [
+        *properties.values(),
+        schema.get("items", True),
+        schema.get("additionalProperties", True),
+    ]
+    return len(properties) <= 100 and all(_is_quick(one, depth + 1) for one in inner)
