@@ -83,6 +83,7 @@ from aios_core.tools import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "LLM",
     "AccessDenied",
     "Accounting",
     "Agent",
@@ -112,7 +113,6 @@ __all__ = [
     "KernelConfig",
     "KernelError",
     "KernelEvent",
-    "LLM",
     "LimitReached",
     "McpServer",
     "Message",
