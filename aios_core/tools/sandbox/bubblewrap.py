@@ -188,13 +188,17 @@ class Bubblewrap:
         for path, content in documents.items():
             options += ["--perms", "0444", "--file", str(start.document(content)), path]
         options += ["--proc", "/proc", "--dev", "/dev"]
+        # The first process is bwrap itself, which has no limits: its memory is nobody's to write.
+        options += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1"]
         for path, size in (
             ("/dev/shm", 64 * MIB),  # noqa: S108 - the sandbox's own
             ("/tmp", limits.disk_bytes),  # noqa: S108
             (WORK, limits.disk_bytes),
         ):
             options += ["--perms", "0700", "--size", str(size), "--tmpfs", path]
-        return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK]
+        for path in ("/proc/1", "/proc", "/dev", "/"):
+            options += ["--remount-ro", path]
+        return [*options, "--chdir", WORK]
 
     def _seen(self) -> Iterable[str]:
         """What else of the host is bound, read-only."""
