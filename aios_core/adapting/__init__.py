@@ -4,6 +4,7 @@
     runs.py           runs that know only their parent, and their roots
     directory.py      the agent of a caller: spawned at its first call, gone with its end
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
+    errors.py         the kernel's errors under a framework's names as well
     models.py         models that no core serves, and who answers in their place
     patching.py       attributes of a framework's classes replaced, and given back
     launching.py      `install()`: every installed adapter's patches, at once or at import
@@ -14,6 +15,7 @@ Nothing here knows a framework, and importing it starts nothing.
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
+from aios_core.adapting.errors import ErrorNames
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
 from aios_core.adapting.lazy import lazy_names
@@ -39,6 +41,7 @@ __all__ = [
     "Caller",
     "CallerKind",
     "ChunkWriter",
+    "ErrorNames",
     "Launcher",
     "Mode",
     "Patches",

@@ -124,13 +124,14 @@ def current_caller() -> Caller:
 def enclosing(kinds: tuple[type, ...]) -> Any:
     """The innermost object of one of these types whose method is running, or awaits us; or None.
 
-    Looks at ``self`` in the frames below the caller's: a stack of calls, or a chain of awaits
-    within one asyncio task. Microseconds; no framework has to cooperate.
+    Looks at ``self`` in the frames below the caller's (methods, and functions inside of methods):
+    a stack of calls, or a chain of awaits within one asyncio task. Microseconds; no framework
+    has to cooperate.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
     while frame is not None:
         code = frame.f_code
-        if code.co_argcount and code.co_varnames[0] == "self":
+        if code.co_varnames[:1] == ("self",) or "self" in code.co_freevars:
             owner = frame.f_locals.get("self")
             if isinstance(owner, kinds):
                 return owner

@@ -132,7 +132,7 @@ class AIOSModelClient:
     def _formatted(self, text: str) -> str:
         """In the words of the entry's `response_format`, if that class has a `format`."""
         if isinstance(self._format, type) and hasattr(self._format, "format"):
-            return str(self._format.model_validate_json(text).format())  # type: ignore[attr-defined]
+            return str(self._format.model_validate_json(text).format())
         return text
 
     @contextmanager

@@ -1,0 +1,359 @@
+"""Microsoft Agent Framework on the kernel.
+
+    from autogen_aios.agent_framework import AIOSChatClient
+
+    agent = Agent(AIOSChatClient(), instructions="...", tools=[...])
+
+`AIOSChatClient` has the framework's own layers around it (function calls,
+middleware, telemetry); `RawAIOSChatClient` is without them. Every call of the
+model is a syscall; cancelling the task, or closing the stream, frees its slot.
+
+Whose call it is: the agent named in `client_kwargs={"aios": {"agent": ...}}` or in the
+options (`default_options={"aios": ...}`), then on the client, else the agent object
+whose method is running, and else the asyncio task. `group`, `priority`, `weight` and
+`budget` go the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Final, Generic, Literal
+
+from agent_framework import (
+    BaseAgent,
+    BaseChatClient,
+    ChatMiddlewareLayer,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    FunctionInvocationLayer,
+    FunctionTool,
+    Message,
+    ResponseStream,
+    UsageDetails,
+)
+from agent_framework._clients import OptionsCoT
+from agent_framework.exceptions import (
+    ChatClientException,
+    ChatClientInvalidAuthException,
+    ChatClientInvalidRequestException,
+)
+from agent_framework.observability import ChatTelemetryLayer
+
+from aios_core import (
+    Agent,
+    Budget,
+    Completion,
+    Delta,
+    FinishReason,
+    Kernel,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    errors,
+)
+from aios_core import Message as KernelMessage
+from aios_core.adapting import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    ErrorNames,
+    adefault_kernel,
+    current_caller,
+    enclosing,
+    read_options,
+    read_response_format,
+    read_tool_choice,
+)
+from aios_core.errors import InvalidRequest
+
+__all__ = ["AIOSChatClient", "RawAIOSChatClient"]
+
+directory: Final[AgentDirectory] = AgentDirectory()
+
+_translated: Final = ErrorNames(
+    [
+        (errors.InvalidRequest, ChatClientInvalidRequestException),
+        (errors.AccessDenied, ChatClientInvalidAuthException),
+        (errors.KernelError, ChatClientException),
+    ]
+).both
+# Content that no model is told: the framework's own state, or a model's thoughts.
+_NOT_SAID: Final = frozenset(
+    {"function_approval_request", "function_approval_response", "text_reasoning", "usage"}
+)
+_OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
+_FINISH_REASONS: Final[Mapping[FinishReason, Literal["stop", "length", "tool_calls"]]] = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "tool_calls",
+}
+# Options that concern a provider's service, or are read elsewhere.
+_NOT_OURS: Final = frozenset(
+    {"aios", "allow_multiple_tool_calls", "conversation_id", "instructions", "response_format"}
+    | {"tool_choice", "tools"}
+)
+
+
+class RawAIOSChatClient(BaseChatClient[OptionsCoT], Generic[OptionsCoT]):
+    """A chat client that runs on the kernel, without layers around it.
+
+    Errors are the kernel's, and the framework's `ChatClientException` as well.
+
+    Args:
+        model: one that a core serves; None for the kernel's default.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: the agent's privilege group; None for the kernel's default.
+        priority: of the agent; smaller is more urgent.
+        weight: the agent's share of its group's service.
+        budget: what the agent may spend; a `Budget` or its fields.
+        kernel: None for the embedded kernel of this process.
+        settings: of the framework's own base class.
+    """
+
+    OTEL_PROVIDER_NAME: ClassVar[str] = "aios"
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        agent: str | Agent | None = None,
+        group: str | None = None,
+        priority: int | None = None,
+        weight: float = 1.0,
+        budget: Budget | Mapping[str, Any] | None = None,
+        kernel: Kernel | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.model = model
+        self._agent = agent
+        said = {"group": group, "priority": priority, "weight": weight, "budget": budget}
+        self._settings = AgentSettings().updated(said)
+        self._kernel = kernel
+
+    def _inner_get_response(
+        self,
+        *,
+        messages: Sequence[Message],
+        stream: bool,
+        options: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
+        if stream:
+            updates = self._stream(messages, options, kwargs)
+            form = options.get("response_format")
+            return self._build_response_stream(updates, response_format=form)
+        return self._answer(messages, options, kwargs)
+
+    async def _answer(
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        kwargs: Mapping[str, Any],
+    ) -> ChatResponse:
+        with _translated():
+            request = self._request(messages, options)
+            async with self._acting(options, kwargs) as agent:
+                completion = await agent.llm.agenerate(**request)
+        return _response(completion, options.get("response_format"))
+
+    async def _stream(
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        kwargs: Mapping[str, Any],
+    ) -> AsyncIterable[ChatResponseUpdate]:
+        with _translated():
+            request = self._request(messages, options)
+            async with (
+                self._acting(options, kwargs) as agent,
+                agent.llm.astream(**request) as deltas,
+            ):
+                calls: dict[int, str] = {}  # the id of each call, by its index
+                async for delta in deltas:
+                    if delta:
+                        yield ChatResponseUpdate(
+                            contents=list(_contents(delta, calls)), role="assistant"
+                        )
+                yield _last_update(deltas.completion)
+
+    # --- what a call says to the kernel -------------------------------------------------------
+
+    def _request(self, messages: Sequence[Message], options: Mapping[str, Any]) -> dict[str, Any]:
+        said = {key: value for key, value in options.items() if value is not None}
+        known, rest = read_options({"model": self.model, **said})
+        if "allow_multiple_tool_calls" in said:
+            known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
+        tools = [_tool(tool) for tool in said.get("tools") or ()]
+        told = list(_messages(messages))
+        if instructions := said.get("instructions"):
+            told.insert(0, KernelMessage("system", instructions))
+        return {
+            **known,
+            "messages": told,
+            "tools": tools,
+            "tool_choice": _tool_choice(said.get("tool_choice"), [tool.name for tool in tools]),
+            "response_format": read_response_format(_format(said.get("response_format"))),
+            "extra": {key: value for key, value in rest.items() if key not in _NOT_OURS},
+        }
+
+    # --- whose call it is ---------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _acting(
+        self, options: Mapping[str, Any], kwargs: Mapping[str, Any]
+    ) -> AsyncIterator[Agent]:
+        said = {**(options.get("aios") or {}), **(kwargs.get("aios") or {})}
+        settings = self._settings.updated(said)
+        named = said.get("agent") or self._agent
+        if isinstance(named, Agent):
+            yield named
+            return
+        owner = kwargs.get(_OWNER) or enclosing((BaseAgent,))
+        if named:
+            caller = Caller.named(str(named), settings.group)
+        elif owner is not None:
+            caller = Caller.of_object(owner, owner.name or owner.id)
+        else:
+            caller = current_caller()
+        kernel = self._kernel or await adefault_kernel()
+        async with directory.ause(kernel, caller, settings) as agent:
+            yield agent
+
+
+class AIOSChatClient(  # type: ignore[name-defined] # a layer names TypedDict unimported
+    FunctionInvocationLayer[OptionsCoT],
+    ChatMiddlewareLayer[OptionsCoT],
+    ChatTelemetryLayer[OptionsCoT],
+    RawAIOSChatClient[OptionsCoT],
+    Generic[OptionsCoT],
+):
+    """`RawAIOSChatClient` with function calls, middleware and telemetry.
+
+    >>> agent = Agent(AIOSChatClient(), instructions="Answer in one word.")
+    """
+
+    def get_response(self, *args: Any, **kwargs: Any) -> Any:
+        """See the framework's; here, on the agent's own stack, it is noted whose call it is."""
+        if (owner := enclosing((BaseAgent,))) is not None:
+            kwargs["client_kwargs"] = {_OWNER: owner, **(kwargs.get("client_kwargs") or {})}
+        return super().get_response(*args, **kwargs)
+
+
+# --- translation ---------------------------------------------------------------------------------
+
+
+def _messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
+    """The framework's messages as the kernel's. Raises `InvalidRequest`, naming the position."""
+    for position, message in enumerate(messages):
+        try:
+            yield from _message(message)
+        except InvalidRequest as exc:
+            raise InvalidRequest(f"message {position}: {exc}") from exc
+
+
+def _message(message: Message) -> Iterator[KernelMessage]:
+    """One of theirs is one of ours, but each result of a function is one by itself."""
+    text: list[str] = []
+    calls: list[ToolCall] = []
+    for content in message.contents:
+        match content.type:
+            case "text":
+                text.append(content.text or "")
+            case "function_call":
+                calls.append(_call(content))
+            case "function_result":
+                yield KernelMessage("tool", _result(content), tool_call_id=content.call_id)
+            case kind if kind not in _NOT_SAID:
+                raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
+            case _:
+                pass
+    if text or calls:
+        role = "system" if message.role == "developer" else str(message.role)
+        name = message.author_name if role == "user" else None
+        yield KernelMessage(role, "".join(text), tuple(calls), name=name)  # type: ignore[arg-type] # checked there
+
+
+def _call(content: Content) -> ToolCall:
+    arguments = content.arguments
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments or {}, ensure_ascii=False)
+    return ToolCall(content.call_id or "", content.name or "", arguments)
+
+
+def _result(content: Content) -> str:
+    if content.items:
+        return "\n".join(item.text or "" for item in content.items if item.type == "text")
+    if content.result is None:
+        return str(content.exception or "")
+    return content.result if isinstance(content.result, str) else json.dumps(content.result)
+
+
+def _tool(tool: Any) -> ToolSpec:
+    return ToolSpec.from_dict(
+        tool.to_json_schema_spec() if isinstance(tool, FunctionTool) else tool
+    )
+
+
+def _tool_choice(choice: Any, names: Sequence[str]) -> str:
+    if isinstance(choice, Mapping):
+        name = choice.get("required_function_name")
+        choice = {"name": name} if name else choice.get("mode")
+    return read_tool_choice(choice, names) if names else "auto"
+
+
+def _format(wanted: Any) -> Any:
+    """The framework also takes a bare JSON schema for an answer's format."""
+    is_openai = isinstance(wanted, Mapping) and wanted.get("type") in {
+        "json_object",
+        "json_schema",
+        "text",
+    }
+    if isinstance(wanted, Mapping) and not is_openai:
+        return {"type": "json_schema", "json_schema": {"schema": dict(wanted)}}
+    return wanted
+
+
+def _response(completion: Completion, response_format: Any) -> ChatResponse:
+    contents = [Content.from_text(completion.text)] if completion.text else []
+    contents += [
+        Content.from_function_call(call.id, call.name, arguments=call.arguments or "{}")
+        for call in completion.tool_calls
+    ]
+    return ChatResponse(
+        messages=[Message("assistant", contents)],
+        model=completion.model,
+        finish_reason=_FINISH_REASONS[completion.finish_reason],
+        usage_details=_usage(completion.usage),
+        response_format=response_format,
+    )
+
+
+def _contents(delta: Delta, calls: dict[int, str]) -> Iterator[Content]:
+    """What a step adds. Fragments of one call share their id, by which the framework joins them."""
+    if delta.text:
+        yield Content.from_text(delta.text)
+    for part in delta.tool_calls:
+        call_id = calls.setdefault(part.index, part.id or f"call_{part.index}")
+        yield Content.from_function_call(call_id, part.name or "", arguments=part.arguments)
+
+
+def _last_update(completion: Completion) -> ChatResponseUpdate:
+    return ChatResponseUpdate(
+        contents=[Content.from_usage(_usage(completion.usage))],
+        role="assistant",
+        model=completion.model,
+        finish_reason=_FINISH_REASONS[completion.finish_reason],
+    )
+
+
+def _usage(usage: Usage) -> UsageDetails:
+    return UsageDetails(
+        input_token_count=usage.input_tokens,
+        output_token_count=usage.output_tokens,
+        total_token_count=usage.total_tokens,
+        cache_read_input_token_count=usage.cached_tokens,
+    )

@@ -1,0 +1,54 @@
+"""The kernel's errors, where a framework has a kind of its own for them.
+
+A kernel error passes through as it is. Where the framework has a name for the same
+thing, on which its retrying or summarising code acts, what is raised is both: caught
+by either name, with the facts and message of the kernel's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from aios_core.errors import KernelError
+
+
+class ErrorNames:
+    """Which kernel errors go by which of a framework's names.
+
+    Args:
+        pairs: the kernel's class and the framework's, the most special first. A name of None
+            (an older framework that lacks it) is left out.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[type[KernelError], type[Exception] | None]]) -> None:
+        self._pairs = tuple((own, theirs) for own, theirs in pairs if theirs is not None)
+        self._made: dict[type[KernelError], type[KernelError] | None] = {}
+
+    @contextmanager
+    def both(self) -> Iterator[None]:
+        """Let kernel errors out of the block under both names."""
+        try:
+            yield
+        except KernelError as exc:
+            kind = type(exc)
+            if kind not in self._made:
+                self._made[kind] = self._join(kind)
+            if (joined := self._made[kind]) is None:
+                raise
+            raise _as(joined, exc) from exc.__cause__
+
+    def _join(self, kind: type[KernelError]) -> type[KernelError] | None:
+        """A class that is both the kernel's `kind` and the framework's name for it, if any."""
+        for own, theirs in self._pairs:
+            if issubclass(kind, own) and not issubclass(kind, theirs):
+                return type(kind.__name__, (kind, theirs), {"__module__": kind.__module__})
+        return None
+
+
+def _as(kind: type[KernelError], error: KernelError) -> KernelError:
+    """The same error, with its message and facts, as an instance of a subclass."""
+    copy = kind.__new__(kind, *error.args)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    return copy.with_traceback(error.__traceback__)
