@@ -1,0 +1,551 @@
+"""The files and their versions, in transactions of the caller.
+
+Nothing is ever changed in place: each change adds a version that is complete in
+itself. Deleting is a version without content, so it can be taken back; a file that
+comes back goes on with its history. Only retention and `purge` forget versions.
+
+Promises, which `check` re-derives: one file at a path; no file lies below another
+file; `files` says what the newest version says; the ledger is the sum of the
+versions. No clock, no thread, no access check: those are the manager's and the kernel's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+from aios_core.config import StorageConfig
+from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject
+from aios_core.state import BlobStore, Connection, Vault
+from aios_core.storage.contents import Content, Contents
+from aios_core.storage.index import FileState
+from aios_core.storage.ledger import Ledger
+from aios_core.storage.paths import ancestors, inside, is_below, rebased
+from aios_core.storage.records import ChangeKind, FileChange, FileVersion, Stamp, StoredFile
+
+_MAX_SUGGESTIONS: Final = 20
+
+_HISTORY: Final = """
+    SELECT path, version, change, size, at, author, labels, seq FROM file_versions
+    WHERE file = ? ORDER BY version DESC
+"""
+_READ: Final = """
+    SELECT path, version, change, size, at, author, labels, seq, content, blob
+    FROM file_versions WHERE file = ? AND version = ?
+"""
+_STAT: Final = """
+    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels
+    FROM files f JOIN file_versions v ON v.seq = f.seq WHERE f.owner = ? AND f.path = ?
+"""
+_LIST: Final = """
+    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels
+    FROM files f JOIN file_versions v ON v.seq = f.seq
+    WHERE f.owner = ? AND (f.path = ? OR f.path >= ? AND f.path < ?)
+        AND f.is_live = ? AND f.path > ?
+    ORDER BY f.path LIMIT ?
+"""
+_UNHELD: Final = """
+    SELECT version, charged, blob FROM file_versions v
+    WHERE file = ? AND version < ? AND NOT EXISTS (
+        SELECT 1 FROM file_tree_entries e WHERE e.file = v.file AND e.version = v.version
+    ) ORDER BY version LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A row of `files`."""
+
+    id: int
+    owner: str
+    path: str
+    version: int
+    is_live: bool
+
+    @property
+    def live_version(self) -> int:
+        """What `if_version` is compared with: 0 if the file is deleted."""
+        return self.version if self.is_live else 0
+
+
+class FileTable:
+    """See the module."""
+
+    def __init__(self, vault: Vault, blobs: BlobStore, limits: StorageConfig) -> None:
+        self.contents = Contents(vault, blobs)
+        self.ledger = Ledger(limits)
+        self._max_versions = limits.max_versions
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def find(self, connection: Connection, owner: str, path: str) -> FileRow | None:
+        """The file at a path, also a deleted one."""
+        row = connection.execute(
+            "SELECT id, owner, path, version, is_live FROM files WHERE owner = ? AND path = ?",
+            (owner, path),
+        ).fetchone()
+        return _file_row(row) if row else None
+
+    def get(self, connection: Connection, owner: str, path: str) -> FileRow:
+        """The live file at a path. Raises `NoSuchObject` with what there is instead."""
+        row = self.find(connection, owner, path)
+        if row is None or not row.is_live:
+            raise self._missing(connection, owner, path)
+        return row
+
+    def read(
+        self, connection: Connection, owner: str, path: str, version: int | None = None
+    ) -> tuple[FileVersion, Content]:
+        """A version of a file and its content; the newest one if none is named."""
+        if version is None:
+            row = self.get(connection, owner, path)
+            return self._read(connection, row, row.version)
+        found = self.find(connection, owner, path)
+        if found is None:
+            raise self._missing(connection, owner, path)
+        return self._read(connection, found, version)
+
+    def opened(
+        self, file: tuple[str, int], version: int, size: int, stored: Any, blob: Any
+    ) -> Content | None:
+        """The content that the columns of a version say; None if it was a deletion."""
+        return self.contents.opened(size, stored, blob, _about(*file, version))
+
+    def read_state(self, connection: Connection, state: FileState) -> Content | None:
+        """The content of a state of the feed; None: it is the newest no more."""
+        row = connection.execute(
+            "SELECT id, owner, path, version, is_live FROM files WHERE id = ? AND seq = ?",
+            (state.file, state.seq),
+        ).fetchone()
+        if row is None or not row[4]:
+            return None
+        return self._read(connection, _file_row(row), state.version)[1]
+
+    def history(self, connection: Connection, owner: str, path: str) -> tuple[FileVersion, ...]:
+        """The versions that are kept of a file, the newest first."""
+        row = self.find(connection, owner, path)
+        if row is None:
+            raise self._missing(connection, owner, path)
+        rows = connection.execute(_HISTORY, (row.id,))
+        return tuple(map(_file_version, rows))
+
+    def stat(self, connection: Connection, owner: str, path: str) -> StoredFile:
+        """A file as it is now, also a deleted one."""
+        row = connection.execute(_STAT, (owner, path)).fetchone()
+        if row is None:
+            raise self._missing(connection, owner, path)
+        return _stored_file(owner, row)
+
+    def listing(
+        self,
+        connection: Connection,
+        owner: str,
+        root: str,
+        *,
+        deleted: bool,
+        after: str | None,
+        limit: int,
+    ) -> tuple[StoredFile, ...]:
+        """The files at or below a path, in the order of their paths."""
+        values = (owner, root, *inside(root), int(not deleted), after or "", limit)
+        rows = connection.execute(_LIST, values)
+        return tuple(_stored_file(owner, row) for row in rows)
+
+    def changes(
+        self, connection: Connection, owner: str, root: str, *, after: int, limit: int
+    ) -> tuple[FileChange, ...]:
+        """The versions made at or below a path since change `after`."""
+        rows = connection.execute(
+            "SELECT seq, owner, path, change, version, at, labels FROM file_versions "
+            "WHERE owner = ? AND seq > ? AND (path = ? OR path >= ? AND path < ?) "
+            "ORDER BY seq LIMIT ?",
+            (owner, after, root, *inside(root), limit),
+        )
+        return tuple(
+            FileChange(seq, of, path, ChangeKind(change), version, at, labels_of(labels))
+            for seq, of, path, change, version, at, labels in rows
+        )
+
+    def last_change(self, connection: Connection, owner: str) -> int:
+        """The number of the owner's last change; 0: there was none."""
+        query = "SELECT coalesce(max(seq), 0) FROM file_versions WHERE owner = ?"
+        return one_number(connection, query, (owner,))
+
+    def states(self, connection: Connection, after: int, limit: int) -> tuple[FileState, ...]:
+        """The newest states of the files that changed since change `after`."""
+        rows = connection.execute(
+            "SELECT f.seq, f.id, f.owner, f.path, f.version, v.size, f.is_live, v.labels "
+            "FROM files f JOIN file_versions v ON v.seq = f.seq WHERE f.seq > ? "
+            "ORDER BY f.seq LIMIT ?",
+            (after, limit),
+        )
+        return tuple(
+            FileState(seq, file, owner, path, version, size, bool(is_live), labels_of(labels))
+            for seq, file, owner, path, version, size, is_live, labels in rows
+        )
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def write(
+        self,
+        connection: Connection,
+        owner: str,
+        path: str,
+        content: Content,
+        stamp: Stamp,
+        *,
+        change: ChangeKind = ChangeKind.WRITE,
+        if_version: int | None = None,
+    ) -> FileVersion:
+        """A new version with that content; of a new file, or one that was deleted, if need be.
+
+        Raises `Conflict` if `if_version` is not the newest, or the path goes through a file.
+        """
+        row = self.find(connection, owner, path)
+        _require_version(path, if_version, row.live_version if row else 0)
+        if row is None or not row.is_live:
+            self._require_place(connection, owner, path)
+            change = ChangeKind.CREATE if change is ChangeKind.WRITE else change
+        if row is None:
+            row = self._new_file(connection, owner, path)
+        return self._add(connection, (row, path), change, content, stamp)
+
+    def delete(
+        self,
+        connection: Connection,
+        owner: str,
+        path: str,
+        stamp: Stamp,
+        *,
+        if_version: int | None = None,
+    ) -> FileVersion:
+        """A version without content."""
+        row = self.get(connection, owner, path)
+        _require_version(path, if_version, row.version)
+        return self._add(connection, (row, path), ChangeKind.DELETE, None, stamp)
+
+    def rollback(
+        self,
+        connection: Connection,
+        owner: str,
+        path: str,
+        version: int,
+        stamp: Stamp,
+        *,
+        if_version: int | None = None,
+    ) -> FileVersion:
+        """A version with the content of an older one. Brings a deleted file back."""
+        row = self.find(connection, owner, path)
+        if row is None:
+            raise self._missing(connection, owner, path)
+        _require_version(path, if_version, row.live_version)
+        old, content = self._read(connection, row, version)
+        if not row.is_live:
+            self._require_place(connection, owner, path)
+        stamp = Stamp(stamp.author, stamp.at, stamp.labels | old.labels)
+        return self._add(connection, (row, path), ChangeKind.ROLLBACK, content, stamp)
+
+    def move(
+        self,
+        connection: Connection,
+        owner: str,
+        path: str,
+        to: str,
+        stamp: Stamp,
+        *,
+        if_version: int | None = None,
+    ) -> FileVersion:
+        """Give a file, or each file below a directory, another path; the last version made."""
+        row = self.find(connection, owner, path)
+        if row is not None and row.is_live:
+            _require_version(path, if_version, row.version)
+            return self._move(connection, row, to, stamp)
+        rows = self._live_below(connection, owner, path)
+        if not rows:
+            raise self._missing(connection, owner, path)
+        if if_version is not None:
+            raise InvalidRequest(f"if_version: {path} is a directory, which has no versions")
+        if is_below(to, path):
+            raise Conflict(f"{path} cannot move into itself")
+        made = [self._move(connection, row, rebased(row.path, path, to), stamp) for row in rows]
+        return made[-1]
+
+    def purge(self, connection: Connection, owner: str, path: str, before: int | None) -> int:
+        """Forget a deleted file, or the versions before one of a file; the bytes freed.
+
+        A snapshot keeps the versions that it holds from the second, not from the first.
+        """
+        row = self.find(connection, owner, path)
+        if row is None:
+            raise self._missing(connection, owner, path)
+        if before is not None:
+            freed = self._drop_old(connection, row, min(before, row.version), limit=-1)
+            self.ledger.book(connection, owner, num_bytes=-freed, num_files=0)
+            return freed
+        if row.is_live:
+            raise Conflict(f"{path} is there; delete it before its history is purged")
+        freed = 0
+        versions: list[Any] = connection.execute(
+            "SELECT charged, blob FROM file_versions WHERE file = ?", (row.id,)
+        ).fetchall()
+        for charged, blob in versions:
+            freed += charged
+            self.contents.unlink(connection, blob)
+        connection.execute("DELETE FROM file_tree_entries WHERE file = ?", (row.id,))
+        connection.execute("DELETE FROM file_versions WHERE file = ?", (row.id,))
+        stub = FileRow(row.id, owner, "", row.version + 1, is_live=False)
+        seq = self._insert(connection, stub, ChangeKind.PURGE, None, Stamp("", 0.0), charged=0)
+        connection.execute(
+            "UPDATE files SET path = NULL, version = ?, seq = ? WHERE id = ?",
+            (stub.version, seq, row.id),
+        )
+        self.ledger.book(connection, owner, num_bytes=-freed, num_files=-1)
+        return freed
+
+    # --- invariants --------------------------------------------------------------------------
+
+    def check(self, connection: Connection) -> None:
+        """Raise `KernelBug` unless every invariant holds. Reads everything."""
+        for what, query in _INVARIANTS.items():
+            if found := connection.execute(query).fetchone():
+                raise KernelBug(f"stored files: {what}: {found!r}")
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _read(
+        self, connection: Connection, row: FileRow, version: int
+    ) -> tuple[FileVersion, Content]:
+        found: Any = connection.execute(_READ, (row.id, version)).fetchone()
+        content = None
+        if found is not None:
+            content = self.opened((row.owner, row.id), version, found[3], *found[-2:])
+        if content is None:
+            kept = connection.execute(
+                "SELECT version FROM file_versions WHERE file = ? AND size >= 0 "
+                "AND change != 'delete' ORDER BY version DESC LIMIT ?",
+                (row.id, _MAX_SUGGESTIONS),
+            )
+            raise NoSuchObject(f"version of {row.path}", version, [one[0] for one in kept])
+        return _file_version(found[:-2]), content
+
+    def _live_below(self, connection: Connection, owner: str, root: str) -> list[FileRow]:
+        rows = connection.execute(
+            "SELECT id, owner, path, version, is_live FROM files "
+            "WHERE owner = ? AND path >= ? AND path < ? AND is_live ORDER BY path",
+            (owner, *inside(root)),
+        )
+        return list(map(_file_row, rows))
+
+    def _missing(self, connection: Connection, owner: str, path: str) -> NoSuchObject:
+        directory = path.rpartition("/")[0] or "/"
+        near = self.listing(
+            connection, owner, directory, deleted=False, after=None, limit=_MAX_SUGGESTIONS
+        )
+        return NoSuchObject("file", path, [file.path for file in near])
+
+    def _require_place(self, connection: Connection, owner: str, path: str) -> None:
+        """Raise `Conflict` if a file is above the path, or files are below it."""
+        for above in ancestors(path):
+            row = self.find(connection, owner, above)
+            if row is not None and row.is_live:
+                raise Conflict(f"{path} cannot be made: {above} is a file")
+        low, high = inside(path)
+        below = connection.execute(
+            "SELECT path FROM files WHERE owner = ? AND path >= ? AND path < ? AND is_live LIMIT 1",
+            (owner, low, high),
+        ).fetchone()
+        if below is not None:
+            raise Conflict(f"{path} cannot be made: it is a directory, with {below[0]}")
+
+    def _new_file(self, connection: Connection, owner: str, path: str) -> FileRow:
+        connection.execute(
+            "INSERT INTO files (owner, path, version, seq, is_live) VALUES (?, ?, 0, 0, 0)",
+            (owner, path),
+        )
+        return FileRow(connection.last_insert_rowid(), owner, path, 0, is_live=False)
+
+    def _move(self, connection: Connection, row: FileRow, to: str, stamp: Stamp) -> FileVersion:
+        there = self.find(connection, row.owner, to)
+        if there is not None and there.is_live:
+            raise Conflict(f"{to} is there already, at version {there.version}")
+        self._require_place(connection, row.owner, to)
+        if there is not None:
+            self._step_aside(connection, there)
+        old, content = self._read(connection, row, row.version)
+        stamp = Stamp(stamp.author, stamp.at, stamp.labels | old.labels)
+        return self._add(connection, (row, to), ChangeKind.MOVE, content, stamp)
+
+    def _step_aside(self, connection: Connection, row: FileRow) -> None:
+        """Keep the history of a deleted file whose path another one takes: as "path~1"."""
+        for number in count(1):
+            aside = f"{row.path}~{number}"
+            if self.find(connection, row.owner, aside) is None:
+                connection.execute("UPDATE files SET path = ? WHERE id = ?", (aside, row.id))
+                return
+
+    def _add(
+        self,
+        connection: Connection,
+        place: tuple[FileRow, str],
+        change: ChangeKind,
+        content: Content | None,
+        stamp: Stamp,
+    ) -> FileVersion:
+        """Make the next version of a file, and all that follows from it."""
+        row, path = place
+        size = content.size if content else 0
+        charged = 0 if change is ChangeKind.MOVE else size  # its bytes are those of the last one
+        new = FileRow(row.id, row.owner, path, row.version + 1, is_live=content is not None)
+        seq = self._insert(connection, new, change, content, stamp, charged=charged)
+        connection.execute(
+            "UPDATE files SET path = ?, version = ?, seq = ?, is_live = ? WHERE id = ?",
+            (path, new.version, seq, int(new.is_live), row.id),
+        )
+        freed = 0
+        if new.version > self._max_versions:
+            query = "SELECT count(*) FROM file_versions WHERE file = ?"
+            excess = one_number(connection, query, (row.id,)) - self._max_versions
+            freed = self._drop_old(connection, row, new.version, limit=max(0, excess))
+        self.ledger.book(
+            connection,
+            row.owner,
+            num_bytes=charged - freed,
+            num_files=1 if new.version == 1 else 0,
+        )
+        self.contents.link(connection, content)
+        return FileVersion(
+            path, new.version, change, size, stamp.at, stamp.author, stamp.labels, seq
+        )
+
+    def _insert(
+        self,
+        connection: Connection,
+        row: FileRow,
+        change: ChangeKind,
+        content: Content | None,
+        stamp: Stamp,
+        *,
+        charged: int,
+    ) -> int:
+        sealed = self.contents.sealed(content, _about(row.owner, row.id, row.version))
+        connection.execute(
+            "INSERT INTO file_versions (owner, file, version, change, path, size, charged, "
+            "content, blob, labels, author, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.owner,
+                row.id,
+                row.version,
+                change.value,
+                row.path,
+                content.size if content else 0,
+                charged,
+                sealed,
+                content.blob if content else None,
+                json.dumps(sorted(stamp.labels)),
+                stamp.author,
+                stamp.at,
+            ),
+        )
+        return connection.last_insert_rowid()
+
+    def _drop_old(self, connection: Connection, row: FileRow, before: int, *, limit: int) -> int:
+        """Forget up to `limit` (-1: all) of the versions before one; the bytes freed.
+
+        What a snapshot holds stays. The bytes of a version that was moved next are the move's.
+        """
+        freed = 0
+        dropped: list[Any] = connection.execute(_UNHELD, (row.id, before, limit)).fetchall()
+        for version, charged, blob in dropped:
+            connection.execute(
+                "DELETE FROM file_versions WHERE file = ? AND version = ?", (row.id, version)
+            )
+            self.contents.unlink(connection, blob)
+            heir: Any = connection.execute(
+                "SELECT version, change, charged FROM file_versions "
+                "WHERE file = ? AND version > ? ORDER BY version LIMIT 1",
+                (row.id, version),
+            ).fetchone()
+            if charged and heir and heir[1] == ChangeKind.MOVE and not heir[2]:
+                connection.execute(
+                    "UPDATE file_versions SET charged = ? WHERE file = ? AND version = ?",
+                    (charged, row.id, heir[0]),
+                )
+            else:
+                freed += charged
+        return freed
+
+
+_INVARIANTS: Final = {
+    "a file is not what its newest version says": """
+        SELECT f.id, f.version, v.version, v.change FROM files f
+        LEFT JOIN file_versions v ON v.seq = f.seq
+        WHERE v.file IS NOT f.id OR v.version IS NOT f.version
+           OR f.is_live = (v.content IS NULL AND v.blob IS NULL)
+    """,
+    "a version is newer than the newest": """
+        SELECT v.file, v.version FROM file_versions v JOIN files f ON f.id = v.file
+        WHERE v.version > f.version OR v.owner != f.owner
+    """,
+    "a file lies below a file": """
+        SELECT a.path, b.path FROM files a JOIN files b ON a.owner = b.owner
+        AND b.path >= a.path || '/' AND b.path < a.path || '0' WHERE a.is_live AND b.is_live
+    """,
+    "the ledger is not the sum of the versions": """
+        SELECT u.owner, u.bytes, u.files, s.bytes, s.files FROM file_usage u LEFT JOIN (
+            SELECT f.owner, sum(v.charged) AS bytes, count(DISTINCT f.id) AS files
+            FROM files f JOIN file_versions v ON v.file = f.id
+            WHERE f.path IS NOT NULL GROUP BY f.owner
+        ) s ON s.owner = u.owner
+        WHERE u.bytes != coalesce(s.bytes, 0) OR u.files != coalesce(s.files, 0)
+    """,
+    "a blob has no row": """
+        SELECT v.file, v.version, v.blob FROM file_versions v
+        LEFT JOIN blobs b ON b.address = v.blob
+        WHERE v.blob IS NOT NULL AND coalesce(b.refs, 0) = 0
+    """,
+    "a snapshot holds what is gone": """
+        SELECT e.tree, e.file, e.version FROM file_tree_entries e
+        LEFT JOIN file_versions v ON v.file = e.file AND v.version = e.version
+        WHERE v.seq IS NULL
+    """,
+}
+
+
+def _require_version(path: str, expected: int | None, newest: int) -> None:
+    if expected is None or expected == newest:
+        return
+    now = f"is at version {newest}" if newest else "is not there"
+    raise Conflict(f"{path} {now}, and version {expected} was expected; read it again")
+
+
+def _about(owner: str, file: int, version: int) -> tuple[str, str, str]:
+    """What a sealed content belongs to."""
+    return owner, str(file), str(version)
+
+
+def _file_row(row: Sequence[Any]) -> FileRow:
+    file, owner, path, version, is_live = row
+    return FileRow(file, owner, path, version, bool(is_live))
+
+
+def _stored_file(owner: str, row: Sequence[Any]) -> StoredFile:
+    path, version, size, at, is_live, labels = row
+    return StoredFile(path, owner, version, size, at, not is_live, labels_of(labels))
+
+
+def _file_version(row: Sequence[Any]) -> FileVersion:
+    path, version, change, size, at, author, labels, seq = row
+    return FileVersion(path, version, ChangeKind(change), size, at, author, labels_of(labels), seq)
+
+
+def one_number(connection: Connection, query: str, values: Sequence[Any]) -> int:
+    """The whole number that a query is answered with."""
+    row: Any = connection.execute(query, values).fetchone()
+    return int(row[0])
+
+
+def labels_of(stored: str) -> frozenset[str]:
+    return frozenset(json.loads(stored)) if stored != "[]" else frozenset()

@@ -1,0 +1,80 @@
+"""What each owner keeps, booked in the transaction that changes it, and held to its quota."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from aios_core.config import StorageConfig, StorageQuota
+from aios_core.state import Connection
+from aios_core.storage.quota import Freeable, Kept, exceeded
+from aios_core.storage.records import StorageSpace
+
+_ADD = """
+    INSERT INTO file_usage VALUES (?, ?, ?, ?) ON CONFLICT (owner)
+    DO UPDATE SET bytes = bytes + excluded.bytes, files = files + excluded.files
+"""
+_FREEABLE = """
+    SELECT coalesce(sum(v.charged) FILTER (WHERE NOT f.is_live), 0),
+           count(DISTINCT f.id) FILTER (WHERE NOT f.is_live),
+           coalesce(sum(v.charged) FILTER (WHERE f.is_live AND v.version < f.version), 0)
+    FROM file_versions v JOIN files f ON f.id = v.file
+    WHERE f.owner = ? AND f.path IS NOT NULL
+"""
+
+
+class Ledger:
+    """See the module. Its methods run in a transaction of the caller."""
+
+    def __init__(self, limits: StorageConfig) -> None:
+        self._limits = limits
+
+    def book(self, connection: Connection, owner: str, *, num_bytes: int, num_files: int) -> None:
+        """Add to what the owner keeps. Raises `QuotaExceeded` if that is more than it may."""
+        group = group_of(owner)
+        connection.execute(_ADD, (owner, group, num_bytes, num_files))
+        if num_bytes <= 0 and num_files <= 0:
+            return
+        more, kept = Kept(num_bytes, num_files), self.kept(connection, owner)
+        self._require(connection, owner, self._limits.agent, kept, more=more)
+        quota = self._limits.groups.get(group)
+        if quota is not None:
+            row: Any = connection.execute(
+                "SELECT sum(bytes), sum(files) FROM file_usage WHERE family = ?", (group,)
+            ).fetchone()
+            self._require(connection, owner, quota, Kept(*row), more=more, who=f"group {group!r}")
+
+    def kept(self, connection: Connection, owner: str) -> Kept:
+        """What the owner keeps."""
+        row = connection.execute(
+            "SELECT bytes, files FROM file_usage WHERE owner = ?", (owner,)
+        ).fetchone()
+        return Kept(*row) if row else Kept()
+
+    def usage(self, connection: Connection, owner: str) -> StorageSpace:
+        """What the owner keeps, and may keep."""
+        kept, quota = self.kept(connection, owner), self._limits.agent
+        return StorageSpace(kept.bytes, kept.files, quota.max_bytes, quota.max_files)
+
+    def _require(
+        self,
+        connection: Connection,
+        owner: str,
+        quota: StorageQuota,
+        kept: Kept,
+        *,
+        more: Kept,
+        who: str | None = None,
+    ) -> None:
+        if exceeded(owner, quota, kept, more, Freeable()) is None:
+            return
+        row: Any = connection.execute(_FREEABLE, (owner,)).fetchone()
+        freeable = Freeable(*row)
+        error = exceeded(who or f"agent {owner!r}", quota, kept, more, freeable)
+        if error is not None:
+            raise error
+
+
+def group_of(owner: str) -> str:
+    """The group that an identity begins with."""
+    return unquote(owner.partition("/")[0])

@@ -1,0 +1,57 @@
+"""How much an owner, and the owners of a group together, may keep. Pure decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aios_core.config import StorageQuota
+from aios_core.errors import QuotaExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept: all versions of all files, deleted ones included."""
+
+    bytes: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Freeable:
+    """Bytes that could go without touching what is there now."""
+
+    in_deleted: int = 0  # bytes of deleted files
+    num_deleted: int = 0
+    in_old: int = 0  # bytes of versions of live files that are not the newest
+
+    def hint(self, resource: str) -> str:
+        """What would free some, in words."""
+        ways = []
+        if self.num_deleted:
+            ways.append(
+                f"purge deleted files ({self.num_deleted:,} of them, {self.in_deleted:,} bytes)"
+            )
+        if self.in_old and resource == "bytes":
+            ways.append(f"purge older versions ({self.in_old:,} bytes)")
+        return " or ".join(ways or ["delete and purge files"]) + " to free some"
+
+
+def exceeded(
+    owner: str, quota: StorageQuota, kept: Kept, more: Kept, freeable: Freeable
+) -> QuotaExceeded | None:
+    """The error if `more`, which `kept` holds already, went beyond the quota."""
+    limits = (
+        ("bytes", quota.max_bytes, kept.bytes, more.bytes),
+        ("files", quota.max_files, kept.files, more.files),
+    )
+    for resource, limit, used, requested in limits:
+        if limit is not None and requested > 0 and used > limit:
+            return QuotaExceeded(
+                owner,
+                f"{resource} of storage",
+                limit=limit,
+                used=used - requested,
+                requested=requested,
+                hint=freeable.hint(resource),
+            )
+    return None

@@ -1,0 +1,422 @@
+"""What an agent may ask of the storage manager, and what each request does to what.
+
+The paper's calls are among them: sto_create is `FileCreate`, sto_read `FileRead`,
+sto_write `FileWrite` and `FileAppend`, sto_clear `FileDelete` and `FilePurge`,
+sto_retrieve `FileRetrieve`, sto_rollback `FileRollback` and `TreeRestore`; sto_share
+is a grant on a file (`aios_core.access`).
+
+Paths are made canonical when a request is built, so that what was checked, what
+was approved and what is done are one path. `owner` names the agent whose file is
+meant, None the caller; below "/mnt" files are nobody's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+from aios_core.errors import InvalidRequest
+from aios_core.permissions import Access, Resource, Right
+from aios_core.storage.index import Hit
+from aios_core.storage.paths import MOUNTS, ROOT, canonical, canonical_file, is_below
+from aios_core.storage.records import (
+    FileChange,
+    FileContent,
+    FileVersion,
+    SavedTree,
+    StorageSpace,
+    StoredFile,
+)
+from aios_core.syscalls import Request
+
+T = TypeVar("T")
+
+MAX_LISTED = 10_000
+MAX_QUERY_CHARS = 10_000
+
+
+def _require_count(name: str, value: object, *, at_least: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise InvalidRequest(f"{name}: got {value!r}; allowed: a whole number from {at_least}")
+
+
+@dataclass(frozen=True, slots=True)
+class _PathRequest(Request[T]):
+    """A request about one path."""
+
+    right: ClassVar[Right] = Right.READ
+    is_file: ClassVar[bool] = True  # False: the path may be a directory
+    path: str
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        path = canonical_file(self.path) if self.is_file else canonical(self.path)
+        object.__setattr__(self, "path", path)
+        if self.owner is not None and (not isinstance(self.owner, str) or not self.owner):
+            raise InvalidRequest(f"owner: got {self.owner!r}; allowed: an identity, or None")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the path is in the shared mounts."""
+        return is_below(self.path, MOUNTS)
+
+    def of(self, identity: str) -> str | None:
+        """Whose file is meant when the agent of that identity asks; None: it is in a mount."""
+        return None if self.is_shared else self.owner or identity
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What the request says besides the path, as plain JSON values."""
+        return {}
+
+    def irreversible(self) -> str | None:
+        """Why it cannot be undone; None: it can be."""
+        return None
+
+    def access(self, identity: str) -> Access:
+        """The access to the file, or to the directory."""
+        return Access(
+            self.kind,
+            self.right,
+            Resource("file", self.of(identity), self.path),
+            self.arguments(),
+            self.irreversible(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Change(_PathRequest[T]):
+    """A request that makes a version, if the newest one is `if_version` (0: there is no file)."""
+
+    right: ClassVar[Right] = Right.WRITE
+    if_version: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _PathRequest.__post_init__(self)
+        _require_count("if_version", self.if_version, at_least=0)
+        if self.if_version is not None and self.is_shared:
+            raise InvalidRequest(f"if_version: {self.path} is in a mount, which has no versions")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write(_Change[FileVersion]):
+    """A request that brings content."""
+
+    data: bytes = b""
+
+    def __post_init__(self) -> None:
+        _Change.__post_init__(self)
+        if not isinstance(self.data, bytes):
+            raise InvalidRequest(f"data: got {type(self.data).__name__}; allowed: bytes")
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {
+            "sha256": hashlib.sha256(self.data).hexdigest(),
+            "size": len(self.data),
+            "if_version": self.if_version,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FileCreate(_Write):
+    """Make a file that is not there. Raises `Conflict` if it is."""
+
+    kind: ClassVar[str] = "storage.create"
+
+
+@dataclass(frozen=True, slots=True)
+class FileWrite(_Write):
+    """Give a file its content, as a new version; makes the file if it is not there."""
+
+    kind: ClassVar[str] = "storage.write"
+
+    def irreversible(self) -> str | None:
+        return "a file in a mount keeps no older version" if self.is_shared else None
+
+
+@dataclass(frozen=True, slots=True)
+class FileAppend(_Write):
+    """Add to the end of a file, as a new version; makes the file if it is not there."""
+
+    kind: ClassVar[str] = "storage.append"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead(_PathRequest[FileContent]):
+    """The content of a file, or of one of its versions."""
+
+    kind: ClassVar[str] = "storage.read"
+    version: int | None = field(default=None, kw_only=True)  # None: the newest
+
+    def __post_init__(self) -> None:
+        _PathRequest.__post_init__(self)
+        _require_count("version", self.version, at_least=1)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"version": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat(_PathRequest[StoredFile]):
+    """What is known of a file."""
+
+    kind: ClassVar[str] = "storage.stat"
+
+
+@dataclass(frozen=True, slots=True)
+class FileList(_PathRequest[tuple[StoredFile, ...]]):
+    """The files below a directory, by path; those that were deleted if `deleted`."""
+
+    kind: ClassVar[str] = "storage.list"
+    is_file: ClassVar[bool] = False
+    path: str = ROOT
+    deleted: bool = field(default=False, kw_only=True)
+    after: str | None = field(default=None, kw_only=True)  # go on behind this path
+    limit: int = field(default=MAX_LISTED, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _PathRequest.__post_init__(self)
+        _require_count("limit", self.limit, at_least=1)
+        if self.after is not None:
+            object.__setattr__(self, "after", canonical(self.after))
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"deleted": self.deleted, "after": self.after, "limit": self.limit}
+
+
+@dataclass(frozen=True, slots=True)
+class FileMove(_Change[FileVersion]):
+    """Give a file, or all files below a directory, another path. The history goes along.
+
+    Answered with the version that the move made; the last one, for a directory.
+    """
+
+    kind: ClassVar[str] = "storage.move"
+    to: str = ""
+
+    def __post_init__(self) -> None:
+        _Change.__post_init__(self)
+        object.__setattr__(self, "to", canonical_file(self.to))
+        if is_below(self.to, MOUNTS) != self.is_shared:
+            raise InvalidRequest(
+                f"{self.path} cannot move to {self.to}: one of them is in a mount, where files "
+                "have no history; read the one and write the other"
+            )
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"path": self.path, "to": self.to, "if_version": self.if_version}
+
+    def access(self, identity: str) -> Access:
+        """Writing in both places."""
+        there = Resource("file", self.of(identity), self.to)
+        also = (Access(self.kind, self.right, there, self.arguments()),)
+        return replace(_Change.access(self, identity), also=also)
+
+
+@dataclass(frozen=True, slots=True)
+class FileDelete(_Change[FileVersion]):
+    """Delete a file. That is a version: `FileRollback` brings it back, `FilePurge` forgets it."""
+
+    kind: ClassVar[str] = "storage.delete"
+
+    def irreversible(self) -> str | None:
+        return "a file in a mount keeps no older version" if self.is_shared else None
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"if_version": self.if_version}
+
+
+@dataclass(frozen=True, slots=True)
+class _History(_PathRequest[T]):
+    """A request about versions, which files in mounts have not."""
+
+    def __post_init__(self) -> None:
+        _PathRequest.__post_init__(self)
+        if self.is_shared:
+            raise InvalidRequest(f"{self.path} is in a mount, which keeps no versions")
+
+
+@dataclass(frozen=True, slots=True)
+class FilePurge(_History[int]):
+    """Forget a deleted file with its whole history, or the versions before `before`.
+
+    Answered with the number of bytes that this freed.
+    """
+
+    kind: ClassVar[str] = "storage.purge"
+    right: ClassVar[Right] = Right.WRITE
+    before: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        _require_count("before", self.before, at_least=1)
+
+    def irreversible(self) -> str | None:
+        return "a purged version cannot be brought back"
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"before": self.before}
+
+
+@dataclass(frozen=True, slots=True)
+class FileHistory(_History[tuple[FileVersion, ...]]):
+    """All versions of a file, the newest first."""
+
+    kind: ClassVar[str] = "storage.history"
+
+
+@dataclass(frozen=True, slots=True)
+class FileDiff(_History[str]):
+    """What changed from one version to another, as a unified diff.
+
+    Without `old`, from the version before; without `new`, to the newest.
+    """
+
+    kind: ClassVar[str] = "storage.diff"
+    old: int | None = field(default=None, kw_only=True)
+    new: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        _require_count("old", self.old, at_least=0)  # 0: before there was anything
+        _require_count("new", self.new, at_least=1)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"old": self.old, "new": self.new}
+
+
+@dataclass(frozen=True, slots=True)
+class FileRollback(_History[FileVersion]):
+    """Make the content of an older version the newest one. Brings a deleted file back."""
+
+    kind: ClassVar[str] = "storage.rollback"
+    right: ClassVar[Right] = Right.WRITE
+    version: int = 0
+    if_version: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        _require_count("version", self.version, at_least=1)
+        _require_count("if_version", self.if_version, at_least=0)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"version": self.version, "if_version": self.if_version}
+
+
+@dataclass(frozen=True, slots=True)
+class FileChanges(_History[tuple[FileChange, ...]]):
+    """The versions that were made below a path after change `after`; the oldest first."""
+
+    kind: ClassVar[str] = "storage.changes"
+    is_file: ClassVar[bool] = False
+    after: int = 0
+    limit: int = field(default=256, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        _require_count("after", self.after, at_least=0)
+        _require_count("limit", self.limit, at_least=1)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"after": self.after, "limit": self.limit}
+
+
+@dataclass(frozen=True, slots=True)
+class FileWait(_History[int]):
+    """Wait, at most `wait_s` seconds, until something changed after change `after`.
+
+    Answered with the number of the owner's last change and nothing else: what it
+    was is asked for with `FileChanges`, which is checked anew. `after` -1 waits for nothing.
+    """
+
+    kind: ClassVar[str] = "storage.wait"
+    is_file: ClassVar[bool] = False
+    after: int = -1
+    wait_s: float = field(default=1.0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRetrieve(_History[tuple[Hit, ...]]):
+    """The `k` parts of files below a path whose meaning is closest to a text."""
+
+    kind: ClassVar[str] = "storage.retrieve"
+    is_file: ClassVar[bool] = False
+    query: str = ""
+    k: int = field(default=5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        _require_count("k", self.k, at_least=1)
+        if not isinstance(self.query, str) or not self.query.strip():
+            raise InvalidRequest(f"query: got {self.query!r:.80}; allowed: a text, not empty")
+        if len(self.query) > MAX_QUERY_CHARS:
+            raise InvalidRequest(
+                f"query: got {len(self.query)} characters; allowed: up to {MAX_QUERY_CHARS}"
+            )
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"query": self.query, "k": self.k}
+
+
+@dataclass(frozen=True, slots=True)
+class _TreeRequest(_History[T]):
+    """A request about snapshots of the tree below a path."""
+
+    is_file: ClassVar[bool] = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _History.__post_init__(self)
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
+            raise InvalidRequest(f"name: got {self.name!r:.80}; allowed: 1 to 200 characters")
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSnapshot(_TreeRequest[SavedTree]):
+    """Remember which version of which file is where, below a path. Copies nothing."""
+
+    kind: ClassVar[str] = "storage.snapshot"
+    right: ClassVar[Right] = Right.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRestore(_TreeRequest[int]):
+    """Make the tree below a path what it was at a snapshot of it, by new versions; how many."""
+
+    kind: ClassVar[str] = "storage.restore"
+    right: ClassVar[Right] = Right.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class TreeForget(_TreeRequest[None]):
+    """Drop a snapshot; the versions that only it held may go."""
+
+    kind: ClassVar[str] = "storage.forget"
+    right: ClassVar[Right] = Right.WRITE
+
+    def irreversible(self) -> str | None:
+        return "a forgotten snapshot cannot be restored"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeList(_History[tuple[SavedTree, ...]]):
+    """The snapshots of an owner's trees at or below a path, the oldest first."""
+
+    kind: ClassVar[str] = "storage.snapshots"
+    is_file: ClassVar[bool] = False
+    path: str = ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUsage(_History[StorageSpace]):
+    """What an owner keeps, and may keep."""
+
+    kind: ClassVar[str] = "storage.usage"
+    is_file: ClassVar[bool] = False
+    path: str = ROOT

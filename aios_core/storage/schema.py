@@ -1,0 +1,73 @@
+"""The tables of the files. Each script leads from one version of them to the next.
+
+A file is a row of `files`; every change to it is a row of `file_versions` with the
+whole content after it: sealed in the row if it is small, a blob if it is large.
+`seq` numbers the changes of all files in the order in which they were committed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+COMPONENT: Final = "storage"
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE files (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        path TEXT,  -- NULL: it was purged
+        version INTEGER NOT NULL,  -- the newest
+        seq INTEGER NOT NULL,  -- of the newest
+        is_live INTEGER NOT NULL,
+        UNIQUE (owner, path)
+    );
+    CREATE INDEX files_by_change ON files (seq);
+    CREATE TABLE file_versions (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        file INTEGER NOT NULL REFERENCES files (id),
+        version INTEGER NOT NULL,
+        change TEXT NOT NULL,
+        path TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        charged INTEGER NOT NULL,  -- bytes of the owner's quota
+        content BLOB,
+        blob TEXT,  -- an address; neither: there is no content, the file was deleted
+        labels TEXT NOT NULL,
+        author TEXT NOT NULL,
+        at REAL NOT NULL,
+        UNIQUE (file, version)
+    );
+    CREATE INDEX file_versions_by_owner ON file_versions (owner, seq);
+    CREATE TABLE file_usage (
+        owner TEXT PRIMARY KEY,
+        family TEXT NOT NULL,  -- the group
+        bytes INTEGER NOT NULL,
+        files INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX file_usage_by_group ON file_usage (family);
+    CREATE TABLE file_trees (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        root TEXT NOT NULL,
+        at REAL NOT NULL,
+        UNIQUE (owner, name)
+    );
+    CREATE TABLE file_tree_entries (
+        tree INTEGER NOT NULL REFERENCES file_trees (id) ON DELETE CASCADE,
+        file INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        PRIMARY KEY (tree, file)
+    ) WITHOUT ROWID;
+    CREATE INDEX file_tree_entries_by_version ON file_tree_entries (file, version);
+    CREATE TABLE mount_labels (
+        mount TEXT NOT NULL,
+        path TEXT NOT NULL,
+        labels TEXT NOT NULL,
+        PRIMARY KEY (mount, path)
+    ) WITHOUT ROWID;
+    """,
+)

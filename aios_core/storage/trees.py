@@ -1,0 +1,130 @@
+"""Snapshots of whole trees: which version of which file was where.
+
+A snapshot copies nothing; the versions that it holds are spared by retention.
+Restoring it makes new versions: files that came later are deleted, the others get
+the content that they had. A file that moved out of the tree stays where it is, with
+its history; its old content is written anew in the old place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject, QuotaExceeded
+from aios_core.state import Connection
+from aios_core.storage.files import FileTable, labels_of
+from aios_core.storage.paths import ROOT, inside, is_below
+from aios_core.storage.records import ChangeKind, SavedTree, Stamp
+
+_TREE: Final = """
+    SELECT t.name, t.root, t.at, (SELECT count(*) FROM file_tree_entries e WHERE e.tree = t.id)
+    FROM file_trees t
+"""
+_LIVE: Final = """
+    SELECT path FROM files WHERE owner = ? AND is_live AND (path = ? OR path >= ? AND path < ?)
+"""
+_SAVE: Final = """
+    INSERT INTO file_tree_entries (tree, file, version, path)
+    SELECT ?, id, version, path FROM files
+    WHERE owner = ? AND is_live AND (path = ? OR path >= ? AND path < ?)
+"""
+
+
+class TreeTable:
+    """See the module. Its methods run in a transaction of the caller."""
+
+    def __init__(self, files: FileTable, max_snapshots: int) -> None:
+        self._files = files
+        self._max_snapshots = max_snapshots
+
+    def save(
+        self, connection: Connection, owner: str, root: str, name: str, at: float
+    ) -> SavedTree:
+        """Remember the tree below a path. Raises `Conflict` if the name is taken."""
+        known = self.listing(connection, owner, ROOT)
+        if any(tree.name == name for tree in known):
+            raise Conflict(f"there is a snapshot {name!r} already; forget it, or take another name")
+        if len(known) >= self._max_snapshots:
+            raise QuotaExceeded(
+                f"agent {owner!r}",
+                "snapshots",
+                limit=self._max_snapshots,
+                used=len(known),
+                requested=1,
+                hint="forget some, such as " + repr(known[0].name) if known else "none are allowed",
+            )
+        connection.execute(
+            "INSERT INTO file_trees (owner, name, root, at) VALUES (?, ?, ?, ?)",
+            (owner, name, root, at),
+        )
+        connection.execute(
+            _SAVE,
+            (connection.last_insert_rowid(), owner, root, *inside(root)),
+        )
+        return SavedTree(name, root, at, connection.changes())
+
+    def restore(
+        self, connection: Connection, owner: str, root: str, name: str, stamp: Stamp
+    ) -> int:
+        """Make the tree what it was; how many versions that took."""
+        tree = self._get(connection, owner, root, name)
+        wanted = connection.execute(
+            "SELECT e.path, e.file, v.version, v.size, v.content, v.blob, v.labels "
+            "FROM file_tree_entries e JOIN file_versions v "
+            "ON v.file = e.file AND v.version = e.version WHERE e.tree = ? ORDER BY e.path",
+            (tree,),
+        ).fetchall()
+        paths = {row[0] for row in wanted}
+        made = 0
+        live: list[Any] = connection.execute(
+            _LIVE,
+            (owner, root, *inside(root)),
+        ).fetchall()
+        for (path,) in live:
+            if path not in paths:
+                self._files.delete(connection, owner, path, stamp)
+                made += 1
+        for row in wanted:
+            made += self._restore_file(connection, owner, row, stamp)
+        return made
+
+    def forget(self, connection: Connection, owner: str, root: str, name: str) -> None:
+        """Drop a snapshot. What only it held goes with the next change of its file."""
+        tree = self._get(connection, owner, root, name)
+        connection.execute("DELETE FROM file_trees WHERE id = ?", (tree,))
+
+    def listing(self, connection: Connection, owner: str, root: str) -> tuple[SavedTree, ...]:
+        """The snapshots of trees at or below a path, the oldest first."""
+        rows = connection.execute(f"{_TREE} WHERE t.owner = ? ORDER BY t.id", (owner,))
+        trees = (SavedTree(*row) for row in rows)
+        return tuple(tree for tree in trees if is_below(tree.root, root))
+
+    def _get(self, connection: Connection, owner: str, root: str, name: str) -> int:
+        row = connection.execute(
+            "SELECT id, root FROM file_trees WHERE owner = ? AND name = ?", (owner, name)
+        ).fetchone()
+        if row is None:
+            known = self.listing(connection, owner, root)
+            raise NoSuchObject("snapshot", name, [tree.name for tree in known])
+        if row[1] != root:  # so that whoever may write below one path cannot reach another
+            raise InvalidRequest(
+                f"snapshot {name!r} is not of {root}; give the path it was made of"
+            )
+        return int(row[0])
+
+    def _restore_file(
+        self, connection: Connection, owner: str, row: tuple[Any, ...], stamp: Stamp
+    ) -> int:
+        path, file, version, size, stored, blob, labels = row
+        content = self._files.opened((owner, file), version, size, stored, blob)
+        if content is None:
+            raise KernelBug(f"snapshot of {path}: version {version} has no content")
+        now = self._files.find(connection, owner, path)
+        if now is not None and now.is_live:
+            if (now.id, now.version) == (file, version):
+                return 0
+            if self._files.read(connection, owner, path)[1].is_same(content):
+                return 0
+        labelled = Stamp(stamp.author, stamp.at, stamp.labels | labels_of(labels))
+        self._files.write(connection, owner, path, content, labelled, change=ChangeKind.RESTORE)
+        return 1

@@ -1,0 +1,161 @@
+"""Streams of changes below a path, for threads and for event loops.
+
+Nothing is queued: the versions in the database are the queue, of which a watcher
+asks for what follows the last one that it saw. So a slow watcher costs nothing and
+loses nothing but versions that were dropped meanwhile, one that starts anew goes on
+where it was (`after=change.seq`), and each look is a request of its own, whose
+access is checked: a grant that is revoked ends the stream with `AccessDenied`.
+
+A stream ends when it is closed, when its agent exits and when the kernel closes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from aios_core.errors import KernelClosed, SyscallCancelled
+from aios_core.manager import Port
+from aios_core.storage.records import FileChange
+from aios_core.storage.requests import FileChanges, FileWait
+
+_BATCH: Final = 256
+_STEP_S: Final = 1.0  # one wait; a stream that was closed meanwhile ends then
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far a watcher has come, and what it asks next. Pure."""
+
+    path: str
+    owner: str | None
+    after: int | None  # None: from now on
+    quiet_s: float  # seconds without a change that end the stream
+    waited_s: float = 0.0
+    ready: deque[FileChange] = field(default_factory=deque)
+    is_closed: bool = False
+
+    @property
+    def step_s(self) -> float:
+        return max(0.0, min(_STEP_S, self.quiet_s - self.waited_s))
+
+    def wait(self) -> FileWait:
+        after = -1 if self.after is None else self.after
+        return FileWait(self.path, after, owner=self.owner, wait_s=self.step_s)
+
+    def heard(self, last: int) -> bool:
+        """Whether there may be changes, now that the owner's last one is number `last`."""
+        if self.after is None:
+            self.after = last
+            return False
+        if last > self.after:
+            return True
+        self.waited_s += self.step_s
+        if self.waited_s >= self.quiet_s:
+            self.is_closed = True
+        return False
+
+    def look(self) -> FileChanges:
+        return FileChanges(self.path, self.after or 0, owner=self.owner, limit=_BATCH)
+
+    def take(self, changes: tuple[FileChange, ...], last: int) -> None:
+        self.ready.extend(changes)
+        self.after = changes[-1].seq if len(changes) == _BATCH else max(last, self.after or 0)
+        if changes:
+            self.waited_s = 0.0
+            self.after = max(self.after, changes[-1].seq)
+
+
+class Watch:
+    """The changes below a path, for a plain thread. A context manager and an iterator."""
+
+    def __init__(
+        self,
+        port: Port,
+        path: str,
+        *,
+        owner: str | None = None,
+        after: int | None = None,
+        quiet_s: float | None = None,
+    ) -> None:
+        self._port = port
+        self._position = _Position(path, owner, after, math.inf if quiet_s is None else quiet_s)
+        if after is None:
+            self._position.heard(port.call(self._position.wait()))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FileChange:
+        here = self._position
+        try:
+            while not here.is_closed:
+                if here.ready:
+                    return here.ready.popleft()
+                last = self._port.call(here.wait())
+                if here.heard(last):
+                    here.take(self._port.call(here.look()), last)
+        except (SyscallCancelled, KernelClosed):
+            here.is_closed = True
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the stream; a thread that waits for the next change returns within a second."""
+        self._position.is_closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncWatch:
+    """The same for an event loop. Begins with `async with`, or with its first step."""
+
+    def __init__(
+        self,
+        port: Port,
+        path: str,
+        *,
+        owner: str | None = None,
+        after: int | None = None,
+        quiet_s: float | None = None,
+    ) -> None:
+        self._port = port
+        self._position = _Position(path, owner, after, math.inf if quiet_s is None else quiet_s)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FileChange:
+        here = self._position
+        try:
+            while not here.is_closed:
+                if here.ready:
+                    return here.ready.popleft()
+                last = await self._port.acall(here.wait())
+                if here.heard(last):
+                    here.take(await self._port.acall(here.look()), last)
+        except (SyscallCancelled, KernelClosed):
+            here.is_closed = True
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """End the stream."""
+        self._position.is_closed = True
+
+    async def __aenter__(self) -> Self:
+        if self._position.after is None:
+            self._position.heard(await self._port.acall(self._position.wait()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,172 @@
+"""An agent's files as a real directory, for code that runs over it, and the changes taken back.
+
+    checkout = await workspaces.checkout("research/reader", directory)
+    ...                                       # sandboxed code reads and writes there
+    report = await workspaces.commit("research/reader", directory, labels)
+
+What comes back is a stranger's: links and special files are left out, sizes and
+numbers are bounded, names that are no canonical paths are reported and skipped. All
+changes are one transaction, and a file that was changed in the storage meanwhile is
+a `Conflict` unless both sides agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from aios_core.errors import Conflict, InvalidPath, KernelError, NoSuchObject, QuotaExceeded
+from aios_core.state import Connection, State
+from aios_core.storage.beneath import Beneath
+from aios_core.storage.contents import Content
+from aios_core.storage.files import FileTable
+from aios_core.storage.mounts import too_large
+from aios_core.storage.paths import MOUNTS, ROOT, canonical_file, is_below
+from aios_core.storage.records import Stamp, StoredFile
+
+MAX_FILES: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A tree that was written out: from whom, where to, and which versions."""
+
+    owner: str
+    directory: Path
+    versions: Mapping[str, int]  # by path
+    labels: frozenset[str]  # of all files together: whoever reads the directory has them
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What was taken back."""
+
+    written: tuple[str, ...]
+    deleted: tuple[str, ...]
+    skipped: Mapping[str, str]  # name in the directory -> why it is no stored file now
+
+
+class Workspaces(Protocol):
+    """What the storage manager offers to whoever runs code over an agent's files."""
+
+    async def checkout(self, identity: str, directory: Path) -> Checkout:
+        """Write the agent's live files into an empty directory; which they are."""
+
+    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
+        """Store what changed there since its checkout, as new versions.
+
+        They carry those labels and the ones of the files that were checked out, all of
+        which the code could read. Once for each checkout. Raises `Conflict`,
+        `QuotaExceeded`; nothing was stored then.
+        """
+
+
+def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Checkout:
+    """See `Workspaces.checkout`. Blocks."""
+
+    def files(connection: Connection) -> list[tuple[StoredFile, Content]]:
+        listed = table.listing(
+            connection, owner, ROOT, deleted=False, after=None, limit=MAX_FILES + 1
+        )
+        return [(file, table.read(connection, owner, file.path)[1]) for file in listed]
+
+    found = state.database.read(files)
+    if len(found) > MAX_FILES:
+        raise _too_many(owner, len(found))
+    beneath = Beneath(directory)
+    try:
+        for file, content in found:
+            beneath.place(file.path.removeprefix("/"), table.contents.data(content))
+    finally:
+        beneath.close()
+    labels: frozenset[str] = frozenset().union(*(file.labels for file, _ in found))
+    return Checkout(owner, directory, {file.path: file.version for file, _ in found}, labels)
+
+
+def take_back(
+    state: State, table: FileTable, checkout: Checkout, stamp: Stamp, max_file_bytes: int
+) -> Committed:
+    """See `Workspaces.commit`. Blocks."""
+    found, skipped = _read_back(checkout, max_file_bytes)
+    held: list[Content] = []
+
+    def is_known(connection: Connection, path: str, data: bytes) -> bool:
+        """Whether the storage has the same content there."""
+        try:
+            content = table.read(connection, checkout.owner, path)[1]
+        except NoSuchObject:
+            return False
+        return content.size == len(data) and table.contents.data(content) == data
+
+    known = state.database.read(
+        lambda c: {path for path, data in found.items() if is_known(c, path, data)}
+    )
+    try:
+        paths = sorted(found.keys() - known)
+        held.extend(table.contents.store(found[path]) for path in paths)
+        contents = dict(zip(paths, held, strict=True))
+
+        def store(connection: Connection) -> tuple[str, ...]:
+            gone = []
+            for path in sorted(checkout.versions.keys() - found.keys()):
+                row = table.find(connection, checkout.owner, path)
+                if path not in skipped and row is not None and row.is_live:
+                    _require_unchanged(checkout, path, row.version)
+                    table.delete(connection, checkout.owner, path, stamp)
+                    gone.append(path)
+            for path, content in contents.items():
+                row = table.find(connection, checkout.owner, path)
+                _require_unchanged(checkout, path, row.live_version if row else 0)
+                table.write(connection, checkout.owner, path, content, stamp)
+            return tuple(gone)
+
+        deleted = state.database.write(store)
+    finally:
+        for content in held:
+            table.contents.discard(content)
+    return Committed(tuple(contents), deleted, skipped)
+
+
+def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files of the directory by canonical path, and what is none and why."""
+    found: dict[str, bytes] = {}
+    skipped: dict[str, str] = {}
+    beneath = Beneath(checkout.directory)
+    try:
+        for number, (name, _) in enumerate(beneath.walk()):
+            if number >= MAX_FILES:
+                raise _too_many(checkout.owner, number + 1)
+            try:
+                path = canonical_file("/" + name)
+                if path != "/" + name or is_below(path, MOUNTS):
+                    raise InvalidPath(name, "has another spelling, or is the place of the mounts")
+                data, _ = beneath.read(name, max_file_bytes)
+            except KernelError as exc:
+                skipped["/" + name] = str(exc)
+                continue
+            if len(data) > max_file_bytes:
+                raise too_large(path, len(data), max_file_bytes)
+            found[path] = data
+    finally:
+        beneath.close()
+    return found, skipped
+
+
+def _require_unchanged(checkout: Checkout, path: str, version: int) -> None:
+    if checkout.versions.get(path, 0) != version:
+        raise Conflict(
+            f"{path} was changed while code ran over a copy of it; nothing of the copy was stored"
+        )
+
+
+def _too_many(owner: str, number: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"agent {owner!r}",
+        "files in a working directory",
+        limit=MAX_FILES,
+        used=0,
+        requested=number,
+        hint="move some elsewhere",
+    )
