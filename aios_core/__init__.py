@@ -14,6 +14,7 @@ from aios_core.budget import Budget, Price
 from aios_core.config import KernelConfig
 from aios_core.core import PromptSize
 from aios_core.embedded import default_kernel, set_default_kernel
+from aios_core.embedding import Embedder
 from aios_core.errors import (
     AccessDenied,
     ApprovalRefused,
@@ -65,6 +66,21 @@ from aios_core.messages import (
     Usage,
 )
 from aios_core.process import Accounting, ProcessState
+from aios_core.storage import (
+    AsyncWatch,
+    ChangeKind,
+    FileChange,
+    FileContent,
+    FileVersion,
+    Hit,
+    SavedTree,
+    Storage,
+    StorageManager,
+    StorageSpace,
+    StoredFile,
+    Watch,
+)
+from aios_core.storage.semantic import CollectionItem, CollectionMatch
 from aios_core.tiny import tiny_model_path
 from aios_core.tools import (
     McpServer,
@@ -93,6 +109,9 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "Completion",
+    "ChangeKind",
+    "CollectionItem",
+    "CollectionMatch",
     "ConfigError",
     "Conflict",
     "ContextOverflow",
@@ -101,6 +120,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delta",
     "EventKind",
+    "Embedder",
     "FinishReason",
     "Interrupted",
     "InvalidArguments",

@@ -236,6 +236,7 @@ class RetrievalConfig:
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
+    max_collection_bytes: int | None = 1024 * MIB  # of each agent's collections; None: no limit
     """A privilege group."""
 
     weight: Annotated[float, Positive] = 1.0

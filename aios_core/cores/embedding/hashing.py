@@ -34,7 +34,7 @@ DIMENSIONS: Final = 1_024
 VERSION: Final = 1  # goes up with every change that changes a vector
 
 _PAIR_WEIGHT: Final = 0.5
-_GRAMS_WEIGHT: Final = 0.6  # of all grams of a word together, beside the word's 1
+_GRAMS_WEIGHT: Final = 1.0  # of all grams of a word together; as much as the word itself
 _MAX_WORD: Final = 40  # characters of a word whose grams count; the rest is no language
 
 # Chinese, Japanese and Korean put no blanks between words; there each sign counts as one.

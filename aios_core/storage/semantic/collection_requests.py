@@ -1,0 +1,211 @@
+"""What an agent may ask of its collections, and what each request does to what.
+
+A collection is a set of items under keys, found by meaning: what a vector store of
+a framework keeps its documents in. `owner` names the agent whose collection is
+meant, None the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, TypeVar
+
+from aios_core.embedding import Vector
+from aios_core.errors import InvalidRequest
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import Request
+
+T = TypeVar("T")
+
+MAX_NAME: Final = 200  # characters of a collection's name
+MAX_KEY: Final = 500  # characters of an item's key
+MAX_ITEMS: Final = 2_048  # of one request
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionItem:
+    """Something to be found by its text. `vector` None: the kernel's embedder makes it."""
+
+    key: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # a JSON object
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionMatch:
+    """An item that was found. `score` is the cosine with what was searched for."""
+
+    key: str
+    text: str
+    metadata: Mapping[str, Any]
+    score: float = 1.0
+    vector: Vector | None = None  # if it was asked for
+    labels: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _CollectionRequest(Request[T]):
+    """A request about one collection."""
+
+    right: ClassVar[Right] = Right.READ
+    collection: str
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = self.collection
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise InvalidRequest(
+                f"collection: got {name!r:.80}; allowed: 1 to {MAX_NAME} printable characters"
+            )
+        if self.owner is not None and (not isinstance(self.owner, str) or not self.owner):
+            raise InvalidRequest(f"owner: got {self.owner!r}; allowed: an identity, or None")
+
+    def of(self, identity: str) -> str:
+        """Whose collection is meant when the agent of that identity asks."""
+        return self.owner or identity
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What the request says besides the collection, as plain JSON values."""
+        return {}
+
+    def irreversible(self) -> str | None:
+        """Why it cannot be undone; None: it can be."""
+        return None
+
+    def access(self, identity: str) -> Access:
+        """The access to the collection."""
+        return Access(
+            self.kind,
+            self.right,
+            Resource("collection", self.of(identity), self.collection),
+            self.arguments(),
+            self.irreversible(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPut(_CollectionRequest[tuple[str, ...]]):
+    """Put items in, in place of those of the same keys. Answered with the keys."""
+
+    kind: ClassVar[str] = "collection.put"
+    right: ClassVar[Right] = Right.WRITE
+    items: Sequence[CollectionItem] = ()
+
+    def __post_init__(self) -> None:
+        _CollectionRequest.__post_init__(self)
+        object.__setattr__(self, "items", tuple(self.items))
+        if len(self.items) > MAX_ITEMS:
+            raise InvalidRequest(f"items: got {len(self.items)}; allowed: up to {MAX_ITEMS}")
+        for item in self.items:
+            _require_item(item)
+        if len({item.key for item in self.items}) < len(self.items):
+            raise InvalidRequest("items: two have the same key")
+
+    def arguments(self) -> Mapping[str, Any]:
+        digest = hashlib.sha256()
+        for item in self.items:
+            vector = None if item.vector is None else list(item.vector)
+            form = [item.key, item.text, dict(item.metadata), vector]
+            digest.update(json.dumps(form, sort_keys=True).encode() + b"\n")
+        return {"keys": [item.key for item in self.items], "sha256": digest.hexdigest()}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionGet(_CollectionRequest[tuple[CollectionMatch, ...]]):
+    """The items of some keys, in their order; those that are not there are left out."""
+
+    kind: ClassVar[str] = "collection.get"
+    keys: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _CollectionRequest.__post_init__(self)
+        object.__setattr__(self, "keys", _checked_keys(self.keys))
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"keys": list(self.keys)}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionDelete(_CollectionRequest[int]):
+    """Take the items of some keys out, or with None all of them; how many there were."""
+
+    kind: ClassVar[str] = "collection.delete"
+    right: ClassVar[Right] = Right.WRITE
+    keys: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        _CollectionRequest.__post_init__(self)
+        if self.keys is not None:
+            object.__setattr__(self, "keys", _checked_keys(self.keys))
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"keys": None if self.keys is None else list(self.keys)}
+
+    def irreversible(self) -> str | None:
+        return "a collection keeps no older state" if self.keys is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
+    """The `k` items that are closest to a text, or to a vector, the best first.
+
+    `where` lets only those count whose metadata has these values; a value that is a
+    list stands for any of its members.
+    """
+
+    kind: ClassVar[str] = "collection.search"
+    query: str | Vector = ""
+    k: int = field(default=4, kw_only=True)
+    where: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    with_vectors: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _CollectionRequest.__post_init__(self)
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+            raise InvalidRequest(f"k: got {self.k!r}; allowed: a whole number, at least 1")
+        if not isinstance(self.query, str):
+            object.__setattr__(self, "query", _checked_vector(self.query))
+        if not isinstance(self.where, Mapping):
+            raise InvalidRequest(f"where: got {self.where!r:.80}; allowed: a mapping")
+
+    def arguments(self) -> Mapping[str, Any]:
+        query = self.query if isinstance(self.query, str) else list(self.query)
+        return {"query": query, "k": self.k, "where": dict(self.where)}
+
+
+def _require_item(item: object) -> None:
+    if not isinstance(item, CollectionItem):
+        raise InvalidRequest(f"items: got {item!r:.80} among them; allowed: CollectionItem")
+    _checked_keys((item.key,))
+    if not isinstance(item.text, str):
+        raise InvalidRequest(f"item {item.key!r}: its text is {item.text!r:.80}, and no text")
+    try:
+        json.dumps(dict(item.metadata), allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise InvalidRequest(f"item {item.key!r}: its metadata is no JSON object: {exc}") from exc
+    if item.vector is not None:
+        _checked_vector(item.vector)
+
+
+def _checked_keys(keys: object) -> tuple[str, ...]:
+    if isinstance(keys, str) or not isinstance(keys, Sequence):
+        raise InvalidRequest(f"keys: got {keys!r:.80}; allowed: a sequence of texts")
+    for key in keys:
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+            raise InvalidRequest(f"key: got {key!r:.80}; allowed: 1 to {MAX_KEY} characters")
+    return tuple(keys)
+
+
+def _checked_vector(vector: object) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in vector)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as exc:
+        raise InvalidRequest(f"vector: got {vector!r:.80}; allowed: numbers") from exc
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise InvalidRequest("vector: it is empty, or has a number that is not finite")
+    return numbers

@@ -1,0 +1,256 @@
+"""The tables of collections. Blocks; for the database's threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aios_core.embedding import Vector
+from aios_core.errors import Conflict, InvalidRequest, QuotaExceeded
+from aios_core.state import Connection, Vault
+from aios_core.storage.semantic.collection_requests import CollectionItem, CollectionMatch
+from aios_core.storage.semantic.vectors import put, remove, space_id, unpack
+
+COMPONENT: Final = "collections"
+SCHEMA: Final = (
+    """
+    CREATE TABLE collections (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        made_by TEXT NOT NULL,  -- the embedder, or "" for vectors that came with the items
+        dimensions INTEGER NOT NULL,
+        UNIQUE (owner, name)
+    );
+    CREATE TABLE collection_items (
+        vector INTEGER PRIMARY KEY REFERENCES vectors (id) ON DELETE CASCADE,
+        collection INTEGER NOT NULL REFERENCES collections (id),
+        key TEXT NOT NULL,
+        content BLOB NOT NULL,  -- JSON: text, metadata
+        labels TEXT NOT NULL,  -- joined by line breaks
+        charged INTEGER NOT NULL,  -- bytes of the owner's quota
+        UNIQUE (collection, key)
+    );
+    CREATE TABLE collection_usage (
+        owner TEXT PRIMARY KEY,
+        bytes INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One collection."""
+
+    id: int
+    owner: str
+    name: str
+    made_by: str
+    dimensions: int
+
+    @property
+    def space(self) -> str:
+        """The name of the space that its vectors are in."""
+        return f"collection:{self.id}"
+
+
+def find(connection: Connection, owner: str, name: str) -> Collection | None:
+    """The collection of that name; None if there is none."""
+    row: Any = connection.execute(
+        "SELECT id, owner, name, made_by, dimensions FROM collections WHERE owner = ? AND name = ?",
+        (owner, name),
+    ).fetchone()
+    return Collection(*row) if row else None
+
+
+def store(
+    connection: Connection,
+    vault: Vault,
+    owner: str,
+    name: str,
+    items: Sequence[tuple[CollectionItem, Vector]],
+    *,
+    made_by: str,
+    labels: frozenset[str],
+    max_bytes: int | None,
+) -> tuple[Collection, list[int], list[int]]:
+    """Put items with their vectors in; the numbers that came and those that went. Writes.
+
+    Raises `Conflict` (another embedder), `InvalidRequest` (another length), `QuotaExceeded`.
+    """
+    dimensions = len(items[0][1])
+    collection = _opened(connection, owner, name, made_by, dimensions)
+    for item, vector in items:
+        if len(vector) != collection.dimensions:
+            raise InvalidRequest(
+                f"item {item.key!r}: a vector of {len(vector)} numbers; those of collection "
+                f"{name!r} have {collection.dimensions}"
+            )
+    gone = _drop(connection, collection, [item.key for item, _ in items])
+    space = space_id(connection, collection.space)
+    numbers = put(connection, vault, space, (vector for _, vector in items))
+    for number, (item, vector) in zip(numbers, items, strict=True):
+        plain = json.dumps([item.text, dict(item.metadata)]).encode()
+        content = vault.seal(plain, "item", str(number))
+        charged = len(plain) + len(item.key) + 4 * len(vector)
+        connection.execute(
+            "INSERT INTO collection_items VALUES (?, ?, ?, ?, ?, ?)",
+            (number, collection.id, item.key, content, "\n".join(sorted(labels)), charged),
+        )
+        _charge(connection, owner, charged)
+    used = usage(connection, owner)
+    if max_bytes is not None and used > max_bytes:
+        raise QuotaExceeded(
+            owner,
+            "bytes of collections",
+            limit=max_bytes,
+            used=used,
+            requested=0,
+            hint="deleting items frees some",
+        )
+    return collection, numbers, gone
+
+
+def delete(
+    connection: Connection, owner: str, name: str, keys: Sequence[str] | None
+) -> tuple[Collection | None, list[int]]:
+    """Take items out, or the whole collection; the numbers that went. Writes."""
+    collection = find(connection, owner, name)
+    if collection is None:
+        return None, []
+    if keys is not None:
+        return collection, _drop(connection, collection, keys)
+    rows: Any = connection.execute(
+        "SELECT key FROM collection_items WHERE collection = ?", (collection.id,)
+    ).fetchall()
+    gone = _drop(connection, collection, [key for (key,) in rows])
+    connection.execute("DELETE FROM collections WHERE id = ?", (collection.id,))
+    return collection, gone
+
+
+def get(
+    connection: Connection, vault: Vault, owner: str, name: str, keys: Iterable[str]
+) -> list[CollectionMatch]:
+    """The items of some keys, in their order."""
+    collection = find(connection, owner, name)
+    if collection is None:
+        return []
+    found = []
+    for key in keys:
+        row: Any = connection.execute(
+            "SELECT vector FROM collection_items WHERE collection = ? AND key = ?",
+            (collection.id, key),
+        ).fetchone()
+        if row and (match := item(connection, vault, collection, row[0])):
+            found.append(match)
+    return found
+
+
+def item(
+    connection: Connection,
+    vault: Vault,
+    collection: Collection,
+    number: int,
+    *,
+    score: float = 1.0,
+    with_vector: bool = False,
+) -> CollectionMatch | None:
+    """The item of a vector, if it is in the collection; whatever an index said."""
+    row: Any = connection.execute(
+        """
+        SELECT i.key, i.content, i.labels, v.vector
+        FROM collection_items i JOIN vectors v ON v.id = i.vector
+        WHERE i.vector = ? AND i.collection = ?
+        """,
+        (number, collection.id),
+    ).fetchone()
+    if row is None:
+        return None
+    key, content, labels, packed = row
+    text, metadata = json.loads(vault.open(bytes(content), "item", str(number)))
+    vector = None
+    if with_vector:
+        vector = tuple(unpack(vault.open(bytes(packed), "vector", str(number))))
+    return CollectionMatch(key, text, metadata, score, vector, frozenset(labels.split("\n")) - {""})
+
+
+def where(
+    connection: Connection, vault: Vault, collection: Collection, wanted: Mapping[str, Any]
+) -> frozenset[int]:
+    """The vectors of the items whose metadata has these values. Reads them all."""
+    rows: Any = connection.execute(
+        "SELECT vector, content FROM collection_items WHERE collection = ?", (collection.id,)
+    )
+    return frozenset(
+        number
+        for number, content in rows
+        if _has(json.loads(vault.open(bytes(content), "item", str(number)))[1], wanted)
+    )
+
+
+def usage(connection: Connection, owner: str) -> int:
+    """Bytes that an owner's collections take."""
+    row: Any = connection.execute(
+        "SELECT bytes FROM collection_usage WHERE owner = ?", (owner,)
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def _has(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(
+        name in metadata
+        and (metadata[name] in value if isinstance(value, list) else metadata[name] == value)
+        for name, value in wanted.items()
+    )
+
+
+def _opened(
+    connection: Connection, owner: str, name: str, made_by: str, dimensions: int
+) -> Collection:
+    """The collection, which is made if need be."""
+    if (found := find(connection, owner, name)) is None:
+        connection.execute(
+            "INSERT INTO collections (owner, name, made_by, dimensions) VALUES (?, ?, ?, ?)",
+            (owner, name, made_by, dimensions),
+        )
+        found = find(connection, owner, name)
+        assert found is not None  # noqa: S101 - it was just made
+    require_maker(found, made_by)
+    return found
+
+
+def require_maker(collection: Collection, made_by: str) -> None:
+    """Raise `Conflict` unless the collection's vectors were made by this embedder."""
+    if collection.made_by != made_by:
+        theirs, ours = (who or "its callers" for who in (collection.made_by, made_by))
+        raise Conflict(
+            f"the vectors of collection {collection.name!r} were made by {theirs}, not by {ours}; "
+            "they do not compare. Delete the collection and put its items in again"
+        )
+
+
+def _drop(connection: Connection, collection: Collection, keys: Iterable[str]) -> list[int]:
+    gone = []
+    for key in keys:
+        row: Any = connection.execute(
+            "SELECT vector, charged FROM collection_items WHERE collection = ? AND key = ?",
+            (collection.id, key),
+        ).fetchone()
+        if row is not None:
+            gone.append(row[0])
+            _charge(connection, collection.owner, -row[1])
+    remove(connection, gone)  # and with them the items
+    return gone
+
+
+def _charge(connection: Connection, owner: str, num_bytes: int) -> None:
+    connection.execute(
+        """
+        INSERT INTO collection_usage VALUES (?, ?)
+        ON CONFLICT (owner) DO UPDATE SET bytes = bytes + excluded.bytes
+        """,
+        (owner, num_bytes),
+    )

@@ -1,0 +1,198 @@
+"""What is indexed of the files: tables, and changes to them. For the database's threads.
+
+One transaction takes a file's parts in and moves the cursor behind its change, so
+that after a crash the index goes on exactly where it was. A part whose text was
+there before keeps its vector: moving a file embeds nothing, adding to it embeds
+the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aios_core.embedding import Vector
+from aios_core.state import Connection, Vault
+from aios_core.storage.index import FileState, Hit
+from aios_core.storage.paths import ROOT, inside
+from aios_core.storage.semantic.chunking import Chunk
+from aios_core.storage.semantic.nearest import Found
+from aios_core.storage.semantic.vectors import put, remove, space_id
+
+COMPONENT: Final = "file_index"
+SCHEMA: Final = (
+    """
+    CREATE TABLE file_index (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        made_by TEXT NOT NULL,  -- embedder and way of cutting; another one begins anew
+        seq INTEGER NOT NULL  -- of the last change that is in the index
+    );
+    CREATE TABLE indexed_files (
+        file INTEGER PRIMARY KEY,
+        owner TEXT NOT NULL,
+        path TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        labels TEXT NOT NULL  -- joined by line breaks
+    );
+    CREATE INDEX indexed_files_by_path ON indexed_files (owner, path);
+    CREATE TABLE indexed_chunks (
+        vector INTEGER PRIMARY KEY REFERENCES vectors (id) ON DELETE CASCADE,
+        file INTEGER NOT NULL REFERENCES indexed_files (file) ON DELETE CASCADE,
+        start INTEGER NOT NULL,  -- in characters
+        text BLOB NOT NULL
+    );
+    CREATE INDEX indexed_chunks_by_file ON indexed_chunks (file);
+    """,
+)
+
+
+@dataclass(slots=True)
+class Update:
+    """What becomes of one file. `chunks` None: it is forgotten."""
+
+    state: FileState
+    chunks: Sequence[Chunk] | None = None
+    vectors: dict[str, Vector] = field(default_factory=dict)  # of the texts that are new
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a commit changed in the space of one owner."""
+
+    owner: str
+    added: Sequence[tuple[int, Vector]]
+    removed: Sequence[int]
+
+
+def space_of(owner: str) -> str:
+    """The name of the space that holds an agent's files."""
+    return f"files:{owner}"
+
+
+def cursor(connection: Connection, made_by: str) -> int | None:
+    """The last change that is indexed; None if there is no such index."""
+    row: Any = connection.execute("SELECT seq FROM file_index WHERE made_by = ?", (made_by,))
+    found = row.fetchone()
+    return found[0] if found else None
+
+
+def begin(connection: Connection, made_by: str) -> int:
+    """The cursor of an index by this embedder; one by another is dropped. Writes."""
+    if (seq := cursor(connection, made_by)) is not None:
+        return seq
+    vectors: Any = connection.execute("SELECT vector FROM indexed_chunks").fetchall()
+    remove(connection, (number for (number,) in vectors))
+    connection.execute("DELETE FROM indexed_files")
+    connection.execute("INSERT OR REPLACE INTO file_index VALUES (1, ?, 0)", (made_by,))
+    return 0
+
+
+def exists(connection: Connection) -> bool:
+    """Whether anybody ever searched the files."""
+    return connection.execute("SELECT 1 FROM file_index").fetchone() is not None
+
+
+def texts_of(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
+    """The parts of a file that are indexed: text -> the number of its vector."""
+    rows: Any = connection.execute(
+        "SELECT vector, text FROM indexed_chunks WHERE file = ?", (file,)
+    )
+    return {_open(vault, vector, text): vector for vector, text in rows}
+
+
+def apply(
+    connection: Connection, vault: Vault, updates: Iterable[Update], seq: int
+) -> list[Applied]:
+    """Take updates in, and move the cursor to `seq`. Writes."""
+    applied = [_apply(connection, vault, update) for update in updates]
+    connection.execute("UPDATE file_index SET seq = ?", (seq,))
+    return applied
+
+
+def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
+    state = update.state
+    have = texts_of(connection, vault, state.file)
+    if update.chunks is None or state.path is None:
+        remove(connection, have.values())
+        connection.execute("DELETE FROM indexed_files WHERE file = ?", (state.file,))
+        return Applied(state.owner, (), list(have.values()))
+    connection.execute(
+        """
+        INSERT INTO indexed_files VALUES (?, ?, ?, ?, ?) ON CONFLICT (file) DO UPDATE SET
+            owner = excluded.owner, path = excluded.path, version = excluded.version,
+            labels = excluded.labels
+        """,
+        (state.file, state.owner, state.path, state.version, "\n".join(sorted(state.labels))),
+    )
+    space = space_id(connection, space_of(state.owner))
+    added: list[tuple[int, Vector]] = []
+    kept: set[str] = set()
+    for chunk in update.chunks:
+        if chunk.text in kept:
+            continue  # a repeated part is found once
+        kept.add(chunk.text)
+        if (number := have.get(chunk.text)) is not None:
+            connection.execute(
+                "UPDATE indexed_chunks SET start = ? WHERE vector = ?", (chunk.start, number)
+            )
+        elif (vector := update.vectors.get(chunk.text)) is not None:
+            (number,) = put(connection, vault, space, (vector,))
+            sealed = vault.seal(chunk.text.encode("utf-8", "surrogatepass"), "chunk", str(number))
+            connection.execute(
+                "INSERT INTO indexed_chunks VALUES (?, ?, ?, ?)",
+                (number, state.file, chunk.start, sealed),
+            )
+            added.append((number, vector))
+    gone = [number for text, number in have.items() if text not in kept]
+    remove(connection, gone)
+    return Applied(state.owner, added, gone)
+
+
+def vectors_below(connection: Connection, owner: str, path: str) -> frozenset[int]:
+    """The numbers of the vectors of an owner's files at or below a path."""
+    low, high = inside(path)
+    rows: Any = connection.execute(
+        """
+        SELECT c.vector FROM indexed_files f JOIN indexed_chunks c USING (file)
+        WHERE f.owner = ? AND (f.path = ? OR f.path >= ? AND f.path < ?)
+        """,
+        (owner, path, low, high),
+    )
+    return frozenset(number for (number,) in rows)
+
+
+def hits(
+    connection: Connection, vault: Vault, owner: str, path: str, found: Iterable[Found]
+) -> list[Hit]:
+    """What was found, if it is this owner's and below the path; whatever the index said."""
+    low, high = inside(path)
+    result = []
+    for number, score in found:
+        row: Any = connection.execute(
+            """
+            SELECT f.path, f.version, c.text, c.start, f.labels
+            FROM indexed_chunks c JOIN indexed_files f USING (file)
+            WHERE c.vector = ? AND f.owner = ?
+                AND (? OR f.path = ? OR f.path >= ? AND f.path < ?)
+            """,
+            (number, owner, path == ROOT, path, low, high),
+        ).fetchone()
+        if row is not None:
+            where, version, text, start, labels = row
+            result.append(
+                Hit(
+                    path=where,
+                    owner=owner,
+                    version=version,
+                    score=min(score, 1.0),
+                    excerpt=_open(vault, number, text),
+                    start=start,
+                    labels=frozenset(labels.split("\n")) - {""},
+                )
+            )
+    return result
+
+
+def _open(vault: Vault, vector: int, text: bytes) -> str:
+    return vault.open(bytes(text), "chunk", str(vector)).decode("utf-8", "surrogatepass")

@@ -1,0 +1,250 @@
+"""The semantic index over agents' files (`aios_core.storage.index.SemanticIndex`).
+
+It follows the log of changes with a durable cursor: nothing is indexed until
+somebody searches for the first time, from then on in the background, also in later
+kernels. A search first waits until the changes that its caller has seen are in;
+when they cannot be indexed, because the embedder fails, it says so. A text that the
+embedder refuses is left out, and the rest goes on.
+
+Promise: what is found belongs to the owner that was asked for and lies below the
+path that was asked for; the rows decide that, whatever an index answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from aios_core.config import RetrievalConfig
+from aios_core.embedding import Embedder, Vector
+from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
+from aios_core.state import State, StateOpener
+from aios_core.storage.index import FileFeed, FileState, Hit
+from aios_core.storage.paths import ROOT
+from aios_core.storage.semantic.chunking import cut, readable
+from aios_core.storage.semantic.file_index import (
+    COMPONENT,
+    SCHEMA,
+    Update,
+    apply,
+    begin,
+    exists,
+    hits,
+    space_of,
+    texts_of,
+    vectors_below,
+)
+from aios_core.storage.semantic.spaces import VectorSpaces
+
+log = logging.getLogger(__name__)
+
+_STEP_FILES: Final = 64  # files that are taken in by one commit
+_STEP_BYTES: Final = 8 << 20  # the same in bytes; one file at least
+_STEP_TEXTS: Final = 256  # parts that are embedded by one call
+_FIRST_PAUSE_S: Final = 1.0  # after a failure, unless it says how long; doubles
+_LAST_PAUSE_S: Final = 60.0
+
+
+class FileIndex:
+    """See the module. Belongs to the kernel's loop."""
+
+    def __init__(
+        self,
+        state: StateOpener,
+        embedder: Embedder,
+        spaces: VectorSpaces,
+        config: RetrievalConfig | None = None,
+    ) -> None:
+        self._state = state
+        self._embedder = embedder
+        self._spaces = spaces
+        self._config = config or RetrievalConfig()
+        self._feed: FileFeed | None = None
+        self._seq: int | None = None  # the cursor; None: not read yet
+        self._newest = 0  # the last change that is known of
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # for a change to be in
+        self._is_closed = False
+        state.add_migrations(COMPONENT, SCHEMA)
+
+    def __repr__(self) -> str:
+        return f"<FileIndex {self._made_by}: {self._seq} of {self._newest} changes>"
+
+    async def start(self, feed: FileFeed) -> None:
+        self._feed = feed
+
+    def notify(self, seq: int) -> None:
+        self._newest = max(self._newest, seq)
+        self._follow()
+
+    async def retrieve(
+        self, owner: str, query: str, *, k: int, path: str, seq: int
+    ) -> Sequence[Hit]:
+        """See `SemanticIndex`. Raises what the embedder raises, and `StateError`."""
+        state = await self._state.opened()
+        await self._reach(state, seq)
+        vector = (await self._embedder.embed([query]))[0]
+        among = None
+        if path != ROOT:
+            among = await state.database.aread(lambda c: vectors_below(c, owner, path))
+        found = await self._spaces.nearest(space_of(owner), vector, k, among=among)
+        near = [hit for hit in found if hit[1] > 0]
+        return await state.database.aread(lambda c: hits(c, state.vault, owner, path, near))
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._answer(KernelClosed("the kernel is closed"))
+
+    def check(self) -> None:
+        if self._waiting and (self._task is None or self._task.done()):
+            raise KernelBug(f"{len(self._waiting)} searches wait and nothing is being indexed")
+
+    # --- following the log -------------------------------------------------------------------
+
+    @property
+    def _made_by(self) -> str:
+        """Vectors of another embedder, or of other parts, are of no use."""
+        cutting = self._config
+        return f"{self._embedder.name} {cutting.chunk_chars}/{cutting.overlap_chars}/1"
+
+    async def _reach(self, state: State, seq: int) -> None:
+        """Wait until a change is in the index, which begins to exist if need be."""
+        if self._seq is None:
+            begun = await state.database.awrite(lambda c: begin(c, self._made_by))
+            self._seq = begun if self._seq is None else self._seq
+        self._newest = max(self._newest, seq)
+        if self._seq >= seq:
+            return
+        arrived = asyncio.get_running_loop().create_future()
+        waiter = (seq, arrived)
+        self._waiting.append(waiter)
+        self._follow()
+        try:
+            await arrived
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def _follow(self) -> None:
+        self._wake.set()
+        if self._task is None and not self._is_closed:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="file-index")
+
+    async def _run(self) -> None:
+        """Index what is new whenever there is something. Ends when it is cancelled."""
+        pause_s: float | None = None
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+            self._wake.clear()
+            try:
+                await self._catch_up()
+                pause_s = None
+            except KernelError as exc:
+                pause_s = self._failed(exc, pause_s)
+            except Exception as exc:  # noqa: BLE001 - searches wait, and must hear of it
+                error = BackendError(f"indexing files failed: {exc!r}")
+                error.__cause__ = exc
+                pause_s = self._failed(error, pause_s)
+
+    def _failed(self, error: KernelError, last_pause_s: float | None) -> float:
+        """Tell those who wait; how long to leave it alone, unless somebody searches again."""
+        log.warning("files are not indexed for now: %s", error)
+        self._answer(error)
+        told: float | None = getattr(error, "retry_after_s", None)
+        return told or min((last_pause_s or _FIRST_PAUSE_S / 2) * 2, _LAST_PAUSE_S)
+
+    async def _catch_up(self) -> None:
+        state = await self._state.opened()
+        if self._seq is None:
+            if not await state.database.aread(exists):
+                return  # nobody has ever searched
+            self._seq = await state.database.awrite(lambda c: begin(c, self._made_by))
+        while self._seq < self._newest:
+            known = self._newest  # committed before the step looks
+            if not await self._step(state):
+                self._seq = max(self._seq, known)  # those changes were followed by later ones
+            self._answer(None)
+
+    def _answer(self, error: KernelError | None) -> None:
+        """Wake the searches that waited for what is in now, or all of them with an error."""
+        still = []
+        for seq, arrived in self._waiting:
+            if arrived.done():
+                continue
+            if error is not None:
+                arrived.set_exception(error)
+            elif self._seq is not None and seq <= self._seq:
+                arrived.set_result(None)
+            else:
+                still.append((seq, arrived))
+        self._waiting = still
+
+    async def _step(self, state: State) -> bool:
+        """Take in the next few changes, with one commit; False: there are none."""
+        if self._feed is None or self._seq is None:
+            raise KernelBug("the file index was not started")
+        states = _first_few(await self._feed.changed(self._seq, _STEP_FILES))
+        if not states:
+            return False
+        updates = [update for one in states if (update := await self._update(state, one))]
+        await self._embed_new(updates)
+        seq = states[-1].seq
+        applied = await state.database.awrite(lambda c: apply(c, state.vault, updates, seq))
+        self._seq = seq
+        for change in applied:
+            await self._spaces.changed(space_of(change.owner), change.added, change.removed)
+        return True
+
+    async def _update(self, state: State, file: FileState) -> Update | None:
+        """What becomes of a file; its new texts are still to be embedded. None: nothing yet."""
+        if not file.is_live or file.path is None or self._feed is None:
+            return Update(file)
+        data = await self._feed.content(file)
+        if data is None:
+            return None  # it changed again; that change is behind this one
+        cutting = self._config
+        text = await asyncio.to_thread(readable, data, cutting.max_file_chars)
+        if text is None:
+            return Update(file)
+        chunks = await asyncio.to_thread(cut, text, cutting.chunk_chars, cutting.overlap_chars)
+        have = await state.database.aread(lambda c: texts_of(c, state.vault, file.file))
+        new: dict[str, Vector] = {chunk.text: () for chunk in chunks if chunk.text not in have}
+        return Update(file, chunks, new)
+
+    async def _embed_new(self, updates: Sequence[Update]) -> None:
+        """Fill in the vectors of the new texts; those that the embedder refuses are left out."""
+        texts = list(dict.fromkeys(text for update in updates for text in update.vectors))
+        vectors: dict[str, Vector] = {}
+        for start in range(0, len(texts), _STEP_TEXTS):
+            vectors.update(await self._embedded(texts[start : start + _STEP_TEXTS]))
+        for update in updates:
+            update.vectors = {text: vectors[text] for text in update.vectors if text in vectors}
+
+    async def _embedded(self, texts: list[str]) -> dict[str, Vector]:
+        try:
+            return dict(zip(texts, await self._embedder.embed(texts), strict=True))
+        except InvalidRequest as exc:
+            if len(texts) == 1:
+                log.warning("a part of a file is not indexed: %s", exc)
+                return {}
+            half = len(texts) // 2
+            return await self._embedded(texts[:half]) | await self._embedded(texts[half:])
+
+
+def _first_few(states: Sequence[FileState]) -> Sequence[FileState]:
+    """As many as one step takes in."""
+    num_bytes = 0
+    for position, state in enumerate(states):
+        num_bytes += state.size if state.is_live else 0
+        if position and num_bytes > _STEP_BYTES:
+            return states[:position]
+    return states

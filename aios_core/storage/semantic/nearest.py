@@ -1,0 +1,192 @@
+"""Which vectors of a space are nearest: the contract of an index, and the exact one.
+
+An index is derived data. It may forget everything at any time and is then filled
+again from the rows (`aios_core.storage.semantic.spaces`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from array import array
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from operator import mul
+from typing import Any, Final, Protocol
+
+from aios_core.storage.semantic.vectors import Row, unpack
+
+MAX_BYTES: Final = 512 << 20  # of vectors that the exact index keeps in memory
+
+Found = tuple[int, float]  # the number of a vector, and its cosine with the query
+
+
+class VectorIndex(Protocol):
+    """Blocks; used by one thread at a time. Every space is an index of its own."""
+
+    @property
+    def name(self) -> str:
+        """For people: "exact", "chroma"."""
+
+    def holds(self, space: int) -> bool:
+        """Whether it has kept what this process gave it."""
+
+    def ids(self, space: int) -> AbstractSet[int]:
+        """What it has, also from earlier processes."""
+
+    def add(self, space: int, rows: Sequence[Row]) -> None:
+        """Take vectors in. Adding one twice is adding it once."""
+
+    def remove(self, space: int, ids: Collection[int]) -> None:
+        """Forget vectors. Those that it does not have are ignored."""
+
+    def nearest(
+        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
+    ) -> list[Found]:
+        """The `k` nearest, or nearly so, the best first; of these numbers only, if `among`.
+
+        An index that cannot look among some may find fewer than there are.
+        """
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+class ExactIndex:
+    """Compares the query with every vector: exact, and fast enough for tens of thousands.
+
+    With numpy one product of a matrix; without it, plain Python. Spaces that were
+    not searched lately are forgotten when all together exceed `max_bytes`.
+    """
+
+    name = "exact"
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._matrices: OrderedDict[int, _Matrix] = OrderedDict()  # the last one searched last
+
+    def holds(self, space: int) -> bool:
+        return space in self._matrices
+
+    def ids(self, space: int) -> AbstractSet[int]:
+        matrix = self._matrices.get(space)
+        return matrix.places.keys() if matrix else frozenset()
+
+    def add(self, space: int, rows: Sequence[Row]) -> None:
+        matrix = self._matrices.setdefault(space, _Matrix())
+        for number, packed in rows:
+            matrix.add(number, packed)
+        total = sum(matrix.num_bytes for matrix in self._matrices.values())
+        while total > self._max_bytes and len(self._matrices) > 1:
+            oldest = next(iter(self._matrices))
+            if oldest == space:
+                self._matrices.move_to_end(space)
+                continue
+            total -= self._matrices.pop(oldest).num_bytes
+
+    def remove(self, space: int, ids: Collection[int]) -> None:
+        if matrix := self._matrices.get(space):
+            for number in ids:
+                matrix.remove(number)
+
+    def nearest(
+        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
+    ) -> list[Found]:
+        matrix = self._matrices.get(space)
+        if matrix is None:
+            return []
+        self._matrices.move_to_end(space)
+        return matrix.nearest(vector, k, among)
+
+    def close(self) -> None:
+        self._matrices.clear()
+
+
+def exact(rows: Iterable[Row], vector: bytes, k: int) -> list[Found]:
+    """The `k` nearest of some rows."""
+    matrix = _Matrix()
+    for number, packed in rows:
+        matrix.add(number, packed)
+    return matrix.nearest(vector, k, None)
+
+
+class _Matrix:
+    """Vectors of one length, row by row; a removed row is filled with the last one."""
+
+    def __init__(self) -> None:
+        self.places: dict[int, int] = {}  # number -> row
+        self._numbers: list[int] = []  # row -> number
+        self._data = bytearray()
+        self._row_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self._data)
+
+    def add(self, number: int, packed: bytes) -> None:
+        if number in self.places:
+            return
+        if not self._numbers:
+            self._row_bytes = len(packed)
+        if len(packed) != self._row_bytes:
+            return  # of another model, and about to be removed
+        self.places[number] = len(self._numbers)
+        self._numbers.append(number)
+        self._data += packed
+
+    def remove(self, number: int) -> None:
+        row = self.places.pop(number, None)
+        if row is None:
+            return
+        last, size = self._numbers.pop(), self._row_bytes
+        if last != number:
+            self._numbers[row] = last
+            self.places[last] = row
+            self._data[row * size : (row + 1) * size] = self._data[-size:]
+        del self._data[len(self._data) - size :]
+
+    def nearest(self, vector: bytes, k: int, among: AbstractSet[int] | None) -> list[Found]:
+        if len(vector) != self._row_bytes or not self._numbers:
+            return []
+        rows = None
+        if among is not None:
+            rows = [row for number in among if (row := self.places.get(number)) is not None]
+        find = _with_numpy if (numpy := _numpy()) else _without_numpy
+        best = find(numpy, self._data, unpack(vector), k, rows)
+        return [(self._numbers[row], score) for row, score in best]
+
+
+def _with_numpy(
+    numpy: Any, data: bytearray, query: array[float], k: int, rows: Sequence[int] | None
+) -> list[Found]:
+    matrix = numpy.frombuffer(data, dtype="<f4").reshape(-1, len(query))
+    if rows is not None:
+        matrix = matrix[rows]
+    scores = matrix @ numpy.array(query, dtype="<f4")
+    k = min(k, len(scores))
+    best = numpy.argpartition(scores, len(scores) - k)[len(scores) - k :] if k else []
+    found = [(int(place), float(scores[place])) for place in best]
+    found.sort(key=lambda hit: (-hit[1], hit[0]))
+    return found if rows is None else [(rows[place], score) for place, score in found]
+
+
+def _without_numpy(
+    _: Any, data: bytearray, query: array[float], k: int, rows: Iterable[int] | None
+) -> list[Found]:
+    size = 4 * len(query)
+    view = memoryview(data)
+    chosen = range(len(data) // size) if rows is None else rows
+    scores = (
+        (row, math.fsum(map(mul, unpack(bytes(view[row * size : (row + 1) * size])), query)))
+        for row in chosen
+    )
+    return heapq.nsmallest(k, scores, key=lambda hit: (-hit[1], hit[0]))
+
+
+def _numpy() -> Any:
+    try:
+        import numpy as np  # noqa: PLC0415 - not a dependency; used if it is there
+    except ImportError:
+        return None
+    return np
