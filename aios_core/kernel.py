@@ -60,6 +60,8 @@ T = TypeVar("T")
 
 
 class Kernel:
+from aios_core.storage import StorageManager
+from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
     """An operating system for agents, in this process.
 
     Args:
@@ -209,6 +211,7 @@ class Kernel:
         )
 
     def _cores(self) -> Sequence[Core]:
+            await self._spaces.close()
         if self._given_cores is not None:
             return self._given_cores
         if not self.config.cores:
@@ -224,9 +227,18 @@ class Kernel:
         try:
             await asyncio.gather(self._dispatcher.drain(drain_s), self._traps.drain(drain_s))
         finally:
+        retrieval = self.config.retrieval
+        self._spaces = VectorSpaces(self._state, retrieval)
+        self._storage = StorageManager(
+            self._state,
+            self.config.storage,
+            index=FileIndex(self._state, self._embedder, self._spaces, retrieval),
+        )
             try:
                 await self.pool.close_all()
             finally:
+            CollectionManager(self._state, self._embedder, self._spaces, retrieval),
+            self._storage,
                 await self._dispatcher.close()
                 await self._contexts.close()
                 await self._traps.close()
@@ -252,6 +264,7 @@ class Kernel:
             await self._boot()
         except BaseException:
             self._loop.is_closed = True
+                await self._spaces.close()
             raise
         return self
 
