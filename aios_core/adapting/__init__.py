@@ -6,6 +6,7 @@
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
     errors.py         the kernel's errors under a framework's names as well
     models.py         models that no core serves, and who answers in their place
+    admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
     launching.py      `install()`: every installed adapter's patches, at once or at import
 
@@ -13,6 +14,13 @@ An adapter translates its framework's own classes and leaves the rest to these.
 Nothing here knows a framework, and importing it starts nothing.
 """
 
+from aios_core.adapting.admission import (
+    Slot,
+    aadmit_model,
+    aadmitted,
+    admit_model,
+    admitted,
+)
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
@@ -47,7 +55,12 @@ __all__ = [
     "Patches",
     "Root",
     "RunTree",
+    "Slot",
+    "aadmit_model",
+    "aadmitted",
     "adefault_kernel",
+    "admit_model",
+    "admitted",
     "current_caller",
     "enclosing",
     "install",

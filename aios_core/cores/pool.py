@@ -164,6 +164,16 @@ class CorePool:
 
     # --- life ---------------------------------------------------------------------------------
 
+    def require_new(self, core: Core) -> None:
+        """Raise `ConfigError` unless its name is free and it has a model."""
+        _by_name((*self, core))
+
+    def add(self, core: Core) -> None:
+        """One more core, that was started. Raises the same."""
+        self.require_new(core)
+        self._cores[core.name] = core
+        self._by_model = _by_model(self._cores.values())
+
     async def start_all(self, sinks: Mapping[str, ReportSink], now: float) -> None:
         """Start every core, side by side; `sinks` has one per core's name.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Final, Generic, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from agent_framework import (
     BaseAgent,
@@ -34,7 +34,6 @@ from agent_framework import (
     ResponseStream,
     UsageDetails,
 )
-from agent_framework._clients import OptionsCoT
 from agent_framework.exceptions import (
     ChatClientException,
     ChatClientInvalidAuthException,
@@ -97,7 +96,7 @@ _NOT_OURS: Final = frozenset(
 )
 
 
-class RawAIOSChatClient(BaseChatClient[OptionsCoT], Generic[OptionsCoT]):
+class RawAIOSChatClient(BaseChatClient[Any]):
     """A chat client that runs on the kernel, without layers around it.
 
     Errors are the kernel's, and the framework's `ChatClientException` as well.
@@ -224,12 +223,11 @@ class RawAIOSChatClient(BaseChatClient[OptionsCoT], Generic[OptionsCoT]):
             yield agent
 
 
-class AIOSChatClient(  # type: ignore[name-defined] # a layer names TypedDict unimported
-    FunctionInvocationLayer[OptionsCoT],
-    ChatMiddlewareLayer[OptionsCoT],
-    ChatTelemetryLayer[OptionsCoT],
-    RawAIOSChatClient[OptionsCoT],
-    Generic[OptionsCoT],
+class AIOSChatClient(
+    FunctionInvocationLayer[Any],
+    ChatMiddlewareLayer[Any],
+    ChatTelemetryLayer[Any],
+    RawAIOSChatClient,
 ):
     """`RawAIOSChatClient` with function calls, middleware and telemetry.
 

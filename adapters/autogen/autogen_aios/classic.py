@@ -30,14 +30,17 @@ from autogen.events.client_events import StreamEvent
 from autogen.io.base import IOStream
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
-from aios_core import Agent, Completion, Kernel, default_kernel
+from aios_core import Agent, Completion, Kernel, Message, Usage, default_kernel
 from aios_core.adapting import (
     AgentDirectory,
     AgentSettings,
     Caller,
     Patches,
+    admit_model,
+    admitted,
     current_caller,
     enclosing,
+    read_messages,
     read_request,
     served_model,
     write_completion,
@@ -76,10 +79,7 @@ class AIOSModelClient:
         kernel: Kernel | None = None,
         is_substitute: bool = False,
     ) -> None:
-        self._said = config.get("aios") or {}
-        if not isinstance(self._said, Mapping):
-            raise InvalidRequest(f"aios: got {self._said!r:.200}; allowed: a mapping")
-        self._settings = AgentSettings().updated(self._said)
+        self._whose = _Whose(config)
         self._timeout = config.get("timeout")
         self._format = config.get("response_format")
         self._kernel = kernel
@@ -90,7 +90,7 @@ class AIOSModelClient:
         kernel = self._kernel or default_kernel()
         request = self._request(params, kernel)
         is_streamed = params.get("stream") and "response_format" not in request
-        with self._acting(kernel) as agent:
+        with self._whose.acting(kernel) as agent:
             completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
         return ChatCompletion.model_validate(write_completion(completion))
 
@@ -131,12 +131,24 @@ class AIOSModelClient:
 
     def _formatted(self, text: str) -> str:
         """In the words of the entry's `response_format`, if that class has a `format`."""
-        if isinstance(self._format, type) and hasattr(self._format, "format"):
-            return str(self._format.model_validate_json(text).format())
+        form: Any = self._format
+        if hasattr(form, "format") and hasattr(form, "model_validate_json"):
+            return str(form.model_validate_json(text).format())
         return text
 
+
+class _Whose:
+    """What an entry says of the agent behind its calls."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._said = config.get("aios") or {}
+        if not isinstance(self._said, Mapping):
+            raise InvalidRequest(f"aios: got {self._said!r:.200}; allowed: a mapping")
+        self._settings = AgentSettings().updated(self._said)
+
     @contextmanager
-    def _acting(self, kernel: Kernel) -> Iterator[Agent]:
+    def acting(self, kernel: Kernel) -> Iterator[Agent]:
+        """The agent, for one call."""
         named = self._said.get("agent")
         if isinstance(named, Agent):
             yield named
@@ -159,7 +171,7 @@ def _streamed(agent: Agent, request: Mapping[str, Any]) -> Completion:
     with agent.llm.stream(**request) as deltas:
         for delta in deltas:
             if delta.text:
-                out.send(StreamEvent(content=delta.text))  # type: ignore[no-untyped-call]
+                out.send(StreamEvent(content=delta.text))
         return deltas.completion
 
 
@@ -196,6 +208,57 @@ def unregister() -> None:
 def substitute(_: ModuleType, patches: Patches) -> None:
     """For `aios_core.install`: serve every entry but those of the program's own clients."""
     _serve(patches, only_named=False)
+
+
+def admit(_: ModuleType, patches: Patches) -> None:
+    """For `aios_core.install(mode="admit")`: every client asks when the kernel lets it."""
+    wrapper = oai.OpenAIWrapper
+    register_theirs = wrapper._register_default_client  # noqa: SLF001 - the one seam there is
+
+    def register_default_client(
+        self: Any, config: dict[str, Any], openai_config: dict[str, Any]
+    ) -> None:
+        register_theirs(self, config, openai_config)
+        client = self._clients[-1]
+        if not isinstance(client, oai.PlaceHolderClient):
+            self._clients[-1] = AdmittedClient(client, config)
+
+    patches.replace(wrapper, "_register_default_client", register_default_client)
+
+
+class AdmittedClient:
+    """A client of classic's own, whose calls the kernel lets through one by one."""
+
+    def __init__(self, client: Any, config: Mapping[str, Any]) -> None:
+        self._client = client
+        self._whose = _Whose(config)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def create(self, params: dict[str, Any]) -> Any:
+        """Ask the provider, in a slot of its model."""
+        asked = {key: value for key, value in params.items() if key != "aios"}
+        model = str(asked.get("model"))
+        kernel = admit_model(model)
+        request = {"messages": _told(asked), "max_tokens": asked.get("max_tokens")}
+        with self._whose.acting(kernel) as agent, admitted(agent, model, **request) as slot:
+            response = self._client.create(asked)
+            usage = self._client.get_usage(response) or {}
+            tokens = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
+            slot.settle(Usage(*tokens))
+            return response
+
+
+def _told(params: Mapping[str, Any]) -> list[Message]:
+    """The conversation, for the kernel's books; pictures in it are the provider's business."""
+    told = []
+    for raw in params.get("messages") or [{"content": params.get("prompt")}]:
+        try:
+            told += read_messages([{"role": "user", **raw}])
+        except InvalidRequest:
+            told.append(Message("user", "(for the provider alone)"))
+    return told
 
 
 def _serve(patches: Patches, *, only_named: bool) -> None:

@@ -9,13 +9,17 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             "autogen_ext.models.openai._openai_client": "autogen_aios.openai_client:substitute"
-        }
+        },
+        "admit": {"autogen_ext.models.openai._openai_client": "autogen_aios.admission:admit"},
     },
     tested={"autogen-core": ("0.7.",), "autogen-ext": ("0.7.",)},
 )
 
 classic: Final = Launcher(
     "classic AutoGen",
-    patches={"substitute": {"autogen": "autogen_aios.classic:substitute"}},
+    patches={
+        "substitute": {"autogen": "autogen_aios.classic:substitute"},
+        "admit": {"autogen": "autogen_aios.classic:admit"},
+    },
     tested={"autogen": ("0.14.",), "ag2": ("0.14.",)},
 )

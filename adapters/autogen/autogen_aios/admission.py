@@ -1,0 +1,119 @@
+"""Mode "admit" for `autogen_ext`'s OpenAI clients: their provider and key, the kernel's say.
+
+Their own `create` and `create_stream` still make every call. Each waits for a slot
+of its provider's model, counts as a syscall of the agent that makes it, and is
+cancelled with the kernel's reason when that is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+from autogen_core.models import CreateResult, LLMMessage
+
+from aios_core import Agent, Message, ToolCall, Usage
+from aios_core.adapting import (
+    AgentSettings,
+    Caller,
+    Patches,
+    Slot,
+    aadmit_model,
+    aadmitted,
+)
+from aios_core.errors import InvalidRequest
+from autogen_aios import translation
+from autogen_aios.callers import directory, find_caller
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the clients of `autogen_ext.models.openai._openai_client` ask when the kernel says so."""
+    base = module.BaseOpenAIChatCompletionClient
+    ask, ask_for_stream = base.create, base.create_stream
+
+    async def create(
+        self: Any,
+        messages: Sequence[LLMMessage],
+        *,
+        extra_create_args: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> CreateResult:
+        extra, said = _without_ours(extra_create_args)
+        async with _slot(self, messages, extra, said) as slot:
+            work = ask(self, messages, extra_create_args=extra, **arguments)
+            result: CreateResult = await slot.run(work)
+            _settle(slot, result)
+            return result
+
+    async def create_stream(
+        self: Any,
+        messages: Sequence[LLMMessage],
+        *,
+        extra_create_args: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        extra, said = _without_ours(extra_create_args)
+        async with _slot(self, messages, extra, said) as slot:
+            stream = ask_for_stream(self, messages, extra_create_args=extra, **arguments)
+            async for item in slot.each(stream):
+                if isinstance(item, CreateResult):
+                    _settle(slot, item)
+                yield item
+
+    patches.replace(base, "create", create)
+    patches.replace(base, "create_stream", create_stream)
+
+
+def _without_ours(
+    extra: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Their arguments, and what is said to us among them."""
+    rest = dict(extra or {})
+    return rest, rest.pop("aios", None) or {}
+
+
+@asynccontextmanager
+async def _slot(
+    theirs: Any,
+    messages: Sequence[LLMMessage],
+    extra: Mapping[str, Any],
+    said: Mapping[str, Any],
+) -> AsyncGenerator[Slot, None]:
+    options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
+    settings = AgentSettings().updated(said)
+    named = said.get("agent")
+    request = {"messages": _told(messages), "max_tokens": options.get("max_tokens")}
+    model = str(options.get("model"))
+    if isinstance(named, Agent):
+        async with aadmitted(named, model, **request) as slot:
+            yield slot
+        return
+    caller = Caller.named(str(named), settings.group) if named else find_caller()
+    kernel = await aadmit_model(model)
+    async with (
+        directory.ause(kernel, caller, settings) as agent,
+        aadmitted(agent, model, **request) as slot,
+    ):
+        yield slot
+
+
+def _told(messages: Sequence[LLMMessage]) -> list[Message]:
+    """The conversation, for the kernel's books; pictures in it are the provider's business."""
+    told = []
+    for message in messages:
+        try:
+            told += translation.to_messages([message])
+        except InvalidRequest:
+            told.append(Message("user", "(for the provider alone)"))
+    return told
+
+
+def _settle(slot: Slot, result: CreateResult) -> None:
+    usage = Usage(result.usage.prompt_tokens, result.usage.completion_tokens)
+    if isinstance(result.content, str):
+        slot.settle(usage, result.content)
+        return
+    calls = [ToolCall(call.id, call.name, call.arguments) for call in result.content]
+    slot.settle(usage, result.thought or "", calls)

@@ -1,0 +1,172 @@
+"""Mode "admit": a framework's own client asks its provider, when the kernel lets it.
+
+    async with aadmitted(agent, "gpt-4o", messages=[...]) as slot:
+        answer = await slot.run(client.create(...))
+        slot.settle(Usage(12, 3), answer.text)
+
+The block begins when the scheduler gives the call a slot, and counts as an LLM
+syscall of the agent: it waits by the policy, reserves from budgets, has a deadline.
+When the kernel takes it back (the agent exits, the deadline passes), what runs in
+`slot.run` or `slot.each` is cancelled and the kernel's reason is raised. A provider's
+own exception passes through as it is, and the call has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+
+from aios_core.agent import Agent
+from aios_core.bridge import AsyncStream
+from aios_core.cores.guest import AT_PROVIDER, GUEST, Guest, GuestCore
+from aios_core.embedded import default_kernel
+from aios_core.errors import ConfigError, CoreError, KernelError
+from aios_core.kernel import Kernel
+from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
+
+T = TypeVar("T")
+
+
+class Slot:
+    """The right to ask the provider now. `settle` before the block ends, or nothing is booked."""
+
+    def __init__(self, model: str, watch: asyncio.Future[Completion] | None = None) -> None:
+        self.guest = Guest()
+        self.completion = _completion(model, Usage(), "", ())
+        self._model = model
+        self._watch = watch  # done as soon as the kernel has ended the call
+
+    def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
+        """Say what the provider's answer took, and what it said."""
+        self.completion = _completion(self._model, usage, text, tool_calls)
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Await the provider. Cancelled, with the kernel's reason, if the slot is taken back."""
+        task = asyncio.ensure_future(work)
+        await self._until(task)
+        return task.result()
+
+    async def each(self, items: AsyncIterator[T]) -> AsyncGenerator[T]:
+        """Iterate over the provider's stream, in the same way."""
+        try:
+            while True:
+                step = asyncio.ensure_future(_anext(items))
+                await self._until(step)
+                if (item := step.result()) is None:
+                    return
+                yield item[0]
+        finally:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    async def _until(self, task: asyncio.Future[Any]) -> None:
+        """Wait for it, or raise why the kernel ended the call."""
+        assert self._watch is not None, "made by `aadmitted`"  # noqa: S101
+        try:
+            await asyncio.wait({task, self._watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if self._watch.done() and (error := self._watch.exception()) is not None:
+            task.cancelled() or task.exception()  # nobody else will look at it
+            raise error
+
+
+async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
+    """The next item, boxed; None at the end, since no task may raise StopAsyncIteration."""
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return None
+
+
+@contextmanager
+def admitted(agent: Agent, model: str, **request: Any) -> Iterator[Slot]:
+    """A slot for a blocking call of a provider's model, with the arguments of `agent.llm.stream`.
+
+    A blocking call cannot be interrupted: if the kernel takes the slot back meanwhile, the
+    answer is dropped and the kernel's reason raised once it is there.
+    """
+    slot = Slot(model)
+    with agent.llm.stream(**_guarded(request, model, slot)) as stream:
+        next(stream)
+        try:
+            yield slot
+        except BaseException as exc:
+            slot.guest.fail(_provider_failed(model, exc))
+            raise
+        slot.guest.finish(slot.completion)
+        for _ in stream:
+            pass
+
+
+@asynccontextmanager
+async def aadmitted(agent: Agent, model: str, **request: Any) -> AsyncIterator[Slot]:
+    """The same on an event loop; ask the provider with `slot.run` or `slot.each`."""
+    slot = Slot(model)
+    async with agent.llm.astream(**_guarded(request, model, slot)) as stream:
+        await anext(stream)
+        watch = slot._watch = asyncio.ensure_future(_end_of(stream))  # noqa: SLF001 - ours
+        try:
+            yield slot
+        except Exception as exc:
+            slot.guest.fail(_provider_failed(model, exc))
+            with suppress(KernelError):
+                await watch
+            raise
+        except BaseException:  # the caller is cancelled, or closes its generator
+            watch.cancel()
+            raise
+        slot.guest.finish(slot.completion)
+        await watch
+
+
+def admit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+    """The kernel that lets calls of a provider's model run; the default one if None is given.
+
+    Args:
+        model: as the provider calls it.
+        kernel: gets slots for the model, if it has none yet. A default kernel that has to be
+            started and has no core configured gets these alone, and loads no model.
+        slots: how many calls the provider shall get at once.
+    """
+    kernel = kernel or default_kernel(cores=lambda: [GuestCore(model, slots=slots)])
+    if model + AT_PROVIDER not in kernel.pool.models:
+        with suppress(ConfigError):  # another thread was quicker
+            kernel.add_core(GuestCore(model, slots=slots))
+    return kernel
+
+
+async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+    """The same from an event loop."""
+    if kernel is None:
+        cores = [GuestCore(model, slots=slots)]
+        kernel = await asyncio.to_thread(default_kernel, cores=lambda: cores)
+    if model + AT_PROVIDER not in kernel.pool.models:
+        with suppress(ConfigError):
+            await kernel.aadd_core(GuestCore(model, slots=slots))
+    return kernel
+
+
+def _guarded(request: dict[str, Any], model: str, slot: Slot) -> dict[str, Any]:
+    return {**request, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
+
+
+async def _end_of(stream: AsyncStream) -> Completion:
+    async for _ in stream:
+        pass
+    return stream.completion
+
+
+def _completion(model: str, usage: Usage, text: str, tool_calls: Sequence[ToolCall]) -> Completion:
+    reason = FinishReason.TOOL_CALLS if tool_calls else FinishReason.STOP
+    return Completion(Message("assistant", text, tuple(tool_calls)), reason, usage, model)
+
+
+def _provider_failed(model: str, cause: BaseException) -> CoreError:
+    error = CoreError(model + AT_PROVIDER, f"{type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
