@@ -26,9 +26,9 @@ from aios_core.messages import (
     require_number,
 )
 from aios_core.process import Accounting, AgentProcess, ProcessState
-from aios_core.syscalls import LLMGenerate, Request
 from aios_core.storage import Storage
 from aios_core.storage.semantic import Collections
+from aios_core.syscalls import LLMGenerate, Request
 from aios_core.tools import Tools as AgentTools
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Agent:
         self.llm = LLM(kernel, process)
         self.port = AgentPort(kernel, process)
         self.tools = AgentTools(self.port)
-        self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
-
         self.storage = Storage(self.port)
         self.collections = Collections(self.port)
+        self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
+
     def __repr__(self) -> str:
         return f"<Agent {self.pid} {self.name!r}: {self.state}>"
 

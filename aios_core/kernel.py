@@ -20,14 +20,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from aios_core.access import (
-    AccessManager,
-    Approver,
-    Callback,
-    CallbackApprover,
-    Explanation,
-    explained,
-)
+from aios_core.access import OwnersOnly
 from aios_core.agent import Agent, AgentPort
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget, Price
@@ -37,12 +30,10 @@ from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
 from aios_core.core import Core, Prepared, PromptSize
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.factory import announce_default_core, build_cores
-from aios_core.cores.guest import AT_PROVIDER
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
 from aios_core.errors import (
-    ConfigError,
     ContextOverflow,
     KernelClosed,
     NoSuchObject,
@@ -78,8 +69,6 @@ class Kernel:
         cores: use these instead of the configured ones.
         policy: use this one, by name or as an instance, instead of the configured one.
         gatekeeper: decides who may do what, instead of the configured access manager.
-        approver: asks people about what cannot be undone, instead of the configured one; a
-            function may be given, which takes an `ApprovalRequest` and answers True or False.
         embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
         observers: are told every `KernelEvent`.
 
@@ -93,7 +82,6 @@ class Kernel:
         cores: Sequence[Core] | None = None,
         policy: str | Policy | None = None,
         gatekeeper: Gatekeeper | None = None,
-        approver: Approver | Callback | None = None,
         embedder: Embedder | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -102,7 +90,6 @@ class Kernel:
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
         self._given_gatekeeper = gatekeeper
-        self._given_approver = CallbackApprover.of(approver)
         self._given_embedder = embedder
         self._thread: LoopThread | None = None
         self._loop = Crossing()
@@ -184,14 +171,7 @@ class Kernel:
         )
         state = self.config.state
         self._state = StateOpener(state.path(), partial(read_key, state.encryption_key))
-        self._access = AccessManager(
-            self.config.access,
-            self._state,
-            inherits={name: group.inherits for name, group in self.config.groups.items()},
-            approver=self._given_approver,
-            events=self.events,
-        )
-        self._gatekeeper = self._given_gatekeeper or self._access.gate
+        self._gatekeeper = self._given_gatekeeper or OwnersOnly()
         self._embedder = self._given_embedder or build_embedder(self.config.embedding)
         self._model_access: dict[str | None, Access] = {}
         self._traps = TrapHandler(
@@ -204,12 +184,11 @@ class Kernel:
         )
         self._contexts.on_moving = self._dispatcher.set_moving
         try:
-            await self._traps.start()
             await self.pool.start_all(
                 {core.name: self._dispatcher.sink(core) for core in self.pool}, clock.now()
             )
+            await self._traps.start()
         except BaseException:
-            await self._traps.close()
             await self._contexts.close()
             await self._spaces.close()
             await self._embedder.close()
@@ -235,7 +214,6 @@ class Kernel:
             index=FileIndex(self._state, self._embedder, self._spaces, retrieval),
         )
         return (
-            self._access,  # the first to start, the last to close: it audits the others
             EmbeddingManager(self._embedder, prices=partial(_price, self.config.prices)),
             CollectionManager(self._state, self._embedder, self._spaces, retrieval),
             self._storage,
@@ -338,13 +316,7 @@ class Kernel:
 
     def _spawn(self, name: str, **settings: Any) -> Agent:
         process = self.processes.spawn(name, now=self._clock.now(), **settings)
-        self._emit(
-            EventKind.AGENT_SPAWNED,
-            process,
-            name=name,
-            group=process.group.name,
-            identity=process.identity,
-        )
+        self._emit(EventKind.AGENT_SPAWNED, process, name=name, group=process.group.name)
         return Agent(self, process)
 
     def exit(self, pid: int) -> None:
@@ -475,29 +447,6 @@ class Kernel:
             self._submit_from_outside(process, call.request, answer, options)
         agent.pending = tuple(pending)
         return agent
-
-    # --- cores -------------------------------------------------------------------------------
-
-    def add_core(self, core: Core) -> None:
-        """Start one more core and let it serve.
-
-        Raises `ConfigError` if its name is taken, and `BackendError` if it does not start.
-        """
-        self._loop.run(self._add_core(core))
-
-    async def aadd_core(self, core: Core) -> None:
-        """The same, awaitable on any loop."""
-        await self._loop.arun(self._add_core(core))
-
-    async def _add_core(self, core: Core) -> None:
-        self.pool.require_new(core)
-        await core.start(self._dispatcher.sink(core))
-        try:
-            self.pool.add(core)
-        except ConfigError:  # another of that name was quicker
-            await core.close()
-            raise
-        self.events.emit(KernelEvent(self._clock.now(), EventKind.CORE_UP, facts={"core": core.name}))
 
     # --- LLM syscalls ------------------------------------------------------------------------
 
@@ -646,37 +595,6 @@ class Kernel:
         """The same, awaitable on any event loop."""
         return await self._loop.arun(self._tools.catalogue.load(source))
 
-    # --- access ------------------------------------------------------------------------------
-
-    def reload_policy(self) -> None:
-        """Put the policy file in force at once; changes of it are also noticed within seconds.
-
-        Raises `ConfigError` with the line and the rule if it is broken; the old one stays.
-        """
-        self._loop.run(self._access.reload())
-
-    async def areload_policy(self) -> None:
-        """The same, awaitable on any event loop."""
-        await self._loop.arun(self._access.reload())
-
-    def explain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
-        """Whether an agent may do something to a resource, and each thing that was considered.
-
-        Args:
-            agent: its identity, such as "default/bob".
-            action: such as "memory.read".
-            resource: "kind:owner:name".
-            about: `right`, `arguments`, `labels`, `irreversible`.
-
-        Raises:
-            InvalidRequest: one of them is malformed.
-        """
-        return self._loop.run(explained(self._access, agent, action, resource, **about))
-
-    async def aexplain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
-        """The same, awaitable on any event loop."""
-        return await self._loop.arun(explained(self._access, agent, action, resource, **about))
-
     # --- looking in --------------------------------------------------------------------------
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
@@ -749,8 +667,7 @@ def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:
-    """What a model costs; a provider's own model the same, when its caller asks for it."""
-    return prices.get(model.removesuffix(AT_PROVIDER), _FREE)
+    return prices.get(model, _FREE)
 
 
 _FREE = Price()
