@@ -224,6 +224,7 @@ class RetrievalConfig:
     chunk_chars: Annotated[int, Range(100)] = 1_000
     overlap_chars: int = 150  # that a chunk repeats of the one before
     max_file_chars: Annotated[int, AtLeastOne] = 4_000_000  # what lies behind is not found
+    max_collection_bytes: int | None = 1024 * MIB  # of each agent's collections; None: no limit
 
     def __post_init__(self) -> None:
         overlap, chunk = self.overlap_chars, self.chunk_chars
@@ -236,7 +237,6 @@ class RetrievalConfig:
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
-    max_collection_bytes: int | None = 1024 * MIB  # of each agent's collections; None: no limit
     """A privilege group."""
 
     weight: Annotated[float, Positive] = 1.0

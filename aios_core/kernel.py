@@ -30,10 +30,12 @@ from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
 from aios_core.core import Core, Prepared, PromptSize
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.factory import announce_default_core, build_cores
+from aios_core.cores.guest import AT_PROVIDER
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
 from aios_core.errors import (
+    ConfigError,
     ContextOverflow,
     KernelClosed,
     NoSuchObject,
@@ -184,11 +186,12 @@ class Kernel:
         )
         self._contexts.on_moving = self._dispatcher.set_moving
         try:
+            await self._traps.start()
             await self.pool.start_all(
                 {core.name: self._dispatcher.sink(core) for core in self.pool}, clock.now()
             )
-            await self._traps.start()
         except BaseException:
+            await self._traps.close()
             await self._contexts.close()
             await self._spaces.close()
             await self._embedder.close()
@@ -316,7 +319,13 @@ class Kernel:
 
     def _spawn(self, name: str, **settings: Any) -> Agent:
         process = self.processes.spawn(name, now=self._clock.now(), **settings)
-        self._emit(EventKind.AGENT_SPAWNED, process, name=name, group=process.group.name)
+        self._emit(
+            EventKind.AGENT_SPAWNED,
+            process,
+            name=name,
+            group=process.group.name,
+            identity=process.identity,
+        )
         return Agent(self, process)
 
     def exit(self, pid: int) -> None:
@@ -447,6 +456,29 @@ class Kernel:
             self._submit_from_outside(process, call.request, answer, options)
         agent.pending = tuple(pending)
         return agent
+
+    # --- cores -------------------------------------------------------------------------------
+
+    def add_core(self, core: Core) -> None:
+        """Start one more core and let it serve.
+
+        Raises `ConfigError` if its name is taken, and `BackendError` if it does not start.
+        """
+        self._loop.run(self._add_core(core))
+
+    async def aadd_core(self, core: Core) -> None:
+        """The same, awaitable on any loop."""
+        await self._loop.arun(self._add_core(core))
+
+    async def _add_core(self, core: Core) -> None:
+        self.pool.require_new(core)
+        await core.start(self._dispatcher.sink(core))
+        try:
+            self.pool.add(core)
+        except ConfigError:  # another of that name was quicker
+            await core.close()
+            raise
+        self.events.emit(KernelEvent(self._clock.now(), EventKind.CORE_UP, facts={"core": core.name}))
 
     # --- LLM syscalls ------------------------------------------------------------------------
 
@@ -667,7 +699,8 @@ def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:
-    return prices.get(model, _FREE)
+    """What a model costs; a provider's own model the same, when its caller asks for it."""
+    return prices.get(model.removesuffix(AT_PROVIDER), _FREE)
 
 
 _FREE = Price()
