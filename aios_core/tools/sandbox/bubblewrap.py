@@ -33,11 +33,11 @@ from typing import Any, Final
 
 from aios_core.errors import SandboxUnavailable
 from aios_core.tools.sandbox import seccomp
-from aios_core.tools.sandbox.files import WorkTree
 from aios_core.tools.sandbox.interpreter import Interpreter, User, can_reach, find_interpreter
 from aios_core.tools.sandbox.jailed import Jailed
 from aios_core.tools.sandbox.limits import MIB, Limits
 from aios_core.tools.sandbox.tier import DOCUMENTS, WORK, Availability, Pipes, Program
+from aios_core.tools.sandbox.tree import Tree
 
 _GATE: Final = 'echo && read -r _ && exec "$@"'
 _PATIENCE_S: Final = 20.0  # for bwrap to get ready, on a very busy machine
@@ -102,6 +102,7 @@ class Bubblewrap:
 
     def examine(self) -> Availability:
         try:
+            _ = self._bwrap  # said first, because everything else is for its sake
             interpreter = self._interpreter
             jailed = self.start(Program((interpreter.executable, "-c", ""), Limits()))
         except SandboxUnavailable as exc:
@@ -119,11 +120,12 @@ class Bubblewrap:
         return Availability(True, f"{self._bwrap} as user {user.uid}, {interpreter.executable}")
 
     def start(self, program: Program) -> Jailed:
+        bwrap, drop = self._bwrap, self._drop
         with ExitStack() as undo:
             start = _Start(undo)
             start.open_pipes(has_control=program.has_control)
             options = self._options(program, start)
-            start.run(self._bwrap, options, program, self._drop)
+            start.run(bwrap, options, program, drop)
             return start.finish(program.limits, self._user)
 
     # --- what this machine has --------------------------------------------------------------------
@@ -327,11 +329,11 @@ class _Start:
         os.set_blocking(read, False)
         return read, write
 
-    def _tree(self, root: int, path: str, user: User) -> WorkTree:
+    def _tree(self, root: int, path: str, user: User) -> Tree:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path.lstrip("/"), flags, dir_fd=root)
         self._undo.callback(os.close, descriptor)
-        return WorkTree(descriptor, user.uid, user.gid)
+        return Tree(descriptor, user.uid, user.gid)
 
     # --- what bwrap says --------------------------------------------------------------------------
 

@@ -1,281 +1,131 @@
-"""The files of confined code: its `/work`, reached from outside through a descriptor.
+"""The files of confined code: copied into its tree before it runs, copied out after.
 
-`/work` is a file system in memory of the sandbox alone, with a size of its own, so
-that code can neither fill a disk nor leave anything on one. What the host hands in
-is copied in before, what it gets back is copied out after. Confined code may
-race with that (a session does not stop for it), so that every step goes through
-descriptors, follows no link, opens nothing but regular files, and is bounded.
-
-Everything here blocks: not for an event loop.
+Nothing of the host is writable inside, and nothing that code leaves behind is on a
+disk, unless it is copied out here. Blocks: not for an event loop.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from aios_core.errors import QuotaExceeded
+from aios_core.errors import Conflict, QuotaExceeded
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import FileChanges
+from aios_core.tools.sandbox.tree import ENTER, Entry, Stamp, Tree
 
-_CHUNK: Final = 1 << 20  # bytes
-_DEEPEST: Final = 64  # directories below one another; what is deeper is skipped
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Stamp(NamedTuple):
-    """Changes whenever a file does; its owner cannot set `changed_ns` back."""
-
-    size: int
-    inode: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
-        return cls(status.st_size, status.st_ino, status.st_ctime_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkTree:
-    """A directory by its descriptor; `uid` and `gid` own what is put there."""
-
-    descriptor: int
-    uid: int
-    gid: int
-
-    def num_files(self) -> int:
-        """Files and directories in its file system."""
-        status = os.fstatvfs(self.descriptor)
-        return status.f_files - status.f_ffree
+_TICK_NS: Final = 12_000_000  # more than a kernel's tick; stamps are taken from a clock like that
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Mirror:
-    """Keeps a directory of the host and a work tree alike, copying only what changed."""
+    """Keeps a directory of the host and a tree alike, copying only what changed."""
 
-    def __init__(self, directory: Path, work: WorkTree, limits: Limits) -> None:
+    def __init__(self, directory: Path, inside: Tree, limits: Limits) -> None:
         self._directory = directory
-        self._work = work
+        self._inside = inside
         self._limits = limits
-        self._outside: dict[str, Stamp] = {}
-        self._inside: dict[str, Stamp] = {}
+        self._seen_outside: dict[str, Stamp] = {}
+        self._seen_inside: dict[str, Stamp] = {}
 
     def push(self) -> None:
         """Bring the files of the host in. What was removed there is removed inside.
 
         Raises:
             QuotaExceeded: they are more than the sandbox has room for.
+            Conflict: code put something else in the place of one.
         """
-        outside = os.open(self._directory, _ENTER)
-        try:
-            found = _Walk(outside, self._limits.files)
-            there = {entry.path: entry for entry in found}
-            for path in self._outside.keys() - there.keys():
-                _remove(self._work.descriptor, path)
-                del self._outside[path]
-                self._inside.pop(path, None)
-            size = sum(entry.stamp.size for entry in there.values())
-            if size > self._limits.disk_bytes or not found.is_complete:
-                raise self._no_room(size, len(there))
-            for path, entry in there.items():
-                if self._outside.get(path) != entry.stamp:
-                    self._inside[path] = self._copy_in(outside, entry)
-                    self._outside[path] = entry.stamp
-        finally:
-            os.close(outside)
+        with self._outside() as outside:
+            walk = outside.walk(self._limits.files)
+            size = sum(entry.stamp.size for entry in walk.files.values())
+            if size > self._limits.disk_bytes or not walk.is_complete:
+                raise self._no_room(size, is_complete=walk.is_complete)
+            for path in self._seen_outside.keys() - walk.files.keys():
+                self._inside.remove(path)
+                self._forget(path)
+            for path, entry in walk.files.items():
+                if self._seen_outside.get(path) != entry.stamp:
+                    self._seen_inside[path] = self._copy_in(outside, entry)
+                    self._seen_outside[path] = entry.stamp
 
-    def pull(self) -> FileChanges:
-        """Bring what changed inside out."""
-        outside = os.open(self._directory, _ENTER)
-        try:
-            walk = _Walk(self._work.descriptor, self._limits.files)
-            there = {entry.path: entry for entry in walk}
-            removed = self._inside.keys() - there.keys() if walk.is_complete else set()
+    def pull(self, *, is_last: bool = False) -> FileChanges:
+        """Bring what changed inside out. `is_last`: nobody will ask again."""
+        with self._outside() as outside:
+            walk = self._inside.walk(self._limits.files)
+            removed = self._seen_inside.keys() - walk.files.keys() if walk.is_complete else set()
             for path in removed:
-                _remove(outside, path)
-                del self._inside[path]
-                self._outside.pop(path, None)
-            written = [path for path, entry in there.items() if self._is_new(path, entry)]
-            skipped = list(walk.skipped)
-            room = self._limits.disk_bytes
-            for path in sorted(written):
-                room -= there[path].stamp.size  # as it says; holes count too
-                stamp = self._copy_out(outside, there[path]) if room >= 0 else None
+                outside.remove(path)
+                self._forget(path)
+            written, skipped, room = [], list(walk.skipped), self._limits.disk_bytes
+            for path, entry in sorted(walk.files.items()):
+                if self._seen_inside.get(path) == entry.stamp:
+                    continue
+                room -= entry.stamp.size  # as it says; holes count too
+                stamp = self._copy_out(outside, entry) if room >= 0 else None
                 if stamp is None:
                     skipped.append(path)
-                    written.remove(path)
                 else:
-                    self._outside[path] = stamp
-                    self._inside[path] = there[path].stamp
-            return FileChanges(
-                tuple(sorted(written)), tuple(sorted(removed)), tuple(sorted(skipped))
-            )
+                    written.append(path)
+                    self._seen_outside[path], self._seen_inside[path] = stamp, entry.stamp
+        if not is_last:
+            _outlast(self._seen_inside[path] for path in written)
+        return FileChanges(tuple(written), tuple(sorted(removed)), tuple(sorted(skipped)))
+
+    @contextmanager
+    def _outside(self) -> Iterator[Tree]:
+        descriptor = os.open(self._directory, ENTER)
+        try:
+            yield Tree(descriptor, os.geteuid(), os.getegid())
         finally:
-            os.close(outside)
+            os.close(descriptor)
 
-    def _is_new(self, path: str, entry: _Entry) -> bool:
-        return self._inside.get(path) != entry.stamp
+    def _forget(self, path: str) -> None:
+        self._seen_inside.pop(path, None)
+        self._seen_outside.pop(path, None)
 
-    def _copy_in(self, outside: int, entry: _Entry) -> Stamp:
+    def _copy_in(self, outside: Tree, entry: Entry) -> Stamp:
+        reader = outside.read(entry.path)
         try:
-            copied = _copy(outside, self._work.descriptor, entry, (self._work.uid, self._work.gid))
+            return self._inside.write(entry, reader)
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise self._no_room(entry.stamp.size, 1) from exc
-            raise
-        return copied
+            if exc.errno in _FULL:
+                raise self._no_room(entry.stamp.size, is_complete=True) from exc
+            raise Conflict(f"{entry.path}: something else is there in the sandbox") from exc
+        finally:
+            os.close(reader)
 
-    def _copy_out(self, outside: int, entry: _Entry) -> Stamp | None:
+    def _copy_out(self, outside: Tree, entry: Entry) -> Stamp | None:
+        """None: it was changed under our hands, may not be read, or has no place outside."""
         try:
-            return _copy(self._work.descriptor, outside, entry, None)
+            reader = self._inside.read(entry.path)
+        except OSError:
+            return None
+        try:
+            return outside.write(entry, reader)
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise  # the host's disk is full
-            return None  # it was changed under our hands, or may not be read
+            if exc.errno in _FULL:
+                raise  # the host's disk
+            return None
+        finally:
+            os.close(reader)
 
-    def _no_room(self, size: int, num_files: int) -> QuotaExceeded:
+    def _no_room(self, size: int, *, is_complete: bool) -> QuotaExceeded:
         limits = self._limits
-        hint = f"the sandbox takes {limits.files:,} files; hand it a part, or raise its limits"
-        if num_files >= limits.files:
-            return QuotaExceeded(
-                "the sandbox", "files", limit=limits.files, used=0, requested=num_files, hint=hint
-            )
+        resource, limit = ("bytes", limits.disk_bytes) if is_complete else ("files", limits.files)
+        requested = size if is_complete else limits.files + 1
+        hint = "hand it a part of them, or raise its limits"
         return QuotaExceeded(
-            "the sandbox", "bytes", limit=limits.disk_bytes, used=0, requested=size, hint=hint
+            "the sandbox", resource, limit=limit, used=0, requested=requested, hint=hint
         )
 
 
-class _Entry(NamedTuple):
-    path: str
-    stamp: Stamp
-    mode: int
-
-
-class _Walk:
-    """The regular files below a descriptor. Iterate once, then ask for the rest."""
-
-    def __init__(self, root: int, most: int) -> None:
-        self.skipped: list[str] = []
-        self.is_complete = True
-        self._root = root
-        self._left = most
-
-    def __iter__(self) -> Iterator[_Entry]:
-        return self._below(os.open(".", _ENTER, dir_fd=self._root), "", 1)
-
-    def _below(self, directory: int, above: str, depth: int) -> Iterator[_Entry]:
-        """Closes `directory`."""
-        try:
-            for name in sorted(os.listdir(directory)):
-                if self._left <= 0:
-                    self.is_complete = False
-                    return
-                self._left -= 1
-                yield from self._entry(directory, name, above + name, depth)
-        finally:
-            os.close(directory)
-
-    def _entry(self, directory: int, name: str, path: str, depth: int) -> Iterator[_Entry]:
-        try:
-            path.encode()
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) and depth < _DEEPEST:
-                entered = os.open(name, _ENTER, dir_fd=directory)
-                yield from self._below(entered, path + "/", depth + 1)
-                return
-        except (OSError, UnicodeEncodeError):
-            self._skip(path)
-            return
-        if stat.S_ISREG(status.st_mode):
-            yield _Entry(path, Stamp.of(status), status.st_mode)
-        else:
-            self._skip(path)
-
-    def _skip(self, path: str) -> None:
-        self.skipped.append(path.encode(errors="replace").decode())
-
-
-def _copy(source: int, target: int, entry: _Entry, owner: tuple[int, int] | None) -> Stamp:
-    """Copy one file between trees, at most as many bytes as it had; its stamp in the target."""
-    with _parent(source, entry.path) as (read_from, name):
-        reader = os.open(name, _READ, dir_fd=read_from)
-    try:
-        if not stat.S_ISREG(os.fstat(reader).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file any more", entry.path)
-        with _parent(target, entry.path, owner=owner, is_made=True) as (write_to, name):
-            _remove(write_to, name)
-            writer = os.open(name, _WRITE, 0o600, dir_fd=write_to)
-        try:
-            _pour(reader, writer, entry.stamp.size)
-            os.fchmod(writer, 0o755 if entry.mode & 0o100 else 0o644)
-            if owner is not None:
-                os.fchown(writer, *owner)
-            return Stamp.of(os.fstat(writer))
-        finally:
-            os.close(writer)
-    finally:
-        os.close(reader)
-
-
-def _pour(reader: int, writer: int, size: int) -> None:
-    while size > 0 and (chunk := os.read(reader, min(size, _CHUNK))):
-        size -= len(chunk)
-        while chunk:
-            chunk = chunk[os.write(writer, chunk) :]
-
-
-def _remove(root: int, path: str) -> None:
-    """Remove a file if it is there, and the directories above it that became empty."""
-    with suppress(OSError), _parent(root, path) as (directory, name):
-        os.unlink(name, dir_fd=directory)
-    above = path.rpartition("/")[0]
-    while above:
-        try:
-            with _parent(root, above) as (directory, name):
-                os.rmdir(name, dir_fd=directory)
-        except OSError:
-            return
-        above = above.rpartition("/")[0]
-
-
-class _parent:  # noqa: N801 - a context manager, used as a function
-    """Open the directory of a path, one part after the other, following no link."""
-
-    def __init__(
-        self, root: int, path: str, *, owner: tuple[int, int] | None = None, is_made: bool = False
-    ) -> None:
-        *self._above, self._name = path.split("/")
-        self._owner = owner
-        self._is_made = is_made
-        self._directory = os.open(".", _ENTER, dir_fd=root)
-
-    def __enter__(self) -> tuple[int, str]:
-        try:
-            for part in self._above:
-                if self._is_made:
-                    self._make(part)
-                below = os.open(part, _ENTER, dir_fd=self._directory)
-                os.close(self._directory)
-                self._directory = below
-        except BaseException:
-            os.close(self._directory)
-            raise
-        return self._directory, self._name
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._directory)
-
-    def _make(self, name: str) -> None:
-        try:
-            os.mkdir(name, 0o755, dir_fd=self._directory)
-        except FileExistsError:
-            return
-        if self._owner is not None:
-            os.chown(name, *self._owner, dir_fd=self._directory, follow_symlinks=False)
+def _outlast(stamps: Iterable[Stamp]) -> None:
+    """Wait until a file that changes gets another stamp: clocks of file systems tick slowly."""
+    newest = max((stamp.changed_ns for stamp in stamps), default=0)
+    if 0 <= (age_ns := time.time_ns() - newest) < _TICK_NS:
+        time.sleep((_TICK_NS - age_ns) / 1e9)

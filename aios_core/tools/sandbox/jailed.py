@@ -16,9 +16,9 @@ import subprocess
 from contextlib import suppress
 
 from aios_core.tools.sandbox.descriptors import readable
-from aios_core.tools.sandbox.files import WorkTree
 from aios_core.tools.sandbox.memory import family, memory_of
 from aios_core.tools.sandbox.tier import Pipes, Usage
+from aios_core.tools.sandbox.tree import Tree
 
 
 class Jailed:
@@ -31,7 +31,7 @@ class Jailed:
         init: tuple[int, int],
         program: int,
         pipes: Pipes,
-        trees: tuple[WorkTree, WorkTree],
+        trees: tuple[Tree, Tree],
         suspicious: int,
     ) -> None:
         """Takes over every descriptor.
@@ -56,7 +56,7 @@ class Jailed:
         return f"<Jailed {self._init_pid}>"
 
     @property
-    def work(self) -> WorkTree:
+    def work(self) -> Tree:
         return self._trees[0]
 
     @property

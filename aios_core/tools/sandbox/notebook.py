@@ -218,8 +218,7 @@ class Notebook:
     ) -> ExecutionResult:
         exit_code, value, notice = 137, None, None
         if reply is None:
-            box.kill()  # without it no cell can be run any more
-            exit_code = await box.wait()
+            exit_code = await _last_status(box)
             self._end(_why_died(box, exit_code, self._limits))
             killed_by = box.killed_by or killed_by
             notice = notice_of(box.killed_by, self._limits)
@@ -300,6 +299,16 @@ class Notebook:
     async def _freed(self) -> None:
         if self._freeing:
             await asyncio.wait(set(self._freeing))
+
+
+async def _last_status(box: Box) -> int:
+    """Of a driver that answers no more: it is about to end, or it is ended."""
+    try:
+        async with asyncio.timeout(_GRACE_S):
+            return await box.wait()
+    except TimeoutError:
+        box.kill()
+        return await box.wait()
 
 
 def _why_died(box: Box, status: int, limits: Limits) -> str:

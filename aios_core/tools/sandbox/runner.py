@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -80,7 +81,9 @@ async def run(
         status = await _end(box, limits.wall_s)
         duration_s = loop.time() - began
         await asyncio.gather(box.stdout.end(), box.stderr.end())
-        changes = await box.blocking(mirrors[0].pull) if mirrors else FileChanges()
+        changes = FileChanges()
+        if mirrors:
+            changes = await box.blocking(partial(mirrors[0].pull, is_last=True))
         stdout, stderr = box.stdout.take(), box.stderr.take()
     finally:
         feeding.cancel()

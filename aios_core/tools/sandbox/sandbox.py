@@ -228,7 +228,8 @@ class Sandbox:
     async def close(self) -> None:
         """Kill everything. Idempotent."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.close_blocking)
+        with ThreadPoolExecutor(1, "aios-sandbox-close") as closer:
+            await loop.run_in_executor(closer, self.close_blocking)
 
     def close_blocking(self) -> None:
         """The same for a thread."""

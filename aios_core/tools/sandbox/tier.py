@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from aios_core.tools.sandbox.files import WorkTree
 from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.tree import Tree
 
 WORK: Final = "/work"
 DOCUMENTS: Final = "/run/aios"
@@ -81,7 +81,7 @@ class Confined(Protocol):
     """
 
     @property
-    def work(self) -> WorkTree:
+    def work(self) -> Tree:
         """Its /work, which outlives it until `close`."""
 
     @property

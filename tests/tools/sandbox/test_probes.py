@@ -1,8 +1,9 @@
-"""Nothing that confined code tries reaches out. No probe has an effect, whether it gets out or not."""
+"""Nothing that confined code tries reaches out. Probes have no effect, whether they do or not."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import platform
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
 
-from .probes import PROBES, Probe, processes_with
+from .probes import PRELUDE, PROBES, REFUSED_CALLS, Probe, gone, processes_with, there
 
 PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
 
@@ -49,7 +50,7 @@ async def test_confined_code_does_not_reach(
     assert (result.stdout, result.stderr, result.exit_code) == ("", "", 0)
 
 
-@pytest.mark.usefixtures("has_tier")
+@pytest.mark.usefixtures("config")
 @pytest.mark.parametrize(
     "probe", [probe for probe in PROBES if probe.is_open_outside], ids=lambda probe: probe.name
 )
@@ -67,8 +68,22 @@ def test_the_probe_finds_what_it_looks_for_where_nothing_confines_it(
     assert outside.stdout.startswith("REACHED"), outside.stderr
 
 
+async def test_confined_code_makes_none_of_the_calls_that_open_doors(sandbox: Sandbox) -> None:
+    calls = [
+        f"print({name!r}, syscall({x86_64}, {aarch64}, {arguments}))"
+        for name, x86_64, aarch64, arguments in REFUSED_CALLS
+    ]
+
+    result = await sandbox.run("python", "\n".join([PRELUDE, *calls]))
+
+    answers = [line.rpartition(" ") for line in result.stdout.splitlines()]
+    assert {name: int(error) for name, _, error in answers} == {
+        name: errno.EPERM for name, *_ in REFUSED_CALLS
+    }
+
+
 def test_there_are_enough_probes() -> None:
-    assert len(PROBES) >= 60
+    assert len(PROBES) + len(REFUSED_CALLS) >= 70
     assert len({probe.name for probe in PROBES}) == len(PROBES)
 
 
@@ -128,6 +143,22 @@ time.sleep(100)
     assert "memory" in (result.notice or "")
 
 
+async def test_shared_memory_that_no_page_table_mentions_counts_too(sandbox: Sandbox) -> None:
+    code = """
+import mmap, time
+shared = mmap.mmap(-1, 300 << 20)
+for at in range(0, len(shared), 1 << 20):
+    shared[at : at + (1 << 20)] = b"x" * (1 << 20)
+    shared.madvise(mmap.MADV_DONTNEED)
+time.sleep(100)
+"""
+    limits = replace(sandbox.limits, memory_bytes=200 << 20)
+
+    result = await sandbox.run("python", code, limits=limits)
+
+    assert result.killed_by is KilledBy.MEMORY
+
+
 @pytest.mark.parametrize("place", ["/work", "/tmp"])  # noqa: S108 - the sandbox's own
 async def test_a_disk_that_is_full_is_the_sandboxs_own(place: str, sandbox: Sandbox) -> None:
     code = f"""
@@ -147,7 +178,13 @@ except OSError as exc:
 
 
 async def test_a_file_is_no_larger_than_the_disk(sandbox: Sandbox) -> None:
-    code = "import os\ntry: os.truncate(os.open('/work/x', 65), 1 << 40)\nexcept OSError as e: print(e.errno)"
+    code = """
+import os
+try:
+    os.truncate(os.open("/work/x", os.O_CREAT | os.O_WRONLY), 1 << 40)
+except OSError as exc:
+    print(exc.errno)
+"""
 
     assert (await sandbox.run("python", code)).stdout == "27\n"  # EFBIG
 
@@ -172,7 +209,9 @@ async def test_a_flood_of_output_ends_the_run(sandbox: Sandbox) -> None:
 
 
 async def test_processor_time_ends(sandbox: Sandbox) -> None:
-    result = await sandbox.run("shell", "while :; do :; done", limits=replace(sandbox.limits, cpu_s=1))
+    result = await sandbox.run(
+        "shell", "while :; do :; done", limits=replace(sandbox.limits, cpu_s=1)
+    )
 
     assert result.killed_by is KilledBy.CPU
 
@@ -215,7 +254,8 @@ async def test_the_first_process_cannot_be_killed_from_inside(sandbox: Sandbox) 
     assert result.exit_code in {0, 128 + 9}  # itself, perhaps; nothing else was there to hit
 
 
-async def test_it_all_dies_with_the_kernels_process(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("config")
+async def test_it_all_dies_with_the_kernels_process() -> None:
     marker = f"orphan-{uuid.uuid4()}"
     program = f"""
 import sys
@@ -224,15 +264,15 @@ sandbox = Sandbox()
 sandbox.run_blocking("shell", "echo started; sleep 1000; : {marker}",
                      on_output=lambda *_: print("started", flush=True))
 """
-    kernel = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)  # noqa: S603
+    kernel = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
     assert kernel.stdout is not None
-    try:
-        assert await asyncio.to_thread(kernel.stdout.readline) == b"started\n"
-    finally:
-        kernel.kill()
-        kernel.wait()
-        kernel.stdout.close()
-
     async with asyncio.timeout(PATIENCE):
-        while processes_with(marker):
-            await asyncio.sleep(0.01)
+        assert await kernel.stdout.readline() == b"started\n"
+    assert await there(f": {marker}")
+
+    kernel.kill()
+    await kernel.communicate()
+
+    assert await gone(f": {marker}")
