@@ -1,0 +1,355 @@
+"""Blocks and their pages in the database: what is durable of them.
+
+Every function runs on the database's threads, in the transaction that its caller
+began, and works on what is committed: so changes of one block that wait at the
+same time are applied one after the other, whoever made them.
+
+A block's content is cut into pages of `page_bytes`, the last one shorter. Only the
+pages that a change touches are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from aios_core.errors import Conflict, InvalidRequest, NoSuchObject, QuotaExceeded
+from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.records import Content
+from aios_core.state import Connection
+
+_COLUMNS: Final = "id, name, size, is_text, page_bytes, labels, is_pinned, version, updated_at"
+MAX_KNOWN: Final = 20  # names that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """A block as it is committed. `updated_at` in seconds since 1970."""
+
+    id: int
+    name: str
+    size: int
+    is_text: bool
+    page_bytes: int
+    labels: frozenset[str]
+    is_pinned: bool
+    version: int
+    updated_at: float
+
+    @property
+    def num_pages(self) -> int:
+        return -(-self.size // self.page_bytes)
+
+    def page_size(self, number: int) -> int:
+        """Bytes of one of its pages."""
+        return min(self.page_bytes, self.size - number * self.page_bytes)
+
+    def pages_of(self, start: int, stop: int) -> range:
+        """The pages that hold the bytes from `start` to before `stop`."""
+        stop = min(stop, self.size)
+        if start >= stop:
+            return range(0)
+        return range(start // self.page_bytes, -(-stop // self.page_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A block after a change, and the pages that have a new content."""
+
+    row: BlockRow
+    pages: Mapping[int, bytes]
+
+
+Packed = Mapping[int, tuple[bytes, bytes]]  # by number: plain, and as it is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of a page; bytes that an agent may pin."""
+
+    page_bytes: int
+    pinned_bytes: int
+
+
+class BlockTable:
+    """See the module. `wall` tells the seconds since 1970."""
+
+    def __init__(
+        self, codec: Codec, quotas: Quotas, limits: Limits, wall: Callable[[], float]
+    ) -> None:
+        self._codec = codec
+        self._quotas = quotas
+        self._limits = limits
+        self._wall = wall
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def all(self, connection: Connection, owner: str) -> list[BlockRow]:
+        """The blocks of an agent."""
+        query = f"SELECT {_COLUMNS} FROM memory_blocks WHERE owner = ?"  # noqa: S608 - constant
+        return [_row(values) for values in connection.execute(query, (owner,))]
+
+    def find(self, connection: Connection, owner: str, name: str) -> BlockRow | None:
+        """A block, if there is one of that name."""
+        query = f"SELECT {_COLUMNS} FROM memory_blocks WHERE owner = ? AND name = ?"  # noqa: S608
+        values = connection.execute(query, (owner, name)).fetchone()
+        return _row(values) if values else None
+
+    def get(self, connection: Connection, owner: str, name: str) -> BlockRow:
+        """A block. Raises `NoSuchObject`."""
+        row = self.find(connection, owner, name)
+        if row is None:
+            raise no_such_block(name, (one.name for one in self.all(connection, owner)))
+        return row
+
+    def pages(
+        self, connection: Connection, owner: str, row: BlockRow, numbers: Iterable[int]
+    ) -> dict[int, bytes]:
+        """The contents of some of its pages."""
+        found = {}
+        for number in numbers:
+            query = "SELECT content FROM memory_pages WHERE block = ? AND number = ?"
+            stored = connection.execute(query, (row.id, number)).fetchone()
+            if stored is not None:  # None: of a newer state than `row`; the caller looks again
+                found[number] = self._codec.unpack(stored[0], *_about(owner, row.name, number))
+        return found
+
+    def content(self, connection: Connection, owner: str, row: BlockRow) -> bytes:
+        """All of its bytes."""
+        return b"".join(self.pages(connection, owner, row, range(row.num_pages)).values())
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def pack(self, owner: str, name: str, data: bytes) -> Packed:
+        """The pages of a whole block. Needs no connection: large ones are packed beforehand."""
+        size = self._limits.page_bytes
+        plain = {n: data[n * size : (n + 1) * size] for n in range(-(-len(data) // size))}
+        return self._pack_pages(owner, name, plain)
+
+    def alloc(
+        self, connection: Connection, account: Account, name: str, *, is_text: bool, pin: bool
+    ) -> Change:
+        """Make an empty block. Raises `Conflict` if there is one of that name."""
+        if self.find(connection, account.owner, name) is not None:
+            raise Conflict(f"{account.owner} has a block {name!r} already")
+        self._quotas.charge(connection, account, charge_of(0, name))
+        row = self._insert(connection, account.owner, name, Content(b"", is_text), frozenset())
+        return self.pin(connection, account.owner, name, is_pinned=True) if pin else Change(row, {})
+
+    def write(
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        content: Content,
+        *,
+        labels: frozenset[str],
+        packed: Packed,
+    ) -> Change:
+        """Make a block of that content, in place of one that is there."""
+        owner = account.owner
+        old = self.find(connection, owner, name)
+        charged = charge_of(old.size, name) if old else 0
+        self._quotas.charge(connection, account, charge_of(len(content.data), name) - charged)
+        if old is None:
+            row = self._insert(connection, owner, name, content, labels)
+        else:
+            row = self._update(
+                connection,
+                owner,
+                replace(
+                    old,
+                    size=len(content.data),
+                    is_text=content.is_text,
+                    page_bytes=self._limits.page_bytes,
+                    labels=labels,
+                ),
+            )
+            connection.execute(
+                "DELETE FROM memory_pages WHERE block = ? AND number >= ?", (row.id, row.num_pages)
+            )
+        return self._store(connection, row, packed)
+
+    def append(
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        content: Content,
+        labels: frozenset[str],
+    ) -> Change:
+        """Put more at the end of a block, made if it is not there."""
+        old = self.find(connection, account.owner, name)
+        if old is None:
+            packed = self.pack(account.owner, name, content.data)
+            return self.write(connection, account, name, content, labels=labels, packed=packed)
+        _require_kind(old, content)
+        return self._overlay(
+            connection, account, old, at=old.size, data=content.data, labels=labels
+        )
+
+    def patch(
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        content: Content,
+        *,
+        at: int,
+        labels: frozenset[str],
+    ) -> Change:
+        """Write over a part of a block of bytes, from the byte `at` on; it may grow by that."""
+        old = self.get(connection, account.owner, name)
+        _require_kind(old, content)
+        if old.is_text:
+            raise InvalidRequest("at: only blocks of bytes are written in parts; write it whole")
+        if at > old.size:
+            raise InvalidRequest(f"at: got {at}; block {name!r} has {old.size} bytes")
+        return self._overlay(connection, account, old, at=at, data=content.data, labels=labels)
+
+    def pin(self, connection: Connection, owner: str, name: str, *, is_pinned: bool) -> Change:
+        """Keep a block in RAM, or no longer; its pages are in the answer if they are to stay."""
+        row = replace(self.get(connection, owner, name), is_pinned=is_pinned)
+        row = self._update(connection, owner, row)
+        if not is_pinned:
+            return Change(row, {})
+        return Change(row, self.pages(connection, owner, row, range(row.num_pages)))
+
+    def clear(self, connection: Connection, account: Account, name: str) -> BlockRow:
+        """Remove a block. Raises `NoSuchObject`."""
+        row = self.get(connection, account.owner, name)
+        connection.execute("DELETE FROM memory_blocks WHERE id = ?", (row.id,))
+        self._quotas.charge(connection, account, -charge_of(row.size, name))
+        return row
+
+    def clear_all(self, connection: Connection, account: Account, prefix: str) -> list[BlockRow]:
+        """Remove the blocks whose names begin so; which ones."""
+        rows = self.all(connection, account.owner)
+        chosen = [row for row in rows if row.name.startswith(prefix)]
+        for row in chosen:
+            self.clear(connection, account, row.name)
+        return chosen
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _pack_pages(self, owner: str, name: str, plain: Mapping[int, bytes]) -> Packed:
+        return {
+            number: (data, self._codec.pack(data, *_about(owner, name, number)))
+            for number, data in plain.items()
+        }
+
+    def _overlay(
+        self,
+        connection: Connection,
+        account: Account,
+        old: BlockRow,
+        *,
+        at: int,
+        data: bytes,
+        labels: frozenset[str],
+    ) -> Change:
+        size = max(old.size, at + len(data))
+        self._quotas.charge(connection, account, size - old.size)
+        new = replace(old, size=size, labels=old.labels | labels)
+        row = self._update(connection, account.owner, new)
+        touched = row.pages_of(at, at + len(data))
+        before = self.pages(connection, account.owner, old, {*touched[:1], *touched[-1:]})
+        plain = {}
+        for number in touched:
+            first = number * row.page_bytes
+            page = before.get(number, b"")
+            begin, end = max(at - first, 0), min(at + len(data) - first, row.page_bytes)
+            piece = data[first + begin - at : first + end - at]
+            plain[number] = page[:begin] + piece + page[end:]
+        return self._store(connection, row, self._pack_pages(account.owner, old.name, plain))
+
+    def _insert(
+        self,
+        connection: Connection,
+        owner: str,
+        name: str,
+        content: Content,
+        labels: frozenset[str],
+    ) -> BlockRow:
+        size, page_bytes, now = len(content.data), self._limits.page_bytes, self._wall()
+        connection.execute(
+            "INSERT INTO memory_blocks (owner, name, size, is_text, page_bytes, labels, is_pinned, "
+            "version, updated_at) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?)",
+            (owner, name, size, content.is_text, page_bytes, labels_to_text(labels), now),
+        )
+        block = connection.last_insert_rowid()
+        return BlockRow(block, name, size, content.is_text, page_bytes, labels, False, 1, now)
+
+    def _update(self, connection: Connection, owner: str, row: BlockRow) -> BlockRow:
+        row = replace(row, version=row.version + 1, updated_at=self._wall())
+        connection.execute(
+            "UPDATE memory_blocks SET size = ?, is_text = ?, page_bytes = ?, labels = ?, "
+            "is_pinned = ?, version = ?, updated_at = ? WHERE id = ?",
+            (
+                row.size,
+                row.is_text,
+                row.page_bytes,
+                labels_to_text(row.labels),
+                row.is_pinned,
+                row.version,
+                row.updated_at,
+                row.id,
+            ),
+        )
+        if row.is_pinned:
+            self._refuse_too_much_pinned(connection, owner)
+        return row
+
+    def _store(self, connection: Connection, row: BlockRow, packed: Packed) -> Change:
+        connection.executemany(
+            "INSERT OR REPLACE INTO memory_pages VALUES (?, ?, ?)",
+            [(row.id, number, stored) for number, (_, stored) in packed.items()],
+        )
+        return Change(row, {number: plain for number, (plain, _) in packed.items()})
+
+    def _refuse_too_much_pinned(self, connection: Connection, owner: str) -> None:
+        query = "SELECT name, size FROM memory_blocks WHERE owner = ? AND is_pinned"
+        pinned: Sequence[tuple[Any, ...]] = connection.execute(query, (owner,)).fetchall()
+        size = sum(int(one[1]) for one in pinned)
+        if size > self._limits.pinned_bytes:
+            names = ", ".join(f"{name} ({length:,} bytes)" for name, length in pinned)
+            raise QuotaExceeded(
+                owner,
+                "bytes of pinned memory",
+                limit=self._limits.pinned_bytes,
+                used=size,
+                requested=0,
+                hint=f"with this request; unpin one of: {names}; or raise memory.resident_bytes",
+            )
+
+
+def no_such_block(name: str, known: Iterable[str]) -> NoSuchObject:
+    """The error that names some of those that are there."""
+    return NoSuchObject("block", name, sorted(known)[:MAX_KNOWN])
+
+
+def _row(values: Sequence[Any]) -> BlockRow:
+    number, name, size, is_text, page_bytes, labels, is_pinned, version, at = values
+    return BlockRow(
+        number,
+        name,
+        size,
+        bool(is_text),
+        page_bytes,
+        labels_from_text(labels),
+        bool(is_pinned),
+        version,
+        at,
+    )
+
+
+def _about(owner: str, name: str, number: int) -> tuple[str, ...]:
+    return owner, "block", name, str(number)
+
+
+def _require_kind(row: BlockRow, content: Content) -> None:
+    if row.is_text != content.is_text:
+        kind, got = ("a text", "bytes") if row.is_text else ("bytes", "a text")
+        raise InvalidRequest(f"value: got {got}; block {row.name!r} holds {kind}")

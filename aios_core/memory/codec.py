@@ -1,0 +1,59 @@
+"""How values look on disk: compressed with zstd if that helps, then sealed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import zstandard
+
+from aios_core.errors import StateError
+from aios_core.state import Vault
+
+LEVEL: Final = 1  # pages are small and written often
+_LEAST: Final = 64  # bytes; less is not worth compressing
+_PLAIN, _ZSTD = b"\0", b"\1"  # the first byte of a packed value
+
+
+class Codec:
+    """Packs values for the database. Any thread may call it."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._local = threading.local()  # a compressor serves one thread at a time
+
+    def pack(self, data: bytes, *about: str) -> bytes:
+        """The value as it is stored; `about` names what it belongs to."""
+        return self._vault.seal(self._compressed(data), "memory", *about)
+
+    def unpack(self, stored: bytes, *about: str) -> bytes:
+        """The value again. Raises `StateError` if it is damaged or belongs elsewhere."""
+        plain = self._vault.open(stored, "memory", *about)
+        if plain[:1] == _PLAIN:
+            return plain[1:]
+        try:
+            return zstandard.ZstdDecompressor().decompress(plain[1:])
+        except zstandard.ZstdError as exc:
+            what = "/".join(about)
+            raise StateError(f"the memory of {what} is damaged; restore it from a backup") from exc
+
+    def _compressed(self, data: bytes) -> bytes:
+        if len(data) < _LEAST:
+            return _PLAIN + data
+        compressor: zstandard.ZstdCompressor | None = getattr(self._local, "compressor", None)
+        if compressor is None:
+            compressor = self._local.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        small = compressor.compress(data)
+        return _ZSTD + small if len(small) < len(data) else _PLAIN + data
+
+
+def labels_to_text(labels: Iterable[str]) -> str:
+    """Origin labels as they are stored; "" if there are none."""
+    return json.dumps(sorted(labels)) if labels else ""
+
+
+def labels_from_text(text: str) -> frozenset[str]:
+    """The opposite."""
+    return frozenset(json.loads(text)) if text else frozenset()

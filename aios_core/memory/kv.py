@@ -1,0 +1,174 @@
+"""Key-value namespaces in the database: ordered by key, changed many keys at a time.
+
+An entry whose time has come is not there any more, for readers at once; its row goes
+with the next change of its owner's namespaces. Runs on the database's threads, in its
+caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.memory.names import beyond
+from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.records import Content, KeyValue
+from aios_core.state import Connection
+
+_COLUMNS: Final = "key, value, is_text, created_at, updated_at, expires_at, labels"
+_IS_THERE: Final = "(expires_at IS NULL OR expires_at > ?)"
+_MAX_PURGED: Final = 256  # rows that a change removes besides
+
+PackedItems = Sequence[tuple[str, Content | None, bytes]]  # None: the key is to go
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which entries of a namespace: those whose keys begin so, from one of the ends on."""
+
+    prefix: str = ""
+    after: str | None = None  # the last key of the page before
+    limit: int | None = None
+    is_reversed: bool = False
+    with_values: bool = True
+
+
+class KeyValueTable:
+    """See the module. `wall` tells the seconds since 1970."""
+
+    def __init__(self, codec: Codec, quotas: Quotas, wall: Callable[[], float]) -> None:
+        self._codec = codec
+        self._quotas = quotas
+        self._wall = wall
+
+    def get(
+        self, connection: Connection, owner: str, namespace: str, keys: Iterable[str]
+    ) -> tuple[KeyValue, ...]:
+        """The entries of those keys that are there, in the order asked for."""
+        query = (
+            f"SELECT {_COLUMNS} FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ? "  # noqa: S608
+            f"AND {_IS_THERE}"
+        )
+        now = self._wall()
+        rows = (
+            connection.execute(query, (owner, namespace, key, now)).fetchone()
+            for key in dict.fromkeys(keys)
+        )
+        return tuple(self._entry(owner, namespace, row) for row in rows if row is not None)
+
+    def list(
+        self, connection: Connection, owner: str, namespace: str, listing: Listing
+    ) -> tuple[KeyValue, ...]:
+        """Entries in the order of their keys."""
+        value = "value" if listing.with_values else "NULL"
+        side, order = ("<", "DESC") if listing.is_reversed else (">", "ASC")
+        query = (
+            f"SELECT key, {value}, is_text, created_at, updated_at, expires_at, labels "  # noqa: S608
+            "FROM memory_kv WHERE owner = ? AND namespace = ? "
+            f"AND {_IS_THERE} AND key >= ?"
+        )
+        parameters: list[Any] = [owner, namespace, self._wall(), listing.prefix]
+        if (end := beyond(listing.prefix)) is not None:
+            query += " AND key < ?"
+            parameters.append(end)
+        if listing.after is not None:
+            query += f" AND key {side} ?"
+            parameters.append(listing.after)
+        query += f" ORDER BY key {order} LIMIT ?"
+        parameters.append(-1 if listing.limit is None else listing.limit)
+        rows = connection.execute(query, parameters).fetchall()
+        return tuple(self._entry(owner, namespace, row) for row in rows)
+
+    def namespaces(self, connection: Connection, owner: str, prefix: str) -> tuple[str, ...]:
+        """The namespaces that hold something, in order."""
+        query = (
+            "SELECT DISTINCT namespace FROM memory_kv WHERE owner = ?1 AND namespace >= ?2 "
+            "AND (?3 IS NULL OR namespace < ?3) AND (expires_at IS NULL OR expires_at > ?4) "
+            "ORDER BY namespace"
+        )
+        parameters = (owner, prefix, beyond(prefix), self._wall())
+        return tuple(str(row[0]) for row in connection.execute(query, parameters))
+
+    def pack(self, owner: str, namespace: str, items: Mapping[str, Content | None]) -> PackedItems:
+        """Values as they are stored. Needs no connection: large ones are packed beforehand."""
+        return [
+            (key, content, self._codec.pack(content.data, *_about(owner, namespace, key)))
+            if content is not None
+            else (key, None, b"")
+            for key, content in items.items()
+        ]
+
+    def put(
+        self,
+        connection: Connection,
+        account: Account,
+        namespace: str,
+        items: PackedItems,
+        *,
+        labels: frozenset[str],
+        ttl_s: float | None,
+    ) -> None:
+        """Set and remove keys, all of them or none."""
+        now, owner = self._wall(), account.owner
+        freed = self._purge(connection, owner, now)
+        amount = 0
+        for key, content, stored in items:
+            query = (
+                "SELECT charged, created_at FROM memory_kv WHERE owner=? AND namespace=? AND key=?"
+            )
+            old: Any = connection.execute(query, (owner, namespace, key)).fetchone()
+            amount -= int(old[0]) if old else 0
+            if content is None:
+                query = "DELETE FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ?"
+                connection.execute(query, (owner, namespace, key))
+                continue
+            charged = charge_of(len(content.data), key)
+            amount += charged
+            connection.execute(
+                "INSERT OR REPLACE INTO memory_kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    owner,
+                    namespace,
+                    key,
+                    stored,
+                    content.is_text,
+                    charged,
+                    labels_to_text(labels),
+                    old[1] if old else now,
+                    now,
+                    None if ttl_s is None else now + ttl_s,
+                ),
+            )
+        self._quotas.charge(connection, account, amount - freed)
+
+    def clear(self, connection: Connection, account: Account, namespace: str, prefix: str) -> int:
+        """Remove the entries whose keys begin so; how many were there."""
+        listing = Listing(prefix, with_values=False)
+        keys = [one.key for one in self.list(connection, account.owner, namespace, listing)]
+        items = [(key, None, b"") for key in keys]
+        self.put(connection, account, namespace, items, labels=frozenset(), ttl_s=None)
+        return len(keys)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _entry(self, owner: str, namespace: str, row: Sequence[Any]) -> KeyValue:
+        key, stored, is_text, created_at, updated_at, expires_at, labels = row
+        value = None
+        if stored is not None:
+            data = self._codec.unpack(stored, *_about(owner, namespace, key))
+            value = Content(data, bool(is_text)).value
+        return KeyValue(key, value, created_at, updated_at, expires_at, labels_from_text(labels))
+
+    def _purge(self, connection: Connection, owner: str, now: float) -> int:
+        """Remove rows of the owner whose time has come; the bytes that they were charged."""
+        query = (
+            "DELETE FROM memory_kv WHERE rowid IN (SELECT rowid FROM memory_kv "
+            "WHERE expires_at <= ? AND owner = ? LIMIT ?) RETURNING charged"
+        )
+        return sum(int(row[0]) for row in connection.execute(query, (now, owner, _MAX_PURGED)))
+
+
+def _about(owner: str, namespace: str, key: str) -> tuple[str, ...]:
+    return owner, "kv", namespace, key

@@ -1,0 +1,169 @@
+"""What an agent may ask of its namespaces. One is `kv:NAME` to those that share it.
+
+To set, change and remove keys is what they are for; only to clear a namespace says that
+it cannot be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from aios_core.errors import InvalidRequest
+from aios_core.memory.kv import Listing
+from aios_core.memory.names import (
+    NAMESPACE,
+    require_count,
+    require_name,
+    require_owner,
+    require_text,
+)
+from aios_core.memory.records import Content, KeyValue, Value
+from aios_core.memory.requests import KIND
+from aios_core.messages import require_items, require_number
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _NamespaceRequest(Request[T]):
+    """A request about one namespace."""
+
+    right: ClassVar[Right] = Right.READ
+    namespace: str
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What the request says besides, as plain JSON values."""
+        return {}
+
+    def irreversible(self) -> str | None:
+        """Why it cannot be undone; None: it can be, or it is what keys are for."""
+        return None
+
+    def access(self, identity: str) -> Access:
+        """The access to the namespace."""
+        resource = Resource(KIND, self.owner or identity, NAMESPACE + self.namespace)
+        return Access(self.kind, self.right, resource, self.arguments(), self.irreversible())
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueGet(_NamespaceRequest[tuple[KeyValue, ...]]):
+    """The entries of some keys, of those that are there, in the order asked for."""
+
+    kind: ClassVar[str] = "memory.kv_get"
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+        for key in require_items("keys", self.keys):
+            require_name("key", key)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"keys": list(self.keys)}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValuePut(_NamespaceRequest[None]):
+    """Set keys, and remove those whose value is None: all of them, or none.
+
+    `ttl_s` is how long they are there, in seconds; None: until they are removed. A key that is
+    set again keeps the time of its creation.
+    """
+
+    kind: ClassVar[str] = "memory.kv_put"
+    right: ClassVar[Right] = Right.WRITE
+    items: Mapping[str, Value | None] = field(default_factory=dict)
+    ttl_s: float | None = None
+    contents: Mapping[str, Content | None] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+        require_number("ttl_s", self.ttl_s, at_least=0)
+        if not isinstance(self.items, Mapping):
+            raise InvalidRequest(f"items: got {self.items!r:.200}; allowed: a mapping")
+        contents = {
+            require_name("key", key): None if value is None else Content.of(value)
+            for key, value in self.items.items()
+        }
+        object.__setattr__(self, "contents", contents)
+
+    def arguments(self) -> Mapping[str, Any]:
+        items = {
+            key: None if content is None else content.fingerprint()
+            for key, content in self.contents.items()
+        }
+        return {"items": items, "ttl_s": self.ttl_s}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueList(_NamespaceRequest[tuple[KeyValue, ...]]):
+    """Entries in the order of their keys, or the opposite."""
+
+    kind: ClassVar[str] = "memory.kv_list"
+    listing: Listing = field(default_factory=Listing)
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+        require_text("prefix", self.listing.prefix)
+        require_count("limit", self.listing.limit, at_least=0)
+        if self.listing.after is not None:
+            require_text("after", self.listing.after)
+
+    def arguments(self) -> Mapping[str, Any]:
+        listing = self.listing
+        return {
+            "prefix": listing.prefix,
+            "after": listing.after,
+            "limit": listing.limit,
+            "is_reversed": listing.is_reversed,
+            "with_values": listing.with_values,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueClear(_NamespaceRequest[int]):
+    """Remove all keys that begin so; how many there were."""
+
+    kind: ClassVar[str] = "memory.kv_clear"
+    right: ClassVar[Right] = Right.WRITE
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+        require_text("prefix", self.prefix)
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"prefix": self.prefix}
+
+    def irreversible(self) -> str | None:
+        return "it removes keys; memory keeps no older versions"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueNamespaces(Request[tuple[str, ...]]):
+    """The names of the namespaces that hold something, in order."""
+
+    kind: ClassVar[str] = "memory.kv_namespaces"
+    prefix: str = ""
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_text("prefix", self.prefix)
+        require_owner(self.owner)
+
+    def access(self, identity: str) -> Access:
+        """The access to all of them."""
+        resource = Resource(KIND, self.owner or identity)
+        return Access(self.kind, Right.READ, resource, {"prefix": self.prefix})

@@ -1,0 +1,183 @@
+"""What an agent may ask of its conversations. A thread is `thread:NAME` to those that share it.
+
+Messages are JSON values, stored as they are given; an `aios_core.Message` is stored in the
+form of its `to_dict`. To take messages out, or to replace them, is how a conversation is
+kept short; only to remove a whole thread says that it cannot be undone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from aios_core.errors import InvalidRequest
+from aios_core.memory.names import THREAD, require_count, require_name, require_owner, require_text
+from aios_core.memory.records import ThreadEntry
+from aios_core.memory.requests import KIND
+from aios_core.memory.threads import ACTIVE, STATUSES, Window
+from aios_core.messages import Message, require_items
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _ThreadRequest(Request[T]):
+    """A request about one thread."""
+
+    right: ClassVar[Right] = Right.READ
+    loss: ClassVar[str | None] = None  # why it cannot be undone
+    thread: str
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_name("thread", self.thread)
+        require_owner(self.owner)
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What the request says besides, as plain JSON values."""
+        return {}
+
+    def access(self, identity: str) -> Access:
+        """The access to the thread."""
+        resource = Resource(KIND, self.owner or identity, THREAD + self.thread)
+        return Access(self.kind, self.right, resource, self.arguments(), self.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class _Messages(_ThreadRequest[tuple[int, ...]]):
+    """A request that brings messages; answered with their numbers."""
+
+    right: ClassVar[Right] = Right.WRITE
+    messages: Sequence[Any]
+    contents: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_name("thread", self.thread)
+        require_owner(self.owner)
+        contents = tuple(map(_encoded, require_items("messages", self.messages)))
+        object.__setattr__(self, "contents", contents)
+
+    def arguments(self) -> Mapping[str, Any]:
+        digests = [hashlib.sha256(content).hexdigest() for content in self.contents]
+        return {"sha256": digests}
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadAppend(_Messages):
+    """Add messages at the end, all or none, in order. The thread is made if need be."""
+
+    kind: ClassVar[str] = "memory.thread_append"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReplace(_Messages):
+    """Put messages in place of all that the thread has, archived ones included."""
+
+    kind: ClassVar[str] = "memory.thread_replace"
+
+
+@dataclass(frozen=True, slots=True)
+class _Windowed(_ThreadRequest[tuple[ThreadEntry, ...]]):
+    """A request about some messages: by their numbers, or else by a window."""
+
+    numbers: tuple[int, ...] | None = None
+    window: Window = field(default_factory=Window)
+
+    def __post_init__(self) -> None:
+        require_name("thread", self.thread)
+        require_owner(self.owner)
+        for number in require_items("numbers", self.numbers or ()):
+            require_count("numbers", number, at_least=0)
+        require_count("skip", self.window.skip, at_least=0)
+        require_count("take", self.window.take, at_least=0)
+        if self.window.status not in STATUSES:
+            raise InvalidRequest(f"status: got {self.window.status!r}; allowed: {STATUSES}")
+
+    @property
+    def chosen(self) -> Window | tuple[int, ...]:
+        return self.window if self.numbers is None else tuple(self.numbers)
+
+    def arguments(self) -> Mapping[str, Any]:
+        window = self.window
+        return {
+            "numbers": None if self.numbers is None else list(self.numbers),
+            "window": [window.status, window.skip, window.take, window.is_from_end],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRead(_Windowed):
+    """Messages, the oldest first; none if there is no such thread."""
+
+    kind: ClassVar[str] = "memory.thread_read"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRemove(_Windowed):
+    """Take messages out; answered with those that were there."""
+
+    kind: ClassVar[str] = "memory.thread_remove"
+    right: ClassVar[Right] = Right.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadArchive(_Windowed):
+    """Put messages aside; answered with them."""
+
+    kind: ClassVar[str] = "memory.thread_archive"
+    right: ClassVar[Right] = Right.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadCount(_ThreadRequest[int]):
+    """How many messages of a status a thread has."""
+
+    kind: ClassVar[str] = "memory.thread_count"
+    status: str = ACTIVE
+
+    def __post_init__(self) -> None:
+        require_name("thread", self.thread)
+        require_owner(self.owner)
+        if self.status not in STATUSES:
+            raise InvalidRequest(f"status: got {self.status!r}; allowed: {STATUSES}")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadClear(_ThreadRequest[None]):
+    """Remove a thread with all its messages. Raises `NoSuchObject`."""
+
+    kind: ClassVar[str] = "memory.thread_clear"
+    right: ClassVar[Right] = Right.WRITE
+    loss: ClassVar[str | None] = "it removes a conversation; memory keeps no older versions"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadList(Request[tuple[str, ...]]):
+    """The names of the threads, in order."""
+
+    kind: ClassVar[str] = "memory.thread_list"
+    prefix: str = ""
+    owner: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_text("prefix", self.prefix)
+        require_owner(self.owner)
+
+    def access(self, identity: str) -> Access:
+        """The access to all of them."""
+        resource = Resource(KIND, self.owner or identity)
+        return Access(self.kind, Right.READ, resource, {"prefix": self.prefix})
+
+
+def _encoded(message: object) -> bytes:
+    value = message.to_dict() if isinstance(message, Message) else message
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"messages: {message!r:.200} is not JSON: {exc}") from exc

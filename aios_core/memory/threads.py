@@ -1,0 +1,243 @@
+"""Conversations in the database: an ordered log of messages for each thread.
+
+Every message has a number that never changes and is never given again, and a
+position: how many messages of the thread that are not archived (or are, if those are
+asked for) stand before it. Runs on the database's threads, in its caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aios_core.errors import NoSuchObject
+from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.memory.names import beyond
+from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.records import ThreadEntry
+from aios_core.state import Connection
+
+ACTIVE: Final = "active"
+ARCHIVED: Final = "archived"
+ALL: Final = "all"
+STATUSES: Final = (ACTIVE, ARCHIVED, ALL)
+_COLUMNS: Final = "number, content, at, is_archived, labels"
+_IS_ARCHIVED: Final = {ACTIVE: (0, 0), ARCHIVED: (1, 1), ALL: (0, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which messages: by status, then skipping some and taking some, from one of the ends."""
+
+    status: str = ACTIVE
+    skip: int = 0
+    take: int | None = None  # None: all that are left
+    is_from_end: bool = False
+
+    def select(self, columns: str) -> str:
+        """A query for it, whose parameters are those of `parameters`."""
+        order = "DESC" if self.is_from_end else "ASC"
+        return (
+            f"SELECT {columns} FROM memory_messages WHERE thread = ? "  # noqa: S608 - constants
+            f"AND is_archived BETWEEN ? AND ? ORDER BY number {order} LIMIT ? OFFSET ?"
+        )
+
+    def parameters(self, thread: int) -> tuple[int, ...]:
+        take = -1 if self.take is None else self.take
+        return (thread, *_IS_ARCHIVED[self.status], take, self.skip)
+
+
+class ThreadTable:
+    """See the module. `wall` tells the seconds since 1970."""
+
+    def __init__(self, codec: Codec, quotas: Quotas, wall: Callable[[], float]) -> None:
+        self._codec = codec
+        self._quotas = quotas
+        self._wall = wall
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def read(
+        self, connection: Connection, owner: str, name: str, window: Window
+    ) -> tuple[ThreadEntry, ...]:
+        """Messages, the oldest first, whichever end they were counted from."""
+        thread = _thread(connection, owner, name)
+        if thread is None:
+            return ()
+        query, parameters = window.select(_COLUMNS), window.parameters(thread)
+        rows = connection.execute(query, parameters).fetchall()
+        return self._entries(owner, name, rows[::-1] if window.is_from_end else rows)
+
+    def chosen(
+        self, connection: Connection, owner: str, name: str, chosen: Window | tuple[int, ...]
+    ) -> tuple[ThreadEntry, ...]:
+        """Messages by window, or those of some numbers that are there, the oldest first."""
+        if isinstance(chosen, Window):
+            return self.read(connection, owner, name, chosen)
+        if (thread := _thread(connection, owner, name)) is None:
+            return ()
+        query = f"SELECT {_COLUMNS} FROM memory_messages WHERE thread = ? AND number = ?"  # noqa: S608
+        rows = [
+            row
+            for number in sorted(set(chosen))
+            for row in connection.execute(query, (thread, number)).fetchall()
+        ]
+        return self._entries(owner, name, rows)
+
+    def count(self, connection: Connection, owner: str, name: str, status: str) -> int:
+        """How many messages of that status it has; 0 if there is no such thread."""
+        query = (
+            "SELECT count(*) FROM memory_messages m JOIN memory_threads t ON t.id = m.thread "
+            "WHERE t.owner = ? AND t.name = ? AND m.is_archived BETWEEN ? AND ?"
+        )
+        row = connection.execute(query, (owner, name, *_IS_ARCHIVED[status])).fetchone()
+        return int(row[0]) if row else 0
+
+    def names(self, connection: Connection, owner: str, prefix: str) -> tuple[str, ...]:
+        """The threads that there are, in order."""
+        query = (
+            "SELECT name FROM memory_threads WHERE owner = ?1 AND name >= ?2 "
+            "AND (?3 IS NULL OR name < ?3) ORDER BY name"
+        )
+        rows = connection.execute(query, (owner, prefix, beyond(prefix)))
+        return tuple(str(row[0]) for row in rows)
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def append(
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        contents: Sequence[bytes],
+        labels: frozenset[str],
+    ) -> tuple[int, ...]:
+        """Add messages at the end, in order; their numbers. The thread is made if need be."""
+        self._quotas.charge(connection, account, _charge(contents))
+        return self._insert(connection, account.owner, name, contents, labels)
+
+    def replace(
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        contents: Sequence[bytes],
+        labels: frozenset[str],
+    ) -> tuple[int, ...]:
+        """Put these in place of all that the thread has, archived messages included."""
+        thread = _thread(connection, account.owner, name)
+        before = 0 if thread is None else _charged(connection, thread)
+        self._quotas.charge(connection, account, _charge(contents) - before)
+        if thread is not None:
+            connection.execute("DELETE FROM memory_messages WHERE thread = ?", (thread,))
+        return self._insert(connection, account.owner, name, contents, labels)
+
+    def remove(
+        self, connection: Connection, account: Account, name: str, chosen: Window | tuple[int, ...]
+    ) -> tuple[ThreadEntry, ...]:
+        """Take messages out, by window or by number; those that were there."""
+        thread = _thread(connection, account.owner, name)
+        if thread is None:
+            return ()
+        entries = self.chosen(connection, account.owner, name, chosen)
+        freed = 0
+        for entry in entries:
+            query = "DELETE FROM memory_messages WHERE thread = ? AND number = ? RETURNING charged"
+            row = connection.execute(query, (thread, entry.number)).fetchone()
+            freed += int(row[0]) if row else 0
+        self._quotas.charge(connection, account, -freed)
+        return entries
+
+    def archive(
+        self, connection: Connection, owner: str, name: str, chosen: Window | tuple[int, ...]
+    ) -> tuple[ThreadEntry, ...]:
+        """Put messages aside, by window or by number: they stay, and are not active any more."""
+        thread = _thread(connection, owner, name)
+        if thread is None:
+            return ()
+        entries = self.chosen(connection, owner, name, chosen)
+        connection.executemany(
+            "UPDATE memory_messages SET is_archived = 1 WHERE thread = ? AND number = ?",
+            [(thread, entry.number) for entry in entries],
+        )
+        return entries
+
+    def clear(self, connection: Connection, account: Account, name: str) -> None:
+        """Remove the thread. Raises `NoSuchObject`."""
+        thread = _thread(connection, account.owner, name)
+        if thread is None:
+            known = self.names(connection, account.owner, "")
+            raise NoSuchObject("thread", name, known[:20])
+        self._quotas.charge(connection, account, -_charged(connection, thread))
+        connection.execute("DELETE FROM memory_threads WHERE id = ?", (thread,))
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _entries(
+        self, owner: str, name: str, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[ThreadEntry, ...]:
+        return tuple(
+            ThreadEntry(
+                number,
+                json.loads(self._codec.unpack(stored, *_about(owner, name, number))),
+                at,
+                bool(is_archived),
+                labels_from_text(labels),
+            )
+            for number, stored, at, is_archived, labels in rows
+        )
+
+    def _insert(
+        self,
+        connection: Connection,
+        owner: str,
+        name: str,
+        contents: Sequence[bytes],
+        labels: frozenset[str],
+    ) -> tuple[int, ...]:
+        query = (
+            "INSERT INTO memory_threads (owner, name, next_number) VALUES (?1, ?2, ?3) "
+            "ON CONFLICT (owner, name) DO UPDATE SET next_number = next_number + ?3 "
+            "RETURNING id, next_number"
+        )
+        row: Any = connection.execute(query, (owner, name, len(contents))).fetchone()
+        thread, following = row
+        numbers = tuple(range(following - len(contents), following))
+        now, text = self._wall(), labels_to_text(labels)
+        connection.executemany(
+            "INSERT INTO memory_messages VALUES (?, ?, ?, ?, 0, ?, ?)",
+            [
+                (
+                    thread,
+                    number,
+                    self._codec.pack(content, *_about(owner, name, number)),
+                    charge_of(len(content)),
+                    text,
+                    now,
+                )
+                for number, content in zip(numbers, contents, strict=True)
+            ],
+        )
+        return numbers
+
+
+def _thread(connection: Connection, owner: str, name: str) -> int | None:
+    query = "SELECT id FROM memory_threads WHERE owner = ? AND name = ?"
+    row = connection.execute(query, (owner, name)).fetchone()
+    return int(row[0]) if row else None
+
+
+def _charge(contents: Sequence[bytes]) -> int:
+    return sum(charge_of(len(content)) for content in contents)
+
+
+def _charged(connection: Connection, thread: int) -> int:
+    query = "SELECT sum(charged) FROM memory_messages WHERE thread = ?"
+    row: Any = connection.execute(query, (thread,)).fetchone()
+    return int(row[0] or 0)
+
+
+def _about(owner: str, name: str, number: int) -> tuple[str, ...]:
+    return owner, "thread", name, str(number)
