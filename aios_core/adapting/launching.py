@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 from aios_core.adapting.models import forget_announced
 from aios_core.adapting.patching import ImportHook, Patches
@@ -39,7 +39,13 @@ class Launches(Protocol):
     """What an entry point of the group `aios.launchers` names."""
 
     def install(self, mode: Mode) -> None:
-        """Put the framework on the kernel, at once or when it is imported. Idempotent."""
+        """Put the framework on the kernel, at once or when it is imported. Idempotent.
+
+        Raises `InvalidRequest` if there is no such mode for it.
+        """
+
+    def warn_at_import(self, mode: Mode) -> None:
+        """Where there is no such mode: say so if a program imports the framework."""
 
     def uninstall(self) -> None:
         """Give everything back. Idempotent."""
@@ -79,6 +85,13 @@ class Launcher:
         )
         self._hook.apply()
 
+    def warn_at_import(self, mode: Mode) -> None:
+        """Where there is no such mode: say so if a program imports the framework."""
+        self.uninstall()
+        modules = {name for patches in self.patches.values() for name in patches}
+        self._hook = ImportHook(dict.fromkeys(modules, partial(self._warn, mode)))
+        self._hook.apply()
+
     def uninstall(self) -> None:
         """Give the framework back what it had."""
         if self._hook is not None:
@@ -89,6 +102,11 @@ class Launcher:
         self._warn_of_untested()
         place, _, name = target.partition(":")
         getattr(import_module(place), name)(module, patches)
+
+    def _warn(self, mode: str, *_: object) -> None:
+        warnings.warn(
+            f"{self.framework} has no mode {mode!r}; its calls go past the kernel", stacklevel=2
+        )
 
     def _warn_of_untested(self) -> None:
         for dist, beginnings in self.tested.items():
@@ -113,7 +131,8 @@ def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substit
     Before or after the frameworks are imported; nothing is imported for it. Idempotent.
 
     Args:
-        frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all.
+        frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all;
+            one without the mode warns when it is imported.
         mode: "substitute" or "admit", see the module.
 
     Raises:
@@ -130,7 +149,7 @@ def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substit
         raise NoSuchObject("adapter", unknown[0], found)
     with _lock:
         for name in chosen:
-            _installed[name] = _launched(found[name], mode)
+            _installed[name] = _launched(found[name], mode, is_optional=names is None)
 
 
 def uninstall() -> None:
@@ -141,10 +160,15 @@ def uninstall() -> None:
     forget_announced()
 
 
-def _launched(entry: Any, mode: Mode) -> Launches:
+def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> Launches:
     try:
         launcher: Launches = entry.load()
-        launcher.install(mode)
+        try:
+            launcher.install(mode)
+        except InvalidRequest:
+            if not is_optional:
+                raise
+            launcher.warn_at_import(mode)
     except InvalidRequest:
         raise
     except Exception as exc:

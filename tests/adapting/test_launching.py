@@ -177,3 +177,13 @@ def test_versions_that_were_tested_are_not_spoken_of() -> None:
 def test_a_framework_without_a_mode_says_which_it_has() -> None:
     with pytest.raises(InvalidRequest, match=r"Other has no mode 'admit'; have \['substitute'\]"):
         Launcher("Other", {"substitute": {}}).install("admit")
+
+
+@pytest.mark.usefixtures("framework")
+def test_a_framework_without_the_mode_of_all_warns_when_it_is_imported() -> None:
+    launcher = sys.modules["an_adapter"].__dict__["launcher"]
+    launcher.patches = {"substitute": launcher.patches["substitute"]}
+    aios_core.install(mode="admit")
+
+    with pytest.warns(UserWarning, match="A Framework has no mode 'admit'; its calls go past"):
+        assert model()().ask() == "native"

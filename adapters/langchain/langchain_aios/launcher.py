@@ -7,7 +7,11 @@ from aios_core.adapting import Launcher
 launcher: Final = Launcher(
     "LangChain",
     patches={
-        "substitute": {"langchain_openai.chat_models.base": "langchain_aios.substitution:patch"}
+        "substitute": {"langchain_openai.chat_models.base": "langchain_aios.substitution:patch"},
+        "admit": {
+            "langchain_openai.chat_models.azure": "langchain_aios.admission:admit",
+            "langchain_openai.chat_models.base": "langchain_aios.admission:admit",
+        },
     },
     tested={"langchain-core": ("1.",), "langchain-openai": ("1.",)},
 )

@@ -1,0 +1,155 @@
+"""Mode "admit" for `langchain_openai`: its models keep their provider and key.
+
+The four methods by which they talk to OpenAI still make every call. Each waits for
+a slot of its provider's model, counts as a syscall of the agent that makes it, and
+is cancelled with the kernel's reason when that is taken back (a blocking call runs
+to its end, and its answer is dropped).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import ModuleType
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from aios_core import Message, Usage
+from aios_core.adapting import (
+    AgentSettings,
+    Patches,
+    Slot,
+    aadmit_model,
+    aadmitted,
+    admit_model,
+    admitted,
+)
+from aios_core.errors import InvalidRequest
+from langchain_aios import translation
+from langchain_aios.agents import RunManager, directory, identify, tracker
+
+_CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the chat models of a module of `langchain_openai` ask when the kernel says so."""
+    for name in _CLASSES:
+        owner = getattr(module, name, None)
+        if owner is not None and owner.__module__ == module.__name__:
+            _admit(owner, patches)
+
+
+def _admit(owner: Any, patches: Patches) -> None:
+    generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
+    stream, astream = owner._stream, owner._astream  # noqa: SLF001
+
+    def _generate(
+        self: Any,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _slot(self, messages, run_manager, kwargs) as slot:
+            result: ChatResult = generate(self, messages, stop, run_manager, **kwargs)
+            _settle(slot, [generation.message for generation in result.generations])
+            return result
+
+    async def _agenerate(
+        self: Any,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        async with _aslot(self, messages, run_manager, kwargs) as slot:
+            work = agenerate(self, messages, stop, run_manager, **kwargs)
+            result: ChatResult = await slot.run(work)
+            _settle(slot, [generation.message for generation in result.generations])
+            return result
+
+    def _stream(
+        self: Any,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        said: list[BaseMessage] = []
+        with _slot(self, messages, run_manager, kwargs) as slot:
+            for chunk in stream(self, messages, stop, run_manager, **kwargs):
+                said.append(chunk.message)
+                yield chunk
+            _settle(slot, said)
+
+    async def _astream(
+        self: Any,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        said: list[BaseMessage] = []
+        async with _aslot(self, messages, run_manager, kwargs) as slot:
+            chunks = astream(self, messages, stop, run_manager, **kwargs)
+            async for chunk in slot.each(chunks):
+                said.append(chunk.message)
+                yield chunk
+            _settle(slot, said)
+
+    for method in (_generate, _agenerate, _stream, _astream):
+        patches.replace(owner, method.__name__, method)
+
+
+@contextmanager
+def _slot(
+    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
+) -> Iterator[Slot]:
+    model, request = _request(theirs, messages, kwargs)
+    caller, settings = identify(tracker, None, AgentSettings(), run_manager)
+    with (
+        tracker.during(run_manager),
+        directory.use(admit_model(model), caller, settings) as agent,
+        admitted(agent, model, **request) as slot,
+    ):
+        yield slot
+
+
+@asynccontextmanager
+async def _aslot(
+    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
+) -> AsyncIterator[Slot]:
+    model, request = _request(theirs, messages, kwargs)
+    caller, settings = identify(tracker, None, AgentSettings(), run_manager)
+    kernel = await aadmit_model(model)
+    with tracker.during(run_manager):
+        async with (
+            directory.ause(kernel, caller, settings) as agent,
+            aadmitted(agent, model, **request) as slot,
+        ):
+            yield slot
+
+
+def _request(
+    theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The provider's model, and what the kernel's books say of the call."""
+    told: list[Message] = []
+    for message in messages:
+        try:
+            told += translation.to_messages([message])
+        except InvalidRequest:  # a picture, say
+            told.append(Message("user", "(for the provider alone)"))
+    model = str(kwargs.get("model") or theirs.model_name)
+    return model, {"messages": told, "max_tokens": theirs.max_tokens}
+
+
+def _settle(slot: Slot, said: Sequence[BaseMessage]) -> None:
+    usage = Usage()
+    for message in said:
+        if isinstance(message, AIMessage) and (took := message.usage_metadata):
+            cached = took.get("input_token_details", {}).get("cache_read", 0)
+            usage += Usage(took["input_tokens"], took["output_tokens"], cached)
+    slot.settle(usage, "".join(message.text for message in said))

@@ -1,0 +1,127 @@
+"""Mode "admit": `ChatOpenAI` keeps its provider and key; the kernel schedules its calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import AzureChatOpenAI, ChatOpenAI
+from langchain_openai.chat_models.base import BaseChatOpenAI
+
+import aios_core
+from aios_core import (
+    Completion,
+    EventKind,
+    FinishReason,
+    Kernel,
+    Message,
+    SyscallCancelled,
+    Usage,
+)
+from aios_core.adapting import write_completion
+from aios_core.testing import Watch
+from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
+
+WHOLE = Raw(
+    json.dumps(
+        write_completion(
+            Completion(Message("assistant", "native"), FinishReason.STOP, Usage(7, 3), "stub")
+        )
+    ).encode(),
+    "application/json",
+)
+
+Serve = Callable[..., StubServer]
+
+
+@pytest.fixture(autouse=True)
+def launched() -> Iterator[None]:
+    aios_core.install("langchain", mode="admit")
+    yield
+    aios_core.uninstall()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start providers."""
+    running: list[StubServer] = []
+
+    def start(*script: Behavior) -> StubServer:
+        running.append(StubServer(list(script)).__enter__())
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+def chat(server: StubServer, **settings: Any) -> ChatOpenAI:
+    return ChatOpenAI(
+        model="stub", base_url=server.base_url, api_key="secret", max_retries=0, **settings
+    )
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_all_four_ways_to_ask_the_provider_are_booked(serve: Serve, watch: Watch) -> None:
+    llm = chat(serve(WHOLE, WHOLE, Answer("a b"), Answer("c d")), stream_usage=True)
+
+    assert llm.invoke("hi").text == "native"
+    assert (await llm.ainvoke("hi")).text == "native"
+    assert "".join(chunk.text for chunk in llm.stream("hi")) == "a b"
+    assert "".join([chunk.text async for chunk in llm.astream("hi")]) == "c d"
+
+    assert watch.counts[EventKind.DONE] == 4
+
+
+def test_a_run_is_one_agent_and_its_tokens_are_its_own(
+    serve: Serve, as_default: Kernel, watch: Watch
+) -> None:
+    llm = chat(serve(WHOLE))
+    spent: list[Usage] = []
+
+    def work(text: str) -> str:
+        llm.invoke(text)
+        answer = llm.invoke(text).text
+        spent.extend(process.accounting.usage for process in as_default.processes)
+        return answer
+
+    RunnableLambda(work, name="worker").invoke("hi")
+
+    assert spent == [Usage(14, 6)]
+    assert len(set(watch.callers())) == 1
+
+
+async def test_the_end_of_its_agent_hangs_up_on_the_provider(
+    serve: Serve, as_default: Kernel
+) -> None:
+    server = serve(Hang())
+    asked = asyncio.create_task(chat(server).ainvoke("hi"))
+    await server.until(lambda: server.num_active)
+
+    (process,) = as_default.processes
+    await as_default.aexit(process.pid)
+
+    with pytest.raises(SyscallCancelled):
+        await asked
+    await server.until(lambda: server.exchanges[0].was_left)
+
+
+@pytest.mark.usefixtures("as_default")
+def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+    with pytest.raises(openai.BadRequestError, match="bad prompt"):
+        chat(serve(Refuse(400, "bad prompt"))).invoke("hi")
+
+    watch.wait(EventKind.FAILED)
+
+
+def test_uninstalling_gives_everything_back() -> None:
+    assert "_generate" in vars(AzureChatOpenAI)
+    aios_core.uninstall()
+
+    assert ChatOpenAI._generate is BaseChatOpenAI._generate
+    assert "_generate" not in vars(AzureChatOpenAI)
