@@ -218,7 +218,7 @@ class StubServer:
             writer.write(_json(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
         elif exchange.path == "/metrics" and self._flavor == "vllm":
             writer.write(_response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
-        elif exchange.path in {"/v1/chat/completions", "/v1/completions"}:
+        elif exchange.path in {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}:
             await self._complete(exchange, reader, writer)
         else:
             writer.write(_refusal(Refuse(404, "no such path")))
@@ -254,6 +254,8 @@ class StubServer:
                 writer.transport.abort()
             case Hang():
                 await asyncio.Event().wait()
+            case Answer() if exchange.path == "/v1/embeddings":
+                writer.write(_json(HTTPStatus.OK, _embeddings(exchange.body)))
             case Answer() as answer:
                 await self._stream(answer, exchange, writer)
 
@@ -467,10 +469,32 @@ def _chunked(data: bytes) -> bytes:
 def _prompt_ids(body: Mapping[str, Any]) -> list[int]:
     if "prompt" in body:
         return list(body["prompt"])
+    if "input" in body:
+        return list(range(max(len(text.split()) for text in body["input"])))
     messages = body["messages"]
     if body.get("continue_final_message"):
         messages = messages[:-1]
     return list(range(sum(len((m.get("content") or "").split()) for m in messages)))
+
+
+def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Vectors that say how long their texts are, last text first: the index counts."""
+    size = body.get("dimensions") or 4
+    rows = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": [float(len(text)), 1.0, *[0.0] * (size - 2)],
+        }
+        for index, text in enumerate(body["input"])
+    ]
+    num_tokens = sum(len(text.split()) for text in body["input"])
+    return {
+        "object": "list",
+        "model": body["model"],
+        "data": rows[::-1],
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
 
 
 def _num_said(body: Mapping[str, Any]) -> int:
