@@ -5,6 +5,7 @@
     directory.py      the agent of a caller: spawned at its first call, gone with its end
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
     errors.py         the kernel's errors under a framework's names as well
+    home.py           the agent that what a framework's store keeps belongs to
     models.py         models that no core serves, and who answers in their place
     admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
@@ -24,6 +25,7 @@ from aios_core.adapting.admission import (
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
+from aios_core.adapting.home import Ask, Home, Script
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
 from aios_core.adapting.lazy import lazy_names
@@ -46,15 +48,18 @@ __all__ = [
     "ROLES",
     "AgentDirectory",
     "AgentSettings",
+    "Ask",
     "Caller",
     "CallerKind",
     "ChunkWriter",
     "ErrorNames",
+    "Home",
     "Launcher",
     "Mode",
     "Patches",
     "Root",
     "RunTree",
+    "Script",
     "Slot",
     "aadmit_model",
     "aadmitted",

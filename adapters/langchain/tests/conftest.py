@@ -27,9 +27,15 @@ def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, **settings: Any) -> Kernel:
+    def start(script: Any = obliging, memory: Any = None, **settings: Any) -> Kernel:
+        config = KernelConfig.load(
+            environ={},
+            state={"directory": ":memory:"},
+            memory=memory or {},
+            access={"approver": "allow"},
+        )
         core = ScriptedCore(script, **settings)
-        started.append(Kernel(KernelConfig(), cores=[core], observers=[watch]).start())
+        started.append(Kernel(config, cores=[core], observers=[watch]).start())
         return started[-1]
 
     yield start

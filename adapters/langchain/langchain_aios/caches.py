@@ -1,0 +1,102 @@
+"""`AIOSCache`: LangChain's cache of answers, kept in an agent's memory.
+
+    set_llm_cache(AIOSCache(ttl_s=3600))
+
+An answer found here costs no syscall of the model, no tokens and no budget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+from langchain_core.load import dumps, loads
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
+
+from aios_core import Agent, Kernel
+from aios_core.adapting import Ask, Home, Script
+
+# All that an answer is made of. Nothing else is ever built from what is stored.
+_ALLOWED: Final = (
+    AIMessage,
+    AIMessageChunk,
+    ChatGeneration,
+    ChatGenerationChunk,
+    Generation,
+    GenerationChunk,
+)
+
+
+class AIOSCache(BaseCache):
+    """Answers by prompt and model.
+
+    Args:
+        ttl_s: seconds that an answer is kept; None: until `clear`.
+        agent: whose memory it is: a name, or an agent of the kernel.
+        kernel: None for the embedded kernel of this process.
+        group: of an agent that is spawned by its name.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_s: float | None = None,
+        agent: str | Agent = "langchain",
+        kernel: Kernel | None = None,
+        group: str | None = None,
+    ) -> None:
+        self._ttl_s = ttl_s
+        self._home = Home(agent, kernel, group)
+
+    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """The answer to a prompt; None if it is not known."""
+        return self._home.run(self._find(prompt, llm_string))
+
+    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """The same on an event loop."""
+        return await self._home.arun(self._find(prompt, llm_string))
+
+    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """Keep an answer."""
+        self._home.run(self._keep(prompt, llm_string, return_val))
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """The same on an event loop."""
+        await self._home.arun(self._keep(prompt, llm_string, return_val))
+
+    def clear(self, **kwargs: Any) -> None:
+        """Forget all answers."""
+        del kwargs
+        self._home.run(self._clear())
+
+    async def aclear(self, **kwargs: Any) -> None:
+        """The same on an event loop."""
+        del kwargs
+        await self._home.arun(self._clear())
+
+    # --- scripts ------------------------------------------------------------------------------
+
+    def _find(self, prompt: str, llm_string: str) -> Script[RETURN_VAL_TYPE | None]:
+        text = yield Ask.kv(_NAMESPACE, "get", _key(prompt, llm_string))
+        if text is None:
+            return None
+        answer: RETURN_VAL_TYPE = loads(text, allowed_objects=_ALLOWED)
+        return answer
+
+    def _keep(self, prompt: str, llm_string: str, answer: RETURN_VAL_TYPE) -> Script[None]:
+        key = _key(prompt, llm_string)
+        yield Ask.kv(_NAMESPACE, "set", key, dumps(list(answer)), ttl_s=self._ttl_s)
+
+    def _clear(self) -> Script[None]:
+        yield Ask.kv(_NAMESPACE, "clear")
+
+
+_NAMESPACE: Final = "langchain/cache"
+
+
+def _key(prompt: str, llm_string: str) -> str:
+    """Of fixed length, whatever the prompt's."""
+    parts = (part.encode() for part in (llm_string, prompt))
+    return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()

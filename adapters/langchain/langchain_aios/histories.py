@@ -1,0 +1,89 @@
+"""`AIOSChatMessageHistory`: LangChain's message history, kept in an agent's memory.
+
+Messages are an ordered thread of the kernel's memory: durable when `add_messages`
+returns, bounded by the agent's quota, shared only by grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
+
+from aios_core import Agent, Kernel
+from aios_core.adapting import Ask, Home, Script
+
+
+class AIOSChatMessageHistory(BaseChatMessageHistory):
+    """The messages of one session.
+
+    Args:
+        session_id: of the conversation.
+        agent: whose memory it is: a name, or an agent of the kernel.
+        kernel: None for the embedded kernel of this process.
+        group: of an agent that is spawned by its name.
+
+    >>> history = AIOSChatMessageHistory("42")
+    >>> history.add_user_message("hello")
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        agent: str | Agent = "langchain",
+        kernel: Kernel | None = None,
+        group: str | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self._home = Home(agent, kernel, group)
+
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a field there
+        """All messages, the oldest first."""
+        return self._home.run(self._read())
+
+    @messages.setter
+    def messages(self, messages: list[BaseMessage]) -> None:
+        self._home.run(self._replace(messages))
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """The same on an event loop."""
+        return await self._home.arun(self._read())
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Add messages at the end, all or none."""
+        self._home.run(self._append(messages))
+
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """The same on an event loop."""
+        await self._home.arun(self._append(messages))
+
+    def clear(self) -> None:
+        """Forget the session."""
+        self._home.run(self._clear())
+
+    async def aclear(self) -> None:
+        """The same on an event loop."""
+        await self._home.arun(self._clear())
+
+    # --- scripts ------------------------------------------------------------------------------
+
+    @property
+    def _thread(self) -> str:
+        return f"langchain/{self.session_id}"
+
+    def _read(self) -> Script[list[BaseMessage]]:
+        entries = yield Ask.thread(self._thread, "read")
+        return messages_from_dict([entry.content for entry in entries])
+
+    def _append(self, messages: Sequence[BaseMessage]) -> Script[None]:
+        if messages:
+            yield Ask.thread(self._thread, "append", *map(message_to_dict, messages))
+
+    def _replace(self, messages: Sequence[BaseMessage]) -> Script[None]:
+        yield Ask.thread(self._thread, "replace", [message_to_dict(one) for one in messages])
+
+    def _clear(self) -> Script[None]:
+        yield Ask.thread(self._thread, "clear")

@@ -1,0 +1,92 @@
+"""`AIOSStore`: langchain-core's key-value store, kept in an agent's memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from langchain_core.stores import BaseStore
+
+from aios_core import Agent, Kernel
+from aios_core.adapting import Ask, Home, Script
+
+Value = str | bytes
+
+
+class AIOSStore(BaseStore[str, Value]):
+    """Texts and bytes by key, durable when `mset` returns.
+
+    A store of bytes, such as `CacheBackedEmbeddings` and parent document retrievers
+    want, takes this one as it is.
+
+    Args:
+        namespace: keeps stores of one agent apart.
+        agent: whose memory it is: a name, or an agent of the kernel.
+        kernel: None for the embedded kernel of this process.
+        group: of an agent that is spawned by its name.
+        ttl_s: seconds that a value is kept; None: until it is deleted.
+    """
+
+    def __init__(
+        self,
+        namespace: str = "store",
+        *,
+        agent: str | Agent = "langchain",
+        kernel: Kernel | None = None,
+        group: str | None = None,
+        ttl_s: float | None = None,
+    ) -> None:
+        self._namespace = f"langchain/{namespace}"
+        self._home = Home(agent, kernel, group)
+        self._ttl_s = ttl_s
+
+    def mget(self, keys: Sequence[str]) -> list[Value | None]:
+        """The values, None for keys that are not there."""
+        return self._home.run(self._get(keys))
+
+    async def amget(self, keys: Sequence[str]) -> list[Value | None]:
+        """The same on an event loop."""
+        return await self._home.arun(self._get(keys))
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
+        """Set all, or none."""
+        self._home.run(self._put(key_value_pairs))
+
+    async def amset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
+        """The same on an event loop."""
+        await self._home.arun(self._put(key_value_pairs))
+
+    def mdelete(self, keys: Sequence[str]) -> None:
+        """Remove keys; those that are not there are ignored."""
+        self._home.run(self._delete(keys))
+
+    async def amdelete(self, keys: Sequence[str]) -> None:
+        """The same on an event loop."""
+        await self._home.arun(self._delete(keys))
+
+    def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
+        """The keys that begin so, in order."""
+        yield from self._home.run(self._keys(prefix))
+
+    async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
+        """The same on an event loop."""
+        for key in await self._home.arun(self._keys(prefix)):
+            yield key
+
+    # --- scripts ------------------------------------------------------------------------------
+
+    def _get(self, keys: Sequence[str]) -> Script[list[Value | None]]:
+        entries = (yield Ask.kv(self._namespace, "get_many", keys)) if keys else ()
+        found = {entry.key: entry.value for entry in entries}
+        return [found.get(key) for key in keys]
+
+    def _put(self, pairs: Sequence[tuple[str, Value]]) -> Script[None]:
+        if pairs:
+            yield Ask.kv(self._namespace, "put", dict(pairs), ttl_s=self._ttl_s)
+
+    def _delete(self, keys: Sequence[str]) -> Script[None]:
+        if keys:
+            yield Ask.kv(self._namespace, "delete", *keys)
+
+    def _keys(self, prefix: str | None) -> Script[list[str]]:
+        entries = yield Ask.kv(self._namespace, "list", prefix or "", with_values=False)
+        return [entry.key for entry in entries]
