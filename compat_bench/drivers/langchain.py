@@ -64,7 +64,11 @@ def _model(source: Source) -> BaseChatModel:
 
 
 def _saver(source: Source) -> Any:
-    return InMemorySaver()
+    if isinstance(source, Endpoint):
+        return InMemorySaver()
+    from langchain_aios import AIOSSaver  # noqa: PLC0415 - on the kernel only
+
+    return AIOSSaver(kernel=source.kernel)
 
 
 def _tool(recorder: Recorder, stub: ToolStub) -> StructuredTool:

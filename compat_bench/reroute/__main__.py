@@ -36,7 +36,7 @@ class Comparison:
     after: dict[str, int]
     lost: list[str]  # passed before, not after
     gained: list[str]
-    rerouted: int  # calls of fakes that went through the kernel
+    rerouted: str  # what went through the kernel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     after, rerouted = _run(suite, options.tests, options.plugin)
     found = compare(suite.name, before, after, rerouted)
     print(f"  before     {_counts(found.before)}\n  after      {_counts(found.after)}")
-    print(f"  rerouted   {found.rerouted} calls")
+    print(f"  rerouted   {found.rerouted}")
+    if not after:
+        print("The suite did not run the second time; see above.", file=sys.stderr)
+        return 2
     for title, names in (("lost", found.lost), ("gained", found.gained)):
         print(f"  {title:10} {len(names)}")
         for name in names:
@@ -76,8 +79,8 @@ def compare(suite: str, before: dict[str, str], after: dict[str, str], rerouted:
     )
 
 
-def _run(suite: Path, tests: Sequence[str], plugin: str | None) -> tuple[dict[str, str], int]:
-    """Outcomes by test, and how many calls were rerouted."""
+def _run(suite: Path, tests: Sequence[str], plugin: str | None) -> tuple[dict[str, str], str]:
+    """Outcomes by test, and what was rerouted."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-o", "addopts="]
@@ -91,7 +94,7 @@ def _run(suite: Path, tests: Sequence[str], plugin: str | None) -> tuple[dict[st
         )
         if not report.exists():
             print(done.stdout[-2000:] + done.stderr[-2000:], file=sys.stderr)
-            return {}, 0
+            return {}, ""
         return read_report(report), _rerouted(done.stdout)
 
 
@@ -105,11 +108,10 @@ def read_report(report: Path) -> dict[str, str]:
     return outcomes
 
 
-def _rerouted(output: str) -> int:
-    for line in output.splitlines():
-        if line.startswith("rerouted: "):
-            return int(line.split()[1])
-    return 0
+def _rerouted(output: str) -> str:
+    """The plug-in's own line."""
+    marked = (line for line in output.splitlines() if line.startswith("rerouted: "))
+    return next(marked, "").removeprefix("rerouted: ")
 
 
 def _counts(outcomes: dict[str, int]) -> str:

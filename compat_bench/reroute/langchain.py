@@ -6,18 +6,17 @@ Every chat model class that a test suite defines, and those of
 `langchain_core.language_models.fake_chat_models`, is rerouted: its call becomes a
 syscall of `ChatAIOS`, on a kernel whose core hands the request to the fake. What
 only LangChain knows of a message and no kernel carries (ids, extra metadata) is put
-back. LangGraph's in-memory checkpoint saver is replaced by `AIOSSaver` where the
-suite makes its savers through `tests.conftest_checkpointer`.
+back. `InMemorySaver` is replaced by `AIOSSaver`, so that checkpoints are
+syscalls too.
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -40,6 +39,7 @@ class Switchboard:
 
     def __init__(self) -> None:
         self.num_calls = 0
+        self.num_savers = 0
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Callable[[], ChatResult]] = {}
         self._answered: dict[int, ChatResult] = {}
@@ -51,6 +51,8 @@ class Switchboard:
                 environ={},
                 state={"directory": ":memory:"},
                 guard={"max_calls": "none", "max_repeats": "none"},
+                memory={"quota_bytes": "none"},
+                access={"approver": "allow"},
             )
             core = ScriptedCore(self._answer, models=("fake",), slots=64)
             self._kernel = Kernel(config, cores=[core]).start()
@@ -97,16 +99,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     del session
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Put our saver in the place of the in-memory one."""
-    del config
-    with suppress(ImportError):
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Put our saver in the place of the in-memory one, before anybody imports that."""
+    with suppress(ImportError):  # a suite of langchain-core has no savers
         _reroute_savers()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much went through the kernel."""
-    terminalreporter.write_line(f"rerouted: {switchboard.num_calls} calls of fake models")
+    calls, savers = switchboard.num_calls, switchboard.num_savers
+    terminalreporter.write_line(f"rerouted: {calls} calls of fake models, {savers} savers")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -181,12 +184,26 @@ def _reroute_savers() -> None:
     from langchain_aios import AIOSSaver  # noqa: PLC0415 - not every version has it
 
     class ReroutedSaver(AIOSSaver):
-        """`InMemorySaver`, as the suites make it."""
+        """Made and left as `InMemorySaver` is."""
 
         def __init__(self, *, serde: Any = None, factory: Any = None) -> None:
             del factory
-            number = next(switchboard._numbers)  # noqa: SLF001
-            super().__init__(kernel=switchboard.kernel(), namespace=f"saver-{number}", serde=serde)
+            switchboard.num_savers += 1
+            name = f"saver-{switchboard.num_savers}"
+            super().__init__(name, kernel=switchboard.kernel(), serde=serde)
+            self.stack = ExitStack()
 
-    module.InMemorySaver = module.MemorySaver = ReroutedSaver
-    sys.modules["langgraph.checkpoint.memory"] = module
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *exc_info: object) -> None:
+            self.stack.close()
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            self.stack.close()
+
+    for name in ("InMemorySaver", "MemorySaver"):
+        setattr(module, name, ReroutedSaver)
