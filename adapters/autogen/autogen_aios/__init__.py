@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING
 from aios_core.adapting import lazy_names
 
 if TYPE_CHECKING:
+    from autogen_aios.code_executor import AIOSCodeExecutor
+    from autogen_aios.memory import AIOSChatCompletionContext, AIOSMemory
     from autogen_aios.model_client import AIOSChatCompletionClient
+    from autogen_aios.workbench import AIOSWorkbench, wrap_tool
 
-__all__ = ["AIOSChatCompletionClient"]
+__all__ = [
+    "AIOSChatCompletionClient",
+    "AIOSChatCompletionContext",
+    "AIOSCodeExecutor",
+    "AIOSMemory",
+    "AIOSWorkbench",
+    "wrap_tool",
+]
 
 __getattr__ = lazy_names(
-    {"AIOSChatCompletionClient": "autogen_aios.model_client"}, install="'autogen-aios[autogen]'"
+    {
+        "AIOSChatCompletionClient": "autogen_aios.model_client",
+        "AIOSChatCompletionContext": "autogen_aios.memory",
+        "AIOSCodeExecutor": "autogen_aios.code_executor",
+        "AIOSMemory": "autogen_aios.memory",
+        "AIOSWorkbench": "autogen_aios.workbench",
+        "wrap_tool": "autogen_aios.workbench",
+    },
+    install="'autogen-aios[autogen]'",
 )

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
+from aios_core.config import AccessConfig, StateConfig
 from aios_core.cores import ScriptedCore
 from aios_core.testing import Watch, obliging
 from autogen_aios.callers import directory
+
+QUIET = KernelConfig(state=StateConfig(directory=":memory:"), access=AccessConfig(approver="allow"))
 
 Boot = Callable[..., Kernel]
 
@@ -28,7 +31,7 @@ def boot(watch: Watch) -> Iterator[Boot]:
 
     def start(script: Any = obliging, **settings: Any) -> Kernel:
         core = ScriptedCore(script, **settings)
-        started.append(Kernel(KernelConfig(), cores=[core], observers=[watch]).start())
+        started.append(Kernel(QUIET, cores=[core], observers=[watch]).start())
         return started[-1]
 
     yield start
