@@ -14,7 +14,7 @@ one on a thread, `Home.arun` on an event loop.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -30,35 +30,41 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One syscall of the owner: of a namespace or a thread of its memory, or of its LLM."""
+    """One syscall of the owner: a method of one of its handles, in its synchronous form."""
 
-    place: str  # the name of the namespace or thread
-    method: str  # in its synchronous form
+    handle: Callable[[Agent], Any]
+    method: str
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    kind: str = "kv"  # or "thread", or "llm", which has no place
 
     @classmethod
     def kv(cls, namespace: str, method: str, *arguments: Any, **options: Any) -> Ask:
         """Of `agent.memory.kv(namespace)`."""
-        return cls(namespace, method, arguments, options)
+        return cls(lambda agent: agent.memory.kv(namespace), method, arguments, options)
 
     @classmethod
     def thread(cls, name: str, method: str, *arguments: Any, **options: Any) -> Ask:
         """Of `agent.memory.thread(name)`."""
-        return cls(name, method, arguments, options, "thread")
+        return cls(lambda agent: agent.memory.thread(name), method, arguments, options)
+
+    @classmethod
+    def memory(cls, method: str, *arguments: Any, **options: Any) -> Ask:
+        """Of `agent.memory`."""
+        return cls(lambda agent: agent.memory, method, arguments, options)
+
+    @classmethod
+    def collections(cls, method: str, *arguments: Any, **options: Any) -> Ask:
+        """Of `agent.collections`."""
+        return cls(lambda agent: agent.collections, method, arguments, options)
 
     @classmethod
     def llm(cls, method: str, *arguments: Any, **options: Any) -> Ask:
         """Of `agent.llm`, such as "embed"."""
-        return cls("", method, arguments, options, "llm")
+        return cls(lambda agent: agent.llm, method, arguments, options)
 
     def of(self, agent: Agent, prefix: str = "") -> Any:
         """Make it. With the prefix "a": something to await."""
-        place: Any = agent.llm
-        if self.kind != "llm":
-            place = getattr(agent.memory, self.kind)(self.place)
-        return getattr(place, prefix + self.method)(*self.arguments, **self.options)
+        return getattr(self.handle(agent), prefix + self.method)(*self.arguments, **self.options)
 
 
 Script = Generator[Ask, Any, T]

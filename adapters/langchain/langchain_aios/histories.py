@@ -40,7 +40,7 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
         self._home = Home(agent, kernel, group)
 
     @property
-    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a field there
+    def messages(self) -> list[BaseMessage]:  # a field there
         """All messages, the oldest first."""
         return self._home.run(self._read())
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index_aios.agents import directory
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import obliging
 from aios_core.testing.watch import Watch
+from llama_index_aios.agents import directory
 
 Boot = Callable[..., Kernel]
 HERE = Path(__file__).parent
@@ -44,7 +44,9 @@ def boot(watch: Watch) -> Iterator[Boot]:
     started: list[Kernel] = []
 
     def start(script: Any = obliging, **settings: Any) -> Kernel:
-        config = KernelConfig(state={"directory": ":memory:"})  # type: ignore[arg-type]
+        config = KernelConfig.load(
+            environ={}, state={"directory": ":memory:"}, access={"approver": "allow"}
+        )
         core = ScriptedCore(script, **settings)
         started.append(Kernel(config, cores=[core], observers=[watch]).start())
         return started[-1]

@@ -10,10 +10,10 @@ from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.workflow import Context
 from llama_index.llms.aios import AIOSLLM
-from llama_index_aios.agents import directory
 
 from aios_core import EventKind, Kernel
 from aios_core.testing.watch import FOR_EVER, Watch
+from llama_index_aios.agents import directory
 
 from .conftest import Boot
 

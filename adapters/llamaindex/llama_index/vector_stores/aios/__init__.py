@@ -1,0 +1,5 @@
+"""LlamaIndex's vector store on the AIOS kernel."""
+
+from llama_index_aios.vector_store import AIOSVectorStore
+
+__all__ = ["AIOSVectorStore"]

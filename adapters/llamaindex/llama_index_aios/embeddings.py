@@ -1,0 +1,63 @@
+"""`AIOSEmbedding`: texts become vectors by the kernel's embedder, accounted like LLM calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+
+from aios_core import Agent, Kernel
+from aios_core.adapting import Ask, Home, Script
+
+
+class AIOSEmbedding(BaseEmbedding):
+    """LlamaIndex's embedding model on the kernel.
+
+    Args:
+        agent: whose calls these are: a name, or an agent of the kernel.
+        kernel: None for the embedded kernel of this process.
+        group: of an agent that is spawned by its name.
+        kwargs: of `BaseEmbedding`, such as `embed_batch_size`.
+    """
+
+    _home: Home = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        agent: str | Agent = "llamaindex",
+        kernel: Kernel | None = None,
+        group: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"model_name": "aios", "embed_batch_size": 64, **kwargs})
+        self._home = Home(agent, kernel, group)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """In LlamaIndex's serialized forms."""
+        return "AIOSEmbedding"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._home.run(_embed([query]))[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._home.arun(_embed([query])))[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._home.run(_embed([text]))[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._home.arun(_embed([text])))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._home.run(_embed(texts))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._home.arun(_embed(texts))
+
+
+def _embed(texts: list[str]) -> Script[list[list[float]]]:
+    vectors = (yield Ask.llm("embed", texts)) if texts else ()
+    return [list(vector) for vector in vectors]
