@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,8 +43,18 @@ class Thing:
         await asyncio.sleep(0)
         return enclosing((Thing,))
 
+    def inside(self) -> object:
+        def closure() -> tuple[object, Thing]:
+            return enclosing((Thing,)), self
+
+        return _called(closure)[0]
+
     def around(self, other: Thing) -> object:
         return other.who()
+
+
+def _called(function: Callable[[], tuple[object, Thing]]) -> tuple[object, Thing]:
+    return function()
 
 
 def conversation(name: str) -> Caller:
@@ -63,6 +74,7 @@ def test_the_innermost_object_on_the_stack_is_found() -> None:
 
     assert outer.around(inner) is inner
     assert outer.who() is outer
+    assert outer.inside() is outer, "a function inside of a method is the object's, too"
     assert enclosing((Thing,)) is None
 
 

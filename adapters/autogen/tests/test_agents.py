@@ -31,6 +31,7 @@ from autogen_core.models import UserMessage
 from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, Message, ToolCall
+from aios_core.errors import SyscallCancelled
 from aios_core.testing import Watch, obliging
 from aios_core.testing.watch import FOR_EVER
 from autogen_aios import AIOSChatCompletionClient
@@ -312,3 +313,20 @@ async def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch)
         await AssistantAgent("theirs", client).run(task="hi")
 
     assert watch.callers() == [mine.pid]
+
+
+async def test_an_agent_that_is_killed_stops_with_the_reason_and_stays_dead(
+    boot: Boot, watch: Watch
+) -> None:
+    kernel = boot(latency_s=FOR_EVER)
+    agent = writer(kernel)
+    run = asyncio.create_task(agent.run(task="hi"))
+    await watch.await_(EventKind.DISPATCHED)
+
+    (process,) = kernel.processes
+    await kernel.aexit(process.pid)
+
+    with pytest.raises(SyscallCancelled, match="'writer' exited"):
+        await run
+    with pytest.raises(SyscallCancelled, match="'writer' has exited"):
+        await agent.run(task="again")
