@@ -45,8 +45,10 @@ print(json.dumps({{
 ML_LIBRARIES = {"llguidance", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
 CLIENTS = {"anthropic", "httpx", "openai"}
 FRAMEWORKS = {
+    "agent_framework",
     "autogen",
     "autogen_agentchat",
+    "autogen_aios",
     "autogen_core",
     "interpreter",
     "langchain",

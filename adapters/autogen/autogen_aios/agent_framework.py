@@ -17,7 +17,15 @@ whose method is running, and else the asyncio task. `group`, `priority`, `weight
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Final, Literal
 
@@ -65,6 +73,7 @@ from aios_core.adapting import (
     read_options,
     read_response_format,
     read_tool_choice,
+    served_model,
 )
 from aios_core.errors import InvalidRequest
 
@@ -109,6 +118,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         weight: the agent's share of its group's service.
         budget: what the agent may spend; a `Budget` or its fields.
         kernel: None for the embedded kernel of this process.
+        is_substitute: whether a model that no core serves is answered by the default one.
         settings: of the framework's own base class.
     """
 
@@ -124,6 +134,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         weight: float = 1.0,
         budget: Budget | Mapping[str, Any] | None = None,
         kernel: Kernel | None = None,
+        is_substitute: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -132,6 +143,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         said = {"group": group, "priority": priority, "weight": weight, "budget": budget}
         self._settings = AgentSettings().updated(said)
         self._kernel = kernel
+        self._is_substitute = is_substitute
 
     def _inner_get_response(
         self,
@@ -154,7 +166,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         kwargs: Mapping[str, Any],
     ) -> ChatResponse:
         with _translated():
-            request = self._request(messages, options)
+            request = await self._request(messages, options)
             async with self._acting(options, kwargs) as agent:
                 completion = await agent.llm.agenerate(**request)
         return _response(completion, options.get("response_format"))
@@ -166,7 +178,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         kwargs: Mapping[str, Any],
     ) -> AsyncIterable[ChatResponseUpdate]:
         with _translated():
-            request = self._request(messages, options)
+            request = await self._request(messages, options)
             async with (
                 self._acting(options, kwargs) as agent,
                 agent.llm.astream(**request) as deltas,
@@ -181,9 +193,14 @@ class RawAIOSChatClient(BaseChatClient[Any]):
 
     # --- what a call says to the kernel -------------------------------------------------------
 
-    def _request(self, messages: Sequence[Message], options: Mapping[str, Any]) -> dict[str, Any]:
+    async def _request(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
         said = {key: value for key, value in options.items() if value is not None}
         known, rest = read_options({"model": self.model, **said})
+        if self._is_substitute:
+            kernel = self._kernel or await adefault_kernel()
+            known["model"] = served_model(kernel, known.get("model"))
         if "allow_multiple_tool_calls" in said:
             known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
         tools = [_tool(tool) for tool in said.get("tools") or ()]
@@ -236,9 +253,22 @@ class AIOSChatClient(
 
     def get_response(self, *args: Any, **kwargs: Any) -> Any:
         """See the framework's; here, on the agent's own stack, it is noted whose call it is."""
-        if (owner := enclosing((BaseAgent,))) is not None:
-            kwargs["client_kwargs"] = {_OWNER: owner, **(kwargs.get("client_kwargs") or {})}
-        return super().get_response(*args, **kwargs)
+        return super().get_response(*args, **_with_owner(kwargs))
+
+
+def noting_the_agent(get_response: Callable[..., Any]) -> Callable[..., Any]:
+    """A client's `get_response` that notes whose call it is, while the agent is on the stack."""
+
+    def get_response_noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return get_response(self, *args, **_with_owner(kwargs))
+
+    return get_response_noting
+
+
+def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if (owner := enclosing((BaseAgent,))) is None:
+        return kwargs
+    return {**kwargs, "client_kwargs": {_OWNER: owner, **(kwargs.get("client_kwargs") or {})}}
 
 
 # --- translation ---------------------------------------------------------------------------------

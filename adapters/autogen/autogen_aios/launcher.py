@@ -1,4 +1,4 @@
-"""`aios run` and `aios_core.install()` for AutoGen and classic. Imports nothing of either."""
+"""`aios run` and `aios_core.install()` for all three frameworks. Imports nothing of them."""
 
 from typing import Final
 
@@ -22,4 +22,17 @@ classic: Final = Launcher(
         "admit": {"autogen": "autogen_aios.classic:admit"},
     },
     tested={"autogen": ("0.14.",), "ag2": ("0.14.",)},
+)
+
+agent_framework: Final = Launcher(
+    "Agent Framework",
+    patches={
+        "substitute": {
+            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_openai:substitute",
+            "agent_framework_openai._chat_completion_client": (
+                "autogen_aios.agent_framework_openai:substitute"
+            ),
+        }
+    },
+    tested={"agent-framework-core": ("1.23.",), "agent-framework-openai": ("1.17.",)},
 )

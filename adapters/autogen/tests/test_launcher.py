@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_framework import Agent
+from agent_framework.openai import OpenAIChatClient
+from agent_framework.openai import OpenAIChatCompletionClient as AgentFrameworkClient
 from autogen import AssistantAgent as ClassicAgent
 from autogen import OpenAIWrapper, UserProxyAgent
 from autogen_agentchat.agents import AssistantAgent
@@ -31,7 +34,7 @@ HI = [UserMessage(content="hi", source="user")]
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Installed, in an environment that knows no key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    aios_core.install(["autogen", "autogen_classic"])
+    aios_core.install(["agent_framework", "autogen", "autogen_classic"])
     yield
     aios_core.uninstall()
 
@@ -106,6 +109,20 @@ def test_classic_agents_of_any_provider_are_served(watch: Watch) -> None:
     assert list(watch.names().values()) == ["bot"]
 
 
+@pytest.mark.usefixtures("as_default")
+@pytest.mark.parametrize("kind", [OpenAIChatClient, AgentFrameworkClient])
+async def test_agents_of_agent_framework_are_served(kind: Any, watch: Watch) -> None:
+    agent = Agent(kind(model="gpt-4o"), name="writer", tools=[add])
+
+    whole = await agent.run("add 3 and 4")
+    stream = agent.run("add 3 and 4", stream=True)
+    streamed = await stream.get_final_response()
+
+    assert whole.text == "The tool said: 7"
+    assert streamed.text.endswith("The tool said: 7")
+    assert list(watch.names().values()) == ["writer"]
+
+
 def test_a_programs_own_classic_client_stays_its_own() -> None:
     (client,) = OpenAIWrapper(config_list=[{"model": "m", "model_client_cls": "Mine"}])._clients
 
@@ -161,6 +178,7 @@ def test_installing_imports_no_framework() -> None:
         (["hello.py"], "north: In Oslo it is 4 degrees, snow.\nsouth: In Rome it is 22 degrees"),
         (["-m", "aios_core.cli", "run", "openai_agent.py"], "The result is 168."),
         (["-m", "aios_core.cli", "run", "classic_agents.py"], "answer: The result is 168."),
+        (["-m", "aios_core.cli", "run", "agent_framework_agent.py"], "answer: The result is 168."),
     ],
 )
 def test_the_examples_run_on_the_tiny_model(script: list[str], answer: str) -> None:
