@@ -87,7 +87,7 @@ def _context(source: Source, agent: str) -> Any:
         return None
     from autogen_aios import AIOSChatCompletionContext  # noqa: PLC0415 - on the kernel only
 
-    return AIOSChatCompletionContext(agent, kernel=source.kernel)
+    return AIOSChatCompletionContext(agent, agent, kernel=source.kernel)
 
 
 class _Arguments(BaseModel):

@@ -19,14 +19,26 @@ if TYPE_CHECKING:
     from langchain_aios.graph_stores import AIOSGraphStore
     from langchain_aios.histories import AIOSChatMessageHistory
     from langchain_aios.stores import AIOSStore
+    from langchain_aios.tools import (
+        AIOSMiddleware,
+        AIOSTool,
+        kernel_tools,
+        tool_node_wrappers,
+        wrap_tools,
+    )
 
 __all__ = [
     "AIOSCache",
     "AIOSChatMessageHistory",
     "AIOSGraphStore",
+    "AIOSMiddleware",
     "AIOSSaver",
     "AIOSStore",
+    "AIOSTool",
     "ChatAIOS",
+    "kernel_tools",
+    "tool_node_wrappers",
+    "wrap_tools",
 ]
 
 __getattr__ = lazy_names(
@@ -34,9 +46,14 @@ __getattr__ = lazy_names(
         "AIOSCache": "langchain_aios.caches",
         "AIOSChatMessageHistory": "langchain_aios.histories",
         "AIOSGraphStore": "langchain_aios.graph_stores",
+        "AIOSMiddleware": "langchain_aios.tools",
         "AIOSSaver": "langchain_aios.checkpoints",
         "AIOSStore": "langchain_aios.stores",
+        "AIOSTool": "langchain_aios.tools",
         "ChatAIOS": "langchain_aios.chat_models",
+        "kernel_tools": "langchain_aios.tools",
+        "tool_node_wrappers": "langchain_aios.tools",
+        "wrap_tools": "langchain_aios.tools",
     },
     install="langchain-aios langgraph",
 )

@@ -102,6 +102,19 @@ def identify(
     return root.caller if root else current_caller(), settings
 
 
+def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
+    """The same for what runs within a run without one of its own, such as a tool's body."""
+    config = _config_of(None)
+    settings = defaults.updated(config, "aios_")
+    if named := config.get("aios_agent") or name:
+        return Caller.named(str(named), settings.group), settings
+    if thread_id := config.get("thread_id"):
+        return Caller(CallerKind.CONVERSATION, str(thread_id), f"thread {thread_id}"), settings
+    parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
+    root = tracker.root_of(parent_id) if parent_id else None
+    return _of_root(root) if root else current_caller(), settings
+
+
 def _config_of(run_manager: RunManager) -> dict[str, Any]:
     """Metadata and configurable of the run; the call's own metadata goes first."""
     around = ensure_config()

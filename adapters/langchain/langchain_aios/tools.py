@@ -1,0 +1,422 @@
+"""Tools both ways: the kernel's in LangChain, and LangChain's through the kernel.
+
+    kernel_tools("calculator")     the kernel's tools, for any LangChain agent
+    wrap_tools([my_tool])          LangChain's own tools; each call is a syscall
+    AIOSMiddleware()               the same for all tools of a `create_agent`
+    wrap_tool_call, awrap_tool_call    the same for a `ToolNode`
+
+A tool of LangChain that goes through the kernel stays what it is: its arguments are
+validated and mended, its calls limited, checked, journaled and audited by the kernel,
+and then it runs as it would have, with its callbacks, its injected state and its
+artifacts, on the event loop of its caller if it is asynchronous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, PrivateAttr
+
+from aios_core import Agent, Kernel, Tool, ToolContext, default_kernel
+from aios_core.adapting import AgentSettings, adefault_kernel
+from aios_core.errors import (
+    InvalidRequest,
+    LimitReached,
+    RetryLater,
+    SandboxUnavailable,
+    ToolError,
+)
+from langchain_aios.agents import directory, identify_running
+
+# What a model can act on; anything else is for the program that runs the agent.
+_FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
+
+Declared = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Whose calls these are: an agent that is given, named, or found from the run."""
+
+    agent: str | Agent | None = None
+    group: str | None = None
+    kernel: Kernel | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[Agent]:
+        """The agent, on a thread."""
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        caller, settings = identify_running(self.agent, AgentSettings(self.group))
+        with directory.use(self.kernel or default_kernel(), caller, settings) as agent:
+            yield agent
+
+    @asynccontextmanager
+    async def ataken(self) -> AsyncIterator[Agent]:
+        """The agent, on an event loop."""
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        caller, settings = identify_running(self.agent, AgentSettings(self.group))
+        kernel = self.kernel or await adefault_kernel()
+        async with directory.ause(kernel, caller, settings) as agent:
+            yield agent
+
+
+# --- the kernel's tools in LangChain -------------------------------------------------------------
+
+
+class AIOSTool(BaseTool):
+    """A tool of the kernel. What a model can act on, a refusal for one, is said as its result."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    _seat: Seat = PrivateAttr(default_factory=Seat)
+
+    def _run(self, *_: Any, **arguments: Any) -> str:
+        with self._seat.taken() as agent:
+            try:
+                return _as_text(agent.tools.run(self.name, arguments))
+            except _FOR_THE_MODEL as exc:
+                return _said(exc)
+
+    async def _arun(self, *_: Any, **arguments: Any) -> str:
+        async with self._seat.ataken() as agent:
+            try:
+                return _as_text(await agent.tools.arun(self.name, arguments))
+            except _FOR_THE_MODEL as exc:
+                return _said(exc)
+
+
+def kernel_tools(
+    *names: str,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+) -> list[BaseTool]:
+    """Tools of the kernel, as LangChain's.
+
+    Args:
+        names: which; none: all that the agent may see.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: of an agent that is spawned.
+        kernel: None for the embedded kernel of this process.
+
+    Raises:
+        InvalidRequest: one that is named is not there.
+    """
+    seat = Seat(agent, group, kernel)
+    with seat.taken() as looking:
+        specs = looking.tools.specs(*names)
+    made: list[BaseTool] = []
+    for spec in specs:
+        tool = AIOSTool(
+            name=spec.name, description=spec.description, args_schema=dict(spec.parameters)
+        )
+        tool._seat = seat  # noqa: SLF001 - a private attribute of ours
+        made.append(tool)
+    return made
+
+
+# --- LangChain's tools through the kernel --------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Escort:
+    """What runs when the kernel lets a call run, and what came of it."""
+
+    run: Callable[[dict[str, Any]], Any]
+    outcome: Any = None
+    error: BaseException | None = None
+    has_run: bool = False
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    def __call__(self, arguments: dict[str, Any]) -> str:
+        """On a worker's thread, in the context of the caller."""
+        self.has_run = True
+        try:
+            self.outcome = self.context.run(self.run, arguments)
+        except BaseException as exc:
+            self.error = exc
+            raise
+        return _text_of(self.outcome)
+
+
+class ToolGate:
+    """Lets calls of LangChain's tools through the kernel."""
+
+    def __init__(self, seat: Seat, declared: Declared | None = None) -> None:
+        self._seat = seat
+        self._declared = declared or {}
+        self._escorts: dict[str, _Escort] = {}
+        self._offered: WeakKeyDictionary[Agent, dict[str, BaseTool]] = WeakKeyDictionary()
+
+    def call(
+        self, tool: BaseTool, arguments: Mapping[str, Any], run: Callable[[dict[str, Any]], Any]
+    ) -> Any:
+        """Run a tool through the kernel: what `run` returned.
+
+        Raises what `run` raised, and what the kernel refuses with.
+        """
+        key, escort = self._escorted(run)
+        try:
+            with self._seat.taken() as agent:
+                if tool is not self._known(agent).get(tool.name):
+                    agent.tools.offer(self._kernel_tool(tool))
+                    self._known(agent)[tool.name] = tool
+                answer = agent.tools.run(tool.name, _visible(tool, arguments), idempotency_key=key)
+        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
+            raise escort.error or exc from exc.__cause__
+        finally:
+            del self._escorts[key]
+        return _with_reference(escort.outcome, answer)
+
+    async def acall(
+        self,
+        tool: BaseTool,
+        arguments: Mapping[str, Any],
+        run: Callable[[dict[str, Any]], Awaitable[Any]],
+    ) -> Any:
+        """The same on an event loop, where `run` runs."""
+        loop = asyncio.get_running_loop()
+
+        def on_the_loop(mended: dict[str, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(_awaited(run(mended)), loop).result()
+
+        key, escort = self._escorted(on_the_loop)
+        try:
+            async with self._seat.ataken() as agent:
+                if tool is not self._known(agent).get(tool.name):
+                    await agent.tools.aoffer(self._kernel_tool(tool))
+                    self._known(agent)[tool.name] = tool
+                visible = _visible(tool, arguments)
+                answer = await agent.tools.arun(tool.name, visible, idempotency_key=key)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
+            raise escort.error or exc from exc.__cause__
+        finally:
+            del self._escorts[key]
+        return _with_reference(escort.outcome, answer)
+
+    def _escorted(self, run: Callable[[dict[str, Any]], Any]) -> tuple[str, _Escort]:
+        key = f"langchain-{uuid4()}"
+        escort = self._escorts[key] = _Escort(run)
+        return key, escort
+
+    def _known(self, agent: Agent) -> dict[str, BaseTool]:
+        return self._offered.setdefault(agent, {})
+
+    def _kernel_tool(self, tool: BaseTool) -> Tool:
+        function = convert_to_openai_tool(tool)["function"]
+
+        def run(context: ToolContext, **arguments: Any) -> str:
+            return self._escorts[context.idempotency_key](arguments)
+
+        return Tool(
+            function["name"],
+            function["description"],
+            function["parameters"],
+            run,
+            context_name="context",
+            **self._declared.get(tool.name, {}),
+        )
+
+
+class GatedTool(BaseTool):
+    """A tool of LangChain whose every call is a syscall. Made by `wrap_tools`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    wrapped: BaseTool
+
+    _gate: ToolGate = PrivateAttr()
+
+    def invoke(
+        self,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run it as LangChain does, once the kernel lets it."""
+        given, rebuilt = _parted(self.wrapped, input)
+        return self._gate.call(
+            self.wrapped, given, lambda said: self.wrapped.invoke(rebuilt(said), config, **kwargs)
+        )
+
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The same on an event loop."""
+        given, rebuilt = _parted(self.wrapped, input)
+        return await self._gate.acall(
+            self.wrapped, given, lambda said: self.wrapped.ainvoke(rebuilt(said), config, **kwargs)
+        )
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        return self.wrapped._run(*args, **kwargs)  # noqa: SLF001 - LangChain's own protocol
+
+
+def wrap_tools(
+    tools: Sequence[BaseTool],
+    *,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+    declared: Declared | None = None,
+) -> list[BaseTool]:
+    """LangChain's tools, each call a syscall.
+
+    Args:
+        tools: as they are; their names, schemas and results stay.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: of an agent that is spawned.
+        kernel: None for the embedded kernel of this process.
+        declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
+            `exclusive`, `irreversible` ... What it does not say is taken at its worst.
+    """
+    gate = ToolGate(Seat(agent, group, kernel), declared)
+    made: list[BaseTool] = []
+    for tool in tools:
+        gated = GatedTool(
+            name=tool.name,
+            description=tool.description,
+            args_schema=tool.args_schema,
+            return_direct=tool.return_direct,
+            response_format=tool.response_format,
+            wrapped=tool,
+        )
+        gated._gate = gate  # noqa: SLF001 - a private attribute of ours
+        made.append(gated)
+    return made
+
+
+class AIOSMiddleware(AgentMiddleware[Any, Any]):
+    """Lets every tool call of an agent through the kernel.
+
+    create_agent(model, tools, middleware=[AIOSMiddleware()])
+
+    What the kernel refuses and a model can act on becomes the tool's message, with status
+    "error". Arguments are those of `wrap_tools`.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: str | Agent | None = None,
+        group: str | None = None,
+        kernel: Kernel | None = None,
+        declared: Declared | None = None,
+    ) -> None:
+        super().__init__()
+        self._gate = ToolGate(Seat(agent, group, kernel), declared)
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """One call of a tool; also what `ToolNode(wrap_tool_call=...)` takes."""
+        call: ToolCall = request.tool_call
+        if request.tool is None:
+            return handler(request)
+        try:
+            return self._gate.call(
+                request.tool, call["args"], lambda said: handler(_mended(request, said))
+            )
+        except _FOR_THE_MODEL as exc:
+            return _refusal(call, exc)
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The same on an event loop."""
+        call: ToolCall = request.tool_call
+        if request.tool is None:
+            return await handler(request)
+        try:
+            return await self._gate.acall(
+                request.tool, call["args"], lambda said: handler(_mended(request, said))
+            )
+        except _FOR_THE_MODEL as exc:
+            return _refusal(call, exc)
+
+
+def tool_node_wrappers(**settings: Any) -> dict[str, Any]:
+    """For LangGraph's `ToolNode(tools, **tool_node_wrappers())`; settings as `AIOSMiddleware`'s."""
+    middleware = AIOSMiddleware(**settings)
+    return {
+        "wrap_tool_call": middleware.wrap_tool_call,
+        "awrap_tool_call": middleware.awrap_tool_call,
+    }
+
+
+# --- small things --------------------------------------------------------------------------------
+
+
+def _visible(tool: BaseTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a model may give; what LangGraph injects is no business of the kernel."""
+    known = convert_to_openai_tool(tool)["function"]["parameters"].get("properties", {})
+    injected = set(getattr(tool.get_input_schema(), "model_fields", ())) - set(known)
+    return {name: value for name, value in arguments.items() if name not in injected}
+
+
+def _parted(tool: BaseTool, given: Any) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
+    """The arguments of an input, and how to make the input again of mended ones."""
+    if isinstance(given, Mapping) and given.get("type") == "tool_call":
+        arguments = dict(given["args"])
+        return arguments, lambda said: {**given, "args": {**arguments, **said}}
+    if isinstance(given, Mapping):
+        arguments = dict(given)
+        return arguments, lambda said: {**arguments, **said}
+    name = next(iter(tool.args), "input")  # a text alone is the only argument
+    return {name: given}, lambda said: said[name]
+
+
+def _mended(request: Any, said: Mapping[str, Any]) -> Any:
+    call = request.tool_call
+    return request.override(tool_call={**call, "args": {**call["args"], **said}})
+
+
+def _refusal(call: ToolCall, error: Exception) -> ToolMessage:
+    return ToolMessage(_said(error), tool_call_id=call["id"], name=call["name"], status="error")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _text_of(outcome: Any) -> str:
+    """What a tool's outcome says, for the kernel's books and limits."""
+    content = getattr(outcome, "content", outcome)
+    return content if isinstance(content, str) else str(content)
+
+
+def _with_reference(outcome: Any, answer: Any) -> Any:
+    """The outcome; with the reference that the kernel hands back for what is too large."""
+    if isinstance(answer, str):
+        return outcome
+    if isinstance(outcome, ToolMessage):
+        return outcome.model_copy(update={"content": str(answer)})
+    return str(answer) if isinstance(outcome, str) else outcome
+
+
+def _as_text(result: Any) -> str:
+    with suppress(TypeError):
+        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    return str(result)
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    return await work
