@@ -5,6 +5,7 @@
     directory.py      the agent of a caller: spawned at its first call, gone with its end
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
     errors.py         the kernel's errors under a framework's names as well
+    escorts.py        a framework's own tools through the kernel
     home.py           the agent that what a framework's store keeps belongs to
     models.py         models that no core serves, and who answers in their place
     admission.py      calls that a framework makes itself, when the kernel lets it
@@ -25,6 +26,7 @@ from aios_core.adapting.admission import (
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
+from aios_core.adapting.escorts import FOR_THE_MODEL, Escorts, Offered
 from aios_core.adapting.home import Ask, Home, Script
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
@@ -45,6 +47,7 @@ from aios_core.adapting.patching import Patches
 from aios_core.adapting.runs import Root, RunTree
 
 __all__ = [
+    "FOR_THE_MODEL",
     "ROLES",
     "AgentDirectory",
     "AgentSettings",
@@ -53,9 +56,11 @@ __all__ = [
     "CallerKind",
     "ChunkWriter",
     "ErrorNames",
+    "Escorts",
     "Home",
     "Launcher",
     "Mode",
+    "Offered",
     "Patches",
     "Root",
     "RunTree",

@@ -122,18 +122,20 @@ def current_caller() -> Caller:
 
 
 def enclosing(kinds: tuple[type, ...]) -> Any:
-    """The innermost object of one of these types whose method is running, or awaits us; or None.
+    """The innermost object of one of these classes whose method is running, or awaits us; or None.
 
     Looks at ``self`` in the frames below the caller's (methods, and functions inside of methods):
     a stack of calls, or a chain of awaits within one asyncio task. Microseconds; no framework
     has to cooperate.
     """
+    wanted = frozenset(kinds)
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
     while frame is not None:
         code = frame.f_code
         if code.co_varnames[:1] == ("self",) or "self" in code.co_freevars:
             owner = frame.f_locals.get("self")
-            if isinstance(owner, kinds):
+            # Not isinstance: protocols and abstract classes would make it many times slower.
+            if not wanted.isdisjoint(type(owner).__mro__):
                 return owner
         frame = frame.f_back
     return None

@@ -101,13 +101,13 @@ def _text_of(content: Any) -> str:
 
 def to_tools(tools: Sequence[Tool | ToolSchema]) -> list[ToolSpec]:
     """Tools and schemas of tools."""
-    schemas = [tool.schema if isinstance(tool, Tool) else tool for tool in tools]
+    schemas = [tool if isinstance(tool, dict) else tool.schema for tool in tools]
     return [ToolSpec.from_dict(schema) for schema in schemas]
 
 
 def to_tool_choice(choice: Any, names: Sequence[str]) -> str:
     """AutoGen's choice: a word, or the tool that must be called. Raises `InvalidRequest`."""
-    if isinstance(choice, Tool):
+    if not isinstance(choice, str) and isinstance(choice, Tool):  # a protocol: slow to ask
         return read_tool_choice({"name": choice.schema["name"]}, names)
     return read_tool_choice(choice, names)
 
