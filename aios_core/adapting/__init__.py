@@ -45,6 +45,7 @@ from aios_core.adapting.openai_format import (
 )
 from aios_core.adapting.patching import Patches
 from aios_core.adapting.runs import Root, RunTree
+from aios_core.tools.handle import as_text
 
 __all__ = [
     "FOR_THE_MODEL",
@@ -71,6 +72,7 @@ __all__ = [
     "adefault_kernel",
     "admit_model",
     "admitted",
+    "as_text",
     "current_caller",
     "enclosing",
     "install",

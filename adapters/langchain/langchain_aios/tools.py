@@ -13,15 +13,10 @@ artifacts, on the event loop of its caller if it is asynchronous.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Final
-from uuid import uuid4
-from weakref import WeakKeyDictionary
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import ToolCall, ToolMessage
@@ -30,19 +25,16 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
 
-from aios_core import Agent, Kernel, Tool, ToolContext, default_kernel
-from aios_core.adapting import AgentSettings, adefault_kernel
-from aios_core.errors import (
-    InvalidRequest,
-    LimitReached,
-    RetryLater,
-    SandboxUnavailable,
-    ToolError,
+from aios_core import Agent, Kernel, StoredResult, default_kernel
+from aios_core.adapting import (
+    FOR_THE_MODEL,
+    AgentSettings,
+    Escorts,
+    Offered,
+    adefault_kernel,
+    as_text,
 )
 from langchain_aios.agents import directory, identify_running
-
-# What a model can act on; anything else is for the program that runs the agent.
-_FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
 
 Declared = Mapping[str, Mapping[str, Any]]
 
@@ -90,15 +82,15 @@ class AIOSTool(BaseTool):
     def _run(self, *_: Any, **arguments: Any) -> str:
         with self._seat.taken() as agent:
             try:
-                return _as_text(agent.tools.run(self.name, arguments))
-            except _FOR_THE_MODEL as exc:
+                return as_text(agent.tools.run(self.name, arguments))
+            except FOR_THE_MODEL as exc:
                 return _said(exc)
 
     async def _arun(self, *_: Any, **arguments: Any) -> str:
         async with self._seat.ataken() as agent:
             try:
-                return _as_text(await agent.tools.arun(self.name, arguments))
-            except _FOR_THE_MODEL as exc:
+                return as_text(await agent.tools.arun(self.name, arguments))
+            except FOR_THE_MODEL as exc:
                 return _said(exc)
 
 
@@ -135,35 +127,13 @@ def kernel_tools(
 # --- LangChain's tools through the kernel --------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Escort:
-    """What runs when the kernel lets a call run, and what came of it."""
-
-    run: Callable[[dict[str, Any]], Any]
-    outcome: Any = None
-    error: BaseException | None = None
-    has_run: bool = False
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-
-    def __call__(self, arguments: dict[str, Any]) -> str:
-        """On a worker's thread, in the context of the caller."""
-        self.has_run = True
-        try:
-            self.outcome = self.context.run(self.run, arguments)
-        except BaseException as exc:
-            self.error = exc
-            raise
-        return _text_of(self.outcome)
-
-
 class ToolGate:
     """Lets calls of LangChain's tools through the kernel."""
 
     def __init__(self, seat: Seat, declared: Declared | None = None) -> None:
         self._seat = seat
         self._declared = declared or {}
-        self._escorts: dict[str, _Escort] = {}
-        self._offered: WeakKeyDictionary[Agent, dict[str, BaseTool]] = WeakKeyDictionary()
+        self._escorts = Escorts()
 
     def call(
         self, tool: BaseTool, arguments: Mapping[str, Any], run: Callable[[dict[str, Any]], Any]
@@ -172,18 +142,11 @@ class ToolGate:
 
         Raises what `run` raised, and what the kernel refuses with.
         """
-        key, escort = self._escorted(run)
-        try:
-            with self._seat.taken() as agent:
-                if tool is not self._known(agent).get(tool.name):
-                    agent.tools.offer(self._kernel_tool(tool))
-                    self._known(agent)[tool.name] = tool
-                answer = agent.tools.run(tool.name, _visible(tool, arguments), idempotency_key=key)
-        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
-            raise escort.error or exc from exc.__cause__
-        finally:
-            del self._escorts[key]
-        return _with_reference(escort.outcome, answer)
+        with self._seat.taken() as agent:
+            outcome, stored = self._escorts.run(
+                agent, self._offered(tool), _visible(tool, arguments), run
+            )
+        return outcome if stored is None else _with_reference(outcome, stored)
 
     async def acall(
         self,
@@ -192,48 +155,19 @@ class ToolGate:
         run: Callable[[dict[str, Any]], Awaitable[Any]],
     ) -> Any:
         """The same on an event loop, where `run` runs."""
-        loop = asyncio.get_running_loop()
+        async with self._seat.ataken() as agent:
+            outcome, stored = await self._escorts.arun(
+                agent, self._offered(tool), _visible(tool, arguments), run
+            )
+        return outcome if stored is None else _with_reference(outcome, stored)
 
-        def on_the_loop(mended: dict[str, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(_awaited(run(mended)), loop).result()
-
-        key, escort = self._escorted(on_the_loop)
-        try:
-            async with self._seat.ataken() as agent:
-                if tool is not self._known(agent).get(tool.name):
-                    await agent.tools.aoffer(self._kernel_tool(tool))
-                    self._known(agent)[tool.name] = tool
-                visible = _visible(tool, arguments)
-                answer = await agent.tools.arun(tool.name, visible, idempotency_key=key)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
-            raise escort.error or exc from exc.__cause__
-        finally:
-            del self._escorts[key]
-        return _with_reference(escort.outcome, answer)
-
-    def _escorted(self, run: Callable[[dict[str, Any]], Any]) -> tuple[str, _Escort]:
-        key = f"langchain-{uuid4()}"
-        escort = self._escorts[key] = _Escort(run)
-        return key, escort
-
-    def _known(self, agent: Agent) -> dict[str, BaseTool]:
-        return self._offered.setdefault(agent, {})
-
-    def _kernel_tool(self, tool: BaseTool) -> Tool:
+    def _offered(self, tool: BaseTool) -> Offered:
         function = convert_to_openai_tool(tool)["function"]
-
-        def run(context: ToolContext, **arguments: Any) -> str:
-            return self._escorts[context.idempotency_key](arguments)
-
-        return Tool(
+        return Offered(
             function["name"],
             function["description"],
             function["parameters"],
-            run,
-            context_name="context",
-            **self._declared.get(tool.name, {}),
+            self._declared.get(tool.name, {}),
         )
 
 
@@ -337,7 +271,7 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
             return self._gate.call(
                 request.tool, call["args"], lambda said: handler(_mended(request, said))
             )
-        except _FOR_THE_MODEL as exc:
+        except FOR_THE_MODEL as exc:
             return _refusal(call, exc)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -349,7 +283,7 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
             return await self._gate.acall(
                 request.tool, call["args"], lambda said: handler(_mended(request, said))
             )
-        except _FOR_THE_MODEL as exc:
+        except FOR_THE_MODEL as exc:
             return _refusal(call, exc)
 
 
@@ -397,26 +331,8 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _text_of(outcome: Any) -> str:
-    """What a tool's outcome says, for the kernel's books and limits."""
-    content = getattr(outcome, "content", outcome)
-    return content if isinstance(content, str) else str(content)
-
-
-def _with_reference(outcome: Any, answer: Any) -> Any:
-    """The outcome; with the reference that the kernel hands back for what is too large."""
-    if isinstance(answer, str):
-        return outcome
+def _with_reference(outcome: Any, stored: StoredResult) -> Any:
+    """The outcome, saying where the kernel keeps what is too large to be handed on."""
     if isinstance(outcome, ToolMessage):
-        return outcome.model_copy(update={"content": str(answer)})
-    return str(answer) if isinstance(outcome, str) else outcome
-
-
-def _as_text(result: Any) -> str:
-    with suppress(TypeError):
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    return str(result)
-
-
-async def _awaited(work: Awaitable[Any]) -> Any:
-    return await work
+        return outcome.model_copy(update={"content": str(stored)})
+    return str(stored) if isinstance(outcome, str) else outcome

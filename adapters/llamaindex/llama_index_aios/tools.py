@@ -1,0 +1,232 @@
+"""Tools both ways: the kernel's in LlamaIndex, and LlamaIndex's through the kernel.
+
+    kernel_tools("calculator")    the kernel's tools, for any LlamaIndex agent
+    wrap_tools([my_tool])         LlamaIndex's own tools; each call is a syscall
+
+A wrapped tool stays what it is: its arguments are validated and mended, its calls
+limited, checked, journaled and audited by the kernel, and then it runs as it would
+have. What the kernel refuses and a model can act on is the tool's output, marked as an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llama_index.core.tools import AsyncBaseTool, FunctionTool, ToolMetadata, ToolOutput
+from llama_index.core.tools.types import BaseTool, adapt_to_async_tool
+
+from aios_core import Agent, Kernel, StoredResult, ToolSpec, default_kernel
+from aios_core.adapting import (
+    FOR_THE_MODEL,
+    AgentSettings,
+    Escorts,
+    Offered,
+    adefault_kernel,
+    as_text,
+)
+from llama_index_aios.agents import directory, identify, tree
+
+Declared = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Whose calls these are: an agent that is given, named, or found from the run."""
+
+    agent: str | Agent | None = None
+    group: str | None = None
+    kernel: Kernel | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[Agent]:
+        """The agent, on a thread."""
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        found = identify(tree, self.agent, AgentSettings(self.group))
+        with directory.use(self.kernel or default_kernel(), *found) as agent:
+            yield agent
+
+    @asynccontextmanager
+    async def ataken(self) -> AsyncIterator[Agent]:
+        """The agent, on an event loop."""
+        if isinstance(self.agent, Agent):
+            yield self.agent
+            return
+        found = identify(tree, self.agent, AgentSettings(self.group))
+        kernel = self.kernel or await adefault_kernel()
+        async with directory.ause(kernel, *found) as agent:
+            yield agent
+
+
+class KernelToolMetadata(ToolMetadata):
+    """What a model is told of a kernel's tool: its own JSON schema, not one made of a class."""
+
+    def __init__(self, spec: ToolSpec) -> None:
+        super().__init__(spec.description, spec.name)
+        self._parameters = dict(spec.parameters)
+
+    def get_parameters_dict(self) -> dict[str, Any]:
+        """The schema of the arguments."""
+        return {"type": "object", "properties": {}, **self._parameters}
+
+
+class AIOSTool(AsyncBaseTool):
+    """A tool of the kernel."""
+
+    def __init__(self, spec: ToolSpec, seat: Seat) -> None:
+        self._metadata = KernelToolMetadata(spec)
+        self._name = spec.name
+        self._seat = seat
+
+    @property
+    def metadata(self) -> ToolMetadata:
+        """What a model is told."""
+        return self._metadata
+
+    def call(self, *args: Any, **arguments: Any) -> ToolOutput:
+        """Run it."""
+        del args
+        with self._seat.taken() as agent:
+            try:
+                return self._output(agent.tools.run(self._name, arguments), arguments)
+            except FOR_THE_MODEL as exc:
+                return _refused(self._name, arguments, exc)
+
+    async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
+        """The same on an event loop."""
+        del args
+        async with self._seat.ataken() as agent:
+            try:
+                return self._output(await agent.tools.arun(self._name, arguments), arguments)
+            except FOR_THE_MODEL as exc:
+                return _refused(self._name, arguments, exc)
+
+    def _output(self, result: Any, arguments: dict[str, Any]) -> ToolOutput:
+        return ToolOutput(
+            content=as_text(result), tool_name=self._name, raw_input=arguments, raw_output=result
+        )
+
+
+def kernel_tools(
+    *names: str,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+) -> list[BaseTool]:
+    """Tools of the kernel, as LlamaIndex's.
+
+    Args:
+        names: which; none: all that the agent may see.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: of an agent that is spawned.
+        kernel: None for the embedded kernel of this process.
+
+    Raises:
+        InvalidRequest: one that is named is not there.
+    """
+    seat = Seat(agent, group, kernel)
+    with seat.taken() as looking:
+        return [AIOSTool(spec, seat) for spec in looking.tools.specs(*names)]
+
+
+class GatedTool(AsyncBaseTool):
+    """A tool of LlamaIndex whose every call is a syscall. Made by `wrap_tools`."""
+
+    def __init__(
+        self, wrapped: BaseTool, seat: Seat, escorts: Escorts, declared: Mapping[str, Any]
+    ) -> None:
+        self.wrapped = adapt_to_async_tool(wrapped)
+        self._seat = seat
+        self._escorts = escorts
+        about = wrapped.metadata
+        function = about.to_openai_tool(skip_length_check=True)["function"]
+        self._offered = Offered(
+            function["name"], function["description"], function["parameters"], declared
+        )
+
+    @property
+    def metadata(self) -> ToolMetadata:
+        """The wrapped tool's."""
+        return self.wrapped.metadata
+
+    def call(self, *args: Any, **arguments: Any) -> ToolOutput:
+        """Run it as LlamaIndex does, once the kernel lets it."""
+        with self._seat.taken() as agent:
+            try:
+                outcome, stored = self._escorts.run(
+                    agent,
+                    self._offered,
+                    arguments,
+                    lambda mended: self.wrapped.call(*args, **mended),
+                )
+            except FOR_THE_MODEL as exc:
+                return _refused(self._offered.name, arguments, exc)
+        return _bounded(outcome, stored)
+
+    async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
+        """The same on an event loop, where the tool runs too."""
+        async with self._seat.ataken() as agent:
+            try:
+                outcome, stored = await self._escorts.arun(
+                    agent,
+                    self._offered,
+                    arguments,
+                    lambda mended: self.wrapped.acall(*args, **mended),
+                )
+            except FOR_THE_MODEL as exc:
+                return _refused(self._offered.name, arguments, exc)
+        return _bounded(outcome, stored)
+
+
+def wrap_tools(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    *,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+    declared: Declared | None = None,
+) -> list[BaseTool]:
+    """LlamaIndex's tools, each call a syscall.
+
+    Args:
+        tools: as they are, or functions; their names, schemas and results stay.
+        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        group: of an agent that is spawned.
+        kernel: None for the embedded kernel of this process.
+        declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
+            `exclusive`, `irreversible` ... What it does not say is taken at its worst.
+    """
+    seat, escorts = Seat(agent, group, kernel), Escorts()
+    made: list[BaseTool] = []
+    for one in tools:
+        tool = one if isinstance(one, BaseTool) else FunctionTool.from_defaults(one)
+        said = (declared or {}).get(tool.metadata.get_name(), {})
+        made.append(GatedTool(tool, seat, escorts, said))
+    return made
+
+
+def _refused(name: str, arguments: dict[str, Any], error: Exception) -> ToolOutput:
+    return ToolOutput(
+        content=f"{type(error).__name__}: {error}",
+        tool_name=name,
+        raw_input=arguments,
+        raw_output=error,
+        is_error=True,
+    )
+
+
+def _bounded(outcome: ToolOutput, stored: StoredResult | None) -> ToolOutput:
+    """The outcome, saying where the kernel keeps what is too large to be handed on."""
+    if stored is None:
+        return outcome
+    return ToolOutput(
+        content=str(stored),
+        tool_name=outcome.tool_name,
+        raw_input=outcome.raw_input,
+        raw_output=stored,
+    )
