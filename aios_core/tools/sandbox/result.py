@@ -54,6 +54,7 @@ class ExecutionResult:
     value: str | None = None  # of a cell: its last expression, as `repr` says it
     notice: str | None = None  # what its reader has to know besides, in words
     files: FileChanges = FileChanges()
+    labels: frozenset[str] = frozenset()  # where the files come from that the code could read
 
     @property
     def is_ok(self) -> bool:

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -44,9 +46,20 @@ class Sandbox:
     """
 
     def __init__(
-        self, config: SandboxConfig | None = None, *, tiers: Mapping[str, MakeTier] = TIERS
+        self,
+        config: SandboxConfig | None = None,
+        *,
+        workspace: Workspace | None = None,
+        tiers: Mapping[str, MakeTier] = TIERS,
     ) -> None:
-        """Looks for nothing and starts nothing yet."""
+        """Looks for nothing and starts nothing yet.
+
+        Args:
+            config: limits, the user, the tier.
+            workspace: where the files of agents are, for `run_for`.
+            tiers: those to choose from.
+        """
+        self._workspace = workspace
         self._config = config = config or SandboxConfig()
         self._tiers = tiers
         self.limits = limits_of(config)
@@ -121,28 +134,30 @@ class Sandbox:
         language: Language,
         code: str,
         *,
-        workspace: Workspace,
         labels: frozenset[str] = frozenset(),
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code on an agent's files; what it changed becomes their newest versions.
 
-        `labels` are stored with these. Raises what `run` and the workspace raise.
+        These carry `labels` and those of the files that the code could read, which the result
+        has too. Without a workspace it runs on no files. Raises what `run` and the workspace
+        raise; the workspace is asked on this loop.
         """
+        if self._workspace is None:
+            return await self.run(language, code, limits=limits, on_output=on_output)
         loop = asyncio.get_running_loop()
-        place = await loop.run_in_executor(
-            self._threads, lambda: TemporaryDirectory(prefix="aios-sandbox-")
-        )
+        make = partial(TemporaryDirectory, prefix="aios-sandbox-")
+        place = await loop.run_in_executor(self._threads, make)
         try:
             directory = Path(place.name)
-            await workspace.checkout(identity, directory)
+            checked_out = await self._workspace.checkout(identity, directory)
             result = await self.run(
                 language, code, files=directory, limits=limits, on_output=on_output
             )
             if result.files.written or result.files.removed:
-                await workspace.commit(identity, directory, labels)
-            return result
+                await self._workspace.commit(identity, directory, labels)
+            return replace(result, labels=checked_out.labels)
         finally:
             await asyncio.shield(loop.run_in_executor(self._threads, place.cleanup))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,33 +268,43 @@ class Files:
         self.trees: dict[str, dict[str, str]] = {"default/alice": {"in.txt": "hello"}}
         self.commits: list[tuple[str, frozenset[str]]] = []
 
-    async def checkout(self, identity: str, directory: Path) -> None:
+    labels = frozenset({"mail"})
+
+    async def checkout(self, identity: str, directory: Path) -> Files:
         for name, text in self.trees.get(identity, {}).items():
             (directory / name).write_text(text)
+        return self
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> None:
         self.commits.append((identity, labels))
         self.trees[identity] = contents(directory)
 
 
-async def test_code_works_on_an_agents_files(sandbox: Sandbox) -> None:
+@pytest.fixture
+async def working(config: SandboxConfig) -> AsyncIterator[tuple[Sandbox, Files]]:
     files = Files()
+    sandbox = Sandbox(config, workspace=files)
+    yield sandbox, files
+    await sandbox.close()
 
-    await sandbox.run_for(
-        "default/alice",
-        "shell",
-        "tr a-z A-Z < in.txt > out.txt",
-        workspace=files,
-        labels=frozenset({"web"}),
-    )
+
+async def test_code_works_on_an_agents_files(working: tuple[Sandbox, Files]) -> None:
+    sandbox, files = working
+    code = "tr a-z A-Z < in.txt > out.txt"
+
+    result = await sandbox.run_for("default/alice", "shell", code, labels=frozenset({"web"}))
 
     assert files.trees["default/alice"] == {"in.txt": "hello", "out.txt": "HELLO"}
     assert files.commits == [("default/alice", frozenset({"web"}))]
+    assert result.labels == {"mail"}
 
 
-async def test_code_that_changes_nothing_commits_nothing(sandbox: Sandbox) -> None:
-    files = Files()
+async def test_code_that_changes_nothing_commits_nothing(working: tuple[Sandbox, Files]) -> None:
+    sandbox, files = working
 
-    await sandbox.run_for("default/alice", "shell", "cat in.txt", workspace=files)
-
+    assert (await sandbox.run_for("default/alice", "shell", "cat in.txt")).stdout == "hello"
     assert files.commits == []
+
+
+async def test_without_a_workspace_code_runs_on_no_files(sandbox: Sandbox) -> None:
+    assert (await sandbox.run_for("default/alice", "shell", "ls -A")).stdout == ""
