@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from aios_core.access import AccessHandle
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.core import PromptSize
 from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
+from aios_core.memory import Memory
 from aios_core.messages import (
     Completion,
     Message,
@@ -54,6 +56,8 @@ class Agent:
         self._process = process
         self.llm = LLM(kernel, process)
         self.port = AgentPort(kernel, process)
+        self.access = AccessHandle(self.port)
+        self.memory = Memory(self.port)
         self.tools = AgentTools(self.port)
         self.storage = Storage(self.port)
         self.collections = Collections(self.port)

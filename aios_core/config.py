@@ -83,7 +83,18 @@ class StateConfig:
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
-    """What agents remember."""
+    """What agents remember. Quotas are of what is kept; None: no limit."""
+
+    page_bytes: Annotated[int, Range(64, MIB)] = 16_384
+    resident_bytes: Annotated[int, AtLeastOne] = 4 * MIB  # of an agent's pages, in RAM
+    total_resident_bytes: int = 1024 * MIB  # of all agents' pages
+    watermark: Annotated[float, Fraction] = 0.8  # of resident_bytes; above it pages are evicted
+    lru_k: Annotated[int, Range(1, 16)] = 2
+    correlated_s: float = 0.1  # uses of a page within that time count as one
+    retained_s: float = 200.0  # the history of an evicted page is kept that long
+    quota_bytes: int | None = 256 * MIB  # of an agent
+    group_quota_bytes: int | None = None  # of a group's agents together
+    group_quotas: Mapping[str, int] = field(default_factory=dict)  # by group, over the one above
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +189,21 @@ class ToolsConfig:
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 
 
+RightName = Literal["read", "write", "execute", "share"]
+
+
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
     """Who may do what."""
+
+    policy: str | None = None  # a file of rules; None: owners, parents and grants alone
+    parents: tuple[RightName, ...] = ("read",)  # rights over what descendants own
+    common: tuple[RightName, ...] = ("read", "write", "execute")  # over what is nobody's
+    approver: Literal["auto", "terminal", "pending", "allow", "deny"] = "auto"
+    approval_timeout_s: Annotated[float, Positive] = 600.0
+    audit: Literal["effects", "all", "off"] = "effects"
+    audit_arguments: bool = False  # False: their SHA-256
+    audit_anchor: str | None = None  # a second place for the head of the trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +264,7 @@ class GroupConfig:
 
     weight: Annotated[float, Positive] = 1.0
     budget: Budget = field(default_factory=Budget)
+    inherits: tuple[str, ...] = ()  # groups whose privileges its members have too
 
 
 CoreKind = Literal["transformers", "openai", "replay", "tiny"]

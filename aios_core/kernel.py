@@ -20,7 +20,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from aios_core.access import OwnersOnly
+from aios_core.access import (
+    AccessManager,
+    Approver,
+    Callback,
+    CallbackApprover,
+    Explanation,
+    explained,
+)
 from aios_core.agent import Agent, AgentPort
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget, Price
@@ -44,6 +51,7 @@ from aios_core.errors import (
 )
 from aios_core.events import EventKind, EventStream, KernelEvent, Observer
 from aios_core.manager import Gatekeeper, Manager
+from aios_core.memory import MemoryManager
 from aios_core.messages import Completion
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
@@ -71,6 +79,8 @@ class Kernel:
         cores: use these instead of the configured ones.
         policy: use this one, by name or as an instance, instead of the configured one.
         gatekeeper: decides who may do what, instead of the configured access manager.
+        approver: asks people about what cannot be undone, instead of the configured one; a
+            function may be given, which takes an `ApprovalRequest` and answers True or False.
         embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
         observers: are told every `KernelEvent`.
 
@@ -84,6 +94,7 @@ class Kernel:
         cores: Sequence[Core] | None = None,
         policy: str | Policy | None = None,
         gatekeeper: Gatekeeper | None = None,
+        approver: Approver | Callback | None = None,
         embedder: Embedder | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -92,6 +103,7 @@ class Kernel:
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given_cores = cores
         self._given_gatekeeper = gatekeeper
+        self._given_approver = CallbackApprover.of(approver)
         self._given_embedder = embedder
         self._thread: LoopThread | None = None
         self._loop = Crossing()
@@ -173,7 +185,14 @@ class Kernel:
         )
         state = self.config.state
         self._state = StateOpener(state.path(), partial(read_key, state.encryption_key))
-        self._gatekeeper = self._given_gatekeeper or OwnersOnly()
+        self._access = AccessManager(
+            self.config.access,
+            self._state,
+            inherits={name: group.inherits for name, group in self.config.groups.items()},
+            approver=self._given_approver,
+            events=self.events,
+        )
+        self._gatekeeper = self._given_gatekeeper or self._access.gate
         self._embedder = self._given_embedder or build_embedder(self.config.embedding)
         self._model_access: dict[str | None, Access] = {}
         self._traps = TrapHandler(
@@ -209,6 +228,9 @@ class Kernel:
             select=partial(_select, self._policy),
             make_flow=FlowShare,
         )
+        self._memory = MemoryManager(
+            self._state, self.config.memory, now=self._clock.now, embedder=self._embedder
+        )
         retrieval = self.config.retrieval
         self._spaces = VectorSpaces(self._state, retrieval)
         self._storage = StorageManager(
@@ -217,6 +239,8 @@ class Kernel:
             index=FileIndex(self._state, self._embedder, self._spaces, retrieval),
         )
         return (
+            self._memory,
+            self._access,  # the first to start, the last to close: it audits the others
             EmbeddingManager(self._embedder, prices=partial(_price, self.config.prices)),
             CollectionManager(self._state, self._embedder, self._spaces, retrieval),
             self._storage,
@@ -626,6 +650,37 @@ class Kernel:
     async def aload_tools(self, source: Loadable) -> tuple[str, ...]:
         """The same, awaitable on any event loop."""
         return await self._loop.arun(self._tools.catalogue.load(source))
+
+    # --- access ------------------------------------------------------------------------------
+
+    def reload_policy(self) -> None:
+        """Put the policy file in force at once; changes of it are also noticed within seconds.
+
+        Raises `ConfigError` with the line and the rule if it is broken; the old one stays.
+        """
+        self._loop.run(self._access.reload())
+
+    async def areload_policy(self) -> None:
+        """The same, awaitable on any event loop."""
+        await self._loop.arun(self._access.reload())
+
+    def explain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
+        """Whether an agent may do something to a resource, and each thing that was considered.
+
+        Args:
+            agent: its identity, such as "default/bob".
+            action: such as "memory.read".
+            resource: "kind:owner:name".
+            about: `right`, `arguments`, `labels`, `irreversible`.
+
+        Raises:
+            InvalidRequest: one of them is malformed.
+        """
+        return self._loop.run(explained(self._access, agent, action, resource, **about))
+
+    async def aexplain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
+        """The same, awaitable on any event loop."""
+        return await self._loop.arun(explained(self._access, agent, action, resource, **about))
 
     # --- looking in --------------------------------------------------------------------------
 

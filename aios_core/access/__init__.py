@@ -1,5 +1,31 @@
 """Privileges: who may do what to what, who was asked, and what became of it."""
 
-from aios_core.access.owners import OwnersOnly
+from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, FixedApprover
+from aios_core.access.callback import Callback, CallbackApprover
+from aios_core.access.decision import Decision
+from aios_core.access.explain import Explanation, parse_resource
+from aios_core.access.handle import AccessHandle
+from aios_core.access.manager import AccessManager, explained
+from aios_core.access.policy import Effect
+from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
+from aios_core.access.terminal import TerminalApprover
 
-__all__ = ["OwnersOnly"]
+__all__ = [
+    "AccessAsk",
+    "AccessCheck",
+    "AccessHandle",
+    "AccessList",
+    "AccessManager",
+    "ApprovalAnswer",
+    "ApprovalRequest",
+    "Approver",
+    "Callback",
+    "CallbackApprover",
+    "Decision",
+    "Effect",
+    "Explanation",
+    "FixedApprover",
+    "TerminalApprover",
+    "explained",
+    "parse_resource",
+]

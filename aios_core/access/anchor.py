@@ -1,0 +1,93 @@
+"""Where the head of the audit trail is kept: beside the database, and perhaps far from it.
+
+`audit.head` in the state directory is replaced with every batch, and sealed if the
+state is encrypted, so that nobody without the key can write one. An anchor elsewhere
+(`access.audit_anchor`: another disk, a file that may only be appended to) gets a line
+every `ANCHOR_EVERY_S` seconds and at the end. Blocking; for threads and commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from aios_core.access.chain import Head
+from aios_core.errors import StateError
+from aios_core.state import Vault
+
+HEAD_FILE: Final = "audit.head"
+ANCHOR_EVERY_S: Final = 10.0
+
+
+def write_head(directory: Path, head: Head, vault: Vault) -> None:
+    """Replace the head file, durably. Raises `StateError`."""
+    path = directory / HEAD_FILE
+    part = directory / f".{HEAD_FILE}.{secrets.token_hex(4)}.part"
+    try:
+        with part.open("xb") as file:
+            part.chmod(0o600)
+            file.write(vault.seal(_line(head), "audit", "head"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise StateError(f"the head of the audit trail cannot be written: {exc}") from exc
+
+
+def read_head(directory: Path, vault: Vault) -> Head | None:
+    """The head file; None if there is none. Raises `StateError` if it is damaged or forged."""
+    path = directory / HEAD_FILE
+    try:
+        sealed = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StateError(f"{path} cannot be read: {exc}") from exc
+    return _head(vault.open(sealed, "audit", "head"), str(path))
+
+
+def append_anchor(path: Path, head: Head) -> None:
+    """Add a line to an anchor elsewhere, durably. Raises `StateError`."""
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
+            file.write(_line(head) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise StateError(f"access.audit_anchor {path} cannot be written: {exc}") from exc
+
+
+def read_anchor(path: Path) -> list[Head]:
+    """All heads of an anchor elsewhere. Raises `StateError`."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as exc:
+        raise StateError(f"access.audit_anchor {path} cannot be read: {exc}") from exc
+    return [_head(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _line(head: Head) -> bytes:
+    content = {"number": head.number, "hash": head.hash.hex(), "at": round(head.at, 3)}
+    return json.dumps(content).encode()
+
+
+def _head(line: bytes, source: str) -> Head:
+    try:
+        content = json.loads(line)
+        head = Head(int(content["number"]), bytes.fromhex(content["hash"]), float(content["at"]))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StateError(f"{source} is not a head of an audit trail: it was damaged") from exc
+    return replace(head, source=source)

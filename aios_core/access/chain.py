@@ -1,0 +1,84 @@
+"""The audit trail as a chain: each record's hash covers the record and the hash before it.
+
+    hash[n] = SHA-256(hash[n-1] + n + record[n])          hash[0] = 32 zero bytes
+
+A record that was edited, removed, added or moved breaks the chain. Cutting off its end
+does not, so the number and hash of the last record, the head, is kept elsewhere too.
+Pure: rows and heads in, faults out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+GENESIS: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it is stored."""
+
+    number: int  # from 1
+    record: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the last record was at some time. `source` says who remembers."""
+
+    number: int
+    hash: bytes
+    at: float  # seconds since 1970
+    source: str = "audit.head"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a look at the whole trail found."""
+
+    num_records: int
+    faults: tuple[str, ...]
+    num_anchored: int  # records up to here are vouched for by a head
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.faults
+
+
+def link(previous: bytes, number: int, record: bytes) -> bytes:
+    """The hash of a record that stands behind one with the hash `previous`."""
+    return hashlib.sha256(previous + number.to_bytes(8, "big") + record).digest()
+
+
+def verify(rows: Iterable[Row], heads: Iterable[Head]) -> Report:
+    """Look at all records, in order of their numbers, and at all heads that were kept."""
+    by_number: dict[int, list[Head]] = {}
+    for head in heads:
+        by_number.setdefault(head.number, []).append(head)
+    faults: list[str] = []
+    last, previous, anchored = 0, GENESIS, 0
+    for row in rows:
+        if row.number != last + 1:
+            faults.append(_missing(last + 1, row.number - 1))
+        elif link(previous, row.number, row.record) != row.hash:
+            faults.append(f"record {row.number} is not what was written there")
+        for head in by_number.pop(row.number, ()):
+            if head.hash == row.hash:
+                anchored = row.number
+            else:
+                faults.append(f"record {row.number} is not the one that {head.source} vouches for")
+        last, previous = row.number, row.hash
+    if lost := max(by_number, default=0):
+        source = by_number[lost][0].source
+        faults.append(f"{_missing(last + 1, lost)} at the end: {source} vouches for {lost}")
+    return Report(last, tuple(faults), anchored)
+
+
+def _missing(first: int, last: int) -> str:
+    return (
+        f"record {first} is missing" if first == last else f"records {first} to {last} are missing"
+    )

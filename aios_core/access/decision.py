@@ -1,0 +1,168 @@
+"""Who may do what: one pure function, without a clock, a state or anything that acts.
+
+    denied by a rule           → deny, whatever else is said
+    no right                   → deny
+    a rule asks                → ask
+    cannot be undone           → ask, unless a rule approves it beforehand
+    otherwise                  → allow
+
+A right comes from owning the resource, from being a parent of its owner, from the
+resource being nobody's, from a grant, or from a rule that allows.
+
+Promises, tested as properties: one more rule that denies, or one grant less, never
+allows more; the order of rules and grants does not matter.
+
+It comes in two halves, so that the first can be kept: `stand` looks at what does not
+change from call to call, `resolve` at arguments and labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from aios_core.access.policy import Effect, Policy, Rule, Subject, is_below
+from aios_core.grants import Grant
+from aios_core.permissions import Access, Resource, Right
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a request, and why, in words."""
+
+    effect: Effect
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an agent stands to an action on a resource, whatever its arguments."""
+
+    right: str | None  # where its right comes from, in words; None: it has none
+    rules: tuple[Rule, ...]  # that may matter, by name
+    until: float  # seconds since 1970: an expiring grant may change it then
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is allowed in any case that can be undone."""
+        return self.right is not None and not self.rules
+
+
+def stand(
+    subject: Subject, access: Access, policy: Policy, grants: Iterable[Grant], *, now: float
+) -> Standing:
+    """The first half. `grants` may hold others than those that matter here."""
+    right, resource = access.right, access.resource
+    rules = sorted(
+        (
+            rule
+            for rule in policy.rules
+            if rule.fits_action(access.action, right)
+            and rule.fits_resource(resource)
+            and rule.fits_agent(subject)
+        ),
+        key=lambda rule: rule.name,
+    )
+    granted = [
+        grant
+        for grant in grants
+        if is_granted(grant, resource)
+        and right in grant.rights
+        and subject.is_meant_by(grant.to)
+        and not has_expired(grant, now)
+    ]
+    basis = own_right(subject, right, resource, policy)
+    if basis is None and granted:
+        basis = f"granted: {min(map(str, granted))}"
+    ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
+    return Standing(basis, tuple(rules), min(ends, default=math.inf))
+
+
+def resolve(
+    standing: Standing,
+    arguments: Mapping[str, Any],
+    labels: AbstractSet[str],
+    irreversible: str | None,
+) -> Decision:
+    """The second half."""
+    fitting = [
+        rule
+        for rule in standing.rules
+        if rule.fits_labels(labels) and rule.fits_arguments(arguments)
+    ]
+    if denying := [rule for rule in fitting if rule.effect is Effect.DENY]:
+        return Decision(Effect.DENY, _said(denying[0], "denies it"))
+    allowing = [rule for rule in fitting if rule.effect is Effect.ALLOW]
+    if standing.right is None and not allowing:
+        return Decision(Effect.DENY, "it belongs to another, and nothing grants it")
+    if asking := [rule for rule in fitting if rule.effect is Effect.ASK]:
+        return Decision(Effect.ASK, _said(asking[0], "asks first"))
+    if irreversible and not any(rule.preapproved for rule in allowing):
+        return Decision(Effect.ASK, f"it cannot be undone: {irreversible}")
+    why = standing.right if standing.right is not None else _said(allowing[0], "allows it")
+    return Decision(Effect.ALLOW, why)
+
+
+def decide(
+    subject: Subject,
+    access: Access,
+    labels: AbstractSet[str],
+    policy: Policy,
+    grants: Iterable[Grant],
+    *,
+    now: float,
+) -> Decision:
+    """Both halves, for all that a request does: the strictest decision counts."""
+    grants = tuple(grants)
+    decisions = [
+        resolve(
+            stand(subject, one, policy, grants, now=now),
+            one.arguments,
+            labels,
+            one.irreversible,
+        )
+        for one in (access, *access.also)
+    ]
+    return strictest(decisions)
+
+
+_STRICTNESS = tuple(Effect)
+
+
+def strictest(decisions: Iterable[Decision]) -> Decision:
+    """The decision that counts of several."""
+    return max(decisions, key=lambda decision: _STRICTNESS.index(decision.effect))
+
+
+def own_right(subject: Subject, right: Right, resource: Resource, policy: Policy) -> str | None:
+    """The right that an agent has without a grant or a rule, in words; None if it has none."""
+    owner = resource.owner
+    if owner == subject.identity:
+        return "it is the agent's own"
+    if owner is None:
+        return "it is nobody's, and common" if right in policy.common else None
+    if right in policy.parents and owner.startswith(f"{subject.identity}/"):
+        return "it belongs to a descendant"
+    return None
+
+
+def is_granted(grant: Grant, resource: Resource) -> bool:
+    """Whether a grant is one on the resource, or on what it is a part of."""
+    granted = grant.resource
+    return (
+        granted.kind == resource.kind
+        and granted.owner == resource.owner
+        and is_below(resource.name, granted.name)
+    )
+
+
+def has_expired(grant: Grant, now: float) -> bool:
+    """Whether its time is over."""
+    return grant.expires_at is not None and now >= grant.expires_at
+
+
+def _said(rule: Rule, does: str) -> str:
+    return f"{rule} {does}" + (f": {rule.reason}" if rule.reason else "")

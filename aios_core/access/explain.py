@@ -1,0 +1,149 @@
+"""Why: each right, grant and rule that was considered, and whether it fits, in words.
+
+Pure. The decision itself is that of `decision.py`; this only says what it looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
+from aios_core.access.policy import Policy, Rule, Subject
+from aios_core.errors import InvalidRequest
+from aios_core.grants import Grant
+from aios_core.permissions import Access, Resource, Right
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One thing that was looked at."""
+
+    what: str
+    fits: bool
+    said: str
+
+    def __str__(self) -> str:
+        return f"  {'+' if self.fits else '-'} {self.what}: {self.said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision and all that was looked at for it."""
+
+    subject: Subject
+    access: Access
+    decision: Decision
+    considered: tuple[Considered, ...]
+
+    def __str__(self) -> str:
+        effect = {"allow": "allowed", "ask": "asks first", "deny": "denied"}[self.decision.effect]
+        groups = ", ".join(sorted(self.subject.groups))
+        asked = f"{self.access.action} ({self.access.right}) {self.access.resource}"
+        return "\n".join(
+            (
+                f"{effect}: {self.decision.why}",
+                f"  {self.subject.identity} (groups: {groups}): {asked}",
+                *map(str, self.considered),
+            )
+        )
+
+
+_READS = frozenset(
+    {"changes", "check", "diff", "history", "in_doubt", "list", "read", "retrieve", "search"}
+    | {"snapshots", "stat", "usage", "wait"}
+)
+
+
+def right_of(action: str) -> Right:
+    """The right that an action most likely needs, for a person who names none."""
+    manager, _, verb = action.partition(".")
+    if manager == "llm" or verb in ("run", "ask"):
+        return Right.EXECUTE
+    if verb in ("grant", "revoke"):
+        return Right.SHARE
+    return Right.READ if verb in _READS else Right.WRITE
+
+
+def access_to(
+    action: str,
+    resource: str,
+    *,
+    right: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    irreversible: str | None = None,
+) -> Access:
+    """An access that somebody asks about in words. Raises `InvalidRequest`."""
+    try:
+        wanted = right_of(action) if right is None else Right(right)
+    except ValueError as exc:
+        raise InvalidRequest(f"right: got {right!r}; allowed: one of {[*map(str, Right)]}") from exc
+    return Access(action, wanted, parse_resource(resource), arguments or {}, irreversible)
+
+
+def parse_resource(text: str) -> Resource:
+    """A resource as it is written: "kind:owner:name". Raises `InvalidRequest`."""
+    kind, *rest = text.split(":", 2)
+    if not kind or not rest:
+        raise InvalidRequest(f"resource {text!r}: allowed: 'kind:owner:name'")
+    return Resource(kind, rest[0] or None, rest[1] if len(rest) > 1 else "")
+
+
+def explain(
+    subject: Subject,
+    access: Access,
+    labels: AbstractSet[str],
+    policy: Policy,
+    grants: Iterable[Grant],
+    *,
+    now: float,
+) -> Explanation:
+    """The decision, and each thing that was considered on the way."""
+    grants = tuple(grants)
+    considered = [
+        _own(subject, access, policy),
+        *(_grant(grant, subject, access, now) for grant in grants),
+        *(_rule(rule, subject, access, labels) for rule in policy.rules),
+    ]
+    if access.irreversible:
+        considered.append(Considered("it cannot be undone", True, access.irreversible))
+    decision = decide(subject, access, labels, policy, grants, now=now)
+    return Explanation(subject, access, decision, tuple(considered))
+
+
+def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
+    right = own_right(subject, access.right, access.resource, policy)
+    owner = access.resource.owner
+    otherwise = f"it belongs to {owner}" if owner else f"nobody's, and {access.right} is not common"
+    return Considered("the agent's own", right is not None, right or otherwise)
+
+
+def _grant(grant: Grant, subject: Subject, access: Access, now: float) -> Considered:
+    lacks = []
+    if not is_granted(grant, access.resource):
+        lacks.append("it is on something else")
+    if access.right not in grant.rights:
+        lacks.append(f"it is not one to {access.right}")
+    if not subject.is_meant_by(grant.to):
+        lacks.append("it is to somebody else")
+    if has_expired(grant, now):
+        lacks.append("it has expired")
+    return Considered(f"grant of {grant}", not lacks, "; ".join(lacks) or "grants it")
+
+
+def _rule(rule: Rule, subject: Subject, access: Access, labels: AbstractSet[str]) -> Considered:
+    lacks = []
+    if not rule.fits_agent(subject):
+        lacks.append(f"means other agents ({', '.join(rule.agents)})")
+    if not rule.fits_action(access.action, access.right):
+        lacks.append(f"means other actions ({', '.join(rule.actions)})")
+    if not rule.fits_resource(access.resource):
+        lacks.append(f"means other resources ({', '.join(rule.resources)})")
+    if not rule.fits_labels(labels):
+        lacks.append(f"means agents that have read {' or '.join(rule.labels)}")
+    if not rule.fits_arguments(access.arguments):
+        lacks.append(f"means arguments where {' and '.join(map(str, rule.when))}")
+    fits = f"fits, and says {rule.effect}" + (f": {rule.reason}" if rule.reason else "")
+    return Considered(str(rule), not lacks, "; ".join(lacks) or fits)

@@ -1,0 +1,169 @@
+"""The gate that every request passes: the kernel's `Gatekeeper`.
+
+    check ──> allowed                        (kept: a look into a dictionary)
+          ──> denied                         AccessDenied, with the reason
+          ──> asked ──> approved ──> checked once more
+                    ──> refused              ApprovalRefused
+
+Promises: an approval is for exactly what was asked, once; what belongs in the audit
+trail is not done while that cannot be written; what needed an approval is not done
+before the trail says durably that it had it. Belongs to the kernel's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, digest_of, plain
+from aios_core.access.decision import Decision
+from aios_core.access.grant_store import GrantStore
+from aios_core.access.policy import Effect
+from aios_core.access.privileges import Privileges
+from aios_core.access.trail import AuditRecord, AuditTrail
+from aios_core.errors import AccessDenied, ApprovalRefused
+from aios_core.permissions import Access
+from aios_core.process import AgentProcess
+
+MODEL: Final = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Awaitable[None]):
+    """What the kernel awaits before it goes on. Nothing has begun until it does."""
+
+    begin: Callable[[], Awaitable[None]]
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.begin().__await__()
+
+
+class Gate:
+    """See the module. `trail` None: no audit; `audits_models`: also of what models are asked."""
+
+    def __init__(
+        self,
+        privileges: Privileges,
+        store: GrantStore,
+        approver: Approver,
+        trail: AuditTrail | None,
+        *,
+        now: Callable[[], float],
+        approval_timeout_s: float,
+        audits_models: bool = False,
+    ) -> None:
+        self._privileges = privileges
+        self._store = store
+        self._approver = approver
+        self._trail = trail
+        self._now = now
+        self._approval_timeout_s = approval_timeout_s
+        self._audits_models = audits_models
+
+    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+        """None: go on. An awaitable: wait for it. Raises `AccessDenied`, `StateError`."""
+        is_model = access.resource.kind == MODEL
+        if (
+            is_model
+            and not self._audits_models
+            and self._privileges.standing(process, access).is_free
+            and access.irreversible is None
+            and not access.also
+        ):
+            return None  # the way of nearly every call of a model
+        if self._trail is not None and not is_model:
+            self._trail.require_working()
+        if not self._store.is_loaded and _is_about_others(process, access):
+            return _Waiting(partial(self._check_with_grants, process, access))
+        decision, part = self._privileges.decide(process, access)
+        if decision.effect is Effect.ASK:
+            return _Waiting(partial(self._ask, process, access, decision))
+        self._conclude(process, access, decision, part)
+        return None
+
+    def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
+        """Write down what became of a request that was let through."""
+        self.note(process, access, outcome)
+
+    def note(self, process: AgentProcess, access: Access, event: str, why: str = "") -> None:
+        """Add to the audit trail."""
+        if self._trail is not None:
+            self._trail.add(
+                AuditRecord(self._now(), event, process.pid, process.identity, access, why)
+            )
+
+    # --- inside ------------------------------------------------------------------------------
+
+    async def _check_with_grants(self, process: AgentProcess, access: Access) -> None:
+        await self._store.load()
+        waiting = self.check(process, access)
+        if waiting is not None:
+            await waiting
+
+    def _conclude(
+        self, process: AgentProcess, access: Access, decision: Decision, part: Access
+    ) -> None:
+        """Raise `AccessDenied`, or note that it was allowed."""
+        if decision.effect is Effect.DENY:
+            self.note(process, access, "denied", decision.why)
+            raise AccessDenied(process.pid, part.action, str(part.resource), decision.why)
+        if access.resource.kind != MODEL or self._audits_models:
+            self.note(process, access, "allowed", decision.why)
+
+    async def _ask(self, process: AgentProcess, access: Access, decision: Decision) -> None:
+        """Wait for an approval; then look once more, since much may have changed."""
+        request = self._request(process, access, decision)
+        self.note(process, access, "asked", decision.why)
+        try:
+            async with asyncio.timeout(self._approval_timeout_s):
+                answer = await self._approver.ask(request)
+        except TimeoutError:
+            reason = f"nobody answered within {self._approval_timeout_s:g} s"
+            self._refuse(process, access, ApprovalAnswer(False, reason=reason))
+        except asyncio.CancelledError:
+            self.note(process, access, "withdrawn", "it was asked about no longer")
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever an approver raises, it is no yes
+            self._refuse(process, access, ApprovalAnswer(False, reason=f"asking failed: {exc!r}"))
+        if not answer.is_approved:
+            self._refuse(process, access, answer)
+        again, part = self._privileges.decide(process, access)
+        if again.effect is Effect.DENY:
+            self._conclude(process, access, again, part)
+        by = f"by {answer.by}" if answer.by else ""
+        self.note(process, access, "approved", f"{by}: {answer.reason}" if answer.reason else by)
+        if self._trail is not None:
+            await self._trail.flushed()
+
+    def _refuse(self, process: AgentProcess, access: Access, answer: ApprovalAnswer) -> NoReturn:
+        said = answer.reason or (f"{answer.by} said no" if answer.by else "the answer was no")
+        self.note(process, access, "refused", said)
+        raise ApprovalRefused(process.pid, access.action, str(access.resource), said)
+
+    def _request(
+        self, process: AgentProcess, access: Access, decision: Decision
+    ) -> ApprovalRequest:
+        now = self._now()
+        return ApprovalRequest(
+            id=secrets.token_hex(8),
+            digest=digest_of(process.identity, access),
+            pid=process.pid,
+            agent=process.identity,
+            action=access.action,
+            resource=str(access.resource),
+            arguments=plain(access.arguments),
+            why=decision.why,
+            asked_at=now,
+            expires_at=now + self._approval_timeout_s,
+            labels=tuple(sorted(process.labels)),
+            also=tuple(f"{one.action} {one.resource}" for one in access.also),
+        )
+
+
+def _is_about_others(process: AgentProcess, access: Access) -> bool:
+    """Whether grants of agents may matter."""
+    return any(one.resource.owner not in (None, process.identity) for one in (access, *access.also))

@@ -1,0 +1,161 @@
+"""All grants, in memory for decisions and in the database for good.
+
+`GrantBook` is pure bookkeeping; the functions below it run on the database's thread.
+
+Promise: a grant is in force only while who gave it may give it. With a grant that is
+revoked go those that rested on it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from aios_core.access.decision import has_expired, stand
+from aios_core.access.policy import Effect, Policy, Subject, is_below
+from aios_core.grants import Grant
+from aios_core.permissions import Access, Resource, Right
+from aios_core.state import Connection
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE grants (
+        kind TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        receiver TEXT NOT NULL,
+        rights TEXT NOT NULL,
+        granted_by TEXT NOT NULL,
+        granted_at REAL NOT NULL,
+        expires_at REAL,
+        PRIMARY KEY (kind, owner, name, receiver, granted_by)
+    ) WITHOUT ROWID
+    """,
+)
+
+_Key = tuple[Resource, str, str]
+
+
+class GrantBook:
+    """See the module. Belongs to the kernel's loop."""
+
+    def __init__(self, grants: Iterable[Grant] = ()) -> None:
+        self._grants = {_key(grant): grant for grant in grants}
+        self._in_force: dict[str | None, list[Grant]] = {}
+
+    def __iter__(self) -> Iterator[Grant]:
+        return iter(tuple(self._grants.values()))
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    def of(self, owner: str | None) -> list[Grant]:
+        """Those in force over what belongs to an owner."""
+        return self._in_force.get(owner, [])
+
+    def put(self, grant: Grant) -> None:
+        self._grants[_key(grant)] = grant
+
+    def remove(self, grants: Iterable[Grant]) -> None:
+        for grant in grants:
+            self._grants.pop(_key(grant), None)
+
+    def settle(self, policy: Policy, now: float) -> list[Grant]:
+        """Find out which are in force; those that are not, since their giver may not give them."""
+        supported = supported_grants(self, policy, now)
+        by_owner = defaultdict(list)
+        for grant in supported:
+            by_owner[grant.resource.owner].append(grant)
+        self._in_force = dict(by_owner)
+        return [grant for grant in self if grant not in supported]
+
+    def revoked_by(self, resource: Resource, to: str, giver: str) -> list[Grant]:
+        """The grants that `giver` means who revokes what `to` has: all of them for the owner."""
+        return [
+            grant
+            for grant in self
+            if grant.to == to
+            and grant.resource.kind == resource.kind
+            and grant.resource.owner == resource.owner
+            and is_below(grant.resource.name, resource.name)
+            and giver in (resource.owner, grant.granted_by)
+        ]
+
+
+def supported_grants(grants: Iterable[Grant], policy: Policy, now: float) -> set[Grant]:
+    """Those whose givers own the resource, or have by others of them what they gave.
+
+    Two that rest on each other alone rest on nothing.
+    """
+    waiting = {grant for grant in grants if not has_expired(grant, now)}
+    supported = {grant for grant in waiting if grant.granted_by == grant.resource.owner}
+    waiting -= supported
+    while more := {one for one in waiting if _can_give(one, supported, policy, now)}:
+        supported |= more
+        waiting -= more
+    return supported
+
+
+def _can_give(grant: Grant, supported: set[Grant], policy: Policy, now: float) -> bool:
+    giver, rights = policy.subject_named(grant.granted_by), {*grant.rights, Right.SHARE}
+    return rights <= rights_of(giver, grant.resource, supported, policy, now=now)
+
+
+def rights_of(
+    subject: Subject, resource: Resource, grants: Iterable[Grant], policy: Policy, *, now: float
+) -> frozenset[Right]:
+    """What an agent may do with a resource, and therefore may give."""
+    grants, held = tuple(grants), set()
+    for right in Right:
+        standing = stand(subject, Access("access.grant", right, resource), policy, grants, now=now)
+        allowing = (r for r in standing.rules if r.effect is Effect.ALLOW and r.is_static)
+        if standing.right is not None or any(allowing):
+            held.add(right)
+    return frozenset(held)
+
+
+# --- in a transaction -------------------------------------------------------------------------
+
+
+def load(connection: Connection) -> list[Grant]:
+    """All grants that were stored."""
+    return [
+        Grant(
+            Resource(kind, owner, name),
+            receiver,
+            frozenset(map(Right, rights.split("+"))),
+            granted_by,
+            granted_at,
+            expires_at,
+        )
+        for kind, owner, name, receiver, rights, granted_by, granted_at, expires_at in (
+            connection.execute("SELECT * FROM grants")
+        )
+    ]
+
+
+def store(connection: Connection, grant: Grant) -> None:
+    """Write a grant, in the place of an earlier one of the same giver to the same receiver."""
+    what = grant.resource
+    rights = "+".join(sorted(grant.rights))
+    row = (what.kind, what.owner, what.name, grant.to, rights)
+    connection.execute(
+        "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, grant.granted_by, grant.granted_at, grant.expires_at),
+    )
+
+
+def erase(connection: Connection, grants: Iterable[Grant]) -> None:
+    """Remove grants."""
+    for grant in grants:
+        what = grant.resource
+        connection.execute(
+            "DELETE FROM grants WHERE kind = ? AND owner = ? AND name = ? AND receiver = ? "
+            "AND granted_by = ?",
+            (what.kind, what.owner, what.name, grant.to, grant.granted_by),
+        )
+
+
+def _key(grant: Grant) -> _Key:
+    return grant.resource, grant.to, grant.granted_by

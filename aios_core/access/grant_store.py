@@ -1,0 +1,85 @@
+"""Changes of grants: durable first, then in force, one after the other.
+
+A change that has begun is carried through even if who asked for it has gone, so that
+what is in force and what is stored are never two things. Belongs to the kernel's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aios_core.access import grant_book
+from aios_core.access.privileges import Privileges
+from aios_core.errors import NoSuchObject
+from aios_core.grants import Grant
+from aios_core.permissions import Resource
+from aios_core.state import Connection, StateOpener
+
+
+class GrantStore:
+    """See the module."""
+
+    def __init__(self, state: StateOpener, privileges: Privileges) -> None:
+        self._state = state
+        self._privileges = privileges
+        self._changes = asyncio.Lock()  # guards what is stored and what is in force
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self.is_loaded = False
+        state.add_migrations("grants", grant_book.SCHEMA)
+
+    async def load(self) -> None:
+        """Read all grants, once. Raises `StateError`; the next call tries again."""
+        async with self._changes:
+            if self.is_loaded:
+                return
+            state = await self._state.opened()
+            for grant in await state.database.aread(grant_book.load):
+                self._privileges.grants.put(grant)
+            self._privileges.settle()
+            self.is_loaded = True
+
+    async def put(self, grant: Grant) -> None:
+        """Grant something."""
+        await self.load()
+
+        def remember() -> None:
+            self._privileges.grants.put(grant)
+
+        await self._change(lambda connection: grant_book.store(connection, grant), remember)
+
+    async def revoke(self, resource: Resource, to: str, giver: str) -> None:
+        """Take back what `to` has, and what rests on that. Raises `NoSuchObject`."""
+        await self.load()
+        grants = self._privileges.grants
+        revoked = grants.revoked_by(resource, to, giver)
+        if not revoked:
+            known = [str(grant) for grant in grants if grant.resource.owner == resource.owner]
+            raise NoSuchObject("grant", f"on {resource} to {to}", known)
+        await self._change(
+            lambda connection: grant_book.erase(connection, revoked),
+            lambda: grants.remove(revoked),
+        )
+
+    async def settled(self) -> None:
+        """Wait for changes that are under way."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _change(
+        self, write: Callable[[Connection], None], remember: Callable[[], None]
+    ) -> None:
+        async def carry_out() -> None:
+            async with self._changes:
+                state = await self._state.opened()
+                await state.database.awrite(write)
+                remember()
+                if orphans := self._privileges.settle():
+                    await state.database.awrite(lambda c: grant_book.erase(c, orphans))
+                    self._privileges.grants.remove(orphans)
+
+        task = asyncio.ensure_future(carry_out())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.shield(task)

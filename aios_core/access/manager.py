@@ -1,0 +1,257 @@
+"""The access manager: serves the access syscalls, and keeps the policy file in force.
+
+What it decides by is in `Privileges`; what every request passes is its `gate`.
+Promises: what is revoked is refused from the next request on; nobody gives a right
+that it has not itself; a broken policy file changes nothing.
+
+Belongs to the kernel's loop, which it never blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from aios_core.access.approval import Approver
+from aios_core.access.approvers import approver_of
+from aios_core.access.decision import Decision
+from aios_core.access.explain import Explanation, access_to, explain
+from aios_core.access.gate import Gate
+from aios_core.access.grant_book import rights_of
+from aios_core.access.grant_store import GrantStore
+from aios_core.access.model_calls import ModelCalls
+from aios_core.access.policy import GroupRule, Policy
+from aios_core.access.policy_file import load_policy, refuse_circles
+from aios_core.access.privileges import Privileges
+from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
+from aios_core.access.trail import AuditTrail
+from aios_core.config import AccessConfig
+from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
+from aios_core.events import EventStream
+from aios_core.grants import AccessGrant, AccessRevoke, Grant
+from aios_core.permissions import Access, Right
+from aios_core.process import AgentProcess
+from aios_core.state import StateOpener
+from aios_core.syscalls import Request
+
+log = logging.getLogger(__name__)
+
+POLL_POLICY_S: Final = 2.0
+
+
+class AccessManager:
+    """See the module.
+
+    Args:
+        config: the section `[access]`.
+        state: where grants and the audit trail are kept.
+        inherits: group to the groups that it inherits, as the configuration says.
+        approver: asks people, instead of the configured one.
+        events: of the kernel; with audit "all" they tell what became of calls of models.
+        now: seconds since 1970, since grants and approvals outlive a kernel.
+    """
+
+    name = "access"
+    requests: Sequence[type[Request[Any]]] = (
+        AccessAsk,
+        AccessCheck,
+        AccessGrant,
+        AccessList,
+        AccessRevoke,
+    )
+
+    def __init__(
+        self,
+        config: AccessConfig,
+        state: StateOpener,
+        *,
+        inherits: Mapping[str, Sequence[str]] | None = None,
+        approver: Approver | None = None,
+        events: EventStream | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._base = base_policy(config, inherits or {})
+        self._now = now
+        self._file = None if config.policy is None else Path(config.policy).expanduser()
+        self._stamp: object = None  # of the file that is in force
+        self._watching: asyncio.Task[None] | None = None
+        self.privileges = Privileges(self._base, now)
+        self._store = GrantStore(state, self.privileges)
+        self.trail: AuditTrail | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        if config.audit != "off":
+            anchor = None if config.audit_anchor is None else Path(config.audit_anchor).expanduser()
+            self.trail = AuditTrail(
+                state, now, keeps_arguments=config.audit_arguments, anchor=anchor
+            )
+            if config.audit == "all" and events is not None:
+                self._unsubscribe = events.subscribe(ModelCalls(self.trail, now))
+        self.gate = Gate(
+            self.privileges,
+            self._store,
+            approver or approver_of(config.approver, state, now),
+            self.trail,
+            now=now,
+            approval_timeout_s=config.approval_timeout_s,
+            audits_models=config.audit == "all",
+        )
+
+    def __repr__(self) -> str:
+        rules, grants = len(self.privileges.policy.rules), len(self.privileges.grants)
+        return f"<AccessManager: {rules} rules, {grants} grants>"
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read the policy file. Raises `ConfigError` if it is broken."""
+        if self._file is not None:
+            await self.reload()
+            self._watching = asyncio.ensure_future(self._watch(self._file))
+
+    async def reload(self) -> None:
+        """Put the policy file in force. Raises `ConfigError` if it is broken; the old one stays."""
+        if self._file is None:
+            return
+        stamp = await asyncio.to_thread(_stamp_of, self._file)
+        policy = await asyncio.to_thread(load_policy, self._file, self._base)
+        self._stamp = stamp
+        self.privileges.adopt(policy)
+
+    async def _watch(self, file: Path) -> None:
+        refused: object = None
+        while True:
+            await asyncio.sleep(POLL_POLICY_S)
+            stamp = await asyncio.to_thread(_stamp_of, file)
+            if stamp in (self._stamp, refused):
+                continue
+            try:
+                await self.reload()
+                log.info("the policy in %s is in force", file)
+            except ConfigError as exc:
+                refused = stamp
+                log.error("the policy was not changed: %s", exc)  # noqa: TRY400 - it says it all
+
+    def forget(self, process: AgentProcess) -> None:
+        """What is kept for an agent goes with it; its grants stay."""
+        self.privileges.forget(process)
+
+    async def close(self) -> None:
+        """Carry out what has begun, and write what is left of the audit trail."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._store.settled()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self.trail is not None:
+            await self.trail.close()
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds."""
+        self.privileges.check()
+
+    # --- requests ----------------------------------------------------------------------------
+
+    async def perform(self, process: AgentProcess, request: Any) -> Any:
+        """Serve a request that passed the gate."""
+        match request:
+            case AccessGrant():
+                return await self._grant(process, request)
+            case AccessRevoke():
+                return await self._store.revoke(request.resource, request.to, process.identity)
+            case AccessList():
+                return await self._list(process)
+            case AccessCheck():
+                return await self._look(process, request)
+            case AccessAsk():
+                return None  # the gate has asked
+            case _:
+                raise InvalidRequest(f"the access manager serves no {type(request).__name__}")
+
+    async def _grant(self, process: AgentProcess, request: AccessGrant) -> None:
+        await self._store.load()
+        giver, now = process.identity, self._now()
+        until = now + request.for_s if request.for_s is not None else math.inf
+        if giver != request.resource.owner:
+            until = min(until, self._can_give_until(process, request))
+        ends = None if until == math.inf else until
+        rights = frozenset(request.rights)
+        await self._store.put(Grant(request.resource, request.to, rights, giver, now, ends))
+
+    def _can_give_until(self, process: AgentProcess, request: AccessGrant) -> float:
+        """When the giver's own rights end. Raises `AccessDenied` if it lacks one that it gives."""
+        privileges, what = self.privileges, request.resource
+        grants = privileges.grants.of(what.owner)
+        held = rights_of(
+            privileges.subject(process), what, grants, privileges.policy, now=self._now()
+        )
+        if lacking := request.rights - held:
+            rights = ", ".join(sorted(lacking))
+            raise AccessDenied(
+                process.pid, request.kind, str(what), f"it has no right to {rights} itself"
+            )
+        return min(
+            privileges.standing(process, Access(request.kind, right, what)).until
+            for right in (*request.rights, Right.SHARE)
+        )
+
+    async def _list(self, process: AgentProcess) -> tuple[Grant, ...]:
+        await self._store.load()
+        subject = self.privileges.subject(process)
+        return tuple(
+            grant
+            for grant in self.privileges.grants
+            if grant.resource.owner == process.identity or subject.is_meant_by(grant.to)
+        )
+
+    async def _look(self, process: AgentProcess, request: AccessCheck) -> Decision:
+        await self._store.load()
+        return self.privileges.decide(process, request.wanted)[0]
+
+    async def explain(
+        self, identity: str, access: Access, labels: frozenset[str] = frozenset()
+    ) -> Explanation:
+        """Whether an agent may do something, and all that was considered."""
+        await self._store.load()
+        policy = self.privileges.policy
+        grants = self.privileges.grants.of(access.resource.owner)
+        subject = policy.subject_named(identity)
+        return explain(subject, access, labels, policy, grants, now=self._now())
+
+
+async def explained(
+    manager: AccessManager,
+    agent: str,
+    action: str,
+    resource: str,
+    *,
+    labels: Iterable[str] = (),
+    **about: Any,
+) -> Explanation:
+    """The same of what is said in words, see `access_to`. Raises `InvalidRequest`."""
+    return await manager.explain(agent, access_to(action, resource, **about), frozenset(labels))
+
+
+def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> Policy:
+    """What the configuration says; the policy file adds to it. Raises `ConfigError`."""
+    groups = {name: GroupRule(tuple(above)) for name, above in inherits.items()}
+    refuse_circles(groups)
+    return Policy(
+        groups=groups,
+        parents=frozenset(map(Right, config.parents)),
+        common=frozenset(map(Right, config.common)),
+    )
+
+
+def _stamp_of(file: Path) -> object:
+    """Something that changes when the file does; None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

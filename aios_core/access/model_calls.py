@@ -1,0 +1,37 @@
+"""What became of calls of models, for the audit trail: told by the kernel's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from aios_core.access.trail import AuditRecord, AuditTrail
+from aios_core.events import EventKind, KernelEvent
+
+ENDS: Final = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED, EventKind.REFUSED})
+
+
+class ModelCalls:
+    """An observer of the kernel's events."""
+
+    def __init__(self, trail: AuditTrail, now: Callable[[], float]) -> None:
+        self._trail = trail
+        self._now = now
+        self._agents: dict[int, str] = {}  # pid -> its identity
+        self._under_way: set[int] = set()  # ids of calls of models
+
+    def __call__(self, event: KernelEvent) -> None:
+        pid, call = event.pid or 0, event.syscall_id or 0
+        if event.kind is EventKind.AGENT_SPAWNED:
+            self._agents[pid] = str(event.facts.get("identity", event.facts.get("name", "")))
+        elif event.kind is EventKind.AGENT_EXITED:
+            self._agents.pop(pid, None)
+        elif event.kind is EventKind.SUBMITTED and "request" not in event.facts:
+            self._under_way.add(call)
+        elif event.kind in ENDS and call in self._under_way:
+            self._under_way.discard(call)
+            facts: dict[str, Any] = {"action": "llm.generate", "syscall": call}
+            if "error" in event.facts:
+                facts["error"] = str(event.facts["error"])
+            agent = self._agents.get(pid, "")
+            self._trail.add(AuditRecord(self._now(), str(event.kind), pid, agent, None, "", facts))

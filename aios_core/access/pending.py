@@ -1,0 +1,53 @@
+"""Ask whoever looks at the list of pending approvals: `aios approvals`, from another process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
+from aios_core.access.mailbox import Mailbox
+
+log = logging.getLogger(__name__)
+
+
+class PendingApprover:
+    """Puts questions into a mailbox and looks for answers every `poll_s` seconds, on a thread.
+
+    A question whose await is cancelled is taken down again.
+    """
+
+    def __init__(self, mailbox: Mailbox, now: Callable[[], float], *, poll_s: float = 0.2) -> None:
+        self._mailbox = mailbox
+        self._now = now
+        self._poll_s = poll_s
+        self._taken: set[str] = set()
+        self._posting = asyncio.Lock()  # guards _taken while questions are put up
+
+    async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
+        posting = asyncio.ensure_future(self._post(request))
+        try:
+            ticket = await asyncio.shield(posting)
+            log.warning("waits for an approval: %s; aios approvals approve %s", request, ticket)
+            while True:
+                answer = await asyncio.to_thread(self._mailbox.take, ticket, request.digest)
+                if answer is not None:
+                    return answer
+                await asyncio.sleep(self._poll_s)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._take_down(posting)))
+
+    async def _post(self, request: ApprovalRequest) -> str:
+        async with self._posting:
+            taken = frozenset(self._taken)
+            ticket = await asyncio.to_thread(self._mailbox.post, request, taken, self._now())
+            self._taken.add(ticket)
+            return ticket
+
+    async def _take_down(self, posting: asyncio.Future[str]) -> None:
+        await asyncio.wait([posting])
+        if posting.exception() is None:
+            ticket = posting.result()
+            await asyncio.to_thread(self._mailbox.withdraw, ticket)
+            self._taken.discard(ticket)
