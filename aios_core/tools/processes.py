@@ -62,6 +62,7 @@ class _Process:
     """One worker."""
 
     def __init__(self) -> None:
+        self._killing = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "aios_core.tools.worker"],
             stdin=subprocess.PIPE,
@@ -77,38 +78,31 @@ class _Process:
             raise RuntimeError("a worker has pipes")
         return stdin, stdout
 
-    def ask(self, question: bytes, max_bytes: int) -> bytes | None:
-        """Its answer; None if it died, or floods."""
+    def ask(self, question: bytes, max_bytes: int) -> bytes:
+        """Its answer, a whole line; without an end if it died, or answers with more than that."""
         stdin, stdout = self._pipes
         try:
             stdin.write(question + b"\n")
             stdin.flush()
-            line = stdout.readline(max_bytes + _MARGIN)
+            return stdout.readline(max_bytes)
         except (OSError, ValueError):
-            return None
-        return line if line.endswith(b"\n") else None
+            return b""
 
     def kill(self) -> int:
         """End it and all that it started; how it ended. Any thread, any number of times."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        code = self._process.wait()
-        return int(code)
+        with self._killing:  # once it is reaped, its number may be another's
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            return int(self._process.wait())
 
-    def died(self) -> int | None:
-        """How it ended by itself; None if it had to be killed."""
-        try:
-            code = self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            return None
-        return int(code)
-
-    def close(self) -> None:
-        """Kill it and close its pipes."""
-        self.kill()
+    def close(self) -> int:
+        """Kill it, if it lives, and close its pipes; how it ended."""
+        code = self.kill()
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.close()
+        return code
 
 
 class ToolProcesses:
@@ -152,13 +146,13 @@ class ToolProcesses:
         )
         process = self._take(key)
         context.cancellation.then(process.kill)
-        answer = process.ask(question, max_bytes)
-        if answer is None:
-            code = process.died()
-            self._drop(process)
+        answer = process.ask(question, max_bytes + _MARGIN)
+        if not answer.endswith(b"\n"):
+            is_flood = len(answer) >= max_bytes + _MARGIN
+            code = self._drop(process)
             if context.is_cancelled:
                 raise ToolDied(tool.name, "was killed")
-            if code is None:
+            if is_flood:
                 raise ToolDied(tool.name, f"answered with more than {max_bytes:,} bytes")
             raise ToolDied(tool.name, f"its process died ({_ended(code)})")
         if context.is_cancelled:
@@ -211,10 +205,11 @@ class ToolProcesses:
         for _, one in surplus:
             one.close()
 
-    def _drop(self, process: _Process) -> None:
-        process.close()
+    def _drop(self, process: _Process) -> int:
+        code = process.close()
         with self._lock:
             self._busy.discard(process)
+        return code
 
 
 def _value(tool: Tool, answer: bytes, max_bytes: int) -> Any:

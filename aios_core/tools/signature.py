@@ -89,10 +89,10 @@ def schema_of(hint: Any, where: str) -> dict[str, Any]:  # noqa: PLR0911 - one f
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return {}
+    if origin is Annotated:  # first: with a mapping in it, it cannot be looked up
+        return _annotated(inner, where)
     if hint in _SCALARS:
         return {"type": _SCALARS[hint]}
-    if origin is Annotated:
-        return _annotated(inner, where)
     if origin is Literal:
         return {"enum": list(inner)}
     if origin in (Union, types.UnionType):

@@ -94,10 +94,10 @@ class ArgumentSchema:
     def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
         """A copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
         value = deepcopy(dict(arguments))
-        if repairs:
-            value = self._mended(value)
         faults: dict[str, str] = {}
         try:
+            if repairs:
+                self._mend_all(value)
             for error in self._validator.iter_errors(value):
                 faults.update(_told(error))
         except (RecursionError, self._unresolvable) as exc:
@@ -106,14 +106,13 @@ class ArgumentSchema:
             raise InvalidArguments(self._tool, dict(list(faults.items())[:_MAX_FAULTS]))
         return value
 
-    def _mended(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _mend_all(self, value: dict[str, Any]) -> None:
         _fill_defaults(self._schema, value)
         for _ in range(_MAX_PASSES):
             errors = list(self._validator.iter_errors(value))
             if not any([self._mend(value, error) for error in errors]):  # noqa: C419 - mend them all
                 break
         _make_whole(self._schema, value)
-        return value
 
     def _mend(self, root: dict[str, Any], error: ValidationError) -> bool:
         """Mend one fault in place, if that is harmless."""
