@@ -44,6 +44,7 @@ class Standing:
     right: str | None  # where its right comes from, in words; None: it has none
     rules: tuple[Rule, ...]  # that may matter, by name
     until: float  # seconds since 1970: an expiring grant may change it then
+    asks: bool = True  # about what cannot be undone
 
     @property
     def is_free(self) -> bool:
@@ -78,7 +79,8 @@ def stand(
     if basis is None and granted:
         basis = f"granted: {min(map(str, granted))}"
     ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
-    return Standing(basis, tuple(rules), min(ends, default=math.inf))
+    asks = policy.ask_owners or resource.owner != subject.identity
+    return Standing(basis, tuple(rules), min(ends, default=math.inf), asks)
 
 
 def resolve(
@@ -100,7 +102,7 @@ def resolve(
         return Decision(Effect.DENY, "it belongs to another, and nothing grants it")
     if asking := [rule for rule in fitting if rule.effect is Effect.ASK]:
         return Decision(Effect.ASK, _said(asking[0], "asks first"))
-    if irreversible and not any(rule.preapproved for rule in allowing):
+    if irreversible and standing.asks and not any(rule.preapproved for rule in allowing):
         return Decision(Effect.ASK, f"it cannot be undone: {irreversible}")
     why = standing.right if standing.right is not None else _said(allowing[0], "allows it")
     return Decision(Effect.ALLOW, why)

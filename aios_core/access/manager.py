@@ -245,6 +245,7 @@ def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> 
         groups=groups,
         parents=frozenset(map(Right, config.parents)),
         common=frozenset(map(Right, config.common)),
+        ask_owners=config.ask_owners,
     )
 
 

@@ -170,13 +170,15 @@ class Policy:
     """All that is said beforehand. The order of rules means nothing.
 
     `parents` are the rights of agents over what belongs to their descendants, and
-    `common` those of everybody over what is nobody's.
+    `common` those of everybody over what is nobody's. `ask_owners`: whether an agent
+    that does to its own what cannot be undone waits for an approval.
     """
 
     rules: tuple[Rule, ...] = ()
     groups: Mapping[str, GroupRule] = field(default_factory=dict)
     parents: frozenset[Right] = frozenset({Right.READ})
     common: frozenset[Right] = frozenset({Right.READ, Right.WRITE, Right.EXECUTE})
+    ask_owners: bool = False
 
     def subject(self, identity: str, group: str, above: Subject | None = None) -> Subject:
         """An agent that was spawned in `group`, by `above` if it has a parent."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -86,7 +86,7 @@ def parse_policy(text: str, base: Policy, *, source: str = "policy") -> Policy:
     except ConfigError as exc:
         where = _line_of(text, exc.key)
         raise ConfigError(exc.key, exc.got, exc.allowed, f"{source}{where}") from exc
-    return Policy(base.rules + rules, groups, base.parents, base.common)
+    return replace(base, rules=base.rules + rules, groups=groups)
 
 
 def refuse_circles(groups: Mapping[str, GroupRule]) -> None:

@@ -27,12 +27,14 @@ def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, memory: Any = None, **settings: Any) -> Kernel:
+    def start(
+        script: Any = obliging, memory: Any = None, access: Any = None, **settings: Any
+    ) -> Kernel:
         config = KernelConfig.load(
             environ={},
             state={"directory": ":memory:"},
             memory=memory or {},
-            access={"approver": "allow"},
+            access=access or {},
         )
         core = ScriptedCore(script, **settings)
         started.append(Kernel(config, cores=[core], observers=[watch]).start())

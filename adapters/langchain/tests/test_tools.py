@@ -26,6 +26,8 @@ from langchain_aios import (
     wrap_tools,
 )
 
+from .conftest import Boot
+
 
 @tool
 def add(a: int, b: int) -> int:
@@ -49,6 +51,12 @@ def requests(watch: Watch) -> list[str]:
     """The kinds of the requests that were made of the managers."""
     submitted = (event for event in watch.events if event.kind is EventKind.SUBMITTED)
     return [event.facts["request"] for event in submitted if "request" in event.facts]
+
+
+@pytest.fixture
+def kernel(boot: Boot) -> Kernel:
+    """One in which tools may be loaded for everybody without asking a person."""
+    return boot(access={"approver": "allow"})
 
 
 @pytest.fixture

@@ -43,10 +43,8 @@ def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, **settings: Any) -> Kernel:
-        config = KernelConfig.load(
-            environ={}, state={"directory": ":memory:"}, access={"approver": "allow"}
-        )
+    def start(script: Any = obliging, access: Any = None, **settings: Any) -> Kernel:
+        config = KernelConfig.load(environ={}, state={"directory": ":memory:"}, access=access or {})
         core = ScriptedCore(script, **settings)
         started.append(Kernel(config, cores=[core], observers=[watch]).start())
         return started[-1]

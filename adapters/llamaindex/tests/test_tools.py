@@ -14,6 +14,8 @@ from aios_core import tool as kernel_tool
 from aios_core.testing.watch import Watch
 from llama_index_aios.tools import kernel_tools, wrap_tools
 
+from .conftest import Boot
+
 
 def add(a: int, b: int) -> int:
     """Adds."""
@@ -38,6 +40,12 @@ def requests(watch: Watch) -> list[str]:
 async def called(tool: BaseTool, **arguments: object) -> str:
     assert isinstance(tool, AsyncBaseTool)
     return (await tool.acall(**arguments)).content
+
+
+@pytest.fixture
+def kernel(boot: Boot) -> Kernel:
+    """One in which tools may be loaded for everybody without asking a person."""
+    return boot(access={"approver": "allow"})
 
 
 @pytest.fixture
