@@ -3,9 +3,9 @@
 Prints the table of the model card as Markdown, or JSON with `--json`. Every case
 is made of words, numbers and tool names that training never saw, and goes
 through the checkpoint's own chat template. Decoding is greedy and free: no
-grammar mends a call. In a dialogue of several turns each turn stands after the
-right turns before it; "whole dialogue" means that every turn was right, and is
-then what a run without help would have said.
+grammar mends a call, but in the row that says so. In a dialogue of several turns
+each turn stands after the right turns before it; "whole dialogue" means that
+every turn was right, and is then what a run without help would have said.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from aios_core.cores.hermes import ToolCallParser
+from aios_core.messages import Message, ResponseFormat, ToolSpec
+from aios_core.syscalls import LLMGenerate
 from models.tiny.batches import spans
 from models.tiny.data import CASES, Dialogue, evaluation_dialogue
 from models.tiny.data.dialogue import ASSISTANT, END, Turn
 
+HAS_GRAMMAR: Final = "JSON schema, with its grammar"
 MODEL: Final = Path(__file__).parent
 _QUICK: Final = (
     "six tools of the first trial", "ten tools offered", "several requests", "chain of 2",
@@ -88,7 +91,7 @@ def dialogues(case: str, sample: int) -> list[Dialogue]:
 
 
 def measure(model: Any, tokenizer: Any, case: str, those: Sequence[Dialogue]) -> Row:
-    said = ask(model, tokenizer, those)
+    said = ask(model, tokenizer, those, has_grammar=case == HAS_GRAMMAR)
     flat = [turn for turns in said for turn in turns]
     calls = [turn for turn in flat if turn.wanted.calls]
     answers = [turn for turn in flat if not turn.wanted.calls]
@@ -103,7 +106,9 @@ def measure(model: Any, tokenizer: Any, case: str, those: Sequence[Dialogue]) ->
     )
 
 
-def ask(model: Any, tokenizer: Any, those: Sequence[Dialogue]) -> list[list[Said]]:
+def ask(
+    model: Any, tokenizer: Any, those: Sequence[Dialogue], *, has_grammar: bool = False
+) -> list[list[Said]]:
     """What the model says in each of the turns that are its own."""
     exact = _exact(model, tokenizer, those)
     missed = [
@@ -113,7 +118,11 @@ def ask(model: Any, tokenizer: Any, those: Sequence[Dialogue]) -> list[list[Said
         if not hit
     ]
     prompts = [_prompt(tokenizer, dialogue, at) for dialogue, at in missed]
-    texts = iter(generate(model, tokenizer, prompts))
+    if has_grammar:
+        rules = [dialogue for dialogue, _ in missed]
+        texts = iter(generate_by_grammar(model, tokenizer, prompts, rules))
+    else:
+        texts = iter(generate(model, tokenizer, prompts))
     return [
         [
             Said(dialogue.turns[at], True, True, "")
@@ -167,6 +176,41 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
         for row in out[:, width:].tolist():
             ids = row[: row.index(end)] if end in row else row
             texts.append(tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False))
+    return texts
+
+
+@torch.inference_mode()
+def generate_by_grammar(
+    model: Any, tokenizer: Any, prompts: Sequence[str], those: Sequence[Dialogue]
+) -> list[str]:
+    """The same, held to each dialogue's schema or to a call of its first tool, as cores do it."""
+    from aios_core.cores.transformers.grammar import GrammarCompiler  # noqa: PLC0415 - for this
+
+    end = tokenizer.eos_token_id
+    compiler = GrammarCompiler(tokenizer, model.config.vocab_size, [end])
+    texts = []
+    for prompt, dialogue in zip(prompts, those, strict=True):
+        request = LLMGenerate(
+            (Message("user", "?"),),
+            tools=tuple(ToolSpec(**tool.to_dict()["function"]) for tool in dialogue.tools),
+            tool_choice="required" if dialogue.tools else "auto",
+            parallel_tool_calls=False,
+            response_format=None if dialogue.tools else ResponseFormat(dialogue.schema),
+        )
+        grammar = compiler.compile(compiler.describe(request) or "")
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        said: list[int] = []
+        cache = DynamicCache(config=model.config)
+        while len(said) < _MAX_NEW and not grammar.is_done:
+            logits = model(input_ids=ids, cache=cache, use_cache=True).logits[0, -1]
+            grammar.restrict(logits)
+            token = int(logits.argmax())
+            if token == end:
+                break
+            grammar.accept(token)
+            said.append(token)
+            ids = torch.tensor([[token]])
+        texts.append(tokenizer.backend_tokenizer.decode(said, skip_special_tokens=False))
     return texts
 
 

@@ -33,7 +33,15 @@ def shipped() -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("case", "least"), [("six tools of the first trial", 0.7), ("ten tools offered", 0.5)]
+    ("case", "least"),
+    [
+        ("six tools of the first trial", 0.8),
+        ("ten tools offered", 0.8),
+        ("a tool's error", 0.75),
+        ("chain of 2", 0.85),
+        ("execute(language, code)", 0.7),
+        ("JSON schema, with its grammar", 0.8),
+    ],
 )
 def test_the_shipped_model_calls_its_tools(
     shipped: tuple[Any, Any], case: str, least: float
@@ -42,6 +50,15 @@ def test_the_shipped_model_calls_its_tools(
 
     assert row.exact_call is not None
     assert row.exact_call >= least, row.mistakes
+
+
+@pytest.mark.parametrize(("case", "least"), [("plain talk", 0.9), ("ReAct text", 0.7)])
+def test_the_shipped_model_says_what_it_should(
+    shipped: tuple[Any, Any], case: str, least: float
+) -> None:
+    row = measure(*shipped, case, dialogues(case, 20))
+
+    assert row.whole_dialogue >= least, row.mistakes
 
 
 def test_greedy_output_is_the_same_every_time(shipped: tuple[Any, Any]) -> None:

@@ -38,7 +38,8 @@ Family = Callable[[Pool], Dialogue]
 
 FIRST: Final = "first"  # the mixture to begin with
 
-# What is trained on, by share of the dialogues.
+# What is trained on, by share of the dialogues. "core" is for short runs: less
+# of the tools made up on the spot, which take the longest to learn.
 MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
     FIRST: (
         (30, echo),
@@ -68,6 +69,27 @@ MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
         (2, talk),
         (3, echo),
     ),
+    "core": (
+        (16, single),
+        (12, ten_tools),
+        (2, six_tools),
+        (14, history),
+        (14, chain),
+        (3, sequence),
+        (7, parallel),
+        (3, cities),
+        (4, unseen),
+        (3, unseen_history),
+        (1, unfit),
+        (4, refusal),
+        (4, lambda pool: react(pool, most=3, long_share=0.08)),
+        (4, execution),
+        (7, schema),
+        (3, handover),
+        (2, finishing),
+        (2, talk),
+        (2, echo),
+    ),
 }
 
 # What is measured: the rows of the model card.
@@ -91,6 +113,7 @@ CASES: Final[Mapping[str, Family]] = {
     "ReAct text, long prompt": lambda pool: react(pool, long_share=1.0),
     "execute(language, code)": execution,
     "JSON schema": schema,
+    "JSON schema, with its grammar": schema,
     "handing over": handover,
     "saying TERMINATE": finishing,
     "plain talk": talk,

@@ -108,6 +108,7 @@ class Dialogue:
     turns: tuple[Turn, ...]
     tools: tuple[Tool, ...] = ()
     system: str = ""
+    schema: Mapping[str, Any] | None = None  # of an answer that is JSON
 
     def targets(self) -> list[int]:
         """Where the turns are that the model has to say."""

@@ -11,8 +11,10 @@ from models.tiny.data.pools import Pool
 from models.tiny.data.single import single
 
 _SYSTEM: Final = (
-    "You are a helpful AI assistant. Solve tasks using your tools. "
-    "Reply with TERMINATE when the task has been completed.",
+    (
+        "You are a helpful AI assistant. Solve tasks using your tools. "
+        "Reply with TERMINATE when the task has been completed."
+    ),
     "Use the tools. Reply TERMINATE when you are done.",
 )
 

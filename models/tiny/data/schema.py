@@ -67,13 +67,15 @@ def _as_call(pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any
 
 def _as_json(pool: Pool, text: str, types: dict[str, str], filled: dict[str, Any]) -> Dialogue:
     properties = {name: {"type": kind} for name, kind in types.items()}
-    given = json.dumps({"type": "object", "properties": properties})
+    wanted = {"type": "object", "properties": properties}
+    strict = wanted | {"required": list(types), "additionalProperties": False}
     keys = ", ".join(types)
     answer = says(json.dumps(filled, ensure_ascii=False))
     if pool.chance(0.5):
         system = pool.pick(("Answer with JSON that fits this schema: {}", "JSON schema: {}"))
-        return Dialogue("schema", (user(text), answer), (), system.format(given))
+        told = system.format(json.dumps(wanted))
+        return Dialogue("schema", (user(text), answer), (), told, strict)
     ask = pool.pick(
         ("Answer as JSON with the keys {}: {}", "extract {} as JSON: {}", "JSON with {}: {}")
     )
-    return Dialogue("schema", (user(ask.format(keys, text)), answer))
+    return Dialogue("schema", (user(ask.format(keys, text)), answer), schema=strict)
