@@ -187,15 +187,10 @@ class TestCalling:
         with pytest.raises(InvalidRequest, match="an agent does that"):
             agent.tools.run("outer")
 
-    def test_without_a_sandbox_there_is_no_code_runner(self, kernel: Kernel, agent: Agent) -> None:
-        @tool(read_only=True)
-        def code(context: ToolContext) -> Any:
-            """Try."""
-            return context.code_runner
-
-        kernel.load_tools(code)
-        with pytest.raises(SandboxUnavailable):
-            agent.tools.run("code")
+    def test_without_a_sandbox_there_is_no_code_runner(self) -> None:
+        context = ToolContext("code@1", "default/alice", "c1", "k1")
+        with pytest.raises(SandboxUnavailable, match="code is not run without one"):
+            _ = context.code_runner
 
     def test_what_an_untrusted_tool_returns_labels_the_agent(
         self, kernel: Kernel, agent: Agent
