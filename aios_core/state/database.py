@@ -115,7 +115,8 @@ class Database:
         if self._readers is not None:
             self._readers.shutdown()
         for connection in (*self._reading, self._writer):
-            connection.close()
+            with suppress(apsw.Error):  # a last checkpoint failed; what was answered is durable
+                connection.close()
 
     # --- inside ------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -94,12 +95,15 @@ class State:
 
     def close(self) -> None:
         """Finish writing and let go of the directory. Idempotent. Blocks."""
-        if self._lock >= 0 and not self.database.is_closed:
-            self.database.write(lambda connection: _set(connection, "is_clean", b"1"))
-        self.database.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        try:
+            if self._lock >= 0 and not self.database.is_closed:
+                with suppress(StateError):  # without the mark, the next start looks it over
+                    self.database.write(lambda connection: _set(connection, "is_clean", b"1"))
+        finally:
+            self.database.close()
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
 
 
 class StateOpener:

@@ -212,6 +212,19 @@ class TestDirectory:
         with pytest.raises(StateError, match=r"damaged .* restore it from a backup"):
             State.open(tmp_path)
 
+    def test_a_state_that_cannot_be_written_any_more_still_closes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state = State.open(tmp_path)
+
+        def full(work: object) -> None:
+            raise StateError("the disk is full")
+
+        monkeypatch.setattr(state.database, "write", full)
+        state.close()
+
+        State.open(tmp_path).close()
+
     def test_a_damaged_blob_is_refused(self, tmp_path: Path) -> None:
         state = State.open(tmp_path)
         address = state.blobs.put(b"data")

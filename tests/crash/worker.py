@@ -1,0 +1,42 @@
+"""Makes children that write until they are killed. Started by `test_kills.py`.
+
+For each line "LIFE SEED DIRECTORY" on its input it forks a child, which has nothing to import
+any more; the child's acknowledgements and, from here, "born PID" and "dead" go to the output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.crash.layer import Layer
+
+
+async def _live(life: int, seed: int, directory: Path) -> None:
+    async with Layer.over(directory) as layer:
+        await layer.work(seed, life, _say)
+
+
+def _say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())  # one write of less than PIPE_BUF: whole, or not at all
+
+
+def main() -> None:
+    for line in sys.stdin:
+        life, seed, directory = line.split(maxsplit=2)
+        if (pid := os.fork()) == 0:
+            try:
+                asyncio.run(_live(int(life), int(seed), Path(directory.strip())))
+            finally:
+                os._exit(1)
+        _say(f"born {pid}")
+        os.waitpid(pid, 0)
+        _say("dead")
+
+
+if __name__ == "__main__":
+    main()
