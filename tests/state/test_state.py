@@ -217,7 +217,7 @@ class TestDirectory:
     ) -> None:
         state = State.open(tmp_path)
 
-        def full(work: object) -> None:
+        def full(_: object) -> None:
             raise StateError("the disk is full")
 
         monkeypatch.setattr(state.database, "write", full)

@@ -1,0 +1,36 @@
+"""A kernel in memory with a few agents, for tests of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aios_core import Agent, Kernel, KernelConfig
+from aios_core.cores.scripted import ScriptedCore
+
+
+@contextmanager
+def kernel(directory: Path | str = ":memory:", **storage: Any) -> Iterator[Kernel]:
+    """A kernel whose agents never talk to a model; its files are checked at the end."""
+    config = KernelConfig.load(
+        environ={},
+        state={"directory": str(directory)},
+        access={"approver": "allow"},
+        storage=storage,
+    )
+    with Kernel(config, cores=[ScriptedCore("pong")]) as running:
+        yield running
+        running.check()
+        running._loop.run(_check_files(running))
+
+
+async def _check_files(running: Kernel) -> None:
+    state, table, _ = await running._storage._tables()
+    await state.database.aread(table.check)
+
+
+def labelled(agent: Agent, *labels: str) -> None:
+    """Let an agent have read something of that origin."""
+    agent._process.labels.update(labels)

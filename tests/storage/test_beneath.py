@@ -1,0 +1,147 @@
+"""Nothing leads out of a mounted directory: links, races, dots, special files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aios_core.errors import InvalidPath, NoSuchObject
+from aios_core.storage.beneath import Beneath, has_openat2
+
+SECRET = b"secret"
+WAYS = ["openat2", "walk"]
+
+
+@pytest.fixture(params=WAYS)
+def beneath(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Beneath]:
+    if request.param == "openat2" and not has_openat2():
+        pytest.skip("this system has no openat2")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(SECRET)
+    (tmp_path / "root" / "inner").mkdir(parents=True)
+    (tmp_path / "root" / "inner" / "file").write_bytes(b"plain")
+    opened = Beneath(tmp_path / "root", with_openat2=request.param == "openat2")
+    yield opened
+    opened.close()
+
+
+def test_a_file_inside_is_read(beneath: Beneath) -> None:
+    assert beneath.read("inner/file", 100)[0] == b"plain"
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside/secret", "inner/../../outside/secret", "..", "/etc/passwd"]
+)
+def test_dots_and_absolute_paths_lead_nowhere(beneath: Beneath, path: str) -> None:
+    with pytest.raises((InvalidPath, NoSuchObject)):
+        beneath.read(path, 100)
+
+
+@pytest.mark.parametrize("target", ["../outside/secret", "inner/file", "/proc/self/environ"])
+def test_no_link_is_followed_even_to_the_inside(
+    beneath: Beneath, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "root" / "link").symlink_to(target)
+
+    with pytest.raises(InvalidPath):
+        beneath.read("link", 100)
+    with pytest.raises(InvalidPath):
+        beneath.write("link", b"over")
+    with pytest.raises(InvalidPath):
+        beneath.append("link", b"over")
+    assert (tmp_path / "outside" / "secret").read_bytes() == SECRET
+
+
+def test_no_link_in_the_middle_is_followed(beneath: Beneath, tmp_path: Path) -> None:
+    (tmp_path / "root" / "way").symlink_to("../outside")
+
+    for act in (
+        lambda: beneath.read("way/secret", 100),
+        lambda: beneath.write("way/new", b"x"),
+        lambda: beneath.delete("way/secret"),
+        lambda: beneath.move("inner/file", "way/file"),
+    ):
+        with pytest.raises(InvalidPath):
+            act()
+    assert list((tmp_path / "outside").iterdir()) == [tmp_path / "outside" / "secret"]
+
+
+def test_a_fifo_is_refused_and_nobody_waits_for_it(beneath: Beneath, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "root" / "fifo")
+
+    with pytest.raises(InvalidPath):
+        beneath.read("fifo", 100)
+
+
+def test_deleting_a_link_leaves_what_it_points_to(beneath: Beneath, tmp_path: Path) -> None:
+    (tmp_path / "root" / "link").symlink_to("../outside/secret")
+
+    beneath.delete("link")
+
+    assert (tmp_path / "outside" / "secret").read_bytes() == SECRET
+
+
+def test_a_listing_leaves_links_and_special_files_out(beneath: Beneath, tmp_path: Path) -> None:
+    (tmp_path / "root" / "way").symlink_to("../outside")
+    os.mkfifo(tmp_path / "root" / "fifo")
+
+    assert [name for name, _ in beneath.walk()] == ["inner/file"]
+
+
+def test_what_is_written_is_there_whole_and_nothing_else_is(
+    beneath: Beneath, tmp_path: Path
+) -> None:
+    beneath.write("new/deep/file", b"one")
+    beneath.write("new/deep/file", b"two")
+    beneath.append("new/deep/file", b" three")
+
+    assert beneath.read("new/deep/file", 100)[0] == b"two three"
+    assert [one.name for one in (tmp_path / "root" / "new" / "deep").iterdir()] == ["file"]
+
+
+def test_what_must_be_new_does_not_replace(beneath: Beneath) -> None:
+    with pytest.raises(FileExistsError):
+        beneath.write("inner/file", b"over", is_new=True)
+    beneath.write("other", b"x")
+    with pytest.raises(FileExistsError):
+        beneath.move("other", "inner/file")
+    assert beneath.read("inner/file", 100)[0] == b"plain"
+
+
+@pytest.mark.parametrize("tries", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_no_race_with_a_link_gets_out(beneath: Beneath, tmp_path: Path, tries: int) -> None:
+    """Somebody swaps a folder and a link to the outside as fast as it can."""
+    root, over = tmp_path / "root", threading.Event()
+    (root / "folder").mkdir()
+    (root / "folder" / "secret").write_bytes(b"inside")
+    (root / "link").symlink_to("../outside")
+
+    def swap() -> None:
+        while not over.is_set():
+            for one, other in (("folder", "aside"), ("link", "folder")):
+                (root / one).rename(root / other)
+            for one, other in (("folder", "link"), ("aside", "folder")):
+                (root / one).rename(root / other)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    seen = {b"inside": 0, SECRET: 0, b"refused": 0}
+    try:
+        for number in range(tries):
+            try:
+                seen[beneath.read("folder/secret", 100)[0]] += 1
+                if number % 10 == 0:
+                    os.close(beneath.open(f"folder/{number}", os.O_WRONLY | os.O_CREAT))
+            except (InvalidPath, NoSuchObject):
+                seen[b"refused"] += 1
+    finally:
+        over.set()
+        swapper.join()
+
+    assert seen[SECRET] == 0
+    assert seen[b"inside"] > 0
+    assert [one.name for one in (tmp_path / "outside").iterdir()] == ["secret"]
