@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aios_core import Kernel
+from aios_core import Kernel, KernelConfig
+from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import (
     AccessDenied,
     Conflict,
@@ -585,3 +586,20 @@ class TestWorkspace:
 async def _settled(running: Kernel) -> None:
     while running._storage._tasks:
         await asyncio.wait(running._storage._tasks)
+
+
+def test_nothing_of_a_file_is_on_the_disk_in_the_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "00" * 32)
+    config = KernelConfig.load(
+        environ={}, state={"directory": str(tmp_path), "encryption_key": "env:KEY"}
+    )
+    with Kernel(config, cores=[ScriptedCore("pong")]) as running:
+        files = running.spawn("alice").storage
+        files.write("small", "the secret")
+        files.write("large", b"the secret" * INLINE_BYTES)
+        assert files.read("small") == b"the secret"
+
+    stored = [one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()]
+    assert not any(b"the secret" in one for one in stored)
