@@ -13,7 +13,7 @@ syscalls too.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import wraps
 from typing import Any, Final, Self
@@ -24,71 +24,24 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from aios_core import Kernel, KernelConfig, Message
-from aios_core.cores import ScriptedCore
-from aios_core.syscalls import LLMGenerate
+from aios_core import Message
+from compat_bench.reroute.switchboard import KEY, Switchboard
 from langchain_aios import ChatAIOS
 from langchain_aios.translation import to_messages
 
 _FAKES: Final = "langchain_core.language_models.fake_chat_models"
-_KEY: Final = "reroute"
 
 
-class Switchboard:
-    """The kernel, and the fakes' answers to the calls that are under way."""
-
-    def __init__(self) -> None:
-        self.num_calls = 0
-        self.num_savers = 0
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, Callable[[], ChatResult]] = {}
-        self._answered: dict[int, ChatResult] = {}
-        self._kernel: Kernel | None = None
-
-    def kernel(self) -> Kernel:
-        if self._kernel is None:
-            config = KernelConfig.load(
-                environ={},
-                state={"directory": ":memory:"},
-                guard={"max_calls": "none", "max_repeats": "none"},
-                memory={"quota_bytes": "none"},
-                access={"approver": "allow"},
-            )
-            core = ScriptedCore(self._answer, models=("fake",), slots=64)
-            self._kernel = Kernel(config, cores=[core]).start()
-        return self._kernel
-
-    def close(self) -> None:
-        if self._kernel is not None:
-            self._kernel.close(0)
-
-    def expect(self, answer: Callable[[], ChatResult]) -> int:
-        """A call is about to be made; the number by which it is known."""
-        number = next(self._numbers)
-        self._waiting[number] = answer
-        return number
-
-    def outcome(self, number: int) -> ChatResult | None:
-        """What the fake said, with all that LangChain knows of it."""
-        return self._answered.pop(number, None)
-
-    def forget(self, number: int) -> None:
-        self._waiting.pop(number, None)
-
-    def _answer(self, request: LLMGenerate) -> Message:
-        """The core's script: the fake is asked, and its answer becomes the kernel's."""
-        self.num_calls += 1
-        number = request.extra[_KEY]
-        result = self._waiting.pop(number)()
-        message = result.generations[0].message
-        if not isinstance(message, AIMessage):
-            raise TypeError(f"a fake answered with a {type(message).__name__}")
-        self._answered[number] = result
-        (said,) = to_messages([message])
-        return said
+def _message_of(result: ChatResult) -> Message:
+    message = result.generations[0].message
+    if not isinstance(message, AIMessage):
+        raise TypeError(f"a fake answered with a {type(message).__name__}")
+    (said,) = to_messages([message])
+    return said
 
 
-switchboard = Switchboard()
+switchboard = Switchboard(_message_of)
+num_savers = itertools.count()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -108,7 +61,7 @@ def pytest_load_initial_conftests() -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much went through the kernel."""
-    calls, savers = switchboard.num_calls, switchboard.num_savers
+    calls, savers = switchboard.num_calls, next(num_savers)
     terminalreporter.write_line(f"rerouted: {calls} calls of fake models, {savers} savers")
 
 
@@ -146,8 +99,8 @@ def _reroute(fake: Any) -> None:
         try:
             result = ours._generate(messages, None, None, **_said(kwargs, number))  # noqa: SLF001
         finally:
-            switchboard.forget(number)
-        _restore(result, switchboard.outcome(number))
+            spoken = switchboard.said(number)
+        _restore(result, spoken)
         return result
 
     fake._generate = generate  # noqa: SLF001
@@ -155,7 +108,7 @@ def _reroute(fake: Any) -> None:
 
 def _said(kwargs: dict[str, Any], number: int) -> dict[str, Any]:
     """What the kernel is told: the tools, where they are such, and whose call it is."""
-    said: dict[str, Any] = {_KEY: number}
+    said: dict[str, Any] = {KEY: number}
     with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business
         if tools := kwargs.get("tools"):
             said["tools"] = [convert_to_openai_tool(tool) for tool in tools]
@@ -188,8 +141,7 @@ def _reroute_savers() -> None:
 
         def __init__(self, *, serde: Any = None, factory: Any = None) -> None:
             del factory
-            switchboard.num_savers += 1
-            name = f"saver-{switchboard.num_savers}"
+            name = f"saver-{next(num_savers)}"
             super().__init__(name, kernel=switchboard.kernel(), serde=serde)
             self.stack = ExitStack()
 
