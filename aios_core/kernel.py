@@ -66,6 +66,7 @@ from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpace
 from aios_core.syscalls import LLMGenerate, Request, Syscall
 from aios_core.tools import ToolManager
 from aios_core.tools.handle import Loadable
+from aios_core.tools.sandbox import Sandbox
 from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
@@ -106,6 +107,7 @@ class Kernel:
         self._given_approver = CallbackApprover.of(approver)
         self._given_embedder = embedder
         self._thread: LoopThread | None = None
+        self._services: list[Sandbox | VectorSpaces] = []
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
@@ -212,14 +214,31 @@ class Kernel:
         except BaseException:
             await self._traps.close()
             await self._contexts.close()
-            await self._spaces.close()
+            await self._close_services()
             await self._embedder.close()
             await self._state.close()
             raise
         self._dispatcher.cores_started()
 
+    async def _close_services(self) -> None:
+        """What managers share, the latest first."""
+        while self._services:
+            await self._services.pop().close()
+
     def _managers(self) -> Sequence[Manager]:
         """Memory, storage, tools and access, in the order in which they start."""
+        self._memory = MemoryManager(
+            self._state, self.config.memory, now=self._clock.now, embedder=self._embedder
+        )
+        retrieval = self.config.retrieval
+        spaces = VectorSpaces(self._state, retrieval)
+        self._storage = StorageManager(
+            self._state,
+            self.config.storage,
+            index=FileIndex(self._state, self._embedder, spaces, retrieval),
+        )
+        sandbox = Sandbox(self.config.tools.sandbox, workspace=self._storage)
+        self._services += [spaces, sandbox]
         self._tools = ToolManager(
             self.config.tools,
             self._state,
@@ -227,22 +246,13 @@ class Kernel:
             ports=partial(AgentPort, self),
             select=partial(_select, self._policy),
             make_flow=FlowShare,
-        )
-        self._memory = MemoryManager(
-            self._state, self.config.memory, now=self._clock.now, embedder=self._embedder
-        )
-        retrieval = self.config.retrieval
-        self._spaces = VectorSpaces(self._state, retrieval)
-        self._storage = StorageManager(
-            self._state,
-            self.config.storage,
-            index=FileIndex(self._state, self._embedder, self._spaces, retrieval),
+            code_runner=sandbox,
         )
         return (
             self._memory,
             self._access,  # the first to start, the last to close: it audits the others
             EmbeddingManager(self._embedder, prices=partial(_price, self.config.prices)),
-            CollectionManager(self._state, self._embedder, self._spaces, retrieval),
+            CollectionManager(self._state, self._embedder, spaces, retrieval),
             self._storage,
             self._tools,
         )
@@ -269,7 +279,7 @@ class Kernel:
                 await self._dispatcher.close()
                 await self._contexts.close()
                 await self._traps.close()
-                await self._spaces.close()
+                await self._close_services()
                 await self._embedder.close()
                 await self._state.close()
 

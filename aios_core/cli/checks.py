@@ -23,6 +23,7 @@ from aios_core.cores.pool import CorePool
 from aios_core.errors import ConfigError, KernelError
 from aios_core.kernel import Kernel
 from aios_core.scheduler import POLICIES
+from aios_core.tools.sandbox import survey
 
 
 class Health(StrEnum):
@@ -66,6 +67,7 @@ def examine(path: str | None, *, patience_s: float) -> Iterator[Finding]:
     config, found = _config(path)
     yield from found
     if config is not None:
+        yield from _sandbox(config)
         yield from _cores(config, patience_s)
 
 
@@ -136,6 +138,16 @@ def _misconfigured(exc: ConfigError) -> Finding:
     return Finding(
         "configuration", exc.key, Health.BROKEN, f"got {exc.got!r}{source}", mend, facts=facts
     )
+
+
+# --- sandbox --------------------------------------------------------------------------------------
+
+
+def _sandbox(config: KernelConfig) -> Iterator[Finding]:
+    """Where code that agents write can run. Without a tier it does not, and the rest works."""
+    for name, (_, tier) in survey(config.tools.sandbox).items():
+        health = Health.OK if tier.is_there else Health.ABSENT
+        yield Finding("sandbox", name, health, tier.said, tier.mend)
 
 
 # --- cores ----------------------------------------------------------------------------------------

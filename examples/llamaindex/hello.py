@@ -15,8 +15,8 @@ def weather(city: str) -> str:
 
 
 async def main() -> None:
-    # No kernel is made here: an embedded one starts at the first call and is closed at exit. Without
-    # any configuration it serves the tiny model that comes with the project.
+    # No kernel is made here: an embedded one starts at the first call and is closed at exit.
+    # Without any configuration it serves the tiny model that comes with the project.
     agent = FunctionAgent(llm=AIOSLLM(), tools=[weather])
     for city in ("Oslo", "Lima"):
         print(await agent.run(f"what is the weather in {city}?"))

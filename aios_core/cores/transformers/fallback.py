@@ -19,6 +19,10 @@ from aios_core.cores.transformers.engine import is_out_of_memory
 from aios_core.cores.transformers.sequence import Sequence, StepResult
 
 
+# What architectures call their cache, the newest name first: transformers 5.24 made it one.
+_CACHE_ARGUMENTS = ("cache", "cache_params", "past_key_values")
+
+
 class CacheMemory:
     """A transformers cache, of whatever its layers are."""
 
@@ -36,7 +40,7 @@ class FallbackEngine:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         known = inspect.signature(model.forward).parameters
-        self._cache_argument = "cache_params" if "cache_params" in known else "past_key_values"
+        self._cache_argument = next(name for name in _CACHE_ARGUMENTS if name in known)
 
     @torch.inference_mode()
     def step(self, sequences: SequenceOf[Sequence]) -> StepResult:

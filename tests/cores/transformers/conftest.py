@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
-VOCABULARY = 1024  # that of the tokenizer of `tiny`
+VOCABULARY = 2124  # that of the tokenizer of `tiny`
 
 # What each architecture needs to be small. Windows are shorter than the tests' sequences.
 SMALL: Mapping[str, dict[str, Any]] = {
