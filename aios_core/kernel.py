@@ -512,7 +512,9 @@ class Kernel:
         except ConfigError:  # another of that name was quicker
             await core.close()
             raise
-        self.events.emit(KernelEvent(self._clock.now(), EventKind.CORE_UP, facts={"core": core.name}))
+        self.events.emit(
+            KernelEvent(self._clock.now(), EventKind.CORE_UP, facts={"core": core.name})
+        )
 
     # --- LLM syscalls ------------------------------------------------------------------------
 

@@ -25,14 +25,14 @@ _PAST_THE_END = b"\0"
 
 
 class Disk:
-    """Power, and what is left of everything after a cut. `_lock` guards all of it."""
+    """Power, and what is left of everything after a cut. `lock` guards all of it."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.files: dict[str, SimulatedFile] = {}
         self.folders: list[WatchedFolder] = []
         self._operations_left: int | None = None
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def cut_after(self, operations: int) -> None:
         """Power fails when that many more writes, syncs and removals were made."""
@@ -44,7 +44,7 @@ class Disk:
 
     def operate(self) -> None:
         """Count an operation. Raises `OSError` without power."""
-        with self._lock:
+        with self.lock:
             if self._operations_left is None:
                 return
             if self._operations_left <= 0:
@@ -53,7 +53,7 @@ class Disk:
 
     def restart(self) -> None:
         """Power is back: everything is what it has become."""
-        with self._lock:
+        with self.lock:
             self._operations_left = None
             for name, file in tuple(self.files.items()):
                 if not file.survive(self.chance):
@@ -201,8 +201,9 @@ class WatchedFolder:
         return getattr(os, name)
 
     def fsync(self, descriptor: int) -> None:
-        self._disk.operate()
-        self._note(Path(f"/proc/self/fd/{descriptor}").resolve())
+        with self._disk.lock:  # or a slow look would take the place of a later one
+            self._disk.operate()
+            self._note(Path(f"/proc/self/fd/{descriptor}").resolve())
 
     def _note(self, path: Path) -> None:
         inode = path.stat().st_ino

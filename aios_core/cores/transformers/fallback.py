@@ -18,7 +18,6 @@ from transformers import DynamicCache, PreTrainedModel
 from aios_core.cores.transformers.engine import is_out_of_memory
 from aios_core.cores.transformers.sequence import Sequence, StepResult
 
-
 # What architectures call their cache, the newest name first: transformers 5.24 made it one.
 _CACHE_ARGUMENTS = ("cache", "cache_params", "past_key_values")
 
