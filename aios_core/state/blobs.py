@@ -161,6 +161,11 @@ class BlobStore:
         for address in dead:
             connection.execute("DELETE FROM blobs WHERE address = ?", (address,))
         settled = {address for address in fresh if _has_row(connection, address)}
+        for address in fresh - settled:
+            # A commit that failed may still be in the log, and come back after a crash with a row
+            # that needs the file. One that succeeds overwrites it; so this one has to write.
+            connection.execute("INSERT INTO blobs VALUES (?, 0)", (address,))
+            connection.execute("DELETE FROM blobs WHERE address = ?", (address,))
         with self._lock:
             self._condemned.update(fresh - settled)
         return settled

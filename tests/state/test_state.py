@@ -157,6 +157,15 @@ class TestBlobs:
         with pytest.raises(StateError, match="cannot be read"):
             state.blobs.get(address)
 
+    def test_a_removal_is_written_so_that_no_failed_commit_comes_back(self, state: State) -> None:
+        """A commit that could not be synced may be recovered, with a row that needs the file."""
+        state.blobs.release(state.blobs.put(b"data"))
+        before = state.database.write(lambda c: c.total_changes())
+
+        state.blobs.collect(state.database)
+
+        assert state.database.write(lambda c: c.total_changes()) > before
+
     def test_a_blob_that_is_wanted_again_while_it_is_collected_stays(self, state: State) -> None:
         address = state.blobs.put(b"data")
         state.blobs.release(address)
