@@ -380,7 +380,7 @@ async def test_an_endpoint_that_fails_before_its_answer_gives_a_retryable_error(
         assert error.is_retryable
         assert rig.core.load().num_running == 0
         assert (await rig.generate(ask())).text == STORY
-    assert server.num_active == 0
+    server.wait(lambda: server.num_active == 0, "the end of every exchange")
 
 
 @pytest.mark.parametrize("then", ["hang", "drop", "garbage", "error", "cut"])
@@ -475,7 +475,7 @@ async def test_a_cancelled_run_leaves_the_server(
 
         assert isinstance(await rig.end(run), Stopped)
         await server.until(lambda: server.exchanges[0].was_left, "the client's leaving")
-    assert server.num_active == 0
+    server.wait(lambda: server.num_active == 0, "the end of every exchange")
 
 
 async def test_close_leaves_the_server(serve: Callable[..., StubServer]) -> None:
