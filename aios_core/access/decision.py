@@ -79,7 +79,8 @@ def stand(
     if basis is None and granted:
         basis = f"granted: {min(map(str, granted))}"
     ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
-    asks = policy.ask_owners or resource.owner != subject.identity
+    is_own_business = resource.owner == subject.identity and right is Right.WRITE
+    asks = policy.ask_owners or not is_own_business
     return Standing(basis, tuple(rules), min(ends, default=math.inf), asks)
 
 

@@ -1,0 +1,401 @@
+"""Promises 6 and 7: nothing unchecked, nothing of another's without a grant."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aios_core import AccessDenied, Agent, ApprovalRefused, Kernel, KernelConfig, NoSuchObject
+from aios_core.access import ApprovalAnswer, ApprovalRequest
+from aios_core.cores.scripted import ScriptedCore
+from aios_core.permissions import Access, Resource, Right
+from aios_core.syscalls import LLMGenerate, Request
+
+Boot = Callable[..., Any]
+ALICE, BOB = "default/alice", "default/bob"
+
+
+class Asked:
+    """An approver that gives the answers that it was told to, and remembers the questions."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.questions: list[ApprovalRequest] = []
+        self._answers = list(answers)
+
+    async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
+        self.questions.append(request)
+        return ApprovalAnswer(self._answers.pop(0), by="ann")
+
+
+@pytest.fixture
+async def boot() -> AsyncIterator[Boot]:
+    kernels: list[Kernel] = []
+
+    async def start(approver: Any = None, directory: str = ":memory:", **access: Any) -> Kernel:
+        config = KernelConfig.load(environ={}, state={"directory": directory}, access=access)
+        kernel = Kernel(config, cores=[ScriptedCore("ok")], approver=approver)
+        kernels.append(await kernel.__aenter__())
+        return kernel
+
+    yield start
+    for kernel in kernels:
+        await kernel.aclose(0)
+
+
+@pytest.fixture
+async def kernel(boot: Boot) -> Kernel:
+    started: Kernel = await boot()
+    return started
+
+
+async def two(kernel: Kernel) -> tuple[Agent, Agent]:
+    return await kernel.aspawn("alice"), await kernel.aspawn("bob")
+
+
+# --- promise 7: nothing of another's --------------------------------------------------------------
+
+
+def all_requests(kernel: Kernel) -> list[type[Request[Any]]]:
+    return [kind for manager in kernel._traps.managers for kind in manager.requests]
+
+
+class TestAcrossAgents:
+    async def test_every_request_that_can_name_an_owner_is_refused_for_anothers(
+        self, kernel: Kernel
+    ) -> None:
+        _, bob = await two(kernel)
+        tried = []
+        for kind in all_requests(kernel):
+            names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+            if "owner" not in names:
+                continue
+            request = _some(kind, owner=ALICE)
+            with pytest.raises(AccessDenied) as caught:
+                await bob.port.acall(request)
+            assert caught.value.pid == bob.pid
+            assert caught.value.action == kind.kind
+            assert ALICE in caught.value.target
+            tried.append(kind.kind)
+
+        assert len(tried) > 30
+        for manager in ("memory.", "storage.", "collection."):
+            assert any(name.startswith(manager) for name in tried), manager
+
+    async def test_every_request_says_what_it_does_to_what(self, kernel: Kernel) -> None:
+        for kind in (*all_requests(kernel), LLMGenerate):
+            assert kind.access is not Request.access, f"{kind.__name__} has no access of its own"
+
+    async def test_what_is_shared_is_read_and_nothing_besides(self, kernel: Kernel) -> None:
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.awrite("diary", "secret")
+
+        await alice.memory.ashare("notes", BOB)
+
+        assert await bob.memory.aread("notes", owner=ALICE) == "hello"
+        for refused in (
+            bob.memory.aread("diary", owner=ALICE),
+            bob.memory.awrite("notes", "changed", owner=ALICE),
+            bob.access.agrant(f"memory:{ALICE}:notes", "default/carol"),
+        ):
+            with pytest.raises(AccessDenied):
+                await refused
+
+    async def test_a_revoked_grant_refuses_the_very_next_read(self, kernel: Kernel) -> None:
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB)
+        await bob.memory.aread("notes", owner=ALICE)
+
+        await alice.memory.aunshare("notes", BOB)
+
+        with pytest.raises(AccessDenied):
+            await bob.memory.aread("notes", owner=ALICE)
+        with pytest.raises(NoSuchObject):
+            await alice.memory.aunshare("notes", BOB)
+
+    async def test_a_grant_ends_with_its_time(self, kernel: Kernel) -> None:
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        now = [1_000.0]
+        kernel._access._now = kernel._access.privileges._now = lambda: now[0]  # type: ignore[method-assign]
+        await alice.memory.ashare("notes", BOB, for_s=10)
+        await bob.memory.aread("notes", owner=ALICE)
+
+        now[0] += 11
+
+        with pytest.raises(AccessDenied):
+            await bob.memory.aread("notes", owner=ALICE)
+
+    async def test_a_grant_to_a_group_is_its_members(self, kernel: Kernel) -> None:
+        alice = await kernel.aspawn("alice")
+        carol = await kernel.aspawn("carol", group="staff")
+        outsider = await kernel.aspawn("dan", group="guests")
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", "group:staff")
+
+        assert await carol.memory.aread("notes", owner=ALICE) == "hello"
+        with pytest.raises(AccessDenied):
+            await outsider.memory.aread("notes", owner=ALICE)
+
+    async def test_a_parent_reads_its_childrens_and_changes_nothing(self, kernel: Kernel) -> None:
+        alice = await kernel.aspawn("alice")
+        child = await alice.aspawn("helper")
+        await child.memory.awrite("notes", "hello")
+
+        assert await alice.memory.aread("notes", owner=child.identity) == "hello"
+        with pytest.raises(AccessDenied):
+            await alice.memory.awrite("notes", "x", owner=child.identity)
+        with pytest.raises(AccessDenied):
+            await child.memory.aread("notes", owner=alice.identity)
+
+    async def test_nobody_gives_a_right_that_it_has_not_itself(self, kernel: Kernel) -> None:
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.access.agrant(f"memory:{ALICE}:notes", BOB, ["read", "share"])
+
+        await bob.access.agrant(f"memory:{ALICE}:notes", "default/carol", ["read"])
+        with pytest.raises(AccessDenied, match="no right to write itself"):
+            await bob.access.agrant(f"memory:{ALICE}:notes", "default/carol", ["write"])
+
+    async def test_grants_outlive_their_kernel(self, boot: Boot, tmp_path: Path) -> None:
+        first = await boot(directory=str(tmp_path))
+        alice, _ = await two(first)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB)
+        await first.aclose(0)
+
+        second = await boot(directory=str(tmp_path))
+        bob = await second.aspawn("bob")
+
+        assert await bob.memory.aread("notes", owner=ALICE) == "hello"
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+POLICY = """
+[groups.interns]
+inherits = ["staff"]
+
+[[rules]]
+name = "no models for interns"
+effect = "deny"
+agents = ["group:interns"]
+actions = ["llm.generate"]
+reason = "ask a colleague"
+
+[[rules]]
+name = "untrusted origin"
+effect = "deny"
+actions = ["memory.write"]
+labels = ["tool:web"]
+
+[[rules]]
+name = "the wiki"
+effect = "allow"
+rights = ["read"]
+resources = ["memory:default/alice:wiki"]
+"""
+
+
+class TestRules:
+    async def test_a_rule_denies_and_says_why(self, boot: Boot, tmp_path: Path) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        intern = await kernel.aspawn("ian", group="interns")
+        other = await kernel.aspawn("bob")
+
+        with pytest.raises(AccessDenied, match="ask a colleague"):
+            await intern.llm.agenerate("hi")
+        assert (await other.llm.agenerate("hi")).text == "ok"
+
+    async def test_a_rule_sees_where_what_was_read_came_from(
+        self, boot: Boot, tmp_path: Path
+    ) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        bob = await kernel.aspawn("bob")
+        await bob.memory.awrite("notes", "fine")
+
+        kernel.processes.get(bob.pid).labels.add("tool:web")
+
+        with pytest.raises(AccessDenied, match="untrusted origin"):
+            await bob.memory.awrite("notes", "tainted")
+
+    async def test_a_rule_allows_what_nothing_granted(self, boot: Boot, tmp_path: Path) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("wiki", "all may read this")
+
+        assert await bob.memory.aread("wiki", owner=ALICE) == "all may read this"
+
+    async def test_a_broken_file_changes_nothing(self, boot: Boot, tmp_path: Path) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        intern = await kernel.aspawn("ian", group="interns")
+        _file(tmp_path, POLICY.replace('"deny"', '"forbid"'))
+
+        with pytest.raises(Exception, match=r"rules\[0\]\.effect.*line 5.*got 'forbid'"):
+            await kernel._access.reload()
+        with pytest.raises(AccessDenied):
+            await intern.llm.agenerate("hi")
+
+    async def test_a_changed_file_counts_from_the_next_request(
+        self, boot: Boot, tmp_path: Path
+    ) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        intern = await kernel.aspawn("ian", group="interns")
+        _file(tmp_path, "")
+
+        await kernel._access.reload()
+
+        assert (await intern.llm.agenerate("hi")).text == "ok"
+
+    async def test_explain_names_all_that_was_considered(self, boot: Boot, tmp_path: Path) -> None:
+        kernel = await boot(policy=_file(tmp_path, POLICY))
+        access = Access("memory.read", Right.READ, Resource("memory", ALICE, "diary"))
+
+        said = str(await kernel._access.explain(BOB, access))
+
+        assert "belongs to default/alice" in said
+        assert "the wiki" in said
+
+
+# --- approvals -----------------------------------------------------------------------------------
+
+
+class TestApprovals:
+    async def test_what_cannot_be_undone_to_anothers_waits_for_a_yes(self, boot: Boot) -> None:
+        approver = Asked(False, True)
+        kernel = await boot(approver=approver)
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB, right="write")
+
+        with pytest.raises(ApprovalRefused):
+            await bob.memory.awrite("notes", "gone", owner=ALICE)
+        assert await alice.memory.aread("notes") == "hello"
+        await bob.memory.awrite("notes", "gone", owner=ALICE)
+
+        assert await alice.memory.aread("notes") == "gone"
+        assert [q.agent for q in approver.questions] == [BOB, BOB]
+
+    async def test_an_answer_is_for_exactly_what_was_asked_and_only_once(self, boot: Boot) -> None:
+        approver = Asked(True, True, True)
+        kernel = await boot(approver=approver)
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB, right="write")
+
+        for text in ("a", "a", "b"):
+            await bob.memory.awrite("notes", text, owner=ALICE)
+
+        first, again, other = (question.digest for question in approver.questions)
+        assert first == again
+        assert first != other
+
+    async def test_owners_are_not_asked_about_their_own_unless_they_share_with_everybody(
+        self, boot: Boot
+    ) -> None:
+        approver = Asked(True)
+        kernel = await boot(approver=approver)
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.awrite("diary", "secret")
+
+        await alice.memory.aclear("diary")
+        assert approver.questions == []
+        await alice.memory.ashare("notes", "*")
+
+        assert [question.action for question in approver.questions] == ["access.grant"]
+
+    async def test_owners_are_asked_where_they_want_to_be(self, boot: Boot) -> None:
+        approver = Asked(False)
+        kernel = await boot(approver=approver, ask_owners=True)
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("diary", "secret")
+
+        with pytest.raises(ApprovalRefused):
+            await alice.memory.aclear("diary")
+        assert await alice.memory.aread("diary") == "secret"
+
+    async def test_nobody_to_ask_is_a_no_that_says_how_to_be_asked(self, boot: Boot) -> None:
+        kernel = await boot()
+        alice = await kernel.aspawn("alice")
+
+        with pytest.raises(ApprovalRefused, match="approver"):
+            await alice.access.aask("send the letter")
+
+    async def test_an_approver_that_breaks_is_a_no(self, boot: Boot) -> None:
+        class Broken:
+            async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
+                raise ZeroDivisionError(request.action)
+
+        kernel = await boot(approver=Broken())
+        alice = await kernel.aspawn("alice")
+
+        with pytest.raises(ApprovalRefused, match="asking failed"):
+            await alice.access.aask("send the letter")
+
+    async def test_a_caller_that_leaves_takes_its_question_with_it(self, boot: Boot) -> None:
+        asked, left = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
+                del request
+                asked.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    left.set()
+                raise AssertionError
+
+        kernel = await boot(approver=Slow())
+        alice = await kernel.aspawn("alice")
+        task = asyncio.ensure_future(alice.access.aask("send the letter"))
+        await asked.wait()
+
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert left.is_set()
+
+
+def _file(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    return str(file)
+
+
+# --- an instance of any request ------------------------------------------------------------------
+
+_VALUES: dict[str, Any] = {
+    "collection": "c",
+    "path": "/a.txt",
+    "target": "/b.txt",
+    "to": "/b.txt",
+    "block": "b",
+    "name": "n",
+    "thread": "t",
+    "namespace": "n",
+    "snapshot": "s",
+    "value": "v",
+    "content": b"v",
+    "query": "q",
+    "text": "v",
+    "keys": ("k",),
+    "messages": ({"role": "user"},),
+    "version": 1,
+}
+
+
+def _some(kind: type[Request[Any]], **given: Any) -> Request[Any]:
+    """A request with plausible values; fields that nobody knows keep their defaults."""
+    names = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    values = {name: value for name, value in _VALUES.items() if name in names}
+    if kind.kind == "memory.kv_put":
+        values["items"] = {"k": "v"}
+    return kind(**values, **given)
