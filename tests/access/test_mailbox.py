@@ -1,0 +1,113 @@
+"""Questions and answers that cross processes."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from aios_core import NoSuchObject, StateError
+from aios_core.access import ApprovalAnswer, ApprovalRequest
+from aios_core.access.mailbox import Mailbox
+from aios_core.access.pending import PendingApprover
+from aios_core.state import PlainVault
+
+
+def question(number: int = 1, digest: str = "d") -> ApprovalRequest:
+    return ApprovalRequest(
+        f"{number:016x}", digest, 1, "default/bob", "tool.run", "tool::pay", {"amount": 5},
+        "it spends", 0.0, 100.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Mailbox:
+    return Mailbox(tmp_path, PlainVault())
+
+
+def test_a_question_is_seen_and_its_answer_taken_once(mailbox: Mailbox) -> None:
+    mailbox.post(question(), frozenset(), 1.0)
+    (seen,) = mailbox.waiting(1.0)
+    assert seen == question()
+
+    mailbox.answer(seen, ApprovalAnswer(True, "ann"))
+
+    assert mailbox.take(seen.id, "d") == ApprovalAnswer(True, "ann")
+    assert mailbox.take(seen.id, "d") is None
+
+
+def test_an_answer_to_another_question_is_a_no(mailbox: Mailbox) -> None:
+    mailbox.post(question(), frozenset(), 1.0)
+    mailbox.answer(question(digest="other"), ApprovalAnswer(True, "ann"))
+
+    taken = mailbox.take(question().id, "d")
+
+    assert taken is not None
+    assert not taken.is_approved
+
+
+def test_a_question_ends_with_its_time(mailbox: Mailbox) -> None:
+    mailbox.post(question(), frozenset(), 1.0)
+
+    assert mailbox.waiting(101.0) == []
+    assert not list(mailbox.directory.iterdir())
+
+
+def test_a_question_is_found_by_the_beginning_of_its_id(mailbox: Mailbox) -> None:
+    mailbox.post(question(1, "a"), frozenset(), 1.0)
+    mailbox.post(question(0x10 << 56, "b"), frozenset(), 1.0)
+
+    assert mailbox.find("00000", 1.0).digest == "a"
+    with pytest.raises(NoSuchObject, match="no approval 'zz'"):
+        mailbox.find("zz", 1.0)
+
+
+def test_a_question_that_waits_from_a_dead_kernel_is_taken_up(mailbox: Mailbox) -> None:
+    mailbox.post(question(1), frozenset(), 1.0)
+
+    assert mailbox.post(question(2), frozenset(), 2.0) == question(1).id
+
+
+def test_nobody_else_can_answer(mailbox: Mailbox) -> None:
+    mailbox.post(question(), frozenset(), 1.0)
+    assert stat.S_IMODE(mailbox.directory.stat().st_mode) == 0o700
+
+    mailbox.directory.chmod(0o770)
+
+    with pytest.raises(StateError, match="others could answer"):
+        mailbox.take(question().id, "d")
+
+
+def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "approvals").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(StateError, match="cannot be used"):
+        Mailbox(tmp_path, PlainVault()).waiting(1.0)
+
+
+async def test_an_approver_waits_for_the_answer_from_elsewhere(mailbox: Mailbox) -> None:
+    approver = PendingApprover(mailbox, lambda: 1.0, poll_s=0.01)
+    asking = asyncio.ensure_future(approver.ask(question()))
+    while not (waiting := await asyncio.to_thread(mailbox.waiting, 1.0)):
+        pass  # the thread's turn is the wait
+
+    await asyncio.to_thread(mailbox.answer, waiting[0], ApprovalAnswer(True, "ann"))
+
+    assert (await asking).is_approved
+    assert mailbox.waiting(1.0) == []
+
+
+async def test_a_caller_that_leaves_takes_its_question_down(mailbox: Mailbox) -> None:
+    approver = PendingApprover(mailbox, lambda: 1.0, poll_s=0.01)
+    asking = asyncio.ensure_future(approver.ask(question()))
+    while not await asyncio.to_thread(mailbox.waiting, 1.0):
+        pass  # the thread's turn is the wait
+
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert mailbox.waiting(1.0) == []
