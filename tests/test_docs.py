@@ -40,10 +40,19 @@ def test_the_make_targets_of_the_readme_exist() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "page", ["docs/kernel.md", "docs/memory.md", "docs/storage.md", "README.md"]
+    "page",
+    [
+        "docs/access.md",
+        "docs/kernel.md",
+        "docs/memory.md",
+        "docs/storage.md",
+        "docs/tools.md",
+        "README.md",
+    ],
 )
 def test_the_snippets_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOS_QUIET", "1")
+    monkeypatch.setenv("AIOS_STATE__DIRECTORY", ":memory:")
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
     snippets = [one for one in snippets if "langchain" not in one]
     names: dict[str, object] = {"__name__": page}

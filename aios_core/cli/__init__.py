@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import aios_core
-from aios_core.cli import doctor, run
+from aios_core.cli import access, doctor, run
 from aios_core.errors import BackendError, KernelError
 
 INTERRUPTED: Final = 130
@@ -80,6 +80,7 @@ def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     run.add_parser(commands)
     doctor.add_parser(commands)
+    access.add_parsers(commands)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
         commands.add_parser(name, help=_summary(name, installed), add_help=False)
     return parser

@@ -3,7 +3,7 @@
 from aios_core.state.blobs import BlobStore
 from aios_core.state.database import Connection, Database
 from aios_core.state.state import MEMORY, State, StateOpener
-from aios_core.state.vault import PlainVault, Vault, read_key
+from aios_core.state.vault import PlainVault, Vault, read_key, vault_of
 
 __all__ = [
     "MEMORY",
@@ -15,4 +15,5 @@ __all__ = [
     "StateOpener",
     "Vault",
     "read_key",
+    "vault_of",
 ]

@@ -23,7 +23,7 @@ from typing import Any, Final, Self, TypeVar
 from aios_core.errors import KernelClosed, StateError
 from aios_core.state.blobs import SCHEMA, BlobStore, make_directory
 from aios_core.state.database import Connection, Database
-from aios_core.state.vault import PlainVault, SealedVault, Vault
+from aios_core.state.vault import Vault, vault_of
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class State:
             StateError: another kernel has it open; it is damaged, newer than this
                 program, or sealed with another key, or cannot be written.
         """
-        vault: Vault = SealedVault(key) if key is not None else PlainVault()
+        vault = vault_of(key)
         if str(directory) == MEMORY:
             return cls._on(None, vault, -1, vfs)
         path = Path(directory).expanduser().absolute()

@@ -71,6 +71,11 @@ class SealedVault:
             ) from exc
 
 
+def vault_of(key: bytes | None) -> Vault:
+    """The vault for a key of 32 bytes; without one values stay as they are."""
+    return PlainVault() if key is None else SealedVault(key)
+
+
 def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> bytes | None:
     """The key that `state.encryption_key` names: ``env:NAME`` or the path of a file.
 
