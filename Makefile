@@ -9,6 +9,7 @@ PYTHON ?= python3
 # set to the index that serves the build you want.
 TORCH ?= torch==2.13.0
 ADAPTERS := adapters/autogen adapters/langchain adapters/llamaindex
+PLUGINS := plugins
 # Handed on: make test PYTEST_ARGS="-x -k scheduler", make demo ARGS="--help".
 PYTEST_ARGS ?=
 ARGS ?=
@@ -105,10 +106,11 @@ $(VENV)/torch.stamp:
 		> $(VENV)/constraints.txt
 	@touch $@
 
-$(VENV)/ready.stamp: $(VENV)/torch.stamp pyproject.toml $(ADAPTERS:=/pyproject.toml)
+$(VENV)/ready.stamp: $(VENV)/torch.stamp pyproject.toml $(ADAPTERS:=/pyproject.toml) $(PLUGINS:=/pyproject.toml)
 	@echo "==> Installing AIOS, its adapters and what their tests need"
 	@$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[all,dev]' \
-		$(foreach adapter,$(ADAPTERS),--editable '$(adapter)[dev]')
+		$(foreach adapter,$(ADAPTERS),--editable '$(adapter)[dev]') \
+		$(foreach plugin,$(PLUGINS),--editable '$(plugin)')
 	@echo "==> $(VENV) is ready"
 	@touch $@
 

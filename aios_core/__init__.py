@@ -53,6 +53,7 @@ from aios_core.errors import (
 )
 from aios_core.events import EventKind, Journal, KernelEvent
 from aios_core.kernel import Kernel
+from aios_core.memory import Memory
 from aios_core.messages import (
     Completion,
     Delta,
@@ -140,6 +141,7 @@ __all__ = [
     "KernelEvent",
     "LimitReached",
     "McpServer",
+    "Memory",
     "Message",
     "ModelLoadError",
     "NoSuchObject",

@@ -66,7 +66,7 @@ from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpace
 from aios_core.syscalls import LLMGenerate, Request, Syscall
 from aios_core.tools import ToolManager
 from aios_core.tools.handle import Loadable
-from aios_core.tools.sandbox import Sandbox
+from aios_core.tools.sandbox import ExecutionResult, Language, Sandbox
 from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
@@ -246,7 +246,7 @@ class Kernel:
             ports=partial(AgentPort, self),
             select=partial(_select, self._policy),
             make_flow=FlowShare,
-            code_runner=sandbox,
+            code_runner=_OnLoop(self._loop, sandbox),
         )
         return (
             self._memory,
@@ -715,6 +715,20 @@ class Kernel:
     def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
         if self.events:
             self.events.emit(KernelEvent(self._clock.now(), kind, process.pid, facts=facts))
+
+
+@dataclass(frozen=True, slots=True)
+class _OnLoop:
+    """The sandbox for tools, which run on threads with loops of their own."""
+
+    loop: Crossing
+    sandbox: Sandbox
+
+    async def run_for(
+        self, identity: str, language: Language, code: str, **options: Any
+    ) -> ExecutionResult:
+        """See `Sandbox.run_for`. Cancelling the await kills the code."""
+        return await self.loop.arun(self.sandbox.run_for(identity, language, code, **options))
 
 
 @dataclass(slots=True, eq=False)
