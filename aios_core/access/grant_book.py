@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from aios_core.access.decision import has_expired, stand
-from aios_core.access.policy import Effect, Policy, Subject, is_below
+from aios_core.access.policy import Effect, Policy, Subject, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 from aios_core.state import Connection
@@ -42,7 +42,7 @@ class GrantBook:
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
         self._grants = {_key(grant): grant for grant in grants}
-        self._in_force: dict[str | None, list[Grant]] = {}
+        self._in_force: dict[tuple[str, str | None, str], list[Grant]] = {}  # by resource
 
     def __iter__(self) -> Iterator[Grant]:
         return iter(tuple(self._grants.values()))
@@ -50,9 +50,14 @@ class GrantBook:
     def __len__(self) -> int:
         return len(self._grants)
 
-    def of(self, owner: str | None) -> list[Grant]:
-        """Those in force over what belongs to an owner."""
-        return self._in_force.get(owner, [])
+    def on(self, resource: Resource) -> list[Grant]:
+        """Those in force on a resource, or on what it is a part of."""
+        kind, owner, in_force = resource.kind, resource.owner, self._in_force
+        return [
+            grant
+            for name in names_above(resource.name)
+            for grant in in_force.get((kind, owner, name), ())
+        ]
 
     def put(self, grant: Grant) -> None:
         self._grants[_key(grant)] = grant
@@ -64,10 +69,11 @@ class GrantBook:
     def settle(self, policy: Policy, now: float) -> list[Grant]:
         """Find out which are in force; those that are not, since their giver may not give them."""
         supported = supported_grants(self, policy, now)
-        by_owner = defaultdict(list)
+        in_force = defaultdict(list)
         for grant in supported:
-            by_owner[grant.resource.owner].append(grant)
-        self._in_force = dict(by_owner)
+            what = grant.resource
+            in_force[what.kind, what.owner, what.name.rstrip("/")].append(grant)
+        self._in_force = dict(in_force)
         return [grant for grant in self if grant not in supported]
 
     def revoked_by(self, resource: Resource, to: str, giver: str) -> list[Grant]:

@@ -186,7 +186,7 @@ class AccessManager:
     def _can_give_until(self, process: AgentProcess, request: AccessGrant) -> float:
         """When the giver's own rights end. Raises `AccessDenied` if it lacks one that it gives."""
         privileges, what = self.privileges, request.resource
-        grants = privileges.grants.of(what.owner)
+        grants = privileges.grants.on(what)
         held = rights_of(
             privileges.subject(process), what, grants, privileges.policy, now=self._now()
         )
@@ -219,7 +219,7 @@ class AccessManager:
         """Whether an agent may do something, and all that was considered."""
         await self._store.load()
         policy = self.privileges.policy
-        grants = self.privileges.grants.of(access.resource.owner)
+        grants = self.privileges.grants.on(access.resource)
         subject = policy.subject_named(identity)
         return explain(subject, access, labels, policy, grants, now=self._now())
 

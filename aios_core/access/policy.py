@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import translate
 from functools import lru_cache
@@ -188,6 +188,11 @@ class Policy:
         family_groups = groups | (above.family_groups if above else set())
         return Subject(identity, groups, frozenset(family), frozenset(family_groups))
 
+    def about(self, subject: Subject, action: str, right: Right) -> Policy:
+        """The same policy with the rules alone that may matter to that agent's action."""
+        rules = (rule for rule in self.rules if rule.fits_action(action, right))
+        return replace(self, rules=tuple(rule for rule in rules if rule.fits_agent(subject)))
+
     def subject_named(self, identity: str) -> Subject:
         """The agent of that identity, as its identity tells its groups."""
         group, *names = identity.split("/")
@@ -220,18 +225,30 @@ def is_below(name: str, above: str) -> bool:
     return not above or name == above or name.startswith(f"{above}/")
 
 
+def names_above(name: str) -> set[str]:
+    """All names that a name `is_below`, itself among them, without slashes at their ends."""
+    above = {name[:end] for end, letter in enumerate(name) if letter == "/"}
+    return {"", *(one for one in (name, *above) if not one.endswith("/"))}
+
+
 def covers(pattern: str, resource: Resource) -> bool:
     """Whether a pattern "kind:owner:name" means the resource.
 
     Parts that are left out mean any. The owner "" means nobody, the name what is below
     it too, a tool's every version; `*` and `?` stand for any characters.
     """
-    parts = pattern.split(":", 2)
-    if not matches(parts[0], resource.kind):
-        return False
-    if len(parts) > 1 and not matches(parts[1], resource.owner or ""):
-        return False
-    return len(parts) < 3 or _covers_name(parts[2], resource)
+    kind, owner, name = _parts(pattern)
+    return (
+        matches(kind, resource.kind)
+        and matches(owner, resource.owner or "")
+        and (name is None or _covers_name(name, resource))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _parts(pattern: str) -> tuple[str, str, str | None]:
+    kind, owner, name = (*pattern.split(":", 2), None, None)[:3]
+    return kind or "", "*" if owner is None else owner, name
 
 
 def _covers_name(pattern: str, resource: Resource) -> bool:
@@ -244,12 +261,16 @@ def _covers_name(pattern: str, resource: Resource) -> bool:
 
 def matches(pattern: str, text: str) -> bool:
     """Whether a text is what the pattern says; letters of different case are different."""
-    return pattern in ("*", text) or _compiled(pattern).match(text) is not None
+    if pattern in ("*", text):
+        return True
+    compiled = _compiled(pattern)
+    return compiled is not None and compiled.match(text) is not None
 
 
 @lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(translate(pattern))
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """None for a text without a letter that stands for others."""
+    return re.compile(translate(pattern)) if any(map(pattern.count, "*?[")) else None
 
 
 def _fits_agent(pattern: str, names: AbstractSet[str], groups: AbstractSet[str]) -> bool:

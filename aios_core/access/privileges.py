@@ -30,12 +30,14 @@ class Privileges:
         self.grants = GrantBook()
         self._now = now
         self._subjects: dict[int, Subject] = {}
+        self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # what may matter to it
         self._kept: dict[int, dict[tuple[str, Right, Resource], Standing]] = {}
 
     def adopt(self, policy: Policy) -> None:
         """Put another policy in force."""
         self.policy = policy
         self._subjects.clear()
+        self._about.clear()
         self.settle()
 
     def settle(self) -> list[Grant]:
@@ -49,6 +51,7 @@ class Privileges:
     def forget(self, process: AgentProcess) -> None:
         """What is kept for an agent goes with it."""
         self._subjects.pop(process.pid, None)
+        self._about.pop(process.pid, None)
         self._kept.pop(process.pid, None)
 
     def subject(self, process: AgentProcess) -> Subject:
@@ -69,13 +72,20 @@ class Privileges:
         standing = kept.get(key)
         if standing is not None and (standing.until == math.inf or self._now() < standing.until):
             return standing
-        grants = self.grants.of(access.resource.owner)
-        subject = self.subject(process)
-        standing = stand(subject, access, self.policy, grants, now=self._now())
+        policy, grants = self._policy_about(process, access), self.grants.on(access.resource)
+        standing = stand(self.subject(process), access, policy, grants, now=self._now())
         if len(kept) >= MAX_KEPT:
             kept.clear()
         kept[key] = standing
         return standing
+
+    def _policy_about(self, process: AgentProcess, access: Access) -> Policy:
+        """The rules that may matter to this agent's action, whatever the resource."""
+        about = self._about.setdefault(process.pid, {})
+        key = access.action, access.right
+        if key not in about:
+            about[key] = self.policy.about(self.subject(process), *key)
+        return about[key]
 
     def decide(self, process: AgentProcess, access: Access) -> tuple[Decision, Access]:
         """The strictest decision about all that a request does, and about which part it is."""
@@ -90,12 +100,12 @@ class Privileges:
         """Raise `KernelBug` unless what is kept is what would be worked out now."""
         now, known = self._now(), set(self.grants)
         for grant in known:
-            if not known.issuperset(self.grants.of(grant.resource.owner)):
+            if not known.issuperset(self.grants.on(grant.resource)):
                 raise KernelBug(f"a grant on {grant.resource} is in force and was taken back")
         for pid, kept in self._kept.items():
             subject = self._subjects[pid]
             for (action, right, resource), standing in kept.items():
-                access, grants = Access(action, right, resource), self.grants.of(resource.owner)
+                access, grants = Access(action, right, resource), self.grants.on(resource)
                 fresh = stand(subject, access, self.policy, grants, now=now)
                 if now < standing.until and fresh != standing:
                     raise KernelBug(f"agent {pid}: what is kept for {action} {resource} is old")

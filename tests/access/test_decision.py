@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.access.decision import decide
-from aios_core.access.policy import Condition, Effect, Policy, Rule
+from aios_core.access.decision import decide, stand
+from aios_core.access.grant_book import GrantBook, supported_grants
+from aios_core.access.policy import Condition, Effect, Policy, Rule, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 
@@ -125,3 +126,31 @@ def test_a_rule_that_denies_everything_denies_everything(
     all_of_it = Rule("all", Effect.DENY)
 
     assert leniency(who, access, seen, (*allowing, all_of_it), shared) == 0
+
+
+# --- what is looked up instead of gone through ---------------------------------------------------
+
+paths = st.text("/ab", max_size=6)
+
+
+@given(paths, st.lists(paths, max_size=8))
+def test_the_names_above_a_name_are_all_that_it_is_below(name: str, others: list[str]) -> None:
+    above = names_above(name)
+
+    for other in (*others, *above):
+        assert (other.rstrip("/") in above) == is_below(name, other)
+
+
+@given(identities, accesses, st.lists(rules()), st.lists(grants))
+def test_what_is_looked_up_decides_as_all_rules_and_grants_do(
+    who: str, access: Access, before: Any, shared: Any
+) -> None:
+    policy, book = Policy(tuple(before)), GrantBook(shared)
+    book.settle(policy, 0.0)
+    subject = policy.subject_named(who)
+    in_force = supported_grants(book, policy, 0.0)
+
+    narrowed = policy.about(subject, access.action, access.right)
+    looked_up = stand(subject, access, narrowed, book.on(access.resource), now=0.0)
+
+    assert looked_up == stand(subject, access, policy, in_force, now=0.0)
