@@ -122,7 +122,8 @@ class Agent:
     def save(self, directory: str | Path) -> None:
         """Freeze the agent and write it to a directory, its generations in flight included.
 
-        `Kernel.load_agent` brings it back, also in another process.
+        `Kernel.load_agent` brings it back, also in another process. `Kernel.save_agent` says
+        what is refused.
         """
         self._kernel.save_agent(self.pid, directory)
 

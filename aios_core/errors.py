@@ -27,7 +27,7 @@
     │   ├── CoreError            a core failed while serving the call
     │   ├── OutOfMemory          the device has no room for this call
     │   ├── ModelLoadError       a model's files are missing or damaged
-    │   ├── SnapshotError        a snapshot is damaged or belongs to another model
+    │   ├── SnapshotError        a snapshot is damaged, cannot be made or belongs to another model
     │   ├── StateError           the state directory cannot be used: damaged, full, locked, too new
     │   ├── ToolError            a tool raised, died or hung
     │   │   └── ToolInDoubt      the kernel died while it ran; nobody knows whether it took effect
@@ -297,7 +297,7 @@ class ModelLoadError(BackendError):
 
 
 class SnapshotError(BackendError):
-    """A snapshot is damaged, or belongs to another model or number format."""
+    """A snapshot is damaged, cannot be made, or belongs to another model or number format."""
 
 
 class StateError(BackendError):

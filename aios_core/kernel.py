@@ -33,7 +33,7 @@ from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, S
 from aios_core.budget import Budget, Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
-from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall
+from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall, require_savable
 from aios_core.core import Core, Prepared, PromptSize
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.factory import announce_default_core, build_cores
@@ -46,6 +46,7 @@ from aios_core.errors import (
     ContextOverflow,
     KernelClosed,
     NoSuchObject,
+    SnapshotError,
     SyscallCancelled,
     WouldBlock,
 )
@@ -425,7 +426,8 @@ class Kernel:
     def save_agent(self, pid: int, directory: str | Path) -> None:
         """Freeze an agent and write it to a directory; see `Agent.save`.
 
-        Raises `SnapshotError` if the directory cannot be written, or belongs to something else.
+        Raises `SnapshotError` if the directory cannot be written or belongs to something else, and
+        if a call waits that a framework makes itself (mode "admit"); then the agent goes on.
         """
         self._loop.run(self.asave_agent(pid, directory))
 
@@ -434,8 +436,16 @@ class Kernel:
         await self._loop.arun(self._save(pid, Path(directory)))
 
     async def _save(self, pid: int, directory: Path) -> None:
-        await self._freeze(pid)
         process = self.processes.get(pid)
+        was_active = process.state is ProcessState.ACTIVE
+        self._require_savable(process)
+        await self._freeze(pid)
+        try:
+            self._require_savable(process)  # calls may have come meanwhile
+        except SnapshotError:
+            if was_active:
+                self._thaw(pid)
+            raise
         calls = self._dispatcher.calls_of(process)
         with self._contexts.holding_still(call.syscall.id for call in calls):
             await self._contexts.settled()
@@ -451,6 +461,12 @@ class Kernel:
                 ],
             )
             await asyncio.to_thread(frozen.write, directory)
+
+    def _require_savable(self, process: AgentProcess) -> None:
+        """Look at the calls that wait; one that no core can preempt ends before a save."""
+        for call in self._dispatcher.calls_of(process):
+            if call.core is None:
+                require_savable(process.name, call.syscall.id, call.syscall.request)
 
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aios_core import (
+    Agent,
     Budget,
     BudgetExceeded,
     Kernel,
@@ -16,7 +17,9 @@ from aios_core import (
     NoSuchObject,
     SnapshotError,
     SyscallCancelled,
+    Usage,
 )
+from aios_core.adapting import aadmit_model, aadmitted
 from aios_core.cores import ScriptedCore
 
 from .puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled
@@ -142,3 +145,88 @@ def test_saving_and_loading_from_a_plain_thread(tmp_path: Path) -> None:
         agent.save(tmp_path / "a")
 
         assert kernel.load_agent(tmp_path / "a").name == "a"
+
+
+# --- what a caller makes itself, or holds, cannot be taken elsewhere ------------------------------
+
+
+async def admitted_call(agent: Agent, leave: asyncio.Event) -> str:
+    """A call that a framework makes itself; it holds its slot until it may leave."""
+    async with aadmitted(agent, "gpt", messages="hi") as slot:
+        await slot.run(leave.wait())
+        slot.settle(Usage(3, 1), "native")
+        return "native"
+
+
+async def test_an_admitted_call_that_waits_is_refused_by_name_and_goes_on(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        await aadmit_model("gpt", kernel, slots=1)
+        agent, leave = kernel.spawn("writer"), asyncio.Event()
+        calls = [asyncio.create_task(admitted_call(agent, leave)) for _ in range(2)]
+        await settled()
+        _, waiting = sorted(agent._process.live_calls)
+
+        told = f"call {waiting} of agent 'writer' to 'gpt@provider' .*await its answer or cancel it"
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(SnapshotError, match=told):
+                await kernel.asave_agent(agent.pid, tmp_path / "writer")
+
+        assert agent.state == "active"
+        assert not (tmp_path / "writer").exists()
+        leave.set()
+        async with asyncio.timeout(PATIENCE):
+            assert await asyncio.gather(*calls) == ["native", "native"]
+
+
+async def test_an_admitted_call_that_runs_ends_before_its_agent_is_saved(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        await aadmit_model("gpt", kernel)
+        agent, leave = kernel.spawn("writer"), asyncio.Event()
+        call = asyncio.create_task(admitted_call(agent, leave))
+        await settled()
+
+        saving = asyncio.create_task(kernel.asave_agent(agent.pid, tmp_path / "writer"))
+        await settled()
+        assert not saving.done()
+        leave.set()
+        async with asyncio.timeout(PATIENCE):
+            await saving
+
+        assert await call == "native"
+        assert (await kernel.aload_agent(tmp_path / "writer")).accounting.usage == Usage(3, 1)
+
+
+async def test_one_that_comes_while_the_agent_freezes_is_refused_and_the_agent_thawed(
+    tmp_path: Path,
+) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        await aadmit_model("gpt", kernel)
+        agent, leave = kernel.spawn("writer"), asyncio.Event()
+        first = asyncio.create_task(admitted_call(agent, leave))
+        await settled()
+        saving = asyncio.create_task(kernel.asave_agent(agent.pid, tmp_path / "writer"))
+        await settled()
+        second = asyncio.create_task(admitted_call(agent, leave))
+        await settled()
+        leave.set()
+
+        assert isinstance(await error_of(saving), SnapshotError)
+        async with asyncio.timeout(PATIENCE):
+            assert await asyncio.gather(first, second) == ["native", "native"]
+
+
+async def test_an_object_in_the_extra_of_a_waiting_call_is_refused_by_its_key(
+    tmp_path: Path,
+) -> None:
+    async with booted(PuppetCore(preemptible=False, slots=1)) as kernel:
+        agent, other = kernel.spawn("a"), kernel.spawn("b")
+        busy = asks(other)
+        await settled()
+        waiting = asks(agent, extra={"logits": object()})
+        await settled()
+
+        with pytest.raises(SnapshotError, match="'logits', a object"):
+            await kernel.asave_agent(agent.pid, tmp_path / "a")
+        agent.exit()
+        other.exit()
+        await asyncio.wait([busy, waiting])

@@ -22,6 +22,7 @@ from aios_core.adapting.admission import (
     aadmitted,
     admit_model,
     admitted,
+    told,
 )
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
@@ -84,6 +85,7 @@ __all__ = [
     "read_text",
     "read_tool_choice",
     "served_model",
+    "told",
     "uninstall",
     "write_completion",
 ]

@@ -14,7 +14,15 @@ own exception passes through as it is, and the call has failed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -22,7 +30,7 @@ from aios_core.agent import Agent
 from aios_core.bridge import AsyncStream
 from aios_core.cores.guest import AT_PROVIDER, GUEST, Guest, GuestCore
 from aios_core.embedded import default_kernel
-from aios_core.errors import ConfigError, CoreError, KernelError
+from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
 from aios_core.kernel import Kernel
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
 
@@ -149,6 +157,21 @@ async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int =
         with suppress(ConfigError):
             await kernel.aadd_core(GuestCore(model, slots=slots))
     return kernel
+
+
+def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]) -> list[Message]:
+    """A framework's conversation for the kernel's books, by the adapter's own translation.
+
+    A message that the kernel could not carry (a picture, say) is the provider's business: a
+    remark stands in its place.
+    """
+    known: list[Message] = []
+    for message in messages:
+        try:
+            known += translate([message])
+        except InvalidRequest:
+            known.append(Message("user", "(for the provider alone)"))
+    return known
 
 
 def _guarded(request: dict[str, Any], model: str, slot: Slot) -> dict[str, Any]:

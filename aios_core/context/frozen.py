@@ -153,6 +153,22 @@ class FrozenAgent:
         )
 
 
+def require_savable(owner: str, call_id: int, request: LLMGenerate) -> None:
+    """Refuse a call that holds what lives in this process alone, as one that a guest makes does.
+
+    Raises `SnapshotError`, naming the call, what it holds and the way out.
+    """
+    for key, value in request.extra.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as exc:
+            raise SnapshotError(
+                f"call {call_id} of agent {owner!r} to {request.model or 'the default model'!r} "
+                f"cannot be saved: it holds what lives in this process alone ({key!r}, a "
+                f"{type(value).__name__}); await its answer or cancel it, and save again"
+            ) from exc
+
+
 def _write_synced(path: Path, text: str) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(text)

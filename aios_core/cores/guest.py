@@ -6,7 +6,9 @@ its guest to begin. The guest asks the provider wherever it lives and reports ho
 ended. Meanwhile it holds a slot, so that policies, priorities, budgets and deadlines
 count as everywhere.
 
-A cancelled run frees its slot at once; its guest sees its stream end.
+A cancelled run frees its slot at once; its guest sees its stream end. An agent
+cannot be saved while such a call of it waits (`SnapshotError`): nobody elsewhere
+could make it.
 """
 
 from __future__ import annotations

@@ -468,13 +468,21 @@ def _chunked(data: bytes) -> bytes:
 
 def _prompt_ids(body: Mapping[str, Any]) -> list[int]:
     if "prompt" in body:
-        return list(body["prompt"])
+        prompt = body["prompt"]
+        return list(range(len(prompt.split()))) if isinstance(prompt, str) else list(prompt)
     if "input" in body:
         return list(range(max(len(text.split()) for text in body["input"])))
     messages = body["messages"]
     if body.get("continue_final_message"):
         messages = messages[:-1]
-    return list(range(sum(len((m.get("content") or "").split()) for m in messages)))
+    return list(range(sum(len(_text(m.get("content")).split()) for m in messages)))
+
+
+def _text(content: str | Sequence[Mapping[str, Any]] | None) -> str:
+    """Of a message; the text alone, if it has parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return " ".join(part.get("text", "") for part in content)
 
 
 def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -499,7 +507,7 @@ def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _num_said(body: Mapping[str, Any]) -> int:
     """Words of the answer that the prompt holds already."""
-    if "prompt" in body:
+    if isinstance(body.get("prompt"), list):
         return sum(token >= _FIRST_OUTPUT_ID for token in body["prompt"])
     if body.get("continue_final_message"):
         return len(words(body["messages"][-1]["content"]))

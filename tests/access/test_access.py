@@ -12,6 +12,7 @@ import pytest
 
 from aios_core import AccessDenied, Agent, ApprovalRefused, Kernel, KernelConfig, NoSuchObject
 from aios_core.access import ApprovalAnswer, ApprovalRequest
+from aios_core.access.trail import AuditTrail
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import LLMGenerate, Request
@@ -338,6 +339,46 @@ class TestApprovals:
 
         with pytest.raises(ApprovalRefused, match="asking failed"):
             await alice.access.aask("send the letter")
+
+    async def test_a_yes_to_what_is_denied_by_now_comes_too_late(self, boot: Boot) -> None:
+        class TakesItBack:
+            async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
+                await alice.memory.aunshare("notes", request.agent)
+                return ApprovalAnswer(True, by="ann")
+
+        kernel = await boot(approver=TakesItBack())
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB, right="write")
+
+        with pytest.raises(AccessDenied):
+            await bob.memory.awrite("notes", "gone", owner=ALICE)
+        assert await alice.memory.aread("notes") == "hello"
+
+    async def test_nothing_happens_before_its_approval_is_on_disk(
+        self, boot: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reached, on_disk = asyncio.Event(), asyncio.Event()
+        flushed = AuditTrail.flushed
+
+        async def held(self: AuditTrail) -> None:
+            reached.set()
+            await on_disk.wait()
+            await flushed(self)
+
+        monkeypatch.setattr(AuditTrail, "flushed", held)
+        kernel = await boot(approver=Asked(True), directory=str(tmp_path))
+        alice, bob = await two(kernel)
+        await alice.memory.awrite("notes", "hello")
+        await alice.memory.ashare("notes", BOB, right="write")
+
+        writing = asyncio.ensure_future(bob.memory.awrite("notes", "gone", owner=ALICE))
+        await reached.wait()
+        assert await alice.memory.aread("notes") == "hello"
+        on_disk.set()
+        await writing
+
+        assert await alice.memory.aread("notes") == "gone"
 
     async def test_a_caller_that_leaves_takes_its_question_with_it(self, boot: Boot) -> None:
         asked, left = asyncio.Event(), asyncio.Event()

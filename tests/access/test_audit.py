@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core import AccessDenied, Kernel, KernelConfig
+from aios_core import AccessDenied, Kernel, KernelConfig, StateError
 from aios_core.access.anchor import HEAD_FILE, read_anchor, read_head
 from aios_core.access.chain import GENESIS, Head, Row, link, verify
 from aios_core.access.trail import SCHEMA, last_head, rows
@@ -147,6 +147,32 @@ async def test_a_slip_is_stopped_by_the_database(tmp_path: Path) -> None:
         with pytest.raises(apsw.ConstraintError, match="only appended to"):
             connection.execute(statement)
     connection.close()
+
+
+async def test_what_cannot_be_recorded_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
+    async with kernel_on(tmp_path) as kernel:
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("notes", "one")
+        trail = kernel._access.trail
+        assert trail is not None
+        await trail.flushed()
+        state = await kernel._state.opened()
+        await state.database.awrite(lambda c: c.execute("ALTER TABLE audit RENAME TO hidden"))
+
+        await alice.memory.awrite("notes", "two")  # nobody knows yet
+        with pytest.raises(StateError):
+            await trail.flushed()
+        with pytest.raises(StateError, match="the audit trail cannot be written"):
+            await alice.memory.awrite("notes", "three")
+
+        await state.database.awrite(lambda c: c.execute("ALTER TABLE hidden RENAME TO audit"))
+        assert trail._writer is not None
+        await trail._writer  # it goes on trying until all is written
+        assert await alice.memory.aread("notes") == "two"
+    assert faults(tmp_path) == ()
 
 
 async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> None:

@@ -359,6 +359,21 @@ class TestOthers:
 
         assert bob._process.labels == {"web"}
 
+    def test_a_rollback_brings_back_the_labels_of_what_it_brings_back(
+        self, running: Kernel
+    ) -> None:
+        alice = running.spawn("alice", group="g")
+        labelled(alice, "web")
+        alice.storage.write("a", "of the web")
+        alice.exit()
+        again = running.spawn("alice", group="g")
+        again.storage.write("a", "her own")
+
+        again.storage.rollback("a", 1)
+
+        assert again.storage.history("a")[0].labels == {"web"}
+        assert again.storage.history("a")[1].labels == set()
+
     def test_adding_keeps_the_labels_of_what_was_there(self, running: Kernel) -> None:
         alice = running.spawn("alice")
         labelled(alice, "web")

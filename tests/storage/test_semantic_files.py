@@ -114,6 +114,15 @@ async def test_a_deleted_file_is_not_found_and_a_file_brought_back_is() -> None:
         assert await rig.paths("x/y", "kettle") == ["/tea"]
 
 
+async def test_a_search_waits_for_all_that_was_written_before_it() -> None:
+    async with rigged() as rig:
+        for number in range(200):  # several commits of the index
+            rig.files.write("x/y", f"/{number}", f"dog number {number}")
+        rig.files.write("x/y", "/last", "kettle")
+
+        assert await rig.paths("x/y", "kettle", k=1) == ["/last"]
+
+
 async def test_a_purged_file_leaves_nothing_in_the_tables() -> None:
     async with rigged() as rig:
         file = rig.files.write("x/y", "/tea", "kettle")

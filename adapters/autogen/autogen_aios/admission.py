@@ -14,7 +14,7 @@ from typing import Any
 
 from autogen_core.models import CreateResult, LLMMessage
 
-from aios_core import Agent, Message, ToolCall, Usage
+from aios_core import Agent, ToolCall, Usage
 from aios_core.adapting import (
     AgentSettings,
     Caller,
@@ -22,8 +22,8 @@ from aios_core.adapting import (
     Slot,
     aadmit_model,
     aadmitted,
+    told,
 )
-from aios_core.errors import InvalidRequest
 from autogen_aios import translation
 from autogen_aios.callers import directory, find_caller
 
@@ -84,7 +84,10 @@ async def _slot(
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
     settings = AgentSettings().updated(said)
     named = said.get("agent")
-    request = {"messages": _told(messages), "max_tokens": options.get("max_tokens")}
+    request = {
+        "messages": told(messages, translation.to_messages),
+        "max_tokens": options.get("max_tokens"),
+    }
     model = str(options.get("model"))
     if isinstance(named, Agent):
         async with aadmitted(named, model, **request) as slot:
@@ -97,17 +100,6 @@ async def _slot(
         aadmitted(agent, model, **request) as slot,
     ):
         yield slot
-
-
-def _told(messages: Sequence[LLMMessage]) -> list[Message]:
-    """The conversation, for the kernel's books; pictures in it are the provider's business."""
-    told = []
-    for message in messages:
-        try:
-            told += translation.to_messages([message])
-        except InvalidRequest:
-            told.append(Message("user", "(for the provider alone)"))
-    return told
 
 
 def _settle(slot: Slot, result: CreateResult) -> None:

@@ -81,7 +81,8 @@ __all__ = ["AIOSChatClient", "RawAIOSChatClient"]
 
 directory: Final[AgentDirectory] = AgentDirectory()
 
-_translated: Final = ErrorNames(
+#: Lets kernel errors out of a block under the framework's names too.
+translated: Final = ErrorNames(
     [
         (errors.InvalidRequest, ChatClientInvalidRequestException),
         (errors.AccessDenied, ChatClientInvalidAuthException),
@@ -165,9 +166,9 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         options: Mapping[str, Any],
         kwargs: Mapping[str, Any],
     ) -> ChatResponse:
-        with _translated():
+        with translated():
             request = await self._request(messages, options)
-            async with self._acting(options, kwargs) as agent:
+            async with self.acting(options, kwargs) as agent:
                 completion = await agent.llm.agenerate(**request)
         return _response(completion, options.get("response_format"))
 
@@ -177,10 +178,10 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         options: Mapping[str, Any],
         kwargs: Mapping[str, Any],
     ) -> AsyncIterable[ChatResponseUpdate]:
-        with _translated():
+        with translated():
             request = await self._request(messages, options)
             async with (
-                self._acting(options, kwargs) as agent,
+                self.acting(options, kwargs) as agent,
                 agent.llm.astream(**request) as deltas,
             ):
                 calls: dict[int, str] = {}  # the id of each call, by its index
@@ -204,12 +205,9 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         if "allow_multiple_tool_calls" in said:
             known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
         tools = [_tool(tool) for tool in said.get("tools") or ()]
-        told = list(_messages(messages))
-        if instructions := said.get("instructions"):
-            told.insert(0, KernelMessage("system", instructions))
         return {
             **known,
-            "messages": told,
+            "messages": [*instructed(said), *to_messages(messages)],
             "tools": tools,
             "tool_choice": _tool_choice(said.get("tool_choice"), [tool.name for tool in tools]),
             "response_format": read_response_format(_format(said.get("response_format"))),
@@ -219,9 +217,10 @@ class RawAIOSChatClient(BaseChatClient[Any]):
     # --- whose call it is ---------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _acting(
+    async def acting(
         self, options: Mapping[str, Any], kwargs: Mapping[str, Any]
     ) -> AsyncIterator[Agent]:
+        """The agent that a call of these options and arguments belongs to."""
         said = {**(options.get("aios") or {}), **(kwargs.get("aios") or {})}
         settings = self._settings.updated(said)
         named = said.get("agent") or self._agent
@@ -274,7 +273,13 @@ def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
 # --- translation ---------------------------------------------------------------------------------
 
 
-def _messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
+def instructed(options: Mapping[str, Any]) -> Iterator[KernelMessage]:
+    """The instructions among a call's options, which a client puts first."""
+    if instructions := options.get("instructions"):
+        yield KernelMessage("system", instructions)
+
+
+def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
     """The framework's messages as the kernel's. Raises `InvalidRequest`, naming the position."""
     for position, message in enumerate(messages):
         try:

@@ -30,7 +30,7 @@ from autogen.events.client_events import StreamEvent
 from autogen.io.base import IOStream
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
-from aios_core import Agent, Completion, Kernel, Message, Usage, default_kernel
+from aios_core import Agent, Completion, Kernel, Usage, default_kernel
 from aios_core.adapting import (
     AgentDirectory,
     AgentSettings,
@@ -43,6 +43,7 @@ from aios_core.adapting import (
     read_messages,
     read_request,
     served_model,
+    told,
     write_completion,
 )
 from aios_core.errors import InvalidRequest
@@ -234,6 +235,8 @@ class AdmittedClient:
         self._whose = _Whose(config)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_client":  # a copy that is being made has none yet
+            raise AttributeError(name)
         return getattr(self._client, name)
 
     def create(self, params: dict[str, Any]) -> Any:
@@ -241,24 +244,15 @@ class AdmittedClient:
         asked = {key: value for key, value in params.items() if key != "aios"}
         model = str(asked.get("model"))
         kernel = admit_model(model)
-        request = {"messages": _told(asked), "max_tokens": asked.get("max_tokens")}
+        said = asked.get("messages") or [{"content": asked.get("prompt")}]
+        known = told([{"role": "user", **message} for message in said], read_messages)
+        request = {"messages": known, "max_tokens": asked.get("max_tokens")}
         with self._whose.acting(kernel) as agent, admitted(agent, model, **request) as slot:
             response = self._client.create(asked)
             usage = self._client.get_usage(response) or {}
             tokens = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
             slot.settle(Usage(*tokens))
             return response
-
-
-def _told(params: Mapping[str, Any]) -> list[Message]:
-    """The conversation, for the kernel's books; pictures in it are the provider's business."""
-    told = []
-    for raw in params.get("messages") or [{"content": params.get("prompt")}]:
-        try:
-            told += read_messages([{"role": "user", **raw}])
-        except InvalidRequest:
-            told.append(Message("user", "(for the provider alone)"))
-    return told
 
 
 def _serve(patches: Patches, *, only_named: bool) -> None:

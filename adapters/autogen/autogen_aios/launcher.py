@@ -32,7 +32,13 @@ agent_framework: Final = Launcher(
             "agent_framework_openai._chat_completion_client": (
                 "autogen_aios.agent_framework_openai:substitute"
             ),
-        }
+        },
+        "admit": {
+            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_admission:admit",
+            "agent_framework_openai._chat_completion_client": (
+                "autogen_aios.agent_framework_admission:admit"
+            ),
+        },
     },
     tested={"agent-framework-core": ("1.23.",), "agent-framework-openai": ("1.17.",)},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ import pytest
 from autogen import AssistantAgent as ClassicAgent
 from autogen import OpenAIWrapper, UserProxyAgent
 from autogen_agentchat.agents import AssistantAgent
+from autogen_core import CancellationToken
 from autogen_core.models import CreateResult, ModelInfo, UserMessage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
@@ -124,6 +126,25 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
 
 
 @pytest.mark.usefixtures("as_default")
+async def test_an_agent_whose_call_waits_is_saved_and_copied_as_ever(serve: Serve) -> None:
+    server = serve(Hang())
+    client = client_of(server)
+    agent, token = AssistantAgent("writer", client), CancellationToken()
+    run = asyncio.create_task(agent.run(task="hi", cancellation_token=token))
+    await server.until(lambda: server.num_active)
+
+    state = json.loads(json.dumps(await agent.save_state()))
+    twin = copy.deepcopy(agent)
+    await twin.load_state(state)
+
+    assert state["llm_context"]["messages"][-1]["content"] == "hi"
+    assert AssistantAgent.load_component(agent.dump_component()).name == twin.name == "writer"
+    token.cancel()
+    await asyncio.wait([run])
+    await client.close()
+
+
+@pytest.mark.usefixtures("as_default")
 async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
     client = client_of(serve(Refuse(400, "bad prompt")))
 
@@ -190,3 +211,4 @@ def test_a_classic_client_is_still_what_it_was(serve: Serve) -> None:
     with suppress(AttributeError):
         pytest.fail(f"it has {client.no_such_attribute}")
     assert client.RESPONSE_USAGE_KEYS
+    assert copy.copy(client).RESPONSE_USAGE_KEYS is client.RESPONSE_USAGE_KEYS

@@ -16,26 +16,32 @@ if TYPE_CHECKING:
     from langchain_aios.caches import AIOSCache
     from langchain_aios.chat_models import ChatAIOS
     from langchain_aios.checkpoints import AIOSSaver
+    from langchain_aios.embeddings import AIOSEmbeddings
     from langchain_aios.graph_stores import AIOSGraphStore
     from langchain_aios.histories import AIOSChatMessageHistory
     from langchain_aios.stores import AIOSStore
     from langchain_aios.tools import (
         AIOSMiddleware,
         AIOSTool,
+        akernel_tools,
         kernel_tools,
         tool_node_wrappers,
         wrap_tools,
     )
+    from langchain_aios.vector_stores import AIOSVectorStore
 
 __all__ = [
     "AIOSCache",
     "AIOSChatMessageHistory",
+    "AIOSEmbeddings",
     "AIOSGraphStore",
     "AIOSMiddleware",
     "AIOSSaver",
     "AIOSStore",
     "AIOSTool",
+    "AIOSVectorStore",
     "ChatAIOS",
+    "akernel_tools",
     "kernel_tools",
     "tool_node_wrappers",
     "wrap_tools",
@@ -45,12 +51,15 @@ __getattr__ = lazy_names(
     {
         "AIOSCache": "langchain_aios.caches",
         "AIOSChatMessageHistory": "langchain_aios.histories",
+        "AIOSEmbeddings": "langchain_aios.embeddings",
         "AIOSGraphStore": "langchain_aios.graph_stores",
         "AIOSMiddleware": "langchain_aios.tools",
         "AIOSSaver": "langchain_aios.checkpoints",
         "AIOSStore": "langchain_aios.stores",
         "AIOSTool": "langchain_aios.tools",
+        "AIOSVectorStore": "langchain_aios.vector_stores",
         "ChatAIOS": "langchain_aios.chat_models",
+        "akernel_tools": "langchain_aios.tools",
         "kernel_tools": "langchain_aios.tools",
         "tool_node_wrappers": "langchain_aios.tools",
         "wrap_tools": "langchain_aios.tools",

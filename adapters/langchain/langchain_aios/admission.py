@@ -16,7 +16,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from aios_core import Message, Usage
+from aios_core import Usage
 from aios_core.adapting import (
     AgentSettings,
     Patches,
@@ -25,8 +25,8 @@ from aios_core.adapting import (
     aadmitted,
     admit_model,
     admitted,
+    told,
 )
-from aios_core.errors import InvalidRequest
 from langchain_aios import translation
 from langchain_aios.agents import RunManager, directory, identify, tracker
 
@@ -136,14 +136,9 @@ def _request(
     theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """The provider's model, and what the kernel's books say of the call."""
-    told: list[Message] = []
-    for message in messages:
-        try:
-            told += translation.to_messages([message])
-        except InvalidRequest:  # a picture, say
-            told.append(Message("user", "(for the provider alone)"))
     model = str(kwargs.get("model") or theirs.model_name)
-    return model, {"messages": told, "max_tokens": theirs.max_tokens}
+    known = told(messages, translation.to_messages)
+    return model, {"messages": known, "max_tokens": theirs.max_tokens}
 
 
 def _settle(slot: Slot, said: Sequence[BaseMessage]) -> None:

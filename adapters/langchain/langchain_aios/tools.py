@@ -13,9 +13,13 @@ artifacts, on the event loop of its caller if it is asynchronous.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
@@ -25,48 +29,16 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
 
-from aios_core import Agent, Kernel, StoredResult, default_kernel
+from aios_core import Agent, Kernel, StoredResult, ToolSpec
 from aios_core.adapting import (
     FOR_THE_MODEL,
-    AgentSettings,
     Escorts,
     Offered,
-    adefault_kernel,
     as_text,
 )
-from langchain_aios.agents import directory, identify_running
+from langchain_aios.seat import Seat
 
 Declared = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Whose calls these are: an agent that is given, named, or found from the run."""
-
-    agent: str | Agent | None = None
-    group: str | None = None
-    kernel: Kernel | None = None
-
-    @contextmanager
-    def taken(self) -> Iterator[Agent]:
-        """The agent, on a thread."""
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        caller, settings = identify_running(self.agent, AgentSettings(self.group))
-        with directory.use(self.kernel or default_kernel(), caller, settings) as agent:
-            yield agent
-
-    @asynccontextmanager
-    async def ataken(self) -> AsyncIterator[Agent]:
-        """The agent, on an event loop."""
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        caller, settings = identify_running(self.agent, AgentSettings(self.group))
-        kernel = self.kernel or await adefault_kernel()
-        async with directory.ause(kernel, caller, settings) as agent:
-            yield agent
 
 
 # --- the kernel's tools in LangChain -------------------------------------------------------------
@@ -113,7 +85,22 @@ def kernel_tools(
     """
     seat = Seat(agent, group, kernel)
     with seat.taken() as looking:
-        specs = looking.tools.specs(*names)
+        return _made(looking.tools.specs(*names), seat)
+
+
+async def akernel_tools(
+    *names: str,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+) -> list[BaseTool]:
+    """The same on an event loop, the kernel's own among them."""
+    seat = Seat(agent, group, kernel)
+    async with seat.ataken() as looking:
+        return _made(await looking.tools.aspecs(*names), seat)
+
+
+def _made(specs: Iterable[ToolSpec], seat: Seat) -> list[BaseTool]:
     made: list[BaseTool] = []
     for spec in specs:
         tool = AIOSTool(

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from aios_core import EventKind, KernelEvent
+from aios_core import AccessDenied, EventKind, Kernel, KernelConfig, KernelEvent, ToolCall
+from aios_core.cores import ScriptedCore
 from langchain_aios.demo import main, systems
 from langchain_aios.demo.files import trace
+from langchain_aios.demo.kernel_agents import employ, installed_frameworks
+from langchain_aios.demo.native_agents import PlainDesk, make_tools
+from langchain_aios.demo.office import PLUGINS, open_office
 from langchain_aios.demo.records import (
     CallRecord,
     Run,
@@ -25,19 +29,11 @@ from langchain_aios.demo.records import (
     score,
 )
 from langchain_aios.demo.systems import Recorder
-from langchain_aios.demo.tasks import (
-    WEATHER,
-    Desk,
-    Fact,
-    Note,
-    Time,
-    Worksheet,
-    calculate,
-    errand,
-    make_tools,
-    worksheet,
-)
-from langchain_aios.demo.workload import GROUPS, Size, make_members
+from langchain_aios.demo.tasks import Fact, Note, Time, Worksheet, errand, worksheet
+from langchain_aios.demo.workload import GROUPS, Member, Size, make_crew, make_members
+from langchain_aios.demo.world import STOCK, TOOLS, WEATHER, calculate
+
+OFFICE = KernelConfig(state={"directory": ":memory:"}, tools={"plugins": PLUGINS})  # type: ignore[arg-type]
 
 # --- tasks ---------------------------------------------------------------------------------------
 
@@ -64,12 +60,12 @@ async def test_a_worksheet_goes_on_from_its_own_answers() -> None:
     sheet = Worksheet(10, (("+", 5), ("*", 2)))
 
     assert sheet.truth == 30
-    assert await sheet.perform(honest, Desk())
-    assert not await sheet.perform(careless, Desk())
+    assert await sheet.perform(honest, PlainDesk())
+    assert not await sheet.perform(careless, PlainDesk())
 
 
 async def test_a_note_is_right_if_it_was_taken_and_not_if_it_was_promised() -> None:
-    desk = Desk()
+    desk = PlainDesk()
     save_note = next(tool for tool in make_tools(desk) if tool.name == "save_note")
 
     async def promise(_: str) -> str:
@@ -83,27 +79,54 @@ async def test_a_note_is_right_if_it_was_taken_and_not_if_it_was_promised() -> N
     assert await Note("tuna 7").perform(take, desk)
 
 
-async def test_the_time_is_what_the_clock_said() -> None:
-    desk = Desk(now=lambda: "09:15")
-    clock = next(tool for tool in make_tools(desk) if tool.name == "clock")
-
-    async def look(_: str) -> str:
-        return f"It is {await clock.ainvoke({})}."
-
+async def test_the_time_is_what_the_clock_says() -> None:
     async def guess(_: str) -> str:
         return "It is 12:30."
 
-    assert not await Time().perform(guess, desk)
-    assert await Time().perform(look, desk)
-    assert not await Time().perform(guess, desk)
+    assert not await Time(now=lambda: "09:15").perform(guess, PlainDesk())
+    assert await Time(now=lambda: "12:30").perform(guess, PlainDesk())
+
+
+async def test_on_the_kernel_notes_are_memory_and_facts_are_files() -> None:
+    async with Kernel(OFFICE, cores=[ScriptedCore("ok")]) as kernel:
+        await open_office(kernel, ["chat"])
+        insider = await kernel.aspawn("ann", group="chat")
+        stranger = await kernel.aspawn("eve", group="elsewhere")
+
+        await insider.tools.arun("save_note", {"text": "tuna 7"})
+        key, number = next(iter(STOCK.items()))
+
+        assert {spec.name for spec in await insider.tools.aspecs()} == set(TOOLS)
+        assert await insider.memory.aread("notes") == "tuna 7\n"
+        assert await insider.tools.arun("lookup", {"key": key}) == number
+        assert await insider.tools.arun("weather", {"city": "Oslo"}) == WEATHER["Oslo"]
+        assert await insider.tools.arun("weather", {"city": "Atlantis"}) == (
+            "error: no city Atlantis"
+        )
+        assert await insider.tools.arun("calculator", {"expression": "6 * 7"}) == "42"
+        with pytest.raises(AccessDenied):
+            await stranger.tools.arun("lookup", {"key": key})
+
+
+async def test_a_note_on_the_kernel_is_right_if_its_memory_has_it() -> None:
+    taken = ToolCall("1", "save_note", '{"text": "tuna 7"}')
+    async with Kernel(OFFICE, cores=[ScriptedCore([taken, "ok"])]) as kernel:
+        await open_office(kernel, ["chat"])
+        post = await employ(Member("ann", "chat", ()), kernel)
+
+        async def promise(_: str) -> str:
+            return "Noted: tuna 7."
+
+        assert not await Note("tuna 7").perform(promise, post.desk)
+        assert await Note("tuna 7").perform(post.ask, post.desk)
 
 
 async def test_a_fact_must_be_in_the_answer() -> None:
     async def answer(_: str) -> str:
         return f"In Oslo it is {WEATHER['Oslo']}."
 
-    assert await Fact("?", WEATHER["Oslo"], "weather").perform(answer, Desk())
-    assert not await Fact("?", WEATHER["Lima"], "weather").perform(answer, Desk())
+    assert await Fact("?", WEATHER["Oslo"], "weather").perform(answer, PlainDesk())
+    assert not await Fact("?", WEATHER["Lima"], "weather").perform(answer, PlainDesk())
 
 
 def test_the_same_seed_gives_the_same_work() -> None:
@@ -115,6 +138,13 @@ def test_there_are_24_agents_in_three_groups() -> None:
 
     assert len(members) == 24
     assert {member.group for member in members} == set(GROUPS)
+
+
+def test_a_crew_has_a_group_for_each_framework() -> None:
+    crew = make_crew(["a", "b"], Size(num_each=3), 1)
+
+    assert [member.group for member in crew] == ["a"] * 3 + ["b"] * 3
+    assert all(len(member.work) == Size().num_errands for member in crew)
 
 
 def test_random_tasks_are_such_that_the_model_can_do_them() -> None:
@@ -204,6 +234,7 @@ def test_a_trace_has_a_span_for_each_stretch_and_each_task() -> None:
 # --- all of it ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # LlamaIndex's
 def test_the_demo_runs_and_leaves_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +243,11 @@ def test_the_demo_runs_and_leaves_its_files(
     said = capsys.readouterr().out
     assert status == 0
     assert "fair: all together: 4 of 4 tasks right" in said
-    rows = json.loads((tmp_path / "demo.json").read_text())["scores"]
+    assert "fair: every framework on one kernel: " in said
+    written = json.loads((tmp_path / "demo.json").read_text())
+    assert set(written["frameworks"]["llm_calls"]) == set(installed_frameworks())
+    assert all(task["is_right"] for task in written["frameworks"]["tasks"])
+    rows = written["scores"]
     assert [(row["system"], row["num_right"]) for row in rows] == [("native", 4), ("fair", 4)]
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")

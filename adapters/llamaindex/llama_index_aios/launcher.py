@@ -1,9 +1,14 @@
-"""`aios run` and `install()` for LlamaIndex: programs with its OpenAI LLM run on the kernel."""
+"""`aios run` and `install()` for LlamaIndex's OpenAI LLM. Imports nothing of it."""
+
+from typing import Final
 
 from aios_core.adapting import Launcher
 
-launcher = Launcher(
+launcher: Final = Launcher(
     "LlamaIndex",
-    {"substitute": {"llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute"}},
+    patches={
+        "substitute": {"llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute"},
+        "admit": {"llama_index.llms.openai.base": "llama_index_aios.admission:admit"},
+    },
     tested={"llama-index-core": ("0.14.",)},
 )

@@ -134,6 +134,18 @@ def kernel_tools(
         return [AIOSTool(spec, seat) for spec in looking.tools.specs(*names)]
 
 
+async def akernel_tools(
+    *names: str,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+) -> list[BaseTool]:
+    """The same on an event loop, the kernel's own among them."""
+    seat = Seat(agent, group, kernel)
+    async with seat.ataken() as looking:
+        return [AIOSTool(spec, seat) for spec in await looking.tools.aspecs(*names)]
+
+
 class GatedTool(AsyncBaseTool):
     """A tool of LlamaIndex whose every call is a syscall. Made by `wrap_tools`."""
 

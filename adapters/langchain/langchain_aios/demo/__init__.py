@@ -1,11 +1,13 @@
-"""`aios demo`: 24 LangChain agents on one small model, natively and under each policy.
+"""`aios demo`: 24 agents on one small model, natively and under each policy.
 
     aios demo --out out
 
 Three groups share the model: one heavy, with all its work at hand, and two light
 ones, whose people ask now and then. First the agents queue for a plain
 transformers chat model, as they do today; then the kernel schedules the same
-agents over the same weights. What comes out: a table, `timeline.png` (who held
+agents over the same weights, their tools as syscalls: notes go to its memory, facts
+come from files in its storage. At the end agents of every installed framework share
+one kernel. What comes out: a table, `timeline.png` (who held
 the slots, and when), `trace.json` (the same for https://ui.perfetto.dev) and
 `demo.json`.
 """

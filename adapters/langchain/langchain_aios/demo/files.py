@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ def write(
     runs: Sequence[Run],
     scores: Sequence[Score],
     alone: Mapping[str, Mapping[str, Run]],
+    frameworks: Run | None = None,
 ) -> list[Path]:
     """Write everything into a folder. Returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
@@ -28,6 +30,7 @@ def write(
             for kind, groups in alone.items()
         },
         "tasks": {run.system: [asdict(task) for task in run.tasks] for run in runs},
+        "frameworks": None if frameworks is None else _shared(frameworks),
     }
     written[0].write_text(json.dumps(rows, indent=1), encoding="utf-8")
     written[1].write_text(json.dumps({"traceEvents": list(trace(runs))}), encoding="utf-8")
@@ -37,6 +40,19 @@ def write(
         if exc.name != "matplotlib":
             raise
     return written
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    """What agents of several frameworks did on one kernel."""
+    requests: dict[str, dict[str, int]] = {}
+    for (group, kind), number in sorted(run.requests.items()):
+        requests.setdefault(group, {})[kind] = number
+    return {
+        "policy": run.system,
+        "tasks": [asdict(task) for task in run.tasks],
+        "llm_calls": Counter(call.group for call in run.calls),
+        "requests": requests,
+    }
 
 
 def trace(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

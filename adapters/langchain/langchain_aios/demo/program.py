@@ -17,14 +17,17 @@ from rich.console import Console
 
 from aios_core import tiny_model_path
 from langchain_aios.demo import files, systems
+from langchain_aios.demo.kernel_agents import installed_frameworks
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import Run, Score, score
-from langchain_aios.demo.show import Display, spreads, summary
-from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_members
+from langchain_aios.demo.show import Display, shared, spreads, summary
+from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_crew, make_members
 
 POLICIES: Final = ("fifo", "round_robin", "fair", "las")
 INTERRUPTED: Final = 130
-_QUICK: Final = Size(num_heavy=2, num_light=1, num_steps=2, num_errands=1, think_s=(0.0, 0.1))
+_QUICK: Final = Size(
+    num_heavy=2, num_light=1, num_steps=2, num_errands=1, num_each=1, think_s=(0.0, 0.1)
+)
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Results:
 
     runs: list[Run] = field(default_factory=list)  # of all groups together
     alone: dict[str, dict[str, Run]] = field(default_factory=dict)  # by kind of system, by group
+    frameworks: Run | None = None  # agents of every framework on one kernel
 
     def scores(self) -> list[Score]:
         """The complete runs in numbers."""
@@ -51,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     started_at = time.perf_counter()
     status = 0
     try:
-        asyncio.run(_Demo(options, members, results, console).run())
+        asyncio.run(_Demo(options, size, members, results, console).run())
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted; this is what was complete:[/]")
         status = INTERRUPTED
@@ -84,11 +88,13 @@ class _Demo:
     def __init__(
         self,
         options: argparse.Namespace,
+        size: Size,
         members: list[Member],
         results: Results,
         console: Console,
     ) -> None:
         self._options = options
+        self._size = size
         self._members = members
         self._results = results
         self._display = Display(console, GROUPS)
@@ -97,6 +103,7 @@ class _Demo:
         with self._display:
             await self._run_natively()
             await self._run_on_kernels()
+            await self._run_frameworks()
 
     async def _run_natively(self) -> None:
         self._display.say("loading the model as transformers does")
@@ -110,6 +117,19 @@ class _Demo:
         await self._alone("kernel", "fifo", slots, None)
         for policy in self._options.policies:
             await self._together(policy, slots, None)
+
+    async def _run_frameworks(self) -> None:
+        """Agents of every installed framework, a group for each, on one kernel."""
+        policies = self._options.policies
+        policy = "fair" if "fair" in policies else policies[0]
+        self._display.say("loading the frameworks")
+        frameworks = await asyncio.to_thread(installed_frameworks)
+        crew = make_crew(tuple(frameworks), self._size, self._options.seed)
+        run = Run(policy, self._options.slots, sum(len(member.work) for member in crew))
+        self._display.begin(run, "every framework on one kernel", groups=tuple(frameworks))
+        await systems.run_frameworks(crew, frameworks, policy, run)
+        self._display.end()
+        self._results.frameworks = run
 
     async def _alone(self, kind: str, system: str, slots: int, chat: NativeChat | None) -> None:
         """Each group with the machine to itself: what the others' slowdown is measured by."""
@@ -149,5 +169,7 @@ def _report(results: Results, out: Path, console: Console) -> None:
     scores = results.scores()
     console.print(summary(scores))
     console.print(spreads(scores))
-    written = files.write(out, results.runs, scores, results.alone)
+    if results.frameworks is not None:
+        console.print(shared(results.frameworks))
+    written = files.write(out, results.runs, scores, results.alone, results.frameworks)
     console.print("Written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ Plain data and pure functions; times are seconds from the start of a run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -83,7 +84,8 @@ class Run:
     num_slots: int
     num_tasks: int
     tasks: list[TaskRecord] = field(default_factory=list)
-    calls: list[CallRecord] = field(default_factory=list)
+    calls: list[CallRecord] = field(default_factory=list)  # of the LLM
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)  # by group and kind
     is_complete: bool = False
 
     @property
@@ -93,6 +95,14 @@ class Run:
     def end_of(self, group: str) -> float:
         """When a group was done."""
         return max((task.ended_at for task in self.tasks if task.group == group), default=0.0)
+
+    def num_requests(self, group: str, kind: str) -> int:
+        """Syscalls of a group other than to the LLM: "tool.run", or all of "memory"."""
+        return sum(
+            number
+            for (whose, what), number in self.requests.items()
+            if whose == group and (what == kind or what.startswith(f"{kind}."))
+        )
 
     def turnarounds(self, groups: Iterable[str]) -> list[float]:
         wanted = set(groups)

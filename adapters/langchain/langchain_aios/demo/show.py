@@ -51,9 +51,10 @@ class Display:
         if not self._console.is_terminal:
             self._console.print(what, highlight=False)
 
-    def begin(self, run: Run, title: str) -> None:
-        """Show this run from now on."""
+    def begin(self, run: Run, title: str, *, groups: Sequence[str] | None = None) -> None:
+        """Show this run from now on; `groups`: its own, if they are others."""
         self._run = run
+        self._groups = self._groups if groups is None else groups
         self._title = f"{run.system}: {title}"
 
     def end(self) -> None:
@@ -142,6 +143,41 @@ def spreads(scores: Sequence[Score]) -> Table:
             table.add_column(f"{above}\n{name}", justify="right", no_wrap=True)
     for score in scores:
         table.add_row(score.system, *_values(score.turnaround), *_values(score.waiting))
+    return table
+
+
+def shared(run: Run) -> Table:
+    """One row a framework: what its agents did on the kernel that all of them shared."""
+    groups = sorted({task.group for task in run.tasks})
+    table = Table(
+        title=f"Every framework on one kernel ({run.system}), {run.makespan_s:.1f} s",
+        title_justify="left",
+    )
+    table.add_column("framework", style="bold", no_wrap=True)
+    for name in (
+        "agents",
+        "tasks\nright",
+        "LLM\ncalls",
+        "tool\nruns",
+        "memory\nsyscalls",
+        "storage\nsyscalls",
+        "mean wait\ns",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in groups:
+        tasks = [task for task in run.tasks if task.group == group]
+        calls = [call for call in run.calls if call.group == group and call.ended_at is not None]
+        waits = Spread.of([call.waited_s for call in calls])
+        table.add_row(
+            group,
+            str(len({task.agent for task in tasks})),
+            f"{sum(task.is_right for task in tasks)}/{len(tasks)}",
+            str(len(calls)),
+            str(run.num_requests(group, "tool.run")),
+            str(run.num_requests(group, "memory")),
+            str(run.num_requests(group, "storage")),
+            f"{waits.mean:.2f}",
+        )
     return table
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from aios_core import EventKind, Kernel, KernelConfig, KernelEvent
 from langchain_aios import ChatAIOS
+from langchain_aios.demo import kernel_agents, native_agents
+from langchain_aios.demo.kernel_agents import MakeAsk
 from langchain_aios.demo.native import NativeChat
+from langchain_aios.demo.office import PLUGINS, open_office
 from langchain_aios.demo.records import CallRecord, Run, Stopwatch
-from langchain_aios.demo.workload import Member, run_members
+from langchain_aios.demo.workload import Member, Post, run_members
 
 NATIVE: Final = "native"
 QUANTUM: Final = 16  # tokens; an answer of the tiny model has about twenty
@@ -21,42 +27,75 @@ async def run_native(members: Sequence[Member], chat: NativeChat, run: Run) -> N
     """Run the agents on the plain chat model."""
     watch = Stopwatch()
     chat.watch(run, watch)
-    await run_members(members, chat, run, watch)
+    await run_members(members, partial(native_agents.employ, llm=chat), run, watch)
 
 
 async def run_on_kernel(
     members: Sequence[Member], policy: str, quantum: int | None, run: Run
 ) -> None:
     """Run the agents on a kernel of their own, on this loop."""
-    config = KernelConfig(
-        cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),  # type: ignore[arg-type]
-        scheduler={"policy": policy, "quantum": quantum},  # type: ignore[arg-type]
-    )
+    async with _kernel(members, policy, quantum, run) as (kernel, watch):
+        employ = partial(kernel_agents.employ, kernel=kernel)
+        await run_members(members, employ, run, watch)
+
+
+async def run_frameworks(
+    members: Sequence[Member], frameworks: Mapping[str, MakeAsk], policy: str, run: Run
+) -> None:
+    """Run agents of several frameworks, each group of its own, on one kernel."""
+    async with _kernel(members, policy, QUANTUM, run) as (kernel, watch):
+
+        async def employ(member: Member) -> Post:
+            return await kernel_agents.employ(member, kernel, frameworks[member.group])
+
+        await run_members(members, employ, run, watch)
+
+
+@asynccontextmanager
+async def _kernel(
+    members: Sequence[Member], policy: str, quantum: int | None, run: Run
+) -> AsyncIterator[tuple[Kernel, Stopwatch]]:
+    """A kernel with the office's files and tools, its state in a directory of its own."""
     watch = Stopwatch(asyncio.get_running_loop().time)  # the clock of a kernel on this loop
-    async with Kernel(config, observers=[Recorder(run, watch)]) as kernel:
-        llm = ChatAIOS(kernel=kernel, max_tokens=64)
-        await llm.ainvoke("hi")  # the first call of a process is slow, here as there
-        run.calls.clear()
-        await run_members(members, llm, run, watch)
+    with TemporaryDirectory(prefix="aios-demo-") as state:
+        config = KernelConfig(
+            cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),  # type: ignore[arg-type]
+            scheduler={"policy": policy, "quantum": quantum},  # type: ignore[arg-type]
+            state={"directory": state},  # type: ignore[arg-type]
+            tools={"plugins": PLUGINS},  # type: ignore[arg-type]
+        )
+        async with Kernel(config, observers=[Recorder(run, watch)]) as kernel:
+            await open_office(kernel, {member.group for member in members})
+            llm = ChatAIOS(kernel=kernel, max_tokens=kernel_agents.MAX_TOKENS)
+            await llm.ainvoke("hi")  # the first call of a process is slow, here as there
+            run.calls.clear()
+            run.requests.clear()
+            yield kernel, watch
 
 
 class Recorder:
-    """An observer that turns kernel events into call records."""
+    """An observer that turns kernel events into call records, and counts the other syscalls."""
 
     def __init__(self, run: Run, watch: Stopwatch) -> None:
         self._run = run
         self._watch = watch
         self._agents: dict[int | None, tuple[str, str]] = {}
-        self._calls: dict[int | None, CallRecord] = {}
+        self._calls: dict[int | None, CallRecord] = {}  # LLM calls under way
 
     def __call__(self, event: KernelEvent) -> None:
         now = event.at - self._watch.started_at
         if event.kind is EventKind.AGENT_SPAWNED:
             self._agents[event.pid] = (event.facts["name"], event.facts["group"])
         elif event.kind is EventKind.SUBMITTED:
-            call = CallRecord(*self._agents[event.pid], now)
+            agent, group = self._agents[event.pid]
+            if request := event.facts.get("request"):
+                self._run.requests[group, request] += 1
+                return
+            call = CallRecord(agent, group, now)
             self._calls[event.syscall_id] = call
             self._run.calls.append(call)
+        elif event.syscall_id not in self._calls:
+            return
         elif event.kind is EventKind.DISPATCHED:
             self._calls[event.syscall_id].run(now)
         elif event.kind in (EventKind.PREEMPTED, EventKind.RETRIED):

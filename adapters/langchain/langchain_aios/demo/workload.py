@@ -1,24 +1,20 @@
 """The demo's 24 agents: one heavy group of twelve, two light groups of six.
 
 The heavy ones get all their work at once and go through it without a pause. The
-light ones belong to people, who ask, read the answer, think and ask again. All
-are `create_agent` agents of LangChain with the same five tools.
+light ones belong to people, who ask, read the answer, think and ask again. All have
+the same five tools.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-from langchain.agents import create_agent
-from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import RunnableConfig
+from typing import Final
 
 from langchain_aios.demo.records import Run, Stopwatch, TaskRecord
-from langchain_aios.demo.tasks import Desk, Task, errand, make_tools, worksheet
+from langchain_aios.demo.tasks import Ask, Desk, Task, errand, worksheet
 
 HEAVY: Final = "batch"
 LIGHT: Final = ("chat", "desk")
@@ -43,6 +39,7 @@ class Size:
     num_worksheets: int = 1
     num_steps: int = 4
     num_errands: int = 3
+    num_each: int = 4  # of every framework, when all of them share a kernel
     think_s: tuple[float, float] = (0.2, 0.8)
 
 
@@ -58,49 +55,61 @@ def make_members(size: Size, seed: int) -> list[Member]:
         for n in range(size.num_heavy)
     ]
     for group in LIGHT:
-        for n in range(size.num_light):
-            work = tuple((rng.uniform(*size.think_s), errand(rng)) for _ in range(size.num_errands))
-            members.append(Member(f"{group}-{n}", group, work))
+        members += [
+            Member(f"{group}-{n}", group, _errands(rng, size)) for n in range(size.num_light)
+        ]
     return members
 
 
+def make_crew(frameworks: Sequence[str], size: Size, seed: int) -> list[Member]:
+    """Agents that all do light work, as many of each framework; a group for each."""
+    rng = random.Random(seed)
+    return [
+        Member(f"{framework}-{n}", framework, _errands(rng, size))
+        for framework in frameworks
+        for n in range(size.num_each)
+    ]
+
+
+def _errands(rng: random.Random, size: Size) -> tuple[tuple[float, Task], ...]:
+    return tuple((rng.uniform(*size.think_s), errand(rng)) for _ in range(size.num_errands))
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """An agent at work: how it is asked, and where its tools put things."""
+
+    ask: Ask
+    desk: Desk
+
+
+Employ = Callable[[Member], Awaitable[Post]]
+
+
 async def run_members(
-    members: Sequence[Member], llm: BaseChatModel, run: Run, watch: Stopwatch
+    members: Sequence[Member], employ: Employ, run: Run, watch: Stopwatch
 ) -> None:
     """Start the watch and let all of them work at once; what they did is added to `run`."""
-    workers = [_Worker(member, llm, run, watch) for member in members]
+    posts = [await employ(member) for member in members]
     watch.start()
-    await asyncio.gather(*(worker.work() for worker in workers))
+    await asyncio.gather(
+        *(_work(member, post, run, watch) for member, post in zip(members, posts, strict=True))
+    )
     run.is_complete = True
 
 
-class _Worker:
-    def __init__(self, member: Member, llm: BaseChatModel, run: Run, now: Stopwatch) -> None:
-        self._member = member
-        self._desk = Desk()
-        self._agent: Any = create_agent(llm, make_tools(self._desk))
-        self._run = run
-        self._now = now
-        self._config: RunnableConfig = {
-            "metadata": {"aios_agent": member.name, "aios_group": member.group}
-        }
-
-    async def work(self) -> None:
-        for pause_s, task in self._member.work:
-            await asyncio.sleep(pause_s)
-            started_at = self._now()
-            is_right = await task.perform(self._ask, self._desk)
-            self._run.tasks.append(
-                TaskRecord(
-                    agent=self._member.name,
-                    group=self._member.group,
-                    kind=task.kind,
-                    started_at=started_at,
-                    ended_at=self._now(),
-                    is_right=is_right,
-                )
+async def _work(member: Member, post: Post, run: Run, now: Stopwatch) -> None:
+    for pause_s, task in member.work:
+        await asyncio.sleep(pause_s)
+        started_at = now()
+        is_right = await task.perform(post.ask, post.desk)
+        run.tasks.append(
+            TaskRecord(
+                agent=member.name,
+                group=member.group,
+                kind=task.kind,
+                started_at=started_at,
+                ended_at=now(),
+                is_right=is_right,
             )
-
-    async def _ask(self, question: str) -> str:
-        state = await self._agent.ainvoke({"messages": [("user", question)]}, self._config)
-        return str(state["messages"][-1].content)
+        )

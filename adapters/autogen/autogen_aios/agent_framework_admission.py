@@ -1,0 +1,135 @@
+"""Mode "admit" for Agent Framework's OpenAI clients: their provider and key, the kernel's say.
+
+The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask still
+makes every call; function calls, middleware and telemetry stay theirs. Each call waits
+for a slot of its provider's model, counts as a syscall of the agent that makes it,
+and is cancelled with the kernel's reason when that is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import partial
+from types import ModuleType
+from typing import Any, Final
+
+from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseStream, UsageDetails
+
+from aios_core import Usage
+from aios_core.adapting import Patches, Slot, aadmit_model, aadmitted, told
+from autogen_aios.agent_framework import (
+    RawAIOSChatClient,
+    instructed,
+    noting_the_agent,
+    to_messages,
+    translated,
+)
+
+Options = Mapping[str, Any]
+Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
+
+_CLASSES: Final = ("OpenAIChatClient", "OpenAIChatCompletionClient")
+_OURS: Final = "aios"  # the option in which somebody says whose call it is
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the chat clients of a module of `agent_framework_openai` ask when the kernel says so."""
+    for name in _CLASSES:
+        if (client := getattr(module, name, None)) is not None:
+            raw = getattr(module, f"Raw{name}")
+            asking = _admitting(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
+            patches.replace(raw, "_inner_get_response", asking)
+            patches.replace(client, "get_response", noting_the_agent(client.get_response))
+
+
+def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def _inner_get_response(
+        self: Any,
+        *,
+        messages: Sequence[Message],
+        options: Options,
+        stream: bool = False,
+        **kwargs: Any,
+    ) -> Awaitable[ChatResponse] | Updates:
+        theirs = _without_ours(options)
+        asking = partial(ask, self, messages=messages, options=theirs, stream=stream, **kwargs)
+        slot = _slot(self, messages, options, theirs, kwargs)
+        if not stream:
+            return _answered(slot, asking)
+        updates: Updates = asking()  # asks nobody until it is read
+        finalizer = updates._finalizer  # noqa: SLF001 - it knows the format of the answer
+        return ResponseStream(_streamed(slot, updates), finalizer=finalizer)
+
+    return _inner_get_response
+
+
+async def _answered(
+    entering: AbstractAsyncContextManager[Slot], asking: Callable[[], Awaitable[ChatResponse]]
+) -> ChatResponse:
+    with translated():
+        async with entering as slot:
+            response = await slot.run(asking())
+            slot.settle(_usage([response.usage_details]), response.text)
+            return response
+
+
+async def _streamed(
+    entering: AbstractAsyncContextManager[Slot], updates: Updates
+) -> AsyncGenerator[ChatResponseUpdate]:
+    said: list[ChatResponseUpdate] = []
+    with translated():
+        async with entering as slot, aclosing(slot.each(_read(updates))) as pieces:
+            async for update in pieces:
+                said.append(update)
+                yield update
+            counted = [content.usage_details for update in said for content in update.contents]
+            slot.settle(_usage(counted), "".join(update.text for update in said))
+
+
+async def _read(updates: Updates) -> AsyncGenerator[ChatResponseUpdate]:
+    """The stream as a generator, whose closing closes it."""
+    async with updates:
+        async for update in updates:
+            yield update
+
+
+@asynccontextmanager
+async def _slot(
+    client: Any,
+    messages: Sequence[Message],
+    options: Options,
+    theirs: Options,
+    kwargs: Mapping[str, Any],
+) -> AsyncGenerator[Slot]:
+    model = str(options.get("model") or client.model)
+    known = told(messages, to_messages)
+    request = {"messages": [*instructed(options), *known], "max_tokens": options.get("max_tokens")}
+    whose = RawAIOSChatClient(kernel=await aadmit_model(model))
+    async with (
+        whose.acting(options, kwargs) as agent,
+        aadmitted(agent, model, **request) as slot,
+    ):
+        yield slot
+    if isinstance(options, dict) and theirs is not options:
+        for key in options.keys() - theirs.keys() - {_OURS}:
+            del options[key]  # their client took it out: it is used up
+
+
+def _without_ours(options: Options) -> Options:
+    """What their client is told; the very same if nothing was said to us."""
+    if _OURS not in options:
+        return options
+    return {key: value for key, value in options.items() if key != _OURS}
+
+
+def _usage(counted: Iterable[UsageDetails | None]) -> Usage:
+    usage = Usage()
+    for took in counted:
+        if took:
+            usage += Usage(
+                took.get("input_token_count") or 0,
+                took.get("output_token_count") or 0,
+                took.get("cache_read_input_token_count") or 0,
+            )
+    return usage

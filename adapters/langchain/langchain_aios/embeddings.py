@@ -1,0 +1,66 @@
+"""`AIOSEmbeddings`: texts become vectors by the kernel's embedder, accounted like LLM calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from langchain_core.embeddings import Embeddings
+
+from aios_core import Agent, Kernel
+from langchain_aios.errors import translated
+from langchain_aios.seat import Seat
+
+_BATCH: Final = 256  # texts of one syscall
+
+
+class AIOSEmbeddings(Embeddings):
+    """LangChain's embeddings on the kernel. Vectors have length 1.
+
+    Errors are the kernel's, see `aios_core.errors`.
+
+    Args:
+        agent: whose calls these are: a name, or an agent of the kernel; None: found, as for a
+            model, from the run or else the task or thread that asks.
+        kernel: None for the embedded kernel of this process.
+        group: of an agent that is spawned.
+
+    >>> AIOSEmbeddings().embed_query("where is the harbour?")
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: str | Agent | None = None,
+        kernel: Kernel | None = None,
+        group: str | None = None,
+    ) -> None:
+        self._seat = Seat(agent, group, kernel)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """One vector for each text, in order."""
+        with translated(), self._seat.taken() as agent:
+            return [list(vector) for batch in _batches(texts) for vector in agent.llm.embed(batch)]
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of one text; a question's is made like any other's."""
+        return self.embed_documents([text])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """The same on an event loop. Cancelling the await cancels the syscall."""
+        with translated():
+            async with self._seat.ataken() as agent:
+                return [
+                    list(vector)
+                    for batch in _batches(texts)
+                    for vector in await agent.llm.aembed(batch)
+                ]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """The same on an event loop."""
+        return (await self.aembed_documents([text]))[0]
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), _BATCH):
+        yield texts[start : start + _BATCH]

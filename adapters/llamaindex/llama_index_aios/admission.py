@@ -1,0 +1,191 @@
+"""Mode "admit" for `llama_index.llms.openai`: its LLM keeps its provider and key.
+
+The inner methods by which it talks to OpenAI still make every call, with their own
+retries; callbacks, events and tools around them stay LlamaIndex's, and what derives
+from `OpenAI` (Azure's, OpenAI-like servers') is served as well. Each call waits for a
+slot of its provider's model, counts as a syscall of the agent that makes it, and is
+cancelled with the kernel's reason when that is taken back (a blocking call runs to
+its end, and its answer is dropped).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+
+from aios_core import Message, Usage
+from aios_core.adapting import (
+    AgentSettings,
+    Caller,
+    Patches,
+    Slot,
+    aadmit_model,
+    aadmitted,
+    admit_model,
+    admitted,
+    told,
+)
+from llama_index_aios import translation
+from llama_index_aios.agents import directory, identify, tree
+
+Asked = Sequence[ChatMessage] | str
+Said = ChatResponse | CompletionResponse
+Use = tuple[Caller, AgentSettings]
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let `llama_index.llms.openai.base.OpenAI` ask when the kernel says so."""
+    owner = module.OpenAI
+    for what in ("chat", "complete"):
+        for name, admitting in (
+            (f"_{what}", _whole),
+            (f"_a{what}", _awhole),
+            (f"_stream_{what}", _steps),
+            (f"_astream_{what}", _asteps),
+        ):
+            patches.replace(owner, name, admitting(getattr(owner, name)))
+
+
+# --- the four ways to ask: `self` is an LLM of llama_index.llms.openai ---------------------------
+
+
+def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(ask)
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
+        with _slot(self, asked, kwargs, _identified()) as slot:
+            answer: Said = ask(self, asked, **kwargs)
+            _Heard(answer).settle(slot)
+            return answer
+
+    return asking
+
+
+def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(ask)
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
+        async with _aslot(self, asked, kwargs, _identified()) as slot:
+            answer: Said = await slot.run(ask(self, asked, **kwargs))
+            _Heard(answer).settle(slot)
+            return answer
+
+    return asking
+
+
+def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Generator[Said]:
+        heard = _Heard()
+        with (
+            _slot(theirs, asked, kwargs, use) as slot,
+            closing(ask(theirs, asked, **kwargs)) as answers,
+        ):
+            for answer in answers:
+                heard.hear(answer)
+                yield answer
+            heard.settle(slot)
+
+    @wraps(ask)
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Said]:
+        return steps(self, asked, kwargs, _identified())
+
+    return asking
+
+
+def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
+    async def steps(
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
+    ) -> AsyncGenerator[Said]:
+        heard = _Heard()
+        async with _aslot(theirs, asked, kwargs, use) as slot:
+            answers = await slot.run(ask(theirs, asked, **kwargs))
+            async with aclosing(slot.each(answers)) as pieces:
+                async for answer in pieces:
+                    heard.hear(answer)
+                    yield answer
+            heard.settle(slot)
+
+    @wraps(ask)
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Said]:
+        return steps(self, asked, kwargs, _identified())
+
+    return asking
+
+
+# --- what the kernel is told ---------------------------------------------------------------------
+
+
+class _Heard:
+    """The latest of an answer's steps, each of which repeats what was said before it."""
+
+    def __init__(self, answer: Said | None = None) -> None:
+        self._last: Said | None = None
+        self._usage = Usage()
+        if answer is not None:
+            self.hear(answer)
+
+    def hear(self, answer: Said) -> None:
+        """One more step; a provider counts tokens in one of them, the last as a rule."""
+        self._last = answer
+        if (usage := _usage(answer)).total_tokens:
+            self._usage = usage
+
+    def settle(self, slot: Slot) -> None:
+        """Book the answer."""
+        if isinstance(self._last, ChatResponse):
+            (message,) = told([self._last.message], translation.to_messages)
+            slot.settle(self._usage, message.content, message.tool_calls)
+        elif self._last is not None:
+            slot.settle(self._usage, self._last.text)
+
+
+def _usage(answer: Said) -> Usage:
+    counted = answer.additional_kwargs
+    details = getattr(getattr(answer.raw, "usage", None), "prompt_tokens_details", None)
+    return Usage(
+        counted.get("prompt_tokens") or 0,
+        counted.get("completion_tokens") or 0,
+        getattr(details, "cached_tokens", None) or 0,
+    )
+
+
+def _identified() -> Use:
+    """Found where the call is made: a stream may be read elsewhere."""
+    return identify(tree, None, AgentSettings())
+
+
+@contextmanager
+def _slot(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Iterator[Slot]:
+    model, request = _request(theirs, asked, kwargs)
+    with (
+        directory.use(admit_model(model), *use) as agent,
+        admitted(agent, model, **request) as slot,
+    ):
+        yield slot
+
+
+@asynccontextmanager
+async def _aslot(
+    theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
+) -> AsyncGenerator[Slot]:
+    model, request = _request(theirs, asked, kwargs)
+    kernel = await aadmit_model(model)
+    async with (
+        directory.ause(kernel, *use) as agent,
+        aadmitted(agent, model, **request) as slot,
+    ):
+        yield slot
+
+
+def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The provider's model, and what the kernel's books say of the call."""
+    sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
+    if isinstance(asked, str):
+        known = [Message("user", asked)]
+    else:
+        known = told(asked, translation.to_messages)
+    limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
+    return str(sent["model"]), {"messages": known, "max_tokens": limit}
