@@ -45,6 +45,7 @@ def test_the_make_targets_of_the_readme_exist() -> None:
         "docs/access.md",
         "docs/kernel.md",
         "docs/memory.md",
+        "docs/retrieval.md",
         "docs/storage.md",
         "docs/tools.md",
         "README.md",

@@ -6,7 +6,7 @@ the exit status). Nothing heavy is imported before a command needs it.
 
 Exit status: what a script or command says; 1 if something failed, in one line on
 standard error (``AIOS_DEBUG=1``: with its traceback); 2 for a wrong command line;
-130 for Ctrl-C.
+130 for Ctrl-C; 141 if nobody reads its output any more.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import aios_core
-from aios_core.cli import access, doctor, run
+from aios_core.cli import access, doctor, run, tools
 from aios_core.errors import BackendError, KernelError
 
 INTERRUPTED: Final = 130
+UNREAD: Final = 141  # what a shell says of a command that SIGPIPE ended
 
 # name -> the distribution that brings it, and what it does
 ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
@@ -34,15 +35,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # here, where a closed pipe is nobody's fault
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        return UNREAD
     except KernelError as exc:
         if os.environ.get("AIOS_DEBUG", "") not in ("", "0"):
             raise
-        print(f"aios: {exc}", file=sys.stderr)
+        print(f"aios: {_harmless(str(exc))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("aios: interrupted", file=sys.stderr)
         return INTERRUPTED
+    return status
+
+
+def _harmless(text: str) -> str:
+    """Without what a terminal would obey: a message may quote strangers."""
+    from aios_core.access.approval import printable  # noqa: PLC0415 - slow to import
+
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -81,6 +94,7 @@ def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     run.add_parser(commands)
     doctor.add_parser(commands)
     access.add_parsers(commands)
+    tools.add_parser(commands)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
         commands.add_parser(name, help=_summary(name, installed), add_help=False)
     return parser

@@ -1,4 +1,4 @@
-"""`aios run`: a script as Python would run it, with its LLM calls on the kernel.
+"""`aios run`: a script, module or notebook as it would run by itself, its LLM calls on the kernel.
 
 Before it starts, `aios_core.install` puts the classes of every framework that has an
 adapter on the kernel. The script then finds `sys.argv`, `sys.path` and ``__main__`` as Python
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, get_args
 
 from aios_core import set_default_kernel
 from aios_core.adapting import Mode, install, uninstall
+from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.config import KernelConfig, find_config_file
 from aios_core.errors import InvalidRequest
 from aios_core.scheduler import POLICIES
@@ -33,8 +34,9 @@ _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options to
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
-        help="run a script with its LLM calls on the kernel",
-        description="Run a Python script, unmodified, with its LLM calls on the kernel.",
+        help="run a script or a notebook with its LLM calls on the kernel",
+        description="Run a Python script, a module or a notebook, unmodified, with its LLM calls "
+        "on the kernel.",
         usage="aios run [--policy POLICY] [--mode MODE] [--config FILE] "
         "(SCRIPT | -m MODULE) [ARGUMENT ...]",
     )
@@ -63,6 +65,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         KernelConfig.load()  # a mistake in it is better said before the script starts
         install(mode=options.mode)
         try:
+            if options.module is None and is_notebook(words[0]):
+                return run_notebook(Path(words[0]))
             return _execute(words[0], is_module=options.module is not None)
         finally:
             uninstall()

@@ -32,7 +32,8 @@ class Catalogue:
         self.registry = ToolRegistry()
         self.problems: dict[str, str] = {}  # plug-ins that could not be loaded, and why
         self._config = config
-        self._mcp = McpClients()
+        self._mcp = McpClients(2 * config.max_result_bytes)  # JSON inside of JSON takes more
+        self._held: dict[tuple[str | None, str], Callable[[], object]] = {}  # by owner and key
         self._loading: asyncio.Task[None] | None = None  # the configured plug-ins
         self._lock = asyncio.Lock()
 
@@ -60,12 +61,14 @@ class Catalogue:
     async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
         async with self._lock:
-            before = set(self.registry.keys(owner))
             removed = self.registry.remove(name, owner)
-            for key in before.difference(self.registry.keys(owner)):
-                if key.startswith("mcp:"):
-                    await asyncio.to_thread(self._mcp.unload, key.removeprefix("mcp:"))
+            self._release_unoffered(owner)
             return removed
+
+    def forget(self, owner: str) -> None:
+        """An agent exited: its own tools go, and what they hold."""
+        self.registry.forget(owner)
+        self._release_unoffered(owner)
 
     async def loaded(self) -> None:
         """Wait for the configured plug-ins. Raises `Conflict` if two offer the same tool."""
@@ -91,14 +94,39 @@ class Catalogue:
     async def _offer(self, work: Callable[[], Plugin], owner: str | None) -> tuple[str, ...]:
         def make() -> tuple[Plugin, tuple[Offer, ...]]:
             plugin = work()
-            for tool in plugin.tools:
-                if tool.isolation == "process":
-                    Origin.of(tool)  # or else refuse it now
-            return plugin, offers_of(plugin, owner)
+            try:
+                for tool in plugin.tools:
+                    if tool.isolation == "process":
+                        Origin.of(tool)  # or else refuse it now
+                return plugin, offers_of(plugin, owner)
+            except BaseException:
+                _release(plugin)
+                raise
 
-        plugin, offers = await asyncio.to_thread(make)
-        self.registry.put(plugin.key, offers, owner)
+        making = asyncio.ensure_future(asyncio.to_thread(make))
+        try:
+            plugin, offers = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_release_unwanted)  # a thread goes on, whoever leaves
+            raise
+        try:
+            self.registry.put(plugin.key, offers, owner)
+        except KernelError:
+            _release(plugin)
+            raise
+        older = self._held.pop((owner, plugin.key), None)
+        if plugin.release is not None:
+            self._held[owner, plugin.key] = plugin.release
+        if older is not None:
+            older()
         return tuple(offer.tool.id for offer in offers)
+
+    def _release_unoffered(self, owner: str | None) -> None:
+        """Free what sources held that offer nothing any more."""
+        offered = set(self.registry.keys(owner))
+        for whose, key in tuple(self._held):
+            if whose == owner and key not in offered:
+                self._held.pop((whose, key))()
 
     async def _loaded_already(self) -> None:
         """The same for a load, which may be what mends a conflict."""
@@ -128,6 +156,16 @@ class Catalogue:
                 log.error("%s is not loaded: %s", name, exc)  # noqa: TRY400 - the cause is told
             else:
                 self.problems.pop(name, None)
+
+
+def _release(plugin: Plugin) -> None:
+    if plugin.release is not None:
+        plugin.release()
+
+
+def _release_unwanted(making: asyncio.Future[tuple[Plugin, tuple[Offer, ...]]]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        _release(making.result()[0])
 
 
 def _mcp_server(name: str, config: McpServerConfig) -> McpServer:

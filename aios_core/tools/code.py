@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,8 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
         exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - what loading is
     except BaseException as exc:
         del sys.modules[module.__name__]
-        raise ToolError(file.stem, f"{file} cannot be loaded: {exc!r}") from exc
+        said = str(exc) if isinstance(exc, KernelError) else repr(exc)
+        raise ToolError(file.stem, f"{file} cannot be loaded: {said}") from exc
     return module
 
 
@@ -74,7 +76,10 @@ def load_module(name: str, *, fresh: bool = False) -> ModuleType:
         except BaseException as exc:
             raise ToolError(name, f"cannot be imported: {exc!r}") from exc
     importlib.invalidate_caches()
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as exc:  # such as "__main__"
+        raise ToolError(name, f"cannot be loaded again: {exc}") from exc
     if spec is None or spec.loader is None:
         raise NoSuchObject("module", name)
     module = importlib.util.module_from_spec(spec)
@@ -90,6 +95,7 @@ def load_module(name: str, *, fresh: bool = False) -> ModuleType:
 def _execute(loader: Any, module: ModuleType) -> None:
     if module.__file__ and module.__file__.endswith(".py") and hasattr(loader, "source_to_code"):
         source = Path(module.__file__).read_bytes()
+        vars(module)["__aios_digest__"] = hashlib.sha256(source).hexdigest()
         exec(loader.source_to_code(source, module.__file__), vars(module))  # noqa: S102
     else:
         loader.exec_module(module)
@@ -126,9 +132,15 @@ def tools_of(plugin: object) -> tuple[Tool, ...]:
     if twice := sorted({one for one in ids if ids.count(one) > 1}):
         raise InvalidRequest(f"plug-in {name!r} offers {twice} twice")
     if not tools:
-        raise InvalidRequest(
-            f"plug-in {name!r} offers no tools: it has no `aios_tools` hook and no @tool"
+        has_hook = callable(getattr(plugin, "aios_tools", None))
+        why = (
+            "its `aios_tools` returns none"
+            if found
+            else "its `aios_tools` is not marked with @hookimpl"
+            if has_hook
+            else "it has no `aios_tools` hook and no @tool"
         )
+        raise InvalidRequest(f"plug-in {name!r} offers no tools: {why}")
     return tuple(tools)
 
 
@@ -137,4 +149,11 @@ def _made_in(plugin: object, name: str) -> list[Tool]:
     found = {
         id(one): one for one in getattr(plugin, "__dict__", {}).values() if isinstance(one, Tool)
     }
-    return [one for one in found.values() if one.function.__module__ == name]
+    return [one for one in found.values() if _module_of(one.function) == name]
+
+
+def _module_of(function: Any) -> str | None:
+    while isinstance(function, partial):
+        function = function.func
+    module: str | None = getattr(function, "__module__", None)
+    return module

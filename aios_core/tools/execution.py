@@ -31,6 +31,7 @@ from aios_core.tools.requests import StoredResult
 from aios_core.tools.results import StoredResults
 from aios_core.tools.running import Result
 from aios_core.tools.services import CodeRunner, Ports
+from aios_core.tools.tool import Tool
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Execution:
     ) -> Any:
         """Run a tool with arguments that fit; its answer, `Labelled` if it is not trusted."""
         tool = offer.tool
-        labels = frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
+        labels = labels_of(tool)
         call_id = secrets.token_hex(12)
         intent = Intent(
             identity=process.identity,
@@ -151,7 +152,10 @@ class Execution:
             context = self._context(process, intent, attempt)
             try:
                 return await self._calls.attempt(turn, intent.arguments, context, on_late)
-            except (ToolError, RetryLater) as exc:
+            except KernelError as exc:
+                process.labels |= labels_of(tool)  # what it says of its failure is its word, too
+                if not isinstance(exc, ToolError | RetryLater):
+                    raise
                 if attempt > tool.retries:
                     raise
                 wait_s = FIRST_BACKOFF_S * 2 ** (attempt - 1)
@@ -210,6 +214,11 @@ class Execution:
         self._background.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("an outcome could not be journaled, its call is in doubt: %s", exc)
+
+
+def labels_of(tool: Tool) -> frozenset[str]:
+    """Where what a tool says comes from."""
+    return frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
 
 
 def _kept(answer: Any) -> bytes:

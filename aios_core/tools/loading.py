@@ -38,8 +38,11 @@ def installed_plugins(names: tuple[str, ...] | None) -> Iterator[EntryPoint]:
 def load_entry_point(entry: EntryPoint, *, fresh: bool = False) -> Plugin:
     """The tools of an installed plug-in. Raises what `load_module` and `tools_of` raise."""
     plugin: object = load_module(entry.module, fresh=fresh)
-    for attribute in filter(None, (entry.attr or "").split(".")):
-        plugin = getattr(plugin, attribute)
+    try:
+        for attribute in filter(None, (entry.attr or "").split(".")):
+            plugin = getattr(plugin, attribute)
+    except AttributeError as exc:
+        raise InvalidRequest(f"entry point {entry.name!r} names {entry.value}: {exc}") from exc
     owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     return Plugin(_key(entry), f"plug-in {entry.name} of {owner}", tools_of(plugin))
 

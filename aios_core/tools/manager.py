@@ -179,7 +179,7 @@ class ToolManager:
 
     def forget(self, process: AgentProcess) -> None:
         """Its own tools go with it."""
-        self.catalogue.registry.forget(process.identity)
+        self.catalogue.forget(process.identity)
         self._calls.forget(process.pid)
         self._drop_idle()
 

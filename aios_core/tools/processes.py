@@ -36,7 +36,7 @@ class Origin:
     module: str
     name: str  # of the tool
     path: str = ""  # the file, if it is no importable module
-    digest: str = ""  # SHA-256 of the file when it was loaded
+    digest: str = ""  # SHA-256 of the source when it was loaded; "" for a first import
 
     @classmethod
     def of(cls, tool: Tool) -> Origin:

@@ -10,7 +10,7 @@ offer is refused with both sources named, and nothing has changed then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aios_core.errors import Conflict, NoSuchObject
@@ -40,6 +40,7 @@ class Plugin:
     key: str
     source: str
     tools: tuple[Tool, ...]
+    release: Callable[[], object] | None = None  # called once it is offered no more; quick
 
 
 def offers_of(plugin: Plugin, owner: str | None = None) -> tuple[Offer, ...]:
@@ -67,9 +68,13 @@ class ToolRegistry:
     def put(self, key: str, offers: Sequence[Offer], owner: str | None = None) -> None:
         """Offer these tools instead of what `key` offered before.
 
-        Raises `Conflict` if another source offers one of them; nothing has changed then.
+        Raises `Conflict` if another source offers one of them, or this one two of the same;
+        nothing has changed then.
         """
         replaced = self._plugins.get((owner, key), ())
+        ids = [offer.tool.id for offer in offers]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise Conflict(f"{offers[0].source} offers {twice} twice")
         for offer in offers:
             known = self._offers.get((owner, offer.tool.name), {}).get(offer.tool.version)
             if known is not None and known not in replaced:

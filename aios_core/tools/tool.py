@@ -56,6 +56,7 @@ class Tool:
     read_only: bool = False  # changes nothing anywhere; may be repeated freely
     idempotent: bool = False  # done twice (with one idempotency key) is done once
     irreversible: str | None = None  # why it cannot be undone, such as "sends a message"
+    runs_code: bool = False  # of others, in the sandbox: not where nothing can confine it
     trusted: bool = False  # no: what it returns carries the label "tool:NAME"
     repairs: bool = True  # harmless mistakes in arguments may be mended
     exclusive: tuple[str, ...] = ()  # names of what no two calls may use at once

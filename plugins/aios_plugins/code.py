@@ -7,7 +7,7 @@ from typing import Literal
 from aios_core import ToolContext, ToolError, tool
 
 
-@tool(irreversible="runs code that nobody has read")
+@tool(runs_code=True, irreversible="runs code that nobody has read")
 async def python(code: str, context: ToolContext) -> str:
     """Run Python code on your files and return what it prints.
 
@@ -17,7 +17,7 @@ async def python(code: str, context: ToolContext) -> str:
     return await _run("python", code, context)
 
 
-@tool(irreversible="runs code that nobody has read")
+@tool(runs_code=True, irreversible="runs code that nobody has read")
 async def shell(command: str, context: ToolContext) -> str:
     """Run a shell command on your files and return what it prints.
 

@@ -28,6 +28,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
+from typing_extensions import TypeIs
 
 from aios_core import Agent, Kernel, StoredResult, ToolSpec
 from aios_core.adapting import (
@@ -173,11 +174,23 @@ class GatedTool(BaseTool):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Run it as LangChain does, once the kernel lets it."""
+        """Run it as LangChain does, once the kernel lets it.
+
+        What the kernel refuses and a model can act on answers a model's call (a `ToolCall`) with
+        a message of status "error", as arguments that a tool itself refuses do. Otherwise it
+        is raised.
+        """
         given, rebuilt = _parted(self.wrapped, input)
-        return self._gate.call(
-            self.wrapped, given, lambda said: self.wrapped.invoke(rebuilt(said), config, **kwargs)
-        )
+        try:
+            return self._gate.call(
+                self.wrapped,
+                given,
+                lambda said: self.wrapped.invoke(rebuilt(said), config, **kwargs),
+            )
+        except FOR_THE_MODEL as exc:
+            if _is_models(input):
+                return _refusal(input, exc)
+            raise
 
     async def ainvoke(
         self,
@@ -187,9 +200,16 @@ class GatedTool(BaseTool):
     ) -> Any:
         """The same on an event loop."""
         given, rebuilt = _parted(self.wrapped, input)
-        return await self._gate.acall(
-            self.wrapped, given, lambda said: self.wrapped.ainvoke(rebuilt(said), config, **kwargs)
-        )
+        try:
+            return await self._gate.acall(
+                self.wrapped,
+                given,
+                lambda said: self.wrapped.ainvoke(rebuilt(said), config, **kwargs),
+            )
+        except FOR_THE_MODEL as exc:
+            if _is_models(input):
+                return _refusal(input, exc)
+            raise
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         return self.wrapped._run(*args, **kwargs)  # noqa: SLF001 - LangChain's own protocol
@@ -293,9 +313,14 @@ def _visible(tool: BaseTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in injected}
 
 
+def _is_models(given: Any) -> TypeIs[ToolCall]:
+    """Whether a tool is given a model's call, and not its arguments."""
+    return isinstance(given, Mapping) and given.get("type") == "tool_call"
+
+
 def _parted(tool: BaseTool, given: Any) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
     """The arguments of an input, and how to make the input again of mended ones."""
-    if isinstance(given, Mapping) and given.get("type") == "tool_call":
+    if _is_models(given):
         arguments = dict(given["args"])
         return arguments, lambda said: {**given, "args": {**arguments, **said}}
     if isinstance(given, Mapping):

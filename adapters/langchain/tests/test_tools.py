@@ -15,7 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode
 from langgraph.types import Command
 
-from aios_core import EventKind, Kernel
+from aios_core import EventKind, InvalidArguments, Kernel
 from aios_core import tool as kernel_tool
 from aios_core.testing.watch import Watch
 from langchain_aios import (
@@ -111,6 +111,23 @@ class TestWrappedTools:
         (wrapped,) = wrap_tools([add], kernel=kernel)
 
         assert wrapped.invoke({"a": "1", "b": 2}) == 3
+
+    async def test_a_models_call_that_is_refused_gets_an_answer_that_it_can_act_on(
+        self, kernel: Kernel
+    ) -> None:
+        (wrapped,) = wrap_tools([add], kernel=kernel)
+        call = {"type": "tool_call", "id": "1", "name": "add", "args": {"a": "many", "b": 2}}
+
+        for answer in (wrapped.invoke(call), await wrapped.ainvoke(call)):
+            assert (answer.status, answer.tool_call_id) == ("error", "1")
+            assert "InvalidArguments: " in answer.content
+            assert "many" in answer.content
+
+    def test_arguments_that_a_program_gives_wrongly_are_its_error(self, kernel: Kernel) -> None:
+        (wrapped,) = wrap_tools([add], kernel=kernel)
+
+        with pytest.raises(InvalidArguments):
+            wrapped.invoke({"a": "many", "b": 2})
 
     def test_what_it_raises_is_raised(self, kernel: Kernel) -> None:
         (wrapped,) = wrap_tools([broken], kernel=kernel)

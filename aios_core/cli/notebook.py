@@ -1,0 +1,89 @@
+"""A notebook's cells as Jupyter would run them, one after the other, in this process.
+
+IPython runs them: magics, ``await`` outside a function, the value of a cell's last line.
+What it would leave behind elsewhere (history, a profile in the home directory) it keeps
+in a temporary folder. The first cell that fails ends the run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aios_core.errors import InvalidRequest
+
+SUFFIX = ".ipynb"
+
+
+def is_notebook(name: str) -> bool:
+    """Whether a script is a notebook, by its name."""
+    return Path(name).suffix == SUFFIX
+
+
+def read_cells(path: Path) -> list[str]:
+    """The source of its code cells, in order. Raises `InvalidRequest` if it is no notebook."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        cells = content["cells"]
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InvalidRequest(
+            f"{str(path)!r} is no notebook of format 4 or newer ({type(exc).__name__}: {exc})"
+        ) from exc
+
+
+def run_notebook(path: Path) -> int:
+    """Run its code cells; the exit status.
+
+    Raises `InvalidRequest` if it is no notebook, or IPython is not installed, and
+    `KeyboardInterrupt`.
+    """
+    cells = read_cells(path)
+    with _shell() as shell:
+        for cell in cells:
+            result = shell.run_cell(cell, store_history=True)
+            error = result.error_before_exec or result.error_in_exec
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+            if isinstance(error, SystemExit):
+                return _status(error)
+            if error is not None:
+                return 1
+    return 0
+
+
+@contextmanager
+def _shell() -> Iterator[Any]:
+    """An IPython of its own; afterwards `sys` is as it was."""
+    try:
+        from IPython.core.interactiveshell import InteractiveShell  # noqa: PLC0415 - may be missing
+        from traitlets.config import Config  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise InvalidRequest(
+            "a notebook needs IPython; install it with: pip install 'aios-core[notebook]'"
+        ) from exc
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor" if not sys.stdout.isatty() else "neutral"
+    with TemporaryDirectory(prefix="aios-notebook-") as directory:
+        shell: Any = InteractiveShell.instance(config=config, ipython_dir=directory)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "To exit: use")  # nobody sits at a prompt
+                yield shell
+        finally:
+            atexit.unregister(shell.atexit_operations)
+            shell.atexit_operations()
+            shell.restore_sys_module_state()
+            InteractiveShell.clear_instance()
+
+
+def _status(exc: SystemExit) -> int:
+    return exc.code if isinstance(exc.code, int) else int(exc.code is not None)

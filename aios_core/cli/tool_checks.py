@@ -1,0 +1,93 @@
+"""What `aios tools check` looks at: whether a kernel would take a plug-in, and what is odd."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from aios_core.cli.checks import Finding, Health
+from aios_core.errors import Conflict, KernelError
+from aios_core.tools.catalogue import Catalogue
+from aios_core.tools.loading import load
+from aios_core.tools.processes import Origin
+from aios_core.tools.registry import Plugin, offers_of
+from aios_core.tools.tool import Tool
+
+_AREA: Final = "plug-in"
+
+
+async def examined(catalogue: Catalogue, source: str) -> AsyncIterator[Finding]:
+    """Everything, in order. Runs the plug-in's code, as loading it does."""
+    try:
+        plugin = await asyncio.to_thread(load, source)
+    except KernelError as exc:
+        yield _broken(source, str(exc), _place(exc))
+        return
+    yield Finding(_AREA, plugin.source, Health.OK, f"offers {len(plugin.tools)} tools")
+    sound = True
+    for tool in plugin.tools:
+        for finding in _of_tool(plugin, tool):
+            sound = sound and finding.health is not Health.BROKEN
+            yield finding
+    if sound:
+        async for finding in _clashes(catalogue, plugin):
+            yield finding
+
+
+def _of_tool(plugin: Plugin, tool: Tool) -> Iterator[Finding]:
+    try:
+        offers_of(Plugin(plugin.key, plugin.source, (tool,)))
+    except KernelError as exc:
+        yield _broken(tool.id, str(exc), "its parameters are a JSON schema, draft 2020-12")
+        return
+    if tool.isolation == "process":
+        try:
+            Origin.of(tool)
+        except KernelError as exc:
+            yield _broken(tool.id, str(exc))
+            return
+    yield Finding(_AREA, tool.id, Health.OK, "can be called")
+    if not tool.description.strip():
+        mend = "say in its docstring what it does: a model chooses by that"
+        yield Finding(_AREA, tool.id, Health.DOUBTFUL, "has no description", mend)
+    properties: dict[str, Any] = tool.parameters.get("properties", {})
+    untold = [
+        name
+        for name, schema in properties.items()
+        if not (isinstance(schema, dict) and schema.get("description"))
+    ]
+    if untold:
+        said = f"does not say what {', '.join(untold)} means"
+        mend = "say it below `Args:` in the docstring"
+        yield Finding(_AREA, tool.id, Health.DOUBTFUL, said, mend)
+
+
+async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Finding]:
+    """Whether others offer the same, as this machine is configured."""
+    try:
+        await catalogue.loaded()
+    except KernelError as exc:
+        yield Finding(_AREA, "configuration", Health.DOUBTFUL, str(exc), "aios tools list")
+    offers = await asyncio.to_thread(offers_of, plugin)
+    try:
+        catalogue.registry.put(plugin.key, offers)
+    except Conflict as exc:
+        yield _broken(plugin.source, str(exc))
+
+
+def _broken(name: str, said: str, mend: str = "") -> Finding:
+    return Finding(_AREA, name, Health.BROKEN, said, mend)
+
+
+def _place(exc: KernelError) -> str:
+    """Where in the plug-in's code it went wrong."""
+    cause = exc.__cause__
+    if isinstance(cause, SyntaxError) and cause.filename:
+        return f"in {cause.filename}, line {cause.lineno}"
+    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
+    ours = str(Path(__file__).parents[1])
+    theirs = [one for one in frames if not one.filename.startswith((ours, "<frozen"))]
+    return f"in {theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else ""

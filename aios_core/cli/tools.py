@@ -1,0 +1,345 @@
+"""`aios tools`: which tools there are, what one takes, running one, checking a plug-in.
+
+`list`, `show` and `check` load plug-ins as a kernel does, and start none. `run` starts a
+kernel for one call, so what a kernel checks is checked: arguments, privileges, approvals.
+The folder that the command is called in is searched for modules last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import shlex
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from aios_core.config import KernelConfig, ToolsConfig
+
+if TYPE_CHECKING:
+    from aios_core.tools.catalogue import Catalogue
+    from aios_core.tools.registry import Offer
+    from aios_core.tools.requests import ToolRun
+    from aios_core.tools.tool import Tool
+
+_PIECE: Final = 65_536  # characters of a stored result, at a time
+
+Parsers = Any  # argparse's own type has no public name
+
+
+def add_parser(commands: Parsers) -> None:
+    parser = commands.add_parser("tools", help="list, show, run and check tools")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="which there are, from where, within which limits")
+    _add_common(listing)
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(call=_list)
+    show = actions.add_parser("show", help="what a tool does and takes, and how to call it")
+    _add_common(show)
+    show.add_argument("name", metavar="NAME", help='as "calculator", or "calculator@1"')
+    show.set_defaults(call=_show)
+    run = actions.add_parser(
+        "run",
+        help="run a tool as an agent does, and print its result",
+        description="Run a tool through a kernel: its arguments are validated, the access policy "
+        "holds, and what cannot be undone is asked about. The exit status is 1 if it fails.",
+    )
+    _add_common(run)
+    run.add_argument("--state", metavar="DIR", help="instead of state.directory")
+    run.add_argument("--agent", default="operator", metavar="NAME", help="who calls (operator)")
+    run.add_argument("--group", metavar="GROUP", help="the caller's privilege group")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="for all of it")
+    run.add_argument("name", metavar="NAME", help='as "calculator", or "calculator@1"')
+    run.add_argument(
+        "arguments", nargs="?", default="{}", metavar="JSON", help='an object; "-": standard input'
+    )
+    run.set_defaults(call=_run)
+    check = actions.add_parser(
+        "check",
+        help="load a plug-in as a stranger's would be, and say what is wrong with it",
+        description="Load a plug-in and say what is wrong with it. The exit status is 1 if a "
+        "kernel would refuse it.",
+    )
+    _add_common(check)
+    check.add_argument("source", metavar="SOURCE", help="a file, a module or an installed plug-in")
+    check.set_defaults(call=_check)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
+
+
+# --- aios tools list -----------------------------------------------------------------------------
+
+
+def _list(options: argparse.Namespace) -> int:
+    config = KernelConfig.load(options.config).tools
+    tier = _sandbox(config)
+
+    async def look() -> tuple[list[Offer], dict[str, str]]:
+        async with _catalogue(config) as catalogue:
+            await catalogue.loaded()
+            return catalogue.registry.visible(None), catalogue.problems
+
+    offers, problems = asyncio.run(look())
+    if options.json:
+        print(json.dumps([_facts(offer) for offer in offers], indent=2))
+    elif offers:
+        _print_table([(o.tool.id, o.source, said_by(o.tool, tier)) for o in offers])
+        print(_usual(config))
+    else:
+        print("no tools; pip install aios-plugins brings some")
+    for name, why in problems.items():
+        print(f"aios: {_line(f'{name} is not loaded: {why}')}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def said_by(tool: Tool, tier: str) -> list[str]:
+    """What a tool says of itself, in words; `tier` is what code runs in here."""
+    said = ["changes nothing"] if tool.read_only else ["has effects"]
+    if tool.idempotent and not tool.read_only:
+        said.append("may be repeated")
+    if tool.irreversible:
+        said.append(f"asks first: {tool.irreversible}")
+    if tool.runs_code:
+        said.append(f"needs a sandbox: {tier}")
+    if not tool.trusted:
+        said.append("marks its reader")
+    return said + limits_of(tool)
+
+
+def limits_of(tool: Tool) -> list[str]:
+    """The limits that a tool declares, in words."""
+    limits = []
+    if tool.parallel is not None:
+        limits.append(f"{tool.parallel} at once")
+    if tool.rate is not None:
+        limits.append(f"{tool.rate.calls} calls in {tool.rate.per_s:g} s")
+    if tool.exclusive:
+        limits.append(f"alone with {', '.join(tool.exclusive)}")
+    if tool.timeout_s is not None:
+        limits.append(f"{tool.timeout_s:g} s")
+    if tool.retries:
+        limits.append(f"{tool.retries} retries")
+    if tool.isolation == "process":
+        limits.append("in a process of its own")
+    return limits
+
+
+def _usual(config: ToolsConfig) -> str:
+    return (
+        f"By default: {config.timeout_s:g} s an attempt, {config.max_running} "
+        f"calls at once ({config.max_running_per_agent} of one agent)."
+    )
+
+
+def _sandbox(config: ToolsConfig) -> str:
+    """What code runs in on this machine."""
+    from aios_core.tools.sandbox import survey  # noqa: PLC0415 - if needed
+
+    there = [name for name, (_, tier) in survey(config.sandbox).items() if tier.is_there]
+    return there[0] if there else "none here (aios doctor)"
+
+
+def _facts(offer: Offer) -> dict[str, Any]:
+    from aios_core.tools.manager import declared_by  # noqa: PLC0415 - if needed
+    from aios_core.tools.tool import Rate  # noqa: PLC0415
+
+    declared = {
+        key: dataclasses.asdict(value) if isinstance(value, Rate) else value
+        for key, value in declared_by(offer.tool).items()
+    }
+    return {
+        "name": offer.tool.name,
+        "version": offer.tool.version,
+        "source": offer.source,
+        "description": offer.tool.description,
+        "parameters": offer.tool.parameters,
+        "declared": declared,
+    }
+
+
+def _print_table(rows: Sequence[tuple[str, str, list[str]]]) -> None:
+    """On a terminal as wide as it is; else a line for each, for `grep`."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - `aios --help` needs none of it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        first = max(len(name) for name, _, _ in rows)
+        second = max(len(_line(source)) for _, source, _ in rows)
+        for name, source, said in rows:
+            print(f"{name:{first}}  {_line(source):{second}}  {_line('; '.join(said))}")
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("tool", "from", "what it says of itself"):
+        table.add_column(heading, overflow="fold")
+    for name, source, said in rows:
+        table.add_row(Text(name), Text(_line(source)), Text(_line("; ".join(said))))
+    console.print(table)
+
+
+# --- aios tools show -----------------------------------------------------------------------------
+
+
+def _show(options: argparse.Namespace) -> int:
+    config = KernelConfig.load(options.config).tools
+
+    async def look() -> Offer:
+        async with _catalogue(config) as catalogue:
+            await catalogue.loaded()
+            return catalogue.registry.resolve(options.name)
+
+    offer = asyncio.run(look())
+    tool = offer.tool
+    print(f"{tool.id}, from {_line(offer.source)}\n")
+    print(_lines(tool.description.strip()) or "(it has no description)")
+    print(f"\nIt says: {_line('; '.join(said_by(tool, _sandbox(config))))}.")
+    print(_usual(config))
+    print("\nArguments (JSON schema):")
+    print(_lines(json.dumps(tool.parameters, indent=2, ensure_ascii=False)))
+    print("\nExample:")
+    given = shlex.quote(json.dumps(_example(tool.parameters)))
+    print(f"  aios tools run {tool.name} {given}")
+    return 0
+
+
+def _example(schema: Any) -> Any:
+    """A value that is likely to fit: what a schema says itself, else the plainest of its type."""
+    if not isinstance(schema, dict):
+        return "..."
+    for said in ("const", "default"):
+        if said in schema:
+            return schema[said]
+    for said in ("examples", "enum", "anyOf", "oneOf"):
+        if isinstance(schema.get(said), list) and schema[said]:
+            first = schema[said][0]
+            return first if said in ("examples", "enum") else _example(first)
+    kind = schema.get("type", "string")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    if kind == "object":
+        known = schema.get("properties", {})
+        return {name: _example(known.get(name, {})) for name in schema.get("required", ())}
+    if kind == "array":
+        return [_example(schema.get("items", {}))]
+    least = schema.get("minimum", 1)
+    return {"integer": least, "number": least, "boolean": True, "null": None}.get(str(kind), "...")
+
+
+# --- aios tools run ------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from aios_core.tools.requests import ToolRun, require_timeout  # noqa: PLC0415 - if needed
+
+    state = {"state": {"directory": options.state}} if options.state else {}
+    config = KernelConfig.load(options.config, **state)
+    given: Any = sys.stdin.read() if options.arguments == "-" else options.arguments
+    request = ToolRun(options.name, given)  # a mistake in it starts no kernel
+    require_timeout(options.timeout)
+    _search_here()
+    asyncio.run(_answered(options, request, config))
+    return 0
+
+
+async def _answered(options: argparse.Namespace, request: ToolRun, config: KernelConfig) -> None:
+    """Print what the tool answers. No core is started: tools have no way to one."""
+    from aios_core.cores.scripted import ScriptedCore  # noqa: PLC0415 - if needed
+    from aios_core.kernel import Kernel  # noqa: PLC0415
+    from aios_core.tools.requests import StoredResult  # noqa: PLC0415
+
+    config = dataclasses.replace(config, fallbacks={}, default_model=None)
+    async with Kernel(config, cores=[ScriptedCore("")]) as kernel:
+        agent = await kernel.aspawn(options.agent, group=options.group)
+        result = await agent.port.acall(request, timeout_s=options.timeout)
+        if isinstance(result, StoredResult):
+            offset = 0
+            while piece := await agent.tools.aread(result, offset, _PIECE):
+                sys.stdout.write(_shown(piece))
+                offset += len(piece)
+            print()
+        elif isinstance(result, str):
+            print(_shown(result))
+        else:
+            print(_shown(json.dumps(result, indent=2, ensure_ascii=False)))
+
+
+# --- aios tools check ----------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace) -> int:
+    from aios_core.cli.tool_checks import examined  # noqa: PLC0415 - if needed
+
+    config = KernelConfig.load(options.config).tools
+
+    async def look() -> list[Any]:
+        async with _catalogue(config) as catalogue:
+            return [finding async for finding in examined(catalogue, options.source)]
+
+    findings = asyncio.run(look())
+    for finding in findings:
+        print(f"{finding.health:8}  {_line(finding.name)}: {_line(finding.said)}")
+        if finding.mend:
+            print(f"{'':8}  {_line(finding.mend)}")
+    num_broken = sum(finding.health == "broken" for finding in findings)
+    print(f"{num_broken} broken" if num_broken else "A kernel would load it.")
+    return int(bool(num_broken))
+
+
+# --- what they share -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _catalogue(config: ToolsConfig) -> AsyncIterator[Catalogue]:
+    """A kernel's catalogue without the kernel; closed afterwards, MCP servers too."""
+    from aios_core.tools.catalogue import Catalogue  # noqa: PLC0415 - if needed
+
+    _search_here()
+    catalogue = Catalogue(config)
+    with _unlogged():
+        try:
+            yield catalogue
+        finally:
+            await catalogue.close()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """What is told on the terminal is not logged there as well."""
+    handler, logger = logging.NullHandler(), logging.getLogger("aios_core.tools")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _search_here() -> None:
+    """As `python -m` does, but last: no file here stands in for an installed module."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _line(text: str) -> str:
+    """One line, with nothing in it that a terminal would obey: strangers wrote it."""
+    return _lines(" ".join(text.split()))
+
+
+def _lines(text: str) -> str:
+    """The same of several lines."""
+    from aios_core.access.approval import printable  # noqa: PLC0415 - if needed
+
+    return "\n".join(printable(line.expandtabs()) for line in text.split("\n"))
+
+
+def _shown(result: str) -> str:
+    """A result: exactly as it is for a program, harmless for a terminal."""
+    return _lines(result) if sys.stdout.isatty() else result

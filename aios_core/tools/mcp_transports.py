@@ -1,0 +1,208 @@
+"""How MCP messages travel: over a program's pipes, or over HTTP. Both bounded.
+
+The pipes are our own, since the package's have no limit: a server that writes without
+end would take all memory. What a server writes to standard error is logged, and its end
+is told when the server cannot be used.
+
+Promises: no message takes more than `max_bytes`; leaving the context ends the program
+and all that it started, within `GRACE_S` twice, also if it ignores being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from aios_core.tools.requests import McpServer
+
+log = logging.getLogger(__name__)
+
+GRACE_S: Final = 2.0  # to end by itself once its input is closed, and again once it is asked to
+_TOLD_BYTES: Final = 1_000  # of standard error, in a message
+_READ_S: Final = 300.0  # between two pieces of an answer over HTTP
+
+
+class LastWords:
+    """Why a server has gone, as far as it is known: the end of its standard error."""
+
+    def __init__(self, name: str) -> None:
+        self.fault = "has gone"  # or what it did that ended it
+        self._name = name
+        self._tail = b""
+
+    def __str__(self) -> str:
+        said = self._tail.decode(errors="replace").strip()
+        return f"; it said: {said}" if said else ""
+
+    async def follow(self, stream: asyncio.StreamReader) -> None:
+        """Read it, whatever comes, to its end."""
+        while piece := await stream.read(65_536):
+            self._tail = (self._tail + piece)[-_TOLD_BYTES:]
+            log.debug("MCP server %s: %s", self._name, piece.decode(errors="replace").rstrip())
+
+
+@asynccontextmanager
+async def pipes(
+    server: McpServer, words: LastWords, *, max_bytes: int
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Start a server's program; the streams of its messages. The first ends when it does.
+
+    Raises `OSError` if it cannot be started.
+    """
+    from anyio import create_memory_object_stream, create_task_group  # noqa: PLC0415 - of the extra
+    from mcp.client.stdio import get_default_environment  # noqa: PLC0415
+
+    process = await asyncio.create_subprocess_exec(
+        server.command or "",
+        *server.args,
+        env=get_default_environment() | dict(server.env),
+        cwd=server.cwd,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=max_bytes,
+        start_new_session=True,  # killed with all that it started
+    )
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    if stdin is None or stdout is None or stderr is None:
+        raise RuntimeError("a server has pipes")
+    arrived, incoming = create_memory_object_stream[Any](0)
+    outgoing, leaving = create_memory_object_stream[Any](0)
+    following = asyncio.create_task(words.follow(stderr))
+    try:
+        async with create_task_group() as group:
+            group.start_soon(_receive, stdout, arrived, words, max_bytes)
+            group.start_soon(_send, leaving, stdin)
+            try:
+                yield incoming, outgoing
+            finally:
+                group.cancel_scope.cancel()
+    finally:
+        for stream in (arrived, incoming, outgoing, leaving):
+            stream.close()
+        ending = asyncio.ensure_future(_end(process, following))
+        while not ending.done():  # whoever cancels it meanwhile: it is not left alive
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(ending)
+
+
+async def _receive(
+    stdout: asyncio.StreamReader, arrived: Any, words: LastWords, max_bytes: int
+) -> None:
+    """Messages, a line each. What is none is handed over as the error that it is."""
+    from anyio import BrokenResourceError, ClosedResourceError  # noqa: PLC0415
+    from mcp.shared.message import SessionMessage  # noqa: PLC0415
+
+    parse = _parser()
+    with suppress(BrokenResourceError, ClosedResourceError):
+        async with arrived:
+            while True:
+                try:
+                    line = await stdout.readline()
+                except ValueError:
+                    words.fault = f"wrote a message of more than {max_bytes:,} bytes"
+                    return
+                if not line:
+                    return
+                try:
+                    message: Any = SessionMessage(parse(line))
+                except ValueError as exc:
+                    message = exc
+                await arrived.send(message)
+
+
+async def _send(leaving: Any, stdin: asyncio.StreamWriter) -> None:
+    with suppress(OSError):  # it has gone, which its other pipe tells
+        async for message in leaving:
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+            stdin.write(f"{text}\n".encode())
+            await stdin.drain()
+
+
+def _parser() -> Callable[[bytes], Any]:
+    """What reads a message: mcp 2.x has an adapter, 1.x a model."""
+    from mcp import types  # noqa: PLC0415
+
+    adapter = getattr(types, "jsonrpc_message_adapter", None)
+    if adapter is not None:
+        return lambda line: adapter.validate_json(line, by_name=False)
+    read: Callable[[bytes], Any] = types.JSONRPCMessage.model_validate_json  # type: ignore[attr-defined, unused-ignore]
+    return read
+
+
+async def _end(process: asyncio.subprocess.Process, following: asyncio.Task[None]) -> None:
+    """Close its input, then ask it to end, then end it; as the protocol's life cycle says."""
+    if process.stdin is not None:
+        process.stdin.close()
+    for signalled in (None, signal.SIGTERM, signal.SIGKILL):
+        if signalled is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signalled)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_S)
+            break
+    with suppress(ProcessLookupError, PermissionError):  # what it left behind
+        os.killpg(process.pid, signal.SIGKILL)
+    following.cancel()
+    await asyncio.wait({following})
+    transport: Any = getattr(process, "_transport", None)  # else it is closed when collected
+    if transport is not None:
+        transport.close()
+
+
+@asynccontextmanager
+async def http(server: McpServer, *, max_bytes: int) -> AsyncIterator[tuple[Any, Any]]:
+    """The streams of messages to and from a URL (streamable HTTP)."""
+    from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - of the extra
+
+    known = inspect.signature(streamable_http_client).parameters
+    options: dict[str, Any] = {}
+    if "max_sse_event_size" in known:  # not in mcp 1.x
+        options["max_sse_event_size"] = max_bytes
+    client = _client(sys.modules[streamable_http_client.__module__], server, max_bytes)
+    async with (
+        client,
+        streamable_http_client(server.url or "", http_client=client, **options) as streams,
+    ):
+        yield streams[0], streams[1]
+
+
+def _client(transport: Any, server: McpServer, max_bytes: int) -> Any:
+    """A client of the library that the installed `mcp` uses: httpx for 1.x, httpx2 for 2.x."""
+    library = getattr(transport, "httpx2", None) or transport.httpx
+
+    class Bounded(library.AsyncByteStream):  # type: ignore[misc, name-defined]
+        """A body that ends with an error where it grows too large."""
+
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in self._stream:
+                size += len(piece)
+                if size > max_bytes:
+                    raise library.StreamError(f"an answer of more than {max_bytes:,} bytes")
+                yield piece
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    async def bound(response: Any) -> None:
+        # A stream of events has no end; each event has the limit of `max_sse_event_size`.
+        if "text/event-stream" not in response.headers.get("content-type", ""):
+            response.stream = Bounded(response.stream)
+
+    hooks: dict[str, list[Callable[[Any], Awaitable[None]]]] = {"response": [bound]}
+    return library.AsyncClient(
+        headers=dict(server.headers),
+        timeout=library.Timeout(server.timeout_s, read=_READ_S),
+        event_hooks=hooks,
+    )
