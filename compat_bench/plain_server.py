@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 
 MAX_TOKENS: Final = 96
 MAX_BODY: Final = 4 << 20  # bytes
+NO_KEY: Final = "none"  # clients want one
 _CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 Complete = Callable[[Mapping[str, Any]], dict[str, Any]]  # a request's body -> the message
@@ -32,6 +33,7 @@ class PlainServer:
     base_url: str
     model: str
     waits_s: list[float] = field(default_factory=list)  # of each request, for the model
+    api_key: str = NO_KEY
 
 
 class PlainModel:
@@ -148,13 +150,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, message: dict[str, Any], reason: str, usage: dict[str, int]) -> None:
         head = self._head("chat.completion.chunk")
-        for index, call in enumerate(message.get("tool_calls") or []):
-            call["index"] = index
+        calls = message.pop("tool_calls", [])
+        # A chunk for each call, as OpenAI's API has it: clients read only the first of a chunk.
+        deltas = [message, *({"tool_calls": [{**c, "index": n}]} for n, c in enumerate(calls)), {}]
         chunks = [
-            {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
-            {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
-            {**head, "choices": [], "usage": usage},
+            {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+            for delta in deltas
         ]
+        chunks[-1]["choices"][0]["finish_reason"] = reason
+        chunks.append({**head, "choices": [], "usage": usage})
         events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
         self._send(200, f"{events}data: [DONE]\n\n".encode(), "text/event-stream")
 

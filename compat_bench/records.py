@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 NATIVE: Final = "native"
 KERNEL: Final = "kernel"
+ALONE: Final = "alone"
+BARE: Final = "no framework"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,23 @@ class TaskRow:
     is_right: bool  # calls and answer
     has_right_calls: bool
     answer: str
-    calls: str  # in the order in which they were made
+    calls: str  # in the order in which they were made; those side by side sorted
     turnaround_s: float
     error: str = ""
+    skipped: str = ""  # why it was not tried
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRow:
+    """One programming problem, answered through a framework and judged in the sandbox."""
+
+    framework: str
+    system: str
+    problem: str
+    is_passed: bool
+    said: str  # of a failure: the last line that it printed
+    completion: str
+    error: str = ""  # there was no completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,7 @@ class LoadRow:
     makespan_s: float
     turnarounds_s: tuple[float, ...]
     waits_s: tuple[float, ...]  # of each LLM call, for its first turn
+    errors: tuple[str, ...] = ()  # of the agents that failed, each once
 
     @property
     def per_minute(self) -> float:
@@ -50,9 +67,12 @@ class LoadRow:
 
 @dataclass(frozen=True, slots=True)
 class OverheadRow:
-    """What one LLM call costs when the model costs nothing, in microseconds."""
+    """What one LLM call costs when the model costs nothing, in microseconds.
 
-    framework: str
+    `system` may be ALONE too: the framework with a model of its own that is none.
+    """
+
+    framework: str  # or BARE: the kernel's own call, with no framework
     system: str
     calls: int
     p50_us: float
@@ -61,12 +81,12 @@ class OverheadRow:
 
 @dataclass(frozen=True, slots=True)
 class MixedRow:
-    """All frameworks at the same time, with equal work each."""
+    """All frameworks at the same time, each with tasks that it takes."""
 
     system: str  # "each for itself", or "one kernel"
     framework: str
-    agents: int
-    tasks: int
+    agents: int  # with a task each
+    right: int
     makespan_s: float
     mean_turnaround_s: float
     p90_turnaround_s: float
@@ -77,7 +97,11 @@ class Results:
     """All rows of a run; it grows while the run goes on, and can be shown at any time."""
 
     about: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a reader has to know first
+    kinds: list[str] = field(default_factory=list)  # of tasks that were asked for
+    offered: dict[str, list[str]] = field(default_factory=dict)  # framework -> kinds that it takes
     tasks: list[TaskRow] = field(default_factory=list)
+    problems: list[ProblemRow] = field(default_factory=list)
     loads: list[LoadRow] = field(default_factory=list)
     overheads: list[OverheadRow] = field(default_factory=list)
     mixed: list[MixedRow] = field(default_factory=list)
@@ -88,16 +112,30 @@ class Results:
         """As JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Results:
+        """What `to_dict` made. Raises `KeyError` or `TypeError` for anything else."""
+        plain = {key: raw[key] for key in ("about", "skipped", "notes", "kinds", "offered")}
+        return cls(
+            **plain,
+            tasks=[TaskRow(**row) for row in raw["tasks"]],
+            problems=[ProblemRow(**row) for row in raw["problems"]],
+            loads=[LoadRow(**row) for row in raw["loads"]],
+            overheads=[OverheadRow(**row) for row in raw["overheads"]],
+            mixed=[MixedRow(**row) for row in raw["mixed"]],
+            is_complete=raw["is_complete"],
+        )
+
     def frameworks(self) -> list[str]:
         """Those that have rows, in their order."""
-        rows: Iterable[Any] = (*self.tasks, *self.loads, *self.overheads)
-        return list(dict.fromkeys(row.framework for row in rows))
+        rows: Iterable[Any] = (*self.tasks, *self.problems, *self.loads, *self.overheads)
+        return [name for name in dict.fromkeys(row.framework for row in rows) if name != BARE]
 
     def correctness(self, framework: str, kind: str | None = None) -> Correctness:
         """Right answers of one framework on both systems, of one kind of task or of all."""
         by_system: dict[str, dict[str, TaskRow]] = {NATIVE: {}, KERNEL: {}}
         for row in self.tasks:
-            if row.framework == framework and kind in (None, row.kind):
+            if row.framework == framework and kind in (None, row.kind) and not row.skipped:
                 by_system[row.system][row.task] = row
         native, kernel = by_system[NATIVE], by_system[KERNEL]
         both = sorted(native.keys() & kernel.keys())
@@ -114,8 +152,22 @@ class Results:
             ),
         )
 
-    def kinds(self) -> list[str]:
-        return list(dict.fromkeys(row.kind for row in self.tasks))
+    def why_skipped(self, framework: str, kind: str, system: str | None = None) -> str:
+        """Why tasks of a kind were not tried; "" if they were."""
+        return next(
+            (
+                row.skipped
+                for row in self.tasks
+                if row.skipped
+                and (row.framework, row.kind) == (framework, kind)
+                and system in (None, row.system)
+            ),
+            "",
+        )
+
+    def is_offered(self, framework: str, kind: str) -> bool:
+        """Whether the framework's driver takes tasks of the kind."""
+        return kind in self.offered.get(framework, (kind,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from typing import Any, Final
 
 from aios_core import EventKind, Kernel, KernelConfig, KernelEvent, tiny_model_path
 from aios_core.cores.scripted import ScriptedCore
-from compat_bench.plain_server import PlainModel, PlainServer, at_once, serve
+from compat_bench.plain_server import NO_KEY, PlainModel, PlainServer, at_once, serve
 
 SLOTS: Final = 16  # contexts that the kernel's core holds at once
+TINY: Final = "tiny"
+KEY: Final = "OPENAI_API_KEY"  # the environment variable that holds an endpoint's key
+MAX_TOKENS: Final = 96  # of an answer; tiny's are shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +25,11 @@ class Endpoint:
 
     server: PlainServer
     kept: dict[str, Any] = field(default_factory=dict)  # clients, by driver: made once, as users do
+    max_tokens: int = MAX_TOKENS
 
     @property
     def waits_s(self) -> list[float]:
-        """What each call waited for the model."""
+        """What each call waited for the model. A server that is not ours does not tell."""
         return self.server.waits_s
 
 
@@ -36,6 +41,7 @@ class OnKernel:
     model: str | None
     waits_s: list[float]
     kept: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = MAX_TOKENS
 
 
 Source = Endpoint | OnKernel
@@ -57,32 +63,71 @@ class WaitWatch:
             self.waits_s.append(event.at - self._since.pop(event.syscall_id))
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model, and where it is."""
+
+    core: str = TINY  # or a directory, a hub's name, the base URL of an OpenAI-compatible server
+    model: str = ""  # what a server calls it
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether it is somebody's server."""
+        return self.core.startswith(("http://", "https://"))
+
+    @property
+    def name(self) -> str:
+        """For people, and in requests."""
+        return self.model or (TINY if self.core == TINY else Path(self.core).name)
+
+
 class Models:
     """Makes sources of one model; it is loaded once for all plain endpoints."""
 
-    def __init__(self, path: str | None, name: str = "tiny") -> None:
-        self._path = path
-        self._name = name
+    def __init__(self, choice: Choice | None = None) -> None:
+        self._choice = choice or Choice()
         self._plain: PlainModel | None = None
 
     @contextmanager
     def endpoint(self) -> Iterator[Endpoint]:
         """The model the plain way."""
+        choice = self._choice
+        if choice.is_endpoint:
+            server = PlainServer(choice.core, choice.name, api_key=os.environ.get(KEY) or NO_KEY)
+            yield Endpoint(server, max_tokens=choice.max_tokens)
+            return
         if self._plain is None:
-            self._plain = PlainModel(Path(self._path) if self._path else tiny_model_path())
-        with serve(self._plain, self._name) as server:
-            yield Endpoint(server)
+            path = tiny_model_path() if choice.core == TINY else Path(choice.core)
+            self._plain = PlainModel(path)
+        with serve(self._plain, choice.name) as server:
+            yield Endpoint(server, max_tokens=choice.max_tokens)
 
     @contextmanager
     def kernel(self, policy: str) -> Iterator[OnKernel]:
         """The model on a kernel with a thread of its own."""
-        core: dict[str, Any] = {"kind": "tiny"}
-        if self._path is not None:
-            core = {"kind": "transformers", "path": self._path, "models": (self._name,)}
-        core["options"] = {"max_running": SLOTS}
         watch = WaitWatch()
-        with Kernel(_config(policy, core), observers=[watch]) as kernel:
-            yield OnKernel(kernel, None, watch.waits_s)
+        with Kernel(_config(policy, self._core()), observers=[watch]) as kernel:
+            yield OnKernel(kernel, None, watch.waits_s, max_tokens=self._choice.max_tokens)
+
+    def _core(self) -> dict[str, Any]:
+        choice = self._choice
+        options = {"max_running": SLOTS}
+        if choice.is_endpoint:
+            core: dict[str, Any] = {
+                "kind": "openai",
+                "base_url": choice.core,
+                "models": (choice.name,),
+            }
+            return core | ({"api_key_env": KEY} if os.environ.get(KEY) else {})
+        if choice.core == TINY:
+            return {"kind": "tiny", "options": options}
+        return {
+            "kind": "transformers",
+            "path": choice.core,
+            "models": (choice.name,),
+            "options": options,
+        }
 
 
 @contextmanager

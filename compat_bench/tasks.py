@@ -1,9 +1,9 @@
 """What the agents are asked: tasks as data, the same for every framework and system.
 
-They are dialogues of the tiny model's evaluation (`models.tiny.data`), of words
-that its training never saw, taken apart into what the user says, the tools with
-their true results, and what a right agent does and says. A model of another kind
-is asked the same; what counts as right then is the calls, not the wording.
+Each is a conversation of words that the tiny model's training never saw (`drafts`), taken
+apart into what the user says, the tools with their true results, and what a right agent
+does and says. A model of another kind is asked the same; what counts as right then is the
+calls, not the wording.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
-from models.tiny.data import CASES, evaluation_dialogue
-from models.tiny.data.dialogue import Dialogue, Turn
+from compat_bench.drafts import MAKERS, Draft, draft
 from models.tiny.data.dialogue import Tool as DialogueTool
+from models.tiny.data.dialogue import Turn
 
-#: What there is to do, and the evaluation case that it is made of.
-KINDS: Final[Mapping[str, str]] = {
-    "single tool": "ten tools offered",
-    "chain": "chain of 2",
-    "parallel tools": "side by side, one tool",
-    "memory across turns": "several requests",
-    "ReAct text": "six tools of the first trial",
-    "handover": "handing over",
-    "code execution": "execute(language, code)",
-    "plain talk": "plain talk",
-}
+KINDS: Final[Sequence[str]] = tuple(MAKERS)
+CODE_EXECUTION: Final = "code execution"
+RETRIEVAL: Final = "retrieval"
+REACT: Final = "ReAct text"
+TOOL_SYSCALL: Final = "tool as a syscall"
+PARALLEL: Final = "parallel tools"
+PLAIN_TALK: Final = "plain talk"
+STREAMING: Final = "streaming"
+
+
+class Backing(StrEnum):
+    """What decides the results of a tool."""
+
+    STUB = "stub"  # they were decided beforehand
+    CODE = "code"  # the code that is its argument runs
+    DOCUMENTS = "documents"  # the documents of the task are searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,14 @@ class SeenCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolStub:
-    """A tool whose results were decided beforehand."""
+    """A tool. Its results were decided beforehand, unless it is backed by something."""
 
     name: str
     description: str
     properties: Mapping[str, str]  # name -> JSON type
     required: tuple[str, ...]
     results: Mapping[str, str] = field(default_factory=dict)  # by the arguments as JSON
+    backing: Backing = Backing.STUB
 
     def run(self, arguments: Mapping[str, Any]) -> str:
         """The true result, or an error's text for arguments that nobody expected."""
@@ -67,6 +74,15 @@ class ToolStub:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One agent of a team."""
+
+    name: str
+    handover: ToolStub  # by which the first agent hands over to it
+    tools: tuple[ToolStub, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One conversation to be had, and how a right one goes."""
 
@@ -77,6 +93,8 @@ class Task:
     calls: tuple[SeenCall, ...]  # in order; those side by side in any
     answers: tuple[str, ...]  # to each turn
     system: str = ""
+    documents: tuple[str, ...] = ()  # that a search finds something in
+    members: tuple[Member, ...] = ()  # of a team: a turn ends when one of them takes over
 
 
 @dataclass(slots=True)
@@ -101,13 +119,21 @@ class Outcome:
 def make_tasks(kinds: Sequence[str], num_each: int, seed: int = 1) -> list[Task]:
     """As many tasks of every kind, always the same for a seed. Raises `KeyError`."""
     return [
-        _task(kind, evaluation_dialogue(KINDS[kind], f"compat/{seed}/{number}"), number)
+        _task(kind, draft(kind, seed, number), number)
         for kind in kinds
         for number in range(num_each)
     ]
 
 
-def _task(kind: str, dialogue: Dialogue, number: int) -> Task:
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise `ValueError` for a kind that is none, naming those that are."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"no kind of task {kind!r}; have {sorted(KINDS)}")
+
+
+def _task(kind: str, drawn: Draft, number: int) -> Task:
+    dialogue = drawn.dialogue
     results: dict[str, dict[str, str]] = {tool.name: {} for tool in dialogue.tools}
     said, answers, made = [], [], []
     waiting: list[SeenCall] = []
@@ -122,14 +148,24 @@ def _task(kind: str, dialogue: Dialogue, number: int) -> Task:
             made += waiting.copy()
         else:
             answers.append(turn.text)
+
+    def stubs(tools: Sequence[DialogueTool]) -> tuple[ToolStub, ...]:
+        return tuple(_stub(kind, tool, results.get(tool.name, {})) for tool in tools)
+
+    members = [
+        Member(member.name, stubs([member.handover])[0], stubs(member.tools))
+        for member in drawn.members
+    ]
     return Task(
         f"{kind} {number + 1}",
         kind,
         tuple(said),
-        tuple(_stub(tool, results[tool.name]) for tool in dialogue.tools),
+        () if members else stubs(dialogue.tools),
         tuple(made),
         tuple(answers),
         dialogue.system,
+        drawn.documents,
+        tuple(members),
     )
 
 
@@ -137,24 +173,17 @@ def _calls(turn: Turn) -> list[SeenCall]:
     return [SeenCall(call.name, dict(call.arguments)) for call in turn.calls]
 
 
-def _stub(tool: DialogueTool, results: Mapping[str, str]) -> ToolStub:
+def _stub(kind: str, tool: DialogueTool, results: Mapping[str, str]) -> ToolStub:
+    backing = {(CODE_EXECUTION, "execute"): Backing.CODE, (RETRIEVAL, "search"): Backing.DOCUMENTS}
     return ToolStub(
         tool.name,
         tool.description,
         {param.name: param.type for param in tool.params},
         tuple(param.name for param in tool.params if param.required),
         dict(results),
+        backing.get((kind, tool.name), Backing.STUB),
     )
 
 
 def _plain(text: str) -> str:
     return " ".join(text.split())
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise `ValueError` for a kind that is none, naming those that are."""
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"no kind of task {kind!r}; have {sorted(KINDS)}")
-    if missing := [case for case in KINDS.values() if case not in CASES]:
-        raise ValueError(f"models.tiny.data has no cases {missing}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
-from compat_bench.drivers.base import Driver
+from compat_bench.drivers.base import CannotRun, Driver, SpeaksAlone
 
 #: name -> module, class
 DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -33,4 +33,4 @@ def load_driver(name: str) -> Driver:
     return make()
 
 
-__all__ = ["DRIVERS", "Driver", "load_driver"]
+__all__ = ["DRIVERS", "CannotRun", "Driver", "SpeaksAlone", "load_driver"]

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
+from aios_core.cores.embedding.hashing import hashed
+from compat_bench.code_running import Execute
 from compat_bench.sources import Source
-from compat_bench.tasks import Outcome, SeenCall, Task, ToolStub
+from compat_bench.tasks import Backing, Member, Outcome, SeenCall, Task, ToolStub
 
 T = TypeVar("T")
+
+Find = Callable[[str], Awaitable[str]]  # a query -> the nearest document
+
+#: Of arguments, by their JSON type.
+TYPES: Final[dict[str, type]] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+}
 
 
 class Driver(Protocol):
     """Builds agents of one framework and lets them work.
 
     Natively an agent is what the framework's own pages show, with the OpenAI class
-    that it brings, pointed at the endpoint. On the kernel the same code runs with
-    the adapter's classes in the places of its LLM and memory.
+    that it brings, pointed at the endpoint, and the framework's own memory, vector
+    store and code executor. On the kernel the same code runs with the adapter's
+    classes in their places.
     """
 
     name: str
-    kinds: frozenset[str]  # of tasks that it can be given
+    kinds: frozenset[str]  # of tasks that it can be given; the others are reported as not offered
 
     async def perform(self, source: Source, task: Task, agent: str) -> Outcome:
-        """Let a new agent do a task."""
+        """Let a new agent do a task.
+
+        Raises:
+            CannotRun: the task needs what is not here; it is reported as skipped.
+        """
 
     async def say(self, source: Source, agent: str) -> None:
         """One call of the model without tools, as small as the framework makes it."""
+
+
+@runtime_checkable
+class SpeaksAlone(Protocol):
+    """A driver that can say what its framework costs by itself."""
+
+    async def say_alone(self) -> None:
+        """The call of `say`, with a model in this process that answers at once."""
+
+
+class CannotRun(Exception):
+    """A task needs something that is not here. The message says what."""
 
 
 def kept(source: Source, driver: str, make: Callable[[Source], T]) -> T:
@@ -37,17 +66,61 @@ def kept(source: Source, driver: str, make: Callable[[Source], T]) -> T:
     return made
 
 
-class Recorder:
-    """The tools of one task, and the calls that were made of them."""
+def vectors(texts: list[str]) -> list[list[float]]:
+    """What the kernel's embedder makes of texts, for vector stores that have no kernel."""
+    return [hashed(text) for text in texts]
 
-    def __init__(self, task: Task, outcome: Outcome) -> None:
-        self._stubs = {stub.name: stub for stub in task.tools}
+
+class Recorder:
+    """The tools of one task, and the calls that were made of them.
+
+    Args:
+        task: whose tools these are.
+        outcome: where calls are written down.
+        execute: runs the code of a code tool.
+        find: searches the documents of the task.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        outcome: Outcome,
+        execute: Execute | None = None,
+        find: Find | None = None,
+    ) -> None:
+        own = (*task.tools, *(tool for member in task.members for tool in _all_of(member)))
+        self._stubs = {stub.name: stub for stub in own}
+        self._task = task
         self._outcome = outcome
+        self._execute = execute
+        self._find = find
 
     def stubs(self) -> list[ToolStub]:
-        return list(self._stubs.values())
+        """The tools of the first agent."""
+        return list(self._task.tools)
+
+    def note(self, name: str, arguments: dict[str, Any]) -> None:
+        """Write a call down."""
+        self._outcome.calls.append(SeenCall(name, arguments))
 
     def run(self, name: str, arguments: dict[str, Any]) -> str:
-        """Run a tool, and write the call down."""
-        self._outcome.calls.append(SeenCall(name, arguments))
+        """Run a tool whose results were decided beforehand, and write the call down."""
+        self.note(name, arguments)
         return self._stubs[name].run(arguments)
+
+    async def arun(self, name: str, arguments: dict[str, Any]) -> str:
+        """Run a tool of any backing, and write the call down."""
+        backing = self._stubs[name].backing
+        if backing is Backing.CODE and self._execute:
+            self.note(name, arguments)
+            return await self._execute(
+                str(arguments.get("language", "")), str(arguments.get("code", ""))
+            )
+        if backing is Backing.DOCUMENTS and self._find:
+            self.note(name, arguments)
+            return await self._find(" ".join(map(str, arguments.values())))
+        return self.run(name, arguments)
+
+
+def _all_of(member: Member) -> tuple[ToolStub, ...]:
+    return (member.handover, *member.tools)

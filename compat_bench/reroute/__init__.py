@@ -6,7 +6,7 @@ scheduled, the fake answers as the kernel's core, the answer is translated back.
 test that passes before and not after shows something that the way through the
 kernel loses.
 
-    python -m compat_bench.reroute langgraph PATH/TO/langgraph/tests
+    python -m compat_bench.reroute langchain PATH/TO/langgraph
 
 runs a suite both ways and compares the sets of passing tests.
 """

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if found.lost or not before else 0
 
 
-def compare(suite: str, before: dict[str, str], after: dict[str, str], rerouted: int) -> Comparison:
+def compare(suite: str, before: dict[str, str], after: dict[str, str], rerouted: str) -> Comparison:
     """Two runs of one suite: test -> outcome."""
     passed = {name for name, outcome in before.items() if outcome == "passed"}
     passes = {name for name, outcome in after.items() if outcome == "passed"}

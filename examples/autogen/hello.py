@@ -20,7 +20,13 @@ async def main() -> None:
     client = AIOSChatCompletionClient()
     questions = {"north": "what is the weather in Oslo?", "south": "what is the weather in Rome?"}
     agents = {
-        name: AssistantAgent(name, client, tools=[weather], reflect_on_tool_use=True)
+        name: AssistantAgent(
+            name,
+            client,
+            tools=[weather],
+            reflect_on_tool_use=True,
+            system_message=None,  # AutoGen's own has every answer end in TERMINATE
+        )
         for name in questions
     }
 

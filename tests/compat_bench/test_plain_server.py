@@ -29,6 +29,22 @@ def test_openais_client_is_answered_streaming_or_not() -> None:
     assert chunks[-1].usage is not None
 
 
+def test_calls_side_by_side_are_streamed_one_a_chunk_as_openai_does() -> None:
+    function = {"name": "f", "arguments": "{}"}
+
+    def two(_: Mapping[str, Any]) -> dict[str, Any]:
+        calls = [{"id": str(n), "type": "function", "function": function} for n in range(2)]
+        return {"role": "assistant", "content": "", "tool_calls": calls, "usage": (1, 1)}
+
+    with serve(two, "m") as server, OpenAI(base_url=server.base_url, api_key="none") as client:
+        asked: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        chunks = list(client.chat.completions.create(**asked, stream=True))
+
+    per_chunk = [c.choices[0].delta.tool_calls for c in chunks if c.choices]
+    assert [[call.index for call in calls] for calls in per_chunk if calls] == [[0], [1]]
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "tool_calls"
+
+
 def test_requests_are_served_one_at_a_time() -> None:
     inside, most = [0], [0]
 
