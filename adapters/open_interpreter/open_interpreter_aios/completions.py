@@ -1,0 +1,160 @@
+"""Open Interpreter's model through the kernel.
+
+`interpreter.llm.completions` is a function that takes a chat completion request and
+yields its chunks, in the shape that LiteLLM gives them: dictionaries whose tool
+calls have attributes. `Completions` is such a function; every call of it is a
+syscall of the interpreter's agent, and closing the generator (Ctrl-C, `stop`)
+cancels the syscall. `AdmittedCompletions` lets LiteLLM ask its provider, when the
+kernel says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, Final
+
+from aios_core import Agent, Delta, Message, Stream, Usage
+from aios_core.adapting import ChunkWriter, admitted, read_messages, read_request, told
+from open_interpreter_aios.seat import Seat
+
+# What Open Interpreter tells LiteLLM about the way to a provider; no business of a core's.
+_OF_THE_WIRE: Final = ("api_key", "api_base", "api_version", "conversation_id", "model")
+_ANSWER_SHARE: Final = 0.2  # of the context window, kept free where no `max_tokens` is set
+
+
+class Completions:
+    """See the module.
+
+    Args:
+        seat: whose calls these are.
+        model: answers which model to ask for, given the one that the program names.
+    """
+
+    def __init__(self, seat: Seat, model: Callable[[str], str | None]) -> None:
+        self._seat = seat
+        self._model = model
+        self._stream: Stream | None = None  # of the call under way
+
+    def __call__(self, **params: Any) -> Iterator[dict[str, Any]]:
+        """The chunks of one answer. Raises what the kernel refuses with."""
+        said = {key: value for key, value in params.items() if key not in _OF_THE_WIRE}
+        with self._seat.failing(), self._seat.taken() as agent:
+            request = read_request(said)
+            request["model"] = self._model(str(params.get("model")))
+            request["parallel_tool_calls"] = False  # Open Interpreter reads the first call only
+            request["messages"] = _fitting(agent, request)
+            writer = ChunkWriter(request["model"] or "aios")
+            with agent.llm.stream(**request) as deltas, self._stoppable(deltas):
+                for delta in deltas:
+                    for part in _parts(delta, is_text="tools" not in params):
+                        yield _readable(writer.delta(part))
+                yield writer.end(deltas.completion)
+                yield writer.usage(deltas.completion)
+
+    def stop(self) -> None:
+        """Cancel the call under way, from any thread; its reader gets `SyscallCancelled`."""
+        stream = self._stream
+        if stream is not None and stream.call is not None:
+            stream.call.withdraw()
+
+    @contextmanager
+    def _stoppable(self, stream: Stream) -> Iterator[None]:
+        self._stream = stream
+        try:
+            yield
+        finally:
+            self._stream = None
+
+
+class AdmittedCompletions:
+    """A function that asks a provider, in a slot of its model."""
+
+    def __init__(self, seat: Seat, theirs: Callable[..., Iterator[Any]]) -> None:
+        self._seat = seat
+        self._theirs = theirs
+
+    def __call__(self, **params: Any) -> Iterator[Any]:
+        """The provider's chunks, once the kernel lets the call begin."""
+        model = str(params.get("model"))
+        params.setdefault("stream_options", {"include_usage": True})
+        request = {
+            "messages": told(params["messages"], read_messages),
+            "max_tokens": params.get("max_tokens"),
+        }
+        self._seat.admits(model)
+        with (
+            self._seat.failing(),
+            self._seat.taken() as agent,
+            admitted(agent, model, **request) as slot,
+        ):
+            text: list[str] = []
+            for chunk in self._theirs(**params):
+                text += _texts(chunk)
+                if usage := _get(chunk, "usage"):
+                    counts = (_get(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+                    slot.settle(Usage(*(int(count or 0) for count in counts)), "".join(text))
+                yield chunk
+
+    def stop(self) -> None:
+        """Nothing: LiteLLM's calls block. The next chunk finds the generator closed."""
+
+
+def _fitting(agent: Agent, request: Mapping[str, Any]) -> list[Message]:
+    """The messages without the oldest turns, where all of them leave no room for an answer.
+
+    The system's message and the last turn stay; a turn begins with what the user says.
+    """
+    messages: Sequence[Message] = request["messages"]
+    options = {key: value for key, value in request.items() if key != "messages"}
+    head = [message for message in messages[:1] if message.role == "system"]
+    rest = list(messages[len(head) :])
+    while True:
+        size = agent.llm.measure([*head, *rest], **options)
+        wanted = request.get("max_tokens") or int(size.context_window * _ANSWER_SHARE)
+        begins = [place for place, one in enumerate(rest) if place and one.role == "user"]
+        if size.num_left >= wanted or not begins:
+            return [*head, *rest]
+        rest = rest[begins[0] :]
+
+
+def _parts(delta: Delta, *, is_text: bool) -> Iterator[Delta]:
+    """What Open Interpreter gets at once.
+
+    Where it reads code from text it looks for fences piece by piece: one in the middle of a
+    piece is missed, and the language's name is cut out of pieces. Single characters pass whole.
+    """
+    if is_text:
+        yield from map(Delta, delta.text)
+    elif delta:
+        yield delta
+
+
+def _texts(chunk: Any) -> list[str]:
+    """What a chunk of LiteLLM's says, in pieces."""
+    deltas = (_get(choice, "delta") for choice in _get(chunk, "choices") or ())
+    return [str(text) for delta in deltas if delta and (text := _get(delta, "content"))]
+
+
+def _get(owner: Any, name: str) -> Any:
+    """Of a dictionary or an object: LiteLLM's chunks are either."""
+    return owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
+
+
+def _readable(chunk: dict[str, Any]) -> dict[str, Any]:
+    """With tool calls that have attributes."""
+    delta = chunk["choices"][0]["delta"]
+    if "tool_calls" in delta:
+        delta["tool_calls"] = [
+            SimpleNamespace(
+                index=call["index"],
+                id=call.get("id"),
+                type="function",
+                function=SimpleNamespace(
+                    name=call["function"].get("name"), arguments=call["function"]["arguments"]
+                ),
+            )
+            for call in delta["tool_calls"]
+        ]
+    return chunk

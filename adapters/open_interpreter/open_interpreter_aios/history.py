@@ -1,0 +1,49 @@
+"""An interpreter's messages as a thread of its agent's memory: one thread per conversation.
+
+The thread follows the list: what is new at its end is appended; if anything before has
+changed (a reset, an edit), the thread is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aios_core import Agent
+
+_PREFIX: Final = "open_interpreter/"
+
+
+class History:
+    """See the module. For one interpreter at a time.
+
+    Args:
+        conversation: its name, under which a later interpreter of the same agent finds it.
+    """
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        self._kept: list[str] = []  # each message as JSON, as the thread has it
+
+    def read(self, agent: Agent) -> list[dict[str, Any]]:
+        """The messages of the conversation, the oldest first."""
+        entries = agent.memory.thread(_PREFIX + self.conversation).read()
+        messages = [entry.content for entry in entries]
+        self._kept = [_encoded(message) for message in messages]
+        return messages
+
+    def keep(self, agent: Agent, messages: Sequence[Any]) -> None:
+        """Make the thread equal to the list; durable when this returns."""
+        thread = agent.memory.thread(_PREFIX + self.conversation)
+        told = [_encoded(message) for message in messages]
+        num_kept = len(self._kept)
+        if told[:num_kept] != self._kept:
+            thread.replace([json.loads(one) for one in told])
+        elif new := told[num_kept:]:
+            thread.append(*map(json.loads, new))
+        self._kept = told
+
+
+def _encoded(message: Any) -> str:
+    return json.dumps(message, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,31 @@
+"""`aios run` and `aios_core.install()` for Open Interpreter. Imports nothing of it."""
+
+import sys
+from typing import Final
+
+from aios_core.adapting import Launcher
+
+
+class _Launcher(Launcher):
+    """Gives the interpreters that it attached back what they had, too."""
+
+    def uninstall(self) -> None:
+        super().uninstall()
+        if (launching := sys.modules.get("open_interpreter_aios.launching")) is not None:
+            launching.detach_all()
+
+
+# Its package's first module, before the one that imports LiteLLM.
+_FIRST: Final = {"interpreter.core": "open_interpreter_aios.offline:stay_offline"}
+
+launcher: Final = _Launcher(
+    "Open Interpreter",
+    patches={
+        "substitute": {
+            **_FIRST,
+            "interpreter.core.core": "open_interpreter_aios.launching:substitute",
+        },
+        "admit": {**_FIRST, "interpreter.core.core": "open_interpreter_aios.launching:admit"},
+    },
+    tested={"open-interpreter": ("0.4.3",)},
+)
