@@ -143,6 +143,7 @@ class SandboxConfig:
     files: Annotated[int, AtLeastOne] = 20_000
     output_bytes: Annotated[int, AtLeastOne] = 1 * MIB
     parallel: Annotated[int, AtLeastOne] = 16  # runs at once; others wait
+    sessions: Annotated[int, AtLeastOne] = 32  # alive at once
     sessions_per_agent: int = 2
     session_life_s: Annotated[float, Positive] = 3600.0
     session_idle_s: Annotated[float, Positive] = 600.0
@@ -174,7 +175,8 @@ class ToolsConfig:
     load: tuple[str, ...] = ()  # modules, and paths of files
     mcp: Mapping[str, McpServerConfig] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tool
-    timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool says otherwise
+    timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool says otherwise;
+    # of a tool that runs code a little more than sandbox.wall_s, if that is longer
     max_running: Annotated[int, AtLeastOne] = 16
     max_running_per_agent: Annotated[int, AtLeastOne] = 8
     max_processes: Annotated[int, AtLeastOne] = 4

@@ -44,6 +44,10 @@ class Identities:
         self._taken[identity] = (stem, number)
         return identity
 
+    def is_taken(self, identity: str) -> bool:
+        """Whether an agent of it is alive."""
+        return identity in self._taken
+
     def release(self, identity: str) -> None:
         """Its agent has exited. Unknown ones are ignored."""
         if (claim := self._taken.pop(identity, None)) is None:

@@ -67,7 +67,7 @@ from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpace
 from aios_core.syscalls import LLMGenerate, Request, Syscall
 from aios_core.tools import ToolManager
 from aios_core.tools.handle import Loadable
-from aios_core.tools.sandbox import ExecutionResult, Language, Sandbox
+from aios_core.tools.sandbox import AgentSessions, CodeService, Sandbox
 from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Kernel:
         self._given_approver = CallbackApprover.of(approver)
         self._given_embedder = embedder
         self._thread: LoopThread | None = None
-        self._services: list[Sandbox | VectorSpaces] = []
+        self._services: list[AgentSessions | Sandbox | VectorSpaces] = []
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
@@ -239,7 +239,10 @@ class Kernel:
             index=FileIndex(self._state, self._embedder, spaces, retrieval),
         )
         sandbox = Sandbox(self.config.tools.sandbox, workspace=self._storage)
-        self._services += [spaces, sandbox]
+        self._code_sessions = AgentSessions(
+            sandbox, self._storage, is_alive=self.processes.is_alive
+        )
+        self._services += [spaces, sandbox, self._code_sessions]
         self._tools = ToolManager(
             self.config.tools,
             self._state,
@@ -247,7 +250,7 @@ class Kernel:
             ports=partial(AgentPort, self),
             select=partial(_select, self._policy),
             make_flow=FlowShare,
-            code_runner=_OnLoop(self._loop, sandbox),
+            code_runner=CodeService(self._loop, sandbox, self._code_sessions),
         )
         return (
             self._memory,
@@ -395,6 +398,7 @@ class Kernel:
             self._contexts.forget(process.pid)
             self._dispatcher.scheduler.forget(process)
             self.processes.remove(process)
+            self._code_sessions.forget(process.identity)
             self._emit(EventKind.AGENT_EXITED, process)
 
     def freeze(self, pid: int) -> None:
@@ -731,20 +735,6 @@ class Kernel:
     def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
         if self.events:
             self.events.emit(KernelEvent(self._clock.now(), kind, process.pid, facts=facts))
-
-
-@dataclass(frozen=True, slots=True)
-class _OnLoop:
-    """The sandbox for tools, which run on threads with loops of their own."""
-
-    loop: Crossing
-    sandbox: Sandbox
-
-    async def run_for(
-        self, identity: str, language: Language, code: str, **options: Any
-    ) -> ExecutionResult:
-        """See `Sandbox.run_for`. Cancelling the await kills the code."""
-        return await self.loop.arun(self.sandbox.run_for(identity, language, code, **options))
 
 
 @dataclass(slots=True, eq=False)

@@ -218,6 +218,10 @@ class ProcessTable:
         except KeyError:
             raise NoSuchObject("agent", pid, self._processes if len(self) < 50 else ()) from None
 
+    def is_alive(self, identity: str) -> bool:
+        """Whether an agent of that identity has not exited."""
+        return self._identities.is_taken(identity)
+
     def remove(self, process: AgentProcess) -> None:
         """Take an agent out once it is dead and has neither children nor calls."""
         if process.children or process.live_calls:

@@ -55,11 +55,13 @@ class ToolCalls:
         *,
         clock: Clock,
         default_timeout_s: float,
+        code_timeout_s: float,
         max_result_bytes: int,
     ) -> None:
         self.schedule = schedule
         self._clock = clock
         self._default_timeout_s = default_timeout_s
+        self._code_timeout_s = code_timeout_s  # of tools that run code, which has its own limit
         self._max_result_bytes = max_result_bytes
         self._workers = Workers()
         self._processes = ToolProcesses()
@@ -116,7 +118,8 @@ class ToolCalls:
         loop = asyncio.get_running_loop()
         attempt = _Attempt(turn, context, loop.create_future(), on_late)
         self._attempts.add(attempt)
-        timeout_s = turn.tool.timeout_s or self._default_timeout_s
+        default_s = self._code_timeout_s if turn.tool.runs_code else self._default_timeout_s
+        timeout_s = turn.tool.timeout_s or default_s
         expire = partial(self._expire, attempt, timeout_s)
         attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
 

@@ -48,6 +48,7 @@ _UNDECLARED: Final = frozenset(
     {"name", "description", "parameters", "function", "version", "context_name"}
 )
 _DAY_S: Final = 86_400.0
+_CODE_MARGIN_S: Final = 15.0  # for files in and out: code is told of its own limit before a tool is
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class ToolManager:
             Schedule(_limits(config), select, make_flow),
             clock=clock,
             default_timeout_s=config.timeout_s,
+            code_timeout_s=max(config.timeout_s, config.sandbox.wall_s + _CODE_MARGIN_S),
             max_result_bytes=config.max_result_bytes,
         )
         self._execution = Execution(

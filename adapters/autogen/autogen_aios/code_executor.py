@@ -43,6 +43,8 @@ _RUN_CODE: Final = Tool(
         "required": ["language", "code"],
     },
     run_code,
+    irreversible="runs code that nobody has read",
+    runs_code=True,
     repairs=False,
     context_name="context",
 )

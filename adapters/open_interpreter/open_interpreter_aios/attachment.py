@@ -99,7 +99,7 @@ class Attachment:
         self._interpreter = interpreter
         self._seat = seat
         self._history = History(conversation or uuid4().hex)
-        self._terminal = SandboxTerminal(seat, timeout_s)
+        self._terminal = SandboxTerminal(seat, self.conversation, timeout_s)
         self._completions: Completions | AdmittedCompletions | None = None
         self._patches = Patches()
         self._theirs: Any = None  # Open Interpreter's module of its `Llm`
@@ -113,7 +113,7 @@ class Attachment:
         return self._history.conversation
 
     def stop(self) -> None:
-        """Cancel the model's call and kill the code that are under way, from any thread."""
+        """Cancel the model's call and interrupt the code that are under way, from any thread."""
         if self._completions is not None:
             self._completions.stop()
         self._terminal.stop()
@@ -158,7 +158,8 @@ class Attachment:
         replace(llm, "completions", self._completions)
 
     def undo(self) -> None:
-        """Give everything back."""
+        """Give everything back, and forget the variables of the code."""
+        self._terminal.terminate()
         self._patches.undo()
 
     def _chosen(
@@ -203,13 +204,27 @@ class Attachment:
         def turn() -> Iterator[Chunk]:
             self._seat.failure = None
             try:
-                yield from theirs()
+                yield from self._endable(theirs())
             except BaseException as exc:
                 self._end(exc)
                 raise
             self._end(None)
 
         return turn
+
+    def _endable(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The same. Closed while code runs, the turn comes to the end that Ctrl-C makes.
+
+        Open Interpreter takes its own generator's being closed there for the code's output.
+        """
+        for chunk in chunks:
+            try:
+                yield chunk
+            except GeneratorExit:
+                if self._terminal.end_turn():
+                    for _ in chunks:
+                        pass
+                raise
 
     def _end(self, error: BaseException | None) -> None:
         """Free what the turn holds, keep its messages, and raise why it failed."""

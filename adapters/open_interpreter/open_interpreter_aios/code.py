@@ -1,52 +1,54 @@
-"""The tool behind Open Interpreter's `execute`: a block of code in the kernel's sandbox.
+"""The tools behind Open Interpreter's `execute`: blocks of code in the kernel's sandbox.
 
-Each block is a program of its own. A block of Python shows the value of its last
-expression, as Open Interpreter's own does.
+Blocks of Python are cells of the conversation's session: they find the variables of
+those before them, and show the value of their last expression. Blocks of shell are
+programs of their own, on the same files. What they print goes to the interpreter as
+it comes; the tool returns the exit code alone.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal
+from weakref import WeakValueDictionary
 
 from aios_core import Tool, ToolContext
+from aios_core.errors import InvalidRequest
+from open_interpreter_aios.block import Block
 
 Language = Literal["python", "shell"]
 
 TOOL: Final = "interpreter_run_code"
+END_TOOL: Final = "interpreter_end_session"
 
-# Runs inside. It reads the code there, since even to parse a stranger's code is a risk.
-_AS_A_CELL: Final = """\
-import ast, linecache, sys, traceback
-source, name = {source!r}, "block"
-linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-names = {{"__name__": "__main__", "__builtins__": __builtins__}}
-try:
-    tree = ast.parse(source, name)
-    shown = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec"), names)
-    if shown is not None:
-        sys.displayhook(eval(compile(ast.Expression(shown.value), name, "eval"), names))
-except SystemExit:
-    raise
-except BaseException as exc:
-    traceback.print_exception(exc.with_traceback(exc.__traceback__.tb_next))
-    sys.exit(1)
-"""
+_PREFIX: Final = "open_interpreter/"  # of a session's name, as of the history's
+
+#: The block that an interpreter waits for, by the number of its terminal.
+reading: Final[WeakValueDictionary[int, Block]] = WeakValueDictionary()
 
 
-def as_cell(code: str) -> str:
-    """A program that runs Python code and shows the value of its last expression."""
-    return _AS_A_CELL.format(source=code)
+async def run_code(
+    language: Language, code: str, conversation: str, interpreter: int, context: ToolContext
+) -> dict[str, Any]:
+    """The exit code. Raises `SandboxUnavailable` where nothing confines the code."""
+    block = reading.get(interpreter)
+    if block is None:
+        raise InvalidRequest(f"interpreter: got {interpreter}, which waits for no block")
+    runner, who, labels = context.code_runner, context.caller, context.labels
+    if language == "python":
+        result = await runner.run_in_session(
+            who, _PREFIX + conversation, code, labels=labels, on_output=block.write
+        )
+    else:
+        result = await runner.run_for(who, language, code, labels=labels, on_output=block.write)
+    for said in (result.value, result.notice):
+        if said:
+            block.write_line(said)
+    return {"exit_code": result.exit_code}
 
 
-async def run_code(language: Language, code: str, context: ToolContext) -> dict[str, Any]:
-    """The exit code, and what was printed. Raises `SandboxUnavailable` where nothing confines."""
-    program = as_cell(code) if language == "python" else code
-    result = await context.code_runner.run_for(
-        context.caller, language, program, labels=context.labels
-    )
-    said = [result.stdout, result.stderr, result.notice]
-    return {"exit_code": result.exit_code, "output": "\n".join(filter(None, said))}
+async def end_session(conversation: str, context: ToolContext) -> bool:
+    """Whether there was one."""
+    return await context.code_runner.end_session(context.caller, _PREFIX + conversation)
 
 
 RUN_CODE: Final = Tool(
@@ -54,11 +56,32 @@ RUN_CODE: Final = Tool(
     "Run code that a model wrote in the sandbox, on the agent's files.",
     {
         "type": "object",
-        "properties": {"language": {"type": "string"}, "code": {"type": "string"}},
-        "required": ["language", "code"],
+        "properties": {
+            "language": {"enum": ["python", "shell"]},
+            "code": {"type": "string"},
+            "conversation": {"type": "string", "description": "Whose variables it finds."},
+            "interpreter": {"type": "integer", "description": "Which one hears what it prints."},
+        },
+        "required": ["language", "code", "conversation", "interpreter"],
     },
     run_code,
     irreversible="runs code that nobody has read",
+    runs_code=True,
+    repairs=False,
+    context_name="context",
+)
+
+END_SESSION: Final = Tool(
+    END_TOOL,
+    "Forget the variables of a conversation.",
+    {
+        "type": "object",
+        "properties": {"conversation": {"type": "string"}},
+        "required": ["conversation"],
+    },
+    end_session,
+    idempotent=True,
+    trusted=True,
     repairs=False,
     context_name="context",
 )

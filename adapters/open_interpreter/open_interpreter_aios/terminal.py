@@ -16,15 +16,16 @@ Promise: nothing here runs code on the host.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+import logging
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 from weakref import WeakSet
 
-from aios_core import Agent, StoredResult
+from aios_core import Agent
 from aios_core.adapting import FOR_THE_MODEL
 from aios_core.errors import (
     AccessDenied,
@@ -33,13 +34,18 @@ from aios_core.errors import (
     KernelError,
     SandboxUnavailable,
 )
-from open_interpreter_aios.code import RUN_CODE, TOOL
+from open_interpreter_aios.block import Block
+from open_interpreter_aios.code import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
 from open_interpreter_aios.seat import Seat
 
+log = logging.getLogger(__name__)
+
 _HINT: Final = (
-    "Each code block is a program of its own in a sandbox without network: import and define "
-    "again what a block needs. Files in the working directory stay."
+    "Code blocks run in a sandbox without network. Python's variables and the files in the "
+    "working directory stay from one block to the next."
 )
+
+_numbers = count(1)
 
 Chunk = dict[str, Any]
 
@@ -70,16 +76,20 @@ class SandboxTerminal:
 
     Args:
         seat: whose code it is.
+        conversation: whose variables blocks of Python find.
         timeout_s: for each block, the wait for its turn and for an approval included; None: as
             long as the sandbox and the kernel allow.
     """
 
-    def __init__(self, seat: Seat, timeout_s: float | None = None) -> None:
+    def __init__(self, seat: Seat, conversation: str, timeout_s: float | None = None) -> None:
         self._seat = seat
+        self._conversation = conversation
         self._timeout_s = timeout_s
+        self._number = next(_numbers)
         self._languages: list[SandboxLanguage] = list(LANGUAGES)
         self._served: WeakSet[Agent] = WeakSet()
-        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._block: Block | None = None  # under way
+        self._is_turn_over = False  # once the block has stopped
 
     @property
     def languages(self) -> list[SandboxLanguage]:
@@ -111,24 +121,35 @@ class SandboxTerminal:
         """Run a block. Raises what the kernel refuses with; streaming, `TurnOver` in its place."""
         if stream:
             return self._streamed(language, code, display)
-        output = self._output(language, code)
-        _show(output, display)
+        output = "".join(_shown(self._pieces(language, code), display))
         return [_console(output)]
 
     def stop(self) -> None:
-        """Kill the code that runs, if any does."""
-        if (running := self._running) is not None:
-            loop, task = running
-            with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(task.cancel)
+        """Interrupt the code that runs, if any does."""
+        if (block := self._block) is not None:
+            block.stop()
+
+    def end_turn(self) -> bool:
+        """Stop the code that runs, and end the turn with it. Whether any does."""
+        self._is_turn_over = self._block is not None
+        self.stop()
+        return self._is_turn_over
 
     def terminate(self) -> None:
-        """The same: no state is kept between blocks but the agent's files."""
+        """Stop, and forget the variables."""
         self.stop()
+        for agent in tuple(self._served):
+            try:
+                agent.tools.run(END_TOOL, {"conversation": self._conversation})
+            except KernelError as exc:  # the agent or the kernel is gone, and the session with it
+                log.info("the session of %r was not ended: %s", self._conversation, exc)
+        self._served.clear()
 
     def _streamed(self, language: str, code: str, display: bool) -> Iterator[Chunk]:
+        self._is_turn_over = False
         try:
-            output = self._output(language, code)
+            with closing(self._pieces(language, code)) as pieces:
+                yield from map(_console, _shown(pieces, display))
         except AccessDenied as exc:
             yield _console(_said(exc))
             raise TurnOver(str(exc)) from exc
@@ -136,51 +157,51 @@ class SandboxTerminal:
             yield self._failed(exc)
             raise TurnOver(str(exc)) from exc
         except (*FOR_THE_MODEL, DeadlineExceeded) as exc:
-            output = _said(exc)
+            yield from map(_console, _shown([_said(exc)], display))
         except KernelError as exc:
             yield self._failed(exc)
             raise TurnOver(str(exc)) from exc
-        _show(output, display)
-        if output:
-            yield _console(output)
+        if self._is_turn_over:
+            raise TurnOver("the turn was ended")
 
     def _failed(self, error: KernelError) -> Chunk:
         self._seat.failure = error
         return _console(_said(error))
 
-    def _output(self, language: str, code: str) -> str:
+    def _pieces(self, language: str, code: str) -> Generator[str]:
+        """What a block says, as it comes. Left before its end, it is stopped."""
         known = self.get_language(language)
         if known is None:
             names = [one.name for one in self._languages]
             raise InvalidRequest(f"language: got {language!r}; allowed: {names}")
-        arguments = {"language": known.kernel_name, "code": code}
-        with self._seat.taken() as agent:
-            if agent not in self._served:
-                agent.tools.offer(RUN_CODE)
-                self._served.add(agent)
+        arguments = {
+            "language": known.kernel_name,
+            "code": code,
+            "conversation": self._conversation,
+            "interpreter": self._number,
+        }
+        with (
+            self._seat.taken() as agent,
+            ThreadPoolExecutor(1, "aios-interpreter-code") as thread,
+        ):
+            self._serve(agent)
+            block = self._block = reading[self._number] = Block()
+            work = agent.tools.arun(TOOL, arguments, timeout_s=self._timeout_s)
+            future = thread.submit(block.carry_out, work)
             try:
-                result = self._wait(agent.tools.arun(TOOL, arguments, timeout_s=self._timeout_s))
-            except asyncio.CancelledError:
-                return "KeyboardInterrupt: the code was stopped"
-        return str(result) if isinstance(result, StoredResult) else str(result["output"])
-
-    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Carry it out on a loop of its own, where `stop` and Ctrl-C can cancel it."""
-        with ThreadPoolExecutor(1, "aios-interpreter-code") as thread:
-            future = thread.submit(asyncio.run, self._stoppable(work))
-            try:
-                return future.result()
+                yield from block
+                future.result()
             except BaseException:
-                self.stop()
+                block.stop()
                 raise
+            finally:
+                self._block = None
 
-    async def _stoppable(self, work: Coroutine[Any, Any, Any]) -> Any:
-        task = asyncio.ensure_future(work)
-        self._running = (asyncio.get_running_loop(), task)
-        try:
-            return await task
-        finally:
-            self._running = None
+    def _serve(self, agent: Agent) -> None:
+        if agent not in self._served:
+            agent.tools.offer(RUN_CODE)
+            agent.tools.offer(END_SESSION)
+            self._served.add(agent)
 
 
 def _console(output: str) -> Chunk:
@@ -191,6 +212,9 @@ def _said(error: KernelError) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _show(output: str, display: bool) -> None:
-    if display and output:
-        print(output, end="")  # noqa: T201 - what `display` asks for
+def _shown(pieces: Iterable[str], display: bool) -> Iterator[str]:
+    """The same, printed if that is what `display` asks for."""
+    for piece in pieces:
+        if display:
+            print(piece, end="", flush=True)  # noqa: T201 - see above
+        yield piece

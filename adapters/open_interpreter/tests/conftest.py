@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,9 @@ from aios_core.errors import KernelClosed
 from aios_core.testing import Watch, obliging
 
 Boot = Callable[..., Kernel]
+OnOutput = Callable[[str, str], None]
+
+CELL = Path(__file__).with_name("cell.py")
 
 IS_THERE = importlib.util.find_spec("interpreter") is not None
 collect_ignore_glob = [] if IS_THERE else ["test_*.py"]
@@ -41,29 +45,51 @@ QUIET = KernelConfig(state=StateConfig(directory=":memory:"), access=AccessConfi
 
 
 class Runner:
-    """Runs these tests' own code in a plain process, in the place of the sandbox."""
+    """Runs these tests' own code in plain processes, in the place of the sandbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.ran: list[tuple[str, str]] = []  # whose, in which language
+        self.sessions: dict[tuple[str, str], Path] = {}  # whose, of which name
+        self.notice: str | None = None  # what it says with the next cell
+        self._directory = directory
 
-    async def run_for(self, identity: str, language: str, code: str, **_: Any) -> Any:
+    async def run_for(
+        self, identity: str, language: str, code: str, *, on_output: OnOutput, **_: Any
+    ) -> Any:
         self.ran.append((identity, language))
-        program = [sys.executable, "-I"] if language == "python" else ["sh"]
-        work = await asyncio.create_subprocess_exec(
-            *program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await work.communicate(code.encode())
-        except asyncio.CancelledError:
-            work.kill()
-            await work.wait()
-            raise
-        return SimpleNamespace(
-            stdout=out.decode(), stderr=err.decode(), notice=None, exit_code=work.returncode
-        )
+        assert language == "shell"
+        exit_code = await _finished(["sh", "-c", code], on_output)
+        return SimpleNamespace(value=None, notice=None, exit_code=exit_code)
+
+    async def run_in_session(
+        self, identity: str, name: str, code: str, *, on_output: OnOutput, **_: Any
+    ) -> Any:
+        """The variables are passed on in a file, since each cell is a process of its own."""
+        self.ran.append((identity, "python"))
+        kept = self.sessions.setdefault((identity, name), self._directory / str(len(self.ran)))
+        program = [sys.executable, "-I", "-u", str(CELL), str(kept), code]
+        exit_code = await _finished(program, on_output)
+        value = kept.with_suffix(".value")
+        shown = value.read_text() if value.exists() else None
+        return SimpleNamespace(value=shown, notice=self.notice, exit_code=exit_code)
+
+    async def end_session(self, identity: str, name: str) -> bool:
+        return self.sessions.pop((identity, name), None) is not None
+
+
+async def _finished(program: list[str], on_output: OnOutput) -> int:
+    work = await asyncio.create_subprocess_exec(
+        *program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert work.stdout is not None
+    try:
+        while piece := await work.stdout.read(4096):
+            on_output("stdout", piece.decode())
+        return await work.wait()
+    except asyncio.CancelledError:
+        work.kill()
+        await work.wait()
+        raise
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +108,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     """In the place of the sandbox."""
-    runner = Runner()
+    runner = Runner(tmp_path)
     monkeypatch.setattr(ToolContext, "code_runner", property(lambda _: runner))
     return runner
 

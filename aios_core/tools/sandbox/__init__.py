@@ -1,5 +1,6 @@
 """Code that nobody has read runs here, confined, or not at all. Start with `sandbox`."""
 
+from aios_core.tools.sandbox.agent_sessions import AgentSessions
 from aios_core.tools.sandbox.detection import TIERS, choose, survey
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import (
@@ -11,6 +12,7 @@ from aios_core.tools.sandbox.result import (
 )
 from aios_core.tools.sandbox.runner import LANGUAGES, Language
 from aios_core.tools.sandbox.sandbox import Sandbox
+from aios_core.tools.sandbox.service import CodeService
 from aios_core.tools.sandbox.session import Session
 from aios_core.tools.sandbox.tier import Availability, Confined, Program, Tier
 from aios_core.tools.sandbox.workspace import Workspace
@@ -18,7 +20,9 @@ from aios_core.tools.sandbox.workspace import Workspace
 __all__ = [
     "LANGUAGES",
     "TIERS",
+    "AgentSessions",
     "Availability",
+    "CodeService",
     "Confined",
     "ExecutionResult",
     "FileChanges",

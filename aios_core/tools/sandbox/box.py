@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 from aios_core.tools.sandbox.capture import Capture
 from aios_core.tools.sandbox.descriptors import write
+from aios_core.tools.sandbox.endings import to_the_end
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import KilledBy
 from aios_core.tools.sandbox.tier import Confined, Program, Tier
@@ -81,8 +82,9 @@ class Box:
         return box
 
     async def blocking(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do it on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        """Do it on a thread, to its end: also if the await is cancelled."""
+        loop = asyncio.get_running_loop()
+        return await to_the_end(loop.run_in_executor(self._threads, work, *arguments))
 
     def kill(self, by: KilledBy | None = None) -> None:
         """End it now. The first reason stays."""

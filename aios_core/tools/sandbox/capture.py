@@ -37,8 +37,9 @@ class Capture:
         self._loop.add_reader(descriptor, self._read)
 
     def listen(self, on_output: OnOutput | None) -> None:
-        """Hand on what comes from now on."""
+        """Hand on what was kept since the last `take`, and what comes from now on."""
         self._on_output = on_output
+        self._hand_on("".join(self._parts))
 
     async def end(self) -> None:
         """Wait until nobody can write to it any more."""
@@ -88,7 +89,10 @@ class Capture:
         if not text:
             return
         self._parts.append(text)
-        if self._on_output is not None:
+        self._hand_on(text)
+
+    def _hand_on(self, text: str) -> None:
+        if text and self._on_output is not None:
             try:
                 self._on_output(self._stream, text)
             except Exception:  # noqa: BLE001 - a stranger's callback

@@ -7,7 +7,9 @@ disk, unless it is copied out here. Blocks: not for an event loop.
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -40,7 +42,7 @@ class Mirror:
             QuotaExceeded: they are more than the sandbox has room for.
             Conflict: code put something else in the place of one.
         """
-        with self._outside() as outside:
+        with _opened(self._directory) as outside:
             walk = outside.walk(self._limits.files)
             size = sum(entry.stamp.size for entry in walk.files.values())
             if size > self._limits.disk_bytes or not walk.is_complete:
@@ -55,7 +57,7 @@ class Mirror:
 
     def pull(self, *, is_last: bool = False) -> FileChanges:
         """Bring what changed inside out. `is_last`: nobody will ask again."""
-        with self._outside() as outside:
+        with _opened(self._directory) as outside:
             walk = self._inside.walk(self._limits.files)
             removed = self._seen_inside.keys() - walk.files.keys() if walk.is_complete else set()
             for path in removed:
@@ -75,14 +77,6 @@ class Mirror:
         if not is_last:
             _outlast(self._seen_inside[path] for path in written)
         return FileChanges(tuple(written), tuple(sorted(removed)), tuple(sorted(skipped)))
-
-    @contextmanager
-    def _outside(self) -> Iterator[Tree]:
-        descriptor = os.open(self._directory, ENTER)
-        try:
-            yield Tree(descriptor, os.geteuid(), os.getegid())
-        finally:
-            os.close(descriptor)
 
     def _forget(self, path: str) -> None:
         self._seen_inside.pop(path, None)
@@ -122,6 +116,33 @@ class Mirror:
         return QuotaExceeded(
             "the sandbox", resource, limit=limit, used=0, requested=requested, hint=hint
         )
+
+
+def make_alike(source: Path, target: Path) -> None:
+    """Give a directory of ours the files of another one; those that it has already stay untouched.
+
+    Both hold what was checked out or copied out: nobody hostile is at work there.
+    """
+    with _opened(source) as there, _opened(target) as here:
+        wanted, found = there.walk(sys.maxsize).files, here.walk(sys.maxsize).files
+        for path in found.keys() - wanted.keys():
+            here.remove(path)
+        for path, entry in wanted.items():
+            if path not in found or not filecmp.cmp(source / path, target / path, shallow=False):
+                reader = there.read(path)
+                try:
+                    here.write(entry, reader)
+                finally:
+                    os.close(reader)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[Tree]:
+    descriptor = os.open(directory, ENTER)
+    try:
+        yield Tree(descriptor, os.geteuid(), os.getegid())
+    finally:
+        os.close(descriptor)
 
 
 def _outlast(stamps: Iterable[Stamp]) -> None:

@@ -143,6 +143,11 @@ class Notebook:
         self._box.confined.interrupt()
         return True
 
+    async def settle(self) -> None:
+        """Wait until no cell runs, or waits."""
+        async with self._turn:
+            return
+
     async def restart(self) -> None:
         """End it, and let the next cell begin it anew, without variables."""
         self._end("it was restarted")

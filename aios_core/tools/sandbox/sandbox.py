@@ -18,13 +18,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from aios_core.config import SandboxConfig
-from aios_core.errors import KernelClosed, QuotaExceeded
+from aios_core.errors import KernelClosed, QuotaExceeded, RetryLater
 from aios_core.tools.sandbox import runner
 from aios_core.tools.sandbox.detection import TIERS, MakeTier, choose
 from aios_core.tools.sandbox.limits import Limits
@@ -34,7 +32,7 @@ from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.session import Session, on_this_loop
 from aios_core.tools.sandbox.tier import Tier
-from aios_core.tools.sandbox.workspace import Workspace
+from aios_core.tools.sandbox.workspace import Workspace, scratch
 
 _NUM_THREADS: Final = 4  # for starting, copying files and reading /proc
 
@@ -63,6 +61,7 @@ class Sandbox:
         self._config = config = config or SandboxConfig()
         self._tiers = tiers
         self.limits = limits_of(config)
+        self.sessions_per_agent = config.sessions_per_agent
         self._span = Span(config.session_life_s, config.session_idle_s)
         self._tier: Tier | None = None
         self._choosing = asyncio.Lock()
@@ -146,11 +145,7 @@ class Sandbox:
         """
         if self._workspace is None:
             return await self.run(language, code, limits=limits, on_output=on_output)
-        loop = asyncio.get_running_loop()
-        make = partial(TemporaryDirectory, prefix="aios-sandbox-")
-        place = await loop.run_in_executor(self._threads, make)
-        try:
-            directory = Path(place.name)
+        async with scratch(self._threads) as directory:
             checked_out = await self._workspace.checkout(identity, directory)
             result = await self.run(
                 language, code, files=directory, limits=limits, on_output=on_output
@@ -158,8 +153,6 @@ class Sandbox:
             if result.files.written or result.files.removed:
                 await self._workspace.commit(identity, directory, labels)
             return replace(result, labels=checked_out.labels)
-        finally:
-            await asyncio.shield(loop.run_in_executor(self._threads, place.cleanup))
 
     async def _run(
         self,
@@ -193,6 +186,7 @@ class Sandbox:
         Raises:
             SandboxUnavailable: nothing here can confine it.
             QuotaExceeded: the agent has as many as it may.
+            RetryLater: all agents together have.
         """
         return await asyncio.wrap_future(self._thread.submit(self._open(owner, files, limits)))
 
@@ -222,17 +216,21 @@ class Sandbox:
 
     def _admit(self, session: Session) -> None:
         """Count it as one of its owner's, once."""
-        others = [one for one in self.sessions(session.owner) if one is not session]
-        if len(others) >= (most := self._config.sessions_per_agent):
-            hint = "close one, or let one end by being idle"
-            raise QuotaExceeded(
-                session.owner, "sessions", limit=most, used=len(others), requested=1, hint=hint
-            )
+        config = self._config
         with self._lock:
             if self._is_closed:
                 raise KernelClosed("the sandbox is closed")
-            if session not in self._sessions:
-                self._sessions.append(session)
+            others = [one for one in self._sessions if one is not session and one.state != "ended"]
+            num_own = sum(one.owner == session.owner for one in others)
+            if num_own >= (most := self.sessions_per_agent):
+                hint = "close one, or let one end by being idle"
+                raise QuotaExceeded(
+                    session.owner, "sessions", limit=most, used=num_own, requested=1, hint=hint
+                )
+            if len(others) >= config.sessions:
+                told = f"{len(others)} sessions are alive; tools.sandbox.sessions allows no more"
+                raise RetryLater(told, config.session_idle_s)
+            self._sessions = [*others, session]
 
     # --- its own life -----------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass
 
 from aios_core.tools.sandbox.loop_thread import LoopThread
 from aios_core.tools.sandbox.notebook import Notebook
@@ -82,6 +83,10 @@ class Session:
         """The same for a thread."""
         return self._thread.wait_for(self._interrupt())
 
+    async def settle(self) -> None:
+        """Wait until no cell runs: one whose await was cancelled takes a moment to stop."""
+        await asyncio.wrap_future(self._thread.submit(self._notebook.settle()))
+
     async def restart(self) -> None:
         """End it; the next cell begins it anew, without variables.
 
@@ -109,13 +114,22 @@ class Session:
 
 
 def on_this_loop(on_output: OnOutput | None) -> OnOutput | None:
-    """The same, called on the running loop wherever it is called from."""
-    if on_output is None:
-        return None
-    return partial(_hand_over, asyncio.get_running_loop(), on_output)
+    """The same, called on the running loop wherever it is called from.
+
+    One that has a loop already keeps it, so that pieces go there straight away.
+    """
+    if on_output is None or isinstance(on_output, _OnLoop):
+        return on_output
+    return _OnLoop(asyncio.get_running_loop(), on_output)
 
 
-def _hand_over(
-    loop: asyncio.AbstractEventLoop, on_output: OnOutput, stream: Stream, text: str
-) -> None:
-    loop.call_soon_threadsafe(on_output, stream, text)
+@dataclass(frozen=True, slots=True)
+class _OnLoop:
+    """A listener that is called on its own loop, in the order of the pieces."""
+
+    loop: asyncio.AbstractEventLoop
+    on_output: OnOutput
+
+    def __call__(self, stream: Stream, text: str) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody listens any more
+            self.loop.call_soon_threadsafe(self.on_output, stream, text)

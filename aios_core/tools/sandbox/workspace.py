@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
+
+from aios_core.tools.sandbox.endings import to_the_end
+
+empty_directory = partial(TemporaryDirectory, prefix="aios-sandbox-")
 
 
 class CheckedOut(Protocol):
@@ -22,3 +32,19 @@ class Workspace(Protocol):
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> object:
         """Make what differs there the newest versions of the agent's files."""
+
+
+@asynccontextmanager
+async def scratch(threads: Executor | None = None) -> AsyncIterator[Path]:
+    """An empty directory for a while. `threads`: for what blocks; None: the running loop's."""
+    loop = asyncio.get_running_loop()
+    making = loop.run_in_executor(threads, empty_directory)
+    try:
+        place = await to_the_end(making)
+    except asyncio.CancelledError:
+        making.result().cleanup()
+        raise
+    try:
+        yield Path(place.name)
+    finally:
+        await to_the_end(loop.run_in_executor(threads, place.cleanup))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aios_core.errors import Conflict, QuotaExceeded
-from aios_core.tools.sandbox.files import Mirror
+from aios_core.tools.sandbox.files import Mirror, make_alike
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.tree import Tree
 
@@ -245,3 +245,25 @@ class Mirroring(RuleBasedStateMachine):
 
 TestMirroring = Mirroring.TestCase
 TestMirroring.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+# --- two directories of ours ----------------------------------------------------------------------
+
+
+def test_one_directory_gets_the_files_of_another_and_only_what_differs_is_touched(
+    pair: Pair,
+) -> None:
+    put(pair.outside, "same", b"one")
+    put(pair.outside, "changed", b"two")
+    put(pair.outside, "was/a/directory", b"three")
+    put(pair.inside, "same", b"one")
+    put(pair.inside, "changed", b"owt")
+    put(pair.inside, "was", b"a file")
+    put(pair.inside, "gone/away", b"four")
+    before = (pair.inside / "same").stat()
+
+    make_alike(pair.outside, pair.inside)
+
+    assert contents(pair.inside) == contents(pair.outside)
+    assert (pair.inside / "same").stat() == before
+    assert not (pair.inside / "gone").exists()

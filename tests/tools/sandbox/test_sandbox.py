@@ -16,6 +16,7 @@ from aios_core.errors import InvalidRequest, KernelClosed, QuotaExceeded
 from aios_core.testing import nothing_left
 from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
 
+from .files import Files, contents
 from .probes import gone, processes_with, there
 
 PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
@@ -255,29 +256,6 @@ async def test_limits_of_a_call_are_its_own(sandbox: Sandbox) -> None:
 
 
 # --- an agent's files -----------------------------------------------------------------------------
-
-
-def contents(directory: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in directory.iterdir()}
-
-
-class Files:
-    """A workspace that keeps files in a dictionary."""
-
-    def __init__(self) -> None:
-        self.trees: dict[str, dict[str, str]] = {"default/alice": {"in.txt": "hello"}}
-        self.commits: list[tuple[str, frozenset[str]]] = []
-
-    labels = frozenset({"mail"})
-
-    async def checkout(self, identity: str, directory: Path) -> Files:
-        for name, text in self.trees.get(identity, {}).items():
-            (directory / name).write_text(text)
-        return self
-
-    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> None:
-        self.commits.append((identity, labels))
-        self.trees[identity] = contents(directory)
 
 
 @pytest.fixture

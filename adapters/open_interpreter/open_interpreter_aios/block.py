@@ -1,0 +1,70 @@
+"""A block of code under way: read on one thread, written by another, stopped by any."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from queue import SimpleQueue
+from typing import Any, Final
+
+_STOPPED: Final = "KeyboardInterrupt: the code was stopped"
+
+
+class Block:
+    """See the module. Iterating yields what the block says as it comes, to its end.
+
+    `_lock` guards `_running` and `_is_stopped`.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: SimpleQueue[str | None] = SimpleQueue()
+        self._is_line_over = True  # whether what was said ends a line
+        self._lock = threading.Lock()
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._is_stopped = False
+
+    def __iter__(self) -> Iterator[str]:
+        while (piece := self._pieces.get()) is not None:
+            yield piece
+
+    def write(self, _: str, text: str) -> None:
+        """Say something; `_`: in which stream."""
+        self._is_line_over = text.endswith("\n")
+        self._pieces.put(text)
+
+    def write_line(self, text: str) -> None:
+        """Say something on lines of its own."""
+        self.write("", text + "\n" if self._is_line_over else f"\n{text}\n")
+
+    def carry_out(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do the work of it on this thread, which has no loop. Ends the iteration.
+
+        Raises what the work raises; a block that was stopped says so.
+        """
+        try:
+            asyncio.run(self._stoppable(work))
+        except asyncio.CancelledError:
+            self.write_line(_STOPPED)
+        finally:
+            self._pieces.put(None)
+
+    def stop(self) -> None:
+        """Cancel the work, also before it has begun. Idempotent."""
+        with self._lock:
+            self._is_stopped = True
+            if self._running is not None:
+                loop, task = self._running
+                loop.call_soon_threadsafe(task.cancel)
+
+    async def _stoppable(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        with self._lock:
+            self._running = (asyncio.get_running_loop(), task)
+            if self._is_stopped:
+                task.cancel()
+        try:
+            await task
+        finally:
+            with self._lock:
+                self._running = None

@@ -1,0 +1,197 @@
+"""One agent's session: cells that find each other's variables, on the agent's files.
+
+    storage ──check out──> directory ──> the session's own ──> /work, a cell
+    storage <───commit──── directory <── the session's own <── /work
+
+Before a cell the files are those of the storage; what the cell changed becomes their
+newest versions, with the labels of all that the session could read so far. A session
+that has ended is begun anew by the next cell, which says so. Lives on the kernel's
+loop; what blocks is done on threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from aios_core.errors import SyscallCancelled, ToolError
+from aios_core.tools.sandbox.endings import to_the_end
+from aios_core.tools.sandbox.files import make_alike
+from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
+from aios_core.tools.sandbox.runner import Language
+from aios_core.tools.sandbox.sandbox import Sandbox
+from aios_core.tools.sandbox.session import Session
+from aios_core.tools.sandbox.workspace import Workspace, empty_directory, scratch
+
+T = TypeVar("T")
+
+
+class AgentSession:
+    """See the module.
+
+    Invariant: one cell at a time runs; there is a directory as long as there is a session.
+    """
+
+    def __init__(
+        self, identity: str, name: str, sandbox: Sandbox, workspace: Workspace | None
+    ) -> None:
+        """Begins nothing; the first cell does."""
+        self._identity = identity
+        self._name = name
+        self._sandbox = sandbox
+        self._workspace = workspace
+        self._turn = asyncio.Lock()
+        self._num_cells = 0  # under way, or waiting for their turn
+        self._session: Session | None = None
+        self._files: TemporaryDirectory[str] | None = None
+        self._labels: frozenset[str] = frozenset()
+        self._lost: str | None = None  # why the one before has ended, until a cell has told it
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        state = self._session.state if self._session is not None else "asleep"
+        return f"<AgentSession {self._name!r} of {self._identity}, {state}>"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a cell runs, or waits."""
+        return self._num_cells > 0
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether no process of it is there, nor about to be."""
+        return not self.is_busy and (self._session is None or self._session.state == "ended")
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether there is something to `tidy`."""
+        return self._files is not None
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        language: Language,
+        labels: frozenset[str],
+        limits: Limits | None,
+        on_output: OnOutput | None,
+    ) -> ExecutionResult:
+        """Run a cell; see `CodeRunner.run_in_session`. Those that wait keep their order."""
+        self._num_cells += 1
+        try:
+            async with self._turn:
+                while True:
+                    try:
+                        return await self._cell(code, language, labels, limits, on_output)
+                    except ToolError:
+                        # It has ended in the moment before the cell: that one has not run.
+                        if self._session is None or self._session.state != "ended":
+                            raise
+        finally:
+            self._num_cells -= 1
+
+    async def tidy(self) -> None:
+        """Free what a session that has ended left behind."""
+        async with self._turn:
+            await self._drop_ended()
+
+    async def sleep(self, why: str) -> None:
+        """End the session for now; the next cell begins another, and says why."""
+        async with self._turn:
+            await self._lose(why)
+
+    async def close(self) -> None:
+        """End it for good, whatever it does. Idempotent."""
+        self._is_over = True
+        if self._session is not None:
+            await self._session.close()
+        async with self._turn:
+            await self._drop()
+
+    # --- a cell -----------------------------------------------------------------------------------
+
+    async def _cell(
+        self,
+        code: str,
+        language: Language,
+        labels: frozenset[str],
+        limits: Limits | None,
+        on_output: OnOutput | None,
+    ) -> ExecutionResult:
+        wall_s = None if limits is None else limits.wall_s
+        session, files = await self._begun(limits)
+        try:
+            async with AsyncExitStack() as stack:
+                if self._workspace is not None:
+                    directory = await stack.enter_async_context(scratch())
+                    checked_out = await self._workspace.checkout(self._identity, directory)
+                    self._labels |= labels | checked_out.labels
+                    await _blocking(lambda: make_alike(directory, files))
+                result = await session.execute(
+                    code, language=language, timeout_s=wall_s, on_output=on_output
+                )
+                changed = result.files.written or result.files.removed
+                if self._workspace is not None and changed:
+                    await _blocking(lambda: make_alike(files, directory))
+                    await self._workspace.commit(self._identity, directory, self._labels)
+        finally:
+            if session.state == "new":  # nothing ran in it, and no time would end it
+                await self._drop()
+        notice = "; ".join(filter(None, (self._lost, result.notice))) or None
+        self._lost = None
+        return replace(result, labels=self._labels, notice=notice)
+
+    async def _begun(self, limits: Limits | None) -> tuple[Session, Path]:
+        """The session, in which no cell runs, and its directory."""
+        if self._session is not None:
+            await self._session.settle()
+        await self._drop_ended()
+        if self._session is None or self._files is None:
+            await to_the_end(self._begin(limits))
+        if self._is_over or self._session is None or self._files is None:
+            raise SyscallCancelled(f"session {self._name!r} was ended")
+        return self._session, Path(self._files.name)
+
+    async def _begin(self, limits: Limits | None) -> None:
+        if self._is_over:
+            return
+        self._files = await asyncio.to_thread(empty_directory)
+        try:
+            self._session = await self._sandbox.open_session(
+                self._identity, files=Path(self._files.name), limits=limits
+            )
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def _drop_ended(self) -> None:
+        if self._session is not None and self._session.state == "ended":
+            await self._lose(self._session.why_ended)
+
+    async def _lose(self, why: str | None) -> None:
+        if self._session is not None:
+            self._lost = (
+                f"a new session: the one before has ended ({why}), and its variables are lost"
+            )
+            await self._drop()
+
+    async def _drop(self) -> None:
+        await to_the_end(self._dropped())
+
+    async def _dropped(self) -> None:
+        session, self._session = self._session, None
+        files, self._files = self._files, None
+        if session is not None:
+            await session.close()
+        if files is not None:
+            await asyncio.to_thread(files.cleanup)
+
+
+async def _blocking(work: Callable[[], T]) -> T:
+    return await to_the_end(asyncio.to_thread(work))
