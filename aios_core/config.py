@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -426,10 +426,22 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
             continue
         if variable in known or "__" in variable:
             yield variable, variable.removeprefix("AIOS_").lower().split("__")
-        elif hint := suggest(variable, sorted(known.union(OTHER_VARIABLES))):
+        elif hint := _meant_key(variable) or suggest(
+            variable, sorted(known.union(OTHER_VARIABLES))
+        ):
             raise ConfigError(
                 variable, environ[variable], f"no such key; {hint}", "the environment"
             )
+
+
+def _meant_key(variable: str) -> str:
+    """A phrase that names a table's key which was written with one ``_``; empty if it is none."""
+    for name, hint in field_hints(KernelConfig).items():
+        prefix = f"AIOS_{name.upper()}_"
+        key = variable.removeprefix(prefix).lower()
+        if variable.startswith(prefix) and is_dataclass(hint) and key in field_hints(hint):  # type: ignore[arg-type]
+            return f"did you mean '{prefix}_{key.upper()}', with two underscores?"
+    return ""
 
 
 def _nested(keys: list[str], value: str) -> dict[str, Any]:

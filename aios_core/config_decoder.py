@@ -153,7 +153,9 @@ def _decode_mapping(inner: Any, value: Any, place: Place, base: Any) -> dict[str
 
 def _require_table(value: Any, place: Place) -> None:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise place.refuse(value, "a table")
+        own = "; each of its keys has a variable of its own, behind two underscores"
+        is_variable = place.source.startswith("environment variable")
+        raise place.refuse(value, f"a table{own if is_variable else ''}")
 
 
 def _decode_list(inner: Any, value: Any, place: Place) -> tuple[Any, ...]:

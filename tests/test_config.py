@@ -262,13 +262,22 @@ def test_variables_of_others_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("slip", "meant"),
-    [("AIOS_DEFAULT_MODLE", "AIOS_DEFAULT_MODEL"), ("AIOS_BASEURL", "AIOS_BASE_URL")],
+    [
+        ("AIOS_DEFAULT_MODLE", "AIOS_DEFAULT_MODEL"),
+        ("AIOS_BASEURL", "AIOS_BASE_URL"),
+        ("AIOS_STATE_DIRECTORY", "AIOS_STATE__DIRECTORY"),
+        ("AIOS_TOOLS_TIMEOUT_S", "AIOS_TOOLS__TIMEOUT_S"),
+    ],
 )
 def test_a_variable_that_looks_like_a_slip_is_refused(slip: str, meant: str) -> None:
     error = refused(**{slip: "x"})
 
     assert error.key == slip
-    assert f"did you mean {meant!r}?" in str(error)
+    assert f"did you mean {meant!r}" in str(error)
+
+
+def test_a_variable_that_names_a_table_says_how_its_keys_are_set() -> None:
+    assert "behind two underscores" in str(refused(AIOS_STATE="/somewhere"))
 
 
 # --- what is refused ------------------------------------------------------------------------------
