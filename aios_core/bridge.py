@@ -17,12 +17,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from aios_core.errors import KernelBug
 from aios_core.messages import Completion, Delta
 
 T = TypeVar("T")
+
+GRACE_S: Final = 10.0  # for cancelled tasks, at the end of a loop
 
 
 class LoopThread:
@@ -43,8 +45,8 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Stop the loop and join the thread. Idempotent."""
-        if self._thread.is_alive():
+        """Let what runs there end, cancelled; stop the loop and join the thread. Idempotent."""
+        if self._thread.is_alive() and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
 
@@ -52,10 +54,23 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            self._end_tasks()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             self.loop.close()
+
+    def _end_tasks(self) -> None:
+        """Cancel what still runs; what was cancelled already (Ctrl-C) may free what it has."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_S))
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # nobody is left to hear of it
 
 
 class LocalAnswer:

@@ -73,6 +73,10 @@ class StateConfig:
     directory: str | None = None  # None: $XDG_STATE_HOME/aios; ":memory:" keeps nothing
     encryption_key: str | None = None  # "env:NAME" or a file; None: not encrypted
 
+    def __post_init__(self) -> None:
+        if self.directory == "":
+            raise ConfigError("directory", "", "a directory, ':memory:', or none at all")
+
     def path(self, environ: Mapping[str, str] | None = None) -> str:
         """The directory that is meant."""
         if self.directory is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures.thread  # noqa: F401 - first, see _at_exit
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -30,8 +28,7 @@ def default_kernel(*, cores: Callable[[], Sequence[Core]] | None = None) -> Kern
     global _kernel, _pid
     with _lock:
         if _kernel is None or _pid != os.getpid():
-            kernel = (_with(cores) if cores else Kernel()).start()
-            _at_exit(kernel.close)
+            kernel = (_with(cores) if cores else Kernel()).start()  # which is closed at exit
             _kernel, _pid = kernel, os.getpid()
         return _kernel
 
@@ -51,13 +48,3 @@ def set_default_kernel(kernel: Kernel | None) -> Kernel | None:
         former = _kernel if _pid == os.getpid() else None
         _kernel, _pid = kernel, os.getpid()
         return former
-
-
-def _at_exit(close: Callable[[], None]) -> None:
-    """Call `close` when the program ends, while thread pools still take work.
-
-    Python stops them before it runs what `atexit` has, and closing a kernel needs
-    them. What was registered last is called first, so the pools' own module has to
-    be imported before: `concurrent.futures.thread`.
-    """
-    getattr(threading, "_register_atexit", atexit.register)(close)

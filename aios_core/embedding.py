@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
 from aios_core.errors import InvalidRequest
+from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import Request
 
@@ -91,6 +92,7 @@ class Embed(Request[tuple[Vector, ...]]):
         for text in self.texts:
             if not isinstance(text, str):
                 raise InvalidRequest(f"texts: got {text!r:.80} among them; allowed: texts")
+            require_unicode("texts", text)
         if len(self.texts) > MAX_TEXTS:
             raise InvalidRequest(f"texts: got {len(self.texts)}; allowed: up to {MAX_TEXTS}")
         if (num_chars := sum(map(len, self.texts))) > MAX_CHARS:
@@ -100,7 +102,7 @@ class Embed(Request[tuple[Vector, ...]]):
         """To ask a model."""
         digest = hashlib.sha256()
         for text in self.texts:
-            digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+            digest.update(hashlib.sha256(text.encode()).digest())
         arguments = {"num_texts": len(self.texts), "sha256": digest.hexdigest()}
         return Access(
             self.kind, Right.EXECUTE, Resource("model", None, self.model or MODEL), arguments

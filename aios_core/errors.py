@@ -81,6 +81,9 @@ __all__ = [
 ]
 
 
+_MAX_TOLD = 50  # names that a message lists
+
+
 class KernelError(Exception):
     """Root of every exception that the kernel raises on purpose."""
 
@@ -105,9 +108,13 @@ class ContextOverflow(InvalidRequest):
 class NoSuchObject(InvalidRequest):
     """The request names something that does not exist."""
 
-    def __init__(self, kind: str, name: object, known: Iterable[object] = ()) -> None:
-        have = sorted(map(str, known))
-        super().__init__(f"no {kind} {name!r}; have {have}" if have else f"no {kind} {name!r}")
+    def __init__(
+        self, kind: str, name: object, known: Iterable[object] = (), *, of: str = ""
+    ) -> None:
+        have = sorted(map(str, known), key=lambda one: (int(one) if one.isdecimal() else 0, one))
+        more = f" and {len(have) - _MAX_TOLD:,} more" if len(have) > _MAX_TOLD else ""
+        told = f"; have {have[:_MAX_TOLD]}{more}" if have else ""
+        super().__init__(f"no {kind} {name!r}{f' of {of}' if of else ''}{told}")
         self.kind = kind
         self.name = name
         self.known = tuple(have)
@@ -310,6 +317,7 @@ class ToolError(BackendError):
     def __init__(self, tool: str, message: str) -> None:
         super().__init__(f"tool {tool!r}: {message}")
         self.tool = tool
+        self.message = message
 
 
 class ToolInDoubt(ToolError):

@@ -57,6 +57,11 @@ class AccessGrant(Request[None]):
     def __post_init__(self) -> None:
         _require_resource(self.resource)
         _require_receiver(self.to)
+        if self.to != EVERYBODY and not self.to.startswith(GROUP) and not _is_identity(self.to):
+            meant = f"{(self.resource.owner or '').partition('/')[0]}/{self.to.strip('/')}"
+            raise InvalidRequest(
+                f"to: {self.to!r} is no identity, 'group:NAME' or '*'; did you mean {meant!r}?"
+            )
         object.__setattr__(self, "rights", _checked(self.rights))
         if self.for_s is not None and not (
             isinstance(self.for_s, int | float) and 0 < self.for_s < math.inf
@@ -107,6 +112,12 @@ def _require_resource(resource: object) -> None:
 def _require_receiver(to: object) -> None:
     if not isinstance(to, str) or not to.removeprefix(GROUP):
         raise InvalidRequest(f"to: got {to!r}; allowed: an identity, 'group:NAME' or '*'")
+
+
+def _is_identity(text: str) -> bool:
+    """Whether it may be the identity of an agent: "GROUP/NAME", or below another's."""
+    names = text.split("/")
+    return len(names) > 1 and all(names)
 
 
 def _checked(rights: Iterable[Right]) -> frozenset[Right]:

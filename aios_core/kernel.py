@@ -29,6 +29,7 @@ from aios_core.access import (
     explained,
 )
 from aios_core.agent import Agent, AgentPort
+from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget, Price
 from aios_core.clock import LoopClock
@@ -67,7 +68,7 @@ from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpace
 from aios_core.syscalls import LLMGenerate, Request, Syscall
 from aios_core.tools import ToolManager
 from aios_core.tools.handle import Loadable
-from aios_core.tools.sandbox import AgentSessions, CodeService, Sandbox
+from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
 from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ class Kernel:
         self._given_embedder = embedder
         self._thread: LoopThread | None = None
         self._services: list[AgentSessions | Sandbox | VectorSpaces] = []
+        self._code_sessions: AgentSessions | None = None
         self._loop = Crossing()
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
@@ -134,12 +136,14 @@ class Kernel:
             self._loop.is_closed = True
             self._thread.close()
             raise
+        close_at_exit(self)
         return self
 
     def close(self, drain_s: float | None = None) -> None:
         """Give calls under way `drain_s` seconds to end, cancel the rest, free everything.
 
-        Idempotent. Only for a kernel that was started with `start` or `with`.
+        Idempotent. Only for a kernel that was started with `start` or `with`; done when the
+        program ends if nobody did.
         """
         if self._thread is None or self._loop.is_closed:
             return
@@ -148,6 +152,7 @@ class Kernel:
             self._thread.run(self.aclose(drain_s))
         finally:
             self._thread.close()
+            closed(self)
 
     async def _boot(self) -> None:
         loop = self._loop.bind()
@@ -238,10 +243,9 @@ class Kernel:
             self.config.storage,
             index=FileIndex(self._state, self._embedder, spaces, retrieval),
         )
-        sandbox = Sandbox(self.config.tools.sandbox, workspace=self._storage)
-        self._code_sessions = AgentSessions(
-            sandbox, self._storage, is_alive=self.processes.is_alive
-        )
+        workspace = MarkingWorkspace(self._storage, self.processes.mark)
+        sandbox = Sandbox(self.config.tools.sandbox, workspace=workspace)
+        self._code_sessions = AgentSessions(sandbox, workspace, is_alive=self.processes.is_alive)
         self._services += [spaces, sandbox, self._code_sessions]
         self._tools = ToolManager(
             self.config.tools,
@@ -398,7 +402,8 @@ class Kernel:
             self._contexts.forget(process.pid)
             self._dispatcher.scheduler.forget(process)
             self.processes.remove(process)
-            self._code_sessions.forget(process.identity)
+            if self._code_sessions is not None:
+                self._code_sessions.forget(process.identity)
             self._emit(EventKind.AGENT_EXITED, process)
 
     def freeze(self, pid: int) -> None:
@@ -683,6 +688,18 @@ class Kernel:
         """The same, awaitable on any event loop."""
         return await self._loop.arun(self._tools.catalogue.load(source))
 
+    def unload_tools(self, name: str) -> tuple[str, ...]:
+        """Offer a plug-in, a tool or a version to all agents no more; the ids.
+
+        Done by whoever runs the kernel, so nobody is asked; `agent.tools.unload` is a syscall.
+        Raises `NoSuchObject`.
+        """
+        return self._loop.run(self.aunload_tools(name))
+
+    async def aunload_tools(self, name: str) -> tuple[str, ...]:
+        """The same, awaitable on any event loop."""
+        return await self._loop.arun(self._tools.unload(name))
+
     # --- access ------------------------------------------------------------------------------
 
     def reload_policy(self) -> None:
@@ -719,6 +736,11 @@ class Kernel:
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Tell `observer` every event from now on. Returns a function that ends it."""
         return self.events.subscribe(observer)
+
+    @property
+    def num_under_way(self) -> int:
+        """Syscalls that are served just now. From any thread."""
+        return self._dispatcher.num_under_way + self._traps.num_under_way
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""

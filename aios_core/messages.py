@@ -348,6 +348,14 @@ def require_number(name: str, value: object, *, at_least: float | None = None) -
         raise InvalidRequest(f"{name}: got {value!r}; allowed: a number{bound}, or None")
 
 
+def require_unicode(name: str, text: str) -> None:
+    """Raise `InvalidRequest` for a text that has no bytes: with half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(f"{name}: {text!r:.200} is not valid Unicode: {exc}") from exc
+
+
 def require_integer(name: str, value: object) -> None:
     """Raise `InvalidRequest` unless `value` is None or a whole number."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):

@@ -183,6 +183,8 @@ class ProcessTable:
             raise InvalidRequest(f"group: got {group!r}; allowed: a text, or None")
         if budget is not None and not isinstance(budget, Budget):
             raise InvalidRequest(f"budget: got {budget!r}; allowed: a Budget, or None")
+        if parent is not None and (not isinstance(parent, int) or isinstance(parent, bool)):
+            raise InvalidRequest(f"parent: got {parent!r}; allowed: a pid (agent.pid), or None")
         elder = self.get(parent) if parent is not None else None
         self._refuse_crowds(name, elder)
         belongs_to = (
@@ -221,6 +223,12 @@ class ProcessTable:
     def is_alive(self, identity: str) -> bool:
         """Whether an agent of that identity has not exited."""
         return self._identities.is_taken(identity)
+
+    def mark(self, identity: str, labels: frozenset[str]) -> None:
+        """What comes from there was read by, or for, the agent of that identity, if it lives."""
+        for process in self:
+            if process.identity == identity:
+                process.labels |= labels
 
     def remove(self, process: AgentProcess) -> None:
         """Take an agent out once it is dead and has neither children nor calls."""

@@ -40,6 +40,7 @@ class _Trap:
     request: Request[Any]
     submitted_at: float
     task: asyncio.Task[Any] | None = None
+    num_cancelled: int = 0  # how often the task had been cancelled when the request began
     reason: KernelError | None = None  # why it was cancelled, if the kernel did that
     doing: str = "waiting for an approval"
 
@@ -70,6 +71,11 @@ class TrapHandler:
     def __repr__(self) -> str:
         return f"<TrapHandler: {len(self._traps)} requests under way>"
 
+    @property
+    def num_under_way(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._traps)
+
     async def start(self) -> None:
         """Start the managers, in order."""
         for manager in self.managers:
@@ -88,6 +94,7 @@ class TrapHandler:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         trap = _Trap(next(self._ids), process, request, self._clock.now())
         trap.task = asyncio.current_task()
+        trap.num_cancelled = trap.task.cancelling() if trap.task is not None else 0
         self._traps[trap.id] = trap
         self._emit(EventKind.SUBMITTED, trap, request=request.kind)
         limit = self._default_timeout_s if timeout_s is None else timeout_s
@@ -185,9 +192,14 @@ class TrapHandler:
         self._cancel(trap, DeadlineExceeded(timeout_s, trap.doing))
 
     def _cancel(self, trap: _Trap, reason: KernelError) -> None:
-        if trap.id in self._traps and trap.reason is None and trap.task is not None:
+        task = trap.task
+        if trap.id not in self._traps or trap.reason is not None or task is None:
+            return
+        if (
+            task.cancelling() <= trap.num_cancelled
+        ):  # else its caller has withdrawn it, and hears of nothing
             trap.reason = reason
-            trap.task.cancel()
+            task.cancel()
 
     def _end(self, trap: _Trap, outcome: SyscallState, error: KernelError | None = None) -> None:
         books = trap.process.accounting

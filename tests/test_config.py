@@ -391,3 +391,9 @@ def test_the_example_of_the_page_is_a_configuration() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
     assert load(example).scheduler.policy == "fair"
+
+
+def test_an_empty_state_directory_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        KernelConfig(state={"directory": ""})  # type: ignore[arg-type]
+    assert caught.value.key == "state.directory"

@@ -95,6 +95,14 @@ def test_an_unknown_parent_is_refused_and_nothing_is_added() -> None:
     assert len(table) == 0
 
 
+def test_a_parent_is_given_by_its_pid() -> None:
+    table = ProcessTable()
+    head = spawn(table)
+
+    with pytest.raises(InvalidRequest, match=r"allowed: a pid \(agent\.pid\)"):
+        table.spawn("child", now=0.0, parent=head)  # type: ignore[arg-type]
+
+
 def test_too_deep_and_too_many_are_refused() -> None:
     table = ProcessTable(Guard(max_depth=2, max_agents=3))
     head = spawn(table)

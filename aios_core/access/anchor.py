@@ -19,6 +19,7 @@ from typing import Final
 from aios_core.access.chain import Head
 from aios_core.errors import StateError
 from aios_core.state import Vault
+from aios_core.state.full_disk import cause
 
 HEAD_FILE: Final = "audit.head"
 ANCHOR_EVERY_S: Final = 10.0
@@ -43,7 +44,9 @@ def write_head(directory: Path, head: Head, vault: Vault) -> None:
     except OSError as exc:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise StateError(f"the head of the audit trail cannot be written: {exc}") from exc
+        raise StateError(
+            f"the head of the audit trail cannot be written: {cause(exc, directory)}"
+        ) from exc
 
 
 def read_head(directory: Path, vault: Vault) -> Head | None:

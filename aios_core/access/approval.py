@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aios_core.permissions import Access
 
@@ -74,9 +74,13 @@ def digest_of(identity: str, access: Access) -> str:
     return hashlib.sha256(canonical({"agent": identity, "does": parts}).encode()).hexdigest()
 
 
+#: JSON values alone as such a text.
+encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def canonical(value: Any) -> str:
     """JSON in which equal values have equal texts, of ASCII alone."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return encoded(plain(value))
 
 
 def printable(text: str) -> str:
@@ -86,7 +90,7 @@ def printable(text: str) -> str:
 
 def plain(value: Any) -> Any:
     """JSON values as they are; bytes as their hash, anything else as Python writes it."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, bytes):
         return {"sha256": hashlib.sha256(value).hexdigest()}

@@ -19,11 +19,11 @@ GENESIS: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record as it is stored."""
+    """A record as it is stored. None stands for something else than bytes."""
 
     number: int  # from 1
-    record: bytes
-    hash: bytes
+    record: bytes | None
+    hash: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,21 @@ def verify(rows: Iterable[Row], heads: Iterable[Head]) -> Report:
     faults: list[str] = []
     last, previous, anchored = 0, GENESIS, 0
     for row in rows:
+        expected = None if row.record is None else link(previous, last + 1, row.record)
+        if row.number <= last:  # there is none before the first
+            faults.append(f"record {row.number} was never written")
+            continue
         if row.number != last + 1:
             faults.append(_missing(last + 1, row.number - 1))
-        elif link(previous, row.number, row.record) != row.hash:
+        elif expected is None or expected != row.hash:
             faults.append(f"record {row.number} is not what was written there")
         for head in by_number.pop(row.number, ()):
             if head.hash == row.hash:
                 anchored = row.number
             else:
                 faults.append(f"record {row.number} is not the one that {head.source} vouches for")
-        last, previous = row.number, row.hash
-    if lost := max(by_number, default=0):
+        last, previous = row.number, row.hash or expected or b""
+    if (lost := max(by_number, default=0)) > last:
         source = by_number[lost][0].source
         faults.append(f"{_missing(last + 1, lost)} at the end: {source} vouches for {lost}")
     return Report(last, tuple(faults), anchored)

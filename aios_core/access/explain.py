@@ -117,7 +117,9 @@ def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
     right = own_right(subject, access.right, access.resource, policy)
     owner = access.resource.owner
     otherwise = f"it belongs to {owner}" if owner else f"nobody's, and {access.right} is not common"
-    return Considered("the agent's own", right is not None, right or otherwise)
+    if right is None:
+        return Considered("not the agent's own", False, otherwise)
+    return Considered("the agent's own", True, right)
 
 
 def _grant(grant: Grant, subject: Subject, access: Access, now: float) -> Considered:

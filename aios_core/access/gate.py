@@ -5,9 +5,11 @@
           ──> asked ──> approved ──> checked once more
                     ──> refused              ApprovalRefused
 
-Promises: an approval is for exactly what was asked, once; what belongs in the audit
-trail is not done while that cannot be written; what needed an approval is not done
-before the trail says durably that it had it. Belongs to the kernel's loop.
+Promises: an approval is for exactly what was asked, once; nothing that belongs in the
+audit trail is done before the trail is known to work; no tool runs, and nothing outside
+the state directory is changed, while it cannot be written; what needed an approval, or
+changes something outside, is not done before the trail says so durably. (A change in the
+state directory is durable together with its record.) Belongs to the kernel's loop.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ from aios_core.access.decision import Decision
 from aios_core.access.grant_store import GrantStore
 from aios_core.access.policy import Effect
 from aios_core.access.privileges import Privileges
-from aios_core.access.trail import AuditRecord, AuditTrail
+from aios_core.access.record import AuditRecord
+from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
-from aios_core.permissions import Access
+from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
 MODEL: Final = "model"
@@ -75,14 +78,21 @@ class Gate:
             and not access.also
         ):
             return None  # the way of nearly every call of a model
-        if self._trail is not None and not is_model:
-            self._trail.require_working()
+        trail = self._trail if not is_model or self._audits_models else None
+        if trail is not None:
+            if not trail.is_ready:
+                return _Waiting(partial(self._check_after, trail.ready, process, access))
+            trail.require_room()
+            if access.right is Right.EXECUTE or _changes_outside(access):
+                trail.require_working()
         if not self._store.is_loaded and _is_about_others(process, access):
-            return _Waiting(partial(self._check_with_grants, process, access))
+            return _Waiting(partial(self._check_after, self._store.load, process, access))
         decision, part = self._privileges.decide(process, access)
         if decision.effect is Effect.ASK:
             return _Waiting(partial(self._ask, process, access, decision))
         self._conclude(process, access, decision, part)
+        if trail is not None and _changes_outside(access):
+            return _Waiting(trail.flushed)
         return None
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
@@ -98,8 +108,10 @@ class Gate:
 
     # --- inside ------------------------------------------------------------------------------
 
-    async def _check_with_grants(self, process: AgentProcess, access: Access) -> None:
-        await self._store.load()
+    async def _check_after(
+        self, prepare: Callable[[], Awaitable[None]], process: AgentProcess, access: Access
+    ) -> None:
+        await prepare()
         waiting = self.check(process, access)
         if waiting is not None:
             await waiting
@@ -167,3 +179,9 @@ class Gate:
 def _is_about_others(process: AgentProcess, access: Access) -> bool:
     """Whether grants of agents may matter."""
     return any(one.resource.owner not in (None, process.identity) for one in (access, *access.also))
+
+
+def _changes_outside(access: Access) -> bool:
+    """Whether it changes what is nobody's, such as a mount: not in the state directory."""
+    parts = (access, *access.also)
+    return any(one.right is Right.WRITE and one.resource.owner is None for one in parts)

@@ -1,8 +1,8 @@
 """`aios access`, `aios approvals` and `aios audit`: what people do about privileges.
 
-They work on the state directory of the configuration. `access explain` and `audit`
-open it, so the kernel that uses it has to be closed (or a copy is looked at);
-`approvals` does not, since it answers a kernel that waits.
+They work on the state directory of the configuration. `access explain` opens it, so the
+kernel that uses it has to be closed (or a copy is looked at); `audit` only reads in it,
+and `approvals` answers a kernel that waits.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import asyncio
 import getpass
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +19,8 @@ from aios_core.config import KernelConfig
 from aios_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from aios_core.access.inspection import Inspection
     from aios_core.access.mailbox import Mailbox
-    from aios_core.state import State
 
 _SHOWN: Final = 20  # records of the trail, if nobody says how many
 
@@ -136,7 +134,8 @@ def _mailbox(options: argparse.Namespace) -> Mailbox | None:
     from aios_core.state import read_key, vault_of  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
-    directory = Path(options.state or config.state.path()).expanduser()
+    where = Path(config.state.path()).expanduser()  # perhaps no kernel has made it yet
+    directory = _existing(options.state) if options.state else where
     mailbox = Mailbox(directory, vault_of(read_key(config.state.encryption_key)))
     return mailbox if mailbox.directory.is_dir() else None
 
@@ -163,21 +162,16 @@ def _add_audit(commands: Parsers) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from aios_core.access.anchor import read_anchor, read_head  # noqa: PLC0415 - if needed
-    from aios_core.access.chain import verify  # noqa: PLC0415
-    from aios_core.access.trail import rows  # noqa: PLC0415
+    from aios_core.access.anchor import read_anchor  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
     anchor = options.anchor or config.access.audit_anchor
-    with _opened(config, options.state) as state:
-        head = read_head(state.directory, state.vault) if state.directory else None
-        heads = [head] if head else []
-        if anchor:
-            heads += read_anchor(Path(anchor).expanduser())
-        report = verify(state.database.read(lambda c: list(rows(c))), heads)
+    trail = _inspected(config, options.state)
+    heads = read_anchor(Path(anchor).expanduser()) if anchor else []
+    report = trail.verified(heads)
     for fault in report.faults:
         print(fault)
-    if report.num_records and not heads:
+    if report.num_records and not heads and not trail.heads:
         print("no head vouches for the end of the trail")
         return 1
     if report.is_intact:
@@ -186,18 +180,19 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from aios_core.access.trail import rows  # noqa: PLC0415 - if needed
-
-    with _opened(KernelConfig.load(options.config), options.state) as state:
-        stored = state.database.read(lambda c: list(rows(c)))
-        records = [
-            (row.number, json.loads(state.vault.open(row.record, "audit", str(row.number))))
-            for row in stored
-        ]
-    chosen = [one for one in records if options.agent in (None, one[1]["agent"])]
+    trail = _inspected(KernelConfig.load(options.config), options.state)
+    records = [(row.number, trail.content(row)) for row in trail.rows]
+    chosen = [
+        (number, record)
+        for number, record in records
+        if options.agent is None or record is None or record.get("agent") == options.agent
+    ]
+    is_damaged = False
     for number, record in chosen[-options.n :] if options.n > 0 else []:
-        print(json.dumps({"number": number, **record}, ensure_ascii=False))
-    return 0
+        is_damaged |= record is None
+        told = {"fault": "not what was written there"} if record is None else record
+        print(json.dumps({"number": number, **told}, ensure_ascii=False))
+    return int(is_damaged)
 
 
 # --- what they share -----------------------------------------------------------------------------
@@ -215,20 +210,19 @@ def _opener(config: KernelConfig, directory: str | None) -> Any:
     return StateOpener(where, lambda: read_key(config.state.encryption_key))
 
 
-@contextmanager
-def _opened(config: KernelConfig, directory: str | None) -> Iterator[State]:
-    from aios_core.access.trail import SCHEMA  # noqa: PLC0415 - if needed
-    from aios_core.state import State, read_key  # noqa: PLC0415
+def _inspected(config: KernelConfig, directory: str | None) -> Inspection:
+    from aios_core.access.inspection import Inspection  # noqa: PLC0415 - if needed
+    from aios_core.state import read_key, vault_of  # noqa: PLC0415
 
-    where = Path(directory or config.state.path()).expanduser()
-    if not where.is_dir():
-        raise InvalidRequest(f"there is no state directory {where}")
-    state = State.open(where, key=read_key(config.state.encryption_key))
-    try:
-        state.database.migrate("audit", SCHEMA)
-        yield state
-    finally:
-        state.close()
+    vault = vault_of(read_key(config.state.encryption_key))
+    return Inspection(_existing(directory or config.state.path()), vault)
+
+
+def _existing(directory: str | Path) -> Path:
+    path = Path(directory).expanduser()
+    if not path.is_dir():
+        raise InvalidRequest(f"there is no state directory {path}")
+    return path
 
 
 def _json_object(text: str) -> dict[str, Any]:

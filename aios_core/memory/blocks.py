@@ -21,7 +21,6 @@ from aios_core.memory.records import Content
 from aios_core.state import Connection
 
 _COLUMNS: Final = "id, name, size, is_text, page_bytes, labels, is_pinned, version, updated_at"
-MAX_KNOWN: Final = 20  # names that an error lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +298,7 @@ class BlockTable:
             ),
         )
         if row.is_pinned:
-            self._refuse_too_much_pinned(connection, owner)
+            self._refuse_too_much_pinned(connection, owner, row)
         return row
 
     def _store(self, connection: Connection, row: BlockRow, packed: Packed) -> Change:
@@ -309,25 +308,27 @@ class BlockTable:
         )
         return Change(row, {number: plain for number, (plain, _) in packed.items()})
 
-    def _refuse_too_much_pinned(self, connection: Connection, owner: str) -> None:
-        query = "SELECT name, size FROM memory_blocks WHERE owner = ? AND is_pinned"
-        pinned: Sequence[tuple[Any, ...]] = connection.execute(query, (owner,)).fetchall()
-        size = sum(int(one[1]) for one in pinned)
-        if size > self._limits.pinned_bytes:
-            names = ", ".join(f"{name} ({length:,} bytes)" for name, length in pinned)
+    def _refuse_too_much_pinned(self, connection: Connection, owner: str, row: BlockRow) -> None:
+        """Raise `QuotaExceeded` if that block, pinned, is too much beside the others."""
+        query = "SELECT name, size FROM memory_blocks WHERE owner = ? AND is_pinned AND id != ?"
+        others: Sequence[tuple[Any, ...]] = connection.execute(query, (owner, row.id)).fetchall()
+        used = sum(int(one[1]) for one in others)
+        if used + row.size > self._limits.pinned_bytes:
+            names = ", ".join(f"{name} ({length:,} bytes)" for name, length in others)
+            unpin = f"unpin one of: {names}; or " if names else ""
             raise QuotaExceeded(
                 owner,
                 "bytes of pinned memory",
                 limit=self._limits.pinned_bytes,
-                used=size,
-                requested=0,
-                hint=f"with this request; unpin one of: {names}; or raise memory.resident_bytes",
+                used=used,
+                requested=row.size,
+                hint=f"{unpin}raise memory.resident_bytes",
             )
 
 
 def no_such_block(name: str, known: Iterable[str]) -> NoSuchObject:
-    """The error that names some of those that are there."""
-    return NoSuchObject("block", name, sorted(known)[:MAX_KNOWN])
+    """The error that names those that are there."""
+    return NoSuchObject("block", name, known)
 
 
 def _row(values: Sequence[Any]) -> BlockRow:

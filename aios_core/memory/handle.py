@@ -10,6 +10,7 @@ raise, besides what they say: `InvalidRequest`, `AccessDenied`, `ApprovalRefused
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aios_core.grants import AccessGrant, AccessRevoke
@@ -33,6 +34,8 @@ from aios_core.memory.requests import (
 )
 from aios_core.memory.thread_requests import ThreadList
 from aios_core.permissions import Resource, Right
+
+Rights = Right | str | Iterable[Right | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +163,20 @@ class Memory:
     # --- sharing -----------------------------------------------------------------------------
 
     def share(
-        self, name: str, with_: str, *, right: Right | str = "read", for_s: float | None = None
+        self, name: str, with_: str, *, right: Rights = "read", for_s: float | None = None
     ) -> None:
-        """Let somebody read a block ("read"), or change it too ("write"), for `for_s` seconds.
+        """Let somebody read a block ("read"), change it ("write") or both, for `for_s` seconds.
 
-        `name` may also be "thread:NAME", "kv:NAME", or "" for all there is; `with_` is an
-        identity, "group:NAME" or "*".
+        To change it alone does not let read: say `right=["read", "write"]`. `name` may also be
+        "thread:NAME", "kv:NAME", or "" for all there is; `with_` is an identity, "group:NAME"
+        or "*".
         """
         self._port.call(self._grant(name, with_, right, for_s))
 
     async def ashare(
-        self, name: str, with_: str, *, right: Right | str = "read", for_s: float | None = None
+        self, name: str, with_: str, *, right: Rights = "read", for_s: float | None = None
     ) -> None:
-        """Let somebody read a block ("read"), or change it too ("write"); see `share`."""
+        """Let somebody read a block, change it or both; see `share`."""
         await self._port.acall(self._grant(name, with_, right, for_s))
 
     def unshare(self, name: str, with_: str) -> None:
@@ -214,7 +218,6 @@ class Memory:
     def _resource(self, name: str) -> Resource:
         return Resource(KIND, self._port.identity, name)
 
-    def _grant(self, name: str, to: str, right: Right | str, for_s: float | None) -> AccessGrant:
-        given = {Right.READ, right} if right == Right.WRITE else {right}
-        rights = frozenset(given)  # AccessGrant refuses what is no right
-        return AccessGrant(self._resource(name), to, rights, for_s)  # type: ignore[arg-type]
+    def _grant(self, name: str, to: str, right: Rights, for_s: float | None) -> AccessGrant:
+        # The request makes a set of one or several, and refuses what is no right.
+        return AccessGrant(self._resource(name), to, right, for_s)  # type: ignore[arg-type]

@@ -113,19 +113,20 @@ class KeyValueTable:
         """Set and remove keys, all of them or none."""
         now, owner = self._wall(), account.owner
         freed = self._purge(connection, owner, now)
-        amount = 0
+        query = "SELECT charged, created_at FROM memory_kv WHERE owner=? AND namespace=? AND key=?"
+        before: dict[str, Any] = {
+            key: connection.execute(query, (owner, namespace, key)).fetchone()
+            for key, _, _ in items
+        }
+        charges = {key: charge_of(len(content.data), key) for key, content, _ in items if content}
+        amount = sum(charges.values()) - sum(int(old[0]) for old in before.values() if old)
+        self._quotas.charge(connection, account, amount - freed)
         for key, content, stored in items:
-            query = (
-                "SELECT charged, created_at FROM memory_kv WHERE owner=? AND namespace=? AND key=?"
-            )
-            old: Any = connection.execute(query, (owner, namespace, key)).fetchone()
-            amount -= int(old[0]) if old else 0
             if content is None:
                 query = "DELETE FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ?"
                 connection.execute(query, (owner, namespace, key))
                 continue
-            charged = charge_of(len(content.data), key)
-            amount += charged
+            old = before[key]
             connection.execute(
                 "INSERT OR REPLACE INTO memory_kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -134,14 +135,13 @@ class KeyValueTable:
                     key,
                     stored,
                     content.is_text,
-                    charged,
+                    charges[key],
                     labels_to_text(labels),
                     old[1] if old else now,
                     now,
                     None if ttl_s is None else now + ttl_s,
                 ),
             )
-        self._quotas.charge(connection, account, amount - freed)
 
     def clear(self, connection: Connection, account: Account, namespace: str, prefix: str) -> int:
         """Remove the entries whose keys begin so; how many were there."""

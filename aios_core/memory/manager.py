@@ -26,7 +26,13 @@ from typing import Any, Final, TypeVar
 
 from aios_core.config import MemoryConfig
 from aios_core.embedding import Embedder
-from aios_core.errors import InvalidRequest, KernelBug
+from aios_core.errors import (
+    InvalidRequest,
+    KernelBug,
+    KernelError,
+    NoSuchObject,
+    QuotaExceeded,
+)
 from aios_core.manager import Labelled
 from aios_core.memory.blocks import BlockRow, BlockTable, Change, Limits
 from aios_core.memory.codec import Codec
@@ -58,6 +64,7 @@ from aios_core.memory.requests import (
     MemoryRead,
     MemorySearch,
     MemoryWrite,
+    Overwrite,
 )
 from aios_core.memory.resident import Block, Residence, Space
 from aios_core.memory.schema import COMPONENT, SCHEMA
@@ -173,8 +180,24 @@ class MemoryManager:
     async def start(self) -> None:
         """Nothing to do: the state opens with the first request."""
 
+    async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
+        """A write that replaces what is there as an `Overwrite`, for the access check."""
+        if isinstance(request, MemoryWrite) and request.owner in (None, process.identity):
+            space = await self._space(process.identity)
+            if space.would_lose(request.block, request.at):
+                return Overwrite(request)
+        checked: Request[Any] = request
+        return checked
+
     async def perform(self, process: AgentProcess, request: Any) -> Any:
-        return await self._serve[type(request)](process, request)
+        if isinstance(request, Overwrite):
+            request = request.write
+        try:
+            return await self._serve[type(request)](process, request)
+        except (NoSuchObject, QuotaExceeded) as exc:
+            if getattr(request, "owner", None) in (None, process.identity):
+                raise
+            raise _for_a_guest(exc) from None
 
     def forget(self, process: AgentProcess) -> None:
         """Let go of what is in RAM of the agent; whoever reads it again brings it back."""
@@ -646,6 +669,20 @@ def _assembled(row: BlockRow, numbers: range, pages: list[bytes], request: Memor
 def _labelled(entries: tuple[ThreadEntry, ...] | tuple[KeyValue, ...]) -> Any:
     labels = frozenset().union(*(entry.labels for entry in entries))
     return Labelled(entries, labels) if labels else entries
+
+
+def _for_a_guest(exc: NoSuchObject | QuotaExceeded) -> KernelError:
+    """An error about another's memory, without the names of what else that keeps."""
+    if isinstance(exc, NoSuchObject):
+        return NoSuchObject(exc.kind, exc.name)
+    return QuotaExceeded(
+        exc.owner,
+        exc.resource,
+        limit=exc.limit,
+        used=exc.used,
+        requested=exc.requested,
+        hint="its owner has to make room",
+    )
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

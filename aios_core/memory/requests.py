@@ -5,14 +5,14 @@ mem_write `MemoryWrite` (and `MemoryAppend`), mem_clear `MemoryClear`. Those abo
 conversations and key-value namespaces are in `thread_requests` and `kv_requests`.
 
 `owner` names the agent whose memory is meant; None: the caller. A change within what an
-agent keeps is what memory is for; what removes a whole block, or writes over another
-agent's, says that it cannot be undone.
+agent keeps is what memory is for; what removes a whole block, or writes over one, says that it
+cannot be undone. (Whether a block of one's own is written over, the manager finds: `Overwrite`.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
@@ -126,6 +126,18 @@ class MemoryWrite(_Change):
     def irreversible(self, identity: str) -> str | None:
         is_anothers = self.owner not in (None, identity)
         return f"it writes over another agent's memory; {_GONE}" if is_anothers else None
+
+
+@dataclass(frozen=True, slots=True)
+class Overwrite(Request[int]):
+    """A `MemoryWrite` over something of the caller's own; the access check sees this."""
+
+    kind: ClassVar[str] = MemoryWrite.kind
+    write: MemoryWrite
+
+    def access(self, identity: str) -> Access:
+        """The access to the block."""
+        return replace(self.write.access(identity), irreversible=f"it writes over a block; {_GONE}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,12 @@ class Space:
             raise no_such_block(name, self.blocks)
         return block
 
+    def would_lose(self, name: str, at: int | None) -> bool:
+        """Whether a write from the byte `at` on, or of the whole block, replaces something."""
+        block = self.blocks.get(name)
+        size = 0 if block is None else block.row.size
+        return (at or 0) < size or self.pending[name] > 0
+
     def read(self, block: Block, numbers: range, now: float) -> list[bytes] | None:
         """Pages, if all of them are resident."""
         pages = block.pages

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -180,4 +181,5 @@ def _encoded(message: object) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidRequest(f"messages: {message!r:.200} is not JSON: {exc}") from exc
+        told = reprlib.repr(message)  # which bounds its depth, as `repr` does not
+        raise InvalidRequest(f"messages: {told:.200} is not JSON: {exc}") from exc

@@ -169,7 +169,7 @@ class ThreadTable:
         thread = _thread(connection, account.owner, name)
         if thread is None:
             known = self.names(connection, account.owner, "")
-            raise NoSuchObject("thread", name, known[:20])
+            raise NoSuchObject("thread", name, known)
         self._quotas.charge(connection, account, -_charged(connection, thread))
         connection.execute("DELETE FROM memory_threads WHERE id = ?", (thread,))
 

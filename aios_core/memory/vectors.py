@@ -96,7 +96,10 @@ class VectorTable:
         query: Sequence[float],
         limit: int,
     ) -> tuple[tuple[MemoryHit, ...], frozenset[str]]:
-        """The passages nearest to a vector, the nearest first, and the labels of their blocks."""
+        """The passages nearest to a vector, the nearest first, and the labels of their blocks.
+
+        Those at a right angle, or beyond, are not near at all.
+        """
         places: list[tuple[BlockRow, int, int]] = []
         vectors: list[bytes] = []
         found = (
@@ -112,7 +115,8 @@ class VectorTable:
         if not places:
             return (), frozenset()
         scores = cosines(query, vectors)
-        best = heapq.nlargest(limit, range(len(places)), key=lambda n: (scores[n], -n))
+        near = (n for n in range(len(places)) if scores[n] > 0)
+        best = heapq.nlargest(limit, near, key=lambda n: (scores[n], -n))
         texts: dict[int, str] = {}
         hits = []
         labels: frozenset[str] = frozenset()

@@ -119,6 +119,11 @@ class Dispatcher:
 
     # --- what the kernel calls ---------------------------------------------------------------
 
+    @property
+    def num_under_way(self) -> int:
+        """Calls that have no answer yet."""
+        return len(self._calls)
+
     def submit(
         self,
         process: AgentProcess,

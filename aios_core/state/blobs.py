@@ -30,6 +30,7 @@ import zstandard
 
 from aios_core.errors import StateError
 from aios_core.state.database import Database
+from aios_core.state.full_disk import cause
 from aios_core.state.vault import PlainVault, Vault
 
 SCHEMA: Final = (
@@ -81,7 +82,9 @@ class BlobStore:
             self._store(address, self._vault.seal(_compressed(data), "blob", address))
         except OSError as exc:
             self.release(address)
-            raise StateError(f"a blob cannot be written: {exc}") from exc
+            raise StateError(
+                f"a blob cannot be written: {cause(exc, self._directory or Path())}"
+            ) from exc
         finally:
             with self._lock:
                 _take_one(self._writing, address)

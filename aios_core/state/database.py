@@ -2,7 +2,8 @@
 
 WAL mode with `synchronous=FULL`: what `write` answered survives kill -9 and power
 loss. Writes that wait at the same time share one commit; each runs in a savepoint
-of its own, so that one that raises takes nothing else with it.
+of its own, so that one that raises takes nothing else with it. A `Companion` may add
+something of its own to each commit, at the cost of no further one.
 
 The writer thread alone uses the writing connection; each reading thread has a
 connection of its own, which sees what was committed. In memory, or with another
@@ -19,11 +20,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import apsw
 
 from aios_core.errors import KernelClosed, StateError
+from aios_core.state.full_disk import free_space
 
 T = TypeVar("T")
 
@@ -31,11 +33,24 @@ Connection = apsw.Connection
 MAX_BATCH: Final = 512  # writes that share a commit
 
 
+class Companion(Protocol):
+    """Writes something along with each commit. Called on the writer's thread."""
+
+    def join(self, connection: Connection) -> None:
+        """Write, before the works of the transaction. Raising undoes the transaction."""
+
+    def settle(self, *, is_durable: bool) -> None:
+        """Whether what the last `join` wrote is kept, before anybody hears of it."""
+
+
 @dataclass(slots=True)
 class _Work:
     function: Callable[[Connection], Any]
     future: Future[Any] = field(default_factory=Future)
     is_write: bool = True
+
+
+_Outcome = tuple[Future[Any], Any, BaseException | None]
 
 
 class Database:
@@ -46,6 +61,7 @@ class Database:
 
     def __init__(self, path: Path | None, *, vfs: str | None = None, num_readers: int = 2) -> None:
         self.path = path
+        self.companion: Companion | None = None
         self._vfs = vfs
         self._is_alone = path is None or vfs is not None
         self._writer = self._connect()
@@ -174,18 +190,12 @@ class Database:
         """Run the works in one transaction; answer them once it is durable."""
         if not works:
             return
-        has_writes = any(work.is_write for work in works)
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            if has_writes:
-                self._writer.execute("BEGIN IMMEDIATE")
-            outcomes.extend(map(self._run, works))
-            if has_writes:
-                self._writer.execute("COMMIT")
+            if any(work.is_write for work in works):
+                outcomes = self._transact(works)
+            else:
+                outcomes = [self._run(work) for work in works]
         except BaseException as exc:  # noqa: BLE001 - whoever waits hears of it; others go on
-            with suppress(apsw.Error):
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
             error = _lost(exc, self.path)
             for work in works:
                 work.future.set_exception(error)
@@ -196,7 +206,27 @@ class Database:
             else:
                 future.set_exception(failure)
 
-    def _run(self, work: _Work) -> tuple[Future[Any], Any, BaseException | None]:
+    def _transact(self, works: list[_Work]) -> list[_Outcome]:
+        """What became of the works; it is durable. Raises what undid all of them."""
+        companion = self.companion
+        is_durable = False
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            if companion is not None:
+                companion.join(self._writer)
+            outcomes = [self._run(work) for work in works]
+            self._writer.execute("COMMIT")
+            is_durable = True
+        finally:
+            if not is_durable:
+                with suppress(apsw.Error):
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+            if companion is not None:
+                companion.settle(is_durable=is_durable)
+        return outcomes
+
+    def _run(self, work: _Work) -> _Outcome:
         if not work.is_write:
             try:
                 return work.future, work.function(self._writer), None
@@ -250,6 +280,8 @@ def _lost(exc: BaseException, path: Path | None) -> StateError:
     """Why a whole commit failed, for all who shared it."""
     if isinstance(exc, apsw.Error):
         return _state_error(exc, path)
+    if isinstance(exc, StateError):
+        return exc
     return StateError(f"the state database {path}: a write took the commit that it was in with it")
 
 
@@ -260,5 +292,6 @@ def _state_error(exc: apsw.Error, path: Path | None) -> StateError:
             f"{where} is damaged ({exc}); restore it from a backup, or move it away to begin anew"
         )
     if isinstance(exc, apsw.FullError):
-        return StateError(f"{where}: the disk is full; nothing of this request was stored")
+        advice = f". {free_space(path.parent)}" if path else ""
+        return StateError(f"{where}: the disk is full; nothing of this request was stored{advice}")
     return StateError(f"{where}: {exc}")

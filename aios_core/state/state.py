@@ -109,13 +109,15 @@ class State:
 class StateOpener:
     """The state of a kernel, opened at first use. Belongs to the kernel's loop.
 
-    `migrations` are run when it opens: each manager adds its own before that.
+    Migrations are run when it opens, and then what `on_open` was given: each manager
+    adds its own before that.
     """
 
     def __init__(self, directory: str | Path, read_key: Callable[[], bytes | None]) -> None:
         self.directory = directory
         self._read_key = read_key
         self._migrations: dict[str, tuple[str, ...]] = {}
+        self._on_open: list[Callable[[State], None]] = []
         self._opening: asyncio.Task[State] | None = None
         self._is_closed = False
 
@@ -128,6 +130,13 @@ class StateOpener:
     def add_migrations(self, component: str, scripts: tuple[str, ...]) -> None:
         """Tables that must be there when the state opens; see `Database.migrate`."""
         self._migrations[component] = scripts
+
+    def on_open(self, begin: Callable[[State], None]) -> None:
+        """Have `begin` called on the opening thread, before anybody gets the state.
+
+        It may raise `StateError`: then the state does not open.
+        """
+        self._on_open.append(begin)
 
     async def opened(self) -> State:
         """The state. Raises `StateError`; the next call tries again."""
@@ -160,6 +169,8 @@ class StateOpener:
         try:
             for component, scripts in self._migrations.items():
                 state.database.migrate(component, scripts)
+            for begin in self._on_open:
+                begin(state)
         except BaseException:
             state.close()
             raise
@@ -172,14 +183,16 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "?"
+        holder = os.read(descriptor, 32).decode(errors="replace").strip()
         os.close(descriptor)
+        who = f"another kernel (process {holder})" if holder else "another kernel"
         raise StateError(
-            f"the state directory {path} is used by another kernel (process {holder}); end that "
-            "one, or give this one a state.directory of its own (AIOS_STATE__DIRECTORY)"
+            f"the state directory {path} is used by {who}; end that one, or give this one a "
+            "state.directory of its own (AIOS_STATE__DIRECTORY)"
         ) from exc
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    told = f"{os.getpid()}\n".encode()
+    os.pwrite(descriptor, told, 0)
+    os.truncate(descriptor, len(told))
     return descriptor
 
 
@@ -198,7 +211,10 @@ def _unlock(connection: Connection, vault: Vault) -> bytes:
             "begin with a new state.directory"
         )
     else:
-        vault.open(check, "meta", "key_check")
+        try:
+            vault.open(check, "meta", "key_check")
+        except StateError as exc:
+            raise StateError("state.encryption_key is not the key of this state directory") from exc
     return vault.open(_get(connection, "address_key") or b"", "meta", "address_key")
 
 

@@ -87,12 +87,15 @@ def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> b
     key, allowed = "state.encryption_key", "env:NAME or a file; 32 bytes, raw, in hex or in base64"
     if setting.startswith("env:"):
         environ = os.environ if environ is None else environ
-        raw = environ.get(setting.removeprefix("env:"), "").encode()
+        name = setting.removeprefix("env:")
+        if not environ.get(name):
+            raise ConfigError(key, setting, f"{allowed}; the variable {name} is not set")
+        raw = environ[name].encode()
     else:
         try:
             raw = Path(setting).expanduser().read_bytes()
         except OSError as exc:
-            raise ConfigError(key, setting, allowed) from exc
+            raise ConfigError(key, setting, f"{allowed}; {exc.strerror}") from exc
     for decode in (lambda text: text, binascii.unhexlify, base64.b64decode):
         for text in (raw, raw.strip()):
             try:

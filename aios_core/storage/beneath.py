@@ -90,10 +90,11 @@ class Beneath:
     def read(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
         """The content of a file, at most `limit` + 1 bytes of it, and its facts."""
         descriptor = self.open(path, os.O_RDONLY)
+        facts = os.fstat(descriptor)
+        if stat.S_ISDIR(facts.st_mode):
+            os.close(descriptor)
+            raise InvalidPath(path, "is a directory")
         with os.fdopen(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if stat.S_ISDIR(facts.st_mode):
-                raise InvalidPath(path, "is a directory")
             return file.read(limit + 1), facts
 
     def write(self, path: str, data: bytes, *, is_new: bool = False) -> None:

@@ -325,10 +325,10 @@ class FileTable:
         if content is None:
             kept = connection.execute(
                 "SELECT version FROM file_versions WHERE file = ? AND size >= 0 "
-                "AND change != 'delete' ORDER BY version DESC LIMIT ?",
-                (row.id, _MAX_SUGGESTIONS),
+                "AND change != 'delete' ORDER BY version",
+                (row.id,),
             )
-            raise NoSuchObject(f"version of {row.path}", version, [one[0] for one in kept])
+            raise NoSuchObject("version", version, [one[0] for one in kept], of=row.path)
         return _file_version(found[:-2]), content
 
     def _live_below(self, connection: Connection, owner: str, root: str) -> list[FileRow]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aios_core.grants import AccessGrant, AccessRevoke
 from aios_core.manager import Port
+from aios_core.messages import require_unicode
 from aios_core.permissions import Resource, Right
 from aios_core.storage.index import Hit
 from aios_core.storage.paths import ROOT, canonical
@@ -370,7 +371,11 @@ class Storage:
 
 
 def _bytes(data: str | bytes) -> bytes:
-    return data.encode() if isinstance(data, str) else data
+    """Texts are stored as UTF-8. What is neither is the request's to refuse."""
+    if not isinstance(data, str):
+        return data
+    require_unicode("data", data)
+    return data.encode()
 
 
 def _rights(rights: Rights) -> frozenset[Right]:

@@ -36,13 +36,29 @@ class Ledger:
         if num_bytes <= 0 and num_files <= 0:
             return
         more, kept = Kept(num_bytes, num_files), self.kept(connection, owner)
-        self._require(connection, owner, self._limits.agent, kept, more=more)
+        self._require(
+            connection,
+            owner,
+            self._limits.agent,
+            kept,
+            more=more,
+            who=f"agent {owner!r}",
+            setting="storage.agent",
+        )
         quota = self._limits.groups.get(group)
         if quota is not None:
             row: Any = connection.execute(
                 "SELECT sum(bytes), sum(files) FROM file_usage WHERE family = ?", (group,)
             ).fetchone()
-            self._require(connection, owner, quota, Kept(*row), more=more, who=f"group {group!r}")
+            self._require(
+                connection,
+                owner,
+                quota,
+                Kept(*row),
+                more=more,
+                who=f"group {group!r}",
+                setting=f"storage.groups.{group}",
+            )
 
     def kept(self, connection: Connection, owner: str) -> Kept:
         """What the owner keeps."""
@@ -64,13 +80,13 @@ class Ledger:
         kept: Kept,
         *,
         more: Kept,
-        who: str | None = None,
+        who: str,
+        setting: str,
     ) -> None:
-        if exceeded(owner, quota, kept, more, Freeable()) is None:
+        if exceeded(who, quota, kept, more, Freeable(), setting=setting) is None:
             return
         row: Any = connection.execute(_FREEABLE, (owner,)).fetchone()
-        freeable = Freeable(*row)
-        error = exceeded(who or f"agent {owner!r}", quota, kept, more, freeable)
+        error = exceeded(who, quota, kept, more, Freeable(*row), setting=setting)
         if error is not None:
             raise error
 

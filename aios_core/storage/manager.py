@@ -143,6 +143,9 @@ class StorageManager:
         return tuple(self._handlers)
 
     async def start(self) -> None:
+        """Raises `ConfigError` for a mount that cannot be."""
+        if self._config.mounts:
+            await asyncio.to_thread(self._mounts.require)
         if self._index is not None:
             await self._index.start(self)
 

@@ -14,12 +14,14 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from aios_core.config import MountConfig
 from aios_core.errors import (
     BackendError,
+    ConfigError,
     Conflict,
     InvalidPath,
     NoSuchObject,
@@ -41,6 +43,15 @@ class Mounts:
         self._max_file_bytes = max_file_bytes
         self._roots: dict[str, Beneath] = {}
         self._lock = threading.Lock()
+
+    def require(self) -> None:
+        """Raise `ConfigError` unless each can be reached and is a directory."""
+        for name, config in self._mounts.items():
+            key = f"storage.mounts.{name}"
+            if "/" in name or not is_canonical_name(name):
+                raise ConfigError(key, name, "a name as in a path, without slashes")
+            if not os.path.isdir(os.path.expanduser(config.directory)):  # noqa: PTH111, PTH112 - a text
+                raise ConfigError(f"{key}.directory", config.directory, "a directory that exists")
 
     def close(self) -> None:
         """Let go of the directories. Idempotent."""
@@ -65,14 +76,16 @@ class Mounts:
     def read(self, database: Database, path: str) -> FileContent:
         """The content of a file."""
         name, inner = self._split(path)
-        data, _ = self._root(name).read(inner, self._max_file_bytes)
+        with _whole_paths(name):
+            data, _ = self._root(name).read(inner, self._max_file_bytes)
         self._require_size(len(data), path)
         return FileContent(data, 0, self.labels(database, path))
 
     def stat(self, database: Database, path: str) -> StoredFile:
         """The facts of a file."""
         name, inner = self._split(path)
-        descriptor = self._root(name).open(inner, os.O_RDONLY)
+        with _whole_paths(name):
+            descriptor = self._root(name).open(inner, os.O_RDONLY)
         try:
             facts = os.fstat(descriptor)
         finally:
@@ -110,11 +123,10 @@ class Mounts:
         name, inner = self._split(path)
         self._label(database, path, labels | self.known_labels(database, path))
         try:
-            self._root(name).write(inner, data, is_new=is_new)
+            with _whole_paths(name):
+                self._root(name).write(inner, data, is_new=is_new)
         except FileExistsError as exc:
             raise Conflict(f"{path} is there already") from exc
-        except OSError as exc:
-            raise BackendError(f"{path} cannot be written: {exc}") from exc
         if not is_new:
             self._label(database, path, labels)  # what was there before is gone
         return self.stat(database, path)
@@ -126,16 +138,15 @@ class Mounts:
         name, inner = self._split(path)
         self._require_size(len(data), path)
         self._label(database, path, labels | self.known_labels(database, path))
-        try:
+        with _whole_paths(name):
             self._root(name).append(inner, data)
-        except OSError as exc:
-            raise BackendError(f"{path} cannot be written: {exc}") from exc
         return self.stat(database, path)
 
     def delete(self, path: str) -> None:
         """Remove a file."""
         name, inner = self._split(path)
-        self._root(name).delete(inner)
+        with _whole_paths(name):
+            self._root(name).delete(inner)
 
     def move(self, database: Database, path: str, to: str, labels: frozenset[str]) -> StoredFile:
         """Give a file another path in the same mount."""
@@ -144,7 +155,8 @@ class Mounts:
             raise InvalidPath(to, f"is in another mount than {path}; read the one, write the other")
         self._label(database, to, labels | self.known_labels(database, path))
         try:
-            self._root(name).move(inner, new)
+            with _whole_paths(name):
+                self._root(name).move(inner, new)
         except FileExistsError as exc:
             raise Conflict(f"{to} is there already") from exc
         return self.stat(database, to)
@@ -205,6 +217,27 @@ class Mounts:
     def _require_size(self, size: int, path: str) -> None:
         if size > self._max_file_bytes:
             raise too_large(path, size, self._max_file_bytes)
+
+
+@contextmanager
+def _whole_paths(mount: str) -> Iterator[None]:
+    """What fails in a mount is told with the path that agents know it by."""
+
+    def whole(inner: object) -> str:
+        return f"{MOUNTS}/{mount}/{inner}".rstrip("/")
+
+    try:
+        yield
+    except NoSuchObject as exc:
+        if exc.kind != "file":
+            raise
+        raise NoSuchObject(exc.kind, whole(exc.name)) from exc
+    except InvalidPath as exc:
+        raise InvalidPath(whole(exc.path), exc.reason) from exc
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        raise BackendError(f"mount {mount!r} refuses: {exc.strerror or exc}") from exc
 
 
 def too_large(path: str, size: int, limit: int) -> QuotaExceeded:

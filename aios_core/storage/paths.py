@@ -51,6 +51,8 @@ def canonical_file(path: str) -> str:
     whole = canonical(path)
     if whole in (ROOT, MOUNTS):
         raise InvalidPath(path, "is a directory, not a file")
+    if path.endswith("/"):
+        raise InvalidPath(path, f"ends as a directory does; the file is {whole!r}")
     return whole
 
 

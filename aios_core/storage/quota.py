@@ -37,9 +37,12 @@ class Freeable:
 
 
 def exceeded(
-    owner: str, quota: StorageQuota, kept: Kept, more: Kept, freeable: Freeable
+    owner: str, quota: StorageQuota, kept: Kept, more: Kept, freeable: Freeable, *, setting: str
 ) -> QuotaExceeded | None:
-    """The error if `more`, which `kept` holds already, went beyond the quota."""
+    """The error if `more`, which `kept` holds already, went beyond the quota.
+
+    `setting`: where in the configuration the quota is, such as "storage.agent".
+    """
     limits = (
         ("bytes", quota.max_bytes, kept.bytes, more.bytes),
         ("files", quota.max_files, kept.files, more.files),
@@ -52,6 +55,6 @@ def exceeded(
                 limit=limit,
                 used=used - requested,
                 requested=requested,
-                hint=freeable.hint(resource),
+                hint=f"{freeable.hint(resource)}, or raise {setting}.max_{resource}",
             )
     return None

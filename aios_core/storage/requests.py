@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
+from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.storage.index import Hit
 from aios_core.storage.paths import MOUNTS, ROOT, canonical, canonical_file, is_below
@@ -110,7 +111,7 @@ class _Write(_Change[FileVersion]):
     def __post_init__(self) -> None:
         _Change.__post_init__(self)
         if not isinstance(self.data, bytes):
-            raise InvalidRequest(f"data: got {type(self.data).__name__}; allowed: bytes")
+            raise InvalidRequest(f"data: got {type(self.data).__name__}; allowed: a text or bytes")
 
     def arguments(self) -> Mapping[str, Any]:
         return {
@@ -352,6 +353,7 @@ class FileRetrieve(_History[tuple[Hit, ...]]):
         _require_count("k", self.k, at_least=1)
         if not isinstance(self.query, str) or not self.query.strip():
             raise InvalidRequest(f"query: got {self.query!r:.80}; allowed: a text, not empty")
+        require_unicode("query", self.query)
         if len(self.query) > MAX_QUERY_CHARS:
             raise InvalidRequest(
                 f"query: got {len(self.query)} characters; allowed: up to {MAX_QUERY_CHARS}"

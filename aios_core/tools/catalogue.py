@@ -61,6 +61,8 @@ class Catalogue:
     async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
         async with self._lock:
+            if owner is None:
+                await self._loaded_already()
             removed = self.registry.remove(name, owner)
             self._release_unoffered(owner)
             return removed
@@ -129,7 +131,7 @@ class Catalogue:
                 self._held.pop((whose, key))()
 
     async def _loaded_already(self) -> None:
-        """The same for a load, which may be what mends a conflict."""
+        """The same for a load or an unload, which may be what mends a conflict."""
         try:
             await self.loaded()
         except Conflict as exc:

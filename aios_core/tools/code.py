@@ -33,6 +33,7 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
 
     Raises:
         NoSuchObject: there is no such file.
+        InvalidRequest: it is a directory.
         ToolError: it cannot be read or compiled, raises, or is not what was `expected`.
     """
     file = Path(path).expanduser().absolute()
@@ -40,6 +41,8 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
         source = file.read_bytes()
     except FileNotFoundError:
         raise NoSuchObject("file", str(file)) from None
+    except IsADirectoryError:
+        raise InvalidRequest(f"{file} is a directory; tools come from a file") from None
     except OSError as exc:
         raise ToolError(file.stem, f"{file} cannot be read: {exc}") from exc
     digest = hashlib.sha256(source).hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -84,7 +84,7 @@ class Execution:
             result = await self._attempts(process, offer, intent)
             answer, _ = await self._answer(process, result, labels)
         else:
-            answer = await self._with_effects(process, offer, intent, labels)
+            answer, labels = await self._with_effects(process, offer, intent, labels)
         return Labelled(answer, labels) if labels else answer
 
     async def settle(self) -> None:
@@ -100,8 +100,8 @@ class Execution:
         offer: Offer,
         intent: Intent,
         labels: frozenset[str],
-    ) -> Any:
-        """Run a tool between its journaled intent and its journaled outcome."""
+    ) -> tuple[Any, frozenset[str]]:
+        """Run a tool between its journaled intent and its journaled outcome; also its labels."""
         turn = await self._calls.turn(process, intent.tool, offer.lane)
         try:
             earlier = await self._journal.begin(intent)
@@ -112,7 +112,8 @@ class Execution:
             raise
         if earlier is not None:
             self._calls.drop(turn)
-            return _restored(earlier)
+            answer, earlier_labels = _restored(earlier)
+            return answer, labels | earlier_labels
         try:
             result = await self._attempts(process, offer, intent, turn)
             answer, kept = await self._answer(process, result, labels)
@@ -125,7 +126,7 @@ class Execution:
                 raise
             raise ToolInDoubt(
                 intent.tool.name,
-                f"{exc}; nobody knows whether it took effect (agent.tools.in_doubt())",
+                f"{exc.message}; nobody knows whether it took effect (agent.tools.in_doubt())",
             ) from exc
         except KernelError:
             await self._journal.finish(intent, "failed")
@@ -133,7 +134,7 @@ class Execution:
         finishing = asyncio.ensure_future(self._journal.finish(intent, "done", kept))
         self._keep(finishing)
         await asyncio.shield(finishing)
-        return answer
+        return answer, labels
 
     async def _attempts(
         self,
@@ -145,7 +146,7 @@ class Execution:
         """Run the tool, again if it failed and says that it may be."""
         tool = intent.tool
         attempt = 1
-        on_late = partial(self._ended_late, intent)
+        on_late = partial(self._ended_late, process, intent)
         while True:
             if turn is None:
                 turn = await self._calls.turn(process, tool, offer.lane)
@@ -179,20 +180,22 @@ class Execution:
             _code_runner=self._code_runner,
         )
 
-    def _ended_late(self, intent: Intent, outcome: Outcome) -> None:
+    def _ended_late(self, process: AgentProcess, intent: Intent, outcome: Outcome) -> None:
         """A tool ended after its caller had gone: now it is known how."""
         if intent.tool.read_only or not isinstance(outcome, Result):
             return  # a failure after all that says little: it stays unknown
-        self._later(self._journal.finish(intent, "done", _kept(outcome.value)))
+        kept = _kept(outcome.value, process.labels)
+        self._later(self._journal.finish(intent, "done", kept))
 
     async def _answer(
         self, process: AgentProcess, result: Result, labels: frozenset[str]
     ) -> tuple[Any, bytes]:
         """What the caller gets, and the same as it is kept in the journal."""
+        labels = labels | process.labels  # it may say whatever its caller has read
         if len(result.encoded) <= self._config.inline_bytes:
-            return result.value, _kept(result.value)
-        stored = await self._results.put(process.identity, result.encoded, labels | process.labels)
-        return stored, _kept(stored)
+            return result.value, _kept(result.value, labels)
+        stored = await self._results.put(process.identity, result.encoded, labels)
+        return stored, _kept(stored, labels)
 
     async def _sleep(self, wait_s: float) -> None:
         over = asyncio.Event()
@@ -221,12 +224,17 @@ def labels_of(tool: Tool) -> frozenset[str]:
     return frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
 
 
-def _kept(answer: Any) -> bytes:
+def _kept(answer: Any, labels: Iterable[str]) -> bytes:
+    kept = {"labels": sorted(labels)}
     if isinstance(answer, StoredResult):
-        return strict_json.dump({"stored": [answer.reference, answer.num_bytes, answer.head]})
-    return strict_json.dump({"value": answer})
+        return strict_json.dump(
+            kept | {"stored": [answer.reference, answer.num_bytes, answer.head]}
+        )
+    return strict_json.dump(kept | {"value": answer})
 
 
-def _restored(kept: bytes) -> Any:
+def _restored(kept: bytes) -> tuple[Any, frozenset[str]]:
+    """An answer that was kept, and where it comes from."""
     told = strict_json.parse(kept, len(kept))
-    return StoredResult(*told["stored"]) if "stored" in told else told["value"]
+    labels = frozenset(told.get("labels", ()))
+    return StoredResult(*told["stored"]) if "stored" in told else told["value"], labels

@@ -237,7 +237,7 @@ class ToolManager:
 
     async def _read(self, process: AgentProcess, request: ToolRead) -> Any:
         text, labels = await self._results.get(process.identity, request.reference)
-        piece = text[max(0, request.offset) :][: max(0, request.length)]
+        piece = text[request.offset :][: request.length]
         return Labelled(piece, labels) if labels else piece
 
     def _drop_idle(self) -> None:

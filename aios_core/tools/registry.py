@@ -138,8 +138,9 @@ class ToolRegistry:
             else:
                 del self._plugins[whose, key]
         if not removed:
+            sources = {key for key in self.keys(owner) if not key.startswith("function ")}
             known = {offer.tool.id for offer in self if offer.owner == owner}
-            raise NoSuchObject("tool or plug-in", name, known)
+            raise NoSuchObject("tool or plug-in", name, known | sources)
         return tuple(removed)
 
     def keys(self, owner: str | None = None) -> list[str]:

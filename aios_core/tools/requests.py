@@ -70,6 +70,12 @@ class ToolRead(Request[str]):
     offset: int = 0
     length: int = 16_384
 
+    def __post_init__(self) -> None:
+        for name in ("offset", "length"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise InvalidRequest(f"{name}: got {number!r}; allowed: a whole number from 0")
+
     def access(self, identity: str) -> Access:
         """To read what is the agent's own."""
         return Access(self.kind, Right.READ, Resource("tool_result", identity, self.reference))
@@ -170,9 +176,14 @@ class ToolUnload(Request[tuple[str, ...]]):
     is_private: bool = False
 
     def access(self, identity: str) -> Access:
-        """To change what everybody is offered."""
+        """To change what everybody is offered, or only oneself."""
         owner = identity if self.is_private else None
-        return Access(self.kind, Right.WRITE, Resource("tool", owner, self.name))
+        return Access(
+            self.kind,
+            Right.WRITE,
+            Resource("tool", owner, self.name),
+            irreversible=None if self.is_private else "takes a tool from everybody",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,22 @@ class TestCode:
         assert agent.tools.run("python", {"code": code}) == "42"
         assert agent.storage.read("/out.txt") in ("42", b"42")
 
+    @pytest.mark.parametrize(
+        ("tool", "arguments"),
+        [("python", {"code": "print(open('f').read())"}), ("shell", {"command": "cat f"})],
+    )
+    def test_code_marks_its_caller_with_what_its_files_came_from(
+        self, kernel: Kernel, tool: str, arguments: dict[str, str]
+    ) -> None:
+        with kernel.spawn("heir") as first:
+            kernel.processes.mark(first.identity, frozenset({"tool:http_fetch"}))
+            first.storage.write("f", "evil")
+
+        with kernel.spawn("heir") as second:
+            assert second.tools.run(tool, arguments) == "evil"
+            labels = kernel.processes.get(second.pid).labels
+            assert labels == {"tool:http_fetch", f"tool:{tool}"}
+
     def test_shell_sees_nothing_of_the_host(self, agent: Agent) -> None:
         said = agent.tools.run("shell", {"command": "ls /root /home 2>&1; echo $HOME; id -u"})
 

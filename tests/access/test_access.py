@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from aios_core import AccessDenied, Agent, ApprovalRefused, Kernel, KernelConfig, NoSuchObject
+from aios_core import (
+    AccessDenied,
+    Agent,
+    ApprovalRefused,
+    InvalidRequest,
+    Kernel,
+    KernelConfig,
+    NoSuchObject,
+)
 from aios_core.access import ApprovalAnswer, ApprovalRequest
 from aios_core.access.trail import AuditTrail
 from aios_core.cores.scripted import ScriptedCore
@@ -260,7 +268,7 @@ class TestRules:
 
         said = str(await kernel._access.explain(BOB, access))
 
-        assert "belongs to default/alice" in said
+        assert "not the agent's own: it belongs to default/alice" in said
         assert "the wiki" in said
 
 
@@ -321,6 +329,61 @@ class TestApprovals:
         with pytest.raises(ApprovalRefused):
             await alice.memory.aclear("diary")
         assert await alice.memory.aread("diary") == "secret"
+
+    async def test_owners_that_want_to_be_are_asked_before_memory_is_overwritten(
+        self, boot: Boot
+    ) -> None:
+        approver = Asked(False, False)
+        kernel = await boot(approver=approver, ask_owners=True)
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("diary", b"secret")  # nothing was there
+        await alice.memory.aappend("diary", b"s")
+        await alice.memory.awrite("diary", b"!", at=7)  # behind its end
+        assert approver.questions == []
+
+        with pytest.raises(ApprovalRefused):
+            await alice.memory.awrite("diary", b"gone")
+        with pytest.raises(ApprovalRefused):
+            await alice.memory.awrite("diary", b"gone", at=0)
+        assert len(approver.questions) == 2
+        assert await alice.memory.aread("diary") == b"secrets!"
+
+    async def test_overwriting_a_file_is_not_asked_about_since_its_versions_stay(
+        self, boot: Boot
+    ) -> None:
+        approver = Asked(False)
+        kernel = await boot(approver=approver, ask_owners=True)
+        alice, bob = await kernel.aspawn("alice"), await kernel.aspawn("bob")
+        await alice.storage.awrite("a", "1")
+        await alice.storage.ashare("a", bob.identity, ["write"])
+        await bob.storage.awrite("a", "2", owner=alice.identity)
+        await bob.storage.adelete("a", owner=alice.identity)
+
+        await alice.storage.arollback("a", 1)
+        assert await alice.storage.aread("a") == b"1"
+        assert approver.questions == []
+
+    @pytest.mark.parametrize("receiver", ["bob", "bob/", "/bob", "groups:staff"])
+    async def test_a_receiver_that_is_no_identity_is_refused(
+        self, boot: Boot, receiver: str
+    ) -> None:
+        kernel = await boot()
+        alice = await kernel.aspawn("alice")
+
+        with pytest.raises(InvalidRequest, match=r"is no identity.*did you mean 'default/"):
+            await alice.memory.ashare("plan", receiver)
+
+    async def test_the_right_to_write_does_not_hold_that_to_read(self, boot: Boot) -> None:
+        kernel = await boot()
+        alice, bob = await kernel.aspawn("alice"), await kernel.aspawn("bob")
+        await alice.memory.awrite("box", "")
+        await alice.memory.ashare("box", bob.identity, right="write")
+        await bob.memory.aappend("box", "a letter", owner=alice.identity)
+        with pytest.raises(AccessDenied):
+            await bob.memory.aread("box", owner=alice.identity)
+
+        await alice.memory.ashare("box", bob.identity, right=["read", "write"])
+        assert await bob.memory.aread("box", owner=alice.identity) == "a letter"
 
     async def test_nobody_to_ask_is_a_no_that_says_how_to_be_asked(self, boot: Boot) -> None:
         kernel = await boot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core import AccessDenied, Kernel, KernelConfig, StateError
+from aios_core import AccessDenied, Kernel, KernelConfig, StateError, tool
 from aios_core.access.anchor import HEAD_FILE, read_anchor, read_head
 from aios_core.access.chain import GENESIS, Head, Row, link, verify
-from aios_core.access.trail import SCHEMA, last_head, rows
+from aios_core.access.handover import Handover
+from aios_core.access.inspection import Inspection
+from aios_core.access.record import SCHEMA, AuditRecord, last_head, rows
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.state import State
+from aios_core.permissions import Access, Resource, Right
+from aios_core.state import PlainVault, State
 
 
 def kernel_on(directory: Path, **access: Any) -> Kernel:
@@ -41,7 +45,9 @@ async def worked(directory: Path, **access: Any) -> None:
 def records(directory: Path) -> list[dict[str, Any]]:
     state = State.open(directory)
     try:
-        return [json.loads(row.record) for row in state.database.read(lambda c: list(rows(c)))]
+        return [
+            json.loads(row.record or b"") for row in state.database.read(lambda c: list(rows(c)))
+        ]
     finally:
         state.close()
 
@@ -119,6 +125,22 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
         lambda c: c.execute("DELETE FROM audit WHERE number = 2"),  # type: ignore[dict-item,return-value]
         "record 2 is missing",
     ),
+    "makes one a text": (
+        lambda c: c.execute("UPDATE audit SET record = CAST(record AS TEXT) WHERE number = 2"),  # type: ignore[dict-item,return-value]
+        "record 2 is not what was written there",
+    ),
+    "makes one a number": (
+        lambda c: c.execute("UPDATE audit SET record = 5 WHERE number = 2"),  # type: ignore[dict-item,return-value]
+        "record 2 is not what was written there",
+    ),
+    "makes a hash a text": (
+        lambda c: c.execute("UPDATE audit SET hash = 'x' WHERE number = 2"),  # type: ignore[dict-item,return-value]
+        "record 2 is not what was written there",
+    ),
+    "adds one before the first": (
+        lambda c: c.execute("INSERT INTO audit VALUES (-1, x'', x'')"),  # type: ignore[dict-item,return-value]
+        "record -1 was never written",
+    ),
     "cuts off the end": (
         lambda c: c.execute("DELETE FROM audit WHERE number > 3"),  # type: ignore[dict-item,return-value]
         "at the end",
@@ -149,30 +171,147 @@ async def test_a_slip_is_stopped_by_the_database(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_what_cannot_be_recorded_is_not_done(
+def rename(directory: Path, table: str, to: str) -> None:
+    """Behind the kernel's back."""
+    connection = apsw.Connection(str(directory / "state.db"))
+    connection.execute(f"ALTER TABLE {table} RENAME TO {to}")
+    connection.close()
+
+
+async def test_what_cannot_be_recorded_is_not_done_but_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
+    ran: list[int] = []
+
+    def look(n: int) -> str:
+        """Look."""
+        ran.append(n)
+        return "seen"
+
     async with kernel_on(tmp_path) as kernel:
+        await kernel.aload_tools(tool(read_only=True, trusted=True)(look))
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("notes", "one")
         trail = kernel._access.trail
         assert trail is not None
         await trail.flushed()
-        state = await kernel._state.opened()
-        await state.database.awrite(lambda c: c.execute("ALTER TABLE audit RENAME TO hidden"))
+        rename(tmp_path, "audit", "hidden")
 
-        await alice.memory.awrite("notes", "two")  # nobody knows yet
+        with pytest.raises(StateError):  # the change shares the fate of its record
+            await alice.memory.awrite("notes", "two")
         with pytest.raises(StateError):
             await trail.flushed()
         with pytest.raises(StateError, match="the audit trail cannot be written"):
-            await alice.memory.awrite("notes", "three")
+            await alice.tools.arun("look", {"n": 1})
+        assert await alice.memory.aread("notes") == "one"
+        assert ran == []
 
-        await state.database.awrite(lambda c: c.execute("ALTER TABLE hidden RENAME TO audit"))
+        rename(tmp_path, "hidden", "audit")
         assert trail._writer is not None
         await trail._writer  # it goes on trying until all is written
-        assert await alice.memory.aread("notes") == "two"
+        await alice.memory.awrite("notes", "three")
     assert faults(tmp_path) == ()
+
+
+async def test_a_change_is_never_durable_before_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aios_core.access.trail.WRITE_WITHIN_S", 3_600.0)  # by itself: never
+    async with kernel_on(tmp_path) as kernel:
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("notes", "one")
+        await alice.storage.awrite("plan", "two")
+        await alice.storage.ashare("plan", "default/bob")
+
+        told = Inspection(tmp_path, PlainVault())
+        seen = [told.content(row) or {} for row in told.rows]
+
+    allowed = [one["action"] for one in seen if one["event"] == "allowed"]
+    assert allowed == ["memory.write", "storage.write", "access.grant"]
+
+
+async def test_a_change_in_a_mount_waits_for_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mount").mkdir()
+    config = KernelConfig.load(
+        environ={},
+        state={"directory": str(tmp_path / "state")},
+        storage={"mounts": {"m": {"directory": str(tmp_path / "mount"), "mode": "write"}}},
+    )
+    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        alice = await kernel.aspawn("alice")
+        await alice.memory.awrite("notes", "one")
+        trail = kernel._access.trail
+        assert trail is not None
+        monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
+        rename(tmp_path / "state", "audit", "hidden")
+        trail._fault = None
+
+        with pytest.raises(StateError):
+            await alice.storage.awrite("/mnt/m/a.txt", "x")
+        assert not (tmp_path / "mount" / "a.txt").exists()
+        rename(tmp_path / "state", "hidden", "audit")
+
+
+async def test_nothing_that_belongs_in_the_trail_is_done_before_it_is_known_to_work() -> None:
+    ran: list[int] = []
+
+    def look(n: int) -> str:
+        """Look."""
+        ran.append(n)
+        return "seen"
+
+    async with kernel_on(Path("/proc/no-such-place")) as kernel:
+        await kernel.aload_tools(tool(read_only=True, trusted=True)(look))
+        alice = await kernel.aspawn("alice")
+        outcomes = await asyncio.gather(
+            *(alice.tools.arun("look", {"n": n}) for n in range(8)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == 8 * [StateError]
+        assert ran == []
+        assert (await alice.llm.agenerate("hi")).text == "ok"  # needs no state
+
+
+async def test_a_record_that_cannot_be_told_stops_no_other(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    access = Access("x.y", Right.READ, Resource("x", None, "y"), {"deep": deep})
+    state = State.open(tmp_path)
+    state.database.migrate("audit", SCHEMA)
+    handover = Handover(keeps_arguments=False)
+    handover.begin(state.vault)
+    state.database.companion = handover
+    handover.add(AuditRecord(0.0, "allowed", 1, "default/a", access))
+
+    state.database.write(lambda _connection: None)
+
+    stored = state.database.read(lambda c: list(rows(c)))
+    state.close()
+    assert [json.loads(row.record or b"")["action"] for row in stored] == ["x.y"]
+    assert handover.num_waiting == 0
+
+
+async def test_a_commit_that_is_undone_gives_its_records_back(tmp_path: Path) -> None:
+    state = State.open(tmp_path)
+    state.database.migrate("audit", SCHEMA)
+    handover = Handover(keeps_arguments=False)
+    handover.begin(state.vault)
+    state.database.companion = handover
+    handover.add(AuditRecord(0.0, "allowed", 1, "default/a", None))
+
+    def ruin(connection: apsw.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise OSError
+
+    with pytest.raises(StateError):
+        state.database.write(ruin)
+    assert (handover.num_waiting, handover.num_written) == (1, 0)
+    state.database.write(lambda _connection: None)
+    assert (handover.num_waiting, handover.num_written) == (0, 1)
+    state.close()
 
 
 async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> None:
@@ -184,6 +323,9 @@ async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> No
     await worked(tmp_path)
 
     assert any(record["event"] == "broken" for record in records(tmp_path))
+    told = Inspection(tmp_path, PlainVault()).verified().faults
+    assert len(told) == 1
+    assert "broken before record 3: it was cut: it ended at record 2" in told[0]
 
 
 def chain(contents: list[bytes]) -> list[Row]:

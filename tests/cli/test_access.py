@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import apsw
@@ -66,6 +69,81 @@ def test_a_sound_trail_is_sound_and_a_cut_one_is_found(
 
     assert main(["audit", "verify"]) == 1
     assert "at the end" in capsys.readouterr().out
+
+
+def tampered(directory: Path, statement: str) -> None:
+    connection = apsw.Connection(str(directory / "state.db"))
+    connection.execute(
+        f"DROP TRIGGER audit_is_not_edited; DROP TRIGGER audit_is_not_cut; {statement}"
+    )
+    connection.close()
+
+
+@pytest.mark.parametrize("record", ["CAST(record AS TEXT)", "7", "x'00'", "CAST('[1]' AS BLOB)"])
+def test_a_record_that_is_none_any_more_is_a_fault(
+    directory: Path, record: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worked()
+    tampered(directory, f"UPDATE audit SET record = {record} WHERE number = 1")  # noqa: S608
+
+    assert main(["audit", "verify"]) == 1
+    assert "record 1 is not what was written there" in capsys.readouterr().out
+    assert main(["audit", "show"]) == 1
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert shown[0] == {"number": 1, "fault": "not what was written there"}
+
+
+def test_a_cut_is_not_forgotten_by_the_next_kernel(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worked()
+    tampered(directory, "DELETE FROM audit WHERE number > 2")
+    worked()
+
+    assert main(["audit", "verify"]) == 1
+    told = capsys.readouterr().out
+    assert "the trail was broken before record 3: it was cut: it ended at record 2" in told
+
+
+def test_the_trail_is_verified_beside_the_kernel_that_writes_it(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kernel() as running:
+        running.spawn("alice").memory.write("notes", "hello")
+        before = sorted(path.name for path in directory.iterdir())
+        assert main(["audit", "verify"]) == 0
+        assert sorted(path.name for path in directory.iterdir()) == before
+    assert "all as they were written" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_the_trail_of_a_read_only_copy_is_verified(
+    directory: Path, tmp_path: Path, *, is_closed: bool
+) -> None:
+    copy = tmp_path / "copy"
+    with kernel() as running:
+        running.spawn("alice").memory.write("notes", "hello")
+        shutil.copytree(directory, copy)
+    if is_closed:
+        shutil.rmtree(copy)
+        shutil.copytree(directory, copy)
+    (copy / "state.db-shm").unlink(missing_ok=True)
+    jail = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/mnt"]
+    inside = [*jail, "--ro-bind", str(copy), "/mnt/copy", "--setenv", "TMPDIR", "/mnt"]
+    aios = [sys.executable, "-m", "aios_core.cli", "audit", "verify", "--state", "/mnt/copy"]
+    done = subprocess.run([*inside, *aios], capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "all as they were written" in done.stdout
+
+
+@pytest.mark.usefixtures("directory")
+def test_approvals_of_a_directory_that_is_not_there_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["approvals", "--state", "typo"]) == 1
+    assert "there is no state directory typo" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("directory")

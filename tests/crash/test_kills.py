@@ -13,19 +13,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from aios_core.access.inspection import Inspection
+from aios_core.state import PlainVault
+
+from .audited_worker import kernel_on
 from .layer import Layer, Promises
 
 WORKER = Path(__file__).with_name("worker.py")
+AUDITED_WORKER = Path(__file__).with_name("audited_worker.py")
 MOST_ACKNOWLEDGEMENTS = 60  # of one life; a life ends after a random number of them
 
 
-@pytest.fixture
-def zygote() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, str(WORKER)]
+@contextmanager
+def started(worker: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, str(worker)]
     with subprocess.Popen(  # noqa: S603 - our own program
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -33,6 +39,12 @@ def zygote() -> Iterator[subprocess.Popen[bytes]]:
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(30) == 0
+
+
+@pytest.fixture
+def zygote() -> Iterator[subprocess.Popen[bytes]]:
+    with started(WORKER) as process:
+        yield process
 
 
 def one_life(
@@ -85,6 +97,35 @@ def test_what_was_acknowledged_survives_fifty_kills(
     zygote: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     assert survive(zygote, tmp_path, 50, seed=20_26) > 50
+
+
+def allowed_in(directory: Path) -> set[str]:
+    """What the audit trail says was allowed; it must be sound."""
+    trail = Inspection(directory, PlainVault())
+    assert trail.verified().faults == ()
+    contents = [trail.content(row) or {} for row in trail.rows]
+    return {f"{one['action']} {one['resource']}" for one in contents if one["event"] == "allowed"}
+
+
+async def files_in(directory: Path) -> set[str]:
+    async with kernel_on(directory) as kernel:
+        alice = await kernel.aspawn("alice")
+        return {file.path for file in await alice.storage.alist()}
+
+
+def test_no_change_survives_a_kill_without_its_audit_record(tmp_path: Path) -> None:
+    chance = random.Random(20_26)
+    acknowledged: set[str] = set()
+    with started(AUDITED_WORKER) as zygote:
+        for life in range(15):
+            acknowledged.update(one_life(zygote, tmp_path, life, chance))
+            if not (tmp_path / "state.db").exists():
+                continue  # killed before it began
+            assert acknowledged <= allowed_in(tmp_path)
+    kept = asyncio.run(files_in(tmp_path))
+    written = {f"storage.write file:default/alice:{path}" for path in kept}
+    assert written <= allowed_in(tmp_path)
+    assert len(acknowledged) > 100
 
 
 @pytest.mark.slow

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -18,24 +20,24 @@ from tests.crash.layer import Layer
 
 async def _live(life: int, seed: int, directory: Path) -> None:
     async with Layer.over(directory) as layer:
-        await layer.work(seed, life, _say)
+        await layer.work(seed, life, say)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())  # one write of less than PIPE_BUF: whole, or not at all
 
 
-def main() -> None:
+def main(live: Callable[[int, int, Path], Coroutine[Any, Any, None]] = _live) -> None:
     for line in sys.stdin:
         life, seed, directory = line.split(maxsplit=2)
         if (pid := os.fork()) == 0:
             try:
-                asyncio.run(_live(int(life), int(seed), Path(directory.strip())))
+                asyncio.run(live(int(life), int(seed), Path(directory.strip())))
             finally:
                 os._exit(1)
-        _say(f"born {pid}")
+        say(f"born {pid}")
         os.waitpid(pid, 0)
-        _say("dead")
+        say("dead")
 
 
 if __name__ == "__main__":

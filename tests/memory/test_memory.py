@@ -163,9 +163,22 @@ class TestResidence:
             alice = kernel.spawn("alice")
             alice.memory.write("large", b"x" * 600)
 
-            with pytest.raises(QuotaExceeded, match=r"pinned memory .* unpin one of: large"):
+            with pytest.raises(QuotaExceeded) as caught:
                 alice.memory.pin("large")
+            assert (caught.value.used, caught.value.requested) == (0, 600)
+            assert "unpin" not in caught.value.hint
             assert alice.memory.read("large") == b"x" * 600
+
+    def test_a_refusal_to_pin_names_what_is_pinned(self) -> None:
+        with kernel_on(":memory:", page_bytes=64, resident_bytes=640) as kernel:
+            alice = kernel.spawn("alice")
+            for name in ("first", "second"):
+                alice.memory.write(name, b"x" * 300)
+            alice.memory.pin("first")
+
+            with pytest.raises(QuotaExceeded, match=r"unpin one of: first \(300") as caught:
+                alice.memory.pin("second")
+            assert (caught.value.used, caught.value.requested) == (300, 300)
 
     def test_a_block_larger_than_the_limit_is_read_and_written(self) -> None:
         with kernel_on(":memory:", page_bytes=64, resident_bytes=640) as kernel:
@@ -290,6 +303,15 @@ class TestQuotas:
             alice.memory.write("large", "")
             alice.memory.kv("n").set("key", "x" * 500)
 
+    def test_a_refusal_does_not_name_what_was_not_stored(self) -> None:
+        with kernel_on(":memory:", quota_bytes=1_000) as kernel:
+            kv = kernel.spawn("alice").memory.kv("n")
+
+            with pytest.raises(QuotaExceeded) as caught:
+                kv.set("key", "x" * 5_000)
+            assert caught.value.used == 0
+            assert "namespace n" not in str(caught.value)
+
     def test_a_group_has_one_too(self) -> None:
         with kernel_on(":memory:", group_quotas={"small": 1_000}) as kernel:
             first, second = (kernel.spawn(name, group="small") for name in ("a", "b"))
@@ -412,6 +434,30 @@ class TestOthers:
         with pytest.raises(AccessDenied):
             bob.memory.read("notes", owner=alice.identity)
 
+    def test_a_guest_is_told_of_nothing_but_what_it_asked_for(
+        self, kernel: Kernel, alice: Agent
+    ) -> None:
+        bob = kernel.spawn("bob")
+        alice.memory.write("salaries/bob", "x")
+        alice.memory.write("notes", "shared")
+        alice.memory.share("notes", bob.identity)
+        alice.memory.clear("notes")
+
+        with pytest.raises(NoSuchObject) as caught:
+            bob.memory.read("notes", owner=alice.identity)
+        assert (str(caught.value), caught.value.known) == ("no block 'notes'", ())
+
+    def test_a_guest_is_not_told_what_fills_its_hosts_memory(self) -> None:
+        with kernel_on(":memory:", quota_bytes=1_000) as kernel:
+            alice, bob = kernel.spawn("alice"), kernel.spawn("bob")
+            alice.memory.write("salaries/bob", "x" * 700)
+            alice.memory.share("notes", bob.identity, right="write")
+
+            with pytest.raises(QuotaExceeded) as caught:
+                bob.memory.append("notes", "x" * 500, owner=alice.identity)
+            assert "salaries" not in str(caught.value)
+            assert "its owner has to make room" in str(caught.value)
+
     def test_what_a_guest_adds_counts_against_the_owner(self, kernel: Kernel, alice: Agent) -> None:
         bob = kernel.spawn("bob", group="others")
         alice.memory.write("notes", "x")
@@ -462,6 +508,13 @@ class TestSearch:
             assert second.block == "seas"
             assert memory.search("bee", prefix="s")[0].block == "seas"
             assert len(memory.search("bee", limit=1)) == 1
+
+    def test_what_is_not_near_at_all_is_not_found(self) -> None:
+        with kernel_on(":memory:") as kernel:
+            memory = kernel.spawn("alice").memory
+            memory.write("empty", "...")
+            memory.write("bees", "the bee hives in the garden")
+            assert [hit.block for hit in memory.search("bee hives")] == ["bees"]
 
     def test_a_long_text_is_found_by_its_passage(self) -> None:
         with self.kernel_with(Counting()) as kernel:
@@ -566,6 +619,13 @@ class TestThreads:
 
         assert thread.replace(["a", "b"]) == (10, 11)
         assert contents(thread.read(status="all")) == ["a", "b"]
+
+    def test_what_is_nested_too_deeply_is_refused(self, thread: handle_thread.Thread) -> None:
+        nested: list[Any] = []
+        for _ in range(5_000):
+            nested = [nested]
+        with pytest.raises(InvalidRequest, match="is not JSON"):
+            thread.append(nested)
 
     def test_threads_are_listed(self, alice: Agent) -> None:
         for name in ("b", "a/2", "a/1"):

@@ -276,7 +276,7 @@ class TestEncryption:
         [
             (KEY, None, "is encrypted; set state.encryption_key"),
             (None, KEY, "is not encrypted"),
-            (KEY, bytes(32), "the key is another"),
+            (KEY, bytes(32), "is not the key of this state directory"),
         ],
     )
     def test_another_key_is_refused(
@@ -287,6 +287,14 @@ class TestEncryption:
         with pytest.raises(StateError, match=told):
             State.open(tmp_path, key=second)
         State.open(tmp_path, key=first).close()
+
+    @pytest.mark.parametrize(
+        ("setting", "told"),
+        [("env:NOPE", "variable NOPE is not set"), ("/no/such/key", "No such file")],
+    )
+    def test_a_key_that_is_not_there_is_told_as_such(self, setting: str, told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            read_key(setting, {})
 
     def test_a_key_may_be_raw_hexadecimal_or_base64(self, tmp_path: Path) -> None:
         file = tmp_path / "key"

@@ -14,6 +14,7 @@ from aios_core import Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import (
     AccessDenied,
+    ConfigError,
     Conflict,
     InvalidPath,
     InvalidRequest,
@@ -223,7 +224,10 @@ class TestQuotas:
             files.write("b", b"x" * 30)
             files.delete("b")
 
-            with pytest.raises(QuotaExceeded, match=r"90 of 100 bytes .* purge deleted files \(1"):
+            with pytest.raises(
+                QuotaExceeded,
+                match=r"90 of 100 bytes .* purge deleted files \(1.* raise storage\.agent\.max",
+            ):
                 files.write("c", b"x" * 11)
             files.purge("b")
             files.write("c", b"x" * 11)
@@ -490,6 +494,50 @@ class TestMounts:
     def test_an_unknown_mount_is_refused_with_the_known_ones(self, mounted: Storage) -> None:
         with pytest.raises(NoSuchObject, match="docs"):
             mounted.read("/mnt/dcs/a.txt")
+
+    def test_what_fails_in_a_mount_is_told_with_its_whole_path(self, mounted: Storage) -> None:
+        mounted.write("/mnt/work/sub/a", "x")
+        with pytest.raises(InvalidPath, match="'/mnt/work/sub': is a directory"):
+            mounted.read("/mnt/work/sub")
+        with pytest.raises(NoSuchObject, match="no file '/mnt/docs/zork'"):
+            mounted.read("/mnt/docs/zork")
+        with pytest.raises(NoSuchObject, match="no file '/mnt/work/zork'"):
+            mounted.delete("/mnt/work/zork")
+
+    @pytest.mark.parametrize(
+        ("name", "key"), [("docs", "storage.mounts.docs.directory"), ("a/b", "storage.mounts.a/b")]
+    )
+    def test_a_mount_that_cannot_be_is_refused_at_the_start(
+        self, tmp_path: Path, name: str, key: str
+    ) -> None:
+        directory = tmp_path if "/" in name else tmp_path / "missing"
+        with (
+            pytest.raises(ConfigError) as caught,
+            kernel(mounts={name: {"directory": str(directory)}}),
+        ):
+            pass
+        assert caught.value.key == key
+
+    def test_what_is_no_content_or_no_file_is_refused_in_the_words_of_its_caller(
+        self, mounted: Storage
+    ) -> None:
+        with pytest.raises(InvalidRequest, match="got int; allowed: a text or bytes"):
+            mounted.write("a", 7)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="is not valid Unicode"):
+            mounted.write("a", "\ud800")
+        with pytest.raises(InvalidRequest, match="is not valid Unicode"):
+            mounted.retrieve("\ud800")
+        with pytest.raises(InvalidPath, match="ends as a directory does; the file is '/dir'"):
+            mounted.write("dir/", "x")
+
+    def test_an_unknown_version_is_refused_with_those_that_there_are(
+        self, mounted: Storage
+    ) -> None:
+        for number in range(60):
+            mounted.write("a", str(number))
+        with pytest.raises(NoSuchObject, match=r"no version 99 of /a; have \['1', '2',") as caught:
+            mounted.read("a", version=99)
+        assert str(caught.value).endswith("'50'] and 10 more")
 
     def test_labels_of_what_was_written_to_a_mount_are_remembered(self, tmp_path: Path) -> None:
         with kernel(mounts={"w": {"directory": str(tmp_path), "mode": "write"}}) as running:

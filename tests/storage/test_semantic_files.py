@@ -10,9 +10,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aios_core import Kernel, KernelConfig
 from aios_core.config import RetrievalConfig
-from aios_core.errors import BackendError, ConfigError, InvalidRequest, RateLimited
+from aios_core.cores.scripted import ScriptedCore
+from aios_core.embedding import Embed
+from aios_core.errors import (
+    BackendError,
+    ConfigError,
+    InvalidRequest,
+    QuotaExceeded,
+    RateLimited,
+)
 from aios_core.storage.semantic.chroma import is_installed
+from aios_core.storage.semantic.collection_requests import (
+    CollectionItem,
+    CollectionPut,
+    CollectionSearch,
+)
+from aios_core.storage.semantic.collections import Collections
 from aios_core.storage.semantic.nearest import ExactIndex, Found
 from tests.storage.semantic_rig import Counting, Files, rigged
 
@@ -428,3 +443,29 @@ async def _live(directory: Path, steps: list[tuple[str, str, str, list[str]]]) -
                         assert hit.version == live.version
                         text = files.data[live.file].decode()
                         assert text[hit.start :].startswith(hit.excerpt)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_a_refused_collection_says_what_was_there_and_what_was_asked_for() -> None:
+    config = KernelConfig(
+        state={"directory": ":memory:"},  # type: ignore[arg-type]
+        retrieval=RetrievalConfig(max_collection_bytes=10_000),
+    )
+    with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        collections = Collections(kernel.spawn("alice").port)
+
+        with pytest.raises(QuotaExceeded, match=r"retrieval\.max_collection_bytes") as caught:
+            collections.put("docs", [CollectionItem("k", "x" * 20_000)])
+        assert caught.value.used == 0
+        assert caught.value.requested > 20_000
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(InvalidRequest, match="is not valid Unicode"):
+        Embed(["\ud800"])
+    with pytest.raises(InvalidRequest, match="is not valid Unicode"):
+        CollectionPut("docs", [CollectionItem("k", "\ud800")])
+    with pytest.raises(InvalidRequest, match="is not valid Unicode"):
+        CollectionSearch("docs", "\ud800")

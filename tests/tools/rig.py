@@ -30,7 +30,13 @@ def quiet_kernel(state: Path | str = ":memory:", **options: Any) -> Kernel:
     """A kernel without plug-ins and approvals, its state in memory or in a directory."""
     options.setdefault("gatekeeper", OpenDoor())
     tools = {"plugins": (), **options.pop("tools", {})}
-    config = KernelConfig(state={"directory": str(state)}, tools=tools, drain_s=0.0)  # type: ignore[arg-type]
+    access = options.pop("access", {})
+    config = KernelConfig(
+        state={"directory": str(state)},  # type: ignore[arg-type]
+        tools=tools,  # type: ignore[arg-type]
+        access=access,
+        drain_s=0.0,
+    )
     core = options.pop("core", None) or ScriptedCore(lambda _request: "ok")
     return Kernel(config, cores=[core], **options)
 

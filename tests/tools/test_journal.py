@@ -184,7 +184,7 @@ class TestDoubt:
         with quiet_kernel() as kernel:
             kernel.load_tools(make("pay", held, read_only=False, timeout_s=0.05))
             agent = kernel.spawn("alice")
-            with pytest.raises(ToolInDoubt, match="did not end within"):
+            with pytest.raises(ToolInDoubt, match=r"^tool 'pay': did not end within"):
                 agent.tools.run("pay", {"who": "bob"})
 
             [doubt] = agent.tools.in_doubt()

@@ -14,6 +14,7 @@ import pytest
 
 from aios_core import (
     Agent,
+    ApprovalRefused,
     Conflict,
     InvalidRequest,
     Kernel,
@@ -234,7 +235,7 @@ class TestFilesAndModules:
             ("no_such_module", "no module 'no_such_module'"),
             ("json.no_such_part", r"no module 'json.no_such_part'"),
             ("json", "'json' offers no tools"),
-            ("/", "cannot be read"),
+            ("/", "is a directory"),
             ("..", "cannot be imported"),
             ("__main__", "cannot be loaded again|offers no tools"),
         ],
@@ -316,6 +317,32 @@ class TestUnloading:
         kernel.load_tools(make("echo", lambda: 1))
         with pytest.raises(NoSuchObject, match=r"no tool or plug-in 'ecko'; have \['echo@1'\]"):
             agent.tools.unload("ecko")
+
+    def test_to_take_a_tool_from_everybody_is_asked_about_and_ones_own_is_not(self) -> None:
+        with quiet_kernel(gatekeeper=None, access={"approver": "deny"}) as kernel:
+            kernel.load_tools(make("shared", lambda: 1))
+            evil = kernel.spawn("evil", group="guests")
+            evil.tools.offer(make("mine", lambda: 1))
+
+            with pytest.raises(ApprovalRefused):
+                evil.tools.unload("shared")
+            assert evil.tools.unload("mine", own=True) == ("mine@1",)
+            assert evil.tools.run("shared") == 1
+            assert kernel.unload_tools("shared") == ("shared@1",)
+            assert evil.tools.list() == ()
+
+    def test_the_first_call_of_all_may_be_an_unload(self, tmp_path: Path) -> None:
+        file = written(tmp_path / "tools.py", weather())
+        with quiet_kernel(tools={"load": (str(file),)}) as kernel:
+            assert kernel.unload_tools("weather") == ("weather@1",)
+            assert kernel.spawn("alice").tools.list() == ()
+
+    def test_a_refusal_names_the_sources_too(self, agent: Agent, tmp_path: Path) -> None:
+        file = written(tmp_path / "tools.py", weather())
+        agent.tools.load(file)
+        with pytest.raises(NoSuchObject) as caught:
+            agent.tools.unload("tools")
+        assert set(caught.value.known) == {"weather@1", str(file)}
 
     def test_ones_own_tools_end_with_the_agent(self, kernel: Kernel, agent: Agent) -> None:
         agent.tools.offer(make("mine", lambda: "mine"))

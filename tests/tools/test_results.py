@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aios_core import NoSuchObject, QuotaExceeded, StoredResult
+from aios_core import InvalidRequest, NoSuchObject, QuotaExceeded, StoredResult
 from aios_core.messages import ToolCall
 
 from .rig import make, quiet_kernel
@@ -41,6 +41,12 @@ def test_a_large_structure_is_stored_as_its_json() -> None:
         kernel.load_tools(make("big", lambda: {"a": list(range(10))}))
         agent = kernel.spawn("alice")
         assert agent.tools.read(agent.tools.run("big")) == '{"a":[0,1,2,3,4,5,6,7,8,9]}'
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 10), (0, -1), ("0", 10)])
+def test_a_place_before_the_beginning_is_refused(offset: int, length: int) -> None:
+    with quiet_kernel() as kernel, pytest.raises(InvalidRequest, match="a whole number from 0"):
+        kernel.spawn("alice").tools.read("result:x", offset, length)
 
 
 def test_nobody_reads_anothers_result() -> None:

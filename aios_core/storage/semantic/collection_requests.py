@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from aios_core.embedding import Vector
 from aios_core.errors import InvalidRequest
+from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import Request
 
@@ -168,7 +169,9 @@ class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
         _CollectionRequest.__post_init__(self)
         if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
             raise InvalidRequest(f"k: got {self.k!r}; allowed: a whole number, at least 1")
-        if not isinstance(self.query, str):
+        if isinstance(self.query, str):
+            require_unicode("query", self.query)
+        else:
             object.__setattr__(self, "query", _checked_vector(self.query))
         if not isinstance(self.where, Mapping):
             raise InvalidRequest(f"where: got {self.where!r:.80}; allowed: a mapping")
@@ -184,6 +187,7 @@ def _require_item(item: object) -> None:
     _checked_keys((item.key,))
     if not isinstance(item.text, str):
         raise InvalidRequest(f"item {item.key!r}: its text is {item.text!r:.80}, and no text")
+    require_unicode(f"item {item.key!r}", item.text)
     try:
         json.dumps(dict(item.metadata), allow_nan=False)
     except (TypeError, ValueError) as exc:
@@ -198,6 +202,7 @@ def _checked_keys(keys: object) -> tuple[str, ...]:
     for key in keys:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
             raise InvalidRequest(f"key: got {key!r:.80}; allowed: 1 to {MAX_KEY} characters")
+        require_unicode("key", key)
     return tuple(keys)
 
 

@@ -89,6 +89,7 @@ def store(
                 f"item {item.key!r}: a vector of {len(vector)} numbers; those of collection "
                 f"{name!r} have {collection.dimensions}"
             )
+    used_before = usage(connection, owner)
     gone = _drop(connection, collection, [item.key for item, _ in items])
     space = space_id(connection, collection.space)
     numbers = put(connection, vault, space, (vector for _, vector in items))
@@ -107,9 +108,9 @@ def store(
             owner,
             "bytes of collections",
             limit=max_bytes,
-            used=used,
-            requested=0,
-            hint="deleting items frees some",
+            used=used_before,
+            requested=used - used_before,
+            hint="delete items, or raise retrieval.max_collection_bytes",
         )
     return collection, numbers, gone
 

@@ -15,7 +15,7 @@ from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.service import CodeService
 from aios_core.tools.sandbox.session import Session
 from aios_core.tools.sandbox.tier import Availability, Confined, Program, Tier
-from aios_core.tools.sandbox.workspace import Workspace
+from aios_core.tools.sandbox.workspace import MarkingWorkspace, Workspace
 
 __all__ = [
     "LANGUAGES",
@@ -29,6 +29,7 @@ __all__ = [
     "KilledBy",
     "Language",
     "Limits",
+    "MarkingWorkspace",
     "OnOutput",
     "Program",
     "Sandbox",

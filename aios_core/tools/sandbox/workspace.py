@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +33,28 @@ class Workspace(Protocol):
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> object:
         """Make what differs there the newest versions of the agent's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkingWorkspace:
+    """A workspace whose agents carry the labels of their files before code can read these.
+
+    Whatever becomes of the code, its caller may have heard of all that it could read: from
+    its output as it comes, from what it raises, or from what a later cell says.
+    """
+
+    workspace: Workspace
+    mark: Callable[[str, frozenset[str]], object]  # adds labels to the agent of that identity
+
+    async def checkout(self, identity: str, directory: Path) -> CheckedOut:
+        """See `Workspace`."""
+        checked_out = await self.workspace.checkout(identity, directory)
+        self.mark(identity, checked_out.labels)
+        return checked_out
+
+    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> object:
+        """See `Workspace`."""
+        return await self.workspace.commit(identity, directory, labels)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from aios_core.errors import (
     QuotaExceeded,
     RetryLater,
     SyscallCancelled,
+    ToolError,
 )
 from aios_core.process import ProcessTable
 from aios_core.testing import Leftovers, obliging
@@ -681,3 +682,59 @@ async def test_a_busy_session_ends_with_the_kernel(kernel: Kernel) -> None:
     with pytest.raises((KernelClosed, SyscallCancelled)):
         await running
     assert processes_with(marker) == []
+
+
+async def run_once(code: str, context: ToolContext) -> str:
+    """A trusted tool that runs code on its caller's files."""
+    result = await context.code_runner.run_for(context.caller, "python", code)
+    if result.exit_code:
+        raise ToolError("run_once", result.stderr)
+    return result.stdout
+
+
+RUN_ONCE = Tool("run_once", "", {"properties": {"code": {}}}, run_once, trusted=True,
+                context_name="context")  # fmt: skip
+
+
+async def heir_of_a_stranger(kernel: Kernel) -> Agent:
+    """An agent that has read nothing yet, and whose file an earlier one wrote after the web."""
+    first = await kernel.aspawn("alice")
+    kernel.processes.mark(first.identity, frozenset({"tool:web"}))
+    await first.storage.acreate("in.txt", b"evil")
+    await kernel.aexit(first.pid)
+    second = await kernel.aspawn("alice")
+    await second.tools.aoffer(replace(TOOLS[0], trusted=True))
+    await second.tools.aoffer(RUN_ONCE)
+    assert kernel.processes.get(second.pid).labels == set()
+    return second
+
+
+@pytest.mark.parametrize("tool", ["cell", "run_once"])
+async def test_code_marks_its_caller_with_the_files_that_it_could_read(
+    kernel: Kernel, tool: str
+) -> None:
+    agent = await heir_of_a_stranger(kernel)
+
+    await agent.tools.arun(tool, {"code": "print(open('in.txt').read())"})
+
+    assert kernel.processes.get(agent.pid).labels == {"tool:web"}
+
+
+async def test_code_that_fails_marks_its_caller_too(kernel: Kernel) -> None:
+    agent = await heir_of_a_stranger(kernel)
+
+    with pytest.raises(ToolError, match="evil"):
+        await agent.tools.arun("run_once", {"code": "raise OSError(open('in.txt').read())"})
+
+    assert kernel.processes.get(agent.pid).labels == {"tool:web"}
+
+
+async def test_an_outcome_that_is_asked_for_again_brings_its_labels_back(kernel: Kernel) -> None:
+    agent = await heir_of_a_stranger(kernel)
+    arguments = {"code": "print(open('in.txt').read())"}
+    await agent.tools.arun("run_once", arguments, idempotency_key="k")
+    await kernel.aexit(agent.pid)
+    await (again := await kernel.aspawn("alice")).tools.aoffer(RUN_ONCE)
+
+    assert await again.tools.arun("run_once", arguments, idempotency_key="k") == "evil\n"
+    assert kernel.processes.get(again.pid).labels == {"tool:web"}

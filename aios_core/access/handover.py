@@ -1,0 +1,107 @@
+"""Audit records on their way from the kernel's loop into the database.
+
+The loop adds records; the database's writing thread takes all that wait into each
+transaction, whoever's it is, before the works in it. So a change is never durable
+without the records that were added before it was submitted, and costs no commit more
+for that. A transaction that is undone gives its records back, in their order.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+
+from aios_core.access.chain import Head
+from aios_core.access.record import AuditRecord, append_records
+from aios_core.state import Connection, Vault
+
+log = logging.getLogger(__name__)
+
+
+class Handover:
+    """See the module: the `Companion` of the database. Its methods may be called on any thread."""
+
+    def __init__(self, *, keeps_arguments: bool) -> None:
+        self._keeps_arguments = keeps_arguments
+        self._vault: Vault | None = None
+        self._lock = threading.Lock()  # guards all that follows
+        self._waiting: list[AuditRecord] = []
+        self._num_taken = 0  # the first of those that wait: the transaction under way has them
+        self._num_written = 0
+        self._taken_head: Head | None = None
+        self._head: Head | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Records that are not durable yet."""
+        with self._lock:
+            return len(self._waiting)
+
+    @property
+    def num_written(self) -> int:
+        """Records that are durable."""
+        with self._lock:
+            return self._num_written
+
+    @property
+    def num_added(self) -> int:
+        """All records that there were."""
+        with self._lock:
+            return self._num_written + len(self._waiting)
+
+    @property
+    def head(self) -> Head | None:
+        """The last record that is durable; None before this kernel's first."""
+        with self._lock:
+            return self._head
+
+    def add(self, record: AuditRecord) -> None:
+        """Have a record written with the next commit."""
+        with self._lock:
+            self._waiting.append(record)
+
+    def begin(self, vault: Vault, first: AuditRecord | None = None) -> None:
+        """The database is there. `first` goes before all that waits."""
+        with self._lock:
+            self._vault = vault
+            if first is not None:
+                self._waiting.insert(0, first)
+
+    # --- on the database's thread ------------------------------------------------------------
+
+    def join(self, connection: Connection) -> None:
+        """Append all that waits to the chain."""
+        with self._lock:
+            vault = self._vault
+            taken = () if vault is None else tuple(self._waiting)
+            self._num_taken = len(taken)
+        if taken and vault is not None:
+            head = append_records(connection, map(self._encoded, taken), vault)
+            with self._lock:
+                self._taken_head = head
+
+    def settle(self, *, is_durable: bool) -> None:
+        """What was taken is written, or waits again."""
+        with self._lock:
+            if is_durable and self._num_taken:
+                del self._waiting[: self._num_taken]
+                self._num_written += self._num_taken
+                self._head = self._taken_head
+            self._num_taken = 0
+
+    def _encoded(self, record: AuditRecord) -> bytes:
+        try:
+            return record.encode(keeps_arguments=self._keeps_arguments)
+        except Exception as exc:  # noqa: BLE001 - one record must not stop all that is written
+            named = _named(record)
+            log.error("a record of %s is without its arguments: %s", named, type(exc).__name__)  # noqa: TRY400 - they may be too deep to be shown
+            bare = replace(record, access=None, facts={"unreadable": True, **named})
+            return bare.encode(keeps_arguments=False)
+
+
+def _named(record: AuditRecord) -> dict[str, str]:
+    """What is said of an access whose arguments cannot be."""
+    if record.access is None:
+        return {}
+    return {"action": record.access.action, "resource": str(record.access.resource)}
