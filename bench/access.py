@@ -32,8 +32,7 @@ DECISION_CAPTION = (
 )
 SYSCALL_CAPTION = (
     "memory.read of a small block, on the kernel's loop, with a state directory on disk. off: no "
-    "audit trail. A record is\nwritten for each decision and each effect, in batches, after the "
-    "answer."
+    "audit trail. A record of\neach decision and each effect is written with the next commit."
 )
 
 
