@@ -3,6 +3,7 @@
     callers.py        whose call it is: found on the stack, in a task, on a thread
     runs.py           runs that know only their parent, and their roots
     directory.py      the agent of a caller: spawned at its first call, gone with its end
+    holding.py        the same over the steps of a stream, which nobody may close in time
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
     errors.py         the kernel's errors under a framework's names as well
     escorts.py        a framework's own tools through the kernel
@@ -28,6 +29,7 @@ from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, curren
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
 from aios_core.adapting.escorts import FOR_THE_MODEL, Escorts, Offered
+from aios_core.adapting.holding import ahold
 from aios_core.adapting.home import Ask, Home, Script
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
@@ -73,6 +75,7 @@ __all__ = [
     "adefault_kernel",
     "admit_model",
     "admitted",
+    "ahold",
     "as_text",
     "current_caller",
     "enclosing",

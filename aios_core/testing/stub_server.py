@@ -29,8 +29,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from aios_core.cores.assembly import split, words
-from aios_core.messages import Message, ToolCall
+from aios_core.cores.assembly import assemble, split, words
+from aios_core.messages import Delta, Message, ToolCall
 
 PATIENCE_S: Final = 10.0
 _FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts
@@ -38,12 +38,13 @@ _FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, belo
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A streamed answer, and what becomes of it.
+    """An answer, and what becomes of it: a stream if the request says so, else a whole.
 
     `then` happens after `after` chunks (None: after all of them): "end" as it
     should, "hang" and say nothing more, "drop" the connection, "garbage" that is
     not JSON, "error" as an event in the stream, or "cut" the stream off politely
-    without a finish reason.
+    without a finish reason. Of a whole answer nothing is sent before that, an
+    "error" is status 500, and one that is "cut" has the chunks until then.
     """
 
     text: str = ""
@@ -256,8 +257,10 @@ class StubServer:
                 await asyncio.Event().wait()
             case Answer() if exchange.path == "/v1/embeddings":
                 writer.write(_json(HTTPStatus.OK, _embeddings(exchange.body)))
-            case Answer() as answer:
+            case Answer() as answer if exchange.body.get("stream"):
                 await self._stream(answer, exchange, writer)
+            case Answer() as answer:
+                await self._whole(answer, exchange, writer)
 
     def _refusal_of(self, exchange: Exchange) -> Refuse | None:
         """What any server refuses: another's model, too long a prompt, too many requests."""
@@ -324,14 +327,33 @@ class StubServer:
                 pass
         writer.write(b"0\r\n\r\n")
 
+    async def _whole(
+        self, answer: Answer, exchange: Exchange, writer: asyncio.StreamWriter
+    ) -> None:
+        said = _deltas(answer, exchange.body)
+        await asyncio.sleep(answer.token_s * len(said[: answer.after]))
+        match answer.then:
+            case "hang":
+                await asyncio.Event().wait()
+            case "drop":
+                writer.transport.abort()
+            case "garbage":
+                writer.write(_response(HTTPStatus.OK, b'{"choices": [{\xff', "application/json"))
+            case "error":
+                writer.write(_refusal(Refuse(500, "the engine died")))
+            case "end":
+                writer.write(_json(HTTPStatus.OK, self._completion(answer, exchange.body, said)))
+            case "cut":
+                said = said[: answer.after]
+                cut = self._completion(answer, exchange.body, said)
+                cut["choices"][0]["finish_reason"] = None
+                writer.write(_json(HTTPStatus.OK, cut))
+
     # --- what an answer looks like ------------------------------------------------------------
 
     def _chunks(self, answer: Answer, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks of content: those that are still to be said and that may be."""
-        message = Message("assistant", answer.text, tool_calls=answer.tool_calls)
-        said = _num_said(body)
-        deltas = list(split(message))[said:][: _limit(body)]
-        for position, delta in enumerate(deltas, start=said):
+        """The chunks of content."""
+        for position, delta in enumerate(_deltas(answer, body), start=_num_said(body)):
             piece: dict[str, Any] = {}
             if delta.text:
                 piece["content"] = delta.text
@@ -353,21 +375,31 @@ class StubServer:
         self, answer: Answer, body: Mapping[str, Any], num_tokens: int
     ) -> Iterator[dict[str, Any]]:
         """The finish reason and the usage."""
-        total = len(list(split(Message("assistant", answer.text, tool_calls=answer.tool_calls))))
-        is_cut = num_tokens + _num_said(body) < total
-        reason = "length" if is_cut else "tool_calls" if answer.tool_calls else "stop"
+        reason = _finish_reason(answer, body, num_tokens)
         yield self._chunk(body, {}, ids=[], finish_reason=reason)
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
-            prompt = len(_prompt_ids(body))
-            yield {
-                **self._envelope(body),
-                "choices": [],
-                "usage": {
-                    "prompt_tokens": prompt,
-                    "completion_tokens": num_tokens,
-                    "total_tokens": prompt + num_tokens,
-                },
-            }
+            usage = _usage(body, num_tokens)
+            yield {**self._envelope(body), "choices": [], "usage": usage}
+
+    def _completion(
+        self, answer: Answer, body: Mapping[str, Any], said: Sequence[Delta]
+    ) -> dict[str, Any]:
+        """A whole answer that says what the deltas say."""
+        reason = _finish_reason(answer, body, len(said))
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
+        message = assemble(said).message()
+        if "prompt" in body:
+            kind, choice["text"] = "text_completion", message.content
+        else:
+            kind, choice["message"] = "chat.completion", message.to_dict()
+        out = {**self._envelope(body), "object": kind, "choices": [choice]}
+        if answer.has_usage:
+            out["usage"] = _usage(body, len(said))
+        if self._flavor == "vllm" and body.get("return_token_ids"):
+            first = _FIRST_OUTPUT_ID + _num_said(body)
+            choice["token_ids"] = list(range(first, first + len(said)))
+            out["prompt_token_ids"] = _prompt_ids(body)
+        return out
 
     def _chunk(
         self,
@@ -502,6 +534,28 @@ def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
         "model": body["model"],
         "data": rows[::-1],
         "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
+
+
+def _deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
+    """What of the answer is still to be said, and may be."""
+    message = Message("assistant", answer.text, tool_calls=answer.tool_calls)
+    return list(split(message))[_num_said(body) :][: _limit(body)]
+
+
+def _finish_reason(answer: Answer, body: Mapping[str, Any], num_tokens: int) -> str:
+    total = len(list(split(Message("assistant", answer.text, tool_calls=answer.tool_calls))))
+    if num_tokens + _num_said(body) < total:
+        return "length"
+    return "tool_calls" if answer.tool_calls else "stop"
+
+
+def _usage(body: Mapping[str, Any], num_tokens: int) -> dict[str, int]:
+    prompt = len(_prompt_ids(body))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": num_tokens,
+        "total_tokens": prompt + num_tokens,
     }
 
 

@@ -26,6 +26,7 @@ from aios_core.adapting import (
 )
 from autogen_aios import translation
 from autogen_aios.callers import directory, find_caller
+from autogen_aios.whose import read_aios
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -66,12 +67,10 @@ def admit(module: ModuleType, patches: Patches) -> None:
     patches.replace(base, "create_stream", create_stream)
 
 
-def _without_ours(
-    extra: Mapping[str, Any] | None,
-) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:
     """Their arguments, and what is said to us among them."""
     rest = dict(extra or {})
-    return rest, rest.pop("aios", None) or {}
+    return rest, rest.pop("aios", None)
 
 
 @asynccontextmanager
@@ -79,11 +78,11 @@ async def _slot(
     theirs: Any,
     messages: Sequence[LLMMessage],
     extra: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Any,
 ) -> AsyncGenerator[Slot, None]:
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
+    named, said = read_aios(said)
     settings = AgentSettings().updated(said)
-    named = said.get("agent")
     request = {
         "messages": told(messages, translation.to_messages),
         "max_tokens": options.get("max_tokens"),

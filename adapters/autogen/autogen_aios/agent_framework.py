@@ -16,7 +16,9 @@ whose method is running, and else the asyncio task. `group`, `priority`, `weight
 
 from __future__ import annotations
 
+import inspect
 import json
+import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -26,28 +28,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any, ClassVar, Final, Literal
-
-from agent_framework import (
-    BaseAgent,
-    BaseChatClient,
-    ChatMiddlewareLayer,
-    ChatResponse,
-    ChatResponseUpdate,
-    Content,
-    FunctionInvocationLayer,
-    FunctionTool,
-    Message,
-    ResponseStream,
-    UsageDetails,
-)
-from agent_framework.exceptions import (
-    ChatClientException,
-    ChatClientInvalidAuthException,
-    ChatClientInvalidRequestException,
-)
-from agent_framework.observability import ChatTelemetryLayer
 
 from aios_core import (
     Agent,
@@ -68,6 +50,7 @@ from aios_core.adapting import (
     Caller,
     ErrorNames,
     adefault_kernel,
+    ahold,
     current_caller,
     enclosing,
     read_options,
@@ -76,6 +59,31 @@ from aios_core.adapting import (
     served_model,
 )
 from aios_core.errors import InvalidRequest
+from autogen_aios.missing import missing
+from autogen_aios.whose import read_aios
+
+try:
+    from agent_framework import (
+        BaseAgent,
+        BaseChatClient,
+        ChatMiddlewareLayer,
+        ChatResponse,
+        ChatResponseUpdate,
+        Content,
+        FunctionInvocationLayer,
+        FunctionTool,
+        Message,
+        ResponseStream,
+        UsageDetails,
+    )
+    from agent_framework.exceptions import (
+        ChatClientException,
+        ChatClientInvalidAuthException,
+        ChatClientInvalidRequestException,
+    )
+    from agent_framework.observability import ChatTelemetryLayer
+except ModuleNotFoundError as exc:
+    raise missing(__name__, exc, "agent-framework") from exc
 
 __all__ = ["AIOSChatClient", "RawAIOSChatClient"]
 
@@ -178,19 +186,18 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         options: Mapping[str, Any],
         kwargs: Mapping[str, Any],
     ) -> AsyncIterable[ChatResponseUpdate]:
-        with translated():
+        untangle_streams()
+        with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
             request = await self._request(messages, options)
-            async with (
-                self.acting(options, kwargs) as agent,
-                agent.llm.astream(**request) as deltas,
-            ):
-                calls: dict[int, str] = {}  # the id of each call, by its index
-                async for delta in deltas:
-                    if delta:
-                        yield ChatResponseUpdate(
-                            contents=list(_contents(delta, calls)), role="assistant"
-                        )
-                yield _last_update(deltas.completion)
+            agent = await self._hold(stack, options, kwargs)
+            deltas = stack.enter_context(closing(agent.llm.astream(**request)))
+            calls: dict[int, str] = {}  # the id of each call, by its index
+            async for delta in deltas:
+                if delta:
+                    yield ChatResponseUpdate(
+                        contents=list(_contents(delta, calls)), role="assistant"
+                    )
+            yield _last_update(deltas.completion)
 
     # --- what a call says to the kernel -------------------------------------------------------
 
@@ -221,12 +228,18 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         self, options: Mapping[str, Any], kwargs: Mapping[str, Any]
     ) -> AsyncIterator[Agent]:
         """The agent that a call of these options and arguments belongs to."""
-        said = {**(options.get("aios") or {}), **(kwargs.get("aios") or {})}
+        with ExitStack() as stack:
+            yield await self._hold(stack, options, kwargs)
+
+    async def _hold(
+        self, stack: ExitStack, options: Mapping[str, Any], kwargs: Mapping[str, Any]
+    ) -> Agent:
+        """The same, until the stack unwinds."""
+        named, said = read_aios(options.get("aios"), kwargs.get("aios"))
         settings = self._settings.updated(said)
-        named = said.get("agent") or self._agent
+        named = named or self._agent
         if isinstance(named, Agent):
-            yield named
-            return
+            return named
         owner = kwargs.get(_OWNER) or enclosing((BaseAgent,))
         if named:
             caller = Caller.named(str(named), settings.group)
@@ -235,8 +248,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         else:
             caller = current_caller()
         kernel = self._kernel or await adefault_kernel()
-        async with directory.ause(kernel, caller, settings) as agent:
-            yield agent
+        return await ahold(stack, directory, kernel, caller, settings)
 
 
 class AIOSChatClient(
@@ -268,6 +280,34 @@ def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
     if (owner := enclosing((BaseAgent,))) is None:
         return kwargs
     return {**kwargs, "client_kwargs": {_OWNER: owner, **(kwargs.get("client_kwargs") or {})}}
+
+
+# --- streams that are dropped --------------------------------------------------------------------
+
+
+def untangle_streams() -> None:
+    """Let the streams around this call be gone as soon as they are dropped, and its slot with them.
+
+    The framework's telemetry hangs a hook on each stream that refers to the stream itself, so
+    that only a garbage collection would find it. From here on the hook refers to it weakly: it
+    is run by the stream alone. To be called while the streams are read.
+    """
+    for stream in _being_read():
+        for hook in getattr(stream, "_cleanup_hooks", ()):
+            for cell in getattr(hook, "__closure__", None) or ():
+                with suppress(ValueError):  # an empty cell
+                    if cell.cell_contents is stream:
+                        cell.cell_contents = weakref.proxy(stream)
+
+
+def _being_read() -> Iterator[Any]:
+    """The streams whose next update is asked for on this stack."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__anext__" else None
+        if isinstance(owner, ResponseStream):
+            yield owner
+        frame = frame.f_back
 
 
 # --- translation ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from autogen_aios.agent_framework import (
     noting_the_agent,
     to_messages,
     translated,
+    untangle_streams,
 )
 
 Options = Mapping[str, Any]
@@ -78,6 +79,7 @@ async def _streamed(
     entering: AbstractAsyncContextManager[Slot], updates: Updates
 ) -> AsyncGenerator[ChatResponseUpdate]:
     said: list[ChatResponseUpdate] = []
+    untangle_streams()
     with translated():
         async with entering as slot, aclosing(slot.each(_read(updates))) as pieces:
             async for update in pieces:

@@ -24,12 +24,6 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
-import autogen.oai.client as oai
-from autogen import ConversableAgent, GroupChatManager
-from autogen.events.client_events import StreamEvent
-from autogen.io.base import IOStream
-from openai.types.chat import ChatCompletion, ChatCompletionMessage
-
 from aios_core import Agent, Completion, Kernel, Usage, default_kernel
 from aios_core.adapting import (
     AgentDirectory,
@@ -46,7 +40,17 @@ from aios_core.adapting import (
     told,
     write_completion,
 )
-from aios_core.errors import InvalidRequest
+from autogen_aios.missing import missing
+from autogen_aios.whose import read_aios
+
+try:
+    import autogen.oai.client as oai
+    from autogen import ConversableAgent, GroupChatManager
+    from autogen.events.client_events import StreamEvent
+    from autogen.io.base import IOStream
+    from openai.types.chat import ChatCompletion, ChatCompletionMessage
+except ModuleNotFoundError as exc:
+    raise missing(__name__, exc, "classic") from exc
 
 __all__ = ["AIOSModelClient", "register", "unregister"]
 
@@ -142,19 +146,17 @@ class _Whose:
     """What an entry says of the agent behind its calls."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._said = config.get("aios") or {}
-        if not isinstance(self._said, Mapping):
-            raise InvalidRequest(f"aios: got {self._said!r:.200}; allowed: a mapping")
-        self._settings = AgentSettings().updated(self._said)
+        self._named, said = read_aios(config.get("aios"))
+        self._settings = AgentSettings().updated(said)
 
     @contextmanager
     def acting(self, kernel: Kernel) -> Iterator[Agent]:
         """The agent, for one call."""
-        named = self._said.get("agent")
-        if isinstance(named, Agent):
-            yield named
+        if isinstance(self._named, Agent):
+            yield self._named
             return
-        caller = Caller.named(str(named), self._settings.group) if named else find_caller()
+        group = self._settings.group
+        caller = Caller.named(str(self._named), group) if self._named else find_caller()
         with directory.use(kernel, caller, self._settings) as agent:
             yield agent
 

@@ -13,8 +13,8 @@ import asyncio
 import logging
 import threading
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, Self
 
@@ -30,7 +30,7 @@ from autogen_core.models import (
     validate_model_info,
 )
 from autogen_core.tools import Tool, ToolSchema
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from aios_core import (
     Agent,
@@ -47,12 +47,14 @@ from aios_core.adapting import (
     AgentSettings,
     Caller,
     adefault_kernel,
+    ahold,
     read_options,
     write_completion,
 )
-from aios_core.errors import InvalidRequest, SyscallCancelled
+from aios_core.errors import SyscallCancelled
 from autogen_aios import translation
 from autogen_aios.callers import directory, find_caller
+from autogen_aios.whose import read_aios
 
 _events = logging.getLogger(EVENT_LOGGER_NAME)
 
@@ -70,6 +72,8 @@ MODEL_INFO = ModelInfo(
 
 class AIOSChatCompletionClientConfig(BaseModel):
     """What a client is made of; all of it is optional. See the client's arguments."""
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
     temperature: float | None = None
@@ -180,7 +184,8 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
     ) -> CreateResult:
         """The whole answer. Raises `asyncio.CancelledError` if the token cancels it."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
-        async with self._acting_as(*self._caller(extra_create_args or {})) as agent:
+        with ExitStack() as stack:
+            agent = await self._hold(stack, *self._caller(extra_create_args or {}))
             answer = agent.llm.agenerate(**call)
             if cancellation_token is None:
                 completion = await answer
@@ -211,10 +216,9 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
     ) -> AsyncGenerator[str | CreateResult, None]:
         """The answer's text as it comes, then the whole answer, tool calls and usage included."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
-        async with (
-            self._acting_as(*self._caller(extra_create_args or {})) as agent,
-            agent.llm.astream(**call) as deltas,
-        ):
+        with ExitStack() as stack:  # left half-read, it has nothing to await
+            agent = await self._hold(stack, *self._caller(extra_create_args or {}))
+            deltas = stack.enter_context(closing(agent.llm.astream(**call)))
             if cancellation_token is not None and deltas.call is not None:
                 cancellation_token.add_callback(deltas.call.withdraw)
             if _events.isEnabledFor(logging.INFO):
@@ -323,25 +327,21 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     def _caller(self, extra: Mapping[str, Any]) -> tuple[Agent | Caller, AgentSettings]:
         """The caller; to be asked on its own stack."""
-        said = extra.get("aios") or {}
-        if not isinstance(said, Mapping):
-            raise InvalidRequest(f"aios: got {said!r:.200}; allowed: a mapping")
+        named, said = read_aios(extra.get("aios"))
         settings = self._settings.updated(said)
-        named = said.get("agent") or self._agent
+        named = named or self._agent
         if isinstance(named, Agent):
             return named, settings
         return Caller.named(str(named), settings.group) if named else find_caller(), settings
 
-    @asynccontextmanager
-    async def _acting_as(
-        self, caller: Agent | Caller, settings: AgentSettings
-    ) -> AsyncIterator[Agent]:
+    async def _hold(
+        self, stack: ExitStack, caller: Agent | Caller, settings: AgentSettings
+    ) -> Agent:
+        """The agent of the call, until the stack unwinds."""
         if isinstance(caller, Agent):
-            yield caller
-            return
+            return caller
         kernel = self._kernel or await adefault_kernel()
-        async with directory.ause(kernel, caller, settings) as agent:
-            yield agent
+        return await ahold(stack, directory, kernel, caller, settings)
 
     # --- as a component -----------------------------------------------------------------------
 

@@ -165,6 +165,19 @@ async def test_who_calls_can_be_said_in_the_options_and_in_the_call(kernel: Kern
     assert not last_request(kernel).extra
 
 
+@pytest.mark.parametrize("way", ["options", "client_kwargs"])
+async def test_a_limit_that_is_spelled_wrong_does_not_vanish(kernel: Kernel, way: str) -> None:
+    said: Any = {way: {"aios": {"agent": "ann", "buget": {"calls": 1}}}}
+
+    with pytest.raises(InvalidRequest, match="buget"):
+        await Agent(AIOSChatClient(kernel=kernel), name="x").run("hi", **said)
+
+
+def test_an_argument_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="modle"):
+        AIOSChatClient(modle="tiny")
+
+
 async def test_an_error_goes_by_the_frameworks_name_too(kernel: Kernel) -> None:
     client = RawAIOSChatClient(kernel=kernel, agent="poor", budget={"calls": 1})
     await client.get_response(HI)

@@ -232,6 +232,8 @@ def test_a_bare_schema_is_a_response_format(kernel: Kernel) -> None:
 def test_bad_metadata_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest, match="aios: got 'ann'"):
         AIOSModelClient({**OURS, "aios": "ann"})
+    with pytest.raises(InvalidRequest, match="buget"):
+        AIOSModelClient({**OURS, "aios": {"agent": "ann", "buget": {"calls": 1}}})
 
 
 @pytest.mark.usefixtures("as_default")

@@ -22,7 +22,7 @@ from autogen_core.models import (
     validate_model_info,
 )
 from autogen_core.tools import FunctionTool
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from aios_core import Budget, EventKind, Kernel, KernelConfig, Message, Sampling, ToolCall
 from aios_core.cores import ScriptedCore
@@ -310,6 +310,23 @@ async def test_a_prompt_that_is_too_long_is_refused_with_its_size(boot: Boot) ->
 async def test_bad_metadata_is_refused_by_name(kernel: Kernel, said: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=r"aios|weight|budget"):
         await AIOSChatCompletionClient(kernel=kernel).create(say("hi"), extra_create_args=said)
+
+
+async def test_a_limit_that_is_spelled_wrong_does_not_vanish(kernel: Kernel) -> None:
+    client = AIOSChatCompletionClient(kernel=kernel)
+    said = {"aios": {"agent": "ann", "buget": {"calls": 1}}}
+
+    with pytest.raises(InvalidRequest, match="buget"):
+        await client.create(say("hi"), extra_create_args=said)
+    with pytest.raises(InvalidRequest, match="buget"):
+        await anext(client.create_stream(say("hi"), extra_create_args=said))
+
+
+def test_a_configuration_with_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValidationError, match="modle"):
+        ChatCompletionClient.load_component(
+            {"provider": "autogen_aios.AIOSChatCompletionClient", "config": {"modle": "tiny"}}
+        )
 
 
 # --- counting ------------------------------------------------------------------------------------

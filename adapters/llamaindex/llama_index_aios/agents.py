@@ -29,6 +29,10 @@ from aios_core.adapting import (
     RunTree,
     current_caller,
 )
+from aios_core.errors import InvalidRequest
+
+_SETTINGS: Final = ("aios_group", "aios_priority", "aios_weight", "aios_budget")
+_TAGS: Final = ("aios_agent", *_SETTINGS)
 
 
 class SpanTracker(BaseSpanHandler[BaseSpan]):
@@ -83,10 +87,13 @@ def identify(
 ) -> tuple[Caller, AgentSettings]:
     """Whose call it is that is being made, and what its agent shall be like.
 
-    Raises `InvalidRequest` if an `aios_...` tag has a bad value.
+    Raises `InvalidRequest` if an `aios_...` tag has a bad value, or is none that there is: a
+    limit that is spelled wrong must not vanish.
     """
     tags: Mapping[str, Any] = active_instrument_tags.get() or {}
-    settings = defaults.updated(tags, "aios_")
+    if unknown := [key for key in tags if key.startswith("aios_") and key not in _TAGS]:
+        raise InvalidRequest(f"no tag {unknown[0]!r}; have {list(_TAGS)}")
+    settings = defaults.updated({key: tags[key] for key in _SETTINGS if key in tags}, "aios_")
     if named := tags.get("aios_agent") or name:
         return Caller.named(str(named), settings.group), settings
     span_id = active_span_id.get()

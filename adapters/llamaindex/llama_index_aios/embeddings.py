@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
@@ -20,6 +20,8 @@ class AIOSEmbedding(BaseEmbedding):
         group: of an agent that is spawned by its name.
         kwargs: of `BaseEmbedding`, such as `embed_batch_size`.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     _home: Home = PrivateAttr()
 

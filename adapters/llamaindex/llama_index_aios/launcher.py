@@ -1,4 +1,4 @@
-"""`aios run` and `install()` for LlamaIndex's OpenAI LLM. Imports nothing of it."""
+"""`aios run` and `install()` for LlamaIndex's OpenAI LLMs and defaults. Imports nothing of it."""
 
 from typing import Final
 
@@ -7,7 +7,11 @@ from aios_core.adapting import Launcher
 launcher: Final = Launcher(
     "LlamaIndex",
     patches={
-        "substitute": {"llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute"},
+        "substitute": {
+            "llama_index.core": "llama_index_aios.defaults:substitute",
+            "llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute",
+            "llama_index.llms.openai.responses": "llama_index_aios.openai_responses:substitute",
+        },
         "admit": {"llama_index.llms.openai.base": "llama_index_aios.admission:admit"},
     },
     tested={"llama-index-core": ("0.14.",)},

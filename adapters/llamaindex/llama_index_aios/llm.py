@@ -9,9 +9,17 @@ kernel of the process where they wake up).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
-from typing import Any, Self
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import ExitStack, aclosing, closing, contextmanager
+from functools import cache
+from typing import Any, Final, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -25,19 +33,22 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import ConfigDict, Field
-from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
+from llama_index.core.program.utils import get_program_for_llm
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
 
-from aios_core import Agent, Budget, Kernel, default_kernel
+from aios_core import Agent, Budget, Kernel, Message, default_kernel, request
 from aios_core.adapting import (
     AgentSettings,
     Caller,
     adefault_kernel,
+    ahold,
     read_options,
     read_response_format,
     read_tool_choice,
@@ -48,6 +59,26 @@ from llama_index_aios.agents import directory, identify, tree
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]
 Use = tuple[Caller, AgentSettings] | None  # None: an agent of the kernel was given
+_STOP: Final = "."  # goes before a text that is counted, since no prompt may be blank
+
+
+class Metadata(LLMMetadata):
+    """A model's metadata whose window is looked up when somebody reads it."""
+
+    _window: Callable[[], int] = PrivateAttr()
+
+    def __init__(self, window: Callable[[], int], **said: Any) -> None:
+        super().__init__(**said)
+        self._window = window
+
+    def __getattribute__(self, name: str) -> Any:
+        """Only `context_window` is anything special."""
+        return self._window() if name == "context_window" else super().__getattribute__(name)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What a person is shown is what a program reads."""
+        for name, value in super().__repr_args__():
+            yield name, self.context_window if name == "context_window" else value
 
 
 class AIOSLLM(FunctionCallingLLM):
@@ -60,7 +91,7 @@ class AIOSLLM(FunctionCallingLLM):
     does not know are passed to the core's backend as they are.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: str | None = Field(default=None, description="One that a core serves.")
     temperature: float | None = Field(default=None, description="None or 0 is greedy.")
@@ -86,9 +117,14 @@ class AIOSLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The window is the core's once the kernel runs; a kernel is not started for it."""
-        return LLMMetadata(
-            context_window=self.context_window or self._window(),
+        """What LlamaIndex asks of a model.
+
+        The window is the core's. Whoever reads it starts the embedded kernel, if the model has
+        no other: a query engine cuts its prompts by it before the first call. To read the rest
+        starts nothing.
+        """
+        return Metadata(
+            self._window,
             num_output=self.max_tokens or 256,
             is_chat_model=True,
             is_function_calling_model=True,
@@ -96,10 +132,39 @@ class AIOSLLM(FunctionCallingLLM):
         )
 
     def _window(self) -> int:
-        if self.kernel is None:
-            return DEFAULT_CONTEXT_WINDOW
-        core = self.kernel.pool.route(self.model)[0]
-        return core.capabilities.context_window
+        if self.context_window:
+            return self.context_window
+        kernel = self.kernel or default_kernel()
+        return kernel.pool.route(self.model)[0].capabilities.context_window
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events tell of the model: the window only if no kernel has to start for it."""
+        said = self.metadata
+        payload = {"class_name": self.class_name(), **said.model_dump(exclude={"context_window"})}
+        if self.context_window or self.kernel:
+            payload["context_window"] = said.context_window
+        return payload
+
+    @property
+    def tokenizer(self) -> Callable[[str], list[int]]:
+        """Counts as the core does: `Settings.tokenizer = llm.tokenizer`.
+
+        LlamaIndex cuts prompts to fit a window by its own tokenizer's count, which another
+        model's can exceed. The list is as long as the text has tokens; what is in it says
+        nothing.
+        """
+
+        @cache
+        def around() -> int:
+            return self._count(_STOP)
+
+        return lambda text: list(range(self._count(f"{_STOP} {text}") - around()))
+
+    def _count(self, text: str) -> int:
+        """The tokens of a prompt that is this text, with what goes around it."""
+        kernel = self.kernel or default_kernel()
+        said = request([Message("user", text)], model=self.model)
+        return kernel.measure(said).num_tokens
 
     # --- LlamaIndex's eight ways to call ------------------------------------------------------
 
@@ -165,7 +230,8 @@ class AIOSLLM(FunctionCallingLLM):
 
     async def aanswer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`achat` without events."""
-        async with self._aagent() as agent:
+        with ExitStack() as stack:
+            agent = await self._hold(stack)
             completion = await agent.llm.agenerate(**self._request(messages, kwargs))
         return translation.to_chat_response(completion)
 
@@ -201,7 +267,9 @@ class AIOSLLM(FunctionCallingLLM):
 
     async def _asteps(self, request: dict[str, Any], use: Use) -> AsyncChatSteps:
         said = translation.Accumulator()
-        async with self._aagent(use) as agent, agent.llm.astream(**request) as deltas:
+        with ExitStack() as stack:  # left half-read, it has nothing to await
+            agent = await self._hold(stack, use)
+            deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta:
                     yield said.step(delta)
@@ -233,6 +301,41 @@ class AIOSLLM(FunctionCallingLLM):
         if offered:
             said |= {"tools": offered, "tool_choice": choice}
         return said
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[BaseModel],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        """As LlamaIndex's own, and the tool has to be called, as where nothing is streamed."""
+        program: Any = self._program(output_cls, prompt)
+        steps: Generator[Any, None, None] = program.stream_call(
+            llm_kwargs=llm_kwargs, **prompt_args
+        )
+        return steps
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[BaseModel],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """The same on an event loop."""
+        program = self._program(output_cls, prompt)
+        steps: AsyncGenerator[Any, None] = await program.astream_call(
+            llm_kwargs=llm_kwargs, **prompt_args
+        )
+        return steps
+
+    def _program(self, output_cls: type[BaseModel], prompt: PromptTemplate) -> Any:
+        """LlamaIndex's stream of a program says nothing of tools that are required."""
+        mode = self.pydantic_program_mode
+        calls_a_tool = mode in {PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION}
+        said = {"tool_choice": "required"} if calls_a_tool else {}
+        return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode, **said)
 
     def _validate_chat_with_tools_response(
         self,
@@ -313,16 +416,14 @@ class AIOSLLM(FunctionCallingLLM):
         with directory.use(self.kernel or default_kernel(), *found) as agent:
             yield agent
 
-    @asynccontextmanager
-    async def _aagent(self, use: Use = None) -> AsyncIterator[Agent]:
+    async def _hold(self, stack: ExitStack, use: Use = None) -> Agent:
+        """The same on an event loop, until the stack unwinds."""
         if isinstance(self.agent, Agent):
-            yield self.agent
-            return
+            return self.agent
         found = use or self._identified()
         assert found is not None  # noqa: S101 - no agent is given
         kernel = self.kernel or await adefault_kernel()
-        async with directory.ause(kernel, *found) as agent:
-            yield agent
+        return await ahold(stack, directory, kernel, *found)
 
     # --- copies -------------------------------------------------------------------------------
 

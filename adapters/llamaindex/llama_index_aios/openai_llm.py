@@ -19,11 +19,12 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
+    LLMMetadata,
 )
 
 from aios_core import default_kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
-from llama_index_aios.llm import AIOSLLM
+from llama_index_aios.llm import AIOSLLM, Metadata
 
 
 def substitute(module: ModuleType, patches: Patches) -> None:
@@ -40,6 +41,24 @@ def substitute(module: ModuleType, patches: Patches) -> None:
     }
     for name, method in methods.items():
         patches.replace(module.OpenAI, name, method)
+    patches.replace(module.OpenAI, "metadata", windowed(module.OpenAI.metadata))
+
+
+def windowed(theirs: property) -> property:
+    """An LLM's metadata, with the window of the core that answers, if that is the smaller one."""
+
+    def metadata(self: Any) -> LLMMetadata:
+        said: LLMMetadata = theirs.__get__(self)
+
+        def window() -> int:
+            kernel = default_kernel()
+            model = self.model if self.model in kernel.pool.models else None
+            core = kernel.pool.route(model)[0]
+            return min(core.capabilities.context_window, said.context_window)
+
+        return Metadata(window, **said.model_dump())
+
+    return property(metadata)
 
 
 def _ours(theirs: Any, kwargs: dict[str, Any], model: str | None) -> tuple[AIOSLLM, dict[str, Any]]:

@@ -158,13 +158,27 @@ class Accumulator:
             call[1] += part.name or ""
             call[2] += part.arguments
         calls = [ToolCall(*self._calls[index]) for index in sorted(self._calls)]
-        return ChatResponse(message=_assistant(self._text, calls), delta=delta.text)
+        return ChatResponse(message=_streamed(self._text, calls), delta=delta.text)
 
     def end(self, completion: Completion) -> ChatResponse:
         """The last step: the whole answer and its usage."""
         response = to_chat_response(completion)
+        response.message = _streamed(completion.text, completion.tool_calls)
         response.delta = ""
         return response
+
+
+def _streamed(text: str, calls: Sequence[ToolCall]) -> ChatMessage:
+    """Who reads a stream for objects or a chat looks for calls beside the blocks too.
+
+    OpenAI's LLM has them there; LlamaIndex's `is_function` and its programs ask for them.
+    """
+    message = _assistant(text, calls)
+    if calls:
+        message.additional_kwargs["tool_calls"] = Message(
+            "assistant", tool_calls=tuple(calls)
+        ).to_dict()["tool_calls"]
+    return message
 
 
 def _assistant(text: str, calls: Sequence[ToolCall]) -> ChatMessage:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.workflow import Context
 from llama_index.llms.aios import AIOSLLM
 
-from aios_core import EventKind, Kernel
+from aios_core import EventKind, InvalidRequest, Kernel
 from aios_core.testing.watch import FOR_EVER, Watch
 from llama_index_aios.agents import directory
 
@@ -95,6 +96,12 @@ class TestWhoseCall:
         await AIOSLLM(agent=agent).acomplete("a")
 
         assert watch.callers() == [agent.pid]
+
+    async def test_a_tag_that_is_spelled_wrong_does_not_vanish(self, kernel: Kernel) -> None:
+        said = instrument_tags({"aios_agent": "ann", "aios_prio": 1})
+
+        with said, pytest.raises(InvalidRequest, match="aios_prio"):
+            await AIOSLLM(kernel=kernel).acomplete("a")
 
 
 class TestRuns:

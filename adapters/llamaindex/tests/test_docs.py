@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai import OpenAI
+from llama_index.storage.chat_store import aios as chat_stores
 
 import aios_core
 from aios_core import Completion, EventKind, FinishReason, Message, Usage
@@ -51,3 +53,20 @@ def test_the_snippet_of_retrieval_and_tools_runs(capsys: pytest.CaptureFixture[s
     exec(compile(shown, "docs/llamaindex.md", "exec"), {})  # noqa: S102 - our own page
 
     assert capsys.readouterr().out.split("\n")[:2] == ["The harbour opens at nine.", "42"]
+
+
+@pytest.mark.usefixtures("as_default")
+def test_the_snippet_of_memory_runs() -> None:
+    (shown,) = re.findall(r"```python\n(from llama_index.core.memory.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+
+    exec(compile(shown, "docs/llamaindex.md", "exec"), names)  # noqa: S102 - our own page
+
+    said = ChatMessage(role="user", content="hi")
+    for memory in (names["memory"], names["buffer"]):
+        memory.put(said)
+        assert memory.get_all() == [said]
+
+
+def test_every_class_that_the_stores_offer_is_on_the_page() -> None:
+    assert [name for name in chat_stores.__all__ if f"{name}()" not in PAGE] == []

@@ -15,8 +15,9 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import LLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.aios import AIOSEmbedding
 from llama_index.llms.aios import AIOSLLM
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from aios_core import EventKind, InvalidRequest, Kernel, NoSuchObject, ToolCall
 from aios_core.messages import Message
@@ -178,6 +179,13 @@ class Person(BaseModel):
     age: int
 
 
+def calls_only_if_it_must(request: Any) -> Message:
+    if request.tool_choice == "auto":
+        return Message("assistant", "Ada is 36.")
+    call = ToolCall("c1", request.tools[0].name, '{"name": "Ada", "age": 36}')
+    return Message("assistant", tool_calls=(call,))
+
+
 class TestStructuredOutput:
     def test_structured_predict(self, kernel: Kernel) -> None:
         llm: LLM = AIOSLLM(kernel=kernel)
@@ -192,6 +200,14 @@ class TestStructuredOutput:
         response = await llm.achat([ChatMessage(role="user", content="'Ada', who is 36")])
 
         assert response.raw == Person(name="Ada", age=36)
+
+    async def test_a_stream_of_objects_has_to_call_the_tool_too(self, boot: Boot) -> None:
+        llm, prompt = AIOSLLM(kernel=boot(calls_only_if_it_must)), PromptTemplate("about Ada")
+
+        steps = list(llm.stream_structured_predict(Person, prompt))
+        asteps = [step async for step in await llm.astream_structured_predict(Person, prompt)]
+
+        assert steps[-1] == asteps[-1] == Person(name="Ada", age=36)
 
 
 class TestTakingBack:
@@ -217,6 +233,24 @@ class TestTakingBack:
 
         await watch.await_(EventKind.CANCELLED, 2)
 
+    def test_a_stream_that_is_left_when_its_loop_ends_ends_quietly(
+        self, boot: Boot, watch: Watch
+    ) -> None:
+        llm = AIOSLLM(kernel=boot("word " * 10_000, token_s=0.001))
+        complaints: list[Any] = []
+
+        async def leave() -> None:
+            async for _ in await llm.astream_chat(HELLO):
+                break
+
+        for _ in range(6):  # the loop closes what is left in any order
+            with asyncio.Runner() as runner:
+                runner.get_loop().set_exception_handler(lambda _, said: complaints.append(said))
+                runner.run(leave())
+
+        assert complaints == []
+        watch.wait(EventKind.CANCELLED, 6)
+
     def test_closing_a_stream_frees_the_slot(self, boot: Boot, watch: Watch) -> None:
         llm = AIOSLLM(kernel=boot(["one two three"] * 2, token_s=0.01))
 
@@ -241,6 +275,39 @@ class TestSettings:
         llm = AIOSLLM(kernel=boot("ok", context_window=77), max_tokens=5)
 
         assert (llm.metadata.context_window, llm.metadata.num_output) == (77, 5)
+
+    def test_the_window_is_that_of_the_embedded_kernels_core(self, as_default: Kernel) -> None:
+        (core,) = as_default.pool
+        metadata = AIOSLLM().metadata
+
+        assert metadata.context_window == core.capabilities.context_window
+        assert f"context_window={metadata.context_window}" in repr(metadata)
+
+    def test_only_who_reads_the_window_starts_a_kernel(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start() -> Kernel:
+            raise AssertionError("a kernel is started")
+
+        monkeypatch.setattr("llama_index_aios.llm.default_kernel", start)
+        llm = AIOSLLM()
+
+        assert llm.metadata.is_function_calling_model
+        assert "context_window" not in llm.to_payload()
+        assert AIOSLLM(context_window=9).to_payload()["context_window"] == 9
+        with pytest.raises(AssertionError, match="a kernel is started"):
+            assert llm.metadata.context_window
+
+    def test_the_tokenizer_counts_as_the_core_does(self, kernel: Kernel) -> None:
+        count = AIOSLLM(kernel=kernel).tokenizer
+
+        said = ("one", "one two three", "", " \n")
+        assert [len(count(text)) for text in said] == [1, 3, 0, 0]
+
+    @pytest.mark.parametrize("ours", [AIOSLLM, AIOSEmbedding])
+    def test_an_argument_that_there_is_not_is_refused(self, ours: Any) -> None:
+        with pytest.raises(ValidationError, match="modle"):
+            ours(modle="tiny")
 
     def test_an_unknown_model_is_refused_with_those_that_there_are(self, kernel: Kernel) -> None:
         with pytest.raises(NoSuchObject, match=r"no model 'gpt-9'; have \['scripted'\]"):

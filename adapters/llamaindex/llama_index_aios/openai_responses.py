@@ -1,0 +1,141 @@
+"""Programs with `llama_index.llms.openai.OpenAIResponses` on the kernel.
+
+As in `openai_llm`, the inner methods that talk to OpenAI are replaced. What only OpenAI's
+service does (its built-in tools, conversations that it keeps) is refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, Final
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import BaseModel
+from llama_index.core.prompts import PromptTemplate
+
+from aios_core import default_kernel
+from aios_core.adapting import Patches, adefault_kernel, served_model
+from aios_core.errors import InvalidRequest
+from llama_index_aios.llm import AIOSLLM
+from llama_index_aios.openai_llm import windowed
+
+_NO_KEY: Final = "no key is needed on the kernel"
+_OF_THE_SERVICE: Final = ("include", "metadata", "model", "store", "truncation", "user")
+
+Asked = Sequence[ChatMessage]
+Call = tuple[AIOSLLM, list[ChatMessage], dict[str, Any]]
+
+
+def substitute(module: ModuleType, patches: Patches) -> None:
+    """Let the kernel's cores answer."""
+    owner = module.OpenAIResponses
+    methods = {
+        "__init__": _without_key(owner.__init__),
+        "metadata": windowed(owner.metadata),
+        "_chat": _chat,
+        "_stream_chat": _stream_chat,
+        "_achat": _achat,
+        "_astream_chat": _astream_chat,
+        "structured_predict": _structured_predict,
+        "astructured_predict": _astructured_predict,
+    }
+    for name, method in methods.items():
+        patches.replace(owner, name, method)
+
+
+def _without_key(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
+
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+        if not values.get("api_key") and not os.environ.get("OPENAI_API_KEY"):
+            values["api_key"] = _NO_KEY
+        init(self, *args, **values)
+
+    return __init__
+
+
+def _now(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
+    asked = kwargs.get("model") or theirs.model
+    return _ours(theirs, messages, kwargs, served_model(default_kernel(), asked))
+
+
+async def _soon(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
+    asked = kwargs.get("model") or theirs.model
+    return _ours(theirs, messages, kwargs, served_model(await adefault_kernel(), asked))
+
+
+def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | None) -> Call:
+    """Our LLM with the settings of theirs, the conversation, and the arguments of the call."""
+    said = {**theirs.additional_kwargs, **kwargs}
+    if theirs.built_in_tools:
+        raise InvalidRequest("built_in_tools: they are OpenAI's; the kernel has none of them")
+    former = said.pop("previous_response_id", None) or theirs._previous_response_id  # noqa: SLF001
+    if theirs.track_previous_responses or former:
+        raise InvalidRequest("previous responses: they are kept by OpenAI, not by the kernel")
+    said = {key: value for key, value in said.items() if key not in _OF_THE_SERVICE}
+    limit = said.pop("max_output_tokens", None) or theirs.max_output_tokens
+    instructions = said.pop("instructions", None) or theirs.instructions
+    first = [ChatMessage(role=MessageRole.SYSTEM, content=instructions)] if instructions else []
+    llm = AIOSLLM(
+        model=model,
+        temperature=theirs.temperature,
+        top_p=theirs.top_p,
+        max_tokens=limit,
+        timeout=theirs.timeout,
+    )
+    return llm, [*first, *messages], said
+
+
+# --- the methods: `self` is an OpenAIResponses ---------------------------------------------------
+
+
+def _chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
+    llm, conversation, said = _now(self, messages, kwargs)
+    return llm.answer(conversation, **said)
+
+
+def _stream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseGen:
+    llm, conversation, said = _now(self, messages, kwargs)
+    return llm.steps(conversation, **said)
+
+
+async def _achat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
+    llm, conversation, said = await _soon(self, messages, kwargs)
+    return await llm.aanswer(conversation, **said)
+
+
+async def _astream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseAsyncGen:
+    llm, conversation, said = await _soon(self, messages, kwargs)
+    return llm.asteps(conversation, **said)
+
+
+def _structured_predict(
+    self: Any,
+    output_cls: type[BaseModel],
+    prompt: PromptTemplate,
+    llm_kwargs: dict[str, Any] | None = None,
+    **prompt_args: Any,
+) -> BaseModel:
+    kwargs = {**(llm_kwargs or {}), "response_format": output_cls}
+    response = self.chat(prompt.format_messages(**prompt_args), **kwargs)
+    return output_cls.model_validate_json(response.message.content)
+
+
+async def _astructured_predict(
+    self: Any,
+    output_cls: type[BaseModel],
+    prompt: PromptTemplate,
+    llm_kwargs: dict[str, Any] | None = None,
+    **prompt_args: Any,
+) -> BaseModel:
+    kwargs = {**(llm_kwargs or {}), "response_format": output_cls}
+    response = await self.achat(prompt.format_messages(**prompt_args), **kwargs)
+    return output_cls.model_validate_json(response.message.content)
