@@ -71,21 +71,32 @@ class AgentSettings:
     budget: Budget | None = None
 
     def updated(self, said: Mapping[str, Any], prefix: str = "") -> AgentSettings:
-        """These settings under those that a call's metadata names. Other keys are ignored.
+        """These settings under those that a call's metadata names.
 
         Args:
-            said: may hold `group`, `priority`, `weight` and `budget` (a `Budget`, or its fields).
-            prefix: stands before each of the keys.
+            said: may hold `group`, `priority`, `weight` and `budget` (a `Budget`, or its fields);
+                other keys are ignored, unless they have the prefix.
+            prefix: stands before each of the keys, and before `agent`.
 
         Raises:
-            InvalidRequest: a value is of the wrong type; names its key.
+            InvalidRequest: a value is of the wrong type, or a key with the prefix is none of
+                these; names it.
         """
+        if prefix:
+            _refuse_unknown(said, prefix)
         changes = {
             key: _parsed(prefix + key, said[prefix + key], parse)
             for key, parse in _PARSERS.items()
             if said.get(prefix + key) is not None
         }
         return replace(self, **changes) if changes else self
+
+
+def _refuse_unknown(said: Mapping[str, Any], prefix: str) -> None:
+    known = [prefix + key for key in ("agent", *_PARSERS)]
+    for key in said:
+        if key.startswith(prefix) and key not in known:
+            raise InvalidRequest(f"{key}: no such setting; there are {', '.join(known)}")
 
 
 def _budget(value: Any) -> Budget:

@@ -1,6 +1,7 @@
 """Agents by caller: spawned at the first call, gone when their time is over.
 
 How long an agent lives is said by its caller's kind, see `aios_core.adapting.callers`.
+Each adapter has a directory of its own, but those who are named are in one that all share.
 At most `max_agents` are kept; the least recently used go first. One lock guards the
 entries; it is not held while the kernel is asked for anything, and no finalizer takes it.
 """
@@ -8,6 +9,7 @@ entries; it is not held while the kernel is asked for anything, and no finalizer
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -21,6 +23,8 @@ from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.agent import Agent
 from aios_core.kernel import Kernel
 from aios_core.process import ProcessState
+
+log = logging.getLogger(__name__)
 
 _IDLE_S: Final = 600.0
 _MAX_AGENTS: Final = 10_000
@@ -39,6 +43,8 @@ class _Entry:
     num_active: int = 0  # calls under way
     used_at: float = 0.0
     is_over: bool = False  # exits with its last call
+    settings: AgentSettings | None = None  # that its agents are spawned with
+    is_told: bool = False  # that others are said later, to no effect
 
 
 class AgentDirectory:
@@ -72,7 +78,12 @@ class AgentDirectory:
     @contextmanager
     def use(self, kernel: Kernel, caller: Caller, settings: AgentSettings) -> Iterator[Agent]:
         """The agent for one call, on a thread. It does not exit before the block ends."""
+        if self._is_elsewhere(caller):
+            with _named.use(kernel, caller, settings) as named:
+                yield named
+            return
         with self._held(caller) as entry:
+            _compare(entry, caller, settings)
             agent = _known(entry, kernel, caller)
             if agent is None:
                 spawned = kernel.spawn(caller.name, **_spawning(settings))
@@ -84,7 +95,12 @@ class AgentDirectory:
         self, kernel: Kernel, caller: Caller, settings: AgentSettings
     ) -> AsyncIterator[Agent]:
         """The same on an event loop."""
+        if self._is_elsewhere(caller):
+            async with _named.ause(kernel, caller, settings) as named:
+                yield named
+            return
         with self._held(caller) as entry:
+            _compare(entry, caller, settings)
             agent = _known(entry, kernel, caller)
             if agent is None:
                 spawned = await kernel.aspawn(caller.name, **_spawning(settings))
@@ -106,6 +122,10 @@ class AgentDirectory:
             for caller, entry in self._entries.items():
                 assert entry.num_active >= 0, f"{caller} was released twice"  # noqa: S101
                 assert entry.num_active or not entry.is_over, f"{caller} stayed"  # noqa: S101
+
+    def _is_elsewhere(self, caller: Caller) -> bool:
+        """Whether a caller is named, and with that the same whichever adapter asks."""
+        return caller.kind is CallerKind.NAMED and self is not _named
 
     @contextmanager
     def _held(self, caller: Caller) -> Iterator[_Entry]:
@@ -179,6 +199,19 @@ def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
     return agent
 
 
+def _compare(entry: _Entry, caller: Caller, settings: AgentSettings) -> None:
+    """Say once that a named agent is what its first call made of it."""
+    if caller.kind is not CallerKind.NAMED or entry.settings in (None, settings):
+        entry.settings = entry.settings or settings
+    elif settings != AgentSettings(settings.group) and not entry.is_told:
+        entry.is_told = True
+        log.warning(
+            "agent %r is there already: a priority, weight or budget that is said later has no "
+            "effect; say it with its first call, or spawn the agent and hand it over",
+            caller.name,
+        )
+
+
 def _spawning(settings: AgentSettings) -> dict[str, Any]:
     return {
         "group": settings.group,
@@ -197,3 +230,6 @@ def _collect(collected: deque[Caller], caller: Caller, agents: dict[int, Agent])
     """An object is gone, on whatever thread: nothing here takes a lock or waits."""
     collected.append(caller)
     _exit(list(agents.values()))
+
+
+_named: Final = AgentDirectory()

@@ -230,3 +230,13 @@ def test_a_conversation_whose_agent_was_killed_begins_anew(kernel: Kernel) -> No
 
     with agents.use(kernel, conversation("a"), AgentSettings()) as second:
         assert second.pid != first.pid
+
+
+def test_one_name_is_one_agent_whichever_adapter_asks(kernel: Kernel) -> None:
+    caller = Caller.named("ann", "desk")
+
+    with (
+        AgentDirectory().use(kernel, caller, AgentSettings("desk")) as one,
+        AgentDirectory().use(kernel, caller, AgentSettings("desk")) as other,
+    ):
+        assert one is other

@@ -13,7 +13,7 @@ adds to every run of the process, keeps who descends from whom.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -24,7 +24,7 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     CallbackManagerForLLMRun,
 )
-from langchain_core.runnables import ensure_config
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tracers.context import register_configure_hook
 
 from aios_core.adapting import (
@@ -74,7 +74,11 @@ class RunTracker(RunTree, BaseCallbackHandler):
 
 
 def identify(
-    tracker: RunTracker, name: str | None, defaults: AgentSettings, run_manager: RunManager
+    tracker: RunTracker,
+    name: str | None,
+    defaults: AgentSettings,
+    run_manager: RunManager,
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[Caller, AgentSettings]:
     """Whose call this is, and what its agent shall be like.
 
@@ -82,12 +86,13 @@ def identify(
         tracker: knows the runs.
         name: of the agent, as the model was told; None if it was not.
         defaults: as the model was told; the run's config goes before them.
-        run_manager: of the call; None outside LangChain's own entry points.
+        run_manager: of the call; None outside LangChain's own entry points, and for streams.
+        told: by the call's own config, where the run manager does not know it.
 
     Raises:
         InvalidRequest: an `aios_...` key of the config has a bad value.
     """
-    config = _config_of(run_manager)
+    config = {**_config_of(run_manager), **(told or {})}
     settings = defaults.updated(config, "aios_")
     if named := config.get("aios_agent") or name:
         return Caller.named(str(named), settings.group), settings
@@ -98,8 +103,33 @@ def identify(
     root = tracker.root_of(run_id) if run_id else None
     if root is not None and root.run_id != run_id:
         return _of_root(root), settings
-    # LangChain makes an asynchronous call in a task of its own; the tracker saw whose it is.
-    return root.caller if root else current_caller(), settings
+    # LangChain makes an asynchronous call in a task of its own, and those of a batch on a pool's
+    # threads; the tracker saw whose the first is, and `batching` the others.
+    return _batched.get() or (root.caller if root else current_caller()), settings
+
+
+@contextmanager
+def batching() -> Iterator[None]:
+    """Calls that begin in the block and belong to no run are those of whoever entered it."""
+    token = _batched.set(_batched.get() or current_caller())
+    try:
+        yield
+    finally:
+        _batched.reset(token)
+
+
+def told_by(config: RunnableConfig | None) -> dict[str, Any]:
+    """What a config that a model is called with directly says of the agent."""
+    told = {**((config or {}).get("configurable") or {}), **((config or {}).get("metadata") or {})}
+    return {key: told[key] for key in told if key == "thread_id" or key.startswith("aios_")}
+
+
+def with_metadata(config: RunnableConfig | None) -> RunnableConfig | None:
+    """The same config with that in its metadata, which is all that a model's call is told."""
+    told = told_by(config)
+    if config is None or not told:
+        return config
+    return {**config, "metadata": {**(config.get("metadata") or {}), **told}}
 
 
 def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
@@ -138,6 +168,7 @@ def _is_live(caller: Caller) -> bool:
 
 
 tracker: Final[RunTracker] = RunTracker(_end_of)
+_batched: ContextVar[Caller | None] = ContextVar("aios_batch", default=None)
 directory: Final[AgentDirectory] = AgentDirectory(is_live=_is_live)
 _tracking: ContextVar[RunTracker | None] = ContextVar("aios_runs", default=tracker)
 register_configure_hook(_tracking, inheritable=True)

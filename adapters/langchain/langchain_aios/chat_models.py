@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from difflib import get_close_matches
 from operator import itemgetter
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -24,28 +25,42 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
-from aios_core import Agent, Budget, Kernel, default_kernel
+from aios_core import Agent, Budget, Kernel, Message, ToolSpec, default_kernel
+from aios_core import request as llm_request
 from aios_core.adapting import (
     AgentSettings,
     Caller,
     adefault_kernel,
+    ahold,
     read_options,
     read_tool_choice,
 )
 from langchain_aios import translation
-from langchain_aios.agents import RunManager, directory, identify, tracker
+from langchain_aios.agents import (
+    RunManager,
+    batching,
+    directory,
+    identify,
+    told_by,
+    tracker,
+    with_metadata,
+)
 from langchain_aios.errors import translated
 
+Told = Mapping[str, Any] | None
+
+_TOLD: Final = "aios_config"  # LangChain keeps a stream's config from the model: it comes so
 Method = Literal["function_calling", "json_mode", "json_schema"]
 
 
@@ -97,6 +112,74 @@ class ChatAIOS(BaseChatModel):
     kernel: Kernel | None = Field(default=None, exclude=True, repr=False)
     """None: the embedded kernel of this process."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_slips(cls, values: Any) -> Any:
+        """What is said to other models (`api_key`, `max_retries`) is ignored, a slip is refused."""
+        known = {alias for name, f in cls.model_fields.items() for alias in _names(name, f)}
+        for key in values.keys() - known if isinstance(values, dict) else ():
+            if close := get_close_matches(key, known, n=1, cutoff=0.75):
+                raise ValueError(f"{key}: no such argument; did you mean {close[0]!r}?")
+        return values
+
+    # --- how LangChain's users call it: what `configurable` says of the agent is handed on ----
+
+    def invoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer."""
+        return super().invoke(input, with_metadata(config), stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """The same on an event loop."""
+        return await super().ainvoke(input, with_metadata(config), stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Answer piece by piece."""
+        yield from super().stream(input, config, stop=stop, **_telling(config), **kwargs)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """The same on an event loop."""
+        answer = super().astream(input, config, stop=stop, **_telling(config), **kwargs)
+        async for chunk in answer:
+            yield chunk
+
+    def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Answer several inputs at once, as calls of whoever asks."""
+        with batching():
+            return super().batch(inputs, *args, **kwargs)
+
+    async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """The same on an event loop."""
+        with batching():
+            return await super().abatch(inputs, *args, **kwargs)
+
     # --- LangChain's four ways to call --------------------------------------------------------
 
     def _generate(
@@ -130,9 +213,10 @@ class ChatAIOS(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        told = kwargs.pop(_TOLD, None)
         with translated():
             request = self._request(messages, stop, kwargs)
-            with self._agent(run_manager) as agent, agent.llm.stream(**request) as deltas:
+            with self._agent(run_manager, told) as agent, agent.llm.stream(**request) as deltas:
                 yield from map(translation.to_chunk, filter(None, deltas))
                 yield translation.to_last_chunk(deltas.completion)
 
@@ -143,16 +227,15 @@ class ChatAIOS(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translated():
+        told = kwargs.pop(_TOLD, None)
+        with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
             request = self._request(messages, stop, kwargs)
-            async with (
-                self._aagent(run_manager) as agent,
-                agent.llm.astream(**request) as deltas,
-            ):
-                async for delta in deltas:
-                    if delta:
-                        yield translation.to_chunk(delta)
-                yield translation.to_last_chunk(deltas.completion)
+            agent = await self._hold(stack, run_manager, told)
+            deltas = stack.enter_context(closing(agent.llm.astream(**request)))
+            async for delta in deltas:
+                if delta:
+                    yield translation.to_chunk(delta)
+            yield translation.to_last_chunk(deltas.completion)
 
     # --- tools and structured output ----------------------------------------------------------
 
@@ -276,11 +359,11 @@ class ChatAIOS(BaseChatModel):
     # --- whose call it is ---------------------------------------------------------------------
 
     @contextmanager
-    def _agent(self, run_manager: RunManager) -> Iterator[Agent]:
+    def _agent(self, run_manager: RunManager, told: Told = None) -> Iterator[Agent]:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        caller, settings = self._identify(run_manager)
+        caller, settings = self._identify(run_manager, told)
         kernel = self.kernel or default_kernel()
         with tracker.during(run_manager), directory.use(kernel, caller, settings) as agent:
             yield agent
@@ -296,10 +379,41 @@ class ChatAIOS(BaseChatModel):
             async with directory.ause(kernel, caller, settings) as agent:
                 yield agent
 
-    def _identify(self, run_manager: RunManager) -> tuple[Caller, AgentSettings]:
+    async def _hold(self, stack: ExitStack, run_manager: RunManager, told: Told) -> Agent:
+        if isinstance(self.agent, Agent):
+            return self.agent
+        caller, settings = self._identify(run_manager, told)
+        kernel = self.kernel or await adefault_kernel()
+        stack.enter_context(tracker.during(run_manager))
+        return await ahold(stack, directory, kernel, caller, settings)
+
+    def _identify(self, run_manager: RunManager, told: Told = None) -> tuple[Caller, AgentSettings]:
         name = self.agent if isinstance(self.agent, str) else None
         settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
-        return identify(tracker, name, settings, run_manager)
+        return identify(tracker, name, settings, run_manager, told)
+
+    # --- counts -------------------------------------------------------------------------------
+
+    def get_num_tokens(self, text: str) -> int:
+        """How many tokens a text takes in a prompt, by the core that would be asked."""
+        return self._count([Message("user", f"x {text}")]) - self._count([Message("user", "x")])
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """How many tokens a prompt of these messages, and tools, has."""
+        offered = [convert_to_openai_tool(tool) for tool in tools or ()]
+        with translated():
+            return self._count(translation.to_messages(messages), translation.to_tools(offered))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """None: what a core's tokens are it does not tell; `get_num_tokens` counts them."""
+        raise NotImplementedError("the kernel counts tokens and has no ids; use get_num_tokens()")
+
+    def _count(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        kernel = self.kernel or default_kernel()
+        said = llm_request(messages, model=self.model, tools=tools)
+        return kernel.measure(said).num_tokens
 
     # --- copies -------------------------------------------------------------------------------
 
@@ -333,6 +447,18 @@ class ChatAIOS(BaseChatModel):
     @property
     def _stop_list(self) -> list[str] | None:
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+def _telling(config: RunnableConfig | None) -> dict[str, Any]:
+    told = told_by(config)
+    return {_TOLD: told} if told else {}
+
+
+def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """Under which names a field may be given."""
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else ()
+    return (name, *(choice for choice in choices if isinstance(choice, str)))
 
 
 def _is_model(schema: Any) -> bool:

@@ -7,7 +7,10 @@ from aios_core.adapting import Launcher
 launcher: Final = Launcher(
     "LangChain",
     patches={
-        "substitute": {"langchain_openai.chat_models.base": "langchain_aios.substitution:patch"},
+        "substitute": {
+            "langchain_openai.chat_models.base": "langchain_aios.substitution:patch",
+            "langchain_openai.embeddings.base": "langchain_aios.substitution:patch_embeddings",
+        },
         "admit": {
             "langchain_openai.chat_models.azure": "langchain_aios.admission:admit",
             "langchain_openai.chat_models.base": "langchain_aios.admission:admit",

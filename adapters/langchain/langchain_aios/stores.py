@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
 
+from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
 
-from aios_core import Agent, Kernel
+from aios_core import Agent, InvalidRequest, Kernel
 from aios_core.adapting import Ask, Home, Script
 
-Value = str | bytes
+Value = Any  # a text, bytes, a JSON value or a `Document`
+
+# What is neither a text nor bytes is kept as a text that begins so, and so is such a text.
+_JSON: Final = "\0json:"
+_DOCUMENT: Final = "\0document:"
 
 
 class AIOSStore(BaseStore[str, Value]):
-    """Texts and bytes by key, durable when `mset` returns.
+    """Texts, bytes, JSON values and documents by key, durable when `mset` returns.
 
     A store of bytes, such as `CacheBackedEmbeddings` and parent document retrievers
     want, takes this one as it is.
@@ -48,7 +55,7 @@ class AIOSStore(BaseStore[str, Value]):
         return await self._home.arun(self._get(keys))
 
     def mset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
-        """Set all, or none."""
+        """Set all, or none. Raises `InvalidRequest` for a value of another kind."""
         self._home.run(self._put(key_value_pairs))
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
@@ -76,12 +83,13 @@ class AIOSStore(BaseStore[str, Value]):
 
     def _get(self, keys: Sequence[str]) -> Script[list[Value | None]]:
         entries = (yield Ask.kv(self._namespace, "get_many", keys)) if keys else ()
-        found = {entry.key: entry.value for entry in entries}
+        found = {entry.key: _decoded(entry.value) for entry in entries}
         return [found.get(key) for key in keys]
 
     def _put(self, pairs: Sequence[tuple[str, Value]]) -> Script[None]:
         if pairs:
-            yield Ask.kv(self._namespace, "put", dict(pairs), ttl_s=self._ttl_s)
+            encoded = {key: _encoded(key, value) for key, value in pairs}
+            yield Ask.kv(self._namespace, "put", encoded, ttl_s=self._ttl_s)
 
     def _delete(self, keys: Sequence[str]) -> Script[None]:
         if keys:
@@ -90,3 +98,33 @@ class AIOSStore(BaseStore[str, Value]):
     def _keys(self, prefix: str | None) -> Script[list[str]]:
         entries = yield Ask.kv(self._namespace, "list", prefix or "", with_values=False)
         return [entry.key for entry in entries]
+
+
+def _encoded(key: str, value: Value) -> str | bytes:
+    if isinstance(value, bytes) or (isinstance(value, str) and not value.startswith("\0")):
+        return value
+    if isinstance(value, Document):
+        parts = {"id": value.id, "page_content": value.page_content, "metadata": value.metadata}
+        return _DOCUMENT + _as_json(key, parts)
+    return _JSON + _as_json(key, value)
+
+
+def _as_json(key: str, value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if json.loads(text) == value:  # no tuple, and no key that is a number
+            return text
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise InvalidRequest(
+        f"value of {key!r}: got {type(value).__name__}; allowed: text, bytes, a JSON value (lists, "
+        "mappings with texts for keys, numbers) or a Document with such metadata"
+    )
+
+
+def _decoded(kept: str | bytes) -> Value:
+    if isinstance(kept, str) and kept.startswith(_JSON):
+        return json.loads(kept.removeprefix(_JSON))
+    if isinstance(kept, str) and kept.startswith(_DOCUMENT):
+        return Document(**json.loads(kept.removeprefix(_DOCUMENT)))
+    return kept

@@ -26,6 +26,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from aios_core import Kernel, default_kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
+from langchain_aios.embeddings import AIOSEmbeddings
 
 _NO_KEY: Final = "no key is needed on the kernel"
 
@@ -42,6 +43,24 @@ def patch(module: ModuleType, patches: Patches) -> None:
         for name, method in methods.items():
             patches.replace(owner, name, method)
     patches.replace(module.ChatOpenAI, "__init__", _without_key(module.ChatOpenAI.__init__))
+
+
+def patch_embeddings(module: ModuleType, patches: Patches) -> None:
+    """Put `langchain_openai.OpenAIEmbeddings` on the kernel's embedder."""
+    owner = module.OpenAIEmbeddings
+    for name in ("embed_documents", "embed_query", "aembed_documents", "aembed_query"):
+        patches.replace(owner, name, _embedding(name))
+    patches.replace(owner, "__init__", _without_key(owner.__init__))
+
+
+def _embedding(name: str) -> Callable[..., Any]:
+    """A method of `OpenAIEmbeddings`: what it says of chunks and of its model is OpenAI's alone."""
+
+    def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
+        del self
+        return getattr(AIOSEmbeddings(), name)(text)
+
+    return method
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -192,6 +193,54 @@ def test_configurable_keys_count_too_inside_a_run(kernel: Kernel) -> None:
     assert [process.name for process in kernel.processes] == ["eve"]
 
 
+@pytest.mark.parametrize(
+    ("told", "name"), [({"aios_agent": "ann"}, "ann"), ({"thread_id": "7"}, "thread 7")]
+)
+async def test_configurable_keys_count_for_a_model_that_is_called_directly(
+    told: dict[str, str], name: str, kernel: Kernel, watch: Watch
+) -> None:
+    llm, config = ChatAIOS(kernel=kernel), RunnableConfig(configurable=told)
+
+    llm.invoke("hi", config)
+    await llm.ainvoke("hi", config)
+    list(llm.stream("hi", config))
+    async for _ in llm.astream("hi", config):
+        pass
+    llm.with_config(configurable=told).invoke("hi")
+
+    assert len(watch.callers()) == 5
+    assert {watch.names()[pid] for pid in watch.callers()} == {name}
+
+
+async def test_the_calls_of_a_batch_are_those_of_whoever_asks(kernel: Kernel, watch: Watch) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    llm.batch(["hi"] * 8)
+    assert len(set(watch.callers())) == 1
+    await llm.abatch(["hi"] * 8)
+    assert len(set(watch.callers())) <= 2
+
+
+def test_an_unknown_setting_in_the_config_is_refused(kernel: Kernel) -> None:
+    with pytest.raises(InvalidRequest, match="aios_prio: no such setting; there are aios_agent"):
+        ChatAIOS(kernel=kernel).invoke("hi", {"metadata": {"aios_prio": 1}})
+
+
+def test_a_slip_in_an_argument_is_refused() -> None:
+    with pytest.raises(ValueError, match="modle: no such argument; did you mean 'model'"):
+        ChatAIOS(modle="tiny")  # type: ignore[call-arg]
+
+
+def test_what_is_said_of_a_named_agent_later_is_said_to_have_no_effect(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    ChatAIOS(kernel=kernel, agent="later").invoke("hi")
+    for _ in range(2):
+        ChatAIOS(kernel=kernel, agent="later", priority=1).invoke("hi")
+
+    assert caplog.text.count("agent 'later' is there already") == 1
+
+
 def test_a_bad_setting_in_the_config_is_refused_by_its_name(kernel: Kernel) -> None:
     with pytest.raises(InvalidRequest, match="aios_weight: got 'heavy'"):
         ChatAIOS(kernel=kernel).invoke("hi", config={"metadata": {"aios_weight": "heavy"}})
@@ -258,3 +307,18 @@ def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> 
 
     with pytest.raises(SyscallCancelled, match="exited"):
         RunnableLambda(work).invoke("hi")
+
+
+def test_a_stream_that_outlives_its_loop_says_nothing(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def leave() -> object:
+        stream = ChatAIOS(kernel=kernel).astream("hi")
+        await anext(stream)
+        return stream
+
+    kept = asyncio.run(leave())
+    del kept
+    gc.collect()
+
+    assert capfd.readouterr().err == ""

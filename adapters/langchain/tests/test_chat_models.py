@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, trim_messages
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
@@ -342,3 +342,19 @@ def test_a_dump_holds_no_kernel(kernel: Kernel) -> None:
 async def test_without_a_kernel_the_default_one_answers(watch: Watch) -> None:
     assert (await ChatAIOS().ainvoke("hi")).text == "You said: hi"
     assert watch.counts[EventKind.DONE] == 1
+
+
+def test_tokens_are_counted_by_the_core_and_nothing_is_downloaded(kernel: Kernel) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    assert llm.get_num_tokens("three words more") == 3  # a word is a token of the scripted core
+    assert llm.get_num_tokens_from_messages([HumanMessage("one two")]) > 1
+    with pytest.raises(NotImplementedError, match="get_num_tokens"):
+        llm.get_token_ids("x")
+    kept = trim_messages(
+        [HumanMessage("a " * 50), AIMessage("b"), HumanMessage("c")],
+        max_tokens=20,
+        token_counter=llm,
+        strategy="last",
+    )
+    assert [message.content for message in kept] == ["b", "c"]

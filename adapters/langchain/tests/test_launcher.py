@@ -14,7 +14,7 @@ from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import BaseModel
 
@@ -22,6 +22,7 @@ from aios_core import EventKind, Kernel, set_default_kernel
 from aios_core.adapting import install, uninstall
 from aios_core.errors import NoSuchObject
 from aios_core.testing.watch import Watch
+from langchain_aios import AIOSEmbeddings
 
 from .conftest import Boot
 
@@ -158,7 +159,7 @@ import sys
 from aios_core import install
 install("langchain")
 assert "langchain_core" not in sys.modules, "nothing is imported for its own sake"
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 assert ChatOpenAI._generate.__module__ == "langchain_aios.substitution"
 ChatOpenAI(model="gpt-4o-mini")
 """
@@ -185,3 +186,19 @@ def test_the_examples_run_on_the_tiny_model(how: list[str]) -> None:
     expected = ["168", "12:30", "15"] if "run" in how else ["4 degrees, snow", "22 degrees, sunny"]
     for words in expected:
         assert words in done.stdout
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_embeddings_of_openai_are_the_kernels_and_need_no_key(watch: Watch) -> None:
+    embeddings = OpenAIEmbeddings(model="text-embedding-3-small")
+
+    vectors = [
+        embeddings.embed_query("a dog"),
+        embeddings.embed_documents(["a dog"])[0],
+        await embeddings.aembed_query("a dog"),
+        (await embeddings.aembed_documents(["a dog"]))[0],
+    ]
+
+    assert vectors == [AIOSEmbeddings().embed_query("a dog")] * 4
+    requests = [event.facts.get("request") for event in watch.events]
+    assert requests.count("llm.embed") == 5

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCacheTestSuite
 
-from aios_core import Kernel, QuotaExceeded
+from aios_core import InvalidRequest, Kernel, QuotaExceeded
 from langchain_aios import (
     AIOSCache,
     AIOSChatMessageHistory,
@@ -201,3 +202,29 @@ class TestGraphStore:
 
         assert store.get(("a",), "gone", refresh_ttl=False) is None
         assert store.get(("a",), "there") is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text", b"bytes", "\0json:[]", {"a": [1, None, "b"]}, ["x"], 7, 1.5, True,
+        Document("text", id="1", metadata={"page": 3}),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_store_gives_back_what_it_was_given(kernel: Kernel, value: Any) -> None:
+    store = AIOSStore(kernel=kernel)
+
+    store.mset([("key", value)])
+
+    (found,) = store.mget(["key"])
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("value", [object(), {1: "a"}, (1, 2), float("nan"), {"a": object()}])
+def test_a_store_refuses_what_it_could_not_give_back(kernel: Kernel, value: Any) -> None:
+    store = AIOSStore(kernel=kernel)
+
+    with pytest.raises(InvalidRequest, match="value of 'key'"):
+        store.mset([("other", "x"), ("key", value)])
+    assert list(store.yield_keys()) == []
