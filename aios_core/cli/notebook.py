@@ -69,11 +69,16 @@ def _shell() -> Iterator[Any]:
         raise InvalidRequest(
             "a notebook needs IPython; install it with: pip install 'aios-core[notebook]'"
         ) from exc
+
+    class Shell(InteractiveShell):
+        def init_virtualenv(self) -> None:
+            """Not that of $VIRTUAL_ENV: the environment of `aios` is the one."""
+
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor" if not sys.stdout.isatty() else "neutral"
     with TemporaryDirectory(prefix="aios-notebook-") as directory:
-        shell: Any = InteractiveShell.instance(config=config, ipython_dir=directory)
+        shell: Any = Shell.instance(config=config, ipython_dir=directory)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "To exit: use")  # nobody sits at a prompt
@@ -82,7 +87,7 @@ def _shell() -> Iterator[Any]:
             atexit.unregister(shell.atexit_operations)
             shell.atexit_operations()
             shell.restore_sys_module_state()
-            InteractiveShell.clear_instance()
+            Shell.clear_instance()
 
 
 def _status(exc: SystemExit) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,9 @@ def test_no_race_with_a_link_gets_out(beneath: Beneath, tmp_path: Path, tries: i
     swapper.start()
     seen = {b"inside": 0, SECRET: 0, b"refused": 0}
     try:
-        for number in range(tries):
+        for number in count():
+            if number >= tries and (seen[b"inside"] or number >= 100 * tries):
+                break  # on a busy machine the folder may be aside whenever we look
             try:
                 seen[beneath.read("folder/secret", 100)[0]] += 1
                 if number % 10 == 0:
