@@ -151,4 +151,6 @@ def _config(policy: str, *cores: dict[str, Any]) -> KernelConfig:
         scheduler={"policy": policy},
         state={"directory": ":memory:"},
         guard={"max_calls": "none", "max_repeats": "none"},
+        # Frameworks run code without asking; here the kernel's question is answered with yes.
+        access={"approver": "allow"},
     )
