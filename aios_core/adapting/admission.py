@@ -23,7 +23,8 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
+from types import TracebackType
 from typing import Any, TypeVar
 
 from aios_core.agent import Agent
@@ -56,18 +57,9 @@ class Slot:
         await self._until(task)
         return task.result()
 
-    async def each(self, items: AsyncIterator[T]) -> AsyncGenerator[T]:
+    def each(self, items: AsyncIterator[T]) -> Pieces[T]:
         """Iterate over the provider's stream, in the same way."""
-        try:
-            while True:
-                step = asyncio.ensure_future(_anext(items))
-                await self._until(step)
-                if (item := step.result()) is None:
-                    return
-                yield item[0]
-        finally:
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
+        return Pieces(self, items)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
         """Wait for it, or raise why the kernel ended the call."""
@@ -81,6 +73,35 @@ class Slot:
         if self._watch.done() and (error := self._watch.exception()) is not None:
             task.cancelled() or task.exception()  # nobody else will look at it
             raise error
+
+
+class Pieces(AsyncIterator[T]):
+    """A provider's stream, asked for its next item as `Slot.run` does; closed when it fails.
+
+    No generator, and neither is what holds a slot: the loop closes whatever generators are left
+    when it stops, in any order, see `aios_core.adapting.holding`.
+    """
+
+    def __init__(self, slot: Slot, items: AsyncIterator[T]) -> None:
+        self._slot = slot
+        self._items = items
+
+    async def __anext__(self) -> T:
+        step = asyncio.ensure_future(_anext(self._items))
+        try:
+            await self._slot._until(step)  # noqa: SLF001 - ours
+            item = step.result()
+        except BaseException:
+            await self.aclose()
+            raise
+        if item is None:
+            raise StopAsyncIteration
+        return item[0]
+
+    async def aclose(self) -> None:
+        """Close the provider's stream. Idempotent."""
+        if isinstance(self._items, AsyncGenerator):
+            await self._items.aclose()
 
 
 async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
@@ -111,25 +132,46 @@ def admitted(agent: Agent, model: str, **request: Any) -> Iterator[Slot]:
             pass
 
 
-@asynccontextmanager
-async def aadmitted(agent: Agent, model: str, **request: Any) -> AsyncIterator[Slot]:
-    """The same on an event loop; ask the provider with `slot.run` or `slot.each`."""
-    slot = Slot(model)
-    async with agent.llm.astream(**_guarded(request, model, slot)) as stream:
-        await anext(stream)
-        watch = slot._watch = asyncio.ensure_future(_end_of(stream))  # noqa: SLF001 - ours
-        try:
-            yield slot
-        except Exception as exc:
-            slot.guest.fail(_provider_failed(model, exc))
-            with suppress(KernelError):
-                await watch
-            raise
-        except BaseException:  # the caller is cancelled, or closes its generator
-            watch.cancel()
-            raise
-        slot.guest.finish(slot.completion)
-        await watch
+def aadmitted(agent: Agent, model: str, **request: Any) -> AbstractAsyncContextManager[Slot]:
+    """The same on an event loop; ask the provider with `slot.run` or `slot.each`.
+
+    A generator that is closed inside of the block, by whomever and however late, waits for
+    nothing.
+    """
+    return _Admission(agent, model, request)
+
+
+class _Admission:
+    """A slot from the kernel's "now" to the end of the block."""
+
+    def __init__(self, agent: Agent, model: str, request: dict[str, Any]) -> None:
+        self._agent = agent
+        self._request = request
+        self._model = model
+        self._slot = Slot(model)
+
+    async def __aenter__(self) -> Slot:
+        request = _guarded(self._request, self._model, self._slot)
+        with ExitStack() as stack:
+            stream = stack.enter_context(closing(self._agent.llm.astream(**request)))
+            await anext(stream)
+            self._stack = stack.pop_all()
+        self._watch = self._slot._watch = asyncio.ensure_future(_end_of(stream))  # noqa: SLF001
+        return self._slot
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if exc is None:
+                self._slot.guest.finish(self._slot.completion)
+                await self._watch
+            elif isinstance(exc, Exception):
+                self._slot.guest.fail(_provider_failed(self._model, exc))
+                with suppress(KernelError):
+                    await self._watch
+            elif not self._watch.done():  # the caller is cancelled, or closes its generator
+                self._watch.cancel()
 
 
 def admit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:

@@ -14,8 +14,8 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ _MAX_AGENTS: Final = 10_000
 # conversation, a task or a name begins anew.
 _STAYS_DEAD: Final = frozenset({CallerKind.RUN, CallerKind.OBJECT})
 _NEVER_IDLE: Final = frozenset({CallerKind.NAMED})
+_UNSAID: Final = AgentSettings()
 
 
 @dataclass(slots=True, eq=False)
@@ -43,8 +44,8 @@ class _Entry:
     num_active: int = 0  # calls under way
     used_at: float = 0.0
     is_over: bool = False  # exits with its last call
-    settings: AgentSettings | None = None  # that its agents are spawned with
-    is_told: bool = False  # that others are said later, to no effect
+    # By id of the kernel, what its agent was spawned with; not any more once a warning was given.
+    settings: dict[int, AgentSettings] = field(default_factory=dict)
 
 
 class AgentDirectory:
@@ -83,29 +84,30 @@ class AgentDirectory:
                 yield named
             return
         with self._held(caller) as entry:
-            _compare(entry, caller, settings)
             agent = _known(entry, kernel, caller)
             if agent is None:
                 spawned = kernel.spawn(caller.name, **_spawning(settings))
-                agent = self._adopt(entry, kernel, spawned)
+                agent = self._adopt(entry, kernel, spawned, settings)
+            self._compare(entry, kernel, caller, settings)
             yield agent
 
-    @asynccontextmanager
-    async def ause(
+    def ause(
         self, kernel: Kernel, caller: Caller, settings: AgentSettings
-    ) -> AsyncIterator[Agent]:
-        """The same on an event loop."""
-        if self._is_elsewhere(caller):
-            async with _named.ause(kernel, caller, settings) as named:
-                yield named
-            return
-        with self._held(caller) as entry:
-            _compare(entry, caller, settings)
-            agent = _known(entry, kernel, caller)
-            if agent is None:
-                spawned = await kernel.aspawn(caller.name, **_spawning(settings))
-                agent = self._adopt(entry, kernel, spawned)
-            yield agent
+    ) -> AbstractAsyncContextManager[Agent]:
+        """The same on an event loop. The end of the block waits for nothing."""
+        return _AsyncUse(_named if self._is_elsewhere(caller) else self, kernel, caller, settings)
+
+    async def _enter(
+        self, stack: ExitStack, kernel: Kernel, caller: Caller, settings: AgentSettings
+    ) -> Agent:
+        """The agent, which does not exit before the stack unwinds."""
+        entry = stack.enter_context(self._held(caller))
+        agent = _known(entry, kernel, caller)
+        if agent is None:
+            spawned = await kernel.aspawn(caller.name, **_spawning(settings))
+            agent = self._adopt(entry, kernel, spawned, settings)
+        self._compare(entry, kernel, caller, settings)
+        return agent
 
     def end(self, caller: Caller) -> None:
         """The run or task is over: its agents exit, with their last call if there is one."""
@@ -181,15 +183,57 @@ class AgentDirectory:
                 surplus -= 1
         return gone
 
-    def _adopt(self, entry: _Entry, kernel: Kernel, spawned: Agent) -> Agent:
+    def _adopt(
+        self, entry: _Entry, kernel: Kernel, spawned: Agent, settings: AgentSettings
+    ) -> Agent:
         """Keep a new agent, unless another call was quicker: then that call's agent is the one."""
         with self._lock:
             agent = entry.agents.get(id(kernel))
             if agent is None or agent.state is ProcessState.EXITED:
                 entry.agents[id(kernel)] = spawned
+                entry.settings[id(kernel)] = settings
                 return spawned
         _exit([spawned])
         return agent
+
+    def _compare(
+        self, entry: _Entry, kernel: Kernel, caller: Caller, settings: AgentSettings
+    ) -> None:
+        """Log once that a named agent is what its first call made of it."""
+        if caller.kind is not CallerKind.NAMED:
+            return
+        with self._lock:
+            was = entry.settings.get(id(kernel))
+            vain = _said_in_vain(settings, was) if was else []
+            if vain:
+                del entry.settings[id(kernel)]
+        if vain:
+            log.warning(
+                "agent %r is there already: its %s stays as its first call said; say it there, "
+                "or spawn the agent and hand it over",
+                caller.name,
+                " and ".join(vain),
+            )
+
+
+class _AsyncUse:
+    """`AgentDirectory.ause`. No generator, which a loop that stops would close too soon."""
+
+    def __init__(
+        self, directory: AgentDirectory, kernel: Kernel, caller: Caller, settings: AgentSettings
+    ) -> None:
+        self._directory = directory
+        self._asked = (kernel, caller, settings)
+        self._stack = ExitStack()
+
+    async def __aenter__(self) -> Agent:
+        with ExitStack() as stack:
+            agent = await self._directory._enter(stack, *self._asked)  # noqa: SLF001 - ours
+            self._stack = stack.pop_all()
+        return agent
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
@@ -199,17 +243,13 @@ def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
     return agent
 
 
-def _compare(entry: _Entry, caller: Caller, settings: AgentSettings) -> None:
-    """Say once that a named agent is what its first call made of it."""
-    if caller.kind is not CallerKind.NAMED or entry.settings in (None, settings):
-        entry.settings = entry.settings or settings
-    elif settings != AgentSettings(settings.group) and not entry.is_told:
-        entry.is_told = True
-        log.warning(
-            "agent %r is there already: a priority, weight or budget that is said later has no "
-            "effect; say it with its first call, or spawn the agent and hand it over",
-            caller.name,
-        )
+def _said_in_vain(said: AgentSettings, was: AgentSettings) -> list[str]:
+    """Which settings are said, and are not those that the agent was spawned with."""
+    return [
+        name
+        for name in ("priority", "weight", "budget")
+        if getattr(said, name) not in (getattr(_UNSAID, name), getattr(was, name))
+    ]
 
 
 def _spawning(settings: AgentSettings) -> dict[str, Any]:

@@ -24,7 +24,14 @@ from aios_core import (
     SyscallCancelled,
     Usage,
 )
-from aios_core.adapting import aadmitted, admit_model, admitted
+from aios_core.adapting import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    aadmitted,
+    admit_model,
+    admitted,
+)
 from aios_core.cores import ScriptedCore
 from aios_core.process import Guard
 from aios_core.testing import Watch
@@ -175,6 +182,28 @@ async def test_a_stream_passes_item_by_item_and_is_closed_when_the_slot_is_taken
         await consume()
 
     assert (seen, closed) == ([0, 1, 2], [True])
+
+
+async def test_what_holds_a_slot_is_no_generator_that_a_stopping_loop_would_close_too_soon(
+    kernel: Kernel,
+) -> None:
+    begun: list[object] = []
+    caller, hooks = Caller.named("a"), sys.get_asyncgen_hooks()
+    items = numbers([])
+    await anext(items)
+
+    sys.set_asyncgen_hooks(firstiter=begun.append)
+    try:
+        async with (
+            AgentDirectory().ause(kernel, caller, AgentSettings()) as agent,
+            aadmitted(agent, "gpt", messages="hi") as slot,
+        ):
+            assert await anext(slot.each(items)) == 1
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+    assert begun == []
+    await items.aclose()
 
 
 async def test_a_budget_refuses_before_the_provider_is_asked(kernel: Kernel) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aios_core import Budget, Kernel
+from aios_core import Budget, Kernel, KernelConfig
 from aios_core.adapting import (
     AgentDirectory,
     AgentSettings,
@@ -19,6 +19,7 @@ from aios_core.adapting import (
     current_caller,
     enclosing,
 )
+from aios_core.cores import ScriptedCore
 from aios_core.errors import InvalidRequest
 
 
@@ -230,6 +231,33 @@ def test_a_conversation_whose_agent_was_killed_begins_anew(kernel: Kernel) -> No
 
     with agents.use(kernel, conversation("a"), AgentSettings()) as second:
         assert second.pid != first.pid
+
+
+@pytest.fixture
+def other_kernel() -> Iterator[Kernel]:
+    with Kernel(KernelConfig(), cores=[ScriptedCore("hi")]) as kernel:
+        yield kernel
+
+
+def test_what_is_said_of_a_named_agent_too_late_is_logged_once_by_its_name(
+    kernel: Kernel, other_kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    agents, late = AgentDirectory(), Caller.named("late")
+
+    def use(kernel: Kernel, settings: AgentSettings) -> None:
+        with agents.use(kernel, late, settings):
+            pass
+
+    use(kernel, AgentSettings(priority=3))
+    use(kernel, AgentSettings())
+    use(kernel, AgentSettings(priority=3))
+    use(other_kernel, AgentSettings(budget=Budget(calls=1)))
+    assert caplog.messages == [], "nothing was said in vain"
+
+    for _ in range(2):
+        use(kernel, AgentSettings(priority=4, budget=Budget(calls=1)))
+    (warning,) = caplog.messages
+    assert "agent 'late' is there already: its priority and budget" in warning
 
 
 def test_one_name_is_one_agent_whichever_adapter_asks(kernel: Kernel) -> None:

@@ -9,8 +9,8 @@ to its end, and its answer is dropped).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from types import ModuleType
+from contextlib import AsyncExitStack, contextmanager
+from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -52,7 +52,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _slot(self, messages, run_manager, kwargs) as slot:
+        with slot_now(self, messages, run_manager, kwargs) as slot:
             result: ChatResult = generate(self, messages, stop, run_manager, **kwargs)
             _settle(slot, [generation.message for generation in result.generations])
             return result
@@ -64,7 +64,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with _aslot(self, messages, run_manager, kwargs) as slot:
+        async with SlotSoon(self, messages, run_manager, kwargs) as slot:
             work = agenerate(self, messages, stop, run_manager, **kwargs)
             result: ChatResult = await slot.run(work)
             _settle(slot, [generation.message for generation in result.generations])
@@ -78,7 +78,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
-        with _slot(self, messages, run_manager, kwargs) as slot:
+        with slot_now(self, messages, run_manager, kwargs) as slot:
             for chunk in stream(self, messages, stop, run_manager, **kwargs):
                 said.append(chunk.message)
                 yield chunk
@@ -92,7 +92,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
-        async with _aslot(self, messages, run_manager, kwargs) as slot:
+        async with SlotSoon(self, messages, run_manager, kwargs) as slot:
             chunks = astream(self, messages, stop, run_manager, **kwargs)
             async for chunk in slot.each(chunks):
                 said.append(chunk.message)
@@ -104,9 +104,10 @@ def _admit(owner: Any, patches: Patches) -> None:
 
 
 @contextmanager
-def _slot(
+def slot_now(
     theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
 ) -> Iterator[Slot]:
+    """A slot for a call of one of their models, on a thread."""
     model, request = _request(theirs, messages, kwargs)
     caller, settings = identify(tracker, None, AgentSettings(), run_manager)
     with (
@@ -117,19 +118,35 @@ def _slot(
         yield slot
 
 
-@asynccontextmanager
-async def _aslot(
-    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
-) -> AsyncIterator[Slot]:
-    model, request = _request(theirs, messages, kwargs)
-    caller, settings = identify(tracker, None, AgentSettings(), run_manager)
-    kernel = await aadmit_model(model)
-    with tracker.during(run_manager):
-        async with (
-            directory.ause(kernel, caller, settings) as agent,
-            aadmitted(agent, model, **request) as slot,
-        ):
-            yield slot
+class SlotSoon:
+    """The same on an event loop. No generator: see `aios_core.adapting.holding`."""
+
+    def __init__(
+        self,
+        theirs: Any,
+        messages: Sequence[BaseMessage],
+        run_manager: RunManager,
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._model, self._request = _request(theirs, messages, kwargs)
+        self._run_manager = run_manager
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Slot:
+        caller, settings = identify(tracker, None, AgentSettings(), self._run_manager)
+        kernel = await aadmit_model(self._model)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(tracker.during(self._run_manager))
+            agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
+            admission = aadmitted(agent, self._model, **self._request)
+            slot = await stack.enter_async_context(admission)
+            self._stack = stack.pop_all()
+        return slot
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, exc, tb)
 
 
 def _request(
@@ -138,7 +155,8 @@ def _request(
     """The provider's model, and what the kernel's books say of the call."""
     model = str(kwargs.get("model") or theirs.model_name)
     known = told(messages, translation.to_messages)
-    return model, {"messages": known, "max_tokens": theirs.max_tokens}
+    limit = theirs.max_tokens if theirs.max_tokens != -1 else None  # -1: as many as there is room
+    return model, {"messages": known, "max_tokens": limit}
 
 
 def _settle(slot: Slot, said: Sequence[BaseMessage]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final
 from uuid import UUID
 
@@ -116,6 +116,13 @@ def batching() -> Iterator[None]:
         yield
     finally:
         _batched.reset(token)
+
+
+def in_batch() -> Context:
+    """The same for what is run in this context, step by step."""
+    context = copy_context()
+    context.run(_batched.set, _batched.get() or current_caller())
+    return context
 
 
 def told_by(config: RunnableConfig | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ kernel of the process where it wakes up).
 from __future__ import annotations
 
 import os
+from asyncio import create_task
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from difflib import get_close_matches
@@ -36,7 +37,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from aios_core import Agent, Budget, Kernel, Message, ToolSpec, default_kernel
+from aios_core import Agent, Budget, InvalidRequest, Kernel, Message, ToolSpec, default_kernel
 from aios_core import request as llm_request
 from aios_core.adapting import (
     AgentSettings,
@@ -52,6 +53,7 @@ from langchain_aios.agents import (
     batching,
     directory,
     identify,
+    in_batch,
     told_by,
     tracker,
     with_metadata,
@@ -60,6 +62,8 @@ from langchain_aios.errors import translated
 
 Told = Mapping[str, Any] | None
 
+# What a model of a provider is told, and none of the kernel needs.
+_OF_A_PROVIDER: Final = frozenset({"api_key", "base_url", "max_retries"})
 _TOLD: Final = "aios_config"  # LangChain keeps a stream's config from the model: it comes so
 Method = Literal["function_calling", "json_mode", "json_schema"]
 
@@ -114,12 +118,15 @@ class ChatAIOS(BaseChatModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_slips(cls, values: Any) -> Any:
-        """What is said to other models (`api_key`, `max_retries`) is ignored, a slip is refused."""
+    def _refuse_unknown(cls, values: Any) -> Any:
+        """A limit that is spelled wrong must not vanish; what names a provider may."""
         known = {alias for name, f in cls.model_fields.items() for alias in _names(name, f)}
-        for key in values.keys() - known if isinstance(values, dict) else ():
-            if close := get_close_matches(key, known, n=1, cutoff=0.75):
-                raise ValueError(f"{key}: no such argument; did you mean {close[0]!r}?")
+        for key in values if isinstance(values, dict) else ():
+            if key in known or key in _OF_A_PROVIDER:
+                continue
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InvalidRequest(f"{key}: no such argument; {hint}There are {sorted(known)}")
         return values
 
     # --- how LangChain's users call it: what `configurable` says of the agent is handed on ----
@@ -179,6 +186,24 @@ class ChatAIOS(BaseChatModel):
         """The same on an event loop."""
         with batching():
             return await super().abatch(inputs, *args, **kwargs)
+
+    def batch_as_completed(
+        self, inputs: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        """The same, each answer as it comes, with the number of its input."""
+        context = in_batch()
+        answers = super().batch_as_completed(inputs, *args, **kwargs)
+        while (answer := context.run(next, answers, None)) is not None:
+            yield answer
+
+    async def abatch_as_completed(
+        self, inputs: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """The same on an event loop."""
+        context = in_batch()
+        answers = super().abatch_as_completed(inputs, *args, **kwargs)
+        while (answer := await create_task(_next(answers), context=context)) is not None:
+            yield answer
 
     # --- LangChain's four ways to call --------------------------------------------------------
 
@@ -330,6 +355,7 @@ class ChatAIOS(BaseChatModel):
     ) -> dict[str, Any]:
         """The arguments of an LLM syscall: the model's own settings under those of the call."""
         options, rest = read_options(kwargs)
+        rest.pop(_TOLD, None)  # a stream that LangChain made a call of
         tools = translation.to_tools(rest.pop("tools", None) or ())
         choice = read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
         said = {
@@ -379,7 +405,7 @@ class ChatAIOS(BaseChatModel):
             async with directory.ause(kernel, caller, settings) as agent:
                 yield agent
 
-    async def _hold(self, stack: ExitStack, run_manager: RunManager, told: Told) -> Agent:
+    async def _hold(self, stack: ExitStack, run_manager: RunManager, told: Told = None) -> Agent:
         if isinstance(self.agent, Agent):
             return self.agent
         caller, settings = self._identify(run_manager, told)
@@ -411,6 +437,8 @@ class ChatAIOS(BaseChatModel):
         raise NotImplementedError("the kernel counts tokens and has no ids; use get_num_tokens()")
 
     def _count(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        if isinstance(self.agent, Agent):
+            return self.agent.llm.measure(messages, model=self.model, tools=tools).num_tokens
         kernel = self.kernel or default_kernel()
         said = llm_request(messages, model=self.model, tools=tools)
         return kernel.measure(said).num_tokens
@@ -447,6 +475,10 @@ class ChatAIOS(BaseChatModel):
     @property
     def _stop_list(self) -> list[str] | None:
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+async def _next(answers: AsyncIterator[tuple[int, Any]]) -> tuple[int, Any] | None:
+    return await anext(answers, None)
 
 
 def _telling(config: RunnableConfig | None) -> dict[str, Any]:

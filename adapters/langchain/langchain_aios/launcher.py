@@ -10,10 +10,13 @@ launcher: Final = Launcher(
         "substitute": {
             "langchain_openai.chat_models.base": "langchain_aios.substitution:patch",
             "langchain_openai.embeddings.base": "langchain_aios.substitution:patch_embeddings",
+            "langchain_openai.llms.base": "langchain_aios.openai_completions:patch",
         },
         "admit": {
             "langchain_openai.chat_models.azure": "langchain_aios.admission:admit",
             "langchain_openai.chat_models.base": "langchain_aios.admission:admit",
+            "langchain_openai.embeddings.base": "langchain_aios.embedding_admission:admit",
+            "langchain_openai.llms.base": "langchain_aios.completion_admission:admit",
         },
     },
     tested={"langchain-core": ("1.",), "langchain-openai": ("1.",)},

@@ -103,7 +103,7 @@ class AIOSStore(BaseStore[str, Value]):
 def _encoded(key: str, value: Value) -> str | bytes:
     if isinstance(value, bytes) or (isinstance(value, str) and not value.startswith("\0")):
         return value
-    if isinstance(value, Document):
+    if type(value) is Document:  # one of another class would come back as this
         parts = {"id": value.id, "page_content": value.page_content, "metadata": value.metadata}
         return _DOCUMENT + _as_json(key, parts)
     return _JSON + _as_json(key, value)

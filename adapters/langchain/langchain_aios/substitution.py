@@ -42,7 +42,7 @@ def patch(module: ModuleType, patches: Patches) -> None:
     for owner in (module.BaseChatOpenAI, module.ChatOpenAI):
         for name, method in methods.items():
             patches.replace(owner, name, method)
-    patches.replace(module.ChatOpenAI, "__init__", _without_key(module.ChatOpenAI.__init__))
+    patches.replace(module.ChatOpenAI, "__init__", without_key(module.ChatOpenAI.__init__))
 
 
 def patch_embeddings(module: ModuleType, patches: Patches) -> None:
@@ -50,7 +50,7 @@ def patch_embeddings(module: ModuleType, patches: Patches) -> None:
     owner = module.OpenAIEmbeddings
     for name in ("embed_documents", "embed_query", "aembed_documents", "aembed_query"):
         patches.replace(owner, name, _embedding(name))
-    patches.replace(owner, "__init__", _without_key(owner.__init__))
+    patches.replace(owner, "__init__", without_key(owner.__init__))
 
 
 def _embedding(name: str) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ def _embedding(name: str) -> Callable[..., Any]:
     return method
 
 
-def _without_key(init: Callable[..., None]) -> Callable[..., None]:
+def without_key(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -117,6 +118,23 @@ def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None
         chat(serve(Refuse(400, "bad prompt"))).invoke("hi")
 
     watch.wait(EventKind.FAILED)
+
+
+def test_a_stream_that_outlives_its_loop_says_nothing_and_frees_its_slot(
+    serve: Serve, as_default: Kernel, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> object:
+        stream = chat(serve(Answer("a b c", then="hang", after=1))).astream("hi")
+        await anext(stream)
+        return stream
+
+    kept = asyncio.run(leave())
+    del kept
+    gc.collect()
+
+    watch.wait(EventKind.CANCELLED)
+    assert as_default.pool.route("stub@provider")[0].load().num_running == 0
+    assert caplog.messages == []
 
 
 def test_uninstalling_gives_everything_back() -> None:

@@ -218,7 +218,33 @@ async def test_the_calls_of_a_batch_are_those_of_whoever_asks(kernel: Kernel, wa
     llm.batch(["hi"] * 8)
     assert len(set(watch.callers())) == 1
     await llm.abatch(["hi"] * 8)
-    assert len(set(watch.callers())) <= 2
+    list(llm.batch_as_completed(["hi"] * 8))
+    async for _ in llm.abatch_as_completed(["hi"] * 8):
+        pass
+    assert len(watch.callers()) == 32
+    assert len(set(watch.callers())) == 1
+
+
+@pytest.mark.parametrize("how", ["batch", "batch_as_completed"])
+def test_the_calls_of_a_batch_inside_a_run_are_the_runs(
+    kernel: Kernel, watch: Watch, how: str
+) -> None:
+    llm = ChatAIOS(kernel=kernel)
+
+    RunnableLambda(lambda texts: list(getattr(llm, how)(texts)), name="worker").invoke(["hi"] * 8)
+
+    (pid,) = set(watch.callers())
+    assert watch.names()[pid].startswith("worker-")
+
+
+def test_a_stream_that_langchain_makes_a_call_of_knows_its_config_too(kernel: Kernel) -> None:
+    llm = ChatAIOS(kernel=kernel, disable_streaming=True)
+
+    list(llm.stream("hi", {"configurable": {"aios_agent": "ann"}}))
+
+    (core,) = kernel.pool
+    assert [process.name for process in kernel.processes] == ["ann"]
+    assert core.requests[-1].extra == {}  # type: ignore[attr-defined]
 
 
 def test_an_unknown_setting_in_the_config_is_refused(kernel: Kernel) -> None:
@@ -226,9 +252,24 @@ def test_an_unknown_setting_in_the_config_is_refused(kernel: Kernel) -> None:
         ChatAIOS(kernel=kernel).invoke("hi", {"metadata": {"aios_prio": 1}})
 
 
-def test_a_slip_in_an_argument_is_refused() -> None:
-    with pytest.raises(ValueError, match="modle: no such argument; did you mean 'model'"):
-        ChatAIOS(modle="tiny")  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ({"modle": "tiny"}, "did you mean 'model'"),
+        ({"prio": 1}, "did you mean 'priority'"),
+        ({"max_completion_tokens": 9}, ".*'max_tokens'"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_known_ones(
+    said: dict[str, Any], hint: str
+) -> None:
+    (key,) = said
+    with pytest.raises(InvalidRequest, match=f"^{key}: no such argument; {hint}"):
+        ChatAIOS(**said)
+
+
+def test_what_names_a_provider_is_ignored() -> None:
+    assert ChatAIOS(api_key="secret", base_url="http://x", max_retries=2).model is None  # type: ignore[call-arg]
 
 
 def test_what_is_said_of_a_named_agent_later_is_said_to_have_no_effect(
@@ -310,8 +351,10 @@ def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> 
 
 
 def test_a_stream_that_outlives_its_loop_says_nothing(
-    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+    boot: Boot, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    kernel = boot(lambda _: "word " * 1000, token_s=0.001)
+
     async def leave() -> object:
         stream = ChatAIOS(kernel=kernel).astream("hi")
         await anext(stream)
@@ -321,4 +364,5 @@ def test_a_stream_that_outlives_its_loop_says_nothing(
     del kept
     gc.collect()
 
-    assert capfd.readouterr().err == ""
+    watch.wait(EventKind.CANCELLED)
+    assert caplog.messages == []

@@ -358,3 +358,12 @@ def test_tokens_are_counted_by_the_core_and_nothing_is_downloaded(kernel: Kernel
         strategy="last",
     )
     assert [message.content for message in kept] == ["b", "c"]
+
+
+def test_tokens_are_counted_by_the_kernel_of_a_given_agent(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_aios.chat_models.default_kernel", lambda: pytest.fail("started"))
+
+    with kernel.spawn("mine") as mine:
+        assert ChatAIOS(agent=mine).get_num_tokens("two words") == 2

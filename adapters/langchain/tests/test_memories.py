@@ -221,7 +221,15 @@ def test_a_store_gives_back_what_it_was_given(kernel: Kernel, value: Any) -> Non
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize("value", [object(), {1: "a"}, (1, 2), float("nan"), {"a": object()}])
+class Page(Document):
+    """Somebody's own kind of document."""
+
+    number: int = 0
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {1: "a"}, (1, 2), float("nan"), {"a": object()}, Page("text", number=1)]
+)
 def test_a_store_refuses_what_it_could_not_give_back(kernel: Kernel, value: Any) -> None:
     store = AIOSStore(kernel=kernel)
 

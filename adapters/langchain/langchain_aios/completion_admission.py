@@ -1,0 +1,96 @@
+"""Mode "admit" for `langchain_openai.OpenAI`, the old completions: see `admission`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from langchain_core.outputs import GenerationChunk, LLMResult
+
+from aios_core import Usage
+from aios_core.adapting import Patches, Slot
+from langchain_aios.admission import SlotSoon, slot_now
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the completion models of `langchain_openai.llms.base` ask when the kernel says so.
+
+    The prompts that go to the provider at once are one call. A model with `streaming` asks by
+    its own `_stream`, whose calls are counted.
+    """
+    owner = module.BaseOpenAI
+    generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
+    stream, astream = owner._stream, owner._astream  # noqa: SLF001
+
+    def _generate(
+        self: Any,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        if self.streaming:
+            result: LLMResult = generate(self, prompts, stop, run_manager, **kwargs)
+            return result
+        with slot_now(self, _told(prompts), run_manager, kwargs) as slot:
+            result = generate(self, prompts, stop, run_manager, **kwargs)
+            return _settled(slot, result)
+
+    async def _agenerate(
+        self: Any,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        if self.streaming:
+            result: LLMResult = await agenerate(self, prompts, stop, run_manager, **kwargs)
+            return result
+        async with SlotSoon(self, _told(prompts), run_manager, kwargs) as slot:
+            work = agenerate(self, prompts, stop, run_manager, **kwargs)
+            return _settled(slot, await slot.run(work))
+
+    def _stream(
+        self: Any,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        said = ""
+        with slot_now(self, _told([prompt]), run_manager, kwargs) as slot:
+            for chunk in stream(self, prompt, stop, run_manager, **kwargs):
+                said += chunk.text
+                yield chunk
+            slot.settle(Usage(), said)
+
+    async def _astream(
+        self: Any,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        said = ""
+        async with SlotSoon(self, _told([prompt]), run_manager, kwargs) as slot:
+            async for chunk in slot.each(astream(self, prompt, stop, run_manager, **kwargs)):
+                said += chunk.text
+                yield chunk
+            slot.settle(Usage(), said)
+
+    for method in (_generate, _agenerate, _stream, _astream):
+        patches.replace(owner, method.__name__, method)
+
+
+def _told(prompts: list[str]) -> list[HumanMessage]:
+    return [HumanMessage(prompt) for prompt in prompts]
+
+
+def _settled(slot: Slot, result: LLMResult) -> LLMResult:
+    """Book what the provider says that it took."""
+    took = (result.llm_output or {}).get("token_usage") or {}
+    usage = Usage(took.get("prompt_tokens") or 0, took.get("completion_tokens") or 0)
+    slot.settle(usage, "\n".join(one.text for answers in result.generations for one in answers))
+    return result

@@ -1,0 +1,179 @@
+"""Scripts that use `langchain_openai.OpenAI`, the old completions, run on the kernel unmodified.
+
+As in `substitution`, the four methods that talk to OpenAI are replaced on the classes. The
+kernel's cores are chat models: a prompt is asked as the message of a user. Several
+prompts, and several answers to one (`n`), are calls of their own and run at once, without
+a thread. What the kernel cannot do (`best_of`, `logprobs`) is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from types import ModuleType
+from typing import Any, Final
+
+from langchain_core.messages import HumanMessage
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+
+from aios_core import Completion, InvalidRequest, Kernel, Usage, default_kernel
+from aios_core.adapting import Patches, adefault_kernel, served_model
+from langchain_aios.chat_models import ChatAIOS
+from langchain_aios.errors import translated
+from langchain_aios.substitution import without_key
+
+# What a model says besides, and only the core's backend may understand.
+_FOR_THE_BACKEND: Final = ("frequency_penalty", "presence_penalty", "logit_bias")
+
+
+def patch(module: ModuleType, patches: Patches) -> None:
+    """Put the completion models of `langchain_openai.llms.base` on the kernel."""
+    for method in (_generate, _agenerate, _stream, _astream):
+        patches.replace(module.BaseOpenAI, method.__name__, method)
+    patches.replace(module.OpenAI, "__init__", without_key(module.OpenAI.__init__))
+
+
+# --- the four methods: `self` is a completion model of langchain_openai ------------------------
+
+
+def _generate(
+    self: Any,
+    prompts: list[str],
+    stop: list[str] | None = None,
+    run_manager: Any = None,
+    **kwargs: Any,
+) -> LLMResult:
+    call = _Call(self, kwargs, default_kernel())
+    watcher = run_manager if self.streaming else None
+    with translated(), call.model._agent(run_manager) as agent, ExitStack() as stack:  # noqa: SLF001 - ours
+        asked = [stack.enter_context(agent.llm.stream(**one)) for one in call.each(prompts, stop)]
+        for stream in asked:
+            for delta in stream:
+                if watcher:
+                    watcher.on_llm_new_token(delta.text, chunk=GenerationChunk(text=delta.text))
+        return call.result([stream.completion for stream in asked])
+
+
+async def _agenerate(
+    self: Any,
+    prompts: list[str],
+    stop: list[str] | None = None,
+    run_manager: Any = None,
+    **kwargs: Any,
+) -> LLMResult:
+    call = _Call(self, kwargs, await adefault_kernel())
+    watcher = run_manager if self.streaming else None
+    with translated(), ExitStack() as stack:
+        agent = await call.model._hold(stack, run_manager)  # noqa: SLF001 - ours
+        streams = (agent.llm.astream(**one) for one in call.each(prompts, stop))
+        asked = [stack.enter_context(closing(stream)) for stream in streams]
+        for stream in asked:
+            async for delta in stream:
+                if watcher:
+                    chunk = GenerationChunk(text=delta.text)
+                    await watcher.on_llm_new_token(delta.text, chunk=chunk)
+        return call.result([stream.completion for stream in asked])
+
+
+def _stream(
+    self: Any,
+    prompt: str,
+    stop: list[str] | None = None,
+    run_manager: Any = None,
+    **kwargs: Any,
+) -> Iterator[GenerationChunk]:
+    call = _Call(self, kwargs, default_kernel())
+    with (
+        translated(),
+        call.model._agent(run_manager) as agent,  # noqa: SLF001 - ours
+        agent.llm.stream(**call.request(prompt, stop)) as deltas,
+    ):
+        for delta in deltas:
+            chunk = GenerationChunk(text=delta.text)
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+        yield _last(deltas.completion)
+
+
+async def _astream(
+    self: Any,
+    prompt: str,
+    stop: list[str] | None = None,
+    run_manager: Any = None,
+    **kwargs: Any,
+) -> AsyncIterator[GenerationChunk]:
+    call = _Call(self, kwargs, await adefault_kernel())
+    with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
+        agent = await call.model._hold(stack, run_manager)  # noqa: SLF001 - ours
+        stream = agent.llm.astream(**call.request(prompt, stop))
+        async for delta in stack.enter_context(closing(stream)):
+            chunk = GenerationChunk(text=delta.text)
+            if run_manager:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+        yield _last(stream.completion)
+
+
+class _Call:
+    """One call of a completion model, as calls of `ChatAIOS`.
+
+    Raises `InvalidRequest` for what no core does.
+    """
+
+    def __init__(self, theirs: Any, kwargs: Mapping[str, Any], kernel: Kernel) -> None:
+        besides = {key: getattr(theirs, key) for key in _FOR_THE_BACKEND if getattr(theirs, key)}
+        said = {**besides, **(theirs.extra_body or {}), **theirs.model_kwargs, **kwargs}
+        if (best_of := said.pop("best_of", None) or theirs.best_of) > 1:
+            raise InvalidRequest(f"best_of: got {best_of}; allowed: 1")
+        if (logprobs := said.pop("logprobs", theirs.logprobs)) is not None:
+            raise InvalidRequest(f"logprobs: got {logprobs}; the kernel's cores tell none")
+        self._num_answers = int(said.pop("n", None) or theirs.n)
+        limit = said.pop("max_tokens", theirs.max_tokens)  # -1: as many as there is room
+        timeout = theirs.request_timeout
+        self._said = said
+        self.model = ChatAIOS(
+            model=served_model(kernel, said.pop("model", None) or theirs.model_name),
+            temperature=theirs.temperature,
+            top_p=theirs.top_p,
+            max_tokens=None if limit == -1 else limit,
+            seed=theirs.seed,
+            timeout=timeout if isinstance(timeout, int | float) else None,
+        )
+
+    def request(self, prompt: str, stop: Sequence[str] | None) -> dict[str, Any]:
+        """The arguments of the syscall for one answer."""
+        return self.model._request([HumanMessage(prompt)], stop, self._said)  # noqa: SLF001 - ours
+
+    def each(self, prompts: Sequence[str], stop: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        """The same for every answer to every prompt, in order."""
+        for prompt in prompts:
+            for _ in range(self._num_answers):
+                yield self.request(prompt, stop)
+
+    def result(self, completions: Sequence[Completion]) -> LLMResult:
+        """The answers, in the order in which they were asked for."""
+        usage = sum((completion.usage for completion in completions), Usage())
+        answers = [
+            Generation(text=one.text, generation_info={"finish_reason": str(one.finish_reason)})
+            for one in completions
+        ]
+        starts = range(0, len(answers), self._num_answers)
+        return LLMResult(
+            generations=[[*answers[at : at + self._num_answers]] for at in starts],
+            llm_output={
+                "token_usage": {
+                    "prompt_tokens": usage.input_tokens,
+                    "completion_tokens": usage.output_tokens,
+                    "total_tokens": usage.total_tokens,
+                },
+                "model_name": completions[0].model if completions else self.model.model,
+            },
+        )
+
+
+def _last(completion: Completion) -> GenerationChunk:
+    """The end of a stream: no text, but why it ended."""
+    return GenerationChunk(
+        text="", generation_info={"finish_reason": str(completion.finish_reason)}
+    )
