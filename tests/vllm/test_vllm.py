@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from aios_core.core import Core, Failed, Preempted, Run, Stopped
+from aios_core.core import Core, Failed, Preempted, Report, Run, Stopped
 from aios_core.cores.openai_compatible import OpenAICore
 from aios_core.errors import ContextOverflow
 from aios_core.messages import (
@@ -129,15 +129,25 @@ async def test_usage_is_exact_and_prefixes_are_cached(rig: Rig) -> None:
     assert 0 < first.usage.input_tokens < (await rig.prepare(ask_long(20))).num_tokens
 
 
-async def test_a_cancelled_call_frees_its_slot_in_the_server(rig: Rig, vllm: VLLMServer) -> None:
-    before = await generated(vllm)
-    run = await rig.run(ask_long(900))
-    await rig.tokens(run, 3)
-    rig.core.cancel(run)
+async def left_early(rig: Rig, vllm: VLLMServer, leave: Callable[[int], object]) -> Report:
+    """How a long run ends that is left after three tokens, once the server stopped before its end.
 
-    assert isinstance(await rig.end(run), Stopped)
-    await the_server_lets_go(vllm)
-    assert await generated(vllm) - before < 900
+    It takes a moment to notice, in which a model this small may have said all of it: then again.
+    """
+    for _ in range(8):
+        before = await generated(vllm)
+        run = await rig.run(ask_long(900))
+        await rig.tokens(run, 3)
+        leave(run)
+        end = await rig.end(run)
+        await the_server_lets_go(vllm)
+        if await generated(vllm) - before < 900:
+            return end
+    raise AssertionError("the server said everything, eight times")
+
+
+async def test_a_cancelled_call_frees_its_slot_in_the_server(rig: Rig, vllm: VLLMServer) -> None:
+    assert isinstance(await left_early(rig, vllm, rig.core.cancel), Stopped)
 
 
 async def interrupted(rig: Rig, request: LLMGenerate, every: int) -> tuple[Completion, int, int]:
@@ -156,13 +166,13 @@ async def interrupted(rig: Rig, request: LLMGenerate, every: int) -> tuple[Compl
 
 
 async def test_a_greedy_answer_is_the_same_with_and_without_interruptions(rig: Rig) -> None:
-    request = ask_long(120)
+    request = ask_long(600)
     uninterrupted = await rig.generate(request)
     resumed, num_preemptions, run = await interrupted(rig, request, every=15)
 
     assert num_preemptions >= 2
     assert resumed.text == uninterrupted.text
-    assert resumed.usage.output_tokens == rig.num_tokens(run) == 120
+    assert resumed.usage.output_tokens == rig.num_tokens(run) == 600
     assert resumed.usage.input_tokens == uninterrupted.usage.input_tokens
 
 
@@ -183,14 +193,7 @@ async def test_where_tools_may_be_called_an_answer_goes_on_after_its_text(rig: R
 
 
 async def test_an_interrupted_run_leaves_the_server(rig: Rig, vllm: VLLMServer) -> None:
-    before = await generated(vllm)
-    run = await rig.run(ask_long(900))
-    await rig.tokens(run, 3)
-    rig.core.preempt(run)
-
-    assert isinstance(await rig.end(run), Preempted)
-    await the_server_lets_go(vllm)
-    assert await generated(vllm) - before < 900
+    assert isinstance(await left_early(rig, vllm, rig.core.preempt), Preempted)
 
 
 async def test_priorities_are_accepted(rig: Rig) -> None:
