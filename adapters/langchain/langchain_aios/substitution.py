@@ -13,9 +13,11 @@ Arguments that mean something to OpenAI alone are passed to the core as `extra`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -28,6 +30,9 @@ from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
 
+log = logging.getLogger(__name__)
+
+_DROPPED: Final = ("n", "logprobs", "top_logprobs")  # settings that no core has
 _NO_KEY: Final = "no key is needed on the kernel"
 
 
@@ -126,12 +131,25 @@ async def _astream(
         yield call.streamed(chunk)
 
 
+def _is_said(value: Any) -> bool:
+    return value is True or value not in (None, False, 1)
+
+
+@cache
+def _say_dropped(names: tuple[str, ...]) -> None:
+    if names:
+        log.warning(
+            "the kernel's models have no %s; ChatOpenAI goes without", " and no ".join(names)
+        )
+
+
 class _Call:
     """One call of a foreign chat model, as one of `ChatAIOS`."""
 
     def __init__(self, theirs: Any, kwargs: Mapping[str, Any], kernel: Kernel) -> None:
         said = {**theirs.model_kwargs, **kwargs}
         asked = said.pop("model", None) or theirs.model_name
+        _say_dropped(tuple(name for name in _DROPPED if _is_said(getattr(theirs, name, None))))
         self.kwargs = said
         self._wanted = said.get("response_format")
         self._text = ""
