@@ -27,7 +27,8 @@ def test_parts_are_parts_and_together_the_whole(text: str, size: int, data: st.D
 def test_adding_to_a_text_changes_its_last_parts_only(text: str, more: str) -> None:
     before, after = cut(text, 80, 20), cut(text + more, 80, 20)
 
-    assert after[: len(before) - 2] == before[: max(0, len(before) - 2)]
+    kept = max(0, len(before) - 2)
+    assert after[:kept] == before[:kept]
 
 
 def test_a_part_ends_where_a_reader_would_pause() -> None:
