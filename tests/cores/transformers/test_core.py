@@ -504,7 +504,7 @@ async def test_an_architecture_that_cannot_be_packed_says_so_and_works(
 ) -> None:
     async with started(model_folder("bloom")) as rig:
         capabilities = rig.core.capabilities
-        request = ask("hello", max_tokens=12)
+        request = ask("hello", max_tokens=100)
         uninterrupted = await rig.generate(request)
         run, snapshot = await preempted(rig, request)
         end = await resume(rig, run, request, snapshot)
