@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from aios_core.cores.embedding.hashing import hashed
-from compat_bench.code_running import Execute
-from compat_bench.sources import Source
+from compat_bench.code_running import Execute, execute_tool
+from compat_bench.sources import OnKernel, Source
 from compat_bench.tasks import Backing, Member, Outcome, SeenCall, Task, ToolStub
 
 T = TypeVar("T")
@@ -124,3 +126,25 @@ class Recorder:
 
 def _all_of(member: Member) -> tuple[ToolStub, ...]:
     return (member.handover, *member.tools)
+
+
+async def offered_code(
+    stack: AsyncExitStack,
+    source: OnKernel,
+    recorder: Recorder,
+    agent: str,
+    kernel_tools: Callable[..., Awaitable[Sequence[T]]],
+) -> dict[str, T]:
+    """Tools that run code in the kernel's sandbox, by name, in the places of a task's stubs.
+
+    They are offered to an agent that lives as long as the stack. `kernel_tools` is an adapter's
+    `akernel_tools`.
+    """
+    made: dict[str, T] = {}
+    for stub in recorder.stubs():
+        if stub.backing is Backing.CODE:
+            runner = await stack.enter_async_context(await source.kernel.aspawn(f"{agent}, code"))
+            note = partial(recorder.note, stub.name)
+            await runner.tools.aoffer(execute_tool(stub.name, stub.description, note))
+            (made[stub.name],) = await kernel_tools(stub.name, agent=runner)
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any, ClassVar
 
 from llama_index.core import StorageContext, VectorStoreIndex
@@ -25,16 +24,15 @@ from llama_index.core.tools.types import BaseTool
 from llama_index.core.workflow import Context
 from pydantic import create_model
 
-from compat_bench.code_running import execute_tool, run_plainly
+from compat_bench.code_running import run_plainly
 from compat_bench.drivers import react
-from compat_bench.drivers.base import TYPES, Find, Recorder, kept, vectors
+from compat_bench.drivers.base import TYPES, Find, Recorder, kept, offered_code, vectors
 from compat_bench.sources import Endpoint, OnKernel, Source
 from compat_bench.tasks import (
     KINDS,
     REACT,
     STREAMING,
     TOOL_SYSCALL,
-    Backing,
     Member,
     Outcome,
     Task,
@@ -95,15 +93,9 @@ class _Builder:
             return
         from llama_index_aios.tools import akernel_tools  # noqa: PLC0415 - on the kernel only
 
-        for stub in self._recorder.stubs():
-            if stub.backing is not Backing.CODE:
-                continue
-            runner = await stack.enter_async_context(
-                await self._source.kernel.aspawn(f"{agent}, code")
-            )
-            note = partial(self._recorder.note, stub.name)
-            await runner.tools.aoffer(execute_tool(stub.name, stub.description, note))
-            (self._sandboxed[stub.name],) = await akernel_tools(stub.name, agent=runner)
+        self._sandboxed = await offered_code(
+            stack, self._source, self._recorder, agent, akernel_tools
+        )
 
     def worker(self, task: Task) -> Any:
         """An agent, or a team."""

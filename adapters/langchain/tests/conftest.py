@@ -10,10 +10,12 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import obliging
+from aios_core.testing.stub_server import Behavior, StubServer
 from aios_core.testing.watch import Watch
 from langchain_aios.agents import directory
 
 Boot = Callable[..., Kernel]
+Serve = Callable[..., StubServer]
 
 
 @pytest.fixture
@@ -59,3 +61,17 @@ def as_default(kernel: Kernel) -> Iterator[Kernel]:
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start providers."""
+    running: list[StubServer] = []
+
+    def start(*script: Behavior) -> StubServer:
+        running.append(StubServer(list(script)).__enter__())
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()

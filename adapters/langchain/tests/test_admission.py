@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -26,7 +26,9 @@ from aios_core import (
 )
 from aios_core.adapting import write_completion
 from aios_core.testing import Watch
-from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
+from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
+
+from .conftest import Serve
 
 WHOLE = Raw(
     json.dumps(
@@ -37,28 +39,12 @@ WHOLE = Raw(
     "application/json",
 )
 
-Serve = Callable[..., StubServer]
-
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
     aios_core.install("langchain", mode="admit")
     yield
     aios_core.uninstall()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start providers."""
-    running: list[StubServer] = []
-
-    def start(*script: Behavior) -> StubServer:
-        running.append(StubServer(list(script)).__enter__())
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.close()
 
 
 def chat(server: StubServer, **settings: Any) -> ChatOpenAI:

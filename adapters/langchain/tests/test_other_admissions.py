@@ -15,7 +15,9 @@ from langchain_openai import OpenAI, OpenAIEmbeddings
 import aios_core
 from aios_core import EventKind, Kernel, SyscallCancelled, Usage
 from aios_core.testing import Watch
-from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
+from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
+
+from .conftest import Serve
 
 CHOICE = {"index": 0, "text": "native", "finish_reason": "stop", "logprobs": None}
 TOOK = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -25,28 +27,12 @@ STREAMED = Raw(
     f"data: {json.dumps(SAID)}\n\ndata: [DONE]\n\n".encode(), content_type="text/event-stream"
 )
 
-Serve = Callable[..., StubServer]
-
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
     aios_core.install("langchain", mode="admit")
     yield
     aios_core.uninstall()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start providers."""
-    running: list[StubServer] = []
-
-    def start(*script: Behavior) -> StubServer:
-        running.append(StubServer(list(script)).__enter__())
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.close()
 
 
 def completing(server: StubServer, **settings: Any) -> OpenAI:
