@@ -1,4 +1,4 @@
-"""The kernel: wires the boxes of the paper's figure and is the border to callers.
+"""The kernel: the border between callers and the parts that work for them.
 
 It runs on one asyncio loop and only that loop touches its state, so there are no
 locks on it. `with Kernel(...)` gives the loop a thread of its own; `async with
@@ -10,68 +10,46 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from aios_core.access import (
-    AccessManager,
-    Approver,
-    Callback,
-    CallbackApprover,
-    Explanation,
-    explained,
-)
+from aios_core.access import Approver, Callback, CallbackApprover, Explanation, explained
 from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
-from aios_core.budget import Budget, Price
-from aios_core.clock import LoopClock
+from aios_core.budget import Budget
 from aios_core.config import KernelConfig
-from aios_core.context import ContextSwitcher, FrozenAgent, FrozenCall, require_savable
-from aios_core.core import Core, Prepared, PromptSize
-from aios_core.cores.embedding import EmbeddingManager, build_embedder
-from aios_core.cores.factory import announce_default_core, build_cores
-from aios_core.cores.guest import AT_PROVIDER
+from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
-from aios_core.errors import (
-    ConfigError,
-    ContextOverflow,
-    KernelClosed,
-    NoSuchObject,
-    SnapshotError,
-    SyscallCancelled,
-    WouldBlock,
-)
-from aios_core.events import EventKind, EventStream, KernelEvent, Observer
-from aios_core.manager import Gatekeeper, Manager
-from aios_core.memory import MemoryManager
+from aios_core.errors import KernelClosed, NoSuchObject, WouldBlock
+from aios_core.events import EventStream, Observer
+from aios_core.lifecycle import Lifecycle
+from aios_core.manager import Gatekeeper
 from aios_core.messages import Completion
-from aios_core.permissions import Access, Resource, Right
-from aios_core.process import AgentProcess, ProcessState, ProcessTable
-from aios_core.scheduler import POLICIES, Dispatcher, Policy, QueueLoad, Scheduler
-from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.call import Answer
-from aios_core.scheduler.dispatcher import Limits
-from aios_core.scheduler.shares import FlowShare
-from aios_core.state import StateOpener, read_key
-from aios_core.storage import StorageManager
-from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
-from aios_core.syscalls import LLMGenerate, Request, Syscall
-from aios_core.tools import ToolManager
+from aios_core.parts import Given, Parts
+from aios_core.process import AgentProcess, ProcessTable
+from aios_core.scheduler import POLICIES, Policy
+from aios_core.submission import Submitter
+from aios_core.syscalls import LLMGenerate, Request
 from aios_core.tools.handle import Loadable
-from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
-from aios_core.trap import TrapHandler
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What there is once a kernel has started."""
+
+    parts: Parts
+    lives: Lifecycle
+    submitter: Submitter
 
 
 class Kernel:
@@ -104,14 +82,12 @@ class Kernel:
         self.config = config if config is not None else KernelConfig.load()
         self.events = EventStream(observers)
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
-        self._given_cores = cores
-        self._given_gatekeeper = gatekeeper
-        self._given_approver = CallbackApprover.of(approver)
-        self._given_embedder = embedder
+        self._given = Given(
+            self._policy, cores, gatekeeper, CallbackApprover.of(approver), embedder
+        )
         self._thread: LoopThread | None = None
-        self._services: list[AgentSessions | Sandbox | VectorSpaces] = []
-        self._code_sessions: AgentSessions | None = None
         self._loop = Crossing()
+        self._started: _Inside | None = None
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
             self.processes.add_group(name, weight=group.weight, budget=group.budget)
@@ -155,122 +131,32 @@ class Kernel:
             closed(self)
 
     async def _boot(self) -> None:
-        loop = self._loop.bind()
-        clock = LoopClock(loop)
-        context = self.config.context
-        self._contexts = ContextSwitcher(
-            host_bytes=context.host_bytes,
-            disk_bytes=context.disk_bytes,
-            watermark=context.watermark,
-            directory=context.directory,
+        self._loop.bind()
+        parts = Parts(
+            self.config,
+            self._given,
             events=self.events,
-            now=clock.now,
+            processes=self.processes,
+            crossing=self._loop,
+            port=partial(AgentPort, self),
         )
-        self.pool = CorePool(
-            self._cores(),
-            fallbacks=self.config.fallbacks,
-            default_model=self.config.default_model,
-        )
-        self._clock = clock
-        settings = self.config.scheduler
-        ids = count(1)
-        self._dispatcher = Dispatcher(
-            Scheduler(self._policy, Admission(settings.keep_warm_s)),
-            self.pool,
-            self._contexts,
-            loop=loop,
-            clock=clock,
-            events=self.events,
-            limits=Limits(
-                max_waiting=settings.max_waiting,
-                max_waiting_per_agent=settings.max_waiting_per_agent,
-                max_attempts=settings.max_attempts,
-                core_patience_s=settings.core_patience_s,
-                default_timeout_s=settings.default_timeout_s,
-            ),
-            prices=partial(_price, self.config.prices),
-            ids=ids,
-        )
-        state = self.config.state
-        self._state = StateOpener(state.path(), partial(read_key, state.encryption_key))
-        self._access = AccessManager(
-            self.config.access,
-            self._state,
-            inherits={name: group.inherits for name, group in self.config.groups.items()},
-            approver=self._given_approver,
-            events=self.events,
-        )
-        self._gatekeeper = self._given_gatekeeper or self._access.gate
-        self._embedder = self._given_embedder or build_embedder(self.config.embedding)
-        self._model_access: dict[str | None, Access] = {}
-        self._traps = TrapHandler(
-            self._managers(),
-            self._gatekeeper,
-            ids=ids,
-            clock=clock,
-            events=self.events,
-            default_timeout_s=settings.default_timeout_s,
-        )
-        self._contexts.on_moving = self._dispatcher.set_moving
-        try:
-            await self._traps.start()
-            await self.pool.start_all(
-                {core.name: self._dispatcher.sink(core) for core in self.pool}, clock.now()
-            )
-        except BaseException:
-            await self._traps.close()
-            await self._contexts.close()
-            await self._close_services()
-            await self._embedder.close()
-            await self._state.close()
-            raise
-        self._dispatcher.cores_started()
+        submitter = Submitter(parts, self.processes, self._loop)
+        lives = Lifecycle(parts, self.processes, self.events, submitter.post)
+        self._started = _Inside(parts, lives, submitter)
+        await parts.start()
 
-    async def _close_services(self) -> None:
-        """What managers share, the latest first."""
-        while self._services:
-            await self._services.pop().close()
+    @property
+    def _inside(self) -> _Inside:
+        """Raises `KernelClosed` before the kernel has started."""
+        if self._started is None:
+            self._loop.loop()
+            raise KernelClosed("the kernel has not started")
+        return self._started
 
-    def _managers(self) -> Sequence[Manager]:
-        """Memory, storage, tools and access, in the order in which they start."""
-        self._memory = MemoryManager(
-            self._state, self.config.memory, now=self._clock.now, embedder=self._embedder
-        )
-        retrieval = self.config.retrieval
-        spaces = VectorSpaces(self._state, retrieval)
-        self._storage = StorageManager(
-            self._state,
-            self.config.storage,
-            index=FileIndex(self._state, self._embedder, spaces, retrieval),
-        )
-        workspace = MarkingWorkspace(self._storage, self.processes.mark)
-        sandbox = Sandbox(self.config.tools.sandbox, workspace=workspace)
-        self._code_sessions = AgentSessions(sandbox, workspace, is_alive=self.processes.is_alive)
-        self._services += [spaces, sandbox, self._code_sessions]
-        self._tools = ToolManager(
-            self.config.tools,
-            self._state,
-            clock=self._clock,
-            ports=partial(AgentPort, self),
-            select=partial(_select, self._policy),
-            make_flow=FlowShare,
-            code_runner=CodeService(self._loop, sandbox, self._code_sessions),
-        )
-        return (
-            self._memory,
-            self._access,  # the first to start, the last to close: it audits the others
-            EmbeddingManager(self._embedder, prices=partial(_price, self.config.prices)),
-            CollectionManager(self._state, self._embedder, spaces, retrieval),
-            self._storage,
-            self._tools,
-        )
-
-    def _cores(self) -> Sequence[Core]:
-        if self._given_cores is not None:
-            return self._given_cores
-        if not self.config.cores:
-            announce_default_core(sys.stderr)
-        return build_cores(self.config.cores)
+    @property
+    def pool(self) -> CorePool:
+        """The cores. To be looked at, on the kernel's loop."""
+        return self._inside.parts.pool
 
     async def aclose(self, drain_s: float | None = None) -> None:
         """The same as `close`, on the kernel's loop. Idempotent."""
@@ -278,23 +164,12 @@ class Kernel:
             return
         self._loop.is_closed = True
         drain_s = self.config.drain_s if drain_s is None else drain_s
-        try:
-            await asyncio.gather(self._dispatcher.drain(drain_s), self._traps.drain(drain_s))
-        finally:
-            try:
-                await self.pool.close_all()
-            finally:
-                await self._dispatcher.close()
-                await self._contexts.close()
-                await self._traps.close()
-                await self._close_services()
-                await self._embedder.close()
-                await self._state.close()
+        await self._inside.parts.close(drain_s)
 
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:
             raise KernelClosed("a kernel is started once; make a new one")
-        _started.add(self)
+        _kernels.add(self)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -360,20 +235,12 @@ class Kernel:
         return await self._loop.acall(partial(self._spawn, name, **settings))
 
     def _spawn(self, name: str, **settings: Any) -> Agent:
-        process = self.processes.spawn(name, now=self._clock.now(), **settings)
-        self._emit(
-            EventKind.AGENT_SPAWNED,
-            process,
-            name=name,
-            group=process.group.name,
-            identity=process.identity,
-        )
-        return Agent(self, process)
+        return Agent(self, self._inside.lives.spawn(name, **settings))
 
     def exit(self, pid: int) -> None:
         """End an agent and its children; their calls are cancelled. Unknown pids are ignored."""
         if not self._loop.is_closed:
-            self._loop.call(partial(self._exit, pid))
+            self._loop.call(partial(self._inside.lives.exit, pid))
 
     def exit_soon(self, pid: int) -> None:
         """The same, waiting for nothing; even a garbage collector may call it."""
@@ -381,30 +248,12 @@ class Kernel:
 
     def _exit_if_open(self, pid: int) -> None:
         if not self._loop.is_closed:
-            self._exit(pid)
+            self._inside.lives.exit(pid)
 
     async def aexit(self, pid: int) -> None:
         """The same from an event loop."""
         if not self._loop.is_closed:
-            await self._loop.acall(partial(self._exit, pid))
-
-    def _exit(self, pid: int) -> None:
-        try:
-            head = self.processes.get(pid)
-        except NoSuchObject:
-            return
-        for process in tuple(head.family()):
-            reason = SyscallCancelled(f"agent {process.name!r} exited")
-            for call_id in tuple(process.live_calls):
-                self._dispatcher.cancel(call_id, reason)
-            self._traps.cancel_all(process, reason)
-            self._traps.forget(process)
-            self._contexts.forget(process.pid)
-            self._dispatcher.scheduler.forget(process)
-            self.processes.remove(process)
-            if self._code_sessions is not None:
-                self._code_sessions.forget(process.identity)
-            self._emit(EventKind.AGENT_EXITED, process)
+            await self._loop.acall(partial(self._inside.lives.exit, pid))
 
     def freeze(self, pid: int) -> None:
         """Take an agent off the cores; see `Agent.freeze`."""
@@ -412,25 +261,11 @@ class Kernel:
 
     async def afreeze(self, pid: int) -> None:
         """The same, awaitable on any loop."""
-        await self._loop.arun(self._freeze(pid))
-
-    async def _freeze(self, pid: int) -> None:
-        process = self.processes.get(pid)
-        if process.state is ProcessState.ACTIVE:
-            process.state = ProcessState.FROZEN
-            self._emit(EventKind.AGENT_FROZEN, process)
-        await self._dispatcher.freeze(process)
+        await self._loop.arun(self._inside.lives.freeze(pid))
 
     def thaw(self, pid: int) -> None:
         """Let a frozen agent go on."""
-        self._loop.call(partial(self._thaw, pid))
-
-    def _thaw(self, pid: int) -> None:
-        process = self.processes.get(pid)
-        if process.state is ProcessState.FROZEN:
-            process.state = ProcessState.ACTIVE
-            self._emit(EventKind.AGENT_THAWED, process)
-            self._dispatcher.thaw(process)
+        self._loop.call(partial(self._inside.lives.thaw, pid))
 
     def save_agent(self, pid: int, directory: str | Path) -> None:
         """Freeze an agent and write it to a directory; see `Agent.save`.
@@ -442,40 +277,7 @@ class Kernel:
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
         """The same, awaitable on any loop."""
-        await self._loop.arun(self._save(pid, Path(directory)))
-
-    async def _save(self, pid: int, directory: Path) -> None:
-        process = self.processes.get(pid)
-        was_active = process.state is ProcessState.ACTIVE
-        self._require_savable(process)
-        await self._freeze(pid)
-        try:
-            self._require_savable(process)  # calls may have come meanwhile
-        except SnapshotError:
-            if was_active:
-                self._thaw(pid)
-            raise
-        calls = self._dispatcher.calls_of(process)
-        with self._contexts.holding_still(call.syscall.id for call in calls):
-            await self._contexts.settled()
-            frozen = FrozenAgent.of(
-                process,
-                [
-                    FrozenCall(
-                        call.syscall.request,
-                        call.syscall.priority,
-                        self._contexts.peek(call.syscall.id) or call.resume_from,
-                    )
-                    for call in calls
-                ],
-            )
-            await asyncio.to_thread(frozen.write, directory)
-
-    def _require_savable(self, process: AgentProcess) -> None:
-        """Look at the calls that wait; one that no core can preempt ends before a save."""
-        for call in self._dispatcher.calls_of(process):
-            if call.core is None:
-                require_savable(process.name, call.syscall.id, call.syscall.request)
+        await self._loop.arun(self._inside.lives.save(pid, Path(directory)))
 
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
@@ -492,27 +294,8 @@ class Kernel:
         return await self._loop.arun(self._load(Path(directory)))
 
     async def _load(self, directory: Path) -> Agent:
-        frozen = await asyncio.to_thread(FrozenAgent.read, directory)
-        routes = [self.pool.route(call.request.model) for call in frozen.calls]
-        agent = self._spawn(
-            frozen.name,
-            group=frozen.group,
-            priority=frozen.priority,
-            weight=frozen.weight,
-            budget=frozen.budget,
-        )
-        process = self.processes.get(agent.pid)
-        process.budget.spent.add(frozen.spent)
-        process.accounting = frozen.accounting
-        pending = []
-        for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
-            snapshot = call.snapshot
-            if snapshot is not None and image is not None:
-                snapshot = await self._contexts.adopt(snapshot, image, route)
-            answer = ThreadAnswer()
-            pending.append(answer.future)
-            options = {"priority": call.priority, "resume_from": snapshot}
-            self._submit_from_outside(process, call.request, answer, options)
+        process, pending = await self._inside.lives.load(directory)
+        agent = Agent(self, process)
         agent.pending = tuple(pending)
         return agent
 
@@ -523,23 +306,11 @@ class Kernel:
 
         Raises `ConfigError` if its name is taken, and `BackendError` if it does not start.
         """
-        self._loop.run(self._add_core(core))
+        self._loop.run(self.aadd_core(core))
 
     async def aadd_core(self, core: Core) -> None:
         """The same, awaitable on any loop."""
-        await self._loop.arun(self._add_core(core))
-
-    async def _add_core(self, core: Core) -> None:
-        self.pool.require_new(core)
-        await core.start(self._dispatcher.sink(core))
-        try:
-            self.pool.add(core)
-        except ConfigError:  # another of that name was quicker
-            await core.close()
-            raise
-        self.events.emit(
-            KernelEvent(self._clock.now(), EventKind.CORE_UP, facts={"core": core.name})
-        )
+        await self._loop.arun(self._inside.parts.add_core(core))
 
     # --- LLM syscalls ------------------------------------------------------------------------
 
@@ -550,7 +321,7 @@ class Kernel:
         """
         self._loop.refuse_to_block("agenerate()")
         answer = ThreadAnswer()
-        call = self._submit_from_outside(process, request, answer, options)
+        call = self._inside.submitter.post(process, request, answer, options)
         try:
             return answer.future.result()
         except KeyboardInterrupt:
@@ -564,14 +335,15 @@ class Kernel:
         loop = asyncio.get_running_loop()
         if self._loop.is_here:
             local = LocalAnswer(loop)
-            syscall = self._submit(process, request, local, **options)
+            submitter = self._inside.submitter
+            syscall = submitter.submit(process, request, local, **options)
             try:
                 return await local.future
             except asyncio.CancelledError:
-                self._dispatcher.cancel(syscall.id)
+                submitter.cancel(syscall)
                 raise
         answer = LoopAnswer(loop)
-        call = self._submit_from_outside(process, request, answer, options)
+        call = self._inside.submitter.post(process, request, answer, options)
         try:
             return await answer.future
         except asyncio.CancelledError:
@@ -582,20 +354,20 @@ class Kernel:
         """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
         self._loop.refuse_to_block("astream()")
         stream = Stream()
-        stream.call = self._submit_from_outside(process, request, stream.answer, options)
+        stream.call = self._inside.submitter.post(process, request, stream.answer, options)
         return stream
 
     def astream(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> AsyncStream:
         """Submit a call and hand back its deltas, on the running event loop."""
         stream = AsyncStream(asyncio.get_running_loop(), is_local=self._loop.is_here)
-        stream.call = self._submit_from_outside(process, request, stream.answer, options)
+        stream.call = self._inside.submitter.post(process, request, stream.answer, options)
         return stream
 
     def measure(self, request: LLMGenerate) -> PromptSize:
         """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
         if not self._loop.is_here:
-            return self._loop.run(self._measure(request))
-        measuring = self._measure(request)
+            return self._loop.run(self.ameasure(request))
+        measuring = self._inside.submitter.measure(request)
         try:
             measuring.send(None)
         except StopIteration as done:
@@ -606,52 +378,7 @@ class Kernel:
 
     async def ameasure(self, request: LLMGenerate) -> PromptSize:
         """The same, awaitable on any event loop."""
-        return await self._loop.arun(self._measure(request))
-
-    async def _measure(self, request: LLMGenerate) -> PromptSize:
-        core = self.pool.route(request.model)[0]
-        window = core.capabilities.context_window
-        try:
-            prepared = core.prepare(request)
-            if not isinstance(prepared, Prepared):
-                prepared = await prepared
-        except ContextOverflow as exc:
-            return PromptSize(exc.num_tokens, exc.context_window)
-        return PromptSize(prepared.num_tokens, window, prepared.is_exact)
-
-    def _submit(
-        self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
-    ) -> Syscall:
-        """On the loop: check the agent and accept its call."""
-        if self._loop.is_closed:
-            raise KernelClosed("the kernel is closed")
-        if process.state is ProcessState.EXITED:
-            raise SyscallCancelled(f"agent {process.name!r} has exited")
-        self._dispatcher.refuse_crowds(process)  # before it counts as one more call
-        approval = self._check_model(process, request.model)
-        self.processes.admit(process, request)
-        return self._dispatcher.submit(process, request, answer, approval=approval, **options)
-
-    def _check_model(self, process: AgentProcess, model: str | None) -> Awaitable[None] | None:
-        """Whether the agent may ask the model; made once for each, since calls are many."""
-        access = self._model_access.get(model)
-        if access is None:
-            resource = Resource("model", None, model or self.pool.default_model)
-            access = Access(LLMGenerate.kind, Right.EXECUTE, resource)
-            if len(self._model_access) < _MAX_KEPT:  # names may be a caller's invention
-                self._model_access[model] = access
-        return self._gatekeeper.check(process, access)
-
-    def _submit_from_outside(
-        self,
-        process: AgentProcess,
-        request: LLMGenerate,
-        answer: Answer,
-        options: dict[str, Any],
-    ) -> _Submission:
-        submission = _Submission(self, process, request, answer, options)
-        self._loop.post(submission.submit)
-        return submission
+        return await self._loop.arun(self._inside.submitter.measure(request))
 
     # --- syscalls of the other managers ------------------------------------------------------
 
@@ -672,7 +399,7 @@ class Kernel:
     ) -> T:
         if request.is_guarded:
             self.processes.admit(process, request)
-        answer: T = await self._traps.perform(process, request, timeout_s=timeout_s)
+        answer: T = await self._inside.parts.traps.perform(process, request, timeout_s=timeout_s)
         return answer
 
     # --- tools -------------------------------------------------------------------------------
@@ -686,7 +413,7 @@ class Kernel:
 
     async def aload_tools(self, source: Loadable) -> tuple[str, ...]:
         """The same, awaitable on any event loop."""
-        return await self._loop.arun(self._tools.catalogue.load(source))
+        return await self._loop.arun(self._inside.parts.tools.catalogue.load(source))
 
     def unload_tools(self, name: str) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version to all agents no more; the ids.
@@ -698,7 +425,7 @@ class Kernel:
 
     async def aunload_tools(self, name: str) -> tuple[str, ...]:
         """The same, awaitable on any event loop."""
-        return await self._loop.arun(self._tools.unload(name))
+        return await self._loop.arun(self._inside.parts.tools.unload(name))
 
     # --- access ------------------------------------------------------------------------------
 
@@ -707,11 +434,11 @@ class Kernel:
 
         Raises `ConfigError` with the line and the rule if it is broken; the old one stays.
         """
-        self._loop.run(self._access.reload())
+        self._loop.run(self.areload_policy())
 
     async def areload_policy(self) -> None:
         """The same, awaitable on any event loop."""
-        await self._loop.arun(self._access.reload())
+        await self._loop.arun(self._inside.parts.access.reload())
 
     def explain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
         """Whether an agent may do something to a resource, and each thing that was considered.
@@ -725,11 +452,12 @@ class Kernel:
         Raises:
             InvalidRequest: one of them is malformed.
         """
-        return self._loop.run(explained(self._access, agent, action, resource, **about))
+        return self._loop.run(self.aexplain(agent, action, resource, **about))
 
     async def aexplain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
         """The same, awaitable on any event loop."""
-        return await self._loop.arun(explained(self._access, agent, action, resource, **about))
+        access = self._inside.parts.access
+        return await self._loop.arun(explained(access, agent, action, resource, **about))
 
     # --- looking in --------------------------------------------------------------------------
 
@@ -740,52 +468,11 @@ class Kernel:
     @property
     def num_under_way(self) -> int:
         """Syscalls that are served just now. From any thread."""
-        return self._dispatcher.num_under_way + self._traps.num_under_way
+        return self._inside.parts.num_under_way
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""
-        self._loop.call(self._check)
-
-    def _check(self) -> None:
-        self.processes.check()
-        self._dispatcher.check()
-        self._contexts.check()
-        self._traps.check()
-
-    # --- inside ------------------------------------------------------------------------------
-
-    def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
-        if self.events:
-            self.events.emit(KernelEvent(self._clock.now(), kind, process.pid, facts=facts))
-
-
-@dataclass(slots=True, eq=False)
-class _Submission:
-    """A call on its way to the loop, from outside of it."""
-
-    kernel: Kernel
-    process: AgentProcess
-    request: LLMGenerate
-    answer: Answer
-    options: dict[str, Any]
-    syscall: Syscall | None = None
-
-    def submit(self) -> None:
-        """On the loop. A refusal is the caller's answer."""
-        try:
-            self.syscall = self.kernel._submit(  # noqa: SLF001
-                self.process, self.request, self.answer, **self.options
-            )
-        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
-            self.answer.reject(exc)
-
-    def withdraw(self) -> None:
-        """Cancel the call, from any thread and at any point: a garbage collector may call it."""
-        self.kernel._loop.post_if_open(self._cancel)  # noqa: SLF001
-
-    def _cancel(self) -> None:
-        if self.syscall is not None:
-            self.kernel._dispatcher.cancel(self.syscall.id)  # noqa: SLF001
+        self._loop.call(self._inside.parts.check)
 
 
 def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
@@ -802,25 +489,12 @@ def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
     return policy
 
 
-def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -> Policy:
-    """What the policy uses for the calls of tools under that load."""
-    return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
-
-
-def _price(prices: Mapping[str, Price], model: str) -> Price:
-    """What a model costs; a provider's own model the same, when its caller asks for it."""
-    return prices.get(model.removesuffix(AT_PROVIDER), _FREE)
-
-
-_FREE = Price()
-_MAX_KEPT = 1_000
-
-_started: WeakSet[Kernel] = WeakSet()
+_kernels: WeakSet[Kernel] = WeakSet()
 
 
 def _close_in_child() -> None:
     """After a fork: the threads of these kernels live in the parent; here they are closed."""
-    for kernel in _started:
+    for kernel in _kernels:
         kernel._loop.is_closed = True  # noqa: SLF001
 
 

@@ -73,7 +73,7 @@ async def blocks(directory: Path, number: int) -> list[dict[str, Any]]:
     async with kernel_on(directory) as kernel:
         agent = await kernel.aspawn("alice")
         await agent.memory.awrite("block", data)
-        manager, process = kernel._memory, agent._process  # noqa: SLF001
+        manager, process = kernel._inside.parts.memory, agent._process  # noqa: SLF001
 
         async def swapped() -> Any:
             manager.forget(process)
@@ -236,7 +236,7 @@ async def agents(directory: Path, number: int) -> list[dict[str, Any]]:
         took = time.perf_counter() - began
         gc.collect()
         resident = tracemalloc.get_traced_memory()[0]
-        manager = kernel._memory  # noqa: SLF001
+        manager = kernel._inside.parts.memory  # noqa: SLF001
         for space in manager._spaces.values():  # noqa: SLF001
             manager._resident_bytes -= space.evict(1 << 30, 1e9)  # noqa: SLF001
         gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -121,10 +121,7 @@ class DrawerKernel(Kernel):
     def __init__(self, drawer: Drawer, door: Doorkeeper, **options: Any) -> None:
         core = ScriptedCore(lambda _request: "ok", models=("scripted", "asked-model"))
         super().__init__(KernelConfig(drain_s=0.0), cores=[core], gatekeeper=door, **options)
-        self._drawer = drawer
-
-    def _managers(self) -> tuple[Drawer, ...]:
-        return (self._drawer,)
+        self._given = replace(self._given, managers=(drawer,))
 
 
 @pytest.fixture
@@ -257,7 +254,7 @@ class TestAccess:
             agent = await kernel.aspawn("alice")
             task = asyncio.ensure_future(agent.llm.agenerate("hello", model="asked-model"))
             await until(door.is_asked)
-            assert not kernel._dispatcher._running
+            assert not kernel._inside.parts.dispatcher._running
 
             assert door.decision is not None
             door.decision.set_result(None)

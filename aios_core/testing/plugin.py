@@ -69,5 +69,5 @@ def kernel(
 
 def assert_all_answered(kernel: Kernel) -> None:
     """Every call that a closed kernel accepted was answered."""
-    unanswered = [call.syscall for call in kernel._dispatcher._calls.values()]  # noqa: SLF001
+    unanswered = [call.syscall for call in kernel._inside.parts.dispatcher._calls.values()]  # noqa: SLF001
     assert not unanswered, f"calls without an answer: {unanswered}"

@@ -70,7 +70,7 @@ async def two(kernel: Kernel) -> tuple[Agent, Agent]:
 
 
 def all_requests(kernel: Kernel) -> list[type[Request[Any]]]:
-    return [kind for manager in kernel._traps.managers for kind in manager.requests]
+    return [kind for manager in kernel._inside.parts.traps.managers for kind in manager.requests]
 
 
 class TestAcrossAgents:
@@ -132,7 +132,9 @@ class TestAcrossAgents:
         alice, bob = await two(kernel)
         await alice.memory.awrite("notes", "hello")
         now = [1_000.0]
-        kernel._access._now = kernel._access.privileges._now = lambda: now[0]  # type: ignore[method-assign]
+        kernel._inside.parts.access._now = kernel._inside.parts.access.privileges._now = lambda: (
+            now[0]
+        )  # type: ignore[method-assign]
         await alice.memory.ashare("notes", BOB, for_s=10)
         await bob.memory.aread("notes", owner=ALICE)
 
@@ -247,7 +249,7 @@ class TestRules:
         _file(tmp_path, POLICY.replace('"deny"', '"forbid"'))
 
         with pytest.raises(Exception, match=r"rules\[0\]\.effect.*line 5.*got 'forbid'"):
-            await kernel._access.reload()
+            await kernel._inside.parts.access.reload()
         with pytest.raises(AccessDenied):
             await intern.llm.agenerate("hi")
 
@@ -258,7 +260,7 @@ class TestRules:
         intern = await kernel.aspawn("ian", group="interns")
         _file(tmp_path, "")
 
-        await kernel._access.reload()
+        await kernel._inside.parts.access.reload()
 
         assert (await intern.llm.agenerate("hi")).text == "ok"
 
@@ -266,7 +268,7 @@ class TestRules:
         kernel = await boot(policy=_file(tmp_path, POLICY))
         access = Access("memory.read", Right.READ, Resource("memory", ALICE, "diary"))
 
-        said = str(await kernel._access.explain(BOB, access))
+        said = str(await kernel._inside.parts.access.explain(BOB, access))
 
         assert "not the agent's own: it belongs to default/alice" in said
         assert "the wiki" in said

@@ -193,7 +193,7 @@ async def test_what_cannot_be_recorded_is_not_done_but_reading(
         await kernel.aload_tools(tool(read_only=True, trusted=True)(look))
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("notes", "one")
-        trail = kernel._access.trail
+        trail = kernel._inside.parts.access.trail
         assert trail is not None
         await trail.flushed()
         rename(tmp_path, "audit", "hidden")
@@ -243,7 +243,7 @@ async def test_a_change_in_a_mount_waits_for_its_record(
     async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("notes", "one")
-        trail = kernel._access.trail
+        trail = kernel._inside.parts.access.trail
         assert trail is not None
         monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
         rename(tmp_path / "state", "audit", "hidden")

@@ -104,7 +104,7 @@ class TestBlocks:
 
     def test_a_resident_read_needs_no_thread(self, kernel: Kernel, alice: Agent) -> None:
         alice.memory.write("notes", "x" * 1_000)
-        manager = kernel._memory
+        manager = kernel._inside.parts.memory
 
         def step() -> Any:
             reading = manager.perform(alice._process, MemoryRead("notes"))
@@ -197,7 +197,7 @@ class TestResidence:
             for agent in agents:
                 agent.memory.write("block", b"x" * 64)
 
-            assert kernel._memory._resident_bytes == 640
+            assert kernel._inside.parts.memory._resident_bytes == 640
             assert [agent.memory.measure().resident for agent in agents] == [0] * 10 + [64] * 10
             assert agents[0].memory.read("block") == b"x" * 64
             kernel.check()
@@ -206,7 +206,7 @@ class TestResidence:
         with kernel.spawn("bob") as bob:
             bob.memory.write("notes", "kept")
 
-        assert kernel._memory._resident_bytes == 0
+        assert kernel._inside.parts.memory._resident_bytes == 0
         assert kernel.spawn("bob").memory.read("notes") == "kept"
 
 
@@ -249,9 +249,9 @@ class TestDurability:
         with kernel_on(tmp_path) as kernel:
             alice = kernel.spawn("alice")
             alice.memory.write("notes", "x" * 1_000)
-            database = kernel._memory._tables.state.database
+            database = kernel._inside.parts.memory._tables.state.database
             database.write(lambda c: c.execute("UPDATE memory_pages SET content = x'01ff'"))
-            kernel._loop.call(lambda: kernel._memory.forget(alice._process))
+            kernel._loop.call(lambda: kernel._inside.parts.memory.forget(alice._process))
 
             with pytest.raises(StateError, match="damaged; restore it from a backup"):
                 alice.memory.read("notes")
@@ -276,7 +276,7 @@ class TestDurability:
                 await asyncio.wait({task})
             await alice.memory.aappend("notes", "!")
             seen = await alice.memory.aread("notes")
-            kernel._memory.forget(alice._process)
+            kernel._inside.parts.memory.forget(alice._process)
             assert await alice.memory.aread("notes") == seen
 
         async def main() -> None:
@@ -393,7 +393,8 @@ class TestOthers:
     def test_every_request_that_exists_is_tried_below(self, kernel: Kernel) -> None:
         tried = {type(request) for request in every_request("x")}
 
-        assert set(kernel._memory.requests) - tried == {requests.MemoryMeasure}  # takes no owner
+        memory = kernel._inside.parts.memory
+        assert set(memory.requests) - tried == {requests.MemoryMeasure}  # takes no owner
 
     @pytest.mark.parametrize("request_", every_request("default/alice"), ids=lambda one: one.kind)
     def test_no_request_reaches_anothers_memory(
@@ -638,7 +639,7 @@ class TestThreads:
     def test_a_thread_is_cleared_with_its_name(self) -> None:
         with kernel_on(":memory:") as kernel:
             process = kernel.spawn("alice")._process
-            manager = kernel._memory
+            manager = kernel._inside.parts.memory
 
             async def story() -> tuple[str, ...]:
                 await manager.perform(process, thread_requests.ThreadAppend("t", ["x"]))
@@ -687,7 +688,7 @@ class TestKeyValues:
         with kernel_on(":memory:") as kernel:
             memory = kernel.spawn("alice").memory
             memory.kv("n").set("warm up", "x")
-            kernel._memory._tables.kv._wall = lambda: now[0]
+            kernel._inside.parts.memory._tables.kv._wall = lambda: now[0]
             memory.kv("n").put({"short": "1"}, ttl_s=10.0)
             assert memory.kv("n").get("short") == "1"
             assert memory.kv("n").get_many(["short"])[0].expires_at == 1_010.0

@@ -155,7 +155,7 @@ class TestInstalled:
         async with quiet_kernel(tools={"plugins": ("broken", "weather")}) as kernel:
             agent = await kernel.aspawn("alice")
             assert await agent.tools.arun("weather") == "rain here"
-            assert told in kernel._tools.catalogue.problems["plug-in broken"]
+            assert told in kernel._inside.parts.tools.catalogue.problems["plug-in broken"]
             with pytest.raises((ToolError, InvalidRequest), match=told):
                 await agent.tools.aload("broken")
 
@@ -417,7 +417,7 @@ class TestVersionsSideBySide:
             loading = asyncio.ensure_future(kernel.aload_tools(file))
             seen = []
             while not loading.done():
-                offers = kernel._tools.catalogue.registry.visible(None)
+                offers = kernel._inside.parts.tools.catalogue.registry.visible(None)
                 seen.append({offer.tool.function() for offer in offers})
                 await asyncio.sleep(0)
             assert all(len(said) == 1 for said in seen)

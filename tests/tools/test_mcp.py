@@ -291,7 +291,7 @@ class TestLoading:
         servers = {"bad": described("broken"), "good": described("stdio")}
         with quiet_kernel(tools={"mcp": servers}) as kernel:
             assert kernel.spawn("alice").tools.run("good_add", {"a": 1, "b": 1}) == {"sum": 2}
-            assert "no token" in kernel._tools.catalogue.problems["mcp:bad"]
+            assert "no token" in kernel._inside.parts.tools.catalogue.problems["mcp:bad"]
 
     def test_two_tools_of_one_name_are_refused_and_nothing_is_left(
         self, kernel: Kernel, serving: Serving

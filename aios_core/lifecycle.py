@@ -1,0 +1,128 @@
+"""The lives of agents, on the kernel's loop: born, frozen, thawed, saved, loaded, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from aios_core.bridge import ThreadAnswer
+from aios_core.context import FrozenAgent, FrozenCall, require_savable
+from aios_core.errors import NoSuchObject, SnapshotError, SyscallCancelled
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.messages import Completion
+from aios_core.parts import Parts
+from aios_core.process import AgentProcess, ProcessState, ProcessTable
+from aios_core.scheduler.call import Answer
+from aios_core.syscalls import LLMGenerate
+
+Post = Callable[[AgentProcess, LLMGenerate, Answer, dict[str, Any]], object]
+
+
+class Lifecycle:
+    """What happens to the agents of one kernel; `Kernel` documents each step."""
+
+    def __init__(
+        self, parts: Parts, processes: ProcessTable, events: EventStream, post: Post
+    ) -> None:
+        """`post` brings a call to the loop, as a caller's would come."""
+        self._parts, self._processes, self._events, self._post = parts, processes, events, post
+
+    def spawn(self, name: str, **settings: Any) -> AgentProcess:
+        process = self._processes.spawn(name, now=self._parts.clock.now(), **settings)
+        self._emit(
+            EventKind.AGENT_SPAWNED,
+            process,
+            name=name,
+            group=process.group.name,
+            identity=process.identity,
+        )
+        return process
+
+    def exit(self, pid: int) -> None:
+        try:
+            head = self._processes.get(pid)
+        except NoSuchObject:
+            return
+        for process in tuple(head.family()):
+            self._parts.forget(process, SyscallCancelled(f"agent {process.name!r} exited"))
+            self._processes.remove(process)
+            self._emit(EventKind.AGENT_EXITED, process)
+
+    async def freeze(self, pid: int) -> None:
+        process = self._processes.get(pid)
+        if process.state is ProcessState.ACTIVE:
+            process.state = ProcessState.FROZEN
+            self._emit(EventKind.AGENT_FROZEN, process)
+        await self._parts.dispatcher.freeze(process)
+
+    def thaw(self, pid: int) -> None:
+        process = self._processes.get(pid)
+        if process.state is ProcessState.FROZEN:
+            process.state = ProcessState.ACTIVE
+            self._emit(EventKind.AGENT_THAWED, process)
+            self._parts.dispatcher.thaw(process)
+
+    async def save(self, pid: int, directory: Path) -> None:
+        process = self._processes.get(pid)
+        was_active = process.state is ProcessState.ACTIVE
+        self._require_savable(process)
+        await self.freeze(pid)
+        try:
+            self._require_savable(process)  # calls may have come meanwhile
+        except SnapshotError:
+            if was_active:
+                self.thaw(pid)
+            raise
+        calls, contexts = self._parts.dispatcher.calls_of(process), self._parts.contexts
+        with contexts.holding_still(call.syscall.id for call in calls):
+            await contexts.settled()
+            frozen = FrozenAgent.of(
+                process,
+                [
+                    FrozenCall(
+                        call.syscall.request,
+                        call.syscall.priority,
+                        contexts.peek(call.syscall.id) or call.resume_from,
+                    )
+                    for call in calls
+                ],
+            )
+            await asyncio.to_thread(frozen.write, directory)
+
+    def _require_savable(self, process: AgentProcess) -> None:
+        """Look at the calls that wait; one that no core can preempt ends before a save."""
+        for call in self._parts.dispatcher.calls_of(process):
+            if call.core is None:
+                require_savable(process.name, call.syscall.id, call.syscall.request)
+
+    async def load(self, directory: Path) -> tuple[AgentProcess, Sequence[Future[Completion]]]:
+        """The agent, and the answers of its calls, which go on."""
+        frozen = await asyncio.to_thread(FrozenAgent.read, directory)
+        routes = [self._parts.pool.route(call.request.model) for call in frozen.calls]
+        process = self.spawn(
+            frozen.name,
+            group=frozen.group,
+            priority=frozen.priority,
+            weight=frozen.weight,
+            budget=frozen.budget,
+        )
+        process.budget.spent.add(frozen.spent)
+        process.accounting = frozen.accounting
+        pending: list[Future[Completion]] = []
+        for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
+            snapshot = call.snapshot
+            if snapshot is not None and image is not None:
+                snapshot = await self._parts.contexts.adopt(snapshot, image, route)
+            answer = ThreadAnswer()
+            pending.append(answer.future)
+            options = {"priority": call.priority, "resume_from": snapshot}
+            self._post(process, call.request, answer, options)
+        return process, pending
+
+    def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
+        if self._events:
+            now = self._parts.clock.now()
+            self._events.emit(KernelEvent(now, kind, process.pid, facts=facts))

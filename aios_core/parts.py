@@ -1,0 +1,249 @@
+"""The parts of a running kernel: the boxes of the paper's figure, wired and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from aios_core.access import AccessManager, Approver
+from aios_core.budget import Price
+from aios_core.clock import LoopClock
+from aios_core.config import KernelConfig
+from aios_core.context import ContextSwitcher
+from aios_core.core import Core
+from aios_core.cores.embedding import EmbeddingManager, build_embedder
+from aios_core.cores.factory import announce_default_core, build_cores
+from aios_core.cores.guest import AT_PROVIDER
+from aios_core.cores.pool import CorePool
+from aios_core.crossing import Crossing
+from aios_core.embedding import Embedder
+from aios_core.errors import ConfigError, KernelError
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.manager import Gatekeeper, Manager, Port
+from aios_core.memory import MemoryManager
+from aios_core.process import AgentProcess, ProcessTable
+from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
+from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.dispatcher import Limits
+from aios_core.scheduler.shares import FlowShare
+from aios_core.state import StateOpener, read_key
+from aios_core.storage import StorageManager
+from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
+from aios_core.tools import ToolManager
+from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
+from aios_core.trap import TrapHandler
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a caller gave a kernel; None: as the configuration has it."""
+
+    policy: Policy
+    cores: Sequence[Core] | None = None
+    gatekeeper: Gatekeeper | None = None
+    approver: Approver | None = None
+    embedder: Embedder | None = None
+    managers: Sequence[Manager] = ()  # besides the kernel's own
+
+
+class Parts:
+    """Everything that works inside a kernel. Made on its loop, and touched only there."""
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        given: Given,
+        *,
+        events: EventStream,
+        processes: ProcessTable,
+        crossing: Crossing,
+        port: Callable[[AgentProcess], Port],
+    ) -> None:
+        """Wire them; nothing starts. Raises `ConfigError`."""
+        self._config, self._given = config, given
+        self._events, self._processes = events, processes
+        loop = asyncio.get_running_loop()
+        self.clock = LoopClock(loop)
+        context = config.context
+        self.contexts = ContextSwitcher(
+            host_bytes=context.host_bytes,
+            disk_bytes=context.disk_bytes,
+            watermark=context.watermark,
+            directory=context.directory,
+            events=events,
+            now=self.clock.now,
+        )
+        self.pool = CorePool(
+            self._cores(), fallbacks=config.fallbacks, default_model=config.default_model
+        )
+        ids = count(1)
+        self.dispatcher = self._dispatcher(loop, ids)
+        self._state = StateOpener(
+            config.state.path(), partial(read_key, config.state.encryption_key)
+        )
+        self.access = AccessManager(
+            config.access,
+            self._state,
+            inherits={name: group.inherits for name, group in config.groups.items()},
+            approver=given.approver,
+            events=events,
+        )
+        self.gatekeeper = given.gatekeeper or self.access.gate
+        self._embedder = given.embedder or build_embedder(config.embedding)
+        self.traps = TrapHandler(
+            (*self._managers(crossing, port), *given.managers),
+            self.gatekeeper,
+            ids=ids,
+            clock=self.clock,
+            events=events,
+            default_timeout_s=config.scheduler.default_timeout_s,
+        )
+        self.contexts.on_moving = self.dispatcher.set_moving
+
+    def _cores(self) -> Sequence[Core]:
+        if self._given.cores is not None:
+            return self._given.cores
+        if not self._config.cores:
+            announce_default_core(sys.stderr)
+        return build_cores(self._config.cores)
+
+    def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:
+        settings = self._config.scheduler
+        return Dispatcher(
+            Scheduler(self._given.policy, Admission(settings.keep_warm_s)),
+            self.pool,
+            self.contexts,
+            loop=loop,
+            clock=self.clock,
+            events=self._events,
+            limits=Limits(
+                max_waiting=settings.max_waiting,
+                max_waiting_per_agent=settings.max_waiting_per_agent,
+                max_attempts=settings.max_attempts,
+                core_patience_s=settings.core_patience_s,
+                default_timeout_s=settings.default_timeout_s,
+            ),
+            prices=partial(_price, self._config.prices),
+            ids=ids,
+        )
+
+    def _managers(
+        self, crossing: Crossing, port: Callable[[AgentProcess], Port]
+    ) -> Sequence[Manager]:
+        """Memory, storage, tools and access, in the order in which they start."""
+        config, state, embedder = self._config, self._state, self._embedder
+        self.memory = MemoryManager(state, config.memory, now=self.clock.now, embedder=embedder)
+        spaces = VectorSpaces(state, config.retrieval)
+        index = FileIndex(state, embedder, spaces, config.retrieval)
+        storage = StorageManager(state, config.storage, index=index)
+        workspace = MarkingWorkspace(storage, self._processes.mark)
+        sandbox = Sandbox(config.tools.sandbox, workspace=workspace)
+        self._sessions = AgentSessions(sandbox, workspace, is_alive=self._processes.is_alive)
+        self._shared = (spaces, sandbox, self._sessions)
+        self.tools = ToolManager(
+            config.tools,
+            state,
+            clock=self.clock,
+            ports=port,
+            select=partial(_select, self._given.policy),
+            make_flow=FlowShare,
+            code_runner=CodeService(crossing, sandbox, self._sessions),
+        )
+        return (
+            self.memory,
+            self.access,  # the first to start, the last to close: it audits the others
+            EmbeddingManager(embedder, prices=partial(_price, config.prices)),
+            CollectionManager(state, embedder, spaces, config.retrieval),
+            storage,
+            self.tools,
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open what has to be opened and wait until the cores serve.
+
+        Raises `BackendError` if no core can; all is closed then.
+        """
+        try:
+            await self.traps.start()
+            await self.pool.start_all(
+                {core.name: self.dispatcher.sink(core) for core in self.pool}, self.clock.now()
+            )
+        except BaseException:
+            await self.traps.close()
+            await self.contexts.close()
+            await self._close_shared()
+            raise
+        self.dispatcher.cores_started()
+
+    async def close(self, drain_s: float) -> None:
+        """Give what is under way `drain_s` seconds to end, cancel the rest, free everything."""
+        try:
+            await asyncio.gather(self.dispatcher.drain(drain_s), self.traps.drain(drain_s))
+        finally:
+            try:
+                await self.pool.close_all()
+            finally:
+                await self.dispatcher.close()
+                await self.contexts.close()
+                await self.traps.close()
+                await self._close_shared()
+
+    async def _close_shared(self) -> None:
+        """What managers share, the latest first."""
+        for service in reversed(self._shared):
+            await service.close()
+        await self._embedder.close()
+        await self._state.close()
+
+    async def add_core(self, core: Core) -> None:
+        """Start one more core and let it serve. Raises `ConfigError` and `BackendError`."""
+        self.pool.require_new(core)
+        await core.start(self.dispatcher.sink(core))
+        try:
+            self.pool.add(core)
+        except ConfigError:  # another of that name was quicker
+            await core.close()
+            raise
+        facts = {"core": core.name}
+        self._events.emit(KernelEvent(self.clock.now(), EventKind.CORE_UP, facts=facts))
+
+    def forget(self, process: AgentProcess, reason: KernelError) -> None:
+        """Cancel what an agent that ends has under way, and free what is held for it."""
+        for call_id in tuple(process.live_calls):
+            self.dispatcher.cancel(call_id, reason)
+        self.traps.cancel_all(process, reason)
+        self.traps.forget(process)
+        self.contexts.forget(process.pid)
+        self.dispatcher.scheduler.forget(process)
+        self._sessions.forget(process.identity)
+
+    @property
+    def num_under_way(self) -> int:
+        """Syscalls that are served just now. From any thread."""
+        return self.dispatcher.num_under_way + self.traps.num_under_way
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant of every part holds."""
+        self._processes.check()
+        self.dispatcher.check()
+        self.contexts.check()
+        self.traps.check()
+
+
+def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -> Policy:
+    """What the policy uses for the calls of tools under that load."""
+    return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
+
+
+def _price(prices: Mapping[str, Price], model: str) -> Price:
+    """What a model costs; a provider's own model the same, when its caller asks for it."""
+    return prices.get(model.removesuffix(AT_PROVIDER), _FREE)
+
+
+_FREE = Price()

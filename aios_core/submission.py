@@ -1,0 +1,109 @@
+"""How an LLM call comes to the dispatcher: from the kernel's loop, or from outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+from aios_core.core import Prepared, PromptSize
+from aios_core.crossing import Crossing
+from aios_core.errors import ContextOverflow, KernelClosed, SyscallCancelled
+from aios_core.parts import Parts
+from aios_core.permissions import Access, Resource, Right
+from aios_core.process import AgentProcess, ProcessState, ProcessTable
+from aios_core.scheduler.call import Answer
+from aios_core.syscalls import LLMGenerate, Syscall
+
+_MAX_KEPT = 1_000
+
+
+class Submitter:
+    """Checks an agent and its call, and hands the call to the dispatcher."""
+
+    def __init__(self, parts: Parts, processes: ProcessTable, crossing: Crossing) -> None:
+        self._parts, self._processes, self._crossing = parts, processes, crossing
+        self._model_access: dict[str | None, Access] = {}
+
+    def submit(
+        self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
+    ) -> Syscall:
+        """On the loop. Raises what `Kernel.call` raises before a call is accepted."""
+        if self._crossing.is_closed:
+            raise KernelClosed("the kernel is closed")
+        if process.state is ProcessState.EXITED:
+            raise SyscallCancelled(f"agent {process.name!r} has exited")
+        dispatcher = self._parts.dispatcher
+        dispatcher.refuse_crowds(process)  # before it counts as one more call
+        approval = self._check_model(process, request.model)
+        self._processes.admit(process, request)
+        return dispatcher.submit(process, request, answer, approval=approval, **options)
+
+    def _check_model(self, process: AgentProcess, model: str | None) -> Awaitable[None] | None:
+        """Whether the agent may ask the model; made once for each, since calls are many."""
+        access = self._model_access.get(model)
+        if access is None:
+            resource = Resource("model", None, model or self._parts.pool.default_model)
+            access = Access(LLMGenerate.kind, Right.EXECUTE, resource)
+            if len(self._model_access) < _MAX_KEPT:  # names may be a caller's invention
+                self._model_access[model] = access
+        return self._parts.gatekeeper.check(process, access)
+
+    def cancel(self, syscall: Syscall) -> None:
+        """On the loop: the caller wants it no more."""
+        self._parts.dispatcher.cancel(syscall.id)
+
+    async def measure(self, request: LLMGenerate) -> PromptSize:
+        core = self._parts.pool.route(request.model)[0]
+        window = core.capabilities.context_window
+        try:
+            prepared = core.prepare(request)
+            if not isinstance(prepared, Prepared):
+                prepared = await prepared
+        except ContextOverflow as exc:
+            return PromptSize(exc.num_tokens, exc.context_window)
+        return PromptSize(prepared.num_tokens, window, prepared.is_exact)
+
+    # --- from outside ----------------------------------------------------------------------------
+
+    def post(
+        self, process: AgentProcess, request: LLMGenerate, answer: Answer, options: dict[str, Any]
+    ) -> Submission:
+        """Bring a call to the loop, from any thread. A refusal is the answer."""
+        submission = Submission(self, process, request, answer, options)
+        self._crossing.post(submission.submit)
+        return submission
+
+    def post_withdrawal(self, submission: Submission) -> None:
+        """The same for its end; even a garbage collector may call it."""
+        self._crossing.post_if_open(submission.cancel)
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """A call on its way to the loop, from outside of it."""
+
+    submitter: Submitter
+    process: AgentProcess
+    request: LLMGenerate
+    answer: Answer
+    options: dict[str, Any]
+    syscall: Syscall | None = None
+
+    def submit(self) -> None:
+        """On the loop. A refusal is the caller's answer."""
+        try:
+            self.syscall = self.submitter.submit(
+                self.process, self.request, self.answer, **self.options
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+            self.answer.reject(exc)
+
+    def withdraw(self) -> None:
+        """Cancel the call, from any thread and at any point: a garbage collector may call it."""
+        self.submitter.post_withdrawal(self)
+
+    def cancel(self) -> None:
+        """On the loop."""
+        if self.syscall is not None:
+            self.submitter.cancel(self.syscall)
