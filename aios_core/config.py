@@ -249,7 +249,7 @@ _EMBEDDING_KEYS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = 
 class RetrievalConfig:
     """How vectors are searched, and how files are cut for it."""
 
-    index: Literal["auto", "exact", "chroma"] = "auto"  # auto: chroma if installed and allowed
+    index: Literal["auto", "exact", "chroma"] = "auto"  # auto: exact while vectors are few
     chroma_url: str | None = None  # of a Chroma server; None: embedded, below state.directory
     chunk_chars: Annotated[int, Range(100)] = 1_000
     overlap_chars: int = 150  # that a chunk repeats of the one before

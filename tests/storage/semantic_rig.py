@@ -11,10 +11,10 @@ from pathlib import Path
 from aios_core.config import RetrievalConfig
 from aios_core.cores.embedding.hashing import hashed
 from aios_core.embedding import Vector
-from aios_core.state import State, StateOpener
+from aios_core.state import StateOpener
 from aios_core.storage.index import FileState, Hit
 from aios_core.storage.semantic import FileIndex, VectorSpaces
-from aios_core.storage.semantic.nearest import VectorIndex
+from aios_core.storage.semantic.choice import Indexes
 
 
 @dataclass
@@ -114,13 +114,13 @@ async def rigged(
     embedder: Counting | None = None,
     config: RetrievalConfig | None = None,
     key: bytes | None = None,
-    make_index: Callable[[State], VectorIndex] | None = None,
+    indexes: Indexes | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig, closed at the end as a kernel does it."""
     config = config or RetrievalConfig(index="exact", chunk_chars=200, overlap_chars=20)
     files, embedder = files or Files(), embedder or Counting()
     opener = StateOpener(directory, lambda: key)
-    spaces = VectorSpaces(opener, config, make_index=make_index)
+    spaces = VectorSpaces(opener, config, choose_indexes=indexes and (lambda _: indexes))
     index = FileIndex(opener, embedder, spaces, config)
     await index.start(files)
     try:

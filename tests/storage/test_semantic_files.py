@@ -21,6 +21,7 @@ from aios_core.errors import (
     QuotaExceeded,
     RateLimited,
 )
+from aios_core.storage.semantic.choice import Indexes
 from aios_core.storage.semantic.chroma import is_installed
 from aios_core.storage.semantic.collection_requests import (
     CollectionItem,
@@ -69,7 +70,7 @@ async def test_an_index_that_answers_with_what_is_anothers_gives_nothing_away() 
         def nearest(self, *_: object) -> list[Found]:
             return [(n, 1.0) for other in self._matrices.values() for n in other.places]
 
-    async with rigged(make_index=lambda _: Liar()) as rig:
+    async with rigged(indexes=Indexes(Liar())) as rig:
         rig.files.write("default/a", "/secret.txt", "the kettle")
         rig.files.write("default/b", "/own.txt", "a dog")
         await rig.find("default/a", "kettle")
@@ -294,13 +295,42 @@ async def test_an_index_that_fails_is_stood_in_for_and_used_again() -> None:
             return ExactIndex.nearest(self, *arguments)  # type: ignore[arg-type]
 
     moody = Moody()
-    async with rigged(make_index=lambda _: moody) as rig:
+    async with rigged(indexes=Indexes(moody)) as rig:
         rig.files.write("x/y", "/tea", "kettle")
         assert await rig.paths("x/y", "kettle") == ["/tea"]
         moody.is_ill = False
         rig.files.write("x/y", "/tea", "kettle kettle")
 
         assert [hit.version for hit in await rig.find("x/y", "kettle")] == [2]
+
+
+async def test_a_space_that_grows_gets_the_index_for_large_ones() -> None:
+    small, large = ExactIndex(), ExactIndex()
+    row = 4 * Counting().dimensions
+    async with rigged(indexes=Indexes(small, lambda: large, large_bytes=2 * row)) as rig:
+        for name in ("/a", "/b"):
+            rig.files.write("x/y", name, f"kettle {name}")
+        assert sorted(await rig.paths("x/y", "kettle")) == ["/a", "/b"]
+        assert (len(small.ids(1)), len(large.ids(1))) == (2, 0)
+
+        third = rig.files.write("x/y", "/c", "kettle /c")
+        await rig.find("x/y", "kettle")  # takes it in
+        assert sorted(await rig.paths("x/y", "kettle")) == ["/a", "/b", "/c"]
+        assert (len(small.ids(1)), len(large.ids(1))) == (0, 3)
+
+        rig.files.delete(third)
+        await rig.find("x/y", "kettle")
+        assert sorted(await rig.paths("x/y", "kettle")) == ["/a", "/b"]
+        assert (len(small.ids(1)), len(large.ids(1))) == (2, 0)
+
+
+@needs_chroma
+async def test_auto_compares_few_vectors_and_opens_no_chroma(tmp_path: Path) -> None:
+    async with rigged(tmp_path, config=RetrievalConfig()) as rig:
+        rig.files.write("x/y", "/tea", "kettle")
+        assert await rig.paths("x/y", "kettle") == ["/tea"]
+
+    assert not (tmp_path / "chroma").exists()
 
 
 # --- Chroma --------------------------------------------------------------------------------------
@@ -349,9 +379,7 @@ async def test_what_chroma_has_too_much_is_taken_out(tmp_path: Path) -> None:
 
     async with rigged(tmp_path / "state", files=files, config=CHROMA) as rig:
         assert sorted(await rig.paths("x/y", "kettle dog")) == ["/dog", "/tea"]
-        chroma = rig.spaces._index
-        assert chroma is not None
-        assert len(chroma.ids(1)) == 2
+        assert len(rig.spaces._in_step[1].index.ids(1)) == 2
 
 
 @needs_chroma

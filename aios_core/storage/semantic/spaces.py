@@ -16,23 +16,23 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Final, TypeVar
 
 from aios_core.config import RetrievalConfig
 from aios_core.embedding import Vector
-from aios_core.errors import BackendError, ConfigError, KernelClosed, ModelLoadError
+from aios_core.errors import BackendError, KernelClosed
 from aios_core.state import Connection, State, StateOpener, Vault
-from aios_core.storage.semantic.chroma import ChromaIndex, is_installed
-from aios_core.storage.semantic.nearest import ExactIndex, Found, VectorIndex, exact
+from aios_core.storage.semantic.choice import Indexes, choose
+from aios_core.storage.semantic.nearest import Found, VectorIndex, exact
 from aios_core.storage.semantic.vectors import (
     COMPONENT,
     SCHEMA,
     Row,
     find_space,
     ids_in,
-    instance,
     load,
     pack,
 )
@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-CHROMA: Final = "chroma"  # the folder below the state directory
 _FILL: Final = 5_000  # rows that an index is given at once
 
 
@@ -53,15 +52,14 @@ class VectorSpaces:
         state: StateOpener,
         config: RetrievalConfig | None = None,
         *,
-        make_index: Callable[[State], VectorIndex] | None = None,
+        choose_indexes: Callable[[State], Indexes] | None = None,
     ) -> None:
         self._state = state
-        settings = config or RetrievalConfig()
-        self._make_index = make_index or (lambda state: choose_index(settings, state))
+        self._choose = choose_indexes or partial(choose, config or RetrievalConfig())
         state.add_migrations(COMPONENT, SCHEMA)
         self._worker: ThreadPoolExecutor | None = None
-        self._index: VectorIndex | None = None  # the worker's, as the next
-        self._in_step: set[int] = set()  # spaces that were filled
+        self._indexes: Indexes | None = None  # the worker's, as the next
+        self._in_step: dict[int, _Filled] = {}
         self._is_closed = False
 
     async def nearest(
@@ -76,7 +74,7 @@ class VectorSpaces:
         self, space: str, added: Sequence[tuple[int, Vector]], removed: Iterable[int]
     ) -> None:
         """Tell the index what was committed. A space that nobody has searched waits for that."""
-        if self._index is None or not (added or removed):
+        if self._indexes is None or not (added or removed):
             return
         state = await self._state.opened()
         rows = [(number, pack(vector)) for number, vector in added]
@@ -106,12 +104,12 @@ class VectorSpaces:
         if number is None or not any(vector) or among == frozenset():
             return []
         try:
-            index = self._filled(state, number)
+            index = self._filled(state, number, len(vector))
             found = index.nearest(number, vector, k, among)
             if among is None or len(found) >= min(k, len(among)):
                 return found
         except BackendError as exc:
-            self._in_step.discard(number)
+            self._in_step.pop(number, None)
             log.warning("%s; every vector is compared instead", exc)
         return self._compared(state, number, vector, k, among)
 
@@ -126,75 +124,55 @@ class VectorSpaces:
 
         return state.database.read(work)
 
-    def _filled(self, state: State, space: int) -> VectorIndex:
-        """The index, in step with the rows of a space."""
-        if self._index is None:
-            self._index = self._make_index(state)
-        index = self._index
-        if space not in self._in_step or not index.holds(space):
-            there = state.database.read(lambda connection: ids_in(connection, space))
-            have = index.ids(space)
-            if extra := have - there:
-                index.remove(space, extra)
-            missing = sorted(there - have)
-            for start in range(0, len(missing), _FILL):
-                some = missing[start : start + _FILL]
-                index.add(space, state.database.read(partial(_rows, state.vault, space, some)))
-            self._in_step.add(space)
+    def _filled(self, state: State, space: int, row_bytes: int) -> VectorIndex:
+        """The index of a space, in step with its rows."""
+        if self._indexes is None:
+            self._indexes = self._choose(state)
+        filled = self._in_step.get(space)
+        if filled and filled.index.holds(space):
+            if filled.index is self._indexes.of(filled.count * row_bytes):
+                return filled.index
+            filled.index.remove(space, set(filled.index.ids(space)))  # outgrown
+        there = state.database.read(lambda connection: ids_in(connection, space))
+        index = self._indexes.of(len(there) * row_bytes)
+        have = index.ids(space)
+        if extra := have - there:
+            index.remove(space, extra)
+        missing = sorted(there - have)
+        for start in range(0, len(missing), _FILL):
+            some = missing[start : start + _FILL]
+            index.add(space, state.database.read(partial(_rows, state.vault, space, some)))
+        self._in_step[space] = _Filled(index, len(there))
         return index
 
     def _change(self, state: State, space: str, rows: list[Row], gone: list[int]) -> None:
-        index = self._index
         number = state.database.read(lambda connection: find_space(connection, space))
-        if index is None or number not in self._in_step:
+        filled = self._in_step.get(number) if number is not None else None
+        if number is None or filled is None:
             return
         try:
             if gone:
-                index.remove(number, gone)
+                filled.index.remove(number, gone)
             if rows:
-                index.add(number, rows)
+                filled.index.add(number, rows)
+            filled.count += len(rows) - len(gone)
         except BackendError as exc:
-            self._in_step.discard(number)
+            del self._in_step[number]
             log.warning("%s; the next search fills it again", exc)
 
     def _shut(self, worker: ThreadPoolExecutor) -> None:
         worker.shutdown(cancel_futures=True)
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+        if self._indexes is not None:
+            self._indexes.close()
+            self._indexes = None
 
 
-def choose_index(config: RetrievalConfig, state: State) -> VectorIndex:
-    """The index that the configuration means for this state directory. Blocks.
+@dataclass(slots=True)
+class _Filled:
+    """A space that is in step with its rows."""
 
-    Chroma stores vectors as they are, and a vector tells much of its text: an encrypted
-    state gets it only on a server that was named.
-
-    Raises `ConfigError`, `ModelLoadError` (Chroma was asked for and is not installed).
-    """
-    if config.index == "exact":
-        return ExactIndex()
-    is_remote = config.chroma_url is not None
-    is_asked_for = config.index == "chroma" or is_remote
-    if not is_asked_for and (state.directory is None or state.vault.is_sealing):
-        return ExactIndex()
-    if not is_installed():
-        if is_asked_for:
-            raise ModelLoadError(
-                "retrieval.index 'chroma' needs chromadb, which is not installed; "
-                "install it with: pip install 'aios-core[retrieval]'"
-            )
-        log.info(
-            "every vector is compared in a search, since chromadb is not installed; for large "
-            "collections: pip install 'aios-core[retrieval]'"
-        )
-        return ExactIndex()
-    if state.vault.is_sealing and not is_remote:
-        allowed = "'exact' or 'auto' while state.encryption_key is set: Chroma does not encrypt"
-        raise ConfigError("retrieval.index", config.index, allowed)
-    path = None if state.directory is None else state.directory / CHROMA
-    name = state.database.write(instance)
-    return ChromaIndex(path, url=config.chroma_url, instance=name)
+    index: VectorIndex
+    count: int  # of its vectors
 
 
 def _rows(vault: Vault, space: int, ids: Iterable[int], connection: Connection) -> list[Row]:
