@@ -8,13 +8,15 @@ the kernel builds one and passes it to whoever searches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
+from aios_core.budget import Cost, Price
 from aios_core.errors import InvalidRequest
-from aios_core.messages import require_unicode
+from aios_core.messages import Usage, require_unicode
 from aios_core.permissions import Access, Resource, Right
+from aios_core.process import AgentProcess
 from aios_core.syscalls import Request
 
 MAX_TEXTS: Final = 2_048  # of one request
@@ -75,6 +77,53 @@ class Embedded(list[Vector]):
     def __init__(self, vectors: Iterable[Vector], num_tokens: int) -> None:
         super().__init__(vectors)
         self.num_tokens = num_tokens
+
+
+class BilledEmbedder:
+    """The kernel's embedder, for work that agents pay for and for the kernel's own.
+
+    An agent pays what its texts cost: a bound is reserved before the call, what was used
+    is booked after it. An embedder that counts no tokens costs none.
+    """
+
+    def __init__(
+        self, embedder: Embedder, prices: Callable[[str], Price] = lambda _: Price()
+    ) -> None:
+        self._embedder = embedder
+        self._prices = prices
+
+    @property
+    def name(self) -> str:
+        """See `Embedder.name`."""
+        return self._embedder.name
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        """See `Embedder.embed`. Nobody pays: the kernel wants it, such as an index of files."""
+        return await self._embedder.embed(texts)
+
+    async def embed_for(
+        self, process: AgentProcess, texts: Sequence[str], *, calls: int = 0
+    ) -> Sequence[Vector]:
+        """The same at an agent's expense, as so many calls. Raises `BudgetExceeded` besides."""
+        embedder = self._embedder
+        price = self._prices(embedder.model) if isinstance(embedder, Metered) else Price()
+        bound = embedder.max_tokens(texts) if isinstance(embedder, Metered) else 0
+        reservation = process.budget.reserve(Cost(bound, price.of(bound, 0), calls=calls))
+        spent = Cost()
+        try:
+            vectors = await embedder.embed(texts)
+            num_tokens = vectors.num_tokens if isinstance(vectors, Embedded) else 0
+            spent = Cost(num_tokens, price.of(num_tokens, 0), calls=calls)
+        finally:
+            reservation.settle(spent)
+        books = process.accounting
+        books.num_embedded += len(texts)
+        books.usage += Usage(input_tokens=num_tokens)
+        return vectors
+
+    async def close(self) -> None:
+        """Close the embedder."""
+        await self._embedder.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.guest import AT_PROVIDER
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
-from aios_core.embedding import Embedder
+from aios_core.embedding import BilledEmbedder, Embedder
 from aios_core.errors import ConfigError, KernelError
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.manager import Gatekeeper, Manager, Port
@@ -93,7 +93,9 @@ class Parts:
             events=events,
         )
         self.gatekeeper = given.gatekeeper or self.access.gate
-        self._embedder = given.embedder or build_embedder(config.embedding)
+        self._embedder = BilledEmbedder(
+            given.embedder or build_embedder(config.embedding), partial(_price, config.prices)
+        )
         self.traps = TrapHandler(
             (*self._managers(crossing, port), *given.managers),
             self.gatekeeper,
@@ -139,8 +141,8 @@ class Parts:
         self.memory = MemoryManager(state, config.memory, now=self.clock.now, embedder=embedder)
         spaces = VectorSpaces(state, config.retrieval)
         index = FileIndex(state, embedder, spaces, config.retrieval)
-        storage = StorageManager(state, config.storage, index=index)
-        workspace = MarkingWorkspace(storage, self._processes.mark)
+        self.storage = StorageManager(state, config.storage, index=index)
+        workspace = MarkingWorkspace(self.storage, self._processes.mark)
         sandbox = Sandbox(config.tools.sandbox, workspace=workspace)
         self._sessions = AgentSessions(sandbox, workspace, is_alive=self._processes.is_alive)
         self._shared = (spaces, sandbox, self._sessions)
@@ -156,9 +158,9 @@ class Parts:
         return (
             self.memory,
             self.access,  # the first to start, the last to close: it audits the others
-            EmbeddingManager(embedder, prices=partial(_price, config.prices)),
+            EmbeddingManager(embedder),
             CollectionManager(state, embedder, spaces, config.retrieval),
-            storage,
+            self.storage,
             self.tools,
         )
 

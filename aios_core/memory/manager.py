@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from aios_core.config import MemoryConfig
-from aios_core.embedding import Embedder
+from aios_core.embedding import BilledEmbedder
 from aios_core.errors import (
     InvalidRequest,
     KernelBug,
@@ -120,7 +120,7 @@ class MemoryManager:
         config: MemoryConfig,
         *,
         now: Callable[[], float],
-        embedder: Embedder | None = None,
+        embedder: BilledEmbedder | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         state.add_migrations(COMPONENT, SCHEMA)
@@ -375,7 +375,7 @@ class MemoryManager:
         )
         while found := await database.aread(missing):
             texts = [text for work in found for text in work.texts]
-            vectors = iter(await embedder.embed(texts) if texts else ())
+            vectors = iter(await embedder.embed_for(process, texts) if texts else ())
             for work in found:
                 own = [next(vectors) for _ in work.texts]
                 await database.awrite(
@@ -387,7 +387,7 @@ class MemoryManager:
                         embedder=embedder.name,
                     )
                 )
-        (query,) = await embedder.embed([request.query])
+        (query,) = await embedder.embed_for(process, [request.query])
         hits: tuple[MemoryHit, ...]
         hits, labels = await database.aread(
             partial(

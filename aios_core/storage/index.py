@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aios_core.process import AgentProcess
+
 
 @dataclass(frozen=True, slots=True)
 class FileState:
@@ -62,11 +64,12 @@ class SemanticIndex(Protocol):
         """Changes up to this number are committed."""
 
     async def retrieve(
-        self, owner: str, query: str, *, k: int, path: str, seq: int
+        self, process: AgentProcess, owner: str, query: str, *, k: int, path: str, seq: int
     ) -> Sequence[Hit]:
         """The `k` best hits below `path` among the owner's files, the best first.
 
-        Knows at least the changes up to `seq`: an agent finds what it has written.
+        Knows at least the changes up to `seq`: an agent finds what it has written. What the
+        question costs is the process's to pay.
         """
 
     async def close(self) -> None:

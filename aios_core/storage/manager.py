@@ -444,7 +444,7 @@ class StorageManager:
         _, table, _ = await self._tables()
         seq = await self._look(lambda c: table.last_change(c, owner))
         hits = await self._index.retrieve(
-            owner, request.query, k=request.k, path=request.path, seq=seq
+            process, owner, request.query, k=request.k, path=request.path, seq=seq
         )
         return _all_labelled(tuple(hits))
 

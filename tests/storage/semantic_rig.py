@@ -10,7 +10,8 @@ from pathlib import Path
 
 from aios_core.config import RetrievalConfig
 from aios_core.cores.embedding.hashing import hashed
-from aios_core.embedding import Vector
+from aios_core.embedding import BilledEmbedder, Vector
+from aios_core.process import ProcessTable
 from aios_core.state import StateOpener
 from aios_core.storage.index import FileState, Hit
 from aios_core.storage.semantic import FileIndex, VectorSpaces
@@ -100,7 +101,9 @@ class Rig:
 
     async def find(self, owner: str, query: str, *, k: int = 5, path: str = "/") -> list[Hit]:
         """Search, knowing all changes so far."""
-        return list(await self.index.retrieve(owner, query, k=k, path=path, seq=self.files.seq))
+        process = ProcessTable().spawn("reader", now=0.0)
+        found = await self.index.retrieve(process, owner, query, k=k, path=path, seq=self.files.seq)
+        return list(found)
 
     async def paths(self, owner: str, query: str, **facts: object) -> list[str]:
         return [hit.path for hit in await self.find(owner, query, **facts)]  # type: ignore[arg-type]
@@ -121,7 +124,7 @@ async def rigged(
     files, embedder = files or Files(), embedder or Counting()
     opener = StateOpener(directory, lambda: key)
     spaces = VectorSpaces(opener, config, choose_indexes=indexes and (lambda _: indexes))
-    index = FileIndex(opener, embedder, spaces, config)
+    index = FileIndex(opener, BilledEmbedder(embedder), spaces, config)
     await index.start(files)
     try:
         yield Rig(files, embedder, index, spaces, opener)

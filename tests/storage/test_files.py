@@ -615,7 +615,7 @@ class TestWorkspace:
         alice = running.spawn("alice")
         for path in ("a", "d/b", "gone"):
             alice.storage.write(path, path)
-        manager, who = running._storage, alice.identity
+        manager, who = running._inside.parts.storage, alice.identity
         running._loop.run(manager.checkout(who, tmp_path))
         (tmp_path / "a").write_text("changed")
         (tmp_path / "gone").unlink()
@@ -635,7 +635,7 @@ class TestWorkspace:
     ) -> None:
         alice = running.spawn("alice")
         alice.storage.write("a", "one")
-        manager, who = running._storage, alice.identity
+        manager, who = running._inside.parts.storage, alice.identity
         running._loop.run(manager.checkout(who, tmp_path))
         alice.storage.write("a", "meanwhile")
         (tmp_path / "a").write_text("theirs")
@@ -647,8 +647,8 @@ class TestWorkspace:
 
 
 async def _settled(running: Kernel) -> None:
-    while running._storage._tasks:
-        await asyncio.wait(running._storage._tasks)
+    while running._inside.parts.storage._tasks:
+        await asyncio.wait(running._inside.parts.storage._tasks)
 
 
 def test_nothing_of_a_file_is_on_the_disk_in_the_clear(

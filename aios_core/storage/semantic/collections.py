@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aios_core.config import RetrievalConfig
-from aios_core.embedding import Embedder, Vector
+from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.manager import Labelled, Port
 from aios_core.process import AgentProcess
@@ -50,7 +50,7 @@ class CollectionManager:
     def __init__(
         self,
         state: StateOpener,
-        embedder: Embedder,
+        embedder: BilledEmbedder,
         spaces: VectorSpaces,
         config: RetrievalConfig | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class CollectionManager:
             case CollectionDelete():
                 return await self._delete(owner, request)
             case CollectionSearch():
-                return await self._search(owner, request)
+                return await self._search(process, owner, request)
             case _:
                 raise KernelBug(f"not a request for collections: {request!r}")
 
@@ -106,7 +106,8 @@ class CollectionManager:
         given = [entry.vector for entry in items if entry.vector is not None]
         if given and len(given) < len(items):
             raise InvalidRequest("items: some come with vectors and some without")
-        vectors = given or await self._embedder.embed([entry.text for entry in items])
+        texts = [entry.text for entry in items]
+        vectors = given or await self._embedder.embed_for(process, texts)
         pairs = list(zip(items, map(normalised, vectors), strict=True))
         state = await self._state.opened()
         made_by = "" if given else self._embedder.name
@@ -144,7 +145,7 @@ class CollectionManager:
             await self._spaces.changed(collection.space, (), gone)
         return len(gone)
 
-    async def _search(self, owner: str, request: CollectionSearch) -> Any:
+    async def _search(self, process: AgentProcess, owner: str, request: CollectionSearch) -> Any:
         state = await self._state.opened()
         database, vault = state.database, state.vault
         collection = await database.aread(lambda c: find(c, owner, request.collection))
@@ -152,7 +153,7 @@ class CollectionManager:
             return ()
         if isinstance(request.query, str):
             require_maker(collection, self._embedder.name)
-            vector = (await self._embedder.embed([request.query]))[0]
+            vector = (await self._embedder.embed_for(process, [request.query]))[0]
         else:
             vector = normalised(request.query)
         if len(vector) != collection.dimensions:

@@ -19,8 +19,9 @@ from contextlib import suppress
 from typing import Final
 
 from aios_core.config import RetrievalConfig
-from aios_core.embedding import Embedder, Vector
+from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
+from aios_core.process import AgentProcess
 from aios_core.state import State, StateOpener
 from aios_core.storage.index import FileFeed, FileState, Hit
 from aios_core.storage.paths import ROOT
@@ -54,7 +55,7 @@ class FileIndex:
     def __init__(
         self,
         state: StateOpener,
-        embedder: Embedder,
+        embedder: BilledEmbedder,
         spaces: VectorSpaces,
         config: RetrievalConfig | None = None,
     ) -> None:
@@ -82,12 +83,12 @@ class FileIndex:
         self._follow()
 
     async def retrieve(
-        self, owner: str, query: str, *, k: int, path: str, seq: int
+        self, process: AgentProcess, owner: str, query: str, *, k: int, path: str, seq: int
     ) -> Sequence[Hit]:
         """See `SemanticIndex`. Raises what the embedder raises, and `StateError`."""
         state = await self._state.opened()
         await self._reach(state, seq)
-        vector = (await self._embedder.embed([query]))[0]
+        vector = (await self._embedder.embed_for(process, [query]))[0]
         among = None
         if path != ROOT:
             among = await state.database.aread(lambda c: vectors_below(c, owner, path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -21,9 +22,10 @@ from aios_core import (
 )
 from aios_core.cores.embedding.manager import EmbeddingManager
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.embedding import MAX_TEXTS, Embed, Embedded, Vector
+from aios_core.embedding import MAX_TEXTS, BilledEmbedder, Embed, Embedded, Vector
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess, ProcessTable
+from aios_core.storage.semantic.collection_requests import CollectionItem
 
 
 class Paid:
@@ -88,6 +90,45 @@ def test_tokens_and_money_are_booked_as_they_were_used() -> None:
         kernel.check()
 
 
+def test_what_searches_embed_is_the_searchers_to_pay_and_an_index_of_files_is_nobodys() -> None:
+    with booted(Paid(), prices={"paid": Price(1e6)}) as kernel:
+        agent = kernel.spawn("a", budget=Budget(tokens=100, money=100.0, calls=0))
+        spent = agent._process.budget.spent
+
+        agent.storage.write("a.txt", "one two three four")
+        agent.storage.retrieve("one two")
+        assert (spent.tokens, spent.money) == (2, 2.0)
+        agent.collections.put("c", [CollectionItem("k", "one two three")])
+        assert spent.tokens == 5
+        agent.collections.search("c", "one")
+        assert spent.tokens == 6
+        agent.memory.write("note", "one two")
+        agent.memory.search("one")
+        assert spent.tokens == 9
+        assert agent.accounting.num_embedded == 5
+        assert spent.calls == 0
+        agent.memory.search("two words")  # has the block's vector already
+        assert spent.tokens == 11
+        kernel.check()
+
+
+@pytest.mark.parametrize("way", ["files", "collection", "memory"])
+def test_a_search_that_the_budget_does_not_cover_is_refused(way: str) -> None:
+    with booted(Paid()) as kernel:
+        agent = kernel.spawn("a", budget=Budget(tokens=3))
+        agent.storage.write("a.txt", "one")
+        agent.collections.put("c", [CollectionItem("k", "one")])
+
+        search = {
+            "files": agent.storage.retrieve,
+            "collection": partial(agent.collections.search, "c"),
+            "memory": agent.memory.search,
+        }[way]
+        with pytest.raises(BudgetExceeded):
+            search("one two three")
+        kernel.check()
+
+
 def test_what_fails_costs_nothing() -> None:
     paid = Paid()
     paid.error = RateLimited("too much", 1.0)
@@ -111,7 +152,7 @@ def test_the_kernel_closes_the_embedder() -> None:
 
 async def test_too_many_requests_at_once_are_refused_with_a_time_to_come_back() -> None:
     paid, process = Paid(), ProcessTable().spawn("a", now=0.0)
-    manager = EmbeddingManager(paid, max_waiting=1)
+    manager = EmbeddingManager(BilledEmbedder(paid), max_waiting=1)
     paid.gate.clear()
     first = asyncio.create_task(manager.perform(process, Embed(("a",))))
     await asyncio.sleep(0)
@@ -129,7 +170,7 @@ async def test_too_many_requests_at_once_are_refused_with_a_time_to_come_back() 
 
 
 async def test_another_model_than_the_kernels_is_refused_by_name() -> None:
-    manager, process = EmbeddingManager(Paid()), ProcessTable().spawn("a", now=0.0)
+    manager, process = EmbeddingManager(BilledEmbedder(Paid())), ProcessTable().spawn("a", now=0.0)
 
     with pytest.raises(NoSuchObject, match="paid@1"):
         await manager.perform(process, Embed(("a",), model="other"))
