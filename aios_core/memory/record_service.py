@@ -1,0 +1,178 @@
+"""Serves the requests for conversations and key-value namespaces: straight from the tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from aios_core.manager import Labelled
+from aios_core.memory.block_service import LARGE
+from aios_core.memory.kv_requests import (
+    KeyValueClear,
+    KeyValueGet,
+    KeyValueList,
+    KeyValueNamespaces,
+    KeyValuePut,
+)
+from aios_core.memory.quotas import Account
+from aios_core.memory.records import KeyValue, ThreadEntry
+from aios_core.memory.tables import Shelf
+from aios_core.memory.thread_requests import (
+    ThreadAppend,
+    ThreadArchive,
+    ThreadClear,
+    ThreadCount,
+    ThreadList,
+    ThreadRead,
+    ThreadRemove,
+    ThreadReplace,
+)
+from aios_core.memory.threads import ThreadTable
+from aios_core.process import AgentProcess
+from aios_core.state import Connection
+from aios_core.syscalls import Request
+
+
+class ThreadService:
+    """Conversations; see the module."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
+        """What serves which request."""
+        return {
+            ThreadAppend: self._append,
+            ThreadReplace: self._replace,
+            ThreadRead: self._read,
+            ThreadRemove: self._remove,
+            ThreadArchive: self._archive,
+            ThreadCount: self._count,
+            ThreadClear: self._clear,
+            ThreadList: self._list,
+        }
+
+    async def _append(self, process: AgentProcess, request: ThreadAppend) -> tuple[int, ...]:
+        return await self._put_messages(process, request, ThreadTable.append)
+
+    async def _replace(self, process: AgentProcess, request: ThreadReplace) -> tuple[int, ...]:
+        return await self._put_messages(process, request, ThreadTable.replace)
+
+    async def _put_messages(
+        self,
+        process: AgentProcess,
+        request: ThreadAppend | ThreadReplace,
+        put: Callable[..., tuple[int, ...]],
+    ) -> tuple[int, ...]:
+        account, labels = Account.of(process, request.owner), frozenset(process.labels)
+        tables = await self._shelf.opened()
+        return await tables.state.database.awrite(
+            lambda connection: put(
+                tables.threads, connection, account, request.thread, request.contents, labels
+            )
+        )
+
+    async def _read(self, process: AgentProcess, request: ThreadRead) -> Any:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        entries = await tables.state.database.aread(
+            lambda c: tables.threads.chosen(c, owner, request.thread, request.chosen)
+        )
+        return _labelled(entries)
+
+    async def _remove(self, process: AgentProcess, request: ThreadRemove) -> Any:
+        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        entries = await tables.state.database.awrite(
+            lambda c: tables.threads.remove(c, account, request.thread, request.chosen)
+        )
+        return _labelled(entries)
+
+    async def _archive(self, process: AgentProcess, request: ThreadArchive) -> Any:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        entries = await tables.state.database.awrite(
+            lambda c: tables.threads.archive(c, owner, request.thread, request.chosen)
+        )
+        return _labelled(entries)
+
+    async def _count(self, process: AgentProcess, request: ThreadCount) -> int:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        return await tables.state.database.aread(
+            lambda c: tables.threads.count(c, owner, request.thread, request.status)
+        )
+
+    async def _clear(self, process: AgentProcess, request: ThreadClear) -> None:
+        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        await tables.state.database.awrite(
+            lambda c: tables.threads.clear(c, account, request.thread)
+        )
+
+    async def _list(self, process: AgentProcess, request: ThreadList) -> tuple[str, ...]:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        return await tables.state.database.aread(
+            lambda c: tables.threads.names(c, owner, request.prefix)
+        )
+
+
+class KeyValueService:
+    """Key-value namespaces; see the module."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
+        """What serves which request."""
+        return {
+            KeyValueGet: self._get,
+            KeyValuePut: self._put,
+            KeyValueList: self._list,
+            KeyValueClear: self._clear,
+            KeyValueNamespaces: self._namespaces,
+        }
+
+    async def _get(self, process: AgentProcess, request: KeyValueGet) -> Any:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        entries = await tables.state.database.aread(
+            lambda c: tables.kv.get(c, owner, request.namespace, request.keys)
+        )
+        return _labelled(entries)
+
+    async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:
+        account, labels = Account.of(process, request.owner), frozenset(process.labels)
+        tables = await self._shelf.opened()
+        pack = partial(tables.kv.pack, account.owner, request.namespace, request.contents)
+        size = sum(len(content.data) for content in request.contents.values() if content)
+        packed = await asyncio.to_thread(pack) if size > LARGE else None
+
+        def put(connection: Connection) -> None:
+            items = pack() if packed is None else packed
+            put_all = partial(tables.kv.put, connection, account, request.namespace, items)
+            put_all(labels=labels, ttl_s=request.ttl_s)
+
+        await tables.state.database.awrite(put)
+
+    async def _list(self, process: AgentProcess, request: KeyValueList) -> Any:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        entries = await tables.state.database.aread(
+            lambda c: tables.kv.list(c, owner, request.namespace, request.listing)
+        )
+        return _labelled(entries) if request.listing.with_values else entries
+
+    async def _clear(self, process: AgentProcess, request: KeyValueClear) -> int:
+        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        return await tables.state.database.awrite(
+            lambda c: tables.kv.clear(c, account, request.namespace, request.prefix)
+        )
+
+    async def _namespaces(
+        self, process: AgentProcess, request: KeyValueNamespaces
+    ) -> tuple[str, ...]:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        return await tables.state.database.aread(
+            lambda c: tables.kv.namespaces(c, owner, request.prefix)
+        )
+
+
+def _labelled(entries: tuple[ThreadEntry, ...] | tuple[KeyValue, ...]) -> Any:
+    labels = frozenset().union(*(entry.labels for entry in entries))
+    return Labelled(entries, labels) if labels else entries

@@ -1,0 +1,70 @@
+"""Serves searches in memory: by the vectors of passages, made when somebody first searches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from aios_core.embedding import BilledEmbedder
+from aios_core.errors import InvalidRequest
+from aios_core.manager import Labelled
+from aios_core.memory.records import MemoryHit
+from aios_core.memory.requests import MemorySearch
+from aios_core.memory.tables import Shelf
+from aios_core.process import AgentProcess
+from aios_core.syscalls import Request
+
+EMBED_CHARS: Final = 1 << 18  # characters of texts that are embedded before they are stored
+
+
+class SearchService:
+    """See the module."""
+
+    def __init__(self, shelf: Shelf, embedder: BilledEmbedder | None) -> None:
+        self._shelf, self._embedder = shelf, embedder
+
+    def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
+        """What serves which request."""
+        return {MemorySearch: self._search}
+
+    async def _search(self, process: AgentProcess, request: MemorySearch) -> Any:
+        if self._embedder is None:
+            raise InvalidRequest("a search needs an embedding core, and this kernel has none")
+        owner, prefix, embedder = request.owner or process.identity, request.prefix, self._embedder
+        tables = await self._shelf.opened()
+        database = tables.state.database
+        missing = partial(
+            tables.vectors.unindexed,
+            owner=owner,
+            prefix=prefix,
+            embedder=embedder.name,
+            most_chars=EMBED_CHARS,
+        )
+        while found := await database.aread(missing):
+            texts = [text for work in found for text in work.texts]
+            vectors = iter(await embedder.embed_for(process, texts) if texts else ())
+            for work in found:
+                own = [next(vectors) for _ in work.texts]
+                await database.awrite(
+                    partial(
+                        tables.vectors.store,
+                        owner=owner,
+                        work=work,
+                        vectors=own,
+                        embedder=embedder.name,
+                    )
+                )
+        (query,) = await embedder.embed_for(process, [request.query])
+        hits: tuple[MemoryHit, ...]
+        hits, labels = await database.aread(
+            partial(
+                tables.vectors.nearest,
+                owner=owner,
+                prefix=prefix,
+                embedder=embedder.name,
+                query=query,
+                limit=request.limit,
+            )
+        )
+        return Labelled(hits, labels) if labels else hits

@@ -1,0 +1,60 @@
+"""Where memory is kept: the tables of the open state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aios_core.memory.blocks import BlockTable, Limits
+from aios_core.memory.codec import Codec
+from aios_core.memory.kv import KeyValueTable
+from aios_core.memory.quotas import Quotas
+from aios_core.memory.schema import COMPONENT, SCHEMA
+from aios_core.memory.threads import ThreadTable
+from aios_core.memory.vectors import VectorTable
+from aios_core.state import State, StateOpener
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The open state, and what is kept in it."""
+
+    state: State
+    blocks: BlockTable
+    threads: ThreadTable
+    kv: KeyValueTable
+    vectors: VectorTable
+
+
+class Shelf:
+    """The tables, opened by the first request.
+
+    Args:
+        state: where they are.
+        quotas: how much each agent and group may keep.
+        limits: of one block.
+        wall: seconds since 1970; for what is stored.
+    """
+
+    def __init__(
+        self, state: StateOpener, quotas: Quotas, limits: Limits, wall: Callable[[], float]
+    ) -> None:
+        state.add_migrations(COMPONENT, SCHEMA)
+        self._state, self._limits, self._wall = state, limits, wall
+        self.quotas = quotas
+        self._tables: Tables | None = None
+
+    async def opened(self) -> Tables:
+        """The tables. Raises `StateError`."""
+        if self._tables is None:
+            state = await self._state.opened()
+            codec = Codec(state.vault)
+            blocks = BlockTable(codec, self.quotas, self._limits, self._wall)
+            self._tables = Tables(
+                state,
+                blocks,
+                ThreadTable(codec, self.quotas, self._wall),
+                KeyValueTable(codec, self.quotas, self._wall),
+                VectorTable(codec, blocks),
+            )
+        return self._tables
