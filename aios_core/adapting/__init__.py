@@ -29,7 +29,7 @@ from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, curren
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
 from aios_core.adapting.escorts import FOR_THE_MODEL, Escorts, Offered
-from aios_core.adapting.holding import ahold
+from aios_core.adapting.holding import Entering, ahold
 from aios_core.adapting.home import Ask, Home, Script
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
@@ -59,6 +59,7 @@ __all__ = [
     "Caller",
     "CallerKind",
     "ChunkWriter",
+    "Entering",
     "ErrorNames",
     "Escorts",
     "Home",

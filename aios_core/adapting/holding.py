@@ -10,16 +10,43 @@ nothing whose end has to be awaited.
         deltas = stack.enter_context(closing(agent.llm.astream(...)))
         async for delta in deltas:
             yield ...
+
+Where a block has to be entered with awaits and left without them, `Entering` makes one
+that is no generator.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from types import TracebackType
+from typing import Generic, TypeVar
 
 from aios_core.adapting.callers import AgentSettings, Caller
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.agent import Agent
 from aios_core.kernel import Kernel
+
+T = TypeVar("T")
+
+
+class Entering(Generic[T]):
+    """An `async with` block: `enter` fills a stack and returns the block's value."""
+
+    def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
+        self._enter = enter
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> T:
+        async with AsyncExitStack() as stack:
+            value = await self._enter(stack)
+            self._stack = stack.pop_all()
+        return value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, exc, tb)
 
 
 async def ahold(

@@ -8,7 +8,7 @@ cancelled with the kernel's reason when that is taken back.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,7 @@ from aios_core import Agent, ToolCall, Usage
 from aios_core.adapting import (
     AgentSettings,
     Caller,
+    Entering,
     Patches,
     Slot,
     aadmit_model,
@@ -73,13 +74,9 @@ def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]
     return rest, rest.pop("aios", None)
 
 
-@asynccontextmanager
-async def _slot(
-    theirs: Any,
-    messages: Sequence[LLMMessage],
-    extra: Mapping[str, Any],
-    said: Any,
-) -> AsyncGenerator[Slot, None]:
+def _slot(
+    theirs: Any, messages: Sequence[LLMMessage], extra: Mapping[str, Any], said: Any
+) -> AbstractAsyncContextManager[Slot]:
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
     named, said = read_aios(said)
     settings = AgentSettings().updated(said)
@@ -89,16 +86,15 @@ async def _slot(
     }
     model = str(options.get("model"))
     if isinstance(named, Agent):
-        async with aadmitted(named, model, **request) as slot:
-            yield slot
-        return
+        return aadmitted(named, model, **request)
     caller = Caller.named(str(named), settings.group) if named else find_caller()
-    kernel = await aadmit_model(model)
-    async with (
-        directory.ause(kernel, caller, settings) as agent,
-        aadmitted(agent, model, **request) as slot,
-    ):
-        yield slot
+
+    async def enter(stack: AsyncExitStack) -> Slot:
+        kernel = await aadmit_model(model)
+        agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
+        return await stack.enter_async_context(aadmitted(agent, model, **request))
+
+    return Entering(enter)
 
 
 def _settle(slot: Slot, result: CreateResult) -> None:

@@ -21,14 +21,13 @@ import json
 import weakref
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any, ClassVar, Final, Literal
 
 from aios_core import (
@@ -176,7 +175,8 @@ class RawAIOSChatClient(BaseChatClient[Any]):
     ) -> ChatResponse:
         with translated():
             request = await self._request(messages, options)
-            async with self.acting(options, kwargs) as agent:
+            with ExitStack() as stack:
+                agent = await self.hold(stack, options, kwargs)
                 completion = await agent.llm.agenerate(**request)
         return _response(completion, options.get("response_format"))
 
@@ -189,7 +189,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         untangle_streams()
         with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
             request = await self._request(messages, options)
-            agent = await self._hold(stack, options, kwargs)
+            agent = await self.hold(stack, options, kwargs)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             calls: dict[int, str] = {}  # the id of each call, by its index
             async for delta in deltas:
@@ -223,18 +223,10 @@ class RawAIOSChatClient(BaseChatClient[Any]):
 
     # --- whose call it is ---------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def acting(
-        self, options: Mapping[str, Any], kwargs: Mapping[str, Any]
-    ) -> AsyncIterator[Agent]:
-        """The agent that a call of these options and arguments belongs to."""
-        with ExitStack() as stack:
-            yield await self._hold(stack, options, kwargs)
-
-    async def _hold(
+    async def hold(
         self, stack: ExitStack, options: Mapping[str, Any], kwargs: Mapping[str, Any]
     ) -> Agent:
-        """The same, until the stack unwinds."""
+        """The agent that a call of these options belongs to, until the stack unwinds."""
         named, said = read_aios(options.get("aios"), kwargs.get("aios"))
         settings = self._settings.updated(said)
         named = named or self._agent

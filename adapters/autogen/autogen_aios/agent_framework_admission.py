@@ -9,7 +9,7 @@ and is cancelled with the kernel's reason when that is taken back.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing
 from functools import partial
 from types import ModuleType
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseStream, UsageDetails
 
 from aios_core import Usage
-from aios_core.adapting import Patches, Slot, aadmit_model, aadmitted, told
+from aios_core.adapting import Entering, Patches, Slot, aadmit_model, aadmitted, told
 from autogen_aios.agent_framework import (
     RawAIOSChatClient,
     instructed,
@@ -96,26 +96,29 @@ async def _read(updates: Updates) -> AsyncGenerator[ChatResponseUpdate]:
             yield update
 
 
-@asynccontextmanager
-async def _slot(
+def _slot(
     client: Any,
     messages: Sequence[Message],
     options: Options,
     theirs: Options,
     kwargs: Mapping[str, Any],
-) -> AsyncGenerator[Slot]:
+) -> AbstractAsyncContextManager[Slot]:
     model = str(options.get("model") or client.model)
     known = told(messages, to_messages)
     request = {"messages": [*instructed(options), *known], "max_tokens": options.get("max_tokens")}
-    whose = RawAIOSChatClient(kernel=await aadmit_model(model))
-    async with (
-        whose.acting(options, kwargs) as agent,
-        aadmitted(agent, model, **request) as slot,
-    ):
-        yield slot
-    if isinstance(options, dict) and theirs is not options:
-        for key in options.keys() - theirs.keys() - {_OURS}:
-            del options[key]  # their client took it out: it is used up
+
+    def use_up(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and isinstance(options, dict) and theirs is not options:
+            for key in options.keys() - theirs.keys() - {_OURS}:
+                del options[key]  # their client took it out: it is used up
+
+    async def enter(stack: AsyncExitStack) -> Slot:
+        whose = RawAIOSChatClient(kernel=await aadmit_model(model))
+        stack.push(use_up)
+        agent = await whose.hold(stack.enter_context(ExitStack()), options, kwargs)
+        return await stack.enter_async_context(aadmitted(agent, model, **request))
+
+    return Entering(enter)
 
 
 def _without_ours(options: Options) -> Options:

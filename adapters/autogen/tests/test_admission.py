@@ -14,6 +14,7 @@ import pytest
 from autogen import AssistantAgent as ClassicAgent
 from autogen import OpenAIWrapper, UserProxyAgent
 from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.messages import ModelClientStreamingChunkEvent
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult, ModelInfo, UserMessage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
@@ -212,3 +213,24 @@ def test_a_classic_client_is_still_what_it_was(serve: Serve) -> None:
         pytest.fail(f"it has {client.no_such_attribute}")
     assert client.RESPONSE_USAGE_KEYS
     assert copy.copy(client).RESPONSE_USAGE_KEYS is client.RESPONSE_USAGE_KEYS
+
+
+def test_streams_that_are_left_when_their_loops_end_end_quietly(
+    serve: Serve, as_default: Kernel, watch: Watch
+) -> None:
+    server = serve(*[Answer("a b c", then="hang", after=1)] * 6)
+    complaints: list[Any] = []
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, it: complaints.append(it))
+        agent = AssistantAgent("writer", client_of(server), model_client_stream=True)
+        async for event in agent.run_stream(task="hi"):
+            if isinstance(event, ModelClientStreamingChunkEvent):
+                break
+
+    for _ in range(6):  # the loop closes what is left in any order
+        asyncio.run(leave())
+
+    watch.wait(EventKind.CANCELLED, 6)
+    assert complaints == []
+    assert as_default.pool.route("stub@provider")[0].load().num_running == 0

@@ -9,8 +9,8 @@ to its end, and its answer is dropped).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from types import ModuleType, TracebackType
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from types import ModuleType
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -19,6 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from aios_core import Usage
 from aios_core.adapting import (
     AgentSettings,
+    Entering,
     Patches,
     Slot,
     aadmit_model,
@@ -64,7 +65,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with SlotSoon(self, messages, run_manager, kwargs) as slot:
+        async with slot_soon(self, messages, run_manager, kwargs) as slot:
             work = agenerate(self, messages, stop, run_manager, **kwargs)
             result: ChatResult = await slot.run(work)
             _settle(slot, [generation.message for generation in result.generations])
@@ -92,7 +93,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
-        async with SlotSoon(self, messages, run_manager, kwargs) as slot:
+        async with slot_soon(self, messages, run_manager, kwargs) as slot:
             chunks = astream(self, messages, stop, run_manager, **kwargs)
             async for chunk in slot.each(chunks):
                 said.append(chunk.message)
@@ -118,35 +119,20 @@ def slot_now(
         yield slot
 
 
-class SlotSoon:
-    """The same on an event loop. No generator: see `aios_core.adapting.holding`."""
+def slot_soon(
+    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
+) -> AbstractAsyncContextManager[Slot]:
+    """The same on an event loop."""
+    model, request = _request(theirs, messages, kwargs)
 
-    def __init__(
-        self,
-        theirs: Any,
-        messages: Sequence[BaseMessage],
-        run_manager: RunManager,
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        self._model, self._request = _request(theirs, messages, kwargs)
-        self._run_manager = run_manager
-        self._stack = AsyncExitStack()
+    async def enter(stack: AsyncExitStack) -> Slot:
+        caller, settings = identify(tracker, None, AgentSettings(), run_manager)
+        kernel = await aadmit_model(model)
+        stack.enter_context(tracker.during(run_manager))
+        agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
+        return await stack.enter_async_context(aadmitted(agent, model, **request))
 
-    async def __aenter__(self) -> Slot:
-        caller, settings = identify(tracker, None, AgentSettings(), self._run_manager)
-        kernel = await aadmit_model(self._model)
-        async with AsyncExitStack() as stack:
-            stack.enter_context(tracker.during(self._run_manager))
-            agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
-            admission = aadmitted(agent, self._model, **self._request)
-            slot = await stack.enter_async_context(admission)
-            self._stack = stack.pop_all()
-        return slot
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, exc, tb)
+    return Entering(enter)
 
 
 def _request(

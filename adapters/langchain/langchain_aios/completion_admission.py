@@ -11,7 +11,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 
 from aios_core import Usage
 from aios_core.adapting import Patches, Slot
-from langchain_aios.admission import SlotSoon, slot_now
+from langchain_aios.admission import slot_now, slot_soon
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -48,7 +48,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
         if self.streaming:
             result: LLMResult = await agenerate(self, prompts, stop, run_manager, **kwargs)
             return result
-        async with SlotSoon(self, _told(prompts), run_manager, kwargs) as slot:
+        async with slot_soon(self, _told(prompts), run_manager, kwargs) as slot:
             work = agenerate(self, prompts, stop, run_manager, **kwargs)
             return _settled(slot, await slot.run(work))
 
@@ -74,7 +74,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         said = ""
-        async with SlotSoon(self, _told([prompt]), run_manager, kwargs) as slot:
+        async with slot_soon(self, _told([prompt]), run_manager, kwargs) as slot:
             async for chunk in slot.each(astream(self, prompt, stop, run_manager, **kwargs)):
                 said += chunk.text
                 yield chunk

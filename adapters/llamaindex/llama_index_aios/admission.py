@@ -11,7 +11,13 @@ its end, and its answer is dropped).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    closing,
+    contextmanager,
+)
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -22,6 +28,7 @@ from aios_core import Message, Usage
 from aios_core.adapting import (
     AgentSettings,
     Caller,
+    Entering,
     Patches,
     Slot,
     aadmit_model,
@@ -167,17 +174,17 @@ def _slot(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Iterat
         yield slot
 
 
-@asynccontextmanager
-async def _aslot(
+def _aslot(
     theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
-) -> AsyncGenerator[Slot]:
+) -> AbstractAsyncContextManager[Slot]:
     model, request = _request(theirs, asked, kwargs)
-    kernel = await aadmit_model(model)
-    async with (
-        directory.ause(kernel, *use) as agent,
-        aadmitted(agent, model, **request) as slot,
-    ):
-        yield slot
+
+    async def enter(stack: AsyncExitStack) -> Slot:
+        kernel = await aadmit_model(model)
+        agent = await stack.enter_async_context(directory.ause(kernel, *use))
+        return await stack.enter_async_context(aadmitted(agent, model, **request))
+
+    return Entering(enter)
 
 
 def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:

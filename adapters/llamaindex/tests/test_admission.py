@@ -273,3 +273,22 @@ def test_uninstalling_gives_the_class_back() -> None:
 
     assert OpenAI._achat is not admitting
     assert "llama_index_aios" not in OpenAI._achat.__code__.co_filename
+
+
+def test_streams_that_are_left_when_their_loops_end_end_quietly(
+    serve: Serve, as_default: Kernel, watch: Watch
+) -> None:
+    server = serve(*[Answer("one two three", then="hang", after=1)] * 6)
+    complaints: list[Any] = []
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, it: complaints.append(it))
+        async for _ in await llm_of(server).astream_chat(HI):
+            break
+
+    for _ in range(6):  # the loop closes what is left in any order
+        asyncio.run(leave())
+
+    watch.wait(EventKind.CANCELLED, 6)
+    assert complaints == []
+    assert as_default.pool.route(f"{MODEL}@provider")[0].load().num_running == 0
