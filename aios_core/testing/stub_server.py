@@ -33,6 +33,9 @@ from aios_core.cores.assembly import assemble, split, words
 from aios_core.messages import Delta, Message, ToolCall
 
 PATIENCE_S: Final = 10.0
+_PATHS: Final = frozenset(
+    f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses")
+)  # the last with `Raw` answers alone
 _FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts
 
 
@@ -219,7 +222,7 @@ class StubServer:
             writer.write(_json(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
         elif exchange.path == "/metrics" and self._flavor == "vllm":
             writer.write(_response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
-        elif exchange.path in {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}:
+        elif exchange.path in _PATHS:
             await self._complete(exchange, reader, writer)
         else:
             writer.write(_refusal(Refuse(404, "no such path")))

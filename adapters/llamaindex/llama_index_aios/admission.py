@@ -1,4 +1,4 @@
-"""Mode "admit" for `llama_index.llms.openai`: its LLM keeps its provider and key.
+"""Mode "admit" for `llama_index.llms.openai`: its LLMs keep their provider and key.
 
 The inner methods by which it talks to OpenAI still make every call, with their own
 retries; callbacks, events and tools around them stay LlamaIndex's, and what derives
@@ -47,8 +47,16 @@ Use = tuple[Caller, AgentSettings]
 
 def admit(module: ModuleType, patches: Patches) -> None:
     """Let `llama_index.llms.openai.base.OpenAI` ask when the kernel says so."""
-    owner = module.OpenAI
-    for what in ("chat", "complete"):
+    _admit(module.OpenAI, ("chat", "complete"), patches)
+
+
+def admit_responses(module: ModuleType, patches: Patches) -> None:
+    """The same for `llama_index.llms.openai.responses.OpenAIResponses`."""
+    _admit(module.OpenAIResponses, ("chat",), patches)
+
+
+def _admit(owner: type, asking: Sequence[str], patches: Patches) -> None:
+    for what in asking:
         for name, admitting in (
             (f"_{what}", _whole),
             (f"_a{what}", _awhole),
@@ -151,6 +159,9 @@ class _Heard:
 
 def _usage(answer: Said) -> Usage:
     counted = answer.additional_kwargs
+    if (took := counted.get("usage")) is not None:  # as the Responses API counts
+        cached = took.input_tokens_details.cached_tokens
+        return Usage(took.input_tokens, took.output_tokens, cached)
     details = getattr(getattr(answer.raw, "usage", None), "prompt_tokens_details", None)
     return Usage(
         counted.get("prompt_tokens") or 0,
@@ -194,5 +205,6 @@ def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, di
         known = [Message("user", asked)]
     else:
         known = told(asked, translation.to_messages)
-    limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
+    limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    limit = next((sent[key] for key in limits if sent.get(key)), None)
     return str(sent["model"]), {"messages": known, "max_tokens": limit}

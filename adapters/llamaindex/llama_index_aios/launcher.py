@@ -12,7 +12,10 @@ launcher: Final = Launcher(
             "llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute",
             "llama_index.llms.openai.responses": "llama_index_aios.openai_responses:substitute",
         },
-        "admit": {"llama_index.llms.openai.base": "llama_index_aios.admission:admit"},
+        "admit": {
+            "llama_index.llms.openai.base": "llama_index_aios.admission:admit",
+            "llama_index.llms.openai.responses": "llama_index_aios.admission:admit_responses",
+        },
     },
     tested={"llama-index-core": ("0.14.",)},
 )

@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
-from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
 import aios_core
@@ -81,6 +81,54 @@ def llm_of(server: StubServer, **settings: Any) -> OpenAI:
 def add(a: int, b: int) -> int:
     """Adds."""
     return a + b
+
+
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 0,
+    "model": MODEL,
+    "status": "completed",
+    "output": [
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "native", "annotations": []}],
+        }
+    ],
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": {
+        "input_tokens": 7,
+        "input_tokens_details": {"cached_tokens": 4},
+        "output_tokens": 3,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 10,
+    },
+}
+
+
+def response() -> Raw:
+    """An answer of the Responses API."""
+    return Raw(json.dumps(RESPONSE).encode(), "application/json")
+
+
+def response_stream() -> Raw:
+    """The same as a stream."""
+    delta = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
+    events = (
+        {"type": "response.output_text.delta", "delta": "na", **delta},
+        {"type": "response.output_text.delta", "delta": "tive", **delta},
+        {"type": "response.completed", "response": RESPONSE},
+    )
+    lines = (
+        f"event: {event['type']}\ndata: {json.dumps(event | {'sequence_number': number})}\n\n"
+        for number, event in enumerate(events)
+    )
+    return Raw("".join(lines).encode())
 
 
 # --- the provider answers, the kernel books ------------------------------------------------------
@@ -273,6 +321,25 @@ def test_uninstalling_gives_the_class_back() -> None:
 
     assert OpenAI._achat is not admitting
     assert "llama_index_aios" not in OpenAI._achat.__code__.co_filename
+
+
+async def test_the_four_ways_to_ask_the_responses_api_are_booked(
+    serve: Serve, as_default: Kernel, watch: Watch
+) -> None:
+    server = serve(response(), response(), response_stream(), response_stream())
+    llm = OpenAIResponses(
+        model=MODEL, api_base=server.base_url, api_key="secret", max_retries=0, max_output_tokens=9
+    )
+
+    assert llm.chat(HI).message.content == "native"
+    assert (await llm.achat(HI)).message.content == "native"
+    assert "".join(step.delta or "" for step in llm.stream_chat(HI)) == "native"
+    assert "".join([step.delta or "" async for step in await llm.astream_chat(HI)]) == "native"
+
+    watch.wait(EventKind.DONE, 4)
+    (process,) = as_default.processes
+    assert process.accounting.usage == Usage(28, 12, 16)
+    assert [exchange.path for exchange in server.exchanges] == ["/v1/responses"] * 4
 
 
 def test_streams_that_are_left_when_their_loops_end_end_quietly(
