@@ -14,6 +14,7 @@ from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.instrumentation.dispatcher import instrument_tags
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
@@ -340,6 +341,44 @@ async def test_the_four_ways_to_ask_the_responses_api_are_booked(
     (process,) = as_default.processes
     assert process.accounting.usage == Usage(28, 12, 16)
     assert [exchange.path for exchange in server.exchanges] == ["/v1/responses"] * 4
+
+
+async def test_the_six_ways_to_embed_are_admitted_and_cost_what_the_provider_counts(
+    serve: Serve, as_default: Kernel, watch: Watch
+) -> None:
+    server = serve(*[Answer()] * 6)
+    model = OpenAIEmbedding(
+        model_name=MODEL, api_base=server.base_url, api_key="secret", max_retries=0
+    )
+
+    one = model.get_text_embedding("tea")
+    assert one == model.get_query_embedding("tea") == await model.aget_query_embedding("tea")
+    assert await model.aget_text_embedding("tea") == one
+    assert model.get_text_embedding_batch(["tea", "tea"]) == [one, one]
+    assert await model.aget_text_embedding_batch(["tea", "tea"]) == [one, one]
+
+    watch.wait(EventKind.DONE, 6)
+    (process,) = as_default.processes
+    assert len(server.exchanges) == 6
+    assert process.accounting.usage.input_tokens > 0
+    assert process.accounting.usage.output_tokens == 0
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_a_provider_that_refuses_to_embed_raises_its_own_error(
+    serve: Serve, watch: Watch
+) -> None:
+    server = serve(Refuse(400, "bad text"), Refuse(400, "bad text"))
+    model = OpenAIEmbedding(
+        model_name=MODEL, api_base=server.base_url, api_key="secret", max_retries=0
+    )
+
+    with pytest.raises(openai.BadRequestError, match="bad text"):
+        model.get_text_embedding("tea")
+    with pytest.raises(openai.BadRequestError, match="bad text"):
+        await model.aget_text_embedding("tea")
+
+    watch.wait(EventKind.FAILED, 2)
 
 
 def test_streams_that_are_left_when_their_loops_end_end_quietly(

@@ -13,6 +13,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import ResponseMode
 from llama_index.embeddings.aios import AIOSEmbedding
+from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.aios import AIOSLLM
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from pydantic import BaseModel
@@ -86,6 +87,23 @@ async def test_the_responses_api_is_served_without_a_key() -> None:
     ]
 
     assert said == ["You said: hi"] * 8
+
+
+async def test_openai_embeddings_that_a_program_makes_itself_are_the_kernels(
+    as_default: Kernel,
+) -> None:
+    theirs, ours = OpenAIEmbedding(model="text-embedding-3-large"), AIOSEmbedding()
+
+    assert theirs.get_text_embedding("tea") == ours.get_text_embedding("tea")
+    assert theirs.get_query_embedding("tea") == ours.get_query_embedding("tea")
+    assert await theirs.aget_query_embedding("tea") == ours.get_query_embedding("tea")
+    assert await theirs.aget_text_embedding("tea") == ours.get_text_embedding("tea")
+    two = ["tea", "cup"]
+    assert theirs.get_text_embedding_batch(two) == ours.get_text_embedding_batch(two)
+    assert await theirs.aget_text_embedding_batch(two) == ours.get_text_embedding_batch(two)
+    assert sum(process.accounting.num_embedded for process in as_default.processes) == 4 * 4
+    uninstall()
+    assert OpenAIEmbedding._get_query_embedding.__module__ == "llama_index.embeddings.openai.base"
 
 
 @pytest.mark.usefixtures("as_default")

@@ -1,0 +1,122 @@
+"""`llama_index.embeddings.openai.OpenAIEmbedding` (and what derives from it) on the kernel.
+
+Substituted, it gives the vectors of the kernel's embedder, whatever model and length it
+names, and needs no key. In mode "admit" its provider makes the vectors when the kernel
+says so: a call waits for a slot of its model, is a syscall of the agent that makes it,
+and costs the tokens that the provider counts. Replaced are the inner methods by which it
+talks to OpenAI, so batches, callbacks and retries stay LlamaIndex's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final
+
+from aios_core import Message, Usage
+from aios_core.adapting import (
+    AgentSettings,
+    Patches,
+    aadmit_model,
+    aadmitted,
+    admit_model,
+    admitted,
+)
+from llama_index_aios.agents import directory, identify, tree
+from llama_index_aios.embeddings import AIOSEmbedding
+
+_METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_embeddings")
+
+
+def substitute(module: ModuleType, patches: Patches) -> None:
+    """Let the kernel's embedder answer."""
+    for name in _METHODS:
+        for method in (name, f"_a{name.removeprefix('_')}"):
+            patches.replace(module.OpenAIEmbedding, method, _ours(method))
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the provider answer when the kernel says so."""
+    owner = module.OpenAIEmbedding
+    for name in _METHODS:
+        patches.replace(owner, name, _admitting(getattr(owner, name)))
+        name = f"_a{name.removeprefix('_')}"  # noqa: PLW2901
+        patches.replace(owner, name, _aadmitting(getattr(owner, name)))
+
+
+def _ours(name: str) -> Callable[..., Any]:
+    def method(self: Any, asked: str | list[str]) -> Any:
+        del self  # what it says of its model is OpenAI's alone
+        return getattr(AIOSEmbedding(), name)(asked)
+
+    return method
+
+
+def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(ask)
+    def asking(self: Any, asked: str | list[str]) -> Any:
+        model, meter = str(self.model_name), _Meter()
+        with (
+            directory.use(admit_model(model), *identify(tree, None, AgentSettings())) as agent,
+            admitted(agent, model, **_request(asked)) as slot,
+        ):
+            vectors = ask(meter.put_on(self, "_client", self._get_client()), asked)
+            slot.settle(meter.usage)
+            return vectors
+
+    return asking
+
+
+def _aadmitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(ask)
+    async def asking(self: Any, asked: str | list[str]) -> Any:
+        model, meter = str(self.model_name), _AsyncMeter()
+        use = identify(tree, None, AgentSettings())
+        async with (
+            directory.ause(await aadmit_model(model), *use) as agent,
+            aadmitted(agent, model, **_request(asked)) as slot,
+        ):
+            theirs = meter.put_on(self, "_aclient", self._get_aclient())
+            vectors = await slot.run(ask(theirs, asked))
+            slot.settle(meter.usage)
+            return vectors
+
+    return asking
+
+
+def _request(asked: str | list[str]) -> dict[str, Any]:
+    """What the kernel's books say of the call: an answer has no tokens, but must have room."""
+    texts = [asked] if isinstance(asked, str) else asked
+    return {"messages": [Message("user", text) for text in texts], "max_tokens": 1}
+
+
+class _Meter:
+    """Stands before a client's embeddings, and adds up what its answers say that they took."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._theirs: Any = None
+
+    def put_on(self, model: Any, name: str, client: Any) -> Any:
+        """A copy of the model that asks through this."""
+        self._theirs = client.embeddings
+        copy = model.model_copy(update={"reuse_client": True})
+        setattr(copy, name, SimpleNamespace(embeddings=self))
+        return copy
+
+    def create(self, **said: Any) -> Any:
+        """Ask."""
+        return self._read(self._theirs.create(**said))
+
+    def _read(self, response: Any) -> Any:
+        self.usage += Usage(response.usage.prompt_tokens)
+        return response
+
+
+class _AsyncMeter(_Meter):
+    """The same on an event loop."""
+
+    async def create(self, **said: Any) -> Any:
+        """Ask."""
+        return self._read(await self._theirs.create(**said))
