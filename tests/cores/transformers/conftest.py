@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
-VOCABULARY = 2124  # that of the tokenizer of `tiny`
+VOCABULARY: int = json.loads((TINY / "config.json").read_text(encoding="utf-8"))["vocab_size"]
 
 # What each architecture needs to be small. Windows are shorter than the tests' sequences.
 SMALL: Mapping[str, dict[str, Any]] = {
