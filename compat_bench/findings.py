@@ -9,7 +9,7 @@ from compat_bench.records import ALONE, BARE, KERNEL, NATIVE, LoadRow, Results, 
 #: A reader has to know this before any number.
 TINY_NOTES: Final = (
     (
-        "The model is tiny: 3.7 million parameters, a test instrument. It shows whether answers "
+        "The model is tiny: 3.2 million parameters, a test instrument. It shows whether answers "
         "stay the same on the kernel, and what scheduling, batching and adapters cost or save."
     ),
     (

@@ -19,13 +19,18 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def loss_of(model: Any, window: int, *, half: bool = False) -> Loss:
-    """`(ids, at, targets)`, as in a `Batch`, to the sum of the losses; bfloat16 if `half`."""
+def loss_of(
+    model: Any, window: int, *, table_of: Callable[[], Tensor] | None = None, half: bool = False
+) -> Loss:
+    """`(ids, at, targets)`, as in a `Batch`, to the sum of the losses; bfloat16 if `half`.
+
+    `table_of` makes the embeddings [tokens, hidden]; without it they are the model's.
+    """
     config, body = model.config, model.model
     heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    table: Tensor = body.embed_tokens.weight
-    places = torch.arange(window, device=table.device).float()
-    angles = torch.outer(places, body.rotary_emb.inv_freq.to(table.device))
+    device = body.norm.weight.device
+    places = torch.arange(window, device=device).float()
+    angles = torch.outer(places, body.rotary_emb.inv_freq.to(device))
     cosines, sines = (wave(torch.cat([angles, angles], -1)) for wave in (torch.cos, torch.sin))
     kind = torch.bfloat16 if half else torch.float32
 
@@ -42,6 +47,7 @@ def loss_of(model: Any, window: int, *, half: bool = False) -> Loss:
     def loss(ids: Tensor, at: Tensor, targets: Tensor) -> Tensor:
         rows, width = ids.shape
         cosine, sine = cosines[:width], sines[:width]
+        table = table_of() if table_of else body.embed_tokens.weight
         states = F.embedding(ids, table)
         for index, layer in enumerate(body.layers):
             attention, mlp = layer.self_attn, layer.mlp

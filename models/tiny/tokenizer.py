@@ -1,16 +1,18 @@
 """The tokenizer and the chat template.
 
 Promises: the same pieces in every position, so that copying a word is copying
-its tokens: digits stand alone, signs merge only where JSON writes them. A space
-goes with the piece after it, by merges that come last: a word after a space is
-parted as it is without, and only its first piece is another. The pre-tokenizer
-is the one that llama.cpp knows as `smollm`.
+its tokens: digits stand alone, signs merge only where JSON writes them. Merges are
+learnt from small letters. Each is there again for a word that begins with a capital,
+and a space goes with the piece after it, by merges that come last: `Trim`, ` trim`
+and ` Trim` are parted as `trim` is, and only the first piece is another. The
+pre-tokenizer is the one that llama.cpp knows as `smollm`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +25,7 @@ from models.tiny.data.dialogue import ASSISTANT, CALL, CALL_END, END, SYSTEM, TO
 PAD: Final = "<|pad|>"
 CONTROL: Final = (PAD, END, SYSTEM, USER, ASSISTANT, TOOL)  # never part of an answer's text
 MARKS: Final = (CALL, CALL_END)
-NUM_TOKENS: Final = 1152  # before each that may follow a space is there again, with it
+NUM_TOKENS: Final = 1024  # before they are there again with a capital, a space, or both
 WINDOW: Final = 1024  # training has seen no longer dialogues
 _NUM_SAMPLES: Final = 12_000
 SPACE: Final = "\u0120"  # as byte-level tokenizers write it
@@ -72,25 +74,40 @@ def _learn(samples: Iterable[str], num_tokens: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(samples, trainer)
+    tokenizer.train_from_iterator((sample.lower() for sample in samples), trainer)
     tokenizer.pre_tokenizer = shipped
     tokenizer.decoder = decoders.ByteLevel()
     return _finished(tokenizer)
 
 
 def _finished(tokenizer: Tokenizer) -> Tokenizer:
-    """Glue spaces to what follows them, and leave the marks of calls visible.
+    """Add the pieces with capitals and spaces, and leave the marks of calls visible.
 
     Trainers make every added token special, and servers hide those from parsers.
     """
     about = json.loads(tokenizer.to_str())
     for token in about["added_tokens"]:
         token["special"] = token["content"] not in MARKS
-    vocabulary, merges = about["model"]["vocab"], about["model"]["merges"]
+    vocabulary: dict[str, int] = about["model"]["vocab"]
+    merges: list[list[str]] = []
+    for first, second in about["model"]["merges"]:
+        merges.append([first, second])
+        if _is_small(first):  # next to it, so that it takes its turn
+            vocabulary[_capital(first) + second] = len(vocabulary)
+            merges.append([_capital(first), second])
     for piece in [piece for piece in vocabulary if _may_follow_a_space(piece)]:
         vocabulary[SPACE + piece] = len(vocabulary)
         merges.append([SPACE, piece])
+    about["model"]["merges"] = merges
     return Tokenizer.from_str(json.dumps(about))
+
+
+def _is_small(piece: str) -> bool:
+    return "a" <= piece[0] <= "z"
+
+
+def _capital(piece: str) -> str:
+    return piece[0].upper() + piece[1:]
 
 
 def _may_follow_a_space(piece: str) -> bool:
@@ -98,12 +115,26 @@ def _may_follow_a_space(piece: str) -> bool:
     return piece.isascii() and (piece.isalpha() or is_sign) and piece not in (*CONTROL, *MARKS)
 
 
-def glued(tokenizer: Any) -> Iterator[tuple[int, int, int]]:
-    """The ids of the space, of each piece that a space goes with, and of both in one."""
-    vocabulary = tokenizer.get_vocab()
-    for piece, both in vocabulary.items():
-        if piece.startswith(SPACE) and piece != SPACE:
-            yield vocabulary[SPACE], vocabulary[piece.removeprefix(SPACE)], both
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A token as a form of another: the same piece without space and capital."""
+
+    token: int
+    piece: int
+    after_space: bool
+    capital: bool
+
+
+def forms(tokenizer: Any) -> Iterator[Form]:
+    """Every token, most of them as a form of themselves, in the order of their ids."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    fixed = {*CONTROL, *MARKS, SPACE}
+    for text, token in sorted(vocabulary.items(), key=lambda item: item[1]):
+        piece = text if text in fixed else text.removeprefix(SPACE)
+        after_space = piece != text
+        small = piece[0].lower() + piece[1:]
+        capital = "A" <= piece[0] <= "Z" and small in vocabulary
+        yield Form(token, vocabulary[small if capital else piece], after_space, capital)
 
 
 def _shipped() -> pre_tokenizers.PreTokenizer:

@@ -36,7 +36,8 @@ from models.tiny.data import MIXTURES
 from models.tiny.evaluate import quick_check
 from models.tiny.loss import loss_of
 from models.tiny.muon import Muon
-from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer, glued
+from models.tiny.pieces import Pieces
+from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
 
 STATE: Final = "state.pt"
 WARM_UP: Final = 40  # steps
@@ -55,20 +56,27 @@ class Settings:
     steps: int | None = None
     seed: int = 7
     hidden: int = 192
-    layers: int = 4
-    dialogues: int = 24  # of a batch, on average; each worker has one a step
+    layers: int = 6
+    head: int = 64  # width of each attention head
+    theta: float = 100_000.0  # base of the rotary positions
+    dialogues: int = 16  # of a batch, on average; each worker has one a step
     lr: float = 0.01
-    adam_lr: float = 3e-3
+    adam_lr: float = 2e-3
     mixture: str = "all"  # one of `data.MIXTURES`
-    first_shards: int = 4  # of short dialogues, to begin with
-    start: str | None = None  # a checkpoint whose weights are taken over
+    first_shards: int = 40  # of the mixture `data.FIRST`, to begin with
+    match_shards: int = 40  # of `data.MATCH`, after them
+    start: str | None = None  # a checkpoint whose tokenizer and weights are taken over
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.hidden % args.head:
+        parser.error(f"--hidden {args.hidden} is no multiple of --head {args.head}")
     settings = Settings(
         None if args.steps else args.minutes, args.steps, args.seed, args.hidden, args.layers,
-        args.dialogues, args.lr, args.adam_lr, args.mixture, args.first_shards, args.start,
+        args.head, args.theta, args.dialogues, args.lr, args.adam_lr, args.mixture,
+        args.first_shards, args.match_shards, args.start,
     )  # fmt: skip
     if args.workers == 1:
         _work(0, 1, "", args, settings)
@@ -98,77 +106,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="length of the run, instead of minutes")
     parser.add_argument("--until", type=int, help="stop after so many steps, to be resumed")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
-    parser.add_argument("--start", help="a checkpoint to take the weights of")
+    parser.add_argument("--start", help="a checkpoint to begin with, of the same shape")
     parser.add_argument("--workers", type=int, default=1, help="processes that share each step")
     parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--dialogues", type=int, default=24, help="of a worker's batch, on average")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--head", type=int, default=64, help="width of each attention head")
+    parser.add_argument("--theta", type=float, default=100_000.0, help="base of the positions")
+    parser.add_argument("--dialogues", type=int, default=16, help="of a worker's batch, on average")
     parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
-    parser.add_argument("--first-shards", type=int, default=4, help="of short dialogues, at first")
+    parser.add_argument("--first-shards", type=int, default=40, help="of copying, to begin with")
+    parser.add_argument("--match-shards", type=int, default=40, help="of choosing, after them")
     parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16")
     parser.add_argument("--lr", type=float, default=0.01, help="of the matrices")
-    parser.add_argument("--adam-lr", type=float, default=3e-3, help="of everything else")
+    parser.add_argument("--adam-lr", type=float, default=2e-3, help="of everything else")
     parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
     return parser
 
 
 def build_model(settings: Settings, tokenizer: Any) -> Any:  # its types are loose
     torch.manual_seed(settings.seed)
-    heads = settings.hidden // 32
+    heads = settings.hidden // settings.head
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
-        intermediate_size=settings.hidden * 8 // 3 // 32 * 32,
+        intermediate_size=settings.hidden * 5 // 2,
         num_hidden_layers=settings.layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=WINDOW,
+        rope_parameters={"rope_type": "default", "rope_theta": settings.theta},
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
     )
-    model = LlamaForCausalLM(config)
-    if settings.start:
-        take_over(model, tokenizer, settings.start)
-    else:
-        _relate(model, tokenizer)
-    return model
-
-
-@torch.no_grad()
-def _relate(model: LlamaForCausalLM, tokenizer: Any) -> None:
-    """Begin with the same difference between every piece and that piece after a space."""
-    table = model.model.embed_tokens.weight
-    for space, piece, both in glued(tokenizer):
-        table[both] = table[space] + table[piece]
-
-
-@torch.no_grad()
-def take_over(model: LlamaForCausalLM, tokenizer: Any, source: str) -> None:
-    """Start from another checkpoint's weights, whatever its tokens.
-
-    A token begins as the mean of the tokens into which the other tokenizer parts
-    its text. Layers that the other model lacks begin as doing nothing.
-    """
-    other: Any = LlamaForCausalLM.from_pretrained(source)
-    known = AutoTokenizer.from_pretrained(source)
-    table, old = model.model.embed_tokens.weight, other.model.embed_tokens.weight
-    for token, at in tokenizer.get_vocab().items():
-        text = tokenizer.backend_tokenizer.decoder.decode([token])
-        parts = known.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        if parts and "\ufffd" not in text:
-            table[at] = old[parts].mean(0)
-    for index, layer in enumerate(model.model.layers):
-        if index < len(other.model.layers):
-            layer.load_state_dict(other.model.layers[index].state_dict())
-        else:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-    model.model.norm.load_state_dict(other.model.norm.state_dict())
+    return LlamaForCausalLM(config)
 
 
 class Run:
@@ -180,20 +155,28 @@ class Run:
         self.out, self.settings = out, settings
         self.worker, self.workers, self.device = worker, workers, torch.device(device)
         if not (out / "tokenizer.json").is_file() and worker == 0:
-            build_tokenizer().save_pretrained(out)
+            start = settings.start
+            tokenizer = AutoTokenizer.from_pretrained(start) if start else build_tokenizer()
+            tokenizer.save_pretrained(out)
         if workers > 1:
             dist.barrier()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(out)
         self.model: Any = build_model(settings, self.tokenizer)
         self.model.to(self.device)
         self.model.config.use_cache = False
-        embedded = {id(self.model.model.embed_tokens.weight)}
-        params = list(self.model.parameters())
-        matrices = [p for p in params if p.ndim == 2 and id(p) not in embedded]
-        rest = [p for p in params if p.ndim != 2 or id(p) in embedded]
+        table = self.model.model.embed_tokens.weight
+        self.pieces = Pieces(self.tokenizer, settings.hidden).to(self.device)
+        if settings.start:
+            known = LlamaForCausalLM.from_pretrained(settings.start).state_dict()
+            self.model.load_state_dict(known)
+            self.pieces.take_over(table.detach())
+        inner = [p for p in self.model.parameters() if p is not table]
+        matrices = [p for p in inner if p.ndim == 2]
+        rest = [*(p for p in inner if p.ndim != 2), *self.pieces.parameters()]
+        self.params = [*matrices, *rest]
         self.muon = Muon(matrices, settings.lr, MOMENTUM, half=fast)
         self.adam = torch.optim.AdamW(rest, settings.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
-        self._loss = loss_of(self.model, WINDOW, half=fast)
+        self._loss = loss_of(self.model, WINDOW, table_of=self.pieces, half=fast)
         if fast:
             self._loss = torch.compile(self._loss, dynamic=True)
         self.step = self.num_tokens = self.num_learnt = self.shard = self.index = 0
@@ -210,8 +193,9 @@ class Run:
         """This worker's batches."""
         options = self.settings
         source = Source(
-            options.seed, options.dialogues, options.mixture, options.first_shards, self.worker
-        )
+            options.seed, options.dialogues, options.mixture, options.first_shards,
+            options.match_shards, self.worker,
+        )  # fmt: skip
         for shard, index, batch in batches(self.tokenizer, source, self.shard, self.index):
             self.shard, self.index = shard, index + 1
             yield batch.to(self.device)
@@ -219,16 +203,15 @@ class Run:
     def train_on(self, batch: Batch) -> None:
         loss = self._loss(batch.ids, batch.at, batch.targets)
         torch.autograd.backward(loss)
-        params = [p for p in self.model.parameters() if p.grad is not None]
         totals = torch.tensor(
             [float(loss.detach()), batch.targets.numel(), batch.ids.numel()], dtype=torch.float64
         )
         if self.workers > 1:
-            _add_up([p.grad for p in params], totals)
+            _add_up([p.grad for p in self.params if p.grad is not None], totals)
         total, learnt, tokens = totals.tolist()
-        for p in params:
+        for p in self.params:
             p.grad.div_(learnt)
-        nn.utils.clip_grad_norm_(params, 1.0)
+        nn.utils.clip_grad_norm_(self.params, 1.0)
         self._update()
         self.step += 1
         self.num_tokens += int(tokens)
@@ -244,18 +227,26 @@ class Run:
         self.adam.param_groups[0]["lr"] = self.settings.adam_lr * share
         self.muon.step()
         self.adam.step()
-        self.model.zero_grad(set_to_none=True)
+        for p in self.params:
+            p.grad = None
+
+    @torch.no_grad()
+    def ready(self) -> Any:
+        """The model, with the embeddings as they are now."""
+        self.model.model.embed_tokens.weight.copy_(self.pieces())
+        return self.model
 
     # --- on disk ---------------------------------------------------------------------------------
 
     def save(self) -> None:
         """The checkpoint, and the state from which the run goes on."""
         self.model.config.use_cache = True
-        self.model.save_pretrained(self.out)
+        self.ready().save_pretrained(self.out)
         self.model.config.use_cache = False
         state = {
             "settings": asdict(self.settings),
             "model": self.model.state_dict(),
+            "pieces": self.pieces.state_dict(),
             "muon": self.muon.state,
             "adam": self.adam.state_dict(),
             "at": {name: getattr(self, name) for name in _PLACE},
@@ -266,6 +257,7 @@ class Run:
     def load(self) -> None:
         state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.pieces.load_state_dict(state["pieces"])
         self.muon.state = state["muon"]
         self.adam.load_state_dict(state["adam"])
         for name in _PLACE:
@@ -321,7 +313,7 @@ def _loop(run: Run, stop: _Stop, every_s: float, until: int | None) -> None:
 
 def _report(run: Run) -> None:
     run.model.eval()
-    found = quick_check(run.model, run.tokenizer, CHECK_SAMPLE)
+    found = quick_check(run.ready(), run.tokenizer, CHECK_SAMPLE)
     run.model.train()
     _say("check " + json.dumps({name: round(share, 2) for name, share in found.items()}))
 

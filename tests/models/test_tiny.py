@@ -35,12 +35,14 @@ def shipped() -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("case", "least"),
     [
-        ("six tools of the first trial", 0.8),
-        ("ten tools offered", 0.8),
+        ("six tools of the first trial", 0.85),
+        ("ten tools offered", 0.95),
         ("a tool's error", 0.75),
         ("chain of 2", 0.85),
-        ("execute(language, code)", 0.7),
-        ("JSON schema, with its grammar", 0.8),
+        ("chain of 3", 0.8),
+        ("unseen tool, 1 offered", 0.75),
+        ("execute(language, code)", 0.8),
+        ("JSON schema, with its grammar", 0.9),
     ],
 )
 def test_the_shipped_model_calls_its_tools(
@@ -52,7 +54,9 @@ def test_the_shipped_model_calls_its_tools(
     assert row.exact_call >= least, row.mistakes
 
 
-@pytest.mark.parametrize(("case", "least"), [("plain talk", 0.9), ("ReAct text", 0.7)])
+@pytest.mark.parametrize(
+    ("case", "least"), [("plain talk", 0.9), ("ReAct text", 0.75), ("no known tool fits", 0.65)]
+)
 def test_the_shipped_model_says_what_it_should(
     shipped: tuple[Any, Any], case: str, least: float
 ) -> None:
@@ -168,7 +172,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
     tmp_path: Path,
 ) -> None:
     def train(out: str, *more: str) -> torch.Tensor:
-        options = ["--dialogues", "8", "--hidden", "64", "--layers", "2", *more]
+        options = ["--dialogues", "8", "--hidden", "64", "--layers", "2", "--head", "32", *more]
         _python("models.tiny.train", "--out", str(tmp_path / out), *options)
         return torch.cat([p.flatten() for p in load(tmp_path / out)[0].parameters()])
 
@@ -182,7 +186,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_version_is_trained_from_nothing_in_five_minutes(tmp_path: Path) -> None:
-    _python("models.tiny.train", "--out", str(tmp_path), "--minutes", "5", "--layers", "3")
+    options = ("--minutes", "5", "--first-shards", "6", "--match-shards", "0")
+    _python("models.tiny.train", "--out", str(tmp_path), *options)
 
     row = measure(*load(tmp_path), "plain talk", dialogues("plain talk", 20))
 

@@ -8,9 +8,13 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import torch
+
 from models.tiny.data import render, training_dialogue
 from models.tiny.data.dialogue import CALL, CALL_END
-from models.tiny.tokenizer import CONTROL, SPACE, build_tokenizer, glued
+from models.tiny.data.pools import NOUNS, VERBS, words
+from models.tiny.pieces import Pieces
+from models.tiny.tokenizer import CONTROL, SPACE, build_tokenizer, forms
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +53,42 @@ def test_a_word_has_the_same_tokens_wherever_it_stands_but_for_the_space(tokeniz
 
 
 def test_a_space_goes_with_the_piece_after_it(tokenizer: Any) -> None:
-    pairs = list(glued(tokenizer))
+    assert len(tokenizer.backend_tokenizer.encode("a b c", add_special_tokens=False).ids) == 3
+
+
+def test_a_word_is_parted_alike_with_a_capital_a_space_or_both(tokenizer: Any) -> None:
+    for word in (*VERBS, *NOUNS, *words()[:300]):
+        forms_of_it = (word, word.capitalize(), f" {word}", f" {word.capitalize()}")
+        parted = {
+            tuple(piece.removeprefix(SPACE).lower() for piece in tokenizer.tokenize(text))
+            for text in forms_of_it
+        }
+
+        assert len(parted) == 1, parted
+
+
+def test_forms_say_of_which_piece_a_token_is_one(tokenizer: Any) -> None:
+    found = list(forms(tokenizer))
     names = tokenizer.convert_ids_to_tokens
 
-    assert len(pairs) > 100
-    assert all(names(space) + names(piece) == names(both) for space, piece, both in pairs)
-    assert len(tokenizer.backend_tokenizer.encode("a b c", add_special_tokens=False).ids) == 3
+    assert [form.token for form in found] == list(range(len(tokenizer)))
+    for form in found:
+        piece = names(form.piece)
+        text = piece[0].upper() + piece[1:] if form.capital else piece
+        assert names(form.token) == SPACE * form.after_space + text
+    assert sum(form.after_space for form in found) > 200
+    assert sum(form.capital for form in found) > 200
+
+
+def test_embeddings_of_forms_differ_by_the_same_everywhere(tokenizer: Any) -> None:
+    torch.manual_seed(0)
+    pieces = Pieces(tokenizer, 8)
+
+    table = pieces()
+
+    for form in forms(tokenizer):
+        difference = form.after_space * pieces.space + form.capital * pieces.capital
+        torch.testing.assert_close(table[form.token], table[form.piece] + difference)
 
 
 def test_any_text_survives(tokenizer: Any) -> None:
@@ -97,3 +131,12 @@ def test_the_template_takes_tools_without_parameters_descriptions_or_types(token
         "<|system|>Be brief.\nTools:\n -> ping()\nFinds it. -> find(a, b: integer, c?)\n<|end|>"
         "<|user|>hi<|end|><|assistant|>"
     )
+
+
+def test_embeddings_are_taken_over_from_their_table(tokenizer: Any) -> None:
+    table = Pieces(tokenizer, 8)().detach()
+    other = Pieces(tokenizer, 8)
+
+    other.take_over(table)
+
+    torch.testing.assert_close(other(), table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from agent_framework import Agent
@@ -100,17 +100,17 @@ async def test_a_streamed_answer_is_the_whole_one(client: AIOSChatCompletionClie
     assert "".join(pieces) == last(items[-1]) == "The result is 15."
 
 
-class Order(BaseModel):
-    size: Literal["small", "large"]
+class Record(BaseModel):
+    name: str
     count: int
 
 
 async def test_an_answer_fits_its_schema(client: AIOSChatCompletionClient) -> None:
-    said = [UserMessage(content="two small ones", source="user")]
+    text = "Answer as JSON with the keys name, count: Anna has 12 pieces."
 
-    result = await client.create(said, json_output=Order)
+    result = await client.create([UserMessage(content=text, source="user")], json_output=Record)
 
-    assert Order.model_validate_json(str(result.content))
+    assert Record.model_validate_json(str(result.content)) == Record(name="Anna", count=12)
 
 
 @pytest.mark.parametrize("kind", [RoundRobinGroupChat, SelectorGroupChat])

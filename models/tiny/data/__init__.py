@@ -20,11 +20,12 @@ from models.tiny.data.react import react
 from models.tiny.data.schema import schema
 from models.tiny.data.single import failing, refusal, single, six_tools, ten_tools
 from models.tiny.data.talk import echo, talk
-from models.tiny.data.unseen import unfit, unseen, unseen_history
+from models.tiny.data.unseen import drill, unfit, unseen, unseen_history
 
 __all__ = [
     "CASES",
     "FIRST",
+    "MATCH",
     "MIXTURES",
     "Dialogue",
     "Pool",
@@ -36,59 +37,47 @@ __all__ = [
 
 Family = Callable[[Pool], Dialogue]
 
-FIRST: Final = "first"  # the mixture to begin with
+FIRST: Final = "first"  # the mixture to begin with: to copy
+MATCH: Final = "match"  # the second: to find what a request is about among the tools
 
-# What is trained on, by share of the dialogues. "core" is for short runs: less
-# of the tools made up on the spot, which take the longest to learn.
+# What is trained on, by share of the dialogues.
 MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
     FIRST: (
-        (30, echo),
-        (45, lambda pool: single(pool, num_tools=2)),
-        (10, lambda pool: unseen(pool, 1)),
-        (10, cities),
-        (5, talk),
+        (50, echo),
+        (22, lambda pool: single(pool, num_tools=2)),
+        (16, drill),
+        (6, lambda pool: unseen(pool, 1)),
+        (4, cities),
+        (2, talk),
+    ),
+    MATCH: (
+        (60, lambda pool: drill(pool, bare=True)),
+        (20, drill),
+        (10, single),
+        (10, refusal),
     ),
     "all": (
-        (14, single),
-        (8, ten_tools),
+        (10, single),
+        (9, ten_tools),
         (2, six_tools),
-        (14, history),
-        (11, chain),
-        (3, sequence),
-        (6, parallel),
+        (12, history),
+        (13, chain),
+        (4, sequence),
+        (8, parallel),
         (3, cities),
-        (8, unseen),
-        (10, unseen_history),
+        (8, lambda pool: drill(pool, bare=True)),
+        (6, drill),
+        (6, unseen),
+        (5, unseen_history),
         (4, unfit),
-        (4, refusal),
+        (6, refusal),
         (4, lambda pool: react(pool, most=3)),
         (4, execution),
-        (7, schema),
-        (3, handover),
+        (6, schema),
+        (4, handover),
         (2, finishing),
         (2, talk),
         (3, echo),
-    ),
-    "core": (
-        (16, single),
-        (12, ten_tools),
-        (2, six_tools),
-        (14, history),
-        (14, chain),
-        (3, sequence),
-        (7, parallel),
-        (3, cities),
-        (4, unseen),
-        (3, unseen_history),
-        (1, unfit),
-        (4, refusal),
-        (4, lambda pool: react(pool, most=3, long_share=0.08)),
-        (4, execution),
-        (7, schema),
-        (3, handover),
-        (2, finishing),
-        (2, talk),
-        (2, echo),
     ),
 }
 

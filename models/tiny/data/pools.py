@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 HELD_OUT_SHARE: Final = 8  # one atom of so many
+_SPLICED: Final = 0.25  # of the words of training: see `Pool._english`
 
 _ONSETS: Final = (
     "b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r",
@@ -94,7 +95,7 @@ class Pool:
         return self.atom(lambda: str(self.rng.randrange(10 ** self.rng.randint(1, digits))))
 
     def english(self) -> str:
-        return self.atom(lambda: self.pick(words()))
+        return self.atom(self._english)
 
     def invented(self, most: int = 3) -> str:
         return self.atom(lambda: self._syllables(most))
@@ -118,10 +119,21 @@ class Pool:
     def noun(self) -> str:
         return self.atom(lambda: self.pick(NOUNS)) if self.chance(0.6) else self.english()
 
+    def _english(self) -> str:
+        """A word; in training now and then two parts of words.
+
+        These have pieces in places where no whole word has them, so that each piece of
+        the tokenizer is copied, not those alone that begin many words.
+        """
+        if self.held_out or not self.chance(_SPLICED):
+            return self.pick(words())
+        one, two = self.pick(words()), self.pick(words())
+        return one[: self.rng.randint(1, len(one))] + two[self.rng.randrange(len(two)) :]
+
     def _any_word(self) -> str:
         kind = self.rng.random()
         if kind < 0.5:
-            return self.pick(words())
+            return self._english()
         if kind < 0.66:
             return "".join(self.pick(string.ascii_lowercase) for _ in range(self.rng.randint(2, 8)))
         if kind < 0.98:

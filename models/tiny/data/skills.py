@@ -20,6 +20,7 @@ _OPERATORS: Final = {
     "*": ("*", "times", "x"),
     "/": ("/", "divided by", "over"),
 }
+_EQUAL: Final = 0.1  # of the numbers of a sum: the one before again
 LANGUAGES: Final = (
     "French", "German", "Spanish", "Italian", "Dutch", "Polish", "Latin", "Greek", "Danish",
 )  # fmt: skip
@@ -125,9 +126,9 @@ def dress(pool: Pool, text: str, tool: Tool | None = None) -> str:
 
 
 def _arithmetic(pool: Pool) -> list[tuple[str, str]]:
-    said = meant = _operand(pool)
+    said = meant = number = _operand(pool)
     for _ in range(pool.pick((1, 1, 1, 1, 2, 3))):
-        sign, number = pool.pick("+-*/"), _operand(pool)
+        sign, number = pool.pick("+-*/"), number if pool.chance(_EQUAL) else _operand(pool)
         said += f" {pool.pick(_OPERATORS[sign])} {number}"
         meant += f" {sign} {number}"
     if pool.chance(0.1):
@@ -149,7 +150,9 @@ def _outcome(pool: Pool) -> str:
 
 
 def _two_numbers(pool: Pool) -> list[tuple[str, Any]]:
-    return [(number, int(number)) for number in (pool.number(4), pool.number(4))]
+    first = pool.number(4)
+    second = first if pool.chance(_EQUAL) else pool.number(4)
+    return [(number, int(number)) for number in (first, second)]
 
 
 def _one(make: Callable[[Pool], str]) -> Callable[[Pool], list[tuple[str, str]]]:

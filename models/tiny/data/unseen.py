@@ -71,6 +71,28 @@ def unseen_history(pool: Pool) -> Dialogue:
     return Dialogue("unseen", tuple(turns), tuple(tools), system_prompt(pool))
 
 
+def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
+    """Requests in a few words for each of the tools, and for some that are not there.
+
+    As many choices as fit into few tokens. `bare`: the tools have no parameters, and the
+    next request comes at once.
+    """
+    count = pool.pick((2, 3, 4, 5))
+    made = _tools(pool, count + pool.pick((1, 2)), kinship=0.1 if bare else 0.3, bare=bare)
+    offered = made[:count]
+    tools = [one.tool for one in offered]
+    pool.rng.shuffle(tools)
+    pool.rng.shuffle(made)
+    turns: list[Turn] = []
+    for one in made:
+        request = _ask(pool, one, brief=True)
+        new = exchange(pool, request, 0.0)
+        if one not in offered:
+            new = [user(request.text), says(NO_TOOL)]
+        turns += new[:2] if bare else new
+    return Dialogue("unseen", tuple(turns), tuple(tools))
+
+
 def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     """None of the tools fits: the verb or the noun may be there, both are not."""
     made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
@@ -79,7 +101,7 @@ def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     return Dialogue("unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool))
 
 
-def _tools(pool: Pool, count: int, kinship: float = 0.3) -> list[_Made]:
+def _tools(pool: Pool, count: int, kinship: float = 0.3, *, bare: bool = False) -> list[_Made]:
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
     for index in range(1, count):
         if pool.chance(kinship):  # a relative of the first
@@ -87,29 +109,29 @@ def _tools(pool: Pool, count: int, kinship: float = 0.3) -> list[_Made]:
             shared[index] = shared[0]
     found: list[_Made] = []
     for verb, noun in zip(verbs, nouns, strict=True):
-        tool = _tool(pool, verb, noun)
+        tool = _tool(pool, verb, noun, bare=bare)
         while any(tool.name == other.tool.name for other in found):
-            tool = _tool(pool, verb, noun)
+            tool = _tool(pool, verb, noun, bare=bare)
         found.append(_Made(tool, verb, noun))
     return found
 
 
-def _tool(pool: Pool, verb: str, noun: str) -> Tool:
+def _tool(pool: Pool, verb: str, noun: str, *, bare: bool = False) -> Tool:
     kind = pool.rng.random()
-    if kind < 0.45:
+    if pool.chance(0.5 if bare else 0.25):
+        name = pool.identifier()  # nothing but the description says what it is for
+    elif kind < 0.6:
         name = f"{verb}_{noun}"
-    elif kind < 0.55:
+    elif kind < 0.74:
         name = f"{verb}{noun.capitalize()}"
-    elif kind < 0.65:
+    elif kind < 0.87:
         name = f"{noun}_{verb}"
-    elif kind < 0.75:
-        name = verb if pool.chance(0.5) else noun
     else:
-        name = pool.identifier()
+        name = verb if pool.chance(0.5) else noun
     described = pool.pick(_DESCRIBED).format(v=verb, V=verb, n=noun, m=pool.noun())
     if pool.chance(0.7):
         described = described[0].upper() + described[1:]
-    names = distinct(pool.identifier, pool.pick((0, 1, 1, 1, 1, 2, 2)))
+    names = distinct(pool.identifier, 0 if bare else pool.pick((0, 1, 1, 1, 1, 2, 2)))
     params = tuple(_param(pool, param) for param in names)
     return Tool(name, described_as(pool, described, name, params), params)
 
@@ -118,13 +140,15 @@ def _param(pool: Pool, name: str) -> Param:
     return Param(name, "integer" if pool.chance(0.15) else "string")
 
 
-def _ask(pool: Pool, one: _Made) -> Request:
+def _ask(pool: Pool, one: _Made, *, brief: bool = False) -> Request:
     params = one.tool.params
-    values: list[Any] = [_value(pool, param) for param in params]
+    values: list[Any] = [
+        pool.word() if brief and param.type == "string" else _value(pool, param) for param in params
+    ]
     phrase = pool.pick((_WITHOUT, _ONE, _TWO)[len(params)])
     names = {f"p{index}": param.name.replace("_", " ") for index, param in enumerate(params)}
     text = phrase.format(*values, v=one.verb, n=one.noun, **names)
-    got = pool.text(5)
+    got = pool.text(1 if brief else 5)
     arguments = {param.name: value for param, value in zip(params, values, strict=True)}
     return Request(
         dress(pool, text, one.tool), Call(one.tool.name, arguments), got, f"Done: {got}."
