@@ -186,8 +186,9 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_version_is_trained_from_nothing_in_five_minutes(tmp_path: Path) -> None:
-    options = ("--minutes", "5", "--first-shards", "6", "--match-shards", "0")
-    _python("models.tiny.train", "--out", str(tmp_path), *options)
+    stages = ("--minutes", "5", "--first-shards", "4", "--match-shards", "0")
+    options = ("--workers", "2", "--fast", "--layers", "4", "--lr", "0.02", "--adam-lr", "0.003")
+    _python("models.tiny.train", "--out", str(tmp_path), *stages, *options)
 
     row = measure(*load(tmp_path), "plain talk", dialogues("plain talk", 20))
 
