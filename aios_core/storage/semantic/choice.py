@@ -45,8 +45,14 @@ class Indexes:
         self._large: VectorIndex | None = None
         self._large_bytes = large_bytes
 
-    def of(self, num_bytes: int) -> VectorIndex:
-        """The index for a space with so many bytes of vectors."""
+    def of(self, num_bytes: int, current: VectorIndex | None = None) -> VectorIndex:
+        """The index for a space with so many bytes of vectors; `current`: which one it has.
+
+        A space that was large keeps its index: it could be large again with the next change,
+        and moving takes time.
+        """
+        if self._large is not None and current is self._large:
+            return self._large
         if self._make_large is None or num_bytes <= self._large_bytes:
             return self._index
         if self._large is None:

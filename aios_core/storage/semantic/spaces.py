@@ -130,7 +130,7 @@ class VectorSpaces:
             self._indexes = self._choose(state)
         filled = self._in_step.get(space)
         if filled and filled.index.holds(space):
-            if filled.index is self._indexes.of(filled.count * row_bytes):
+            if filled.index is self._indexes.of(filled.count * row_bytes, filled.index):
                 return filled.index
             filled.index.remove(space, set(filled.index.ids(space)))  # outgrown
         there = state.database.read(lambda connection: ids_in(connection, space))
