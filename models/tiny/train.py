@@ -22,7 +22,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
 MOMENTUM: Final = 0.95
 CHECK_SAMPLE: Final = 10  # dialogues of each case, when a run checks itself
+_SHAPE: Final = ("hidden", "layers", "head", "theta")  # what weights fit
 _PLACE: Final = ("step", "num_tokens", "num_learnt", "shard", "index", "elapsed_s", "loss")
 
 
@@ -73,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.hidden % args.head:
         parser.error(f"--hidden {args.hidden} is no multiple of --head {args.head}")
-    settings = Settings(
-        None if args.steps else args.minutes, args.steps, args.seed, args.hidden, args.layers,
-        args.head, args.theta, args.dialogues, args.lr, args.adam_lr, args.mixture,
-        args.first_shards, args.match_shards, args.start,
-    )  # fmt: skip
+    said = {name.name: getattr(args, name.name) for name in fields(Settings)}
+    settings = Settings(**said | {"minutes": None if args.steps else args.minutes})
+    if args.start and (other := _other_shape(settings, args.start)):
+        parser.error(f"--start {args.start}: {other}")
+    state = args.out / STATE
+    if args.resume and state.is_file() and (other := _other_state(settings, state)):
+        parser.error(f"--resume: the run in {args.out} has {other}")
     if args.workers == 1:
         _work(0, 1, "", args, settings)
         return
@@ -96,6 +99,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             signal.signal(number, pass_on)
         while not workers.join():
             pass
+
+
+def _other_shape(settings: Settings, start: str) -> str:
+    """In what the checkpoint differs from the model that is asked for; empty if in nothing."""
+    file = Path(start) / "config.json"
+    if not file.is_file():
+        return "is no folder of a checkpoint"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    has = {
+        "hidden": about["hidden_size"],
+        "layers": about["num_hidden_layers"],
+        "head": about["head_dim"],
+        "theta": about["rope_parameters"]["rope_theta"],
+    }
+    return _difference(settings, has)
+
+
+def _other_state(settings: Settings, state: Path) -> str:
+    """The same of a run that is to be resumed. Rates, mixtures and lengths may change."""
+    return _difference(settings, torch.load(state, map_location="cpu")["settings"])
+
+
+def _difference(settings: Settings, has: dict[str, Any]) -> str:
+    wanted = {name: getattr(settings, name) for name in _SHAPE}
+    return ", ".join(
+        f"--{name} {has[name]}, not {value}" for name, value in wanted.items() if has[name] != value
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 
 import torch
 
+from models.tiny import train
 from models.tiny.batches import Source, shard_batches, spans
 from models.tiny.evaluate import dialogues, generate, load, main, measure
 from models.tiny.loss import loss_of
@@ -166,19 +167,48 @@ def test_muon_makes_matrices_orthogonal(shape: tuple[int, int, int]) -> None:
     assert values.max() < 1.4
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (["--hidden", "100"], "--hidden 100 is no multiple of --head 64"),
+        (["--start", "nowhere"], "--start nowhere: is no folder of a checkpoint"),
+        (["--start", str(TINY), "--head", "32"], "--head 64, not 32"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_starts(
+    said: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path / "out"), *said])
+
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_resumed_in_another_shape(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"settings": asdict(train.Settings(layers=2))}, tmp_path / train.STATE)
+
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path), "--resume"])
+
+    assert "--layers 2, not 6" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path,
 ) -> None:
-    def train(out: str, *more: str) -> torch.Tensor:
+    def trained(out: str, *more: str) -> torch.Tensor:
         options = ["--dialogues", "8", "--hidden", "64", "--layers", "2", "--head", "32", *more]
         _python("models.tiny.train", "--out", str(tmp_path / out), *options)
         return torch.cat([p.flatten() for p in load(tmp_path / out)[0].parameters()])
 
-    whole = train("whole", "--steps", "12")
-    train("parts", "--steps", "12", "--until", "5")
-    parts = train("parts", "--steps", "12", "--resume")
+    whole = trained("whole", "--steps", "12")
+    trained("parts", "--steps", "12", "--until", "5")
+    parts = trained("parts", "--steps", "12", "--resume")
 
     assert torch.equal(whole, parts)
 
