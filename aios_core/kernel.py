@@ -155,7 +155,7 @@ class Kernel:
 
     @property
     def pool(self) -> CorePool:
-        """The cores. To be looked at, on the kernel's loop."""
+        """The cores, to be looked at. Raises `KernelClosed` before the kernel has started."""
         return self._inside.parts.pool
 
     async def aclose(self, drain_s: float | None = None) -> None:
