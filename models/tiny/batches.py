@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from models.tiny.data import FIRST, MATCH, render, training_dialogue
+from models.tiny.data import render, training_dialogue
 from models.tiny.data.dialogue import ASSISTANT, END
 from models.tiny.tokenizer import WINDOW
 
@@ -33,14 +33,15 @@ class Source:
     seed: int
     dialogues: int  # of a batch, on average
     mixture: str = "all"  # one of `data.MIXTURES`
-    first_shards: int = 0  # so many are of the mixture `data.FIRST`: short ones, to be copied
-    match_shards: int = 0  # and so many after them of `data.MATCH`
+    stages: tuple[tuple[str, int], ...] = ()  # other mixtures before it, each for so many shards
     worker: int = 0
 
     def mixture_of(self, shard: int) -> str:
-        if shard < self.first_shards:
-            return FIRST
-        return MATCH if shard < self.first_shards + self.match_shards else self.mixture
+        for mixture, count in self.stages:
+            if shard < count:
+                return mixture
+            shard -= count
+        return self.mixture
 
 
 @dataclass(frozen=True, slots=True)

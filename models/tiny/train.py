@@ -16,6 +16,7 @@ CPU with other things to do, faster than threads that wait for one another.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ from models.tiny.pieces import Pieces
 from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
 
 STATE: Final = "state.pt"
+STAGES: Final = "first:40,route:16,match:40"
 WARM_UP: Final = 40  # steps
 DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
@@ -64,8 +66,7 @@ class Settings:
     lr: float = 0.01
     adam_lr: float = 2e-3
     mixture: str = "all"  # one of `data.MIXTURES`
-    first_shards: int = 40  # of the mixture `data.FIRST`, to begin with
-    match_shards: int = 40  # of `data.MATCH`, after them
+    stages: str = STAGES  # mixtures before it, and how many shards of each
     start: str | None = None  # a checkpoint whose tokenizer and weights are taken over
 
 
@@ -74,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.hidden % args.head:
         parser.error(f"--hidden {args.hidden} is no multiple of --head {args.head}")
+    try:
+        stages_of(args.stages)
+    except ValueError as error:
+        parser.error(f"--stages: {error}")
     said = {name.name: getattr(args, name.name) for name in fields(Settings)}
     settings = Settings(**said | {"minutes": None if args.steps else args.minutes})
     if args.start and (other := _other_shape(settings, args.start)):
@@ -81,6 +86,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = args.out / STATE
     if args.resume and state.is_file() and (other := _other_state(settings, state)):
         parser.error(f"--resume: the run in {args.out} has {other}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    folder_in_use = os.open(args.out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder_in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        parser.error(f"--out {args.out}: another run is writing there")
     if args.workers == 1:
         _work(0, 1, "", args, settings)
         return
@@ -99,6 +110,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             signal.signal(number, pass_on)
         while not workers.join():
             pass
+
+
+def stages_of(text: str) -> tuple[tuple[str, int], ...]:
+    """`first:40,route:16` as pairs. Raises `ValueError`, which names what is wrong."""
+    found = []
+    for stage in filter(None, text.split(",")):
+        mixture, _, count = stage.partition(":")
+        if mixture not in MIXTURES:
+            raise ValueError(f"{mixture!r} is no mixture; there are {', '.join(MIXTURES)}")
+        if not count.isdecimal():
+            raise ValueError(f"{stage!r} is not a mixture and a number of shards, as in first:40")
+        found.append((mixture, int(count)))
+    return tuple(found)
 
 
 def _other_shape(settings: Settings, start: str) -> str:
@@ -147,8 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--theta", type=float, default=100_000.0, help="base of the positions")
     parser.add_argument("--dialogues", type=int, default=16, help="of a worker's batch, on average")
     parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
-    parser.add_argument("--first-shards", type=int, default=40, help="of copying, to begin with")
-    parser.add_argument("--match-shards", type=int, default=40, help="of choosing, after them")
+    parser.add_argument("--stages", default=STAGES, help="what comes before the mixture")
     parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16")
     parser.add_argument("--lr", type=float, default=0.01, help="of the matrices")
     parser.add_argument("--adam-lr", type=float, default=2e-3, help="of everything else")
@@ -223,9 +246,8 @@ class Run:
         """This worker's batches."""
         options = self.settings
         source = Source(
-            options.seed, options.dialogues, options.mixture, options.first_shards,
-            options.match_shards, self.worker,
-        )  # fmt: skip
+            options.seed, options.dialogues, options.mixture, stages_of(options.stages), self.worker
+        )
         for shard, index, batch in batches(self.tokenizer, source, self.shard, self.index):
             self.shard, self.index = shard, index + 1
             yield batch.to(self.device)
@@ -300,7 +322,6 @@ def _work(
     torch.set_num_threads(args.threads)
     if workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=workers)
-    args.out.mkdir(parents=True, exist_ok=True)
     run = Run(args.out, settings, worker, workers, args.device, args.fast)
     if args.resume and (args.out / STATE).is_file():
         run.load()

@@ -11,7 +11,7 @@ from models.tiny.data import CASES, MIXTURES, Dialogue, Pool, evaluation_dialogu
 from models.tiny.data.dialogue import Call, render
 from models.tiny.data.pools import CITIES, NOUNS, PEOPLE, VERBS, is_held_out, words
 from models.tiny.data.skills import SKILLS
-from models.tiny.data.unseen import unseen
+from models.tiny.data.unseen import routing, unseen
 
 ATOMS = {
     "word": Pool.word,
@@ -108,3 +108,24 @@ def test_the_mixture_has_every_family() -> None:
         "single", "history", "chain", "parallel", "unseen", "unfit", "refusal", "react",
         "execution", "schema", "handover", "finishing", "talk", "echo",
     }  # fmt: skip
+
+
+def test_training_repeats_itself_more_than_the_evaluation_does() -> None:
+    """What is copied then has its like nearby, and more often than in any case measured."""
+
+    def repeated(*, held_out: bool) -> float:
+        texts = [Pool(f"again/{at}", held_out=held_out).text(8).split() for at in range(600)]
+        return sum(len(set(words)) < len(words) for words in texts) / len(texts)
+
+    assert repeated(held_out=False) > 1.5 * repeated(held_out=True)
+
+
+def test_names_in_the_stage_of_routing_say_nothing_of_what_is_asked() -> None:
+    dialogues = [routing(Pool(f"routing/{at}")) for at in range(200)]
+
+    told = [
+        any(part in turn.text.lower() for part in call.calls[0].name.lower().split("_"))
+        for dialogue in dialogues
+        for turn, call in zip(dialogue.turns[::2], dialogue.turns[1::2], strict=True)
+    ]
+    assert sum(told) / len(told) < 0.05

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import sys
 import time
@@ -173,6 +175,8 @@ def test_muon_makes_matrices_orthogonal(shape: tuple[int, int, int]) -> None:
         (["--hidden", "100"], "--hidden 100 is no multiple of --head 64"),
         (["--start", "nowhere"], "--start nowhere: is no folder of a checkpoint"),
         (["--start", str(TINY), "--head", "32"], "--head 64, not 32"),
+        (["--stages", "frist:4"], "--stages: 'frist' is no mixture; there are first, route"),
+        (["--stages", "first"], "'first' is not a mixture and a number of shards"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_it_starts(
@@ -196,6 +200,28 @@ def test_a_run_is_not_resumed_in_another_shape(
     assert "--layers 2, not 6" in capsys.readouterr().err
 
 
+def test_two_runs_do_not_write_into_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path)])
+
+    os.close(other)
+    assert "another run is writing there" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_stages_follow_one_another_and_the_mixture_comes_last() -> None:
+    source = Source(1, 16, "all", (("first", 2), ("route", 1)))
+
+    assert [source.mixture_of(shard) for shard in range(5)] == [
+        "first", "first", "route", "all", "all",
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
@@ -216,7 +242,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_version_is_trained_from_nothing_in_five_minutes(tmp_path: Path) -> None:
-    stages = ("--minutes", "5", "--first-shards", "4", "--match-shards", "0")
+    stages = ("--minutes", "5", "--stages", "first:4")
     options = ("--workers", "2", "--fast", "--layers", "4", "--lr", "0.02", "--adam-lr", "0.003")
     _python("models.tiny.train", "--out", str(tmp_path), *stages, *options)
 

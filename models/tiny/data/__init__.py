@@ -20,12 +20,10 @@ from models.tiny.data.react import react
 from models.tiny.data.schema import schema
 from models.tiny.data.single import failing, refusal, single, six_tools, ten_tools
 from models.tiny.data.talk import echo, talk
-from models.tiny.data.unseen import drill, unfit, unseen, unseen_history
+from models.tiny.data.unseen import drill, routing, unfit, unseen, unseen_history
 
 __all__ = [
     "CASES",
-    "FIRST",
-    "MATCH",
     "MIXTURES",
     "Dialogue",
     "Pool",
@@ -37,12 +35,11 @@ __all__ = [
 
 Family = Callable[[Pool], Dialogue]
 
-FIRST: Final = "first"  # the mixture to begin with: to copy
-MATCH: Final = "match"  # the second: to find what a request is about among the tools
-
-# What is trained on, by share of the dialogues.
+# What is trained on, by share of the dialogues; in the order in which it is best learnt. `first`:
+# to copy. `route`: to go from what is described to a name that says nothing. `match`: to find what
+# a request is about among the tools.
 MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
-    FIRST: (
+    "first": (
         (50, echo),
         (22, lambda pool: single(pool, num_tools=2)),
         (16, drill),
@@ -50,34 +47,41 @@ MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
         (4, cities),
         (2, talk),
     ),
-    MATCH: (
-        (60, lambda pool: drill(pool, bare=True)),
-        (20, drill),
-        (10, single),
-        (10, refusal),
+    "route": (
+        (80, routing),
+        (20, lambda pool: drill(pool, bare=True)),
+    ),
+    "match": (
+        (35, routing),
+        (22, lambda pool: drill(pool, bare=True)),
+        (18, drill),
+        (9, lambda pool: unseen(pool, opaque=0.5)),
+        (8, single),
+        (8, refusal),
     ),
     "all": (
-        (10, single),
-        (9, ten_tools),
+        (8, single),
+        (8, ten_tools),
         (2, six_tools),
         (12, history),
-        (13, chain),
-        (4, sequence),
-        (8, parallel),
-        (3, cities),
-        (8, lambda pool: drill(pool, bare=True)),
+        (17, chain),
+        (5, sequence),
+        (9, parallel),
+        (4, cities),
+        (7, routing),
+        (6, lambda pool: drill(pool, bare=True)),
         (6, drill),
-        (6, unseen),
-        (5, unseen_history),
-        (4, unfit),
+        (8, lambda pool: unseen(pool, opaque=0.5)),
+        (5, lambda pool: unseen_history(pool, opaque=0.5)),
+        (5, unfit),
         (6, refusal),
         (4, lambda pool: react(pool, most=3)),
         (4, execution),
         (6, schema),
-        (4, handover),
+        (5, handover),
         (2, finishing),
         (2, talk),
-        (3, echo),
+        (4, echo),
     ),
 }
 

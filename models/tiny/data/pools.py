@@ -21,6 +21,12 @@ T = TypeVar("T")
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 _SPLICED: Final = 0.25  # of the words of training: see `Pool._english`
 
+# Of training alone. Whoever copies loses the place where the same thing stands twice: some
+# dialogues use what they have used before, and some atoms are made of one part again and again.
+_REPETITIVE: Final = 0.3  # of the dialogues
+_AGAIN: Final = (0.04, 0.4)  # of the atoms: one of before; in other dialogues, in repetitive ones
+_MONOTONOUS: Final = 0.12  # of the atoms: of few parts
+
 _ONSETS: Final = (
     "b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r",
     "s", "t", "v", "w", "z", "br", "dr", "st", "tr", "sh", "ch",
@@ -65,6 +71,8 @@ class Pool:
     def __init__(self, seed: int | str, *, held_out: bool = False) -> None:
         self.rng = random.Random(seed)
         self.held_out = held_out
+        self._again = 0.0 if held_out else _AGAIN[self.chance(_REPETITIVE)]
+        self._known: dict[str, list[str]] = {}
 
     # --- choices ---------------------------------------------------------------------------------
 
@@ -88,11 +96,25 @@ class Pool:
             pass
         return made
 
+    def _or_again(self, kind: str, make: Callable[[], str]) -> str:
+        """An atom; in training now and then one of this kind that was there before."""
+        known = self._known.setdefault(kind, [])
+        if known and self._again and self.chance(self._again):
+            return self.pick(known)
+        known.append(self.atom(make))
+        return known[-1]
+
+    def _parts(self, options: Sequence[str], size: int) -> str:
+        """`size` of them, joined; in training now and then of two alone."""
+        if not self.held_out and self.chance(_MONOTONOUS):
+            options = [self.pick(options), self.pick(options)]
+        return "".join(self.pick(options) for _ in range(size))
+
     # --- atoms -----------------------------------------------------------------------------------
 
     def number(self, digits: int = 5) -> str:
         """A whole number of at most `digits` digits, short ones as often as long ones."""
-        return self.atom(lambda: str(self.rng.randrange(10 ** self.rng.randint(1, digits))))
+        return self._or_again(f"number of {digits}", lambda: self._number(digits))
 
     def english(self) -> str:
         return self.atom(self._english)
@@ -101,7 +123,7 @@ class Pool:
         return self.atom(lambda: self._syllables(most))
 
     def word(self) -> str:
-        return self.atom(self._any_word)
+        return self._or_again("word", self._any_word)
 
     def city(self) -> str:
         if self.chance(0.5):
@@ -119,6 +141,11 @@ class Pool:
     def noun(self) -> str:
         return self.atom(lambda: self.pick(NOUNS)) if self.chance(0.6) else self.english()
 
+    def _number(self, digits: int) -> str:
+        if not self.held_out and self.chance(_MONOTONOUS):
+            return str(int(self._parts(string.digits, self.rng.randint(1, digits))))
+        return str(self.rng.randrange(10 ** self.rng.randint(1, digits)))
+
     def _english(self) -> str:
         """A word; in training now and then two parts of words.
 
@@ -128,6 +155,8 @@ class Pool:
         if self.held_out or not self.chance(_SPLICED):
             return self.pick(words())
         one, two = self.pick(words()), self.pick(words())
+        if self.chance(0.3):
+            return one + self.pick(_RIMES)
         return one[: self.rng.randint(1, len(one))] + two[self.rng.randrange(len(two)) :]
 
     def _any_word(self) -> str:
@@ -135,13 +164,15 @@ class Pool:
         if kind < 0.5:
             return self._english()
         if kind < 0.66:
-            return "".join(self.pick(string.ascii_lowercase) for _ in range(self.rng.randint(2, 8)))
+            return self._parts(string.ascii_lowercase, self.rng.randint(2, 8))
         if kind < 0.98:
             return self._syllables(3)
-        return "".join(self.pick(_ACCENTED) for _ in range(self.rng.randint(1, 3)))
+        return self._parts(_ACCENTED, self.rng.randint(1, 3))
 
     def _syllables(self, most: int) -> str:
         size = self.rng.randint(min(2, most), most)
+        if not self.held_out and self.chance(_MONOTONOUS):
+            return self._parts([self.pick(_ONSETS) + self.pick(_RIMES) for _ in range(2)], size)
         return "".join(self.pick(_ONSETS) + self.pick(_RIMES) for _ in range(size))
 
     # --- texts, made of atoms --------------------------------------------------------------------

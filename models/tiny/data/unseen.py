@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, Turn, says, user
+from models.tiny.data.dialogue import Call, Dialogue, Param, Tool, Turn, calls, says, user
 from models.tiny.data.offers import offer, system_prompt, tools_of
 from models.tiny.data.pools import Pool
 from models.tiny.data.single import NO_TOOL, exchange
@@ -36,6 +36,8 @@ _TWO = (
     "{v} {n} {0}, {p1} {1}", "can you {v} the {n} {0}? The {p1} is {1}.",
 )  # fmt: skip
 
+_OPAQUE = 0.25  # of the names say nothing
+
 
 @dataclass(frozen=True, slots=True)
 class _Made:
@@ -44,9 +46,11 @@ class _Made:
     noun: str
 
 
-def unseen(pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25) -> Dialogue:
-    """One call of one of the tools."""
-    made = _tools(pool, num_tools or pool.pick((1, 2, 2, 3, 4, 5)))
+def unseen(
+    pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25, opaque: float = _OPAQUE
+) -> Dialogue:
+    """One call of one of the tools. `opaque`: the share of the names that say nothing."""
+    made = _tools(pool, num_tools or pool.pick((1, 2, 2, 3, 4, 5)), opaque=opaque)
     request = _ask(pool, made[0])
     tools = [one.tool for one in made]
     if num_tools is None and pool.chance(known_share):
@@ -56,10 +60,10 @@ def unseen(pool: Pool, num_tools: int | None = None, *, known_share: float = 0.2
     return Dialogue("unseen", tuple(turns), tuple(tools), system_prompt(pool))
 
 
-def unseen_history(pool: Pool) -> Dialogue:
+def unseen_history(pool: Pool, *, opaque: float = _OPAQUE) -> Dialogue:
     """Two to four requests about the same tools; now and then about none of them."""
     count = pool.pick((2, 3, 4, 5))
-    made = _tools(pool, count + 2)
+    made = _tools(pool, count + 2, opaque=opaque)
     tools = [one.tool for one in made[:count]]
     pool.rng.shuffle(tools)
     turns: list[Turn] = []
@@ -78,7 +82,8 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
     next request comes at once.
     """
     count = pool.pick((2, 3, 4, 5))
-    made = _tools(pool, count + pool.pick((1, 2)), kinship=0.1 if bare else 0.3, bare=bare)
+    kinship, opaque = (0.1, 0.5) if bare else (0.3, _OPAQUE)
+    made = _tools(pool, count + pool.pick((1, 2)), kinship, bare=bare, opaque=opaque)
     offered = made[:count]
     tools = [one.tool for one in offered]
     pool.rng.shuffle(tools)
@@ -93,6 +98,29 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
     return Dialogue("unseen", tuple(turns), tuple(tools))
 
 
+def routing(pool: Pool) -> Dialogue:
+    """Tools whose names say nothing, so that the way to a name leads through its description.
+
+    Half of the dialogues say no more than the one word that matters.
+    """
+    count = pool.pick((2, 3, 4, 5))
+    verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
+    names = distinct(pool.identifier, count)
+    brief = pool.chance(0.5)
+    made = []
+    for verb, noun, name in zip(verbs, nouns, names, strict=True):
+        text = noun if brief else pool.pick(_DESCRIBED).format(v=verb, V=verb, n=noun, m=noun)
+        if pool.chance(0.5):
+            text = text[0].upper() + text[1:]
+        made.append(_Made(Tool(name, text), verb, noun))
+    turns: list[Turn] = []
+    for _ in range(count + 3):
+        one = pool.pick(made)
+        text = one.noun if brief else pool.pick(_WITHOUT).format(v=one.verb, n=one.noun)
+        turns += [user(text), calls(Call(one.tool.name, {}))]
+    return Dialogue("unseen", tuple(turns), tuple(one.tool for one in made))
+
+
 def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     """None of the tools fits: the verb or the noun may be there, both are not."""
     made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
@@ -101,7 +129,9 @@ def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     return Dialogue("unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool))
 
 
-def _tools(pool: Pool, count: int, kinship: float = 0.3, *, bare: bool = False) -> list[_Made]:
+def _tools(
+    pool: Pool, count: int, kinship: float = 0.3, *, bare: bool = False, opaque: float = _OPAQUE
+) -> list[_Made]:
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
     for index in range(1, count):
         if pool.chance(kinship):  # a relative of the first
@@ -109,16 +139,16 @@ def _tools(pool: Pool, count: int, kinship: float = 0.3, *, bare: bool = False) 
             shared[index] = shared[0]
     found: list[_Made] = []
     for verb, noun in zip(verbs, nouns, strict=True):
-        tool = _tool(pool, verb, noun, bare=bare)
+        tool = _tool(pool, verb, noun, opaque, bare=bare)
         while any(tool.name == other.tool.name for other in found):
-            tool = _tool(pool, verb, noun, bare=bare)
+            tool = _tool(pool, verb, noun, opaque, bare=bare)
         found.append(_Made(tool, verb, noun))
     return found
 
 
-def _tool(pool: Pool, verb: str, noun: str, *, bare: bool = False) -> Tool:
+def _tool(pool: Pool, verb: str, noun: str, opaque: float, *, bare: bool = False) -> Tool:
     kind = pool.rng.random()
-    if pool.chance(0.5 if bare else 0.25):
+    if pool.chance(opaque):
         name = pool.identifier()  # nothing but the description says what it is for
     elif kind < 0.6:
         name = f"{verb}_{noun}"
