@@ -101,22 +101,24 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
 def routing(pool: Pool) -> Dialogue:
     """Tools whose names say nothing, so that the way to a name leads through its description.
 
-    Half of the dialogues say no more than the one word that matters.
+    Some of the dialogues say no more than the one or two words that matter.
     """
     count = pool.pick((2, 3, 4, 5))
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
     names = distinct(pool.identifier, count)
-    brief = pool.chance(0.5)
+    length = pool.pick((1, 2, 3, 3, 3))
     made = []
     for verb, noun, name in zip(verbs, nouns, names, strict=True):
-        text = noun if brief else pool.pick(_DESCRIBED).format(v=verb, V=verb, n=noun, m=noun)
+        described = (noun, f"{verb} {noun}", pool.pick(_DESCRIBED))[length - 1]
+        text = described.format(v=verb, V=verb, n=noun, m=noun)
         if pool.chance(0.5):
             text = text[0].upper() + text[1:]
         made.append(_Made(Tool(name, text), verb, noun))
     turns: list[Turn] = []
     for _ in range(count + 3):
         one = pool.pick(made)
-        text = one.noun if brief else pool.pick(_WITHOUT).format(v=one.verb, n=one.noun)
+        phrase = ("{n}", "{v} {n}", pool.pick(_WITHOUT))[length - 1]
+        text = phrase.format(v=one.verb, n=one.noun)
         turns += [user(text), calls(Call(one.tool.name, {}))]
     return Dialogue("unseen", tuple(turns), tuple(one.tool for one in made))
 
