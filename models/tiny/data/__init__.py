@@ -80,7 +80,7 @@ MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
         (6, schema),
         (5, handover),
         (2, finishing),
-        (2, talk),
+        (5, talk),
         (4, echo),
     ),
 }

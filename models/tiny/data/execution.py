@@ -18,8 +18,12 @@ _DESCRIPTIONS: Final = (
 _PARAMS: Final = (Param("language"), Param("code"))
 
 
+def execute_tool(pool: Pool) -> Tool:
+    return Tool("execute", pool.pick(_DESCRIPTIONS), _PARAMS)
+
+
 def execution(pool: Pool) -> Dialogue:
-    tool = Tool("execute", pool.pick(_DESCRIPTIONS), _PARAMS)
+    tool = execute_tool(pool)
     text, language, code, output = _job(pool)
     if pool.chance(0.06):
         what = f"{pool.word().capitalize()}Error: {pool.text(4)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from models.tiny.data.dialogue import Dialogue, Turn, says, user
+from models.tiny.data.execution import execute_tool
 from models.tiny.data.offers import offer, system_prompt, tools_of
 from models.tiny.data.pools import Pool
 from models.tiny.data.skills import dress
@@ -42,6 +43,8 @@ def small_talk(pool: Pool) -> list[Turn]:
 
 def talk(pool: Pool) -> Dialogue:
     tools = tools_of(offer(pool, [], 5)) if pool.chance(0.6) else ()
+    if not pool.held_out and pool.chance(0.4):
+        tools = (execute_tool(pool),)  # as Open Interpreter offers it, alone
     turns = [turn for _ in range(pool.pick((1, 1, 2))) for turn in small_talk(pool)]
     return Dialogue("talk", tuple(turns), tools, system_prompt(pool))
 
