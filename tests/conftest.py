@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import threading
 import time
@@ -11,6 +12,15 @@ from pathlib import Path
 import pytest
 
 PATIENCE = 5.0  # seconds; only ever spent when a test is about to fail
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be ended by Ctrl-C, also where pytest itself runs unseen.
+
+    What a shell starts in the background ignores SIGINT, and passes that on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _threads() -> set[threading.Thread]:

@@ -16,14 +16,13 @@ CPU with other things to do, faster than threads that wait for one another.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,65 +32,28 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from models.tiny.batches import Batch, Source, batches
-from models.tiny.data import MIXTURES
 from models.tiny.evaluate import quick_check
 from models.tiny.loss import loss_of
 from models.tiny.muon import Muon
 from models.tiny.pieces import Pieces
+from models.tiny.settings import STATE, Settings, alone_in, asked, stages_of
 from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
 
-STATE: Final = "state.pt"
-STAGES: Final = "first:40,route:16,match:40"
 WARM_UP: Final = 40  # steps
 DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
 MOMENTUM: Final = 0.95
 CHECK_SAMPLE: Final = 10  # dialogues of each case, when a run checks itself
-_SHAPE: Final = ("hidden", "layers", "head", "theta")  # what weights fit
 _PLACE: Final = ("step", "num_tokens", "num_learnt", "shard", "index", "elapsed_s", "loss")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run is; kept in its state."""
-
-    minutes: float | None = 60.0
-    steps: int | None = None
-    seed: int = 7
-    hidden: int = 192
-    layers: int = 6
-    head: int = 64  # width of each attention head
-    theta: float = 100_000.0  # base of the rotary positions
-    dialogues: int = 16  # of a batch, on average; each worker has one a step
-    lr: float = 0.01
-    adam_lr: float = 2e-3
-    mixture: str = "all"  # one of `data.MIXTURES`
-    stages: str = STAGES  # mixtures before it, and how many shards of each
-    start: str | None = None  # a checkpoint whose tokenizer and weights are taken over
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.hidden % args.head:
-        parser.error(f"--hidden {args.hidden} is no multiple of --head {args.head}")
-    try:
-        stages_of(args.stages)
-    except ValueError as error:
-        parser.error(f"--stages: {error}")
-    said = {name.name: getattr(args, name.name) for name in fields(Settings)}
-    settings = Settings(**said | {"minutes": None if args.steps else args.minutes})
-    if args.start and (other := _other_shape(settings, args.start)):
-        parser.error(f"--start {args.start}: {other}")
-    state = args.out / STATE
-    if args.resume and state.is_file() and (other := _other_state(settings, state)):
-        parser.error(f"--resume: the run in {args.out} has {other}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    folder_in_use = os.open(args.out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder_in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        parser.error(f"--out {args.out}: another run is writing there")
+    args, settings = asked(argv)
+    with alone_in(args.out):
+        _train(args, settings)
+
+
+def _train(args: argparse.Namespace, settings: Settings) -> None:
     if args.workers == 1:
         _work(0, 1, "", args, settings)
         return
@@ -110,73 +72,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             signal.signal(number, pass_on)
         while not workers.join():
             pass
-
-
-def stages_of(text: str) -> tuple[tuple[str, int], ...]:
-    """`first:40,route:16` as pairs. Raises `ValueError`, which names what is wrong."""
-    found = []
-    for stage in filter(None, text.split(",")):
-        mixture, _, count = stage.partition(":")
-        if mixture not in MIXTURES:
-            raise ValueError(f"{mixture!r} is no mixture; there are {', '.join(MIXTURES)}")
-        if not count.isdecimal():
-            raise ValueError(f"{stage!r} is not a mixture and a number of shards, as in first:40")
-        found.append((mixture, int(count)))
-    return tuple(found)
-
-
-def _other_shape(settings: Settings, start: str) -> str:
-    """In what the checkpoint differs from the model that is asked for; empty if in nothing."""
-    file = Path(start) / "config.json"
-    if not file.is_file():
-        return "is no folder of a checkpoint"
-    about = json.loads(file.read_text(encoding="utf-8"))
-    has = {
-        "hidden": about["hidden_size"],
-        "layers": about["num_hidden_layers"],
-        "head": about["head_dim"],
-        "theta": about["rope_parameters"]["rope_theta"],
-    }
-    return _difference(settings, has)
-
-
-def _other_state(settings: Settings, state: Path) -> str:
-    """The same of a run that is to be resumed. Rates, mixtures and lengths may change."""
-    return _difference(settings, torch.load(state, map_location="cpu")["settings"])
-
-
-def _difference(settings: Settings, has: dict[str, Any]) -> str:
-    wanted = {name: getattr(settings, name) for name in _SHAPE}
-    return ", ".join(
-        f"--{name} {has[name]}, not {value}" for name, value in wanted.items() if has[name] != value
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m models.tiny.train", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
-    parser.add_argument("--steps", type=int, help="length of the run, instead of minutes")
-    parser.add_argument("--until", type=int, help="stop after so many steps, to be resumed")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
-    parser.add_argument("--start", help="a checkpoint to begin with, of the same shape")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share each step")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--head", type=int, default=64, help="width of each attention head")
-    parser.add_argument("--theta", type=float, default=100_000.0, help="base of the positions")
-    parser.add_argument("--dialogues", type=int, default=16, help="of a worker's batch, on average")
-    parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
-    parser.add_argument("--stages", default=STAGES, help="what comes before the mixture")
-    parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16")
-    parser.add_argument("--lr", type=float, default=0.01, help="of the matrices")
-    parser.add_argument("--adam-lr", type=float, default=2e-3, help="of everything else")
-    parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
-    return parser
 
 
 def build_model(settings: Settings, tokenizer: Any) -> Any:  # its types are loose

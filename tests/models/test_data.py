@@ -129,3 +129,12 @@ def test_names_in_the_stage_of_routing_say_nothing_of_what_is_asked() -> None:
         for turn, call in zip(dialogue.turns[::2], dialogue.turns[1::2], strict=True)
     ]
     assert sum(told) / len(told) < 0.05
+
+
+def test_numbers_of_two_digits_alone_are_as_frequent_in_training_as_said() -> None:
+    """By chance one of 70 numbers of five digits has no more than two different ones."""
+    pool = Pool("monotonous")
+    long = [number for _ in range(6000) if len(number := pool.number()) == 5]
+
+    share = sum(len(set(number)) <= 2 for number in long) / len(long)
+    assert 0.08 < share < 0.25

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import sys
 import time
@@ -24,6 +22,7 @@ from models.tiny.batches import Source, shard_batches, spans
 from models.tiny.evaluate import dialogues, generate, load, main, measure
 from models.tiny.loss import loss_of
 from models.tiny.muon import orthogonal
+from models.tiny.settings import STATE, Settings, alone_in
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "models" / "tiny"
@@ -194,7 +193,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(
 def test_a_run_is_not_resumed_in_another_shape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save({"settings": asdict(train.Settings(layers=2))}, tmp_path / train.STATE)
+    torch.save({"settings": asdict(Settings(layers=2))}, tmp_path / STATE)
 
     with pytest.raises(SystemExit):
         train.main(["--out", str(tmp_path), "--resume"])
@@ -202,18 +201,22 @@ def test_a_run_is_not_resumed_in_another_shape(
     assert "--layers 2, not 6" in capsys.readouterr().err
 
 
-def test_two_runs_do_not_write_into_one_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "out"), pytest.raises(SystemExit, match="another run is writing"):
+        train.main(["--out", str(tmp_path / "out")])
 
-    with pytest.raises(SystemExit):
-        train.main(["--out", str(tmp_path)])
+    assert not list((tmp_path / "out").iterdir())
+    with alone_in(tmp_path / "out"):
+        pass  # it is free again
 
-    os.close(other)
-    assert "another run is writing there" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(SystemExit, match="out cannot be used: File exists"):
+        train.main(["--out", str(tmp_path / "out")])
+
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_stages_follow_one_another_and_the_mixture_comes_last() -> None:

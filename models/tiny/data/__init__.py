@@ -48,7 +48,7 @@ MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
         (2, talk),
     ),
     "route": (
-        (80, routing),
+        (80, lambda pool: routing(pool, (1, 3))),
         (20, lambda pool: drill(pool, bare=True)),
     ),
     "match": (
@@ -80,7 +80,7 @@ MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
         (6, schema),
         (5, handover),
         (2, finishing),
-        (5, talk),
+        (5, lambda pool: talk(pool, execute_share=0.4)),
         (4, echo),
     ),
 }

@@ -104,10 +104,18 @@ class Pool:
         known.append(self.atom(make))
         return known[-1]
 
+    def _is_monotonous(self) -> bool:
+        return not self.held_out and self.chance(_MONOTONOUS)
+
+    def _of_two(self, make: Callable[[], str], size: int) -> str:
+        """`size` parts, joined, of which two are different at most."""
+        parts = make(), make()
+        return "".join(self.pick(parts) for _ in range(size))
+
     def _parts(self, options: Sequence[str], size: int) -> str:
-        """`size` of them, joined; in training now and then of two alone."""
-        if not self.held_out and self.chance(_MONOTONOUS):
-            options = [self.pick(options), self.pick(options)]
+        """`size` of them, joined."""
+        if self._is_monotonous():
+            return self._of_two(lambda: self.pick(options), size)
         return "".join(self.pick(options) for _ in range(size))
 
     # --- atoms -----------------------------------------------------------------------------------
@@ -142,8 +150,9 @@ class Pool:
         return self.atom(lambda: self.pick(NOUNS)) if self.chance(0.6) else self.english()
 
     def _number(self, digits: int) -> str:
-        if not self.held_out and self.chance(_MONOTONOUS):
-            return str(int(self._parts(string.digits, self.rng.randint(1, digits))))
+        if self._is_monotonous():
+            size = self.rng.randint(1, digits)
+            return str(int(self._of_two(lambda: self.pick(string.digits), size)))
         return str(self.rng.randrange(10 ** self.rng.randint(1, digits)))
 
     def _english(self) -> str:
@@ -171,9 +180,12 @@ class Pool:
 
     def _syllables(self, most: int) -> str:
         size = self.rng.randint(min(2, most), most)
-        if not self.held_out and self.chance(_MONOTONOUS):
-            return self._parts([self.pick(_ONSETS) + self.pick(_RIMES) for _ in range(2)], size)
-        return "".join(self.pick(_ONSETS) + self.pick(_RIMES) for _ in range(size))
+        if self._is_monotonous():
+            return self._of_two(self._syllable, size)
+        return "".join(self._syllable() for _ in range(size))
+
+    def _syllable(self) -> str:
+        return self.pick(_ONSETS) + self.pick(_RIMES)
 
     # --- texts, made of atoms --------------------------------------------------------------------
 

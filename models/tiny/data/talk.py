@@ -41,10 +41,11 @@ def small_talk(pool: Pool) -> list[Turn]:
     return [user(said), says(answer)]
 
 
-def talk(pool: Pool) -> Dialogue:
+def talk(pool: Pool, *, execute_share: float = 0.0) -> Dialogue:
+    """`execute_share`: of the dialogues that offer `execute` alone, as Open Interpreter does."""
     tools = tools_of(offer(pool, [], 5)) if pool.chance(0.6) else ()
-    if not pool.held_out and pool.chance(0.4):
-        tools = (execute_tool(pool),)  # as Open Interpreter offers it, alone
+    if execute_share and pool.chance(execute_share):
+        tools = (execute_tool(pool),)
     turns = [turn for _ in range(pool.pick((1, 1, 2))) for turn in small_talk(pool)]
     return Dialogue("talk", tuple(turns), tools, system_prompt(pool))
 

@@ -7,6 +7,7 @@ verb or the noun of the right one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,15 +99,15 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
     return Dialogue("unseen", tuple(turns), tuple(tools))
 
 
-def routing(pool: Pool) -> Dialogue:
+def routing(pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3)) -> Dialogue:
     """Tools whose names say nothing, so that the way to a name leads through its description.
 
-    Some of the dialogues say no more than the one or two words that matter.
+    `lengths`, one of which is drawn: 1, all is said by the noun; 2, by verb and noun; 3, as usual.
     """
     count = pool.pick((2, 3, 4, 5))
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
     names = distinct(pool.identifier, count)
-    length = pool.pick((1, 2, 3, 3, 3))
+    length = pool.pick(lengths)
     made = []
     for verb, noun, name in zip(verbs, nouns, names, strict=True):
         described = (noun, f"{verb} {noun}", pool.pick(_DESCRIBED))[length - 1]
