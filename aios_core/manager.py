@@ -31,6 +31,25 @@ class Labelled:
     labels: frozenset[str]
 
 
+def labelled(value: Any, labels: frozenset[str]) -> Any:
+    """The value, with the labels if there are any."""
+    return Labelled(value, labels) if labels else value
+
+
+def all_labelled(values: Sequence[HasLabels]) -> Any:
+    """A tuple of them, with the labels of all."""
+    labels = frozenset[str]().union(*(value.labels for value in values))
+    return labelled(tuple(values), labels)
+
+
+class HasLabels(Protocol):
+    """Something that is given back to agents, and knows where it comes from."""
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of the agents that wrote it."""
+
+
 class Manager(Protocol):
     """Serves the requests of one kind. Its methods run on the kernel's loop and never block it."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from aios_core.manager import Labelled
+from aios_core.manager import labelled
 from aios_core.memory.blocks import BlockRow, Change
 from aios_core.memory.quotas import Account
 from aios_core.memory.records import BlockInfo, Content, MemoryUsage
@@ -63,7 +63,7 @@ class BlockService:
         if pages is None:
             row, numbers, pages = await self._swap_in(space, block, request)
         value = _assembled(row, numbers, pages, request)
-        return Labelled(value, row.labels) if row.labels else value
+        return labelled(value, row.labels)
 
     async def _swap_in(
         self, space: Space, block: Block, request: MemoryRead

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from aios_core.manager import Labelled
+from aios_core.manager import all_labelled
 from aios_core.memory.block_service import LARGE
 from aios_core.memory.kv_requests import (
     KeyValueClear,
@@ -17,7 +17,6 @@ from aios_core.memory.kv_requests import (
     KeyValuePut,
 )
 from aios_core.memory.quotas import Account
-from aios_core.memory.records import KeyValue, ThreadEntry
 from aios_core.memory.tables import Shelf
 from aios_core.memory.thread_requests import (
     ThreadAppend,
@@ -79,21 +78,21 @@ class ThreadService:
         entries = await tables.state.database.aread(
             lambda c: tables.threads.chosen(c, owner, request.thread, request.chosen)
         )
-        return _labelled(entries)
+        return all_labelled(entries)
 
     async def _remove(self, process: AgentProcess, request: ThreadRemove) -> Any:
         account, tables = Account.of(process, request.owner), await self._shelf.opened()
         entries = await tables.state.database.awrite(
             lambda c: tables.threads.remove(c, account, request.thread, request.chosen)
         )
-        return _labelled(entries)
+        return all_labelled(entries)
 
     async def _archive(self, process: AgentProcess, request: ThreadArchive) -> Any:
         owner, tables = request.owner or process.identity, await self._shelf.opened()
         entries = await tables.state.database.awrite(
             lambda c: tables.threads.archive(c, owner, request.thread, request.chosen)
         )
-        return _labelled(entries)
+        return all_labelled(entries)
 
     async def _count(self, process: AgentProcess, request: ThreadCount) -> int:
         owner, tables = request.owner or process.identity, await self._shelf.opened()
@@ -135,7 +134,7 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.get(c, owner, request.namespace, request.keys)
         )
-        return _labelled(entries)
+        return all_labelled(entries)
 
     async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:
         account, labels = Account.of(process, request.owner), frozenset(process.labels)
@@ -156,7 +155,7 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.list(c, owner, request.namespace, request.listing)
         )
-        return _labelled(entries) if request.listing.with_values else entries
+        return all_labelled(entries) if request.listing.with_values else entries
 
     async def _clear(self, process: AgentProcess, request: KeyValueClear) -> int:
         account, tables = Account.of(process, request.owner), await self._shelf.opened()
@@ -171,8 +170,3 @@ class KeyValueService:
         return await tables.state.database.aread(
             lambda c: tables.kv.namespaces(c, owner, request.prefix)
         )
-
-
-def _labelled(entries: tuple[ThreadEntry, ...] | tuple[KeyValue, ...]) -> Any:
-    labels = frozenset().union(*(entry.labels for entry in entries))
-    return Labelled(entries, labels) if labels else entries

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aios_core.embedding import BilledEmbedder
 from aios_core.errors import InvalidRequest
-from aios_core.manager import Labelled
+from aios_core.manager import labelled
 from aios_core.memory.records import MemoryHit
 from aios_core.memory.requests import MemorySearch
 from aios_core.memory.tables import Shelf
@@ -67,4 +67,4 @@ class SearchService:
                 limit=request.limit,
             )
         )
-        return Labelled(hits, labels) if labels else hits
+        return labelled(hits, labels)

@@ -11,11 +11,11 @@ from aios_core.budget import Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
-from aios_core.messages import Completion, Delta
+from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
 from aios_core.scheduler.ready import Route, Ticket
 from aios_core.snapshot import Snapshot
-from aios_core.syscalls import Syscall
+from aios_core.syscalls import Syscall, SyscallState
 
 PriceList = Callable[[str], Price]  # by model name
 
@@ -108,6 +108,22 @@ class Call:
             calls=1 if self.syscall.num_attempts else 0,
         )
         self.reservation.settle(cost)
+
+    def count(self, usage: Usage) -> None:
+        """A core has let go of the call. If it did not say what that took: what the kernel saw."""
+        if usage == Usage() and self.prepared is not None and self.syscall.num_tokens:
+            usage = Usage(self.prepared.num_tokens, self.syscall.num_tokens)
+        self.syscall.usage = usage
+        self.process.accounting.usage += usage
+
+    def book(self, outcome: SyscallState) -> None:
+        """Account for the call, which is answered now."""
+        syscall, books = self.syscall, self.process.accounting
+        books.running_s += syscall.running_s
+        books.waiting_s += syscall.waited_s
+        books.num_preemptions += syscall.num_preemptions
+        books.num_failed += outcome is SyscallState.FAILED
+        self.process.live_calls.discard(syscall.id)
 
     def run_begins(self, core: Core, snapshot: Snapshot | None) -> None:
         """A core takes the call up, at its start or from a snapshot."""

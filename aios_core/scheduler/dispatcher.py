@@ -13,9 +13,7 @@ came.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -42,35 +40,23 @@ from aios_core.errors import (
     KernelBug,
     KernelClosed,
     KernelError,
-    Overloaded,
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList, release
+from aios_core.scheduler.crowds import Crowds, Limits
 from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST
+from aios_core.scheduler.shares import service_of
+from aios_core.scheduler.stillness import Stillness
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 
-log = logging.getLogger(__name__)
-
 F = TypeVar("F", bound=asyncio.Future[Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the queues, and how failures are met."""
-
-    max_waiting: int = 10_000  # calls without a slot, of all agents
-    max_waiting_per_agent: int = 1_000
-    max_attempts: int = 4  # of one call, when its cores fail
-    core_patience_s: float = 10.0  # calls wait that long for a core that is down
-    default_timeout_s: float | None = None
 
 
 class Dispatcher:
@@ -110,9 +96,8 @@ class Dispatcher:
         self._is_closing = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._idle_waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
-        self._recent_rate = 10.0  # calls finished per second, smoothed; for retry times
-        self._last_finish: float | None = None
+        self._crowds = Crowds(self.limits)
+        self._stillness = Stillness()
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
@@ -172,15 +157,8 @@ class Dispatcher:
 
     def refuse_crowds(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
-        limits = self.limits
-        waiting = len(self._calls) - len(self._running)  # those in preparation included
-        if waiting >= limits.max_waiting:
-            retry_after_s = max(0.05, 0.1 * waiting / max(self._recent_rate, 1e-3))
-            raise Overloaded("the kernel's queue", limits.max_waiting, min(retry_after_s, 60.0))
-        if len(process.live_calls) >= limits.max_waiting_per_agent:
-            raise Overloaded(
-                f"the queue of agent {process.name!r}", limits.max_waiting_per_agent, 1.0
-            )
+        num_waiting = len(self._calls) - len(self._running)  # those in preparation included
+        self._crowds.refuse(process, num_waiting)
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
         """Withdraw a call; its caller hears `error`. False if it was answered already."""
@@ -197,15 +175,14 @@ class Dispatcher:
 
         The future is done once no core works on the agent any more.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
         calls = [self._calls[i] for i in process.live_calls]
         for call in calls:
             if call.core is not None and call.core.capabilities.preemptible:
                 call.core.preempt(call.syscall.id)
             elif call.ticket is not None and call.core is None:
                 self.scheduler.hold(call.ticket)
-        self._idle_waiters.append((process, done))
-        self._notify_idle()
+        done = self._stillness.of(process, self._loop)
+        self._stillness.look(self._running.values())
         return done
 
     def thaw(self, process: AgentProcess) -> None:
@@ -325,7 +302,7 @@ class Dispatcher:
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
         self._contexts.relieve(core)
-        self._notify_idle()
+        self._stillness.look(self._running.values())
         self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def _failed(self, call: Call, core: Core, report: Failed) -> None:
@@ -468,14 +445,15 @@ class Dispatcher:
         if call.ticket is None:
             syscall.move_to(outcome, now)
         else:
-            usage = completion.usage if completion else None
-            self.scheduler.finish(call.ticket, outcome, now, cost=_service(usage))
-        self._book(call, outcome)
+            cost = service_of(completion.usage) if completion else None
+            self.scheduler.finish(call.ticket, outcome, now, cost=cost)
+        call.book(outcome)
+        self._crowds.answered(now)
         if call.core is not None:
             call.core.cancel(syscall.id)  # settled when the core has let go
         else:
             if syscall.usage == Usage():
-                self._count(call, _observed_usage(call))
+                call.count(Usage())
             self._forget(call)
         self._emit(EventKind(outcome.value), call, **_facts(completion, error))
         if completion is not None:
@@ -487,34 +465,16 @@ class Dispatcher:
         """A core has stopped working on a call and said what that took."""
         call.core = None
         self._running.pop(call.syscall.id, None)
-        self._count(call, usage if usage != Usage() else _observed_usage(call))
+        call.count(usage)
         if call.is_answered:
             self._forget(call)
-        self._notify_idle()
-
-    def _count(self, call: Call, usage: Usage) -> None:
-        call.syscall.usage = usage
-        call.process.accounting.usage += usage
+        self._stillness.look(self._running.values())
 
     def _forget(self, call: Call) -> None:
         """Free what an answered call still holds, now that no core works on it."""
         self._contexts.discard(call.syscall.id)
         call.settle(self._prices)
         self._calls.pop(call.syscall.id, None)
-
-    def _book(self, call: Call, outcome: SyscallState) -> None:
-        """Account for an answered call."""
-        syscall, books = call.syscall, call.process.accounting
-        books.running_s += syscall.running_s
-        books.waiting_s += syscall.waited_s
-        books.num_preemptions += syscall.num_preemptions
-        books.num_failed += outcome is SyscallState.FAILED
-        call.process.live_calls.discard(syscall.id)
-        now = self._clock.now()
-        if self._last_finish is not None and now > self._last_finish:
-            rate = 1 / (now - self._last_finish)
-            self._recent_rate += 0.05 * (min(rate, 1e5) - self._recent_rate)
-        self._last_finish = now
 
     # --- failures ----------------------------------------------------------------------------
 
@@ -530,7 +490,7 @@ class Dispatcher:
         if delay > 0 or call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket)
             self._call_later(call, delay, partial(self._retry_now, call))
-        self._notify_idle()
+        self._stillness.look(self._running.values())
         self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 
     def _retry_now(self, call: Call) -> None:
@@ -616,22 +576,6 @@ class Dispatcher:
         if soonest is not None:
             self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
 
-    def _notify_idle(self) -> None:
-        """Tell those who wait for a frozen agent to be off the cores."""
-        if not self._idle_waiters:
-            return
-        busy = {
-            call.process
-            for call in self._running.values()
-            if call.process.state is ProcessState.FROZEN
-        }
-        waiters, self._idle_waiters = self._idle_waiters, []
-        for process, waiter in waiters:
-            if process in busy:
-                self._idle_waiters.append((process, waiter))
-            elif not waiter.done():
-                waiter.set_result(None)
-
     def _watch(self, task: F) -> F:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -655,21 +599,8 @@ class Dispatcher:
                 raise KernelBug(f"{call.syscall!r} runs on no core")
 
 
-def _service(usage: Usage | None) -> float | None:
-    if usage is None:
-        return None
-    return PROMPT_COST * usage.input_tokens + OUTPUT_COST * usage.output_tokens
-
-
 def _facts(completion: Completion | None, error: KernelError | None) -> dict[str, Any]:
     if completion is None:
         return {"error": type(error).__name__, "reason": str(error)}
     usage = completion.usage
     return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-
-
-def _observed_usage(call: Call) -> Usage:
-    """What a call took as far as the kernel saw; for cores that do not say."""
-    if call.prepared is None or not call.syscall.num_tokens:
-        return Usage()
-    return Usage(call.prepared.num_tokens, call.syscall.num_tokens)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aios_core.messages import Usage
+
 PROMPT_COST = 1.0
 OUTPUT_COST = 2.0
 
@@ -48,3 +50,8 @@ class FlowShare:
         if cost > 0:
             self.service += cost
             self.virtual_time += cost / self.weight
+
+
+def service_of(usage: Usage) -> float:
+    """The service that a call was, once it is known what it took."""
+    return PROMPT_COST * usage.input_tokens + OUTPUT_COST * usage.output_tokens

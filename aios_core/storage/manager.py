@@ -11,35 +11,32 @@ from the process and given back with what is read.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from aios_core.config import StorageConfig
 from aios_core.errors import (
-    AccessDenied,
     Conflict,
     InvalidRequest,
     KernelClosed,
-    KernelError,
     NoSuchObject,
     StateError,
 )
-from aios_core.manager import Labelled
+from aios_core.manager import all_labelled, labelled
 from aios_core.process import AgentProcess
 from aios_core.state import Connection, State, StateOpener
+from aios_core.storage.collector import Collector
 from aios_core.storage.contents import INLINE_BYTES, Content
 from aios_core.storage.diff import unified
 from aios_core.storage.files import FileTable
 from aios_core.storage.index import FileState, SemanticIndex
 from aios_core.storage.mounts import Mounts, too_large
-from aios_core.storage.records import ChangeKind, FileContent, FileVersion, Stamp, StoredFile
+from aios_core.storage.news import News
+from aios_core.storage.records import ChangeKind, FileContent, FileVersion, Stamp
 from aios_core.storage.requests import (
     FileAppend,
     FileChanges,
@@ -63,18 +60,14 @@ from aios_core.storage.requests import (
     TreeSnapshot,
 )
 from aios_core.storage.schema import COMPONENT, SCHEMA
+from aios_core.storage.shared_files import SharedFiles
 from aios_core.storage.trees import TreeTable
-from aios_core.storage.workspace import Checkout, Committed, take_back, write_out
+from aios_core.storage.work import Work
+from aios_core.storage.workspace import Checkout, Checkouts, Committed, take_back, write_out
 from aios_core.syscalls import Request
 
 T = TypeVar("T")
 Handler = Callable[[AgentProcess, Any], Awaitable[Any]]
-
-log = logging.getLogger(__name__)
-
-_THREADS: Final = 4
-_COLLECT_EVERY: Final = 64  # large versions, between two looks for contents of nobody
-_MAX_CHECKOUTS: Final = 1_024  # that may be taken back
 
 
 class StorageManager:
@@ -103,15 +96,13 @@ class StorageManager:
         self._index = index
         self._now = now
         self._mounts = Mounts(self._config.mounts, self._config.max_file_bytes)
+        self._work = Work()
+        self._shared = SharedFiles(self._mounts, self._work, now)
+        self._collector = Collector(state, self._work)
+        self._news = News()
+        self._checkouts = Checkouts()
         self._opened: tuple[State, FileTable, TreeTable] | None = None
-        self._threads: ThreadPoolExecutor | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()  # changes under way
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # by owner: for its next change
         self._appending: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-        self._checkouts: OrderedDict[tuple[str, Path], Checkout] = OrderedDict()
-        self._num_large = 0  # versions since the last look for contents of nobody
-        self._collecting: asyncio.Task[Any] | None = None
-        self._is_closed = False
         self._handlers: dict[type[Request[Any]], Handler] = {
             FileAppend: self._append,
             FileChanges: self._changes,
@@ -136,7 +127,7 @@ class StorageManager:
         }
 
     def __repr__(self) -> str:
-        return f"<StorageManager: {len(self._tasks)} changes under way>"
+        return f"<StorageManager: {len(self._work)} changes under way>"
 
     @property
     def requests(self) -> Sequence[type[Request[Any]]]:
@@ -150,15 +141,15 @@ class StorageManager:
             await self._index.start(self)
 
     async def prepare(self, process: AgentProcess, request: Any) -> Any:  # noqa: ARG002 - `Preparing`
-        """A write into a mount where nothing is yet overwrites nothing: nobody has to be asked."""
+        """A write into a mount may be a `FileCreate`."""
         if isinstance(request, FileWrite) and request.is_shared:
-            exists = await self._on_thread(partial(self._mounts.exists, request.path))
-            return request if exists else FileCreate(request.path, request.data)
+            return await self._shared.told_apart(request)
         return request
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
         if request.is_shared:
-            return await self._in_mount(process, request)
+            state, _, _ = await self._tables()
+            return await self._shared.perform(process, request, state.database)
         return await self._handlers[type(request)](process, request)
 
     def forget(self, process: AgentProcess) -> None:
@@ -166,13 +157,10 @@ class StorageManager:
 
     async def close(self) -> None:
         """Finish the changes under way; let go of mounts and threads."""
-        self._is_closed = True
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._work.drain()
         if self._index is not None:
             await self._index.close()
-        if self._threads is not None:
-            await asyncio.to_thread(self._threads.shutdown)
+        await self._work.close()
         self._mounts.close()
 
     def check(self) -> None:
@@ -182,7 +170,8 @@ class StorageManager:
     # --- files -------------------------------------------------------------------------------
 
     async def _read(self, process: AgentProcess, request: FileRead) -> Any:
-        return _labelled(await self._content(_owner(process, request), request))
+        content = await self._content(_owner(process, request), request)
+        return labelled(content, content.labels)
 
     async def _content(self, owner: str, request: FileRead) -> FileContent:
         state, table, _ = await self._tables()
@@ -193,7 +182,7 @@ class StorageManager:
             try:
                 data = content.data
                 if data is None:
-                    data = await self._on_thread(partial(table.contents.data, content))
+                    data = await self._work.on_thread(partial(table.contents.data, content))
                 return FileContent(data, version.version, version.labels)
             except StateError:
                 if attempt == 2:  # the first time, it may just have been dropped
@@ -204,12 +193,12 @@ class StorageManager:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
         file = await self._look(lambda c: table.stat(c, owner, request.path))
-        return Labelled(file, file.labels) if file.labels else file
+        return labelled(file, file.labels)
 
     async def _list(self, process: AgentProcess, request: FileList) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return _all_labelled(
+        return all_labelled(
             await self._look(
                 lambda c: table.listing(
                     c,
@@ -225,7 +214,7 @@ class StorageManager:
     async def _history(self, process: AgentProcess, request: FileHistory) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return _all_labelled(await self._look(lambda c: table.history(c, owner, request.path)))
+        return all_labelled(await self._look(lambda c: table.history(c, owner, request.path)))
 
     async def _diff(self, process: AgentProcess, request: FileDiff) -> Any:
         owner, path = _owner(process, request), request.path
@@ -242,9 +231,8 @@ class StorageManager:
             else FileContent(b"", 0)
             for version in (old, new)
         ]
-        told = await self._on_thread(partial(unified, path, *texts))
-        labels = texts[0].labels | texts[1].labels
-        return Labelled(told, labels) if labels else told
+        told = await self._work.on_thread(partial(unified, path, *texts))
+        return labelled(told, texts[0].labels | texts[1].labels)
 
     async def _write(self, process: AgentProcess, request: FileWrite | FileCreate) -> FileVersion:
         owner = _owner(process, request)
@@ -254,7 +242,7 @@ class StorageManager:
                 raise InvalidRequest("if_version: a file that is created has none")
             if_version = 0
         stamp = self._stamp(process)
-        return await self._finish(
+        return await self._work.finish(
             self._store(
                 owner,
                 request.path,
@@ -266,7 +254,7 @@ class StorageManager:
         )
 
     async def _append(self, process: AgentProcess, request: FileAppend) -> FileVersion:
-        return await self._finish(self._add(process, request, self._stamp(process)))
+        return await self._work.finish(self._add(process, request, self._stamp(process)))
 
     async def _add(self, process: AgentProcess, request: FileAppend, stamp: Stamp) -> FileVersion:
         """Read, add, write unless somebody else wrote meanwhile; then again."""
@@ -318,7 +306,7 @@ class StorageManager:
         if len(data) <= INLINE_BYTES:
             content = Content(len(data), data)
         else:
-            content = await self._on_thread(partial(table.contents.store, data))
+            content = await self._work.on_thread(partial(table.contents.store, data))
         try:
             return await self._commit(
                 owner,
@@ -329,12 +317,11 @@ class StorageManager:
         except BaseException:
             if content.blob is not None:
                 table.contents.discard(content)
-                self._collect_soon()
+                self._collector.look_soon()
             raise
         finally:
-            self._num_large += content.blob is not None
-            if self._num_large >= _COLLECT_EVERY:
-                self._collect_soon()
+            if content.blob is not None:
+                self._collector.stored_large()
 
     async def _delete(self, process: AgentProcess, request: FileDelete) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
@@ -370,7 +357,7 @@ class StorageManager:
         freed = await self._change(
             owner, lambda c: table.purge(c, owner, request.path, request.before)
         )
-        self._collect_soon()
+        self._collector.look_soon()
         return freed
 
     async def _usage(self, process: AgentProcess, request: StorageUsage) -> Any:
@@ -412,7 +399,7 @@ class StorageManager:
     async def _changes(self, process: AgentProcess, request: FileChanges) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return _all_labelled(
+        return all_labelled(
             await self._look(
                 lambda c: table.changes(
                     c, owner, request.path, after=request.after, limit=request.limit
@@ -423,19 +410,12 @@ class StorageManager:
     async def _wait(self, process: AgentProcess, request: FileWait) -> int:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = self._waiting.setdefault(owner, set())
-        waiters.add(waiter)  # before looking, so that nothing is missed in between
-        try:
+        with self._news.next_of(owner) as change:  # before looking: nothing is missed in between
             last = await self._look(lambda c: table.last_change(c, owner))
             if request.after < 0 or last > request.after:
                 return last
-            done, _ = await asyncio.wait({waiter}, timeout=request.wait_s)
+            done, _ = await asyncio.wait({change}, timeout=request.wait_s)
             return await self._look(lambda c: table.last_change(c, owner)) if done else last
-        finally:
-            waiters.discard(waiter)
-            if not waiters and self._waiting.get(owner) is waiters:
-                del self._waiting[owner]
 
     async def _retrieve(self, process: AgentProcess, request: FileRetrieve) -> Any:
         owner = _owner(process, request)
@@ -446,7 +426,7 @@ class StorageManager:
         hits = await self._index.retrieve(
             process, owner, request.query, k=request.k, path=request.path, seq=seq
         )
-        return _all_labelled(tuple(hits))
+        return all_labelled(hits)
 
     async def changed(self, after: int, limit: int = 256) -> Sequence[FileState]:
         """For the index: the files whose last change has a number above `after`."""
@@ -460,74 +440,38 @@ class StorageManager:
         if content is None or content.data is not None:
             return None if content is None else content.data
         try:
-            return await self._on_thread(partial(table.contents.data, content))
+            return await self._work.on_thread(partial(table.contents.data, content))
         except StateError:
             if await self._look(lambda c: table.read_state(c, state)) is None:
                 return None
             raise
-
-    # --- mounts ------------------------------------------------------------------------------
-
-    async def _in_mount(self, process: AgentProcess, request: Any) -> Any:
-        state, _, _ = await self._tables()
-        work: Callable[[], Any]
-        database, mounts, path = state.database, self._mounts, request.path
-        labels = frozenset(process.labels)
-        if isinstance(request, FileList):
-            work = partial(mounts.listing, path, request.after, request.limit)
-            return _all_labelled(tuple(await self._on_thread(work)))
-        if isinstance(request, FileRead):
-            if request.version is not None:
-                raise InvalidRequest(f"version: {path} is in a mount, which has no versions")
-            return _labelled(await self._on_thread(partial(mounts.read, database, path)))
-        if isinstance(request, FileStat):
-            known = await self._on_thread(partial(mounts.stat, database, path))
-            return Labelled(known, known.labels)
-        if not mounts.is_writable(path):
-            raise AccessDenied(process.pid, request.kind, path, "the mount is for reading only")
-        if isinstance(request, FileAppend):
-            work = partial(mounts.append, database, path, request.data, labels)
-        elif isinstance(request, FileDelete):
-            work = partial(mounts.delete, path)
-        elif isinstance(request, FileMove):
-            work = partial(mounts.move, database, path, request.to, labels)
-        else:
-            is_new = isinstance(request, FileCreate)
-            work = partial(mounts.write, database, path, request.data, labels, is_new=is_new)
-        change = _MOUNT_CHANGES[type(request)]
-        file: StoredFile | None = await self._finish(self._on_thread(work))
-        size = file.size if file is not None else 0
-        where = file.path if file is not None else path
-        return FileVersion(where, 0, change, size, self._now(), process.identity, labels, 0)
 
     # --- working directories -----------------------------------------------------------------
 
     async def checkout(self, identity: str, directory: Path) -> Checkout:
         """See `Workspaces`."""
         state, table, _ = await self._tables()
-        done = await self._on_thread(partial(write_out, state, table, identity, directory))
-        self._checkouts[identity, directory] = done
-        while len(self._checkouts) > _MAX_CHECKOUTS:
-            self._checkouts.popitem(last=False)
+        done = await self._work.on_thread(partial(write_out, state, table, identity, directory))
+        self._checkouts.add(done)
         return done
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
         """See `Workspaces`."""
-        done = self._checkouts.pop((identity, directory), None)
-        if done is None:
-            raise InvalidRequest(f"{directory} holds no checkout of {identity!r} to take back")
+        done = self._checkouts.take(identity, directory)
         state, table, _ = await self._tables()
         stamp = Stamp(identity, self._now(), labels | done.labels)
         limit = self._config.max_file_bytes
 
         async def take() -> Committed:
             try:
-                return await self._on_thread(partial(take_back, state, table, done, stamp, limit))
+                return await self._work.on_thread(
+                    partial(take_back, state, table, done, stamp, limit)
+                )
             finally:
-                self._collect_soon()
+                self._collector.look_soon()
                 await self._announce(identity)
 
-        return await self._finish(take())
+        return await self._work.finish(take())
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -546,7 +490,7 @@ class StorageManager:
         return Stamp(process.identity, self._now(), frozenset(process.labels))
 
     async def _change(self, owner: str, work: Callable[[Connection], T]) -> T:
-        return await self._finish(self._commit(owner, work))
+        return await self._work.finish(self._commit(owner, work))
 
     async def _commit(self, owner: str, work: Callable[[Connection], T]) -> T:
         """Make a change and, once it is durable, make it known."""
@@ -560,69 +504,11 @@ class StorageManager:
         self._make_known(owner, await self._look(lambda c: table.last_change(c, owner)))
 
     def _make_known(self, owner: str, seq: int) -> None:
-        for waiter in self._waiting.pop(owner, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+        self._news.tell(owner)
         if self._index is not None:
             self._index.notify(seq)
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that goes on if the caller is cancelled."""
-        task = asyncio.ensure_future(work)
-        self._keep(task)
-        return await asyncio.shield(task)
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller has it, or has gone
-
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        if self._threads is None:
-            if self._is_closed:
-                raise KernelClosed("the storage manager is closed")
-            self._threads = ThreadPoolExecutor(_THREADS, "aios-storage")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def _collect_soon(self) -> None:
-        """Remove large contents of nobody, in the background."""
-        if self._collecting is None and not self._is_closed:
-            self._collecting = asyncio.ensure_future(self._collect())
-            self._keep(self._collecting)
-
-    async def _collect(self) -> None:
-        self._num_large = 0
-        state, _, _ = await self._tables()
-        try:
-            await self._on_thread(partial(state.blobs.collect, state.database))
-        except (KernelError, OSError) as exc:
-            log.warning("contents of nobody stay for now: %s", exc)
-        finally:
-            self._collecting = None
-
-
-_MOUNT_CHANGES: Final = {
-    FileCreate: ChangeKind.CREATE,
-    FileWrite: ChangeKind.WRITE,
-    FileAppend: ChangeKind.APPEND,
-    FileDelete: ChangeKind.DELETE,
-    FileMove: ChangeKind.MOVE,
-}
 
 
 def _owner(process: AgentProcess, request: Any) -> str:
     """Whose files are meant: the caller's, unless the request says otherwise."""
     return str(request.owner or process.identity)
-
-
-def _labelled(content: FileContent) -> Any:
-    return Labelled(content, content.labels) if content.labels else content
-
-
-def _all_labelled(found: tuple[Any, ...]) -> Any:
-    labels: frozenset[str] = frozenset().union(*(one.labels for one in found))
-    return Labelled(found, labels) if labels else found

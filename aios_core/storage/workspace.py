@@ -12,12 +12,20 @@ a `Conflict` unless both sides agree.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from aios_core.errors import Conflict, InvalidPath, KernelError, NoSuchObject, QuotaExceeded
+from aios_core.errors import (
+    Conflict,
+    InvalidPath,
+    InvalidRequest,
+    KernelError,
+    NoSuchObject,
+    QuotaExceeded,
+)
 from aios_core.state import Connection, State
 from aios_core.storage.beneath import Beneath
 from aios_core.storage.contents import Content
@@ -27,6 +35,7 @@ from aios_core.storage.paths import MOUNTS, ROOT, canonical_file, is_below
 from aios_core.storage.records import Stamp, StoredFile
 
 MAX_FILES: Final = 20_000
+_MAX_CHECKOUTS: Final = 1_024  # that may be taken back
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,25 @@ class Workspaces(Protocol):
         which the code could read. Once for each checkout. Raises `Conflict`,
         `QuotaExceeded`; nothing was stored then.
         """
+
+
+class Checkouts:
+    """Those that may be taken back, each of them once; of too many the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, Path], Checkout] = OrderedDict()
+
+    def add(self, done: Checkout) -> None:
+        self._open[done.owner, done.directory] = done
+        while len(self._open) > _MAX_CHECKOUTS:
+            self._open.popitem(last=False)
+
+    def take(self, owner: str, directory: Path) -> Checkout:
+        """Raises `InvalidRequest` if the directory holds none of the owner's."""
+        done = self._open.pop((owner, directory), None)
+        if done is None:
+            raise InvalidRequest(f"{directory} holds no checkout of {owner!r} to take back")
+        return done
 
 
 def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Checkout:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
-from aios_core.manager import Labelled
+from aios_core.manager import labelled
 from aios_core.process import AgentProcess
 from aios_core.tools import strict_json
 from aios_core.tools.calls import Outcome, ToolCalls, ToolHung
@@ -85,7 +85,7 @@ class Execution:
             answer, _ = await self._answer(process, result, labels)
         else:
             answer, labels = await self._with_effects(process, offer, intent, labels)
-        return Labelled(answer, labels) if labels else answer
+        return labelled(answer, labels)
 
     async def settle(self) -> None:
         """Wait until all that is known is written down."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.manager import Labelled
+from aios_core.manager import labelled
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
@@ -238,7 +238,7 @@ class ToolManager:
     async def _read(self, process: AgentProcess, request: ToolRead) -> Any:
         text, labels = await self._results.get(process.identity, request.reference)
         piece = text[request.offset :][: request.length]
-        return Labelled(piece, labels) if labels else piece
+        return labelled(piece, labels)
 
     def _drop_idle(self) -> None:
         self._calls.schedule.drop_idle(self.catalogue.registry.is_offered)

@@ -252,7 +252,7 @@ class TestQuotas:
         with kernel(tmp_path, agent={"max_bytes": 100}) as running:
             with pytest.raises(QuotaExceeded):
                 running.spawn("alice").storage.write("a", LARGE)
-            running._loop.run(_settled(running))
+            running._loop.run(running._inside.parts.storage._work.settled())
             assert not [p for p in (tmp_path / "blobs").rglob("*") if p.is_file()]
 
     def test_one_file_has_a_limit(self) -> None:
@@ -644,11 +644,6 @@ class TestWorkspace:
         with pytest.raises(Conflict, match="/a was changed"):
             running._loop.run(manager.commit(who, tmp_path, frozenset()))
         assert [f.path for f in alice.storage.list()] == ["/a"]
-
-
-async def _settled(running: Kernel) -> None:
-    while running._inside.parts.storage._tasks:
-        await asyncio.wait(running._inside.parts.storage._tasks)
 
 
 def test_nothing_of_a_file_is_on_the_disk_in_the_clear(

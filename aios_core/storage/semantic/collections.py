@@ -18,7 +18,7 @@ from typing import Any
 from aios_core.config import RetrievalConfig
 from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import InvalidRequest, KernelBug
-from aios_core.manager import Labelled, Port
+from aios_core.manager import Port, all_labelled
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.storage.semantic.collection_requests import (
@@ -130,7 +130,7 @@ class CollectionManager:
 
     async def _get(self, owner: str, request: CollectionGet) -> Any:
         state = await self._state.opened()
-        return _labelled(
+        return all_labelled(
             await state.database.aread(
                 lambda c: get(c, state.vault, owner, request.collection, request.keys)
             )
@@ -172,18 +172,13 @@ class CollectionManager:
                 for number, score in found
             ]
         )
-        return _labelled([row for row in rows if row is not None])
+        return all_labelled([row for row in rows if row is not None])
 
 
 def normalised(vector: Vector) -> Vector:
     """The vector with length 1; zeros stay."""
     length = math.sqrt(math.fsum(number * number for number in vector))
     return tuple(number / length for number in vector) if length > 0 else tuple(vector)
-
-
-def _labelled(matches: Sequence[CollectionMatch]) -> Any:
-    labels = frozenset[str]().union(*(match.labels for match in matches))
-    return Labelled(tuple(matches), labels) if labels else tuple(matches)
 
 
 @dataclass(frozen=True, slots=True)
