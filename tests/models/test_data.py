@@ -138,3 +138,19 @@ def test_numbers_of_two_digits_alone_are_as_frequent_in_training_as_said() -> No
 
     share = sum(len(set(number)) <= 2 for number in long) / len(long)
     assert 0.08 < share < 0.25
+
+
+@pytest.mark.parametrize("fragment", ["terminate", "another", "then", "istant", "datab"])
+def test_what_the_programs_own_sentences_say_is_copied_too(fragment: str) -> None:
+    """A piece of the tokenizer that stands in no word of a request would never be learnt."""
+    pool = Pool("fragments")
+
+    assert any(fragment in pool.english() for _ in range(30_000))
+
+
+def test_training_has_letters_and_signs_that_the_lists_do_not_have() -> None:
+    training = Pool("rare")
+    trained = {sign for _ in range(30_000) for sign in training.word() + training.code()}
+
+    assert len({sign for sign in trained if not sign.isascii()}) > 200
+    assert trained >= set("áß京€;|~$")

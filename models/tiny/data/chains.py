@@ -31,7 +31,7 @@ _FACTORS: Final = (("multiply", "by", "*"), ("divide", "by", "/"), ("increase", 
 
 def chain(pool: Pool, num_calls: int | None = None) -> Dialogue:
     """A source, then what is done with its result."""
-    count = num_calls or pool.pick((2, 2, 3, 3, 4))
+    count = num_calls or pool.pick((2, 3, 3, 4, 4))
     source, is_number, sinks = _plan(pool, count)
     wanted = [source, *([BY_NAME["calculator"]] if is_number else []), *sinks]
     found = offer(pool, wanted, 4)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 _SPLICED: Final = 0.25  # of the words of training: see `Pool._english`
+_FRAGMENTS: Final = 0.35  # of these: they have a part of the program's own sentences
+_ACCENTS: Final = 0.15  # of the others of these: "reqüest"
+_RARE: Final = 0.4  # of the texts of signs, or of letters beyond ASCII, in training: of any such
 
 # Of training alone. Whoever copies loses the place where the same thing stands twice: some
 # dialogues use what they have used before, and some atoms are made of one part again and again.
@@ -34,6 +37,16 @@ _ONSETS: Final = (
 _RIMES: Final = ("a", "e", "i", "o", "u", "ai", "or", "an", "en", "il")
 _SIGNS: Final = string.ascii_letters + string.digits + "_-./:@#%+=&"
 _ACCENTED: Final = tuple("áéíóúäöüßñçøåêîłžš你好世界東京мир")
+_ANY_SIGNS: Final = "".join(sign for sign in string.punctuation if sign not in "\"\\")
+_LATIN: Final = tuple(letter for letter in map(chr, range(0xDF, 0x180)) if letter.islower())
+_SCRIPTS: Final = tuple(
+    tuple(map(chr, range(first, last + 1)))
+    for first, last in (
+        (0xA1, 0xAC), (0xC0, 0xFF), (0x100, 0x17F), (0x391, 0x3A1), (0x3B1, 0x3C9), (0x410, 0x44F),
+        (0x5D0, 0x5EA), (0x2013, 0x2026), (0x20A0, 0x20BF), (0x3041, 0x3096), (0x30A1, 0x30FA),
+        (0x4E00, 0x9FA5), (0xAC00, 0xD7A3), (0x1F600, 0x1F64F),
+    )
+)  # fmt: skip
 
 
 def _listed(name: str) -> tuple[str, ...]:
@@ -58,6 +71,12 @@ _STEERING: Final = frozenset(
 def words() -> tuple[str, ...]:
     """Common English words, in no order that matters."""
     return tuple(word for word in _listed("words") if word not in _STEERING)
+
+
+@cache
+def fragments() -> tuple[str, ...]:
+    """Words, and parts of words, that the program's own sentences have and requests seldom do."""
+    return _listed("fragments")
 
 
 def is_held_out(atom: str) -> bool:
@@ -106,6 +125,9 @@ class Pool:
 
     def _is_monotonous(self) -> bool:
         return not self.held_out and self.chance(_MONOTONOUS)
+
+    def _is_rare(self) -> bool:
+        return not self.held_out and self.chance(_RARE)
 
     def _of_two(self, make: Callable[[], str], size: int) -> str:
         """`size` parts, joined, of which two are different at most."""
@@ -156,7 +178,7 @@ class Pool:
         return str(self.rng.randrange(10 ** self.rng.randint(1, digits)))
 
     def _english(self) -> str:
-        """A word; in training now and then two parts of words.
+        """A word; in training now and then one that is made of parts of words.
 
         These have pieces in places where no whole word has them, so that each piece of
         the tokenizer is copied, not those alone that begin many words.
@@ -164,6 +186,12 @@ class Pool:
         if self.held_out or not self.chance(_SPLICED):
             return self.pick(words())
         one, two = self.pick(words()), self.pick(words())
+        if self.chance(_FRAGMENTS):
+            one = self.pick(fragments())
+            return one + self.pick(_RIMES) if self.chance(0.5) else two[: self.rng.randint(1, 4)] + one
+        if self.chance(_ACCENTS):
+            at = self.rng.randrange(len(one))
+            return one[:at] + self.pick(_LATIN) + one[at + 1 :]
         if self.chance(0.3):
             return one + self.pick(_RIMES)
         return one[: self.rng.randint(1, len(one))] + two[self.rng.randrange(len(two)) :]
@@ -176,7 +204,8 @@ class Pool:
             return self._parts(string.ascii_lowercase, self.rng.randint(2, 8))
         if kind < 0.98:
             return self._syllables(3)
-        return self._parts(_ACCENTED, self.rng.randint(1, 3))
+        letters = self.pick(_SCRIPTS) if self._is_rare() else _ACCENTED
+        return self._parts(letters, self.rng.randint(1, 3))
 
     def _syllables(self, most: int) -> str:
         size = self.rng.randint(min(2, most), most)
@@ -204,7 +233,8 @@ class Pool:
     def code(self, least: int = 3, most: int = 9) -> str:
         """Letters, digits and signs in no order."""
         size = self.rng.randint(least, most)
-        return self.atom(lambda: "".join(self.pick(_SIGNS) for _ in range(size)))
+        signs = _SIGNS + _ANY_SIGNS if self._is_rare() else _SIGNS
+        return self.atom(lambda: "".join(self.pick(signs) for _ in range(size)))
 
     def key(self) -> str:
         """What things are stored under."""

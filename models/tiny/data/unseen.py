@@ -51,7 +51,7 @@ def unseen(
     pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25, opaque: float = _OPAQUE
 ) -> Dialogue:
     """One call of one of the tools. `opaque`: the share of the names that say nothing."""
-    made = _tools(pool, num_tools or pool.pick((1, 2, 2, 3, 4, 5)), opaque=opaque)
+    made = _tools(pool, num_tools or pool.pick((1, 2, 3, 4, 5, 5)), opaque=opaque)
     request = _ask(pool, made[0])
     tools = [one.tool for one in made]
     if num_tools is None and pool.chance(known_share):
@@ -62,14 +62,18 @@ def unseen(
 
 
 def unseen_history(pool: Pool, *, opaque: float = _OPAQUE) -> Dialogue:
-    """Two to four requests about the same tools; now and then about none of them."""
-    count = pool.pick((2, 3, 4, 5))
-    made = _tools(pool, count + 2, opaque=opaque)
+    """Two to five requests about the same tools; now and then about none of them.
+
+    Many of the tools are relatives, so that both the verb and the noun have to be heeded.
+    """
+    count = pool.pick((2, 3, 4, 5, 5, 5))
+    made = _tools(pool, count + 2, pool.pick((0.2, 0.6)), opaque=opaque, mutual=True)
+    pool.rng.shuffle(made)
     tools = [one.tool for one in made[:count]]
     pool.rng.shuffle(tools)
     turns: list[Turn] = []
-    for _ in range(pool.pick((2, 3, 4))):
-        if pool.chance(0.2):
+    for _ in range(pool.pick((2, 3, 4, 5))):
+        if pool.chance(0.25):
             turns += [user(_ask(pool, pool.pick(made[count:])).text), says(NO_TOOL)]
         else:
             turns += exchange(pool, _ask(pool, pool.pick(made[:count])), 0.03)
@@ -84,7 +88,7 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
     """
     count = pool.pick((2, 3, 4, 5))
     kinship, opaque = (0.1, 0.5) if bare else (0.3, _OPAQUE)
-    made = _tools(pool, count + pool.pick((1, 2)), kinship, bare=bare, opaque=opaque)
+    made = _tools(pool, count + pool.pick((1, 2)), kinship, bare=bare, opaque=opaque, mutual=bare)
     offered = made[:count]
     tools = [one.tool for one in offered]
     pool.rng.shuffle(tools)
@@ -99,7 +103,9 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
     return Dialogue("unseen", tuple(turns), tuple(tools))
 
 
-def routing(pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3)) -> Dialogue:
+def routing(
+    pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3), *, kinship: float = 0.0
+) -> Dialogue:
     """Tools whose names say nothing, so that the way to a name leads through its description.
 
     `lengths`, one of which is drawn: 1, all is said by the noun; 2, by verb and noun; 3, as usual.
@@ -108,6 +114,8 @@ def routing(pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3)) -> Dialogue:
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
     names = distinct(pool.identifier, count)
     length = pool.pick(lengths)
+    if length > 1:
+        _relate(pool, verbs, nouns, kinship)
     made = []
     for verb, noun, name in zip(verbs, nouns, names, strict=True):
         described = (noun, f"{verb} {noun}", pool.pick(_DESCRIBED))[length - 1]
@@ -126,20 +134,23 @@ def routing(pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3)) -> Dialogue:
 
 def unfit(pool: Pool, num_tools: int | None = None) -> Dialogue:
     """None of the tools fits: the verb or the noun may be there, both are not."""
-    made = _tools(pool, 1 + (num_tools or pool.rng.randint(1, 5)), kinship=0.15)
+    made = _tools(pool, 1 + (num_tools or pool.pick((1, 2, 3, 4, 5, 5))), kinship=0.15)
     request = _ask(pool, made[0])
     tools = [one.tool for one in made[1:]]
     return Dialogue("unfit", (user(request.text), says(NO_TOOL)), tuple(tools), system_prompt(pool))
 
 
 def _tools(
-    pool: Pool, count: int, kinship: float = 0.3, *, bare: bool = False, opaque: float = _OPAQUE
+    pool: Pool,
+    count: int,
+    kinship: float = 0.3,
+    *,
+    bare: bool = False,
+    opaque: float = _OPAQUE,
+    mutual: bool = False,
 ) -> list[_Made]:
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
-    for index in range(1, count):
-        if pool.chance(kinship):  # a relative of the first
-            shared = verbs if pool.chance(0.5) else nouns
-            shared[index] = shared[0]
+    _relate(pool, verbs, nouns, kinship, mutual=mutual)
     found: list[_Made] = []
     for verb, noun in zip(verbs, nouns, strict=True):
         tool = _tool(pool, verb, noun, opaque, bare=bare)
@@ -147,6 +158,16 @@ def _tools(
             tool = _tool(pool, verb, noun, opaque, bare=bare)
         found.append(_Made(tool, verb, noun))
     return found
+
+
+def _relate(
+    pool: Pool, verbs: list[str], nouns: list[str], kinship: float, *, mutual: bool = True
+) -> None:
+    """Let such a share have the verb or the noun of the first, or, `mutual`, of any before it."""
+    for index in range(1, len(verbs)):
+        if pool.chance(kinship):
+            shared = verbs if pool.chance(0.5) else nouns
+            shared[index] = pool.pick(shared[:index]) if mutual else shared[0]
 
 
 def _tool(pool: Pool, verb: str, noun: str, opaque: float, *, bare: bool = False) -> Tool:
