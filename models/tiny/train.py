@@ -37,7 +37,7 @@ from models.tiny.loss import loss_of
 from models.tiny.muon import Muon
 from models.tiny.pieces import Pieces
 from models.tiny.settings import STATE, Settings, alone_in, asked, stages_of
-from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer
+from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer, wrap
 
 WARM_UP: Final = 40  # steps
 DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
@@ -94,6 +94,14 @@ def build_model(settings: Settings, tokenizer: Any) -> Any:  # its types are loo
     return LlamaForCausalLM(config)
 
 
+def tokenizer_of(settings: Settings) -> Any:  # its types are loose
+    """A new one, or that of the checkpoint from which the run starts."""
+    if settings.start is None:
+        return build_tokenizer()
+    known: Any = AutoTokenizer.from_pretrained(settings.start)
+    return wrap(known.backend_tokenizer)
+
+
 class Run:
     """One worker's part of a training run. Workers hold equal weights after every step."""
 
@@ -103,9 +111,7 @@ class Run:
         self.out, self.settings = out, settings
         self.worker, self.workers, self.device = worker, workers, torch.device(device)
         if not (out / "tokenizer.json").is_file() and worker == 0:
-            start = settings.start
-            tokenizer = AutoTokenizer.from_pretrained(start) if start else build_tokenizer()
-            tokenizer.save_pretrained(out)
+            tokenizer_of(settings).save_pretrained(out)
         if workers > 1:
             dist.barrier()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(out)
