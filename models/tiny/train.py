@@ -43,6 +43,8 @@ WARM_UP: Final = 40  # steps
 DECAY_FROM: Final = 0.45  # of the run; linear to FLOOR
 FLOOR: Final = 0.02
 MOMENTUM: Final = 0.95
+STORED: Final = torch.bfloat16  # in the checkpoint, to be computed with as float32; loses nothing
+TIED: Final = ("lm_head.weight",)  # the embeddings again
 CHECK_SAMPLE: Final = 10  # dialogues of each case, when a run checks itself
 _PLACE: Final = ("step", "num_tokens", "num_learnt", "shard", "index", "elapsed_s", "loss")
 
@@ -106,7 +108,14 @@ class Run:
     """One worker's part of a training run. Workers hold equal weights after every step."""
 
     def __init__(
-        self, out: Path, settings: Settings, worker: int, workers: int, device: str, fast: bool
+        self,
+        out: Path,
+        settings: Settings,
+        *,
+        worker: int,
+        workers: int,
+        device: str,
+        fast: bool,
     ) -> None:
         self.out, self.settings = out, settings
         self.worker, self.workers, self.device = worker, workers, torch.device(device)
@@ -192,9 +201,15 @@ class Run:
     # --- on disk ---------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """The checkpoint, and the state from which the run goes on."""
+        """The checkpoint, rounded, and the state from which the run goes on, as it is."""
         self.model.config.use_cache = True
-        self.ready().save_pretrained(self.out)
+        model = self.ready()
+        stored = {
+            name: weight.to(STORED)
+            for name, weight in model.state_dict().items()
+            if name not in TIED
+        }
+        model.save_pretrained(self.out, state_dict=stored)
         self.model.config.use_cache = False
         state = {
             "settings": asdict(self.settings),
@@ -223,7 +238,9 @@ def _work(
     torch.set_num_threads(args.threads)
     if workers > 1:
         dist.init_process_group("gloo", init_method=meeting, rank=worker, world_size=workers)
-    run = Run(args.out, settings, worker, workers, args.device, args.fast)
+    run = Run(
+        args.out, settings, worker=worker, workers=workers, device=args.device, fast=args.fast
+    )
     if args.resume and (args.out / STATE).is_file():
         run.load()
     stop = _Stop()

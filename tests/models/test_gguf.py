@@ -15,11 +15,11 @@ pytest.importorskip("gguf")
 llama_cpp = pytest.importorskip("llama_cpp")
 pytest.importorskip("transformers")
 
-import torch
+import torch  # noqa: E402 - torch and transformers may be missing
 
-from models.tiny.data import evaluation_dialogue
-from models.tiny.evaluate import load
-from models.tiny.export_gguf import export
+from models.tiny.data import evaluation_dialogue  # noqa: E402
+from models.tiny.evaluate import load  # noqa: E402
+from models.tiny.export_gguf import export  # noqa: E402
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 CASES = ("ten tools offered", "plain talk", "chain of 2", "execute(language, code)")
@@ -28,7 +28,7 @@ MOST = 48  # tokens of an answer
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
-    """transformers' model and tokenizer, and llama.cpp's."""
+    """Transformers' model and tokenizer, and llama.cpp's."""
     file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     export(TINY, file)
     return *load(TINY), llama_cpp.Llama(str(file), n_ctx=1024, n_threads=1, verbose=False)

@@ -37,7 +37,7 @@ _ONSETS: Final = (
 _RIMES: Final = ("a", "e", "i", "o", "u", "ai", "or", "an", "en", "il")
 _SIGNS: Final = string.ascii_letters + string.digits + "_-./:@#%+=&"
 _ACCENTED: Final = tuple("áéíóúäöüßñçøåêîłžš你好世界東京мир")
-_ANY_SIGNS: Final = "".join(sign for sign in string.punctuation if sign not in "\"\\")
+_ANY_SIGNS: Final = "".join(sign for sign in string.punctuation if sign not in '"\\')
 _LATIN: Final = tuple(letter for letter in map(chr, range(0xDF, 0x180)) if letter.islower())
 _SCRIPTS: Final = tuple(
     tuple(map(chr, range(first, last + 1)))
@@ -187,8 +187,10 @@ class Pool:
             return self.pick(words())
         one, two = self.pick(words()), self.pick(words())
         if self.chance(_FRAGMENTS):
-            one = self.pick(fragments())
-            return one + self.pick(_RIMES) if self.chance(0.5) else two[: self.rng.randint(1, 4)] + one
+            part = self.pick(fragments())
+            if self.chance(0.5):
+                return part + self.pick(_RIMES)
+            return two[: self.rng.randint(1, 4)] + part
         if self.chance(_ACCENTS):
             at = self.rng.randrange(len(one))
             return one[:at] + self.pick(_LATIN) + one[at + 1 :]
