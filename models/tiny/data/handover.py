@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from models.tiny.data.dialogue import Call, Dialogue, Tool, calls, result, says, user
+from models.tiny.data.dialogue import Call, Dialogue, Tool, Turn, calls, result, says, user
 from models.tiny.data.offers import offer, tools_of
 from models.tiny.data.pools import Pool
 from models.tiny.data.skills import distinct, dress
@@ -29,14 +30,29 @@ _DESCRIBED: Final = (
 )
 
 
+def referral(pool: Pool) -> Dialogue:
+    """Requests at once one after the other, by what the agents handle: many choices, few tokens."""
+    count = pool.pick((2, 3, 4))
+    agents, topics = distinct(_agent(pool), count), distinct(pool.noun, count)
+    prefix = _prefix(pool)
+    tools = [
+        Tool(f"{prefix}_{agent}", pool.pick(_DESCRIBED[1:3]).format(a=agent, t=topic))
+        for agent, topic in zip(agents, topics, strict=True)
+    ]
+    turns: list[Turn] = []
+    for _ in range(count + 2):
+        at = pool.rng.randrange(count)
+        asked = pool.pick(_TOPIC).format(t=topics[at])
+        turns += [user(dress(pool, asked)), calls(Call(tools[at].name, {}))]
+    return Dialogue("handover", tuple(turns), tuple(tools))
+
+
 def handover(pool: Pool) -> Dialogue:
-    agents = distinct(
-        lambda: pool.english() if pool.chance(0.6) else pool.person(), pool.pick((1, 2, 2, 3))
-    )
+    agents = distinct(_agent(pool), pool.pick((1, 2, 2, 3)))
     topics = distinct(pool.noun, len(agents))
     by_topic = pool.chance(0.35)
     tools = []
-    prefix = "transfer_to" if pool.chance(0.75) else pool.pick(("handoff_to", "delegate_to"))
+    prefix = _prefix(pool)
     for agent, topic in zip(agents, topics, strict=True):
         described = pool.pick(_DESCRIBED[1:3] if by_topic else _DESCRIBED)
         tools.append(Tool(f"{prefix}_{agent}", described.format(a=agent, t=topic)))
@@ -57,3 +73,11 @@ def handover(pool: Pool) -> Dialogue:
     )
     system = f"You are {pool.person()}, an agent." if pool.chance(0.5) else ""
     return Dialogue("handover", turns, tuple(tools), system)
+
+
+def _agent(pool: Pool) -> Callable[[], str]:
+    return lambda: pool.english() if pool.chance(0.6) else pool.person()
+
+
+def _prefix(pool: Pool) -> str:
+    return "transfer_to" if pool.chance(0.75) else pool.pick(("handoff_to", "delegate_to"))

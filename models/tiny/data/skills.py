@@ -21,6 +21,8 @@ _OPERATORS: Final = {
     "/": ("/", "divided by", "over"),
 }
 _EQUAL: Final = 0.1  # of the numbers of a sum: the one before again
+_BRACKETS: Final = 0.2  # of the sums of training
+_SIGNS: Final = ("+", "-", "*", "/", "+", "-", "*", "/", "**", "%", "//")
 LANGUAGES: Final = (
     "French", "German", "Spanish", "Italian", "Dutch", "Polish", "Latin", "Greek", "Danish",
 )  # fmt: skip
@@ -126,6 +128,9 @@ def dress(pool: Pool, text: str, tool: Tool | None = None) -> str:
 
 
 def _arithmetic(pool: Pool) -> list[tuple[str, str]]:
+    if not pool.held_out and pool.chance(_BRACKETS):
+        text = _bracketed(pool)
+        return [(text, text)]
     said = meant = number = _operand(pool)
     for _ in range(pool.pick((1, 1, 1, 1, 2, 3))):
         sign, number = pool.pick("+-*/"), number if pool.chance(_EQUAL) else _operand(pool)
@@ -136,6 +141,18 @@ def _arithmetic(pool: Pool) -> list[tuple[str, str]]:
     elif pool.chance(0.06):
         said = meant = meant.replace(" ", "")
     return [(said, meant)]
+
+
+def _bracketed(pool: Pool) -> str:
+    """Brackets anywhere, and rarer operators; of training alone."""
+
+    def term(depth: int) -> str:
+        if depth and pool.chance(0.5):
+            return f"({term(depth - 1)} {pool.pick(_SIGNS)} {term(depth - 1)})"
+        return _operand(pool)
+
+    text = f"{term(2)} {pool.pick(_SIGNS)} {term(2)}"
+    return text.replace(" ", "") if pool.chance(0.3) else text
 
 
 def _operand(pool: Pool) -> str:
