@@ -66,7 +66,8 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        name, arguments = json.dumps(self.name), json.dumps(self.arguments, ensure_ascii=False)
+        name = json.dumps(self.name, ensure_ascii=False)
+        arguments = json.dumps(self.arguments, ensure_ascii=False)
         return f'{CALL}{{"name": {name}, "arguments": {arguments}}}{CALL_END}'
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 _SPLICED: Final = 0.25  # of the words of training: see `Pool._english`
 _FRAGMENTS: Final = 0.35  # of these: they have a part of the program's own sentences
-_ACCENTS: Final = 0.15  # of the others of these: "reqüest"
+_ACCENTS: Final = 0.025  # of the words of training that are no names of tools: "reqüest"
 _RARE: Final = 0.4  # of the texts of signs, or of letters beyond ASCII, in training: of any such
 
 # Of training alone. Whoever copies loses the place where the same thing stands twice: some
@@ -191,9 +191,6 @@ class Pool:
             if self.chance(0.5):
                 return part + self.pick(_RIMES)
             return two[: self.rng.randint(1, 4)] + part
-        if self.chance(_ACCENTS):
-            at = self.rng.randrange(len(one))
-            return one[:at] + self.pick(_LATIN) + one[at + 1 :]
         if self.chance(0.3):
             return one + self.pick(_RIMES)
         return one[: self.rng.randint(1, len(one))] + two[self.rng.randrange(len(two)) :]
@@ -201,7 +198,11 @@ class Pool:
     def _any_word(self) -> str:
         kind = self.rng.random()
         if kind < 0.5:
-            return self._english()
+            word = self._english()
+            if self.held_out or not self.chance(_ACCENTS):
+                return word
+            at = self.rng.randrange(len(word))
+            return word[:at] + self.pick(_LATIN) + word[at + 1 :]
         if kind < 0.66:
             return self._parts(string.ascii_lowercase, self.rng.randint(2, 8))
         if kind < 0.98:
