@@ -28,7 +28,7 @@ from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.crowds import Limits
+from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.shares import FlowShare
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager

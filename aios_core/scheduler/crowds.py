@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from aios_core.errors import Overloaded
 from aios_core.process import AgentProcess
+from aios_core.scheduler.limits import Limits
 
 _SMOOTHING: Final = 0.05  # the share of the newest answer in the rate
 _RETRY_AFTER_S: Final = (0.05, 60.0)  # at least, at most
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the queues, and how failures are met."""
-
-    max_waiting: int = 10_000  # calls without a slot, of all agents
-    max_waiting_per_agent: int = 1_000
-    max_attempts: int = 4  # of one call, when its cores fail
-    core_patience_s: float = 10.0  # calls wait that long for a core that is down
-    default_timeout_s: float | None = None
 
 
 class Crowds:

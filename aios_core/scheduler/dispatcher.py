@@ -46,8 +46,9 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList, release
-from aios_core.scheduler.crowds import Crowds, Limits
+from aios_core.scheduler.crowds import Crowds
 from aios_core.scheduler.inbox import ReportInbox
+from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler

@@ -27,7 +27,7 @@ class Work:
         return len(self._tasks)
 
     async def on_thread(self, work: Callable[[], T]) -> T:
-        """What blocks. Raises `KernelClosed` once everything has ended."""
+        """What blocks. Raises `KernelClosed` once the threads have ended."""
         if self._threads is None:
             if self.is_ending:
                 raise KernelClosed("the storage manager is closed")
@@ -56,9 +56,11 @@ class Work:
         await self.settled()
 
     async def close(self) -> None:
-        """End the threads."""
-        if self._threads is not None:
-            await asyncio.to_thread(self._threads.shutdown)
+        """End the threads, of which none starts again."""
+        self.is_ending = True
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

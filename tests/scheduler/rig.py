@@ -15,7 +15,7 @@ from aios_core.cores import CorePool
 from aios_core.events import EventStream
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import FIFO, Dispatcher, Policy, Scheduler
-from aios_core.scheduler.crowds import Limits
+from aios_core.scheduler.limits import Limits
 from aios_core.syscalls import LLMGenerate, Syscall
 from tests.puppet import settled
 

@@ -28,7 +28,7 @@ from aios_core.core import CoreDown, Failed, Finished, Preempted, Progress, Stop
 from aios_core.messages import Delta, Usage
 from aios_core.process import ProcessState
 from aios_core.scheduler import Auto, RoundRobin
-from aios_core.scheduler.crowds import Limits
+from aios_core.scheduler.limits import Limits
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore, settled, virtual
