@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import math
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -14,6 +16,7 @@ from typing import Any, Final
 
 import torch
 
+from models.tiny.batches import DIALOGUES_PER_SHARD
 from models.tiny.data import MIXTURES
 
 STATE: Final = "state.pt"  # in the folder of a run: from what it goes on
@@ -46,6 +49,8 @@ def asked(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
     args = parser.parse_args(argv)
     if args.hidden % args.head:
         parser.error(f"--hidden {args.hidden} is no multiple of --head {args.head}")
+    if args.dialogues > DIALOGUES_PER_SHARD:
+        parser.error(f"--dialogues {args.dialogues}: a shard has {DIALOGUES_PER_SHARD}")
     try:
         stages_of(args.stages)
     except ValueError as error:
@@ -100,19 +105,28 @@ def _other_shape(settings: Settings, start: str) -> str:
     file = Path(start) / "config.json"
     if not file.is_file():
         return "is no folder of a checkpoint"
-    about = json.loads(file.read_text(encoding="utf-8"))
-    has = {
-        "hidden": about["hidden_size"],
-        "layers": about["num_hidden_layers"],
-        "head": about["head_dim"],
-        "theta": about["rope_parameters"]["rope_theta"],
-    }
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        has = {
+            "hidden": about["hidden_size"],
+            "layers": about["num_hidden_layers"],
+            "head": about["head_dim"],
+            "theta": about["rope_parameters"]["rope_theta"],
+        }
+    except ValueError as error:
+        return f"its config.json cannot be read: {error}"
+    except KeyError as error:
+        return f"is no Llama: its config.json has no {error.args[0]}"
     return _difference(settings, has)
 
 
 def _other_state(settings: Settings, state: Path) -> str:
     """The same of a run that is to be resumed. Rates, mixtures and lengths may change."""
-    return _difference(settings, torch.load(state, map_location="cpu")["settings"])
+    try:
+        has = torch.load(state, map_location="cpu", weights_only=True)["settings"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError):
+        return f"no state to go on from: {state.name} cannot be read"
+    return _difference(settings, has)
 
 
 def _difference(settings: Settings, has: dict[str, Any]) -> str:
@@ -122,28 +136,52 @@ def _difference(settings: Settings, has: dict[str, Any]) -> str:
     )
 
 
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    return int(_above_0(text, number))
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    return _above_0(text, number)
+
+
+def _above_0(text: str, number: float) -> float:
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models.tiny.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint goes")
-    parser.add_argument("--minutes", type=float, default=60.0, help="length of the run")
-    parser.add_argument("--steps", type=int, help="length of the run, instead of minutes")
-    parser.add_argument("--until", type=int, help="stop after so many steps, to be resumed")
+    parser.add_argument("--minutes", type=_amount, default=60.0, help="length of the run")
+    parser.add_argument("--steps", type=_count, help="length of the run, instead of minutes")
+    parser.add_argument("--until", type=_count, help="stop after so many steps, to be resumed")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
     parser.add_argument("--start", help="a checkpoint to begin with, of the same shape")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share each step")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--workers", type=_count, default=1, help="processes that share each step")
+    parser.add_argument("--threads", type=_count, default=1, help="of each worker")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--head", type=int, default=64, help="width of each attention head")
-    parser.add_argument("--theta", type=float, default=100_000.0, help="base of the positions")
-    parser.add_argument("--dialogues", type=int, default=16, help="of a worker's batch, on average")
+    parser.add_argument("--hidden", type=_count, default=192)
+    parser.add_argument("--layers", type=_count, default=6)
+    parser.add_argument("--head", type=_count, default=64, help="width of each attention head")
+    parser.add_argument("--theta", type=_amount, default=100_000.0, help="base of the positions")
+    parser.add_argument(
+        "--dialogues", type=_count, default=16, help="of a worker's batch, on average"
+    )
     parser.add_argument("--mixture", choices=tuple(MIXTURES), default="all")
     parser.add_argument("--stages", default=STAGES, help="what comes before it: first:40,...")
     parser.add_argument("--fast", action="store_true", help="compile, and compute in bfloat16")
-    parser.add_argument("--lr", type=float, default=0.01, help="of the matrices")
-    parser.add_argument("--adam-lr", type=float, default=2e-3, help="of everything else")
-    parser.add_argument("--every", type=float, default=5.0, help="minutes between evaluations")
+    parser.add_argument("--lr", type=_amount, default=0.01, help="of the matrices")
+    parser.add_argument("--adam-lr", type=_amount, default=2e-3, help="of everything else")
+    parser.add_argument("--every", type=_amount, default=5.0, help="minutes between evaluations")
     return parser

@@ -187,6 +187,13 @@ def test_muon_makes_matrices_orthogonal(shape: tuple[int, int, int]) -> None:
         (["--start", str(TINY), "--head", "32"], "--head 64, not 32"),
         (["--stages", "frist:4"], "--stages: 'frist' is no mixture; there are first, route"),
         (["--stages", "first"], "'first' is not a mixture and a number of shards"),
+        (["--minutes", "0"], "--minutes: '0' is not above 0"),
+        (["--minutes", "nan"], "--minutes: 'nan' is not above 0"),
+        (["--steps", "0"], "--steps: '0' is not above 0"),
+        (["--workers", "-1"], "--workers: '-1' is not above 0"),
+        (["--head", "0"], "--head: '0' is not above 0"),
+        (["--layers", "two"], "--layers: 'two' is no whole number"),
+        (["--dialogues", "641"], "--dialogues 641: a shard has 640"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_it_starts(
@@ -197,6 +204,26 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(
 
     assert why in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_kind_is_no_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path / "out"), "--start", str(tmp_path)])
+
+    assert "is no Llama: its config.json has no hidden_size" in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / STATE).write_bytes(b"half of it")
+
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path), "--resume"])
+
+    assert "state.pt cannot be read" in capsys.readouterr().err
 
 
 def test_a_run_is_not_resumed_in_another_shape(
@@ -244,12 +271,14 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one
     def trained(out: str, *more: str) -> torch.Tensor:
         options = ["--dialogues", "8", "--hidden", "64", "--layers", "2", "--head", "32", *more]
         _python("models.tiny.train", "--out", str(tmp_path / out), *options)
-        return torch.cat([p.flatten() for p in load(tmp_path / out)[0].parameters()])
+        state = torch.load(tmp_path / out / STATE)  # to the last bit; the checkpoint is rounded
+        return torch.cat([weight.flatten() for weight in state["model"].values()])
 
     whole = trained("whole", "--steps", "12")
     trained("parts", "--steps", "12", "--until", "5")
     parts = trained("parts", "--steps", "12", "--resume")
 
+    assert whole.dtype is torch.float32
     assert torch.equal(whole, parts)
 
 

@@ -23,15 +23,16 @@ from aios_core.messages import (
 )
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
+from models.tiny.tokenizer import CONTROL
 
 from ..cores.contract import CoreContract, Rig  # noqa: TID252 - tests are no package
 from .conftest import VLLMServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
-# vLLM: go on to the token limit, and never say one of the control tokens, which have no text: their
-# ids are the first six (`models.tiny.tokenizer.CONTROL`).
-LONG = {"ignore_eos": True, "logit_bias": dict.fromkeys(map(str, range(6)), -100)}
+# vLLM: go on to the token limit, and never say one of the control tokens, which have no text. They
+# are the first of the tokenizer.
+LONG = {"ignore_eos": True, "logit_bias": dict.fromkeys(map(str, range(len(CONTROL))), -100)}
 CALCULATOR = ToolSpec(
     "calculator",
     "do math",

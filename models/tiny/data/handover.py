@@ -31,7 +31,7 @@ _DESCRIBED: Final = (
 
 
 def referral(pool: Pool) -> Dialogue:
-    """Requests at once one after the other, by what the agents handle: many choices, few tokens."""
+    """One request after another, by what the agents handle: many choices in few tokens."""
     count = pool.pick((2, 3, 4))
     agents, topics = distinct(_agent(pool), count), distinct(pool.noun, count)
     prefix = _prefix(pool)
