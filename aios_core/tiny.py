@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from aios_core.distribution import DISTRIBUTION
 from aios_core.errors import ModelLoadError
 
 TINY_MODEL: Final = "tiny"  # the name under which agents ask for it
@@ -26,6 +27,7 @@ def tiny_model_path() -> Path:
             return place
     looked = " nor in ".join(str(place) for place in _PLACES)
     raise ModelLoadError(
-        f"the tiny model that comes with aios-core is neither in {looked}; reinstall aios-core, "
-        "or point at another model with AIOS_MODEL=... or a [[cores]] table in aios.toml"
+        f"the tiny model that comes with {DISTRIBUTION} is neither in {looked}; "
+        f"reinstall {DISTRIBUTION}, or point at another model with AIOS_MODEL=... "
+        "or a [[cores]] table in aios.toml"
     )

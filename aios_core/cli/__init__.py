@@ -20,6 +20,7 @@ from typing import Final
 
 import aios_core
 from aios_core.cli import access, doctor, run, tools
+from aios_core.distribution import install_from_checkout
 from aios_core.errors import BackendError, KernelError
 
 INTERRUPTED: Final = 130
@@ -111,4 +112,4 @@ def _summary(name: str, installed: Mapping[str, EntryPoint]) -> str:
 
 def _how_to_get(name: str) -> str:
     distribution = ELSEWHERE[name][0]
-    return f"`aios {name}` comes with {distribution}: pip install {distribution}"
+    return f"`aios {name}` comes with {distribution}: {install_from_checkout(distribution)}"

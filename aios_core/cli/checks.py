@@ -20,6 +20,7 @@ from aios_core.config import CoreConfig, KernelConfig, find_config_file
 from aios_core.core import Core
 from aios_core.cores.factory import build_core, core_names
 from aios_core.cores.pool import CorePool
+from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.kernel import Kernel
 from aios_core.scheduler import POLICIES
@@ -45,16 +46,16 @@ class Finding:
     facts: Mapping[str, Any] = field(default_factory=dict)  # for programs
 
 
-# library -> the distribution with the extra that brings it
+# library -> the command that installs it
 LIBRARIES: Final[Mapping[str, str]] = {
-    "torch": "aios-core[transformers]",
-    "transformers": "aios-core[transformers]",
-    "llguidance": "aios-core[transformers]",
-    "safetensors": "aios-core[transformers]",
-    "openai": "aios-core[openai]",
-    "httpx": "aios-core[openai]",
-    "matplotlib": "aios-core[plot]",
-    "langchain-aios": "langchain-aios",
+    "torch": install_command("transformers"),
+    "transformers": install_command("transformers"),
+    "llguidance": install_command("transformers"),
+    "safetensors": install_command("transformers"),
+    "openai": install_command("openai"),
+    "httpx": install_command("openai"),
+    "matplotlib": install_command("plot"),
+    "langchain-aios": install_from_checkout("langchain-aios"),
 }
 
 
@@ -77,11 +78,10 @@ def _python() -> Finding:
 
 
 def _libraries() -> Iterator[Finding]:
-    for name, extra in LIBRARIES.items():
+    for name, install in LIBRARIES.items():
         try:
             yield Finding("library", name, Health.OK, version(name))
         except PackageNotFoundError:
-            install = f"pip install '{extra}'"
             yield Finding("library", name, Health.ABSENT, "not installed", install)
 
 

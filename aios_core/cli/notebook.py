@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aios_core.distribution import install_command
 from aios_core.errors import InvalidRequest
 
 SUFFIX = ".ipynb"
@@ -67,7 +68,7 @@ def _shell() -> Iterator[Any]:
         from traitlets.config import Config  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise InvalidRequest(
-            "a notebook needs IPython; install it with: pip install 'aios-core[notebook]'"
+            f"a notebook needs IPython; install it with: {install_command('notebook')}"
         ) from exc
 
     class Shell(InteractiveShell):

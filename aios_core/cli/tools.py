@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.config import KernelConfig, ToolsConfig
+from aios_core.distribution import install_from_checkout
 
 if TYPE_CHECKING:
     from aios_core.tools.catalogue import Catalogue
@@ -93,7 +94,9 @@ def _list(options: argparse.Namespace) -> int:
         _print_table([(o.tool.id, o.source, said_by(o.tool, tier)) for o in offers])
         print(_usual(config))
     else:
-        print("no tools; pip install aios-plugins brings some")
+        print(
+            f"no tools; the package aios-plugins has some: {install_from_checkout('aios-plugins')}"
+        )
     for name, why in problems.items():
         print(f"aios: {_line(f'{name} is not loaded: {why}')}", file=sys.stderr)
     return int(bool(problems))

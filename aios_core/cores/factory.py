@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO, get_args
 from aios_core.config import CoreConfig
 from aios_core.config_decoder import Place, decode, suggest
 from aios_core.core import Core
+from aios_core.distribution import install_command
 from aios_core.errors import ModelLoadError
 from aios_core.tiny import TINY_MODEL, tiny_model_path
 
@@ -103,7 +104,7 @@ class Kind:
     constructor: str
     settings: Callable[[CoreConfig, Place, Mapping[str, str]], dict[str, Any]]
     models: Callable[[CoreConfig], tuple[str, ...]]  # where the configuration names none
-    extra: str = ""  # of aios-core: what installs the library
+    extra: str = ""  # of our distribution: what installs the library
     defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
 
 
@@ -168,7 +169,7 @@ def _constructor(kind: Kind, core: str) -> Callable[..., Any]:
         missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
         why = f"{missing}, which is not installed" if missing else f"a library that fails: {exc}"
         raise ModelLoadError(
-            f"core {core!r} needs {why}; install it with: pip install 'aios-core[{kind.extra}]'"
+            f"core {core!r} needs {why}; install it with: {install_command(kind.extra)}"
         ) from exc
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelError, ToolError, ToolUnavailable
 from aios_core.tools.mcp_transports import LastWords, http, pipes
 from aios_core.tools.processes import ToolDied
@@ -181,7 +182,7 @@ class _Session:
             from mcp import ClientSession  # noqa: PLC0415 - an extra, and slow to import
         except ImportError as exc:
             raise BackendError(
-                f"MCP server {server.name!r} needs the package mcp: pip install 'aios-core[mcp]'"
+                f"MCP server {server.name!r} needs the package mcp: {install_command('mcp')}"
             ) from exc
         async with AsyncExitStack() as stack:
             if server.command is not None:

@@ -73,7 +73,7 @@ def test_a_command_that_is_not_installed_says_what_brings_it(
 
     assert main(["demo", "--agents", "3"]) == 1
     assert capsys.readouterr().err.endswith(
-        "comes with langchain-aios: pip install langchain-aios\n"
+        "langchain-aios: pip install ./adapters/langchain (in a checkout of the project)\n"
     )
 
 

@@ -102,4 +102,4 @@ def test_without_ipython_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "IPython.core.interactiveshell", None)
 
     assert main(["run", notebook("1")]) == 1
-    assert "pip install 'aios-core[notebook]'" in capsys.readouterr().err
+    assert "pip install 'aios-kernel[notebook]'" in capsys.readouterr().err

@@ -137,7 +137,7 @@ class TestList:
         monkeypatch.setenv("AIOS_TOOLS__LOAD", "[]")
         monkeypatch.setenv("AIOS_TOOLS__PLUGINS", "[]")
         assert main(["tools", "list"]) == 0
-        assert "pip install aios-plugins" in capsys.readouterr().out
+        assert "pip install ./plugins" in capsys.readouterr().out
 
 
 class TestShow:

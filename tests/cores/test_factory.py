@@ -118,7 +118,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
 
     monkeypatch.setattr("aios_core.cores.factory.import_module", import_without_torch)
 
-    with pytest.raises(ModelLoadError, match=r"needs torch.*aios-core\[transformers\]"):
+    with pytest.raises(ModelLoadError, match=r"needs torch.*aios-kernel\[transformers\]"):
         build_cores((), environ={})
 
 

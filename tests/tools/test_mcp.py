@@ -138,7 +138,7 @@ class TestCalling:
         self, kernel: Kernel, serving: Serving, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "mcp", None)
-        with pytest.raises(BackendError, match=r"pip install 'aios-core\[mcp\]'"):
+        with pytest.raises(BackendError, match=r"pip install 'aios-kernel\[mcp\]'"):
             kernel.load_tools(serving())
 
     def test_the_configuration_names_servers(self, marks: Marks) -> None:

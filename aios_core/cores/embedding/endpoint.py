@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.cores.openai_errors import Refusal, error_of
+from aios_core.distribution import install_command
 from aios_core.embedding import Embedded, Vector
 from aios_core.errors import CoreError, KernelClosed, KernelError, ModelLoadError
 
@@ -193,7 +194,7 @@ def _library() -> ModuleType:
     except ImportError as exc:
         raise ModelLoadError(
             "embedding kind 'openai' needs openai, which is not installed; "
-            "install it with: pip install 'aios-core[openai]'"
+            f"install it with: {install_command('openai')}"
         ) from exc
     return openai
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aios_core.cores.embedding.directory import SentenceDirectory
+from aios_core.distribution import install_command
 from aios_core.embedding import Embedded, Vector
 from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
 
@@ -117,7 +118,7 @@ class TransformersEmbedder:
         except ImportError as exc:
             raise ModelLoadError(
                 f"embedding kind 'transformers' needs {exc.name}, which is not installed; "
-                "install it with: pip install 'aios-core[transformers]'"
+                f"install it with: {install_command('transformers')}"
             ) from exc
         except Exception as exc:
             raise BackendError(f"the embedding model {self._name} failed: {exc}") from exc

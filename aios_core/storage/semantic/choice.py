@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from aios_core.config import RetrievalConfig
+from aios_core.distribution import install_command
 from aios_core.errors import ConfigError, ModelLoadError
 from aios_core.state import State
 from aios_core.storage.semantic.chroma import ChromaIndex, is_installed
@@ -84,11 +85,12 @@ def choose(config: RetrievalConfig, state: State) -> Indexes:
         if is_asked_for:
             raise ModelLoadError(
                 "retrieval.index 'chroma' needs chromadb, which is not installed; "
-                "install it with: pip install 'aios-core[retrieval]'"
+                f"install it with: {install_command('retrieval')}"
             )
         log.info(
             "every vector is compared in a search, since chromadb is not installed; for large "
-            "collections: pip install 'aios-core[retrieval]'"
+            "collections: %s",
+            install_command("retrieval"),
         )
         return Indexes(ExactIndex())
     if state.vault.is_sealing and not is_remote:

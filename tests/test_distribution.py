@@ -1,0 +1,68 @@
+"""The packages of the project, as a package index would show them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+import aios_core
+from aios_core.distribution import DISTRIBUTION, FOLDERS, install_command
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {DISTRIBUTION: ".", **FOLDERS}
+
+
+def metadata(folder: str) -> ProjectMetadata[Any]:
+    return ProjectMetadata(str(ROOT / folder), PluginManager())
+
+
+@pytest.mark.parametrize(("name", "folder"), PACKAGES.items())
+def test_every_package_has_a_readme_a_licence_a_link_and_the_one_version(
+    name: str, folder: str
+) -> None:
+    core = metadata(folder).core
+
+    assert core.name == name
+    assert core.readme.startswith("# ")
+    assert core.license_expression == "Apache-2.0"
+    assert core.license_files == ["LICENSE"]
+    assert core.urls
+    assert metadata(folder).version == aios_core.__version__
+
+
+@pytest.mark.parametrize("folder", FOLDERS.values())
+def test_every_other_package_requires_the_kernel_by_its_own_name(folder: str) -> None:
+    project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+    required = [re.split(r"[\[<>=]", line)[0] for line in project["dependencies"]]
+
+    assert DISTRIBUTION in required
+    assert "aios-core" not in required
+
+
+def test_no_hint_names_the_package_of_another_project() -> None:
+    sources = [*(ROOT / "aios_core").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")]
+    named = re.compile(r"aios-core[\[' ]")  # a thread may be called aios-core-...
+
+    naming = [path for path in sources if named.search(path.read_text())]
+
+    assert naming == []
+    assert install_command("openai") == "pip install 'aios-kernel[openai]'"
+
+
+def test_every_extra_that_a_hint_names_exists() -> None:
+    extras = metadata(".").core.optional_dependencies
+    hints = re.compile(r"install_command\([\"'](\w+)[\"']\)")
+    named = {
+        extra
+        for path in (ROOT / "aios_core").rglob("*.py")
+        for extra in hints.findall(path.read_text())
+    }
+
+    assert named
+    assert named <= extras.keys()
