@@ -205,7 +205,7 @@ class AccessConfig:
     policy: str | None = None  # a file of rules; None: owners, parents and grants alone
     parents: tuple[RightName, ...] = ("read",)  # rights over what descendants own
     common: tuple[RightName, ...] = ("read", "write", "execute")  # over what is nobody's
-    ask_owners: bool = False  # of what they do to their own that cannot be undone
+    ask_owners: bool = False  # before they clear their own memory, or purge their own files
     approver: Literal["auto", "terminal", "pending", "allow", "deny"] = "auto"
     approval_timeout_s: Annotated[float, Positive] = 600.0
     audit: Literal["effects", "all", "off"] = "effects"

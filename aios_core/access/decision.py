@@ -3,7 +3,8 @@
     denied by a rule           → deny, whatever else is said
     no right                   → deny
     a rule asks                → ask
-    cannot be undone           → ask, unless a rule approves it beforehand
+    cannot be undone           → ask, unless a rule approves it beforehand, or it is
+                                 an owner's upkeep of its memory or files (OWN_UPKEEP)
     otherwise                  → allow
 
 A right comes from owning the resource, from being a parent of its owner, from the
@@ -22,11 +23,26 @@ import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aios_core.access.policy import Effect, Policy, Rule, Subject, is_below
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
+
+#: What an owner does to its own memory and files without being asked, though it cannot be undone:
+#: the program called it, as `rm` is called. Everything else that says so asks, its owner too.
+OWN_UPKEEP: Final = frozenset(
+    {
+        "memory.write",
+        "memory.clear",
+        "memory.clear_all",
+        "memory.thread_clear",
+        "memory.kv_clear",
+        "collection.delete",
+        "storage.purge",
+        "storage.forget",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +95,8 @@ def stand(
     if basis is None and granted:
         basis = f"granted: {min(map(str, granted))}"
     ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
-    is_own_business = resource.owner == subject.identity and right is Right.WRITE
-    asks = policy.ask_owners or not is_own_business
+    is_upkeep = resource.owner == subject.identity and access.action in OWN_UPKEEP
+    asks = policy.ask_owners or not is_upkeep
     return Standing(basis, tuple(rules), min(ends, default=math.inf), asks)
 
 

@@ -171,7 +171,7 @@ class Policy:
 
     `parents` are the rights of agents over what belongs to their descendants, and
     `common` those of everybody over what is nobody's. `ask_owners`: whether an agent
-    that does to its own what cannot be undone waits for an approval.
+    also waits for an approval before it clears its own memory or purges its own files.
     """
 
     rules: tuple[Rule, ...] = ()

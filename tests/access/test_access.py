@@ -19,11 +19,15 @@ from aios_core import (
     KernelConfig,
     NoSuchObject,
 )
-from aios_core.access import ApprovalAnswer, ApprovalRequest
+from aios_core.access import ApprovalAnswer, ApprovalRequest, Effect
+from aios_core.access.decision import decide
+from aios_core.access.policy import Policy
 from aios_core.access.trail import AuditTrail
 from aios_core.cores.scripted import ScriptedCore
+from aios_core.memory.requests import MemoryWrite, Overwrite
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import LLMGenerate, Request
+from aios_core.tools import McpServer
 
 Boot = Callable[..., Any]
 ALICE, BOB = "default/alice", "default/bob"
@@ -322,6 +326,59 @@ class TestApprovals:
 
         assert [question.action for question in approver.questions] == ["access.grant"]
 
+    async def test_all_that_cannot_be_undone_is_asked_about_except_upkeep_of_ones_own(
+        self, kernel: Kernel
+    ) -> None:
+        asked, spared = set(), set()
+        alice = Policy().subject_named(ALICE)
+        for kind in all_requests(kernel):
+            for access in _own_accesses(kind):
+                decision = decide(alice, access, frozenset(), Policy(), (), now=0.0)
+                if access.irreversible:
+                    (asked if decision.effect is Effect.ASK else spared).add(access.action)
+
+        assert asked >= {"tool.load", "tool.unload", "tool.resolve", "access.grant", "access.ask"}
+        assert spared == {
+            *("memory.write", "memory.clear", "memory.clear_all", "memory.thread_clear"),
+            *("memory.kv_clear", "collection.delete", "storage.purge", "storage.forget"),
+        }
+
+    @pytest.mark.parametrize("is_private", [False, True])
+    async def test_code_is_not_loaded_into_the_kernel_unasked_not_even_for_oneself(
+        self, boot: Boot, tmp_path: Path, is_private: bool
+    ) -> None:
+        (tmp_path / "evil.py").write_text("raise SystemExit\n", encoding="utf-8")
+        approver = Asked(False, False)
+        kernel = await boot(approver=approver)
+        alice = await kernel.aspawn("alice")
+        bring = alice.tools.aoffer if is_private else alice.tools.aload
+
+        for source in (tmp_path / "evil.py", McpServer("evil", command="/bin/true")):
+            with pytest.raises(ApprovalRefused):
+                await bring(source)
+        assert len(approver.questions) == 2
+
+    async def test_a_doubt_of_ones_own_is_not_settled_unasked(self, boot: Boot) -> None:
+        approver = Asked(False)
+        kernel = await boot(approver=approver)
+        alice = await kernel.aspawn("alice")
+
+        with pytest.raises(ApprovalRefused):
+            await alice.tools.aresolve("0123", took_effect=False)
+        assert [question.action for question in approver.questions] == ["tool.resolve"]
+
+    async def test_a_function_of_ones_own_is_offered_to_oneself_unasked(self, boot: Boot) -> None:
+        approver = Asked()
+        kernel = await boot(approver=approver)
+        alice = await kernel.aspawn("alice")
+
+        def double(number: int) -> int:
+            return 2 * number
+
+        await alice.tools.aoffer(double)
+
+        assert approver.questions == []
+
     async def test_owners_are_asked_where_they_want_to_be(self, boot: Boot) -> None:
         approver = Asked(False)
         kernel = await boot(approver=approver, ask_owners=True)
@@ -495,6 +552,14 @@ _VALUES: dict[str, Any] = {
     "keys": ("k",),
     "messages": ({"role": "user"},),
     "version": 1,
+    "source": "tools.py",
+    "call_id": "0123",
+    "took_effect": True,
+    "reference": "result:0123",
+    "operation": "order a book",
+    "texts": ("t",),
+    "resource": Resource("memory", ALICE, "b"),
+    "wanted": Access("memory.read", Right.READ, Resource("memory", ALICE, "b")),
 }
 
 
@@ -504,4 +569,20 @@ def _some(kind: type[Request[Any]], **given: Any) -> Request[Any]:
     values = {name: value for name, value in _VALUES.items() if name in names}
     if kind.kind == "memory.kv_put":
         values["items"] = {"k": "v"}
+    if kind.kind.startswith("access."):
+        values["to"] = "*"
+        values = {name: value for name, value in values.items() if name in names}
     return kind(**values, **given)
+
+
+def _own_accesses(kind: type[Request[Any]]) -> list[Access]:
+    """What alice does with a request about her own, as the gate may see it."""
+    found = []
+    every: tuple[dict[str, Any], ...] = ({}, {"is_private": True})
+    for fields in every if kind.kind != "collection.delete" else ({"keys": None},):
+        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        if names.issuperset(fields):
+            request = dataclasses.replace(_some(kind), **fields)
+            checked = Overwrite(request) if isinstance(request, MemoryWrite) else request
+            found.append(checked.access(ALICE))
+    return found
