@@ -112,7 +112,7 @@ class LoopAnswer(LocalAnswer):
 
 
 class ThreadAnswer:
-    """For a caller that waits on a thread."""
+    """For a caller that waits on a thread. The future is the caller's, who may cancel it."""
 
     wants_deltas = False
 
@@ -125,10 +125,12 @@ class ThreadAnswer:
         """Nobody watches."""
 
     def resolve(self, completion: Completion) -> None:
-        self.future.set_result(completion)
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(completion)
 
     def reject(self, error: BaseException) -> None:
-        self.future.set_exception(error)
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
 
 class Withdrawable(Protocol):

@@ -15,15 +15,19 @@ core, which is all that most remote backends need.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from aios_core.errors import KernelError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +204,18 @@ class Core(Protocol):
 
     async def close(self) -> None:
         """Drop all runs and free everything. Idempotent."""
+
+
+NO_ROOM: Final = CoreLoad(slots=1, num_running=1, is_up=False)
+
+
+def load_of(core: Core) -> CoreLoad:
+    """Return how full a core is. One that cannot answer has no room for anybody."""
+    try:
+        load = core.load()
+        if isfinite(load.available_in_s) and load.slots > 0:
+            return load
+        return replace(load, available_in_s=0.0) if load.slots > 0 else NO_ROOM
+    except Exception:  # a third-party core; those of others go on
+        log.exception("core %r could not say how full it is", core.name)
+        return NO_ROOM

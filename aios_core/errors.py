@@ -28,6 +28,7 @@
     │   ├── OutOfMemory          the device has no room for this call
     │   ├── ModelLoadError       a model's files are missing or damaged
     │   ├── SnapshotError        a snapshot is damaged, cannot be made or belongs to another model
+    │   ├── SchedulingPolicyError  a scheduling policy raised, or ranked a call by no rank
     │   ├── StateError           the state directory cannot be used: damaged, full, locked, too new
     │   ├── ToolError            a tool raised, died or hung
     │   │   └── ToolInDoubt      the kernel died while it ran; nobody knows whether it took effect
@@ -71,6 +72,7 @@ __all__ = [
     "RetryLater",
     "RunawayStopped",
     "SandboxUnavailable",
+    "SchedulingPolicyError",
     "SnapshotError",
     "StateError",
     "SyscallCancelled",
@@ -307,6 +309,14 @@ class SnapshotError(BackendError):
     """A snapshot is damaged, cannot be made, or belongs to another model or number format."""
 
 
+class SchedulingPolicyError(BackendError):
+    """A scheduling policy raised, or gave something that is not a rank; the call was not run."""
+
+    def __init__(self, policy: str, message: str) -> None:
+        super().__init__(f"scheduling policy {policy!r}: {message}")
+        self.policy = policy
+
+
 class StateError(BackendError):
     """The state directory cannot be used: damaged, full, locked by another kernel, too new."""
 
@@ -334,3 +344,11 @@ class WouldBlock(KernelError):
 
 class KernelBug(KernelError):
     """An invariant does not hold. Fix the kernel; do not catch this."""
+
+
+def describe(exc: BaseException) -> str:
+    """Return an exception as text, whatever its own `repr` does."""
+    try:
+        return repr(exc)
+    except Exception:  # noqa: BLE001 - foreign code, and its type says enough
+        return f"{type(exc).__name__} (its text cannot be read)"

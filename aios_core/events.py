@@ -8,6 +8,7 @@ that raises is dropped with a logged traceback; the kernel goes on.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ class EventStream:
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except Exception:  # a stranger's code; the kernel outlives it
+            except (Exception, CancelledError):  # third-party code; the kernel outlives it
                 log.exception("observer %r raised and was dropped", observer)
                 self._drop(observer)
 

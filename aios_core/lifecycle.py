@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aios_core.bridge import ThreadAnswer
+from aios_core.bridge import ThreadAnswer, Withdrawable
 from aios_core.context import FrozenAgent, FrozenCall, require_savable
 from aios_core.errors import NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
@@ -18,7 +19,7 @@ from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler.call import Answer
 from aios_core.syscalls import LLMGenerate
 
-Post = Callable[[AgentProcess, LLMGenerate, Answer, dict[str, Any]], object]
+Post = Callable[[AgentProcess, LLMGenerate, Answer, dict[str, Any]], Withdrawable]
 
 
 class Lifecycle:
@@ -119,10 +120,17 @@ class Lifecycle:
             answer = ThreadAnswer()
             pending.append(answer.future)
             options = {"priority": call.priority, "resume_from": snapshot}
-            self._post(process, call.request, answer, options)
+            submission = self._post(process, call.request, answer, options)
+            answer.future.add_done_callback(partial(_withdraw_if_cancelled, submission))
         return process, pending
 
     def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
         if self._events:
             now = self._parts.clock.now()
             self._events.emit(KernelEvent(now, kind, process.pid, facts=facts))
+
+
+def _withdraw_if_cancelled(call: Withdrawable, answer: Future[Completion]) -> None:
+    """The owner of an answer wants it no longer."""
+    if answer.cancelled():
+        call.withdraw()

@@ -28,6 +28,7 @@ from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
 from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.shares import FlowShare
 from aios_core.state import StateOpener, read_key
@@ -151,7 +152,7 @@ class Parts:
             state,
             clock=self.clock,
             ports=port,
-            select=partial(_select, self._given.policy),
+            select=partial(_select, GuardedPolicy(self._given.policy)),
             make_flow=FlowShare,
             code_runner=CodeService(crossing, sandbox, self._sessions),
         )
@@ -238,7 +239,9 @@ class Parts:
         self.traps.check()
 
 
-def _select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -> Policy:
+def _select(
+    policy: GuardedPolicy, num_waiting: int, num_slots: int, num_groups: int
+) -> GuardedPolicy:
     """What the policy uses for the calls of tools under that load."""
     return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
 

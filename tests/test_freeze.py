@@ -20,6 +20,7 @@ from aios_core import (
     Usage,
 )
 from aios_core.adapting import aadmit_model, aadmitted
+from aios_core.core import Finished
 from aios_core.cores import ScriptedCore
 
 from .puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled
@@ -230,3 +231,30 @@ async def test_an_object_in_the_extra_of_a_waiting_call_is_refused_by_its_key(
         agent.exit()
         other.exit()
         await asyncio.wait([busy, waiting])
+
+
+async def test_an_owner_who_cancels_a_loaded_answer_withdraws_that_call_and_no_other(
+    tmp_path: Path,
+) -> None:
+    core = PuppetCore(slots=4)
+    async with booted(core) as kernel:
+        agent = kernel.spawn("saved")
+        lost = asks(agent)
+        await settled()
+        await kernel.asave_agent(agent.pid, tmp_path / "saved")
+        agent.exit()
+        await error_of(lost)
+
+    core = PuppetCore(slots=4)
+    async with booted(core) as kernel:
+        others = [asks(kernel.spawn(f"b{i}")) for i in range(3)]
+        await settled()
+        loaded = await kernel.aload_agent(tmp_path / "saved")
+        await settled()
+        assert len(core.runs) == 4
+        loaded.pending[0].cancel()
+        core.tell(*[Finished(run_id, core.completion(run_id)) for run_id in core.runs])
+        core.runs.clear()
+
+        assert [(await other).text for other in others] == ["done"] * 3
+        assert not loaded._process.live_calls

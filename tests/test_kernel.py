@@ -32,6 +32,7 @@ from aios_core import (
     Overloaded,
     ProcessState,
     RunawayStopped,
+    SchedulingPolicyError,
     SyscallCancelled,
     WouldBlock,
 )
@@ -807,7 +808,9 @@ def test_a_policy_that_raises_fails_the_caller_and_hangs_nobody() -> None:
     with Kernel(KernelConfig(drain_s=0), cores=[ScriptedCore("hi")], policy=Broken()) as kernel:
         agent = kernel.spawn("a")
 
-        with pytest.raises(CoreError, match="could not rank the call: ZeroDivisionError"):
+        with pytest.raises(
+            SchedulingPolicyError, match="'Broken': `rank` failed: ZeroDivisionError"
+        ):
             agent.llm.generate("hello")
 
         kernel.check()

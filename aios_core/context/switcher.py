@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import Any
 
 from aios_core.context.placement import Move, Parked, Rates, plan_moves
-from aios_core.core import Core
+from aios_core.core import Core, load_of
 from aios_core.errors import KernelBug, SnapshotError
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.snapshot import KVImage, Snapshot, Tier
@@ -212,7 +212,7 @@ class ContextSwitcher:
 
         `num_tokens` are about to be added to what the core holds.
         """
-        load = core.load()
+        load = load_of(core)
         if load.kv_capacity is None or not self._entries:
             return
         excess = load.kv_tokens + num_tokens - int(self._watermark * load.kv_capacity)
@@ -277,7 +277,7 @@ class ContextSwitcher:
         if entry.key[0] == "call":
             self.on_moving(entry.key[1], False)
         self.relieve(entry.core)
-        self._bound_tiers(entry.core.load().prefill_rate)
+        self._bound_tiers(load_of(entry.core).prefill_rate)
 
     def _carry(self, image: KVImage, target: Tier) -> float:
         """On the worker thread: move an image. Returns the seconds that it took."""
@@ -309,7 +309,7 @@ class ContextSwitcher:
             raise KernelBug(f"{key} is filed twice")
         self._entries[key] = _Entry(key, core, snapshot, next(self._uses))
         if snapshot.kv is not None and snapshot.kv.tier is not Tier.DEVICE:
-            self._bound_tiers(core.load().prefill_rate)
+            self._bound_tiers(load_of(core).prefill_rate)
 
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)

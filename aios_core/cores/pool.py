@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aios_core.core import Core, CoreLoad, ReportSink
+from aios_core.core import Core, CoreLoad, ReportSink, load_of
 from aios_core.errors import (
     BackendError,
     ConfigError,
@@ -208,7 +208,7 @@ class CorePool:
         assert self._by_model == _by_model(self._cores.values())  # noqa: S101
 
     def _load_of(self, core: Core) -> CoreLoad | None:
-        return core.load() if self.is_up(core.name) else None
+        return load_of(core) if self.is_up(core.name) else None
 
     def _require_known(self, key: str, model: str) -> None:
         if model not in self._by_model:

@@ -13,6 +13,7 @@ from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
+from aios_core.scheduler.contained import release
 from aios_core.scheduler.ready import Route, Ticket
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import Syscall, SyscallState
@@ -50,7 +51,6 @@ class Call:
     timers: list[Timer] = field(default_factory=list)
     preparing: asyncio.Future[Any] | None = None  # or waiting for an approval
     is_answered: bool = False
-    is_moving: bool = False  # its KV image is
     tokens_before_run: int = 0  # generated before the present run
     has_streamed_in_run: bool = False  # its caller has seen something of the present run
     num_runs_failed: int = 0
@@ -156,9 +156,3 @@ class Call:
         if self.resume_from is not None:
             release(self.resume_from)
             self.resume_from = None
-
-
-def release(snapshot: Snapshot) -> None:
-    """Free the KV image of a snapshot, if it has one."""
-    if snapshot.kv is not None:
-        snapshot.kv.release()

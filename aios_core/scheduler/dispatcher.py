@@ -13,6 +13,7 @@ came.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import count
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from aios_core.budget import Price
 from aios_core.clock import Clock, Timer
 from aios_core.core import (
+    NO_ROOM,
     Core,
     CoreDown,
     Failed,
@@ -33,29 +35,36 @@ from aios_core.core import (
     ReportSink,
     Run,
     Stopped,
+    load_of,
 )
 from aios_core.errors import (
     BudgetExceeded,
+    CoreError,
     DeadlineExceeded,
     KernelBug,
     KernelClosed,
     KernelError,
     SyscallCancelled,
+    describe,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
-from aios_core.scheduler.call import Answer, Call, PriceList, release
+from aios_core.scheduler.call import Answer, Call, PriceList
+from aios_core.scheduler.contained import cancel, deliver, preempt, release
 from aios_core.scheduler.crowds import Crowds
 from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.ready import Hold, Route, Ticket
 from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.stillness import Stillness
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=asyncio.Future[Any])
 
@@ -153,7 +162,7 @@ class Dispatcher:
             call.preparing = self._watch(asyncio.ensure_future(approval, loop=self._loop))
             call.preparing.add_done_callback(partial(self._approved, call))
         elif not call.is_answered:  # neither late nor withdrawn by an observer
-            self._prepare(call)
+            self._for(call, lambda: self._prepare(call))
         return syscall
 
     def refuse_crowds(self, process: AgentProcess) -> None:
@@ -179,9 +188,9 @@ class Dispatcher:
         calls = [self._calls[i] for i in process.live_calls]
         for call in calls:
             if call.core is not None and call.core.capabilities.preemptible:
-                call.core.preempt(call.syscall.id)
+                preempt(call.core, call.syscall.id)
             elif call.ticket is not None and call.core is None:
-                self.scheduler.hold(call.ticket)
+                self.scheduler.hold(call.ticket, Hold.FROZEN)
         done = self._stillness.of(process, self._loop)
         self._stillness.look(self._running.values())
         return done
@@ -189,8 +198,8 @@ class Dispatcher:
     def thaw(self, process: AgentProcess) -> None:
         """Let a frozen agent's calls run again."""
         for call in self.calls_of(process):
-            if call.ticket is not None and not call.is_moving:
-                self.scheduler.release(call.ticket)
+            if call.ticket is not None:
+                self.scheduler.release(call.ticket, Hold.FROZEN)
         self.dispatch()
 
     def calls_of(self, process: AgentProcess) -> list[Call]:
@@ -202,11 +211,10 @@ class Dispatcher:
         call = self._calls.get(call_id)
         if call is None or call.ticket is None or call.core is not None or call.is_answered:
             return
-        call.is_moving = is_moving
         if is_moving:
-            self.scheduler.hold(call.ticket)
-        elif call.process.state is not ProcessState.FROZEN:
-            self.scheduler.release(call.ticket)
+            self.scheduler.hold(call.ticket, Hold.MOVING)
+        else:
+            self.scheduler.release(call.ticket, Hold.MOVING)
             self.dispatch()
 
     def cores_started(self) -> None:
@@ -228,7 +236,7 @@ class Dispatcher:
         for call in tuple(self._calls.values()):
             if not call.is_answered:
                 closed = KernelClosed("the kernel shut down first")
-                self._conclude(call, SyscallState.CANCELLED, error=closed)
+                self._fail(call, closed, SyscallState.CANCELLED)
 
     async def close(self) -> None:
         """Answer what is left and stop. The cores are closed by now or will not report again."""
@@ -255,8 +263,22 @@ class Dispatcher:
         if isinstance(report, LoadChanged):
             return
         call = self._running.get(report.run_id)
-        if call is None or call.core is not core:
-            return
+        if call is not None and call.core is core:
+            self._for(call, lambda: self._take(call, core, report))
+
+    def _for(self, call: Call, step: Callable[[], object]) -> None:
+        """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
+        try:
+            step()
+        except Exception as exc:
+            log.exception("%r could not be handled", call.syscall)
+            if not call.is_answered:
+                self._fail(call, _as_bug(exc, call))
+
+    def _take(
+        self, call: Call, core: Core, report: Progress | Finished | Preempted | Failed | Stopped
+    ) -> None:
+        """Take a report about a call that the core works on."""
         match report:
             case Progress():
                 self._progressed(call, core, report)
@@ -275,20 +297,20 @@ class Dispatcher:
         call.syscall.num_tokens += report.num_tokens
         if report.delta and call.answer.wants_deltas:
             call.has_streamed_in_run = True
-            call.answer.delta(report.delta)
+            deliver(call.answer.delta, report.delta)
         if self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now()):
-            core.preempt(call.syscall.id)
+            preempt(core, call.syscall.id)
 
     def _finished(self, call: Call, core: Core, report: Finished) -> None:
-        if report.context is not None:
-            if call.process.state is ProcessState.EXITED or self._is_closing:
-                release(report.context)
-            else:
-                self._contexts.park(call.syscall.pid, core, report.context)
-        usage = report.completion.usage
-        self._let_go(call, usage)
+        self._let_go(call, report.completion.usage)
         if not call.is_answered:
             self._conclude(call, SyscallState.DONE, completion=report.completion)
+        if report.context is None:
+            return
+        if call.process.state is ProcessState.EXITED or self._is_closing:
+            release(report.context)
+        else:
+            self._contexts.park(call.syscall.pid, core, report.context)
 
     def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
         if call.is_answered or call.ticket is None:
@@ -301,7 +323,7 @@ class Dispatcher:
         pinned = (core,) if snapshot.kv is not None else call.route
         self.scheduler.preempted(call.ticket, pinned, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(call.ticket)
+            self.scheduler.hold(call.ticket, Hold.FROZEN)
         self._contexts.relieve(core)
         self._stillness.look(self._running.values())
         self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
@@ -318,11 +340,12 @@ class Dispatcher:
 
     def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
         """Somebody answered whether the call may be made."""
+        call.preparing = None
         error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
         if call.is_answered:
             return
         if error is None:
-            self._prepare(call)
+            self._for(call, lambda: self._prepare(call))
             return
         if not isinstance(error, KernelError):
             error = KernelBug(f"the approval of {call.syscall!r} failed: {error!r}")
@@ -333,25 +356,26 @@ class Dispatcher:
         core = next((c for c in call.route if self._keeper.is_up(c)), call.route[0])
         try:
             prepared = core.prepare(call.syscall.request)
+            if not isinstance(prepared, Prepared):
+                call.preparing = self._watch(asyncio.ensure_future(prepared, loop=self._loop))
+                call.preparing.add_done_callback(partial(self._prepared, call, core))
+                return
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
             self._conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
             return
-        if isinstance(prepared, Prepared):
-            self._enqueue(call, core, prepared)
-        else:
-            call.preparing = self._watch(asyncio.ensure_future(prepared, loop=self._loop))
-            call.preparing.add_done_callback(partial(self._prepared, call, core))
+        self._enqueue(call, prepared)
 
     def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
+        call.preparing = None
         error = SyscallCancelled("its preparation was") if done.cancelled() else done.exception()
         if call.is_answered:
             return
         if error is None:
-            self._enqueue(call, core, done.result())
+            self._for(call, lambda: self._enqueue(call, done.result()))
         else:
             self._conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
-    def _enqueue(self, call: Call, core: Core, prepared: Prepared) -> None:
+    def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
             call.reserve(prepared, self._prices)
         except BudgetExceeded as exc:
@@ -359,21 +383,16 @@ class Dispatcher:
             if not call.is_answered:
                 self._conclude(call, SyscallState.FAILED, error=exc)
             return
-        try:
-            call.ticket = self.scheduler.submit(
-                call.syscall,
-                call.process,
-                call.route,
-                prompt_tokens=prepared.num_tokens,
-                max_tokens=prepared.max_tokens,
-                now=self._clock.now(),
-            )
-        except Exception as exc:  # noqa: BLE001 - a stranger's policy; its caller hears of it
-            error = as_kernel_error(exc, core, "rank the call")
-            self._conclude(call, SyscallState.FAILED, error=error)
-            return
+        call.ticket = self.scheduler.submit(
+            call.syscall,
+            call.process,
+            call.route,
+            prompt_tokens=prepared.num_tokens,
+            max_tokens=prepared.max_tokens,
+            now=self._clock.now(),
+        )
         if call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(call.ticket)
+            self.scheduler.hold(call.ticket, Hold.FROZEN)
         if not self._keeper.has_core(call):
             patience = self.limits.core_patience_s
             self._call_later(call, patience, partial(self._refuse_if_stranded, call))
@@ -382,23 +401,36 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Fill the free slots."""
         policy = self.scheduler.policy
+        self._refuse_unranked()
         while self.scheduler.num_ready:
             decision = self.scheduler.pick_next(self._cores, self._clock.now())
             if decision is None:
                 self._preempt_at_once()
                 self._wake_when_available()
+            else:
+                call = self._calls[decision.ticket.syscall.id]
+                self._for(call, partial(self._start, call, decision.core))
+            if not self._refuse_unranked() and decision is None:
                 break
-            self._start(self._calls[decision.ticket.syscall.id], decision.core)
         if self.scheduler.policy is not policy and self._events:
             chosen = {"policy": self.scheduler.policy.name}
             now = self._clock.now()
             self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts=chosen))
 
+    def _refuse_unranked(self) -> bool:
+        """Fail the waiting calls that the policy could not rank. Whether there were any."""
+        unranked = self.scheduler.take_unranked()
+        for ticket, error in unranked:
+            call = self._calls.get(ticket.syscall.id)
+            if call is not None and call.ticket is ticket:
+                self._fail(call, error)
+        return bool(unranked)
+
     def _preempt_at_once(self) -> None:
         """Take slots back for waiting calls that the policy lets interrupt others."""
         for ticket in self.scheduler.victims(self._clock.now()):
             if ticket.core is not None:
-                ticket.core.preempt(ticket.syscall.id)
+                preempt(ticket.core, ticket.syscall.id)
 
     def _start(self, call: Call, core: Core) -> None:
         syscall = call.syscall
@@ -426,6 +458,9 @@ class Dispatcher:
         try:
             core.run(run)
         except Exception as exc:  # noqa: BLE001 - a core must not raise; its caller hears of it
+            for unused in (snapshot, warm):
+                if unused is not None:
+                    release(unused)
             self._failed(call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin")))
             return
         self._emit(EventKind.DISPATCHED, call, core=core.name)
@@ -439,8 +474,31 @@ class Dispatcher:
         error: KernelError | None = None,
     ) -> None:
         """Answer a call, and free all that it holds, but for the slot of a core still at work."""
-        syscall, now = call.syscall, self._clock.now()
         call.is_answered = True
+        try:
+            self._close_books(call, outcome, completion)
+            self._emit(EventKind(outcome.value), call, **_facts(completion, error))
+        finally:
+            if completion is not None:
+                deliver(call.answer.resolve, completion)
+            else:
+                reason = error or KernelBug(f"{call.syscall!r} ended without a reason")
+                deliver(call.answer.reject, reason)
+
+    def _fail(
+        self, call: Call, error: KernelError, outcome: SyscallState = SyscallState.FAILED
+    ) -> None:
+        """Answer a call with an error, one of several: what goes wrong concerns no other."""
+        try:
+            self._conclude(call, outcome, error=error)
+        except Exception:
+            log.exception("%r was answered, and not all that it held is free", call.syscall)
+
+    def _close_books(
+        self, call: Call, outcome: SyscallState, completion: Completion | None
+    ) -> None:
+        """Free all that an answered call holds, but for the slot of a core still at work."""
+        syscall, now = call.syscall, self._clock.now()
         syscall.finished_at = now
         call.release()
         if call.ticket is None:
@@ -451,31 +509,28 @@ class Dispatcher:
         call.book(outcome)
         self._crowds.answered(now)
         if call.core is not None:
-            call.core.cancel(syscall.id)  # settled when the core has let go
+            cancel(call.core, syscall.id)  # settled when the core has let go
         else:
             if syscall.usage == Usage():
                 call.count(Usage())
             self._forget(call)
-        self._emit(EventKind(outcome.value), call, **_facts(completion, error))
-        if completion is not None:
-            call.answer.resolve(completion)
-        else:
-            call.answer.reject(error or KernelBug(f"{syscall!r} ended without a reason"))
 
     def _let_go(self, call: Call, usage: Usage) -> None:
         """A core has stopped working on a call and said what that took."""
         call.core = None
         self._running.pop(call.syscall.id, None)
         call.count(usage)
+        self._stillness.look(self._running.values())
         if call.is_answered:
             self._forget(call)
-        self._stillness.look(self._running.values())
 
     def _forget(self, call: Call) -> None:
         """Free what an answered call still holds, now that no core works on it."""
-        self._contexts.discard(call.syscall.id)
-        call.settle(self._prices)
         self._calls.pop(call.syscall.id, None)
+        try:
+            self._contexts.discard(call.syscall.id)
+        finally:
+            call.settle(self._prices)
 
     # --- failures ----------------------------------------------------------------------------
 
@@ -488,21 +543,24 @@ class Dispatcher:
         del self._running[call.syscall.id]
         call.run_failed(error)
         self.scheduler.retry(call.ticket, call.route, self._clock.now())
-        if delay > 0 or call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(call.ticket)
-            self._call_later(call, delay, partial(self._retry_now, call))
+        if call.process.state is ProcessState.FROZEN:
+            self.scheduler.hold(call.ticket, Hold.FROZEN)
+        if delay > 0:
+            self.scheduler.hold(call.ticket, Hold.BACKOFF)
+            self._call_later(call, delay, partial(self._end_backoff, call, call.ticket))
         self._stillness.look(self._running.values())
         self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 
-    def _retry_now(self, call: Call) -> None:
-        if not call.is_answered and call.ticket and call.process.state is ProcessState.ACTIVE:
-            self.scheduler.release(call.ticket)
+    def _end_backoff(self, call: Call, ticket: Ticket) -> None:
+        if not call.is_answered and call.ticket is ticket:
+            self.scheduler.release(ticket, Hold.BACKOFF)
             self.dispatch()
 
     def _core_died(self, core: Core, error: KernelError) -> None:
         """Fail what it still held, free its pinned calls, and try to start it again later."""
         for call in [c for c in self._running.values() if c.core is core]:
-            self._failed(call, core, Failed(call.syscall.id, error))
+            failed = Failed(call.syscall.id, error)
+            self._for(call, partial(self._failed, call, core, failed))
         for ticket in tuple(self.scheduler.waiting()):
             if ticket.route == (core,):
                 self.scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
@@ -519,9 +577,14 @@ class Dispatcher:
                 continue
             route = self._cores.route(call.syscall.request.model)
             if route != call.route:
-                self.scheduler.withdraw(ticket, self._clock.now())
-                call.start_over(route)
-                self._prepare(call)
+                self._for(call, partial(self._start_over, call, ticket, route))
+
+    def _start_over(self, call: Call, ticket: Ticket, route: Route) -> None:
+        """Have a call that has not begun served by other cores."""
+        self.scheduler.withdraw(ticket, self._clock.now())
+        self._contexts.discard(call.syscall.id)
+        call.start_over(route)
+        self._prepare(call)
 
     def _revive(self, core: Core) -> None:
         self._watch(self._loop.create_task(self._keeper.revive(core)))
@@ -537,7 +600,7 @@ class Dispatcher:
         if call.is_answered or call.core is not None or self._keeper.has_core(call):
             return
         error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
-        self._conclude(call, SyscallState.FAILED, error=error)
+        self._fail(call, error)
 
     # --- deadlines, queues, small things ------------------------------------------------------
 
@@ -569,8 +632,12 @@ class Dispatcher:
 
     def _wake_when_available(self) -> None:
         """Set a timer for the first core that said when it accepts calls again."""
-        pauses = (core.load().available_in_s for core in self.scheduler.wanted_cores())
-        soonest = min((p for p in pauses if p > 0), default=None)
+        loads = {core: load_of(core) for core in self.scheduler.wanted_cores()}
+        for core in [core for core, load in loads.items() if load is NO_ROOM]:
+            self._core_died(core, CoreError(core.name, "could not say how full it is"))
+        soonest = min(
+            (p for load in loads.values() if (p := load.available_in_s) > 0), default=None
+        )
         if self._wake_timer:
             self._wake_timer.cancel()
             self._wake_timer = None
@@ -587,6 +654,14 @@ class Dispatcher:
             syscall = call.syscall
             self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
 
+    def _has_place(self, call: Call) -> bool:
+        """Whether an unanswered call is being prepared, waits in a queue, or runs."""
+        if call.ticket is None:
+            return call.preparing is not None
+        is_running = call.syscall.id in self._running
+        has_slot = call.syscall.state is SyscallState.RUNNING
+        return self.scheduler.has(call.ticket) and is_running == has_slot
+
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
         self.scheduler.check()
@@ -595,9 +670,19 @@ class Dispatcher:
                 raise KernelBug(f"{call.syscall!r} is answered and still here")
             if not call.is_answered and call.syscall.id not in call.process.live_calls:
                 raise KernelBug(f"{call.syscall!r} is unknown to its agent")
+            if not call.is_answered and not self._has_place(call):
+                raise KernelBug(f"{call.syscall!r} has no answer, and nothing will bring one")
         for call in self._running.values():
             if call.core is None:
                 raise KernelBug(f"{call.syscall!r} runs on no core")
+
+
+def _as_bug(exc: Exception, call: Call) -> KernelError:
+    if isinstance(exc, KernelError):
+        return exc
+    bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")
+    bug.__cause__ = exc
+    return bug
 
 
 def _facts(completion: Completion | None, error: KernelError | None) -> dict[str, Any]:

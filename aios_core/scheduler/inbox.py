@@ -1,20 +1,25 @@
 """Bring what cores report, on whatever thread, to the kernel's loop, in order.
 
-Promise: a report is handled on the loop, after every report that was handed in
+Promises: a report is handled on the loop, after every report that was handed in
 before it, and never inside the call that handed it in: a core may report from
-within `run`. Thread-safe without a lock: the queue's ends are atomic, and the
-wake flag is cleared before the queue is read, so a late report wakes again.
+within `run`. A report that cannot be handled takes no other with it.
+
+Thread-safe without a lock: the queue's ends are atomic, and the wake flag is
+cleared before the queue is read, so a late report wakes again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from aios_core.core import Core, Report, ReportSink
+
+log = logging.getLogger(__name__)
 
 
 class ReportInbox:
@@ -35,7 +40,7 @@ class ReportInbox:
         self._loop = loop
         self._handle = handle
         self._handled = handled
-        self._reports: deque[tuple[Core, Sequence[Report]]] = deque()
+        self._reports: deque[tuple[Core, Report]] = deque()
         self._is_woken = False
         self._loop_thread = threading.get_ident()
 
@@ -46,16 +51,26 @@ class ReportInbox:
     def drain(self) -> None:
         """Handle everything that is here. On the loop's thread."""
         self._is_woken = False
-        while self._reports:
-            core, reports = self._reports.popleft()
-            for report in reports:
-                self._handle(core, report)
-        self._handled()
+        try:
+            while self._reports:
+                self._handle_one(*self._reports.popleft())
+        finally:
+            if self._reports:  # something ends the program; what is left is handled all the same
+                self._wake()
+            self._handled()
+
+    def _handle_one(self, core: Core, report: Report) -> None:
+        try:
+            self._handle(core, report)
+        except Exception:  # no report may keep the others of its batch from being handled
+            log.exception("a report of core %r could not be handled: %r", core.name, report)
 
     def _receive(self, core: Core, reports: Sequence[Report]) -> None:
-        self._reports.append((core, reports))
-        if self._is_woken:
-            return
+        self._reports.extend([(core, report) for report in reports])
+        if not self._is_woken:
+            self._wake()
+
+    def _wake(self) -> None:
         self._is_woken = True
         if threading.get_ident() == self._loop_thread:
             self._loop.call_soon(self.drain)

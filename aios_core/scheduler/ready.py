@@ -9,18 +9,35 @@ the top.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
+from typing import Protocol
 
 from aios_core.core import Core
-from aios_core.scheduler.policy import Policy, Rank
+from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import Syscall
 
 SLACK = 64  # entries of calls that left, kept before they are cleared away
 
 Route = tuple[Core, ...]  # the cores that can serve a call
+
+
+class Hold(StrEnum):
+    """Why a waiting call is not to be served, whatever its rank."""
+
+    FROZEN = "its agent is frozen"
+    MOVING = "its KV image is being moved"
+    BACKOFF = "it pauses before its next attempt"
+
+
+class Ranking(Protocol):
+    """The order of waiting calls."""
+
+    def rank(self, call: Waiting) -> Rank:
+        """Return the rank of a call, smallest first. Never raises."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,12 +57,16 @@ class Ticket:
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
     home: Core | None = None  # where its context counts as active
-    is_held: bool = False  # not to be served for now, whatever its rank
+    holds: set[Hold] = field(default_factory=set)  # it is served only while there are none
     is_yielding: bool = False  # asked to give up its slot
 
     @property
     def priority(self) -> int:
         return self.syscall.priority
+
+    @property
+    def is_held(self) -> bool:
+        return bool(self.holds)
 
 
 class ReadyQueue:
@@ -55,7 +76,7 @@ class ReadyQueue:
     age, those that bear its `entry` number; others are skipped when they come up.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Ranking) -> None:
         self._policy = policy
         self._members: dict[int, Ticket] = {}  # by id of the syscall
         self._heap: list[tuple[Rank, int, Ticket]] = []
@@ -76,6 +97,9 @@ class ReadyQueue:
         heappush(self._ages, (ticket.queued_at, ticket.entry, ticket))
         if max(len(self._heap), len(self._ages)) > 2 * len(self._members) + SLACK:
             self._compact()
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return self._members.get(ticket.syscall.id) is ticket
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a call out. False if it was not in."""
@@ -104,7 +128,7 @@ class ReadyQueue:
             heappop(self._ages)
         return None
 
-    def use(self, policy: Policy) -> None:
+    def use(self, policy: Ranking) -> None:
         """Order the queue by another policy."""
         self._policy = policy
         self._heap = [(policy.rank(t), t.entry, t) for t in self._members.values()]
@@ -135,12 +159,15 @@ class Lane:
         yield from self.returning
         yield from self.arriving
 
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self.returning or ticket in self.arriving
+
     def remove(self, ticket: Ticket) -> None:
         """Take a call out, if it is in."""
         if not self.returning.remove(ticket):
             self.arriving.remove(ticket)
 
-    def use(self, policy: Policy) -> None:
+    def use(self, policy: Ranking) -> None:
         """Order both queues by another policy."""
         self.returning.use(policy)
         self.arriving.use(policy)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from aios_core.clock import Clock
-from aios_core.core import Core, ReportSink
-from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
+from aios_core.core import Core, ReportSink, load_of
+from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited, describe
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
@@ -46,7 +46,7 @@ class RetryRule:
     def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
         """How long the call waits; 0 if the queue, a core's own pause or another core will do."""
         if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
-            return 0.0 if core.load().available_in_s > 0 else error.retry_after_s
+            return 0.0 if load_of(core).available_in_s > 0 else error.retry_after_s
         return 0.0 if has_other else FIRST_RETRY_S * 2.0**call.num_runs_failed
 
 
@@ -111,6 +111,6 @@ def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the ca
     """A core's exception, as one of ours."""
     if isinstance(exc, KernelError):
         return exc
-    error = CoreError(core.name, f"could not {doing}: {exc!r}")
+    error = CoreError(core.name, f"could not {doing}: {describe(exc)}")
     error.__cause__ = exc
     return error

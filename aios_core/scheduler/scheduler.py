@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from aios_core.core import Core
-from aios_core.errors import KernelBug
+from aios_core.core import Core, load_of
+from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
 from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
-from aios_core.scheduler.ready import Lane, ReadyQueue, Route, Ticket
+from aios_core.scheduler.ready import Hold, Lane, ReadyQueue, Route, Ticket
 from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.syscalls import Syscall, SyscallState
 
@@ -72,10 +73,9 @@ class Scheduler:
     """
 
     def __init__(self, policy: Policy, admission: Admission | None = None) -> None:
-        self.configured = policy
-        self.policy = policy
+        self._configured = GuardedPolicy(policy)
+        self._policy = self._configured  # what it selected for the present load
         self.admission = admission or Admission()
-        self._adapts = type(policy).select is not Policy.select
         self._lanes: dict[Route, Lane] = {}
         self._held: dict[int, Ticket] = {}
         self._running: dict[int, Ticket] = {}
@@ -92,6 +92,11 @@ class Scheduler:
             f"<Scheduler {self.policy.name}: {self.num_waiting} waiting, "
             f"{len(self._running)} running>"
         )
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in use."""
+        return self._policy.policy
 
     @property
     def num_waiting(self) -> int:
@@ -147,7 +152,6 @@ class Scheduler:
         agent, group = self.share_of(process)
         ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
         ticket.seq, ticket.queued_at = next(self._seqs), now
-        self.policy.rank(ticket)  # if it raises, nothing has changed yet
         group.enter(self._floor)
         agent.enter(group.floor)
         self._begin_to_wait(ticket, now)
@@ -176,7 +180,7 @@ class Scheduler:
     def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """Account for generated tokens. True if the call should now be preempted."""
         self._charge(ticket, OUTPUT_COST * num_tokens)
-        quantum = self.policy.quantum
+        quantum = self._policy.quantum
         if quantum is None or ticket.core is None:
             return False
         ticket.quantum_used += num_tokens
@@ -210,7 +214,7 @@ class Scheduler:
         ticket.syscall.move_to(SyscallState.SUSPENDED, now)
         ticket.syscall.num_preemptions += 1
         ticket.route = route
-        if self.policy.takes_turns:
+        if self._policy.takes_turns:
             ticket.seq = next(self._seqs)
         self._begin_to_wait(ticket, now)
 
@@ -246,20 +250,39 @@ class Scheduler:
 
     # --- calls are set aside -----------------------------------------------------------------
 
-    def hold(self, ticket: Ticket) -> None:
-        """Do not serve a waiting call until `release`; it keeps its place."""
-        if ticket.syscall.id not in self._held:
+    def hold(self, ticket: Ticket, reason: Hold) -> None:
+        """Do not serve a waiting call while any reason to hold it stands; it keeps its place."""
+        if not ticket.is_held:
             self._leave_queue(ticket)
-            ticket.is_held = True
             self._held[ticket.syscall.id] = ticket
             self._count_waiting(ticket, 1)
+        ticket.holds.add(reason)
 
-    def release(self, ticket: Ticket) -> None:
-        """The opposite of `hold`."""
-        if self._held.pop(ticket.syscall.id, None):
-            ticket.is_held = False
+    def release(self, ticket: Ticket, reason: Hold) -> None:
+        """A reason to hold a call is gone. It may be served once none is left."""
+        if reason not in ticket.holds:
+            return
+        ticket.holds.discard(reason)
+        if not ticket.is_held:
+            del self._held[ticket.syscall.id]
             self._count_waiting(ticket, -1)
             self._join(ticket)
+
+    def take_unranked(self) -> list[tuple[Ticket, SchedulingPolicyError]]:
+        """Return the waiting calls that the policy failed to rank lately, to be refused."""
+        return [
+            (call, error)
+            for call, error in self._policy.take_unranked()
+            if isinstance(call, Ticket) and call.syscall.state in WAITING
+        ]
+
+    def has(self, ticket: Ticket) -> bool:
+        """Whether a call has its place: in a queue, among the held ones, or with a slot."""
+        places = (self._running, self._held)
+        if any(place.get(ticket.syscall.id) is ticket for place in places):
+            return True
+        lane = self._lanes.get(ticket.route)
+        return lane is not None and ticket in lane
 
     def reroute(self, ticket: Ticket, route: Route) -> None:
         """Let a waiting call be served by other cores; it keeps its place."""
@@ -283,7 +306,7 @@ class Scheduler:
     def _join(self, ticket: Ticket) -> None:
         lane = self._lanes.get(ticket.route)
         if lane is None:
-            lane = Lane(ReadyQueue(self.policy), ReadyQueue(self.policy))
+            lane = Lane(ReadyQueue(self._policy), ReadyQueue(self._policy))
             self._lanes[ticket.route] = lane
         self._count_waiting(ticket, 1)
         (lane.returning if self._is_active(ticket) else lane.arriving).push(ticket)
@@ -295,7 +318,7 @@ class Scheduler:
     def _leave_queue(self, ticket: Ticket) -> None:
         self._count_waiting(ticket, -1)
         if self._held.pop(ticket.syscall.id, None):
-            ticket.is_held = False
+            ticket.holds.clear()
             return
         lane = self._lanes[ticket.route]
         lane.remove(ticket)
@@ -315,7 +338,7 @@ class Scheduler:
         if ticket.home is not core:
             self._leave_home(ticket, now)
             ticket.home = core
-            self.admission.enter(core, core.load(), ticket.syscall.pid, _context_of(ticket))
+            self.admission.enter(core, load_of(core), ticket.syscall.pid, _context_of(ticket))
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -356,9 +379,9 @@ class Scheduler:
 
     def _goes_ahead(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
         """Whether an active agent's call goes before a new agent's."""
-        if self.policy.warm_first and not self._is_overdue(new, now):
-            return self.admission.is_pressed(core, core.load()) or (
-                self.policy.rank(warm) < self.policy.rank(new)
+        if self._policy.warm_first and not self._is_overdue(new, now):
+            return self.admission.is_pressed(core, load_of(core)) or (
+                self._policy.rank(warm) < self._policy.rank(new)
             )
         return self._urgency(warm, now) < self._urgency(new, now)
 
@@ -370,14 +393,14 @@ class Scheduler:
         return next((c for c in warm if pool.pick((c,))), core)
 
     def _foremost(self, queue: ReadyQueue, now: float) -> Ticket | None:
-        if self.policy.max_wait_s is not None:
+        if self._policy.max_wait_s is not None:
             oldest = queue.oldest()
             if oldest is not None and self._is_overdue(oldest, now):
                 return oldest
         return queue.best()
 
     def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        load = core.load()
+        load = load_of(core)
         if load.kv_capacity is None:
             return True
         context = _context_of(ticket)
@@ -387,10 +410,10 @@ class Scheduler:
         """Rank over all lanes: overdue calls first, oldest first, then by the policy."""
         if self._is_overdue(call, now):
             return (0, call.seq)
-        return (1, *self.policy.rank(call))
+        return (1, *self._policy.rank(call))
 
     def _is_overdue(self, call: Waiting, now: float) -> bool:
-        bound = self.policy.max_wait_s
+        bound = self._policy.max_wait_s
         return bound is not None and now - call.queued_at > bound
 
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
@@ -399,13 +422,14 @@ class Scheduler:
         if sum(map(len, lanes)) <= self._num_yielding:
             return False
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
-        mine = self.policy.rank(_AtTail.of(running, now) if self.policy.takes_turns else running)
+        at_tail = self._policy.takes_turns
+        mine = self._policy.rank_running(_AtTail.of(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _victim_for(self, lane: Lane, now: float) -> Ticket | None:
         """The worst-ranked running call that the best of a lane may interrupt."""
         num_ready = self._num_waiting - len(self._held)
-        if self._never_interrupts or self._num_yielding >= num_ready:
+        if not self._policy.ever_interrupts or self._num_yielding >= num_ready:
             return None
         newcomer = lane.arriving.best() or lane.returning.best()
         if newcomer is None:
@@ -417,29 +441,25 @@ class Scheduler:
             and ticket.quantum_used >= UNDISTURBED
             and ticket.core in newcomer.route
             and ticket.core.capabilities.preemptible
-            and self.policy.interrupts(newcomer, ticket)
+            and self._policy.interrupts(newcomer, ticket)
             and self._fits(newcomer, ticket.core, now)
         ]
-        return max(candidates, key=self.policy.rank, default=None)
-
-    @property
-    def _never_interrupts(self) -> bool:
-        return type(self.policy).interrupts is Policy.interrupts
+        return max(candidates, key=self._policy.rank_running, default=None)
 
     def _adapt(self, now: float) -> None:
         """Let a policy that is made of others choose again."""
-        if not self._adapts or now - self._adapted_at < RECONSIDER_S:
+        if not self._configured.adapts or now - self._adapted_at < RECONSIDER_S:
             return
         self._adapted_at = now
         cores = {core for route in self._lanes for core in route}
         load = QueueLoad(
             num_waiting=self.num_waiting,
-            num_slots=sum(core.load().slots for core in cores),
+            num_slots=sum(load_of(core).slots for core in cores),
             num_groups=sum(1 for group in self._groups.values() if group.num_members),
         )
-        chosen = self.configured.select(load)
-        if chosen != self.policy:
-            self.policy = chosen
+        chosen = self._configured.select(load)
+        if chosen is not self._policy:
+            self._policy = chosen
             for lane in self._lanes.values():
                 lane.use(chosen)
 

@@ -170,6 +170,7 @@ class ToolCalls:
     def _pump(self) -> None:
         """Start all that may run; come back when a rate allows more."""
         now = self._clock.now()
+        self._refuse_unranked()
         while (turn := self.schedule.pick(now)) is not None:
             ready = self._waiting.get(turn.id)
             if ready is not None and not ready.done():
@@ -178,6 +179,13 @@ class ToolCalls:
             self._timer.cancel()
         next_at = self.schedule.next_at(now)
         self._timer = None if next_at is None else self._clock.call_at(next_at, self._pump)
+
+    def _refuse_unranked(self) -> None:
+        """Fail the calls that the policy could not rank; their callers take them out."""
+        for turn, error in self.schedule.take_unranked():
+            ready = self._waiting.get(turn.id)
+            if ready is not None and not ready.done():
+                ready.set_exception(error)
 
     def _ended(self, attempt: _Attempt, outcome: Outcome) -> None:
         """The tool has really ended."""

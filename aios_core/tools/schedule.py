@@ -24,7 +24,7 @@ from itertools import count
 from math import inf
 from typing import TypeVar
 
-from aios_core.errors import KernelBug, Overloaded, ToolUnavailable
+from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
 from aios_core.tools.breaker import Breaker, Bucket
 from aios_core.tools.lane import Lane, Rank, Turn, TurnState
 from aios_core.tools.services import Flow, MakeFlow, SelectRanking
@@ -165,6 +165,14 @@ class Schedule:
                 self._start(turn, now)
                 return turn
         return None
+
+    def take_unranked(self) -> list[tuple[Turn, KernelError]]:
+        """The waiting calls that the policy failed to rank lately, to be refused."""
+        return [
+            (turn, error)
+            for turn, error in self._ranking.take_unranked()
+            if isinstance(turn, Turn) and turn.state is TurnState.WAITING
+        ]
 
     def next_at(self, now: float) -> float | None:
         """When a rate lets the next call begin; None: only a call's end can."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from aios_core.errors import KernelError
 from aios_core.manager import Port
 from aios_core.process import AgentProcess
 from aios_core.tools.sandbox import ExecutionResult, Language, OnOutput
@@ -42,7 +43,10 @@ class Ranking(Protocol):
         """A call that waited longer goes before all that came after it; None: no bound."""
 
     def rank(self, call: Any) -> tuple[float, ...]:
-        """Smallest first. May only grow while a call waits."""
+        """Smallest first. May only grow while a call waits. Never raises."""
+
+    def take_unranked(self) -> Sequence[tuple[Any, KernelError]]:
+        """The waiting calls that could not be ranked since the last time, and why."""
 
 
 #: Which ranking to use with that many waiting calls, slots, and groups at work.

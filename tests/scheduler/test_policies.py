@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from aios_core.scheduler import POLICIES, Policy, QueueLoad
 from aios_core.scheduler.policy import Rank, Waiting
-from aios_core.scheduler.ready import Route, Ticket
+from aios_core.scheduler.ready import Hold, Route, Ticket
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import Syscall, SyscallState
 from tests.puppet import PuppetCore
@@ -239,14 +239,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.machine.retry(data.draw(st.sampled_from(self.running)))
 
     @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def hold(self, data: st.DataObject) -> None:
-        self.machine.scheduler.hold(data.draw(st.sampled_from(self.waiting)))
+    @rule(data=st.data(), reason=st.sampled_from(Hold))
+    def hold(self, data: st.DataObject, reason: Hold) -> None:
+        self.machine.scheduler.hold(data.draw(st.sampled_from(self.waiting)), reason)
 
     @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        self.machine.scheduler.release(data.draw(st.sampled_from(self.waiting)))
+    @rule(data=st.data(), reason=st.sampled_from(Hold))
+    def release(self, data: st.DataObject, reason: Hold) -> None:
+        self.machine.scheduler.release(data.draw(st.sampled_from(self.waiting)), reason)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -308,7 +308,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once the pressure stops, every accepted call reaches a final state."""
         for ticket in self.waiting:
-            self.machine.scheduler.release(ticket)
+            for reason in Hold:
+                self.machine.scheduler.release(ticket, reason)
         for ticket in self.running:
             self.machine.finish(ticket)
         while left := self.machine.next():

@@ -10,7 +10,7 @@ import pytest
 from aios_core.scheduler import FIFO, LAS, Auto, Fair, Policy, Priority, QueueLoad, RoundRobin
 from aios_core.scheduler.admission import HIGHEST, LOWEST, Admission
 from aios_core.scheduler.policy import Rank, Waiting
-from aios_core.scheduler.ready import ReadyQueue
+from aios_core.scheduler.ready import Hold, ReadyQueue
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore
 
@@ -367,7 +367,7 @@ def test_held_calls_interrupt_nobody() -> None:
         assert ticket is not None
         machine.progress(ticket, 20)
     for _ in range(3):
-        machine.scheduler.hold(machine.submit("frozen", group="frozen"))
+        machine.scheduler.hold(machine.submit("frozen", group="frozen"), Hold.FROZEN)
     machine.submit("light", group="light")
 
     assert len(machine.scheduler.victims(machine.now)) == 1
@@ -379,20 +379,20 @@ def test_a_held_call_makes_nobody_yield_and_is_not_picked() -> None:
     running = machine.submit()
     machine.next()
     held = machine.submit()
-    machine.scheduler.hold(held)
+    machine.scheduler.hold(held, Hold.FROZEN)
 
     assert not machine.progress(running, 8)
     machine.finish(running)
     assert machine.next() is None
-    machine.scheduler.release(held)
+    machine.scheduler.release(held, Hold.FROZEN)
     assert machine.next() is held
 
 
 def test_a_released_call_has_kept_its_place() -> None:
     machine = Machine(FIFO())
     first, _ = machine.submit(), machine.submit()
-    machine.scheduler.hold(first)
-    machine.scheduler.release(first)
+    machine.scheduler.hold(first, Hold.FROZEN)
+    machine.scheduler.release(first, Hold.FROZEN)
 
     assert machine.next() is first
 

@@ -22,6 +22,7 @@ from aios_core import (
     RetryLater,
     RunawayStopped,
     SandboxUnavailable,
+    SchedulingPolicyError,
     SyscallCancelled,
     ToolContext,
     ToolError,
@@ -33,6 +34,8 @@ from aios_core import (
 from aios_core.manager import Gatekeeper
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess
+from aios_core.scheduler import FIFO
+from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.testing.leftovers import nothing_left
 from aios_core.tools.requests import ToolList
 
@@ -609,3 +612,20 @@ def until(holds: Any) -> None:
         if holds():
             return
     raise AssertionError("it never held")
+
+
+def test_a_scheduling_policy_that_raises_fails_that_tool_call_and_no_other() -> None:
+    class Picky(FIFO):
+        def rank(self, call: Waiting) -> Rank:
+            if call.agent.name == "odd":  # type: ignore[attr-defined]
+                raise ZeroDivisionError
+            return super().rank(call)
+
+    with quiet_kernel(policy=Picky()) as kernel:
+        kernel.load_tools(make("t", lambda: "served"))
+        odd, other = kernel.spawn("odd"), kernel.spawn("other")
+
+        with pytest.raises(SchedulingPolicyError, match="'Picky': `rank` failed"):
+            odd.tools.run("t", {})
+        assert other.tools.run("t", {}) == "served"
+        kernel.check()

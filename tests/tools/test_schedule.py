@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from aios_core import Overloaded, Rate, ToolUnavailable
 from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority, QueueLoad
+from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.shares import FlowShare
 from aios_core.tools.lane import Turn, TurnState
 from aios_core.tools.schedule import Limits, Schedule
@@ -19,12 +20,14 @@ from aios_core.tools.schedule import Limits, Schedule
 from .rig import make
 
 
-def select(policy: Policy, num_waiting: int, num_slots: int, num_groups: int) -> Policy:
+def select(
+    policy: GuardedPolicy, num_waiting: int, num_slots: int, num_groups: int
+) -> GuardedPolicy:
     return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
 
 
 def schedule(policy: Policy | None = None, **limits: Any) -> Schedule:
-    return Schedule(Limits(**limits), partial(select, policy or FIFO()), FlowShare)
+    return Schedule(Limits(**limits), partial(select, GuardedPolicy(policy or FIFO())), FlowShare)
 
 
 def submit(

@@ -1,0 +1,54 @@
+"""Call what others wrote (cores, answers, KV images) so that what it raises harms nobody else.
+
+All of these must return at once and never raise. One that raises all the same is
+logged: the kernel stands in the middle of work for several agents when it calls them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from aios_core.core import Core
+from aios_core.snapshot import Snapshot
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# `CancelledError` is no `Exception`, and would end the work of the loop's callback that it leaves.
+RAISED: Final = (Exception, asyncio.CancelledError)
+
+
+def deliver(hand_over: Callable[[T], object], value: T) -> None:
+    """Hand a delta or an outcome to a caller, who may be gone in any way."""
+    try:
+        hand_over(value)
+    except RAISED:
+        log.exception("a caller could not be answered")
+
+
+def preempt(core: Core, run_id: int) -> None:
+    """Ask a core to stop a run at its next token."""
+    try:
+        core.preempt(run_id)
+    except RAISED:
+        log.exception("core %r could not preempt run %d; it goes on", core.name, run_id)
+
+
+def cancel(core: Core, run_id: int) -> None:
+    """Ask a core to drop a run."""
+    try:
+        core.cancel(run_id)
+    except RAISED:
+        log.exception("core %r could not cancel run %d; it keeps its slot", core.name, run_id)
+
+
+def release(snapshot: Snapshot) -> None:
+    """Free the KV image of a snapshot, if it has one."""
+    try:
+        if snapshot.kv is not None:
+            snapshot.kv.release()
+    except RAISED:
+        log.exception("a KV image could not be freed")

@@ -1,0 +1,148 @@
+"""A scheduling policy that anybody may have written, asked so that it harms nobody.
+
+A policy's answers are used in the middle of the kernel's bookkeeping, often about
+several calls at once. Whatever it raises, or answers instead of a rank, is caught
+here: a waiting call that cannot be ranked is set aside with the reason
+(`take_unranked`), and every other question gets the answer that changes least.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf, isnan
+from numbers import Real
+from typing import Any, Final, TypeVar
+
+from aios_core.errors import SchedulingPolicyError, describe
+from aios_core.scheduler.contained import RAISED
+from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LAST: Final[Rank] = (inf,)  # of a waiting call that cannot be ranked, until it is refused
+FIRST: Final[Rank] = (-inf,)  # of a running one: it keeps its slot
+
+Unranked = dict[int, tuple[Waiting, SchedulingPolicyError]]  # by `id` of the call
+
+
+class GuardedPolicy:
+    """Asks one policy. Satisfies `tools.services.Ranking` too.
+
+    Each kind of failure is logged once for a policy, since questions are many.
+    """
+
+    def __init__(self, policy: Policy, unranked: Unranked | None = None) -> None:
+        self.policy = policy
+        self._unranked: Unranked = {} if unranked is None else unranked
+        self._logged: set[str] = set()
+        self._selected: GuardedPolicy = self
+        self.adapts = type(policy).select is not Policy.select
+        self.ever_interrupts = type(policy).interrupts is not Policy.interrupts
+
+    def __repr__(self) -> str:
+        return f"<GuardedPolicy {type(self.policy).__name__}>"
+
+    # --- questions ---------------------------------------------------------------------------
+
+    def rank(self, call: Waiting) -> Rank:
+        """Rank a waiting call. One that cannot be ranked goes last, and to `take_unranked`."""
+        try:
+            return _checked(self.policy.rank(call))
+        except RAISED as exc:
+            self._unranked[id(call)] = (call, self._failed("rank", exc))
+            return LAST
+
+    def rank_running(self, call: Waiting) -> Rank:
+        """Rank a running call. One that cannot be ranked goes first: it is not interrupted."""
+        return self._asked("rank", lambda: _checked(self.policy.rank(call)), FIRST)
+
+    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+        """Whether a waiting call may interrupt a running one."""
+        return self._asked(
+            "interrupts", lambda: bool(self.policy.interrupts(waiting, running)), False
+        )
+
+    def select(self, load: QueueLoad) -> GuardedPolicy:
+        """The policy to use under this load; the one used so far if that cannot be found out."""
+        if not self.adapts:
+            return self
+        used = self._selected
+        chosen = self._asked("select", lambda: _policy(self.policy.select(load)), used.policy)
+        if not self._asked("__eq__", lambda: bool(chosen == used.policy), chosen is used.policy):
+            is_own = chosen is self.policy
+            self._selected = self if is_own else GuardedPolicy(chosen, self._unranked)
+        return self._selected
+
+    @property
+    def quantum(self) -> int | None:
+        """Tokens before a running call is ranked again; None: never."""
+        return self._asked("quantum", lambda: _number(self.policy.quantum), None)
+
+    @property
+    def max_wait_s(self) -> float | None:
+        """Bound on being overtaken; None: the rank itself is fair."""
+        return self._asked("max_wait_s", lambda: _number(self.policy.max_wait_s), None)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a preempted call goes to the tail of the order of arrival."""
+        return self._asked("takes_turns", lambda: bool(self.policy.takes_turns), False)
+
+    @property
+    def warm_first(self) -> bool:
+        """Whether active agents go before new ones when memory is short."""
+        return self._asked("warm_first", lambda: bool(self.policy.warm_first), False)
+
+    # --- failures ----------------------------------------------------------------------------
+
+    def take_unranked(self) -> list[tuple[Waiting, SchedulingPolicyError]]:
+        """Return the calls that could not be ranked since the last time, and why."""
+        if not self._unranked:
+            return []
+        unranked = list(self._unranked.values())
+        self._unranked.clear()
+        return unranked
+
+    def _asked(self, question: str, ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except RAISED as exc:
+            self._failed(question, exc)
+            return otherwise
+
+    def _failed(self, question: str, exc: BaseException) -> SchedulingPolicyError:
+        error = SchedulingPolicyError(
+            type(self.policy).__name__, f"`{question}` failed: {describe(exc)}"
+        )
+        error.__cause__ = exc
+        if question not in self._logged:
+            self._logged.add(question)
+            log.error("%s (logged once)", error, exc_info=exc)
+        return error
+
+
+def _checked(rank: Any) -> Rank:
+    """The rank, if it is one. Anything else would raise later, inside a heap of others' ranks."""
+    if not isinstance(rank, tuple):
+        raise TypeError(f"a rank is a tuple of numbers, not {rank!r}")
+    for part in rank:
+        if not isinstance(part, Real) or isnan(part):
+            raise TypeError(f"a rank is a tuple of numbers, not {rank!r}")
+    return tuple(rank)
+
+
+def _policy(chosen: Policy) -> Policy:
+    if not isinstance(chosen, Policy):
+        raise TypeError(f"a policy selects a policy, not {chosen!r}")
+    return chosen
+
+
+N = TypeVar("N", int, float)
+
+
+def _number(value: N | None) -> N | None:
+    if value is not None and not (isinstance(value, Real) and value >= 0):
+        raise TypeError(f"a number of at least 0, or None, not {value!r}")
+    return value
