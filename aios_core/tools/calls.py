@@ -124,17 +124,13 @@ class ToolCalls:
         attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
 
         def work() -> None:
-            outcome: Outcome
-            try:
-                outcome = run(
-                    turn.tool,
-                    arguments,
-                    context,
-                    processes=self._processes,
-                    max_bytes=self._max_result_bytes,
-                )
-            except KernelError as exc:
-                outcome = exc
+            outcome = run(
+                turn.tool,
+                arguments,
+                context,
+                processes=self._processes,
+                max_bytes=self._max_result_bytes,
+            )
             try:
                 loop.call_soon_threadsafe(self._ended, attempt, outcome)
             except RuntimeError:  # the kernel is gone

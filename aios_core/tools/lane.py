@@ -8,7 +8,7 @@ found by ranking the top again until it stays the top.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -56,16 +56,25 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class _Queue:
-    """One agent's waiting calls of a lane: a heap, with calls that left still in it."""
+    """One agent's waiting calls of a lane: a heap, with some calls that left still in it."""
 
     pid: int
     heap: list[tuple[Rank, int, Turn]] = field(default_factory=list)
     entry: int = -1  # of the lane's heap; older ones do not count
+    num_left: int = 0  # calls in the heap that wait no longer
 
     def first(self) -> Turn | None:
         while self.heap and self.heap[0][2].state is not TurnState.WAITING:
             heappop(self.heap)
+            self.num_left -= 1
         return self.heap[0][2] if self.heap else None
+
+    def compact(self) -> None:
+        """Let go of the calls that left, once they are most of the heap."""
+        if self.num_left > len(self.heap) // 2:
+            self.heap = [one for one in self.heap if one[2].state is TurnState.WAITING]
+            heapify(self.heap)
+            self.num_left = 0
 
 
 class Lane:
@@ -82,7 +91,7 @@ class Lane:
         self._ranking = ranking
         self._queues: dict[int, _Queue] = {}
         self._heap: list[tuple[Rank, int, _Queue]] = []
-        self._ages: deque[Turn] = deque()
+        self._ages: OrderedDict[int, Turn] = OrderedDict()  # the oldest first
         self._entries = count()
 
     def __iter__(self) -> Iterator[Turn]:
@@ -96,7 +105,7 @@ class Lane:
         if queue is None:
             queue = self._queues[turn.pid] = _Queue(turn.pid)
         heappush(queue.heap, (self._ranking.rank(turn), turn.seq, turn))
-        self._ages.append(turn)
+        self._ages[turn.id] = turn
         self.num_waiting += 1
         if queue.first() is turn:
             self._file(queue)
@@ -104,11 +113,16 @@ class Lane:
     def leave(self, turn: Turn) -> None:
         """A call waits no more; its state was changed before."""
         self.num_waiting -= 1
+        del self._ages[turn.id]
         queue = self._queues[turn.pid]
+        queue.num_left += 1
         if queue.first() is None:
             del self._queues[turn.pid]
         else:
+            queue.compact()
             self._file(queue)
+        if not self._queues:
+            self._heap.clear()  # entries of queues that are no more
 
     def refile(self, pid: int) -> None:
         """An agent that `best` passed over may run again."""
@@ -135,9 +149,7 @@ class Lane:
 
     def oldest(self) -> Turn | None:
         """The call that waits longest."""
-        while self._ages and self._ages[0].state is not TurnState.WAITING:
-            self._ages.popleft()
-        return self._ages[0] if self._ages else None
+        return next(iter(self._ages.values()), None)
 
     def use(self, ranking: Ranking) -> None:
         """Order the calls by another policy."""
@@ -145,6 +157,7 @@ class Lane:
         for queue in self._queues.values():
             waiting = [one for one in queue.heap if one[2].state is TurnState.WAITING]
             queue.heap = [(ranking.rank(turn), seq, turn) for _, seq, turn in waiting]
+            queue.num_left = 0
             heapify(queue.heap)
         self._heap.clear()
         for queue in self._queues.values():

@@ -30,6 +30,7 @@ T = TypeVar("T")
 _CLOSING_S: Final = 10.0
 _NAME_LENGTH: Final = 64  # what every model API takes
 _DIGEST_LENGTH: Final = 8
+_MAX_ERROR_CHARS: Final = 3_000  # of what a server says of a failure
 
 
 class McpClients:
@@ -160,7 +161,7 @@ def _value(tool: str, result: Mapping[str, Any]) -> Any:
     content = result.get("content", [])
     texts = [part["text"] for part in content if part.get("type") == "text"]
     if result.get("isError"):
-        raise ToolError(tool, "\n".join(texts) or "failed, and did not say why")
+        raise ToolError(tool, "\n".join(texts)[:_MAX_ERROR_CHARS] or "failed, and did not say why")
     if "structuredContent" in result:
         return result["structuredContent"]
     return "\n".join(texts) if len(texts) == len(content) else content

@@ -1,19 +1,21 @@
 """One attempt at running a tool: on a worker's thread, or in a process that it drives.
 
 Promise: whatever the tool does, the outcome is a plain JSON value or an exception of
-the kernel's tree. What it raises becomes `ToolError`, also `SystemExit`; errors of the
-kernel that say what the caller can do (`InvalidArguments`, `AccessDenied` ...) pass.
+the kernel's tree, with a bounded text and without the tool's frames. What it raises becomes
+`ToolError`, also `SystemExit`; errors of the kernel that say what the caller can do
+(`InvalidArguments`, `AccessDenied` ...) pass.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aios_core.errors import Interrupted, KernelBug, KernelError, ToolError
+from aios_core.foreign import describe_on_worker, detach, is_kernel_error
 from aios_core.tools.context import ToolContext
 from aios_core.tools.processes import ToolProcesses
 from aios_core.tools.strict_json import NotJSON, dump, plain
@@ -35,22 +37,22 @@ def run(
     *,
     processes: ToolProcesses,
     max_bytes: int,
-) -> Result:
-    """Run the tool here and now. Raises `KernelError`s only."""
+) -> Result | KernelError:
+    """Run the tool here and now; its result, or its failure. Raises nothing."""
     try:
         if tool.isolation == "process":
             value = processes.run(tool, arguments, context, max_bytes)
         else:
             value = call(tool, arguments, context)
         return _result(tool, value, max_bytes)
-    except KernelBug as exc:
-        raise ToolError(tool.name, f"raised {exc!r}") from exc
-    except KernelError:
-        raise
-    except MemoryError as exc:
-        raise ToolError(tool.name, "ran out of memory") from exc
-    except BaseException as exc:
-        raise ToolError(tool.name, _said(exc)) from exc
+    except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the caller's to know
+        raised = exc
+    try:
+        return _failure(tool, raised)
+    except BaseException:  # noqa: BLE001 - such as no memory, even for a text
+        return ToolError(tool.name, "raised what cannot be shown")
+    finally:
+        del raised  # or else this frame and what was raised keep each other alive
 
 
 def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Any:
@@ -86,8 +88,10 @@ def _result(tool: Tool, value: Any, max_bytes: int) -> Result:
     try:
         value = plain(value)
         encoded = value.encode() if isinstance(value, str) else dump(value)
-    except (NotJSON, RecursionError) as exc:
-        raise ToolError(tool.name, f"returned no JSON value: {exc}") from exc
+    except NotJSON as exc:
+        raise ToolError(tool.name, f"returned no JSON value: {exc}") from None
+    except RecursionError:
+        raise ToolError(tool.name, "returned no JSON value: it is nested too deep") from None
     if len(encoded) > max_bytes:
         raise ToolError(
             tool.name,
@@ -96,15 +100,34 @@ def _result(tool: Tool, value: Any, max_bytes: int) -> Result:
     return Result(value, encoded)
 
 
-def _said(exc: BaseException) -> str:
-    if isinstance(exc, SystemExit):
-        return f"called exit({exc.code!r})"
-    return f"raised {type(exc).__name__}: {exc}" if str(exc) else f"raised {type(exc).__name__}"
+def _failure(tool: Tool, raised: BaseException) -> KernelError:
+    """What was raised, as an error of the kernel that may be handed on anywhere."""
+    kind = type(raised)
+    if is_kernel_error(raised) and not issubclass(kind, KernelBug):
+        error = cast(KernelError, raised)
+        cause, error.__cause__ = error.__cause__, None
+        detach(error)
+        error.__cause__ = None if cause is None else detach(cause)
+        return error
+    if issubclass(kind, MemoryError):
+        return ToolError(tool.name, "ran out of memory")
+    text = describe_on_worker(raised)
+    ended = ToolError(tool.name, _in_words(raised, text))
+    ended.__cause__ = detach(raised, text)
+    return ended
+
+
+def said(exc: BaseException) -> str:
+    """What a tool did instead of returning, in words; runs foreign code at most on a thread."""
+    return _in_words(exc, describe_on_worker(exc))
+
+
+def _in_words(exc: BaseException, text: str) -> str:
+    if issubclass(type(exc), SystemExit):
+        return f"called exit({text.partition(': ')[2]})"
+    return f"raised {text}"
 
 
 def is_the_tools_fault(exc: BaseException) -> bool:
     """Whether a failure says something about the tool, rather than about this call."""
     return isinstance(exc, ToolError) and not isinstance(exc.__cause__, Interrupted)
-
-
-Runner = Callable[[], Result]

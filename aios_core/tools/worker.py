@@ -16,7 +16,7 @@ from typing import IO, Any
 from aios_core.errors import InvalidArguments, KernelError
 from aios_core.tools.code import load_file, load_module, tools_of
 from aios_core.tools.context import ToolContext
-from aios_core.tools.running import call
+from aios_core.tools.running import call, said
 from aios_core.tools.strict_json import dump, parse, plain
 from aios_core.tools.tool import Tool
 
@@ -63,8 +63,7 @@ def _answer(line: bytes, tools: dict[tuple[str, str], Tool]) -> dict[str, Any]:
     except KernelError as exc:
         return {"error": str(exc)}
     except BaseException as exc:  # noqa: BLE001 - it is the caller's, who reads it there
-        said = f"raised {type(exc).__name__}: {exc}"
-        return {"error": f"called exit({exc.code!r})" if isinstance(exc, SystemExit) else said}
+        return {"error": said(exc)}
 
 
 if __name__ == "__main__":

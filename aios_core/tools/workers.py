@@ -17,6 +17,8 @@ from itertools import count
 from time import monotonic
 from typing import Final
 
+from aios_core.foreign import describe
+
 log = logging.getLogger(__name__)
 
 IDLE_S: Final = 10.0  # a thread without work ends after that long
@@ -71,10 +73,14 @@ class Workers:
     def _serve(self) -> None:
         try:
             while (work := self._next()) is not None:
-                work()
-                del work  # nothing of a call outlives it here
-                with self._lock:
-                    self._num_free += 1
+                try:
+                    work()
+                except BaseException as exc:  # noqa: BLE001 - raised into the thread from outside
+                    log.error("a worker's task raised %s", describe(exc))  # noqa: TRY400
+                finally:
+                    del work  # nothing of a call outlives it here
+                    with self._lock:
+                        self._num_free += 1
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
