@@ -115,10 +115,11 @@ class CorePool:
     def pick(self, candidates: Sequence[Core]) -> Core | None:
         """The least loaded candidate that is up and has a free slot; equals take turns."""
         chosen = least_loaded([self._load_of(core) for core in candidates], self._turn)
-        if chosen is None:
-            return None
+        return None if chosen is None else candidates[chosen]
+
+    def used(self, core: Core) -> None:  # noqa: ARG002 - the turns of all equals are one count
+        """A core was given a call; among equals it is another's turn now."""
         self._turn += 1
-        return candidates[chosen]
 
     def serves(self, core: Core, model: str | None) -> str:
         """The name under which `core` serves a call for `model`: another one if it stands in."""

@@ -19,6 +19,7 @@ little with every call while the core has room to spare and cut when it runs ful
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from aios_core.core import Core, CoreLoad
@@ -54,8 +55,18 @@ class _Books:
             self.num_tokens -= context.num_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What it would take to let a call go to a core. A plan changes nothing until it is applied."""
+
+    fits: bool
+    evicted: tuple[int, ...] = ()  # the agents that are active no longer then
+
+
 class Admission:
     """The active agents of every core, and whether one more fits.
+
+    Questions (`is_active`, `is_pressed`, `plan`) change nothing.
 
     Invariant of each core's books: `num_tokens` is the sum over its contexts.
     """
@@ -76,26 +87,35 @@ class Admission:
             return False
         return books.num_tokens > PRESSED * load.kv_capacity
 
-    def fits(self, core: Core, load: CoreLoad, pid: int, num_tokens: int, now: float) -> bool:
-        """Whether a call of `num_tokens` (prompt and answer) may go to the core.
+    def plan(self, core: Core, load: CoreLoad, pid: int, num_tokens: int, now: float) -> Plan:
+        """Work out whether a call of `num_tokens` (prompt and answer) may go to the core.
 
-        May put out agents that have been idle for long, or were admitted after this
-        one and are idle. Anything may go to an idle core: it knows best how to serve
-        what is larger than its memory.
+        For it, agents may be evicted that have been idle for long, or were admitted
+        after this one and are idle. An idle agent whose call does not fit all the
+        same is evicted itself. Anything may go to an idle core: it knows best how to
+        serve what is larger than its memory.
         """
         if load.kv_capacity is None:
-            return True
-        books = self._books.setdefault(core, _Books())
+            return Plan(fits=True)
+        books = self._books.get(core) or _Books()
         excess = books.num_tokens - load.kv_capacity * books.factor
         context = books.contexts.get(pid)
         excess += num_tokens if context is None else max(0, num_tokens - context.num_tokens)
+        evicted = []
         if excess > 0:
-            excess -= self._put_out(books, pid, excess, now)
-        if excess <= 0 or load.num_running == 0:
-            return True
-        if context is not None and context.num_calls == 0:
-            books.drop(pid)
-        return context is not None and context.num_calls > 0
+            for other in self._evictable(books, pid, now):
+                excess -= books.contexts[other].num_tokens
+                evicted.append(other)
+                if excess <= 0:
+                    break
+        if excess <= 0 or load.num_running == 0 or (context is not None and context.num_calls):
+            return Plan(fits=True, evicted=tuple(evicted))
+        return Plan(fits=False, evicted=(pid,) if context is not None else ())
+
+    def apply(self, core: Core, plan: Plan) -> None:
+        """Make the agents inactive that a plan evicts."""
+        for pid in plan.evicted:
+            self._books[core].drop(pid)
 
     def enter(self, core: Core, load: CoreLoad, pid: int, num_tokens: int) -> None:
         """A call of the agent starts on the core for the first time."""
@@ -129,22 +149,18 @@ class Admission:
         for books in self._books.values():
             books.drop(pid)
 
-    def _put_out(self, books: _Books, pid: int, excess: float, now: float) -> float:
-        """Make idle agents inactive: the long idle, then those admitted after `pid`, last first.
-
-        Returns the tokens gained.
-        """
-        gained = 0.0
-        for other, context in tuple(books.contexts.items()):
-            if context.num_calls == 0 and now - context.left_at >= self.keep_warm_s:
-                gained += context.num_tokens
-                books.drop(other)
+    def _evictable(self, books: _Books, pid: int, now: float) -> Iterator[int]:
+        """Yield idle agents in the order of eviction: the long idle, then those after `pid`."""
+        long_idle = {
+            other
+            for other, context in books.contexts.items()
+            if other != pid and context.num_calls == 0 and now - context.left_at >= self.keep_warm_s
+        }
+        yield from long_idle
         if pid not in books.contexts:
-            return gained
-        for other, context in reversed(tuple(books.contexts.items())):
-            if gained >= excess or other == pid:
-                break
-            if context.num_calls == 0:
-                gained += context.num_tokens
-                books.drop(other)
-        return gained
+            return
+        for other, context in reversed(books.contexts.items()):  # those admitted last go first
+            if other == pid:
+                return
+            if context.num_calls == 0 and other not in long_idle:
+                yield other

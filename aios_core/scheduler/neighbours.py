@@ -33,6 +33,9 @@ class Cores(Protocol):
     def pick(self, candidates: Route) -> Core | None:
         """The core with most room; None if none has a free slot."""
 
+    def used(self, core: Core) -> None:
+        """A core was given a call; among equals it is another's turn now."""
+
     def mark_down(self, name: str, error: KernelError, now: float) -> float:
         """A core died. Returns when it should be started again."""
 

@@ -20,11 +20,12 @@ from typing import Protocol
 from aios_core.core import Core, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
-from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.admission import Admission, Plan
 from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 from aios_core.scheduler.ready import Hold, Lane, ReadyQueue, Route, Ticket
 from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
+from aios_core.scheduler.waiting import WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
@@ -39,6 +40,9 @@ class Pool(Protocol):
 
     def pick(self, candidates: Route) -> Core | None:
         """The core with most room among the candidates; None if none has a free slot."""
+
+    def used(self, core: Core) -> None:
+        """The core was given a call; among equals it is another's turn now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +80,13 @@ class Scheduler:
         self._configured = GuardedPolicy(policy)
         self._policy = self._configured  # what it selected for the present load
         self.admission = admission or Admission()
-        self._lanes: dict[Route, Lane] = {}
-        self._held: dict[int, Ticket] = {}
+        self._waiting = WaitingCalls(self._policy, self.admission.is_active)
         self._running: dict[int, Ticket] = {}
         self._agents: dict[int, FlowShare] = {}
         self._groups: dict[str, FlowShare] = {}
         self._floor = 0.0  # virtual time of the group that was served last
         self._seqs = count()
         self._num_yielding = 0
-        self._num_waiting = 0  # held ones included
         self._adapted_at = float("-inf")
 
     def __repr__(self) -> str:
@@ -100,12 +102,13 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return self._num_waiting
+        """Held ones included."""
+        return self._waiting.num_waiting
 
     @property
     def num_ready(self) -> int:
         """Calls that wait for nothing but a slot."""
-        return self._num_waiting - len(self._held)
+        return self._waiting.num_ready
 
     @property
     def num_running(self) -> int:
@@ -113,9 +116,7 @@ class Scheduler:
 
     def waiting(self) -> Iterator[Ticket]:
         """All calls without a slot, held ones included."""
-        for lane in self._lanes.values():
-            yield from lane
-        yield from tuple(self._held.values())
+        return iter(self._waiting)
 
     def share_of(self, process: AgentProcess) -> tuple[FlowShare, FlowShare]:
         """The service accounts of an agent and of its group."""
@@ -162,9 +163,10 @@ class Scheduler:
         self._adapt(now)
         best: Decision | None = None
         best_rank: Rank = ()
-        for route, lane in self._lanes.items():
+        for route, lane in self._waiting.lanes.items():
             if not lane or (core := pool.pick(route)) is None:
                 continue
+            self._evict_what_does_not_fit(lane, core, now)
             ticket = self._front(lane, core, now)
             if ticket is None:
                 continue
@@ -174,6 +176,7 @@ class Scheduler:
         if best is None:
             return None
         best = Decision(best.ticket, self._nearest(best.ticket, best.core, pool))
+        pool.used(best.core)
         self._start(best.ticket, best.core, now)
         return best
 
@@ -197,7 +200,7 @@ class Scheduler:
     def victims(self, now: float) -> list[Ticket]:
         """The running calls that are to give way at once, each to the best call of a route."""
         found = []
-        for lane in self._lanes.values():
+        for lane in self._waiting.lanes.values():
             if lane and (victim := self._victim_for(lane, now)):
                 victim.is_yielding = True
                 self._num_yielding += 1
@@ -206,7 +209,7 @@ class Scheduler:
 
     def wanted_cores(self) -> set[Core]:
         """The cores that a waiting call could go to."""
-        return {core for route, lane in self._lanes.items() if lane for core in route}
+        return {core for route, lane in self._waiting.lanes.items() if lane for core in route}
 
     def preempted(self, ticket: Ticket, route: Route, now: float) -> None:
         """A running call gave up its slot; it waits at the tail, for the cores of `route`."""
@@ -224,7 +227,7 @@ class Scheduler:
         self._leave_home(ticket, now)
         ticket.syscall.move_to(SyscallState.READY, now)
         ticket.route = route
-        self._join(ticket)
+        self._waiting.join(ticket)
 
     def finish(
         self, ticket: Ticket, outcome: SyscallState, now: float, cost: float | None = None
@@ -233,7 +236,7 @@ class Scheduler:
         if ticket.syscall.id in self._running:
             self._leave_core(ticket)
         else:
-            self._leave_queue(ticket)
+            self._waiting.leave(ticket)
         self._leave_home(ticket, now)
         if cost is not None:
             self._charge(ticket, cost - ticket.charged)
@@ -243,7 +246,7 @@ class Scheduler:
 
     def withdraw(self, ticket: Ticket, now: float) -> None:
         """Forget a waiting call, which goes on without its ticket."""
-        self._leave_queue(ticket)
+        self._waiting.leave(ticket)
         self._leave_home(ticket, now)
         ticket.agent.leave()
         ticket.group.leave()
@@ -252,21 +255,11 @@ class Scheduler:
 
     def hold(self, ticket: Ticket, reason: Hold) -> None:
         """Do not serve a waiting call while any reason to hold it stands; it keeps its place."""
-        if not ticket.is_held:
-            self._leave_queue(ticket)
-            self._held[ticket.syscall.id] = ticket
-            self._count_waiting(ticket, 1)
-        ticket.holds.add(reason)
+        self._waiting.hold(ticket, reason)
 
     def release(self, ticket: Ticket, reason: Hold) -> None:
         """A reason to hold a call is gone. It may be served once none is left."""
-        if reason not in ticket.holds:
-            return
-        ticket.holds.discard(reason)
-        if not ticket.is_held:
-            del self._held[ticket.syscall.id]
-            self._count_waiting(ticket, -1)
-            self._join(ticket)
+        self._waiting.release(ticket, reason)
 
     def take_unranked(self) -> list[tuple[Ticket, SchedulingPolicyError]]:
         """Return the waiting calls that the policy failed to rank lately, to be refused."""
@@ -278,55 +271,20 @@ class Scheduler:
 
     def has(self, ticket: Ticket) -> bool:
         """Whether a call has its place: in a queue, among the held ones, or with a slot."""
-        places = (self._running, self._held)
-        if any(place.get(ticket.syscall.id) is ticket for place in places):
-            return True
-        lane = self._lanes.get(ticket.route)
-        return lane is not None and ticket in lane
+        return ticket in self._waiting or self._running.get(ticket.syscall.id) is ticket
 
     def reroute(self, ticket: Ticket, route: Route) -> None:
         """Let a waiting call be served by other cores; it keeps its place."""
-        if ticket.is_held:
-            ticket.route = route
-        else:
-            self._leave_queue(ticket)
-            ticket.route = route
-            self._join(ticket)
+        self._waiting.reroute(ticket, route)
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _count_waiting(self, ticket: Ticket, change: int) -> None:
-        ticket.group.num_waiting += change
-        self._num_waiting += change
-
     def _begin_to_wait(self, ticket: Ticket, now: float) -> None:
         ticket.queued_at = ticket.syscall.queued_at = now
-        self._join(ticket)
-
-    def _join(self, ticket: Ticket) -> None:
-        lane = self._lanes.get(ticket.route)
-        if lane is None:
-            lane = Lane(ReadyQueue(self._policy), ReadyQueue(self._policy))
-            self._lanes[ticket.route] = lane
-        self._count_waiting(ticket, 1)
-        (lane.returning if self._is_active(ticket) else lane.arriving).push(ticket)
-
-    def _is_active(self, ticket: Ticket) -> bool:
-        pid = ticket.syscall.pid
-        return any(self.admission.is_active(core, pid) for core in ticket.route)
-
-    def _leave_queue(self, ticket: Ticket) -> None:
-        self._count_waiting(ticket, -1)
-        if self._held.pop(ticket.syscall.id, None):
-            ticket.holds.clear()
-            return
-        lane = self._lanes[ticket.route]
-        lane.remove(ticket)
-        if not lane and len(self._lanes) > 16:  # routes that were pinned to one core pass away
-            del self._lanes[ticket.route]
+        self._waiting.join(ticket)
 
     def _start(self, ticket: Ticket, core: Core, now: float) -> None:
-        self._leave_queue(ticket)
+        self._waiting.leave(ticket)
         self._floor = max(self._floor, ticket.group.virtual_time)
         ticket.group.floor = max(ticket.group.floor, ticket.agent.virtual_time)
         if ticket.charged == 0:
@@ -338,7 +296,11 @@ class Scheduler:
         if ticket.home is not core:
             self._leave_home(ticket, now)
             ticket.home = core
-            self.admission.enter(core, load_of(core), ticket.syscall.pid, _context_of(ticket))
+            load, context = load_of(core), _context_of(ticket)
+            self.admission.apply(
+                core, self.admission.plan(core, load, ticket.syscall.pid, context, now)
+            )
+            self.admission.enter(core, load, ticket.syscall.pid, context)
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -360,12 +322,12 @@ class Scheduler:
         ticket.group.charge(cost)
 
     def _front(self, lane: Lane, core: Core, now: float) -> Ticket | None:
-        """The most urgent call of a lane that the core has room for."""
+        """The most urgent call of a lane that the core has room for. Changes nothing."""
         returning = self._foremost(lane.returning, now)
-        while returning and not (self._fits(returning, core, now) or self._is_active(returning)):
-            lane.returning.remove(returning)  # its agent was put out; it waits with the new ones
-            lane.arriving.push(returning)
-            returning = self._foremost(lane.returning, now)
+        if returning and self._loses_its_place(returning, core, now):
+            in_order = sorted(lane.returning, key=lambda ticket: self._urgency(ticket, now))
+            stay = (t for t in in_order if not self._loses_its_place(t, core, now))
+            returning = next(stay, None)
         arriving = self._foremost(lane.arriving, now)
         if arriving and now - arriving.queued_at > ADMIT_WITHIN_S:
             return arriving if self._fits(arriving, core, now) else None
@@ -376,6 +338,25 @@ class Scheduler:
         else:
             first, second = arriving, returning
         return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
+
+    def _loses_its_place(self, ticket: Ticket, core: Core, now: float) -> bool:
+        """Whether an active agent's call fits no longer where its context is."""
+        elsewhere = (other for other in ticket.route if other is not core)
+        return not self._fits(ticket, core, now) and not any(
+            self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
+        )
+
+    def _evict_what_does_not_fit(self, lane: Lane, core: Core, now: float) -> None:
+        """Let the foremost calls of active agents wait with the new ones' if they do not fit."""
+        while ticket := self._foremost(lane.returning, now):
+            plan = self._plan(ticket, core, now)
+            if plan.fits:
+                return
+            self.admission.apply(core, plan)
+            if self._waiting.is_active(ticket):  # on another core
+                return
+            lane.returning.remove(ticket)
+            lane.arriving.push(ticket)
 
     def _goes_ahead(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
         """Whether an active agent's call goes before a new agent's."""
@@ -400,11 +381,11 @@ class Scheduler:
         return queue.best()
 
     def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        load = load_of(core)
-        if load.kv_capacity is None:
-            return True
-        context = _context_of(ticket)
-        return self.admission.fits(core, load, ticket.syscall.pid, context, now)
+        return self._plan(ticket, core, now).fits
+
+    def _plan(self, ticket: Ticket, core: Core, now: float) -> Plan:
+        pid, context = ticket.syscall.pid, _context_of(ticket)
+        return self.admission.plan(core, load_of(core), pid, context, now)
 
     def _urgency(self, call: Waiting, now: float) -> Rank:
         """Rank over all lanes: overdue calls first, oldest first, then by the policy."""
@@ -418,7 +399,7 @@ class Scheduler:
 
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
         """Whether a call that could take its slot ranks before a running one."""
-        lanes = [lane for route, lane in self._lanes.items() if lane and core in route]
+        lanes = [lane for route, lane in self._waiting.lanes.items() if lane and core in route]
         if sum(map(len, lanes)) <= self._num_yielding:
             return False
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
@@ -427,31 +408,33 @@ class Scheduler:
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _victim_for(self, lane: Lane, now: float) -> Ticket | None:
-        """The worst-ranked running call that the best of a lane may interrupt."""
-        num_ready = self._num_waiting - len(self._held)
-        if not self._policy.ever_interrupts or self._num_yielding >= num_ready:
+        """The worst-ranked running call that the best new or returning call may interrupt."""
+        if not self._policy.ever_interrupts or self._num_yielding >= self.num_ready:
             return None
-        newcomer = lane.arriving.best() or lane.returning.best()
-        if newcomer is None:
-            return None
-        candidates = [
-            ticket
-            for ticket in self._running.values()
-            if not ticket.is_yielding
-            and ticket.quantum_used >= UNDISTURBED
-            and ticket.core in newcomer.route
-            and ticket.core.capabilities.preemptible
-            and self._policy.interrupts(newcomer, ticket)
-            and self._fits(newcomer, ticket.core, now)
-        ]
-        return max(candidates, key=self._policy.rank_running, default=None)
+        fronts = [t for queue in (lane.arriving, lane.returning) if (t := queue.best())]
+        for newcomer in sorted(fronts, key=self._policy.rank):
+            candidates = [t for t in self._running.values() if self._may_take(newcomer, t, now)]
+            if candidates:
+                return max(candidates, key=self._policy.rank_running)
+        return None
+
+    def _may_take(self, waiting: Ticket, running: Ticket, now: float) -> bool:
+        """Whether a waiting call may take the slot of a running one at once."""
+        return (
+            not running.is_yielding
+            and running.quantum_used >= UNDISTURBED
+            and running.core in waiting.route
+            and running.core.capabilities.preemptible
+            and self._policy.interrupts(waiting, running)
+            and self._fits(waiting, running.core, now)
+        )
 
     def _adapt(self, now: float) -> None:
         """Let a policy that is made of others choose again."""
         if not self._configured.adapts or now - self._adapted_at < RECONSIDER_S:
             return
         self._adapted_at = now
-        cores = {core for route in self._lanes for core in route}
+        cores = {core for route in self._waiting.lanes for core in route}
         load = QueueLoad(
             num_waiting=self.num_waiting,
             num_slots=sum(load_of(core).slots for core in cores),
@@ -460,8 +443,7 @@ class Scheduler:
         chosen = self._configured.select(load)
         if chosen is not self._policy:
             self._policy = chosen
-            for lane in self._lanes.values():
-                lane.use(chosen)
+            self._waiting.use(chosen)
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
@@ -478,7 +460,7 @@ class Scheduler:
         if sum(group.num_calls for group in self._groups.values()) != len(ids):
             raise KernelBug(f"groups count {self._groups}, {len(ids)} calls are here")
         counted = sum(group.num_waiting for group in self._groups.values())
-        if not counted == self._num_waiting == len(waiting):
+        if not counted == self.num_waiting == len(waiting):
             raise KernelBug(f"groups count {self._groups}, {len(waiting)} calls wait")
         if self._num_yielding != sum(t.is_yielding for t in self._running.values()):
             raise KernelBug(f"{self._num_yielding} are said to yield")

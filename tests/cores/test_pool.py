@@ -134,9 +134,15 @@ def test_among_equals_the_one_with_more_memory_left_is_picked() -> None:
 
 def test_equals_take_turns() -> None:
     pool = CorePool([Loaded("a"), Loaded("b"), Loaded("c")])
-    picked = [pool.pick(pool.route()) for _ in range(9)]
+    picked: list[Core] = []
+    for _ in range(9):
+        core = pool.pick(pool.route())
+        assert core is not None
+        assert pool.pick(pool.route()) is core, "a question takes no turn"
+        pool.used(core)
+        picked.append(core)
 
-    assert Counter(names([core for core in picked if core])) == {"a": 3, "b": 3, "c": 3}
+    assert Counter(names(picked)) == {"a": 3, "b": 3, "c": 3}
 
 
 @pytest.mark.parametrize(

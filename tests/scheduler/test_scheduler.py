@@ -556,3 +556,64 @@ def test_a_stranger_s_policy_is_a_class_with_a_rank() -> None:
 
     assert machine.serve() == ["a", "bb", "ccc"]
     assert ShortestName().name == "ShortestName"
+
+
+# --- questions change nothing ---------------------------------------------------------------------
+
+
+def test_asking_whether_a_call_fits_makes_no_agent_inactive() -> None:
+    admission, core = Admission(keep_warm_s=5), device(100)
+    core.runs = {1: None}  # type: ignore[dict-item]
+    load = core.load()
+    for pid in (1, 2, 3):
+        admission.enter(core, load, pid, 30)
+        admission.leave(core, pid, 30, now=0.0)
+    admission.enter(core, load, 1, 30)
+    before = {pid: admission.is_active(core, pid) for pid in (1, 2, 3)}
+
+    plan = admission.plan(core, load, 1, 60, now=1.0)
+    admission.plan(core, load, 9, 60, now=99.0)
+    refused = admission.plan(core, load, 3, 99, now=1.0)
+
+    assert before == {pid: admission.is_active(core, pid) for pid in (1, 2, 3)}
+    assert plan.fits
+    assert plan.evicted == (3,), "the one admitted last goes first"
+    assert not refused.fits
+    assert refused.evicted == (3,)
+    admission.apply(core, plan)
+    assert not admission.is_active(core, 3)
+    assert admission.is_active(core, 2)
+
+
+def test_a_running_call_that_is_ranked_again_ends_no_other_agents_warm_status() -> None:
+    core = device(100, slots=2)
+    machine = Machine(RoundRobin(quantum=8), cores=[core])
+    running, idle = machine.submit("running", prompt=40), machine.submit("idle", prompt=40)
+    machine.next()
+    machine.next()
+    machine.finish(idle)
+    core.slots = 1
+    machine.submit("idle", prompt=200)
+    assert machine.scheduler.admission.is_active(core, machine.agent("idle").pid)
+
+    for _ in range(3):
+        machine.progress(running, 8)
+        machine.scheduler.victims(machine.now)
+
+    assert machine.scheduler.admission.is_active(core, machine.agent("idle").pid)
+    machine.scheduler.check()
+
+
+def test_a_waiting_new_agent_hides_no_returning_one_that_may_interrupt() -> None:
+    core = device(10_000, slots=1)
+    machine = Machine(Fair(quantum=64), cores=[core])
+    warm = machine.submit("warm", group="B", prompt=1)
+    machine.next()
+    machine.finish(warm)
+    heavy = machine.submit("heavy", group="A", prompt=50)
+    machine.next()
+    machine.progress(heavy, 10)
+    machine.submit("warm", group="B", prompt=1)
+    machine.submit("newcomer", group="A", prompt=1)
+
+    assert machine.scheduler.victims(machine.now) == [heavy]

@@ -1,0 +1,107 @@
+"""Where calls wait: in the queue of their route, or held back for a reason.
+
+The cores that can serve a call are its route; calls of one route share a lane. A
+held call keeps its place (its position and age), and is not in its lane meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from aios_core.core import Core
+from aios_core.scheduler.ready import Hold, Lane, Ranking, ReadyQueue, Route, Ticket
+
+MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core
+
+
+class WaitingCalls:
+    """All calls without a slot.
+
+    Invariant: a call is in exactly one lane while nothing holds it, else in `_held`.
+
+    Args:
+        ranking: the order of the calls of a lane.
+        is_active: whether the agent of a pid has its context on a core.
+    """
+
+    def __init__(self, ranking: Ranking, is_active: Callable[[Core, int], bool]) -> None:
+        self.lanes: dict[Route, Lane] = {}
+        self.num_waiting = 0
+        self._ranking = ranking
+        self._is_active = is_active
+        self._held: dict[int, Ticket] = {}
+
+    def __iter__(self) -> Iterator[Ticket]:
+        for lane in self.lanes.values():
+            yield from lane
+        yield from tuple(self._held.values())
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        lane = self.lanes.get(ticket.route)
+        return self._held.get(ticket.syscall.id) is ticket or (lane is not None and ticket in lane)
+
+    @property
+    def num_ready(self) -> int:
+        """Calls that wait for nothing but a slot."""
+        return self.num_waiting - len(self._held)
+
+    def is_active(self, ticket: Ticket) -> bool:
+        """Whether the context of its agent is on a core that can serve the call."""
+        return any(self._is_active(core, ticket.syscall.pid) for core in ticket.route)
+
+    def join(self, ticket: Ticket) -> None:
+        """Add a call whose route, position and age are set."""
+        lane = self.lanes.get(ticket.route)
+        if lane is None:
+            lane = Lane(ReadyQueue(self._ranking), ReadyQueue(self._ranking))
+            self.lanes[ticket.route] = lane
+        self._count(ticket, 1)
+        (lane.returning if self.is_active(ticket) else lane.arriving).push(ticket)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take a call out, wherever it waits; nothing holds it then."""
+        self._count(ticket, -1)
+        if self._held.pop(ticket.syscall.id, None):
+            ticket.holds.clear()
+            return
+        lane = self.lanes[ticket.route]
+        lane.remove(ticket)
+        if not lane and len(self.lanes) > MAX_IDLE_LANES:
+            del self.lanes[ticket.route]
+
+    def hold(self, ticket: Ticket, reason: Hold) -> None:
+        """Keep a call out of its lane while any reason to hold it stands."""
+        if not ticket.is_held:
+            self.leave(ticket)
+            self._held[ticket.syscall.id] = ticket
+            self._count(ticket, 1)
+        ticket.holds.add(reason)
+
+    def release(self, ticket: Ticket, reason: Hold) -> None:
+        """Drop a reason to hold a call. It joins its lane once none is left."""
+        if reason not in ticket.holds:
+            return
+        ticket.holds.discard(reason)
+        if not ticket.is_held:
+            del self._held[ticket.syscall.id]
+            self._count(ticket, -1)
+            self.join(ticket)
+
+    def reroute(self, ticket: Ticket, route: Route) -> None:
+        """Let a call be served by other cores; it keeps its place."""
+        if ticket.is_held:
+            ticket.route = route
+        else:
+            self.leave(ticket)
+            ticket.route = route
+            self.join(ticket)
+
+    def use(self, ranking: Ranking) -> None:
+        """Order the calls by another policy."""
+        self._ranking = ranking
+        for lane in self.lanes.values():
+            lane.use(ranking)
+
+    def _count(self, ticket: Ticket, change: int) -> None:
+        ticket.group.num_waiting += change
+        self.num_waiting += change
