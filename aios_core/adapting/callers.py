@@ -6,7 +6,7 @@
     run             when the adapter says that the run is over
     object          when the framework's object is collected; when idle
     asyncio task    with the task
-    thread          when nobody used it for a while
+    thread          with the thread; when nobody used it for a while
 
 An adapter asks its framework first (a run, a conversation's id, an agent object)
 and falls back on `current_caller`. Nothing here keeps an object alive.
@@ -122,14 +122,23 @@ _numbers = itertools.count(1)
 _of_thread = threading.local()
 
 
+class _ThreadLife:
+    """Lives in a thread's own storage, and so as long as the thread."""
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)
+
+
 def current_caller() -> Caller:
     """The asyncio task that runs, else the thread."""
     with suppress(RuntimeError):
         if (task := asyncio.current_task()) is not None:
             return Caller(CallerKind.TASK, task, task.get_name())
-    if not hasattr(_of_thread, "number"):
-        _of_thread.number = next(_numbers)
-    return Caller(CallerKind.THREAD, _of_thread.number, threading.current_thread().name)
+    if not hasattr(_of_thread, "life"):
+        _of_thread.life = _ThreadLife()
+    life = _of_thread.life
+    name = threading.current_thread().name
+    return Caller(CallerKind.THREAD, life.number, name, weakref.ref(life))
 
 
 def enclosing(kinds: tuple[type, ...]) -> Any:

@@ -49,3 +49,19 @@ def test_a_run_of_an_unknown_parent_is_a_root() -> None:
 
     assert (root := runs.root_of("child")) is not None
     assert root.run_id == "child"
+
+
+def test_a_run_of_another_conversation_is_a_root_that_ends_with_the_one_around_it() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append)
+    runs.begin("root", None, "chain")
+    runs.begin("inner", "root", "graph", "a")
+    runs.begin("deeper", "inner", "node", "a")
+    runs.begin("done", "root", "graph", "b")
+
+    assert [runs.root_of(name).run_id for name in ("inner", "deeper")] == ["inner", "inner"]  # type: ignore[union-attr]
+    runs.end("done")
+    runs.end("root")
+
+    assert [root.run_id for root in ended] == ["done", "root", "inner"]
+    assert runs.num_runs == 0

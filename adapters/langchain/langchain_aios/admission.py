@@ -30,6 +30,7 @@ from aios_core.adapting import (
 )
 from langchain_aios import translation
 from langchain_aios.agents import RunManager, directory, identify, tracker
+from langchain_aios.entries import patch_entries
 
 _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
 
@@ -102,6 +103,7 @@ def _admit(owner: Any, patches: Patches) -> None:
 
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(owner, method.__name__, method)
+    patch_entries(owner, patches)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Which agent a call belongs to, found without the user's help.
 
 In this order: the agent that is named (in the run's config, then on the model),
-LangGraph's `thread_id`, the root run (one `invoke` of a graph or chain with all
-that it starts, sub-agents and tools included), and for a call outside any run
-the asyncio task or the thread that makes it. `aios_core.adapting.callers` says how
-long each one's agent lives.
+the root run (one `invoke` or `stream` of a graph or chain with all that it starts,
+sub-agents and tools included; a run inside of it with a `thread_id` of its own is
+another root), and for a call outside any run the asyncio task or the thread that
+makes it. `aios_core.adapting.callers` says how long each one's agent lives.
 
 A run knows only its parent, so `RunTracker`, a callback handler that LangChain
-adds to every run of the process, keeps who descends from whom.
+adds to every run of the process, keeps who descends from whom. It keeps also which
+model's run began last in a context: LangChain does not tell a stream its own run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -40,30 +42,62 @@ from aios_core.adapting import (
 RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """The run of one call of a model, and what its config said."""
+
+    run_id: UUID
+    metadata: Mapping[str, Any]
+
+
 class RunTracker(RunTree, BaseCallbackHandler):
     """The tree of LangChain's runs in this process."""
 
     run_inline = True  # a look into a dictionary; no thread is worth it
 
+    def run_of(self, run_manager: RunManager) -> ModelRun | None:
+        """The run that a model is called in.
+
+        LangChain hands a stream no run manager, but tells of its run right before, in the same
+        context.
+        """
+        if run_manager:
+            return ModelRun(run_manager.run_id, run_manager.metadata)
+        latest = _latest.get()
+        return latest if latest and self.is_live(latest.run_id) else None
+
     @contextmanager
     def during(self, run_manager: RunManager) -> Iterator[None]:
         """For the call of a run. LangChain does not tell that it was cancelled; this does."""
+        run = self.run_of(run_manager)
         try:
             yield
-        except asyncio.CancelledError:
-            if run_manager:
-                self.end(run_manager.run_id)
+        except (asyncio.CancelledError, GeneratorExit):
+            if run:
+                self.end(run.run_id)
             raise
 
     # LangChain's side: one method for each kind of run and each way to end.
 
     def on_chain_start(
-        self, *_: Any, run_id: UUID, parent_run_id: UUID | None = None, **more: Any
+        self,
+        *_: Any,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         """A run of any kind begins."""
-        self.begin(run_id, parent_run_id, more.get("name"))
+        self.begin(run_id, parent_run_id, more.get("name"), (metadata or {}).get("thread_id"))
 
-    on_tool_start = on_retriever_start = on_llm_start = on_chat_model_start = on_chain_start
+    on_tool_start = on_retriever_start = on_chain_start
+
+    def on_chat_model_start(self, *about: Any, run_id: UUID, **more: Any) -> None:
+        """A model's run begins."""
+        self.on_chain_start(*about, run_id=run_id, **more)
+        _latest.set(ModelRun(run_id, more.get("metadata") or {}))
+
+    on_llm_start = on_chat_model_start
 
     def on_chain_end(self, *_: Any, run_id: UUID, **_more: Any) -> None:
         """A run of any kind ends, in whatever way."""
@@ -74,11 +108,7 @@ class RunTracker(RunTree, BaseCallbackHandler):
 
 
 def identify(
-    tracker: RunTracker,
-    name: str | None,
-    defaults: AgentSettings,
-    run_manager: RunManager,
-    told: Mapping[str, Any] | None = None,
+    tracker: RunTracker, name: str | None, defaults: AgentSettings, run_manager: RunManager
 ) -> tuple[Caller, AgentSettings]:
     """Whose call this is, and what its agent shall be like.
 
@@ -87,25 +117,37 @@ def identify(
         name: of the agent, as the model was told; None if it was not.
         defaults: as the model was told; the run's config goes before them.
         run_manager: of the call; None outside LangChain's own entry points, and for streams.
-        told: by the call's own config, where the run manager does not know it.
 
     Raises:
         InvalidRequest: an `aios_...` key of the config has a bad value.
     """
-    config = {**_config_of(run_manager), **(told or {})}
+    run = tracker.run_of(run_manager)
+    config = _config_of(run)
     settings = defaults.updated(config, "aios_")
     if named := config.get("aios_agent") or name:
         return Caller.named(str(named), settings.group), settings
-    if thread_id := config.get("thread_id"):
-        name = f"thread {thread_id}"
-        return Caller(CallerKind.CONVERSATION, str(thread_id), name), settings
-    run_id = run_manager.run_id if run_manager else None
-    root = tracker.root_of(run_id) if run_id else None
-    if root is not None and root.run_id != run_id:
-        return _of_root(root), settings
+    root = tracker.root_of(run.run_id) if run else _root_around()
+    is_whole = root is not None and run is not None and root.run_id == run.run_id
+    if found := _in_conversation(root, config.get("thread_id"), is_whole=is_whole):
+        return found, settings
     # LangChain makes an asynchronous call in a task of its own, and those of a batch on a pool's
     # threads; the tracker saw whose the first is, and `batching` the others.
     return _batched.get() or (root.caller if root else current_caller()), settings
+
+
+def _in_conversation(root: Root | None, thread_id: Any, *, is_whole: bool) -> Caller | None:
+    """The root run as a caller, unless it is only one call, which belongs to no conversation."""
+    if root is not None and (thread_id or not is_whole):
+        return _of_root(root, thread_id)
+    if thread_id:
+        return Caller(CallerKind.CONVERSATION, str(thread_id), f"thread {thread_id}")
+    return None
+
+
+def _root_around() -> Root | None:
+    """The root of the run that goes on around the caller, where that is no model's."""
+    parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
+    return tracker.root_of(parent_id) if parent_id else None
 
 
 @contextmanager
@@ -125,42 +167,39 @@ def in_batch() -> Context:
     return context
 
 
-def told_by(config: RunnableConfig | None) -> dict[str, Any]:
-    """What a config that a model is called with directly says of the agent."""
-    told = {**((config or {}).get("configurable") or {}), **((config or {}).get("metadata") or {})}
-    return {key: told[key] for key in told if key == "thread_id" or key.startswith("aios_")}
-
-
 def with_metadata(config: RunnableConfig | None) -> RunnableConfig | None:
-    """The same config with that in its metadata, which is all that a model's call is told."""
-    told = told_by(config)
-    if config is None or not told:
+    """Copy what a config's `configurable` says of the agent to its metadata.
+
+    That is all that a model's call gets of it.
+    """
+    said = (config or {}).get("configurable") or {}
+    about = {key: said[key] for key in said if key == "thread_id" or key.startswith("aios_")}
+    if config is None or not about:
         return config
-    return {**config, "metadata": {**(config.get("metadata") or {}), **told}}
+    return {**config, "metadata": {**about, **(config.get("metadata") or {})}}
 
 
 def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
-    """The same for what runs within a run without one of its own, such as a tool's body."""
+    """Whose call it is within a run without one of its own, such as a tool's body."""
     config = _config_of(None)
     settings = defaults.updated(config, "aios_")
     if named := config.get("aios_agent") or name:
         return Caller.named(str(named), settings.group), settings
-    if thread_id := config.get("thread_id"):
-        return Caller(CallerKind.CONVERSATION, str(thread_id), f"thread {thread_id}"), settings
-    parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
-    root = tracker.root_of(parent_id) if parent_id else None
-    return _of_root(root) if root else current_caller(), settings
+    found = _in_conversation(_root_around(), config.get("thread_id"), is_whole=False)
+    return found or current_caller(), settings
 
 
-def _config_of(run_manager: RunManager) -> dict[str, Any]:
+def _config_of(run: ModelRun | None) -> dict[str, Any]:
     """Metadata and configurable of the run; the call's own metadata goes first."""
     around = ensure_config()
-    inner = run_manager.metadata if run_manager else {}
+    inner = run.metadata if run else {}
     return {**around["configurable"], **around["metadata"], **inner}
 
 
-def _of_root(root: Root) -> Caller:
-    return Caller(CallerKind.RUN, root.run_id, f"{root.name}-{str(root.run_id)[-6:]}")
+def _of_root(root: Root, thread_id: Any = None) -> Caller:
+    conversation = thread_id or root.conversation
+    name = f"thread {conversation}" if conversation else f"{root.name}-{str(root.run_id)[-6:]}"
+    return Caller(CallerKind.RUN, root.run_id, name)
 
 
 # --- of this process ---------------------------------------------------------------------------
@@ -175,6 +214,7 @@ def _is_live(caller: Caller) -> bool:
 
 
 tracker: Final[RunTracker] = RunTracker(_end_of)
+_latest: ContextVar[ModelRun | None] = ContextVar("aios_model_run", default=None)
 _batched: ContextVar[Caller | None] = ContextVar("aios_batch", default=None)
 directory: Final[AgentDirectory] = AgentDirectory(is_live=_is_live)
 _tracking: ContextVar[RunTracker | None] = ContextVar("aios_runs", default=tracker)

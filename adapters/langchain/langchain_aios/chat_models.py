@@ -12,7 +12,6 @@ kernel of the process where it wakes up).
 from __future__ import annotations
 
 import os
-from asyncio import create_task
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from difflib import get_close_matches
@@ -26,11 +25,11 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
@@ -47,24 +46,17 @@ from aios_core.adapting import (
     read_options,
     read_tool_choice,
 )
-from langchain_aios import translation
+from langchain_aios import entries, translation
 from langchain_aios.agents import (
     RunManager,
-    batching,
     directory,
     identify,
-    in_batch,
-    told_by,
     tracker,
-    with_metadata,
 )
 from langchain_aios.errors import translated
 
-Told = Mapping[str, Any] | None
-
 # What a model of a provider is told, and none of the kernel needs.
 _OF_A_PROVIDER: Final = frozenset({"api_key", "base_url", "max_retries"})
-_TOLD: Final = "aios_config"  # LangChain keeps a stream's config from the model: it comes so
 Method = Literal["function_calling", "json_mode", "json_schema"]
 
 
@@ -131,79 +123,14 @@ class ChatAIOS(BaseChatModel):
 
     # --- how LangChain's users call it: what `configurable` says of the agent is handed on ----
 
-    def invoke(
-        self,
-        input: LanguageModelInput,  # noqa: A002 - LangChain's name
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """Answer."""
-        return super().invoke(input, with_metadata(config), stop=stop, **kwargs)
-
-    async def ainvoke(
-        self,
-        input: LanguageModelInput,  # noqa: A002 - LangChain's name
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """The same on an event loop."""
-        return await super().ainvoke(input, with_metadata(config), stop=stop, **kwargs)
-
-    def stream(
-        self,
-        input: LanguageModelInput,  # noqa: A002 - LangChain's name
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> Iterator[AIMessageChunk]:
-        """Answer piece by piece."""
-        yield from super().stream(input, config, stop=stop, **_telling(config), **kwargs)
-
-    async def astream(
-        self,
-        input: LanguageModelInput,  # noqa: A002 - LangChain's name
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[AIMessageChunk]:
-        """The same on an event loop."""
-        answer = super().astream(input, config, stop=stop, **_telling(config), **kwargs)
-        async for chunk in answer:
-            yield chunk
-
-    def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Answer several inputs at once, as calls of whoever asks."""
-        with batching():
-            return super().batch(inputs, *args, **kwargs)
-
-    async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """The same on an event loop."""
-        with batching():
-            return await super().abatch(inputs, *args, **kwargs)
-
-    def batch_as_completed(
-        self, inputs: Sequence[Any], *args: Any, **kwargs: Any
-    ) -> Iterator[tuple[int, Any]]:
-        """The same, each answer as it comes, with the number of its input."""
-        context = in_batch()
-        answers = super().batch_as_completed(inputs, *args, **kwargs)
-        while (answer := context.run(next, answers, None)) is not None:
-            yield answer
-
-    async def abatch_as_completed(
-        self, inputs: Sequence[Any], *args: Any, **kwargs: Any
-    ) -> AsyncIterator[tuple[int, Any]]:
-        """The same on an event loop."""
-        context = in_batch()
-        answers = super().abatch_as_completed(inputs, *args, **kwargs)
-        while (answer := await create_task(_next(answers), context=context)) is not None:
-            yield answer
+    invoke = entries.hand_on(BaseChatModel.invoke)
+    ainvoke = entries.hand_on(BaseChatModel.ainvoke)
+    stream = entries.hand_on(BaseChatModel.stream)
+    astream = entries.hand_on(BaseChatModel.astream)
+    batch = entries.as_one(BaseChatModel.batch)
+    abatch = entries.as_one_soon(BaseChatModel.abatch)
+    batch_as_completed = entries.as_one_by_one(BaseChatModel.batch_as_completed)
+    abatch_as_completed = entries.as_one_by_one_soon(BaseChatModel.abatch_as_completed)
 
     # --- LangChain's four ways to call --------------------------------------------------------
 
@@ -238,10 +165,9 @@ class ChatAIOS(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        told = kwargs.pop(_TOLD, None)
         with translated():
             request = self._request(messages, stop, kwargs)
-            with self._agent(run_manager, told) as agent, agent.llm.stream(**request) as deltas:
+            with self._agent(run_manager) as agent, agent.llm.stream(**request) as deltas:
                 yield from map(translation.to_chunk, filter(None, deltas))
                 yield translation.to_last_chunk(deltas.completion)
 
@@ -252,10 +178,9 @@ class ChatAIOS(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        told = kwargs.pop(_TOLD, None)
         with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
             request = self._request(messages, stop, kwargs)
-            agent = await self._hold(stack, run_manager, told)
+            agent = await self._hold(stack, run_manager)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta:
@@ -355,7 +280,6 @@ class ChatAIOS(BaseChatModel):
     ) -> dict[str, Any]:
         """The arguments of an LLM syscall: the model's own settings under those of the call."""
         options, rest = read_options(kwargs)
-        rest.pop(_TOLD, None)  # a stream that LangChain made a call of
         tools = translation.to_tools(rest.pop("tools", None) or ())
         choice = read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
         said = {
@@ -385,11 +309,11 @@ class ChatAIOS(BaseChatModel):
     # --- whose call it is ---------------------------------------------------------------------
 
     @contextmanager
-    def _agent(self, run_manager: RunManager, told: Told = None) -> Iterator[Agent]:
+    def _agent(self, run_manager: RunManager) -> Iterator[Agent]:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        caller, settings = self._identify(run_manager, told)
+        caller, settings = self._identify(run_manager)
         kernel = self.kernel or default_kernel()
         with tracker.during(run_manager), directory.use(kernel, caller, settings) as agent:
             yield agent
@@ -405,18 +329,18 @@ class ChatAIOS(BaseChatModel):
             async with directory.ause(kernel, caller, settings) as agent:
                 yield agent
 
-    async def _hold(self, stack: ExitStack, run_manager: RunManager, told: Told = None) -> Agent:
+    async def _hold(self, stack: ExitStack, run_manager: RunManager) -> Agent:
         if isinstance(self.agent, Agent):
             return self.agent
-        caller, settings = self._identify(run_manager, told)
+        caller, settings = self._identify(run_manager)
         kernel = self.kernel or await adefault_kernel()
         stack.enter_context(tracker.during(run_manager))
         return await ahold(stack, directory, kernel, caller, settings)
 
-    def _identify(self, run_manager: RunManager, told: Told = None) -> tuple[Caller, AgentSettings]:
+    def _identify(self, run_manager: RunManager) -> tuple[Caller, AgentSettings]:
         name = self.agent if isinstance(self.agent, str) else None
         settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
-        return identify(tracker, name, settings, run_manager, told)
+        return identify(tracker, name, settings, run_manager)
 
     # --- counts -------------------------------------------------------------------------------
 
@@ -475,15 +399,6 @@ class ChatAIOS(BaseChatModel):
     @property
     def _stop_list(self) -> list[str] | None:
         return [self.stop] if isinstance(self.stop, str) else self.stop
-
-
-async def _next(answers: AsyncIterator[tuple[int, Any]]) -> tuple[int, Any] | None:
-    return await anext(answers, None)
-
-
-def _telling(config: RunnableConfig | None) -> dict[str, Any]:
-    told = told_by(config)
-    return {_TOLD: told} if told else {}
 
 
 def _names(name: str, field: FieldInfo) -> tuple[str, ...]:

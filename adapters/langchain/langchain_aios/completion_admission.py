@@ -12,6 +12,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from aios_core import Usage
 from aios_core.adapting import Patches, Slot
 from langchain_aios.admission import slot_now, slot_soon
+from langchain_aios.entries import patch_entries
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -82,6 +83,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
 
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(owner, method.__name__, method)
+    patch_entries(owner, patches)
 
 
 def _told(prompts: list[str]) -> list[HumanMessage]:

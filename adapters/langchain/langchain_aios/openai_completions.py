@@ -19,6 +19,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from aios_core import Completion, InvalidRequest, Kernel, Usage, default_kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
+from langchain_aios.entries import patch_entries
 from langchain_aios.errors import translated
 from langchain_aios.substitution import without_key
 
@@ -30,6 +31,7 @@ def patch(module: ModuleType, patches: Patches) -> None:
     """Put the completion models of `langchain_openai.llms.base` on the kernel."""
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(module.BaseOpenAI, method.__name__, method)
+    patch_entries(module.BaseOpenAI, patches)
     patches.replace(module.OpenAI, "__init__", without_key(module.OpenAI.__init__))
 
 

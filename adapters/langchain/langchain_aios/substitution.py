@@ -29,6 +29,7 @@ from aios_core import Kernel, default_kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
+from langchain_aios.entries import patch_entries
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def patch(module: ModuleType, patches: Patches) -> None:
     for owner in (module.BaseChatOpenAI, module.ChatOpenAI):
         for name, method in methods.items():
             patches.replace(owner, name, method)
+    patch_entries(module.BaseChatOpenAI, patches)
     patches.replace(module.ChatOpenAI, "__init__", without_key(module.ChatOpenAI.__init__))
 
 

@@ -30,7 +30,7 @@ def nothing_leaks() -> Iterator[None]:
     yield
     assert tracker.num_runs == 0
     kinds = {caller.kind for caller in directory.callers}
-    assert kinds <= {CallerKind.NAMED, CallerKind.CONVERSATION, CallerKind.THREAD}
+    assert kinds <= {CallerKind.NAMED, CallerKind.THREAD}
 
 
 def talk(llm: ChatAIOS, num_calls: int = 2) -> RunnableLambda[Any, str]:
@@ -141,7 +141,7 @@ def graph(llm: ChatAIOS) -> Any:
     return builder.compile()
 
 
-async def test_a_conversation_of_langgraph_is_one_agent_over_its_runs(
+async def test_runs_of_one_conversation_are_agents_of_its_name(
     kernel: Kernel, watch: Watch
 ) -> None:
     ask = graph(ChatAIOS(kernel=kernel))
@@ -152,8 +152,9 @@ async def test_a_conversation_of_langgraph_is_one_agent_over_its_runs(
         await ask.ainvoke(turns, config)
 
     first, second, third = watch.callers()
-    assert first == third != second
-    assert watch.names()[first] == "thread a"
+    assert len({first, second, third}) == 3
+    assert [watch.names()[pid] for pid in watch.callers()] == ["thread a", "thread b", "thread a"]
+    await watch.await_(EventKind.AGENT_EXITED, 3)
 
 
 async def test_runs_of_langgraph_without_a_thread_are_different_agents(
