@@ -10,40 +10,26 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from aios_core.access.chain import Head
 from aios_core.errors import StateError
+from aios_core.private_files import open_private, write_file
 from aios_core.state import Vault
+from aios_core.state.evidence import HEAD
 from aios_core.state.full_disk import cause
 
-HEAD_FILE: Final = "audit.head"
+HEAD_FILE: Final = HEAD
 ANCHOR_EVERY_S: Final = 10.0
 
 
 def write_head(directory: Path, head: Head, vault: Vault) -> None:
     """Replace the head file, durably. Raises `StateError`."""
-    path = directory / HEAD_FILE
-    part = directory / f".{HEAD_FILE}.{secrets.token_hex(4)}.part"
     try:
-        with part.open("xb") as file:
-            part.chmod(0o600)
-            file.write(vault.seal(_line(head), "audit", "head"))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_file(directory / HEAD_FILE, vault.seal(_line(head), "audit", "head"))
     except OSError as exc:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StateError(
             f"the head of the audit trail cannot be written: {cause(exc, directory)}"
         ) from exc
@@ -64,8 +50,8 @@ def read_head(directory: Path, vault: Vault) -> Head | None:
 def append_anchor(path: Path, head: Head) -> None:
     """Add a line to an anchor elsewhere, durably. Raises `StateError`."""
     try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, 0o600), "ab") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(open_private(path, flags), "ab") as file:
             file.write(_line(head) + b"\n")
             file.flush()
             os.fsync(file.fileno())

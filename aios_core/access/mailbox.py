@@ -104,10 +104,10 @@ class Mailbox:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         """The folder, made if need be, and nobody else's."""
-        with suppress(FileExistsError):
-            self.directory.mkdir(mode=0o700)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            with suppress(FileExistsError):
+                self.directory.mkdir(mode=0o700)
             folder = os.open(self.directory, flags)
         except OSError as exc:
             raise StateError(f"the approvals in {self.directory} cannot be used: {exc}") from exc

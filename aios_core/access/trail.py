@@ -31,6 +31,8 @@ from aios_core.access.handover import Handover
 from aios_core.access.record import BROKEN, SCHEMA, AuditRecord, last_head
 from aios_core.errors import KernelError, Overloaded, StateError
 from aios_core.state import Connection, State, StateOpener
+from aios_core.state.acceptance import take_acceptance
+from aios_core.state.evidence import incomplete
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ class AuditTrail:
         self._tell(None)
         head = self._handover.head
         if head is not None and head != self._kept and state.directory is not None:
+            state.require_held()
             await asyncio.to_thread(write_head, state.directory, head, state.vault)
         self._kept = head
         if self._anchor is not None and self._now() >= self._anchored_at + ANCHOR_EVERY_S:
@@ -206,19 +209,16 @@ def _gap(state: State, now: float) -> str | None:
     """What lacks between the head that was kept and the trail; None if all is well.
 
     A head that does not fit is set aside, as evidence. A trail that begins gets one. Blocks.
+    Raises `StateError` if the head vouches for more records than there are, since the changes
+    of which they tell are lost with them; unless a person accepted that.
     """
     if state.directory is None:
         return None
-    last = state.database.read(last_head)
-    try:
-        head, found = read_head(state.directory, state.vault), None
-    except StateError as exc:
-        head, found = None, str(exc)
-    if head is None and found is None and not last.number:
+    found = find_gap(state, is_accepted=state.database.write(take_acceptance))
+    head_file = state.directory / HEAD_FILE
+    if found is None and not head_file.exists():
         write_head(state.directory, Head(0, GENESIS, now), state.vault)
-        return None
-    found = found or _mismatch(state, head, last)
-    if found is not None and (head_file := state.directory / HEAD_FILE).exists():
+    elif found is not None and head_file.exists():
         try:
             head_file.replace(head_file.with_name(f"{HEAD_FILE}.broken-{int(now)}"))
         except OSError as exc:
@@ -226,19 +226,33 @@ def _gap(state: State, now: float) -> str | None:
     return found
 
 
-def _mismatch(state: State, head: Head | None, last: Head) -> str | None:
+def find_gap(state: State, *, is_accepted: bool = False) -> str | None:
+    """What lacks between the head that was kept and the trail, in words. Changes nothing.
+
+    Raises `StateError` if the head vouches for more records than there are, unless `is_accepted`.
+    """
+    if state.directory is None:
+        return None
+    last = state.database.read(last_head)
+    try:
+        head = read_head(state.directory, state.vault)
+    except StateError as exc:
+        return str(exc)
     if head is None:
-        return f"there are {last.number} records and no {HEAD_FILE}"
-    row: Any = state.database.read(
-        lambda connection: connection.execute(
-            "SELECT hash FROM audit WHERE number = ?", (head.number,)
-        ).fetchone()
-    )
-    kept = row[0] if row else GENESIS if not head.number else None
-    if kept is None:
-        return (
-            f"it was cut: it ended at record {last.number}, {HEAD_FILE} vouches for {head.number}"
-        )
+        return f"there are {last.number} records and no {HEAD_FILE}" if last.number else None
+    if head.number > last.number:
+        cut = f"it ended at record {last.number}, {HEAD_FILE} vouches for {head.number}"
+        if not is_accepted:
+            raise incomplete(state.directory, f"the audit trail was cut: {cut}")
+        return f"it was cut: {cut}"
+    kept = state.database.read(lambda connection: _hash_of(connection, head.number))
     if kept != head.hash:
         return f"record {head.number} is not the one that {HEAD_FILE} vouches for"
     return None
+
+
+def _hash_of(connection: Connection, number: int) -> Any:
+    if not number:
+        return GENESIS
+    row: Any = connection.execute("SELECT hash FROM audit WHERE number = ?", (number,)).fetchone()
+    return row[0] if row else None

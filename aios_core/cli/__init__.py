@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import aios_core
-from aios_core.cli import access, doctor, run, tools
+from aios_core.cli import access, doctor, run, state, tools
 from aios_core.distribution import install_from_checkout
 from aios_core.errors import BackendError, KernelError
 
@@ -95,6 +95,7 @@ def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     run.add_parser(commands)
     doctor.add_parser(commands)
     access.add_parsers(commands)
+    state.add_parser(commands)
     tools.add_parser(commands)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
         commands.add_parser(name, help=_summary(name, installed), add_help=False)

@@ -21,6 +21,7 @@ from typing import Any
 from aios_core.budget import Budget, Cost
 from aios_core.errors import InvalidRequest, SnapshotError
 from aios_core.messages import Usage
+from aios_core.private_files import make_directory, open_private, sync_directory, tighten
 from aios_core.process import Accounting, AgentProcess
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
@@ -75,7 +76,7 @@ class FrozenAgent:
         partial = directory.with_name(directory.name + ".partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            make_directory(partial)
             calls = [self._write_call(partial, i, call) for i, call in enumerate(self.calls)]
             _write_synced(partial / ABOUT, json.dumps(self._about(calls), indent=1))
             _replace_directory(partial, directory)
@@ -101,6 +102,7 @@ class FrozenAgent:
         if snapshot is not None and snapshot.kv is not None:
             image = f"call-{position}.safetensors"
             snapshot.kv.copy_to(directory / image)
+            tighten(directory / image)
         return {
             "request": call.request.to_dict(),
             "priority": call.priority,
@@ -170,7 +172,8 @@ def require_savable(owner: str, call_id: int, request: LLMGenerate) -> None:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(open_private(path, flags), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -187,13 +190,5 @@ def _replace_directory(new: Path, directory: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
         directory.replace(former)
     new.replace(directory)
-    _sync_directory(directory.parent)
+    sync_directory(directory.parent)
     shutil.rmtree(former, ignore_errors=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -29,6 +29,7 @@ from aios_core.context.placement import Move, Parked, Rates, plan_moves
 from aios_core.core import Core, load_of
 from aios_core.errors import KernelBug, SnapshotError
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.private_files import make_directory, make_file
 from aios_core.snapshot import KVImage, Snapshot, Tier
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ class ContextSwitcher:
     def _open_copy(self, snapshot: Snapshot, image: Path, core: Core) -> Snapshot:
         copy = self._new_path()
         try:
+            make_file(copy)
             shutil.copyfile(image, copy)
             return replace(snapshot, kv=core.open_image(copy))
         except (OSError, SnapshotError) as exc:
@@ -299,7 +301,7 @@ class ContextSwitcher:
                 self._directory = Path(tempfile.mkdtemp(prefix="aios-context-"))
             else:
                 self._directory = Path(self._given_directory)
-                self._directory.mkdir(parents=True, exist_ok=True)
+                make_directory(self._directory)
         return self._directory / f"kv-{next(self._files)}.safetensors"
 
     # --- inside ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ from aios_core.cores.scripted import Plan, ScriptedCore
 from aios_core.cores.streaming import answering_model
 from aios_core.errors import ModelLoadError, NoSuchObject
 from aios_core.messages import Completion, Delta
+from aios_core.private_files import open_private
 from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
@@ -207,7 +209,8 @@ class _Journal:
     def __init__(self, path: Path, *, append: bool) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         try:
-            file = path.open("a" if append else "w", encoding="utf-8")
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+            file = os.fdopen(open_private(path, flags), "a" if append else "w", encoding="utf-8")
         except OSError as exc:
             raise ModelLoadError(f"cannot write the recording {path}: {exc}") from exc
         self._thread = threading.Thread(

@@ -10,18 +10,18 @@ that refers; a blob that nobody refers to is removed by `collect`.
 
 Promise: a blob that a committed row links to can be read, whatever was killed when.
 So a file is removed only after the commit that made it nobody's: writes share
-commits, and one that is not durable yet may never have happened.
+commits, and one that is not durable yet may never have happened. And `put` writes the
+file whether or not there is one: what is there may be damaged, and a write that took
+less time would tell its caller that somebody else keeps the same content.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 import threading
-from collections import Counter
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ import apsw
 import zstandard
 
 from aios_core.errors import StateError
+from aios_core.private_files import make_directory, sync_directory, write_file
 from aios_core.state.database import Database
 from aios_core.state.full_disk import cause
 from aios_core.state.vault import PlainVault, Vault
@@ -40,31 +41,44 @@ SCHEMA: Final = (
         refs INTEGER NOT NULL CHECK (refs >= 0)
     ) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE blob_garbage (address TEXT PRIMARY KEY) WITHOUT ROWID;  -- its file may be there
+    CREATE TABLE lost_blobs (address TEXT PRIMARY KEY) WITHOUT ROWID  -- missing, and accepted so
+    """,
 )
 LEVEL: Final = 3
 _PLAIN, _ZSTD = b"\0", b"\1"  # the first byte of a stored blob
+_MAX_VERIFIED: Final = 100_000  # addresses that are remembered as sound
 
 
 class BlobStore:
     """Blobs below a directory, or in a dictionary if that is None. Any thread may call it.
 
-    `_lock` guards the four collections below it; a file is removed only while it is held.
+    `_lock` guards the collections below it; a file is removed only while it is held.
     `_collecting` lets one `collect` run at a time; it is taken before the other.
     """
 
     def __init__(
-        self, directory: Path | None, vault: Vault | None = None, address_key: bytes = b""
+        self,
+        directory: Path | None,
+        vault: Vault | None = None,
+        address_key: bytes = b"",
+        *,
+        require_held: Callable[[], None] = lambda: None,
     ) -> None:
-        self._directory = directory
+        """`require_held` raises `StateError` if the directory was replaced by another."""
+        self.directory = directory
         self._vault: Vault = vault or PlainVault()
         self._address_key = address_key
+        self._require_held = require_held
         self._in_memory: dict[str, bytes] = {}
         self._collecting = threading.Lock()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()  # put and not yet linked; `collect` spares them
-        self._writing: Counter[str] = Counter()  # may be there, and not be durable yet
         self._fresh: set[str] = set()  # put in this life; whether the link committed is not known
         self._condemned: set[str] = set()  # nobody's; the files go once that is committed
+        self._removed: set[str] = set()  # the files are gone, their rows of garbage are not
+        self._verified: OrderedDict[str, int] = OrderedDict()  # sound in this life: stored bytes
         if directory is not None:
             make_directory(directory)
 
@@ -74,26 +88,25 @@ class BlobStore:
         with self._lock:
             self._held[address] += 1
             self._condemned.discard(address)
-            if not self._writing[address] and self._has(address):
-                return address
             self._fresh.add(address)
-            self._writing[address] += 1
+        stored = self._vault.seal(_compressed(data), "blob", address)
         try:
-            self._store(address, self._vault.seal(_compressed(data), "blob", address))
-        except OSError as exc:
+            self._require_held()
+            self._store(address, stored)
+        except BaseException as exc:
             self.release(address)
+            if not isinstance(exc, OSError):
+                raise
             raise StateError(
-                f"a blob cannot be written: {cause(exc, self._directory or Path())}"
+                f"a blob cannot be written: {cause(exc, self.directory or Path())}"
             ) from exc
-        finally:
-            with self._lock:
-                _take_one(self._writing, address)
+        self._remember(address, len(stored))
         return address
 
     def get(self, address: str) -> bytes:
         """The value. Raises `StateError` if it is missing or damaged."""
         try:
-            if self._directory is None:
+            if self.directory is None:
                 stored = self._in_memory[address]
             else:
                 stored = self._path(address).read_bytes()
@@ -102,7 +115,20 @@ class BlobStore:
         data = _decompressed(self._vault.open(stored, "blob", address), address)
         if self._address(data) != address:
             raise StateError(f"blob {address} is damaged; restore it from a backup")
+        self._remember(address, len(stored))
         return data
+
+    def verify(self, address: str) -> None:
+        """Raise `StateError` unless the value can be read. Its content is looked at once a life."""
+        with self._lock:
+            expected = self._verified.get(address)
+        if expected is None or self._stored_size(address) != expected:
+            self.get(address)
+
+    def verify_all(self, addresses: Iterable[str]) -> None:
+        """Raise `StateError` unless each of the values can be read."""
+        for address in addresses:
+            self.verify(address)
 
     def release(self, address: str) -> None:
         """A value that was put is not going to be linked; `collect` may remove it."""
@@ -122,8 +148,16 @@ class BlobStore:
         )
         self.release(address)
 
-    def link_again(self, connection: apsw.Connection, address: str) -> None:
-        """One more row refers to a blob that is linked already."""
+    def link_again(
+        self, connection: apsw.Connection, address: str, *, is_verified: bool = False
+    ) -> None:
+        """One more row refers to a blob that is linked already.
+
+        Raises `StateError` if it is damaged or gone: the row would promise what cannot be read.
+        `verify` it before, off this thread, so that it need not be read here.
+        """
+        if not is_verified:
+            self.verify(address)
         connection.execute("UPDATE blobs SET refs = refs + 1 WHERE address = ?", (address,))
         if not connection.changes():
             raise StateError(f"blob {address} is gone; restore it from a backup")
@@ -137,7 +171,8 @@ class BlobStore:
     def collect(self, database: Database) -> int:
         """Remove the blobs to which nobody refers; how many. Blocks: not in a transaction.
 
-        The rows go first: after a crash in between, `sweep` finds the files.
+        The rows go first, and leave a note that the files may go; after a crash in between
+        `start_accounts` reads the note.
         """
         with self._collecting:
             try:
@@ -152,36 +187,28 @@ class BlobStore:
                 self._fresh -= settled.union(removed)
                 for address in removed:
                     self._remove(address)
+                self._removed = set(removed)
         return len(removed)
 
     def _condemn(self, connection: apsw.Connection) -> set[str]:
         """Take out the rows of what is nobody's; those of the fresh blobs that have a row."""
         rows = connection.execute("SELECT address FROM blobs WHERE refs = 0").fetchall()
         with self._lock:
-            dead = {str(row[0]) for row in rows} - set(+self._held)
-            fresh = self._fresh - set(+self._held)
-            self._condemned.update(dead)
-        for address in dead:
+            held, gone = set(+self._held), frozenset(self._removed)
+            dead = {str(row[0]) for row in rows} - held
+            fresh = self._fresh - held
+        settled = {one for one in fresh if one not in dead and _has_row(connection, one)}
+        condemned = dead | (fresh - settled)
+        with self._lock:
+            self._condemned.update(condemned)
+        for address in gone:
+            connection.execute("DELETE FROM blob_garbage WHERE address = ?", (address,))
+        for address in condemned:
             connection.execute("DELETE FROM blobs WHERE address = ?", (address,))
-        settled = {address for address in fresh if _has_row(connection, address)}
-        for address in fresh - settled:
             # A commit that failed may still be in the log, and come back after a crash with a row
             # that needs the file. One that succeeds overwrites it; so this one has to write.
-            connection.execute("INSERT INTO blobs VALUES (?, 0)", (address,))
-            connection.execute("DELETE FROM blobs WHERE address = ?", (address,))
-        with self._lock:
-            self._condemned.update(fresh - settled)
+            connection.execute("INSERT OR REPLACE INTO blob_garbage VALUES (?)", (address,))
         return settled
-
-    def sweep(self, connection: apsw.Connection) -> None:
-        """Remove files that no row knows: left by a crash. Before anything else is put."""
-        if self._directory is None:
-            return
-        known = {row[0] for row in connection.execute("SELECT address FROM blobs WHERE refs > 0")}
-        for file in self._directory.glob("*/*"):
-            if file.parent.name + file.name not in known:
-                file.unlink(missing_ok=True)
-        connection.execute("DELETE FROM blobs WHERE refs = 0")
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -191,23 +218,38 @@ class BlobStore:
         return hashlib.sha256(data).hexdigest()
 
     def _path(self, address: str) -> Path:
-        if self._directory is None:
+        if self.directory is None:
             raise StateError("blobs in memory have no path")
-        return self._directory / address[:2] / address[2:]
+        return self.directory / address[:2] / address[2:]
 
     def _store(self, address: str, stored: bytes) -> None:
-        if self._directory is None:
+        if self.directory is None:
             self._in_memory[address] = stored
-        else:
-            _write(self._path(address), stored)
+            return
+        path = self._path(address)
+        make_directory(path.parent)
+        write_file(path, stored)
+        sync_directory(self.directory)
 
-    def _has(self, address: str) -> bool:
-        if self._directory is None:
-            return address in self._in_memory
-        return self._path(address).is_file()
+    def _stored_size(self, address: str) -> int:
+        if self.directory is None:
+            return len(self._in_memory.get(address, b""))
+        try:
+            return self._path(address).stat().st_size
+        except OSError:
+            return -1
+
+    def _remember(self, address: str, size: int) -> None:
+        """The blob is sound, and has that many bytes as it is stored."""
+        with self._lock:
+            self._verified[address] = size
+            self._verified.move_to_end(address)
+            if len(self._verified) > _MAX_VERIFIED:
+                self._verified.popitem(last=False)
 
     def _remove(self, address: str) -> None:
-        if self._directory is None:
+        self._verified.pop(address, None)
+        if self.directory is None:
             self._in_memory.pop(address, None)
         else:
             self._path(address).unlink(missing_ok=True)
@@ -225,40 +267,6 @@ def _decompressed(stored: bytes, address: str) -> bytes:
         return zstandard.ZstdDecompressor().decompress(stored[1:])
     except zstandard.ZstdError as exc:
         raise StateError(f"blob {address} is damaged; restore it from a backup") from exc
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory that is not there, with those above it, durably."""
-    missing = [one for one in (path, *path.parents) if not one.is_dir()]
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-        _sync(one.parent)
-
-
-def _write(path: Path, stored: bytes) -> None:
-    """All of the file or nothing, durable: the file, and its name in the directory."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    part = path.with_name(f".{path.name[:16]}.{secrets.token_hex(6)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(stored)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    for directory in (path.parent, path.parent.parent):
-        _sync(directory)
-
-
-def _sync(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _take_one(counter: Counter[str], address: str) -> None:

@@ -25,12 +25,16 @@ from typing import Any, Final, Protocol, TypeVar
 import apsw
 
 from aios_core.errors import KernelClosed, StateError
+from aios_core.private_files import make_file
 from aios_core.state.full_disk import free_space
 
 T = TypeVar("T")
 
 Connection = apsw.Connection
 MAX_BATCH: Final = 512  # writes that share a commit
+WAYS_OUT: Final = (
+    "restore it from a backup, or run `aios state accept`, which sets it aside to begin anew"
+)
 
 
 class Companion(Protocol):
@@ -62,6 +66,7 @@ class Database:
     def __init__(self, path: Path | None, *, vfs: str | None = None, num_readers: int = 2) -> None:
         self.path = path
         self.companion: Companion | None = None
+        self.require_held: Callable[[], None] = _nothing  # raises `StateError`: do not write
         self._vfs = vfs
         self._is_alone = path is None or vfs is not None
         self._writer = self._connect()
@@ -130,11 +135,21 @@ class Database:
         self._thread.join()
         if self._readers is not None:
             self._readers.shutdown()
+        is_held = self._is_held()
         for connection in (*self._reading, self._writer):
             with suppress(apsw.Error):  # a last checkpoint failed; what was answered is durable
+                if not is_held:  # its path is another's by now: leave the log there alone
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _is_held(self) -> bool:
+        try:
+            self.require_held()
+        except StateError:
+            return False
+        return True
 
     def _put(self, work: _Work) -> Future[Any]:
         with self._closing:
@@ -146,6 +161,8 @@ class Database:
     def _connect(self) -> Connection:
         name = ":memory:" if self.path is None else str(self.path)
         try:
+            if not self._is_alone and self.path is not None:
+                make_file(self.path)  # SQLite gives its other files the mode of this one
             connection = Connection(name, vfs=self._vfs)
             connection.set_busy_timeout(5_000)
             if self._vfs is not None:
@@ -154,13 +171,14 @@ class Database:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        except apsw.Error as exc:
+        except (apsw.Error, OSError) as exc:
             raise _state_error(exc, self.path) from exc
         return connection
 
     def _read_here(self, work: Callable[[Connection], T]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            self.require_held()
             connection = self._local.connection = self._connect()
             connection.execute("PRAGMA query_only=ON")
             self._reading.append(connection)
@@ -215,6 +233,7 @@ class Database:
             if companion is not None:
                 companion.join(self._writer)
             outcomes = [self._run(work) for work in works]
+            self.require_held()
             self._writer.execute("COMMIT")
             is_durable = True
         finally:
@@ -285,12 +304,14 @@ def _lost(exc: BaseException, path: Path | None) -> StateError:
     return StateError(f"the state database {path}: a write took the commit that it was in with it")
 
 
-def _state_error(exc: apsw.Error, path: Path | None) -> StateError:
+def _nothing() -> None:
+    """Nothing is known of a directory that could be replaced."""
+
+
+def _state_error(exc: apsw.Error | OSError, path: Path | None) -> StateError:
     where = f"the state database {path}" if path else "the state database in memory"
     if isinstance(exc, apsw.CorruptError | apsw.NotADBError):
-        return StateError(
-            f"{where} is damaged ({exc}); restore it from a backup, or move it away to begin anew"
-        )
+        return StateError(f"{where} is damaged ({exc}); {WAYS_OUT}")
     if isinstance(exc, apsw.FullError):
         advice = f". {free_space(path.parent)}" if path else ""
         return StateError(f"{where}: the disk is full; nothing of this request was stored{advice}")

@@ -1,9 +1,13 @@
 """One state directory, opened by one kernel at a time.
 
     directory/
-      lock          held while a kernel has it open
+      lock          held while a kernel has it open (`DirectoryLock`)
       state.db      SQLite: everything small (`Database`)
       blobs/        everything large (`BlobStore`)
+      unaccounted/  blobs that no row knows, found at a start (`blob_accounts`)
+
+All of it is for its user alone: files 0600, directories 0700. A directory from which something
+is missing is refused (`evidence`), and one that is replaced while it is open is not written to.
 
 `StateOpener` opens it when the first request needs it, off the kernel's loop: a
 kernel whose agents only talk to models never touches the disk.
@@ -12,17 +16,28 @@ kernel whose agents only talk to models never touches the disk.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from aios_core.errors import KernelClosed, StateError
-from aios_core.state.blobs import SCHEMA, BlobStore, make_directory
-from aios_core.state.database import Connection, Database
+from aios_core.errors import KernelClosed, KernelError, StateError
+from aios_core.private_files import make_directory
+from aios_core.state.blob_accounts import start_accounts
+from aios_core.state.blobs import SCHEMA, BlobStore
+from aios_core.state.database import WAYS_OUT, Connection, Database
+from aios_core.state.directory_lock import DirectoryLock, Voucher
+from aios_core.state.evidence import (
+    BLOBS,
+    DATABASE,
+    LOG,
+    DatabaseFiles,
+    refuse_to_begin,
+    require_database,
+    require_same,
+)
+from aios_core.state.tightening import tighten_directory
 from aios_core.state.vault import Vault, vault_of
 
 T = TypeVar("T")
@@ -36,7 +51,12 @@ class State:
     """See the module. Made by `open`; its methods may be called from any thread."""
 
     def __init__(
-        self, directory: Path | None, database: Database, blobs: BlobStore, vault: Vault, lock: int
+        self,
+        directory: Path | None,
+        database: Database,
+        blobs: BlobStore,
+        vault: Vault,
+        lock: DirectoryLock | None,
     ) -> None:
         self.directory = directory
         self.database = database
@@ -59,51 +79,77 @@ class State:
             vfs: the SQLite VFS to use, for tests.
 
         Raises:
-            StateError: another kernel has it open; it is damaged, newer than this
-                program, or sealed with another key, or cannot be written.
+            StateError: another kernel has it open; something is missing from it; it is
+                damaged, newer than this program, or sealed with another key, or cannot be
+                written.
         """
         vault = vault_of(key)
         if str(directory) == MEMORY:
-            return cls._on(None, vault, -1, vfs)
+            return cls._on(None, vault, None, DatabaseFiles(-1, 0, 0), vfs)
         path = Path(directory).expanduser().absolute()
         try:
             make_directory(path)
-            lock = _lock(path)
+            tighten_directory(path)
+            lock = DirectoryLock.acquire(path)
         except OSError as exc:
             raise StateError(f"the state directory {path} cannot be used: {exc}") from exc
         try:
-            return cls._on(path, vault, lock, vfs)
+            return cls._on(path, vault, lock, _look(path, lock, vfs), vfs)
+        except OSError as exc:
+            lock.release()
+            raise StateError(f"the state directory {path} cannot be used: {exc}") from exc
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
     @classmethod
-    def _on(cls, path: Path | None, vault: Vault, lock: int, vfs: str | None) -> Self:
-        database = Database(path / "state.db" if path else None, vfs=vfs)
+    def _on(
+        cls,
+        path: Path | None,
+        vault: Vault,
+        lock: DirectoryLock | None,
+        found: DatabaseFiles,
+        vfs: str | None,
+    ) -> Self:
+        database = Database(path / DATABASE if path else None, vfs=vfs)
         try:
+            if path is not None and lock is not None and vfs is None and _is_new(database):
+                refuse_to_begin(path, found, lock.voucher)
             database.migrate("state", _META)
             database.migrate("blobs", SCHEMA)
             address_key = database.write(lambda connection: _unlock(connection, vault))
-            if path is not None:
-                _require_intact(database)
-            blobs = BlobStore(path / "blobs" if path else None, vault, address_key)
-            database.write(blobs.sweep)
+            if path is not None and lock is not None:
+                _begin_life(path, database, lock, found)
+            blobs = BlobStore(
+                path / BLOBS if path else None,
+                vault,
+                address_key,
+                require_held=lock.require_held if lock else lambda: None,
+            )
+            database.write(lambda connection: start_accounts(connection, blobs))
         except BaseException:
             database.close()
             raise
         return cls(path, database, blobs, vault, lock)
 
+    def require_held(self) -> None:
+        """Raise `StateError` if the directory was replaced while it was open."""
+        if self._lock is not None:
+            self._lock.require_held()
+
     def close(self) -> None:
         """Finish writing and let go of the directory. Idempotent. Blocks."""
+        lock = self._lock
         try:
-            if self._lock >= 0 and not self.database.is_closed:
+            if lock is not None and not self.database.is_closed:
                 with suppress(StateError):  # without the mark, the next start looks it over
                     self.database.write(lambda connection: _set(connection, "is_clean", b"1"))
         finally:
             self.database.close()
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
+            if lock is not None:
+                self._lock = None
+                lock.vouch_closed()
+                lock.release()
 
 
 class StateOpener:
@@ -125,7 +171,7 @@ class StateOpener:
     def is_open(self) -> bool:
         """Whether the state was opened, and may be had without waiting."""
         task = self._opening
-        return task is not None and task.done() and not task.cancelled() and not task.exception()
+        return task is not None and task.done() and not _has_failed(task)
 
     def add_migrations(self, component: str, scripts: tuple[str, ...]) -> None:
         """Tables that must be there when the state opens; see `Database.migrate`."""
@@ -139,7 +185,7 @@ class StateOpener:
         self._on_open.append(begin)
 
     async def opened(self) -> State:
-        """The state. Raises `StateError`; the next call tries again."""
+        """The state. Raises `StateError`, and `ConfigError` for its key; later calls try again."""
         if self._is_closed:
             raise KernelClosed("the kernel is closed")
         if self._opening is None:
@@ -147,25 +193,27 @@ class StateOpener:
         opening = self._opening
         try:
             return await asyncio.shield(opening)
-        except StateError:
-            if self._opening is opening:
+        finally:
+            if self._opening is opening and _has_failed(opening):
                 self._opening = None
-            raise
 
     async def close(self) -> None:
-        """Close it, if it was opened. Idempotent."""
+        """Close it, if it was opened. Idempotent; a state that does not open is none to close."""
         self._is_closed = True
         if self._opening is None:
             return
         opening, self._opening = self._opening, None
-        try:
-            state = await opening
-        except StateError:
-            return
-        await asyncio.to_thread(state.close)
+        await asyncio.wait([opening])
+        if not _has_failed(opening):
+            await asyncio.to_thread(opening.result().close)
 
     def _open(self) -> State:
-        state = State.open(self.directory, key=self._read_key())
+        try:
+            state = State.open(self.directory, key=self._read_key())
+        except (KernelError, RecursionError):
+            raise
+        except Exception as exc:
+            raise StateError(f"the state directory {self.directory} cannot be used: {exc}") from exc
         try:
             for component, scripts in self._migrations.items():
                 state.database.migrate(component, scripts)
@@ -177,23 +225,50 @@ class StateOpener:
         return state
 
 
-def _lock(path: Path) -> int:
-    """Hold the directory. The system lets go of it when the process dies, however it dies."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        who = f"another kernel (process {holder})" if holder else "another kernel"
-        raise StateError(
-            f"the state directory {path} is used by {who}; end that one, or give this one a "
-            "state.directory of its own (AIOS_STATE__DIRECTORY)"
-        ) from exc
-    told = f"{os.getpid()}\n".encode()
-    os.pwrite(descriptor, told, 0)
-    os.truncate(descriptor, len(told))
-    return descriptor
+def _has_failed(opening: asyncio.Task[State]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
+
+
+def _look(path: Path, lock: DirectoryLock, vfs: str | None) -> DatabaseFiles:
+    """What there is of a database; `StateError` if something lacks. With a VFS it is elsewhere."""
+    if vfs is not None:
+        return DatabaseFiles(0, 1, 0)
+    return require_database(path, lock.voucher)
+
+
+def _is_new(database: Database) -> bool:
+    query = "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'"
+    return database.read(lambda connection: connection.execute(query).fetchone()) == (0,)
+
+
+def _begin_life(path: Path, database: Database, lock: DirectoryLock, found: DatabaseFiles) -> None:
+    """Make sure that the database is whole and the right one; count this life of it."""
+    last = database.read(_last_life)
+    require_same(path, found, lock.voucher, last)
+    if last.is_open and last.life:
+        _require_intact(database)
+    this = Voucher(last.state_id, last.life + 1)
+    database.write(lambda connection: _mark(connection, this))
+    lock.vouch(this)
+    lock.watch(file for file in (path, path / DATABASE, path / LOG))
+    database.require_held = lock.require_held
+
+
+def _last_life(connection: Connection) -> Voucher:
+    """What the database says of its last life; life 0 if this is the first one."""
+    state_id = _get(connection, "state_id") or secrets.token_bytes(16)
+    return Voucher(
+        state_id.hex(),
+        int(_get(connection, "life") or b"0"),
+        is_open=_get(connection, "is_clean") == b"0",
+    )
+
+
+def _mark(connection: Connection, life: Voucher) -> None:
+    """Note that the database is in use."""
+    _set(connection, "state_id", bytes.fromhex(life.state_id))
+    _set(connection, "life", str(life.life).encode())
+    _set(connection, "is_clean", b"0")
 
 
 def _unlock(connection: Connection, vault: Vault) -> bytes:
@@ -219,15 +294,10 @@ def _unlock(connection: Connection, vault: Vault) -> bytes:
 
 
 def _require_intact(database: Database) -> None:
-    """Look the database over if the last kernel did not close it. Marks it as in use."""
-    if database.read(lambda connection: _get(connection, "is_clean")) == b"0":
-        found = database.read(lambda c: c.execute("PRAGMA quick_check(1)").fetchone())
-        if found and found[0] != "ok":
-            raise StateError(
-                f"the state database {database.path} is damaged ({found[0]}); restore it from a "
-                "backup, or move it away to begin anew"
-            )
-    database.write(lambda connection: _set(connection, "is_clean", b"0"))
+    """Look the database over: the last kernel did not close it."""
+    found = database.read(lambda c: c.execute("PRAGMA quick_check(1)").fetchone())
+    if found and found[0] != "ok":
+        raise StateError(f"the state database {database.path} is damaged ({found[0]}); {WAYS_OUT}")
 
 
 def _get(connection: Connection, key: str) -> bytes | None:

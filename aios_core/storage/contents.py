@@ -70,15 +70,21 @@ class Contents:
             return Content(size, blob=str(blob))
         return None if stored is None else Content(size, self._vault.open(stored, "file", *about))
 
-    def link(self, connection: Connection, content: Content | None) -> None:
-        """One more version has the content."""
+    def link(
+        self, connection: Connection, content: Content | None, *, is_moved: bool = False
+    ) -> None:
+        """One more version has the content.
+
+        Raises `StateError` if it is an older version's and damaged; one that `is_moved` promises
+        no more than the version before did, and is not looked at.
+        """
         if content is None or content.blob is None:
             return
         if content.is_held:
             content.is_held = False
             self._blobs.link(connection, content.blob)
         else:
-            self._blobs.link_again(connection, content.blob)
+            self._blobs.link_again(connection, content.blob, is_verified=is_moved)
 
     def unlink(self, connection: Connection, blob: Any) -> None:
         """One version less has the blob, if it had one."""

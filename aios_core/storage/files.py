@@ -114,6 +114,17 @@ class FileTable:
         """The content that the columns of a version say; None if it was a deletion."""
         return self.contents.opened(size, stored, blob, _about(*file, version))
 
+    def blobs_of(
+        self, connection: Connection, owner: str, path: str, version: int
+    ) -> tuple[str, ...]:
+        """The blob of a version, if it has one."""
+        rows: Any = connection.execute(
+            "SELECT v.blob FROM files f JOIN file_versions v ON v.file = f.id "
+            "WHERE f.owner = ? AND f.path = ? AND v.version = ? AND v.blob IS NOT NULL",
+            (owner, path, version),
+        )
+        return tuple(blob for (blob,) in rows)
+
     def read_state(self, connection: Connection, state: FileState) -> Content | None:
         """The content of a state of the feed; None: it is the newest no more."""
         row = connection.execute(
@@ -415,7 +426,7 @@ class FileTable:
             num_bytes=charged - freed,
             num_files=1 if new.version == 1 else 0,
         )
-        self.contents.link(connection, content)
+        self.contents.link(connection, content, is_moved=change is ChangeKind.MOVE)
         return FileVersion(
             path, new.version, change, size, stamp.at, stamp.author, stamp.labels, seq
         )

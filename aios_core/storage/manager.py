@@ -344,6 +344,7 @@ class StorageManager:
     async def _rollback(self, process: AgentProcess, request: FileRollback) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
         _, table, _ = await self._tables()
+        await self._verify(lambda c: table.blobs_of(c, owner, request.path, request.version))
         return await self._change(
             owner,
             lambda c: table.rollback(
@@ -378,6 +379,7 @@ class StorageManager:
     async def _restore(self, process: AgentProcess, request: TreeRestore) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
         _, _, trees = await self._tables()
+        await self._verify(lambda c: trees.blobs_of(c, owner, request.name))
         return await self._change(
             owner, lambda c: trees.restore(c, owner, request.path, request.name, stamp)
         )
@@ -485,6 +487,12 @@ class StorageManager:
     async def _look(self, work: Callable[[Connection], T]) -> T:
         state, _, _ = await self._tables()
         return await state.database.aread(work)
+
+    async def _verify(self, find: Callable[[Connection], Sequence[str]]) -> None:
+        """Look at blobs to which new rows will refer, off the thread that writes."""
+        state, _, _ = await self._tables()
+        if blobs := await self._look(find):
+            await self._work.on_thread(partial(state.blobs.verify_all, blobs))
 
     def _stamp(self, process: AgentProcess) -> Stamp:
         return Stamp(process.identity, self._now(), frozenset(process.labels))

@@ -88,6 +88,16 @@ class TreeTable:
             made += self._restore_file(connection, owner, row, stamp)
         return made
 
+    def blobs_of(self, connection: Connection, owner: str, name: str) -> tuple[str, ...]:
+        """The blobs of what a snapshot holds."""
+        rows: Any = connection.execute(
+            "SELECT DISTINCT v.blob FROM file_trees t JOIN file_tree_entries e ON e.tree = t.id "
+            "JOIN file_versions v ON v.file = e.file AND v.version = e.version "
+            "WHERE t.owner = ? AND t.name = ? AND v.blob IS NOT NULL",
+            (owner, name),
+        )
+        return tuple(blob for (blob,) in rows)
+
     def forget(self, connection: Connection, owner: str, root: str, name: str) -> None:
         """Drop a snapshot. What only it held goes with the next change of its file."""
         tree = self._get(connection, owner, root, name)

@@ -22,6 +22,7 @@ from aios_core.access.record import SCHEMA, AuditRecord, last_head, rows
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access, Resource, Right
 from aios_core.state import PlainVault, State
+from aios_core.state.acceptance import accept
 
 
 def kernel_on(directory: Path, **access: Any) -> Kernel:
@@ -320,6 +321,13 @@ async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> No
     connection.execute("DROP TRIGGER audit_is_not_cut; DELETE FROM audit WHERE number > 2")
     connection.close()
 
+    async with kernel_on(tmp_path) as kernel:
+        alice = await kernel.aspawn("alice")
+        with pytest.raises(
+            StateError, match=r"ended at record 2, .*vouches for .*aios state accept"
+        ):
+            await alice.memory.awrite("notes", "lost?")
+    accept(tmp_path)
     await worked(tmp_path)
 
     assert any(record["event"] == "broken" for record in records(tmp_path))

@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from aios_core import ApprovalRefused, Kernel, KernelConfig
+from aios_core import ApprovalRefused, Kernel, KernelConfig, StateError
 from aios_core.cli import main
 from aios_core.cores.scripted import ScriptedCore
 
@@ -98,6 +98,11 @@ def test_a_cut_is_not_forgotten_by_the_next_kernel(
 ) -> None:
     worked()
     tampered(directory, "DELETE FROM audit WHERE number > 2")
+    with pytest.raises(StateError, match="aios state accept"):
+        worked()
+    assert main(["state", "check"]) == 1
+    assert "is not complete: the audit trail was cut" in capsys.readouterr().err
+    assert main(["state", "accept"]) == 0
     worked()
 
     assert main(["audit", "verify"]) == 1

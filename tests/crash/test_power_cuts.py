@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from aios_core import private_files
 from aios_core.errors import KernelError
-from aios_core.state import Database, State, StateOpener, blobs
+from aios_core.state import Database, State, StateOpener
 
 from .layer import Layer, Promises
 from .power import Disk, PowerVFS, WatchedFolder
@@ -88,7 +89,7 @@ def machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Machine]:
     machine = Machine(tmp_path, seed=len(request.node.name))
-    monkeypatch.setattr(blobs, "os", machine.folder)
+    monkeypatch.setattr(private_files, "os", machine.folder)
     yield machine
     machine.vfs.unregister()
 

@@ -607,6 +607,27 @@ class TestLives:
             with pytest.raises(StateError, match="cannot be read"):
                 files.read("a")
 
+    def test_going_back_to_a_damaged_version_is_refused_and_moving_it_is_not(
+        self, tmp_path: Path
+    ) -> None:
+        with kernel(tmp_path) as running:
+            files = running.spawn("alice").storage
+            files.write("a", LARGE)
+            files.snapshot("then")
+            for blob in (tmp_path / "blobs").glob("*/*"):
+                blob.write_bytes(b"\0damaged")
+            files.move("a", "b")
+            files.write("b", "small")
+
+            with pytest.raises(StateError, match="damaged"):
+                files.rollback("b", 1)
+            with pytest.raises(StateError, match="damaged"):
+                files.restore("then")
+            assert files.read("b") == b"small"
+            files.write("c", LARGE)  # the same content, written anew
+            files.rollback("b", 1)
+            assert files.read("b") == LARGE
+
 
 class TestWorkspace:
     def test_code_works_on_a_copy_and_its_changes_come_back(

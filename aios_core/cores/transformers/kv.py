@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aios_core.errors import SnapshotError
+from aios_core.private_files import make_file, tighten
 from aios_core.snapshot import Tier
 
 FORMAT: Final = "aios-kv-1"
@@ -270,7 +271,9 @@ class SequenceImage:
         about = {"format": FORMAT, "model": self._layout.model, "num_tokens": num_tokens}
         partial = path.with_name(path.name + ".partial")
         try:
+            make_file(partial)  # it holds what agents said
             save_file(named, partial, about)
+            tighten(partial)
             if is_synced:
                 with partial.open("rb+") as file:
                     os.fsync(file.fileno())

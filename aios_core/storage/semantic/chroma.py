@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from aios_core.errors import BackendError
+from aios_core.private_files import tighten_below
 from aios_core.storage.semantic.nearest import Found
 from aios_core.storage.semantic.vectors import Row, unpack
 
@@ -119,8 +120,10 @@ class ChromaIndex:
             )
         if self._path is None:
             return chromadb.EphemeralClient(settings=settings)
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return chromadb.PersistentClient(path=str(self._path), settings=settings)
+        self._path.mkdir(mode=0o700, exist_ok=True)  # below a state directory that is there
+        client = chromadb.PersistentClient(path=str(self._path), settings=settings)
+        tighten_below(self._path)
+        return client
 
     def _add(self, space: int, rows: Sequence[Row]) -> None:
         collection = self._collection(space)

@@ -1,0 +1,142 @@
+"""What a kernel finds below `blobs/` when it starts, held against the database's own account.
+
+A file that a row refers to stays. One that was noted as garbage goes, and so does one that was
+never whole. Whatever else is there is accounted for by nobody: it is left by a crash, or its row
+is lost. It is moved to `unaccounted/`, never removed, and moved back if a row comes to need it
+(a database that was restored from a backup).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aios_core.private_files import PART, make_directory, tighten
+from aios_core.state.blobs import BlobStore
+from aios_core.state.database import Connection
+from aios_core.state.evidence import incomplete
+
+log = logging.getLogger(__name__)
+
+UNACCOUNTED: Final = "unaccounted"
+_MAX_LISTED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What the database says about blobs."""
+
+    needed: AbstractSet[str]
+    garbage: AbstractSet[str]
+    lost: AbstractSet[str]  # missing, and accepted so
+
+    @classmethod
+    def read(cls, connection: Connection) -> _Rows:
+        return cls(
+            _addresses(connection, "SELECT address FROM blobs WHERE refs > 0"),
+            _addresses(
+                connection,
+                "SELECT address FROM blob_garbage UNION SELECT address FROM blobs WHERE refs = 0",
+            ),
+            _addresses(connection, "SELECT address FROM lost_blobs"),
+        )
+
+
+def start_accounts(connection: Connection, blobs: BlobStore) -> None:
+    """Bring the files and the rows in line, in a transaction, before anything is put.
+
+    Raises `StateError` if a file is missing that a row refers to.
+    """
+    if blobs.directory is None:
+        return
+    rows, folder = _Rows.read(connection), blobs.directory
+    elsewhere = folder.with_name(UNACCOUNTED)
+    found, strangers, rubbish = _sort(folder, rows)
+    found |= _bring_back(rows.needed - found, elsewhere, folder)
+    missing = rows.needed - found - rows.lost
+    if missing:
+        raise incomplete(folder.parent, _missing(missing, len(rows.needed)))
+    _set_aside(strangers, elsewhere)
+    for file in rubbish:
+        file.unlink(missing_ok=True)
+    connection.execute("DELETE FROM blob_garbage")
+    connection.execute("DELETE FROM blobs WHERE refs = 0")
+
+
+def accept_missing(connection: Connection, directory: Path) -> int:
+    """Note the blobs whose files are missing as lost, so that the rest is served; how many."""
+    rows = _Rows.read(connection)
+    places = (directory / "blobs", directory / UNACCOUNTED)
+    found = {_address(file) for file in _files(places[0])}
+    found |= {file.name for file in places[1].glob("*")}
+    missing = rows.needed - found - rows.lost
+    connection.executemany(
+        "INSERT OR IGNORE INTO lost_blobs VALUES (?)", [(address,) for address in missing]
+    )
+    return len(missing)
+
+
+def _sort(folder: Path, rows: _Rows) -> tuple[set[str], list[Path], list[Path]]:
+    """The addresses that are needed and there, the files of nobody, and the rubbish."""
+    found: set[str] = set()
+    strangers: list[Path] = []
+    rubbish: list[Path] = []
+    for file in _files(folder):
+        address = _address(file)
+        if address in rows.needed:
+            tighten(file)
+            found.add(address)
+        elif address in rows.garbage or (file.name.startswith(".") and file.name.endswith(PART)):
+            rubbish.append(file)
+        else:
+            strangers.append(file)
+    return found, strangers, rubbish
+
+
+def _bring_back(wanted: AbstractSet[str], elsewhere: Path, folder: Path) -> set[str]:
+    """Move back what was set aside and has a row again."""
+    back = {address for address in wanted if (elsewhere / address).is_file()}
+    for address in back:
+        make_directory(folder / address[:2])
+        (elsewhere / address).replace(folder / address[:2] / address[2:])
+    return back
+
+
+def _set_aside(strangers: list[Path], elsewhere: Path) -> None:
+    if not strangers:
+        return
+    make_directory(elsewhere)
+    for file in strangers:
+        tighten(file)
+        file.replace(elsewhere / _address(file))
+    log.warning(
+        "%d files below blobs belong to no row (left by a crash, or the row is lost); they are in "
+        "%s now, and may be deleted once nothing is missed",
+        len(strangers),
+        elsewhere,
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for below in sorted(folder.glob("*")):
+        if below.is_dir() and not below.is_symlink():
+            tighten(below)
+            yield from below.iterdir()
+
+
+def _address(file: Path) -> str:
+    return file.parent.name + file.name
+
+
+def _addresses(connection: Connection, query: str) -> set[str]:
+    return {str(row[0]) for row in connection.execute(query)}
+
+
+def _missing(missing: AbstractSet[str], num_needed: int) -> str:
+    some = ", ".join(sorted(missing)[:_MAX_LISTED])
+    more = f" and {len(missing) - _MAX_LISTED:,} more" if len(missing) > _MAX_LISTED else ""
+    return f"{len(missing):,} of {num_needed:,} blobs are missing below blobs/: {some}{more}"
