@@ -344,11 +344,3 @@ class WouldBlock(KernelError):
 
 class KernelBug(KernelError):
     """An invariant does not hold. Fix the kernel; do not catch this."""
-
-
-def describe(exc: BaseException) -> str:
-    """Return an exception as text, whatever its own `repr` does."""
-    try:
-        return repr(exc)
-    except Exception:  # noqa: BLE001 - foreign code, and its type says enough
-        return f"{type(exc).__name__} (its text cannot be read)"

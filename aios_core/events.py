@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from aios_core.foreign import log_raised, name_of
+
 log = logging.getLogger(__name__)
 
 
@@ -79,8 +81,8 @@ class EventStream:
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except (Exception, CancelledError):  # third-party code; the kernel outlives it
-                log.exception("observer %r raised and was dropped", observer)
+            except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is foreign
+                log_raised(log, exc, "observer %s raised and was dropped", name_of(observer))
                 self._drop(observer)
 
     def _drop(self, observer: Observer) -> None:

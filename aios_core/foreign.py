@@ -14,6 +14,7 @@ Promises: none of these raises; every text has at most `MAX_CHARS` characters, p
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
@@ -160,6 +161,11 @@ def where_raised(exc: BaseException) -> str:
         del frames[:-_MAX_FRAMES]
         trace = trace.tb_next
     return "\n".join(frames)
+
+
+def log_raised(log: logging.Logger, exc: BaseException, message: str, *args: object) -> None:
+    """Log what foreign code raised as an error, with where it was raised."""
+    log.error("%s: %s\n%s", message % args, describe(exc), where_raised(exc))
 
 
 # --- inside --------------------------------------------------------------------------------------

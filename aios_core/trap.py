@@ -26,6 +26,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.foreign import describe, detach
 from aios_core.manager import Gatekeeper, Labelled, Manager
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.syscalls import Request, SyscallState
@@ -114,10 +115,10 @@ class TrapHandler:
         except KernelError as exc:
             self._end(trap, SyscallState.FAILED, exc)
             raise
-        except Exception as exc:
-            error = BackendError(f"{request.kind} failed: {exc!r}")
+        except Exception as exc:  # noqa: BLE001 - of a manager that somebody else wrote
+            error = BackendError(f"{request.kind} failed: {describe(exc)}")
             self._end(trap, SyscallState.FAILED, error)
-            raise error from exc
+            raise error from detach(exc)
         finally:
             if timer is not None:
                 timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -9,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from aios_core import ApprovalRefused, CoreError, Kernel, KernelConfig
+from aios_core.access import ApprovalRequest
+from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import AccessDenied, InvalidArguments, ToolError
+from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.foreign import (
     MAX_CHARS,
     ForeignException,
@@ -18,8 +23,10 @@ from aios_core.foreign import (
     detach,
     is_harmless,
     is_kernel_error,
+    log_raised,
     name_of,
 )
+from aios_core.syscalls import LLMGenerate
 
 
 class Talkative(Exception):
@@ -206,3 +213,58 @@ def test_a_callable_is_named_without_its_repr() -> None:
 
     assert name_of(Observer()) == "<Observer>"
     assert name_of(raised).startswith("raised (")
+
+
+def test_a_failure_is_logged_without_asking_it(caplog: pytest.LogCaptureFixture) -> None:
+    log_raised(logging.getLogger("aios_core.test"), raised(Broken()), "%s failed", "it")
+
+    assert "it failed: Broken (its text is not shown" in caplog.text
+    assert "in raised" in caplog.text
+    assert caplog.records[0].exc_info is None
+
+
+def test_an_observer_whose_exception_has_no_text_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Observer:
+        def __call__(self, _event: KernelEvent) -> None:
+            raise Broken
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    heard: list[KernelEvent] = []
+    events = EventStream([Observer(), heard.append])
+    events.emit(KernelEvent(0.0, EventKind.DONE))
+    events.emit(KernelEvent(1.0, EventKind.DONE))
+
+    assert len(heard) == 2
+    assert caplog.text.count("observer <Observer> raised and was dropped: Broken") == 1
+
+
+def test_a_script_whose_exception_has_no_text_answers_its_caller() -> None:
+    def answer(_request: LLMGenerate) -> str:
+        raise Broken
+
+    config = KernelConfig(state={"directory": ":memory:"}, drain_s=0.0)  # type: ignore[arg-type]
+    with Kernel(config, cores=[ScriptedCore(answer)]) as kernel:
+        with pytest.raises(CoreError, match=r"the script raised Broken \(its text"):
+            kernel.spawn("alice").llm.generate("hello")
+        kernel.check()
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_an_approver_whose_exception_has_no_text_says_no(is_async: bool) -> None:
+    def approve(_request: ApprovalRequest) -> bool:
+        raise Broken
+
+    async def aapprove(request: ApprovalRequest) -> bool:
+        return approve(request)
+
+    config = KernelConfig(state={"directory": ":memory:"}, drain_s=0.0)  # type: ignore[arg-type]
+    approver = aapprove if is_async else approve
+    core = ScriptedCore(lambda _request: "ok")
+    with Kernel(config, cores=[core], approver=approver) as kernel:
+        with pytest.raises(ApprovalRefused, match=r"asking failed: Broken \(its text"):
+            kernel.spawn("alice").tools.load("json")
+        kernel.check()

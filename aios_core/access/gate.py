@@ -29,6 +29,7 @@ from aios_core.access.privileges import Privileges
 from aios_core.access.record import AuditRecord
 from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
+from aios_core.foreign import describe
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
@@ -140,7 +141,9 @@ class Gate:
             self.note(process, access, "withdrawn", "it was asked about no longer")
             raise
         except Exception as exc:  # noqa: BLE001 - whatever an approver raises, it is no yes
-            self._refuse(process, access, ApprovalAnswer(False, reason=f"asking failed: {exc!r}"))
+            self._refuse(
+                process, access, ApprovalAnswer(False, reason=f"asking failed: {describe(exc)}")
+            )
         if not answer.is_approved:
             self._refuse(process, access, answer)
         again, part = self._privileges.decide(process, access)

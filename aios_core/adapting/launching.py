@@ -25,6 +25,7 @@ from typing import Final, Literal, Protocol, get_args
 from aios_core.adapting.models import forget_announced
 from aios_core.adapting.patching import ImportHook, Patches
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
+from aios_core.foreign import describe_on_worker
 
 Mode = Literal["substitute", "admit"]
 
@@ -173,5 +174,7 @@ def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> Launches:
         raise
     except Exception as exc:
         owner = entry.dist.name if entry.dist else entry.value
-        raise LauncherFailed(f"the launcher {entry.name!r} of {owner} failed: {exc}") from exc
+        raise LauncherFailed(
+            f"the launcher {entry.name!r} of {owner} failed: {describe_on_worker(exc)}"
+        ) from exc
     return launcher

@@ -22,6 +22,7 @@ from aios_core.cores.factory import build_core, core_names
 from aios_core.cores.pool import CorePool
 from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
+from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
 from aios_core.scheduler import POLICIES
 from aios_core.tools.sandbox import survey
@@ -103,7 +104,7 @@ def _entry_points() -> Iterator[Finding]:
             try:
                 entry.load()
             except Exception as exc:  # noqa: BLE001 - a stranger's module may raise anything
-                said = f"cannot be loaded: {type(exc).__name__}: {exc}"
+                said = f"cannot be loaded: {describe_on_worker(exc)}"
                 mend = f"pip install --upgrade {owner}, or pip uninstall {owner}"
                 yield Finding(area, entry.name, Health.BROKEN, said, mend)
             else:

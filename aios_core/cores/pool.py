@@ -19,6 +19,7 @@ from aios_core.errors import (
     KernelError,
     NoSuchObject,
 )
+from aios_core.foreign import describe, detach
 
 FIRST_PROBE_S = 0.5
 MAX_PROBE_S = 30.0
@@ -269,8 +270,8 @@ def _as_kernel_error(core: str, error: BaseException) -> KernelError:
         return error
     if not isinstance(error, Exception):
         raise error  # Ctrl-C, or the loop ends
-    failed = BackendError(f"core {core!r} did not start: {type(error).__name__}: {error}")
-    failed.__cause__ = error
+    failed = BackendError(f"core {core!r} did not start: {describe(error)}")
+    failed.__cause__ = detach(error)
     return failed
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from aios_core.core import Core
+from aios_core.foreign import log_raised
 from aios_core.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -25,24 +26,26 @@ def deliver(hand_over: Callable[[T], object], value: T) -> None:
     """Hand a delta or an outcome to a caller, who may be gone in any way."""
     try:
         hand_over(value)
-    except RAISED:
-        log.exception("a caller could not be answered")
+    except RAISED as exc:
+        log_raised(log, exc, "a caller could not be answered")
 
 
 def preempt(core: Core, run_id: int) -> None:
     """Ask a core to stop a run at its next token."""
     try:
         core.preempt(run_id)
-    except RAISED:
-        log.exception("core %r could not preempt run %d; it goes on", core.name, run_id)
+    except RAISED as exc:
+        log_raised(log, exc, "core %r could not preempt run %d; it goes on", core.name, run_id)
 
 
 def cancel(core: Core, run_id: int) -> None:
     """Ask a core to drop a run."""
     try:
         core.cancel(run_id)
-    except RAISED:
-        log.exception("core %r could not cancel run %d; it keeps its slot", core.name, run_id)
+    except RAISED as exc:
+        log_raised(
+            log, exc, "core %r could not cancel run %d; it keeps its slot", core.name, run_id
+        )
 
 
 def release(snapshot: Snapshot) -> None:
@@ -50,5 +53,5 @@ def release(snapshot: Snapshot) -> None:
     try:
         if snapshot.kv is not None:
             snapshot.kv.release()
-    except RAISED:
-        log.exception("a KV image could not be freed")
+    except RAISED as exc:
+        log_raised(log, exc, "a KV image could not be freed")

@@ -45,9 +45,9 @@ from aios_core.errors import (
     KernelClosed,
     KernelError,
     SyscallCancelled,
-    describe,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.foreign import describe, detach, log_raised
 from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
@@ -270,8 +270,8 @@ class Dispatcher:
         """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
         try:
             step()
-        except Exception as exc:
-            log.exception("%r could not be handled", call.syscall)
+        except Exception as exc:  # noqa: BLE001 - a policy, a core or a caller may raise anything
+            log_raised(log, exc, "%r could not be handled", call.syscall)
             if not call.is_answered:
                 self._fail(call, _as_bug(exc, call))
 
@@ -348,7 +348,7 @@ class Dispatcher:
             self._for(call, lambda: self._prepare(call))
             return
         if not isinstance(error, KernelError):
-            error = KernelBug(f"the approval of {call.syscall!r} failed: {error!r}")
+            error = KernelBug(f"the approval of {call.syscall!r} failed: {describe(error)}")
         self._conclude(call, SyscallState.FAILED, error=error)
 
     def _prepare(self, call: Call) -> None:
@@ -491,8 +491,8 @@ class Dispatcher:
         """Answer a call with an error, one of several: what goes wrong concerns no other."""
         try:
             self._conclude(call, outcome, error=error)
-        except Exception:
-            log.exception("%r was answered, and not all that it held is free", call.syscall)
+        except Exception as exc:  # noqa: BLE001 - the answer is given, whatever comes after it
+            log_raised(log, exc, "%r was answered, and not all that it held is free", call.syscall)
 
     def _close_books(
         self, call: Call, outcome: SyscallState, completion: Completion | None
@@ -681,7 +681,7 @@ def _as_bug(exc: Exception, call: Call) -> KernelError:
     if isinstance(exc, KernelError):
         return exc
     bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")
-    bug.__cause__ = exc
+    bug.__cause__ = detach(exc)
     return bug
 
 

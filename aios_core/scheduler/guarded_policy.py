@@ -14,7 +14,8 @@ from math import inf, isnan
 from numbers import Real
 from typing import Any, Final, TypeVar
 
-from aios_core.errors import SchedulingPolicyError, describe
+from aios_core.errors import SchedulingPolicyError
+from aios_core.foreign import describe
 from aios_core.scheduler.contained import RAISED
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 

@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from aios_core.clock import Clock
 from aios_core.core import Core, ReportSink, load_of
-from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited, describe
+from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.foreign import describe, detach, is_kernel_error
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
 
@@ -109,8 +110,8 @@ class CoreKeeper:
 
 def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the call") -> KernelError:
     """A core's exception, as one of ours."""
-    if isinstance(exc, KernelError):
-        return exc
+    if is_kernel_error(exc):
+        return cast(KernelError, exc)
     error = CoreError(core.name, f"could not {doing}: {describe(exc)}")
-    error.__cause__ = exc
+    error.__cause__ = detach(exc)
     return error

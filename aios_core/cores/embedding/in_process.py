@@ -17,6 +17,7 @@ from aios_core.cores.embedding.directory import SentenceDirectory
 from aios_core.distribution import install_command
 from aios_core.embedding import Embedded, Vector
 from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
+from aios_core.foreign import describe
 
 if TYPE_CHECKING:
     from aios_core.cores.embedding.sentence import SentenceModel
@@ -121,4 +122,4 @@ class TransformersEmbedder:
                 f"install it with: {install_command('transformers')}"
             ) from exc
         except Exception as exc:
-            raise BackendError(f"the embedding model {self._name} failed: {exc}") from exc
+            raise BackendError(f"the embedding model {self._name} failed: {describe(exc)}") from exc

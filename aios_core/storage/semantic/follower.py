@@ -21,6 +21,7 @@ from typing import Final
 from aios_core.config import RetrievalConfig
 from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
+from aios_core.foreign import describe, detach
 from aios_core.process import AgentProcess
 from aios_core.state import State, StateOpener
 from aios_core.storage.index import FileFeed, FileState, Hit
@@ -152,8 +153,8 @@ class FileIndex:
             except KernelError as exc:
                 pause_s = self._failed(exc, pause_s)
             except Exception as exc:  # noqa: BLE001 - searches wait, and must hear of it
-                error = BackendError(f"indexing files failed: {exc!r}")
-                error.__cause__ = exc
+                error = BackendError(f"indexing files failed: {describe(exc)}")
+                error.__cause__ = detach(exc)
                 pause_s = self._failed(error, pause_s)
 
     def _failed(self, error: KernelError, last_pause_s: float | None) -> float:

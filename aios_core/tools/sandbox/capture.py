@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from aios_core.foreign import log_raised
 from aios_core.tools.sandbox.limits import FLOOD_FACTOR
 from aios_core.tools.sandbox.result import OnOutput, Stream
 
@@ -95,6 +96,6 @@ class Capture:
         if text and self._on_output is not None:
             try:
                 self._on_output(self._stream, text)
-            except Exception:  # noqa: BLE001 - a stranger's callback
-                _log.exception("a listener to the output of confined code failed; it hears no more")
+            except Exception as exc:  # noqa: BLE001 - a stranger's callback
+                log_raised(_log, exc, "a listener to confined code's output failed; it is dropped")
                 self._on_output = None
