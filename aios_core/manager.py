@@ -90,11 +90,19 @@ class Preparing(Protocol):
         """
 
 
+def waiting_for(awaitable: object) -> str:
+    """For people: what a gatekeeper's awaitable waits for."""
+    return str(getattr(awaitable, "doing", "waiting for an approval"))
+
+
 class Gatekeeper(Protocol):
     """Decides who may do what. Called on the kernel's loop before every request."""
 
     def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
-        """None: go on. An awaitable: wait for an approval. Raises `AccessDenied`."""
+        """None: go on. An awaitable: wait for it, as for an approval. Raises `AccessDenied`.
+
+        If the awaitable has an attribute `doing` ("waiting for ..."), it is shown to people.
+        """
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
         """Write down what became of a request that was let through: "done", or an error's name."""

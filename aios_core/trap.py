@@ -11,11 +11,13 @@ managers' to keep off it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.clock import Clock
+from aios_core.clock import Clock, Timer
 from aios_core.errors import (
     BackendError,
     DeadlineExceeded,
@@ -26,10 +28,12 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import describe, detach
-from aios_core.manager import Gatekeeper, Labelled, Manager
+from aios_core.foreign import describe, detach, log_raised
+from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.syscalls import Request, SyscallState
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +47,22 @@ class _Trap:
     task: asyncio.Task[Any] | None = None
     num_cancelled: int = 0  # how often the task had been cancelled when the request began
     reason: KernelError | None = None  # why it was cancelled, if the kernel did that
-    doing: str = "waiting for an approval"
+    waits_for: object = None  # what the gatekeeper wants to have awaited
+    served_by: str = ""
+    is_interrupted: bool = False  # the cancellation reached it
+
+    @property
+    def doing(self) -> str:
+        """For people: what the request is busy with."""
+        if self.waits_for is not None:
+            return waiting_for(self.waits_for)
+        return f"served by the {self.served_by} manager"
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether its caller's task was cancelled by somebody else than the kernel."""
+        ours = self.reason is not None
+        return self.task is not None and self.task.cancelling() - ours > self.num_cancelled
 
 
 class TrapHandler:
@@ -98,45 +117,55 @@ class TrapHandler:
         trap.num_cancelled = trap.task.cancelling() if trap.task is not None else 0
         self._traps[trap.id] = trap
         self._emit(EventKind.SUBMITTED, trap, request=request.kind)
-        limit = self._default_timeout_s if timeout_s is None else timeout_s
-        timer = None
-        if limit is not None:
-            late = self._clock.now() + limit
-            timer = self._clock.call_at(late, lambda: self._expire(trap, limit))
+        timer = self._timer(trap, self._default_timeout_s if timeout_s is None else timeout_s)
+        try:
+            return await self._answer(trap, manager)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._traps.pop(trap.id, None)
+            await _take_back_cancellation(trap)
+
+    def _timer(self, trap: _Trap, timeout_s: float | None) -> Timer | None:
+        if timeout_s is None:
+            return None
+        late = self._clock.now() + timeout_s
+        return self._clock.call_at(late, lambda: self._expire(trap, timeout_s))
+
+    async def _answer(self, trap: _Trap, manager: Manager) -> Any:
+        """Serve a request and keep the books of how that ended."""
         try:
             answer = await self._serve(trap, manager)
+            if trap.is_withdrawn:  # and the manager took no notice
+                raise asyncio.CancelledError  # noqa: TRY301 - its caller waits for it
         except asyncio.CancelledError:
+            trap.is_interrupted = True
             reason = trap.reason or SyscallCancelled("withdrawn by its caller")
             self._end(trap, SyscallState.CANCELLED, reason)
-            if trap.reason is None:
+            if trap.reason is None or trap.is_withdrawn:
                 raise
-            _uncancel(trap.task)
             raise trap.reason from None
         except KernelError as exc:
             self._end(trap, SyscallState.FAILED, exc)
             raise
         except Exception as exc:  # noqa: BLE001 - of a manager that somebody else wrote
-            error = BackendError(f"{request.kind} failed: {describe(exc)}")
+            error = BackendError(f"{trap.request.kind} failed: {describe(exc)}")
             self._end(trap, SyscallState.FAILED, error)
             raise error from detach(exc)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self._traps.pop(trap.id, None)
         self._end(trap, SyscallState.DONE)
         return answer
 
     async def _serve(self, trap: _Trap, manager: Manager) -> Any:
         process, request = trap.process, trap.request
+        trap.served_by = manager.name
         if (prepare := getattr(manager, "prepare", None)) is not None:
-            trap.doing = f"read by the {manager.name} manager"
             request = await prepare(process, request)
         access = request.access(process.identity)
-        trap.doing = "waiting for an approval"
         waiting = self._gatekeeper.check(process, access)
         if waiting is not None:
+            trap.waits_for = waiting
             await waiting
-        trap.doing = f"served by the {manager.name} manager"
+            trap.waits_for = None
         self._emit(EventKind.DISPATCHED, trap, manager=manager.name)
         try:
             answer = await manager.perform(process, request)
@@ -158,7 +187,10 @@ class TrapHandler:
     def forget(self, process: AgentProcess) -> None:
         """An agent exited."""
         for manager in self.managers:
-            manager.forget(process)
+            try:
+                manager.forget(process)
+            except Exception as exc:  # noqa: BLE001 - the others hold something for it as well
+                log_raised(log, exc, "the %s manager could not forget an agent", manager.name)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; give those under way `timeout_s` to end, then cancel them."""
@@ -176,8 +208,9 @@ class TrapHandler:
     async def close(self) -> None:
         """Cancel what is left and close the managers, the last one first."""
         await self.drain(0)
-        for manager in reversed(self.managers):
-            await manager.close()
+        async with AsyncExitStack() as stack:  # which closes the last one first, and all of them
+            for manager in self.managers:
+                stack.push_async_callback(manager.close)
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds, the managers' among them."""
@@ -217,7 +250,14 @@ class TrapHandler:
             self._events.emit(KernelEvent(now, kind, trap.process.pid, trap.id, facts))
 
 
-def _uncancel(task: asyncio.Task[Any] | None) -> None:
-    """The kernel's own cancellation became an error; the task goes on."""
-    if task is not None:
-        task.uncancel()
+async def _take_back_cancellation(trap: _Trap) -> None:
+    """Let the caller's task go on uncancelled if the kernel cancelled it, whoever noticed."""
+    if trap.task is None or trap.reason is None:
+        return
+    if not trap.is_interrupted:
+        with suppress(asyncio.CancelledError):  # which is still to come if nothing awaited since
+            await asyncio.sleep(0)
+    is_withdrawn = trap.is_withdrawn
+    trap.task.uncancel()
+    if is_withdrawn and not trap.is_interrupted:
+        raise asyncio.CancelledError

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -25,8 +26,11 @@ from aios_core import (
     SyscallCancelled,
     WouldBlock,
 )
+from aios_core.access.trail import AuditTrail
+from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.manager import Labelled
+from aios_core.memory.requests import MemoryList
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.syscalls import Request
@@ -346,3 +350,107 @@ class TestTakingBack:
         assert len(errors) == 1
         assert drawer.freed == ["stuck"]
         assert drawer.is_closed
+
+
+@dataclass
+class Deaf(Drawer):
+    """A manager that takes no notice of being cancelled: it answers, or fails, all the same."""
+
+    waits: bool = True
+    when_served: Any = None  # called while it serves
+
+    async def perform(self, process: AgentProcess, request: Peek) -> Any:
+        self.has_begun.set()
+        if self.when_served is not None:
+            self.when_served(process)
+        if self.waits:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.freed.append(request.name)
+        if request.name == "fails":
+            raise BackendError("failed all the same")
+        return "late"
+
+
+class TestManagersThatSwallowCancellations:
+    @pytest.mark.parametrize("name", ["answers", "fails"])
+    async def test_a_deadline_leaves_no_callers_task_cancelling(
+        self, door: Doorkeeper, name: str
+    ) -> None:
+        async with DrawerKernel(Deaf(), door) as kernel:
+            agent = await kernel.aspawn("alice")
+            task = asyncio.current_task()
+            assert task is not None
+            for _ in range(2):
+                try:
+                    answer = await agent.port.acall(Peek(name), timeout_s=0.01)
+                except BackendError:
+                    answer = "failed"
+
+                assert answer == {"answers": "late", "fails": "failed"}[name]
+                assert not task.cancelling()
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(0))
+
+    async def test_a_cancellation_that_nothing_awaited_does_not_hit_the_caller_later(
+        self, door: Doorkeeper
+    ) -> None:
+        deaf = Deaf(waits=False)
+        async with DrawerKernel(deaf, door) as kernel:
+            deaf.when_served = lambda process: kernel.exit(process.pid)
+            agent = await kernel.aspawn("alice")
+
+            assert await agent.port.acall(Peek("answers")) == "late"
+            await asyncio.sleep(0)
+
+            task = asyncio.current_task()
+            assert task is not None
+            assert not task.cancelling()
+
+    async def test_a_caller_who_withdraws_is_cancelled_all_the_same(self, door: Doorkeeper) -> None:
+        deaf = Deaf()
+        async with DrawerKernel(deaf, door) as kernel:
+            task = await peeking(kernel, "answers", deaf.has_begun)
+            task.cancel()
+
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def test_one_that_cannot_forget_or_close_keeps_no_other_from_it(
+        self, drawer: Drawer, door: Doorkeeper
+    ) -> None:
+        def fail(*_: Any) -> Any:
+            raise ZeroDivisionError
+
+        bad = Drawer(name="bad", requests=())
+        bad.forget = bad.close = fail  # type: ignore[method-assign]
+        kernel = DrawerKernel(drawer, door)
+        kernel._given = replace(kernel._given, managers=(drawer, bad))
+        await kernel.__aenter__()
+        parent = await kernel.aspawn("alice")
+        child = await kernel.aspawn("child", parent=parent.pid)
+        await kernel.aexit(parent.pid)
+
+        assert drawer.forgotten == [child.pid, parent.pid]
+        assert len(kernel.processes) == 0
+        with pytest.raises(ZeroDivisionError):
+            await kernel.aclose()
+        assert drawer.is_closed
+
+
+async def test_a_deadline_says_that_the_audit_trail_was_waited_for_and_nobody_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = asyncio.Event()
+
+    async def slow(_: object) -> None:
+        await opening.wait()
+
+    monkeypatch.setattr(AuditTrail, "ready", slow)
+    config = KernelConfig(drain_s=0.0, state=StateConfig(directory=str(tmp_path / "state")))
+    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        agent = await kernel.aspawn("alice")
+
+        with pytest.raises(DeadlineExceeded, match="waiting for the audit trail to be opened"):
+            await agent.port.acall(MemoryList(), timeout_s=0.01)

@@ -34,16 +34,19 @@ from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
 MODEL: Final = "model"
+_ASKED: Final = "waiting for an approval"
+_FLUSHED: Final = "waiting for the audit trail to be written"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Awaitable[None]):
     """What the kernel awaits before it goes on. Nothing has begun until it does."""
 
-    begin: Callable[[], Awaitable[None]]
+    doing: str  # for people; it may change meanwhile
+    begin: Callable[[_Waiting], Awaitable[None]]
 
     def __await__(self) -> Generator[Any, None, None]:
-        return self.begin().__await__()
+        return self.begin(self).__await__()
 
 
 class Gate:
@@ -68,7 +71,7 @@ class Gate:
         self._approval_timeout_s = approval_timeout_s
         self._audits_models = audits_models
 
-    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+    def check(self, process: AgentProcess, access: Access) -> _Waiting | None:
         """None: go on. An awaitable: wait for it. Raises `AccessDenied`, `StateError`."""
         is_model = access.resource.kind == MODEL
         if (
@@ -82,18 +85,20 @@ class Gate:
         trail = self._trail if not is_model or self._audits_models else None
         if trail is not None:
             if not trail.is_ready:
-                return _Waiting(partial(self._check_after, trail.ready, process, access))
+                after = partial(self._check_after, trail.ready, process, access)
+                return _Waiting("waiting for the audit trail to be opened", after)
             trail.require_room()
             if access.right is Right.EXECUTE or _changes_outside(access):
                 trail.require_working()
         if not self._store.is_loaded and _is_about_others(process, access):
-            return _Waiting(partial(self._check_after, self._store.load, process, access))
+            after = partial(self._check_after, self._store.load, process, access)
+            return _Waiting("waiting for the grants to be read", after)
         decision, part = self._privileges.decide(process, access)
         if decision.effect is Effect.ASK:
-            return _Waiting(partial(self._ask, process, access, decision))
+            return _Waiting(_ASKED, partial(self._ask, process, access, decision))
         self._conclude(process, access, decision, part)
         if trail is not None and _changes_outside(access):
-            return _Waiting(trail.flushed)
+            return _Waiting(_FLUSHED, lambda _: trail.flushed())
         return None
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
@@ -110,12 +115,17 @@ class Gate:
     # --- inside ------------------------------------------------------------------------------
 
     async def _check_after(
-        self, prepare: Callable[[], Awaitable[None]], process: AgentProcess, access: Access
+        self,
+        prepare: Callable[[], Awaitable[None]],
+        process: AgentProcess,
+        access: Access,
+        waiting: _Waiting,
     ) -> None:
         await prepare()
-        waiting = self.check(process, access)
-        if waiting is not None:
-            await waiting
+        then = self.check(process, access)
+        if then is not None:
+            waiting.doing = then.doing
+            await then.begin(waiting)
 
     def _conclude(
         self, process: AgentProcess, access: Access, decision: Decision, part: Access
@@ -127,7 +137,9 @@ class Gate:
         if access.resource.kind != MODEL or self._audits_models:
             self.note(process, access, "allowed", decision.why)
 
-    async def _ask(self, process: AgentProcess, access: Access, decision: Decision) -> None:
+    async def _ask(
+        self, process: AgentProcess, access: Access, decision: Decision, waiting: _Waiting
+    ) -> None:
         """Wait for an approval; then look once more, since much may have changed."""
         request = self._request(process, access, decision)
         self.note(process, access, "asked", decision.why)
@@ -152,6 +164,7 @@ class Gate:
         by = f"by {answer.by}" if answer.by else ""
         self.note(process, access, "approved", f"{by}: {answer.reason}" if answer.reason else by)
         if self._trail is not None:
+            waiting.doing = _FLUSHED
             await self._trail.flushed()
 
     def _refuse(self, process: AgentProcess, access: Access, answer: ApprovalAnswer) -> NoReturn:

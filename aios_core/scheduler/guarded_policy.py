@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.foreign import describe
+from aios_core.foreign import describe, detach, log_raised
 from aios_core.scheduler.contained import RAISED
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 
@@ -117,10 +117,10 @@ class GuardedPolicy:
         error = SchedulingPolicyError(
             type(self.policy).__name__, f"`{question}` failed: {describe(exc)}"
         )
-        error.__cause__ = exc
         if question not in self._logged:
             self._logged.add(question)
-            log.error("%s (logged once)", error, exc_info=exc)
+            log_raised(log, exc, "%s (logged once)", error)
+        error.__cause__ = detach(exc)
         return error
 
 
