@@ -131,6 +131,7 @@ class ToolCalls:
                 processes=self._processes,
                 max_bytes=self._max_result_bytes,
             )
+            context.cancellation.end()
             try:
                 loop.call_soon_threadsafe(self._ended, attempt, outcome)
             except RuntimeError:  # the kernel is gone

@@ -5,19 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from aios_core.errors import InvalidRequest, SandboxUnavailable, SyscallCancelled
 from aios_core.manager import Port
-from aios_core.syscalls import Request
-from aios_core.tools.requests import ToolRun
 from aios_core.tools.services import CodeRunner
-
-T = TypeVar("T")
+from aios_core.tools.tool_port import ToolCodeRunner, ToolPort
 
 
 class Cancellation:
-    """Whether the caller has stopped waiting. Any thread may use it.
+    """Whether the caller has stopped waiting, or the call has ended. Any thread may use it.
 
     `_lock` guards the callbacks; they run outside of it.
     """
@@ -26,10 +23,16 @@ class Cancellation:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], object]] = []
+        self._has_ended = False
 
     @property
     def is_set(self) -> bool:
         return self._event.is_set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may be done for the call any longer."""
+        return self._has_ended or self._event.is_set()
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep at most that long; True if the call was cancelled meanwhile."""
@@ -43,11 +46,18 @@ class Cancellation:
         for callback in callbacks:
             callback()
 
+    def end(self) -> None:
+        """The call has ended: nothing is left to cancel. Idempotent."""
+        with self._lock:
+            self._has_ended = True
+            self._callbacks.clear()
+
     def then(self, callback: Callable[[], object]) -> None:
         """Call this once cancelled, on the thread that cancels; at once if it is already."""
         with self._lock:
             if not self._event.is_set():
-                self._callbacks.append(callback)
+                if not self._has_ended:
+                    self._callbacks.append(callback)
                 return
         callback()
 
@@ -71,19 +81,23 @@ class ToolContext:
     def port(self) -> Port:
         """The caller's way into the kernel, for handles such as `Storage(context.port)`.
 
-        What goes through it is the caller's request, checked as such. Raises
-        `InvalidRequest` in a process of its own, where there is none.
+        What goes through it is the caller's request, checked as such. It ends with the call:
+        later requests raise `SyscallCancelled`. Raises `InvalidRequest` in a process of its
+        own, where there is none.
         """
         if self._port is None:
             raise InvalidRequest(f"{self.tool} runs apart from the kernel and has no port")
-        return _ToolPort(self._port, self.tool)
+        return ToolPort(self._port, self.tool, self.cancellation)
 
     @property
     def code_runner(self) -> CodeRunner:
-        """Where code may run. Raises `SandboxUnavailable` where nothing confines it."""
+        """Where the caller's code may run, until the call ends.
+
+        Raises `SandboxUnavailable` where nothing confines it.
+        """
         if self._code_runner is None:
             raise SandboxUnavailable("this kernel has no sandbox; code is not run without one")
-        return self._code_runner
+        return ToolCodeRunner(self._code_runner, self.tool, self.caller, self.cancellation)
 
     @property
     def is_cancelled(self) -> bool:
@@ -94,27 +108,3 @@ class ToolContext:
         """Raise `SyscallCancelled` if the caller has stopped waiting."""
         if self.is_cancelled:
             raise SyscallCancelled(f"the caller of {self.tool} has stopped waiting")
-
-
-@dataclass(frozen=True, slots=True)
-class _ToolPort:
-    """The caller's port, but for running tools: one that waits for another could wait for ever."""
-
-    _port: Port
-    _tool: str
-
-    @property
-    def identity(self) -> str:
-        return self._port.identity
-
-    def call(self, request: Request[T], *, timeout_s: float | None = None) -> T:
-        self._refuse_tools(request)
-        return self._port.call(request, timeout_s=timeout_s)
-
-    async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
-        self._refuse_tools(request)
-        return await self._port.acall(request, timeout_s=timeout_s)
-
-    def _refuse_tools(self, request: Request[Any]) -> None:
-        if isinstance(request, ToolRun):
-            raise InvalidRequest(f"{self._tool} may not run {request.name!r}; an agent does that")

@@ -14,7 +14,7 @@ from aios_core.errors import InvalidRequest, NoSuchObject
 from aios_core.tools.code import load_file, load_module, tools_of
 from aios_core.tools.hookspecs import ENTRY_POINTS
 from aios_core.tools.registry import Plugin
-from aios_core.tools.requests import source_name
+from aios_core.tools.requests import is_path, source_name
 from aios_core.tools.tool import Tool
 from aios_core.tools.tool import tool as make_tool
 
@@ -58,7 +58,7 @@ def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) 
         ToolError: loading it raises.
         InvalidRequest: it offers no tools, or something else.
     """
-    if isinstance(source, str) and not _is_path(source):
+    if isinstance(source, str) and not is_path(source):
         for entry in entry_points(group=ENTRY_POINTS):
             if source in (entry.name, _key(entry)):
                 return load_entry_point(entry, fresh=fresh)
@@ -73,10 +73,6 @@ def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) 
     raise InvalidRequest(
         f"tools come from a file, a module or a function, not from {source!r:.100}"
     )
-
-
-def _is_path(source: str) -> bool:
-    return "/" in source or source.endswith(".py")
 
 
 def _key(entry: EntryPoint) -> str:

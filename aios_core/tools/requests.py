@@ -152,16 +152,27 @@ class ToolLoad(Request[tuple[str, ...]]):
     is_private: bool = False
 
     def access(self, identity: str) -> Access:
-        """To bring code into the kernel's process, or to offer a function of one's own."""
+        """To bring code into the kernel's process, or to offer a function of one's own.
+
+        What would be run is among the arguments, so that an approval is for exactly that.
+        """
         named = source_name(self.source)
-        is_own = self.is_private and not isinstance(self.source, str | Path | McpServer)
         return Access(
             self.kind,
             Right.WRITE,
             Resource("tool", identity if self.is_private else None, named),
-            {"source": named},
-            irreversible=None if is_own else "runs code in the kernel's process",
+            {"source": named, **_started_by(self.source)},
+            irreversible=self._why_irreversible(),
         )
+
+    def _why_irreversible(self) -> str | None:
+        if isinstance(self.source, McpServer):
+            if self.source.command is not None:
+                return "starts a program with the rights of the kernel's user"
+            return "connects the kernel to a server, and offers what that describes as tools"
+        if isinstance(self.source, str | Path):
+            return "runs code in the kernel's process"
+        return None if self.is_private else "offers a function of this program to everybody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +248,28 @@ def source_name(source: object) -> str:
     function = getattr(source, "function", source)
     module, name = getattr(function, "__module__", "?"), getattr(function, "__qualname__", "?")
     return f"function {module}.{name}"
+
+
+def _started_by(source: object) -> dict[str, Any]:
+    """What loading a source runs or reaches, for rules and approvals; secrets by name only."""
+    if isinstance(source, str | Path) and is_path(source):
+        return {"path": str(Path(source).expanduser().absolute())}
+    if not isinstance(source, McpServer):
+        return {}
+    if source.url is not None:
+        return {"url": source.url, "headers": sorted(source.headers), "trusted": source.trusted}
+    return {
+        "command": source.command,
+        "args": list(source.args),
+        "env": sorted(source.env),
+        "cwd": source.cwd,
+        "trusted": source.trusted,
+    }
+
+
+def is_path(source: str | Path) -> bool:
+    """Whether a source is a file: a `Path`, or a text with a slash or that ends with ".py"."""
+    return isinstance(source, Path) or "/" in source or source.endswith(".py")
 
 
 def _plain_arguments(tool: str, arguments: object) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""What a running tool may use of the kernel on behalf of its caller, as long as its call runs.
+
+A tool may keep its context, or leave a thread behind: neither is a way into the kernel once
+the call has ended, or its caller has stopped waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from aios_core.errors import InvalidRequest, SyscallCancelled
+from aios_core.manager import Port
+from aios_core.syscalls import Request
+from aios_core.tools.requests import ToolRun
+from aios_core.tools.sandbox import ExecutionResult, Language
+from aios_core.tools.services import CodeRunner
+
+T = TypeVar("T")
+
+
+class CallLife(Protocol):
+    """Whether a call still runs."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its caller has stopped waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPort:
+    """The caller's port, while the call runs, and not for tools.
+
+    A tool that waits for another could wait for ever. Implements `aios_core.manager.Port`.
+    """
+
+    _port: Port
+    _tool: str
+    _life: CallLife
+
+    @property
+    def identity(self) -> str:
+        """The identity of the caller."""
+        return self._port.identity
+
+    def call(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """Make a request of the caller's and wait for its answer."""
+        self._require_allowed(request)
+        return self._port.call(request, timeout_s=timeout_s)
+
+    async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
+        """Make a request of the caller's without blocking the event loop."""
+        self._require_allowed(request)
+        return await self._port.acall(request, timeout_s=timeout_s)
+
+    def _require_allowed(self, request: Request[Any]) -> None:
+        require_running(self._life, self._tool, "port")
+        if isinstance(request, ToolRun):
+            raise InvalidRequest(f"{self._tool} may not run {request.name!r}; an agent does that")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCodeRunner:
+    """The sandbox, while the call runs, and for its caller alone. Implements `CodeRunner`."""
+
+    _runner: CodeRunner
+    _tool: str
+    _caller: str
+    _life: CallLife
+
+    async def run_for(
+        self, identity: str, language: Language, code: str, **options: Any
+    ) -> ExecutionResult:
+        """Run code on the caller's files; see `CodeRunner.run_for` for the options."""
+        self._require_allowed(identity)
+        return await self._runner.run_for(identity, language, code, **options)
+
+    async def run_in_session(
+        self, identity: str, name: str, code: str, **options: Any
+    ) -> ExecutionResult:
+        """Run a cell in a session of the caller's; see `CodeRunner.run_in_session`."""
+        self._require_allowed(identity)
+        return await self._runner.run_in_session(identity, name, code, **options)
+
+    async def end_session(self, identity: str, name: str) -> bool:
+        """End a session of the caller's. Returns whether there was one of that name."""
+        self._require_allowed(identity)
+        return await self._runner.end_session(identity, name)
+
+    def _require_allowed(self, identity: str) -> None:
+        require_running(self._life, self._tool, "code runner")
+        if identity != self._caller:
+            raise InvalidRequest(
+                f"{self._tool} runs code for {identity!r}; allowed: its caller, {self._caller!r}"
+            )
+
+
+def require_running(life: CallLife, tool: str, what: str) -> None:
+    """Raise `SyscallCancelled` once a call is over."""
+    if life.is_over:
+        raise SyscallCancelled(f"the call of {tool} is over, and its {what} ended with it")
