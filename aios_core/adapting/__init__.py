@@ -9,6 +9,7 @@
     escorts.py        a framework's own tools through the kernel
     home.py           the agent that what a framework's store keeps belongs to
     models.py         models that no core serves, and who answers in their place
+    notices.py        what whoever runs a program should know, said once
     admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
     launching.py      `install()`: every installed adapter's patches, at once or at import
@@ -35,6 +36,7 @@ from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
 from aios_core.adapting.lazy import lazy_names
 from aios_core.adapting.models import served_model
+from aios_core.adapting.notices import give_notice
 from aios_core.adapting.openai_format import (
     ROLES,
     ChunkWriter,
@@ -80,6 +82,7 @@ __all__ = [
     "as_text",
     "current_caller",
     "enclosing",
+    "give_notice",
     "install",
     "lazy_names",
     "read_messages",

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Final, Literal, Protocol, get_args
 
 from aios_core.adapting.models import forget_announced
+from aios_core.adapting.notices import forget_notices
 from aios_core.adapting.patching import ImportHook, Patches
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
 from aios_core.foreign import describe_on_worker
@@ -159,6 +160,7 @@ def uninstall() -> None:
         while _installed:
             _installed.popitem()[1].uninstall()
     forget_announced()
+    forget_notices()
 
 
 def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> Launches:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, get_args
 
 from aios_core import set_default_kernel
 from aios_core.adapting import Mode, install, uninstall
+from aios_core.adapting.notices import show_notices
 from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.config import KernelConfig, find_config_file
 from aios_core.errors import InvalidRequest
@@ -64,12 +65,14 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     with _environment(_settings(options)), _as_main(words, is_module=options.module is not None):
         KernelConfig.load()  # a mistake in it is better said before the script starts
         install(mode=options.mode)
+        show_notices()
         try:
             if options.module is None and is_notebook(words[0]):
                 return run_notebook(Path(words[0]))
             return _execute(words[0], is_module=options.module is not None)
         finally:
             uninstall()
+            show_notices(False)
             _close_kernel(is_hurried=sys.exc_info()[0] is not None)
 
 

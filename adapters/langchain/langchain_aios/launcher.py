@@ -4,15 +4,22 @@ from typing import Final
 
 from aios_core.adapting import Launcher
 
+_UNSERVED: Final = {
+    "langchain_core.language_models.chat_models": "langchain_aios.unserved:watch_chat_models",
+    "langchain_core.language_models.llms": "langchain_aios.unserved:watch_completion_models",
+}
+
 launcher: Final = Launcher(
     "LangChain",
     patches={
         "substitute": {
+            **_UNSERVED,
             "langchain_openai.chat_models.base": "langchain_aios.substitution:patch",
             "langchain_openai.embeddings.base": "langchain_aios.substitution:patch_embeddings",
             "langchain_openai.llms.base": "langchain_aios.openai_completions:patch",
         },
         "admit": {
+            **_UNSERVED,
             "langchain_openai.chat_models.azure": "langchain_aios.admission:admit",
             "langchain_openai.chat_models.base": "langchain_aios.admission:admit",
             "langchain_openai.embeddings.base": "langchain_aios.embedding_admission:admit",

@@ -1,0 +1,43 @@
+"""What whoever runs a program should know, said once: through logging, and on the terminal.
+
+A program that knows nothing of the kernel may not have set up logging, or may log to a
+file. Under `aios run`, a notice is a line on standard error in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Hashable
+from typing import Final
+
+_lock = threading.Lock()  # guards _given
+_given: Final[set[Hashable]] = set()
+_is_on_terminal = False
+
+
+def give_notice(log: logging.Logger, key: Hashable, text: str) -> None:
+    """Warn of something, unless it was warned of under the same key before."""
+    with _lock:
+        if key in _given:
+            return
+        _given.add(key)
+    if not _is_on_terminal:
+        log.warning("%s", text)
+        return
+    if log.hasHandlers():  # without any, Python writes to standard error by itself
+        log.warning("%s", text)
+    sys.stderr.write(f"aios: {text}\n")
+
+
+def show_notices(is_shown: bool = True) -> None:
+    """From now on, write notices to standard error too; or no more."""
+    global _is_on_terminal  # noqa: PLW0603 - one switch of the process, set by `aios run`
+    _is_on_terminal = is_shown
+
+
+def forget_notices() -> None:
+    """Give all notices again, the next time."""
+    with _lock:
+        _given.clear()
