@@ -15,6 +15,7 @@ from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
 from aios_core.memory import Memory
 from aios_core.messages import (
+    GENERAL_CHOICES,
     Completion,
     Message,
     ResponseFormat,
@@ -230,69 +231,77 @@ def request(
     *,
     model: str | None = None,
     tools: Tools = (),
-    tool_choice: ToolChoice = "auto",
-    parallel_tool_calls: bool = True,
+    tool_choice: ToolChoice | None = None,
+    parallel_tool_calls: bool | None = None,
     response_format: ResponseFormat | Mapping[str, Any] | None = None,
-    max_tokens: int | None = None,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int | None = None,
-    seed: int | None = None,
-    stop: str | Sequence[str] = (),
+    stop: str | Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    **sampling: Any,
 ) -> LLMGenerate:
-    """Build a checked LLM request.
+    """Build a checked LLM request. What is None is not set, and no backend is sent it.
 
     Args:
         messages: a text, or messages, also in OpenAI's format.
         model: one that a core serves; None for the kernel's default.
         tools: offered to the model; OpenAI's format is accepted.
-        tool_choice: "auto", "none", "required", or the name of the tool that must be called.
+        tool_choice: "auto", "none", "required", the name of the tool that must be called, or
+            another choice in OpenAI's format.
         parallel_tool_calls: whether one answer may hold several calls.
-        response_format: a `ResponseFormat`, or a JSON schema that the answer must satisfy.
-        max_tokens: of the answer; None for as many as the core and the budget allow.
-        temperature: 0 is greedy.
-        top_p: sample among the likeliest tokens that together have this probability.
-        top_k: sample among that many tokens.
-        seed: makes sampling repeatable, where the core can.
+        response_format: a `ResponseFormat`, OpenAI's `response_format`, or a JSON schema that
+            the answer must satisfy.
         stop: texts before which the answer ends.
-        extra: passed to the core's backend as is.
+        extra: passed to the core's backend as is. What an argument of the kernel says is
+            refused here.
+        **sampling: the fields of `Sampling`: `max_tokens` of the answer, `temperature` (0 is
+            greedy), `top_p`, `top_k`, `seed`, `n` answers to one prompt, and so on.
 
     Raises:
         InvalidRequest: names what was wrong and what would be right.
     """
     offered = parse_tools(tools)
     _require_type("model", model, str | None)
-    _require_type("tool_choice", tool_choice, str)
+    _require_type("tool_choice", tool_choice, str | Mapping | None)
+    _require_type("parallel_tool_calls", parallel_tool_calls, bool | None)
     _require_type("extra", extra, Mapping | None)
-    if tool_choice not in ("auto", "none", "required") and tool_choice not in {
-        tool.name for tool in offered
-    }:
-        raise InvalidRequest(
-            f"tool_choice: got {tool_choice!r}; allowed: 'auto', 'none', 'required' or one of "
-            f"{[tool.name for tool in offered]}"
-        )
-    if tool_choice == "required" and not offered:
-        raise InvalidRequest("tool_choice is 'required' and no tool is offered")
-    if response_format is not None and not isinstance(response_format, ResponseFormat):
-        response_format = ResponseFormat(response_format)
+    _require_known_choice(tool_choice, [tool.name for tool in offered])
     return LLMGenerate(
         messages=parse_messages(messages),
         model=model,
         tools=offered,
         tool_choice=tool_choice,
         parallel_tool_calls=parallel_tool_calls,
-        response_format=response_format,
-        sampling=Sampling(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(require_items("stop", stop)),
-        ),
+        response_format=_read_format(response_format),
+        sampling=_read_sampling(stop, sampling),
         extra=dict(extra or {}),
     )
+
+
+def _require_known_choice(choice: ToolChoice | None, names: Sequence[str]) -> None:
+    if isinstance(choice, str) and choice not in GENERAL_CHOICES and choice not in names:
+        raise InvalidRequest(
+            f"tool_choice: got {choice!r}; allowed: 'auto', 'none', 'required' or one of {names}"
+        )
+    if choice == "required" and not names:
+        raise InvalidRequest("tool_choice is 'required' and no tool is offered")
+
+
+def _read_format(
+    response_format: ResponseFormat | Mapping[str, Any] | None,
+) -> ResponseFormat | None:
+    """A response format in OpenAI's form, or a plain JSON schema."""
+    if response_format is None or isinstance(response_format, ResponseFormat):
+        return response_format
+    if ResponseFormat.is_openai(response_format):
+        return ResponseFormat.from_dict(response_format)
+    return ResponseFormat(response_format)
+
+
+def _read_sampling(stop: str | Sequence[str] | None, settings: Mapping[str, Any]) -> Sampling:
+    known = Sampling.__dataclass_fields__
+    if unknown := [name for name in settings if name not in known]:
+        raise TypeError(f"unexpected argument {unknown[0]!r}; did you mean a key of `extra`?")
+    stops = (stop,) if isinstance(stop, str) else tuple(require_items("stop", stop or ()))
+    return Sampling(stop=stops, **settings)
 
 
 def _require_type(name: str, value: object, kind: Any) -> None:

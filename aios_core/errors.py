@@ -25,6 +25,11 @@
     │   └── KernelClosed         the kernel shuts down, or did already
     ├── BackendError             something outside the kernel failed; see ``__cause__``
     │   ├── CoreError            a core failed while serving the call
+    │   │   ├── AuthenticationFailed   its provider does not accept the key
+    │   │   ├── PermissionRefused      ... or not for this model or account
+    │   │   ├── ModelNotFound          ... does not know the model; also a NoSuchObject
+    │   │   ├── RequestRefused         ... finds the request wrong; also an InvalidRequest
+    │   │   └── ContentFiltered        ... does not answer such a prompt; also an InvalidRequest
     │   ├── OutOfMemory          the device has no room for this call
     │   ├── ModelLoadError       a model's files are missing or damaged
     │   ├── SnapshotError        a snapshot is damaged, cannot be made or belongs to another model
@@ -43,14 +48,17 @@ error never travels as a string, and its facts are attributes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 __all__ = [
     "AccessDenied",
     "ApprovalRefused",
+    "AuthenticationFailed",
     "BackendError",
     "BudgetExceeded",
     "ConfigError",
     "Conflict",
+    "ContentFiltered",
     "ContextOverflow",
     "CoreError",
     "CoreUnavailable",
@@ -64,11 +72,15 @@ __all__ = [
     "KernelError",
     "LimitReached",
     "ModelLoadError",
+    "ModelNotFound",
     "NoSuchObject",
     "OutOfMemory",
     "Overloaded",
+    "PermissionRefused",
+    "ProviderReply",
     "QuotaExceeded",
     "RateLimited",
+    "RequestRefused",
     "RetryLater",
     "RunawayStopped",
     "SandboxUnavailable",
@@ -86,8 +98,38 @@ __all__ = [
 _MAX_TOLD = 50  # names that a message lists
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderReply:
+    """What the provider behind a core answered instead of serving a call."""
+
+    status_code: int | None = None  # of HTTP; None: the error came inside an answer
+    message: str = ""  # in the provider's words, without secrets
+    code: str = ""
+    request_id: str = ""  # to quote to the provider
+
+
 class KernelError(Exception):
-    """Root of every exception that the kernel raises on purpose."""
+    """Root of every exception that the kernel raises on purpose.
+
+    `reply` is what a provider answered, if that is the reason.
+    """
+
+    reply: ProviderReply | None = None
+
+    @property
+    def status_code(self) -> int | None:
+        """The HTTP status of the provider's reply; None without one."""
+        return self.reply.status_code if self.reply else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's name of the refused request; None if it gave none."""
+        return (self.reply.request_id or None) if self.reply else None
+
+    @property
+    def provider_message(self) -> str | None:
+        """What the provider said; None without a reply."""
+        return self.reply.message if self.reply else None
 
 
 class InvalidRequest(KernelError):
@@ -288,9 +330,34 @@ class CoreError(BackendError):
     """
 
     def __init__(self, core: str, message: str, *, is_retryable: bool = False) -> None:
-        super().__init__(f"core {core!r}: {message}")
+        Exception.__init__(self, f"core {core!r}: {message}")  # subclasses have a second base
         self.core = core
         self.is_retryable = is_retryable
+
+
+class AuthenticationFailed(CoreError):
+    """The provider behind a core does not accept its key (HTTP 401)."""
+
+
+class PermissionRefused(CoreError):
+    """The provider behind a core does not allow this to its key (HTTP 403)."""
+
+
+class RequestRefused(CoreError, InvalidRequest):
+    """The provider behind a core finds the request wrong (HTTP 400, 413, 422)."""
+
+
+class ContentFiltered(RequestRefused):
+    """The provider behind a core does not answer such a prompt."""
+
+
+class ModelNotFound(CoreError, NoSuchObject):
+    """The provider behind a core does not know the model (HTTP 404)."""
+
+    def __init__(self, core: str, model: str, known: Iterable[object] = ()) -> None:
+        missing = NoSuchObject("model", model, known)
+        CoreError.__init__(self, core, str(missing))
+        self.kind, self.name, self.known = missing.kind, missing.name, missing.known
 
 
 class OutOfMemory(BackendError):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from aios_core.decided import require_free_extra
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.messages import (
     Completion,
@@ -29,6 +30,7 @@ from aios_core.messages import (
     Usage,
     parse_messages,
     parse_tools,
+    require_sendable,
 )
 from aios_core.permissions import Access, Resource, Right
 from aios_core.snapshot import Snapshot
@@ -62,11 +64,44 @@ class LLMGenerate(Request[Completion]):
     messages: tuple[Message, ...]
     model: str | None = None  # None: the kernel's default
     tools: tuple[ToolSpec, ...] = ()
-    tool_choice: ToolChoice = "auto"
-    parallel_tool_calls: bool = True
+    tool_choice: ToolChoice | None = None  # None: not said, which is "auto"
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     sampling: Sampling = field(default_factory=Sampling)
     extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
+
+    def __post_init__(self) -> None:
+        require_free_extra(self.extra)
+        self._require_unicode()
+
+    def _require_unicode(self) -> None:
+        """Refuse text that cannot be sent or stored, wherever it stands in the request."""
+        for position, message in enumerate(self.messages):
+            require_sendable(f"message {position}", message.content)
+            if not message.is_plain:
+                require_sendable(f"message {position}", message.to_dict())
+        for tool in self.tools:
+            require_sendable(f"tool {tool.name!r}", tool.to_dict())
+        if self.response_format is not None:
+            require_sendable("response_format", self.response_format.to_dict())
+        if self.sampling.stop:
+            require_sendable("stop", self.sampling.stop)
+        if self.sampling.logit_bias:
+            require_sendable("logit_bias", self.sampling.logit_bias)
+        require_sendable("model", self.model)
+        require_sendable("tool_choice", self.tool_choice)
+        if self.extra:
+            require_sendable("extra", self.extra)
+
+    @property
+    def chosen_tool(self) -> ToolChoice:
+        """The tool choice that holds: "auto" where none was made."""
+        return "auto" if self.tool_choice is None else self.tool_choice
+
+    @property
+    def last_text(self) -> str:
+        """The text of the last message; "" if there is none."""
+        return self.messages[-1].content if self.messages else ""
 
     def access(self, identity: str) -> Access:  # noqa: ARG002 - models are nobody's
         """To ask a model."""
@@ -82,7 +117,7 @@ class LLMGenerate(Request[Completion]):
             "tool_choice": self.tool_choice,
             "parallel_tool_calls": self.parallel_tool_calls,
             "response_format": None if form is None else asdict(form),
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.to_dict(),
             "extra": dict(self.extra),
         }
 
@@ -90,8 +125,7 @@ class LLMGenerate(Request[Completion]):
     def from_dict(cls, raw: Mapping[str, Any]) -> LLMGenerate:
         """The opposite of `to_dict`. Raises `InvalidRequest` if the object is damaged."""
         try:
-            form, sampling = raw["response_format"], dict(raw["sampling"])
-            sampling["stop"] = tuple(sampling["stop"])
+            form = raw["response_format"]
             return cls(
                 messages=parse_messages(raw["messages"]),
                 model=raw["model"],
@@ -99,7 +133,7 @@ class LLMGenerate(Request[Completion]):
                 tool_choice=raw["tool_choice"],
                 parallel_tool_calls=raw["parallel_tool_calls"],
                 response_format=None if form is None else ResponseFormat(**form),
-                sampling=Sampling(**sampling),
+                sampling=Sampling.from_dict(raw["sampling"]),
                 extra=raw["extra"],
             )
         except (KeyError, TypeError, ValueError) as exc:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from aios_core import Agent
-from aios_core.cores.assembly import encode_completion, encode_delta
+from aios_core.cores.answer_format import encode_completion, encode_delta
 from aios_core.errors import KernelError
 from compat_bench.sources import Endpoint, OnKernel, Source
 from compat_bench.tasks import CODE_EXECUTION, PLAIN_TALK, Outcome, SeenCall, Task

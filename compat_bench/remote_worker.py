@@ -37,7 +37,7 @@ from interpreter import OpenInterpreter
 from aios_core import Kernel, KernelConfig
 from aios_core.core import Capabilities, Prepared
 from aios_core.cores import StreamingCore
-from aios_core.cores.assembly import decode_completion, decode_delta
+from aios_core.cores.answer_format import decode_completion, decode_delta
 from aios_core.cores.streaming import Item, LiveRun
 from aios_core.errors import CoreError
 from aios_core.syscalls import LLMGenerate

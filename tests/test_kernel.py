@@ -581,7 +581,7 @@ async def test_a_policy_of_a_stranger_is_used_as_it_is() -> None:
         assert "LastComeFirstServed" in repr(kernel)
 
 
-@pytest.mark.parametrize("prompt", ["", "   ", [], [{"role": "user"}], [{"content": "x"}], [5]])
+@pytest.mark.parametrize("prompt", [[{"content": "x"}], [5], 5, [{"role": "user", "content": 5}]])
 @virtual
 async def test_a_malformed_prompt_fails_its_caller_before_it_counts(prompt: object) -> None:
     async with booted(echo()) as kernel:

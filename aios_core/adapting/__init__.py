@@ -42,12 +42,14 @@ from aios_core.adapting.openai_format import (
     ChunkWriter,
     read_messages,
     read_options,
+    read_parts,
     read_request,
     read_response_format,
     read_text,
     read_tool_choice,
     write_completion,
 )
+from aios_core.adapting.options import RequestOptions, split_request_options
 from aios_core.adapting.patching import Patches
 from aios_core.adapting.runs import Root, RunTree
 from aios_core.tools.handle import as_text
@@ -69,6 +71,7 @@ __all__ = [
     "Mode",
     "Offered",
     "Patches",
+    "RequestOptions",
     "Root",
     "RunTree",
     "Script",
@@ -87,11 +90,13 @@ __all__ = [
     "lazy_names",
     "read_messages",
     "read_options",
+    "read_parts",
     "read_request",
     "read_response_format",
     "read_text",
     "read_tool_choice",
     "served_model",
+    "split_request_options",
     "told",
     "uninstall",
     "write_completion",

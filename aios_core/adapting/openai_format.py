@@ -1,9 +1,9 @@
 """OpenAI's chat dictionaries, which every framework speaks: to the kernel and back.
 
-Pure functions over plain data. Promises: what the kernel cannot carry (an image,
-a file) is refused by name and never dropped; what is only an echo of something
-else (a `tool_use` block beside `tool_calls`, a model's thoughts) is left out;
-usage appears once in a stream.
+Pure functions over plain data. Promises: everything that a message, a tool or an
+option says is carried, under the kernel's name where it has one and as it was
+written where it has none; what is only an echo of something else (a `tool_use`
+block beside `tool_calls`) is left out; usage appears once in a stream.
 """
 
 from __future__ import annotations
@@ -15,93 +15,80 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from aios_core.adapting.options import split_request_options
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
+    Choice,
     Completion,
     Delta,
     Message,
     ResponseFormat,
     Role,
     ToolCallDelta,
+    ToolChoice,
     ToolSpec,
     Usage,
+    require_items,
 )
 
-# Blocks that say again what stands elsewhere, or that no model takes back.
-_ECHOES: Final = frozenset(
+# Blocks that say again what stands in the message's `tool_calls`.
+_CALL_ECHOES: Final = frozenset(
     {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
-    | {"thinking", "redacted_thinking", "reasoning", "reasoning_content"}
 )
+_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
+_ECHOES: Final = _CALL_ECHOES | _THOUGHTS
 #: What frameworks call the roles, in the kernel's words.
 ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
-    "developer": "system",
+    "developer": "developer",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
     "ai": "assistant",
     "tool": "tool",
 }
-# What a call may say about itself, and what the kernel calls it.
-_OPTIONS: Final[Mapping[str, str]] = {
-    "model": "model",
-    "model_name": "model",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "max_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "seed": "seed",
-    "stop": "stop",
-    "parallel_tool_calls": "parallel_tool_calls",
-    "timeout": "timeout_s",
-    "priority": "priority",
-}
-# What a client says about the transport, and no model about its answer.
-_OF_THE_WIRE: Final = frozenset(
-    {"stream", "stream_options", "stream_usage", "strict", "n", "service_tier", "store", "user"}
-    | {"metadata", "extra_headers", "extra_query"}
-)
 
 
 # --- what goes in --------------------------------------------------------------------------------
 
 
 def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a chat completion request as the arguments of `Agent.llm.generate`.
+    """Read the body of a chat completion request as the arguments of `Agent.llm.generate`.
 
-    What only concerns the transport is left out; unknown keys become `extra`.
-    Raises `InvalidRequest`, also for more than one answer (`n`).
+    What only concerns the connection is left out; unknown keys become `extra`.
+    Raises `InvalidRequest`.
     """
+    if not isinstance(said, Mapping):
+        raise InvalidRequest(f"a request is a mapping in OpenAI's format, got {said!r:.200}")
     options, rest = read_options(said)
-    if said.get("n") not in (None, 1):
-        raise InvalidRequest(f"n: got {said['n']!r}; allowed: 1")
-    tools = [ToolSpec.from_dict(tool) for tool in rest.pop("tools", None) or ()]
+    tools = [ToolSpec.from_dict(tool) for tool in require_items("tools", options.pop("tools", ()))]
     request: dict[str, Any] = {
+        "model": None,
         **options,
-        "messages": read_messages(rest.pop("messages", ())),
+        "messages": read_messages(options.pop("messages", ())),
         "tools": tools,
-        "tool_choice": read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools]),
+        "tool_choice": read_tool_choice(
+            options.pop("tool_choice", None), [tool.name for tool in tools]
+        ),
     }
-    if (form := read_response_format(rest.pop("response_format", None))) is not None:
+    if (form := read_response_format(options.pop("response_format", None))) is not None:
         request["response_format"] = form
     return {**request, "extra": rest}
 
 
 def read_options(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the kernel knows of a call's options, under its names, and all the rest.
+    """Split a call's options into the kernel's arguments, and all the rest.
 
-    Options that are None are not said; those of the wire are dropped.
+    Options that are None are not set; those of the connection are dropped.
     """
-    known = {_OPTIONS[key]: value for key, value in said.items() if key in _OPTIONS}
-    rest = {k: v for k, v in said.items() if k not in _OPTIONS and k not in _OF_THE_WIRE}
-    return {key: value for key, value in known.items() if value is not None}, rest
+    options = split_request_options(said)
+    return options.arguments, options.extra
 
 
 def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Messages. Raises `InvalidRequest`, naming the position, for what no model can be told."""
+    """Read messages. Raises `InvalidRequest`, naming the position of one that is malformed."""
     messages = []
-    for position, one in enumerate(raw):
+    for position, one in enumerate(require_items("messages", raw)):
         try:
             messages.append(_read_message(one))
         except InvalidRequest as exc:
@@ -110,12 +97,43 @@ def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:
 
 
 def _read_message(raw: Mapping[str, Any]) -> Message:
+    if not isinstance(raw, Mapping):
+        raise InvalidRequest(f"a message is a mapping in OpenAI's format, got {raw!r:.200}")
     role = raw.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequest(f"unknown role {role!r}; have {sorted(ROLES)}")
-    return Message.from_dict(
-        {**raw, "role": ROLES[cast("str", role)], "content": read_text(raw.get("content"))}
-    )
+    said: dict[str, Any] = {**raw, "role": ROLES[role]}
+    if isinstance(raw.get("content"), list | tuple):
+        said["content"], thoughts = read_parts(raw["content"])
+        if thoughts and "thinking_blocks" not in said:
+            said["thinking_blocks"] = thoughts
+    return Message.from_dict(said)
+
+
+def read_parts(content: Iterable[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read content blocks. Returns the parts in OpenAI's format, and the model's thoughts.
+
+    Blocks that repeat a tool call are left out, since the message has it in `tool_calls`.
+    """
+    parts: list[dict[str, Any]] = []
+    thoughts: list[dict[str, Any]] = []
+    for block in content:
+        kind = block.get("type", "text") if isinstance(block, Mapping) else "text"
+        if kind in _THOUGHTS:
+            thoughts.append(dict(block))
+        elif kind not in _CALL_ECHOES:
+            parts.append(_read_part(block))
+    return parts, thoughts
+
+
+def _read_part(block: Any) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"type": "text", "text": block}
+    if not isinstance(block, Mapping):
+        raise InvalidRequest(f"content block of type {type(block).__name__!r}: {block!r:.200}")
+    if block.get("type") == "json" and "json" in block:
+        return {"type": "text", "text": json.dumps(block["json"], ensure_ascii=False)}
+    return dict(block)
 
 
 def read_text(content: Any) -> str:
@@ -143,15 +161,20 @@ def _text_of_block(block: Any) -> str:
     raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
 
 
-def read_tool_choice(choice: Any, names: Sequence[str]) -> str:
-    """OpenAI's, Anthropic's and the frameworks' ways to say which tool, in the kernel's words.
+def read_tool_choice(  # noqa: PLR0911 - one row for each way to say it
+    choice: Any, names: Sequence[str]
+) -> ToolChoice | None:
+    """Read OpenAI's, Anthropic's and the frameworks' ways to choose a tool, in the kernel's words.
 
-    Raises `InvalidRequest` with the known ones.
+    None, which is not to choose, stays None. A choice of a type that only a backend
+    knows is kept as it is. Raises `InvalidRequest` with the known ones.
     """
     match choice:
-        case None | False | "auto" | {"type": "auto"}:
+        case None:
+            return None
+        case False | "auto" | {"type": "auto"}:
             return "auto"
-        case True | "any" | "required" | {"type": "any"}:
+        case True | "any" | "required" | {"type": "any" | "required"}:
             return "required"
         case "none" | {"type": "none"}:
             return "none"
@@ -159,6 +182,8 @@ def read_tool_choice(choice: Any, names: Sequence[str]) -> str:
             return name
         case {"function": {"name": str() as name}} | {"name": str() as name} if name in names:
             return name
+        case {"type": str() as kind} if kind not in ("function", "tool") and "name" not in choice:
+            return dict(choice)
         case _:
             pass
     allowed = f"'auto', 'none', 'any', 'required', a boolean or one of {list(names)}"
@@ -173,18 +198,14 @@ def _refuse_format(raw: Any) -> ResponseFormat:
 def read_response_format(
     raw: Any, otherwise: Callable[[Any], ResponseFormat] = _refuse_format
 ) -> ResponseFormat | None:
-    """OpenAI's `response_format`, or a pydantic class; `otherwise` reads what is neither."""
+    """Read OpenAI's `response_format`, or a pydantic class; `otherwise` reads what is neither."""
     match raw:
-        case None | {"type": "text"}:
-            return None
-        case ResponseFormat():
+        case None | ResponseFormat():
             return raw
-        case {"type": "json_object"}:
-            return ResponseFormat()
-        case {"type": "json_schema", "json_schema": {"schema": dict() as schema, **rest}}:
-            return ResponseFormat(schema, str(rest.get("name") or "answer"))
         case type() if hasattr(raw, "model_json_schema"):
             return ResponseFormat(raw.model_json_schema(), raw.__name__)
+        case _ if ResponseFormat.is_openai(raw):
+            return ResponseFormat.from_dict(raw)
         case _:
             return otherwise(raw)
 
@@ -195,78 +216,132 @@ _numbers = itertools.count(1)
 
 
 def write_completion(completion: Completion) -> dict[str, Any]:
-    """A whole answer, as a `chat.completion`."""
-    message = completion.message.to_dict()
-    return {
-        "id": f"chatcmpl-aios-{next(_numbers)}",
+    """Return a whole answer as a `chat.completion`, with everything that it holds."""
+    out: dict[str, Any] = {
+        **_plain(completion.extra),
+        "id": completion.id or f"chatcmpl-aios-{next(_numbers)}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": completion.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {**message, "content": message["content"] or None}
-                if completion.tool_calls
-                else message,
-                "finish_reason": str(completion.finish_reason),
-                "logprobs": None,
-            }
-        ],
+        "choices": [_choice(i, choice) for i, choice in enumerate(completion.all_choices)],
         "usage": write_usage(completion.usage),
     }
+    if completion.fingerprint is not None:
+        out["system_fingerprint"] = completion.fingerprint
+    return out
+
+
+def _choice(index: int, choice: Choice) -> dict[str, Any]:
+    message = choice.message.to_dict()
+    if choice.message.tool_calls and not message["content"]:
+        message["content"] = None
+    return {
+        **_plain(choice.extra),
+        "index": index,
+        "message": message,
+        **_end(choice),
+        "logprobs": choice.logprobs,
+    }
+
+
+def _end(choice: Choice) -> dict[str, Any]:
+    """Why an answer ended; with the backend's own word for it, where that is another."""
+    ours, theirs = str(choice.finish_reason), choice.backend_finish_reason
+    if theirs is None or theirs == ours:
+        return {"finish_reason": ours}
+    return {"finish_reason": ours, "native_finish_reason": theirs}
+
+
+def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in extra.items() if value is not None}
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
-    """Tokens, as OpenAI counts them."""
-    return {
+    """Return tokens as OpenAI counts them."""
+    read = {"cached_tokens": usage.cached_tokens}
+    if usage.audio_input_tokens:
+        read["audio_tokens"] = usage.audio_input_tokens
+    if usage.cache_write_tokens:
+        read["cache_write_tokens"] = usage.cache_write_tokens
+    out: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": read,
     }
+    if usage.reasoning_tokens or usage.audio_output_tokens:
+        out["completion_tokens_details"] = {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.audio_output_tokens,
+        }
+    return out
 
 
 @dataclass(slots=True)
 class ChunkWriter:
-    """A stream, as `chat.completion.chunk`s."""
+    """Writes a stream as `chat.completion.chunk`s."""
 
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-aios-{next(_numbers)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def delta(self, delta: Delta) -> dict[str, Any]:
-        """One step."""
-        said: dict[str, Any] = {"role": "assistant"}
-        if delta.text or not delta.tool_calls:
+        """Return one step."""
+        said: dict[str, Any] = {"role": "assistant", **delta.extra}
+        if delta.text or not _says_else(delta):
             said["content"] = delta.text
+        if delta.refusal:
+            said["refusal"] = delta.refusal
+        if delta.reasoning:
+            said[delta.reasoning_key or "reasoning_content"] = delta.reasoning
+        if delta.thinking:
+            said[delta.thinking_key or "thinking_blocks"] = [dict(one) for one in delta.thinking]
         if delta.tool_calls:
             said["tool_calls"] = [_fragment(part) for part in delta.tool_calls]
-        return self._chunk(said, None)
+        return self._chunk(
+            {"index": delta.choice, "delta": said, "finish_reason": None},
+            logprobs=delta.logprobs,
+        )
 
     def end(self, completion: Completion) -> dict[str, Any]:
-        """Why it ended; comes after the last step."""
-        return self._chunk({}, str(completion.finish_reason))
+        """Return why each answer ended; comes after the last step."""
+        choices = [
+            {**_plain(choice.extra), "index": index, "delta": {}, **_end(choice)}
+            for index, choice in enumerate(completion.all_choices)
+        ]
+        chunk = self._chunk(*choices)
+        if completion.fingerprint is not None:
+            chunk["system_fingerprint"] = completion.fingerprint
+        return {**_plain(completion.extra), **chunk}
 
     def usage(self, completion: Completion) -> dict[str, Any]:
-        """What it took; comes last, with no choice, as servers send it."""
-        chunk = self._chunk({}, None)
-        return {**chunk, "choices": [], "usage": write_usage(completion.usage)}
+        """Return what it used; comes last, with no choice, as servers send it."""
+        return {**self._chunk(), "usage": write_usage(completion.usage)}
 
-    def _chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    def _chunk(
+        self, *choices: dict[str, Any], logprobs: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
-            "choices": [{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}],
+            "choices": [{**choice, "logprobs": logprobs} for choice in choices],
         }
 
 
+def _says_else(delta: Delta) -> bool:
+    return bool(
+        delta.tool_calls or delta.refusal or delta.reasoning or delta.thinking or delta.extra
+    )
+
+
 def _fragment(part: ToolCallDelta) -> dict[str, Any]:
-    function: dict[str, Any] = {"arguments": part.arguments}
+    content = "input" if part.kind == "custom" else "arguments"
+    body: dict[str, Any] = {content: part.arguments}
     if part.name is not None:
-        function["name"] = part.name
-    out: dict[str, Any] = {"index": part.index, "function": function}
+        body["name"] = part.name
+    out: dict[str, Any] = {**part.extra, "index": part.index, part.kind: body}
     if part.id is not None:
-        out |= {"id": part.id, "type": "function"}
+        out |= {"id": part.id, "type": part.kind}
     return out

@@ -1,17 +1,20 @@
-"""Answers in parts: put deltas together, take answers apart, write both as JSON.
+"""Answers in parts: put deltas together, take answers apart.
 
 Streams differ in how they cut an answer; everything that passes through a core
-is cut and joined here, so that text and tool calls come out as they went in.
+is cut and joined here, so that all that an answer holds comes out as it went in:
+text, tool calls, reasoning, refusals, log probabilities, and keys that only the
+backend knows. `aios_core.cores.answer_format` writes both as JSON.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from aios_core.errors import InvalidRequest
+from aios_core.conversation import REASONING_KEYS, THINKING_KEYS
+from aios_core.cores.merging import merge_blocks, merge_keys, merge_logprobs
 from aios_core.messages import (
     Completion,
     Delta,
@@ -29,15 +32,36 @@ _WORD = re.compile(r"\S+\s*|\s+")
 class _Call:
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: list[str] = field(default_factory=list)
+    kind: str = "function"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, part: ToolCallDelta) -> None:
+        self.id = self.id or part.id or ""
+        self.name = self.name or part.name or ""
+        self.arguments.append(part.arguments)
+        self.kind = part.kind if self.kind == "function" else self.kind
+        if part.extra:
+            self.extra = merge_keys(self.extra, part.extra)
+
+    def call(self) -> ToolCall:
+        return ToolCall(
+            self.id, self.name, "".join(self.arguments), kind=self.kind, extra=self.extra
+        )
 
 
 class Assembler:
-    """Joins deltas to an answer. Holds what was streamed so far."""
+    """Joins the deltas of one answer. Holds what was streamed so far."""
 
     def __init__(self, text: str = "") -> None:
+        self.logprobs: dict[str, Any] | None = None
         self._texts = [text] if text else []
         self._calls: dict[int, _Call] = {}
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._thinking: list[dict[str, Any]] = []
+        self._extra: dict[str, Any] = {}
+        self._reasoning_key = self._thinking_key = ""
 
     def __repr__(self) -> str:
         return f"<Assembler: {len(self.text)} characters, {len(self._calls)} tool calls>"
@@ -50,30 +74,63 @@ class Assembler:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far; the last one may be incomplete."""
-        calls = (self._calls[index] for index in sorted(self._calls))
-        return tuple(ToolCall(call.id, call.name, call.arguments) for call in calls)
+        return tuple(self._calls[index].call() for index in sorted(self._calls))
 
     @property
     def has_tool_calls(self) -> bool:
         return bool(self._calls)
+
+    @property
+    def is_text_only(self) -> bool:
+        """Whether the text says all of it."""
+        return not (
+            self._calls
+            or self._reasoning
+            or self._refusal
+            or self._thinking
+            or self._extra
+            or self.logprobs
+        )
 
     def add(self, delta: Delta) -> None:
         """Append what a delta brings."""
         if delta.text:
             self._texts.append(delta.text)
         for part in delta.tool_calls:
-            call = self._calls.setdefault(part.index, _Call())
-            call.id = call.id or part.id or ""
-            call.name = call.name or part.name or ""
-            call.arguments += part.arguments
+            self._calls.setdefault(part.index, _Call()).add(part)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        if delta.thinking:
+            merge_blocks(self._thinking, delta.thinking)
+        if delta.logprobs:
+            self.logprobs = merge_logprobs(self.logprobs, delta.logprobs)
+        if delta.extra:
+            self._extra = merge_keys(self._extra, delta.extra)
+        self._reasoning_key = delta.reasoning_key or self._reasoning_key
+        self._thinking_key = delta.thinking_key or self._thinking_key
 
     def message(self) -> Message:
         """The assistant's turn so far."""
-        return Message("assistant", self.text, tool_calls=self.tool_calls)
+        refusal = "".join(self._refusal) or None
+        text = self.text
+        return Message(
+            "assistant",
+            text,
+            tool_calls=self.tool_calls,
+            reasoning="".join(self._reasoning),
+            refusal=refusal,
+            thinking=tuple(self._thinking),
+            has_content=bool(text or not (self._calls or refusal or self._extra)),
+            reasoning_key=self._reasoning_key or REASONING_KEYS[0],
+            thinking_key=self._thinking_key or THINKING_KEYS[0],
+            extra=self._extra,
+        )
 
     def completion(self, finish_reason: FinishReason, usage: Usage, model: str) -> Completion:
         """The answer, now that it is whole."""
-        return Completion(self.message(), finish_reason, usage, model)
+        return Completion(self.message(), finish_reason, usage, model, logprobs=self.logprobs)
 
 
 def words(text: str) -> list[str]:
@@ -84,70 +141,75 @@ def words(text: str) -> list[str]:
 def split(message: Message) -> Iterator[Delta]:
     """An assistant's turn as a stream would bring it: one delta a word.
 
-    A tool call is its id and name first, then its arguments in fragments.
+    Thoughts come first. A tool call is its id and name first, then its arguments in
+    fragments. What has no words comes with the last of them.
     """
+    for word in words(message.reasoning):
+        yield Delta(reasoning=word, reasoning_key=message.reasoning_key)
+    for block in message.thinking:
+        yield Delta(thinking=(block,), thinking_key=message.thinking_key)
     for word in words(message.content):
         yield Delta(word)
+    for word in words(message.refusal or ""):
+        yield Delta(refusal=word)
     for index, call in enumerate(message.tool_calls):
-        yield Delta(tool_calls=(ToolCallDelta(index, call.id, call.name),))
+        yield Delta(
+            tool_calls=(ToolCallDelta(index, call.id, call.name, "", call.kind, call.extra),)
+        )
         for word in words(call.arguments):
             yield Delta(tool_calls=(ToolCallDelta(index, arguments=word),))
+    if message.extra:
+        yield Delta(extra=message.extra)
 
 
-def whole(message: Message) -> Delta:
+def whole(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
     """An assistant's turn as one delta."""
     calls = (
-        ToolCallDelta(index, call.id, call.name, call.arguments)
+        ToolCallDelta(index, call.id, call.name, call.arguments, call.kind, call.extra)
         for index, call in enumerate(message.tool_calls)
     )
-    return Delta(message.content, tuple(calls))
+    return Delta(
+        message.content,
+        tuple(calls),
+        reasoning=message.reasoning,
+        refusal=message.refusal or "",
+        thinking=message.thinking,
+        logprobs=logprobs,
+        extra=message.extra,
+        reasoning_key=message.reasoning_key if message.reasoning else "",
+        thinking_key=message.thinking_key if message.thinking else "",
+    )
 
 
 def count_words(message: Message) -> int:
     """How many deltas `split` makes of a turn."""
-    calls = sum(1 + len(words(call.arguments)) for call in message.tool_calls)
-    return len(words(message.content)) + calls
+    return sum(1 for _ in split(message))
 
 
-def encode_completion(completion: Completion) -> dict[str, Any]:
-    """An answer as a JSON object."""
-    usage = completion.usage
-    return {
-        "message": completion.message.to_dict(),
-        "finish_reason": completion.finish_reason.value,
-        "usage": [usage.input_tokens, usage.output_tokens, usage.cached_tokens],
-        "model": completion.model,
-    }
-
-
-def decode_completion(raw: Mapping[str, Any]) -> Completion:
-    """The opposite of `encode_completion`. Raises `ValueError` if the object is damaged."""
-    try:
-        return Completion(
-            message=Message.from_dict(raw["message"]),
-            finish_reason=FinishReason(raw["finish_reason"]),
-            usage=Usage(*map(int, raw["usage"])),
-            model=str(raw["model"]),
-        )
-    except (KeyError, TypeError, ValueError, InvalidRequest) as exc:
-        raise ValueError(f"not an answer: {exc!r}") from exc
-
-
-def encode_delta(delta: Delta) -> dict[str, Any]:
-    """A delta as a JSON object without empty fields."""
-    out: dict[str, Any] = {"text": delta.text} if delta.text else {}
-    if delta.tool_calls:
-        out["calls"] = [[c.index, c.id, c.name, c.arguments] for c in delta.tool_calls]
-    return out
-
-
-def decode_delta(raw: Mapping[str, Any]) -> Delta:
-    """The opposite of `encode_delta`. Raises `ValueError` if the object is damaged."""
-    try:
-        calls = (ToolCallDelta(*call) for call in raw.get("calls", ()))
-        return Delta(raw.get("text", ""), tuple(calls))
-    except (AttributeError, TypeError) as exc:
-        raise ValueError(f"not a delta: {exc!r}") from exc
+def join(deltas: Iterable[Delta]) -> Delta:
+    """Several deltas of one answer as one."""
+    deltas = list(deltas)
+    if len(deltas) == 1:
+        return deltas[0]
+    thinking: list[dict[str, Any]] = []
+    extra: dict[str, Any] = {}
+    logprobs: dict[str, Any] | None = None
+    for delta in deltas:
+        merge_blocks(thinking, delta.thinking)
+        extra = merge_keys(extra, delta.extra) if delta.extra else extra
+        logprobs = merge_logprobs(logprobs, delta.logprobs) if delta.logprobs else logprobs
+    return Delta(
+        text="".join(delta.text for delta in deltas),
+        tool_calls=tuple(call for delta in deltas for call in delta.tool_calls),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        refusal="".join(delta.refusal for delta in deltas),
+        thinking=tuple(thinking),
+        logprobs=logprobs,
+        extra=extra,
+        choice=deltas[0].choice if deltas else 0,
+        reasoning_key=next((d.reasoning_key for d in deltas if d.reasoning_key), ""),
+        thinking_key=next((d.thinking_key for d in deltas if d.thinking_key), ""),
+    )
 
 
 def assemble(deltas: Iterable[Delta]) -> Assembler:

@@ -32,9 +32,9 @@ import httpx
 import openai
 
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
+from aios_core.cores.openai_chunks import ChunkReader
 from aios_core.cores.openai_errors import Refusal, error_of
 from aios_core.cores.openai_wire import (
-    ChunkReader,
     Flavor,
     chat_body,
     max_prompt_tokens,
@@ -54,6 +54,7 @@ MAX_PAUSE_S: Final = 60.0
 METRICS_EVERY_S: Final = 1.0
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
 
+FREE_CHOICES: Final = ("auto", "none")  # tool choices that force nothing
 _GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
 
 # OpenAI's own services know the token limit by a newer name only.
@@ -153,12 +154,14 @@ class OpenAICore(StreamingCore):
     def can_resume(self, live: LiveRun) -> bool:
         """Whether the server's grammar, tool parser and dice do not stand in the way."""
         request, sampling = live.run.request, live.run.request.sampling
-        is_free = request.response_format is None and request.tool_choice in {"auto", "none"}
-        is_seeded = sampling.seed is not None and sampling.temperature > 0
+        form = request.response_format
+        is_free = (form is None or not form.is_constraint) and request.chosen_tool in FREE_CHOICES
+        is_seeded = sampling.seed is not None and not sampling.is_surely_greedy
+        is_one_text = sampling.num_choices == 1 and not sampling.logprobs
         has_ids = bool(live.output_ids and live.prompt_ids)
         is_whole = isinstance(live.memo, ChunkReader) and live.memo.is_whole
-        is_cuttable = has_ids and not live.answer.has_tool_calls and not is_whole
-        return is_free and not is_seeded and is_cuttable
+        is_cuttable = has_ids and live.answer.is_text_only and not is_whole
+        return is_free and not is_seeded and is_one_text and is_cuttable
 
     # --- the endpoint -------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class OpenAICore(StreamingCore):
         try:
             async with aclosing(self._chunks(live, reader)) as chunks:
                 async for chunk in chunks:
-                    if progress := reader.read(chunk):
+                    for progress in reader.read(chunk):
                         yield progress
                         await asyncio.sleep(0)  # chunks come in bursts; others run between them
         except Exception as exc:
@@ -286,15 +289,15 @@ class OpenAICore(StreamingCore):
             return await self._post_chat(self._client, body)
         if was.model != body["model"] or not self._capabilities.preemptible:
             raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
-        may_call = run.request.tools and run.request.tool_choice != "none"
+        may_call = run.request.tools and run.request.chosen_tool != "none"
         if may_call or run.request.sampling.stop:  # needs the chat's parsers
             return await self._post_chat(self._client, resume_body(body, was, self._limit_key))
         return await self._client.post(
             "/completions",
             body=resume_ids_body(body, was, self._limit_key),
-            cast_to=openai.types.Completion,
+            cast_to=object,
             stream=True,
-            stream_cls=openai.AsyncStream[openai.types.Completion],
+            stream_cls=openai.AsyncStream[object],
         )
 
     async def _post_chat(
@@ -303,9 +306,9 @@ class OpenAICore(StreamingCore):
         return await client.post(
             "/chat/completions",
             body=body,
-            cast_to=openai.types.chat.ChatCompletionChunk,
+            cast_to=object,
             stream=True,
-            stream_cls=openai.AsyncStream[openai.types.chat.ChatCompletionChunk],
+            stream_cls=openai.AsyncStream[object],
         )
 
     # --- bad days -----------------------------------------------------------------------------
@@ -336,7 +339,7 @@ class OpenAICore(StreamingCore):
                 return self.error(what, exc, is_retryable=fresh)
 
     def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
-        refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body)
+        refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
         if refusal.is_pause:
             self._pause(refusal.retry_after_s() or None)  # "0" is no pause to build on
         error = error_of(
@@ -347,10 +350,11 @@ class OpenAICore(StreamingCore):
             context_window=self._capabilities.context_window,
         )
         if isinstance(error, RateLimited):
-            return RateLimited(
+            error = RateLimited(
                 f"core {self._name!r}: the endpoint answered 429: {refusal.message}",
                 self._pause_left_s(),
             )
+            error.reply = refusal.reply
         return error
 
     def _silence(self, live: LiveRun) -> str:

@@ -16,12 +16,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from aios_core.errors import (
+    AuthenticationFailed,
+    ContentFiltered,
     ContextOverflow,
     CoreError,
-    InvalidRequest,
     KernelError,
-    NoSuchObject,
+    ModelNotFound,
+    PermissionRefused,
+    ProviderReply,
     RateLimited,
+    RequestRefused,
 )
 
 MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
@@ -31,7 +35,13 @@ _TOO_LONG = re.compile(
     r"|context (length|size|window)|longer than the maximum",
     re.IGNORECASE,
 )
+_FILTERED = re.compile(
+    r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
+)
 _NUMBER = re.compile(r"\d[\d,]*")
+_KEY = re.compile(r"\b(sk|pk|gsk|xai|hf|nvapi)[-_][A-Za-z0-9_*.\-]{8,}|\bAIza[\w\-]{20,}")
+_MIN_KEY: Final = 6  # characters; a shorter "key" is a placeholder, and may be any word
+_REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +54,26 @@ class Refusal:
     code: str = ""
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], body: object) -> Refusal:
-        """Read the error object, in the shapes that servers give it."""
+    def of(
+        cls, status: int, headers: Mapping[str, str], body: object, secret: str | None = None
+    ) -> Refusal:
+        """Read the error object, in the shapes that servers give it, without the key."""
         error: Any = body
         if isinstance(body, Mapping):
             error = body.get("error", body)
         if not isinstance(error, Mapping):
-            return cls(status, headers, str(error or "no message")[:500])
-        message = error.get("message") or error.get("detail") or json.dumps(dict(error))
+            return cls(status, headers, without_keys(str(error or "no message"), secret)[:500])
+        message = error.get("message") or error.get("detail") or json.dumps(error, default=str)
         code = error.get("code") or error.get("type") or ""
-        return cls(status, headers, str(message)[:500], str(code))
+        return cls(status, headers, without_keys(str(message), secret)[:500], str(code))
+
+    @property
+    def reply(self) -> ProviderReply:
+        """The facts for whoever handles the error."""
+        named = (self.headers.get(header) for header in _REQUEST_ID_HEADERS)
+        return ProviderReply(
+            self.status, self.message, self.code, request_id=next(filter(None, named), "")
+        )
 
     @property
     def is_pause(self) -> bool:
@@ -72,22 +92,34 @@ class Refusal:
         return None
 
 
-def error_of(  # noqa: PLR0911 - one row for each status
+def error_of(
     refusal: Refusal, *, core: str, model: str, models: tuple[str, ...], context_window: int
 ) -> KernelError:
     """The error of the call that was refused. Nothing of it had been served."""
+    error = _error_of(refusal, core, model, models, context_window)
+    error.reply = refusal.reply
+    return error
+
+
+def _error_of(  # noqa: PLR0911 - one row for each status
+    refusal: Refusal, core: str, model: str, models: tuple[str, ...], context_window: int
+) -> KernelError:
     message = f"the endpoint answered {refusal.status}: {refusal.message}"
     match refusal.status:
-        case 401 | 403:
-            return CoreError(core, f"the endpoint refused the key: {refusal.message}")
+        case 401:
+            return AuthenticationFailed(core, f"the endpoint refused the key: {refusal.message}")
+        case 400 | 403 | 413 | 422 if _is_filtered(refusal):
+            return ContentFiltered(core, message)
+        case 403:
+            return PermissionRefused(core, f"the endpoint refused the key: {refusal.message}")
         case 404 if "model" in refusal.message.lower() or refusal.code == "model_not_found":
-            error = NoSuchObject("model", model, (m for m in models if m != model))
+            error = ModelNotFound(core, model, (m for m in models if m != model))
             error.add_note(message)
             return error
         case 400 | 413 | 422 if _is_overflow(refusal):
             return _overflow(refusal, model, context_window)
         case 400 | 413 | 422:
-            return InvalidRequest(f"core {core!r}: {message}")
+            return RequestRefused(core, message)
         case 429 if not refusal.is_pause:
             return CoreError(core, message)
         case 429:
@@ -96,6 +128,17 @@ def error_of(  # noqa: PLR0911 - one row for each status
             return CoreError(core, message, is_retryable=True)
         case status:
             return CoreError(core, message, is_retryable=status >= 500)
+
+
+def without_keys(text: str, secret: str | None = None) -> str:
+    """A text without the given key, and without whatever looks like a provider's key."""
+    if secret and len(secret) >= _MIN_KEY:
+        text = text.replace(secret, "[key]")
+    return _KEY.sub("[key]", text)
+
+
+def _is_filtered(refusal: Refusal) -> bool:
+    return bool(_FILTERED.search(refusal.code) or _FILTERED.search(refusal.message))
 
 
 def _is_overflow(refusal: Refusal) -> bool:

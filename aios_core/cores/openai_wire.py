@@ -1,30 +1,18 @@
-"""The OpenAI chat format: requests as bodies, chunks as deltas.
+"""The OpenAI chat format: requests as bodies.
 
-Pure translation, without a client: what goes over the wire, and what is made of
-what comes back. Sources: OpenAI's API reference (chat completions, streaming) and
-vLLM's documentation of its server's extra parameters (`priority`,
-`return_token_ids`, `continue_final_message`).
+Pure translation, without a client. What the request does not set is not sent.
+`aios_core.cores.openai_chunks` reads what comes back. Sources: OpenAI's API
+reference (chat completions), and vLLM's documentation of its server's extra
+parameters (`priority`, `return_token_ids`, `continue_final_message`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from aios_core.core import Progress
-from aios_core.cores.streaming import LiveRun
-from aios_core.errors import BackendError
-from aios_core.messages import (
-    Completion,
-    Delta,
-    FinishReason,
-    ResponseFormat,
-    Sampling,
-    ToolCallDelta,
-    Usage,
-)
+from aios_core.messages import GENERAL_CHOICES, Sampling
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
@@ -56,7 +44,7 @@ def chat_body(
         **_stream_options(flavor),
     }
     if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format)
+        body["response_format"] = request.response_format.to_dict()
     if flavor == "vllm":
         body |= _vllm(priority)
     return body | dict(request.extra)
@@ -99,59 +87,27 @@ def _less_tokens(body: Mapping[str, Any], snapshot: Snapshot, key: str) -> dict[
 
 
 def _sampling(sampling: Sampling, token_limit_key: str) -> dict[str, Any]:
-    out: dict[str, Any] = {"temperature": sampling.temperature}
-    if sampling.max_tokens is not None:
-        out[token_limit_key] = sampling.max_tokens
-    if sampling.top_p < 1.0:
-        out["top_p"] = sampling.top_p
-    if sampling.top_k is not None:
-        out["top_k"] = sampling.top_k
-    if sampling.seed is not None:
-        out["seed"] = sampling.seed
-    if sampling.stop:
-        out["stop"] = list(sampling.stop)
+    out = sampling.to_dict()
+    if (limit := out.pop("max_tokens", None)) is not None:
+        out[token_limit_key] = limit
     return out
 
 
 def _tools(request: LLMGenerate) -> dict[str, Any]:
     if not request.tools:
         return {}
-    choice: Any = request.tool_choice
-    if choice not in {"auto", "none", "required"}:
-        choice = {"type": "function", "function": {"name": choice}}
-    out = {"tools": [tool.to_dict() for tool in request.tools], "tool_choice": choice}
-    if not request.parallel_tool_calls:
-        out["parallel_tool_calls"] = False
+    out: dict[str, Any] = {"tools": [tool.to_dict() for tool in request.tools]}
+    if (choice := request.tool_choice) is not None:
+        is_name = isinstance(choice, str) and choice not in GENERAL_CHOICES
+        out["tool_choice"] = _tool_named(request, choice) if is_name else choice
+    if request.parallel_tool_calls is not None:
+        out["parallel_tool_calls"] = request.parallel_tool_calls
     return out
 
 
-def _response_format(wanted: ResponseFormat) -> dict[str, Any]:
-    if wanted.schema is None:
-        return {"type": "json_object"}
-    schema = {
-        "name": wanted.name,
-        "schema": dict(wanted.schema),
-        "strict": is_strict(wanted.schema),
-    }
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def is_strict(schema: Any) -> bool:
-    """Whether OpenAI's strict mode takes a schema: closed objects, every property required."""
-    if isinstance(schema, list):
-        return all(map(is_strict, schema))
-    if not isinstance(schema, Mapping):
-        return True
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required", ())) != set(properties):
-            return False
-        if not all(map(is_strict, properties.values())):
-            return False
-    elif schema.get("type") == "object":
-        return False
-    return all(is_strict(value) for key, value in schema.items() if key != "properties")
+def _tool_named(request: LLMGenerate, name: Any) -> dict[str, Any]:
+    kind = next((tool.kind for tool in request.tools if tool.name == name), "function")
+    return {"type": kind, kind: {"name": name}}
 
 
 def _stream_options(flavor: Flavor) -> dict[str, Any]:
@@ -170,129 +126,3 @@ def _vllm(priority: int) -> dict[str, Any]:
 
 def _as_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
-
-
-@dataclass(slots=True)
-class ChunkReader:
-    """Makes progress and, at last, an answer of a stream's chunks.
-
-    Tokens are counted where the server tells their ids or a running total, and
-    are else taken as one a chunk. Tokens whose text the server still holds back
-    are reported with the text that shows them, so that what was reported is what
-    a snapshot can say.
-    """
-
-    live: LiveRun
-    model: str
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    num_earlier: int = 0  # tokens of earlier stretches
-    _num_counted: int = 0
-    _num_held: int = 0
-    _held_ids: list[int] = field(default_factory=list)
-    _last_index: int = -1
-
-    def __post_init__(self) -> None:
-        self.num_earlier = self.live.num_tokens
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the server said that the answer is over."""
-        return self.finish_reason is not None
-
-    def read(self, chunk: Any) -> Progress | None:
-        """Take a chunk in. What it added, if it shows anything.
-
-        Raises `AttributeError`, `TypeError`, `ValueError` or `KeyError` if the
-        chunk is not what a chat completion streams.
-        """
-        self._read_usage(getattr(chunk, "usage", None))
-        if ids := getattr(chunk, "prompt_token_ids", None):
-            self._keep_prompt(ids)
-        deltas = [delta for choice in chunk.choices for delta in self._read_choice(choice)]
-        shown = _joined(deltas)
-        if not shown and not (self.is_whole and self._num_held):
-            return None
-        num_tokens, self._num_held = self._num_held, 0
-        self.live.output_ids += self._held_ids
-        self._held_ids.clear()
-        return Progress(self.live.run.id, num_tokens, shown)
-
-    def completion(self) -> Completion:
-        """The whole answer. Raises `BackendError` if the provider withheld it."""
-        if self.finish_reason == "content_filter":
-            raise BackendError(f"{self.model!r}: the provider's content filter stopped the answer")
-        live = self.live
-        usage = self.usage or Usage(live.run.prepared.num_tokens, self._num_counted)
-        usage = Usage(
-            len(live.prompt_ids) or usage.input_tokens,
-            usage.output_tokens + self.num_earlier,
-            usage.cached_tokens,
-        )
-        return live.answer.completion(self._reason(), usage, self.model)
-
-    def _reason(self) -> FinishReason:
-        if self.finish_reason == "length":
-            return FinishReason.LENGTH
-        # Some servers say "stop" where a tool was asked for by name.
-        return FinishReason.TOOL_CALLS if self.live.answer.has_tool_calls else FinishReason.STOP
-
-    def _keep_prompt(self, ids: Iterable[int]) -> None:
-        if not self.live.prompt_ids:  # a later stretch's prompt holds the earlier answer, too
-            self.live.prompt_ids = tuple(map(int, ids))
-
-    def _read_usage(self, usage: Any) -> None:
-        if usage is None:
-            return
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = getattr(details, "cached_tokens", None) or 0
-        output = int(usage.completion_tokens)
-        self.usage = Usage(int(usage.prompt_tokens), output, int(cached))
-
-    def _read_choice(self, choice: Any) -> Iterable[Delta]:
-        """The deltas of a chunk of a chat or of a plain completion."""
-        self.finish_reason = choice.finish_reason or self.finish_reason
-        if (said := getattr(choice, "delta", None)) is None:
-            delta = Delta(_text(choice.text))
-        else:
-            text = _text(said.content) + _text(getattr(said, "refusal", None))
-            parts = getattr(said, "tool_calls", None) or ()
-            delta = Delta(text, tuple(self._fragment(part) for part in parts))
-        self._count(getattr(choice, "token_ids", None), delta)
-        return (delta,)
-
-    def _count(self, ids: list[int] | None, delta: Delta) -> None:
-        num_tokens = len(ids) if ids is not None else int(bool(delta))
-        self._num_counted += num_tokens
-        self._num_held += num_tokens
-        self._held_ids += ids or ()
-
-    def _fragment(self, part: Any) -> ToolCallDelta:
-        """A piece of a tool call. Servers that omit index or id get them filled in."""
-        is_first = bool(part.function and part.function.name)
-        index = getattr(part, "index", None)
-        if index is None:
-            index = self._last_index + is_first
-        is_first = is_first and index > self._last_index
-        self._last_index = max(self._last_index, int(index))
-        return ToolCallDelta(
-            index=int(index),
-            id=part.id or (f"call_{self.live.run.id}_{index}" if is_first else None),
-            name=part.function.name if is_first else None,
-            arguments=_text(part.function.arguments if part.function else None),
-        )
-
-
-def _joined(deltas: list[Delta]) -> Delta:
-    if len(deltas) == 1:
-        return deltas[0]
-    calls = (call for delta in deltas for call in delta.tool_calls)
-    return Delta("".join(delta.text for delta in deltas), tuple(calls))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"text expected, got {value!r:.100}")
-    return value

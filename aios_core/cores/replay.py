@@ -21,7 +21,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,7 +40,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.assembly import (
+from aios_core.cores.answer_format import (
     decode_completion,
     decode_delta,
     encode_completion,
@@ -49,20 +49,21 @@ from aios_core.cores.assembly import (
 from aios_core.cores.scripted import Plan, ScriptedCore
 from aios_core.cores.streaming import answering_model
 from aios_core.errors import ModelLoadError, NoSuchObject
-from aios_core.messages import Completion, Delta
+from aios_core.messages import Completion, Delta, ResponseFormat
 from aios_core.private_files import open_private
 from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_FORMATS: Final = (1, FORMAT)  # that are read
 _UNFINISHED_KEPT: Final = 10_000  # runs of which the deltas are remembered while they wait
 
 
 def canonical(request: LLMGenerate, model: str) -> dict[str, Any]:
     """All of a request that can change its answer, as a JSON object."""
     numbers: dict[str, int] = {}
-    messages = [message.to_dict() for message in request.messages]
+    messages = [_plain(message.to_dict()) for message in request.messages]
     for message in messages:
         for call in message.get("tool_calls", ()):
             call["id"] = numbers.setdefault(call["id"], len(numbers))
@@ -75,8 +76,8 @@ def canonical(request: LLMGenerate, model: str) -> dict[str, Any]:
         "tools": [tool.to_dict() for tool in request.tools],
         "tool_choice": request.tool_choice,
         "parallel_tool_calls": request.parallel_tool_calls,
-        "response_format": None if wanted is None else _plain(wanted.schema),
-        "sampling": _plain(asdict(request.sampling)),
+        "response_format": None if wanted is None else _plain(wanted.to_dict()),
+        "sampling": _plain(request.sampling.to_dict()),
         "extra": _plain(request.extra),
     }
 
@@ -243,7 +244,7 @@ class _Recorded:
 
     @property
     def prompt(self) -> str:
-        return str(self.asked["messages"][-1]["content"])
+        return _last_content(self.asked)
 
     @property
     def completion(self) -> Completion:
@@ -308,7 +309,7 @@ class ReplayCore(ScriptedCore):
 
     def _unknown(self, asked: Mapping[str, Any]) -> NoSuchObject:
         """Name the recorded request that is most like this one, and where they part."""
-        prompt = str(asked["messages"][-1]["content"])
+        prompt = _last_content(asked)
         everything = [answers[0] for answers in self._recorded.values()]
         if not everything:
             return NoSuchObject("recorded answer to", prompt)
@@ -339,7 +340,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_Recorded]]]:
             if number == 1 or "format" in entry:
                 header = _header(entry)
                 continue
-            one = _entry(entry)
+            one = _entry(entry if header.get("format") == FORMAT else _updated(entry))
         except (KeyError, TypeError, ValueError) as exc:
             raise ModelLoadError(f"{path}, line {number}: not a recorded answer: {exc!r}") from exc
         recorded.setdefault(fingerprint(one.asked), []).append(one)
@@ -358,18 +359,45 @@ def _entries(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, 
 
 
 def _header(entry: Mapping[str, Any]) -> dict[str, Any]:
-    if entry["format"] != FORMAT:
-        raise ValueError(f"format {entry['format']!r}, this version reads {FORMAT}")
+    if entry["format"] not in _FORMATS:
+        raise ValueError(f"format {entry['format']!r}, this version reads {list(_FORMATS)}")
     models = [str(model) for model in entry["models"]]
-    return {"models": models, "context_window": int(entry["context_window"])}
+    return {
+        "format": entry["format"],
+        "models": models,
+        "context_window": int(entry["context_window"]),
+    }
 
 
 def _entry(entry: Mapping[str, Any]) -> _Recorded:
     asked, deltas = entry["asked"], tuple(map(decode_delta, entry["deltas"]))
     if not isinstance(asked, dict):
         raise TypeError(f"a request expected, got {asked!r:.100}")
-    asked["messages"][-1]["content"]  # what errors will quote
+    _last_content(asked)  # what errors will quote
     return _Recorded(asked, Plan(decode_completion(entry["answer"]), deltas or None))
+
+
+def _last_content(asked: Mapping[str, Any]) -> str:
+    messages = asked["messages"]
+    return str(messages[-1]["content"]) if messages else ""
+
+
+def _updated(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of format 1 in today's: what was a default then is what is not set now."""
+    asked = dict(entry["asked"])
+    unset = {"temperature": 0.0, "top_p": 1.0, "stop": []}
+    asked["sampling"] = {
+        key: value
+        for key, value in asked["sampling"].items()
+        if value is not None and value != unset.get(key)
+    }
+    if asked["tool_choice"] == "auto":
+        asked["tool_choice"] = None
+    if asked["parallel_tool_calls"]:
+        asked["parallel_tool_calls"] = None
+    if (schema := asked["response_format"]) is not None:
+        asked["response_format"] = ResponseFormat(schema).to_dict()
+    return {**entry, "asked": asked}
 
 
 def _plain(value: Any) -> Any:

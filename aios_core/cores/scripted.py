@@ -21,17 +21,13 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from aios_core.core import Capabilities, Failed, Finished, Prepared, Progress, Report, Run
-from aios_core.cores.assembly import (
-    assemble,
-    count_words,
+from aios_core.cores.answer_format import (
     decode_completion,
     decode_delta,
     encode_completion,
     encode_delta,
-    split,
-    whole,
-    words,
 )
+from aios_core.cores.assembly import assemble, count_words, split, whole, words
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import (
     ContextOverflow,
@@ -166,7 +162,7 @@ class ScriptedCore(StreamingCore):
         except Exception as exc:  # noqa: BLE001 - the script is foreign code
             raise CoreError(self._name, f"the script raised {describe(exc)}") from detach(exc)
         if answer is None:
-            raise NoSuchObject("scripted answer to", request.messages[-1].content)
+            raise NoSuchObject("scripted answer to", request.last_text)
         return answer
 
 
@@ -180,13 +176,21 @@ class Plan:
     def deltas(self) -> tuple[Delta, ...]:
         if self.cuts is not None:
             return self.cuts
-        return tuple(split(self.end.message)) if isinstance(self.end, Completion) else ()
+        if not isinstance(self.end, Completion):
+            return ()
+        return tuple(
+            replace(delta, choice=number)
+            for number, choice in enumerate(self.end.all_choices)
+            for delta in split(choice.message)
+        )
 
     @cached_property
     def parts(self) -> tuple[tuple[int, Delta], ...]:
         """What to report where no time passes, with the tokens in each."""
         if self.cuts is None and isinstance(self.end, Completion):
-            return ((self.end.usage.output_tokens, whole(self.end.message)),)
+            first, *others = (whole(c.message, c.logprobs) for c in self.end.all_choices)
+            further = ((0, replace(delta, choice=i)) for i, delta in enumerate(others, 1))
+            return ((self.end.usage.output_tokens, first), *further)
         return tuple((1, delta) for delta in self.cuts or ())
 
     def at_once(self, run_id: int) -> Sequence[Report]:
@@ -227,7 +231,7 @@ def _answering(script: Script) -> Answering:
 
 
 def _look_up(script: Mapping[str, Answer], request: LLMGenerate) -> Answer:
-    asked = request.messages[-1].content
+    asked = request.last_text
     if asked not in script:
         raise NoSuchObject("scripted answer to", asked, script)
     return script[asked]
@@ -244,7 +248,7 @@ class _InOrder:
         if self._num_given >= len(self._answers):
             raise InvalidRequest(
                 f"the script's {len(self._answers)} answers are used up; asked: "
-                f"{request.messages[-1].content!r}; scripted: {list(self._answers)!r:.500}"
+                f"{request.last_text!r}; scripted: {list(self._answers)!r:.500}"
             )
         self._num_given += 1
         return self._answers[self._num_given - 1]

@@ -85,7 +85,7 @@ class LiveRun:
         """What the call took so far; nothing, if the backend never answered."""
         if not self.num_tokens:
             return Usage()
-        return Usage(self.run.prepared.num_tokens, self.num_tokens)
+        return Usage(self.run.prepared.num_tokens, self.num_tokens, is_estimated=True)
 
 
 class StreamingCore(ABC):
@@ -269,7 +269,8 @@ class StreamingCore(ABC):
             item = Progress(live.run.id, 1, item)
         live.has_streamed = live.has_streamed or bool(item.delta)
         live.num_tokens += item.num_tokens
-        live.answer.add(item.delta)
+        if not item.delta.choice:  # further answers to one prompt are the subclass's to keep
+            live.answer.add(item.delta)
         self.report(item)
 
     def _end(self, live: LiveRun, task: asyncio.Task[Completion]) -> None:

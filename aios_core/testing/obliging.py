@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from aios_core.messages import Message, ResponseFormat, ToolCall, ToolSpec
+from aios_core.messages import Message, ResponseFormat, ToolCall, ToolChoice, ToolSpec
 
 Schema = Mapping[str, Any]
 
@@ -28,20 +28,21 @@ class Asked(Protocol):
     @property
     def tools(self) -> Sequence[ToolSpec]: ...
     @property
-    def tool_choice(self) -> str: ...
+    def tool_choice(self) -> ToolChoice | None: ...
     @property
     def response_format(self) -> ResponseFormat | None: ...
 
 
 def obliging(request: Asked) -> Message:
     """The answer to a request."""
-    last = request.messages[-1]
-    if request.response_format is not None:
+    last = request.messages[-1] if request.messages else Message("user")
+    if request.response_format is not None and request.response_format.is_constraint:
         schema = request.response_format.schema
         value = fill(schema, last.content) if schema else _keys_named(last.content)
         return Message("assistant", json.dumps(value, ensure_ascii=False))
-    must_call = request.tool_choice not in ("auto", "none")
-    if must_call or (request.tools and request.tool_choice == "auto" and last.role == "user"):
+    choice = "auto" if request.tool_choice is None else request.tool_choice
+    must_call = choice not in ("auto", "none")
+    if must_call or (request.tools and choice == "auto" and last.role == "user"):
         return Message("assistant", tool_calls=(_call(request, last.content),))
     if last.role == "tool":
         return Message("assistant", f"The tool said: {last.content}")

@@ -34,7 +34,7 @@ from aios_core.testing.leftovers import nothing_left
 @pytest.fixture
 def script() -> Script:
     """What the model answers; see `ScriptedCore`. By default it repeats the last message."""
-    return lambda request: request.messages[-1].content
+    return lambda request: request.last_text
 
 
 @pytest.fixture

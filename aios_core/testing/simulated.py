@@ -451,9 +451,9 @@ class SimulatedCore:
     def _refuse_what_it_cannot(self, request: LLMGenerate) -> None:
         if request.model is not None and request.model not in self._models:
             raise NoSuchObject("model", request.model, self._models)
-        if request.tools and request.tool_choice != "none":
+        if request.tools and request.chosen_tool != "none":
             raise InvalidRequest(f"{self._name!r} is simulated and calls no tools")
-        if request.response_format is not None:
+        if request.response_format is not None and request.response_format.is_constraint:
             raise InvalidRequest(f"{self._name!r} is simulated and writes no JSON")
 
     def _refuse(self, run: Run) -> None:

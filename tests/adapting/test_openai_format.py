@@ -33,6 +33,9 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments":
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+
+
 class Joke(BaseModel):
     punchline: str
 
@@ -41,16 +44,21 @@ class Joke(BaseModel):
     ("said", "meant"),
     [
         ({"role": "user", "content": "hi", "name": "ann"}, Message("user", "hi", name="ann")),
-        ({"role": "developer", "content": "be kind"}, Message("system", "be kind")),
+        ({"role": "developer", "content": "be kind"}, Message("developer", "be kind")),
         ({"role": "assistant", "content": None, "tool_calls": [CALL]},
          Message("assistant", "", (ToolCall("c1", "add", '{"a": 1}'),))),
         ({"role": "tool", "content": "2", "tool_call_id": "c1"},
          Message("tool", "2", tool_call_id="c1")),
-        ({"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}, Message("user", "ab")),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, "b"]},
+         Message("user", parts=({"type": "text", "text": "a"}, {"type": "text", "text": "b"}))),
         ({"role": "user", "content": [{"type": "json", "json": {"ü": 1}}]},
-         Message("user", '{"ü": 1}')),
+         Message("user", parts=({"type": "text", "text": '{"ü": 1}'},))),
         ({"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, "yes"]},
-         Message("assistant", "yes")),
+         Message("assistant", parts=({"type": "text", "text": "yes"},),
+                 thinking=({"type": "thinking", "thinking": "hm"},))),
+        ({"role": "user", "content": [IMAGE]}, Message("user", parts=(IMAGE,))),
+        ({"role": "assistant", "content": [{"type": "tool_use", "id": "c1"}], "tool_calls": [CALL]},
+         Message("assistant", "", (ToolCall("c1", "add", '{"a": 1}'),))),
     ],
 )  # fmt: skip
 def test_a_message_keeps_its_meaning(said: dict[str, Any], meant: Message) -> None:
@@ -60,7 +68,7 @@ def test_a_message_keeps_its_meaning(said: dict[str, Any], meant: Message) -> No
 @pytest.mark.parametrize(
     ("said", "named"),
     [
-        ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
+        ({"role": "user", "content": [7]}, "int"),
         ({"role": "narrator", "content": "x"}, "narrator"),
         ({"content": "x"}, "None"),
     ],
@@ -73,7 +81,7 @@ def test_what_cannot_be_carried_is_refused_by_position(said: dict[str, Any], nam
 @pytest.mark.parametrize(
     ("choice", "meant"),
     [
-        (None, "auto"),
+        (None, None),
         (False, "auto"),
         (True, "required"),
         ("any", "required"),
@@ -82,9 +90,10 @@ def test_what_cannot_be_carried_is_refused_by_position(said: dict[str, Any], nam
         ({"type": "function", "function": {"name": "add"}}, "add"),
         ({"type": "tool", "name": "add"}, "add"),
         ({"type": "any"}, "required"),
+        ({"type": "allowed_tools", "tools": []}, {"type": "allowed_tools", "tools": []}),
     ],
 )
-def test_every_way_to_choose_a_tool_is_understood(choice: Any, meant: str) -> None:
+def test_every_way_to_choose_a_tool_is_understood(choice: Any, meant: Any) -> None:
     assert read_tool_choice(choice, ["add"]) == meant
 
 
@@ -98,7 +107,8 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(choice: Any) -> None:
     ("raw", "meant"),
     [
         (None, None),
-        ({"type": "text"}, None),
+        ({"type": "text"}, ResponseFormat(kind="text")),
+        ({"type": "grammar", "grammar": "x"}, ResponseFormat(kind="grammar")),
         ({"type": "json_object"}, ResponseFormat()),
         ({"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
          ResponseFormat({"type": "object"})),
@@ -109,9 +119,10 @@ def test_every_way_to_ask_for_json_is_understood(raw: Any, meant: ResponseFormat
     assert read_response_format(raw) == meant
 
 
-def test_an_unknown_response_format_is_refused() -> None:
+@pytest.mark.parametrize("bad", [{"type": "object"}, {"type": "json_schema"}, "yaml", {}])
+def test_an_unknown_response_format_is_refused(bad: Any) -> None:
     with pytest.raises(InvalidRequest, match="response_format"):
-        read_response_format({"type": "yaml"})
+        read_response_format(bad)
 
 
 def test_options_go_by_the_kernels_names_and_the_wires_are_dropped() -> None:
@@ -128,19 +139,17 @@ def test_a_whole_request_is_one_that_the_kernel_takes() -> None:
         "tool_choice": {"type": "function", "function": {"name": "add"}},
         "stop": ["x"],
         "stream_options": {},
-        "logit_bias": {},
+        "logit_bias": {"7": -1},
+        "user": "ann",
+        "n": 2,
     }
 
     arguments = read_request(said)
     made = request(arguments.pop("messages"), **arguments)
 
     assert (made.model, made.tool_choice, made.sampling.stop) == ("m", "add", ("x",))
-    assert made.extra == {"logit_bias": {}}
-
-
-def test_more_than_one_answer_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="n: got 2"):
-        read_request({"messages": [{"role": "user", "content": "hi"}], "n": 2})
+    assert (made.sampling.logit_bias, made.sampling.n) == ({"7": -1}, 2)
+    assert made.extra == {"user": "ann"}
 
 
 def completion(message: Message, reason: FinishReason) -> Completion:

@@ -13,12 +13,15 @@ import pytest
 from aios_core.core import Core, CoreDown, Failed, LoadChanged, Preempted, Run, Stopped
 from aios_core.cores.openai_compatible import OpenAICore, TimeLimits
 from aios_core.errors import (
+    AuthenticationFailed,
+    ContentFiltered,
     ContextOverflow,
     CoreError,
-    InvalidRequest,
     KernelError,
-    NoSuchObject,
+    ModelNotFound,
+    PermissionRefused,
     RateLimited,
+    RequestRefused,
     SnapshotError,
 )
 from aios_core.messages import (
@@ -125,7 +128,7 @@ async def test_without_usage_tokens_are_counted_by_chunk_and_bounded_by_bytes(
         completion = await rig.generate(request)
         bound = (await rig.prepare(request)).num_tokens
 
-    assert completion.usage == Usage(bound, 3)
+    assert completion.usage == Usage(bound, 3, is_estimated=True)
 
 
 async def test_every_setting_of_a_request_is_sent(serve: Callable[..., StubServer]) -> None:
@@ -332,11 +335,13 @@ async def test_503_with_a_time_pauses_the_core(serve: Callable[..., StubServer])
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [
-        (Refuse(400, "bad 'tools'"), InvalidRequest),
-        (Refuse(422, "bad 'temperature'"), InvalidRequest),
+        (Refuse(400, "bad 'tools'"), RequestRefused),
+        (Refuse(422, "bad 'temperature'"), RequestRefused),
+        (Refuse(400, "no such prompt", code="content_filter"), ContentFiltered),
         (Refuse(400, "the prompt is longer than the maximum model length of 9"), ContextOverflow),
-        (Refuse(404, "The model `x` does not exist"), NoSuchObject),
-        (Refuse(401, "no such key"), CoreError),
+        (Refuse(404, "The model `x` does not exist"), ModelNotFound),
+        (Refuse(401, "no such key"), AuthenticationFailed),
+        (Refuse(403, "not this model"), PermissionRefused),
         (Refuse(418, "teapot"), CoreError),
     ],
     ids=lambda value: getattr(value, "message", None) or value.__name__,
@@ -350,6 +355,19 @@ async def test_a_refusal_that_cannot_pass_is_not_retryable(
     assert type(error) is kind
     assert not getattr(error, "is_retryable", False)
     assert refusal.message in str(error) + "".join(getattr(error, "__notes__", ()))
+    assert (error.status_code, error.provider_message) == (refusal.status, refusal.message)
+
+
+async def test_an_error_says_which_request_was_refused_and_keeps_no_key(
+    serve: Callable[..., StubServer],
+) -> None:
+    refusal = Refuse(401, "bad key sk-abcdefghijkl; not secret-of-ours", {"x-request-id": "req-7"})
+    async with connected(serve(refusal), api_key="secret-of-ours", probe=False) as rig:
+        error = await failure(rig)
+
+    assert error.request_id == "req-7"
+    assert error.provider_message == "bad key [key]; not [key]"
+    assert "secret-of-ours" not in str(error) + repr(error)
 
 
 # --- broken answers ---------------------------------------------------------------------------
@@ -416,12 +434,17 @@ async def test_an_answer_whose_usage_never_comes_is_still_an_answer(
         assert (await rig.generate(ask())).text == "yes"
 
 
-async def test_an_answer_that_the_provider_filters_fails_and_says_so(
+async def test_an_answer_that_the_provider_filters_keeps_its_text_and_says_so(
     serve: Callable[..., StubServer],
 ) -> None:
-    chunk = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}\n\n'
+    chunk = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"half"},'
+        b'"finish_reason":"content_filter"}]}\n\n'
+    )
     async with connected(serve(Raw(chunk))) as rig:
-        assert "content filter" in str(await failure(rig))
+        completion = await rig.generate(ask())
+
+    assert (completion.text, completion.finish_reason) == ("half", FinishReason.CONTENT_FILTER)
 
 
 async def test_a_server_that_is_gone_takes_the_core_down_until_it_is_started_again(

@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aios_core.core import Prepared, Run
 from aios_core.cores.assembly import assemble
+from aios_core.cores.openai_chunks import ChunkReader
 from aios_core.cores.openai_errors import MAX_PAUSE_S, Refusal, error_of
-from aios_core.cores.openai_wire import ChunkReader, chat_body, is_strict, max_prompt_tokens
+from aios_core.cores.openai_wire import chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun
 from aios_core.cores.vllm_metrics import KVPressure, read_pressure
 from aios_core.errors import ContextOverflow
-from aios_core.messages import Delta, ResponseFormat, ToolCall, ToolCallDelta, ToolSpec
+from aios_core.messages import (
+    Delta,
+    ResponseFormat,
+    Sampling,
+    ToolCall,
+    ToolCallDelta,
+    ToolSpec,
+    is_strict,
+)
 from aios_core.messages import parse_messages as messages
 from aios_core.syscalls import LLMGenerate
 
 
-def reader() -> ChunkReader:
-    request = LLMGenerate(messages("hello"))
-    return ChunkReader(LiveRun.of(Run(7, 1, request, Prepared(10, 10))), "m")
+def a_run(**sampling: Any) -> LiveRun:
+    request = LLMGenerate(messages("hello"), sampling=Sampling(**sampling))
+    return LiveRun.of(Run(7, 1, request, Prepared(10, 10)))
+
+
+def reader(**sampling: Any) -> ChunkReader:
+    return ChunkReader(a_run(**sampling), "m")
 
 
 def chunk(*, finish: str | None = None, ids: list[int] | None = None, **delta: Any) -> Any:
     parts = [
-        SimpleNamespace(
-            index=call.get("index"),
-            id=call.get("id"),
-            function=SimpleNamespace(name=call.get("name"), arguments=call.get("arguments")),
-        )
-        for call in delta.get("calls", ())
+        {
+            "index": call.get("index"),
+            "id": call.get("id"),
+            "function": {"name": call.get("name"), "arguments": call.get("arguments")},
+        }
+        for call in delta.pop("calls", ())
     ]
-    said = SimpleNamespace(content=delta.get("content"), tool_calls=parts or None)
-    choice = SimpleNamespace(delta=said, finish_reason=finish, token_ids=ids)
-    return SimpleNamespace(choices=[choice], usage=None)
+    said = {**delta, "tool_calls": parts} if parts else delta
+    choice = {"index": 0, "delta": said, "finish_reason": finish, "token_ids": ids}
+    return {"choices": [choice], "usage": None}
+
+
+def deltas(chunks: Iterable[Any], read: ChunkReader | None = None) -> Iterator[Delta]:
+    read = read or reader()
+    return (progress.delta for one in chunks for progress in read.read(one))
 
 
 def test_calls_without_index_and_id_are_numbered() -> None:
-    read = reader()
     chunks = [
         chunk(calls=[{"name": "add", "arguments": '{"a":'}]),
         chunk(calls=[{"arguments": "1}"}]),
         chunk(calls=[{"name": "add", "arguments": "{}"}]),
     ]
-    said = assemble(progress.delta for c in chunks if (progress := read.read(c)))
+    said = assemble(deltas(chunks))
 
     assert said.tool_calls == (
         ToolCall("call_7_0", "add", '{"a":1}'),
@@ -56,32 +73,30 @@ def test_calls_without_index_and_id_are_numbered() -> None:
 
 
 def test_a_name_that_every_fragment_repeats_begins_one_call() -> None:
-    read = reader()
     chunks = [
         chunk(calls=[{"index": 0, "id": "x", "name": "add", "arguments": text}])
         for text in ("{", "}")
     ]
-    said = assemble(progress.delta for c in chunks if (progress := read.read(c)))
+    said = assemble(deltas(chunks))
 
     assert said.tool_calls == (ToolCall("x", "add", "{}"),)
 
 
 def test_tokens_whose_text_is_held_back_are_reported_with_it() -> None:
-    read = reader()
+    live = a_run()
+    read = ChunkReader(live, "m")
 
-    assert read.read(chunk(content="", ids=[1])) is None
-    assert read.live.output_ids == []
-    progress = read.read(chunk(content="é", ids=[2]))
-    assert progress is not None
+    assert read.read(chunk(content="", ids=[1])) == []
+    assert live.output_ids == []
+    (progress,) = read.read(chunk(content="é", ids=[2]))
     assert (progress.num_tokens, progress.delta) == (2, Delta("é"))
-    assert read.live.output_ids == [1, 2]
+    assert live.output_ids == [1, 2]
 
 
-def test_a_chunk_with_several_choices_is_one_delta() -> None:
-    parts = chunk(content="a").choices + chunk(calls=[{"name": "add"}]).choices
-    progress = reader().read(SimpleNamespace(choices=parts, usage=None))
+def test_what_a_chunk_says_of_one_answer_is_one_delta() -> None:
+    parts = chunk(content="a")["choices"] + chunk(calls=[{"name": "add"}])["choices"]
+    (progress,) = reader().read({"choices": parts})
 
-    assert progress is not None
     assert progress.delta == Delta("a", (ToolCallDelta(0, "call_7_0", "add"),))
 
 

@@ -91,7 +91,7 @@ async def test_a_foreign_error_becomes_a_core_error_with_its_cause(rig: Rig) -> 
     assert isinstance(end.error, CoreError)
     assert isinstance(end.error.__cause__, ValueError)
     assert not end.error.is_retryable  # a word had been streamed
-    assert end.usage == Usage(1, 1)
+    assert end.usage == Usage(1, 1, is_estimated=True)
 
 
 async def test_an_answer_that_breaks_off_is_an_error(rig: Rig) -> None:

@@ -363,11 +363,11 @@ def _tool(tool: Any) -> ToolSpec:
     )
 
 
-def _tool_choice(choice: Any, names: Sequence[str]) -> str:
+def _tool_choice(choice: Any, names: Sequence[str]) -> Any:
     if isinstance(choice, Mapping):
         name = choice.get("required_function_name")
         choice = {"name": name} if name else choice.get("mode")
-    return read_tool_choice(choice, names) if names else "auto"
+    return read_tool_choice(choice, names) if names else None
 
 
 def _format(wanted: Any) -> Any:

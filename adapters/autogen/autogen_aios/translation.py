@@ -105,7 +105,7 @@ def to_tools(tools: Sequence[Tool | ToolSchema]) -> list[ToolSpec]:
     return [ToolSpec.from_dict(schema) for schema in schemas]
 
 
-def to_tool_choice(choice: Any, names: Sequence[str]) -> str:
+def to_tool_choice(choice: Any, names: Sequence[str]) -> Any:
     """AutoGen's choice: a word, or the tool that must be called. Raises `InvalidRequest`."""
     if not isinstance(choice, str) and isinstance(choice, Tool):  # a protocol: slow to ask
         return read_tool_choice({"name": choice.schema["name"]}, names)

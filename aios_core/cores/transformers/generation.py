@@ -60,7 +60,7 @@ class Generation:
     def _reason_to_finish(self, is_end: bool) -> FinishReason | None:
         if is_end or self.answer.is_stopped or (self.grammar is not None and self.grammar.is_done):
             return FinishReason.STOP
-        if self.answer.num_tool_calls and not self.run.request.parallel_tool_calls:
+        if self.answer.num_tool_calls and self.run.request.parallel_tool_calls is False:
             return FinishReason.STOP
         if self.sequence.num_output >= self.run.prepared.max_tokens:
             return FinishReason.LENGTH
@@ -98,7 +98,7 @@ class GenerationStarter:
         images = [snapshot.kv for snapshot in (run.snapshot, run.warm) if snapshot is not None]
         if any(image is not None and image.tier is not Tier.DEVICE for image in images):
             return True
-        return run.request.response_format is not None or run.request.tool_choice not in _FREE
+        return run.request.response_format is not None or run.request.chosen_tool not in _FREE
 
     def begin(self, run: Run) -> Generation:
         try:
@@ -201,7 +201,7 @@ class GenerationStarter:
         return None
 
 
-_FREE = frozenset({"auto", "none"})  # tool choices that need no grammar
+_FREE = ("auto", "none")  # tool choices that need no grammar
 
 
 def release_images(run: Run) -> None:
@@ -228,7 +228,7 @@ def _companion(run: Run, snapshot: Snapshot) -> Generation | None:
 
 
 def _may_call(request: LLMGenerate) -> bool:
-    return bool(request.tools) and request.tool_choice != "none"
+    return bool(request.tools) and request.chosen_tool != "none"
 
 
 def _answer_key(prompt: SequenceOf[int]) -> str:

@@ -96,13 +96,19 @@ class GrammarCompiler:
     def _rules(self, request: LLMGenerate) -> str | None:
         must_call = forced_tools(request)
         wanted = request.response_format
+        is_parallel = request.parallel_tool_calls is not False
         if must_call:
-            return self._call_rules(must_call, request.parallel_tool_calls)
-        if wanted is None:
+            return self._call_rules(must_call, is_parallel)
+        if wanted is None or not wanted.is_constraint:
             return None
+        if wanted.kind not in ("json_schema", "json_object"):
+            raise InvalidRequest(
+                f"response_format: got type {wanted.kind!r}; "
+                "a core in this process allows 'json_schema', 'json_object' and 'text'"
+            )
         answer = f"answer: {_json_rule(wanted.schema or {'type': 'object'})}\n"
-        if request.tools and request.tool_choice == "auto":
-            calls = self._call_rules(request.tools, request.parallel_tool_calls)
+        if request.tools and request.chosen_tool == "auto":
+            calls = self._call_rules(request.tools, is_parallel)
             return calls.replace("start: ", "start: answer | ", 1) + answer
         return "start: answer\n" + answer
 
@@ -131,8 +137,8 @@ def forced_tools(request: LLMGenerate) -> tuple[ToolSpec, ...]:
 
     Raises `InvalidRequest` if the choice names no tool that is offered.
     """
-    choice, tools = request.tool_choice, request.tools
-    if choice in {"auto", "none"}:
+    choice, tools = request.chosen_tool, request.tools
+    if choice in ("auto", "none"):
         return ()
     chosen = tools if choice == "required" else tuple(t for t in tools if t.name == choice)
     if not chosen:

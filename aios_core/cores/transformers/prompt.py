@@ -45,7 +45,7 @@ class Prompter:
 
         Raises `InvalidRequest`; `ContextOverflow` if no room is left for one token of the answer.
         """
-        tools = () if request.tool_choice == "none" else request.tools
+        tools = () if request.chosen_tool == "none" else request.tools
         self._refuse_what_cannot_fit(request)
         self._check_tools(tools)
         ids = self.tokenize(self.render(request, tools))
@@ -68,7 +68,7 @@ class Prompter:
         try:
             text = self._loaded.tokenizer.apply_chat_template(
                 [self._to_dict(message) for message in request.messages],
-                tools=[tool.to_dict() for tool in tools] or None,
+                tools=[_spelled_out(tool) for tool in tools] or None,
                 chat_template=self._template or _PLAIN_TEMPLATE,
                 add_generation_prompt=True,
                 tokenize=False,
@@ -117,6 +117,9 @@ class Prompter:
     def _to_dict(self, message: Message) -> dict[str, Any]:
         """The message as templates want it: arguments as an object, unless they take text."""
         out = message.to_dict()
+        if out["role"] == "developer":  # templates know the older name only
+            out["role"] = "system"
+        out["content"] = message.content
         if not _TAKES_TEXT.search(self._template or ""):
             for call in out.get("tool_calls", ()):
                 function = call["function"]
@@ -129,6 +132,13 @@ class Prompter:
             return _PROBE.name in self.render(request, (_PROBE,))
         except InvalidRequest:
             return False
+
+
+def _spelled_out(tool: ToolSpec) -> dict[str, Any]:
+    """The tool as templates want it: with every key that they may look up."""
+    parameters = {"type": "object", "properties": {}, **tool.parameters}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
 
 
 def _template_of(tokenizer: Any) -> str | None:

@@ -46,7 +46,12 @@ class Sampler:
             seed = sampling.seed % (1 << 8 * _SEED_BYTES)
         else:
             seed = secrets.randbits(8 * _SEED_BYTES)
-        return cls(sampling.temperature, sampling.top_p, sampling.top_k, seed)
+        return cls(
+            temperature=sampling.temperature or 0.0,  # greedy, where nothing was asked for
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+            top_k=None if sampling.top_k == -1 else sampling.top_k,
+            seed=seed,
+        )
 
     @property
     def is_greedy(self) -> bool:

@@ -1,0 +1,68 @@
+"""What a framework's call says beside its messages, split by who decides it.
+
+Frameworks hand a provider's client named options, `model_kwargs`, `extra_body` and
+the like. What the kernel decides by becomes its argument, wherever it was written;
+what concerns only the connection to the provider is set apart, so that an adapter
+can name it; all the rest reaches the backend as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aios_core.decided import ARGUMENT_OF, OF_THE_CONNECTION
+from aios_core.errors import InvalidRequest
+
+# Mappings inside the options whose keys are options themselves.
+_NESTED: Final = ("model_kwargs", "extra_body")
+# What a client says to itself, not to its provider.
+_OF_THE_CLIENT: Final = frozenset({"stream_usage", "strict", "streaming"})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """A call's options, split."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)  # of `Agent.llm.generate`
+    extra: dict[str, Any] = field(default_factory=dict)  # for the backend, as written
+    dropped: dict[str, Any] = field(default_factory=dict)  # of the connection or the client
+
+
+def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
+    """Split options, those in `model_kwargs` and `extra_body` included.
+
+    What is None is not set. An option that is written twice counts as the outer
+    one says. Raises `InvalidRequest` if one of the nested mappings is none.
+    """
+    options = RequestOptions()
+    for key, value in said.items():
+        if key in _NESTED or value is None:
+            continue
+        if (argument := ARGUMENT_OF.get(key)) is not None:
+            options.arguments[argument] = value
+        elif key in OF_THE_CONNECTION or key in _OF_THE_CLIENT:
+            options.dropped[key] = value
+        else:
+            options.extra[key] = value
+    for key in _NESTED:
+        if said.get(key) is not None:
+            _merge(options, split_request_options(_mapping(key, said[key])))
+    return options
+
+
+def _merge(options: RequestOptions, inner: RequestOptions) -> None:
+    for known, more in (
+        (options.arguments, inner.arguments),
+        (options.extra, inner.extra),
+        (options.dropped, inner.dropped),
+    ):
+        for key, value in more.items():
+            known.setdefault(key, value)
+
+
+def _mapping(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{key}: got {value!r:.200}; allowed: a mapping")
+    return value

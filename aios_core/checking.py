@@ -1,0 +1,99 @@
+"""Checks of what callers pass, shared by all requests.
+
+Every check raises `InvalidRequest` and names the argument. What is plain JSON is
+copied, so that nothing that a caller changes later reaches a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import Any, Final, TypeVar
+
+from aios_core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_MAX_DEPTH: Final = 200  # of nested JSON; what is deeper cannot be written by `json` either
+
+
+def require_items(what: str, values: Iterable[T]) -> Sequence[T]:
+    """Return the values as a tuple, if they are a list of some kind. Raises `InvalidRequest`."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{what} must be a list, got {values!r:.200}")
+    return tuple(values)
+
+
+def require_number(name: str, value: object, *, at_least: float | None = None) -> None:
+    """Raise `InvalidRequest` unless `value` is None or a finite number, not too small."""
+    bound = "" if at_least is None else f", at least {at_least:g}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (
+        is_number and isfinite(value) and (at_least is None or value >= at_least)  # type: ignore[arg-type, operator]
+    ):
+        raise InvalidRequest(f"{name}: got {value!r}; allowed: a number{bound}, or None")
+
+
+def require_unicode(name: str, text: str) -> None:
+    """Raise `InvalidRequest` for a text that has no bytes: with half of a surrogate pair."""
+    if text.isascii():  # known to the text already, whatever its length
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(f"{name}: {text!r:.200} is not valid Unicode: {exc}") from exc
+
+
+def require_integer(name: str, value: object) -> None:
+    """Raise `InvalidRequest` unless `value` is None or a whole number."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise InvalidRequest(f"{name}: got {value!r}; allowed: a whole number, or None")
+
+
+def require_sendable(name: str, value: Any, depth: int = 0) -> None:
+    """Raise `InvalidRequest` if some text inside JSON-like data is not valid Unicode.
+
+    Objects that are not JSON are left alone: they stay in this process.
+    """
+    if isinstance(value, str):
+        require_unicode(name, value)
+    elif depth > _MAX_DEPTH:
+        raise InvalidRequest(f"{name}: nested deeper than {_MAX_DEPTH} levels")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            require_sendable(f"{name}, a key", key, depth + 1)
+            require_sendable(f"{name}.{key}", inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            require_sendable(f"{name}[{position}]", inner, depth + 1)
+
+
+def copy_json(name: str, value: Any, depth: int = 0) -> Any:
+    """Copy JSON-like data, mappings as `dict` and sequences as `list`. Other objects are kept.
+
+    Raises `InvalidRequest` for keys that are not texts, and for data nested too deep.
+    """
+    if depth > _MAX_DEPTH:
+        raise InvalidRequest(f"{name}: nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise InvalidRequest(f"{name}: keys must be texts, got {wrong[0]!r:.100}")
+        return {key: copy_json(f"{name}.{key}", inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [copy_json(f"{name}[]", inner, depth + 1) for inner in value]
+    return value
+
+
+def copy_mapping(name: str, value: Any) -> dict[str, Any]:
+    """Copy a mapping with `copy_json`. Raises `InvalidRequest` if it is none."""
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{name} must be a mapping, got {value!r:.200}")
+    return dict(copy_json(name, value))
+
+
+def copy_mappings(name: str, values: Any) -> tuple[dict[str, Any], ...]:
+    """Copy a list of mappings. Raises `InvalidRequest` if something in it is none."""
+    return tuple(
+        copy_mapping(f"{name}[{position}]", value)
+        for position, value in enumerate(require_items(name, values))
+    )

@@ -1,0 +1,258 @@
+"""The turns of a conversation: messages and the tool calls in them.
+
+The shapes follow OpenAI's chat format, the one that every framework and server
+speaks. A message keeps everything that it was given, whether or not the kernel
+knows what it means: `Message.from_dict(raw).to_dict()` says again what `raw` said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from aios_core.checking import copy_json, copy_mapping, copy_mappings, require_items
+from aios_core.errors import InvalidRequest
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+
+#: Where servers put a model's thoughts, as text and as blocks with signatures.
+REASONING_KEYS: Final = ("reasoning_content", "reasoning")
+THINKING_KEYS: Final = ("thinking_blocks", "reasoning_details")
+_TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text"})
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One request of a model to run a tool."""
+
+    id: str
+    name: str
+    arguments: str  # JSON text, exactly as the model wrote it
+    kind: str = field(default="function", kw_only=True)  # "custom": the arguments are any text
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)  # other keys
+
+    def __post_init__(self) -> None:
+        if not all(
+            isinstance(text, str) for text in (self.id, self.name, self.arguments, self.kind)
+        ):
+            raise InvalidRequest(f"id, name and arguments of a tool call are texts, got {self!r}")
+        if self.extra:
+            object.__setattr__(self, "extra", copy_mapping("a tool call's extra", self.extra))
+
+    def parsed_arguments(self) -> dict[str, Any]:
+        """Parse the arguments. Raises `InvalidRequest` if they are not a JSON object."""
+        try:
+            value = json.loads(self.arguments or "{}")
+        except (ValueError, RecursionError) as exc:
+            raise InvalidRequest(f"arguments of {self.name!r} are not JSON: {exc}") from exc
+        if not isinstance(value, dict):
+            raise InvalidRequest(f"arguments of {self.name!r} are not a JSON object: {value!r}")
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the call in OpenAI's format."""
+        content = "input" if self.kind == "custom" else "arguments"
+        body = {"name": self.name, content: self.arguments}
+        return {"id": self.id, "type": self.kind, self.kind: body, **self.extra}
+
+    @classmethod
+    def from_dict(cls, raw: object) -> ToolCall:
+        """Read a call in OpenAI's format. Arguments that are an object become their JSON text."""
+        if isinstance(raw, ToolCall):
+            return raw
+        try:
+            kind = raw.get("type") or "function"  # type: ignore[attr-defined]
+            body = raw[kind]  # type: ignore[index]
+            arguments = body["input" if kind == "custom" else "arguments"]
+            if not isinstance(arguments, str):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            rest = {k: v for k, v in raw.items() if k not in ("id", "type", kind)}  # type: ignore[attr-defined]
+            id_, name = raw.get("id") or "", body["name"]  # type: ignore[attr-defined]
+            return cls(id_, name, arguments, kind=kind, extra=rest)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+            raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    `content` is its text; where the content was a list of parts, `parts` holds
+    them as they were written, and `content` the texts in them, joined. Keys that
+    the kernel does not know are kept in `extra`.
+    """
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()  # assistant only
+    tool_call_id: str | None = None  # tool only: the call that this answers
+    name: str | None = None
+    parts: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    reasoning: str = ""  # a model's thoughts, as text
+    thinking: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)  # signed blocks of it
+    refusal: str | None = None  # why a model does not answer
+    # False: the content is null, not "". They differ for a backend, not for a reader.
+    has_content: bool = field(default=True, compare=False)
+    reasoning_key: str = field(default=REASONING_KEYS[0], compare=False)  # the server's name of it
+    thinking_key: str = field(default=THINKING_KEYS[0], compare=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise InvalidRequest(f"unknown role {self.role!r}; have {list(ROLES)}")
+        if not isinstance(self.content, str):
+            raise InvalidRequest(f"content must be text, got {type(self.content).__name__}")
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidRequest(f"a {self.role!r} message cannot call tools")
+        for key in ("tool_call_id", "name", "refusal"):
+            if not isinstance(value := getattr(self, key), str | None):
+                raise InvalidRequest(f"{key} must be text, got {value!r:.200}")
+        for key in ("reasoning", "reasoning_key", "thinking_key"):
+            if not isinstance(value := getattr(self, key), str):
+                raise InvalidRequest(f"{key} must be text, got {value!r:.200}")
+        self._keep_copies()
+
+    def _keep_copies(self) -> None:
+        if self.parts:
+            parts = tuple(map(_part, require_items("parts", self.parts)))
+            object.__setattr__(self, "parts", parts)
+            object.__setattr__(self, "content", "".join(map(text_of_part, parts)))
+            object.__setattr__(self, "has_content", True)
+        if self.content:
+            object.__setattr__(self, "has_content", True)
+        if self.thinking:
+            object.__setattr__(self, "thinking", copy_mappings(self.thinking_key, self.thinking))
+        if self.extra:
+            object.__setattr__(self, "extra", copy_mapping("a message's extra", self.extra))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a role and a text and nothing else."""
+        return not (
+            self.tool_calls
+            or self.parts
+            or self.thinking
+            or self.extra
+            or self.reasoning
+            or self.refusal
+            or self.name
+            or self.tool_call_id
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the message in OpenAI's chat format."""
+        out: dict[str, Any] = {"role": self.role, "content": self._content()}
+        if self.tool_calls:
+            out["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        for key in ("tool_call_id", "name", "refusal"):
+            if (value := getattr(self, key)) is not None:
+                out[key] = value
+        if self.reasoning:
+            out[self.reasoning_key] = self.reasoning
+        if self.thinking:
+            out[self.thinking_key] = [dict(block) for block in self.thinking]
+        return {**out, **self.extra}
+
+    def _content(self) -> str | list[dict[str, Any]] | None:
+        if self.parts:
+            return [dict(part) for part in self.parts]
+        return self.content if self.has_content else None
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Message:
+        """Read a message in OpenAI's format, with all that it holds. Raises `InvalidRequest`."""
+        if not isinstance(raw, Mapping) or "role" not in raw:
+            raise InvalidRequest(f"a message needs a 'role' and a 'content', got {raw!r:.200}")
+        rest = dict(raw)
+        content, parts = _read_content(rest.pop("content", None))
+        reasoning_key, reasoning = _take(rest, REASONING_KEYS, str)
+        thinking_key, thinking = _take(rest, THINKING_KEYS, list)
+        return cls(
+            role=rest.pop("role"),
+            content=content or "",
+            tool_calls=tuple(
+                map(ToolCall.from_dict, require_items("tool_calls", rest.pop("tool_calls") or ()))
+            )
+            if "tool_calls" in rest
+            else (),
+            tool_call_id=rest.pop("tool_call_id", None),
+            name=rest.pop("name", None),
+            parts=parts,
+            reasoning=reasoning or "",
+            thinking=tuple(thinking or ()),
+            refusal=rest.pop("refusal", None),
+            has_content=content is not None,
+            reasoning_key=reasoning_key,
+            thinking_key=thinking_key,
+            extra=rest,
+        )
+
+
+def parse_messages(
+    messages: str | Message | Iterable[Message | Mapping[str, Any]],
+) -> tuple[Message, ...]:
+    """Accept what callers write: a text (one user turn), messages, or OpenAI dictionaries.
+
+    Whether a prompt says enough is for the core to judge.
+
+    Raises:
+        InvalidRequest: a message is malformed; names its position.
+    """
+    if isinstance(messages, str):
+        messages = (Message("user", messages),)
+    elif isinstance(messages, Message | Mapping):
+        messages = (messages,)
+    parsed = []
+    for position, raw in enumerate(require_items("messages", messages)):
+        try:
+            parsed.append(raw if isinstance(raw, Message) else Message.from_dict(raw))
+        except InvalidRequest as exc:
+            raise InvalidRequest(f"message {position}: {exc}") from exc
+    return tuple(parsed)
+
+
+def text_of_part(part: Mapping[str, Any]) -> str:
+    """Return the text of a content part; "" for a part that is no text."""
+    text = part.get("text")
+    is_text = part.get("type", "text") in _TEXT_TYPES and isinstance(text, str)
+    return str(text) if is_text else ""
+
+
+def kind_of_part(part: Mapping[str, Any]) -> str:
+    """Return what a content part is: "text", "image", "audio", "file", or its own type."""
+    kind = str(part.get("type", "text"))
+    if kind in _TEXT_TYPES:
+        return "text"
+    return kind.removeprefix("input_").removesuffix("_url")
+
+
+def _part(raw: object) -> dict[str, Any]:
+    if isinstance(raw, str):
+        return {"type": "text", "text": raw}
+    if not isinstance(raw, Mapping):
+        raise InvalidRequest(
+            f"a content part is a text or a mapping with a 'type', got {raw!r:.200}"
+        )
+    if raw.get("type", "text") == "text" and not isinstance(raw.get("text"), str):
+        raise InvalidRequest(f"a text part needs a 'text', got {raw!r:.200}")
+    return dict(copy_json("a content part", raw))
+
+
+def _read_content(content: object) -> tuple[str | None, tuple[Mapping[str, Any], ...]]:
+    """The text of a message's content, or its parts; None for null."""
+    if content is None or isinstance(content, str):
+        return content, ()
+    if isinstance(content, Sequence) and not isinstance(content, bytes | bytearray):
+        return "", tuple(map(_part, content))
+    raise InvalidRequest(f"content must be text or a list of parts, got {content!r:.200}")
+
+
+def _take(rest: dict[str, Any], keys: Sequence[str], kind: type) -> tuple[str, Any]:
+    """Remove the first of the keys with a value of that type; the key, and the value."""
+    for key in keys:
+        if isinstance(rest.get(key), kind) and rest[key]:
+            return key, rest.pop(key)
+    return keys[0], None

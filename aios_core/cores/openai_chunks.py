@@ -1,0 +1,308 @@
+"""What an OpenAI-compatible server answers: chunks and whole answers as deltas.
+
+Pure translation. Servers differ in much that the format leaves open; here each
+dialect ends as one thing. What the kernel knows has a field, and every other key
+is kept as it came. Sources: OpenAI's API reference (chat completions, streaming),
+and the documentation of vLLM, SGLang, Ollama, DeepSeek, Mistral, OpenRouter and
+LiteLLM on reasoning and tool calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aios_core.conversation import REASONING_KEYS, THINKING_KEYS
+from aios_core.core import Progress
+from aios_core.cores.assembly import Assembler, join
+from aios_core.cores.call_fragments import CallFragments
+from aios_core.cores.streaming import LiveRun
+from aios_core.messages import Choice, Completion, Delta, FinishReason, Usage, text_of_part
+
+_KNOWN_OF_CHUNK: Final = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "system_fingerprint"}
+    | {"prompt_token_ids", "kv_transfer_params", "prompt_logprobs"}
+)
+_KNOWN_OF_CHOICE: Final = frozenset(
+    {"index", "delta", "message", "text", "finish_reason", "logprobs", "token_ids"}
+)
+_KNOWN_OF_DELTA: Final = frozenset({"role", "content", "tool_calls", "refusal"})
+
+# What servers call the reasons that the kernel knows, in lower case.
+_REASONS: Final[Mapping[str, FinishReason]] = {
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "safety": FinishReason.CONTENT_FILTER,
+}
+
+
+@dataclass(slots=True)
+class _ChoiceState:
+    """What is known of one of the answers."""
+
+    answer: Assembler
+    calls: CallFragments
+    finish_reason: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def reason(self) -> FinishReason:
+        known = _REASONS.get((self.finish_reason or "").lower())
+        if known is not None:
+            return known
+        # Some servers say "stop" where a tool was asked for by name.
+        return FinishReason.TOOL_CALLS if self.answer.has_tool_calls else FinishReason.STOP
+
+    def choice(self) -> Choice:
+        return Choice(
+            self.answer.message(),
+            self.reason(),
+            self.answer.logprobs,
+            self.finish_reason,
+            self.extra,
+        )
+
+
+class ChunkReader:
+    """Makes progress and, at last, an answer of a stream's chunks.
+
+    Tokens are counted where the server tells their ids or a running total, and
+    are else taken as one a chunk. Tokens whose text the server still holds back
+    are reported with the text that shows them, so that what was reported is what
+    a snapshot can say.
+    """
+
+    def __init__(self, live: LiveRun, model: str) -> None:
+        self.model = model
+        self.usage: Usage | None = None
+        self.is_done = False  # the stream said that nothing more comes
+        self._live = live
+        self._num_earlier = live.num_tokens  # of earlier runs of the call
+        self._choices: dict[int, _ChoiceState] = {}
+        self._num_counted = 0
+        self._num_held = 0
+        self._held_ids: list[int] = []
+        self._id: str | None = None
+        self._fingerprint: str | None = None
+        self._extra: dict[str, Any] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server said that the answer is over."""
+        ended = [state for state in self._choices.values() if state.finish_reason is not None]
+        num_wanted = self._live.run.request.sampling.num_choices
+        return len(ended) >= num_wanted or (self.is_done and bool(self._choices))
+
+    def read(self, chunk: Any) -> list[Progress]:
+        """Take in a chunk, or a whole answer. Returns what it added, if it shows anything.
+
+        Raises `AttributeError`, `TypeError`, `ValueError` or `KeyError` if it is
+        not what a chat completion answers.
+        """
+        if not isinstance(chunk, Mapping):
+            raise TypeError(f"an object expected, got {chunk!r:.100}")
+        self._read_usage(chunk.get("usage"))
+        self._read_envelope(chunk)
+        if ids := chunk.get("prompt_token_ids"):
+            self._keep_prompt(ids)
+        deltas: dict[int, list[Delta]] = {}
+        for place, choice in enumerate(_list(chunk.get("choices"))):
+            delta = self._read_choice(choice, place)
+            deltas.setdefault(delta.choice, []).append(delta)
+        return self._progress([join(of_one) for of_one in deltas.values()])
+
+    def _progress(self, deltas: list[Delta]) -> list[Progress]:
+        shown = [delta for delta in deltas if delta]
+        if not shown:
+            if not (self.is_whole and self._num_held):
+                return []
+            shown = [Delta()]
+        num_tokens, self._num_held = self._num_held, 0
+        self._live.output_ids += self._held_ids
+        self._held_ids.clear()
+        first, *others = shown
+        run_id = self._live.run.id
+        return [Progress(run_id, num_tokens, first), *(Progress(run_id, 0, d) for d in others)]
+
+    def completion(self) -> Completion:
+        """Return the whole answer."""
+        first, *others = [self._choices[index].choice() for index in sorted(self._choices)]
+        return Completion(
+            message=first.message,
+            finish_reason=first.finish_reason,
+            usage=self._final_usage(),
+            model=self.model,
+            choices=tuple(others),
+            logprobs=first.logprobs,
+            backend_finish_reason=first.backend_finish_reason,
+            id=self._id,
+            fingerprint=self._fingerprint,
+            extra=self._extra,
+            choice_extra=first.extra,
+        )
+
+    def _final_usage(self) -> Usage:
+        live = self._live
+        if self.usage is None:
+            counted = self._num_counted + self._num_earlier
+            return Usage(_num_prompt(live), counted, is_estimated=True)
+        told = self.usage
+        return Usage(
+            len(live.prompt_ids) or told.input_tokens,
+            told.output_tokens + self._num_earlier,
+            told.cached_tokens,
+            told.cache_write_tokens,
+            told.reasoning_tokens,
+            told.audio_input_tokens,
+            told.audio_output_tokens,
+        )
+
+    def _keep_prompt(self, ids: Iterable[int]) -> None:
+        if not self._live.prompt_ids:  # a later stretch's prompt holds the earlier answer, too
+            self._live.prompt_ids = tuple(map(int, ids))
+
+    def _read_usage(self, raw: Any) -> None:
+        if isinstance(raw, Mapping) and "completion_tokens" in raw:
+            self.usage = read_usage(raw)
+
+    def _read_envelope(self, chunk: Mapping[str, Any]) -> None:
+        self._id = self._id or _text(chunk.get("id")) or None
+        self._fingerprint = _text(chunk.get("system_fingerprint")) or self._fingerprint
+        self._extra.update(_others(chunk, _KNOWN_OF_CHUNK))
+
+    def _read_choice(self, choice: Any, place: int) -> Delta:
+        """The delta in one choice of a chunk, of a chat or of a plain completion."""
+        if not isinstance(choice, Mapping):
+            raise TypeError(f"a choice expected, got {choice!r:.100}")
+        index = choice.get("index")
+        index = index if isinstance(index, int) else place
+        state = self._state(index)
+        state.finish_reason = _text(choice.get("finish_reason")) or state.finish_reason
+        state.extra.update(_others(choice, _KNOWN_OF_CHOICE))
+        delta = self._delta(choice, state, index)
+        if index:  # the run's own assembler has the first
+            state.answer.add(delta)
+        self._count(choice.get("token_ids"), delta)
+        return delta
+
+    def _state(self, index: int) -> _ChoiceState:
+        if index not in self._choices:
+            answer = Assembler() if index else self._live.answer
+            calls = CallFragments(f"call_{self._live.run.id}" + (f"_{index}" if index else ""))
+            self._choices[index] = _ChoiceState(answer, calls)
+        return self._choices[index]
+
+    def _delta(self, choice: Mapping[str, Any], state: _ChoiceState, index: int) -> Delta:
+        logprobs = choice.get("logprobs")
+        logprobs = logprobs if isinstance(logprobs, Mapping) and any(logprobs.values()) else None
+        said = choice.get("delta")
+        said = choice.get("message") if said is None else said
+        if said is None:
+            return Delta(_text(choice.get("text")), logprobs=logprobs, choice=index)
+        if not isinstance(said, Mapping):
+            raise TypeError(f"a delta expected, got {said!r:.100}")
+        text, blocks = _read_content(said.get("content"))
+        reasoning_key, reasoning = _first(said, REASONING_KEYS, str)
+        thinking_key, thinking = _first(said, THINKING_KEYS, list)
+        told_twice = {key for key in REASONING_KEYS if said.get(key) == reasoning}
+        known = _KNOWN_OF_DELTA | told_twice | {thinking_key}
+        return Delta(
+            text,
+            tuple(state.calls.read(part) for part in _list(said.get("tool_calls"))),
+            reasoning=reasoning or "",
+            refusal=_text(said.get("refusal")),
+            thinking=(*_mappings(thinking), *blocks),
+            logprobs=logprobs,
+            extra=_others(said, known),
+            choice=index,
+            reasoning_key=reasoning_key,
+            thinking_key=thinking_key,
+        )
+
+    def _count(self, ids: Any, delta: Delta) -> None:
+        ids = [int(token) for token in ids] if ids is not None else None
+        num_tokens = len(ids) if ids is not None else int(bool(delta))
+        self._num_counted += num_tokens
+        self._num_held += num_tokens
+        if not delta.choice:
+            self._held_ids += ids or ()
+
+
+def read_usage(raw: Mapping[str, Any]) -> Usage:
+    """Read the usage of an answer, with its details."""
+    read = _mapping(raw.get("prompt_tokens_details"))
+    written = _mapping(raw.get("completion_tokens_details"))
+    return Usage(
+        input_tokens=_count_of(raw, "prompt_tokens"),
+        output_tokens=_count_of(raw, "completion_tokens"),
+        cached_tokens=_count_of(read, "cached_tokens")
+        or _count_of(raw, "cache_read_input_tokens")
+        or _count_of(raw, "prompt_cache_hit_tokens"),
+        cache_write_tokens=_count_of(read, "cache_write_tokens")
+        or _count_of(read, "cache_creation_tokens")
+        or _count_of(raw, "cache_creation_input_tokens"),
+        reasoning_tokens=_count_of(written, "reasoning_tokens"),
+        audio_input_tokens=_count_of(read, "audio_tokens"),
+        audio_output_tokens=_count_of(written, "audio_tokens"),
+    )
+
+
+def _count_of(raw: Mapping[str, Any], key: str) -> int:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if abs(value) < float("inf") else 0
+
+
+def _num_prompt(live: LiveRun) -> int:
+    return len(live.prompt_ids) or live.run.prepared.num_tokens
+
+
+def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+    """The text of a content, and the blocks in it that are not text."""
+    if isinstance(content, list):
+        blocks = tuple(_mappings(content))
+        text = "".join(part if isinstance(part, str) else "" for part in content)
+        return text + "".join(map(text_of_part, blocks)), tuple(
+            block for block in blocks if not text_of_part(block) and block.get("type") != "text"
+        )
+    return _text(content), ()
+
+
+def _first(said: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str, Any]:
+    """The first of the keys that has a value of that type, and the value."""
+    for key in keys:
+        if isinstance(said.get(key), kind) and said[key]:
+            return key, said[key]
+    return "", None
+
+
+def _others(raw: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    known = frozenset(known)
+    return {key: value for key, value in raw.items() if key not in known and value is not None}
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise TypeError(f"a list expected, got {value!r:.100}")
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(values: Any) -> Iterator[Mapping[str, Any]]:
+    return (value for value in values or () if isinstance(value, Mapping))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, got {value!r:.100}")
+    return value

@@ -1,0 +1,84 @@
+"""What the kernel decides of a call, and no other way may say again.
+
+Access, budget, guard, audit and scheduling decide by the arguments of a call. A
+backend's own names for the same things, passed beside them, would undo what was
+decided; so they are refused, and the error names the argument to use. One table
+holds them for the kernel's own `extra` and for all that frameworks pass on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aios_core.errors import InvalidRequest
+
+#: Names of OpenAI, vLLM, SGLang, Ollama and llama.cpp, and the kernel's argument for each.
+ARGUMENT_OF: Final[Mapping[str, str]] = {
+    "model": "model",
+    "model_name": "model",
+    "messages": "messages",
+    "prompt": "messages",
+    "input": "messages",
+    "input_ids": "messages",
+    "prompt_token_ids": "messages",
+    "instructions": "messages",
+    "tools": "tools",
+    "functions": "tools",
+    "tool_choice": "tool_choice",
+    "function_call": "tool_choice",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "response_format": "response_format",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "max_tokens_to_sample": "max_tokens",
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "n": "n",
+    "best_of": "n",
+    "num_return_sequences": "n",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "seed": "seed",
+    "stop": "stop",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "logit_bias": "logit_bias",
+    "logprobs": "logprobs",
+    "top_logprobs": "top_logprobs",
+    "priority": "priority",
+    "timeout": "timeout_s",
+    "request_timeout": "timeout_s",
+}
+
+#: What belongs to the connection between the kernel and a backend, and to nobody else.
+OF_THE_CONNECTION: Final[Mapping[str, str]] = {
+    "stream": "`llm.stream` streams",
+    "stream_options": "the kernel asks for usage itself",
+    "extra_headers": "the configuration of the core says how its endpoint is reached",
+    "extra_query": "the configuration of the core says how its endpoint is reached",
+    "extra_body": "put its keys into `extra` itself",
+    "api_key": "the configuration of the core holds the key",
+    "base_url": "the configuration of the core says where its endpoint is",
+    "use_beam_search": "it computes several answers for one; use the argument `n`",
+    "continue_final_message": "the kernel resumes answers itself",
+    "add_generation_prompt": "the kernel resumes answers itself",
+    "return_token_ids": "the kernel asks for them itself",
+    "echo": "it returns the prompt as if it were the answer",
+}
+
+
+def require_free_extra(extra: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` if `extra` would set again what the kernel decided."""
+    for key in extra:
+        if (argument := ARGUMENT_OF.get(key)) is not None:
+            raise InvalidRequest(
+                f"extra: {key!r} is decided by the kernel; use the argument {argument!r} instead"
+            )
+        if (reason := OF_THE_CONNECTION.get(key)) is not None:
+            raise InvalidRequest(f"extra: {key!r} is not a call's to set: {reason}")
