@@ -13,7 +13,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import quote
+
+from aios_core.errors import InvalidRequest
+
+_MAX_DIGITS: Final = 5  # of a number: `guard.max_agents` allows 100,000 agents at once
 
 
 @dataclass(slots=True)
@@ -21,6 +26,28 @@ class _Namesakes:
     highest: int = 0
     free: list[int] = field(default_factory=list)  # a heap, all below `highest`
     num_alive: int = 0
+
+    def take(self, wanted: int | None = None) -> int:
+        """Take the wanted number if it is free, else the lowest that is."""
+        self.num_alive += 1
+        if wanted is not None and wanted > self.highest:
+            for number in range(self.highest + 1, wanted):
+                heapq.heappush(self.free, number)
+            self.highest = wanted
+            return wanted
+        if wanted in self.free:
+            self.free.remove(wanted)
+            heapq.heapify(self.free)
+            return wanted
+        if self.free:
+            return heapq.heappop(self.free)
+        self.highest += 1
+        return self.highest
+
+    def give_back(self, number: int) -> None:
+        """Its agent has exited."""
+        self.num_alive -= 1
+        heapq.heappush(self.free, number)
 
 
 class Identities:
@@ -30,16 +57,20 @@ class Identities:
         self._taken: dict[str, tuple[str, int]] = {}  # identity -> its stem and number
         self._namesakes: dict[str, _Namesakes] = {}
 
-    def claim(self, name: str, group: str, above: str | None = None) -> str:
-        """An identity for an agent of that name; `above` is its parent's."""
-        stem = f"{above or _escaped(group)}/{_escaped(name)}"
+    def claim(
+        self, name: str, group: str, above: str | None = None, *, wanted: str | None = None
+    ) -> str:
+        """Take an identity for an agent of that name; `above` is its parent's.
+
+        `wanted` is the one that it had in an earlier life: it gets it back if nobody has it
+        now, else another one below the same parent. Raises `InvalidRequest` if that is not
+        an identity of an agent of this name.
+        """
+        stem, number = f"{above or _escaped(group)}/{_escaped(name)}", None
+        if wanted is not None:
+            stem, number = _parsed(wanted, name)
         namesakes = self._namesakes.setdefault(stem, _Namesakes())
-        if namesakes.free:
-            number = heapq.heappop(namesakes.free)
-        else:
-            namesakes.highest += 1
-            number = namesakes.highest
-        namesakes.num_alive += 1
+        number = namesakes.take(number)
         identity = stem if number == 1 else f"{stem}~{number}"
         self._taken[identity] = (stem, number)
         return identity
@@ -54,10 +85,21 @@ class Identities:
             return
         stem, number = claim
         namesakes = self._namesakes[stem]
-        namesakes.num_alive -= 1
-        heapq.heappush(namesakes.free, number)
+        namesakes.give_back(number)
         if not namesakes.num_alive:
             del self._namesakes[stem]
+
+
+def _parsed(identity: str, name: str) -> tuple[str, int]:
+    """The stem and the number of an identity that an agent of that name had."""
+    stem, mark, digits = identity.rpartition("~")
+    if not (mark and digits.isdecimal()):
+        stem, digits = identity, "1"
+    above, _, last = stem.rpartition("/")
+    number = int(digits) if len(digits) <= _MAX_DIGITS else 0
+    if not above or last != _escaped(name) or not number:
+        raise InvalidRequest(f"identity {identity!r} is none of an agent named {name!r}")
+    return stem, number
 
 
 def _escaped(name: str) -> str:

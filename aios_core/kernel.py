@@ -282,8 +282,10 @@ class Kernel:
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
 
-        Their answers are in `agent.pending`. What the agent had spent counts against its
-        budget still. The directory is only read.
+        Their answers are in `agent.pending`; cancelling one withdraws its call. What the
+        agent had spent counts against its budget still. It has its identity back, and so its
+        memory and files, unless an agent of that identity is alive: then it is a copy, with
+        an identity of its own. The directory is only read.
 
         Raises `SnapshotError` if the directory is damaged, `NoSuchObject` if a model is missing.
         """

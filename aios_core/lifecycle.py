@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aios_core.bridge import ThreadAnswer, Withdrawable
 from aios_core.context import FrozenAgent, FrozenCall, require_savable
-from aios_core.errors import NoSuchObject, SnapshotError, SyscallCancelled
+from aios_core.core import Core
+from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.messages import Completion
 from aios_core.parts import Parts
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler.call import Answer
 from aios_core.syscalls import LLMGenerate
+
+log = logging.getLogger(__name__)
 
 Post = Callable[[AgentProcess, LLMGenerate, Answer, dict[str, Any]], Withdrawable]
 
@@ -90,6 +95,7 @@ class Lifecycle:
                     )
                     for call in calls
                 ],
+                self._parts.clock.now(),
             )
             await asyncio.to_thread(frozen.write, directory)
 
@@ -103,15 +109,45 @@ class Lifecycle:
         """The agent, and the answers of its calls, which go on."""
         frozen = await asyncio.to_thread(FrozenAgent.read, directory)
         routes = [self._parts.pool.route(call.request.model) for call in frozen.calls]
-        process = self.spawn(
-            frozen.name,
-            group=frozen.group,
-            priority=frozen.priority,
-            weight=frozen.weight,
-            budget=frozen.budget,
-        )
+        process = self._revive(frozen)
+        try:
+            return process, await self._resume(process, frozen, routes)
+        except BaseException:
+            self.exit(process.pid)
+            raise
+
+    def _revive(self, frozen: FrozenAgent) -> AgentProcess:
+        """Spawn an agent again, as what it was. Raises `SnapshotError` for what cannot be one."""
+        try:
+            process = self.spawn(
+                frozen.name,
+                identity=frozen.identity or None,
+                group=frozen.group,
+                priority=frozen.priority,
+                weight=frozen.weight,
+                budget=frozen.budget,
+            )
+        except InvalidRequest as exc:
+            raise SnapshotError(f"the saved agent cannot be spawned: {exc}") from exc
+        if frozen.identity not in ("", process.identity):
+            log.warning(
+                "agent %r is alive; what was loaded is a copy of it, %r, "
+                "which has neither its memory nor its files",
+                frozen.identity,
+                process.identity,
+            )
+        process.labels |= frozen.labels
         process.budget.spent.add(frozen.spent)
         process.accounting = frozen.accounting
+        process.spawned_at -= frozen.age_s
+        if process.wall is not None:
+            process.wall = replace(process.wall, at=process.wall.at - frozen.age_s)
+        return process
+
+    async def _resume(
+        self, process: AgentProcess, frozen: FrozenAgent, routes: Sequence[Sequence[Core]]
+    ) -> Sequence[Future[Completion]]:
+        """Let the calls of a loaded agent go on. Their answers."""
         pending: list[Future[Completion]] = []
         for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
             snapshot = call.snapshot
@@ -122,7 +158,7 @@ class Lifecycle:
             options = {"priority": call.priority, "resume_from": snapshot}
             submission = self._post(process, call.request, answer, options)
             answer.future.add_done_callback(partial(_withdraw_if_cancelled, submission))
-        return process, pending
+        return pending
 
     def _emit(self, kind: EventKind, process: AgentProcess, **facts: Any) -> None:
         if self._events:

@@ -165,6 +165,7 @@ class ProcessTable:
         priority: int | None = None,
         weight: float = 1.0,
         budget: Budget | None = None,
+        identity: str | None = None,
     ) -> AgentProcess:
         """Add an agent. Group, priority and budget come from the parent if there is one.
 
@@ -202,7 +203,7 @@ class ProcessTable:
             budget=account,
             spawned_at=now,
             identity=self._identities.claim(
-                name, belongs_to.name, elder.identity if elder else None
+                name, belongs_to.name, elder.identity if elder else None, wanted=identity
             ),
             wall=WallLimit.tightest(
                 now, (account, belongs_to.budget), elder.wall if elder else None

@@ -18,8 +18,10 @@ from aios_core import (
     SnapshotError,
     SyscallCancelled,
     Usage,
+    tool,
 )
 from aios_core.adapting import aadmit_model, aadmitted
+from aios_core.config import StateConfig, ToolsConfig
 from aios_core.core import Finished
 from aios_core.cores import ScriptedCore
 
@@ -258,3 +260,140 @@ async def test_an_owner_who_cancels_a_loaded_answer_withdraws_that_call_and_no_o
 
         assert [(await other).text for other in others] == ["done"] * 3
         assert not loaded._process.live_calls
+
+
+# --- what an agent has besides its calls ----------------------------------------------------------
+
+
+def with_state(directory: Path) -> KernelConfig:
+    return KernelConfig(
+        drain_s=0.0,
+        state=StateConfig(directory=str(directory)),
+        tools=ToolsConfig(plugins=()),
+    )
+
+
+@tool(read_only=True, trusted=True)
+def echo() -> str:
+    """Say something."""
+    return "said"
+
+
+async def test_an_agent_that_used_memory_files_and_tools_is_saved_and_finds_all_of_it_again(
+    tmp_path: Path,
+) -> None:
+    config = with_state(tmp_path / "state")
+    async with Kernel(config, cores=[ScriptedCore("hi")]) as kernel:
+        await kernel.aload_tools(echo)
+        (first, agent) = [await kernel.aspawn("worker", group="team") for _ in range(2)]
+        await agent.memory.awrite("note", "remember")
+        await agent.storage.awrite("/report.txt", "a file")
+        await agent.tools.arun("echo", {})
+        await agent.llm.agenerate("hello")
+        await kernel.asave_agent(agent.pid, tmp_path / "worker")
+        saved = (agent.identity, agent.accounting)
+        assert first.identity == "team/worker"
+
+    async with Kernel(config, cores=[ScriptedCore("hi")]) as kernel:
+        agent = await kernel.aload_agent(tmp_path / "worker")
+
+        assert (agent.identity, agent.accounting) == saved
+        assert agent.accounting.num_requests["memory.write"] == 1
+        assert await agent.memory.aread("note") == "remember"
+        assert await agent.storage.aread_text("/report.txt") == "a file"
+        kernel.check()
+
+
+async def test_labels_are_saved_with_an_agent(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = kernel.spawn("reader")
+        kernel.processes.mark(agent.identity, frozenset({"web", "mail"}))
+        await kernel.asave_agent(agent.pid, tmp_path / "reader")
+
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = await kernel.aload_agent(tmp_path / "reader")
+
+        assert kernel.processes.get(agent.pid).labels == {"web", "mail"}
+
+
+async def test_an_agent_loaded_beside_itself_is_told_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = kernel.spawn("a", group="g")
+        await kernel.asave_agent(agent.pid, tmp_path / "a")
+        with caplog.at_level("WARNING"):
+            copies = [await kernel.aload_agent(tmp_path / "a") for _ in range(2)]
+
+        assert [one.identity for one in (agent, *copies)] == ["g/a", "g/a~2", "g/a~3"]
+        assert "'g/a' is alive; what was loaded is a copy of it, 'g/a~2'" in caplog.text
+        agent.exit()
+        assert (await kernel.aload_agent(tmp_path / "a")).identity == "g/a"
+
+
+async def test_a_child_that_is_loaded_alone_has_its_own_identity_back(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        child = kernel.spawn("aid", parent=kernel.spawn("boss").pid)
+        await kernel.asave_agent(child.pid, tmp_path / "aid")
+
+    async with booted(ScriptedCore("a")) as kernel:
+        kernel.spawn("aid")
+
+        assert (await kernel.aload_agent(tmp_path / "aid")).identity == "default/boss/aid"
+
+
+async def test_wall_time_that_was_used_stays_used(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = kernel.spawn("a", budget=Budget(wall_s=3600))
+        await kernel.asave_agent(agent.pid, tmp_path / "a")
+        about = tmp_path / "a" / "agent.json"
+        about.write_text(json.dumps({**json.loads(about.read_text()), "age_s": 3600.0}))
+        agent = await kernel.aload_agent(tmp_path / "a")
+
+        with pytest.raises(BudgetExceeded, match="wall time"):
+            await agent.llm.agenerate("hello")
+
+
+async def test_what_an_older_format_saved_is_loaded_still(tmp_path: Path) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = kernel.spawn("a", group="g")
+        await agent.llm.agenerate("hello")
+        await kernel.asave_agent(agent.pid, tmp_path / "a")
+        agent.exit()
+        about = tmp_path / "a" / "agent.json"
+        raw = json.loads(about.read_text())
+        for key in ("identity", "labels", "age_s"):
+            del raw[key]
+        about.write_text(json.dumps({**raw, "format": 1}))
+        agent = await kernel.aload_agent(tmp_path / "a")
+
+        assert (agent.identity, agent.accounting.num_calls) == ("g/a", 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"identity": "g/other"},
+        {"identity": None},
+        {"labels": "web"},
+        {"labels": [1]},
+        {"age_s": float("nan")},
+        {"age_s": -1},
+        {"name": ""},
+        {"accounting": {"usage": {"input_tokens": 1, "nonsense": 2}}},
+    ],
+    ids=repr,
+)
+async def test_a_saved_agent_with_nonsense_in_it_is_refused(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
+    async with booted(ScriptedCore("a")) as kernel:
+        agent = kernel.spawn("a", group="g")
+        await kernel.asave_agent(agent.pid, tmp_path / "a")
+        agent.exit()
+        about = tmp_path / "a" / "agent.json"
+        about.write_text(json.dumps({**json.loads(about.read_text()), **damage}))
+
+        with pytest.raises(SnapshotError):
+            await kernel.aload_agent(tmp_path / "a")
+        assert len(kernel.processes) == 0

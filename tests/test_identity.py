@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aios_core import InvalidRequest
 from aios_core.identity import Identities
 
 
@@ -51,3 +53,23 @@ def test_no_two_alive_share_one(steps: list[tuple[str, bool, int]]) -> None:
             alive.append(claimed)
         else:
             identities.release(alive.pop(index % len(alive)))
+
+
+def test_an_identity_of_an_earlier_life_is_taken_back_unless_somebody_has_it() -> None:
+    identities = Identities()
+
+    assert identities.claim("reader", "g", wanted="g/reader~3") == "g/reader~3"
+    assert identities.claim("reader", "g", wanted="g/reader~3") == "g/reader", "the lowest free"
+    assert identities.claim("reader", "g") == "g/reader~2"
+    assert identities.claim("reader", "g", wanted="g/reader~2") == "g/reader~4"
+    assert identities.claim("aid", "g", wanted="g/boss~2/aid") == "g/boss~2/aid"
+    identities.release("g/reader~2")
+    assert identities.claim("reader", "g", wanted="g/reader~2") == "g/reader~2"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["", "reader", "g/other", "g/reader~0", "g/reader~999999", "g/reader~x", "/reader"]
+)
+def test_an_identity_that_no_agent_of_the_name_had_is_refused(wanted: str) -> None:
+    with pytest.raises(InvalidRequest, match="is none of an agent named 'reader'"):
+        Identities().claim("reader", "g", wanted=wanted)

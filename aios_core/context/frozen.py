@@ -1,7 +1,10 @@
 """A frozen agent on disk: a directory that another process can thaw it from.
 
-    agent.json                what the agent is, what it has spent, its calls in flight
+    agent.json                what the agent is, its labels, what it has spent, its calls in flight
     call-0.safetensors ...    KV images of those calls, where their core made some
+
+Its memory and files are not in it: they belong to its identity, in the state directory.
+Nor is a session of the sandbox, which ends with the agent.
 
 The directory appears whole or not at all (it is written beside its place, synced
 and renamed). Everything blocks; call it off the kernel's loop.
@@ -12,21 +15,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from aios_core.budget import Budget, Cost
 from aios_core.errors import InvalidRequest, SnapshotError
-from aios_core.messages import Usage
 from aios_core.private_files import make_directory, open_private, sync_directory, tighten
 from aios_core.process import Accounting, AgentProcess
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
-FORMAT = 1
+FORMAT = 2  # 1: without identity, labels and age
+READABLE = (1, FORMAT)
 ABOUT = "agent.json"
 
 
@@ -45,6 +48,9 @@ class FrozenAgent:
 
     name: str
     group: str
+    identity: str  # empty: an older format did not keep it
+    labels: frozenset[str]
+    age_s: float  # how much of its wall time is used
     priority: int
     weight: float
     budget: Budget
@@ -54,10 +60,13 @@ class FrozenAgent:
     images: tuple[Path | None, ...] = ()  # one for each call, when read from a directory
 
     @classmethod
-    def of(cls, process: AgentProcess, calls: Sequence[FrozenCall]) -> FrozenAgent:
+    def of(cls, process: AgentProcess, calls: Sequence[FrozenCall], now: float) -> FrozenAgent:
         return cls(
             name=process.name,
             group=process.group.name,
+            identity=process.identity,
+            labels=frozenset(process.labels),
+            age_s=max(0.0, now - process.spawned_at),
             priority=process.priority,
             weight=process.weight,
             budget=process.budget.limits,
@@ -89,11 +98,14 @@ class FrozenAgent:
             "format": FORMAT,
             "name": self.name,
             "group": self.group,
+            "identity": self.identity,
+            "labels": sorted(self.labels),
+            "age_s": self.age_s,
             "priority": self.priority,
             "weight": self.weight,
             "budget": asdict(self.budget),
             "spent": asdict(self.spent),
-            "accounting": asdict(self.accounting),
+            "accounting": _encode_accounting(self.accounting),
             "calls": calls,
         }
 
@@ -119,19 +131,19 @@ class FrozenAgent:
             directory = _former(directory)
         try:
             raw = json.loads((directory / ABOUT).read_text("utf-8"))
-            if raw.get("format") != FORMAT:
+            if raw.get("format") not in READABLE:
                 raise SnapshotError(
-                    f"{directory.name} has format {raw.get('format')!r}; this kernel reads {FORMAT}"
+                    f"{directory.name} has format {raw.get('format')!r}; "
+                    f"this kernel reads {' and '.join(map(str, READABLE))}"
                 )
+            if raw["format"] == 1:
+                raw = {"identity": "", "labels": [], "age_s": 0.0, **raw}
             return cls._decode(raw, directory)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidRequest) as exc:
             raise SnapshotError(f"{directory.name} is not a frozen agent: {exc!r}") from exc
 
     @classmethod
     def _decode(cls, raw: Mapping[str, Any], directory: Path) -> FrozenAgent:
-        books = dict(raw["accounting"])
-        books["usage"] = Usage(**books["usage"])
-        books["num_requests"] = Counter(books.get("num_requests", {}))
         calls = [
             FrozenCall(
                 request=LLMGenerate.from_dict(call["request"]),
@@ -143,11 +155,14 @@ class FrozenAgent:
         return cls(
             name=raw["name"],
             group=raw["group"],
+            identity=str(raw["identity"]),
+            labels=_labels(raw["labels"]),
+            age_s=_seconds(raw["age_s"]),
             priority=raw["priority"],
             weight=raw["weight"],
             budget=Budget(**raw["budget"]),
             spent=Cost(**raw["spent"]),
-            accounting=Accounting(**books),
+            accounting=_decode_accounting(raw["accounting"]),
             calls=tuple(calls),
             images=tuple(
                 directory / Path(c["image"]).name if c["image"] else None for c in raw["calls"]
@@ -169,6 +184,41 @@ def require_savable(owner: str, call_id: int, request: LLMGenerate) -> None:
                 f"cannot be saved: it holds what lives in this process alone ({key!r}, a "
                 f"{type(value).__name__}); await its answer or cancel it, and save again"
             ) from exc
+
+
+def _encode_accounting(books: Accounting) -> dict[str, Any]:
+    """Turn the counters into plain values; `asdict` would take a `Counter` apart into pairs."""
+    plain: dict[str, Any] = {}
+    for field in fields(books):
+        value = getattr(books, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            plain[field.name] = asdict(value)
+        else:
+            plain[field.name] = dict(value) if isinstance(value, Mapping) else value
+    return plain
+
+
+def _decode_accounting(raw: Mapping[str, Any]) -> Accounting:
+    """The counters, each of the type that a new agent's has; those of another version are 0."""
+    books = Accounting()
+    for field in fields(books):
+        if field.name not in raw:
+            continue
+        kind, value = type(getattr(books, field.name)), raw[field.name]
+        setattr(books, field.name, kind(**value) if is_dataclass(kind) else kind(value))
+    return books
+
+
+def _labels(raw: object) -> frozenset[str]:
+    if not isinstance(raw, list) or not all(isinstance(label, str) for label in raw):
+        raise ValueError(f"labels are a list of texts, not {raw!r}")
+    return frozenset(raw)
+
+
+def _seconds(raw: object) -> float:
+    if not isinstance(raw, int | float) or not (isfinite(raw) and raw >= 0):
+        raise ValueError(f"a duration is a number of seconds, not {raw!r}")
+    return float(raw)
 
 
 def _write_synced(path: Path, text: str) -> None:
