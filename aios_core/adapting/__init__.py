@@ -51,7 +51,7 @@ from aios_core.adapting.openai_format import (
 )
 from aios_core.adapting.options import RequestOptions, split_request_options
 from aios_core.adapting.patching import Patches
-from aios_core.adapting.runs import Root, RunTree
+from aios_core.adapting.runs import Root, RunHold, RunTree
 from aios_core.tools.handle import as_text
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "Patches",
     "RequestOptions",
     "Root",
+    "RunHold",
     "RunTree",
     "Script",
     "Slot",

@@ -3,21 +3,22 @@
 How long an agent lives is said by its caller's kind, see `aios_core.adapting.callers`.
 Each adapter has a directory of its own, but those who are named are in one that all share.
 At most `max_agents` are kept; the least recently used go first. One lock guards the
-entries; it is not held while the kernel is asked for anything, and no finalizer takes it.
+entries; it is not held while the kernel is asked for anything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.agent import Agent
@@ -64,8 +65,8 @@ class AgentDirectory:
         self._max_agents = max_agents
         self._now = now
         self._entries: OrderedDict[Caller, _Entry] = OrderedDict()  # least recently used first
-        self._collected: deque[Caller] = deque()  # their objects are gone; filled by finalizers
-        self._lock = threading.Lock()  # guards _entries and what is in it
+        # Guards _entries and what is in it. Reentrant: a collection inside of it may end a run.
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -131,8 +132,6 @@ class AgentDirectory:
 
     @contextmanager
     def _held(self, caller: Caller) -> Iterator[_Entry]:
-        while self._collected:
-            self.end(self._collected.popleft())
         entry, gone = self._acquire(caller)
         _exit(gone)
         try:
@@ -146,17 +145,23 @@ class AgentDirectory:
             if entry is None:
                 entry = self._entries[caller] = _Entry()
                 self._watch_end(caller, entry)
-            self._entries.move_to_end(caller)
             entry.num_active += 1
+            self._entries.move_to_end(caller)
             entry.used_at = self._now()
             return entry, self._expired()
 
     def _watch_end(self, caller: Caller, entry: _Entry) -> None:
-        """Learn when a task is done, or an object gone."""
+        """Arrange that the entry ends when its task is done, or its object is collected."""
         if caller.kind is CallerKind.TASK:
-            caller.key.add_done_callback(lambda _: self.end(caller))  # type: ignore[attr-defined]
+            task = cast("asyncio.Task[Any]", caller.key)
+            if task.done():  # its stream is read by another; its loop may be closed
+                entry.is_over = True
+            else:
+                task.add_done_callback(lambda _: self.end(caller))
         elif caller.anchor is not None and (owner := caller.anchor()) is not None:
-            weakref.finalize(owner, _collect, self._collected, caller, entry.agents).atexit = False
+            weakref.finalize(
+                owner, _collect, weakref.ref(self), caller, entry.agents
+            ).atexit = False
 
     def _release(self, caller: Caller, entry: _Entry) -> list[Agent]:
         with self._lock:
@@ -168,7 +173,7 @@ class AgentDirectory:
         """Forget an entry without calls. Returns the agents that shall exit."""
         if entry.num_active or self._entries.get(caller) is not entry:
             return []
-        del self._entries[caller]
+        self._entries.pop(caller, None)
         return list(entry.agents.values())
 
     def _expired(self) -> list[Agent]:
@@ -266,10 +271,13 @@ def _exit(agents: list[Agent]) -> None:
         agent.exit_soon()
 
 
-def _collect(collected: deque[Caller], caller: Caller, agents: dict[int, Agent]) -> None:
-    """An object is gone, on whatever thread: nothing here takes a lock or waits."""
-    collected.append(caller)
+def _collect(
+    reference: weakref.ref[AgentDirectory], caller: Caller, agents: dict[int, Agent]
+) -> None:
+    """Let the agents of an object exit that is collected, on any thread: nothing here waits."""
     _exit(list(agents.values()))
+    if (directory := reference()) is not None:
+        directory.end(caller)
 
 
 _named: Final = AgentDirectory()

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from aios_core.adapting.callers import Caller, current_caller
 
@@ -30,31 +30,41 @@ class Root:
 
 
 class RunTree:
-    """Knows the root of every run that goes on, and tells when a root ends.
+    """The root of every run in progress; reports when a root is over.
 
-    Invariant: a root that has ended has no descendants here. (A cancelled run may
-    end without a word; it goes with its root.) One lock; it is not held while
-    `on_end` is called.
+    Invariant: a root that is over has no descendants here. Used from any thread; the lock is
+    reentrant, since a garbage collection inside of it may end a `RunHold`, and it is not held
+    while `on_end` is called.
+
+    Args:
+        on_end: called with each root that is over.
+        waits_for_descendants: whether a root is over only when all its descendants have ended
+            too. For frameworks that always report an end. Otherwise a root takes its descendants
+            with it, since a cancelled run may end without a word.
     """
 
-    def __init__(self, on_end: Callable[[Root], None]) -> None:
+    def __init__(
+        self, on_end: Callable[[Root], None], *, waits_for_descendants: bool = False
+    ) -> None:
         self._on_end = on_end
+        self._is_patient = waits_for_descendants
         self._roots: OrderedDict[Hashable, Root] = OrderedDict()
         self._families: dict[Hashable, set[Hashable]] = {}  # the runs that end with each root
         self._around: dict[Hashable, Hashable] = {}  # of a root inside of another's family
-        self._lock = threading.Lock()  # guards the three above
+        self._returned: set[Hashable] = set()  # roots that have ended, and wait for descendants
+        self._lock = threading.RLock()  # guards the four above
 
     @property
     def num_runs(self) -> int:
-        """How many runs go on."""
+        """How many runs are in progress."""
         return len(self._roots)
 
     def root_of(self, run_id: Hashable) -> Root | None:
-        """The root of a run under way; None if nobody told us of the run."""
+        """The root of a run in progress; None for a run that was never reported."""
         return self._roots.get(run_id)
 
     def is_live(self, run_id: Hashable) -> bool:
-        """Whether the run still goes on."""
+        """Whether the run is still in progress."""
         return run_id in self._roots
 
     def begin(
@@ -64,7 +74,7 @@ class RunTree:
         name: object,
         conversation: Hashable = None,
     ) -> None:
-        """Note that a run begins.
+        """Record that a run begins.
 
         It is a root without a parent, with one that is not known, and with a conversation that
         is not that of its parent's root.
@@ -80,19 +90,46 @@ class RunTree:
                 self._families[around.run_id].add(run_id)
                 self._around[run_id] = around.run_id
         if len(self._roots) > _MAX_RUNS:
-            self.end(next(iter(self._roots)))
+            self._report(self._forget, next(iter(self._roots)))
 
     def end(self, run_id: Hashable) -> None:
-        """Note that a run ends; if it is a root, its family does. The second time is ignored."""
+        """Record that a run ends, and what ends with it. The second time is ignored."""
+        self._report(self._leave if self._is_patient else self._forget, run_id)
+
+    def hold(self, run_id: Hashable | None) -> RunHold:
+        """Keep the root of a run open, for a stream that is read after the run has returned."""
+        hold = RunHold(self)
+        if run_id is not None and self.is_live(run_id):
+            self.begin(hold.key, run_id, "stream")
+        return hold
+
+    def _report(self, remove: Callable[[Hashable], list[Root]], run_id: Hashable) -> None:
         with self._lock:
-            ended = self._forget(run_id)
+            ended = remove(run_id)
         for root in ended:
             self._on_end(root)
+
+    def _leave(self, run_id: Hashable) -> list[Root]:
+        """Remove a run, and its root if that has ended and nothing else of it is left."""
+        if (root := self._roots.get(run_id)) is None:
+            return []
+        if root.run_id == run_id:
+            self._returned.add(run_id)
+        else:
+            self._forget(run_id)
+        return self._settle(root.run_id)
+
+    def _settle(self, root_id: Hashable) -> list[Root]:
+        if root_id not in self._returned or self._families[root_id] - {root_id}:
+            return []
+        around = self._around.get(root_id)
+        return [*self._forget(root_id), *self._settle(around)]
 
     def _forget(self, run_id: Hashable) -> list[Root]:
         """Remove a run and all that ends with it. Returns the roots among them, itself first."""
         if (root := self._roots.pop(run_id, None)) is None:
             return []
+        self._returned.discard(run_id)
         family_of = root.run_id if root.run_id != run_id else self._around.pop(run_id, None)
         if family_of in self._families:
             self._families[family_of].discard(run_id)
@@ -100,3 +137,26 @@ class RunTree:
             return []
         descendants = self._families.pop(run_id) - {run_id}
         return [root, *(one for each in descendants for one in self._forget(each))]
+
+
+class RunHold:
+    """Keeps a run open until it is released, at the latest when it is collected."""
+
+    __slots__ = ("_tree", "key")
+
+    def __init__(self, tree: RunTree) -> None:
+        self._tree = tree
+        self.key = object()
+
+    def release(self) -> None:
+        """Let the run be over. Idempotent."""
+        self._tree.end(self.key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()

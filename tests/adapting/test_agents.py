@@ -145,8 +145,7 @@ def test_an_objects_agent_exits_when_the_object_is_collected(kernel: Kernel) -> 
     gc.collect()
 
     assert names(kernel) == []
-    with agents.use(kernel, conversation("a"), AgentSettings()):
-        assert [caller.name for caller in agents.callers] == ["a"]
+    assert agents.callers == ()
 
 
 def test_an_object_collected_on_any_thread_is_noticed(kernel: Kernel) -> None:
@@ -158,6 +157,19 @@ def test_an_object_collected_on_any_thread_is_noticed(kernel: Kernel) -> None:
     thread.start()
     thread.join()
 
+    assert names(kernel) == []
+
+
+async def test_a_stream_of_a_task_that_is_over_leaves_no_agent(kernel: Kernel) -> None:
+    async def ask() -> Caller:
+        return current_caller()
+
+    caller, agents = await asyncio.create_task(ask()), AgentDirectory()
+
+    async with agents.ause(kernel, caller, AgentSettings()) as agent:
+        assert names(kernel) == [agent.name]
+
+    assert agents.callers == ()
     assert names(kernel) == []
 
 

@@ -65,3 +65,47 @@ def test_a_run_of_another_conversation_is_a_root_that_ends_with_the_one_around_i
 
     assert [root.run_id for root in ended] == ["done", "root", "inner"]
     assert runs.num_runs == 0
+
+
+def test_a_root_that_waits_ends_with_the_last_of_its_descendants() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append, waits_for_descendants=True)
+    runs.begin("root", None, "chain")
+    runs.begin("child", "root", None)
+
+    runs.end("root")
+    assert not ended
+    runs.begin("grandchild", "child", None)
+    runs.end("child")
+    assert (root := runs.root_of("grandchild")) is not None
+    assert root.run_id == "root"
+    runs.end("grandchild")
+
+    assert [root.run_id for root in ended] == ["root"]
+    assert runs.num_runs == 0
+
+
+def test_a_run_that_is_held_is_over_when_its_stream_is_released_or_dropped() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append, waits_for_descendants=True)
+    runs.begin("root", None, "query")
+    released, dropped = runs.hold("root"), runs.hold("root")
+
+    runs.end("root")
+    released.release()
+    released.release()
+    assert not ended
+    del dropped
+
+    assert [root.run_id for root in ended] == ["root"]
+    assert runs.num_runs == 0
+
+
+def test_a_run_that_is_not_known_is_held_in_vain() -> None:
+    ended: list[Root] = []
+    runs = RunTree(ended.append, waits_for_descendants=True)
+
+    with runs.hold("gone"), runs.hold(None):
+        assert runs.num_runs == 0
+
+    assert not ended

@@ -49,7 +49,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
             _settle(slot, result)
             return result
 
-    async def create_stream(
+    def create_stream(
         self: Any,
         messages: Sequence[LLMMessage],
         *,
@@ -57,15 +57,21 @@ def admit(module: ModuleType, patches: Patches) -> None:
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         extra, said = _without_ours(extra_create_args)
-        async with _slot(self, messages, extra, said) as slot:
-            stream = ask_for_stream(self, messages, extra_create_args=extra, **arguments)
-            async for item in slot.each(stream):
-                if isinstance(item, CreateResult):
-                    _settle(slot, item)
-                yield item
+        slot = _slot(self, messages, extra, said)
+        return _streamed(slot, ask_for_stream(self, messages, extra_create_args=extra, **arguments))
 
     patches.replace(base, "create", create)
     patches.replace(base, "create_stream", create_stream)
+
+
+async def _streamed(
+    entering: AbstractAsyncContextManager[Slot], stream: AsyncGenerator[str | CreateResult, None]
+) -> AsyncGenerator[str | CreateResult, None]:
+    async with entering as slot:
+        async for item in slot.each(stream):
+            if isinstance(item, CreateResult):
+                _settle(slot, item)
+            yield item
 
 
 def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:

@@ -101,6 +101,8 @@ _NOT_SAID: Final = frozenset(
     {"function_approval_request", "function_approval_response", "text_reasoning", "usage"}
 )
 _OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
+# Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
+Asker = tuple[Agent | Caller, AgentSettings]
 _FINISH_REASONS: Final[Mapping[FinishReason, Literal["stop", "length", "tool_calls"]]] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -162,7 +164,9 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         **kwargs: Any,
     ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
         if stream:
-            updates = self._stream(messages, options, kwargs)
+            with translated():
+                asker = self.asker(options, kwargs)  # here: a stream may be read elsewhere
+            updates = self._stream(messages, options, asker)
             form = options.get("response_format")
             return self._build_response_stream(updates, response_format=form)
         return self._answer(messages, options, kwargs)
@@ -176,7 +180,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         with translated():
             request = await self._request(messages, options)
             with ExitStack() as stack:
-                agent = await self.hold(stack, options, kwargs)
+                agent = await self.hold(stack, *self.asker(options, kwargs))
                 completion = await agent.llm.agenerate(**request)
         return _response(completion, options.get("response_format"))
 
@@ -184,12 +188,12 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         self,
         messages: Sequence[Message],
         options: Mapping[str, Any],
-        kwargs: Mapping[str, Any],
+        asker: Asker,
     ) -> AsyncIterable[ChatResponseUpdate]:
         untangle_streams()
         with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
             request = await self._request(messages, options)
-            agent = await self.hold(stack, options, kwargs)
+            agent = await self.hold(stack, *asker)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             calls: dict[int, str] = {}  # the id of each call, by its index
             async for delta in deltas:
@@ -223,24 +227,26 @@ class RawAIOSChatClient(BaseChatClient[Any]):
 
     # --- whose call it is ---------------------------------------------------------------------
 
-    async def hold(
-        self, stack: ExitStack, options: Mapping[str, Any], kwargs: Mapping[str, Any]
-    ) -> Agent:
-        """The agent that a call of these options belongs to, until the stack unwinds."""
+    def asker(self, options: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Asker:
+        """Find whose call it is that is made on this stack."""
         named, said = read_aios(options.get("aios"), kwargs.get("aios"))
         settings = self._settings.updated(said)
         named = named or self._agent
         if isinstance(named, Agent):
-            return named
+            return named, settings
         owner = kwargs.get(_OWNER) or enclosing((BaseAgent,))
         if named:
-            caller = Caller.named(str(named), settings.group)
-        elif owner is not None:
-            caller = Caller.of_object(owner, owner.name or owner.id)
-        else:
-            caller = current_caller()
+            return Caller.named(str(named), settings.group), settings
+        if owner is not None:
+            return Caller.of_object(owner, owner.name or owner.id), settings
+        return current_caller(), settings
+
+    async def hold(self, stack: ExitStack, asker: Agent | Caller, settings: AgentSettings) -> Agent:
+        """The agent of a call, until the stack unwinds."""
+        if isinstance(asker, Agent):
+            return asker
         kernel = self._kernel or await adefault_kernel()
-        return await ahold(stack, directory, kernel, caller, settings)
+        return await ahold(stack, directory, kernel, asker, settings)
 
 
 class AIOSChatClient(

@@ -112,10 +112,13 @@ def _slot(
             for key in options.keys() - theirs.keys() - {_OURS}:
                 del options[key]  # their client took it out: it is used up
 
+    with translated():
+        asker = RawAIOSChatClient().asker(options, kwargs)  # here: a stream may be read elsewhere
+
     async def enter(stack: AsyncExitStack) -> Slot:
         whose = RawAIOSChatClient(kernel=await aadmit_model(model))
         stack.push(use_up)
-        agent = await whose.hold(stack.enter_context(ExitStack()), options, kwargs)
+        agent = await whose.hold(stack.enter_context(ExitStack()), *asker)
         return await stack.enter_async_context(aadmitted(agent, model, **request))
 
     return Entering(enter)

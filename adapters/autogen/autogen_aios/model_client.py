@@ -60,6 +60,9 @@ _events = logging.getLogger(EVENT_LOGGER_NAME)
 
 ToolChoice = Tool | Literal["auto", "required", "none"]
 
+# Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
+Asker = tuple[Agent | Caller, AgentSettings]
+
 MODEL_INFO = ModelInfo(
     vision=False,
     function_calling=True,
@@ -185,7 +188,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         """The whole answer. Raises `asyncio.CancelledError` if the token cancels it."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
         with ExitStack() as stack:
-            agent = await self._hold(stack, *self._caller(extra_create_args or {}))
+            agent = await self._hold(stack, *self.caller(extra_create_args or {}))
             answer = agent.llm.agenerate(**call)
             if cancellation_token is None:
                 completion = await answer
@@ -204,7 +207,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
             )
         return translation.to_result(completion)
 
-    async def create_stream(
+    def create_stream(
         self,
         messages: Sequence[LLMMessage],
         *,
@@ -214,13 +217,39 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        """The answer's text as it comes, then the whole answer, tool calls and usage included."""
+        """The answer's text as it comes, then the whole answer, tool calls and usage included.
+
+        The call belongs to the agent that asks for the stream, whoever reads it.
+        """
+        return self.stream_of(
+            self.caller(extra_create_args or {}),
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            json_output=json_output,
+            extra_create_args=extra_create_args,
+            cancellation_token=cancellation_token,
+        )
+
+    async def stream_of(
+        self,
+        caller: Asker,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] | None = None,
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """`create_stream` for a caller that was found before, with `caller`."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
+        token = cancellation_token
         with ExitStack() as stack:  # left half-read, it has nothing to await
-            agent = await self._hold(stack, *self._caller(extra_create_args or {}))
+            agent = await self._hold(stack, *caller)
             deltas = stack.enter_context(closing(agent.llm.astream(**call)))
-            if cancellation_token is not None and deltas.call is not None:
-                cancellation_token.add_callback(deltas.call.withdraw)
+            if token is not None and deltas.call is not None:
+                token.add_callback(deltas.call.withdraw)
             if _events.isEnabledFor(logging.INFO):
                 said = [message.to_dict() for message in call["messages"]]
                 _events.info(LLMStreamStartEvent(messages=said))
@@ -229,7 +258,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
                     if delta.text:
                         yield delta.text
             except SyscallCancelled as exc:
-                if cancellation_token is None or not cancellation_token.is_cancelled():
+                if token is None or not token.is_cancelled():
                     raise
                 raise asyncio.CancelledError from exc
             completion = deltas.completion
@@ -325,8 +354,8 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     # --- whose call it is ---------------------------------------------------------------------
 
-    def _caller(self, extra: Mapping[str, Any]) -> tuple[Agent | Caller, AgentSettings]:
-        """The caller; to be asked on its own stack."""
+    def caller(self, extra: Mapping[str, Any]) -> Asker:
+        """Find whose call it is that is made on this stack, with these `extra_create_args`."""
         named, said = read_aios(extra.get("aios"))
         settings = self._settings.updated(said)
         named = named or self._agent

@@ -19,7 +19,7 @@ from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
 from aios_core import Kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
-from autogen_aios.model_client import AIOSChatCompletionClient
+from autogen_aios.model_client import AIOSChatCompletionClient, Asker
 
 _NO_KEY: Final = "no key is needed on the kernel"
 
@@ -81,7 +81,7 @@ async def _create(
     return result
 
 
-async def _create_stream(
+def _create_stream(
     self: Any,
     messages: Sequence[LLMMessage],
     *,
@@ -90,12 +90,23 @@ async def _create_stream(
     include_usage: bool | None = None,  # noqa: ARG001 - it is always there
     **arguments: Any,
 ) -> AsyncGenerator[str | CreateResult, None]:
-    options = _options(self, extra_create_args, await adefault_kernel())
-    stream = _client_of(self).create_stream(messages, extra_create_args=options, **arguments)
+    caller = _client_of(self).caller(extra_create_args or {})
+    return _streamed(self, caller, messages, extra_create_args, arguments)
+
+
+async def _streamed(
+    theirs: Any,
+    caller: Asker,
+    messages: Sequence[LLMMessage],
+    extra: Mapping[str, Any] | None,
+    arguments: dict[str, Any],
+) -> AsyncGenerator[str | CreateResult, None]:
+    options = _options(theirs, extra, await adefault_kernel())
+    stream = _client_of(theirs).stream_of(caller, messages, extra_create_args=options, **arguments)
     try:
         async for item in stream:
             if isinstance(item, CreateResult):
-                _account(self, item.usage)
+                _account(theirs, item.usage)
             yield item
     finally:
         await stream.aclose()

@@ -30,6 +30,7 @@ from aios_core.adapting import (
     Caller,
     Entering,
     Patches,
+    RunHold,
     Slot,
     aadmit_model,
     aadmitted,
@@ -38,7 +39,7 @@ from aios_core.adapting import (
     told,
 )
 from llama_index_aios import translation
-from llama_index_aios.agents import directory, identify, tree
+from llama_index_aios.agents import claim, directory, identify, tree
 
 Asked = Sequence[ChatMessage] | str
 Said = ChatResponse | CompletionResponse
@@ -92,9 +93,12 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
-    def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Generator[Said]:
+    def steps(
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
+    ) -> Generator[Said]:
         heard = _Heard()
         with (
+            hold,
             _slot(theirs, asked, kwargs, use) as slot,
             closing(ask(theirs, asked, **kwargs)) as answers,
         ):
@@ -105,27 +109,28 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Said]:
-        return steps(self, asked, kwargs, _identified())
+        return steps(self, asked, kwargs, *_claimed())
 
     return asking
 
 
 def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     async def steps(
-        theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
     ) -> AsyncGenerator[Said]:
         heard = _Heard()
-        async with _aslot(theirs, asked, kwargs, use) as slot:
-            answers = await slot.run(ask(theirs, asked, **kwargs))
-            async with aclosing(slot.each(answers)) as pieces:
-                async for answer in pieces:
-                    heard.hear(answer)
-                    yield answer
-            heard.settle(slot)
+        with hold:
+            async with _aslot(theirs, asked, kwargs, use) as slot:
+                answers = await slot.run(ask(theirs, asked, **kwargs))
+                async with aclosing(slot.each(answers)) as pieces:
+                    async for answer in pieces:
+                        heard.hear(answer)
+                        yield answer
+                heard.settle(slot)
 
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Said]:
-        return steps(self, asked, kwargs, _identified())
+        return steps(self, asked, kwargs, *_claimed())
 
     return asking
 
@@ -171,8 +176,14 @@ def _usage(answer: Said) -> Usage:
 
 
 def _identified() -> Use:
-    """Found where the call is made: a stream may be read elsewhere."""
+    """Find the caller of a whole answer."""
     return identify(tree, None, AgentSettings())
+
+
+def _claimed() -> tuple[RunHold, Use]:
+    """Find the caller of a stream where it is asked for: it may be read elsewhere, later."""
+    hold, caller, settings = claim(tree, None, AgentSettings())
+    return hold, (caller, settings)
 
 
 @contextmanager

@@ -5,15 +5,19 @@ the model), the root span (one `run` of an agent or workflow, one query of an
 engine, with all that it starts), and for a call outside any span the asyncio task
 or the thread that makes it.
 
-LlamaIndex tells of each span its id and its parent's; `SpanTracker`, a span handler
-of the root dispatcher, keeps who descends from whom.
+LlamaIndex reports each span's id and its parent's; `SpanTracker`, a span handler of
+the root dispatcher, keeps who descends from whom. A run is over when all its spans
+have ended and its streams are read, closed or dropped: a query engine returns a
+stream whose model is asked while somebody reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, closing
 from typing import Any, Final
 
+from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation.span import BaseSpan, active_span_id
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
@@ -26,6 +30,7 @@ from aios_core.adapting import (
     Caller,
     CallerKind,
     Root,
+    RunHold,
     RunTree,
     current_caller,
 )
@@ -56,8 +61,10 @@ class SpanTracker(BaseSpanHandler[BaseSpan]):
         """A span begins."""
         self._tree.begin(id_, parent_id, _name_of(instance, id_))
 
-    def span_exit(self, id_: str, *_: Any, **_more: Any) -> None:
-        """A span ends."""
+    def span_exit(self, id_: str, *_: Any, result: Any = None, **_more: Any) -> None:
+        """Record that a span ends; what it returns for reading later stays a part of its run."""
+        if isinstance(result, StreamingResponse | AsyncStreamingResponse):
+            _keep_within(self._tree, id_, result)
         self._tree.end(id_)
 
     def span_drop(self, id_: str, *_: Any, **_more: Any) -> None:
@@ -80,6 +87,64 @@ def _name_of(instance: Any, span_id: str) -> str:
     if isinstance(name, str) and name:
         return name
     return span_id.partition("-")[0].partition(".")[0]
+
+
+def _keep_within(
+    tree: RunTree, span_id: str, result: StreamingResponse | AsyncStreamingResponse
+) -> None:
+    """Let the calls that a query's stream makes while it is read belong to the query."""
+    root, steps = tree.root_of(span_id), result.response_gen
+    if root is None or getattr(steps, "__name__", None) in _WITHIN:
+        return  # the inner of two spans has done it
+    if isinstance(steps, Generator):
+        result.response_gen = _steps_within(root.run_id, tree.hold(span_id), steps)
+    elif isinstance(steps, AsyncGenerator):
+        result.response_gen = _asteps_within(root.run_id, tree.hold(span_id), steps)
+
+
+def _steps_within(run_id: Any, hold: RunHold, steps: Generator[str]) -> Generator[str]:
+    with hold, closing(steps):
+        while True:
+            token = active_span_id.set(run_id)
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+            finally:
+                active_span_id.reset(token)
+            yield step
+
+
+async def _asteps_within(
+    run_id: Any, hold: RunHold, steps: AsyncGenerator[str]
+) -> AsyncGenerator[str]:
+    with hold:
+        async with aclosing(steps):
+            while True:
+                token = active_span_id.set(run_id)
+                try:
+                    step = await anext(steps)
+                except StopAsyncIteration:
+                    return
+                finally:
+                    active_span_id.reset(token)
+                yield step
+
+
+_WITHIN: Final = (_steps_within.__name__, _asteps_within.__name__)
+
+
+def claim(
+    tree: RunTree, name: str | None, defaults: AgentSettings
+) -> tuple[RunHold, Caller, AgentSettings]:
+    """Find the caller of a stream, where it is asked for, and keep its run open.
+
+    The hold is to be released when the stream ends; a stream that is dropped unread does it too.
+    Raises `InvalidRequest` as `identify` does.
+    """
+    caller, settings = identify(tree, name, defaults)
+    is_in_run = caller.kind is CallerKind.RUN
+    return tree.hold(active_span_id.get() if is_in_run else None), caller, settings
 
 
 def identify(
@@ -120,6 +185,6 @@ def _is_live(caller: Caller) -> bool:
     return isinstance(caller.key, str) and tree.is_live(caller.key)
 
 
-tree: Final = RunTree(_end_of)
+tree: Final = RunTree(_end_of, waits_for_descendants=True)
 directory: Final = AgentDirectory(is_live=_is_live)
 get_dispatcher().add_span_handler(SpanTracker(tree))

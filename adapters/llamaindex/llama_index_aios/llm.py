@@ -47,6 +47,7 @@ from aios_core import Agent, Budget, Kernel, Message, default_kernel, request
 from aios_core.adapting import (
     AgentSettings,
     Caller,
+    RunHold,
     adefault_kernel,
     ahold,
     read_options,
@@ -54,11 +55,12 @@ from aios_core.adapting import (
     read_tool_choice,
 )
 from llama_index_aios import translation
-from llama_index_aios.agents import directory, identify, tree
+from llama_index_aios.agents import claim, directory, identify, tree
 
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]
 Use = tuple[Caller, AgentSettings] | None  # None: an agent of the kernel was given
+Claim = tuple[RunHold, Caller, AgentSettings] | None
 _STOP: Final = "."  # goes before a text that is counted, since no prompt may be blank
 
 
@@ -237,11 +239,11 @@ class AIOSLLM(FunctionCallingLLM):
 
     def steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatSteps:
         """`stream_chat` without events."""
-        return self._steps(self._request(messages, kwargs), self._identified())
+        return self._steps(self._request(messages, kwargs), self._claimed())
 
     def asteps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatSteps:
         """`astream_chat` without events."""
-        return self._asteps(self._request(messages, kwargs), self._identified())
+        return self._asteps(self._request(messages, kwargs), self._claimed())
 
     def answer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
         """`complete` without events."""
@@ -259,16 +261,20 @@ class AIOSLLM(FunctionCallingLLM):
         """`astream_complete` without events."""
         return amap_steps(self.asteps(_as_chat(prompt), **kwargs))
 
-    def _steps(self, request: dict[str, Any], use: Use) -> ChatSteps:
+    def _steps(self, request: dict[str, Any], claim: Claim) -> ChatSteps:
         said = translation.Accumulator()
-        with self._agent(use) as agent, agent.llm.stream(**request) as deltas:
+        with (
+            _released(claim) as use,
+            self._agent(use) as agent,
+            agent.llm.stream(**request) as deltas,
+        ):
             yield from map(said.step, filter(None, deltas))
             yield said.end(deltas.completion)
 
-    async def _asteps(self, request: dict[str, Any], use: Use) -> AsyncChatSteps:
+    async def _asteps(self, request: dict[str, Any], claim: Claim) -> AsyncChatSteps:
         said = translation.Accumulator()
         with ExitStack() as stack:  # left half-read, it has nothing to await
-            agent = await self._hold(stack, use)
+            agent = await self._hold(stack, stack.enter_context(_released(claim)))
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta:
@@ -400,11 +406,19 @@ class AIOSLLM(FunctionCallingLLM):
     # --- whose call it is ---------------------------------------------------------------------
 
     def _identified(self) -> Use:
-        """Found where the call is made: a stream may be read elsewhere."""
+        """Find the caller of a whole answer."""
         if isinstance(self.agent, Agent):
             return None
-        settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
-        return identify(tree, self.agent, settings)
+        return identify(tree, self.agent, self._settings())
+
+    def _claimed(self) -> Claim:
+        """Find the caller of a stream where it is asked for: it may be read elsewhere, later."""
+        if isinstance(self.agent, Agent):
+            return None
+        return claim(tree, self.agent, self._settings())
+
+    def _settings(self) -> AgentSettings:
+        return AgentSettings(self.group, self.priority, self.weight, self.budget)
 
     @contextmanager
     def _agent(self, use: Use = None) -> Iterator[Agent]:
@@ -437,6 +451,17 @@ class AIOSLLM(FunctionCallingLLM):
         state = super().__getstate__()
         agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
         return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
+
+
+@contextmanager
+def _released(claim: Claim) -> Iterator[Use]:
+    """The caller of a stream, whose run is kept open until the stream ends."""
+    if claim is None:
+        yield None
+        return
+    hold, caller, settings = claim
+    with hold:
+        yield caller, settings
 
 
 def map_steps(steps: ChatSteps) -> CompletionResponseGen:
