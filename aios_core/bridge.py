@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from aios_core.errors import KernelBug
 from aios_core.messages import Completion, Delta
+from aios_core.redaction import scrub
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class LocalAnswer:
 
     def reject(self, error: BaseException) -> None:
         if not self.future.done():
-            self.future.set_exception(error)
+            self.future.set_exception(scrub(error))
 
 
 class LoopAnswer(LocalAnswer):
@@ -130,7 +131,7 @@ class ThreadAnswer:
 
     def reject(self, error: BaseException) -> None:
         if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+            self.future.set_exception(scrub(error))
 
 
 class Withdrawable(Protocol):
@@ -160,7 +161,7 @@ class StreamAnswer:
         self.put(completion)
 
     def reject(self, error: BaseException) -> None:
-        self.put(error)
+        self.put(scrub(error))
 
 
 class Stream:

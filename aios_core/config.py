@@ -21,6 +21,7 @@ from aios_core.budget import Budget, Price
 from aios_core.config_decoder import Place, Range, decode, field_hints, suggest
 from aios_core.errors import ConfigError
 from aios_core.process import Guard
+from aios_core.redaction import RedactedRepr, learn_environment
 
 MIB = 1 << 20
 CONFIG_FILE: Final = "aios.toml"
@@ -66,8 +67,8 @@ class ContextConfig:
     watermark: Annotated[float, Fraction] = 0.9  # of KV memory; above it images are moved away
 
 
-@dataclass(frozen=True, slots=True)
-class StateConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class StateConfig(RedactedRepr):
     """Where memory, files, grants and the audit trail are kept. Opened when first needed."""
 
     directory: str | None = None  # None: $XDG_STATE_HOME/aios; ":memory:" keeps nothing
@@ -153,8 +154,8 @@ class SandboxConfig:
     session_idle_s: Annotated[float, Positive] = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class McpServerConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class McpServerConfig(RedactedRepr):
     """An MCP server: a program to start, or a URL. A value "env:NAME" is that variable's."""
 
     command: str | None = None
@@ -171,8 +172,8 @@ class McpServerConfig:
             raise ConfigError("command", self.command, "given, unless there is a url")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolsConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolsConfig(RedactedRepr):
     """Which tools there are, and how they run."""
 
     plugins: tuple[str, ...] | None = None  # installed ones, by name; None: all
@@ -213,8 +214,8 @@ class AccessConfig:
     audit_anchor: str | None = None  # a second place for the head of the trail
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class EmbeddingConfig(RedactedRepr):
     """How texts become vectors. `kind` decides which of the others apply."""
 
     kind: Literal["hashing", "transformers", "openai"] = "hashing"
@@ -291,8 +292,8 @@ _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CoreConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class CoreConfig(RedactedRepr):
     """One LLM core. `kind` decides which of the others apply; `options` go to its constructor."""
 
     kind: CoreKind
@@ -362,6 +363,7 @@ class KernelConfig:
             ConfigError: a key or value is bad, or a file that was named is not there.
         """
         environ = os.environ if environ is None else environ
+        learn_environment(environ)
         config = cls()
         if (file := find_config_file(path, environ=environ)) is not None:
             config = decode(cls, _read(file), Place("", str(file)), config)

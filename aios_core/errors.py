@@ -50,6 +50,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from aios_core.redaction import redact, redact_values, shown_repr, shown_setting, shown_texts
+
 __all__ = [
     "AccessDenied",
     "ApprovalRefused",
@@ -107,14 +109,25 @@ class ProviderReply:
     code: str = ""
     request_id: str = ""  # to quote to the provider
 
+    def __post_init__(self) -> None:
+        for name in ("message", "code"):
+            object.__setattr__(self, name, redact_values(getattr(self, name)))
+
 
 class KernelError(Exception):
-    """Root of every exception that the kernel raises on purpose.
+    """Root of every exception that the kernel raises on purpose. Its texts hold no secret.
 
     `reply` is what a provider answered, if that is the reason.
     """
 
     reply: ProviderReply | None = None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*shown_texts(args))
+
+    def add_note(self, note: str) -> None:
+        """Add a line to what is shown, without the secrets in it."""
+        super().add_note(redact(note))
 
     @property
     def status_code(self) -> int | None:
@@ -196,7 +209,8 @@ class ConfigError(InvalidRequest):
 
     def __init__(self, key: str, got: object, allowed: str, source: str = "") -> None:
         where = f" (from {source})" if source else ""
-        super().__init__(f"{key}{where}: got {got!r}; allowed: {allowed}")
+        got = shown_setting(key, got)
+        super().__init__(f"{key}{where}: got {shown_repr(got)}; allowed: {allowed}")
         self.key = key
         self.got = got
         self.allowed = allowed

@@ -11,11 +11,12 @@ import logging
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from aios_core.foreign import log_raised, name_of
+from aios_core.redaction import redact_values
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ class EventStream:
         return lambda: self._drop(observer)
 
     def emit(self, event: KernelEvent) -> None:
-        """Tell every observer."""
+        """Tell every observer, without the secrets in its facts."""
+        if event.facts and (facts := redact_values(event.facts)) != event.facts:
+            event = replace(event, facts=facts)
         for observer in tuple(self._observers):
             try:
                 observer(event)

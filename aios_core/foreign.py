@@ -21,6 +21,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 from aios_core.errors import KernelError
+from aios_core.redaction import redact, scrub
 
 MAX_CHARS: Final = 4_000  # of one text
 RENDER_S: Final = 1.0  # a foreign `__str__` has that long
@@ -129,6 +130,7 @@ def detach(exc: BaseException, text: str | None = None) -> BaseException:
         return ForeignException(f"{text or describe(exc)}\n{where_raised(exc)}".rstrip())
     for one in _chain(exc):
         note = where_raised(one)
+        scrub(one)
         _of["__context__"].__set__(one, None)
         _of["__traceback__"].__set__(one, None)
         if note and not getattr(one, "__notes__", ()):  # the same one may be raised many times
@@ -175,7 +177,7 @@ def _joined(exc: BaseException, text: str | None, why: str) -> str:
     name = type_name(exc)
     if text is None:
         return f"{name} ({why})"
-    return f"{name}: {text}" if text else name
+    return f"{name}: {redact(text)}" if text else name
 
 
 def _maker_of_text(exc: BaseException) -> type | None:

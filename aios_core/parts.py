@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.manager import Gatekeeper, Manager, Port
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
+from aios_core.redaction import learn_environment, learn_settings
 from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.guarded_policy import GuardedPolicy
@@ -108,11 +110,15 @@ class Parts:
         self.contexts.on_moving = self.dispatcher.set_moving
 
     def _cores(self) -> Sequence[Core]:
-        if self._given.cores is not None:
-            return self._given.cores
-        if not self._config.cores:
-            announce_default_core(sys.stderr)
-        return build_cores(self._config.cores)
+        learn_environment(os.environ)
+        cores = self._given.cores
+        if cores is None:
+            if not self._config.cores:
+                announce_default_core(sys.stderr)
+            cores = build_cores(self._config.cores)
+        for core in cores:
+            learn_settings(getattr(core, "__dict__", {}))  # a key that it was made with
+        return cores
 
     def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:
         settings = self._config.scheduler

@@ -24,6 +24,7 @@ from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
+from aios_core.redaction import redact_values
 from aios_core.scheduler import POLICIES
 from aios_core.tools.sandbox import survey
 
@@ -45,6 +46,11 @@ class Finding:
     said: str
     mend: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)  # for programs
+
+    def __post_init__(self) -> None:
+        """Show no secret, whatever a server or a library answered."""
+        for name in ("said", "mend", "facts"):
+            object.__setattr__(self, name, redact_values(getattr(self, name)))
 
 
 # library -> the command that installs it

@@ -21,6 +21,7 @@ from aios_core.config_decoder import Place, decode, suggest
 from aios_core.core import Core
 from aios_core.distribution import install_command
 from aios_core.errors import ModelLoadError
+from aios_core.redaction import learn, learn_settings
 from aios_core.tiny import TINY_MODEL, tiny_model_path
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -58,6 +59,7 @@ def build_core(
     config: CoreConfig, *, name: str, key: str, environ: Mapping[str, str] | None = None
 ) -> Core:
     """One of them; `key` is where its table stands. Raises the same."""
+    learn_settings(config.options)
     kind, place = _KINDS[config.kind], Place(key, "")
     settings = kind.settings(config, place, os.environ if environ is None else environ)
     settings["name"] = name
@@ -115,6 +117,7 @@ def _openai_settings(
     if variable and not environ.get(variable):
         allowed = "the name of an environment variable that is set and holds the key"
         raise place.at("api_key_env").refuse(variable, allowed)
+    learn(environ[variable] if variable else None)
     return {
         "base_url": config.base_url or OPENAI_URL,
         "api_key": environ[variable] if variable else None,

@@ -41,6 +41,7 @@ from aios_core.core import (
 from aios_core.cores.assembly import Assembler
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
+from aios_core.redaction import scrub
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 
@@ -231,7 +232,7 @@ class StreamingCore(ABC):
     ) -> CoreError:
         """An error of this core."""
         error = CoreError(self._name, message, is_retryable=is_retryable)
-        error.__cause__ = cause
+        error.__cause__ = None if cause is None else scrub(cause)
         return error
 
     def model_of(self, request: LLMGenerate) -> str:
@@ -294,6 +295,7 @@ class StreamingCore(ABC):
                 return Stopped(live.run.id, live.usage())
 
     def _as_kernel_error(self, live: LiveRun, error: BaseException) -> KernelError:
+        scrub(error)
         if isinstance(error, KernelError):
             return error
         what = f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aios_core.errors import ConfigError, StateError
+from aios_core.redaction import learn
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -94,8 +95,10 @@ def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> b
     else:
         try:
             raw = Path(setting).expanduser().read_bytes()
-        except OSError as exc:
-            raise ConfigError(key, setting, f"{allowed}; {exc.strerror}") from exc
+        except (OSError, RuntimeError, ValueError) as exc:  # no such user, a NUL in the name
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise ConfigError(key, setting, f"{allowed}; {reason}") from None  # it may be the key
+    learn(raw.decode("ascii", errors="ignore"))
     for decode in (lambda text: text, binascii.unhexlify, base64.b64decode):
         for text in (raw, raw.strip()):
             try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from aios_core.config import McpServerConfig, ToolsConfig
 from aios_core.errors import Conflict, KernelError
+from aios_core.redaction import learn, learn_settings
 from aios_core.tools.loading import installed_plugins, load, load_entry_point
 from aios_core.tools.mcp import McpClients
 from aios_core.tools.processes import Origin
@@ -186,7 +187,10 @@ def _mcp_server(name: str, config: McpServerConfig) -> McpServer:
 
 def _from_environment(values: Mapping[str, str]) -> dict[str, str]:
     """Secrets stand in the environment, not in the file: "env:NAME"."""
-    return {
+    found = {
         name: os.environ.get(value.removeprefix("env:"), "") if value.startswith("env:") else value
         for name, value in values.items()
     }
+    learn(*(found[name] for name, value in values.items() if value.startswith("env:")))
+    learn_settings(found)
+    return found

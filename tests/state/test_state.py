@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aios_core import ConfigError, KernelClosed, StateError
+from aios_core import ConfigError, KernelClosed, StateError, private_files
 from aios_core.state import MEMORY, Connection, Database, State, StateOpener, read_key
 
 KEY = bytes(range(32))
@@ -24,6 +27,11 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
     opened.database.migrate("notes", TABLE)
     yield opened
     opened.close()
+
+
+def noting(done: list[str], name: str, real: Callable[..., Any], *args: Any) -> Any:
+    done.append(name)
+    return real(*args)
 
 
 def add(text: str) -> object:
@@ -98,6 +106,27 @@ class TestBlobs:
 
     def test_equal_blobs_are_stored_once(self, state: State) -> None:
         assert state.blobs.put(b"same") == state.blobs.put(b"same")
+
+    def test_a_write_of_what_is_there_takes_the_same_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or an agent could find out by the time it takes what others keep."""
+        state = State.open(tmp_path)
+        state.blobs.put(b"warm")  # makes no folder anew below
+        done: list[str] = []
+        for name in ("fsync", "open"):
+            real = getattr(os, name)
+            noted = partial(noting, done, name, real)
+            monkeypatch.setattr(private_files.os, name, noted)
+
+        address = state.blobs.put(b"same" * 10_000)
+        first, done[:] = [*done], []
+        state.blobs.put(b"same" * 10_000)
+
+        assert [one for one in first if one != "mkdir"][-len(done) :] == done
+        assert first.count("fsync") - done.count("fsync") <= 1  # a folder that was new
+        assert state.blobs.get(address)
+        state.close()
 
     def test_a_blob_lives_while_a_row_refers_to_it(self, state: State) -> None:
         address = state.blobs.put(b"data")

@@ -12,6 +12,7 @@ from aios_core.cores.embedding.hashing import DIMENSIONS, HashingEmbedder
 from aios_core.cores.embedding.in_process import BATCH_SIZE, TransformersEmbedder
 from aios_core.embedding import Embedder
 from aios_core.errors import ConfigError
+from aios_core.redaction import learn
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -35,6 +36,7 @@ def build_embedder(
     if variable and not environ.get(variable):
         allowed = "the name of an environment variable that is set and holds the key"
         raise ConfigError("embedding.api_key_env", variable, allowed)
+    learn(environ[variable] if variable else None)
     return OpenAIEmbedder(
         config.base_url or OPENAI_URL,
         str(config.model),
