@@ -344,7 +344,7 @@ class CoreError(BackendError):
     """
 
     def __init__(self, core: str, message: str, *, is_retryable: bool = False) -> None:
-        Exception.__init__(self, f"core {core!r}: {message}")  # subclasses have a second base
+        KernelError.__init__(self, f"core {core!r}: {message}")  # subclasses have a second base
         self.core = core
         self.is_retryable = is_retryable
 

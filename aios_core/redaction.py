@@ -30,7 +30,8 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_FORMS: Final = (
     ("://", re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"), REDACTED),
     ("Bearer ", re.compile(r"\b(Bearer)\s+(?=\S*\d)[\w.~+/\-]{8,}=*"), rf"\1 {REDACTED}"),
-    ("sk-", re.compile(r"\bsk-(?=[\w\-]*\d)[\w\-]{20,}"), REDACTED),
+    ("", re.compile(r"\b(sk|pk|gsk|xai|hf|nvapi)[-_](?=[\w*.\-]*[\d*])[\w*.\-]{12,}"), REDACTED),
+    ("AIza", re.compile(r"\bAIza[\w\-]{20,}"), REDACTED),
 )
 _KEY_FORM: Final = re.compile(r"[A-Za-z0-9+/_\-]{24,}=*")  # hexadecimal or base64
 _NAMES_A_FILE: Final = "encryption_key"  # a setting that is a file's name, unless it is a mistake

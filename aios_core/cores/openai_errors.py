@@ -27,6 +27,7 @@ from aios_core.errors import (
     RateLimited,
     RequestRefused,
 )
+from aios_core.redaction import learn, redact
 
 MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
 
@@ -39,8 +40,6 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d[\d,]*")
-_KEY = re.compile(r"\b(sk|pk|gsk|xai|hf|nvapi)[-_][A-Za-z0-9_*.\-]{8,}|\bAIza[\w\-]{20,}")
-_MIN_KEY: Final = 6  # characters; a shorter "key" is a placeholder, and may be any word
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
 
@@ -58,14 +57,15 @@ class Refusal:
         cls, status: int, headers: Mapping[str, str], body: object, secret: str | None = None
     ) -> Refusal:
         """Read the error object, in the shapes that servers give it, without the key."""
+        learn(secret)
         error: Any = body
         if isinstance(body, Mapping):
             error = body.get("error", body)
         if not isinstance(error, Mapping):
-            return cls(status, headers, without_keys(str(error or "no message"), secret)[:500])
+            return cls(status, headers, redact(str(error or "no message"))[:500])
         message = error.get("message") or error.get("detail") or json.dumps(error, default=str)
         code = error.get("code") or error.get("type") or ""
-        return cls(status, headers, without_keys(str(message), secret)[:500], str(code))
+        return cls(status, headers, redact(str(message))[:500], str(code))
 
     @property
     def reply(self) -> ProviderReply:
@@ -128,13 +128,6 @@ def _error_of(  # noqa: PLR0911 - one row for each status
             return CoreError(core, message, is_retryable=True)
         case status:
             return CoreError(core, message, is_retryable=status >= 500)
-
-
-def without_keys(text: str, secret: str | None = None) -> str:
-    """A text without the given key, and without whatever looks like a provider's key."""
-    if secret and len(secret) >= _MIN_KEY:
-        text = text.replace(secret, "[key]")
-    return _KEY.sub("[key]", text)
 
 
 def _is_filtered(refusal: Refusal) -> bool:

@@ -361,12 +361,14 @@ async def test_a_refusal_that_cannot_pass_is_not_retryable(
 async def test_an_error_says_which_request_was_refused_and_keeps_no_key(
     serve: Callable[..., StubServer],
 ) -> None:
-    refusal = Refuse(401, "bad key sk-abcdefghijkl; not secret-of-ours", {"x-request-id": "req-7"})
+    refusal = Refuse(
+        401, "bad key sk-0123456789abcdefghijkl; not secret-of-ours", {"x-request-id": "req-7"}
+    )
     async with connected(serve(refusal), api_key="secret-of-ours", probe=False) as rig:
         error = await failure(rig)
 
     assert error.request_id == "req-7"
-    assert error.provider_message == "bad key [key]; not [key]"
+    assert error.provider_message == "bad key [redacted]; not [redacted]"
     assert "secret-of-ours" not in str(error) + repr(error)
 
 
