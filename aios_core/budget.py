@@ -1,21 +1,30 @@
-"""Budgets: reserved before a call, settled after it, never overspent.
+"""Budgets: reserved before a call runs, settled after it, never overspent.
 
 An agent's account has limits of its own and counts against those of its parent
 and of its group; a reservation is made on all of them or on none, so a family of
 agents cannot spend more than its head was given, whatever the concurrency. Pure
 bookkeeping: no clock, no lock (only the kernel's loop touches it).
 
-Invariant of every account and resource: spent + reserved <= limit, as long as
-no call costs more than was reserved for it. What a core takes beyond that is
-booked all the same (the truth, not the wish) and leaves less for the next call.
+Invariant of every account and limited resource: spent + reserved <= limit. A
+reservation can grow while what it is for runs, and is parked while that waits; what
+was not reserved cannot be booked. Who finds too little unreserved, but enough
+unspent, waits (`BudgetAccount.when_freed`) for others to settle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Final, TypeVar
 
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.messages import require_number
+
+T = TypeVar("T", int, float)
+
+
+RESOURCES: Final = ("tokens", "money", "calls")
+_ROUNDING: Final = 1e-9  # of money, whose sums are not exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,12 @@ class Cost:
     tokens: int = 0  # prompt and answer
     money: float = 0.0  # in the currency of the configured prices
     calls: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.tokens + other.tokens, self.money + other.money, self.calls + other.calls)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.tokens - other.tokens, self.money - other.money, self.calls - other.calls)
 
 
 @dataclass(slots=True)
@@ -96,10 +111,10 @@ class BudgetAccount:
     """The books of one agent (or group), within those of its parents.
 
     `chain` is this account and all that its costs count against as well, each once;
-    `is_limited` says whether any of them limits what a call costs.
+    `limited` names the resources that any of them limits.
     """
 
-    __slots__ = ("chain", "is_limited", "limits", "owner", "reserved", "spent")
+    __slots__ = ("_waiting", "chain", "limited", "limits", "owner", "reserved", "spent")
 
     def __init__(self, owner: str, limits: Budget | None = None, *parents: BudgetAccount) -> None:
         self.owner = owner
@@ -108,28 +123,41 @@ class BudgetAccount:
         self.reserved = Tally()
         above = (account for parent in parents for account in parent.chain)
         self.chain: tuple[BudgetAccount, ...] = (self, *dict.fromkeys(above))
-        self.is_limited = any(account.limits.limits_calls for account in self.chain)
+        self.limited = frozenset(
+            resource
+            for account in self.chain
+            for resource in RESOURCES
+            if getattr(account.limits, resource) is not None
+        )
+        self._waiting: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<BudgetAccount {self.owner}: spent {self.spent}, reserved {self.reserved}>"
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether any account of the chain limits what a call costs."""
+        return bool(self.limited)
+
     def tokens_left(self) -> int | None:
         """Tokens that may still be reserved on the whole chain; None if unlimited."""
-        left = [
-            account.limits.tokens - account.spent.tokens - account.reserved.tokens
-            for account in self.chain
-            if account.limits.tokens is not None
-        ]
-        return max(0, min(left)) if left else None
+        return self._least("tokens", lambda account: account.spent.tokens + account.reserved.tokens)
+
+    def tokens_unspent(self) -> int | None:
+        """Tokens of the whole chain that are not spent, but may be reserved; None if unlimited."""
+        return self._least("tokens", lambda account: account.spent.tokens)
 
     def money_left(self) -> float | None:
         """Money that may still be reserved on the whole chain; None if unlimited."""
-        left = [
-            account.limits.money - account.spent.money - account.reserved.money
-            for account in self.chain
-            if account.limits.money is not None
-        ]
-        return max(0.0, min(left)) if left else None
+        return self._least("money", lambda account: account.spent.money + account.reserved.money)
+
+    def money_unspent(self) -> float | None:
+        """Money of the whole chain that is not spent, but may be reserved; None if unlimited."""
+        return self._least("money", lambda account: account.spent.money)
+
+    def calls_left(self) -> int | None:
+        """Calls that may still be reserved on the whole chain; None if unlimited."""
+        return self._least("calls", lambda account: account.spent.calls + account.reserved.calls)
 
     def reserve(self, amount: Cost) -> Reservation:
         """Set `amount` aside on the whole chain.
@@ -137,45 +165,141 @@ class BudgetAccount:
         Raises:
             BudgetExceeded: an account of the chain has less than that left. Nothing is reserved.
         """
-        if self.is_limited:
-            for account in self.chain:
-                account.refuse_excess(amount)
-        for account in self.chain:
-            account.reserved.add(amount)
-        return Reservation(self, amount)
+        reservation = Reservation(self)
+        reservation.grow(amount)
+        return reservation
 
-    def refuse_excess(self, amount: Cost) -> None:
-        """Raise `BudgetExceeded` if this account alone cannot bear `amount` more."""
-        for resource in ("tokens", "money", "calls"):
+    def require_unspent(self, amount: Cost) -> None:
+        """Raise `BudgetExceeded` if the chain cannot bear `amount`, whatever others give back."""
+        for account in self.chain if self.limited else ():
+            if resource := account._lacks(amount, account.spent.cost()):  # noqa: SLF001 - its kind
+                raise account._refusal(amount, resource)  # noqa: SLF001
+
+    def blocker(self, amount: Cost) -> BudgetAccount | None:
+        """The first account of the chain that has less than `amount` unreserved; None if all do."""
+        for account in self.chain if self.limited else ():
+            if account._lacks(amount, account._committed()):  # noqa: SLF001 - its kind
+                return account
+        return None
+
+    def when_freed(self, callback: Callable[[], None]) -> None:
+        """Call back once, when a reservation on this account has been settled or parked."""
+        self._waiting.append(callback)
+
+    def freed(self) -> None:
+        """Tell those who wait that there may be room."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for callback in waiting:
+                callback()
+
+    def check(self) -> None:
+        """Raise `KernelBug` if a reservation was given back twice, or a limit is overrun."""
+        if min(self.reserved.tokens, self.reserved.calls) < 0 or self.reserved.money < -1e-9:
+            raise KernelBug(f"{self.owner} has a negative reservation: {self.reserved}")
+        if resource := self._lacks(Cost(), self._committed()):
+            raise KernelBug(f"{self.owner} overran its {resource}: {self!r} of {self.limits}")
+
+    def _committed(self) -> Cost:
+        return self.spent.cost() + self.reserved.cost()
+
+    def _lacks(self, amount: Cost, committed: Cost) -> str | None:
+        """The resource of this account alone that `amount` exceeds on top of `committed`."""
+        for resource in self.limited:
             limit = getattr(self.limits, resource)
             if limit is None:
                 continue
-            committed = getattr(self.spent, resource) + getattr(self.reserved, resource)
-            requested = getattr(amount, resource)
-            if committed + requested > limit:
-                raise BudgetExceeded(self.owner, resource, limit, committed, requested)
+            wanted = getattr(committed, resource) + getattr(amount, resource)
+            if wanted > limit + (_ROUNDING * max(1.0, limit) if resource == "money" else 0):
+                return resource
+        return None
 
-    def check(self) -> None:
-        """Raise `KernelBug` if a reservation was given back twice."""
-        if min(self.reserved.tokens, self.reserved.calls) < 0 or self.reserved.money < -1e-9:
-            raise KernelBug(f"{self.owner} has a negative reservation: {self.reserved}")
+    def _refusal(self, amount: Cost, resource: str) -> BudgetExceeded:
+        return BudgetExceeded(
+            self.owner,
+            resource,
+            getattr(self.limits, resource),
+            spent=getattr(self.spent, resource),
+            requested=getattr(amount, resource),
+            reserved=getattr(self.reserved, resource),
+        )
+
+    def _least(self, resource: str, used: Callable[[BudgetAccount], T]) -> T | None:
+        """The least that the limits of the chain leave of a resource, but not below 0."""
+        if resource not in self.limited:
+            return None
+        left = [
+            getattr(account.limits, resource) - used(account)
+            for account in self.chain
+            if getattr(account.limits, resource) is not None
+        ]
+        return max(0, min(left))  # type: ignore[no-any-return]
 
 
 class Reservation:
-    """Something set aside on an account, until `settle` says what it really cost."""
+    """Something set aside on an account, until `settle` says what it really cost.
 
-    __slots__ = ("_account", "_amount", "_is_open")
+    It can `grow`, and be parked while nobody uses it: only what was spent so far counts then.
+    """
 
-    def __init__(self, account: BudgetAccount, amount: Cost) -> None:
+    __slots__ = ("_account", "_is_open", "amount", "booked")
+
+    def __init__(self, account: BudgetAccount) -> None:
         self._account = account
-        self._amount = amount
+        self.booked = Cost()  # counted as spent already
         self._is_open = True
+        self.amount = Cost()  # set aside now
 
-    def settle(self, actual: Cost) -> None:
-        """Give back the reservation and book the true cost. A second call changes nothing."""
+    def __repr__(self) -> str:
+        return f"<Reservation of {self._account.owner}: {self.amount}, booked {self.booked}>"
+
+    def grow(self, more: Cost) -> None:
+        """Set more aside. Raises `BudgetExceeded`, and changes nothing then."""
+        account = self._account
+        if (blocker := account.blocker(more)) is not None:
+            resource = blocker._lacks(more, blocker._committed())  # noqa: SLF001 - our accounts
+            raise blocker._refusal(more, resource or RESOURCES[0])  # noqa: SLF001
+        for one in account.chain:
+            one.reserved.add(more)
+        self.amount += more
+
+    def park(self, so_far: Cost) -> Cost:
+        """Book what was spent so far and set nothing aside. Returns what could not be booked."""
         if not self._is_open:
-            return
-        self._is_open = False
+            return Cost()
+        more = so_far - self.booked
+        uncovered = self._uncovered(more)
+        more -= uncovered
         for account in self._account.chain:
-            account.reserved.take(self._amount)
-            account.spent.add(actual)
+            account.reserved.take(self.amount)
+            account.spent.add(more)
+        self.amount = Cost()
+        self.booked += more
+        for account in self._account.chain:
+            account.freed()
+        return uncovered
+
+    def settle(self, actual: Cost) -> Cost:
+        """Give back what is set aside and book the true cost. A second call changes nothing.
+
+        What exceeds both the reservation and the budget is not booked but returned: it was
+        taken by somebody who was not given it.
+        """
+        uncovered = self.park(actual)
+        self._is_open = False
+        return uncovered
+
+    def _uncovered(self, more: Cost) -> Cost:
+        """What of a cost exceeds what is set aside, and what the limits leave beyond that."""
+        account = self._account
+        if not account.limited:
+            return Cost()
+        excess = more - self.amount
+        tokens, money, calls = 0, 0.0, 0
+        if "tokens" in account.limited:
+            tokens = max(0, excess.tokens - (account.tokens_left() or 0))
+        if "money" in account.limited:
+            money = max(0.0, excess.money - (account.money_left() or 0.0))
+        if "calls" in account.limited:
+            calls = max(0, excess.calls - (account.calls_left() or 0))
+        return Cost(tokens, money, calls)

@@ -30,9 +30,7 @@ class Usage:
     reasoning_tokens: int = 0  # of the output
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
-    is_estimated: bool = field(
-        default=False, kw_only=True
-    )  # the backend reported none; counted by the kernel
+    is_estimated: bool = field(default=False, kw_only=True)  # nobody reported it
 
     @property
     def total_tokens(self) -> int:
@@ -120,6 +118,7 @@ class Completion:
     fingerprint: str | None = None  # of the provider's system
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # other keys of the answer
     choice_extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the first choice
+    length_reason: str | None = None  # which limit cut it: "max_tokens", "window" or "budget"
 
     @property
     def text(self) -> str:

@@ -55,6 +55,7 @@ class SchedulerConfig:
     max_attempts: Annotated[int, AtLeastOne] = 4
     core_patience_s: float = 10.0
     default_timeout_s: Annotated[float, Positive] | None = None
+    expected_answer_tokens: Annotated[int, AtLeastOne] = 512  # reserved until answers are known
 
 
 @dataclass(frozen=True, slots=True)

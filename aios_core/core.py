@@ -44,6 +44,7 @@ class Capabilities:
     json_schema: bool = True  # answers can be constrained to a schema
     seed: bool = True  # the same seed gives the same answer
     warm_contexts: bool = False  # `Run.warm` saves computing what two prompts have in common
+    streams: bool = True  # `Progress` tells of tokens while they are generated
     notes: tuple[str, ...] = ()  # limits that a person should know of
 
 
@@ -96,6 +97,9 @@ class Run:
     warm: Snapshot | None = None  # context of the agent's last call; its KV image is taken over too
     priority: int = 0
     wants_deltas: bool = True  # false: nobody watches, `Progress` may come without text
+    # Tokens that each answer may have, earlier runs included, if the caller or a budget limits
+    # it: what a backend is to be told. The kernel ends the run there, whatever the core does.
+    token_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

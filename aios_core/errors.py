@@ -49,6 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from aios_core.redaction import redact, redact_values, shown_repr, shown_setting, shown_texts
 
@@ -98,6 +99,18 @@ __all__ = [
 
 
 _MAX_TOLD = 50  # names that a message lists
+
+UNKNOWN_PAUSE_S: Final = 1.0  # where the time that somebody asks to wait is no time
+LONGEST_PAUSE_S: Final = 86_400.0
+
+
+def pause_of(claimed: object) -> float:
+    """Return the seconds that somebody asks to wait, brought into reason. Never raises."""
+    if isinstance(claimed, bool) or not isinstance(claimed, int | float):
+        return UNKNOWN_PAUSE_S
+    if claimed != claimed:  # noqa: PLR0124 - not a number
+        return UNKNOWN_PAUSE_S
+    return float(min(max(claimed, 0.0), LONGEST_PAUSE_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +231,24 @@ class ConfigError(InvalidRequest):
 
 
 class RetryLater(KernelError):
-    """The same request may succeed after `retry_after_s` seconds."""
+    """The same request may succeed after `retry_after_s` seconds.
+
+    The time often comes from outside the kernel. What is no number counts as a second, a
+    negative one as none, and nobody is sent away for longer than a day.
+    """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(f"{message}; retry in {retry_after_s:.3g} s")
         self.retry_after_s = retry_after_s
+        super().__init__(f"{message}; retry in {self.retry_after_s:.3g} s")
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds, between none and a day."""
+        return getattr(self, "_retry_after_s", UNKNOWN_PAUSE_S)
+
+    @retry_after_s.setter
+    def retry_after_s(self, claimed: float) -> None:
+        self._retry_after_s = pause_of(claimed)
 
 
 class Overloaded(RetryLater):
@@ -255,20 +281,38 @@ class LimitReached(KernelError):
 
 
 class BudgetExceeded(LimitReached):
-    """A call would spend more than is left of a budget; it was not started."""
+    """A call needs more than a budget has left.
+
+    `spent` is gone for good; `reserved` is set aside for calls in flight, which give back
+    what they do not use.
+    """
 
     def __init__(
-        self, owner: str, resource: str, limit: float, committed: float, requested: float
+        self,
+        owner: str,
+        resource: str,
+        limit: float,
+        spent: float,
+        requested: float,
+        *,
+        reserved: float = 0,
     ) -> None:
+        held = f", {_quantity(reserved)} reserved for calls in flight" if reserved else ""
         super().__init__(
-            f"{owner} has {max(0, limit - committed):g} of {limit:g} {resource} left "
-            f"and the call may need {requested:g}"
+            f"{owner} has spent {_quantity(spent)} of {_quantity(limit)} {resource}{held}; "
+            f"this call needs {_quantity(requested)}"
         )
         self.owner = owner
         self.resource = resource
         self.limit = limit
-        self.committed = committed
+        self.spent = spent
+        self.reserved = reserved
         self.requested = requested
+
+    @property
+    def committed(self) -> float:
+        """Spent and reserved together."""
+        return self.spent + self.reserved
 
 
 class QuotaExceeded(LimitReached):
@@ -425,3 +469,11 @@ class WouldBlock(KernelError):
 
 class KernelBug(KernelError):
     """An invariant does not hold. Fix the kernel; do not catch this."""
+
+
+def _quantity(amount: float) -> str:
+    """Write an amount as people do: 2,000,000 or 0.0125."""
+    if amount == int(amount):
+        return f"{int(amount):,}"
+    decimals = 2 if abs(amount) >= 1 else 6
+    return f"{amount:,.{decimals}f}".rstrip("0").rstrip(".")

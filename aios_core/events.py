@@ -34,6 +34,10 @@ class EventKind(StrEnum):
     PREEMPTED = "preempted"
     RETRIED = "retried"
     SWAPPED = "swapped"  # a KV image changed its tier
+    WAITING_FOR_BUDGET = "waiting for budget"  # until calls in flight have settled
+    CUT = "cut"  # the kernel ended an answer at its limit
+    CLAIM_REJECTED = "claim rejected"  # figures of a backend that cannot be; ours were booked
+    OVERRUN = "overrun"  # a backend took more than a budget had; the excess is not booked
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"

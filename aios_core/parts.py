@@ -16,6 +16,7 @@ from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher
 from aios_core.core import Core
+from aios_core.cores.assembly import messages_of
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.guest import AT_PROVIDER
@@ -135,8 +136,10 @@ class Parts:
                 max_attempts=settings.max_attempts,
                 core_patience_s=settings.core_patience_s,
                 default_timeout_s=settings.default_timeout_s,
+                expected_answer_tokens=settings.expected_answer_tokens,
             ),
             prices=partial(_price, self._config.prices),
+            join=messages_of,
             ids=ids,
         )
 

@@ -30,6 +30,7 @@ from aios_core import (
     KernelEvent,
     NoSuchObject,
     Overloaded,
+    Price,
     ProcessState,
     RunawayStopped,
     SchedulingPolicyError,
@@ -540,6 +541,32 @@ async def test_waiting_out_an_overload_is_not_running_away() -> None:
         core.finish()
 
         assert (await last).text == "done"
+
+
+@virtual
+async def test_eight_agents_of_a_group_say_hello_on_a_small_budget() -> None:
+    config = KernelConfig(groups={"team": GroupConfig(budget=Budget(tokens=2_000))})
+    core = ScriptedCore("hello to you", latency_s=1.0)
+    async with booted(core, config=config) as kernel:
+        agents = [kernel.spawn(f"a{i}", group="team") for i in range(8)]
+        answers = await asyncio.gather(*(agent.llm.agenerate("hello") for agent in agents))
+
+        assert [answer.text for answer in answers] == ["hello to you"] * 8
+        assert kernel.processes.group("team").budget.spent.tokens == 8 * 4
+
+
+@virtual
+async def test_the_documented_budget_serves_all_agents_of_its_group() -> None:
+    batch = GroupConfig(weight=0.5, budget=Budget(tokens=2_000_000, money=5.0))
+    price = Price(input_per_million=0.1, output_per_million=0.4)
+    config = KernelConfig(groups={"batch": batch}, prices={"scripted": price})
+    core = ScriptedCore("hello to you", latency_s=1.0, slots=32)
+    async with booted(core, config=config) as kernel:
+        agents = [kernel.spawn(f"a{i}", group="batch") for i in range(64)]
+        answers = await asyncio.gather(*(agent.llm.agenerate("hello") for agent in agents))
+
+        assert len(answers) == 64
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.1), "32 at a time"
 
 
 @virtual

@@ -218,3 +218,11 @@ def assemble(deltas: Iterable[Delta]) -> Assembler:
     for delta in deltas:
         answer.add(delta)
     return answer
+
+
+def messages_of(deltas: Iterable[Delta]) -> list[Message]:
+    """The assistant's turns that deltas of one or several answers make, in order; one at least."""
+    by_choice: dict[int, list[Delta]] = {0: []}
+    for delta in deltas:
+        by_choice.setdefault(delta.choice, []).append(delta)
+    return [assemble(by_choice[choice]).message() for choice in sorted(by_choice)]

@@ -8,6 +8,7 @@ too long, since only some servers send a code for that.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from aios_core.errors import (
 from aios_core.redaction import learn, redact
 
 MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
+_FIRST_INSTANT_S: Final = 1e9  # a pause of so many seconds (30 years) is meant as a Unix time
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum (model|context) length"
@@ -148,15 +150,25 @@ def _overflow(refusal: Refusal, model: str, context_window: int) -> ContextOverf
 
 
 def _seconds(value: str, unit_s: float) -> float | None:
-    """A number, or a date of RFC 9110."""
+    """A number of seconds, or an instant: a date of RFC 9110 or ISO 8601, or a Unix time."""
     try:
-        return float(value) * unit_s
+        number = float(value) * unit_s
     except ValueError:
-        pass
-    try:
-        due = parsedate_to_datetime(value)
-    except ValueError:
+        due = _instant(value)
+        return None if due is None else (due - datetime.now(UTC)).total_seconds()
+    if math.isnan(number):
         return None
-    if due.tzinfo is None:
-        due = due.replace(tzinfo=UTC)
-    return (due - datetime.now(UTC)).total_seconds()
+    if _FIRST_INSTANT_S <= number < math.inf:
+        return number - datetime.now(UTC).timestamp()
+    return number
+
+
+def _instant(value: str) -> datetime | None:
+    """A date as servers write it; in UTC if it names no zone."""
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            due = parse(value.strip())
+            return due if due.tzinfo is not None else due.replace(tzinfo=UTC)
+        except (ValueError, TypeError, OverflowError, IndexError):
+            continue
+    return None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from aios_core.budget import Cost, Price, Reservation
+from aios_core.budget import BudgetAccount, Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
+from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.contained import release
 from aios_core.scheduler.ready import Route, Ticket
 from aios_core.snapshot import Snapshot
@@ -45,7 +46,10 @@ class Call:
     answer: Answer
     route: Route
     prepared: Prepared | None = None
-    reservation: Reservation | None = None
+    allowance: Allowance | None = None  # since it was prepared
+    reservation: Reservation | None = None  # since its first run
+    waits_for: BudgetAccount | None = None  # in which too little is unreserved
+    answered_with: Completion | None = None  # a core may still have to let go of it
     ticket: Ticket | None = None
     core: Core | None = None  # that works on it, also for a moment after a cancellation
     timers: list[Timer] = field(default_factory=list)
@@ -68,51 +72,14 @@ class Call:
         """For people: what the call is busy with."""
         if self.ticket is None:
             return "being prepared"
+        if self.waits_for is not None:
+            return f"waiting for calls that have reserved what is left of {self.waits_for.owner}"
         where = f" on core {self.core.name!r}" if self.core else ""
         after = f", after: {self.last_error}" if self.last_error else ""
         return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
-    def reserve(self, prepared: Prepared, prices: PriceList) -> None:
-        """Set aside what the call may cost; it is `prepared` then.
-
-        A call that names no limit of its own gets what is left of the budget.
-        Raises `BudgetExceeded`; nothing is reserved then.
-        """
-        account = self.process.budget
-        if not account.is_limited:
-            self.prepared, self.reservation = prepared, account.reserve(Cost(calls=1))
-            return
-        left = account.tokens_left()
-        allowed = prepared.max_tokens
-        price = prices(self.model)
-        if self.syscall.request.sampling.max_tokens is None:
-            if left is not None:
-                allowed = max(1, min(allowed, left - prepared.num_tokens))
-            allowed = price.affordable(account.money_left(), prepared.num_tokens, allowed)
-        cost = Cost(
-            tokens=prepared.num_tokens + allowed,
-            money=price.of(prepared.num_tokens, allowed),
-            calls=1,
-        )
-        self.reservation = account.reserve(cost)
-        self.prepared = replace(prepared, max_tokens=allowed)
-
-    def settle(self, prices: PriceList) -> None:
-        """Book what the call really cost, and give back the rest."""
-        if self.reservation is None:
-            return
-        usage = self.syscall.usage
-        cost = Cost(
-            tokens=usage.total_tokens,
-            money=prices(self.model).of(usage.input_tokens, usage.output_tokens),
-            calls=1 if self.syscall.num_attempts else 0,
-        )
-        self.reservation.settle(cost)
-
-    def count(self, usage: Usage) -> None:
-        """A core has let go of the call. If it did not say what that took: what the kernel saw."""
-        if usage == Usage() and self.prepared is not None and self.syscall.num_tokens:
-            usage = Usage(self.prepared.num_tokens, self.syscall.num_tokens)
+    def record_usage(self, usage: Usage) -> None:
+        """Count what the call took, now that no core works on it any more."""
         self.syscall.usage = usage
         self.process.accounting.usage += usage
 
@@ -145,7 +112,12 @@ class Call:
         if self.reservation is not None:
             self.reservation.settle(Cost())
         self.route = route
-        self.ticket = self.prepared = self.reservation = self.resume_from = None
+        self.ticket = self.prepared = self.reservation = self.resume_from = self.allowance = None
+
+    @property
+    def has_partial_answer(self) -> bool:
+        """Whether something was generated that its caller can be given."""
+        return self.allowance is not None and bool(self.allowance.heard)
 
     def release(self) -> None:
         """Free timers, preparation and an unused snapshot."""

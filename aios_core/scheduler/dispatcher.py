@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -53,14 +54,18 @@ from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
 from aios_core.scheduler.contained import cancel, deliver, preempt, release
 from aios_core.scheduler.crowds import Crowds
+from aios_core.scheduler.estimates import Estimates
 from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.ready import Hold, Route, Ticket
 from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
+from aios_core.scheduler.spending import Spending
 from aios_core.scheduler.stillness import Stillness
+from aios_core.scheduler.verdicts import Join, join_text
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 
@@ -87,6 +92,7 @@ class Dispatcher:
         events: EventStream,
         limits: Limits | None = None,
         prices: PriceList = lambda _model: Price(),
+        join: Join = join_text,
         ids: Iterator[int] | None = None,
     ) -> None:
         self.scheduler = scheduler
@@ -96,7 +102,6 @@ class Dispatcher:
         self._loop = loop
         self._clock = clock
         self._events = events
-        self._prices = prices
         self._calls: dict[int, Call] = {}
         self._running: dict[int, Call] = {}  # a core works on them; may be answered already
         self._ids = ids or count(1)
@@ -108,6 +113,14 @@ class Dispatcher:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._crowds = Crowds(self.limits)
         self._stillness = Stillness()
+        self._spending = Spending(
+            prices,
+            Estimates(self.limits.expected_answer_tokens),
+            join,
+            rank=self._urgency,
+            on_freed=self._dispatch_soon,
+        )
+        self._is_dispatch_due = False
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
@@ -190,7 +203,7 @@ class Dispatcher:
             if call.core is not None and call.core.capabilities.preemptible:
                 preempt(call.core, call.syscall.id)
             elif call.ticket is not None and call.core is None:
-                self.scheduler.hold(call.ticket, Hold.FROZEN)
+                self._set_aside(call, call.ticket, Hold.FROZEN)
         done = self._stillness.of(process, self._loop)
         self._stillness.look(self._running.values())
         return done
@@ -212,10 +225,16 @@ class Dispatcher:
         if call is None or call.ticket is None or call.core is not None or call.is_answered:
             return
         if is_moving:
-            self.scheduler.hold(call.ticket, Hold.MOVING)
+            self._set_aside(call, call.ticket, Hold.MOVING)
         else:
             self.scheduler.release(call.ticket, Hold.MOVING)
             self.dispatch()
+
+    def _set_aside(self, call: Call, ticket: Ticket, reason: Hold) -> None:
+        """Hold a waiting call. One that waited for a budget stands in nobody's way then."""
+        self.scheduler.hold(ticket, reason)
+        self._spending.stop_waiting(call)
+        self.scheduler.release(ticket, Hold.BUDGET)
 
     def cores_started(self) -> None:
         """All cores were started; those that could not be are marked down and tried again."""
@@ -289,22 +308,41 @@ class Dispatcher:
             case Failed():
                 self._failed(call, core, report)
             case Stopped():
-                self._let_go(call, report.usage)
+                self._stopped(call, core, report)
 
     def _progressed(self, call: Call, core: Core, report: Progress) -> None:
         if call.is_answered or call.ticket is None:
             return
         call.syscall.num_tokens += report.num_tokens
-        if report.delta and call.answer.wants_deltas:
+        step = self._spending.progressed(call, core, report)
+        if step.delta and call.answer.wants_deltas:
             call.has_streamed_in_run = True
-            deliver(call.answer.delta, report.delta)
-        if self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now()):
+            deliver(call.answer.delta, step.delta)
+        if step.is_over:
+            self._cut(call)
+            return
+        is_outranked = self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now())
+        if is_outranked or step.gives_way:
             preempt(core, call.syscall.id)
 
+    def _cut(self, call: Call) -> None:
+        """Answer a call with what came within its limits; a core at work is told to stop."""
+        call.answered_with = completion = self._spending.cut(call)
+        self._emit_cut(call, completion)
+        if call.core is None:
+            call.record_usage(completion.usage)
+        self._conclude(call, SyscallState.DONE, completion=completion)
+
     def _finished(self, call: Call, core: Core, report: Finished) -> None:
-        self._let_go(call, report.completion.usage)
+        said = report.completion
         if not call.is_answered:
-            self._conclude(call, SyscallState.DONE, completion=report.completion)
+            call.answered_with, fault = self._spending.finished(call, core, said)
+            self._emit_fault(call, core, fault)
+            if call.answered_with.text != said.text:
+                self._emit_cut(call, call.answered_with)
+        self._let_go(call, said.usage)
+        if not call.is_answered:
+            self._conclude(call, SyscallState.DONE, completion=call.answered_with)
         if report.context is None:
             return
         if call.process.state is ProcessState.EXITED or self._is_closing:
@@ -321,6 +359,7 @@ class Dispatcher:
         call.core = None
         self._contexts.save(call.syscall.id, core, snapshot)
         pinned = (core,) if snapshot.kv is not None else call.route
+        self._spending.park(call)
         self.scheduler.preempted(call.ticket, pinned, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
@@ -335,6 +374,17 @@ class Dispatcher:
         self._let_go(call, report.usage)
         if not call.is_answered:
             self._conclude(call, SyscallState.FAILED, error=report.error)
+
+    def _stopped(self, call: Call, core: Core, report: Stopped) -> None:
+        """A core has let go of a call, whether it was asked to or closes on its own."""
+        if call.is_answered or self._is_closing:
+            self._let_go(call, report.usage)
+            if not call.is_answered:
+                closed = KernelClosed("the kernel shut down first")
+                self._conclude(call, SyscallState.CANCELLED, error=closed)
+            return
+        error = CoreError(core.name, "stopped without being asked", is_retryable=True)
+        self._failed(call, core, Failed(report.run_id, error, report.usage))
 
     # --- the way of a call -------------------------------------------------------------------
 
@@ -377,18 +427,16 @@ class Dispatcher:
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
-            call.reserve(prepared, self._prices)
+            self._spending.prepare(call, prepared)
         except BudgetExceeded as exc:
-            self._emit(EventKind.REFUSED, call, reason=str(exc))
-            if not call.is_answered:
-                self._conclude(call, SyscallState.FAILED, error=exc)
+            self._refuse(call, exc)
             return
         call.ticket = self.scheduler.submit(
             call.syscall,
             call.process,
             call.route,
             prompt_tokens=prepared.num_tokens,
-            max_tokens=prepared.max_tokens,
+            max_tokens=call.prepared.max_tokens if call.prepared else prepared.max_tokens,
             now=self._clock.now(),
         )
         if call.process.state is ProcessState.FROZEN:
@@ -401,6 +449,8 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Fill the free slots."""
         policy = self.scheduler.policy
+        self._is_dispatch_due = False
+        self._wake_those_who_wait_for_budgets()
         self._refuse_unranked()
         while self.scheduler.num_ready:
             decision = self.scheduler.pick_next(self._cores, self._clock.now())
@@ -416,6 +466,33 @@ class Dispatcher:
             chosen = {"policy": self.scheduler.policy.name}
             now = self._clock.now()
             self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts=chosen))
+
+    def _dispatch_soon(self) -> None:
+        if not self._is_dispatch_due and not self._loop.is_closed():
+            self._is_dispatch_due = True
+            self._loop.call_soon(self.dispatch)
+
+    def _wake_those_who_wait_for_budgets(self) -> None:
+        """Let them try again, now that others have settled; refuse those who cannot be paid."""
+        for call, error in self._spending.wake():
+            if error is not None and not call.has_partial_answer:
+                self._refuse(call, error)
+            elif call.ticket is not None:
+                self.scheduler.release(call.ticket, Hold.BUDGET)
+
+    def _refuse(self, call: Call, error: BudgetExceeded) -> None:
+        """Answer a call that cannot be paid: with what it has generated, if it has."""
+        if call.has_partial_answer:
+            self._cut(call)
+            return
+        self._emit(EventKind.REFUSED, call, reason=str(error))
+        if not call.is_answered:
+            self._fail(call, error)
+
+    def _urgency(self, call: Call) -> Rank:
+        if call.ticket is None:
+            raise KernelBug(f"{call.syscall!r} waits for a budget without a ticket")
+        return self.scheduler.urgency(call.ticket, self._clock.now())
 
     def _refuse_unranked(self) -> bool:
         """Fail the waiting calls that the policy could not rank. Whether there were any."""
@@ -433,8 +510,22 @@ class Dispatcher:
                 preempt(ticket.core, ticket.syscall.id)
 
     def _start(self, call: Call, core: Core) -> None:
+        """Begin a run that can be paid; a call that has to wait for that leaves its slot."""
+        try:
+            is_paid = self._spending.begin(call)
+        except BudgetExceeded as exc:
+            self._refuse(call, exc)
+            return
+        if is_paid:
+            self._run(call, core)
+        elif call.ticket is not None and call.waits_for is not None:
+            self.scheduler.retry(call.ticket, call.ticket.route, self._clock.now())
+            self.scheduler.hold(call.ticket, Hold.BUDGET)
+            self._emit(EventKind.WAITING_FOR_BUDGET, call, budget=call.waits_for.owner)
+
+    def _run(self, call: Call, core: Core) -> None:
         syscall = call.syscall
-        if call.prepared is None:
+        if call.prepared is None or call.allowance is None:
             raise KernelBug(f"{syscall!r} was dispatched before it was prepared")
         snapshot = self._contexts.restore(syscall.id) or call.resume_from
         warm = None
@@ -453,7 +544,8 @@ class Dispatcher:
             snapshot=snapshot,
             warm=warm,
             priority=syscall.priority,
-            wants_deltas=call.answer.wants_deltas,
+            wants_deltas=call.answer.wants_deltas or call.allowance.reserved is not None,
+            token_limit=call.allowance.limit_of_each,
         )
         try:
             core.run(run)
@@ -512,14 +604,19 @@ class Dispatcher:
             cancel(call.core, syscall.id)  # settled when the core has let go
         else:
             if syscall.usage == Usage():
-                call.count(Usage())
+                call.record_usage(self._spending.usage(call, call.route[0], Usage())[0])
             self._forget(call)
 
     def _let_go(self, call: Call, usage: Usage) -> None:
         """A core has stopped working on a call and said what that took."""
-        call.core = None
+        core, call.core = call.core, None
         self._running.pop(call.syscall.id, None)
-        call.count(usage)
+        if call.answered_with is not None:
+            call.record_usage(call.answered_with.usage)
+        else:
+            believed, fault = self._spending.usage(call, core or call.route[0], usage)
+            self._emit_fault(call, core, fault)
+            call.record_usage(believed)
         self._stillness.look(self._running.values())
         if call.is_answered:
             self._forget(call)
@@ -530,7 +627,13 @@ class Dispatcher:
         try:
             self._contexts.discard(call.syscall.id)
         finally:
-            call.settle(self._prices)
+            self._settle(call)
+
+    def _settle(self, call: Call) -> None:
+        unpaid = self._spending.settle(call)
+        if unpaid.tokens or unpaid.money or unpaid.calls:
+            reason = "more was taken than was reserved, and the budget has no more"
+            self._emit(EventKind.OVERRUN, call, reason=reason, **asdict(unpaid))
 
     # --- failures ----------------------------------------------------------------------------
 
@@ -542,6 +645,7 @@ class Dispatcher:
         delay = self._retries.delay_s(call, core, error, has_other=has_other)
         del self._running[call.syscall.id]
         call.run_failed(error)
+        self._spending.park(call)
         self.scheduler.retry(call.ticket, call.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
@@ -582,6 +686,7 @@ class Dispatcher:
     def _start_over(self, call: Call, ticket: Ticket, route: Route) -> None:
         """Have a call that has not begun served by other cores."""
         self.scheduler.withdraw(ticket, self._clock.now())
+        self._spending.stop_waiting(call)
         self._contexts.discard(call.syscall.id)
         call.start_over(route)
         self._prepare(call)
@@ -654,6 +759,16 @@ class Dispatcher:
             syscall = call.syscall
             self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
 
+    def _emit_cut(self, call: Call, completion: Completion) -> None:
+        limit = call.allowance.end if call.allowance else None
+        self._emit(EventKind.CUT, call, reason=completion.length_reason, limit=limit)
+
+    def _emit_fault(self, call: Call, core: Core | None, fault: str) -> None:
+        """Tell that figures of a core were not believed."""
+        if fault:
+            name = core.name if core is not None else None
+            self._emit(EventKind.CLAIM_REJECTED, call, core=name, reason=fault)
+
     def _has_place(self, call: Call) -> bool:
         """Whether an unanswered call is being prepared, waits in a queue, or runs."""
         if call.ticket is None:
@@ -665,6 +780,7 @@ class Dispatcher:
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
         self.scheduler.check()
+        self._spending.check()
         for call in self._calls.values():
             if call.is_answered and call.core is None:
                 raise KernelBug(f"{call.syscall!r} is answered and still here")
@@ -689,4 +805,12 @@ def _facts(completion: Completion | None, error: KernelError | None) -> dict[str
     if completion is None:
         return {"error": type(error).__name__, "reason": str(error)}
     usage = completion.usage
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    facts: dict[str, Any] = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.is_estimated:
+        facts["is_estimated"] = True
+    if completion.length_reason is not None:
+        facts["length_reason"] = completion.length_reason
+    return facts

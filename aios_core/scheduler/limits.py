@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aios_core.scheduler.estimates import EXPECTED_ANSWER_TOKENS
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -14,3 +16,4 @@ class Limits:
     max_attempts: int = 4  # of one call, when its cores fail
     core_patience_s: float = 10.0  # calls wait that long for a core that is down
     default_timeout_s: float | None = None
+    expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS  # before there are any to learn from

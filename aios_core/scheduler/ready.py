@@ -31,6 +31,7 @@ class Hold(StrEnum):
     FROZEN = "its agent is frozen"
     MOVING = "its KV image is being moved"
     BACKOFF = "it pauses before its next attempt"
+    BUDGET = "what is left of its budget is reserved for others"
 
 
 class Ranking(Protocol):

@@ -261,6 +261,10 @@ class Scheduler:
         """A reason to hold a call is gone. It may be served once none is left."""
         self._waiting.release(ticket, reason)
 
+    def urgency(self, ticket: Ticket, now: float) -> Rank:
+        """The place of a call among those of all routes, smallest first."""
+        return self._urgency(ticket, now)
+
     def take_unranked(self) -> list[tuple[Ticket, SchedulingPolicyError]]:
         """Return the waiting calls that the policy failed to rank lately, to be refused."""
         return [

@@ -1,0 +1,136 @@
+"""Calls that wait for others to settle, in the order of the scheduling policy.
+
+A call waits for the account that has too little unreserved. When a reservation on that account
+is settled or parked, the best-ranked calls that fit are woken; those behind one that does not
+fit wait on, so that a large call is not starved by small ones.
+
+Invariant (see `check`): on an account for which a call waits something is reserved, or its
+waking is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
+
+from aios_core.budget import BudgetAccount, Cost
+from aios_core.errors import BudgetExceeded, KernelBug
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.policy import Rank
+from aios_core.scheduler.ready import Hold
+
+
+class Needs(Protocol):
+    """What the queue asks about a waiting call."""
+
+    def amount(self, call: Call) -> Cost:
+        """What it would reserve now. Raises `BudgetExceeded` if it cannot be paid any more."""
+
+
+class BudgetQueue:
+    """The waiting calls, by account.
+
+    Args:
+        needs: says what a call would reserve.
+        rank: the order of the calls.
+        on_freed: called when calls may be woken; see `wake`.
+    """
+
+    def __init__(
+        self, needs: Needs, rank: Callable[[Call], Rank], on_freed: Callable[[], None]
+    ) -> None:
+        self._needs = needs
+        self._rank = rank
+        self._on_freed = on_freed
+        self._waiting: dict[BudgetAccount, dict[int, Call]] = {}
+        self._freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
+        self._listening: set[BudgetAccount] = set()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __repr__(self) -> str:
+        return f"<BudgetQueue: {len(self)} calls>"
+
+    def add(self, account: BudgetAccount, call: Call) -> None:
+        """Let a call wait for an account."""
+        self._waiting.setdefault(account, {})[call.syscall.id] = call
+        call.waits_for = account
+        self._listen(account)
+
+    def discard(self, call: Call) -> None:
+        """A call waits no longer. Nothing happens if it did not."""
+        account = call.waits_for
+        if account is not None:
+            self._drop(account, call)
+            self._mark_freed(account)  # another may be the next now
+
+    def ahead_of(self, call: Call) -> BudgetAccount | None:
+        """Return an account of the call's chain for which a call of a better rank waits."""
+        if not self._waiting:
+            return None
+        for account in call.process.budget.chain:
+            best = self._best(account)
+            if best is not None and self._rank(best) < self._rank(call):
+                return account
+        return None
+
+    def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
+        """Yield the calls that may try again, and those that cannot be paid any more."""
+        while self._freed:
+            account, _ = self._freed.popitem()
+            yield from self._wake_for(account)
+            if self._waiting.get(account):
+                self._listen(account)
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
+        for account, calls in self._waiting.items():
+            held = account.reserved
+            if calls and not (any((held.tokens, held.money, held.calls)) or account in self._freed):
+                raise KernelBug(f"{len(calls)} calls wait for {account!r}, and nobody will settle")
+            for call in calls.values():
+                is_held = call.ticket is not None and Hold.BUDGET in call.ticket.holds
+                if call.is_answered or not is_held or call.waits_for is not account:
+                    raise KernelBug(f"{call.syscall!r} is said to wait for {account!r}")
+
+    def _wake_for(self, account: BudgetAccount) -> Iterator[tuple[Call, BudgetExceeded | None]]:
+        promised = Cost()
+        while (call := self._best(account)) is not None:
+            try:
+                amount = self._needs.amount(call)
+            except BudgetExceeded as exc:
+                self._drop(account, call)
+                yield call, exc
+                continue
+            if call.process.budget.blocker(amount + promised) is account:
+                break
+            promised += amount
+            self._drop(account, call)
+            yield call, None
+
+    def _best(self, account: BudgetAccount) -> Call | None:
+        """The waiting call of the best rank."""
+        return min(self._waiting.get(account, {}).values(), key=self._rank, default=None)
+
+    def _drop(self, account: BudgetAccount, call: Call) -> None:
+        call.waits_for = None
+        waiting = self._waiting[account]
+        del waiting[call.syscall.id]
+        if not waiting:
+            del self._waiting[account]
+
+    def _listen(self, account: BudgetAccount) -> None:
+        if account not in self._listening:
+            self._listening.add(account)
+            account.when_freed(partial(self._settled, account))
+
+    def _settled(self, account: BudgetAccount) -> None:
+        self._listening.discard(account)
+        self._mark_freed(account)
+
+    def _mark_freed(self, account: BudgetAccount) -> None:
+        if account in self._waiting:
+            self._freed[account] = None
+            self._on_freed()

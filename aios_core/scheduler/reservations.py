@@ -1,0 +1,225 @@
+"""Every run is paid from a reservation, which grows with its answer; who finds none waits.
+
+Only a run holds a reservation. It is made when a slot is at hand, as large as answers
+usually are (`Estimates`) or as the caller's own limit; it is raised while the answer grows,
+and parked while the call waits for its next run: then only what was spent counts. So
+whoever waits for a budget waits for runs, never for another who waits.
+
+A call is refused only if it needs more than is unspent. One that finds too little unreserved
+waits in a `BudgetQueue` until somebody settles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from aios_core.budget import BudgetAccount, Cost
+from aios_core.core import Core, Prepared, Progress
+from aios_core.errors import KernelBug
+from aios_core.messages import Delta
+from aios_core.scheduler.allowance import Allowance
+from aios_core.scheduler.call import Call, PriceList
+from aios_core.scheduler.estimates import Estimates
+
+_STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many
+_ROOM: Final = 32  # it grows as soon as fewer are left
+_LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
+_WHOLE: Final = 4_096  # reserved at least for an answer that comes in one piece
+_WHOLE_FACTOR: Final = 4  # ... or so many times what is expected
+
+
+class Step(NamedTuple):
+    """What progress of a run leads to."""
+
+    delta: Delta  # for the caller
+    is_over: bool = False  # the run has to end
+    gives_way: bool = False  # it can go on once others have settled
+
+
+class Reservations:
+    """Limits, reserves, raises, parks and settles. Pure, but for the accounts it keeps."""
+
+    def __init__(self, prices: PriceList, estimates: Estimates) -> None:
+        self._prices = prices
+        self._estimates = estimates
+
+    # --- before a run -------------------------------------------------------------------------
+
+    def prepare(self, call: Call, prepared: Prepared) -> None:
+        """Say what a call may generate; it is `prepared` then.
+
+        Raises:
+            BudgetExceeded: it needs more than is unspent.
+        """
+        request, ratio = call.syscall.request, self._estimates.ratio(call.model)
+        prompt = prepared.num_tokens
+        if not prepared.is_exact:
+            prompt = min(prompt, ratio.prompt_tokens(request))
+        price = self._prices(call.model)
+        call.allowance = Allowance(request, prepared, price, ratio, prompt)
+        call.allowance.takes_answers_whole = not call.route[0].capabilities.streams
+        if call.resume_from is not None:  # from a file: this kernel has not seen it come
+            call.allowance.go_on_from(call.resume_from)
+        self._limit(call)
+
+    def amount(self, call: Call) -> Cost:
+        """What to reserve for the next run of a call.
+
+        Raises:
+            BudgetExceeded: it needs more than is unspent.
+        """
+        self._limit(call)
+        return self._cost(call, self._wanted(call))
+
+    def begin(self, call: Call) -> BudgetAccount | None:
+        """Reserve for a run. Returns the account that has too little unreserved, if one has.
+
+        Raises:
+            BudgetExceeded: it needs more than is unspent.
+        """
+        account, allowance = call.process.budget, allowance_of(call)
+        amount = self.amount(call)
+        if (blocker := account.blocker(amount)) is not None:
+            return blocker
+        num_tokens = self._wanted(call)
+        if call.reservation is None:
+            call.reservation = account.reserve(Cost())
+        call.reservation.grow(amount)
+        if account.limited & {"tokens", "money"}:
+            allowance.reserved = allowance.num_tokens + num_tokens
+            if allowance.takes_answers_whole:
+                allowance.limit = allowance.reserved
+                self._tell_core(call)
+        return None
+
+    def _limit(self, call: Call) -> None:
+        """Limit a call by its caller's word, or else by what its budget has not spent."""
+        allowance, account = allowance_of(call), call.process.budget
+        own = allowance.own_limit
+        if account.limited:
+            need = 1 if own is None else max(1, own - allowance.num_tokens)
+            account.require_unspent(self._cost(call, need))
+        allowance.limit, allowance.limited_by = own, "max_tokens"
+        if own is None and account.limited & {"tokens", "money"}:
+            allowance.limit = allowance.num_tokens + self._unspent(call)
+            allowance.limited_by = "budget"
+        self._tell_core(call)
+
+    def _tell_core(self, call: Call) -> None:
+        """Prepare a call for the least of its limit and of what the window leaves."""
+        allowance = allowance_of(call)
+        room = allowance.prepared.max_tokens
+        each = allowance.limit_of_each
+        if each is None or each > room or (each == room and allowance.limited_by == "budget"):
+            allowance.limited_by = "window"
+        most = room if each is None else max(1, min(each, room))
+        call.prepared = replace(allowance.prepared, max_tokens=most)
+
+    def _unspent(self, call: Call) -> int:
+        """Answer tokens that the budget would pay for if nobody else used it; at least 1."""
+        allowance, account = allowance_of(call), call.process.budget
+        prompt = self._unpaid_prompt(call)
+        most = allowance.prepared.max_tokens * allowance.num_answers - allowance.num_tokens
+        if (tokens := account.tokens_unspent()) is not None:
+            most = min(most, int(tokens) - prompt)
+        return allowance.price.affordable(account.money_unspent(), prompt, max(1, most))
+
+    def _unpaid_prompt(self, call: Call) -> int:
+        """Tokens of the prompt that are not booked yet."""
+        is_booked = call.reservation is not None and call.reservation.booked.tokens > 0
+        return 0 if is_booked else allowance_of(call).prompt_tokens
+
+    def _cost(self, call: Call, num_tokens: int) -> Cost:
+        """What so many more tokens of the answer cost, with what has to be paid before them."""
+        is_first = call.reservation is None or not call.reservation.booked.calls
+        prompt = self._unpaid_prompt(call)
+        return allowance_of(call).cost_of(prompt, num_tokens, calls=int(is_first))
+
+    def _wanted(self, call: Call) -> int:
+        """Answer tokens to reserve for the next run of a call."""
+        allowance = allowance_of(call)
+        if allowance.limit is None or not call.process.budget.limited:
+            return 0
+        left = max(1, allowance.limit - allowance.num_tokens)
+        if allowance.own_limit is not None:
+            return left
+        expected = self._estimates.answer_tokens(call.syscall.pid, call.model)
+        expected *= allowance.num_answers
+        if allowance.takes_answers_whole:
+            expected = max(_WHOLE, _WHOLE_FACTOR * expected)
+        return min(left, max(expected - allowance.num_tokens, _STEP))
+
+    # --- during a run -------------------------------------------------------------------------
+
+    def progressed(self, call: Call, core: Core, progress: Progress) -> Step:
+        """Count what a run generated, and raise its reservation if it nears its end."""
+        allowance = allowance_of(call)
+        if allowance.takes_answers_whole:
+            return Step(progress.delta)
+        num_tokens = allowance.tokens_of(progress)
+        is_paid = self.cover(call, allowance.num_tokens + num_tokens)
+        taken = allowance.take(progress, num_tokens)
+        if is_paid or taken.is_over or not core.capabilities.preemptible:
+            return Step(taken.delta, taken.is_over)
+        left = (allowance.reserved or 0) - allowance.num_tokens
+        return Step(taken.delta, gives_way=left < _LAST and self._others_reserve(call))
+
+    def cover(self, call: Call, num_tokens: int) -> bool:
+        """Reserve for an answer of so many tokens, and some room. False if there is no more."""
+        allowance, reservation = allowance_of(call), call.reservation
+        if allowance.reserved is None or allowance.limit is None or reservation is None:
+            return True
+        if allowance.reserved - num_tokens >= _ROOM or allowance.reserved >= allowance.limit:
+            return True
+        step = max(_STEP, allowance.reserved // 2, num_tokens + _ROOM - allowance.reserved)
+        step = self._unreserved(call, min(step, allowance.limit - allowance.reserved))
+        if step <= 0:
+            return False
+        reservation.grow(allowance.cost_of(0, step))
+        allowance.reserved += step
+        return True
+
+    def _unreserved(self, call: Call, num_tokens: int) -> int:
+        """As many of these answer tokens as nobody has reserved, in tokens and in money."""
+        account, price = call.process.budget, allowance_of(call).price
+        tokens, money = account.tokens_left(), account.money_left()
+        if tokens is not None:
+            num_tokens = min(num_tokens, int(tokens))
+        if num_tokens > 0 and money is not None:
+            num_tokens = price.affordable(money, 0, num_tokens)
+            return num_tokens if price.of(0, num_tokens) <= money else 0
+        return num_tokens
+
+    def _others_reserve(self, call: Call) -> bool:
+        """Whether somebody else will give back what this call could use."""
+        mine = call.reservation.amount if call.reservation else Cost()
+        return any(
+            account.limits.limits_calls and account.reserved.tokens > mine.tokens
+            for account in call.process.budget.chain
+        )
+
+    # --- after a run --------------------------------------------------------------------------
+
+    def park(self, call: Call) -> None:
+        """Reserve nothing for a call that waits for its next run; what it spent is booked."""
+        if call.reservation is not None:
+            allowance = allowance_of(call)
+            prompt = allowance.prompt_tokens if allowance.num_tokens else 0
+            call.reservation.park(allowance.cost_of(prompt, allowance.num_tokens, calls=1))
+            allowance.reserved = None
+
+    def settle(self, call: Call) -> Cost:
+        """Book what an answered call cost. Returns what exceeds all limits, and is not booked."""
+        if call.reservation is None:
+            return Cost()
+        usage, calls = call.syscall.usage, 1 if call.syscall.num_attempts else 0
+        cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
+        return call.reservation.settle(cost)
+
+
+def allowance_of(call: Call) -> Allowance:
+    """The allowance of a call that was prepared."""
+    if call.allowance is None:
+        raise KernelBug(f"{call.syscall!r} was not prepared")
+    return call.allowance

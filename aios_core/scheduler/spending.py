@@ -1,0 +1,89 @@
+"""What calls cost, from their preparation to their settlement: the dispatcher's one address for it.
+
+`Reservations` sets aside, `BudgetQueue` lets calls wait for that, `Verdicts` judges what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from aios_core.budget import Cost
+from aios_core.core import Core, Prepared, Progress
+from aios_core.errors import BudgetExceeded
+from aios_core.messages import Completion, Usage
+from aios_core.scheduler.budget_queue import BudgetQueue
+from aios_core.scheduler.call import Call, PriceList
+from aios_core.scheduler.estimates import Estimates
+from aios_core.scheduler.policy import Rank
+from aios_core.scheduler.reservations import Reservations, Step
+from aios_core.scheduler.verdicts import Join, Verdicts
+
+
+class Spending:
+    """Limits, reserves, counts and settles the calls of one dispatcher."""
+
+    def __init__(
+        self,
+        prices: PriceList,
+        estimates: Estimates,
+        join: Join,
+        *,
+        rank: Callable[[Call], Rank],
+        on_freed: Callable[[], None],
+    ) -> None:
+        self._reservations = Reservations(prices, estimates)
+        self._queue = BudgetQueue(self._reservations, rank, on_freed)
+        self._verdicts = Verdicts(estimates, self._reservations, join)
+
+    def prepare(self, call: Call, prepared: Prepared) -> None:
+        """See `Reservations.prepare`. Raises `BudgetExceeded`."""
+        self._reservations.prepare(call, prepared)
+
+    def begin(self, call: Call) -> bool:
+        """Reserve for a run that has a slot. False: the call waits for others to settle.
+
+        Raises:
+            BudgetExceeded: it needs more than is unspent.
+        """
+        self._reservations.amount(call)
+        blocker = self._queue.ahead_of(call) or self._reservations.begin(call)
+        if blocker is not None:
+            self._queue.add(blocker, call)
+        return blocker is None
+
+    def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
+        """See `BudgetQueue.wake`."""
+        return self._queue.wake()
+
+    def stop_waiting(self, call: Call) -> None:
+        """A call waits for nobody any more."""
+        self._queue.discard(call)
+
+    def progressed(self, call: Call, core: Core, progress: Progress) -> Step:
+        """See `Reservations.progressed`."""
+        return self._reservations.progressed(call, core, progress)
+
+    def park(self, call: Call) -> None:
+        """See `Reservations.park`."""
+        self._reservations.park(call)
+
+    def cut(self, call: Call) -> Completion:
+        """See `Verdicts.cut`."""
+        return self._verdicts.cut(call)
+
+    def finished(self, call: Call, core: Core, said: Completion) -> tuple[Completion, str]:
+        """See `Verdicts.finished`."""
+        return self._verdicts.finished(call, core, said)
+
+    def usage(self, call: Call, core: Core, claimed: Usage) -> tuple[Usage, str]:
+        """See `Verdicts.usage`."""
+        return self._verdicts.usage(call, core, claimed)
+
+    def settle(self, call: Call) -> Cost:
+        """See `Reservations.settle`."""
+        self._queue.discard(call)
+        return self._reservations.settle(call)
+
+    def check(self) -> None:
+        """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
+        self._queue.check()
