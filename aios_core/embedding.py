@@ -17,7 +17,7 @@ from aios_core.errors import InvalidRequest
 from aios_core.messages import Usage, require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 MAX_TEXTS: Final = 2_048  # of one request
 MAX_CHARS: Final = 4_000_000  # of one request, all texts together
@@ -131,6 +131,7 @@ class Embed(Request[tuple[Vector, ...]]):
     """The vectors of texts. `model` is the embedder's name, or None for whichever there is."""
 
     kind: ClassVar[str] = "llm.embed"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     texts: Sequence[str]  # kept as a tuple
     model: str | None = None
 

@@ -49,7 +49,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from aios_core.redaction import redact, redact_values, shown_repr, shown_setting, shown_texts
 
@@ -135,12 +135,21 @@ class KernelError(Exception):
 
     reply: ProviderReply | None = None
 
+    #: Where the names, figures and texts come from that the message quotes besides the caller's
+    #: own. The agent that gets the error has read them, and carries these labels from then on.
+    labels: frozenset[str] = frozenset()
+
     def __init__(self, *args: object) -> None:
         super().__init__(*shown_texts(args))
 
     def add_note(self, note: str) -> None:
         """Add a line to what is shown, without the secrets in it."""
         super().add_note(redact(note))
+
+    def with_labels(self, labels: Iterable[str]) -> Self:
+        """Add to the labels of what the message quotes. Returns the error itself."""
+        self.labels |= frozenset(labels)
+        return self
 
     @property
     def status_code(self) -> int | None:
@@ -188,6 +197,7 @@ class NoSuchObject(InvalidRequest):
         self.kind = kind
         self.name = name
         self.known = tuple(have)
+        self.of = of
 
 
 class InvalidArguments(InvalidRequest):

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from aios_core.errors import InvalidRequest
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 EVERYBODY: Final = "*"
 GROUP: Final = "group:"  # "group:staff": the members of that group, and of those that inherit it
@@ -33,6 +33,7 @@ class Grant:
     granted_by: str
     granted_at: float = 0.0
     expires_at: float | None = None  # None: until it is revoked
+    labels: frozenset[str] = frozenset()  # of who gave it: the names in it may come from there
 
     def __str__(self) -> str:
         rights = "+".join(sorted(self.rights))
@@ -49,6 +50,7 @@ class AccessGrant(Request[None]):
     """
 
     kind: ClassVar[str] = "access.grant"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     resource: Resource
     to: str  # an identity, "group:NAME" or "*"
     rights: frozenset[Right] = frozenset({Right.READ})
@@ -88,6 +90,7 @@ class AccessRevoke(Request[None]):
     """
 
     kind: ClassVar[str] = "access.revoke"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     resource: Resource
     to: str
 

@@ -136,7 +136,7 @@ class Lifecycle:
                 frozen.identity,
                 process.identity,
             )
-        process.labels |= frozen.labels
+        process.take_labels(frozen.labels)
         process.budget.spent.add(frozen.spent)
         process.accounting = frozen.accounting
         process.spawned_at -= frozen.age_s

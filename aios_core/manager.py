@@ -7,7 +7,7 @@ A manager knows nothing of scheduling, access or other managers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -37,13 +37,25 @@ def labelled(value: Any, labels: frozenset[str]) -> Any:
 
 
 def all_labelled(values: Sequence[HasLabels]) -> Any:
-    """A tuple of them, with the labels of all."""
-    labels = frozenset[str]().union(*(value.labels for value in values))
-    return labelled(tuple(values), labels)
+    """A tuple of them, with the labels of all, and of their names."""
+    return labelled(tuple(values), labels_of_all(values))
+
+
+def labels_of_all(values: Iterable[HasLabels]) -> frozenset[str]:
+    """The labels of several things together, those of their names included."""
+    return frozenset[str]().union(*(_all_labels(value) for value in values))
+
+
+def _all_labels(value: HasLabels) -> frozenset[str]:
+    names: frozenset[str] = getattr(value, "name_labels", frozenset())
+    return value.labels | names
 
 
 class HasLabels(Protocol):
-    """Something that is given back to agents, and knows where it comes from."""
+    """Something that is given back to agents, and knows where it comes from.
+
+    If its name may come from elsewhere than its content, `name_labels` says from where.
+    """
 
     @property
     def labels(self) -> frozenset[str]:

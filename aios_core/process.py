@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
@@ -107,7 +108,7 @@ class AgentProcess:
     live_calls: set[int] = field(default_factory=set)  # ids of syscalls without an answer yet
     last_request: Request[Any] | None = None
     num_repeats: int = 0
-    labels: set[str] = field(default_factory=set)  # where what it has read comes from
+    labels: set[str] = field(default_factory=set)  # where what it has read comes from; only grows
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.pid} {self.name!r} of {self.group.name!r}: {self.state}>"
@@ -121,6 +122,18 @@ class AgentProcess:
     def ends_at(self) -> float | None:
         """When the wall time of the family runs out; None if it never does."""
         return self.wall.at if self.wall else None
+
+    def take_labels(self, labels: AbstractSet[str]) -> None:
+        """Mark the agent, and all above it, as having read what comes from there.
+
+        Its parents are marked too, since it hands its results up through the program, which
+        the kernel does not see. The set is replaced, never changed: other threads may read it.
+        """
+        reader: AgentProcess | None = self
+        while reader is not None:
+            if not labels <= reader.labels:
+                reader.labels = reader.labels | labels
+            reader = reader.parent
 
     def family(self) -> Iterator[AgentProcess]:
         """This agent and all below it, children before their parents."""
@@ -169,7 +182,8 @@ class ProcessTable:
     ) -> AgentProcess:
         """Add an agent. Group, priority and budget come from the parent if there is one.
 
-        What it keeps beyond its life belongs to its identity, see `aios_core.identity`.
+        So do labels: what a parent has read, it may tell its child. What the agent keeps beyond
+        its life belongs to its identity, see `aios_core.identity`.
 
         Raises:
             NoSuchObject: no such parent.
@@ -208,6 +222,7 @@ class ProcessTable:
             wall=WallLimit.tightest(
                 now, (account, belongs_to.budget), elder.wall if elder else None
             ),
+            labels=set(elder.labels) if elder else set(),
         )
         self._processes[process.pid] = process
         if elder:
@@ -229,7 +244,7 @@ class ProcessTable:
         """What comes from there was read by, or for, the agent of that identity, if it lives."""
         for process in self:
             if process.identity == identity:
-                process.labels |= labels
+                process.take_labels(labels)
 
     def remove(self, process: AgentProcess) -> None:
         """Take an agent out once it is dead and has neither children nor calls."""

@@ -38,6 +38,13 @@ from aios_core.snapshot import Snapshot
 T = TypeVar("T")  # what a request is answered with
 
 
+class Discloses(StrEnum):
+    """What the answer to a request brings to its agent, besides what the agent said itself."""
+
+    NOTHING = "nothing"  # that it was done, or a figure of the change: sizes, numbers, counts
+    CONTENT = "content"  # what others may have written or named: it is answered with labels
+
+
 class Request(Generic[T]):
     """What an agent asks of the kernel: a frozen dataclass, answered with a `T`.
 
@@ -49,6 +56,7 @@ class Request(Generic[T]):
 
     kind: ClassVar[str]  # such as "memory.write": the manager, and what it is to do
     is_guarded: ClassVar[bool] = False  # the runaway guard counts it, and its repeats
+    discloses: ClassVar[Discloses | None] = None  # every request of the kernel's own says so
 
     def access(self, identity: str) -> Access:
         """What the request does to what, when the agent of that identity makes it."""
@@ -60,6 +68,7 @@ class LLMGenerate(Request[Completion]):
     """Continue a conversation."""
 
     kind: ClassVar[str] = "llm.generate"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     is_guarded: ClassVar[bool] = True
     messages: tuple[Message, ...]
     model: str | None = None  # None: the kernel's default

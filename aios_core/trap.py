@@ -146,6 +146,7 @@ class TrapHandler:
                 raise
             raise trap.reason from None
         except KernelError as exc:
+            trap.process.take_labels(exc.labels)
             self._end(trap, SyscallState.FAILED, exc)
             raise
         except Exception as exc:  # noqa: BLE001 - of a manager that somebody else wrote
@@ -174,7 +175,7 @@ class TrapHandler:
             raise
         self._gatekeeper.record(process, access, "done")
         if isinstance(answer, Labelled):
-            process.labels |= answer.labels
+            process.take_labels(answer.labels)
             return answer.value
         return answer
 

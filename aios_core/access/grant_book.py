@@ -8,6 +8,7 @@ revoked go those that rested on it.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -32,6 +33,7 @@ SCHEMA: Final = (
         PRIMARY KEY (kind, owner, name, receiver, granted_by)
     ) WITHOUT ROWID
     """,
+    "ALTER TABLE grants ADD COLUMN labels TEXT NOT NULL DEFAULT '[]'",
 )
 
 _Key = tuple[Resource, str, str]
@@ -134,8 +136,9 @@ def load(connection: Connection) -> list[Grant]:
             granted_by,
             granted_at,
             expires_at,
+            frozenset(json.loads(labels)),
         )
-        for kind, owner, name, receiver, rights, granted_by, granted_at, expires_at in (
+        for kind, owner, name, receiver, rights, granted_by, granted_at, expires_at, labels in (
             connection.execute("SELECT * FROM grants")
         )
     ]
@@ -147,8 +150,14 @@ def store(connection: Connection, grant: Grant) -> None:
     rights = "+".join(sorted(grant.rights))
     row = (what.kind, what.owner, what.name, grant.to, rights)
     connection.execute(
-        "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (*row, grant.granted_by, grant.granted_at, grant.expires_at),
+        "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *row,
+            grant.granted_by,
+            grant.granted_at,
+            grant.expires_at,
+            json.dumps(sorted(grant.labels)),
+        ),
     )
 
 

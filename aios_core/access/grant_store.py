@@ -14,6 +14,7 @@ from aios_core.access import grant_book
 from aios_core.access.privileges import Privileges
 from aios_core.errors import NoSuchObject
 from aios_core.grants import Grant
+from aios_core.manager import labels_of_all
 from aios_core.permissions import Resource
 from aios_core.state import Connection, StateOpener
 
@@ -55,8 +56,9 @@ class GrantStore:
         grants = self._privileges.grants
         revoked = grants.revoked_by(resource, to, giver)
         if not revoked:
-            known = [str(grant) for grant in grants if grant.resource.owner == resource.owner]
-            raise NoSuchObject("grant", f"on {resource} to {to}", known)
+            known = [grant for grant in grants if grant.resource.owner == resource.owner]
+            refusal = NoSuchObject("grant", f"on {resource} to {to}", known)
+            raise refusal.with_labels(labels_of_all(known))
         await self._change(
             lambda connection: grant_book.erase(connection, revoked),
             lambda: grants.remove(revoked),

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from aios_core.access.approval import Approver
 from aios_core.access.approvers import approver_of
-from aios_core.access.decision import Decision
 from aios_core.access.explain import Explanation, access_to, explain
 from aios_core.access.gate import Gate
 from aios_core.access.grant_book import rights_of
@@ -34,6 +33,7 @@ from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
 from aios_core.grants import AccessGrant, AccessRevoke, Grant
+from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
@@ -181,7 +181,8 @@ class AccessManager:
             until = min(until, self._can_give_until(process, request))
         ends = None if until == math.inf else until
         rights = frozenset(request.rights)
-        await self._store.put(Grant(request.resource, request.to, rights, giver, now, ends))
+        labels = frozenset(process.labels)
+        await self._store.put(Grant(request.resource, request.to, rights, giver, now, ends, labels))
 
     def _can_give_until(self, process: AgentProcess, request: AccessGrant) -> float:
         """When the giver's own rights end. Raises `AccessDenied` if it lacks one that it gives."""
@@ -200,18 +201,22 @@ class AccessManager:
             for right in (*request.rights, Right.SHARE)
         )
 
-    async def _list(self, process: AgentProcess) -> tuple[Grant, ...]:
+    async def _list(self, process: AgentProcess) -> Any:
         await self._store.load()
         subject = self.privileges.subject(process)
-        return tuple(
-            grant
-            for grant in self.privileges.grants
-            if grant.resource.owner == process.identity or subject.is_meant_by(grant.to)
+        return all_labelled(
+            [
+                grant
+                for grant in self.privileges.grants
+                if grant.resource.owner == process.identity or subject.is_meant_by(grant.to)
+            ]
         )
 
-    async def _look(self, process: AgentProcess, request: AccessCheck) -> Decision:
+    async def _look(self, process: AgentProcess, request: AccessCheck) -> Any:
         await self._store.load()
-        return self.privileges.decide(process, request.wanted)[0]
+        decision, part = self.privileges.decide(process, request.wanted)
+        quoted = self.privileges.grants.on(part.resource)
+        return labelled(decision, labels_of_all(quoted))
 
     async def explain(
         self, identity: str, access: Access, labels: frozenset[str] = frozenset()

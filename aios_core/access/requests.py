@@ -13,7 +13,7 @@ from aios_core.access.decision import Decision
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 PRIVILEGES = "privileges"  # the kind of resource that an agent's own rights are
 
@@ -23,6 +23,7 @@ class AccessCheck(Request[Decision]):
     """Whether the agent might do something; it is not done, and nobody is asked."""
 
     kind: ClassVar[str] = "access.check"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     wanted: Access
 
     def __post_init__(self) -> None:
@@ -39,6 +40,7 @@ class AccessAsk(Request[None]):
     """Ask a person for leave to do something that is no syscall. Raises `ApprovalRefused`."""
 
     kind: ClassVar[str] = "access.ask"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     operation: str  # in words
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ class AccessList(Request[tuple[Grant, ...]]):
     """The grants over what is the agent's own, and those to it."""
 
     kind: ClassVar[str] = "access.list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
         """To look at one's own rights."""

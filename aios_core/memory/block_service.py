@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from aios_core.manager import labelled
+from aios_core.manager import all_labelled, labelled
 from aios_core.memory.blocks import BlockRow, Change
-from aios_core.memory.quotas import Account
-from aios_core.memory.records import BlockInfo, Content, MemoryUsage
+from aios_core.memory.quotas import Account, labels_of_owner
+from aios_core.memory.records import Content, MemoryUsage
 from aios_core.memory.requests import (
     MemoryAlloc,
     MemoryAppend,
@@ -108,6 +108,7 @@ class BlockService:
             name=request.block,
             is_text=request.is_text,
             pin=request.is_pinned,
+            labels=frozenset(process.labels),
         )
         await self._spaces.in_order(tables, space, request.block, alloc, space.apply)
 
@@ -172,25 +173,27 @@ class BlockService:
         cleared = await self._spaces.in_order(tables, space, "", work, drop)
         return len(cleared)
 
-    async def _list(self, process: AgentProcess, request: MemoryList) -> tuple[BlockInfo, ...]:
+    async def _list(self, process: AgentProcess, request: MemoryList) -> Any:
         space = await self._spaces.of(request.owner or process.identity)
         chosen = sorted(name for name in space.blocks if name.startswith(request.prefix))
-        return tuple(space.blocks[name].describe() for name in chosen)
+        return all_labelled([space.blocks[name].describe() for name in chosen])
 
-    async def _measure(self, process: AgentProcess, _request: MemoryMeasure) -> MemoryUsage:
+    async def _measure(self, process: AgentProcess, _request: MemoryMeasure) -> Any:
         account = Account.of(process, None)
         tables, space = await self._tables_and_space(account.owner)
-        used, group, of_group = await tables.state.database.aread(
-            partial(self._shelf.quotas.usage, account=account)
+        quotas = self._shelf.quotas
+        (used, group, of_group), labels = await tables.state.database.aread(
+            lambda c: (quotas.usage(c, account), labels_of_owner(c, account.owner))
         )
-        return MemoryUsage(
+        usage = MemoryUsage(
             used,
-            self._shelf.quotas.of_agent,
+            quotas.of_agent,
             of_group,
-            self._shelf.quotas.limit_of_group(group),
+            quotas.limit_of_group(group),
             space.resident_bytes,
             self._residence.limit,
         )
+        return labelled(usage, labels)
 
     async def _tables_and_space(self, owner: str) -> tuple[Tables, Space]:
         tables = await self._shelf.opened()

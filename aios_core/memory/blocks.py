@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, NoSuchObject, QuotaExceeded
-from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.quotas import Account, Quotas, charge_of
 from aios_core.memory.records import Content
 from aios_core.state import Connection
 
-_COLUMNS: Final = "id, name, size, is_text, page_bytes, labels, is_pinned, version, updated_at"
+_COLUMNS: Final = (
+    "id, name, size, is_text, page_bytes, labels, is_pinned, version, updated_at, name_labels"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class BlockRow:
     is_pinned: bool
     version: int
     updated_at: float
+    name_labels: frozenset[str]  # of who made it; never changed
 
     @property
     def num_pages(self) -> int:
@@ -100,7 +103,7 @@ class BlockTable:
         """A block. Raises `NoSuchObject`."""
         row = self.find(connection, owner, name)
         if row is None:
-            raise no_such_block(name, (one.name for one in self.all(connection, owner)))
+            raise no_such_block(name, self.all(connection, owner))
         return row
 
     def pages(
@@ -128,13 +131,21 @@ class BlockTable:
         return self._pack_pages(owner, name, plain)
 
     def alloc(
-        self, connection: Connection, account: Account, name: str, *, is_text: bool, pin: bool
+        self,
+        connection: Connection,
+        account: Account,
+        name: str,
+        *,
+        is_text: bool,
+        pin: bool,
+        labels: frozenset[str],
     ) -> Change:
         """Make an empty block. Raises `Conflict` if there is one of that name."""
-        if self.find(connection, account.owner, name) is not None:
-            raise Conflict(f"{account.owner} has a block {name!r} already")
+        if (there := self.find(connection, account.owner, name)) is not None:
+            refusal = Conflict(f"{account.owner} has a block {name!r} already")
+            raise refusal.with_labels(there.name_labels)
         self._quotas.charge(connection, account, charge_of(0, name))
-        row = self._insert(connection, account.owner, name, Content(b"", is_text), frozenset())
+        row = self._insert(connection, account.owner, name, Content(b"", is_text), labels)
         return self.pin(connection, account.owner, name, is_pinned=True) if pin else Change(row, {})
 
     def write(
@@ -203,9 +214,11 @@ class BlockTable:
         old = self.get(connection, account.owner, name)
         _require_kind(old, content)
         if old.is_text:
-            raise InvalidRequest("at: only blocks of bytes are written in parts; write it whole")
+            refusal = "at: only blocks of bytes are written in parts; write it whole"
+            raise InvalidRequest(refusal).with_labels(old.labels)
         if at > old.size:
-            raise InvalidRequest(f"at: got {at}; block {name!r} has {old.size} bytes")
+            refusal = f"at: got {at}; block {name!r} has {old.size} bytes"
+            raise InvalidRequest(refusal).with_labels(old.labels)
         return self._overlay(connection, account, old, at=at, data=content.data, labels=labels)
 
     def pin(self, connection: Connection, owner: str, name: str, *, is_pinned: bool) -> Change:
@@ -275,11 +288,13 @@ class BlockTable:
         size, page_bytes, now = len(content.data), self._limits.page_bytes, self._wall()
         connection.execute(
             "INSERT INTO memory_blocks (owner, name, size, is_text, page_bytes, labels, is_pinned, "
-            "version, updated_at) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?)",
+            "version, updated_at, name_labels) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 1, ?7, ?6)",
             (owner, name, size, content.is_text, page_bytes, labels_to_text(labels), now),
         )
         block = connection.last_insert_rowid()
-        return BlockRow(block, name, size, content.is_text, page_bytes, labels, False, 1, now)
+        return BlockRow(
+            block, name, size, content.is_text, page_bytes, labels, False, 1, now, labels
+        )
 
     def _update(self, connection: Connection, owner: str, row: BlockRow) -> BlockRow:
         row = replace(row, version=row.version + 1, updated_at=self._wall())
@@ -310,13 +325,16 @@ class BlockTable:
 
     def _refuse_too_much_pinned(self, connection: Connection, owner: str, row: BlockRow) -> None:
         """Raise `QuotaExceeded` if that block, pinned, is too much beside the others."""
-        query = "SELECT name, size FROM memory_blocks WHERE owner = ? AND is_pinned AND id != ?"
+        query = (
+            "SELECT name, size, name_labels, labels FROM memory_blocks "
+            "WHERE owner = ? AND is_pinned AND id != ?"
+        )
         others: Sequence[tuple[Any, ...]] = connection.execute(query, (owner, row.id)).fetchall()
         used = sum(int(one[1]) for one in others)
         if used + row.size > self._limits.pinned_bytes:
-            names = ", ".join(f"{name} ({length:,} bytes)" for name, length in others)
+            names = ", ".join(f"{name} ({length:,} bytes)" for name, length, *_ in others)
             unpin = f"unpin one of: {names}; or " if names else ""
-            raise QuotaExceeded(
+            refusal = QuotaExceeded(
                 owner,
                 "bytes of pinned memory",
                 limit=self._limits.pinned_bytes,
@@ -324,15 +342,18 @@ class BlockTable:
                 requested=row.size,
                 hint=f"{unpin}raise memory.resident_bytes",
             )
+            raise refusal.with_labels(labels_from_rows(one[2:] for one in others))
 
 
-def no_such_block(name: str, known: Iterable[str]) -> NoSuchObject:
-    """The error that names those that are there."""
-    return NoSuchObject("block", name, known)
+def no_such_block(name: str, known: Iterable[BlockRow]) -> NoSuchObject:
+    """The error that names those that are there, with the labels of their names."""
+    rows = tuple(known)
+    labels = frozenset[str]().union(*(row.name_labels for row in rows))
+    return NoSuchObject("block", name, (row.name for row in rows)).with_labels(labels)
 
 
 def _row(values: Sequence[Any]) -> BlockRow:
-    number, name, size, is_text, page_bytes, labels, is_pinned, version, at = values
+    number, name, size, is_text, page_bytes, labels, is_pinned, version, at, named = values
     return BlockRow(
         number,
         name,
@@ -343,6 +364,7 @@ def _row(values: Sequence[Any]) -> BlockRow:
         bool(is_pinned),
         version,
         at,
+        labels_from_text(named),
     )
 
 
@@ -353,4 +375,5 @@ def _about(owner: str, name: str, number: int) -> tuple[str, ...]:
 def _require_kind(row: BlockRow, content: Content) -> None:
     if row.is_text != content.is_text:
         kind, got = ("a text", "bytes") if row.is_text else ("bytes", "a text")
-        raise InvalidRequest(f"value: got {got}; block {row.name!r} holds {kind}")
+        refusal = f"value: got {got}; block {row.name!r} holds {kind}"
+        raise InvalidRequest(refusal).with_labels(row.labels)

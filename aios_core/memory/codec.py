@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import zstandard
 
@@ -57,3 +57,9 @@ def labels_to_text(labels: Iterable[str]) -> str:
 def labels_from_text(text: str) -> frozenset[str]:
     """The opposite."""
     return frozenset(json.loads(text)) if text else frozenset()
+
+
+def labels_from_rows(rows: Iterable[Iterable[Any]]) -> frozenset[str]:
+    """The labels in all columns of all rows together."""
+    texts = {str(text) for row in rows for text in row if text}
+    return frozenset[str]().union(*map(labels_from_text, texts))

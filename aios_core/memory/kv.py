@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
-from aios_core.memory.records import Content, KeyValue
+from aios_core.memory.records import Content, KeyValue, Name
 from aios_core.state import Connection
 
-_COLUMNS: Final = "key, value, is_text, created_at, updated_at, expires_at, labels"
+_FACTS: Final = "is_text, created_at, updated_at, expires_at, labels, name_labels"
 _IS_THERE: Final = "(expires_at IS NULL OR expires_at > ?)"
 _MAX_PURGED: Final = 256  # rows that a change removes besides
 
@@ -48,8 +48,8 @@ class KeyValueTable:
     ) -> tuple[KeyValue, ...]:
         """The entries of those keys that are there, in the order asked for."""
         query = (
-            f"SELECT {_COLUMNS} FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ? "  # noqa: S608
-            f"AND {_IS_THERE}"
+            f"SELECT key, value, {_FACTS} FROM memory_kv WHERE owner = ? AND namespace = ? "  # noqa: S608
+            f"AND key = ? AND {_IS_THERE}"
         )
         now = self._wall()
         rows = (
@@ -65,8 +65,7 @@ class KeyValueTable:
         value = "value" if listing.with_values else "NULL"
         side, order = ("<", "DESC") if listing.is_reversed else (">", "ASC")
         query = (
-            f"SELECT key, {value}, is_text, created_at, updated_at, expires_at, labels "  # noqa: S608
-            "FROM memory_kv WHERE owner = ? AND namespace = ? "
+            f"SELECT key, {value}, {_FACTS} FROM memory_kv WHERE owner = ? AND namespace = ? "  # noqa: S608
             f"AND {_IS_THERE} AND key >= ?"
         )
         parameters: list[Any] = [owner, namespace, self._wall(), listing.prefix]
@@ -81,15 +80,19 @@ class KeyValueTable:
         rows = connection.execute(query, parameters).fetchall()
         return tuple(self._entry(owner, namespace, row) for row in rows)
 
-    def namespaces(self, connection: Connection, owner: str, prefix: str) -> tuple[str, ...]:
-        """The namespaces that hold something, in order."""
+    def namespaces(self, connection: Connection, owner: str, prefix: str) -> tuple[Name, ...]:
+        """The namespaces that hold something, in order, with the labels of all that they hold."""
         query = (
-            "SELECT DISTINCT namespace FROM memory_kv WHERE owner = ?1 AND namespace >= ?2 "
-            "AND (?3 IS NULL OR namespace < ?3) AND (expires_at IS NULL OR expires_at > ?4) "
+            "SELECT DISTINCT namespace, labels, name_labels FROM memory_kv "
+            "WHERE owner = ?1 AND namespace >= ?2 AND (?3 IS NULL OR namespace < ?3) "
+            "AND (expires_at IS NULL OR expires_at > ?4) "
             "ORDER BY namespace"
         )
         parameters = (owner, prefix, beyond(prefix), self._wall())
-        return tuple(str(row[0]) for row in connection.execute(query, parameters))
+        found: dict[str, list[Any]] = {}
+        for name, *labels in connection.execute(query, parameters):
+            found.setdefault(str(name), []).append(labels)
+        return tuple(Name(name, labels_from_rows(rows)) for name, rows in found.items())
 
     def pack(self, owner: str, namespace: str, items: Mapping[str, Content | None]) -> PackedItems:
         """Values as they are stored. Needs no connection: large ones are packed beforehand."""
@@ -113,7 +116,10 @@ class KeyValueTable:
         """Set and remove keys, all of them or none."""
         now, owner = self._wall(), account.owner
         freed = self._purge(connection, owner, now)
-        query = "SELECT charged, created_at FROM memory_kv WHERE owner=? AND namespace=? AND key=?"
+        query = (
+            "SELECT charged, created_at, name_labels FROM memory_kv "
+            "WHERE owner = ? AND namespace = ? AND key = ?"
+        )
         before: dict[str, Any] = {
             key: connection.execute(query, (owner, namespace, key)).fetchone()
             for key, _, _ in items
@@ -128,7 +134,7 @@ class KeyValueTable:
                 continue
             old = before[key]
             connection.execute(
-                "INSERT OR REPLACE INTO memory_kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO memory_kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     owner,
                     namespace,
@@ -140,6 +146,7 @@ class KeyValueTable:
                     old[1] if old else now,
                     now,
                     None if ttl_s is None else now + ttl_s,
+                    old[2] if old else labels_to_text(labels),
                 ),
             )
 
@@ -154,12 +161,20 @@ class KeyValueTable:
     # --- inside ------------------------------------------------------------------------------
 
     def _entry(self, owner: str, namespace: str, row: Sequence[Any]) -> KeyValue:
-        key, stored, is_text, created_at, updated_at, expires_at, labels = row
+        key, stored, is_text, created_at, updated_at, expires_at, labels, named = row
         value = None
         if stored is not None:
             data = self._codec.unpack(stored, *_about(owner, namespace, key))
             value = Content(data, bool(is_text)).value
-        return KeyValue(key, value, created_at, updated_at, expires_at, labels_from_text(labels))
+        return KeyValue(
+            key,
+            value,
+            created_at,
+            updated_at,
+            expires_at,
+            labels_from_text(labels),
+            labels_from_text(named),
+        )
 
     def _purge(self, connection: Connection, owner: str, now: float) -> int:
         """Remove rows of the owner whose time has come; the bytes that they were charged."""

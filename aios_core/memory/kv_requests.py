@@ -23,7 +23,7 @@ from aios_core.memory.records import Content, KeyValue, Value
 from aios_core.memory.requests import KIND
 from aios_core.messages import require_items, require_number
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ class KeyValueGet(_NamespaceRequest[tuple[KeyValue, ...]]):
     """The entries of some keys, of those that are there, in the order asked for."""
 
     kind: ClassVar[str] = "memory.kv_get"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -80,6 +81,7 @@ class KeyValuePut(_NamespaceRequest[None]):
     """
 
     kind: ClassVar[str] = "memory.kv_put"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     items: Mapping[str, Value | None] = field(default_factory=dict)
     ttl_s: float | None = None
@@ -110,6 +112,7 @@ class KeyValueList(_NamespaceRequest[tuple[KeyValue, ...]]):
     """Entries in the order of their keys, or the opposite."""
 
     kind: ClassVar[str] = "memory.kv_list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     listing: Listing = field(default_factory=Listing)
 
     def __post_init__(self) -> None:
@@ -136,6 +139,7 @@ class KeyValueClear(_NamespaceRequest[int]):
     """Remove all keys that begin so; how many there were."""
 
     kind: ClassVar[str] = "memory.kv_clear"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     prefix: str = ""
 
@@ -156,6 +160,7 @@ class KeyValueNamespaces(Request[tuple[str, ...]]):
     """The names of the namespaces that hold something, in order."""
 
     kind: ClassVar[str] = "memory.kv_namespaces"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     prefix: str = ""
     owner: str | None = field(default=None, kw_only=True)
 

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from aios_core.errors import QuotaExceeded
+from aios_core.memory.codec import labels_from_rows
 from aios_core.process import AgentProcess
 from aios_core.state import Connection
 
@@ -105,6 +106,17 @@ def _book_group(connection: Connection, group: str, amount: int) -> None:
     )
 
 
+def labels_of_owner(connection: Connection, owner: str) -> frozenset[str]:
+    """The labels of all that an agent keeps in memory, names included."""
+    return labels_from_rows(connection.execute(_LABELS, (owner,)))
+
+
+_LABELS: Final = """
+    SELECT DISTINCT labels, name_labels FROM memory_blocks WHERE owner = ?1
+    UNION SELECT m.labels, t.name_labels
+        FROM memory_threads t JOIN memory_messages m ON m.thread = t.id WHERE t.owner = ?1
+    UNION SELECT labels, name_labels FROM memory_kv WHERE owner = ?1
+"""
 _LARGEST: Final = """
     SELECT 'block ' || name, size FROM memory_blocks WHERE owner = ?1
     UNION ALL
@@ -130,7 +142,7 @@ def _refuse_excess(
     if whose.startswith("group "):
         keys = "memory.group_quotas"
         largest = "the memory of its agents"
-    raise QuotaExceeded(
+    refusal = QuotaExceeded(
         whose,
         "bytes of memory",
         limit=limit,
@@ -138,3 +150,4 @@ def _refuse_excess(
         requested=amount,
         hint=f"clear or shorten {largest or 'what is to be kept'}; or raise {keys}",
     )
+    raise refusal.with_labels(labels_of_owner(connection, whose))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aios_core.manager import all_labelled
+from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.memory.block_service import LARGE
 from aios_core.memory.kv_requests import (
     KeyValueClear,
@@ -17,6 +17,7 @@ from aios_core.memory.kv_requests import (
     KeyValuePut,
 )
 from aios_core.memory.quotas import Account
+from aios_core.memory.records import Name
 from aios_core.memory.tables import Shelf
 from aios_core.memory.thread_requests import (
     ThreadAppend,
@@ -94,11 +95,12 @@ class ThreadService:
         )
         return all_labelled(entries)
 
-    async def _count(self, process: AgentProcess, request: ThreadCount) -> int:
+    async def _count(self, process: AgentProcess, request: ThreadCount) -> Any:
         owner, tables = request.owner or process.identity, await self._shelf.opened()
-        return await tables.state.database.aread(
+        number, labels = await tables.state.database.aread(
             lambda c: tables.threads.count(c, owner, request.thread, request.status)
         )
+        return labelled(number, labels)
 
     async def _clear(self, process: AgentProcess, request: ThreadClear) -> None:
         account, tables = Account.of(process, request.owner), await self._shelf.opened()
@@ -106,11 +108,12 @@ class ThreadService:
             lambda c: tables.threads.clear(c, account, request.thread)
         )
 
-    async def _list(self, process: AgentProcess, request: ThreadList) -> tuple[str, ...]:
+    async def _list(self, process: AgentProcess, request: ThreadList) -> Any:
         owner, tables = request.owner or process.identity, await self._shelf.opened()
-        return await tables.state.database.aread(
+        names = await tables.state.database.aread(
             lambda c: tables.threads.names(c, owner, request.prefix)
         )
+        return _texts_of(names)
 
 
 class KeyValueService:
@@ -134,7 +137,8 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.get(c, owner, request.namespace, request.keys)
         )
-        return all_labelled(entries)
+        values = (entry.labels for entry in entries)  # the keys are the caller's own words
+        return labelled(entries, frozenset[str]().union(*values))
 
     async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:
         account, labels = Account.of(process, request.owner), frozenset(process.labels)
@@ -155,7 +159,7 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.list(c, owner, request.namespace, request.listing)
         )
-        return all_labelled(entries) if request.listing.with_values else entries
+        return all_labelled(entries)
 
     async def _clear(self, process: AgentProcess, request: KeyValueClear) -> int:
         account, tables = Account.of(process, request.owner), await self._shelf.opened()
@@ -163,10 +167,13 @@ class KeyValueService:
             lambda c: tables.kv.clear(c, account, request.namespace, request.prefix)
         )
 
-    async def _namespaces(
-        self, process: AgentProcess, request: KeyValueNamespaces
-    ) -> tuple[str, ...]:
+    async def _namespaces(self, process: AgentProcess, request: KeyValueNamespaces) -> Any:
         owner, tables = request.owner or process.identity, await self._shelf.opened()
-        return await tables.state.database.aread(
+        names = await tables.state.database.aread(
             lambda c: tables.kv.namespaces(c, owner, request.prefix)
         )
+        return _texts_of(names)
+
+
+def _texts_of(names: Sequence[Name]) -> Any:
+    return labelled(tuple(name.text for name in names), labels_of_all(names))

@@ -57,6 +57,15 @@ class BlockInfo:
     is_pinned: bool
     labels: frozenset[str]
     updated_at: float
+    name_labels: frozenset[str] = frozenset()  # of whoever named it
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a thread or a namespace, and the labels of who gave it."""
+
+    text: str
+    labels: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +112,4 @@ class KeyValue:
     updated_at: float
     expires_at: float | None
     labels: frozenset[str]
+    name_labels: frozenset[str] = frozenset()  # of whoever set the key first

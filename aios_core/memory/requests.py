@@ -19,7 +19,7 @@ from aios_core.errors import InvalidRequest
 from aios_core.memory.names import require_block, require_count, require_owner, require_text
 from aios_core.memory.records import BlockInfo, Content, MemoryHit, MemoryUsage, Value
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
 
@@ -65,6 +65,7 @@ class MemoryAlloc(_BlockRequest[None]):
     """Make an empty block. Raises `Conflict` if there is one of that name."""
 
     kind: ClassVar[str] = "memory.alloc"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     is_text: bool = True
     is_pinned: bool = False
@@ -78,6 +79,7 @@ class MemoryRead(_BlockRequest[Value]):
     """A block, or the part from `start` to before `stop`: characters of a text, else bytes."""
 
     kind: ClassVar[str] = "memory.read"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     start: int = 0
     stop: int | None = None  # None: to the end
 
@@ -114,6 +116,7 @@ class MemoryWrite(_Change):
     """Make a block of this value; or write over a part of one that holds bytes."""
 
     kind: ClassVar[str] = "memory.write"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     at: int | None = None  # the byte to begin with, at most its size; None: the whole block
 
     def __post_init__(self) -> None:
@@ -133,6 +136,7 @@ class Overwrite(Request[int]):
     """A `MemoryWrite` over something of the caller's own; the access check sees this."""
 
     kind: ClassVar[str] = MemoryWrite.kind
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     write: MemoryWrite
 
     def access(self, identity: str) -> Access:
@@ -145,6 +149,7 @@ class MemoryAppend(_Change):
     """Put a value at the end of a block, made if it is not there."""
 
     kind: ClassVar[str] = "memory.append"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,7 @@ class MemoryPin(_BlockRequest[None]):
     """Keep a block's pages in RAM, or no longer."""
 
     kind: ClassVar[str] = "memory.pin"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     is_pinned: bool = True
 
@@ -164,6 +170,7 @@ class MemoryClear(_BlockRequest[None]):
     """Remove a block. Raises `NoSuchObject`."""
 
     kind: ClassVar[str] = "memory.clear"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
     def irreversible(self, identity: str) -> str | None:  # noqa: ARG002 - whose it is, is the same
@@ -193,6 +200,7 @@ class MemoryList(_PrefixRequest[tuple[BlockInfo, ...]]):
     """The blocks, in the order of their names."""
 
     kind: ClassVar[str] = "memory.list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,7 @@ class MemoryClearAll(_PrefixRequest[int]):
     """Remove blocks; how many there were."""
 
     kind: ClassVar[str] = "memory.clear_all"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
     def access(self, identity: str) -> Access:
@@ -218,6 +227,7 @@ class MemorySearch(_PrefixRequest[tuple[MemoryHit, ...]]):
     """The passages of texts that are nearest in meaning, the nearest first."""
 
     kind: ClassVar[str] = "memory.search"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     query: str = ""
     limit: int = 5
 
@@ -243,6 +253,7 @@ class MemoryMeasure(Request[MemoryUsage]):
     """How much of its quotas the caller's memory takes."""
 
     kind: ClassVar[str] = "memory.measure"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
         """The access to all of its own."""

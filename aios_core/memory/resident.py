@@ -71,6 +71,7 @@ class Block:
             row.is_pinned,
             row.labels,
             row.updated_at,
+            row.name_labels,
         )
 
 
@@ -100,7 +101,7 @@ class Space:
         """A block. Raises `NoSuchObject`."""
         block = self.blocks.get(name)
         if block is None:
-            raise no_such_block(name, self.blocks)
+            raise no_such_block(name, (one.row for one in self.blocks.values()))
         return block
 
     def would_lose(self, name: str, at: int | None) -> bool:

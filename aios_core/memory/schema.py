@@ -1,7 +1,8 @@
 """The tables of memory. Each script leads from one version of them to the next.
 
 Names are plain text; contents are packed (`codec`). `charged` is what an object
-takes of its owner's quota.
+takes of its owner's quota. `labels` say where a content comes from, and `name_labels` where
+the name does: from whoever made the object, not from those who wrote to it since.
 """
 
 from __future__ import annotations
@@ -85,5 +86,17 @@ SCHEMA: Final = (
         family TEXT PRIMARY KEY,
         bytes INTEGER NOT NULL CHECK (bytes >= 0)
     ) WITHOUT ROWID;
+    """,
+    # What a name may give away stays with it, whatever is written under it later.
+    """
+    ALTER TABLE memory_blocks ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
+    UPDATE memory_blocks SET name_labels = labels;
+    ALTER TABLE memory_threads ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
+    UPDATE memory_threads SET name_labels = coalesce((
+        SELECT m.labels FROM memory_messages m WHERE m.thread = memory_threads.id
+        ORDER BY m.number LIMIT 1
+    ), '');
+    ALTER TABLE memory_kv ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
+    UPDATE memory_kv SET name_labels = labels;
     """,
 )

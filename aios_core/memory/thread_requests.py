@@ -21,7 +21,7 @@ from aios_core.memory.requests import KIND
 from aios_core.memory.threads import ACTIVE, STATUSES, Window
 from aios_core.messages import Message, require_items
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
 
@@ -73,6 +73,7 @@ class ThreadAppend(_Messages):
     """Add messages at the end, all or none, in order. The thread is made if need be."""
 
     kind: ClassVar[str] = "memory.thread_append"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class ThreadReplace(_Messages):
     """Put messages in place of all that the thread has, archived ones included."""
 
     kind: ClassVar[str] = "memory.thread_replace"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class ThreadRead(_Windowed):
     """Messages, the oldest first; none if there is no such thread."""
 
     kind: ClassVar[str] = "memory.thread_read"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class ThreadRemove(_Windowed):
     """Take messages out; answered with those that were there."""
 
     kind: ClassVar[str] = "memory.thread_remove"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     right: ClassVar[Right] = Right.WRITE
 
 
@@ -131,6 +135,7 @@ class ThreadArchive(_Windowed):
     """Put messages aside; answered with them."""
 
     kind: ClassVar[str] = "memory.thread_archive"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     right: ClassVar[Right] = Right.WRITE
 
 
@@ -139,6 +144,7 @@ class ThreadCount(_ThreadRequest[int]):
     """How many messages of a status a thread has."""
 
     kind: ClassVar[str] = "memory.thread_count"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     status: str = ACTIVE
 
     def __post_init__(self) -> None:
@@ -153,6 +159,7 @@ class ThreadClear(_ThreadRequest[None]):
     """Remove a thread with all its messages. Raises `NoSuchObject`."""
 
     kind: ClassVar[str] = "memory.thread_clear"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     loss: ClassVar[str | None] = "it removes a conversation; memory keeps no older versions"
 
@@ -162,6 +169,7 @@ class ThreadList(Request[tuple[str, ...]]):
     """The names of the threads, in order."""
 
     kind: ClassVar[str] = "memory.thread_list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     prefix: str = ""
     owner: str | None = field(default=None, kw_only=True)
 

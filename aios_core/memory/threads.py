@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import NoSuchObject
-from aios_core.memory.codec import Codec, labels_from_text, labels_to_text
+from aios_core.manager import labels_of_all
+from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
-from aios_core.memory.records import ThreadEntry
+from aios_core.memory.records import Name, ThreadEntry
 from aios_core.state import Connection
 
 ACTIVE: Final = "active"
@@ -86,23 +87,26 @@ class ThreadTable:
         ]
         return self._entries(owner, name, rows)
 
-    def count(self, connection: Connection, owner: str, name: str, status: str) -> int:
-        """How many messages of that status it has; 0 if there is no such thread."""
+    def count(
+        self, connection: Connection, owner: str, name: str, status: str
+    ) -> tuple[int, frozenset[str]]:
+        """How many messages of that status it has, 0 if there is no such thread; their labels."""
         query = (
-            "SELECT count(*) FROM memory_messages m JOIN memory_threads t ON t.id = m.thread "
-            "WHERE t.owner = ? AND t.name = ? AND m.is_archived BETWEEN ? AND ?"
+            "SELECT count(*), m.labels FROM memory_messages m "
+            "JOIN memory_threads t ON t.id = m.thread WHERE t.owner = ? AND t.name = ? "
+            "AND m.is_archived BETWEEN ? AND ? GROUP BY m.labels"
         )
-        row = connection.execute(query, (owner, name, *_IS_ARCHIVED[status])).fetchone()
-        return int(row[0]) if row else 0
+        rows: list[Any] = connection.execute(query, (owner, name, *_IS_ARCHIVED[status])).fetchall()
+        return sum(int(row[0]) for row in rows), labels_from_rows(row[1:] for row in rows)
 
-    def names(self, connection: Connection, owner: str, prefix: str) -> tuple[str, ...]:
+    def names(self, connection: Connection, owner: str, prefix: str) -> tuple[Name, ...]:
         """The threads that there are, in order."""
         query = (
-            "SELECT name FROM memory_threads WHERE owner = ?1 AND name >= ?2 "
+            "SELECT name, name_labels FROM memory_threads WHERE owner = ?1 AND name >= ?2 "
             "AND (?3 IS NULL OR name < ?3) ORDER BY name"
         )
-        rows = connection.execute(query, (owner, prefix, beyond(prefix)))
-        return tuple(str(row[0]) for row in rows)
+        rows: Any = connection.execute(query, (owner, prefix, beyond(prefix)))
+        return tuple(Name(str(name), labels_from_text(labels)) for name, labels in rows)
 
     # --- changing ----------------------------------------------------------------------------
 
@@ -169,7 +173,8 @@ class ThreadTable:
         thread = _thread(connection, account.owner, name)
         if thread is None:
             known = self.names(connection, account.owner, "")
-            raise NoSuchObject("thread", name, known)
+            refusal = NoSuchObject("thread", name, (one.text for one in known))
+            raise refusal.with_labels(labels_of_all(known))
         self._quotas.charge(connection, account, -_charged(connection, thread))
         connection.execute("DELETE FROM memory_threads WHERE id = ?", (thread,))
 
@@ -198,14 +203,15 @@ class ThreadTable:
         labels: frozenset[str],
     ) -> tuple[int, ...]:
         query = (
-            "INSERT INTO memory_threads (owner, name, next_number) VALUES (?1, ?2, ?3) "
+            "INSERT INTO memory_threads (owner, name, next_number, name_labels) "
+            "VALUES (?1, ?2, ?3, ?4) "
             "ON CONFLICT (owner, name) DO UPDATE SET next_number = next_number + ?3 "
             "RETURNING id, next_number"
         )
-        row: Any = connection.execute(query, (owner, name, len(contents))).fetchone()
+        now, text = self._wall(), labels_to_text(labels)
+        row: Any = connection.execute(query, (owner, name, len(contents), text)).fetchone()
         thread, following = row
         numbers = tuple(range(following - len(contents), following))
-        now, text = self._wall(), labels_to_text(labels)
         connection.executemany(
             "INSERT INTO memory_messages VALUES (?, ?, ?, ?, 0, ?, ?)",
             [

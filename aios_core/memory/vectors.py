@@ -126,7 +126,7 @@ class VectorTable:
                 texts[row.id] = self._blocks.content(connection, owner, row).decode()
             text = texts[row.id][start:stop]
             hits.append(MemoryHit(row.name, text, start, stop, scores[index]))
-            labels |= row.labels
+            labels |= row.labels | row.name_labels
         return tuple(hits), labels
 
     def _texts(self, connection: Connection, owner: str, prefix: str) -> list[BlockRow]:

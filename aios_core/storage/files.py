@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -37,15 +37,20 @@ _READ: Final = """
     FROM file_versions WHERE file = ? AND version = ?
 """
 _STAT: Final = """
-    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels
+    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels, f.name_labels
     FROM files f JOIN file_versions v ON v.seq = f.seq WHERE f.owner = ? AND f.path = ?
 """
 _LIST: Final = """
-    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels
+    SELECT f.path, f.version, v.size, v.at, f.is_live, v.labels, f.name_labels
     FROM files f JOIN file_versions v ON v.seq = f.seq
     WHERE f.owner = ? AND (f.path = ? OR f.path >= ? AND f.path < ?)
         AND f.is_live = ? AND f.path > ?
     ORDER BY f.path LIMIT ?
+"""
+_ROW: Final = "id, owner, path, version, is_live, name_labels"
+_LABELS: Final = """
+    SELECT DISTINCT labels FROM file_versions WHERE owner = ?1
+    UNION SELECT name_labels FROM files WHERE owner = ?1
 """
 _UNHELD: Final = """
     SELECT version, charged, blob FROM file_versions v
@@ -64,6 +69,7 @@ class FileRow:
     path: str
     version: int
     is_live: bool
+    name_labels: frozenset[str] = frozenset()  # of those who gave it a path
 
     @property
     def live_version(self) -> int:
@@ -84,7 +90,7 @@ class FileTable:
     def find(self, connection: Connection, owner: str, path: str) -> FileRow | None:
         """The file at a path, also a deleted one."""
         row = connection.execute(
-            "SELECT id, owner, path, version, is_live FROM files WHERE owner = ? AND path = ?",
+            f"SELECT {_ROW} FROM files WHERE owner = ? AND path = ?",  # noqa: S608 - constant
             (owner, path),
         ).fetchone()
         return _file_row(row) if row else None
@@ -128,7 +134,7 @@ class FileTable:
     def read_state(self, connection: Connection, state: FileState) -> Content | None:
         """The content of a state of the feed; None: it is the newest no more."""
         row = connection.execute(
-            "SELECT id, owner, path, version, is_live FROM files WHERE id = ? AND seq = ?",
+            f"SELECT {_ROW} FROM files WHERE id = ? AND seq = ?",  # noqa: S608 - constant
             (state.file, state.seq),
         ).fetchone()
         if row is None or not row[4]:
@@ -141,7 +147,7 @@ class FileTable:
         if row is None:
             raise self._missing(connection, owner, path)
         rows = connection.execute(_HISTORY, (row.id,))
-        return tuple(map(_file_version, rows))
+        return tuple(_file_version(one, row.name_labels) for one in rows)
 
     def stat(self, connection: Connection, owner: str, path: str) -> StoredFile:
         """A file as it is now, also a deleted one."""
@@ -170,15 +176,22 @@ class FileTable:
     ) -> tuple[FileChange, ...]:
         """The versions made at or below a path since change `after`."""
         rows = connection.execute(
-            "SELECT seq, owner, path, change, version, at, labels FROM file_versions "
-            "WHERE owner = ? AND seq > ? AND (path = ? OR path >= ? AND path < ?) "
-            "ORDER BY seq LIMIT ?",
+            "SELECT v.seq, v.owner, v.path, v.change, v.version, v.at, v.labels, f.name_labels "
+            "FROM file_versions v JOIN files f ON f.id = v.file WHERE v.owner = ? AND v.seq > ? "
+            "AND (v.path = ? OR v.path >= ? AND v.path < ?) ORDER BY v.seq LIMIT ?",
             (owner, after, root, *inside(root), limit),
         )
         return tuple(
-            FileChange(seq, of, path, ChangeKind(change), version, at, labels_of(labels))
-            for seq, of, path, change, version, at, labels in rows
+            FileChange(
+                seq, of, path, ChangeKind(change), version, at, labels_of(own), labels_of(names)
+            )
+            for seq, of, path, change, version, at, own, names in rows
         )
+
+    def labels_of_owner(self, connection: Connection, owner: str) -> frozenset[str]:
+        """The labels of all that an owner keeps, of contents and names."""
+        rows = connection.execute(_LABELS, (owner,))
+        return frozenset[str]().union(*(labels_of(row[0]) for row in rows))
 
     def last_change(self, connection: Connection, owner: str) -> int:
         """The number of the owner's last change; 0: there was none."""
@@ -188,14 +201,17 @@ class FileTable:
     def states(self, connection: Connection, after: int, limit: int) -> tuple[FileState, ...]:
         """The newest states of the files that changed since change `after`."""
         rows = connection.execute(
-            "SELECT f.seq, f.id, f.owner, f.path, f.version, v.size, f.is_live, v.labels "
+            "SELECT f.seq, f.id, f.owner, f.path, f.version, v.size, f.is_live, v.labels, "
+            "f.name_labels "
             "FROM files f JOIN file_versions v ON v.seq = f.seq WHERE f.seq > ? "
             "ORDER BY f.seq LIMIT ?",
             (after, limit),
         )
         return tuple(
-            FileState(seq, file, owner, path, version, size, bool(is_live), labels_of(labels))
-            for seq, file, owner, path, version, size, is_live, labels in rows
+            FileState(
+                seq, file, owner, path, version, size, bool(live), labels_of(own) | labels_of(names)
+            )
+            for seq, file, owner, path, version, size, live, own, names in rows
         )
 
     # --- changing ----------------------------------------------------------------------------
@@ -221,7 +237,7 @@ class FileTable:
             self._require_place(connection, owner, path)
             change = ChangeKind.CREATE if change is ChangeKind.WRITE else change
         if row is None:
-            row = self._new_file(connection, owner, path)
+            row = self._new_file(connection, owner, path, stamp.labels)
         return self._add(connection, (row, path), change, content, stamp)
 
     def delete(
@@ -310,7 +326,7 @@ class FileTable:
         stub = FileRow(row.id, owner, "", row.version + 1, is_live=False)
         seq = self._insert(connection, stub, ChangeKind.PURGE, None, Stamp("", 0.0), charged=0)
         connection.execute(
-            "UPDATE files SET path = NULL, version = ?, seq = ? WHERE id = ?",
+            "UPDATE files SET path = NULL, version = ?, seq = ?, name_labels = '[]' WHERE id = ?",
             (stub.version, seq, row.id),
         )
         self.ledger.book(connection, owner, num_bytes=-freed, num_files=-1)
@@ -340,11 +356,11 @@ class FileTable:
                 (row.id,),
             )
             raise NoSuchObject("version", version, [one[0] for one in kept], of=row.path)
-        return _file_version(found[:-2]), content
+        return _file_version(found[:-2], row.name_labels), content
 
     def _live_below(self, connection: Connection, owner: str, root: str) -> list[FileRow]:
         rows = connection.execute(
-            "SELECT id, owner, path, version, is_live FROM files "
+            f"SELECT {_ROW} FROM files "  # noqa: S608 - constant
             "WHERE owner = ? AND path >= ? AND path < ? AND is_live ORDER BY path",
             (owner, *inside(root)),
         )
@@ -355,36 +371,50 @@ class FileTable:
         near = self.listing(
             connection, owner, directory, deleted=False, after=None, limit=_MAX_SUGGESTIONS
         )
-        return NoSuchObject("file", path, [file.path for file in near])
+        labels = frozenset[str]().union(*(file.name_labels for file in near))
+        return NoSuchObject("file", path, [file.path for file in near]).with_labels(labels)
 
     def _require_place(self, connection: Connection, owner: str, path: str) -> None:
         """Raise `Conflict` if a file is above the path, or files are below it."""
         for above in ancestors(path):
             row = self.find(connection, owner, above)
             if row is not None and row.is_live:
-                raise Conflict(f"{path} cannot be made: {above} is a file")
+                refusal = Conflict(f"{path} cannot be made: {above} is a file")
+                raise refusal.with_labels(row.name_labels)
         low, high = inside(path)
         below = connection.execute(
-            "SELECT path FROM files WHERE owner = ? AND path >= ? AND path < ? AND is_live LIMIT 1",
+            "SELECT path, name_labels FROM files "
+            "WHERE owner = ? AND path >= ? AND path < ? AND is_live LIMIT 1",
             (owner, low, high),
         ).fetchone()
         if below is not None:
-            raise Conflict(f"{path} cannot be made: it is a directory, with {below[0]}")
+            refusal = Conflict(f"{path} cannot be made: it is a directory, with {below[0]}")
+            raise refusal.with_labels(labels_of(str(below[1])))
 
-    def _new_file(self, connection: Connection, owner: str, path: str) -> FileRow:
+    def _new_file(
+        self, connection: Connection, owner: str, path: str, labels: frozenset[str]
+    ) -> FileRow:
         connection.execute(
-            "INSERT INTO files (owner, path, version, seq, is_live) VALUES (?, ?, 0, 0, 0)",
-            (owner, path),
+            "INSERT INTO files (owner, path, version, seq, is_live, name_labels) "
+            "VALUES (?, ?, 0, 0, 0, ?)",
+            (owner, path, json.dumps(sorted(labels))),
         )
-        return FileRow(connection.last_insert_rowid(), owner, path, 0, is_live=False)
+        number = connection.last_insert_rowid()
+        return FileRow(number, owner, path, 0, is_live=False, name_labels=labels)
 
     def _move(self, connection: Connection, row: FileRow, to: str, stamp: Stamp) -> FileVersion:
         there = self.find(connection, row.owner, to)
         if there is not None and there.is_live:
-            raise Conflict(f"{to} is there already, at version {there.version}")
+            refusal = Conflict(f"{to} is there already, at version {there.version}")
+            raise refusal.with_labels(there.name_labels)
         self._require_place(connection, row.owner, to)
         if there is not None:
             self._step_aside(connection, there)
+        row = replace(row, name_labels=row.name_labels | stamp.labels)
+        connection.execute(
+            "UPDATE files SET name_labels = ? WHERE id = ?",
+            (json.dumps(sorted(row.name_labels)), row.id),
+        )
         old, content = self._read(connection, row, row.version)
         stamp = Stamp(stamp.author, stamp.at, stamp.labels | old.labels)
         return self._add(connection, (row, to), ChangeKind.MOVE, content, stamp)
@@ -428,7 +458,15 @@ class FileTable:
         )
         self.contents.link(connection, content, is_moved=change is ChangeKind.MOVE)
         return FileVersion(
-            path, new.version, change, size, stamp.at, stamp.author, stamp.labels, seq
+            path,
+            new.version,
+            change,
+            size,
+            stamp.at,
+            stamp.author,
+            stamp.labels,
+            seq,
+            row.name_labels,
         )
 
     def _insert(
@@ -538,18 +576,19 @@ def _about(owner: str, file: int, version: int) -> tuple[str, str, str]:
 
 
 def _file_row(row: Sequence[Any]) -> FileRow:
-    file, owner, path, version, is_live = row
-    return FileRow(file, owner, path, version, bool(is_live))
+    file, owner, path, version, is_live, names = row
+    return FileRow(file, owner, path, version, bool(is_live), labels_of(names))
 
 
 def _stored_file(owner: str, row: Sequence[Any]) -> StoredFile:
-    path, version, size, at, is_live, labels = row
-    return StoredFile(path, owner, version, size, at, not is_live, labels_of(labels))
+    path, version, size, at, is_live, *labels = row
+    return StoredFile(path, owner, version, size, at, not is_live, *map(labels_of, labels))
 
 
-def _file_version(row: Sequence[Any]) -> FileVersion:
-    path, version, change, size, at, author, labels, seq = row
-    return FileVersion(path, version, ChangeKind(change), size, at, author, labels_of(labels), seq)
+def _file_version(row: Sequence[Any], names: frozenset[str]) -> FileVersion:
+    path, version, change, size, at, author, stored, seq = row
+    labels = labels_of(stored)
+    return FileVersion(path, version, ChangeKind(change), size, at, author, labels, seq, names)
 
 
 def one_number(connection: Connection, query: str, values: Sequence[Any]) -> int:

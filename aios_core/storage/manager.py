@@ -150,7 +150,12 @@ class StorageManager:
         if request.is_shared:
             state, _, _ = await self._tables()
             return await self._shared.perform(process, request, state.database)
-        return await self._handlers[type(request)](process, request)
+        try:
+            return await self._handlers[type(request)](process, request)
+        except NoSuchObject as exc:
+            if request.owner in (None, process.identity):
+                raise
+            raise NoSuchObject(exc.kind, exc.name, of=exc.of) from None  # what else it has, is its
 
     def forget(self, process: AgentProcess) -> None:
         """Files outlive their agents; nothing is kept for the process itself."""
@@ -334,12 +339,14 @@ class StorageManager:
     async def _move(self, process: AgentProcess, request: FileMove) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
         _, table, _ = await self._tables()
-        return await self._change(
+        moved = await self._change(
             owner,
             lambda c: table.move(
                 c, owner, request.path, request.to, stamp, if_version=request.if_version
             ),
         )
+        is_known = moved.path == request.to  # else it is a file that a directory held
+        return moved if is_known else labelled(moved, moved.labels | moved.name_labels)
 
     async def _rollback(self, process: AgentProcess, request: FileRollback) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
@@ -364,16 +371,21 @@ class StorageManager:
     async def _usage(self, process: AgentProcess, request: StorageUsage) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return await self._look(lambda c: table.ledger.usage(c, owner))
+        usage, labels = await self._look(
+            lambda c: (table.ledger.usage(c, owner), table.labels_of_owner(c, owner))
+        )
+        return labelled(usage, labels)
 
     # --- trees -------------------------------------------------------------------------------
 
     async def _snapshot(self, process: AgentProcess, request: TreeSnapshot) -> Any:
-        owner = _owner(process, request)
+        owner, stamp = _owner(process, request), self._stamp(process)
         _, _, trees = await self._tables()
-        at = self._now()
         return await self._change(
-            owner, lambda c: trees.save(c, owner, request.path, request.name, at)
+            owner,
+            lambda c: trees.save(
+                c, owner, request.path, request.name, stamp.at, labels=stamp.labels
+            ),
         )
 
     async def _restore(self, process: AgentProcess, request: TreeRestore) -> Any:
@@ -394,7 +406,7 @@ class StorageManager:
     async def _trees(self, process: AgentProcess, request: TreeList) -> Any:
         owner = _owner(process, request)
         _, _, trees = await self._tables()
-        return await self._look(lambda c: trees.listing(c, owner, request.path))
+        return all_labelled(await self._look(lambda c: trees.listing(c, owner, request.path)))
 
     # --- watching and finding ----------------------------------------------------------------
 

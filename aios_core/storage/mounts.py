@@ -94,15 +94,17 @@ class Mounts:
             raise InvalidPath(path, "is a directory")
         return _stored(path, facts, self.labels(database, path))
 
-    def listing(self, path: str, after: str | None, limit: int) -> list[StoredFile]:
+    def listing(
+        self, database: Database, path: str, after: str | None, limit: int
+    ) -> list[StoredFile]:
         """The files at or below a path, in the order of their paths; at "/mnt" of all mounts."""
         names = sorted(self._mounts) if path == MOUNTS else [self._split(path)[0]]
         found: list[StoredFile] = []
         for name in names:
-            inner = "" if path == MOUNTS else self._split(path)[1]
+            inner, known = "" if path == MOUNTS else self._split(path)[1], _known(database, name)
             for below, facts in self._root(name).walk(inner):
                 if all(map(is_canonical_name, below.split("/"))):
-                    labels = frozenset({f"mount:{name}"})
+                    labels = frozenset({f"mount:{name}"}) | known.get(below, frozenset())
                     found.append(_stored(f"{MOUNTS}/{name}/{below}", facts, labels))
                 if len(found) > _MAX_WALKED:
                     raise InvalidPath(path, f"has more than {_MAX_WALKED:,} files; list a part")
@@ -153,7 +155,7 @@ class Mounts:
         (name, inner), (target, new) = self._split(path), self._split(to)
         if name != target:
             raise InvalidPath(to, f"is in another mount than {path}; read the one, write the other")
-        self._label(database, to, labels | self.known_labels(database, path))
+        self._label(database, to, labels | self.known_labels(database, path), is_named=True)
         try:
             with _whole_paths(name):
                 self._root(name).move(inner, new)
@@ -198,18 +200,22 @@ class Mounts:
                     raise BackendError(f"mount {name!r}: {config.directory}: {exc}") from exc
             return self._roots[name]
 
-    def _label(self, database: Database, path: str, labels: frozenset[str]) -> None:
-        """Remember labels, before the content is there: a crash leaves too many, not too few."""
-        key = self._split(path)
+    def _label(
+        self, database: Database, path: str, labels: frozenset[str], *, is_named: bool = False
+    ) -> None:
+        """Remember labels, before the content is there: a crash leaves too many, not too few.
+
+        `is_named`: they are the name's too. A file that nothing is known of is named with them.
+        """
+        key, stored = self._split(path), json.dumps(sorted(labels))
 
         def remember(connection: Connection) -> None:
-            if labels:
-                stored = json.dumps(sorted(labels))
-                connection.execute(
-                    "INSERT OR REPLACE INTO mount_labels VALUES (?, ?, ?)", (*key, stored)
-                )
-            else:
-                connection.execute("DELETE FROM mount_labels WHERE mount = ? AND path = ?", key)
+            connection.execute(_LABEL, (*key, stored, is_named))
+            connection.execute(
+                "DELETE FROM mount_labels WHERE mount = ? AND path = ? "
+                "AND labels = '[]' AND name_labels = '[]'",
+                key,
+            )
 
         if labels or self.known_labels(database, path):
             database.write(remember)
@@ -217,6 +223,23 @@ class Mounts:
     def _require_size(self, size: int, path: str) -> None:
         if size > self._max_file_bytes:
             raise too_large(path, size, self._max_file_bytes)
+
+
+_LABEL: Final = """
+    INSERT INTO mount_labels (mount, path, labels, name_labels) VALUES (?1, ?2, ?3, ?3)
+    ON CONFLICT (mount, path) DO UPDATE SET labels = excluded.labels,
+        name_labels = CASE WHEN ?4 THEN excluded.name_labels ELSE name_labels END
+"""
+
+
+def _known(database: Database, mount: str) -> dict[str, frozenset[str]]:
+    """The labels of the files of a mount and of their names, by path; of agents' files alone."""
+    query = "SELECT path, labels, name_labels FROM mount_labels WHERE mount = ?"
+    rows = database.read(lambda c: c.execute(query, (mount,)).fetchall())
+    return {
+        str(path): frozenset([*json.loads(str(labels)), *json.loads(str(names))])
+        for path, labels, names in rows
+    }
 
 
 @contextmanager

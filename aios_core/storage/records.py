@@ -31,6 +31,7 @@ class FileVersion:
     author: str  # identity of the agent that made it
     labels: frozenset[str]  # where its content comes from
     seq: int
+    name_labels: frozenset[str] = frozenset()  # where the file's names come from
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class StoredFile:
     changed_at: float
     is_deleted: bool = False
     labels: frozenset[str] = frozenset()
+    name_labels: frozenset[str] = frozenset()  # where its path comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class FileChange:
     version: int
     at: float
     labels: frozenset[str] = frozenset()
+    name_labels: frozenset[str] = frozenset()  # where its path comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class SavedTree:
     root: str
     at: float
     num_files: int
+    labels: frozenset[str] = frozenset()  # of who made and named it
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from aios_core.storage.records import (
     StorageSpace,
     StoredFile,
 )
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
 
@@ -126,6 +126,7 @@ class FileCreate(_Write):
     """Make a file that is not there. Raises `Conflict` if it is."""
 
     kind: ClassVar[str] = "storage.create"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class FileWrite(_Write):
     """Give a file its content, as a new version; makes the file if it is not there."""
 
     kind: ClassVar[str] = "storage.write"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
     def irreversible(self) -> str | None:
         return "a file in a mount keeps no older version" if self.is_shared else None
@@ -143,6 +145,7 @@ class FileAppend(_Write):
     """Add to the end of a file, as a new version; makes the file if it is not there."""
 
     kind: ClassVar[str] = "storage.append"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class FileRead(_PathRequest[FileContent]):
     """The content of a file, or of one of its versions."""
 
     kind: ClassVar[str] = "storage.read"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     version: int | None = field(default=None, kw_only=True)  # None: the newest
 
     def __post_init__(self) -> None:
@@ -165,6 +169,7 @@ class FileStat(_PathRequest[StoredFile]):
     """What is known of a file."""
 
     kind: ClassVar[str] = "storage.stat"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,7 @@ class FileList(_PathRequest[tuple[StoredFile, ...]]):
     """The files below a directory, by path; those that were deleted if `deleted`."""
 
     kind: ClassVar[str] = "storage.list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     path: str = ROOT
     deleted: bool = field(default=False, kw_only=True)
@@ -196,6 +202,7 @@ class FileMove(_Change[FileVersion]):
     """
 
     kind: ClassVar[str] = "storage.move"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     to: str = ""
 
     def __post_init__(self) -> None:
@@ -222,6 +229,7 @@ class FileDelete(_Change[FileVersion]):
     """Delete a file. That is a version: `FileRollback` brings it back, `FilePurge` forgets it."""
 
     kind: ClassVar[str] = "storage.delete"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
 
     def irreversible(self) -> str | None:
         return "a file in a mount keeps no older version" if self.is_shared else None
@@ -248,6 +256,7 @@ class FilePurge(_History[int]):
     """
 
     kind: ClassVar[str] = "storage.purge"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     before: int | None = field(default=None, kw_only=True)
 
@@ -267,6 +276,7 @@ class FileHistory(_History[tuple[FileVersion, ...]]):
     """All versions of a file, the newest first."""
 
     kind: ClassVar[str] = "storage.history"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +287,7 @@ class FileDiff(_History[str]):
     """
 
     kind: ClassVar[str] = "storage.diff"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     old: int | None = field(default=None, kw_only=True)
     new: int | None = field(default=None, kw_only=True)
 
@@ -294,6 +305,7 @@ class FileRollback(_History[FileVersion]):
     """Make the content of an older version the newest one. Brings a deleted file back."""
 
     kind: ClassVar[str] = "storage.rollback"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     version: int = 0
     if_version: int | None = field(default=None, kw_only=True)
@@ -312,6 +324,7 @@ class FileChanges(_History[tuple[FileChange, ...]]):
     """The versions that were made below a path after change `after`; the oldest first."""
 
     kind: ClassVar[str] = "storage.changes"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     after: int = 0
     limit: int = field(default=256, kw_only=True)
@@ -334,6 +347,7 @@ class FileWait(_History[int]):
     """
 
     kind: ClassVar[str] = "storage.wait"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     is_file: ClassVar[bool] = False
     after: int = -1
     wait_s: float = field(default=1.0, kw_only=True)
@@ -344,6 +358,7 @@ class FileRetrieve(_History[tuple[Hit, ...]]):
     """The `k` parts of files below a path whose meaning is closest to a text."""
 
     kind: ClassVar[str] = "storage.retrieve"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     query: str = ""
     k: int = field(default=5, kw_only=True)
@@ -384,6 +399,7 @@ class TreeSnapshot(_TreeRequest[SavedTree]):
     """Remember which version of which file is where, below a path. Copies nothing."""
 
     kind: ClassVar[str] = "storage.snapshot"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
 
@@ -392,6 +408,7 @@ class TreeRestore(_TreeRequest[int]):
     """Make the tree below a path what it was at a snapshot of it, by new versions; how many."""
 
     kind: ClassVar[str] = "storage.restore"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
 
@@ -400,6 +417,7 @@ class TreeForget(_TreeRequest[None]):
     """Drop a snapshot; the versions that only it held may go."""
 
     kind: ClassVar[str] = "storage.forget"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
     def irreversible(self) -> str | None:
@@ -411,6 +429,7 @@ class TreeList(_History[tuple[SavedTree, ...]]):
     """The snapshots of an owner's trees at or below a path, the oldest first."""
 
     kind: ClassVar[str] = "storage.snapshots"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     path: str = ROOT
 
@@ -420,5 +439,6 @@ class StorageUsage(_History[StorageSpace]):
     """What an owner keeps, and may keep."""
 
     kind: ClassVar[str] = "storage.usage"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     path: str = ROOT

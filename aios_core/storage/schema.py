@@ -3,6 +3,8 @@
 A file is a row of `files`; every change to it is a row of `file_versions` with the
 whole content after it: sealed in the row if it is small, a blob if it is large.
 `seq` numbers the changes of all files in the order in which they were committed.
+`labels` say where a content comes from, and `name_labels` where the paths that the file
+had do: from those who made and moved it.
 """
 
 from __future__ import annotations
@@ -69,5 +71,15 @@ SCHEMA: Final = (
         labels TEXT NOT NULL,
         PRIMARY KEY (mount, path)
     ) WITHOUT ROWID;
+    """,
+    # What a name may give away stays with it, whatever is written under it later.
+    """
+    ALTER TABLE files ADD COLUMN name_labels TEXT NOT NULL DEFAULT '[]';
+    UPDATE files SET name_labels = coalesce((
+        SELECT v.labels FROM file_versions v WHERE v.file = files.id ORDER BY v.version LIMIT 1
+    ), '[]');
+    ALTER TABLE file_trees ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE mount_labels ADD COLUMN name_labels TEXT NOT NULL DEFAULT '[]';
+    UPDATE mount_labels SET name_labels = labels;
     """,
 )

@@ -55,7 +55,7 @@ class SharedFiles:
     async def _look(self, request: FileList | FileRead | FileStat, database: Database) -> Any:
         mounts, path = self._mounts, request.path
         if isinstance(request, FileList):
-            listing = partial(mounts.listing, path, request.after, request.limit)
+            listing = partial(mounts.listing, database, path, request.after, request.limit)
             return all_labelled(await self._work.on_thread(listing))
         if isinstance(request, FileRead) and request.version is not None:
             raise InvalidRequest(f"version: {path} is in a mount, which has no versions")

@@ -8,16 +8,19 @@ its history; its old content is written anew in the old place.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject, QuotaExceeded
+from aios_core.manager import labels_of_all
 from aios_core.state import Connection
 from aios_core.storage.files import FileTable, labels_of
 from aios_core.storage.paths import ROOT, inside, is_below
 from aios_core.storage.records import ChangeKind, SavedTree, Stamp
 
 _TREE: Final = """
-    SELECT t.name, t.root, t.at, (SELECT count(*) FROM file_tree_entries e WHERE e.tree = t.id)
+    SELECT t.name, t.root, t.at, (SELECT count(*) FROM file_tree_entries e WHERE e.tree = t.id),
+        t.labels
     FROM file_trees t
 """
 _LIVE: Final = """
@@ -38,14 +41,21 @@ class TreeTable:
         self._max_snapshots = max_snapshots
 
     def save(
-        self, connection: Connection, owner: str, root: str, name: str, at: float
+        self,
+        connection: Connection,
+        owner: str,
+        root: str,
+        name: str,
+        at: float,
+        *,
+        labels: frozenset[str] = frozenset(),
     ) -> SavedTree:
         """Remember the tree below a path. Raises `Conflict` if the name is taken."""
         known = self.listing(connection, owner, ROOT)
         if any(tree.name == name for tree in known):
             raise Conflict(f"there is a snapshot {name!r} already; forget it, or take another name")
         if len(known) >= self._max_snapshots:
-            raise QuotaExceeded(
+            refusal = QuotaExceeded(
                 f"agent {owner!r}",
                 "snapshots",
                 limit=self._max_snapshots,
@@ -53,15 +63,16 @@ class TreeTable:
                 requested=1,
                 hint="forget some, such as " + repr(known[0].name) if known else "none are allowed",
             )
+            raise refusal.with_labels(labels_of_all(known[:1]))
         connection.execute(
-            "INSERT INTO file_trees (owner, name, root, at) VALUES (?, ?, ?, ?)",
-            (owner, name, root, at),
+            "INSERT INTO file_trees (owner, name, root, at, labels) VALUES (?, ?, ?, ?, ?)",
+            (owner, name, root, at, json.dumps(sorted(labels))),
         )
         connection.execute(
             _SAVE,
             (connection.last_insert_rowid(), owner, root, *inside(root)),
         )
-        return SavedTree(name, root, at, connection.changes())
+        return SavedTree(name, root, at, connection.changes(), labels)
 
     def restore(
         self, connection: Connection, owner: str, root: str, name: str, stamp: Stamp
@@ -105,8 +116,11 @@ class TreeTable:
 
     def listing(self, connection: Connection, owner: str, root: str) -> tuple[SavedTree, ...]:
         """The snapshots of trees at or below a path, the oldest first."""
-        rows = connection.execute(f"{_TREE} WHERE t.owner = ? ORDER BY t.id", (owner,))
-        trees = (SavedTree(*row) for row in rows)
+        rows: Any = connection.execute(f"{_TREE} WHERE t.owner = ? ORDER BY t.id", (owner,))
+        trees = (
+            SavedTree(name, root, at, num_files, labels_of(labels))
+            for name, root, at, num_files, labels in rows
+        )
         return tuple(tree for tree in trees if is_below(tree.root, root))
 
     def _get(self, connection: Connection, owner: str, root: str, name: str) -> int:
@@ -115,7 +129,8 @@ class TreeTable:
         ).fetchone()
         if row is None:
             known = self.listing(connection, owner, root)
-            raise NoSuchObject("snapshot", name, [tree.name for tree in known])
+            refusal = NoSuchObject("snapshot", name, [tree.name for tree in known])
+            raise refusal.with_labels(labels_of_all(known))
         if row[1] != root:  # so that whoever may write below one path cannot reach another
             raise InvalidRequest(
                 f"snapshot {name!r} is not of {root}; give the path it was made of"

@@ -26,6 +26,7 @@ from aios_core.errors import (
     NoSuchObject,
     QuotaExceeded,
 )
+from aios_core.manager import labels_of_all
 from aios_core.state import Connection, State
 from aios_core.storage.beneath import Beneath
 from aios_core.storage.contents import Content
@@ -109,7 +110,7 @@ def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Ch
             beneath.place(file.path.removeprefix("/"), table.contents.data(content))
     finally:
         beneath.close()
-    labels: frozenset[str] = frozenset().union(*(file.labels for file, _ in found))
+    labels = labels_of_all([file for file, _ in found])
     return Checkout(owner, directory, {file.path: file.version for file, _ in found}, labels)
 
 

@@ -41,8 +41,12 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<Catalogue: {self.registry!r}>"
 
-    async def load(self, source: Any, *, owner: str | None = None) -> tuple[str, ...]:
+    async def load(
+        self, source: Any, *, owner: str | None = None, labels: frozenset[str] = frozenset()
+    ) -> tuple[str, ...]:
         """Offer the tools of a source, or its tools of now if it was loaded before; their ids.
+
+        `labels` are those of the agent that offers them.
 
         Raises:
             NoSuchObject, ToolError, BackendError: it cannot be loaded.
@@ -57,7 +61,7 @@ class Catalogue:
         async with self._lock:
             if not (isinstance(source, Tool) or callable(source)):
                 await self._loaded_already()
-            return await self._offer(work, owner)
+            return await self._offer(work, owner, labels)
 
     async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
@@ -94,14 +98,19 @@ class Catalogue:
 
     # --- inside ------------------------------------------------------------------------------
 
-    async def _offer(self, work: Callable[[], Plugin], owner: str | None) -> tuple[str, ...]:
+    async def _offer(
+        self,
+        work: Callable[[], Plugin],
+        owner: str | None,
+        labels: frozenset[str] = frozenset(),
+    ) -> tuple[str, ...]:
         def make() -> tuple[Plugin, tuple[Offer, ...]]:
             plugin = work()
             try:
                 for tool in plugin.tools:
                     if tool.isolation == "process":
                         Origin.of(tool)  # or else refuse it now
-                return plugin, offers_of(plugin, owner)
+                return plugin, offers_of(plugin, owner, labels)
             except BaseException:
                 _release(plugin)
                 raise

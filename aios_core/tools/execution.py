@@ -24,14 +24,14 @@ from aios_core.tools import strict_json
 from aios_core.tools.calls import Outcome, ToolCalls, ToolHung
 from aios_core.tools.context import ToolContext
 from aios_core.tools.journal import Intent, ToolJournal
+from aios_core.tools.labelling import LabellingRunner
 from aios_core.tools.lane import Turn
 from aios_core.tools.processes import ToolDied
-from aios_core.tools.registry import Offer
+from aios_core.tools.registry import Offer, labels_of
 from aios_core.tools.requests import StoredResult
 from aios_core.tools.results import StoredResults
 from aios_core.tools.running import Result
 from aios_core.tools.services import CodeRunner, Ports
-from aios_core.tools.tool import Tool
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Execution:
     ) -> Any:
         """Run a tool with arguments that fit; its answer, `Labelled` if it is not trusted."""
         tool = offer.tool
-        labels = labels_of(tool)
+        labels = labels_of(tool) | offer.labels
         call_id = secrets.token_hex(12)
         intent = Intent(
             identity=process.identity,
@@ -79,6 +79,7 @@ class Execution:
             call_id=call_id,
             key=idempotency_key or call_id,
             keeps_result=idempotency_key is not None,
+            labels=frozenset(process.labels),
         )
         if tool.read_only:
             result = await self._attempts(process, offer, intent)
@@ -150,11 +151,13 @@ class Execution:
         while True:
             if turn is None:
                 turn = await self._calls.turn(process, tool, offer.lane)
+            # Before it runs: what it does through its port carries its label, and so does what
+            # it says of a failure.
+            process.take_labels(labels_of(tool) | offer.labels)
             context = self._context(process, intent, attempt)
             try:
                 return await self._calls.attempt(turn, intent.arguments, context, on_late)
             except KernelError as exc:
-                process.labels |= labels_of(tool)  # what it says of its failure is its word, too
                 if not isinstance(exc, ToolError | RetryLater):
                     raise
                 if attempt > tool.retries:
@@ -177,7 +180,7 @@ class Execution:
             labels=frozenset(process.labels),
             settings=self._config.settings.get(tool.name, {}),
             _port=self._ports(process),
-            _code_runner=self._code_runner,
+            _code_runner=_labelling(self._code_runner, process),
         )
 
     def _ended_late(self, process: AgentProcess, intent: Intent, outcome: Outcome) -> None:
@@ -219,9 +222,8 @@ class Execution:
             log.error("an outcome could not be journaled, its call is in doubt: %s", exc)
 
 
-def labels_of(tool: Tool) -> frozenset[str]:
-    """Where what a tool says comes from."""
-    return frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
+def _labelling(runner: CodeRunner | None, process: AgentProcess) -> CodeRunner | None:
+    return None if runner is None else LabellingRunner(runner, process)
 
 
 def _kept(answer: Any, labels: Iterable[str]) -> bytes:

@@ -15,6 +15,7 @@ answered with the first outcome; with other arguments it is refused.
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -59,6 +60,7 @@ SCHEMA: Final = (
         PRIMARY KEY (identity, reference)
     ) WITHOUT ROWID
     """,
+    "ALTER TABLE tool_calls ADD COLUMN labels TEXT NOT NULL DEFAULT '[]'",
 )
 MAX_KEPT_BYTES: Final = 1 << 20
 _IN_DOUBT: Final = "((outcome IS NULL AND boot != :boot) OR outcome = 'unknown')"
@@ -74,6 +76,7 @@ class Intent:
     call_id: str
     key: str
     keeps_result: bool  # a caller that gave the key may ask again
+    labels: frozenset[str] = frozenset()  # of the caller: the arguments may quote what it read
 
 
 class ToolJournal:
@@ -132,7 +135,7 @@ class ToolJournal:
         """The calls of an agent of which nobody knows whether they took effect, oldest first."""
         state = await self._state.opened()
         query = (
-            "SELECT call_id, tool, version, arguments, key, started_at, is_repeatable "  # noqa: S608
+            "SELECT call_id, tool, version, arguments, key, started_at, is_repeatable, labels "  # noqa: S608
             f"FROM tool_calls WHERE identity = :identity AND {_IN_DOUBT} ORDER BY started_at"
         )
         given = {"identity": identity, "boot": self._boot}
@@ -199,7 +202,8 @@ class ToolJournal:
         )
         connection.execute(
             "INSERT INTO tool_calls (identity, tool, key, call_id, version, arguments_hash, "
-            "arguments, is_repeatable, boot, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "arguments, is_repeatable, boot, started_at, labels) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *place,
                 intent.call_id,
@@ -209,6 +213,7 @@ class ToolJournal:
                 tool.is_repeatable,
                 self._boot,
                 self._wall(),
+                json.dumps(sorted(intent.labels)),
             ),
         )
         return None
@@ -276,6 +281,7 @@ def _doubt(  # noqa: PLR0917 - a row
     key: str,
     started_at: float,
     is_repeatable: int,
+    labels: str,
 ) -> Doubt:
     opened = vault.open(arguments, "tool_call", identity, call_id, "arguments")
     return Doubt(
@@ -285,4 +291,5 @@ def _doubt(  # noqa: PLR0917 - a row
         idempotency_key=key,
         started_at=started_at,
         is_repeatable=bool(is_repeatable),
+        labels=frozenset(json.loads(labels)),
     )

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.manager import labelled
+from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 from aios_core.tools.calls import ToolCalls
 from aios_core.tools.catalogue import Catalogue
 from aios_core.tools.execution import Execution
@@ -56,6 +56,7 @@ class PreparedRun(Request[Any]):
     """A `ToolRun` whose tool is known and whose arguments fit; the access check sees this."""
 
     kind: ClassVar[str] = ToolRun.kind
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     offer: Offer
     arguments: Mapping[str, Any]
     idempotency_key: str | None
@@ -148,11 +149,10 @@ class ToolManager:
             return checked
         await self.catalogue.loaded()
         offer = self.catalogue.registry.resolve(request.name, process.identity)
-        check = partial(offer.schema.checked, request.arguments, repairs=offer.tool.repairs)
-        if offer.schema.is_quick and len(repr(request.arguments)) <= _QUICK_BYTES:
-            arguments: Mapping[str, Any] = check()
-        else:
-            arguments = await self._checked_elsewhere(offer.tool, check)
+        try:
+            arguments = await self._checked(offer, request.arguments)
+        except InvalidArguments as exc:
+            raise exc.with_labels(offer.labels) from None  # it quotes the schema
         return PreparedRun(offer, arguments, request.idempotency_key)
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:  # noqa: PLR0911 - a table
@@ -163,15 +163,15 @@ class ToolManager:
             case ToolList():
                 return await self._list(process)
             case ToolLoad():
-                owner = process.identity if request.is_private else None
-                return await self.catalogue.load(request.source, owner=owner)
+                return await self._load(process, request)
             case ToolUnload():
                 owner = process.identity if request.is_private else None
-                return await self.unload(request.name, owner=owner)
+                labels = self.catalogue.registry.labels_of_owner(owner)
+                return labelled(await self.unload(request.name, owner=owner), labels)
             case ToolRead():
                 return await self._read(process, request)
             case ToolDoubts():
-                return await self._journal.in_doubt(process.identity)
+                return all_labelled(await self._journal.in_doubt(process.identity))
             case ToolResolve(call_id, took_effect):
                 return await self._journal.resolve(
                     process.identity, call_id, took_effect=took_effect
@@ -203,6 +203,13 @@ class ToolManager:
 
     # --- inside ------------------------------------------------------------------------------
 
+    async def _checked(self, offer: Offer, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments as the tool gets them. Raises `InvalidArguments`."""
+        check = partial(offer.schema.checked, arguments, repairs=offer.tool.repairs)
+        if offer.schema.is_quick and len(repr(arguments)) <= _QUICK_BYTES:
+            return check()
+        return await self._checked_elsewhere(offer.tool, check)
+
     async def _checked_elsewhere(self, tool: Tool, check: Any) -> Mapping[str, Any]:
         """Validate on a thread: a stranger's pattern may take any time."""
         try:
@@ -214,10 +221,19 @@ class ToolManager:
             raise InvalidArguments(tool.name, {"arguments": told}) from exc
         return arguments
 
-    async def _list(self, process: AgentProcess) -> tuple[ToolInfo, ...]:
+    async def _load(self, process: AgentProcess, request: ToolLoad) -> Any:
+        owner = process.identity if request.is_private else None
+        labels = frozenset(process.labels)
+        ids = await self.catalogue.load(request.source, owner=owner, labels=labels)
+        offers = self.catalogue.registry.visible(owner)
+        return labelled(ids, labels_of_all([offer for offer in offers if offer.tool.id in ids]))
+
+    async def _list(self, process: AgentProcess) -> Any:
         await self.catalogue.loaded()
         visible = self.catalogue.registry.visible(process.identity)
-        return tuple(self._told(offer, process) for offer in visible)
+        return labelled(
+            tuple(self._told(offer, process) for offer in visible), labels_of_all(visible)
+        )
 
     def _told(self, offer: Offer, process: AgentProcess) -> ToolInfo:
         lane = self._calls.schedule.lane(offer.lane)

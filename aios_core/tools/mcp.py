@@ -68,7 +68,7 @@ class McpClients:
             raise
         where = server.url or " ".join((server.command or "", *server.args))
         source = f"MCP server {server.name} ({where})"
-        return Plugin(f"mcp:{server.name}", source, tools, release)
+        return Plugin(f"mcp:{server.name}", source, tools, release, not server.trusted)
 
     def close(self) -> None:
         """Close all connections and end the thread. Blocks. Idempotent."""

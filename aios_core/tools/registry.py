@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aios_core.errors import Conflict, NoSuchObject
+from aios_core.manager import labels_of_all
 from aios_core.tools.tool import Tool
 from aios_core.tools.validation import ArgumentSchema
 
@@ -26,6 +27,7 @@ class Offer:
     schema: ArgumentSchema
     source: str  # for people: "plug-in calculator of aios-plugins 0.1.0"
     owner: str | None = None  # the identity of the agent whose own it is
+    labels: frozenset[str] = frozenset()  # where its name and its description come from
 
     @property
     def lane(self) -> str:
@@ -41,14 +43,32 @@ class Plugin:
     source: str
     tools: tuple[Tool, ...]
     release: Callable[[], object] | None = None  # called once it is offered no more; quick
+    is_foreign: bool = False  # somebody outside names and describes its tools, untrusted
 
 
-def offers_of(plugin: Plugin, owner: str | None = None) -> tuple[Offer, ...]:
-    """Compile the schemas; may take time. Raises `InvalidRequest` for a bad one."""
+def offers_of(
+    plugin: Plugin, owner: str | None = None, labels: frozenset[str] = frozenset()
+) -> tuple[Offer, ...]:
+    """Compile the schemas; may take time. Raises `InvalidRequest` for a bad one.
+
+    `labels` are those of the agent that offers them. What an outsider says of its tools is its
+    word as much as what they return.
+    """
     return tuple(
-        Offer(tool, ArgumentSchema(tool.name, tool.parameters), plugin.source, owner)
+        Offer(
+            tool,
+            ArgumentSchema(tool.name, tool.parameters),
+            plugin.source,
+            owner,
+            labels | labels_of(tool) if plugin.is_foreign else labels,
+        )
         for tool in plugin.tools
     )
+
+
+def labels_of(tool: Tool) -> frozenset[str]:
+    """Where what a tool returns comes from."""
+    return frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
 
 
 class ToolRegistry:
@@ -78,10 +98,11 @@ class ToolRegistry:
         for offer in offers:
             known = self._offers.get((owner, offer.tool.name), {}).get(offer.tool.version)
             if known is not None and known not in replaced:
-                raise Conflict(
+                refusal = Conflict(
                     f"tool {offer.tool.id!r} is offered by {known.source} and by {offer.source}; "
                     "unload one of them, or give it another version"
                 )
+                raise refusal.with_labels(known.labels)
         self._remove(replaced)
         self._plugins[owner, key] = tuple(offers)
         for offer in offers:
@@ -100,8 +121,10 @@ class ToolRegistry:
                 return self._newest(versions)
             if versions and version in versions:
                 return versions[version]
-        known = [offer.tool.id if version else offer.tool.name for offer in self.visible(identity)]
-        raise NoSuchObject("tool", name, dict.fromkeys(known))
+        visible = self.visible(identity)
+        known = [offer.tool.id if version else offer.tool.name for offer in visible]
+        refusal = NoSuchObject("tool", name, dict.fromkeys(known))
+        raise refusal.with_labels(labels_of_all(visible))
 
     def visible(self, identity: str | None) -> list[Offer]:
         """All that an agent may name, by name and version."""
@@ -140,8 +163,13 @@ class ToolRegistry:
         if not removed:
             sources = {key for key in self.keys(owner) if not key.startswith("function ")}
             known = {offer.tool.id for offer in self if offer.owner == owner}
-            raise NoSuchObject("tool or plug-in", name, known | sources)
+            refusal = NoSuchObject("tool or plug-in", name, known | sources)
+            raise refusal.with_labels(self.labels_of_owner(owner))
         return tuple(removed)
+
+    def labels_of_owner(self, owner: str | None) -> frozenset[str]:
+        """Where the names of all that is offered to everybody, or to one agent alone, come from."""
+        return labels_of_all([offer for offer in self if offer.owner == owner])
 
     def keys(self, owner: str | None = None) -> list[str]:
         """The keys of what is loaded."""

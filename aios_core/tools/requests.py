@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from aios_core.errors import InvalidArguments, InvalidRequest
 from aios_core.messages import ToolSpec, require_number
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 from aios_core.tools.strict_json import NotJSON, parse, plain
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class ToolRun(Request[Any]):
     """
 
     kind: ClassVar[str] = "tool.run"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_guarded: ClassVar[bool] = True
     name: str  # "calculator", or one version of it: "calculator@1"
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class ToolRead(Request[str]):
     """Read a part of a stored result, in characters."""
 
     kind: ClassVar[str] = "tool.read"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     reference: str
     offset: int = 0
     length: int = 16_384
@@ -112,6 +114,7 @@ class ToolList(Request[tuple[ToolInfo, ...]]):
     """Which tools there are."""
 
     kind: ClassVar[str] = "tool.list"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:  # noqa: ARG002
         """To look at the tools."""
@@ -148,6 +151,7 @@ class ToolLoad(Request[tuple[str, ...]]):
     """
 
     kind: ClassVar[str] = "tool.load"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     source: str | Path | Tool | Callable[..., Any] | McpServer
     is_private: bool = False
 
@@ -183,6 +187,7 @@ class ToolUnload(Request[tuple[str, ...]]):
     """
 
     kind: ClassVar[str] = "tool.unload"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     name: str
     is_private: bool = False
 
@@ -207,6 +212,7 @@ class Doubt:
     idempotency_key: str
     started_at: float  # seconds since 1970
     is_repeatable: bool  # may be run again with its key
+    labels: frozenset[str] = frozenset()  # of the agent that made it: its arguments quote them
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,7 @@ class ToolDoubts(Request[tuple[Doubt, ...]]):
     """The agent's calls of which nobody knows whether they took effect."""
 
     kind: ClassVar[str] = "tool.in_doubt"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
         """To see one's own calls."""
@@ -225,6 +232,7 @@ class ToolResolve(Request[None]):
     """Say what became of a call in doubt, after a look at the world outside."""
 
     kind: ClassVar[str] = "tool.resolve"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     call_id: str
     took_effect: bool
 

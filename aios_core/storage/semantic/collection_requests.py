@@ -18,7 +18,7 @@ from aios_core.embedding import Vector
 from aios_core.errors import InvalidRequest
 from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
-from aios_core.syscalls import Request
+from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class CollectionMatch:
     score: float = 1.0
     vector: Vector | None = None  # if it was asked for
     labels: frozenset[str] = frozenset()
+    name_labels: frozenset[str] = frozenset()  # of whoever put something under this key first
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class CollectionPut(_CollectionRequest[tuple[str, ...]]):
     """Put items in, in place of those of the same keys. Answered with the keys."""
 
     kind: ClassVar[str] = "collection.put"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     items: Sequence[CollectionItem] = ()
 
@@ -121,6 +123,7 @@ class CollectionGet(_CollectionRequest[tuple[CollectionMatch, ...]]):
     """The items of some keys, in their order; those that are not there are left out."""
 
     kind: ClassVar[str] = "collection.get"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -136,6 +139,7 @@ class CollectionDelete(_CollectionRequest[int]):
     """Take the items of some keys out, or with None all of them; how many there were."""
 
     kind: ClassVar[str] = "collection.delete"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     keys: Sequence[str] | None = None
 
@@ -160,6 +164,7 @@ class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
     """
 
     kind: ClassVar[str] = "collection.search"
+    discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     query: str | Vector = ""
     k: int = field(default=4, kw_only=True)
     where: Mapping[str, Any] = field(default_factory=dict, kw_only=True)

@@ -38,6 +38,11 @@ SCHEMA: Final = (
         bytes INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    # Of who named the key, whatever is put there later.
+    """
+    ALTER TABLE collection_items ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
+    UPDATE collection_items SET name_labels = labels;
+    """,
 )
 
 
@@ -90,6 +95,7 @@ def store(
                 f"{name!r} have {collection.dimensions}"
             )
     used_before = usage(connection, owner)
+    named = _name_labels(connection, collection, [item.key for item, _ in items])
     gone = _drop(connection, collection, [item.key for item, _ in items])
     space = space_id(connection, collection.space)
     numbers = put(connection, vault, space, (vector for _, vector in items))
@@ -97,9 +103,11 @@ def store(
         plain = json.dumps([item.text, dict(item.metadata)]).encode()
         content = vault.seal(plain, "item", str(number))
         charged = len(plain) + len(item.key) + 4 * len(vector)
+        told = "\n".join(sorted(labels))
+        name = named.get(item.key, told)
         connection.execute(
-            "INSERT INTO collection_items VALUES (?, ?, ?, ?, ?, ?)",
-            (number, collection.id, item.key, content, "\n".join(sorted(labels)), charged),
+            "INSERT INTO collection_items VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, collection.id, item.key, content, told, charged, name),
         )
         _charge(connection, owner, charged)
     used = usage(connection, owner)
@@ -162,7 +170,7 @@ def item(
     """The item of a vector, if it is in the collection; whatever an index said."""
     row: Any = connection.execute(
         """
-        SELECT i.key, i.content, i.labels, v.vector
+        SELECT i.key, i.content, i.labels, i.name_labels, v.vector
         FROM collection_items i JOIN vectors v ON v.id = i.vector
         WHERE i.vector = ? AND i.collection = ?
         """,
@@ -170,12 +178,25 @@ def item(
     ).fetchone()
     if row is None:
         return None
-    key, content, labels, packed = row
+    key, content, labels, names, packed = row
     text, metadata = json.loads(vault.open(bytes(content), "item", str(number)))
     vector = None
     if with_vector:
         vector = tuple(unpack(vault.open(bytes(packed), "vector", str(number))))
-    return CollectionMatch(key, text, metadata, score, vector, frozenset(labels.split("\n")) - {""})
+    return CollectionMatch(key, text, metadata, score, vector, _labels(labels), _labels(names))
+
+
+def _labels(stored: str) -> frozenset[str]:
+    return frozenset(stored.split("\n")) - {""}
+
+
+def _name_labels(
+    connection: Connection, collection: Collection, keys: Iterable[str]
+) -> dict[str, str]:
+    """The stored labels of the keys that are there."""
+    query = "SELECT key, name_labels FROM collection_items WHERE collection = ? AND key = ?"
+    rows = (connection.execute(query, (collection.id, key)).fetchone() for key in keys)
+    return {str(row[0]): str(row[1]) for row in rows if row is not None}
 
 
 def where(

@@ -18,7 +18,7 @@ from typing import Any
 from aios_core.config import RetrievalConfig
 from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import InvalidRequest, KernelBug
-from aios_core.manager import Port, all_labelled
+from aios_core.manager import Port, all_labelled, labelled
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.storage.semantic.collection_requests import (
@@ -130,11 +130,11 @@ class CollectionManager:
 
     async def _get(self, owner: str, request: CollectionGet) -> Any:
         state = await self._state.opened()
-        return all_labelled(
-            await state.database.aread(
-                lambda c: get(c, state.vault, owner, request.collection, request.keys)
-            )
+        items = await state.database.aread(
+            lambda c: get(c, state.vault, owner, request.collection, request.keys)
         )
+        values = (item.labels for item in items)  # the keys are the caller's own words
+        return labelled(tuple(items), frozenset[str]().union(*values))
 
     async def _delete(self, owner: str, request: CollectionDelete) -> int:
         state = await self._state.opened()
