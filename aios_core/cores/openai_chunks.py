@@ -78,6 +78,7 @@ class ChunkReader:
         self.model = model
         self.usage: Usage | None = None
         self.is_done = False  # the stream said that nothing more comes
+        self.is_document = False  # the answer came as one JSON document
         self._live = live
         self._num_earlier = live.num_tokens  # of earlier runs of the call
         self._choices: dict[int, _ChoiceState] = {}
@@ -105,6 +106,7 @@ class ChunkReader:
             raise TypeError(f"an object expected, got {chunk!r:.100}")
         self._read_usage(chunk.get("usage"))
         self._read_envelope(chunk)
+        self.is_document = any("message" in c for c in _list(chunk.get("choices")) if c)
         if ids := chunk.get("prompt_token_ids"):
             self._keep_prompt(ids)
         deltas: dict[int, list[Delta]] = {}

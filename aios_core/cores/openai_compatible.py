@@ -19,6 +19,7 @@ their end.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -32,8 +33,9 @@ import httpx
 import openai
 
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
+from aios_core.cores.event_stream import EventReader, ServerEvent
 from aios_core.cores.openai_chunks import ChunkReader
-from aios_core.cores.openai_errors import Refusal, error_of
+from aios_core.cores.openai_errors import Refusal, error_of, error_within
 from aios_core.cores.openai_wire import (
     Flavor,
     chat_body,
@@ -259,18 +261,35 @@ class OpenAICore(StreamingCore):
             response = await self._request(live)
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
-        chunks = aiter(response)
+        events = _events(response.response)
         try:
             while True:
                 async with asyncio.timeout_at(due):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
+                    event = await anext(events, None)
+                if event is None or event.data.strip() == "[DONE]":
+                    reader.is_done = event is not None or reader.is_document
                     return
-                yield chunk
+                yield self._decoded(live, event)
                 patience_s = USAGE_PATIENCE_S if reader.is_whole else self._limits.next_chunk_s
                 due = loop.time() + patience_s
         finally:
+            await events.aclose()
             await response.close()
+
+    def _decoded(self, live: LiveRun, event: ServerEvent) -> Any:
+        """The chunk in an event. Raises what an error inside an answer means."""
+        chunk = json.loads(event.data)
+        if event.name == "error" and not (isinstance(chunk, dict) and "error" in chunk):
+            chunk = {"error": chunk}
+        error = error_within(
+            chunk,
+            core=self._name,
+            model=self.model_of(live.run.request),
+            context_window=self._capabilities.context_window,
+        )
+        if error is not None:
+            raise error
+        return chunk
 
     async def _request(self, live: LiveRun) -> openai.AsyncStream[Any]:
         if self._client is None:
@@ -427,6 +446,16 @@ class OpenAICore(StreamingCore):
         self._watch = None
         if not task.cancelled() and (error := task.exception()):
             log.warning("core %r: watching its metrics failed: %r", self._name, error)
+
+
+async def _events(response: httpx.Response) -> AsyncGenerator[ServerEvent]:
+    reader = EventReader()
+    async with aclosing(response.aiter_bytes()) as pieces:  # type: ignore[type-var] # a generator
+        async for piece in pieces:
+            for event in reader.feed(piece):
+                yield event
+    for event in reader.end():
+        yield event
 
 
 @cache

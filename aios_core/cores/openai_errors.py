@@ -42,6 +42,13 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d[\d,]*")
+_KINDS: Final[Mapping[int, type[CoreError]]] = {
+    400: RequestRefused,
+    401: AuthenticationFailed,
+    403: PermissionRefused,
+    413: RequestRefused,
+    422: RequestRefused,
+}
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
 
@@ -130,6 +137,39 @@ def _error_of(  # noqa: PLR0911 - one row for each status
             return CoreError(core, message, is_retryable=True)
         case status:
             return CoreError(core, message, is_retryable=status >= 500)
+
+
+def error_within(
+    answer: Any, *, core: str, model: str, context_window: int
+) -> KernelError | None:
+    """The error that an answer with status 200 holds instead of, or after, what was asked for.
+
+    It is never retried: the server had begun to serve the call.
+    """
+    if not isinstance(answer, Mapping) or not (answer.get("error") or _is_flat_error(answer)):
+        return None
+    refusal = Refusal.of(_status_within(answer), {}, answer)
+    if _is_overflow(refusal):
+        error: KernelError = _overflow(refusal, model, context_window)
+    elif _is_filtered(refusal):
+        error = ContentFiltered(core, refusal.message)
+    else:
+        kind = _KINDS.get(refusal.status, CoreError)
+        error = kind(core, f"the endpoint answered with an error: {refusal.message}")
+    error.reply = refusal.reply
+    return error
+
+
+def _is_flat_error(answer: Mapping[str, Any]) -> bool:
+    return answer.get("object") == "error" and "choices" not in answer
+
+
+def _status_within(answer: Mapping[str, Any]) -> int:
+    """The status that an error object states as its code; 200, the answer's own, if none."""
+    error = answer.get("error") or answer
+    code = error.get("code") if isinstance(error, Mapping) else None
+    is_status = isinstance(code, int | str) and str(code).isdecimal() and 400 <= int(code) < 600
+    return int(code) if is_status and code is not None else 200
 
 
 def _is_filtered(refusal: Refusal) -> bool:

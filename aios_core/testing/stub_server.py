@@ -9,7 +9,7 @@ request to a completion gets the next behaviour; the last one stays. `exchanges`
 tells what was asked and how it ended: served, refused, or left by the client.
 
 With `flavor="vllm"` it also speaks vLLM's dialect: token ids, going on within an
-unfinished turn, `/metrics`. One word is one token. Nothing outside the standard
+unfinished turn, `/metrics`, `/tokenize`. One word is one token. Nothing outside the standard
 library is used; HTTP is as little of RFC 9112 as clients need.
 
 The lock guards `exchanges` and the script's position; all else belongs to the
@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from aios_core.cores.assembly import assemble, split, words
-from aios_core.messages import Delta, Message, ToolCall
+from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
 
 PATIENCE_S: Final = 10.0
 _PATHS: Final = frozenset(
@@ -54,8 +54,17 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     token_s: float = 0.0  # before each chunk
     has_usage: bool = True
+    message: Message | None = None  # all that it says, in place of text and tool calls
+    logprobs: bool = False  # one for each word of the text
+    finish_reason: str | None = None  # in place of the one that follows from the answer
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the answer
     then: Literal["end", "hang", "drop", "garbage", "error", "cut"] = "end"
     after: int | None = None
+
+    @property
+    def said(self) -> Message:
+        """The assistant's turn."""
+        return self.message or Message("assistant", self.text, tool_calls=self.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,7 @@ class StubServer:
         self._recent: deque[float] = deque()  # when requests were let in, the last minute
         self.exchanges: list[Exchange] = []  # of completions, in the order of arrival
         self.max_concurrent = 0
+        self.num_counted = 0  # requests to count the tokens of a prompt (vLLM's /tokenize)
         self._port = 0
         self._lock = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -220,6 +230,8 @@ class StubServer:
             writer.write(_refusal(Refuse(401, "Incorrect API key provided")))
         elif exchange.path == "/v1/models":
             writer.write(_json(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
+        elif exchange.path == "/tokenize" and self._flavor == "vllm":
+            writer.write(_json(HTTPStatus.OK, self._tokenized(exchange.body)))
         elif exchange.path == "/metrics" and self._flavor == "vllm":
             writer.write(_response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
         elif exchange.path in _PATHS:
@@ -355,31 +367,25 @@ class StubServer:
     # --- what an answer looks like ------------------------------------------------------------
 
     def _chunks(self, answer: Answer, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks of content."""
+        """The chunks of content, of all answers in turn where several are wanted."""
         for position, delta in enumerate(_deltas(answer, body), start=_num_said(body)):
-            piece: dict[str, Any] = {}
-            if delta.text:
-                piece["content"] = delta.text
-            if delta.tool_calls:
-                piece["tool_calls"] = [
-                    {
-                        "index": call.index,
-                        **({"id": call.id, "type": "function"} if call.id else {}),
-                        "function": {
-                            **({"name": call.name} if call.name else {}),
-                            "arguments": call.arguments,
-                        },
-                    }
-                    for call in delta.tool_calls
-                ]
-            yield self._chunk(body, piece, ids=[_FIRST_OUTPUT_ID + position])
+            for index in range(body.get("n") or 1):
+                chunk = self._chunk(body, _piece(delta), ids=[_FIRST_OUTPUT_ID + position])
+                chunk["choices"][0]["index"] = index
+                if answer.logprobs and delta.text:
+                    chunk["choices"][0]["logprobs"] = _logprobs([delta.text])
+                yield {**chunk, **answer.extra}
 
     def _last_chunks(
         self, answer: Answer, body: Mapping[str, Any], num_tokens: int
     ) -> Iterator[dict[str, Any]]:
         """The finish reason and the usage."""
-        reason = _finish_reason(answer, body, num_tokens)
-        yield self._chunk(body, {}, ids=[], finish_reason=reason)
+        num_choices = body.get("n") or 1
+        reason = _finish_reason(answer, body, num_tokens // num_choices)
+        for index in range(num_choices):
+            chunk = self._chunk(body, {}, ids=[], finish_reason=reason)
+            chunk["choices"][0]["index"] = index
+            yield chunk
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
             usage = _usage(body, num_tokens)
             yield {**self._envelope(body), "choices": [], "usage": usage}
@@ -391,16 +397,19 @@ class StubServer:
         reason = _finish_reason(answer, body, len(said))
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         message = assemble(said).message()
+        if answer.logprobs:
+            choice["logprobs"] = _logprobs(words(message.content))
         if "prompt" in body:
             kind, choice["text"] = "text_completion", message.content
         else:
             kind, choice["message"] = "chat.completion", message.to_dict()
-        out = {**self._envelope(body), "object": kind, "choices": [choice]}
+        choices = [{**choice, "index": index} for index in range(body.get("n") or 1)]
+        out = {**self._envelope(body), "object": kind, "choices": choices, **answer.extra}
         if answer.has_usage:
             out["usage"] = _usage(body, len(said))
         if self._flavor == "vllm" and body.get("return_token_ids"):
             first = _FIRST_OUTPUT_ID + _num_said(body)
-            choice["token_ids"] = list(range(first, first + len(said)))
+            choices[0]["token_ids"] = list(range(first, first + len(said)))
             out["prompt_token_ids"] = _prompt_ids(body)
         return out
 
@@ -436,6 +445,13 @@ class StubServer:
         if self._flavor == "vllm":
             owner["max_model_len"] = self._context_window  # type: ignore[assignment]
         return [{"id": model, "object": "model", "created": 0, **owner} for model in self._models]
+
+    def _tokenized(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """VLLM's answer on how many tokens a prompt has."""
+        with self._lock:
+            self.num_counted += 1
+        ids = _prompt_ids(body)
+        return {"count": len(ids), "max_model_len": self._context_window, "tokens": ids}
 
     def _metrics(self) -> str:
         return (
@@ -542,15 +558,47 @@ def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
     """What of the answer is still to be said, and may be."""
-    message = Message("assistant", answer.text, tool_calls=answer.tool_calls)
-    return list(split(message))[_num_said(body) :][: _limit(body)]
+    return list(split(answer.said))[_num_said(body) :][: _limit(body)]
 
 
 def _finish_reason(answer: Answer, body: Mapping[str, Any], num_tokens: int) -> str:
-    total = len(list(split(Message("assistant", answer.text, tool_calls=answer.tool_calls))))
-    if num_tokens + _num_said(body) < total:
+    if answer.finish_reason is not None:
+        return answer.finish_reason
+    if num_tokens + _num_said(body) < len(list(split(answer.said))):
         return "length"
-    return "tool_calls" if answer.tool_calls else "stop"
+    return "tool_calls" if answer.said.tool_calls else "stop"
+
+
+def _piece(delta: Delta) -> dict[str, Any]:
+    """A delta as a server writes it."""
+    piece: dict[str, Any] = dict(delta.extra)
+    if delta.text:
+        piece["content"] = delta.text
+    if delta.refusal:
+        piece["refusal"] = delta.refusal
+    if delta.reasoning:
+        piece[delta.reasoning_key] = delta.reasoning
+    if delta.thinking:
+        piece[delta.thinking_key] = [dict(block) for block in delta.thinking]
+    if delta.tool_calls:
+        piece["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
+    return piece
+
+
+def _call_piece(call: ToolCallDelta) -> dict[str, Any]:
+    return {
+        **call.extra,
+        "index": call.index,
+        **({"id": call.id, "type": "function"} if call.id else {}),
+        "function": {
+            **({"name": call.name} if call.name else {}),
+            "arguments": call.arguments,
+        },
+    }
+
+
+def _logprobs(said: Sequence[str]) -> dict[str, Any]:
+    return {"content": [{"token": w, "logprob": -0.5, "top_logprobs": []} for w in said]}
 
 
 def _usage(body: Mapping[str, Any], num_tokens: int) -> dict[str, int]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aios_core.core import Prepared, Run
+from aios_core.cores import event_stream
 from aios_core.cores.assembly import assemble
+from aios_core.cores.event_stream import EventReader
 from aios_core.cores.openai_chunks import ChunkReader
 from aios_core.cores.openai_errors import MAX_PAUSE_S, Refusal, error_of
 from aios_core.cores.openai_wire import chat_body, max_prompt_tokens
@@ -19,11 +26,13 @@ from aios_core.cores.vllm_metrics import KVPressure, read_pressure
 from aios_core.errors import ContextOverflow
 from aios_core.messages import (
     Delta,
+    FinishReason,
     ResponseFormat,
     Sampling,
     ToolCall,
     ToolCallDelta,
     ToolSpec,
+    Usage,
     is_strict,
 )
 from aios_core.messages import parse_messages as messages
@@ -80,6 +89,166 @@ def test_a_name_that_every_fragment_repeats_begins_one_call() -> None:
     said = assemble(deltas(chunks))
 
     assert said.tool_calls == (ToolCall("x", "add", "{}"),)
+
+
+def call(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "arguments": arguments, **more}
+
+
+@pytest.mark.parametrize(
+    ("fragments", "meant"),
+    [
+        (  # all at index 0, told apart by id
+            [call("f", "{}", index=0, id="a"), call("g", "{}", index=0, id="b")],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+        ),
+        (  # fragments of the second go on without an id
+            [
+                call("f", "{}", index=0, id="a"),
+                call("g", "{", index=0, id="b"),
+                call(None, "}", index=0),
+            ],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+        ),
+        (  # equal ids, told apart by index
+            [call("f", "{}", index=0, id="a"), call("g", "{}", index=1, id="a")],
+            [("a", "f", "{}"), ("a", "g", "{}")],
+        ),
+        (  # equal ids at one index: a name after complete arguments begins another call
+            [call("f", "{}", index=0, id="a"), call("f", "{}", index=0, id="a")],
+            [("a", "f", "{}"), ("a", "f", "{}")],
+        ),
+        (  # id and name in each fragment
+            [call("f", '{"a"', index=0, id="a"), call("f", ": 1}", index=0, id="a")],
+            [("a", "f", '{"a": 1}')],
+        ),
+        (  # ids, but no index
+            [call("f", "{", id="a"), call("g", "{}", id="b"), call(None, "}", id="a")],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+        ),
+        ([call("f", {"ü": 1}, index=0, id="a")], [("a", "f", '{"ü": 1}')]),
+        ([call("f", None, index=3, id="a")], [("a", "f", "")]),
+    ],
+)
+def test_every_dialect_of_tool_calls_is_understood(
+    fragments: list[dict[str, Any]], meant: list[tuple[str, str, str]]
+) -> None:
+    streamed = assemble(deltas([chunk(calls=[one]) for one in fragments]))
+    at_once = assemble(deltas([chunk(calls=fragments)]))
+
+    assert [(c.id, c.name, c.arguments) for c in streamed.tool_calls] == meant
+    assert streamed.tool_calls == at_once.tool_calls
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("stop", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("max_tokens", FinishReason.LENGTH),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("SAFETY", FinishReason.CONTENT_FILTER),
+        ("eos_token", FinishReason.STOP),
+    ],
+)
+def test_a_finish_reason_is_kept_beside_what_it_means(told: str, meant: FinishReason) -> None:
+    read = reader()
+    read.read(chunk(content="a", finish=told))
+
+    assert read.is_whole
+    assert read.completion().finish_reason is meant
+    assert read.completion().backend_finish_reason == told
+
+
+def test_thoughts_are_told_under_the_servers_key() -> None:
+    for key in ("reasoning", "reasoning_content"):
+        said = assemble(deltas([chunk(**{key: "h"}), chunk(**{key: "m"}), chunk(content="yes")]))
+
+        assert said.message().to_dict() == {"role": "assistant", "content": "yes", key: "hm"}
+
+
+def test_signed_thoughts_grow_by_their_index() -> None:
+    first = {"index": 0, "type": "reasoning.text", "text": "h"}
+    rest = {"index": 0, "type": "reasoning.text", "text": "m", "signature": "s"}
+    said = assemble(deltas([chunk(reasoning_details=[first]), chunk(reasoning_details=[rest])]))
+
+    assert said.message().to_dict()["reasoning_details"] == [
+        {"index": 0, "type": "reasoning.text", "text": "hm", "signature": "s"}
+    ]
+
+
+def test_usage_is_read_with_its_details() -> None:
+    read = reader()
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 1, "cache_write_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 1},
+    }
+    read.read({**chunk(content="a", finish="stop"), "usage": usage})
+
+    assert read.completion().usage == Usage(9, 5, 4, 2, 3, 1, 1)
+
+
+PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "delta", "message", "content", "tool_calls", "index", "id", "function"]
+                + ["name", "arguments", "usage", "finish_reason", "logprobs", "reasoning", "text"]
+                + ["thinking_blocks", "prompt_tokens", "completion_tokens", "token_ids", "extra"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+DELTAS = st.fixed_dictionaries({}, optional={"content": PARTS, "tool_calls": PARTS, "audio": PARTS})
+CHUNKS = PARTS | st.fixed_dictionaries(
+    {"choices": st.lists(st.fixed_dictionaries({"delta": DELTAS | PARTS, "index": PARTS}))}
+)
+
+
+@given(st.lists(CHUNKS, max_size=4))
+def test_whatever_a_server_sends_is_read_or_refused_in_a_known_way(chunks: list[Any]) -> None:
+    read = reader()
+    said: list[Delta] = []
+    with suppress(AttributeError, TypeError, ValueError, KeyError):
+        for one in chunks:
+            said += [progress.delta for progress in read.read(one)]
+    for number in {delta.choice for delta in said}:
+        assemble(delta for delta in said if delta.choice == number).message()
+
+
+@given(st.lists(st.text(max_size=5), max_size=5), st.data())
+def test_however_a_stream_is_cut_its_events_are_the_same(texts: list[str], data: Any) -> None:
+    events = [json.dumps(text) for text in texts]
+    ends = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    raw = "".join(f": ping{ends}data: {event}{ends}{ends}" for event in events).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=5)))
+    read, found = EventReader(), []
+    for start, stop in itertools.pairwise([0, *cuts, len(raw)]):
+        found += read.feed(raw[start:stop])
+    found += read.end()
+
+    assert [json.loads(event.data) for event in found] == texts
+
+
+def test_a_byte_order_mark_hides_no_event() -> None:
+    read = EventReader()
+
+    assert [e.data for e in read.feed(b"\xef\xbb\xbfdata: 1\n\n")] == ["1"]
+
+
+def test_an_event_without_end_is_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "MAX_EVENT_CHARS", 100)
+    read = EventReader()
+
+    with pytest.raises(ValueError, match="more than 100 characters"):
+        read.feed(b"data: " + b"x" * 200)
 
 
 def test_tokens_whose_text_is_held_back_are_reported_with_it() -> None:
