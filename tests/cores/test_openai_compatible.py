@@ -684,9 +684,11 @@ async def test_what_a_stream_says_adds_up_to_its_answer(serve: Callable[..., Stu
 async def test_a_server_that_answers_json_where_a_stream_was_asked_is_understood(
     serve: Callable[..., StubServer],
 ) -> None:
+    body = {"model": "stub", "messages": [{"role": "user", "content": "hello there"}]}
     with StubServer(RICH) as plain:
-        body = {"model": "stub", "messages": [{"role": "user", "content": "hello there"}]}
-        whole = httpx.post(f"{plain.base_url}/chat/completions", json=body, trust_env=False).content
+        async with httpx.AsyncClient(trust_env=False) as client:
+            url = f"{plain.base_url}/chat/completions"
+            whole = (await client.post(url, json=body)).content
     async with connected(serve([RICH, Raw(b"\xef\xbb\xbf" + whole, "application/json")])) as rig:
         streamed = await rig.generate(ask())
 

@@ -190,19 +190,32 @@ def test_usage_is_read_with_its_details() -> None:
     assert read.completion().usage == Usage(9, 5, 4, 2, 3, 1, 1)
 
 
+KEYS = [
+    "choices",
+    "delta",
+    "message",
+    "content",
+    "tool_calls",
+    "index",
+    "id",
+    "function",
+    "name",
+    "arguments",
+    "usage",
+    "finish_reason",
+    "logprobs",
+    "reasoning",
+    "text",
+    "thinking_blocks",
+    "prompt_tokens",
+    "completion_tokens",
+    "token_ids",
+    "extra",
+]
 PARTS = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(
-                ["choices", "delta", "message", "content", "tool_calls", "index", "id", "function"]
-                + ["name", "arguments", "usage", "finish_reason", "logprobs", "reasoning", "text"]
-                + ["thinking_blocks", "prompt_tokens", "completion_tokens", "token_ids", "extra"]
-            ),
-            inner,
-            max_size=4,
-        )
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
     ),
     max_leaves=12,
 )
