@@ -48,6 +48,9 @@ ROLES: Final[Mapping[str, Role]] = {
     "tool": "tool",
 }
 
+# Arguments of a call that are not plain values.
+_STRUCTURED: Final = ("messages", "tools", "tool_choice", "response_format")
+
 
 # --- what goes in --------------------------------------------------------------------------------
 
@@ -60,7 +63,8 @@ def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(said, Mapping):
         raise InvalidRequest(f"a request is a mapping in OpenAI's format, got {said!r:.200}")
-    options, rest = read_options(said)
+    split = split_request_options(said)
+    options, rest = split.arguments, split.extra
     tools = [ToolSpec.from_dict(tool) for tool in require_items("tools", options.pop("tools", ()))]
     request: dict[str, Any] = {
         "model": None,
@@ -79,10 +83,14 @@ def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
 def read_options(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a call's options into the kernel's arguments, and all the rest.
 
-    Options that are None are not set; those of the connection are dropped.
+    Options that are None are not set; those of the connection are dropped. Messages,
+    tools and formats, which have readers of their own, are left with the rest.
     """
     options = split_request_options(said)
-    return options.arguments, options.extra
+    structured = {
+        name: options.arguments.pop(name) for name in _STRUCTURED if name in options.arguments
+    }
+    return options.arguments, options.extra | structured
 
 
 def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:

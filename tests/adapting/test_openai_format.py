@@ -188,3 +188,12 @@ def test_a_stream_tells_its_usage_once_and_fragments_by_index() -> None:
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:3]] == [None, None, "stop"]
     assert ["usage" in chunk for chunk in chunks] == [False, False, False, True]
     assert chunks[3]["choices"] == []
+
+
+def test_tools_and_formats_stay_with_the_rest_for_their_own_readers() -> None:
+    said = {"tools": [TOOL], "tool_choice": "add", "response_format": {"type": "text"}, "n": 2}
+
+    options, rest = read_options(said)
+
+    assert options == {"n": 2}
+    assert rest == {key: said[key] for key in ("tools", "tool_choice", "response_format")}
