@@ -139,9 +139,7 @@ def _error_of(  # noqa: PLR0911 - one row for each status
             return CoreError(core, message, is_retryable=status >= 500)
 
 
-def error_within(
-    answer: Any, *, core: str, model: str, context_window: int
-) -> KernelError | None:
+def error_within(answer: Any, *, core: str, model: str, context_window: int) -> KernelError | None:
     """The error that an answer with status 200 holds instead of, or after, what was asked for.
 
     It is never retried: the server had begun to serve the call.

@@ -106,6 +106,7 @@ async def test_options_and_choices_reach_the_core(kernel: Kernel) -> None:
             "allow_multiple_tool_calls": False,
             "tool_choice": {"mode": "required", "required_function_name": "add"},
             "logit_bias": {"a": 1.0},
+            "top_a": 0.1,
         },
     )
 
@@ -113,7 +114,7 @@ async def test_options_and_choices_reach_the_core(kernel: Kernel) -> None:
     asked = core.requests[0]  # type: ignore[attr-defined]
     assert (asked.sampling.temperature, asked.sampling.max_tokens) == (0.5, 7)
     assert (asked.tool_choice, asked.parallel_tool_calls) == ("add", False)
-    assert asked.extra == {"logit_bias": {"a": 1.0}}
+    assert (asked.sampling.logit_bias, asked.extra) == ({"a": 1.0}, {"top_a": 0.1})
 
 
 async def test_the_frameworks_middleware_is_kept(kernel: Kernel) -> None:

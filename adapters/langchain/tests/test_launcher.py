@@ -127,7 +127,7 @@ def test_words_for_the_wire_are_dropped_and_those_for_the_model_passed_on(
     llm.invoke("hi", service_tier="flex")
 
     (core,) = as_default.pool
-    assert core.requests[-1].extra == {"top_a": 0.1}  # type: ignore[attr-defined]
+    assert core.requests[-1].extra == {"top_a": 0.1, "service_tier": "flex"}  # type: ignore[attr-defined]
 
 
 def test_an_error_of_the_kernel_is_not_mistaken_for_a_strange_model(boot: Boot) -> None:

@@ -46,7 +46,7 @@ def test_settings_reach_the_core(as_default: Kernel) -> None:
     asked = core.requests[-1]  # type: ignore[attr-defined]
     assert (asked.sampling.temperature, asked.sampling.seed) == (0.5, 3)
     assert (asked.sampling.max_tokens, asked.sampling.stop) == (None, ("END",))
-    assert asked.extra == {"presence_penalty": 0.2}
+    assert (asked.sampling.presence_penalty, asked.extra) == (0.2, {})
 
 
 @pytest.mark.usefixtures("as_default")

@@ -46,7 +46,7 @@ CALL = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
     [
         (HumanMessage("hi", name="ann"), Message("user", "hi", name="ann")),
         (SystemMessage("be kind"), Message("system", "be kind")),
-        (ChatMessage("hm", role="developer"), Message("system", "hm")),
+        (ChatMessage("hm", role="developer"), Message("developer", "hm")),
         (AIMessage("well"), Message("assistant", "well")),
         (
             AIMessage("", tool_calls=[CALL]),
@@ -121,7 +121,7 @@ def test_what_the_kernel_cannot_carry_is_refused_by_position_and_name(
 @pytest.mark.parametrize(
     ("choice", "meant"),
     [
-        (None, "auto"),
+        (None, None),
         (False, "auto"),
         ("auto", "auto"),
         (True, "required"),
@@ -159,7 +159,7 @@ def test_a_function_becomes_a_tool_with_a_schema() -> None:
     ("raw", "meant"),
     [
         (None, None),
-        ({"type": "text"}, None),
+        ({"type": "text"}, ResponseFormat(kind="text")),
         ({"type": "json_object"}, ResponseFormat()),
         (
             {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
