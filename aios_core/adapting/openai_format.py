@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aios_core.adapting.options import split_request_options
+from aios_core.decided import ARGUMENT_OF
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
     Choice,
@@ -49,7 +50,7 @@ ROLES: Final[Mapping[str, Role]] = {
 }
 
 # Arguments of a call that are not plain values.
-_STRUCTURED: Final = ("messages", "tools", "tool_choice", "response_format")
+_STRUCTURED: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
 
 
 # --- what goes in --------------------------------------------------------------------------------
@@ -84,12 +85,16 @@ def read_options(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """Split a call's options into the kernel's arguments, and all the rest.
 
     Options that are None are not set; those of the connection are dropped. Messages,
-    tools and formats, which have readers of their own, are left with the rest.
+    tools and formats, which have readers of their own, are left with the rest as they are.
     """
-    options = split_request_options(said)
     structured = {
-        name: options.arguments.pop(name) for name in _STRUCTURED if name in options.arguments
+        key: value
+        for key, value in said.items()
+        if ARGUMENT_OF.get(key) in _STRUCTURED and value is not None
     }
+    options = split_request_options({k: v for k, v in said.items() if k not in structured})
+    for name in _STRUCTURED & options.arguments.keys():  # inside `extra_body` and the like
+        structured.setdefault(name, options.arguments.pop(name))
     return options.arguments, options.extra | structured
 
 
