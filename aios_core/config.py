@@ -101,6 +101,7 @@ class MemoryConfig:
     quota_bytes: int | None = 256 * MIB  # of an agent
     group_quota_bytes: int | None = None  # of a group's agents together
     group_quotas: Mapping[str, int] = field(default_factory=dict)  # by group, over the one above
+    agent_quotas: Mapping[str, int] = field(default_factory=dict)  # by identity, over quota_bytes
 
 
 @dataclass(frozen=True, slots=True)

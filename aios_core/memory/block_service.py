@@ -187,7 +187,7 @@ class BlockService:
         )
         usage = MemoryUsage(
             used,
-            quotas.of_agent,
+            quotas.limit_of_agent(account.owner),
             of_group,
             quotas.limit_of_group(group),
             space.resident_bytes,

@@ -16,6 +16,8 @@ from aios_core.memory.kv_requests import (
     KeyValueGet,
     KeyValueList,
     KeyValuePut,
+    KeyValueSweep,
+    KeyValueTouch,
 )
 from aios_core.memory.records import KeyValue, Value
 
@@ -109,3 +111,36 @@ class KeyValues:
     async def aclear(self, prefix: str = "") -> int:
         """Remove all keys that begin so; how many there were."""
         return await self._port.acall(KeyValueClear(self.namespace, prefix, owner=self.owner))
+
+    def touch(self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float) -> int:
+        """Let the time of entries that expire begin anew; how many there were.
+
+        Args:
+            keys: of the entries; None: all that begin with the prefix.
+            prefix: of the keys, where none are named.
+            ttl_s: how long the entries are there from now on. Those that never expire stay so.
+        """
+        chosen = None if keys is None else tuple(keys)
+        return self._port.call(
+            KeyValueTouch(self.namespace, chosen, prefix, ttl_s, owner=self.owner)
+        )
+
+    async def atouch(
+        self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float
+    ) -> int:
+        """Let the time of entries that expire begin anew; see `touch`."""
+        chosen = None if keys is None else tuple(keys)
+        return await self._port.acall(
+            KeyValueTouch(self.namespace, chosen, prefix, ttl_s, owner=self.owner)
+        )
+
+    def sweep(self) -> int:
+        """Remove the entries whose time has come, which nobody can read; how many there were.
+
+        Changes of the agent's namespaces do the same by and by.
+        """
+        return self._port.call(KeyValueSweep(self.namespace, owner=self.owner))
+
+    async def asweep(self) -> int:
+        """Remove the entries whose time has come; see `sweep`."""
+        return await self._port.acall(KeyValueSweep(self.namespace, owner=self.owner))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aios_core.errors import QuotaExceeded
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
@@ -126,7 +127,7 @@ class KeyValueTable:
         }
         charges = {key: charge_of(len(content.data), key) for key, content, _ in items if content}
         amount = sum(charges.values()) - sum(int(old[0]) for old in before.values() if old)
-        self._quotas.charge(connection, account, amount - freed)
+        self._charge(connection, account, amount - freed, now)
         for key, content, stored in items:
             if content is None:
                 query = "DELETE FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ?"
@@ -158,6 +159,38 @@ class KeyValueTable:
         self.put(connection, account, namespace, items, labels=frozenset(), ttl_s=None)
         return len(keys)
 
+    def touch(
+        self,
+        connection: Connection,
+        owner: str,
+        namespace: str,
+        chosen: str | Sequence[str],
+        ttl_s: float,
+    ) -> int:
+        """Let the time of entries begin anew, of some keys or of a prefix; how many there were."""
+        now = self._wall()
+        query = "UPDATE memory_kv SET expires_at = ? WHERE owner = ? AND namespace = ? AND "
+        query += "expires_at > ?"
+        about: tuple[Any, ...] = (now + ttl_s, owner, namespace, now)
+        if not isinstance(chosen, str):
+            query += " AND key = ? RETURNING key"
+            return sum(len(list(connection.execute(query, (*about, key)))) for key in chosen)
+        query, about = query + " AND key >= ?", (*about, chosen)
+        if (end := beyond(chosen)) is not None:
+            query, about = query + " AND key < ?", (*about, end)
+        return len(list(connection.execute(query + " RETURNING key", about)))
+
+    def sweep(self, connection: Connection, account: Account, namespace: str) -> int:
+        """Remove the entries whose time has come; how many there were."""
+        query = (
+            "DELETE FROM memory_kv WHERE expires_at <= ? AND owner = ? AND namespace = ? "
+            "RETURNING charged"
+        )
+        about = (self._wall(), account.owner, namespace)
+        freed = [int(row[0]) for row in connection.execute(query, about)]
+        self._quotas.charge(connection, account, -sum(freed))
+        return len(freed)
+
     # --- inside ------------------------------------------------------------------------------
 
     def _entry(self, owner: str, namespace: str, row: Sequence[Any]) -> KeyValue:
@@ -176,13 +209,24 @@ class KeyValueTable:
             labels_from_text(named),
         )
 
-    def _purge(self, connection: Connection, owner: str, now: float) -> int:
+    def _charge(self, connection: Connection, account: Account, amount: int, now: float) -> None:
+        """Book bytes. Rows whose time has come are all removed before anything is refused."""
+        try:
+            self._quotas.charge(connection, account, amount)
+        except QuotaExceeded:
+            if not (freed := self._purge(connection, account.owner, now, limit=-1)):
+                raise
+            self._quotas.charge(connection, account, amount - freed)
+
+    def _purge(
+        self, connection: Connection, owner: str, now: float, limit: int = _MAX_PURGED
+    ) -> int:
         """Remove rows of the owner whose time has come; the bytes that they were charged."""
         query = (
             "DELETE FROM memory_kv WHERE rowid IN (SELECT rowid FROM memory_kv "
             "WHERE expires_at <= ? AND owner = ? LIMIT ?) RETURNING charged"
         )
-        return sum(int(row[0]) for row in connection.execute(query, (now, owner, _MAX_PURGED)))
+        return sum(int(row[0]) for row in connection.execute(query, (now, owner, limit)))
 
 
 def _about(owner: str, namespace: str, key: str) -> tuple[str, ...]:

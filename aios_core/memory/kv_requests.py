@@ -156,6 +156,43 @@ class KeyValueClear(_NamespaceRequest[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyValueTouch(_NamespaceRequest[int]):
+    """Let the time of entries that expire begin anew; how many there were.
+
+    Values stay as they are, and so do the entries that do not expire. `keys` None: all keys that
+    begin with the prefix.
+    """
+
+    kind: ClassVar[str] = "memory.kv_touch"
+    right: ClassVar[Right] = Right.WRITE
+    keys: tuple[str, ...] | None = None
+    prefix: str = ""
+    ttl_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_name("namespace", self.namespace)
+        require_owner(self.owner)
+        require_text("prefix", self.prefix)
+        if not isinstance(self.ttl_s, int | float):
+            raise InvalidRequest(f"ttl_s: got {self.ttl_s!r}; allowed: a number, at least 0")
+        require_number("ttl_s", self.ttl_s, at_least=0)
+        for key in require_items("keys", () if self.keys is None else self.keys):
+            require_name("key", key)
+
+    def arguments(self) -> Mapping[str, Any]:
+        keys = None if self.keys is None else list(self.keys)
+        return {"keys": keys, "prefix": self.prefix, "ttl_s": self.ttl_s}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueSweep(_NamespaceRequest[int]):
+    """Remove the entries whose time has come, which nobody can read; how many there were."""
+
+    kind: ClassVar[str] = "memory.kv_sweep"
+    right: ClassVar[Right] = Right.WRITE
+
+
+@dataclass(frozen=True, slots=True)
 class KeyValueNamespaces(Request[tuple[str, ...]]):
     """The names of the namespaces that hold something, in order."""
 

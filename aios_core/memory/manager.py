@@ -66,7 +66,9 @@ class MemoryManager:
             correlated_s=config.correlated_s,
             retained_s=config.retained_s,
         )
-        quotas = Quotas(config.quota_bytes, config.group_quota_bytes, config.group_quotas)
+        quotas = Quotas(
+            config.quota_bytes, config.group_quota_bytes, config.group_quotas, config.agent_quotas
+        )
         self._shelf = Shelf(state, quotas, Limits(config.page_bytes, residence.high), wall)
         self._spaces = Spaces(self._shelf, residence, config.total_resident_bytes, now)
         self._serve = {

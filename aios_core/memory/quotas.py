@@ -8,7 +8,7 @@ with `OVERHEAD` bytes and its name besides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
@@ -42,11 +42,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Limits in bytes; None: no limit. `groups` is laid over `of_group`."""
+    """Limits in bytes; None: no limit.
+
+    `groups` is laid over `of_group`, and `agents`, by identity, over `of_agent`.
+    """
 
     of_agent: int | None
     of_group: int | None
     groups: Mapping[str, int]
+    agents: Mapping[str, int] = field(default_factory=dict)
+
+    def limit_of_agent(self, identity: str) -> int | None:
+        return self.agents.get(identity, self.of_agent)
 
     def limit_of_group(self, group: str) -> int | None:
         return self.groups.get(group, self.of_group)
@@ -62,7 +69,9 @@ class Quotas:
             _book_group(connection, was_in, -used)
             _book_group(connection, group, used)
         if amount > 0:
-            _refuse_excess(connection, account.owner, self.of_agent, used, amount)
+            _refuse_excess(
+                connection, account.owner, self.limit_of_agent(account.owner), used, amount
+            )
             limit = self.limit_of_group(group)
             taken = 0 if limit is None else group_usage(connection, group)
             _refuse_excess(connection, f"group {group!r}", limit, taken, amount)
@@ -138,7 +147,7 @@ def _refuse_excess(
         return
     rows = connection.execute(_LARGEST, (whose,)).fetchall()
     largest = ", ".join(f"{name} ({size:,} bytes)" for name, size in rows)
-    keys = "memory.quota_bytes"
+    keys = "memory.quota_bytes, or memory.agent_quotas for this agent alone"
     if whose.startswith("group "):
         keys = "memory.group_quotas"
         largest = "the memory of its agents"

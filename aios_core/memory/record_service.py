@@ -15,6 +15,8 @@ from aios_core.memory.kv_requests import (
     KeyValueList,
     KeyValueNamespaces,
     KeyValuePut,
+    KeyValueSweep,
+    KeyValueTouch,
 )
 from aios_core.memory.quotas import Account
 from aios_core.memory.records import Name
@@ -129,6 +131,8 @@ class KeyValueService:
             KeyValuePut: self._put,
             KeyValueList: self._list,
             KeyValueClear: self._clear,
+            KeyValueTouch: self._touch,
+            KeyValueSweep: self._sweep,
             KeyValueNamespaces: self._namespaces,
         }
 
@@ -165,6 +169,19 @@ class KeyValueService:
         account, tables = Account.of(process, request.owner), await self._shelf.opened()
         return await tables.state.database.awrite(
             lambda c: tables.kv.clear(c, account, request.namespace, request.prefix)
+        )
+
+    async def _touch(self, process: AgentProcess, request: KeyValueTouch) -> int:
+        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        chosen = request.prefix if request.keys is None else request.keys
+        return await tables.state.database.awrite(
+            lambda c: tables.kv.touch(c, owner, request.namespace, chosen, request.ttl_s)
+        )
+
+    async def _sweep(self, process: AgentProcess, request: KeyValueSweep) -> int:
+        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        return await tables.state.database.awrite(
+            lambda c: tables.kv.sweep(c, account, request.namespace)
         )
 
     async def _namespaces(self, process: AgentProcess, request: KeyValueNamespaces) -> Any:

@@ -385,6 +385,8 @@ def every_request(owner: str) -> list[Request[Any]]:
         kv_requests.KeyValuePut("n", {"key": "mine"}, owner=owner),
         kv_requests.KeyValueList("n", Listing(), owner=owner),
         kv_requests.KeyValueClear("n", owner=owner),
+        kv_requests.KeyValueTouch("n", ("key",), ttl_s=1.0, owner=owner),
+        kv_requests.KeyValueSweep("n", owner=owner),
         kv_requests.KeyValueNamespaces(owner=owner),
     ]
 
@@ -699,6 +701,44 @@ class TestKeyValues:
             memory.kv("n").delete("warm up")
             assert memory.measure().used == 0
             assert memory.namespaces() == ()
+
+    def test_entries_that_are_touched_last_longer_and_no_others_do(self) -> None:
+        now = [1_000.0]
+        with kernel_on(":memory:") as kernel:
+            kv = kernel.spawn("alice").memory.kv("n")
+            kv.set("ever", "x")
+            kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: now[0]
+            kv.put({"a/1": "1", "a/2": "2", "b": "3"}, ttl_s=10.0)
+
+            now[0] = 1_005.0
+            assert kv.touch(prefix="a/", ttl_s=10.0) == 2
+            assert kv.touch(["b", "never", "ever"], ttl_s=7.0) == 1
+            now[0] = 1_014.0
+            assert [one.key for one in kv.list()] == ["a/1", "a/2", "ever"]
+            assert kv.get_many(["ever"])[0].expires_at is None
+            assert kv.sweep() == 1
+            assert kv.sweep() == 0
+
+    def test_what_has_ended_makes_room_before_anything_is_refused(self) -> None:
+        now = [1_000.0]
+        with kernel_on(":memory:", quota_bytes=100_000) as kernel:
+            kv = kernel.spawn("alice").memory.kv("n")
+            kv.set("warm up", "x")
+            kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: now[0]
+            kv.put({f"{number}": "x" * 100 for number in range(500)}, ttl_s=10.0)
+
+            now[0] = 1_010.0
+            kv.set("large", "x" * 90_000)
+
+    def test_an_agent_has_a_quota_of_its_own(self) -> None:
+        own = {"default/saver": 10_000}
+        with kernel_on(":memory:", quota_bytes=1_000, agent_quotas=own) as kernel:
+            saver = kernel.spawn("saver").memory
+            saver.kv("n").set("key", "x" * 5_000)
+
+            assert saver.measure().limit == 10_000
+            with pytest.raises(QuotaExceeded, match="agent_quotas"):
+                kernel.spawn("other").memory.kv("n").set("key", "x" * 5_000)
 
     def test_namespaces_are_apart_and_listed(self, alice: Agent) -> None:
         alice.memory.kv("one").set("key", "1")

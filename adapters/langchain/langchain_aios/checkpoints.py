@@ -16,10 +16,9 @@ when they are read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -33,11 +32,26 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.store.base import TTLConfig
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
+from aios_core.errors import InvalidRequest
+from langchain_aios.checkpoint_keys import (
+    config_of,
+    key_of,
+    namespace_of,
+    newest_first,
+    pack,
+    parts_of,
+    prefix_of,
+    thread_of,
+    thread_prefix,
+    unpack,
+)
 
 _PAGE: Final = 64  # checkpoints that a listing reads at once
+_MINUTE: Final = 60.0
 _SHIFT: Final = 1_000_000  # special writes have negative numbers; keys have none
 
 
@@ -50,6 +64,10 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         kernel: None for the embedded kernel of this process.
         group: of an agent that is spawned by its name.
         serde: LangGraph's serializer; None for its own default.
+        ttl: LangGraph's configuration of expiry, in minutes: a thread that nobody writes to (nor
+            reads, unless `refresh_on_read` is False) for `default_ttl` is forgotten as a whole.
+        max_checkpoints: how many of the newest are kept of each thread and namespace; None: all.
+            Those that a kept one is made from (see LangGraph's `DeltaChannel`) stay as well.
     """
 
     def __init__(
@@ -60,8 +78,16 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         kernel: Kernel | None = None,
         group: str | None = None,
         serde: SerializerProtocol | None = None,
+        ttl: TTLConfig | None = None,
+        max_checkpoints: int | None = None,
     ) -> None:
         super().__init__(serde=serde)
+        if max_checkpoints is not None and max_checkpoints < 1:
+            raise InvalidRequest(f"max_checkpoints: got {max_checkpoints}; allowed: 1 or more")
+        self.ttl_config = ttl
+        minutes = (ttl or {}).get("default_ttl")
+        self._ttl_s = None if minutes is None else minutes * _MINUTE
+        self._max_checkpoints = max_checkpoints
         self._home = Home(agent, kernel, group)
         self._checkpoints = f"{namespace}/checkpoints"
         self._writes = f"{namespace}/writes"
@@ -84,7 +110,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Checkpoints, the newest of each thread first."""
+        """Checkpoints in the order of LangGraph's saver in memory: a thread's newest first."""
         yield from self._home.run(self._list(config, filter, before, limit))
 
     async def alist(
@@ -187,6 +213,14 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         """The same on an event loop."""
         await self._home.arun(self._prune(thread_ids, strategy))
 
+    def sweep_ttl(self) -> int:
+        """Remove the checkpoints that have expired, which nobody can read; how many there were."""
+        return self._home.run(self._sweep())
+
+    async def asweep_ttl(self) -> int:
+        """Remove the checkpoints that have expired, on an event loop; how many there were."""
+        return await self._home.arun(self._sweep())
+
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Versions are ordered texts."""
         del channel
@@ -197,13 +231,15 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     def _get(self, config: RunnableConfig) -> Script[CheckpointTuple | None]:
         if checkpoint_id := get_checkpoint_id(config):
-            key = _key(_thread(config), _namespace(config), checkpoint_id)
+            key = key_of(thread_of(config), namespace_of(config), checkpoint_id)
             entries = yield Ask.kv(self._checkpoints, "get_many", (key,))
         else:
-            prefix = _key(_thread(config), _namespace(config), "")
+            prefix = key_of(thread_of(config), namespace_of(config), "")
             entries = yield Ask.kv(self._checkpoints, "list", prefix, limit=1, is_reversed=True)
         if not entries:
             return None
+        if self._ttl_s is not None and (self.ttl_config or {}).get("refresh_on_read", True):
+            yield from self._touch(thread_of(config))
         return (yield from self._tuple(entries[0].key, entries[0].value))
 
     def _list(
@@ -213,44 +249,44 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None,
         limit: int | None,
     ) -> Script[Sequence[CheckpointTuple]]:
-        prefix = _prefix(config)
         only = get_checkpoint_id(config) if config else None
         until = get_checkpoint_id(before) if before else None
+        entries = yield Ask.kv(self._checkpoints, "list", prefix_of(config), with_values=False)
+        keys = [
+            key
+            for key in newest_first(entries)
+            if only in (None, parts_of(key)[2]) and not (until and parts_of(key)[2] >= until)
+        ]
         found: list[CheckpointTuple] = []
-        after: str | None = None
-        while limit is None or len(found) < limit:
-            entries = yield Ask.kv(
-                self._checkpoints, "list", prefix, after=after, limit=_PAGE, is_reversed=True
-            )
-            for entry in entries:
-                checkpoint_id = _parts(entry.key)[2]
-                if (only and checkpoint_id != only) or (until and checkpoint_id >= until):
-                    continue
+        for start in range(0, len(keys), _PAGE):
+            page = yield Ask.kv(self._checkpoints, "get_many", keys[start : start + _PAGE])
+            for entry in page:
+                if limit is not None and len(found) >= limit:
+                    return found
                 metadata = self._metadata(entry.value)
                 if wanted and any(metadata.get(key) != value for key, value in wanted.items()):
                     continue
                 found.append((yield from self._tuple(entry.key, entry.value)))
-                if len(found) == limit:
-                    break
-            if len(entries) < _PAGE:
-                break
-            after = entries[-1].key
         return found
 
     def _put(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
     ) -> Script[RunnableConfig]:
-        thread_id, namespace = _thread(config), _namespace(config)
-        packed = _pack(
+        thread_id, namespace = thread_of(config), namespace_of(config)
+        packed = pack(
             {
                 "checkpoint": self.serde.dumps_typed(checkpoint),
                 "metadata": self.serde.dumps_typed(get_checkpoint_metadata(config, metadata)),
             },
             {"parent": get_checkpoint_id(config)},
         )
-        key = _key(thread_id, namespace, checkpoint["id"])
-        yield Ask.kv(self._checkpoints, "set", key, packed)
-        return _config(thread_id, namespace, checkpoint["id"])
+        key = key_of(thread_id, namespace, checkpoint["id"])
+        yield Ask.kv(self._checkpoints, "set", key, packed, ttl_s=self._ttl_s)
+        if self._ttl_s is not None:
+            yield from self._touch(thread_id)
+        if self._max_checkpoints is not None:
+            yield from self._keep_newest(key_of(thread_id, namespace, ""), self._max_checkpoints)
+        return config_of(thread_id, namespace, checkpoint["id"])
 
     def _put_writes(
         self,
@@ -260,22 +296,22 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_path: str,
     ) -> Script[None]:
         checkpoint_id = config["configurable"]["checkpoint_id"]
-        prefix = _key(_thread(config), _namespace(config), checkpoint_id)
+        prefix = key_of(thread_of(config), namespace_of(config), checkpoint_id)
         items = {}
         for position, (channel, value) in enumerate(writes):
             number = WRITES_IDX_MAP.get(channel, position)
             key = f"{prefix}/{quote(task_id, safe='')}/{number + _SHIFT:07}"
             about = {"task": task_id, "channel": channel, "path": task_path, "number": number}
-            items[key] = _pack({"value": self.serde.dumps_typed(value)}, about)
+            items[key] = pack({"value": self.serde.dumps_typed(value)}, about)
         if ordinary := [key for key in items if int(key[-7:]) >= _SHIFT]:
             known = yield Ask.kv(self._writes, "get_many", ordinary)
             for entry in known:
                 del items[entry.key]
         if items:
-            yield Ask.kv(self._writes, "put", items)
+            yield Ask.kv(self._writes, "put", items, ttl_s=self._ttl_s)
 
     def _delete_thread(self, thread_id: str) -> Script[None]:
-        prefix = f"{quote(str(thread_id), safe='')}/"
+        prefix = thread_prefix(thread_id)
         yield Ask.kv(self._checkpoints, "clear", prefix)
         yield Ask.kv(self._writes, "clear", prefix)
 
@@ -286,12 +322,12 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         yield from self._forget(gone)
 
     def _copy_thread(self, source: str, target: str) -> Script[None]:
-        old, new = (f"{quote(str(name), safe='')}/" for name in (source, target))
+        old, new = thread_prefix(source), thread_prefix(target)
         for namespace in (self._writes, self._checkpoints):
             entries = yield Ask.kv(namespace, "list", old)
             if entries:
                 copies = {new + entry.key.removeprefix(old): entry.value for entry in entries}
-                yield Ask.kv(namespace, "put", copies)
+                yield Ask.kv(namespace, "put", copies, ttl_s=self._ttl_s)
 
     def _prune(self, thread_ids: Sequence[str], strategy: str) -> Script[None]:
         for thread_id in thread_ids:
@@ -300,10 +336,51 @@ class AIOSSaver(BaseCheckpointSaver[str]):
                 continue
             if strategy != "keep_latest":
                 raise ValueError(f"strategy: got {strategy!r}; allowed: 'keep_latest', 'delete'")
-            prefix = f"{quote(str(thread_id), safe='')}/"
+            prefix = thread_prefix(thread_id)
             entries = yield Ask.kv(self._checkpoints, "list", prefix, with_values=False)
-            latest = {entry.key.rpartition("/")[0]: entry.key for entry in entries}
-            yield from self._forget([e.key for e in entries if e.key not in latest.values()])
+            for namespace in {entry.key.rpartition("/")[0] for entry in entries}:
+                yield from self._keep_newest(f"{namespace}/", 1)
+
+    def _keep_newest(self, prefix: str, num_kept: int) -> Script[None]:
+        """Forget all but the newest checkpoints of a namespace, and what these are made from."""
+        entries = yield Ask.kv(
+            self._checkpoints, "list", prefix, is_reversed=True, with_values=False
+        )
+        kept, older = entries[:num_kept], {entry.key for entry in entries[num_kept:]}
+        if older:
+            for entry in kept:
+                older -= yield from self._origins(entry.key)
+            yield from self._forget(sorted(older))
+
+    def _origins(self, key: str) -> Script[set[str]]:
+        """The ancestors from which a checkpoint's delta channels are put together.
+
+        Such a channel is kept as a whole now and then; until then, only as what was written.
+        """
+        found: set[str] = set()
+        (entry,) = yield Ask.kv(self._checkpoints, "get_many", (key,))
+        missing = {*(self._metadata(entry.value).get("counters_since_delta_snapshot") or ())}
+        missing -= self._channels(entry.value)
+        thread_id, namespace, _ = parts_of(key)
+        while missing and (parent := unpack(entry.value)[1]["parent"]):
+            above = key_of(thread_id, namespace, parent)
+            entries = yield Ask.kv(self._checkpoints, "get_many", (above,))
+            if not entries:
+                break
+            entry = entries[0]
+            found.add(above)
+            missing -= self._channels(entry.value)
+        return found
+
+    def _touch(self, thread_id: str) -> Script[None]:
+        """Let the time of a thread begin anew: of all that its checkpoints are made from."""
+        for namespace in (self._checkpoints, self._writes):
+            yield Ask.kv(namespace, "touch", prefix=thread_prefix(thread_id), ttl_s=self._ttl_s)
+
+    def _sweep(self) -> Script[int]:
+        yield Ask.kv(self._writes, "sweep")
+        num_swept: int = yield Ask.kv(self._checkpoints, "sweep")
+        return num_swept
 
     def _forget(self, keys: Sequence[str]) -> Script[None]:
         """Checkpoints, with what was written after them."""
@@ -315,86 +392,33 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     # --- values -------------------------------------------------------------------------------
 
     def _tuple(self, key: str, value: Any) -> Script[CheckpointTuple]:
-        thread_id, namespace, checkpoint_id = _parts(key)
+        thread_id, namespace, checkpoint_id = parts_of(key)
         entries = yield Ask.kv(self._writes, "list", f"{key}/")
-        parts, about = _unpack(value)
+        parts, about = unpack(value)
         parent = about["parent"]
         return CheckpointTuple(
-            config=_config(thread_id, namespace, checkpoint_id),
+            config=config_of(thread_id, namespace, checkpoint_id),
             checkpoint=self.serde.loads_typed(parts["checkpoint"]),
             metadata=self.serde.loads_typed(parts["metadata"]),
-            parent_config=_config(thread_id, namespace, parent) if parent else None,
+            parent_config=config_of(thread_id, namespace, parent) if parent else None,
             pending_writes=[self._write(entry.value) for entry in sorted(entries, key=_place)],
         )
 
     def _metadata(self, value: Any) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.serde.loads_typed(_unpack(value)[0]["metadata"])
+        found: Mapping[str, Any] = self.serde.loads_typed(unpack(value)[0]["metadata"])
         return found
 
+    def _channels(self, value: Any) -> set[str]:
+        """The channels whose values a checkpoint holds."""
+        checkpoint: Checkpoint = self.serde.loads_typed(unpack(value)[0]["checkpoint"])
+        return {*checkpoint["channel_values"]}
+
     def _write(self, value: Any) -> tuple[str, str, Any]:
-        parts, about = _unpack(value)
+        parts, about = unpack(value)
         return about["task"], about["channel"], self.serde.loads_typed(parts["value"])
 
 
 def _place(entry: Any) -> tuple[str, str, int]:
     """The order of pending writes: by the task's path, its id, and the write's number."""
-    about = _unpack(entry.value)[1]
+    about = unpack(entry.value)[1]
     return about["path"], about["task"], about["number"]
-
-
-# --- keys --------------------------------------------------------------------------------------
-
-
-def _thread(config: RunnableConfig) -> str:
-    return str(config["configurable"]["thread_id"])
-
-
-def _namespace(config: RunnableConfig) -> str:
-    return str(config["configurable"].get("checkpoint_ns", ""))
-
-
-def _key(thread_id: str, namespace: str, checkpoint_id: str) -> str:
-    return "/".join(quote(part, safe="") for part in (thread_id, namespace, checkpoint_id))
-
-
-def _prefix(config: RunnableConfig | None) -> str:
-    """Of the keys that a listing looks at."""
-    if config is None or "thread_id" not in config["configurable"]:
-        return ""
-    if "checkpoint_ns" in config["configurable"]:
-        return _key(_thread(config), _namespace(config), "")
-    return f"{quote(_thread(config), safe='')}/"
-
-
-def _parts(key: str) -> tuple[str, str, str]:
-    thread_id, namespace, checkpoint_id = map(unquote, key.split("/"))
-    return thread_id, namespace, checkpoint_id
-
-
-def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
-    return {
-        "configurable": {
-            "thread_id": thread_id,
-            "checkpoint_ns": namespace,
-            "checkpoint_id": checkpoint_id,
-        }
-    }
-
-
-# --- what is stored: a line of JSON, then the parts' bytes ---------------------------------------
-
-
-def _pack(parts: Mapping[str, tuple[str, bytes]], about: Mapping[str, Any]) -> bytes:
-    sizes = {name: [kind, len(data)] for name, (kind, data) in parts.items()}
-    head = json.dumps({"parts": sizes, "about": about}, ensure_ascii=False).encode()
-    return head + b"\n" + b"".join(data for _, data in parts.values())
-
-
-def _unpack(value: bytes) -> tuple[dict[str, tuple[str, bytes]], dict[str, Any]]:
-    head, _, body = value.partition(b"\n")
-    said = json.loads(head)
-    parts, at = {}, 0
-    for name, (kind, size) in said["parts"].items():
-        parts[name] = (kind, body[at : at + size])
-        at += size
-    return parts, said["about"]

@@ -1,53 +1,60 @@
 """`AIOSGraphStore`: LangGraph's long-term store, kept in an agent's memory.
 
-    graph.compile(store=AIOSGraphStore(index=["text"]))
+    graph.compile(store=AIOSGraphStore(index={"dims": 384, "embed": mine, "fields": ["text"]}))
 
-Items are durable when `put` returns and may expire. With `index` the named fields are
-embedded by the kernel's embedder, and `search(query=...)` ranks by meaning. Filters and
-namespaces are LangGraph's.
+Items are durable when `put` returns and may expire. With `index` the fields that it names are
+embedded, by what it names or else the kernel's embedder, and `search(query=...)` ranks by
+meaning. Filters, namespaces, order and configuration are those of LangGraph's own stores.
+
+An item is one entry of the agent's memory, its vectors another one of the same key. Both
+hold the item's version: vectors of another version are those of a text that was replaced.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+from langchain_core.embeddings import Embeddings
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import (
     BaseStore,
     GetOp,
+    IndexConfig,
     Item,
     ListNamespacesOp,
-    MatchCondition,
     Op,
     PutOp,
     Result,
     SearchItem,
     SearchOp,
     TTLConfig,
+    ensure_embeddings,
     get_text_at_path,
     tokenize_path,
 )
 
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
+from aios_core.adapting import Ask, Home, Script, give_notice
 from aios_core.errors import InvalidRequest
+from langchain_aios.item_search import Namespace, Vector, fits, matches, nearness, ranked
+from langchain_aios.item_values import dump_value, load_value
+from langchain_aios.ttl_sweeper import Sweeper
 
-Namespace = tuple[str, ...]
-Vector = Sequence[float]
+log = logging.getLogger(__name__)
 
 _MINUTE: Final = 60.0
-_OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "$eq": operator.eq,
-    "$ne": operator.ne,
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-    "$lt": operator.lt,
-    "$lte": operator.le,
-}
+_SWEEP_MINUTES: Final = 5.0  # as LangGraph's stores, where nobody says
+_moments: Final = itertools.count(time.time_ns())  # ever later, in one process and the next
 
 
 class AIOSGraphStore(BaseStore):
@@ -58,8 +65,10 @@ class AIOSGraphStore(BaseStore):
         agent: whose memory it is: a name, or an agent of the kernel.
         kernel: None for the embedded kernel of this process.
         group: of an agent that is spawned by its name.
-        index: paths of the fields to embed ("$" is all); None: nothing, queries do not rank.
+        index: LangGraph's `IndexConfig`; without "embed" the kernel's embedder makes the vectors.
+            Or paths of fields alone ("$" is all). None: nothing is embedded, queries do not rank.
         ttl: LangGraph's configuration of expiry, in minutes.
+        serde: LangGraph's serializer, for values that are no JSON; None for its own default.
     """
 
     supports_ttl = True
@@ -71,22 +80,55 @@ class AIOSGraphStore(BaseStore):
         agent: str | Agent = "langgraph",
         kernel: Kernel | None = None,
         group: str | None = None,
-        index: Sequence[str] | None = None,
+        index: IndexConfig | Sequence[str] | None = None,
         ttl: TTLConfig | None = None,
+        serde: SerializerProtocol | None = None,
     ) -> None:
         self._items = f"langgraph/{name}/items"
         self._vectors = f"langgraph/{name}/vectors"
         self._home = Home(agent, kernel, group)
-        self._index = index
+        self._serde = serde or JsonPlusSerializer()
+        self.index_config = _index_config(index)
+        embed = (self.index_config or {}).get("embed")
+        self.embeddings: Embeddings | None = ensure_embeddings(embed) if embed else None
         self.ttl_config = ttl
+        self._sweeper = Sweeper(self.sweep_ttl)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: reads see what was there before, the writes come last."""
         return self._home.run(self._batch(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """The same on an event loop."""
+        """Carry out operations on an event loop: the writes come last."""
         return await self._home.arun(self._batch(list(ops)))
+
+    # --- expiry -------------------------------------------------------------------------------
+
+    def sweep_ttl(self) -> int:
+        """Remove the items that have expired, which nobody can read; how many there were."""
+        return self._home.run(self._sweep())
+
+    async def asweep_ttl(self) -> int:
+        """Remove the items that have expired, on an event loop; how many there were."""
+        return await self._home.arun(self._sweep())
+
+    def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> Future[None]:
+        """Remove what has expired every so often. Cancel the future, or call `stop_ttl_sweeper`.
+
+        Writes do the same by and by; without them this frees the space all the same.
+        """
+        configured = (self.ttl_config or {}).get("sweep_interval_minutes")
+        minutes = sweep_interval_minutes or configured or _SWEEP_MINUTES
+        return self._sweeper.start(minutes * _MINUTE)
+
+    def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
+        """End what `start_ttl_sweeper` began; whether it ended within `timeout` seconds."""
+        return self._sweeper.stop(timeout)
+
+    def _sweep(self) -> Script[int]:
+        yield Ask.kv(self._vectors, "sweep")
+        num_swept: int = yield Ask.kv(self._items, "sweep")
+        return num_swept
 
     # --- scripts ------------------------------------------------------------------------------
 
@@ -107,8 +149,9 @@ class AIOSGraphStore(BaseStore):
                 case _:
                     raise InvalidRequest(f"op: got {op!r:.200}; allowed: LangGraph's four kinds")
             results.append(result)
+        bodies = {key: self._body_of(op) for key, op in puts.items()}  # all are refused, or none
         for key, put in puts.items():
-            yield from self._put(key, put)
+            yield from self._put(key, put, bodies[key])
         return results
 
     def _get(self, op: GetOp) -> Script[Item | None]:
@@ -117,64 +160,168 @@ class AIOSGraphStore(BaseStore):
             return None
         if op.refresh_ttl:
             yield from self._refresh(entries)
-        return _item(entries[0])
+        return Item(**self._about(entries[0]))
 
-    def _put(self, key: str, op: PutOp) -> Script[None]:
+    def _body_of(self, op: PutOp) -> str | None:
         if op.value is None:
+            return None
+        place = f"value of {op.key!r} in {op.namespace!r}"
+        return dump_value(dict(op.value), self._serde, place)
+
+    def _put(self, key: str, op: PutOp, body: str | None) -> Script[None]:
+        if body is None:
             yield Ask.kv(self._items, "delete", key)
             yield Ask.kv(self._vectors, "delete", key)
             return
-        body = json.dumps({"value": op.value, "ttl": op.ttl}, ensure_ascii=False)
         ttl_s = None if op.ttl is None else op.ttl * _MINUTE
         texts = self._texts(op)
-        vectors = (yield Ask.llm("embed", texts)) if texts else ()
-        yield Ask.kv(self._items, "put", {key: body}, ttl_s=ttl_s)
-        kept = json.dumps([list(vector) for vector in vectors]) if vectors else None
-        yield Ask.kv(self._vectors, "put", {key: kept}, ttl_s=ttl_s)
+        vectors = (yield self._embed(texts)) if texts else ()
+        self._require_dims(vectors)
+        order = yield from self._order_of(key, op.namespace)
+        version = next(_moments)
+        about = json.dumps({"ttl": op.ttl, "order": order, "version": version})
+        yield Ask.kv(self._items, "put", {key: f'{about[:-1]}, "value": {body}}}'}, ttl_s=ttl_s)
+        kept = {"version": version, "vectors": [[*map(float, vector)] for vector in vectors]}
+        text = json.dumps(kept) if vectors else None
+        yield Ask.kv(self._vectors, "put", {key: text}, ttl_s=ttl_s)
 
-    def _texts(self, op: PutOp) -> list[str]:
-        """What of an item is embedded."""
-        if self._index is None or op.index is False or op.value is None:
-            return []
-        paths = self._index if op.index is None else op.index
-        return [
-            text
-            for path in paths
-            for text in get_text_at_path(op.value, path if path == "$" else tokenize_path(path))
-        ]
+    def _order_of(self, key: str, namespace: Namespace) -> Script[Sequence[int]]:
+        """When the item's namespace and the item itself were first there."""
+        entries = yield Ask.kv(self._items, "get_many", (key,))
+        if entries:
+            return _order(entries[0])
+        now = next(_moments)
+        prefix = _key(namespace, "")
+        neighbours = yield Ask.kv(self._items, "list", prefix, limit=1)
+        return (_order(neighbours[0])[0] if neighbours else now, now)
 
     def _search(self, op: SearchOp) -> Script[list[SearchItem]]:
         prefix = _prefix(op.namespace_prefix)
         entries = yield Ask.kv(self._items, "list", prefix)
-        found = [(e.key, e) for e in entries if _fits(_value(e), op.filter or {})]
-        scores: dict[str, float] = {}
-        if op.query and self._index is not None:
-            (wanted,) = yield Ask.llm("embed", [op.query])
-            kept = yield Ask.kv(self._vectors, "list", prefix)
-            scores = {e.key: max(_dots(wanted, json.loads(e.value))) for e in kept}
-            found.sort(key=lambda one: -scores.get(one[0], float("-inf")))
-        chosen = found[op.offset : op.offset + op.limit]
+        abouts = {
+            entry.key: about
+            for entry in _in_order(entries)
+            if fits((about := self._about(entry))["value"], op.filter or {})
+        }
+        scores: Mapping[str, float] = {}
+        keys = list(abouts)
+        if op.query and self.index_config is not None:
+            versions = {entry.key: json.loads(entry.value).get("version") for entry in entries}
+            scores = yield from self._scores(op.query, prefix, versions)
+            keys = ranked(scores, keys)
+        chosen = keys[op.offset : op.offset + op.limit]
         if op.refresh_ttl:
-            yield from self._refresh([entry for _, entry in chosen])
-        return [_search_item(entry, scores.get(key)) for key, entry in chosen]
+            yield from self._refresh([entry for entry in entries if entry.key in chosen])
+        return [SearchItem(**abouts[key], score=scores.get(key)) for key in chosen]
+
+    def _scores(
+        self, query: str, prefix: str, versions: Mapping[str, Any]
+    ) -> Script[dict[str, float]]:
+        wanted = yield self._embed_query(query)
+        wanted = wanted if self.embeddings else wanted[0]
+        entries = yield Ask.kv(self._vectors, "list", prefix)
+        kept = {entry.key: _vectors_of(entry, versions.get(entry.key)) for entry in entries}
+        return {key: nearness(wanted, vectors) for key, vectors in kept.items() if vectors}
 
     def _refresh(self, entries: Sequence[Any]) -> Script[None]:
         """Let the time of those that expire begin anew."""
         for entry in entries:
             if (ttl := json.loads(entry.value)["ttl"]) is not None:
-                ttl_s = ttl * _MINUTE
-                yield Ask.kv(self._items, "put", {entry.key: entry.value}, ttl_s=ttl_s)
-                if (vectors := (yield Ask.kv(self._vectors, "get", entry.key))) is not None:
-                    yield Ask.kv(self._vectors, "put", {entry.key: vectors}, ttl_s=ttl_s)
+                for namespace in (self._items, self._vectors):
+                    yield Ask.kv(namespace, "touch", (entry.key,), ttl_s=ttl * _MINUTE)
 
     def _list(self, op: ListNamespacesOp) -> Script[list[Namespace]]:
         entries = yield Ask.kv(self._items, "list", with_values=False)
         spaces = {_parts(entry.key)[0] for entry in entries}
         conditions = op.match_conditions or ()
-        fitting = [s for s in spaces if all(_matches(one, s) for one in conditions)]
+        fitting = [s for s in spaces if all(matches(one, s) for one in conditions)]
         if op.max_depth is not None:
             fitting = list({space[: op.max_depth] for space in fitting})
         return sorted(fitting)[op.offset : op.offset + op.limit]
+
+    # --- vectors ------------------------------------------------------------------------------
+
+    def _texts(self, op: PutOp) -> list[str]:
+        """What of an item is embedded."""
+        if self.index_config is None or op.index is False or op.value is None:
+            return []
+        paths = (self.index_config.get("fields") or ["$"]) if op.index is None else op.index
+        return [text for path in paths for text in _texts_at(op.value, path)]
+
+    def _embed(self, texts: list[str]) -> Ask:
+        if self.embeddings is None:
+            return Ask.llm("embed", texts)
+        return Ask(lambda _: self.embeddings, "embed_documents", (texts,))
+
+    def _embed_query(self, query: str) -> Ask:
+        if self.embeddings is None:
+            return Ask.llm("embed", [query])
+        return Ask(lambda _: self.embeddings, "embed_query", (query,))
+
+    def _require_dims(self, vectors: Sequence[Vector]) -> None:
+        """Warn of vectors of another length than configured, which LangGraph takes as well."""
+        dims = (self.index_config or {}).get("dims")
+        if vectors and dims and len(vectors[0]) != dims:
+            give_notice(
+                log,
+                (__name__, self._items, dims),
+                f"index: dims is {dims}, but the vectors have {len(vectors[0])} numbers",
+            )
+
+    # --- items --------------------------------------------------------------------------------
+
+    def _about(self, entry: Any) -> dict[str, Any]:
+        namespace, key = _parts(entry.key)
+        return {
+            "namespace": namespace,
+            "key": key,
+            "value": load_value(json.loads(entry.value)["value"], self._serde),
+            "created_at": datetime.fromtimestamp(entry.created_at, UTC),
+            "updated_at": datetime.fromtimestamp(entry.updated_at, UTC),
+        }
+
+
+def _index_config(index: IndexConfig | Sequence[str] | None) -> IndexConfig | None:
+    if index is None:
+        return None
+    if isinstance(index, Mapping):
+        return index.copy()
+    if isinstance(index, str):
+        raise InvalidRequest(f"index: got {index!r}; allowed: LangGraph's IndexConfig, or paths")
+    return IndexConfig(fields=list(index))
+
+
+def _texts_at(value: Mapping[str, Any], path: str) -> list[str]:
+    tokens = path if path == "$" else tokenize_path(path)
+    with suppress(TypeError):
+        return get_text_at_path(value, tokens)
+    plain = json.loads(json.dumps(value, default=str, skipkeys=True))  # no JSON can say a date
+    return get_text_at_path(plain, tokens)
+
+
+def _vectors_of(entry: Any, version: Any) -> Sequence[Vector]:
+    """The vectors of an item, unless they are those of what the item was before."""
+    kept = json.loads(entry.value)
+    if isinstance(kept, list):  # kept by an older version, which had no versions
+        return kept
+    return kept["vectors"] if kept["version"] == version else ()
+
+
+def _order(entry: Any) -> Sequence[int]:
+    """When an item's namespace and the item itself were first there, in nanoseconds."""
+    first = int(entry.created_at * 1e9)
+    order: Sequence[int] = json.loads(entry.value).get("order") or (first, first)
+    return order
+
+
+def _in_order(entries: Sequence[Any]) -> list[Any]:
+    """Items in the order in which LangGraph's store in memory has them: the first come first."""
+    orders = {entry.key: _order(entry) for entry in entries}
+    spaces: dict[Namespace, int] = {}
+    for key, (space, _) in orders.items():
+        name = _parts(key)[0]
+        spaces[name] = min(space, spaces.get(name, space))
+    return sorted(entries, key=lambda one: (spaces[_parts(one.key)[0]], orders[one.key][1]))
 
 
 # --- keys: labels with slashes, then two of them, then the item's own -----------------------------
@@ -191,66 +338,3 @@ def _prefix(namespace: Namespace) -> str:
 def _parts(key: str) -> tuple[Namespace, str]:
     labels, _, own = key.rpartition("//")
     return tuple(unquote(label) for label in labels.split("/")), unquote(own)
-
-
-# --- items ----------------------------------------------------------------------------------------
-
-
-def _value(entry: Any) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(entry.value)["value"]
-    return value
-
-
-def _about(entry: Any) -> dict[str, Any]:
-    namespace, key = _parts(entry.key)
-    return {
-        "namespace": namespace,
-        "key": key,
-        "value": _value(entry),
-        "created_at": datetime.fromtimestamp(entry.created_at, UTC),
-        "updated_at": datetime.fromtimestamp(entry.updated_at, UTC),
-    }
-
-
-def _item(entry: Any) -> Item:
-    return Item(**_about(entry))
-
-
-def _search_item(entry: Any, score: float | None) -> SearchItem:
-    return SearchItem(**_about(entry), score=score)
-
-
-def _dots(wanted: Vector, vectors: Sequence[Vector]) -> list[float]:
-    """Cosines: the kernel's vectors have length 1."""
-    return [sum(a * b for a, b in zip(wanted, vector, strict=True)) for vector in vectors]
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether an item has the wanted values, or ones that compare as wanted."""
-    if isinstance(wanted, Mapping):
-        if any(str(key).startswith("$") for key in wanted):
-            return all(_compares(value, name, bound) for name, bound in wanted.items())
-        return isinstance(value, Mapping) and all(
-            _fits(value.get(key), part) for key, part in wanted.items()
-        )
-    return bool(value == wanted)
-
-
-def _compares(value: Any, name: str, bound: Any) -> bool:
-    if name not in _OPERATORS:
-        raise InvalidRequest(f"filter: no operator {name!r}; have {sorted(_OPERATORS)}")
-    if name in ("$eq", "$ne"):
-        return _OPERATORS[name](value, bound)
-    try:
-        return value is not None and _OPERATORS[name](value, bound)
-    except TypeError:
-        return False
-
-
-def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
-    path = condition.path
-    if len(path) > len(namespace):
-        return False
-    is_prefix = condition.match_type == "prefix"
-    part = namespace[: len(path)] if is_prefix else namespace[len(namespace) - len(path) :]
-    return all(wanted in ("*", label) for wanted, label in zip(path, part, strict=True))

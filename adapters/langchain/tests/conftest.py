@@ -18,6 +18,19 @@ Boot = Callable[..., Kernel]
 Serve = Callable[..., StubServer]
 
 
+class WallClock:
+    """The wall clock of a kernel's memory, set by hand."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.now = 1_000.0
+        with kernel.spawn("warm up") as agent:
+            agent.memory.kv("n").set("key", "x")
+        kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: self.now  # type: ignore[union-attr]
+
+    def pass_minutes(self, minutes: float) -> None:
+        self.now += 60 * minutes
+
+
 @pytest.fixture
 def watch() -> Watch:
     """Sees every event of the kernels that `boot` starts."""

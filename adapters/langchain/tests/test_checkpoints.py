@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from aios_core import Kernel, KernelConfig
+from aios_core import InvalidRequest, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
 from langchain_aios import AIOSSaver
+
+from .conftest import WallClock
 
 
 class State(TypedDict, total=False):
@@ -128,3 +132,113 @@ def test_checkpoints_outlive_their_kernel(tmp_path: Path) -> None:
     with kernel_on(tmp_path) as kernel:
         graph = asking(AIOSSaver(kernel=kernel))
         assert graph.invoke(Command(resume="later"), THREAD)["said"] == "later"
+
+
+class TestOrder:
+    def test_a_listing_is_in_the_order_of_the_saver_in_memory(self, kernel: Kernel) -> None:
+        savers = (InMemorySaver(), AIOSSaver(kernel=kernel))
+        for saver in savers:
+            for thread, namespace, number in (
+                *(("z", "", n) for n in (1, 2)),
+                *(("a", "zoo:1", n) for n in (3, 4)),
+                *(("a", "", n) for n in (5, 6)),
+                ("z", "sub:1", 7),
+                ("z", "", 8),
+            ):
+                checkpoint = {**empty_checkpoint(), "id": f"{number:04}"}
+                config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}}
+                saver.put(config, checkpoint, {"step": number}, {})  # type: ignore[arg-type]
+
+        for asked in (
+            {"config": None},
+            {"config": None, "limit": 3},
+            {"config": {"configurable": {"thread_id": "a"}}},
+            {"config": {"configurable": {"thread_id": "z", "checkpoint_ns": ""}}},
+            {"config": None, "before": {"configurable": {"checkpoint_id": "0006"}}},
+            {"config": None, "filter": {"step": 7}},
+            {"config": {"configurable": {"thread_id": "z"}}, "limit": 0},
+        ):
+            reference, ours = ([one.config for one in saver.list(**asked)] for saver in savers)  # type: ignore[arg-type]
+            assert ours == reference, asked
+
+    async def test_so_is_one_of_the_other_half(self, kernel: Kernel) -> None:
+        saver = AIOSSaver(kernel=kernel)
+        await counter(saver).ainvoke({}, THREAD)
+
+        found = [one.config async for one in saver.alist(None)]
+
+        assert found == [one.config for one in saver.list(None)]
+
+
+def appended(state: list[str], writes: list[list[str]]) -> list[str]:
+    return [*state, *(text for write in writes for text in write)]
+
+
+class Log(TypedDict):
+    texts: Annotated[list[str], DeltaChannel(appended, snapshot_frequency=4)]
+
+
+def logger(saver: BaseCheckpointSaver[Any]) -> Any:
+    graph = StateGraph(Log)
+    graph.add_node("log", lambda _state: {"texts": ["x"]})
+    graph.add_edge(START, "log")
+    graph.add_edge("log", END)
+    return graph.compile(checkpointer=saver)
+
+
+class TestForgetting:
+    def test_only_the_newest_checkpoints_are_kept(self, kernel: Kernel) -> None:
+        saver = AIOSSaver(kernel=kernel, max_checkpoints=3)
+        graph = counter(saver)
+
+        counts = [graph.invoke({}, THREAD)["count"] for _ in range(5)]
+
+        assert counts == [1, 2, 3, 4, 5]
+        assert len(list(saver.list(THREAD))) == 3
+
+    @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+    @pytest.mark.parametrize("how", ["max_checkpoints", "prune"])
+    def test_what_a_kept_one_is_made_from_is_kept(self, kernel: Kernel, how: str) -> None:
+        saver = AIOSSaver(kernel=kernel, max_checkpoints=1 if how == "max_checkpoints" else None)
+        graph = logger(saver)
+
+        for number in range(1, 15):
+            assert len(graph.invoke({"texts": ["in"]}, THREAD)["texts"]) == 2 * number
+            if how == "prune":
+                saver.prune(["t"])
+
+        assert len(graph.get_state(THREAD).values["texts"]) == 28
+        assert len(list(saver.list(THREAD))) < 14
+
+    def test_no_checkpoints_at_all_is_refused(self) -> None:
+        with pytest.raises(InvalidRequest, match="max_checkpoints: got 0"):
+            AIOSSaver(max_checkpoints=0)
+
+    def test_a_thread_that_nobody_uses_is_forgotten_as_a_whole(self, kernel: Kernel) -> None:
+        clock = WallClock(kernel)
+        saver = AIOSSaver(kernel=kernel, ttl={"default_ttl": 10})
+        graph = counter(saver)
+        other: Any = {"configurable": {"thread_id": "other"}}
+        graph.invoke({}, THREAD)
+        graph.invoke({}, other)
+        num_checkpoints = len(list(saver.list(THREAD)))
+
+        clock.pass_minutes(6)
+        assert graph.get_state(THREAD).values == {"count": 1}
+        clock.pass_minutes(6)
+
+        assert len(list(saver.list(THREAD))) == num_checkpoints
+        assert list(saver.list(other)) == []
+        assert saver.sweep_ttl() == num_checkpoints
+
+    async def test_reading_can_leave_the_time_alone(self, kernel: Kernel) -> None:
+        clock = WallClock(kernel)
+        saver = AIOSSaver(kernel=kernel, ttl={"default_ttl": 10, "refresh_on_read": False})
+        await counter(saver).ainvoke({}, THREAD)
+
+        clock.pass_minutes(6)
+        await saver.aget_tuple(THREAD)
+        clock.pass_minutes(6)
+
+        assert await saver.aget_tuple(THREAD) is None
+        assert await saver.asweep_ttl() > 0

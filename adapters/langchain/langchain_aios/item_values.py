@@ -1,0 +1,105 @@
+"""Values of a store as JSON and back, of the very types that they were.
+
+Plain JSON is kept as it is. A tuple, a set, a mapping with other keys than texts, and what
+LangGraph's serializer knows (dates, UUIDs, bytes, decimals, paths, enums, pydantic
+models, dataclasses, messages) are marked. Promise: what would not come back as it was
+is refused, and the error names where it is.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from aios_core.errors import InvalidRequest
+
+_MARK: Final = "\0"  # a key of what is no plain JSON: which kind it is
+_PLAIN: Final = (type(None), bool, int, float, str)
+_COLLECTIONS: Final[Mapping[str, Callable[[Iterable[Any]], Any]]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}
+
+
+def dump_value(value: Any, serde: SerializerProtocol, place: str) -> str:
+    """A value as JSON. Raises `InvalidRequest` for what would not come back, naming its place."""
+    encoded = _encode(value, serde, place)
+    text = json.dumps(encoded, ensure_ascii=False)
+    # Half a surrogate pair has no bytes, but can be written in ASCII.
+    return text if text.isascii() or _has_bytes(text) else json.dumps(encoded)
+
+
+def load_value(encoded: Any, serde: SerializerProtocol) -> Any:
+    """The value that was given to `dump_value`, from its JSON."""
+    if isinstance(encoded, list):
+        return [load_value(each, serde) for each in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    if _MARK not in encoded:
+        return {key: load_value(each, serde) for key, each in encoded.items()}
+    kind, content = encoded[_MARK], encoded["value"]
+    if kind == "mapping":
+        return {load_value(key, serde): load_value(each, serde) for key, each in content}
+    if kind in _COLLECTIONS:
+        return _COLLECTIONS[kind](load_value(each, serde) for each in content)
+    return serde.loads_typed((kind, b64decode(content)))
+
+
+def _encode(value: Any, serde: SerializerProtocol, place: str) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list:
+        return [_encode(each, serde, f"{place}[{at}]") for at, each in enumerate(value)]
+    if kind is dict:
+        return _encode_mapping(value, serde, place)
+    if kind.__name__ in _COLLECTIONS and kind is _COLLECTIONS[kind.__name__]:
+        parts = [_encode(each, serde, f"{place}[{at}]") for at, each in enumerate(value)]
+        return {_MARK: kind.__name__, "value": parts}
+    return _encode_object(value, serde, place)
+
+
+def _encode_mapping(value: dict[Any, Any], serde: SerializerProtocol, place: str) -> Any:
+    parts = {key: _encode(each, serde, f"{place}[{key!r}]") for key, each in value.items()}
+    if _MARK not in parts and all(type(key) is str for key in parts):
+        return parts
+    pairs = [[_encode(key, serde, f"{place}: key {key!r}"), part] for key, part in parts.items()]
+    return {_MARK: "mapping", "value": pairs}
+
+
+def _encode_object(value: Any, serde: SerializerProtocol, place: str) -> Any:
+    try:
+        kind, data = serde.dumps_typed(value)
+        is_same = _is_same(serde.loads_typed((kind, data)), value)
+    except Exception as exc:  # whatever a serializer, or a foreign class, raises
+        raise _refused(value, place) from exc
+    if not is_same:
+        raise _refused(value, place)
+    return {_MARK: kind, "value": b64encode(data).decode()}
+
+
+def _is_same(found: Any, value: Any) -> bool:
+    if type(found) is not type(value):
+        return False
+    equal = found == value
+    return bool(equal.all() if hasattr(equal, "all") else equal)  # arrays compare by element
+
+
+def _refused(value: Any, place: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{place}: a {type(value).__name__} would not come back as it was; allowed: JSON values, "
+        "tuples, sets, bytes, dates, UUIDs, and what LangGraph's serializer (serde=) gives back"
+    )
+
+
+def _has_bytes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
