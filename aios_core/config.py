@@ -214,6 +214,7 @@ class AccessConfig:
     audit: Literal["effects", "all", "off"] = "effects"
     audit_arguments: bool = False  # False: their SHA-256
     audit_anchor: str | None = None  # a second place for the head of the trail
+    audit_days: Annotated[float, Positive] | None = 90.0  # older records go to files; None: never
 
 
 @dataclass(frozen=True, slots=True, repr=False)

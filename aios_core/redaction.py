@@ -30,7 +30,7 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_FORMS: Final = (
     ("://", re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"), REDACTED),
     ("Bearer ", re.compile(r"\b(Bearer)\s+(?=\S*\d)[\w.~+/\-]{8,}=*"), rf"\1 {REDACTED}"),
-    ("", re.compile(r"\b(sk|pk|gsk|xai|hf|nvapi)[-_](?=[\w*.\-]*[\d*])[\w*.\-]{12,}"), REDACTED),
+    ("", re.compile(r"\b(sk-|pk-|gsk_|xai-|hf_|nvapi-)(?=[\w*\-]*[\d*])[\w*\-]{14,}"), REDACTED),
     ("AIza", re.compile(r"\bAIza[\w\-]{20,}"), REDACTED),
 )
 _KEY_FORM: Final = re.compile(r"[A-Za-z0-9+/_\-]{24,}=*")  # hexadecimal or base64

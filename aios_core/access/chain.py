@@ -43,6 +43,7 @@ class Report:
     num_records: int
     faults: tuple[str, ...]
     num_anchored: int  # records up to here are vouched for by a head
+    notes: tuple[str, ...] = ()  # what was not looked at
 
     @property
     def is_intact(self) -> bool:
@@ -54,13 +55,17 @@ def link(previous: bytes, number: int, record: bytes) -> bytes:
     return hashlib.sha256(previous + number.to_bytes(8, "big") + record).digest()
 
 
-def verify(rows: Iterable[Row], heads: Iterable[Head]) -> Report:
-    """Look at all records, in order of their numbers, and at all heads that were kept."""
+def verify(rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None) -> Report:
+    """Look at all records, in order of their numbers, and at all heads that were kept.
+
+    `start` is what stands before the first of them, if those before were moved elsewhere.
+    """
     by_number: dict[int, list[Head]] = {}
     for head in heads:
         by_number.setdefault(head.number, []).append(head)
     faults: list[str] = []
-    last, previous, anchored = 0, GENESIS, 0
+    start = start or Head(0, GENESIS, 0.0)
+    last, previous, anchored = start.number, start.hash, 0
     for row in rows:
         expected = None if row.record is None else link(previous, last + 1, row.record)
         if row.number <= last:  # there is none before the first

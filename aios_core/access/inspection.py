@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from urllib.parse import quote
 import apsw
 
 from aios_core.access.anchor import read_head
+from aios_core.access.archive import ARCHIVED, Archive, archives_of, read_archive
 from aios_core.access.chain import Head, Report, Row, verify
 from aios_core.access.record import BROKEN, rows
 from aios_core.errors import StateError
@@ -36,7 +37,17 @@ class Inspection:
         self._vault = vault
         head = read_head(directory, vault)  # first: the kernel may go on meanwhile
         self.heads: tuple[Head, ...] = () if head is None else (head,)
-        self.rows: Sequence[Row] = _all_rows(directory / "state.db")
+        self._directory = directory
+        self._kept, self._archives = _all_rows(directory / "state.db")
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All records that are here, those in archives too, as far as they can be read."""
+        archived: list[Row] = []
+        for archive in self._archives:
+            with suppress(StateError):
+                archived += read_archive(self._directory, archive) or []
+        return [*archived, *self._kept]
 
     def content(self, row: Row) -> dict[str, Any] | None:
         """What a record says; None if it is none."""
@@ -48,24 +59,60 @@ class Inspection:
 
     def verified(self, others: Iterable[Head] = ()) -> Report:
         """What is wrong with the trail, and what a kernel found to be wrong before it went on."""
-        report = verify(self.rows, (*self.heads, *others))
+        heads = (*self.heads, *others)
+        archived = [self._verified(archive, heads) for archive in self._archives]
+        start = self._archives[-1].end() if self._archives else None
+        report = verify(self._kept, (*heads, *([start] if start else [])), start)
         found = tuple(
             f"the trail was broken before record {row.number}: {content.get('why', '')}"
             for row in self.rows
             if (content := self.content(row)) is not None and content.get("event") == BROKEN
         )
-        return Report(report.num_records, (*report.faults, *found), report.num_anchored)
+        return Report(
+            report.num_records,
+            (
+                *(fault for one in archived for fault in one.faults),
+                *self._unvouched_cut(),
+                *report.faults,
+                *found,
+            ),
+            report.num_anchored,
+            tuple(note for one in archived for note in one.notes),
+        )
+
+    def _verified(self, archive: Archive, heads: Iterable[Head]) -> Report:
+        """What is wrong with an archive."""
+        try:
+            kept = read_archive(self._directory, archive)
+        except StateError as exc:
+            return Report(0, (str(exc),), 0)
+        if kept is None:
+            note = f"records {archive.first} to {archive.last} are in {archive.file_name}, not here"
+            return Report(0, (), 0, (note,))
+        inside = [head for head in heads if archive.first <= head.number <= archive.last]
+        return verify(kept, (*inside, archive.end()), archive.start())
+
+    def _unvouched_cut(self) -> tuple[str, ...]:
+        """A cut for which no record of the trail vouches was not made by a kernel."""
+        if not self._archives:
+            return ()
+        wanted = {"event": ARCHIVED, **self._archives[-1].facts}
+        for row in self._kept:
+            content = self.content(row) or {}
+            if content.items() >= wanted.items():
+                return ()
+        return (f"records up to {wanted['last']} are missing: no record says they were archived",)
 
 
-def _all_rows(database: Path) -> list[Row]:
+def _all_rows(database: Path) -> tuple[list[Row], list[Archive]]:
     if not database.is_file():
-        return []
+        return [], []
     try:
         with _connected(database) as connection:
-            known = connection.execute(
-                "SELECT 1 FROM sqlite_schema WHERE name = 'audit'"
-            ).fetchone()
-            return list(rows(connection)) if known else []
+            query = "SELECT name FROM sqlite_schema WHERE name IN ('audit', 'audit_archives')"
+            known = {row[0] for row in connection.execute(query)}
+            archives = archives_of(connection) if "audit_archives" in known else []
+            return (list(rows(connection)) if "audit" in known else []), archives
     except (apsw.Error, OSError) as exc:
         raise StateError(f"the audit trail in {database} cannot be read: {exc}") from exc
 

@@ -87,7 +87,11 @@ class AccessManager:
         if config.audit != "off":
             anchor = None if config.audit_anchor is None else Path(config.audit_anchor).expanduser()
             self.trail = AuditTrail(
-                state, now, keeps_arguments=config.audit_arguments, anchor=anchor
+                state,
+                now,
+                keeps_arguments=config.audit_arguments,
+                anchor=anchor,
+                days=config.audit_days,
             )
             if config.audit == "all" and events is not None:
                 self._unsubscribe = events.subscribe(ModelCalls(self.trail, now))

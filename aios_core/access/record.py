@@ -28,6 +28,15 @@ SCHEMA: Final = (
     CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit
         BEGIN SELECT RAISE(ABORT, 'the audit trail is only appended to'); END
     """,
+    """
+    CREATE TABLE audit_archives (
+        first INTEGER PRIMARY KEY, last INTEGER NOT NULL, previous BLOB NOT NULL, hash BLOB NOT NULL
+    );
+    DROP TRIGGER audit_is_not_cut;
+    CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit
+        WHEN NOT EXISTS (SELECT 1 FROM audit_archives WHERE OLD.number BETWEEN first AND last)
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is only appended to'); END
+    """,
 )
 
 
@@ -104,6 +113,15 @@ def rows(connection: Connection) -> Iterator[Row]:
         "SELECT number, record, hash FROM audit ORDER BY number"
     ):
         yield Row(int(number), _bytes(record), _bytes(its_hash))
+
+
+def rows_after(connection: Connection, number: int, limit: int) -> list[Row]:
+    """The records behind one, in order."""
+    found = connection.execute(
+        "SELECT number, record, hash FROM audit WHERE number > ? ORDER BY number LIMIT ?",
+        (number, limit),
+    )
+    return [Row(int(one), _bytes(record), _bytes(its_hash)) for one, record, its_hash in found]
 
 
 def _bytes(value: Any) -> bytes | None:

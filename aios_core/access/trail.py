@@ -26,6 +26,7 @@ from aios_core.access.anchor import (
     read_head,
     write_head,
 )
+from aios_core.access.archive import ARCHIVED, cut, write_archive
 from aios_core.access.chain import GENESIS, Head
 from aios_core.access.handover import Handover
 from aios_core.access.record import BROKEN, SCHEMA, AuditRecord, last_head
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING: Final = 100_000
 WRITE_WITHIN_S: Final = 0.02
 RETRY_S: Final = 1.0
+ARCHIVE_EVERY_S: Final = 3_600.0
+DAY_S: Final = 86_400.0
 
 
 class AuditTrail:
@@ -51,11 +54,14 @@ class AuditTrail:
         *,
         keeps_arguments: bool = False,
         anchor: Path | None = None,
+        days: float | None = None,
     ) -> None:
         self._state = state
         self._now = now
         self._anchor = anchor
         self._anchored_at = float("-inf")
+        self._days = days
+        self._archives_at = float("-inf")  # the next look for records that are old enough
         self._handover = Handover(keeps_arguments=keeps_arguments)
         self._writer: asyncio.Task[None] | None = None
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
@@ -178,6 +184,24 @@ class AuditTrail:
         self._kept = head
         if self._anchor is not None and self._now() >= self._anchored_at + ANCHOR_EVERY_S:
             await self._settle_anchor()
+        if self._days is not None and head is not None and self._now() >= self._archives_at:
+            await self._archive_old(state, self._now() - self._days * DAY_S, head)
+
+    async def _archive_old(self, state: State, before: float, head: Head) -> None:
+        """Move some of the records that are old enough out of the database."""
+        self._archives_at = self._now() + ARCHIVE_EVERY_S
+        try:
+            archive = await asyncio.to_thread(write_archive, state, before, head)
+            if archive is None:
+                return
+            facts, why = archive.facts, f"older than access.audit_days = {self._days:g}"
+            self._handover.add(
+                AuditRecord(self._now(), ARCHIVED, 0, "kernel", None, why, facts)
+            )  # goes with the cut
+            await state.database.awrite(lambda connection: cut(connection, archive))
+            self._archives_at = self._now()  # there may be more
+        except StateError as exc:  # the trail itself is sound
+            log.error("%s", exc)  # noqa: TRY400 - the message says it all
 
     async def _settle_anchor(self) -> None:
         state = await self._state.opened()

@@ -169,8 +169,8 @@ def _verify(options: argparse.Namespace) -> int:
     trail = _inspected(config, options.state)
     heads = read_anchor(Path(anchor).expanduser()) if anchor else []
     report = trail.verified(heads)
-    for fault in report.faults:
-        print(fault)
+    for line in (*report.faults, *report.notes):
+        print(line)
     if report.num_records and not heads and not trail.heads:
         print("no head vouches for the end of the trail")
         return 1

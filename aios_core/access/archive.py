@@ -1,0 +1,162 @@
+"""Old records of the audit trail, moved out of the database into files.
+
+    audit/                        below the state directory, 0700
+      1-10000.jsonl.zst           a line for each record, as it was stored, with its hash
+
+What is moved is cut out of the database in the transaction that also writes down, in the
+table of archives and as a record of the trail itself, where the cut is and which hash stands
+there. So the chain goes on across the cut, whether or not the files are still here.
+
+Blocking; for threads and commands.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import zstandard
+
+from aios_core.access.chain import GENESIS, Head, Row
+from aios_core.access.record import rows_after
+from aios_core.errors import StateError
+from aios_core.private_files import make_directory, write_file
+from aios_core.state import Connection, State, Vault
+from aios_core.state.full_disk import cause
+
+FOLDER: Final = "audit"
+ARCHIVED: Final = "archived"  # the event of the record that vouches for a cut
+MAX_RECORDS: Final = 10_000  # of one archive
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Records that were moved into a file."""
+
+    first: int
+    last: int
+    previous: bytes  # the hash before the first record
+    hash: bytes  # of the last one
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.first}-{self.last}.jsonl.zst"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of the trail says about it."""
+        return {"first": self.first, "last": self.last, "hash": self.hash.hex()}
+
+    def start(self) -> Head:
+        """What stands before its first record."""
+        return Head(self.first - 1, self.previous, 0.0)
+
+    def end(self) -> Head:
+        """What stands at the cut: the database goes on behind it."""
+        return Head(self.last, self.hash, 0.0, "the table of archives")
+
+
+def archives_of(connection: Connection) -> list[Archive]:
+    """All archives, the oldest first."""
+    query = "SELECT first, last, previous, hash FROM audit_archives ORDER BY first"
+    return [
+        Archive(int(first), int(last), bytes(previous), bytes(its_hash))
+        for first, last, previous, its_hash in connection.execute(query)
+    ]
+
+
+def write_archive(state: State, before: float, head: Head) -> Archive | None:
+    """Write the oldest records to a file, durably; None if none is older than `before`.
+
+    They are still in the database: `cut` takes them out. The record that the `head` in its file
+    vouches for stays, and all behind it. Raises `StateError`.
+    """
+    if state.directory is None:
+        return None
+    previous, rows = state.database.read(lambda connection: _oldest(connection, head.number))
+    old = list(_older_than(before, rows, state.vault))
+    if not old:
+        return None
+    archive = Archive(old[0].number, old[-1].number, previous, old[-1].hash or b"")
+    folder = state.directory / FOLDER
+    state.require_held()
+    try:
+        make_directory(folder)
+        write_file(folder / archive.file_name, _encoded(old))
+    except OSError as exc:
+        raise StateError(
+            f"the audit trail cannot be archived: {cause(exc, state.directory)}"
+        ) from exc
+    return archive
+
+
+def cut(connection: Connection, archive: Archive) -> None:
+    """Take the records of an archive out of the database, in a transaction."""
+    connection.execute(
+        "INSERT INTO audit_archives VALUES (?, ?, ?, ?)",
+        (archive.first, archive.last, archive.previous, archive.hash),
+    )
+    connection.execute("DELETE FROM audit WHERE number <= ?", (archive.last,))
+
+
+def read_archive(directory: Path, archive: Archive) -> list[Row] | None:
+    """The records in an archive's file; None if the file is not here. Raises `StateError`."""
+    file = directory / FOLDER / archive.file_name
+    try:
+        stored = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StateError(f"{file} cannot be read: {exc}") from exc
+    try:
+        lines = zstandard.ZstdDecompressor().decompressobj().decompress(stored).splitlines()
+        return [_row(json.loads(line)) for line in lines]
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as exc:
+        raise StateError(f"{file} is no archive of an audit trail: it was damaged") from exc
+
+
+def _oldest(connection: Connection, below: int) -> tuple[bytes, list[Row]]:
+    """The hash before the oldest records, and those of them that stand before number `below`."""
+    archives = archives_of(connection)
+    start = archives[-1].end() if archives else Head(0, GENESIS, 0.0)
+    rows = rows_after(connection, start.number, MAX_RECORDS)
+    return start.hash, [row for row in rows if row.number < below]
+
+
+def _older_than(before: float, rows: list[Row], vault: Vault) -> Iterator[Row]:
+    """The records up to the first that is not older. One that is damaged stays for a look."""
+    for row in rows:
+        try:
+            content = json.loads(vault.open(row.record or b"", "audit", str(row.number)))
+            is_old = float(content["at"]) < before
+        except (StateError, ValueError, KeyError, TypeError):
+            return
+        if not is_old:
+            return
+        yield row
+
+
+def _encoded(rows: list[Row]) -> bytes:
+    lines = (
+        json.dumps(
+            {
+                "number": row.number,
+                "hash": (row.hash or b"").hex(),
+                "record": base64.b64encode(row.record or b"").decode(),
+            }
+        )
+        for row in rows
+    )
+    return zstandard.ZstdCompressor().compress("".join(f"{line}\n" for line in lines).encode())
+
+
+def _row(content: Any) -> Row:
+    return Row(
+        int(content["number"]),
+        base64.b64decode(content["record"], validate=True),
+        bytes.fromhex(content["hash"]),
+    )
