@@ -164,6 +164,7 @@ class KeyValueTouch(_NamespaceRequest[int]):
     """
 
     kind: ClassVar[str] = "memory.kv_touch"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
     keys: tuple[str, ...] | None = None
     prefix: str = ""
@@ -189,6 +190,7 @@ class KeyValueSweep(_NamespaceRequest[int]):
     """Remove the entries whose time has come, which nobody can read; how many there were."""
 
     kind: ClassVar[str] = "memory.kv_sweep"
+    discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
 
