@@ -7,12 +7,14 @@ them (`agent.memory.share(...)`); `aios_core.access` serves them.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from aios_core.errors import InvalidRequest
 from aios_core.permissions import Access, Resource, Right
+from aios_core.process import DEFAULT_GROUP
 from aios_core.syscalls import Discloses, Request
 
 EVERYBODY: Final = "*"
@@ -41,8 +43,11 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessGrant(Request[None]):
+class AccessGrant(Request[tuple[str, ...]]):
     """Give somebody rights over a resource and all that is below it.
+
+    Answered with what is doubtful about it, in words: the thing is not there, or nobody is the
+    receiver. It is granted all the same.
 
     A name covers what is below it: a grant on "/docs" that on "/docs/a.txt", one on ""
     everything of that kind. It takes the place of an earlier one of the same giver to
@@ -59,11 +64,9 @@ class AccessGrant(Request[None]):
     def __post_init__(self) -> None:
         _require_resource(self.resource)
         _require_receiver(self.to)
-        if self.to != EVERYBODY and not self.to.startswith(GROUP) and not _is_identity(self.to):
-            meant = f"{(self.resource.owner or '').partition('/')[0]}/{self.to.strip('/')}"
-            raise InvalidRequest(
-                f"to: {self.to!r} is no identity, 'group:NAME' or '*'; did you mean {meant!r}?"
-            )
+        if self.to != EVERYBODY and not self.to.startswith(GROUP):
+            group = (self.resource.owner or "").partition("/")[0]
+            require_identity("to", self.to, group, or_else=", 'group:NAME' or '*'")
         object.__setattr__(self, "rights", _checked(self.rights))
         if self.for_s is not None and not (
             isinstance(self.for_s, int | float) and 0 < self.for_s < math.inf
@@ -110,6 +113,7 @@ def _require_resource(resource: object) -> None:
         raise InvalidRequest(
             f"{resource} is nobody's to share; the policy file says who may use it"
         )
+    require_identity("resource", resource.owner)
 
 
 def _require_receiver(to: object) -> None:
@@ -117,10 +121,25 @@ def _require_receiver(to: object) -> None:
         raise InvalidRequest(f"to: got {to!r}; allowed: an identity, 'group:NAME' or '*'")
 
 
-def _is_identity(text: str) -> bool:
-    """Whether it may be the identity of an agent: "GROUP/NAME", or below another's."""
-    names = text.split("/")
-    return len(names) > 1 and all(names)
+def require_identity(
+    what: str, text: object, group: str = DEFAULT_GROUP, *, or_else: str = ""
+) -> None:
+    """Raise `InvalidRequest` unless it may be an identity: "GROUP/NAME", or below another's."""
+    names = text.split("/") if isinstance(text, str) else []
+    if len(names) > 1 and all(names):
+        return
+    meant = f"; did you mean '{group}/{text.strip('/')}'?" if isinstance(text, str) else ""
+    raise InvalidRequest(f"{what}: {text!r} is no identity{or_else}{meant}")
+
+
+class ShareWarning(UserWarning):
+    """Something was granted that is not there, or to somebody that nobody is."""
+
+
+def warn_of(doubts: tuple[str, ...]) -> None:
+    """Warn the caller's caller of what is doubtful about a grant."""
+    for doubt in doubts:
+        warnings.warn(f"the grant may be a slip: {doubt}", ShareWarning, stacklevel=3)
 
 
 def _checked(rights: Iterable[Right]) -> frozenset[Right]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from aios_core.permissions import Access
+from aios_core.permissions import Access, Resource
 from aios_core.process import AgentProcess
 from aios_core.syscalls import Request
 
@@ -90,6 +90,16 @@ class Manager(Protocol):
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""
+
+
+class Holder(Protocol):
+    """A `Manager` of things that agents can share; a slip in a grant is found by asking it."""
+
+    async def holds(self, resource: Resource) -> bool | None:
+        """Whether there is such a thing, or something below it; None: not of this manager's."""
+
+    async def knows(self, identity: str) -> bool:
+        """Whether an agent of that identity keeps something here, or ever did."""
 
 
 class Preparing(Protocol):

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 
 from aios_core.access import AccessManager, Approver
+from aios_core.access.doubts import Census
 from aios_core.budget import Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
@@ -165,11 +166,17 @@ class Parts:
             make_flow=FlowShare,
             code_runner=CodeService(crossing, sandbox, self._sessions),
         )
+        collections = CollectionManager(state, embedder, spaces, config.retrieval)
+        self.access.census = Census(
+            (self.memory, self.storage, collections, self.tools),
+            self._processes.is_alive,
+            lambda: self._processes.groups,
+        )
         return (
             self.memory,
             self.access,  # the first to start, the last to close: it audits the others
             EmbeddingManager(embedder),
-            CollectionManager(state, embedder, spaces, config.retrieval),
+            collections,
             self.storage,
             self.tools,
         )

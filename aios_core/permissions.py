@@ -22,6 +22,12 @@ class Right(StrEnum):
     SHARE = "share"  # give others a right to it
 
 
+#: The kinds of resource that the kernel's own requests are about.
+KINDS: Final = (
+    *("memory", "file", "collection", "tool", "tool_result", "tool_call", "model"),
+    *("operation", "privileges"),
+)
+
 #: Rights of an owner over what belongs to it.
 ALL_RIGHTS: Final = frozenset(Right)
 

@@ -236,6 +236,11 @@ class ProcessTable:
         except KeyError:
             raise NoSuchObject("agent", pid, self._processes if len(self) < 50 else ()) from None
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups that were defined, or that agents were spawned in."""
+        return tuple(self._groups)
+
     def is_alive(self, identity: str) -> bool:
         """Whether an agent of that identity has not exited."""
         return self._identities.is_taken(identity)

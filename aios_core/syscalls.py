@@ -63,6 +63,16 @@ class Request(Generic[T]):
         raise NotImplementedError
 
 
+def known_kinds() -> frozenset[str]:
+    """The kinds of all requests that are defined, those of other people's managers included."""
+    found, waiting = set(), list(Request.__subclasses__())
+    while waiting:
+        one = waiting.pop()
+        waiting += one.__subclasses__()
+        found.add(getattr(one, "kind", ""))
+    return frozenset(found - {""})
+
+
 @dataclass(frozen=True, slots=True)
 class LLMGenerate(Request[Completion]):
     """Continue a conversation."""

@@ -9,6 +9,7 @@ from aios_core.access.manager import AccessManager, explained
 from aios_core.access.policy import Effect
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
 from aios_core.access.terminal import TerminalApprover
+from aios_core.grants import ShareWarning
 
 __all__ = [
     "AccessAsk",
@@ -25,6 +26,7 @@ __all__ = [
     "Effect",
     "Explanation",
     "FixedApprover",
+    "ShareWarning",
     "TerminalApprover",
     "explained",
     "parse_resource",

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
 from aios_core.access.policy import Policy, Rule, Subject
+from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
-from aios_core.grants import Grant
-from aios_core.permissions import Access, Resource, Right
+from aios_core.grants import Grant, require_identity
+from aios_core.permissions import KINDS, Access, Resource, Right
+from aios_core.syscalls import known_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,12 @@ def access_to(
     arguments: Mapping[str, Any] | None = None,
     irreversible: str | None = None,
 ) -> Access:
-    """An access that somebody asks about in words. Raises `InvalidRequest`."""
+    """An access that somebody asks about in words.
+
+    Raises `InvalidRequest` for an action that no request is, a right, an owner or a form that
+    cannot be; it says which there are.
+    """
+    _require_action(action)
     try:
         wanted = right_of(action) if right is None else Right(right)
     except ValueError as exc:
@@ -85,10 +93,25 @@ def access_to(
 
 def parse_resource(text: str) -> Resource:
     """A resource as it is written: "kind:owner:name". Raises `InvalidRequest`."""
-    kind, *rest = text.split(":", 2)
+    kind, *rest = text.split(":", 2) if isinstance(text, str) else ("",)
     if not kind or not rest:
         raise InvalidRequest(f"resource {text!r}: allowed: 'kind:owner:name'")
+    if kind not in KINDS and (close := get_close_matches(kind, KINDS, n=1)):
+        raise InvalidRequest(f"resource {text!r}: no kind {kind!r}; did you mean {close[0]!r}?")
+    if rest[0]:
+        require_identity(f"resource {text!r}", rest[0])
     return Resource(kind, rest[0] or None, rest[1] if len(rest) > 1 else "")
+
+
+def _require_action(action: object) -> None:
+    known = known_kinds()
+    if action in known:
+        return
+    hint = suggest(str(action), known)
+    listed = ", ".join(sorted(known))
+    raise InvalidRequest(
+        f"action: got {action!r}; {hint or 'there is none of that name'}; allowed: {listed}"
+    )
 
 
 def explain(

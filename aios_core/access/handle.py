@@ -9,7 +9,7 @@ from typing import Any
 from aios_core.access.decision import Decision
 from aios_core.access.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.grants import AccessGrant, AccessRevoke, Grant
+from aios_core.grants import AccessGrant, AccessRevoke, Grant, warn_of
 from aios_core.manager import Port
 from aios_core.permissions import Resource, Right
 
@@ -36,9 +36,10 @@ class AccessHandle:
     ) -> None:
         """Give somebody rights over a resource and what is below it.
 
-        `to` is an identity, "group:NAME" or "*"; `for_s` None: until it is revoked.
+        `to` is an identity, "group:NAME" or "*"; `for_s` None: until it is revoked. Warns
+        (`ShareWarning`) of a thing that is not there, and of a receiver that nobody is.
         """
-        self._port.call(self._grant(resource, to, rights, for_s))
+        warn_of(self._port.call(self._grant(resource, to, rights, for_s)))
 
     async def agrant(
         self,
@@ -49,7 +50,7 @@ class AccessHandle:
         for_s: float | None = None,
     ) -> None:
         """The same on any event loop."""
-        await self._port.acall(self._grant(resource, to, rights, for_s))
+        warn_of(await self._port.acall(self._grant(resource, to, rights, for_s)))
 
     def revoke(self, resource: Resource | str, to: str) -> None:
         """Take back what was granted over a resource and below. Raises `NoSuchObject`."""

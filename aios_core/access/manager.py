@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from aios_core.access.approval import Approver
 from aios_core.access.approvers import approver_of
+from aios_core.access.doubts import Census, doubts_about
 from aios_core.access.explain import Explanation, access_to, explain
 from aios_core.access.gate import Gate
 from aios_core.access.grant_book import rights_of
@@ -32,7 +33,7 @@ from aios_core.access.trail import AuditTrail
 from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
-from aios_core.grants import AccessGrant, AccessRevoke, Grant
+from aios_core.grants import AccessGrant, AccessRevoke, Grant, require_identity
 from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
@@ -77,6 +78,7 @@ class AccessManager:
     ) -> None:
         self._base = base_policy(config, inherits or {})
         self._now = now
+        self.census = Census()  # the kernel, which knows who and what there is, puts in its own
         self._file = None if config.policy is None else Path(config.policy).expanduser()
         self._stamp: object = None  # of the file that is in force
         self._watching: asyncio.Task[None] | None = None
@@ -177,8 +179,10 @@ class AccessManager:
             case _:
                 raise InvalidRequest(f"the access manager serves no {type(request).__name__}")
 
-    async def _grant(self, process: AgentProcess, request: AccessGrant) -> None:
+    async def _grant(self, process: AgentProcess, request: AccessGrant) -> tuple[str, ...]:
         await self._store.load()
+        privileges = self.privileges
+        doubts = await doubts_about(request, self.census, privileges.policy, privileges.grants)
         giver, now = process.identity, self._now()
         until = now + request.for_s if request.for_s is not None else math.inf
         if giver != request.resource.owner:
@@ -187,6 +191,7 @@ class AccessManager:
         rights = frozenset(request.rights)
         labels = frozenset(process.labels)
         await self._store.put(Grant(request.resource, request.to, rights, giver, now, ends, labels))
+        return doubts
 
     def _can_give_until(self, process: AgentProcess, request: AccessGrant) -> float:
         """When the giver's own rights end. Raises `AccessDenied` if it lacks one that it gives."""
@@ -243,6 +248,7 @@ async def explained(
     **about: Any,
 ) -> Explanation:
     """The same of what is said in words, see `access_to`. Raises `InvalidRequest`."""
+    require_identity("agent", agent)
     return await manager.explain(agent, access_to(action, resource, **about), frozenset(labels))
 
 

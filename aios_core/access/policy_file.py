@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from aios_core.access.operators import OPERATORS
-from aios_core.access.policy import NEGATION, Condition, Effect, GroupRule, Policy, Rule
+from aios_core.access.policy import NEGATION, Condition, Effect, GroupRule, Policy, Rule, matches
 from aios_core.config_decoder import Place, decode, suggest
 from aios_core.errors import ConfigError
+from aios_core.grants import GROUP
 from aios_core.permissions import Right
+from aios_core.process import DEFAULT_GROUP
+from aios_core.syscalls import known_kinds
 
 RightName = Literal["read", "write", "execute", "share"]
 
@@ -110,6 +113,8 @@ def _rule(table: _RuleTable, number: int) -> Rule:
     for part in ("agents", "actions", "rights", "resources"):
         if not getattr(table, part):
             raise ConfigError(f"{key}.{part}", [], "at least one; ['*'] means all")
+    _refuse_strangers(table.agents, f"{key}.agents")
+    _refuse_unknown(table.actions, f"{key}.actions")
     return Rule(
         name=table.name or f"rule {number + 1}",
         effect=Effect(table.effect),
@@ -126,6 +131,24 @@ def _rule(table: _RuleTable, number: int) -> Rule:
         preapproved=table.preapproved,
         reason=table.reason,
     )
+
+
+def _refuse_strangers(agents: tuple[str, ...], key: str) -> None:
+    """Raise `ConfigError` for a name that is nobody's: identities have a group before it."""
+    for agent in agents:
+        if not agent.startswith(GROUP) and not set(agent) & {"/", "*", "?"}:
+            allowed = f"an identity such as '{DEFAULT_GROUP}/{agent}', 'group:NAME' or '*'"
+            raise ConfigError(key, agent, allowed)
+
+
+def _refuse_unknown(actions: tuple[str, ...], key: str) -> None:
+    """Raise `ConfigError` for an action that no request is."""
+    known = known_kinds()
+    for action in actions:
+        if not any(matches(action, kind) for kind in known):
+            hint, listed = suggest(action, known), ", ".join(sorted(known))
+            allowed = f"patterns of {listed}"
+            raise ConfigError(key, action, f"{hint} {allowed}" if hint else allowed)
 
 
 def _condition(argument: str, operator: str, operand: Any, key: str) -> Condition:

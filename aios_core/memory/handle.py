@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aios_core.grants import AccessGrant, AccessRevoke
+from aios_core.grants import AccessGrant, AccessRevoke, warn_of
 from aios_core.manager import Port
 from aios_core.memory.handle_kv import KeyValues
 from aios_core.memory.handle_thread import Thread
@@ -169,15 +169,16 @@ class Memory:
 
         To change it alone does not let read: say `right=["read", "write"]`. `name` may also be
         "thread:NAME", "kv:NAME", or "" for all there is; `with_` is an identity, "group:NAME"
-        or "*".
+        or "*". Warns (`ShareWarning`) of a thing that is not there, and of a receiver that
+        nobody is.
         """
-        self._port.call(self._grant(name, with_, right, for_s))
+        warn_of(self._port.call(self._grant(name, with_, right, for_s)))
 
     async def ashare(
         self, name: str, with_: str, *, right: Rights = "read", for_s: float | None = None
     ) -> None:
         """Let somebody read a block, change it or both; see `share`."""
-        await self._port.acall(self._grant(name, with_, right, for_s))
+        warn_of(await self._port.acall(self._grant(name, with_, right, for_s)))
 
     def unshare(self, name: str, with_: str) -> None:
         """Take back what was shared. Raises `NoSuchObject` if it was not."""

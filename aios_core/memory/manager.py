@@ -25,13 +25,15 @@ from aios_core.embedding import BilledEmbedder
 from aios_core.errors import KernelError, NoSuchObject, QuotaExceeded
 from aios_core.memory.block_service import BlockService
 from aios_core.memory.blocks import Limits
+from aios_core.memory.names import is_kept
 from aios_core.memory.quotas import Quotas
 from aios_core.memory.record_service import KeyValueService, ThreadService
-from aios_core.memory.requests import MemoryWrite, Overwrite
+from aios_core.memory.requests import KIND, MemoryWrite, Overwrite
 from aios_core.memory.resident import Residence
 from aios_core.memory.search_service import SearchService
 from aios_core.memory.spaces import Spaces
 from aios_core.memory.tables import Shelf
+from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.syscalls import Request
@@ -111,6 +113,23 @@ class MemoryManager:
             if getattr(request, "owner", None) in (None, process.identity):
                 raise
             raise _for_a_guest(exc) from None
+
+    async def holds(self, resource: Resource) -> bool | None:
+        """Whether an agent has that block, thread or namespace, or something below that name."""
+        if resource.kind != KIND or resource.owner is None:
+            return None
+        owner, name = resource.owner, resource.name.rstrip("/")
+        if not name:
+            return True
+        tables = await self._shelf.opened()
+        return await tables.state.database.aread(lambda c: is_kept(c, owner, name))
+
+    async def knows(self, identity: str) -> bool:
+        """Whether an agent of that identity ever kept something in memory."""
+        tables = await self._shelf.opened()
+        query = "SELECT 1 FROM memory_usage WHERE owner = ?"
+        rows = await tables.state.database.aread(lambda c: c.execute(query, (identity,)).fetchall())
+        return bool(rows)
 
     def forget(self, process: AgentProcess) -> None:
         """Let go of what is in RAM of the agent; whoever reads it again brings it back."""

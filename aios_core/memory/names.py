@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from aios_core.errors import InvalidRequest
+from aios_core.state import Connection
 
 MAX_NAME_BYTES: Final = 512
 MAX_COUNT: Final = 2**53
@@ -70,3 +71,20 @@ def require_count(what: str, value: object, *, at_least: int = 0) -> None:
     if value is not None and not (is_number and at_least <= value <= MAX_COUNT):  # type: ignore[operator]
         allowed = f"a whole number, at least {at_least}, or None"
         raise InvalidRequest(f"{what}: got {value!r:.200}; allowed: {allowed}")
+
+
+def is_kept(connection: Connection, owner: str, name: str) -> bool:
+    """Whether there is something of that name, as grants say it, or below it."""
+    parameters = (owner, name, f"{name}/", f"{name}0")  # "0" comes after "/"
+    return connection.execute(_IS_KEPT, parameters).fetchone() is not None
+
+
+_IS_KEPT: Final = " UNION ALL ".join(
+    f"SELECT 1 FROM {table} WHERE owner = ?1 "  # noqa: S608 - constants
+    f"AND ('{head}' || {column} = ?2 OR '{head}' || {column} >= ?3 AND '{head}' || {column} < ?4)"
+    for table, column, head in (
+        ("memory_blocks", "name", ""),
+        ("memory_threads", "name", THREAD),
+        ("memory_kv", "namespace", NAMESPACE),
+    )
+)

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aios_core.grants import AccessGrant, AccessRevoke
+from aios_core.grants import AccessGrant, AccessRevoke, warn_of
 from aios_core.manager import Port
 from aios_core.messages import require_unicode
 from aios_core.permissions import Resource, Right
@@ -310,8 +310,11 @@ class Storage:
         *,
         for_s: float | None = None,
     ) -> None:
-        """Let another agent, "group:NAME" or "*" use a file, or all below a directory."""
-        self._port.call(AccessGrant(self._own(path), to, _rights(rights), for_s))
+        """Let another agent, "group:NAME" or "*" use a file, or all below a directory.
+
+        Warns (`ShareWarning`) of a path where nothing is, and of a receiver that nobody is.
+        """
+        warn_of(self._port.call(AccessGrant(self._own(path), to, _rights(rights), for_s)))
 
     async def ashare(
         self,
@@ -321,7 +324,7 @@ class Storage:
         *,
         for_s: float | None = None,
     ) -> None:
-        await self._port.acall(AccessGrant(self._own(path), to, _rights(rights), for_s))
+        warn_of(await self._port.acall(AccessGrant(self._own(path), to, _rights(rights), for_s)))
 
     def unshare(self, path: str, to: str) -> None:
         """Take that back."""

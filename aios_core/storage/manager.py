@@ -27,6 +27,7 @@ from aios_core.errors import (
     StateError,
 )
 from aios_core.manager import all_labelled, labelled
+from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import Connection, State, StateOpener
 from aios_core.storage.collector import Collector
@@ -36,6 +37,7 @@ from aios_core.storage.files import FileTable
 from aios_core.storage.index import FileState, SemanticIndex
 from aios_core.storage.mounts import Mounts, too_large
 from aios_core.storage.news import News
+from aios_core.storage.paths import ROOT
 from aios_core.storage.records import ChangeKind, FileContent, FileVersion, Stamp
 from aios_core.storage.requests import (
     FileAppend,
@@ -156,6 +158,24 @@ class StorageManager:
             if request.owner in (None, process.identity):
                 raise
             raise NoSuchObject(exc.kind, exc.name, of=exc.of) from None  # what else it has, is its
+
+    async def holds(self, resource: Resource) -> bool | None:
+        """Whether an owner has a file at a path or below it."""
+        if resource.kind != "file" or resource.owner is None:
+            return None
+        owner, path = resource.owner, resource.name or ROOT
+        if path == ROOT:
+            return True
+        _, table, _ = await self._tables()
+        find = partial(
+            table.listing, owner=owner, root=path.rstrip("/"), deleted=False, after=None, limit=1
+        )
+        return bool(await self._look(find))
+
+    async def knows(self, identity: str) -> bool:
+        """Whether an agent of that identity ever kept a file."""
+        query = "SELECT 1 FROM file_usage WHERE owner = ?"
+        return bool(await self._look(lambda c: c.execute(query, (identity,)).fetchall()))
 
     def forget(self, process: AgentProcess) -> None:
         """Files outlive their agents; nothing is kept for the process itself."""

@@ -179,6 +179,18 @@ class ToolManager:
             case _:
                 raise InvalidRequest(f"the tool manager does not perform {request!r:.100}")
 
+    async def holds(self, resource: Resource) -> bool | None:
+        """Whether an agent offers itself a tool of that name."""
+        owner, name = resource.owner, resource.name.partition("@")[0]
+        if resource.kind != "tool" or owner is None:
+            return None
+        own = {one.tool.name for one in self.catalogue.registry if one.owner == owner}
+        return not name or name in own
+
+    async def knows(self, identity: str) -> bool:  # noqa: ARG002 - a `Holder`'s
+        """Whether an agent of that identity was here before: tools of one's own end with a life."""
+        return False
+
     def forget(self, process: AgentProcess) -> None:
         """Its own tools go with it."""
         self.catalogue.forget(process.identity)

@@ -19,6 +19,7 @@ from aios_core.config import RetrievalConfig
 from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.manager import Port, all_labelled, labelled
+from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.storage.semantic.collection_requests import (
@@ -38,6 +39,7 @@ from aios_core.storage.semantic.collection_table import (
     item,
     require_maker,
     store,
+    usage,
     where,
 )
 from aios_core.storage.semantic.spaces import VectorSpaces
@@ -85,6 +87,19 @@ class CollectionManager:
                 return await self._search(process, owner, request)
             case _:
                 raise KernelBug(f"not a request for collections: {request!r}")
+
+    async def holds(self, resource: Resource) -> bool | None:
+        """Whether an owner has a collection of that name, or any."""
+        owner, name = resource.owner, resource.name
+        if resource.kind != "collection" or owner is None:
+            return None
+        state = await self._state.opened()
+        return not name or await state.database.aread(lambda c: find(c, owner, name)) is not None
+
+    async def knows(self, identity: str) -> bool:
+        """Whether an agent of that identity ever had a collection."""
+        state = await self._state.opened()
+        return bool(await state.database.aread(lambda c: usage(c, identity)))
 
     def forget(self, process: AgentProcess) -> None:
         """Nothing lives here for an agent."""

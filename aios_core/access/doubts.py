@@ -1,0 +1,75 @@
+"""What is doubtful about a grant: a thing that is not there, a receiver that nobody is.
+
+Such a grant is given all the same: a folder may be shared before the first file is in it, and
+with an agent before it is spawned. But it is most often a slip, and its giver is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from aios_core.access.policy import Policy, matches
+from aios_core.grants import EVERYBODY, GROUP, AccessGrant, Grant
+from aios_core.manager import Holder
+from aios_core.permissions import Resource, Right
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Who and what there is.
+
+    Attributes:
+        holders: the managers of what agents share.
+        is_alive: whether an agent of that identity lives.
+        groups: the names of the groups that agents belong to.
+    """
+
+    holders: Sequence[Holder] = ()
+    is_alive: Callable[[str], bool] = lambda _: True
+    groups: Callable[[], Iterable[str]] = tuple
+
+    async def has(self, resource: Resource) -> bool:
+        """Whether there is such a thing, or none of the managers can tell."""
+        answers = [await holder.holds(resource) for holder in self.holders]
+        return True in answers or False not in answers
+
+    async def knows(self, identity: str) -> bool:
+        """Whether an agent of that identity lives, or keeps something from an earlier life."""
+        if self.is_alive(identity):
+            return True
+        return any([await holder.knows(identity) for holder in self.holders])
+
+
+async def doubts_about(
+    request: AccessGrant, census: Census, policy: Policy, grants: Iterable[Grant]
+) -> tuple[str, ...]:
+    """What is doubtful about a grant, in words; () if nothing is.
+
+    Who may write to a thing may also make it, so then it need not be there.
+    """
+    found = []
+    if Right.WRITE not in request.rights and not await census.has(request.resource):
+        found.append(f"{request.resource} is not there; the grant holds once it is")
+    if request.to.startswith(GROUP):
+        found += _about_group(request.to.removeprefix(GROUP), census, policy)
+    elif not (_is_mentioned(request.to, policy, grants) or await census.knows(request.to)):
+        found.append(f"nobody is {request.to!r}; the grant holds once an agent is")
+    return tuple(found)
+
+
+def _about_group(name: str, census: Census, policy: Policy) -> Iterator[str]:
+    known = {*census.groups(), *policy.groups}
+    if name not in known:
+        have = f"; have {sorted(known)}" if known else ""
+        yield f"no agent is in group {name!r}{have}; the grant holds once one is"
+
+
+def _is_mentioned(identity: str, policy: Policy, grants: Iterable[Grant]) -> bool:
+    """Whether it is everybody, or an agent that the policy or an earlier grant names."""
+    if identity == EVERYBODY:
+        return True
+    members = (pattern for group in policy.groups.values() for pattern in group.members)
+    if any(matches(pattern, identity) for pattern in members):
+        return True
+    return any(identity in (grant.to, grant.granted_by) for grant in grants)
