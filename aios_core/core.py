@@ -31,6 +31,9 @@ from aios_core.syscalls import LLMGenerate
 log = logging.getLogger(__name__)
 
 
+TEXT_ONLY: Final = frozenset({"text"})
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a core can do, stated by the core itself."""
@@ -43,6 +46,8 @@ class Capabilities:
     tools: bool = True
     json_schema: bool = True  # answers can be constrained to a schema
     seed: bool = True  # the same seed gives the same answer
+    parts: frozenset[str] | None = TEXT_ONLY  # kinds of content parts; None: the backend decides
+    choices: bool = False  # several answers to one prompt in one run
     warm_contexts: bool = False  # `Run.warm` saves computing what two prompts have in common
     streams: bool = True  # `Progress` tells of tokens while they are generated
     notes: tuple[str, ...] = ()  # limits that a person should know of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler.call import Answer
+from aios_core.several import NOBODY, SeveralAnswers, single_requests
 from aios_core.syscalls import LLMGenerate, Syscall
 
 _MAX_KEPT = 1_000
@@ -27,7 +29,7 @@ class Submitter:
 
     def submit(
         self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
-    ) -> Syscall:
+    ) -> Syscall | SeveralAnswers:
         """On the loop. Raises what `Kernel.call` raises before a call is accepted."""
         if self._crossing.is_closed:
             raise KernelClosed("the kernel is closed")
@@ -37,7 +39,41 @@ class Submitter:
         dispatcher.refuse_crowds(process)  # before it counts as one more call
         approval = self._check_model(process, request.model)
         self._processes.admit(process, request)
+        if request.sampling.num_choices > 1 and not self._gives_several(request.model):
+            return self._submit_each(process, request, answer, approval, options)
         return dispatcher.submit(process, request, answer, approval=approval, **options)
+
+    def _gives_several(self, model: str | None) -> bool:
+        """Whether every core of the model gives several answers in one run."""
+        return all(core.capabilities.choices for core in self._parts.pool.route(model))
+
+    def _submit_each(
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        approval: Awaitable[None] | None,
+        options: dict[str, Any],
+    ) -> SeveralAnswers:
+        """Make one call for each answer wanted. All are accepted, or none is."""
+        asked = None if approval is None else asyncio.ensure_future(approval)
+        together = SeveralAnswers(answer, request.sampling.num_choices, self.cancel, asked)
+        try:
+            for number, single in enumerate(single_requests(request)):
+                together.syscalls.append(
+                    self._parts.dispatcher.submit(
+                        process,
+                        single,
+                        together.part(number),
+                        approval=None if asked is None else asyncio.shield(asked),
+                        **options,
+                    )
+                )
+        except BaseException:
+            together.answer = NOBODY
+            together.cancel_all()
+            raise
+        return together
 
     def _check_model(self, process: AgentProcess, model: str | None) -> Awaitable[None] | None:
         """Whether the agent may ask the model; made once for each, since calls are many."""
@@ -49,9 +85,12 @@ class Submitter:
                 self._model_access[model] = access
         return self._parts.gatekeeper.check(process, access)
 
-    def cancel(self, syscall: Syscall) -> None:
-        """On the loop: the caller wants it no more."""
-        self._parts.dispatcher.cancel(syscall.id)
+    def cancel(self, submitted: Syscall | SeveralAnswers) -> None:
+        """Withdraw a call, on the loop."""
+        if isinstance(submitted, Syscall):
+            self._parts.dispatcher.cancel(submitted.id)
+        else:
+            submitted.cancel_all()
 
     async def measure(self, request: LLMGenerate) -> PromptSize:
         core = self._parts.pool.route(request.model)[0]
@@ -88,7 +127,7 @@ class Submission:
     request: LLMGenerate
     answer: Answer
     options: dict[str, Any]
-    syscall: Syscall | None = None
+    syscall: Syscall | SeveralAnswers | None = None
 
     def submit(self) -> None:
         """On the loop. A refusal is the caller's answer."""

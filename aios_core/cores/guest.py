@@ -99,7 +99,9 @@ class GuestCore:
     @property
     def capabilities(self) -> Capabilities:
         notes = ("its calls are made by the frameworks' own clients",)
-        return Capabilities(context_window=_WINDOW, seed=False, notes=notes)
+        return Capabilities(
+            context_window=_WINDOW, seed=False, parts=None, choices=True, notes=notes
+        )
 
     async def start(self, sink: ReportSink) -> None:
         """Nothing has to be reached."""

@@ -234,6 +234,8 @@ class OpenAICore(StreamingCore):
             preemptible=is_vllm,
             exact_resume=False,
             seed=is_vllm,
+            parts=None,
+            choices=True,
             notes=tuple(notes),
         )
 

@@ -89,6 +89,7 @@ class ScriptedCore(StreamingCore):
             context_window=context_window,
             preemptible=preemptible,
             exact_resume=preemptible,
+            parts=None,
             notes=("answers from a script; one word is one token",),
         )
 

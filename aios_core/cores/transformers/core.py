@@ -32,9 +32,11 @@ from aios_core.cores.transformers.fallback import FallbackEngine
 from aios_core.cores.transformers.generation import GenerationStarter, release_images
 from aios_core.cores.transformers.grammar import GrammarCompiler
 from aios_core.cores.transformers.kv import KVAccount, KVLayout, SequenceImage
+from aios_core.cores.transformers.limits import require_supported
 from aios_core.cores.transformers.loading import LoadedModel, free_memory, load_model
 from aios_core.cores.transformers.loop import StepLoop
 from aios_core.cores.transformers.prompt import Prompter
+from aios_core.cores.transformers.sampling import Penalties
 from aios_core.cores.transformers.selfcheck import CheckedModel, check_model, measure_prefill
 from aios_core.errors import CoreError, SnapshotError
 from aios_core.syscalls import LLMGenerate
@@ -223,6 +225,8 @@ class TransformersCore:
 
     def _measure(self, parts: _Parts, request: LLMGenerate) -> Prepared:
         """On a worker. Whatever can be wrong with a request is found here, not in a run."""
+        require_supported(self._name, request)
+        Penalties.of(request.sampling)  # refuses a bias of no token
         parts.grammars.describe(request)
         ids = parts.prompter.encode(request)
         room = parts.loaded.context_window - len(ids)

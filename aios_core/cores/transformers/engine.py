@@ -126,7 +126,7 @@ class PackedEngine:
             result.num_prefilled += spans[-1].end - spans[0].past - 1
             if sequence.num_pending:
                 continue
-            if sequence.constraint is None and sequence.sampler.is_greedy:
+            if sequence.constraint is None and sequence.sampler.is_argmax:
                 best = best or logits.argmax(-1).tolist()
                 token = best[row]
             else:

@@ -10,17 +10,64 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from aios_core.errors import SnapshotError
+from aios_core.errors import InvalidRequest, SnapshotError
 from aios_core.messages import Sampling
 
 _SEED_BYTES: Final = 8
 _NUCLEUS_GUESS: Final = 1024  # a nucleus is rarely larger, and sorting a whole vocabulary is slow
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """What makes tokens less likely, or more: what was said already, and a bias for each.
+
+    As OpenAI defines the frequency and presence penalties (over the answer so far), and
+    as vLLM defines the repetition penalty (over prompt and answer).
+    """
+
+    frequency: float
+    presence: float
+    repetition: float
+    bias: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> Penalties | None:
+        """The penalties that `sampling` asks for; None if they change nothing."""
+        bias = sampling.logit_bias or {}
+        if wrong := [token for token in bias if not token.isdecimal()]:
+            raise InvalidRequest(f"logit_bias: keys are token ids, got {wrong[0]!r}")
+        made = cls(
+            frequency=sampling.frequency_penalty or 0.0,
+            presence=sampling.presence_penalty or 0.0,
+            repetition=sampling.repetition_penalty or 1.0,
+            bias=tuple((int(token), float(by)) for token, by in bias.items()),
+        )
+        return None if made == cls(0.0, 0.0, 1.0, ()) else made
+
+    def apply(self, logits: Tensor, prompt: Sequence[int], output: Sequence[int]) -> Tensor:
+        """Return a changed copy of the logits [vocabulary]."""
+        logits = logits.float().clone()
+        for token, by in self.bias:
+            if token < len(logits):
+                logits[token] += by
+        if self.repetition != 1.0:
+            seen = torch.tensor(sorted({*prompt, *output}), device=logits.device)
+            old = logits[seen]
+            logits[seen] = torch.where(old > 0, old / self.repetition, old * self.repetition)
+        if output and (self.frequency or self.presence):
+            counts = Counter(output)
+            said = torch.tensor(list(counts), device=logits.device)
+            times = torch.tensor(list(counts.values()), device=logits.device)
+            logits[said] -= self.frequency * times + self.presence
+        return logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +78,8 @@ class Sampler:
     top_p: float
     top_k: int | None
     seed: int  # 64 bits
+    min_p: float = 0.0
+    penalties: Penalties | None = None
 
     @classmethod
     def of(cls, sampling: Sampling, state: bytes | None = None) -> Sampler:
@@ -51,11 +100,18 @@ class Sampler:
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             top_k=None if sampling.top_k == -1 else sampling.top_k,
             seed=seed,
+            min_p=sampling.min_p or 0.0,
+            penalties=Penalties.of(sampling),
         )
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0.0 or self.top_k == 1
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the choice is the largest logit, as the model computed it."""
+        return self.is_greedy and self.penalties is None
 
     def encode(self) -> bytes | None:
         """The state for a snapshot; None if nothing is random."""
@@ -69,6 +125,8 @@ class Sampler:
         if self.is_greedy:
             return int(logits.argmax())
         probs = torch.softmax(logits.float() / self.temperature, -1)
+        if self.min_p > 0.0:
+            probs = torch.where(probs >= probs.max() * self.min_p, probs, 0.0)
         tokens: Tensor | None = None
         if self.top_k is not None and self.top_k < len(probs):
             probs, tokens = probs.topk(self.top_k)

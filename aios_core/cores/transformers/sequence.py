@@ -73,6 +73,10 @@ class Sequence:
         if self.constraint is not None:
             logits = logits.float().clone()
             self.constraint.restrict(logits)
+        penalties = self.sampler.penalties
+        if penalties is not None:
+            prompt, output = self.ids[: self.num_prompt], self.ids[self.num_prompt :]
+            logits = penalties.apply(logits, prompt, output)
         return self.sampler.choose(logits, self.num_output)
 
     def drop_memory(self) -> None:

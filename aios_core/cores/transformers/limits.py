@@ -1,0 +1,32 @@
+"""What a request may ask that this core cannot do, refused by name before anything runs."""
+
+from __future__ import annotations
+
+from aios_core.core import TEXT_ONLY
+from aios_core.errors import InvalidRequest
+from aios_core.messages import kind_of_part
+from aios_core.syscalls import LLMGenerate
+
+
+def require_supported(core: str, request: LLMGenerate) -> None:
+    """Raise `InvalidRequest` if the request holds what a text model in this process cannot take."""
+    for position, message in enumerate(request.messages):
+        kinds = {kind_of_part(part) for part in message.parts} - TEXT_ONLY
+        if "audio" in message.extra and message.extra["audio"] is not None:
+            kinds.add("audio")
+        if kinds:
+            article = "an" if min(kinds)[0] in "aeiou" else "a"
+            raise InvalidRequest(
+                f"core {core!r} cannot take {article} {min(kinds)} part (message {position}); "
+                "it takes text; ask a model that does, on an endpoint"
+            )
+    for tool in request.tools:
+        if tool.kind != "function":
+            raise InvalidRequest(
+                f"core {core!r} cannot offer the tool {tool.name!r} of type {tool.kind!r}; "
+                "it offers functions"
+            )
+    if request.sampling.logprobs or request.sampling.top_logprobs:
+        raise InvalidRequest(f"core {core!r} does not return logprobs; leave them unset")
+    if request.sampling.num_choices > 1:
+        raise InvalidRequest(f"core {core!r} gives one answer in a run; got n={request.sampling.n}")
