@@ -131,11 +131,16 @@ def detach(exc: BaseException, text: str | None = None) -> BaseException:
     for one in _chain(exc):
         note = where_raised(one)
         scrub(one)
-        _of["__context__"].__set__(one, None)
-        _of["__traceback__"].__set__(one, None)
+        release_frames(one)
         if note and not getattr(one, "__notes__", ()):  # the same one may be raised many times
             BaseException.add_note(one, note)
     return exc
+
+
+def release_frames(exc: BaseException) -> None:
+    """Let go of where an exception was raised, and of what was handled then."""
+    _of["__context__"].__set__(exc, None)
+    _of["__traceback__"].__set__(exc, None)
 
 
 def is_harmless(exc: BaseException) -> bool:

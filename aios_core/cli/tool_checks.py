@@ -12,7 +12,7 @@ from aios_core.cli.checks import Finding, Health
 from aios_core.errors import Conflict, KernelError
 from aios_core.tools.catalogue import Catalogue
 from aios_core.tools.loading import load
-from aios_core.tools.processes import Origin
+from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Plugin, offers_of
 from aios_core.tools.tool import Tool
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aios_core.clock import Clock, Timer
 from aios_core.errors import KernelError, ToolError
@@ -29,6 +29,8 @@ from aios_core.tools.workers import Workers
 log = logging.getLogger(__name__)
 
 Outcome = Result | KernelError
+START_UP_S: Final = 60.0  # a tool's process has that long to start and to load the tool
+_NOT_STARTED: Final = f"its process was not ready within {START_UP_S:g} s; the tool has not run"
 
 
 class ToolHung(ToolError):
@@ -118,10 +120,13 @@ class ToolCalls:
         loop = asyncio.get_running_loop()
         attempt = _Attempt(turn, context, loop.create_future(), on_late)
         self._attempts.add(attempt)
-        default_s = self._code_timeout_s if turn.tool.runs_code else self._default_timeout_s
-        timeout_s = turn.tool.timeout_s or default_s
-        expire = partial(self._expire, attempt, timeout_s)
-        attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
+        if turn.tool.isolation == "process":
+            self._expire_in(attempt, START_UP_S, ToolError(turn.tool.name, _NOT_STARTED))
+        else:
+            self._begin(attempt)
+
+        def begun() -> None:
+            loop.call_soon_threadsafe(self._begin, attempt)
 
         def work() -> None:
             outcome = run(
@@ -130,6 +135,7 @@ class ToolCalls:
                 context,
                 processes=self._processes,
                 max_bytes=self._max_result_bytes,
+                begun=begun,
             )
             context.cancellation.end()
             try:
@@ -203,11 +209,26 @@ class ToolCalls:
             attempt.answer.set_exception(outcome)
         self._pump()
 
-    def _expire(self, attempt: _Attempt, timeout_s: float) -> None:
+    def _begin(self, attempt: _Attempt) -> None:
+        """The tool itself runs from now on, and its time with it."""
         if attempt.answer.done():
             return
         tool = attempt.turn.tool
-        attempt.answer.set_exception(ToolHung(tool.name, f"did not end within {timeout_s:g} s"))
+        default_s = self._code_timeout_s if tool.runs_code else self._default_timeout_s
+        timeout_s = tool.timeout_s or default_s
+        late = ToolHung(tool.name, f"did not end within {timeout_s:g} s")
+        self._expire_in(attempt, timeout_s, late)
+
+    def _expire_in(self, attempt: _Attempt, timeout_s: float, late: ToolError) -> None:
+        """Let an attempt fail unless it ends in time, instead of at the time set before."""
+        self._cancel_timers(attempt)
+        expire = partial(self._expire, attempt, late)
+        attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
+
+    def _expire(self, attempt: _Attempt, late: ToolError) -> None:
+        if attempt.answer.done():
+            return
+        attempt.answer.set_exception(late)
         self._failed(attempt.turn)
         self._abandon(attempt)
 

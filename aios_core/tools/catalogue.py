@@ -18,7 +18,7 @@ from aios_core.errors import Conflict, KernelError
 from aios_core.redaction import learn, learn_settings
 from aios_core.tools.loading import installed_plugins, load, load_entry_point
 from aios_core.tools.mcp import McpClients
-from aios_core.tools.processes import Origin
+from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
 from aios_core.tools.requests import McpServer
 from aios_core.tools.tool import Tool

@@ -152,10 +152,11 @@ def _made_in(plugin: object, name: str) -> list[Tool]:
     found = {
         id(one): one for one in getattr(plugin, "__dict__", {}).values() if isinstance(one, Tool)
     }
-    return [one for one in found.values() if _module_of(one.function) == name]
+    return [one for one in found.values() if module_of(one.function) == name]
 
 
-def _module_of(function: Any) -> str | None:
+def module_of(function: Any) -> str | None:
+    """The name of the module that a function, or what a `partial` is made of, comes from."""
     while isinstance(function, partial):
         function = function.func
     module: str | None = getattr(function, "__module__", None)

@@ -26,12 +26,12 @@ from aios_core.tools.context import ToolContext
 from aios_core.tools.journal import Intent, ToolJournal
 from aios_core.tools.labelling import LabellingRunner
 from aios_core.tools.lane import Turn
-from aios_core.tools.processes import ToolDied
 from aios_core.tools.registry import Offer, labels_of
 from aios_core.tools.requests import StoredResult
 from aios_core.tools.results import StoredResults
 from aios_core.tools.running import Result
 from aios_core.tools.services import CodeRunner, Ports
+from aios_core.tools.worker_process import ToolDied
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 from aios_core.errors import InvalidRequest, NoSuchObject
 from aios_core.tools.code import load_file, load_module, tools_of
 from aios_core.tools.hookspecs import ENTRY_POINTS
+from aios_core.tools.origin import require_attribute
 from aios_core.tools.registry import Plugin
 from aios_core.tools.requests import is_path, source_name
 from aios_core.tools.tool import Tool
@@ -68,6 +69,8 @@ def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) 
         return Plugin(path, f"file {path}", tools_of(load_file(path)))
     if isinstance(source, Tool) or callable(source):
         one = source if isinstance(source, Tool) else make_tool(source)
+        if one.isolation == "process":
+            require_attribute(one)
         named = source_name(one)
         return Plugin(f"{named} as {one.id}", named, (one,))
     raise InvalidRequest(

@@ -17,8 +17,8 @@ from typing import Any, Final
 from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelError, ToolError, ToolUnavailable
 from aios_core.tools.mcp_transports import LastWords, http, pipes
-from aios_core.tools.processes import ToolDied
 from aios_core.tools.requests import McpServer
+from aios_core.tools.worker_process import ToolDied
 
 _POLITE_S: Final = 3.0  # for taking leave of a server
 _CONNECTION_CLOSED: Final = -32_000  # of the package; servers use it for errors of their own too

@@ -5,21 +5,26 @@ end would take all memory. What a server writes to standard error is logged, and
 is told when the server cannot be used.
 
 Promises: no message takes more than `max_bytes`; leaving the context ends the program
-and all that it started, within `GRACE_S` twice, also if it ignores being asked.
+and all that it started, within `GRACE_S` a few times, also if it ignores being asked, or its
+descendants have left its session (`aios_core.tools.guardian`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
+from aios_core.tools.guarded import Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.requests import McpServer
 
 log = logging.getLogger(__name__)
@@ -59,17 +64,25 @@ async def pipes(
     from anyio import create_memory_object_stream, create_task_group  # noqa: PLC0415 - of the extra
     from mcp.client.stdio import get_default_environment  # noqa: PLC0415
 
-    process = await asyncio.create_subprocess_exec(
-        server.command or "",
-        *server.args,
-        env=get_default_environment() | dict(server.env),
-        cwd=server.cwd,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=max_bytes,
-        start_new_session=True,  # killed with all that it started
-    )
+    environment = get_default_environment() | dict(server.env)
+    program = _require_program(server, environment)
+    lifeline = Lifeline()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *lifeline.command([program, *server.args]),
+            env=environment,
+            cwd=server.cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=max_bytes,
+            start_new_session=True,
+            pass_fds=(lifeline.descriptor,),
+        )
+    except BaseException:
+        lifeline.cut()
+        raise
+    lifeline.started()
     stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
     if stdin is None or stdout is None or stderr is None:
         raise RuntimeError("a server has pipes")
@@ -87,10 +100,23 @@ async def pipes(
     finally:
         for stream in (arrived, incoming, outgoing, leaving):
             stream.close()
-        ending = asyncio.ensure_future(_end(process, following))
+        ending = asyncio.ensure_future(_end(process, following, lifeline))
         while not ending.done():  # whoever cancels it meanwhile: it is not left alive
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(ending)
+
+
+def _require_program(server: McpServer, environment: Mapping[str, str]) -> str:
+    """The program to start. Raises `FileNotFoundError` if there is none that can be."""
+    command = server.command or ""
+    if "/" in command:
+        path = Path(server.cwd or ".", command).expanduser()
+        found = str(path.absolute()) if os.access(path, os.X_OK) else None
+    else:
+        found = shutil.which(command, path=environment.get("PATH"))
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command)
+    return found
 
 
 async def _receive(
@@ -137,19 +163,25 @@ def _parser() -> Callable[[bytes], Any]:
     return read
 
 
-async def _end(process: asyncio.subprocess.Process, following: asyncio.Task[None]) -> None:
+async def _end(
+    process: asyncio.subprocess.Process, following: asyncio.Task[None], lifeline: Lifeline
+) -> None:
     """Close its input, then ask it to end, then end it; as the protocol's life cycle says."""
     if process.stdin is not None:
         process.stdin.close()
-    for signalled in (None, signal.SIGTERM, signal.SIGKILL):
-        if signalled is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signalled)
+    ways: tuple[Callable[[int], object], ...] = (
+        lambda _: None,
+        lambda pid: os.killpg(pid, signal.SIGTERM),  # to the program; its guardian stays
+        ask_guardian_to_kill,
+        kill_group,
+    )
+    for way in ways:
+        with suppress(ProcessLookupError, PermissionError):
+            way(process.pid)
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), GRACE_S)
             break
-    with suppress(ProcessLookupError, PermissionError):  # what it left behind
-        os.killpg(process.pid, signal.SIGKILL)
+    lifeline.cut()
     following.cancel()
     await asyncio.wait({following})
     transport: Any = getattr(process, "_transport", None)  # else it is closed when collected

@@ -1,227 +1,189 @@
 """Tools in processes of their own, which can be killed: for code that hangs or dies.
 
-A process is Python with `aios_core.tools.worker`, started for the file or module that
-a tool comes from, and kept for its next calls. It gets arguments and gives results
-as JSON lines; there is no pickle, no shell and no kernel in it. This isolates faults,
+A process is Python with `aios_core.tools.worker`, which loads the file or module that a tool
+comes from, and is kept for its next calls; another is started ahead. It gets arguments and gives
+results as JSON lines; there is no pickle, no shell and no kernel in it. This isolates faults,
 not malice: a process has its user's rights. Strangers' code belongs into the sandbox.
 
-`_lock` guards the idle processes. Runs on the tools' threads.
+Promise: whatever a tool started is ended with its process, also what left its group and session.
+
+`_lock` guards which processes there are. Runs on the tools' threads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from aios_core.errors import InvalidArguments, InvalidRequest, ToolError
+from aios_core.errors import ToolError
 from aios_core.tools.context import ToolContext
-from aios_core.tools.strict_json import NotJSON, dump, parse
+from aios_core.tools.origin import Origin
+from aios_core.tools.strict_json import dump
 from aios_core.tools.tool import Tool
+from aios_core.tools.worker_process import ToolDied, WorkerProcess, value_of
 
 _MAX_IDLE: Final = 4
+_NUM_AHEAD: Final = 1  # started before it is needed, once a first one was
 _MARGIN: Final = 4_096  # bytes of an answer besides the result
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a tool's function is found again by another process."""
-
-    module: str
-    name: str  # of the tool
-    path: str = ""  # the file, if it is no importable module
-    digest: str = ""  # SHA-256 of the source when it was loaded; "" for a first import
-
-    @classmethod
-    def of(cls, tool: Tool) -> Origin:
-        """Raises `InvalidRequest` if another process cannot find the function."""
-        function = tool.function
-        module = str(getattr(function, "__module__", ""))
-        found = sys.modules.get(module)
-        path = getattr(found, "__aios_path__", "")
-        digest = getattr(found, "__aios_digest__", "")
-        if found is None or module == "__main__" or (not path and _is_unimportable(found)):
-            raise InvalidRequest(
-                f"tool {tool.name!r} is to run in a process of its own, which has to import it: "
-                f"put it into a module or a file, not into {module!r}"
-            )
-        return cls(module, tool.name, path, digest)
-
-
-class ToolDied(ToolError):
-    """Its process ended in the middle: nobody knows how far it came."""
-
-
-class _Process:
-    """One worker."""
-
-    def __init__(self) -> None:
-        self._killing = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "aios_core.tools.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # killed with all that it started
-        )
-
-    @property
-    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise RuntimeError("a worker has pipes")
-        return stdin, stdout
-
-    def ask(self, question: bytes, max_bytes: int) -> bytes:
-        """Its answer, a whole line; without an end if it died, or answers with more than that."""
-        stdin, stdout = self._pipes
-        try:
-            stdin.write(question + b"\n")
-            stdin.flush()
-            return stdout.readline(max_bytes)
-        except (OSError, ValueError):
-            return b""
-
-    def kill(self) -> int:
-        """End it and all that it started; how it ended. Any thread, any number of times."""
-        with self._killing:  # once it is reaped, its number may be another's
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            return int(self._process.wait())
-
-    def close(self) -> int:
-        """Kill it, if it lives, and close its pipes; how it ended."""
-        code = self.kill()
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.close()
-        return code
-
-
 class ToolProcesses:
-    """See the module."""
+    """The processes that run tools, or wait for their next call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[tuple[tuple[str, str, str], _Process]] = []
-        self._busy: set[_Process] = set()
+        self._idle: list[WorkerProcess] = []  # that have loaded something; the oldest first
+        self._ahead: list[WorkerProcess] = []  # that have loaded nothing yet
+        self._busy: set[WorkerProcess] = set()
         self._is_closed = False
 
     def run(
-        self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext, max_bytes: int
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        context: ToolContext,
+        max_bytes: int,
+        begun: Callable[[], object] = lambda: None,
     ) -> Any:
         """Run a tool in a process, and kill that if the caller leaves. Blocks.
+
+        `begun` is called once the process is ready and the tool's own time begins.
 
         Raises:
             ToolError: it raised, died, answered too much, or was killed.
             InvalidArguments: it refused its arguments.
         """
         origin = Origin.of(tool)
-        key = (origin.module, origin.path, origin.digest)
-        question = dump(
-            {
-                "module": origin.module,
-                "path": origin.path,
-                "digest": origin.digest,
-                "tool": origin.name,
-                "version": tool.version,
-                "arguments": dict(arguments),
-                "context": {
-                    "tool": context.tool,
-                    "caller": context.caller,
-                    "call_id": context.call_id,
-                    "idempotency_key": context.idempotency_key,
-                    "attempt": context.attempt,
-                    "labels": sorted(context.labels),
-                    "settings": dict(context.settings),
-                },
-            }
-        )
-        process = self._take(key)
+        process = self._take(tool.name, origin.source)
         context.cancellation.then(process.kill)
-        answer = process.ask(question, max_bytes + _MARGIN)
+        try:
+            process.load(tool.name, origin.source)
+        except BaseException:
+            self._drop(process)
+            raise
+        begun()
+        answer = process.ask(_question(origin, tool, arguments, context), max_bytes + _MARGIN)
         if not answer.endswith(b"\n"):
-            is_flood = len(answer) >= max_bytes + _MARGIN
-            code = self._drop(process)
-            if context.is_cancelled:
-                raise ToolDied(tool.name, "was killed")
-            if is_flood:
-                raise ToolDied(tool.name, f"answered with more than {max_bytes:,} bytes")
-            raise ToolDied(tool.name, f"its process died ({_ended(code)})")
+            raise self._died(process, tool, context, len(answer), max_bytes)
+        context.cancellation.end()  # from here on, no cancellation kills what may be another's
         if context.is_cancelled:
             self._drop(process)
         else:
-            self._give_back(key, process)
-        return _value(tool, answer, max_bytes)
+            self._give_back(process)
+            self._start_ahead(tool.name)
+        return value_of(tool.name, answer, max_bytes + _MARGIN)
 
     def close(self) -> None:
         """Kill them all. Blocks."""
         with self._lock:
             self._is_closed = True
-            processes = [*(process for _, process in self._idle), *self._busy]
+            unused = [*self._idle, *self._ahead]
+            busy = tuple(self._busy)
             self._idle.clear()
-        for process in processes:
+            self._ahead.clear()
+        for process in busy:
             process.kill()
-        for process in processes:
-            if process not in self._busy:
-                process.close()
+        for process in unused:
+            process.close()
 
-    def _take(self, key: tuple[str, str, str]) -> _Process:
+    # --- inside ------------------------------------------------------------------------------
+
+    def _died(
+        self,
+        process: WorkerProcess,
+        tool: Tool,
+        context: ToolContext,
+        num_bytes: int,
+        max_bytes: int,
+    ) -> ToolDied:
+        is_flood = num_bytes >= max_bytes + _MARGIN
+        if not is_flood and not context.is_cancelled:
+            process.wait_ended()
+        code = self._drop(process)
+        if context.is_cancelled:
+            return ToolDied(tool.name, "was killed")
+        if is_flood:
+            return ToolDied(tool.name, f"answered with more than {max_bytes:,} bytes")
+        return ToolDied(tool.name, f"its process died ({_ended(code)})")
+
+    def _take(self, tool: str, source: tuple[str, str, str]) -> WorkerProcess:
+        """A process of that source, or one that can load it."""
         with self._lock:
             if self._is_closed:
-                raise ToolError(key[0], "the kernel is closing")
-            for index, (known, process) in enumerate(self._idle):
-                if known == key:
-                    del self._idle[index]
-                    self._busy.add(process)
-                    return process
-        process = _Process()
-        with self._lock:
-            self._busy.add(process)
-        if self._has_closed():
-            self._drop(process)
-            raise ToolError(key[0], "the kernel is closing")
+                raise ToolError(tool, "the kernel is closing")
+            process = next((one for one in self._idle if one.source == source), None)
+            if process is not None:
+                self._idle.remove(process)
+            elif self._ahead:
+                process = self._ahead.pop(0)
+            if process is not None:
+                self._busy.add(process)
+        if process is None:
+            process = self._started(tool, self._busy.add)
         return process
 
-    def _has_closed(self) -> bool:
+    def _start_ahead(self, tool: str) -> None:
+        """Start processes that will be ready when a tool of another source is called."""
         with self._lock:
-            return self._is_closed
+            missing = _NUM_AHEAD - len(self._ahead)
+        with contextlib.suppress(ToolError):  # nobody waits for them
+            for _ in range(missing):
+                self._started(tool, self._ahead.append)
 
-    def _give_back(self, key: tuple[str, str, str], process: _Process) -> None:
+    def _started(self, tool: str, put: Callable[[WorkerProcess], object]) -> WorkerProcess:
+        try:
+            process = WorkerProcess()
+        except OSError as exc:
+            raise ToolError(tool, f"no process can be started: {exc.strerror}") from exc
+        with self._lock:
+            if not self._is_closed:
+                put(process)
+                return process
+        process.close()
+        raise ToolError(tool, "the kernel is closing")
+
+    def _give_back(self, process: WorkerProcess) -> None:
         with self._lock:
             self._busy.discard(process)
-            self._idle.append((key, process))
+            self._idle.append(process)
             surplus = self._idle[:-_MAX_IDLE]
             del self._idle[:-_MAX_IDLE]
             if self._is_closed:
                 surplus, self._idle = [*surplus, *self._idle], []
-        for _, one in surplus:
+        for one in surplus:
             one.close()
 
-    def _drop(self, process: _Process) -> int:
+    def _drop(self, process: WorkerProcess) -> int:
         code = process.close()
         with self._lock:
             self._busy.discard(process)
         return code
 
 
-def _value(tool: Tool, answer: bytes, max_bytes: int) -> Any:
-    try:
-        told = parse(answer, max_bytes + _MARGIN)
-    except NotJSON as exc:
-        raise ToolError(tool.name, f"returned no JSON value: {exc}") from exc
-    if "faults" in told:
-        raise InvalidArguments(tool.name, told["faults"])
-    if "error" in told:
-        raise ToolError(tool.name, str(told["error"]))
-    return told["value"]
+def _question(
+    origin: Origin, tool: Tool, arguments: Mapping[str, Any], context: ToolContext
+) -> bytes:
+    return dump(
+        {
+            "tool": origin.name,
+            "version": tool.version,
+            "attribute": origin.attribute,
+            "context_name": tool.context_name,
+            "arguments": dict(arguments),
+            "context": {
+                "tool": context.tool,
+                "caller": context.caller,
+                "call_id": context.call_id,
+                "idempotency_key": context.idempotency_key,
+                "attempt": context.attempt,
+                "labels": sorted(context.labels),
+                "settings": dict(context.settings),
+            },
+        }
+    )
 
 
 def _ended(code: int) -> str:
@@ -231,8 +193,3 @@ def _ended(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def _is_unimportable(module: Any) -> bool:
-    spec = getattr(module, "__spec__", None)
-    return spec is None or not spec.origin

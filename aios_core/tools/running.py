@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from aios_core.errors import Interrupted, KernelBug, KernelError, ToolError
-from aios_core.foreign import describe_on_worker, detach, is_kernel_error
+from aios_core.foreign import describe_on_worker, detach, is_kernel_error, release_frames
 from aios_core.tools.context import ToolContext
 from aios_core.tools.processes import ToolProcesses
 from aios_core.tools.strict_json import NotJSON, dump, plain
@@ -37,11 +37,15 @@ def run(
     *,
     processes: ToolProcesses,
     max_bytes: int,
+    begun: Callable[[], object],
 ) -> Result | KernelError:
-    """Run the tool here and now; its result, or its failure. Raises nothing."""
+    """Run the tool here and now; its result, or its failure. Raises nothing.
+
+    `begun` is called once the tool's own process, if it has one, is ready.
+    """
     try:
         if tool.isolation == "process":
-            value = processes.run(tool, arguments, context, max_bytes)
+            value = processes.run(tool, arguments, context, max_bytes, begun)
         else:
             value = call(tool, arguments, context)
         return _result(tool, value, max_bytes)
@@ -105,9 +109,8 @@ def _failure(tool: Tool, raised: BaseException) -> KernelError:
     kind = type(raised)
     if is_kernel_error(raised) and not issubclass(kind, KernelBug):
         error = cast(KernelError, raised)
-        cause, error.__cause__ = error.__cause__, None
-        detach(error)
-        error.__cause__ = None if cause is None else detach(cause)
+        release_frames(error)
+        error.__cause__ = None if error.__cause__ is None else detach(error.__cause__)
         return error
     if issubclass(kind, MemoryError):
         return ToolError(tool.name, "ran out of memory")

@@ -11,11 +11,15 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Mapping
+from types import ModuleType
 from typing import IO, Any
 
-from aios_core.errors import InvalidArguments, KernelError
+from aios_core.errors import InvalidArguments, KernelError, ToolError
+from aios_core.foreign import describe_on_worker
 from aios_core.tools.code import load_file, load_module, tools_of
 from aios_core.tools.context import ToolContext
+from aios_core.tools.origin import find
 from aios_core.tools.running import call, said
 from aios_core.tools.strict_json import dump, parse, plain
 from aios_core.tools.tool import Tool
@@ -26,42 +30,87 @@ MAX_QUESTION_BYTES = 64 << 20
 def main() -> None:
     """Answer questions until there are no more."""
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    source = os.fdopen(os.dup(0), "rb")
+    asked = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    threading.Thread(target=_listen, args=(source, questions), daemon=True).start()
-    tools: dict[tuple[str, str], Tool] = {}
+    threading.Thread(target=_listen, args=(asked, questions), daemon=True).start()
+    source = Source()
     while True:
-        answer = _answer(questions.get(), tools)
-        answers.write(dump(answer) + b"\n")
+        answer = _answer(questions.get(), source)
+        answers.write(_encoded(answer) + b"\n")
         answers.flush()
 
 
-def _listen(source: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
-    for line in source:
-        questions.put(line)
-    os._exit(0)
+def _encoded(answer: dict[str, Any]) -> bytes:
+    try:
+        return dump(answer)
+    except BaseException:  # noqa: BLE001 - of an error that a tool made with things of its own
+        return dump({"error": "raised an error with facts that are no JSON"})
 
 
-def _answer(line: bytes, tools: dict[tuple[str, str], Tool]) -> dict[str, Any]:
+def _listen(asked: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
+    try:
+        for line in asked:
+            questions.put(line)
+    finally:  # the kernel has gone, or the tool has closed all descriptors
+        os._exit(0)
+
+
+class Source:
+    """What this process has loaded."""
+
+    def __init__(self) -> None:
+        self._module: ModuleType | None = None
+        self._tools: dict[tuple[str, str], Tool] | None = None  # of the module's hook
+
+    def load(self, module: str, path: str, digest: str) -> None:
+        """Run a file, or import a module. Raises `KernelError`s."""
+        self._module = load_file(path, expected=digest) if path else load_module(module)
+
+    def find(self, question: Mapping[str, Any]) -> Tool:
+        """The tool of a question. Raises `ToolError` if the module has none such."""
+        if self._module is None:
+            raise ToolError(question["tool"], "its process has loaded nothing")
+        if question["attribute"]:
+            found = find(self._module, question["attribute"])
+            return found if isinstance(found, Tool) else _as_tool(found, question)
+        if self._tools is None:
+            self._tools = {(one.name, one.version): one for one in tools_of(self._module)}
+        tool = self._tools.get((question["tool"], question["version"]))
+        if tool is None:
+            raise ToolError(question["tool"], "is not offered when its module is loaded again")
+        return tool
+
+
+def _as_tool(function: Any, question: Mapping[str, Any]) -> Tool:
+    return Tool(
+        question["tool"],
+        "",
+        {},
+        function,
+        question["version"],
+        context_name=question["context_name"],
+    )
+
+
+def _answer(line: bytes, source: Source) -> dict[str, Any]:
     try:
         question = parse(line, MAX_QUESTION_BYTES)
-        if not tools:
-            if question["path"]:
-                module = load_file(question["path"], expected=question["digest"])
-            else:
-                module = load_module(question["module"])
-            tools.update({(one.name, one.version): one for one in tools_of(module)})
-        tool = tools[question["tool"], question["version"]]
+        if "load" in question:
+            source.load(**question["load"])
+            return {"value": None}
+        tool = source.find(question)
         given = question["context"]
         context = ToolContext(**{**given, "labels": frozenset(given["labels"])})
         return {"value": plain(call(tool, question["arguments"], context))}
     except InvalidArguments as exc:
         return {"faults": exc.faults}
+    except ToolError as exc:
+        return {"error": str(exc.message)}
     except KernelError as exc:
-        return {"error": str(exc)}
+        return {"error": describe_on_worker(exc)}
     except BaseException as exc:  # noqa: BLE001 - it is the caller's, who reads it there
         return {"error": said(exc)}
 
