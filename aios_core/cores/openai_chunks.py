@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from aios_core.claims import claimed_number
 from aios_core.conversation import REASONING_KEYS, THINKING_KEYS
 from aios_core.core import Progress
 from aios_core.cores.assembly import Assembler, join
@@ -83,7 +84,7 @@ class ChunkReader:
         self._num_earlier = live.num_tokens  # of earlier runs of the call
         self._choices: dict[int, _ChoiceState] = {}
         self._num_counted = 0
-        self._num_held = 0
+        self._num_held: dict[int, int] = {}  # by answer
         self._held_ids: list[int] = []
         self._id: str | None = None
         self._fingerprint: str | None = None
@@ -118,15 +119,13 @@ class ChunkReader:
     def _progress(self, deltas: list[Delta]) -> list[Progress]:
         shown = [delta for delta in deltas if delta]
         if not shown:
-            if not (self.is_whole and self._num_held):
+            if not (self.is_whole and any(self._num_held.values())):
                 return []
-            shown = [Delta()]
-        num_tokens, self._num_held = self._num_held, 0
+            shown = [Delta(choice=choice) for choice in self._num_held]
         self._live.output_ids += self._held_ids
         self._held_ids.clear()
-        first, *others = shown
-        run_id = self._live.run.id
-        return [Progress(run_id, num_tokens, first), *(Progress(run_id, 0, d) for d in others)]
+        run_id, held = self._live.run.id, self._num_held
+        return [Progress(run_id, held.pop(delta.choice, 0), delta) for delta in shown]
 
     def completion(self) -> Completion:
         """Return the whole answer."""
@@ -227,7 +226,7 @@ class ChunkReader:
         ids = [int(token) for token in ids] if ids is not None else None
         num_tokens = len(ids) if ids is not None else int(bool(delta))
         self._num_counted += num_tokens
-        self._num_held += num_tokens
+        self._num_held[delta.choice] = self._num_held.get(delta.choice, 0) + num_tokens
         if not delta.choice:
             self._held_ids += ids or ()
 
@@ -252,10 +251,8 @@ def read_usage(raw: Mapping[str, Any]) -> Usage:
 
 
 def _count_of(raw: Mapping[str, Any], key: str) -> int:
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return int(value) if abs(value) < float("inf") else 0
+    """A count as it was claimed; the kernel judges it."""
+    return claimed_number(raw.get(key))  # type: ignore[no-any-return]
 
 
 def _num_prompt(live: LiveRun) -> int:

@@ -32,8 +32,10 @@ from urllib.parse import urlsplit
 import httpx
 import openai
 
+from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
 from aios_core.cores.event_stream import EventReader, ServerEvent
+from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_chunks import ChunkReader
 from aios_core.cores.openai_errors import Refusal, error_of, error_within
 from aios_core.cores.openai_wire import (
@@ -43,6 +45,7 @@ from aios_core.cores.openai_wire import (
     resume_body,
     resume_ids_body,
 )
+from aios_core.cores.send_trace import sending, watch_request
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.cores.vllm_metrics import KVPressure, read_pressure
 from aios_core.errors import CoreError, KernelError, RateLimited, SnapshotError
@@ -112,7 +115,7 @@ class OpenAICore(StreamingCore):
         self._omit = frozenset(omit)
         host = urlsplit(self._base_url).hostname or ""
         is_new = f".{host}".endswith(_NEW_LIMIT_HOSTS)
-        self._limit_key = "max_completion_tokens" if is_new else "max_tokens"
+        self._limit_parameter = "max_completion_tokens" if is_new else "max_tokens"
         self._capabilities = self._describe(context_window)
         self._http: httpx.AsyncClient | None = None
         self._client: openai.AsyncOpenAI | None = None
@@ -121,6 +124,7 @@ class OpenAICore(StreamingCore):
         self._wake_timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._pressure = KVPressure()
+        self._limit_memory = LimitMemory()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -174,6 +178,7 @@ class OpenAICore(StreamingCore):
             verify=await asyncio.to_thread(_certificates),
             timeout=httpx.Timeout(None, connect=limits.connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._slots),
+            event_hooks={"request": [watch_request]},
         )
         self._client = openai.AsyncOpenAI(
             base_url=self._base_url,
@@ -216,8 +221,9 @@ class OpenAICore(StreamingCore):
         if self._wanted_flavor == "auto":
             is_vllm = any(getattr(card, "owned_by", "") == "vllm" for card in cards)
             self._flavor = "vllm" if is_vllm else "openai"
-        told = [n for card in cards if isinstance(n := getattr(card, "max_model_len", None), int)]
-        self._capabilities = self._describe(self._wanted_window or min(told, default=None))
+        told = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
+        window = min((window for window in told if window), default=None)
+        self._capabilities = self._describe(self._wanted_window or window)
 
     def _describe(self, context_window: int | None) -> Capabilities:
         notes = ["tokens of a prompt are bounded, not counted"]
@@ -260,7 +266,8 @@ class OpenAICore(StreamingCore):
 
     async def _chunks(self, live: LiveRun, reader: ChunkReader) -> AsyncGenerator[Any]:
         async with asyncio.timeout(self._limits.first_chunk_s) as limit:
-            response = await self._request(live)
+            with sending(live):
+                response = await self._request(live)
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
         events = _events(response.response)
@@ -301,25 +308,50 @@ class OpenAICore(StreamingCore):
             run.request,
             self.model_of(run.request),
             flavor=self._flavor,
-            token_limit_key=self._limit_key,
+            token_limit_key=self._limit_parameter,
+            token_limit=self._limit_of_budget(run),
             priority=run.priority,
         )
         for parameter in self._omit:
             body.pop(parameter, None)
         if (was := run.snapshot) is None or not was.text:
-            return await self._post_chat(self._client, body)
+            return await self._ask(self._client, run, body)
         if was.model != body["model"] or not self._capabilities.preemptible:
             raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
         may_call = run.request.tools and run.request.chosen_tool != "none"
         if may_call or run.request.sampling.stop:  # needs the chat's parsers
-            return await self._post_chat(self._client, resume_body(body, was, self._limit_key))
+            return await self._post_chat(
+                self._client, resume_body(body, was, self._limit_parameter)
+            )
         return await self._client.post(
             "/completions",
-            body=resume_ids_body(body, was, self._limit_key),
+            body=resume_ids_body(body, was, self._limit_parameter),
             cast_to=object,
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
+
+    def _limit_of_budget(self, run: Run) -> int | None:
+        """The limit that a budget sets, if it binds and the server is not known to refuse it."""
+        limit, model = run.token_limit, self.model_of(run.request)
+        if limit is None or limit >= self._capabilities.context_window:
+            return None
+        return limit if self._limit_memory.allows(model, limit) else None
+
+    async def _ask(
+        self, client: openai.AsyncOpenAI, run: Run, body: dict[str, Any]
+    ) -> openai.AsyncStream[Any]:
+        """Begin a chat; again without a budget's limit if the server refuses that."""
+        is_ours = run.request.sampling.max_tokens is None and self._limit_parameter in body
+        try:
+            return await self._post_chat(client, body)
+        except openai.APIStatusError as exc:
+            if not (is_ours and self._limit_memory.is_refusal(exc.status_code, str(exc))):
+                raise
+        limit = body.pop(self._limit_parameter)
+        response = await self._post_chat(client, body)
+        self._limit_memory.refused(body["model"], limit)
+        return response
 
     async def _post_chat(
         self, client: openai.AsyncOpenAI, body: dict[str, Any]
@@ -360,6 +392,7 @@ class OpenAICore(StreamingCore):
                 return self.error(what, exc, is_retryable=fresh)
 
     def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
+        live.was_sent = False  # nothing was served
         refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
         if refusal.is_pause:
             self._pause(refusal.retry_after_s() or None)  # "0" is no pause to build on

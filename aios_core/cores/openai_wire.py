@@ -33,13 +33,19 @@ def max_prompt_tokens(request: LLMGenerate) -> int:
 
 
 def chat_body(
-    request: LLMGenerate, model: str, *, flavor: Flavor, token_limit_key: str, priority: int = 0
+    request: LLMGenerate,
+    model: str,
+    *,
+    flavor: Flavor,
+    token_limit_key: str,
+    token_limit: int | None = None,
+    priority: int = 0,
 ) -> dict[str, Any]:
-    """The body of a streaming chat completion."""
+    """The body of a streaming chat completion. `token_limit` is of a budget, if it has one."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [message.to_dict() for message in request.messages],
-        **_sampling(request.sampling, token_limit_key),
+        **_sampling(request.sampling, token_limit_key, token_limit),
         **_tools(request),
         **_stream_options(flavor),
     }
@@ -86,9 +92,10 @@ def _less_tokens(body: Mapping[str, Any], snapshot: Snapshot, key: str) -> dict[
     return left
 
 
-def _sampling(sampling: Sampling, token_limit_key: str) -> dict[str, Any]:
+def _sampling(sampling: Sampling, token_limit_key: str, token_limit: int | None) -> dict[str, Any]:
     out = sampling.to_dict()
-    if (limit := out.pop("max_tokens", None)) is not None:
+    own = out.pop("max_tokens", None)
+    if (limit := token_limit if own is None else own) is not None:
         out[token_limit_key] = limit
     return out
 

@@ -39,14 +39,15 @@ from aios_core.core import (
     Stopped,
 )
 from aios_core.cores.assembly import Assembler
+from aios_core.counting import answer_texts, at_least
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.redaction import scrub
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 
-# What `stream` yields: a delta (counts as one token), progress that counts its
-# tokens itself, and at last the answer.
+# What `stream` yields: a delta (counts as one token, or as many as its text has at
+# least), progress that counts its tokens itself, and at last the answer.
 Item = Delta | Progress | Completion
 
 
@@ -68,6 +69,7 @@ class LiveRun:
     output_ids: list[int] = field(default_factory=list)  # where a backend tells them
     prompt_ids: tuple[int, ...] = ()
     has_streamed: bool = False  # in this stretch: something came from the backend
+    was_sent: bool = False  # in this stretch: the prompt has left us, and will be charged
     memo: Any = None  # whatever the subclass wants to find again
     wish: _Wish | None = None
     task: asyncio.Task[Completion] | None = None
@@ -83,8 +85,8 @@ class LiveRun:
         return cls(run, Assembler(was.text), len(ids), ids, was.prompt_ids)
 
     def usage(self) -> Usage:
-        """What the call took so far; nothing, if the backend never answered."""
-        if not self.num_tokens:
+        """What the call took so far; nothing, if it never reached the backend."""
+        if not (self.num_tokens or self.was_sent):
             return Usage()
         return Usage(self.run.prepared.num_tokens, self.num_tokens, is_estimated=True)
 
@@ -267,7 +269,8 @@ class StreamingCore(ABC):
 
     def _advance(self, live: LiveRun, item: Delta | Progress) -> None:
         if isinstance(item, Delta):
-            item = Progress(live.run.id, 1, item)
+            num_tokens = max(1, sum(map(at_least, answer_texts(item))))
+            item = Progress(live.run.id, num_tokens, item)
         live.has_streamed = live.has_streamed or bool(item.delta)
         live.num_tokens += item.num_tokens
         if not item.delta.choice:  # further answers to one prompt are the subclass's to keep

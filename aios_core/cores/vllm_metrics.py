@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
+
+from aios_core.claims import whole_number
+
+_MOST_TOKENS: Final = 10**12  # of one server's KV memory
 
 _USAGE = re.compile(r"^vllm:(?:gpu|kv)_cache_usage_perc(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
 _CONFIG = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
@@ -23,12 +28,22 @@ class KVPressure:
 
 def read_pressure(page: str) -> KVPressure:
     """The pressure of a server; over all its engines, if it has several."""
-    shares = [float(share) for share in _USAGE.findall(page)]
+    shares = [_share(share) for share in _USAGE.findall(page)]
     capacities = [_capacity(labels) for labels in _CONFIG.findall(page)]
-    if not capacities or not all(capacities) or not shares:
+    known = [share for share in shares if share is not None]
+    capacity = whole_number(sum(capacities), at_least=1, at_most=_MOST_TOKENS)
+    if capacity is None or not all(capacities) or not known or len(known) < len(shares):
         return KVPressure()
-    capacity = sum(capacities)
-    return KVPressure(round(sum(shares) / len(shares) * capacity), capacity)
+    return KVPressure(round(sum(known) / len(known) * capacity), capacity)
+
+
+def _share(text: str) -> float | None:
+    """A share of the memory; None for what is none."""
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0.0 <= share <= 1.0 else None  # false for nan, too
 
 
 def _capacity(labels: str) -> int:

@@ -81,7 +81,7 @@ class Verdicts:
         if allowance is None:
             return claimed, ""
         known = allowance.evidence(core.capabilities.context_window, _messages_of(said))
-        is_silent = not claimed.is_estimated and claimed.total_tokens == 0
+        is_silent = not (claimed.is_estimated or claimed.input_tokens or claimed.output_tokens)
         if is_silent and said is None and not allowance.num_tokens:
             return NOTHING, ""  # it never came so far that it cost anything
         if is_silent or claimed.is_estimated:

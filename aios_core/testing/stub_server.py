@@ -29,7 +29,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from aios_core.cores.assembly import assemble, split, words
+from aios_core.cores.assembly import assemble, split, whole, words
 from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
 
 PATIENCE_S: Final = 10.0
@@ -58,6 +58,9 @@ class Answer:
     logprobs: bool = False  # one for each word of the text
     finish_reason: str | None = None  # in place of the one that follows from the answer
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the answer
+    usage: Mapping[str, Any] = field(default_factory=dict)  # claimed, over what is true
+    obeys_limit: bool = True  # the request's `max_tokens`
+    tokens_per_chunk: int = 1
     then: Literal["end", "hang", "drop", "garbage", "error", "cut"] = "end"
     after: int | None = None
 
@@ -335,7 +338,8 @@ class StubServer:
             case "error":
                 writer.write(_event({"error": {"message": "the engine died", "code": 500}}))
             case "end":
-                for chunk in self._last_chunks(answer, exchange.body, len(chunks)):
+                num_tokens = len(_deltas(answer, exchange.body))
+                for chunk in self._last_chunks(answer, exchange.body, num_tokens):
                     writer.write(_event(chunk))
                 writer.write(_chunked(b"data: [DONE]\n\n"))
             case "cut":
@@ -368,7 +372,8 @@ class StubServer:
 
     def _chunks(self, answer: Answer, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of content, of all answers in turn where several are wanted."""
-        for position, delta in enumerate(_deltas(answer, body), start=_num_said(body)):
+        deltas = _joined(_deltas(answer, body), answer.tokens_per_chunk)
+        for position, delta in enumerate(deltas, start=_num_said(body)):
             for index in range(body.get("n") or 1):
                 chunk = self._chunk(body, _piece(delta), ids=[_FIRST_OUTPUT_ID + position])
                 chunk["choices"][0]["index"] = index
@@ -387,7 +392,7 @@ class StubServer:
             chunk["choices"][0]["index"] = index
             yield chunk
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
-            usage = _usage(body, num_tokens)
+            usage = {**_usage(body, num_tokens), **answer.usage}
             yield {**self._envelope(body), "choices": [], "usage": usage}
 
     def _completion(
@@ -406,7 +411,7 @@ class StubServer:
         choices = [{**choice, "index": index} for index in range(body.get("n") or 1)]
         out = {**self._envelope(body), "object": kind, "choices": choices, **answer.extra}
         if answer.has_usage:
-            out["usage"] = _usage(body, len(said))
+            out["usage"] = {**_usage(body, len(said)), **answer.usage}
         if self._flavor == "vllm" and body.get("return_token_ids"):
             first = _FIRST_OUTPUT_ID + _num_said(body)
             choices[0]["token_ids"] = list(range(first, first + len(said)))
@@ -558,7 +563,16 @@ def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
     """What of the answer is still to be said, and may be."""
-    return list(split(answer.said))[_num_said(body) :][: _limit(body)]
+    said = list(split(answer.said))[_num_said(body) :]
+    return said[: _limit(body)] if answer.obeys_limit else said
+
+
+def _joined(deltas: Sequence[Delta], num_tokens: int) -> list[Delta]:
+    """The deltas, with the texts of so many of them in each."""
+    if num_tokens <= 1:
+        return list(deltas)
+    starts = range(0, len(deltas), num_tokens)
+    return [whole(assemble(deltas[start : start + num_tokens]).message()) for start in starts]
 
 
 def _finish_reason(answer: Answer, body: Mapping[str, Any], num_tokens: int) -> str:

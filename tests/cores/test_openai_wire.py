@@ -332,6 +332,15 @@ def test_a_prompt_has_at_most_one_token_for_each_byte() -> None:
         ({"retry-after": "999999"}, MAX_PAUSE_S),
         ({"retry-after": "-4"}, 0.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, MAX_PAUSE_S),
+        ({"retry-after": "-inf"}, 0.0),
+        ({"retry-after": "31536000"}, MAX_PAUSE_S),
+        ({"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),
+        ({"retry-after": "Sunday, 06-Nov-94 08:49:37 GMT"}, 0.0),
+        ({"retry-after": "Sun Nov  6 08:49:37 1994"}, 0.0),
+        ({"retry-after": "Mon, 99 Foo 9999 99:99:99 GMT"}, None),
+        ({"retry-after": "1000000000"}, 0.0),
         ({}, None),
     ],
 )
@@ -340,9 +349,11 @@ def test_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> 
 
 
 def test_retry_after_may_be_a_date() -> None:
-    due = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    due = datetime.now(UTC) + timedelta(seconds=20)
 
-    assert Refusal(429, {"retry-after": due}, "").retry_after_s() == pytest.approx(20, abs=2)
+    for written in (format_datetime(due, usegmt=True), due.isoformat(), str(due.timestamp())):
+        seconds = Refusal(429, {"retry-after": written}, "").retry_after_s()
+        assert seconds == pytest.approx(20, abs=2)
 
 
 @pytest.mark.parametrize(
@@ -383,6 +394,19 @@ def test_memory_of_several_engines_is_summed() -> None:
     assert read_pressure(page) == KVPressure(1_200, 3_200)
 
 
-@pytest.mark.parametrize("page", ["", "garbage", "vllm:kv_cache_usage_perc{} 0.5\n"])
+CONFIG = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "",
+        "garbage",
+        "vllm:kv_cache_usage_perc{} 0.5\n",
+        *(f"{CONFIG}vllm:kv_cache_usage_perc{{}} {x}\n" for x in ("nan", "inf", "-1", "7", "x")),
+        'vllm:cache_config_info{block_size="16",num_gpu_blocks="%s"} 1\n'
+        "vllm:kv_cache_usage_perc{} 0.5\n" % ("9" * 30),
+    ],
+)
 def test_a_page_that_does_not_say_gives_no_pressure(page: str) -> None:
     assert read_pressure(page) == KVPressure()

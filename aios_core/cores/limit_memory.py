@@ -1,0 +1,37 @@
+"""Which token limits a server refuses. A limit that nobody asked for is not worth a refusal.
+
+What a budget has left may be more than a model can write, and some models know no limit under
+the name that their server documents. The kernel ends an answer at its limit in any case.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ABOUT_LIMITS: Final = re.compile(
+    r"max_tokens|max_completion_tokens|max_new_tokens|completion tokens|output tokens"
+    r"|maximum context length",
+    re.IGNORECASE,
+)
+_REFUSED: Final = (400, 413, 422)
+
+
+class LimitMemory:
+    """The limits that were refused, by model."""
+
+    def __init__(self) -> None:
+        self._least_refused: dict[str, int] = {}
+
+    def allows(self, model: str, limit: int) -> bool:
+        """Whether a limit is worth sending: no smaller one was refused."""
+        least = self._least_refused.get(model)
+        return least is None or limit < least
+
+    def is_refusal(self, status: int, message: str) -> bool:
+        """Whether a server may have refused a request for its limit."""
+        return status in _REFUSED and bool(_ABOUT_LIMITS.search(message))
+
+    def refused(self, model: str, limit: int) -> None:
+        """A server took the request only without this limit."""
+        self._least_refused[model] = min(limit, self._least_refused.get(model, limit))

@@ -1,0 +1,38 @@
+"""Know whether a request has reached its server: a prompt that was sent may have cost something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import httpx
+
+from aios_core.cores.streaming import LiveRun
+
+_SENT: Final = "send_request_body.complete"  # httpcore's name, after "http11." or "http2."
+
+_sending: ContextVar[LiveRun | None] = ContextVar("aios_sending", default=None)
+
+
+@contextmanager
+def sending(live: LiveRun) -> Iterator[None]:
+    """Requests of this task are those of a run; `watch_request` sets its `was_sent`."""
+    token = _sending.set(live)
+    try:
+        yield
+    finally:
+        _sending.reset(token)
+
+
+async def watch_request(request: httpx.Request) -> None:
+    """Hook of an httpx client, for each request that it is about to send."""
+    live = _sending.get()
+    if live is None:
+        return
+
+    async def trace(event: str, _info: dict[str, Any]) -> None:
+        live.was_sent = live.was_sent or event.endswith(_SENT)
+
+    request.extensions["trace"] = trace
