@@ -15,6 +15,8 @@ import threading
 import time
 from typing import Final, Protocol
 
+from aios_core.forks import free_after_fork
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ class _Leftovers:
     """What nobody has closed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = free_after_fork(threading.Lock())  # guards what follows
         self._left: dict[int, Closable] = {}
         self._is_registered = False
 

@@ -25,6 +25,7 @@ class Crossing:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0  # identity of the loop's thread
         self.is_closed = False
+        self.forked_from: int | None = None  # the process that has the loop, if this is its child
 
     @property
     def is_bound(self) -> bool:
@@ -46,6 +47,11 @@ class Crossing:
         """The loop. Raises `KernelClosed` before `bind` and after closing."""
         if self._loop is None:
             raise KernelClosed("the kernel is not started; use `with Kernel() as kernel:`")
+        if self.forked_from is not None:
+            raise KernelClosed(
+                f"the kernel runs in process {self.forked_from}, from which this one was forked; "
+                "make a kernel here, or ask `default_kernel` for one of the same configuration"
+            )
         if self.is_closed:
             raise KernelClosed("the kernel is closed")
         return self._loop
@@ -55,6 +61,11 @@ class Crossing:
         self.loop()
         if self.is_here:
             raise WouldBlock(f"this is the kernel's own loop; use {instead}")
+
+    def leave_behind(self, parent: int) -> None:
+        """In a forked child: the loop goes on in the parent, and there alone."""
+        self.is_closed = True
+        self.forked_from = self.forked_from or parent
 
     def post(self, function: Callable[[], object]) -> None:
         """Run a function on the loop, soon; at once if this is the loop's thread."""
@@ -72,7 +83,7 @@ class Crossing:
 
         Never at once and never raising, so that even a garbage collector may call it.
         """
-        if self._loop is None:
+        if self._loop is None or self.forked_from is not None:
             return
         try:
             self._loop.call_soon_threadsafe(function)

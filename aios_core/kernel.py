@@ -33,7 +33,7 @@ from aios_core.events import EventStream, Observer
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
 from aios_core.messages import Completion
-from aios_core.parts import Given, Parts
+from aios_core.parts import Given, Parts, make_cores
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import POLICIES, Policy
 from aios_core.submission import Submitter
@@ -132,9 +132,12 @@ class Kernel:
 
     async def _boot(self) -> None:
         self._loop.bind()
+        given = self._given
+        if given.cores is None:
+            given = replace(given, cores=await asyncio.to_thread(make_cores, self.config))
         parts = Parts(
             self.config,
-            self._given,
+            given,
             events=self.events,
             processes=self.processes,
             crossing=self._loop,
@@ -170,6 +173,30 @@ class Kernel:
         if self._loop.is_bound or self._loop.is_closed:
             raise KernelClosed("a kernel is started once; make a new one")
         _kernels.add(self)
+
+    def copy_for_fork(self) -> Kernel:
+        """Make a kernel of the same configuration and policy, for a forked child; not started.
+
+        Tools that were loaded later and observers are not taken along. Raises `KernelClosed` if
+        this one was given cores, an embedder, a gatekeeper or an approver as objects: they
+        have threads, connections or state that cannot be had twice.
+        """
+        given = self._given
+        approver = given.approver if isinstance(given.approver, CallbackApprover) else None
+        objects = {
+            "cores": given.cores is not None,
+            "an embedder": given.embedder is not None,
+            "a gatekeeper": given.gatekeeper is not None,
+            "an approver": given.approver is not approver,
+            "managers": bool(given.managers),
+        }
+        if told := ", ".join(name for name, is_given in objects.items() if is_given):
+            raise KernelClosed(
+                f"this process was forked, and the kernel of its parent was given {told} as "
+                "objects, which work in the parent alone; make a Kernel here and give it to "
+                "`set_default_kernel`, or start the process by 'spawn' instead of 'fork'"
+            )
+        return Kernel(self.config, policy=self._policy, approver=approver)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -367,6 +394,7 @@ class Kernel:
 
     def measure(self, request: LLMGenerate) -> PromptSize:
         """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
+        self._loop.loop()
         if not self._loop.is_here:
             return self._loop.run(self.ameasure(request))
         measuring = self._inside.submitter.measure(request)
@@ -497,7 +525,7 @@ _kernels: WeakSet[Kernel] = WeakSet()
 def _close_in_child() -> None:
     """After a fork: the threads of these kernels live in the parent; here they are closed."""
     for kernel in _kernels:
-        kernel._loop.is_closed = True  # noqa: SLF001
+        kernel._loop.leave_behind(os.getppid())  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):

@@ -48,11 +48,25 @@ class Given:
     """What a caller gave a kernel; None: as the configuration has it."""
 
     policy: Policy
-    cores: Sequence[Core] | None = None
+    cores: Sequence[Core] | None = None  # None: `make_cores` has them made
     gatekeeper: Gatekeeper | None = None
     approver: Approver | None = None
     embedder: Embedder | None = None
     managers: Sequence[Manager] = ()  # besides the kernel's own
+
+
+def make_cores(config: KernelConfig) -> Sequence[Core]:
+    """Make the configured cores. Blocks: it imports what they need, and looks at files."""
+    if not config.cores:
+        announce_default_core(sys.stderr)
+    return build_cores(config.cores)
+
+
+def _learn_secrets(cores: Sequence[Core]) -> None:
+    """Note what is never to be shown: of the environment, and keys that cores were made with."""
+    learn_environment(os.environ)
+    for core in cores:
+        learn_settings(getattr(core, "__dict__", {}))
 
 
 class Parts:
@@ -82,8 +96,9 @@ class Parts:
             events=events,
             now=self.clock.now,
         )
+        _learn_secrets(given.cores or ())
         self.pool = CorePool(
-            self._cores(), fallbacks=config.fallbacks, default_model=config.default_model
+            given.cores or (), fallbacks=config.fallbacks, default_model=config.default_model
         )
         ids = count(1)
         self.dispatcher = self._dispatcher(loop, ids)
@@ -110,17 +125,6 @@ class Parts:
             default_timeout_s=config.scheduler.default_timeout_s,
         )
         self.contexts.on_moving = self.dispatcher.set_moving
-
-    def _cores(self) -> Sequence[Core]:
-        learn_environment(os.environ)
-        cores = self._given.cores
-        if cores is None:
-            if not self._config.cores:
-                announce_default_core(sys.stderr)
-            cores = build_cores(self._config.cores)
-        for core in cores:
-            learn_settings(getattr(core, "__dict__", {}))  # a key that it was made with
-        return cores
 
     def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:
         settings = self._config.scheduler

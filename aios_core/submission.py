@@ -9,7 +9,7 @@ from typing import Any
 
 from aios_core.core import Prepared, PromptSize
 from aios_core.crossing import Crossing
-from aios_core.errors import ContextOverflow, KernelClosed, SyscallCancelled
+from aios_core.errors import ContextOverflow, SyscallCancelled
 from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
@@ -31,8 +31,7 @@ class Submitter:
         self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
     ) -> Syscall | SeveralAnswers:
         """On the loop. Raises what `Kernel.call` raises before a call is accepted."""
-        if self._crossing.is_closed:
-            raise KernelClosed("the kernel is closed")
+        self._crossing.loop()
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher

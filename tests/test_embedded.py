@@ -20,8 +20,8 @@ import aios_core.embedded as embedded
 from aios_core import Kernel, KernelConfig, default_kernel
 from aios_core.cores import ScriptedCore
 
-embedded.Kernel = lambda: Kernel(
-    KernelConfig(), cores=[ScriptedCore("hello", latency_s=0.01)]
+embedded.Kernel = lambda config, *, cores=None: Kernel(
+    KernelConfig(), cores=cores or [ScriptedCore("hello", latency_s=0.01)]
 )
 """
 
@@ -78,7 +78,7 @@ def test_threads_that_ask_first_share_one_kernel() -> None:
 def test_a_program_that_exits_while_a_call_is_under_way_ends_well() -> None:
     said = run(
         """
-        embedded.Kernel = lambda: Kernel(
+        embedded.Kernel = lambda *_, **__: Kernel(
             KernelConfig(drain_s=0.0), cores=[ScriptedCore("late", latency_s=3600)]
         )
         agent = default_kernel().spawn("a")
@@ -117,3 +117,138 @@ def test_after_a_fork_the_child_has_a_kernel_of_its_own_and_ends_well() -> None:
     )
 
     assert said == "KernelClosed\nTrue\nhello\n0 hello\n"
+
+
+def forked(setup: str, child: str) -> str:
+    """What the parent sets up and its child, forked after that, prints."""
+    program = f"""
+{textwrap.dedent(setup)}
+child = os.fork()
+if child == 0:
+    try:
+{textwrap.indent(textwrap.dedent(child), "        ")}
+    except Exception as exc:
+        print(f"{{type(exc).__name__}}: {{exc}}", flush=True)
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+print(status)
+"""
+    return run(program)
+
+
+SET = """
+    from aios_core import set_default_kernel
+    from aios_core.config import CoreConfig
+    from aios_core.testing.stub_server import StubServer
+    server = StubServer()
+    server.__enter__()
+    core = CoreConfig("openai", name="mine", models=("stub",), base_url=server.base_url)
+    config = KernelConfig(cores=(core,), drain_s=0.5)
+    kernel = Kernel(config, policy="fair", approver=lambda request: True).start()
+    set_default_kernel(kernel)
+"""
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@pytest.mark.slow
+@fork
+def test_a_forked_child_is_served_by_the_configuration_that_its_parent_set() -> None:
+    said = forked(
+        SET,
+        """
+        own = default_kernel()
+        print(own is not kernel, own.config == config, own._policy.name, default_kernel() is own)
+        print([core.name for core in own.pool], own._given.approver is kernel._given.approver)
+        print(own.spawn("a").llm.generate("hi").text, flush=True)
+        """,
+    )
+
+    assert said == "True True fair True\n['mine'] True\nok\n0\n"
+
+
+@pytest.mark.slow
+@fork
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("cores=[ScriptedCore('mine')]", "cores"),
+        ("embedder=object()", "an embedder"),
+        ("gatekeeper=object()", "a gatekeeper"),
+        ("approver=type('A', (), {'ask': None})()", "an approver"),
+    ],
+)
+def test_a_forked_child_is_refused_what_only_its_parent_has(given: str, name: str) -> None:
+    said = forked(
+        f"""
+        from aios_core import set_default_kernel
+        set_default_kernel(Kernel(KernelConfig(), {given}))
+        """,
+        "default_kernel()",
+    )
+
+    assert said.startswith("KernelClosed: this process was forked, and the kernel of its parent")
+    assert f"was given {name} as objects" in said
+    assert said.endswith("\n0\n")
+
+
+@pytest.mark.slow
+@fork
+def test_a_forked_child_has_the_cores_that_its_parents_embedded_kernel_was_made_with() -> None:
+    said = forked(
+        """
+        embedded.Kernel = Kernel
+        make = lambda: [ScriptedCore("hi", models=["mine"])]
+        default_kernel(cores=make)
+        """,
+        "print(default_kernel().pool.models, flush=True)",
+    )
+
+    assert said == "('mine',)\n0\n"
+
+
+@pytest.mark.slow
+@fork
+@pytest.mark.parametrize(
+    "use",
+    [
+        "agent.llm.generate('hi')",
+        "agent.llm.measure('hi')",
+        "agent.llm.stream('hi')",
+        "agent.memory.write('a', 'b')",
+        "kernel.spawn('b')",
+        "asyncio.run(agent.llm.agenerate('hi'))",
+        "asyncio.run(agent.memory.awrite('a', 'b'))",
+    ],
+)
+def test_an_inherited_kernel_says_that_it_runs_in_the_parent(use: str) -> None:
+    said = forked("import asyncio\nkernel = default_kernel()\nagent = kernel.spawn('a')", use)
+
+    assert said.startswith("KernelClosed: the kernel runs in process ")
+    assert "from which this one was forked" in said
+
+
+@pytest.mark.slow
+@fork
+def test_a_lock_that_another_thread_held_is_free_in_a_forked_child() -> None:
+    said = run(
+        """
+        kernel = default_kernel()
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with embedded._lock:
+                held.set()
+                done.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            print(default_kernel().spawn("b").llm.generate("hi").text, flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        done.set()
+        thread.join()
+        """
+    )
+
+    assert said == "hello\n0\n"

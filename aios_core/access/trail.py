@@ -179,8 +179,7 @@ class AuditTrail:
         self._tell(None)
         head = self._handover.head
         if head is not None and head != self._kept and state.directory is not None:
-            state.require_held()
-            await asyncio.to_thread(write_head, state.directory, head, state.vault)
+            await asyncio.to_thread(_keep_head, state, state.directory, head)
         self._kept = head
         if self._anchor is not None and self._now() >= self._anchored_at + ANCHOR_EVERY_S:
             await self._settle_anchor()
@@ -227,6 +226,12 @@ class AuditTrail:
 
 def _nothing(connection: Connection) -> None:
     """Work for a commit that only the audit trail needs."""
+
+
+def _keep_head(state: State, directory: Path, head: Head) -> None:
+    """Write the head to its file, unless the directory was replaced. Blocks."""
+    state.require_held()
+    write_head(directory, head, state.vault)
 
 
 def _gap(state: State, now: float) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any, Final, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.agent import Agent
+from aios_core.forks import free_after_fork
 from aios_core.kernel import Kernel
 from aios_core.process import ProcessState
 
@@ -66,7 +67,7 @@ class AgentDirectory:
         self._now = now
         self._entries: OrderedDict[Caller, _Entry] = OrderedDict()  # least recently used first
         # Guards _entries and what is in it. Reentrant: a collection inside of it may end a run.
-        self._lock = threading.RLock()
+        self._lock = free_after_fork(threading.RLock())
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -27,6 +27,7 @@ from aios_core.adapting.notices import forget_notices
 from aios_core.adapting.patching import ImportHook, Patches
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
 from aios_core.foreign import describe_on_worker
+from aios_core.forks import free_after_fork
 
 Mode = Literal["substitute", "admit"]
 
@@ -123,7 +124,7 @@ class Launcher:
                 )
 
 
-_lock = threading.Lock()  # guards _installed
+_lock = free_after_fork(threading.Lock())  # guards _installed
 _installed: dict[str, Launches] = {}
 
 

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Hashable
 from typing import Final
 
-_lock = threading.Lock()  # guards _given
+from aios_core.forks import free_after_fork
+
+_lock = free_after_fork(threading.Lock())  # guards _given
 _given: Final[set[Hashable]] = set()
 _is_on_terminal = False
 

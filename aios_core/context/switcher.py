@@ -359,12 +359,12 @@ class ContextSwitcher:
             self._drop(key)
         while self._moves:
             await asyncio.gather(*self._moves, return_exceptions=True)
-        if self._worker is not None:
-            self._worker.shutdown()
-            self._worker = None
-        if self._directory is not None and self._given_directory is None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory = None
+        worker, self._worker = self._worker, None
+        directory, self._directory = self._directory, None
+        if worker is not None:
+            await asyncio.to_thread(worker.shutdown)
+        if directory is not None and self._given_directory is None:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""

@@ -14,6 +14,7 @@ kernel's loop never waits for the disk. Its lock guards what was said so far.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -124,11 +125,11 @@ class RecordingCore:
         self._sink = sink
         is_new = self._journal is None
         if self._journal is None:
-            self._journal = _Journal(self._path, append=self._was_started)
+            self._journal = await asyncio.to_thread(_Journal, self._path, append=self._was_started)
         try:
             await self._core.start(self._take)
         except BaseException:
-            self._close_journal()
+            await asyncio.to_thread(self._close_journal)
             raise
         if is_new:
             self._was_started = True
@@ -163,7 +164,7 @@ class RecordingCore:
         try:
             await self._core.close()
         finally:
-            self._close_journal()
+            await asyncio.to_thread(self._close_journal)
 
     def _close_journal(self) -> None:
         if self._journal:

@@ -241,8 +241,11 @@ class Sandbox:
     async def close(self) -> None:
         """Kill everything. Idempotent."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "aios-sandbox-close") as closer:
+        closer = ThreadPoolExecutor(1, "aios-sandbox-close")
+        try:
             await loop.run_in_executor(closer, self.close_blocking)
+        finally:
+            closer.shutdown(wait=False)  # a close that was cancelled goes on there
 
     def close_blocking(self) -> None:
         """The same for a thread."""
