@@ -12,6 +12,9 @@ ADAPTERS := adapters/autogen adapters/langchain adapters/llamaindex
 PLUGINS := plugins
 # Handed on: make test PYTEST_ARGS="-x -k scheduler", make demo ARGS="--help".
 PYTEST_ARGS ?=
+# Tests run in as many processes as there are cores, eight at most. WORKERS=0: in this one.
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 ARGS ?=
 
 VENV := .venv
@@ -51,7 +54,7 @@ demo: setup ## Run 24 agents on the tiny model, natively and under each policy
 	@$(BIN)/aios demo $(ARGS)
 
 test: setup ## Run the tests: no GPU, key or network needed
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: setup ## Run the tests that take long
 	@$(BIN)/pytest -m slow $(PYTEST_ARGS)
@@ -79,7 +82,7 @@ check-static: setup ## The part of check that runs no test
 	exit $$status
 
 check-tests: setup
-	@echo "==> tests" && $(BIN)/pytest --cov --cov-report=term $(PYTEST_ARGS)
+	@echo "==> tests" && $(BIN)/pytest $(PARALLEL) --cov --cov-report=term $(PYTEST_ARGS)
 
 format: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -287,16 +287,15 @@ def test_callers_that_race_with_the_end_are_all_answered() -> None:
 
 def test_an_exception_in_the_block_closes_at_once_and_passes_through() -> None:
     core = PuppetCore()
-    began = time.monotonic()
+    patient = KernelConfig(drain_s=3_600)  # longer than any test may take
 
-    with pytest.raises(ZeroDivisionError), Kernel(KernelConfig(), cores=[core]) as kernel:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), Kernel(patient, cores=[core]) as kernel:  # noqa: PT012
         agent = kernel.spawn("a")
         call = in_thread(lambda: agent.llm.generate("hi"))
         until(lambda: core.runs)
         _ = 1 / 0
 
     assert isinstance(call.exception(PATIENCE), KernelClosed)
-    assert time.monotonic() - began < 4, "it does not wait for calls that nobody wants"
 
 
 @virtual

@@ -313,7 +313,7 @@ async def test_a_blocking_call_on_the_kernels_own_loop_is_refused() -> None:
 # --- copies --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, ChatAIOS.model_copy], ids=str)
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, ChatAIOS.model_copy])
 def test_a_copy_runs_on_the_same_kernel(kernel: Kernel, how: Any) -> None:
     llm = ChatAIOS(kernel=kernel, model="scripted", agent="me")
 

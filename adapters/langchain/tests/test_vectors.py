@@ -208,7 +208,9 @@ class TestStore:
         assert found({"topic": "sport"}) == set()
 
     @pytest.mark.parametrize(
-        "wanted", [lambda _: True, {"n": {"$gt": 1}}, {"$or": [{"n": 1}]}], ids=repr
+        "wanted",
+        [lambda _: True, {"n": {"$gt": 1}}, {"$or": [{"n": 1}]}],
+        ids=["callable", "$gt", "$or"],
     )
     def test_a_filter_that_there_is_not_is_refused_by_name(
         self, store: AIOSVectorStore, wanted: Any
