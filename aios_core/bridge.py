@@ -45,11 +45,15 @@ class LoopThread:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """Let what runs there end, cancelled; stop the loop and join the thread. Idempotent."""
+    def close(self, *, within_s: float | None = None) -> None:
+        """Cancel what runs there, stop the loop and join the thread. Idempotent.
+
+        Args:
+            within_s: seconds to wait for the thread; None: until it has ended.
+        """
         if self._thread.is_alive() and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+            self._thread.join(within_s)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from aios_core.budget import Budget, Price
 from aios_core.config_decoder import Place, Range, decode, field_hints, suggest
@@ -368,15 +369,61 @@ class KernelConfig:
         environ = os.environ if environ is None else environ
         learn_environment(environ)
         config = cls()
-        if (file := find_config_file(path, environ=environ)) is not None:
-            config = decode(cls, _read(file), Place("", str(file)), config)
-        if core := _core_from_environment(environ):
-            config = replace(config, cores=(core,), default_model=None, fallbacks={})
-        for variable, keys in _variables(environ):
-            place = Place("", f"environment variable {variable}", is_text=True)
-            config = decode(cls, _nested(keys, environ[variable]), place, config)
+        for layer in _layers(cls, path, environ, mistakes=None):
+            config = layer(config)
         checked: Self = decode(cls, overrides, Place("", "an argument"), config)
         return checked
+
+    @classmethod
+    def load_leniently(
+        cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> tuple[Self, list[ConfigError]]:
+        """Load like `load`, but leave out what is wrong. Returns also all mistakes, in order."""
+        environ = os.environ if environ is None else environ
+        config, mistakes = cls(), list[ConfigError]()
+        for layer in _layers(cls, path, environ, mistakes):
+            try:
+                config = layer(config)
+            except ConfigError as exc:
+                mistakes.append(exc)
+        return config, mistakes
+
+
+C = TypeVar("C", bound=KernelConfig)
+
+
+def _layers(
+    cls: type[C],
+    path: str | Path | None,
+    environ: Mapping[str, str],
+    mistakes: list[ConfigError] | None,
+) -> Iterator[Callable[[C], C]]:
+    """What is laid over the defaults, one after the other. Each raises `ConfigError` when called.
+
+    With a list of mistakes, those within the file are collected there.
+    """
+
+    def file(config: C) -> C:
+        if (found := find_config_file(path, environ=environ)) is None:
+            return config
+        checked: C = decode(cls, _read(found), Place("", str(found), mistakes=mistakes), config)
+        return checked
+
+    def core(config: C) -> C:
+        if only := _core_from_environment(environ):
+            return replace(config, cores=(only,), default_model=None, fallbacks={})
+        return config
+
+    def variable(config: C, *, name: str) -> C:
+        place = Place("", f"environment variable {name}", is_text=True)
+        checked: C = decode(cls, _nested(_keys_of(name, environ), environ[name]), place, config)
+        return checked
+
+    yield file
+    yield core
+    for name in sorted(environ):
+        if name.startswith("AIOS_") and environ[name] and name not in OTHER_VARIABLES:
+            yield partial(variable, name=name)
 
 
 def find_config_file(
@@ -422,25 +469,18 @@ def _core_from_environment(environ: Mapping[str, str]) -> CoreConfig | None:
     return CoreConfig("transformers", path=model) if model else None
 
 
-def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
-    """The environment variables that set keys, and the keys. Empty ones count as not there.
+def _keys_of(variable: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the keys that a variable sets; none, if it belongs to another program.
 
-    A name without ``__`` that is no key is somebody else's, unless it looks like a slip.
+    A name without ``__`` that is no key belongs to another program, unless it looks like a slip.
+    Raises `ConfigError` for a slip.
     """
     known = {f"AIOS_{name.upper()}" for name in field_hints(KernelConfig)}
-    for variable in sorted(environ):
-        if not variable.startswith("AIOS_") or not environ[variable]:
-            continue
-        if variable in OTHER_VARIABLES:
-            continue
-        if variable in known or "__" in variable:
-            yield variable, variable.removeprefix("AIOS_").lower().split("__")
-        elif hint := _meant_key(variable) or suggest(
-            variable, sorted(known.union(OTHER_VARIABLES))
-        ):
-            raise ConfigError(
-                variable, environ[variable], f"no such key; {hint}", "the environment"
-            )
+    if variable in known or "__" in variable:
+        return variable.removeprefix("AIOS_").lower().split("__")
+    if hint := _meant_key(variable) or suggest(variable, sorted(known.union(OTHER_VARIABLES))):
+        raise ConfigError(variable, environ[variable], f"no such key; {hint}", "the environment")
+    return []
 
 
 def _meant_key(variable: str) -> str:
@@ -454,7 +494,7 @@ def _meant_key(variable: str) -> str:
 
 
 def _nested(keys: list[str], value: str) -> dict[str, Any]:
-    nested: Any = value
+    nested: Any = value if keys else {}
     for key in reversed(keys):
         nested = {key: nested}
-    return nested  # type: ignore[no-any-return]  # there is at least one key
+    return nested  # type: ignore[no-any-return]

@@ -4,7 +4,8 @@ The annotations are the whole schema: dataclasses, `X | None`, `Literal`, `Mappi
 `tuple[X, ...]`, `str`, `bool`, `int`, `float` and `Any`, with `Annotated[int, Range(1)]` where a
 number has other bounds than the usual ones (it is finite and not negative). A dataclass may check
 more in its ``__post_init__``; a `ConfigError` raised there names its own field, and the path to it
-is put in front here. Pure: reads no file and no environment.
+is put in front here. A `Place` with a list of `mistakes` collects errors instead of raising the
+first: a bad entry is left out, and the rest is decoded. Pure: reads no file and no environment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -45,6 +47,7 @@ class Place:
     key: str
     source: str
     is_text: bool = False  # it came as text and has yet to be parsed
+    mistakes: list[ConfigError] | None = None  # collects errors of entries; None: the first raises
 
     def at(self, key: str) -> Place:
         return replace(self, key=f"{self.key}.{key}" if self.key else key)
@@ -120,21 +123,47 @@ def _decode_table(table: type, value: Any, place: Place, base: Any) -> Any:
         value = {name: getattr(value, name) for name in field_hints(table)}
     _require_table(value, place)
     hints = field_hints(table)
-    for name in value:
-        if name not in hints:
-            raise _unknown_key(name, value[name], hints, place)
-    changes = {
-        name: decode(hints[name], given, place.at(name), getattr(base, name, None))
-        for name, given in value.items()
-    }
+    changes = {}
+    for name, given in value.items():
+        with _collecting(place):
+            if name not in hints:
+                raise _unknown_key(name, given, hints, place)
+            changes[name] = decode(hints[name], given, place.at(name), getattr(base, name, None))
     try:
         return table(**changes) if base is None else replace(base, **changes)
+    except (ConfigError, TypeError) as exc:
+        if len(changes) < len(value):  # a consequence of what was left out
+            raise _LeftOut from exc
+        raise _incomplete(table, changes, value, place, exc) from exc
+
+
+class _LeftOut(Exception):
+    """A table cannot be built since an entry of it was left out; that mistake is recorded."""
+
+
+@contextmanager
+def _collecting(place: Place) -> Iterator[None]:
+    """Record the error of one entry, where errors are collected; the entry is left out."""
+    try:
+        yield
     except ConfigError as exc:
+        if place.mistakes is None:
+            raise
+        place.mistakes.append(exc)
+    except _LeftOut:
+        if place.mistakes is None:
+            raise
+
+
+def _incomplete(
+    table: type, changes: Mapping[str, Any], value: Any, place: Place, exc: Exception
+) -> ConfigError:
+    """Return the error of a table that its own constructor refuses."""
+    if isinstance(exc, ConfigError):
         key = place.at(exc.key).key
-        raise ConfigError(key, exc.got, exc.allowed, exc.source or place.source) from exc
-    except TypeError as exc:  # a field without a default is not there
-        missing = [item.name for item in fields(table) if item.name not in changes]
-        raise place.refuse(value, f"a table that has also {' or '.join(missing)}") from exc
+        return ConfigError(key, exc.got, exc.allowed, exc.source or place.source)
+    missing = [item.name for item in fields(table) if item.name not in changes]
+    return place.refuse(value, f"a table that has also {' or '.join(missing)}")
 
 
 def _unknown_key(name: Any, value: Any, known: Iterable[str], place: Place) -> ConfigError:
@@ -147,7 +176,8 @@ def _decode_mapping(inner: Any, value: Any, place: Place, base: Any) -> dict[str
     _require_table(value, place)
     merged = dict(base or {})
     for name, given in value.items():
-        merged[name] = decode(inner, given, place.at(name), merged.get(name))
+        with _collecting(place):
+            merged[name] = decode(inner, given, place.at(name), merged.get(name))
     return merged
 
 
@@ -162,7 +192,14 @@ def _decode_list(inner: Any, value: Any, place: Place) -> tuple[Any, ...]:
     """A list replaces the one below it; it is never merged."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise place.refuse(value, "a list")
-    return tuple(decode(inner, item, place.item(index)) for index, item in enumerate(value))
+    items = []
+    for index, item in enumerate(value):
+        num_before = len(place.mistakes or ())
+        with _collecting(place):
+            decoded = decode(inner, item, place.item(index))
+            if len(place.mistakes or ()) == num_before:  # half an item is another one
+                items.append(decoded)
+    return tuple(items)
 
 
 def _decode_choice(choices: tuple[Any, ...], value: Any, place: Place) -> Any:

@@ -166,6 +166,8 @@ class KernelError(Exception):
         """What the provider said; None without a reply."""
         return self.reply.message if self.reply else None
 
+    is_startup = False  # raised while a kernel started: nothing of it is there
+
 
 class InvalidRequest(KernelError):
     """The request is malformed; repeating it unchanged cannot work."""

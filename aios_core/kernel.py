@@ -28,7 +28,7 @@ from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
-from aios_core.errors import KernelClosed, NoSuchObject, WouldBlock
+from aios_core.errors import KernelClosed, KernelError, NoSuchObject, WouldBlock
 from aios_core.events import EventStream, Observer
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
@@ -108,9 +108,10 @@ class Kernel:
         self._thread = LoopThread()
         try:
             self._thread.run(self._boot())
-        except BaseException:
+        except BaseException as exc:
             self._loop.is_closed = True
-            self._thread.close()
+            # An import in a worker thread cannot be stopped; Ctrl-C does not wait for it.
+            self._thread.close(within_s=1.0 if isinstance(exc, KeyboardInterrupt) else None)
             raise
         close_at_exit(self)
         return self
@@ -146,7 +147,11 @@ class Kernel:
         submitter = Submitter(parts, self.processes, self._loop)
         lives = Lifecycle(parts, self.processes, self.events, submitter.post)
         self._started = _Inside(parts, lives, submitter)
-        await parts.start()
+        try:
+            await parts.start()
+        except KernelError as exc:
+            exc.is_startup = True
+            raise
 
     @property
     def _inside(self) -> _Inside:

@@ -397,3 +397,35 @@ def test_an_empty_state_directory_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         KernelConfig(state={"directory": ""})  # type: ignore[arg-type]
     assert caught.value.key == "state.directory"
+
+
+def test_a_lenient_load_leaves_out_what_is_wrong_and_returns_every_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "aios.toml"
+    file.write_text(
+        "[scheduler]\npolicy = 'las'\nquantum = 'many'\n[prices.m]\ninput = 3\n"
+        "[[cores]]\nkind = 'openai'\nbase_url = 3\nmodels = ['m']\n[[cores]]\nkind = 'tiny'\n"
+    )
+
+    config, mistakes = KernelConfig.load_leniently(
+        file, environ={"AIOS_BASE_URL": "http://x", "AIOS_DRAIN_S": "7"}
+    )
+
+    assert config.scheduler.policy == "las"
+    assert config.drain_s == 7
+    assert [core.kind for core in config.cores] == ["tiny"]
+    assert {exc.key for exc in mistakes} == {
+        "scheduler.quantum",
+        "prices.m.input",
+        "cores[0].base_url",
+        "AIOS_MODEL",
+    }
+
+
+def test_a_correct_configuration_has_no_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "aios.toml"
+    file.write_text("[scheduler]\npolicy = 'las'\n")
+
+    assert KernelConfig.load_leniently(file, environ={}) == (
+        KernelConfig.load(file, environ={}),
+        [],
+    )

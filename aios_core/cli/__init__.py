@@ -20,16 +20,30 @@ from typing import Final
 
 import aios_core
 from aios_core.cli import access, doctor, run, state, tools
+from aios_core.cli.failures import is_debugging, report
+from aios_core.cli.interruption import (
+    SOON_S,
+    end_soon,
+    own_process,
+    prompt_interruption,
+    report_interruption,
+)
 from aios_core.distribution import install_from_checkout
 from aios_core.errors import BackendError, KernelError
 
-INTERRUPTED: Final = 130
+_INSTALLED_SOON_S: Final = 10.0  # an installed command may have results to write
 UNREAD: Final = 141  # what a shell says of a command that SIGPIPE ended
 
 # name -> the distribution that brings it, and what it does
 ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "demo": ("langchain-aios", "watch LangChain agents, natively and under each policy"),
 }
+
+
+def run_command() -> int:
+    """Run the command that this process was started for. Returns its exit status."""
+    own_process()
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,21 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return UNREAD
     except KernelError as exc:
-        if os.environ.get("AIOS_DEBUG", "") not in ("", "0"):
+        if is_debugging():
             raise
-        print(f"aios: {_harmless(str(exc))}", file=sys.stderr)
-        return 1
+        return report(exc)
     except KeyboardInterrupt:
-        print("aios: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        end_soon()
+        return report_interruption()
     return status
-
-
-def _harmless(text: str) -> str:
-    """Without what a terminal would obey: a message may quote strangers."""
-    from aios_core.access.approval import printable  # noqa: PLC0415 - slow to import
-
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -72,7 +78,9 @@ def _dispatch(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 2
-    return int(options.call(options))
+    # What Ctrl-C does in a script, and for how long, is the script's business.
+    with prompt_interruption(None if options.command == "run" else SOON_S):
+        return int(options.call(options))
 
 
 def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
@@ -81,7 +89,8 @@ def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
     except ImportError as exc:
         owner = entry.dist.name if entry.dist else entry.value
         raise BackendError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
-    return int(command(arguments) or 0)
+    with prompt_interruption(_INSTALLED_SOON_S):
+        return int(command(arguments) or 0)
 
 
 def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:

@@ -2,6 +2,6 @@
 
 import sys
 
-from aios_core.cli import main
+from aios_core.cli import run_command
 
-sys.exit(main())
+sys.exit(run_command())

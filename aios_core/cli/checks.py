@@ -9,13 +9,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Final
 
 import aios_core
+from aios_core.cli.findings import Finding, Health, misconfigured
+from aios_core.cli.state_checks import check_state
 from aios_core.config import CoreConfig, KernelConfig, find_config_file
 from aios_core.core import Core
 from aios_core.cores.factory import build_core, core_names
@@ -24,34 +24,8 @@ from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
-from aios_core.redaction import redact_values
 from aios_core.scheduler import POLICIES
 from aios_core.tools.sandbox import survey
-
-
-class Health(StrEnum):
-    OK = "ok"
-    ABSENT = "absent"  # not installed or not there, and nothing needs it
-    DOUBTFUL = "doubtful"  # works, and is probably not what was meant
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found."""
-
-    area: str
-    name: str
-    health: Health
-    said: str
-    mend: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)  # for programs
-
-    def __post_init__(self) -> None:
-        """Show no secret, whatever a server or a library answered."""
-        for name in ("said", "mend", "facts"):
-            object.__setattr__(self, name, redact_values(getattr(self, name)))
-
 
 # library -> the command that installs it
 LIBRARIES: Final[Mapping[str, str]] = {
@@ -66,17 +40,30 @@ LIBRARIES: Final[Mapping[str, str]] = {
 }
 
 
-def examine(path: str | None, *, patience_s: float) -> Iterator[Finding]:
-    """Everything, in order. Findings come as they are made; the cores take longest."""
+def examine(
+    path: str | None, *, patience_s: float, begin: Callable[[str], None] = lambda _step: None
+) -> Iterator[Finding]:
+    """Check everything, in order. Findings come as they are made; the cores take longest.
+
+    Args:
+        path: of the configuration; None: as a kernel finds it.
+        patience_s: how long a core may take for an answer.
+        begin: called with what is checked next, for people who wait.
+    """
+    begin("Python and the libraries")
     yield _python()
     yield _gpu()
     yield from _libraries()
+    begin("the installed commands and adapters")
     yield from _entry_points()
+    begin("the configuration")
     config, found = _config(path)
     yield from found
-    if config is not None:
-        yield from _sandbox(config)
-        yield from _cores(config, patience_s)
+    begin("the sandbox")
+    yield from _sandbox(config)
+    begin("the state directory")
+    yield from check_state(config)
+    yield from _cores(config, patience_s, begin)
 
 
 def _python() -> Finding:
@@ -120,31 +107,25 @@ def _entry_points() -> Iterator[Finding]:
 # --- configuration --------------------------------------------------------------------------------
 
 
-def _config(path: str | None) -> tuple[KernelConfig | None, list[Finding]]:
+def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
+    """The configuration without its mistakes, and a finding for each of them."""
+    config, mistakes = KernelConfig.load_leniently(path)
+    found = [misconfigured(exc) for exc in mistakes]
     try:
         file = find_config_file(path)
-        config = KernelConfig.load(path)
-    except ConfigError as exc:
-        return None, [_misconfigured(exc)]
+    except ConfigError:  # one of the mistakes
+        return config, found
     said = f"{file} and the environment" if file else "no file; defaults and the environment"
-    found = [Finding("configuration", "file", Health.OK, said, facts={"file": file and str(file)})]
-    if not config.cores:
+    facts = {"file": file and str(file)}
+    found.insert(0, Finding("configuration", "file", Health.OK, said, facts=facts))
+    if not config.cores and not mistakes:
         mend = "AIOS_MODEL=..., or [[cores]] in aios.toml"
         said = "none configured: the tiny model that comes with the project"
         found.append(Finding("configuration", "cores", Health.DOUBTFUL, said, mend))
     if (policy := config.scheduler.policy) not in POLICIES:
         allowed = f"one of {', '.join(POLICIES)}"
-        found.append(_misconfigured(ConfigError("scheduler.policy", policy, allowed)))
+        found.append(misconfigured(ConfigError("scheduler.policy", policy, allowed)))
     return config, found
-
-
-def _misconfigured(exc: ConfigError) -> Finding:
-    source = f" in {exc.source}" if exc.source else ""
-    facts = {"key": exc.key, "got": repr(exc.got), "allowed": exc.allowed, "source": exc.source}
-    mend = f"give{source}: {exc.allowed}"
-    return Finding(
-        "configuration", exc.key, Health.BROKEN, f"got {exc.got!r}{source}", mend, facts=facts
-    )
 
 
 # --- sandbox --------------------------------------------------------------------------------------
@@ -160,18 +141,21 @@ def _sandbox(config: KernelConfig) -> Iterator[Finding]:
 # --- cores ----------------------------------------------------------------------------------------
 
 
-def _cores(config: KernelConfig, patience_s: float) -> Iterator[Finding]:
+def _cores(
+    config: KernelConfig, patience_s: float, begin: Callable[[str], None]
+) -> Iterator[Finding]:
     configs = config.cores or (CoreConfig("tiny"),)
     built: list[Core] = []
     for index, (table, name) in enumerate(zip(configs, core_names(configs), strict=True)):
         try:
-            core = build_core(table, name=name, key=f"cores[{index}]")
+            core = build_core(table, name=name, key=f"cores[{index}] ({name})")
         except ConfigError as exc:
-            yield _misconfigured(exc)
+            yield misconfigured(exc)
         except KernelError as exc:
             yield _broken_core(name, exc)
         else:
             built.append(core)
+            begin(f"core {name!r}: waiting for one token (at most {patience_s:g} s)")
             yield _try_core(core, table.kind, patience_s)
     if len(built) == len(configs):
         yield from _routing(config, built)
@@ -253,7 +237,7 @@ def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:
     try:
         pool = CorePool(cores, fallbacks=config.fallbacks, default_model=config.default_model)
     except ConfigError as exc:
-        yield _misconfigured(exc)
+        yield misconfigured(exc)
         return
     yield Finding("configuration", "default model", Health.OK, pool.default_model)
     for model in sorted(config.prices.keys() - set(pool.models)):

@@ -6,12 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from aios_core.cli.checks import Finding
+    from aios_core.cli.findings import Finding
 
 _COLORS = {"ok": "green", "absent": "dim", "doubtful": "yellow", "broken": "bold red"}
 
@@ -36,42 +38,50 @@ def add_parser(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from aios_core.cli.checks import Health, examine  # noqa: PLC0415 - `aios --help` needs none of it
+    from rich.console import Console  # noqa: PLC0415 - `aios --help` needs none of it
+    from rich.markup import escape  # noqa: PLC0415
 
-    findings = list(examine(options.config, patience_s=options.patience))
+    from aios_core.cli.checks import examine  # noqa: PLC0415
+
+    console = Console()
+    with console.status("checking ...") as status:  # moves on a terminal, is silent elsewhere
+
+        def begin(step: str) -> None:
+            status.update(f"checking {escape(step)} ...")
+
+        findings = list(examine(options.config, patience_s=options.patience, begin=begin))
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        _show(findings)
-    return int(any(finding.health is Health.BROKEN for finding in findings))
+        _show(findings, console)
+    return int(any(finding.health == "broken" for finding in findings))
 
 
-def _show(findings: Sequence[Finding]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - see above
+def _show(findings: Sequence[Finding], console: Console) -> None:
+    from rich.rule import Rule  # noqa: PLC0415
 
-    console = Console()
-    console.print(_table(findings))
-    wrong = [finding for finding in findings if finding.health == "broken"]
-    console.print(f"{len(wrong)} broken" if wrong else "Nothing is broken.", highlight=False)
+    for area, found in groupby(findings, key=lambda finding: finding.area):
+        console.print(Rule(area, align="left", style="dim"))
+        console.print(_table(list(found), console.width))
+    num_broken = sum(finding.health == "broken" for finding in findings)
+    told = f"{num_broken} broken; see above" if num_broken else "Nothing is broken."
+    console.print(told, highlight=False)
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _table(findings: Sequence[Finding], width: int) -> Table:
+    """One row a finding: its name, how it is, and the cure where there is something to do."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title="aios doctor")
-    for heading in ("", "what", "", "how it is", "how to mend it"):
-        table.add_column(heading, overflow="fold")
-    area = ""
+    table = Table.grid(padding=(0, 2))
+    longest = max(len(finding.name) for finding in findings)
+    table.add_column(width=min(longest, width // 3), overflow="fold")
+    table.add_column(width=len("doubtful"), no_wrap=True)
+    table.add_column(overflow="fold")  # wraps between words; breaks only what fits on no line
     for finding in findings:
-        if area and finding.area != area:
-            table.add_section()
-        table.add_row(
-            "" if finding.area == area else finding.area,
-            Text(finding.name),
-            Text(finding.health, style=_COLORS[finding.health]),
-            Text(finding.said),
-            Text(finding.mend),
-        )
-        area = finding.area
+        said = Text(finding.said)
+        if finding.mend:
+            said.append(f"\n-> {finding.mend}", style="cyan")
+        health = Text(finding.health, style=_COLORS[finding.health])
+        table.add_row(Text(finding.name), health, said)
     return table

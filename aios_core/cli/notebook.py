@@ -17,8 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aios_core.cli.failures import is_debugging, report, setup_failure
+from aios_core.cli.interruption import end_soon
 from aios_core.distribution import install_command
-from aios_core.errors import InvalidRequest
+from aios_core.errors import InvalidRequest, KernelError
 
 SUFFIX = ".ipynb"
 
@@ -52,9 +54,12 @@ def run_notebook(path: Path) -> int:
             result = shell.run_cell(cell, store_history=True)
             error = result.error_before_exec or result.error_in_exec
             if isinstance(error, KeyboardInterrupt):
+                end_soon()
                 raise error
             if isinstance(error, SystemExit):
                 return _status(error)
+            if error is not None and (failure := _setup_failure(error)):
+                return report(failure)
             if error is not None:
                 return 1
     return 0
@@ -75,6 +80,12 @@ def _shell() -> Iterator[Any]:
         def init_virtualenv(self) -> None:
             """Not that of $VIRTUAL_ENV: the environment of `aios` is the one."""
 
+        def showtraceback(self, *arguments: Any, **options: Any) -> None:
+            """Show what a cell raised, unless one line will say it."""
+            error = sys.exc_info()[1]
+            if error is None or _setup_failure(error) is None:
+                super().showtraceback(*arguments, **options)
+
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor" if not sys.stdout.isatty() else "neutral"
@@ -89,6 +100,10 @@ def _shell() -> Iterator[Any]:
             shell.atexit_operations()
             shell.restore_sys_module_state()
             Shell.clear_instance()
+
+
+def _setup_failure(error: BaseException) -> KernelError | None:
+    return None if is_debugging() else setup_failure(error)
 
 
 def _status(exc: SystemExit) -> int:

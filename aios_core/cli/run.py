@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, get_args
 from aios_core import set_default_kernel
 from aios_core.adapting import Mode, install, uninstall
 from aios_core.adapting.notices import show_notices
+from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
+from aios_core.cli.interruption import end_soon
 from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.config import KernelConfig, find_config_file
 from aios_core.errors import InvalidRequest
@@ -124,8 +126,13 @@ def _execute(target: str, *, is_module: bool) -> int:
     except SystemExit as exc:
         return _status(exc)
     except KeyboardInterrupt:
+        end_soon()  # closing the kernel included
         raise
     except BaseException as exc:  # shown as Python would show it
+        if not is_debugging() and (failure := setup_failure(exc)):
+            file = str(Path(target).absolute())
+            place = place_of(failure.__traceback__, file) or place_of(exc.__traceback__, file)
+            return report(failure, place=place)
         own = _frames_of_main(exc.__traceback__)
         if own is None and isinstance(exc, ImportError):  # the module is not there
             raise InvalidRequest(f"cannot run the module {target!r}: {exc}") from exc

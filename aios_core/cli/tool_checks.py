@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.cli.checks import Finding, Health
+from aios_core.cli.findings import Finding, Health
 from aios_core.errors import Conflict, KernelError
 from aios_core.tools.catalogue import Catalogue
 from aios_core.tools.loading import load

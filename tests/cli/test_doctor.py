@@ -190,3 +190,67 @@ def test_for_people_there_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     out = capsys.readouterr().out
     assert "scripted" in out
     assert "Nothing is broken." in out
+
+
+def test_every_mistake_of_the_configuration_is_a_finding_and_the_rest_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("aios.toml").write_text(
+        "drain_s = -1\n[scheduler]\nquantum = 0\npolcy = 'fair'\n"
+        "[[cores]]\nkind = 'tony'\n[[cores]]\nkind = 'tiny'\n"
+    )
+    monkeypatch.setenv("AIOS_GUARD__MAX_DEPTH", "deep")
+    cores(monkeypatch, ScriptedCore("hello", name="tiny", models=("tiny",)))
+
+    status, found = examine(capsys)
+
+    broken = {name for (_, name), finding in found.items() if finding["health"] == "broken"}
+    assert status == 1
+    assert broken == {
+        "cores[0].kind",
+        "drain_s",
+        "guard.max_depth",
+        "scheduler.polcy",
+        "scheduler.quantum",
+    }
+    assert found["core", "tiny"]["health"] == "ok"
+
+
+def test_a_state_directory_that_cannot_be_used_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("state").write_text("no directory")
+    monkeypatch.setenv("AIOS_STATE__DIRECTORY", "state")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert found["state", "directory"]["health"] == "broken"
+
+
+def test_a_key_that_is_not_there_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("AIOS_STATE__ENCRYPTION_KEY", "env:NO_SUCH_KEY")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert "NO_SUCH_KEY is not set" in found["configuration", "state.encryption_key"]["mend"]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_word_is_broken_and_no_line_too_long(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Path("aios.toml").write_text("[scheduler]\nmax_waiting_per_agents = 3\n")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    words = set(out.split())
+    assert max(map(len, out.splitlines())) <= columns
+    assert {"max_waiting_per_agent,", "default_timeout_s"} <= words

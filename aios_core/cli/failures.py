@@ -1,0 +1,72 @@
+"""Errors as a person at a terminal sees them: one line, and what to do next."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from aios_core.errors import ConfigError, KernelError, StateError
+
+_MAX_LINKED: Final = 100  # exceptions that are looked at behind one
+
+
+def is_debugging() -> bool:
+    """Whether AIOS_DEBUG asks for tracebacks."""
+    return os.environ.get("AIOS_DEBUG", "") not in ("", "0")
+
+
+def setup_failure(exc: BaseException) -> KernelError | None:
+    """Return the error of the configuration, the start or the state that is behind an exception.
+
+    A script that fails for such a reason is not at fault, so its traceback helps nobody. Causes,
+    contexts and the members of exception groups are looked at. None: the script itself failed.
+    """
+    return next((linked for linked in _linked(exc) if is_setup_failure(linked)), None)
+
+
+def is_setup_failure(exc: object) -> bool:
+    """Whether a kernel could not be configured, started, or reach its state."""
+    return isinstance(exc, ConfigError | StateError) or (
+        isinstance(exc, KernelError) and exc.is_startup
+    )
+
+
+def report(error: KernelError, *, place: str = "") -> int:
+    """Print an error in one line, with the line of the script if there is one. Returns 1."""
+    from aios_core.access.approval import printable  # noqa: PLC0415 - slow to import
+
+    text = " ".join(printable(line).strip() for line in str(error).splitlines() if line.strip())
+    next_step = " (next: aios doctor)" if is_setup_failure(error) else ""
+    print(f"aios: {f'{place}: ' if place else ''}{text}{next_step}", file=sys.stderr)
+    return 1
+
+
+def place_of(traceback: TracebackType | None, file: str) -> str:
+    """Return the last line of a file on a traceback, as "script.py:12"; "" if there is none."""
+    found = ""
+    while traceback:
+        if traceback.tb_frame.f_code.co_filename == file:
+            found = f"{Path(file).name}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return found
+
+
+def _linked(exc: BaseException) -> Iterator[KernelError]:
+    """The kernel errors behind an exception, itself first."""
+    waiting: deque[BaseException | None] = deque([exc])
+    seen: set[int] = set()
+    while waiting and len(seen) < _MAX_LINKED:
+        current = waiting.popleft()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, KernelError):
+            yield current
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+        waiting += [current.__cause__, current.__context__]
