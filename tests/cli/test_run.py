@@ -197,7 +197,10 @@ def test_a_launcher_that_fails_is_one_line_with_its_owner(
     assert main(["run", script("print('script')")]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "the launcher 'framework' of adapter failed: ZeroDivisionError: division by zero" in captured.err
+    assert (
+        "the launcher 'framework' of adapter failed: ZeroDivisionError: division by zero"
+        in captured.err
+    )
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "raise ValueError"])
