@@ -80,7 +80,7 @@ class Prepared:
 class PromptSize:
     """How much room a prompt takes in the context window of the core that would get it."""
 
-    num_tokens: int  # an upper bound if `is_exact` is false
+    num_tokens: int  # an estimate if `is_exact` is false
     context_window: int  # tokens of prompt and answer together
     is_exact: bool = True
 
@@ -214,6 +214,16 @@ class Core(Protocol):
 
     async def close(self) -> None:
         """Drop all runs and free everything. Idempotent."""
+
+
+async def count_prompt(core: Core, request: LLMGenerate) -> int | None:
+    """Return how many tokens a prompt has, if the core can count them; else None.
+
+    Cores whose `prepare` only bounds a prompt may have a method `count_prompt` of this form.
+    """
+    counting: Callable[[LLMGenerate], Awaitable[int | None]] | None
+    counting = getattr(core, "count_prompt", None)
+    return None if counting is None else await counting(request)
 
 
 NO_ROOM: Final = CoreLoad(slots=1, num_running=1, is_up=False)

@@ -23,6 +23,8 @@ _MOST_BYTES_PER_TOKEN: Final = 24  # on the average of a whole text
 _RATIOS: Final = (1.5, 8.0)  # what a model's own ratio can be
 _WIDE: Final = 0x2E80  # from here on most characters are whole words or syllables
 _TOKENS_PER_MESSAGE: Final = 4  # that a chat template puts around it
+_TOKENS_PER_IMAGE: Final = {"low": 85}  # OpenAI's guide to images and vision, by detail
+_TOKENS_OF_ANY_IMAGE: Final = 765  # ... of 1,024 by 1,024 pixels
 
 # Parts of a message that its content has already, or that are no text.
 _NOT_READ_AS_TEXT: Final = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
@@ -73,6 +75,8 @@ class TokenRatio:
 
     def learn_prompt(self, request: LLMGenerate, num_tokens: int) -> None:
         """Take in that a prompt had so many tokens."""
+        if any(map(image_tokens, request.messages)):  # their share of it is not known
+            return
         around = _TOKENS_PER_MESSAGE * len(request.messages)
         self.learn(prompt_bytes(request), num_tokens - around)
 
@@ -88,7 +92,8 @@ class TokenRatio:
     def prompt_tokens(self, request: LLMGenerate) -> int:
         """Estimate the tokens of a prompt, with what a chat template adds; at least 1."""
         text = self.tokens_of_bytes(prompt_bytes(request))
-        return max(1, text + _TOKENS_PER_MESSAGE * len(request.messages))
+        images = sum(map(image_tokens, request.messages))
+        return max(1, text + images + _TOKENS_PER_MESSAGE * len(request.messages))
 
     def start_of(self, text: str, num_tokens: int) -> str:
         """Return as much of the start of a text as has so many tokens, by bound and estimate."""
@@ -97,6 +102,13 @@ class TokenRatio:
         fits = range(len(text))
         end = bisect_right(fits, num_tokens, key=lambda end: self.tokens_in(text[:end]))
         return text[: end - 1]
+
+
+def image_tokens(message: Message) -> int:
+    """Estimate the tokens of a message's images."""
+    images = [part["image_url"] for part in message.parts if "image_url" in part]
+    details = (image.get("detail") if isinstance(image, Mapping) else None for image in images)
+    return sum(_TOKENS_PER_IMAGE.get(str(detail), _TOKENS_OF_ANY_IMAGE) for detail in details)
 
 
 def prompt_bytes(request: LLMGenerate) -> int:

@@ -402,7 +402,7 @@ class Kernel:
         self._loop.loop()
         if not self._loop.is_here:
             return self._loop.run(self.ameasure(request))
-        measuring = self._inside.submitter.measure(request)
+        measuring = self._inside.submitter.measure_here(request)
         try:
             measuring.send(None)
         except StopIteration as done:

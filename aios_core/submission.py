@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.core import Prepared, PromptSize
+from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, SyscallCancelled
 from aios_core.parts import Parts
@@ -92,6 +92,15 @@ class Submitter:
             submitted.cancel_all()
 
     async def measure(self, request: LLMGenerate) -> PromptSize:
+        """Count a prompt's tokens, or estimate them where nobody can count."""
+        core = self._parts.pool.route(request.model)[0]
+        counted = await count_prompt(core, request)
+        if counted is not None:
+            return PromptSize(counted, core.capabilities.context_window)
+        return await self.measure_here(request)
+
+    async def measure_here(self, request: LLMGenerate) -> PromptSize:
+        """Measure without asking anyone outside of this process."""
         core = self._parts.pool.route(request.model)[0]
         window = core.capabilities.context_window
         try:
@@ -100,7 +109,11 @@ class Submitter:
                 prepared = await prepared
         except ContextOverflow as exc:
             return PromptSize(exc.num_tokens, exc.context_window)
-        return PromptSize(prepared.num_tokens, window, prepared.is_exact)
+        if prepared.is_exact:
+            return PromptSize(prepared.num_tokens, window)
+        model = request.model if request.model in core.models else core.models[0]
+        estimate = self._parts.dispatcher.estimate_prompt(request, model or core.models[0])
+        return PromptSize(min(estimate, prepared.num_tokens), window, is_exact=False)
 
     # --- from outside ----------------------------------------------------------------------------
 

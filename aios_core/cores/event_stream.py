@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -98,3 +99,13 @@ class EventReader:
         self._num_chars += len(text)
         if self._num_chars > MAX_EVENT_CHARS:
             raise ValueError(f"an answer of more than {MAX_EVENT_CHARS:,} characters in one event")
+
+
+async def read_events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerEvent]:
+    """Yield the events of an answer while it arrives. Raises what `EventReader` raises."""
+    reader = EventReader()
+    async for piece in pieces:
+        for event in reader.feed(piece):
+            yield event
+    for event in reader.end():
+        yield event

@@ -34,7 +34,7 @@ import openai
 
 from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
-from aios_core.cores.event_stream import EventReader, ServerEvent
+from aios_core.cores.event_stream import ServerEvent, read_events
 from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_chunks import ChunkReader
 from aios_core.cores.openai_errors import Refusal, error_of, error_within
@@ -44,6 +44,12 @@ from aios_core.cores.openai_wire import (
     max_prompt_tokens,
     resume_body,
     resume_ids_body,
+)
+from aios_core.cores.prompt_counting import (
+    LocalTokenizer,
+    count_at_server,
+    is_countable,
+    tokenize_body,
 )
 from aios_core.cores.send_trace import sending, watch_request
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
@@ -87,6 +93,8 @@ class OpenAICore(StreamingCore):
         context_window: tokens; None to ask the server (vLLM says).
         probe: whether `start` asks for the list of models, and refuses those
             that are not on it.
+        tokenizer: a folder with the model's tokenizer, to count prompts exactly where the server
+            does not (vLLM does).
         omit: parameters that the models refuse, as reasoning models do "temperature".
     """
 
@@ -103,6 +111,7 @@ class OpenAICore(StreamingCore):
         time_limits: TimeLimits | None = None,
         probe: bool = True,
         omit: Collection[str] = (),
+        tokenizer: str | None = None,
     ) -> None:
         super().__init__(name, models, slots=slots)
         self._base_url = base_url.rstrip("/")
@@ -113,6 +122,7 @@ class OpenAICore(StreamingCore):
         self._limits = time_limits or TimeLimits()
         self._probe = probe
         self._omit = frozenset(omit)
+        self._tokenizer = None if tokenizer is None else LocalTokenizer(tokenizer)
         host = urlsplit(self._base_url).hostname or ""
         is_new = f".{host}".endswith(_NEW_LIMIT_HOSTS)
         self._limit_parameter = "max_completion_tokens" if is_new else "max_tokens"
@@ -138,6 +148,22 @@ class OpenAICore(StreamingCore):
         window = self._capabilities.context_window
         limit = min(request.sampling.max_tokens or window, window)
         return Prepared(max_prompt_tokens(request), limit, is_exact=False)
+
+    async def count_prompt(self, request: LLMGenerate) -> int | None:
+        """Count a prompt's tokens with the tokenizer that the user named, or at a vLLM server."""
+        if self._http is None or not is_countable(request):
+            return None
+        if self._tokenizer is not None:
+            return await asyncio.to_thread(self._tokenizer.count, request)
+        if self._flavor != "vllm":
+            return None
+        return await count_at_server(
+            self._http,
+            self._base_url.removesuffix("/v1"),
+            tokenize_body(request, self.model_of(request)),
+            key=self._api_key,
+            patience_s=self._limits.probe_s,
+        )
 
     def load(self) -> CoreLoad:
         """How full the core is: its slots, the server's KV memory, and any pause."""
@@ -174,6 +200,8 @@ class OpenAICore(StreamingCore):
     async def open(self) -> None:
         """Build the client and ask the server what it serves. Raises `CoreError`."""
         limits = self._limits
+        if self._tokenizer is not None:
+            await asyncio.to_thread(self._tokenizer.load)
         self._http = openai.DefaultAsyncHttpxClient(
             verify=await asyncio.to_thread(_certificates),
             timeout=httpx.Timeout(None, connect=limits.connect_s),
@@ -226,7 +254,8 @@ class OpenAICore(StreamingCore):
         self._capabilities = self._describe(self._wanted_window or window)
 
     def _describe(self, context_window: int | None) -> Capabilities:
-        notes = ["tokens of a prompt are bounded, not counted"]
+        is_counted = self._tokenizer is not None or self._flavor == "vllm"
+        notes = [] if is_counted else ["tokens of a prompt are estimated, not counted"]
         if context_window is None:
             notes.append(f"context window unknown; {UNKNOWN_WINDOW} tokens assumed")
         is_vllm = self._flavor == "vllm"
@@ -270,7 +299,7 @@ class OpenAICore(StreamingCore):
                 response = await self._request(live)
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
-        events = _events(response.response)
+        events = read_events(response.response.aiter_bytes())
         try:
             while True:
                 async with asyncio.timeout_at(due):
@@ -481,16 +510,6 @@ class OpenAICore(StreamingCore):
         self._watch = None
         if not task.cancelled() and (error := task.exception()):
             log.warning("core %r: watching its metrics failed: %r", self._name, error)
-
-
-async def _events(response: httpx.Response) -> AsyncGenerator[ServerEvent]:
-    reader = EventReader()
-    async with aclosing(response.aiter_bytes()) as pieces:  # type: ignore[type-var] # a generator
-        async for piece in pieces:
-            for event in reader.feed(piece):
-                yield event
-    for event in reader.end():
-        yield event
 
 
 @cache

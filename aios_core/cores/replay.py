@@ -40,6 +40,7 @@ from aios_core.core import (
     ReportSink,
     Run,
     Stopped,
+    count_prompt,
 )
 from aios_core.cores.answer_format import (
     decode_completion,
@@ -140,6 +141,10 @@ class RecordingCore:
 
     def prepare(self, request: LLMGenerate) -> Prepared | Awaitable[Prepared]:
         return self._core.prepare(request)
+
+    async def count_prompt(self, request: LLMGenerate) -> int | None:
+        """Count with the recorded core."""
+        return await count_prompt(self._core, request)
 
     def run(self, run: Run) -> None:
         with self._lock:

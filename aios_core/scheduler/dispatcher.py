@@ -113,9 +113,10 @@ class Dispatcher:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._crowds = Crowds(self.limits)
         self._stillness = Stillness()
+        self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._spending = Spending(
             prices,
-            Estimates(self.limits.expected_answer_tokens),
+            self._estimates,
             join,
             rank=self._urgency,
             on_freed=self._dispatch_soon,
@@ -177,6 +178,10 @@ class Dispatcher:
         elif not call.is_answered:  # neither late nor withdrawn by an observer
             self._for(call, lambda: self._prepare(call))
         return syscall
+
+    def estimate_prompt(self, request: LLMGenerate, model: str) -> int:
+        """Estimate a prompt's tokens by what the model has shown of its tokenizer so far."""
+        return self._estimates.ratio(model).prompt_tokens(request)
 
     def refuse_crowds(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
@@ -435,7 +440,7 @@ class Dispatcher:
             call.syscall,
             call.process,
             call.route,
-            prompt_tokens=prepared.num_tokens,
+            prompt_tokens=call.allowance.prompt_tokens if call.allowance else prepared.num_tokens,
             max_tokens=call.prepared.max_tokens if call.prepared else prepared.max_tokens,
             now=self._clock.now(),
         )

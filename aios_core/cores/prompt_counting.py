@@ -1,0 +1,126 @@
+"""Exact counts of a prompt's tokens for models that run elsewhere.
+
+A vLLM server counts with the model's own template and tokenizer (``/tokenize``). For
+other servers a user may name the model's tokenizer, a folder on this machine; it is
+loaded and used in worker threads. A prompt with images, audio or files cannot be
+counted by either, nor can what a server refuses to count: then there is no count.
+
+Source: vLLM's documentation of its server (`TokenizeChatRequest`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from aios_core.core import TEXT_ONLY
+from aios_core.distribution import install_command
+from aios_core.errors import ModelLoadError
+from aios_core.messages import Message, kind_of_part
+from aios_core.syscalls import LLMGenerate
+
+log = logging.getLogger(__name__)
+
+
+class LocalTokenizer:
+    """The tokenizer and chat template in a folder. Loading reads files and never downloads."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()  # guards the tokenizer, which is not thread-safe everywhere
+        self._tokenizer: Any = None
+
+    def __repr__(self) -> str:
+        return f"<LocalTokenizer {self._folder!r}>"
+
+    def load(self) -> None:
+        """Load it; blocks. Raises `ModelLoadError`."""
+        if not Path(self._folder).is_dir():
+            raise ModelLoadError(f"tokenizer: {self._folder!r} is no folder on this machine")
+        try:
+            from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import, and an extra
+        except ImportError as exc:
+            why = f"tokenizer: install it with: {install_command('transformers')}"
+            raise ModelLoadError(why) from exc
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
+                self._folder, local_files_only=True
+            )
+        except Exception as exc:
+            raise ModelLoadError(f"tokenizer: cannot load {self._folder!r}: {exc}") from exc
+
+    def count(self, request: LLMGenerate) -> int | None:
+        """Count a prompt's tokens; blocks. None if the chat template refuses the prompt."""
+        options = request.extra.get("chat_template_kwargs")
+        with self._lock:
+            try:
+                text = self._tokenizer.apply_chat_template(
+                    [_for_template(message) for message in request.messages],
+                    tools=[tool.to_dict() for tool in request.tools] or None,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **(options if isinstance(options, dict) else {}),
+                )
+                return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            except Exception as exc:  # noqa: BLE001 - a template is foreign code
+                log.debug("%r cannot count a prompt: %r", self, exc)
+                return None
+
+
+async def count_at_server(
+    http: httpx.AsyncClient,
+    root: str,
+    body: Mapping[str, Any],
+    *,
+    key: str | None,
+    patience_s: float,
+) -> int | None:
+    """Ask a vLLM server how many tokens a prompt has. None if it does not say."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with asyncio.timeout(patience_s):
+            reply = await http.post(f"{root}/tokenize", json=dict(body), headers=headers)
+        count = reply.json().get("count") if reply.status_code == httpx.codes.OK else None
+    except (TimeoutError, httpx.HTTPError, ValueError, AttributeError) as exc:
+        log.debug("%s does not count tokens: %r", root, exc)
+        return None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+
+
+def is_countable(request: LLMGenerate) -> bool:
+    """Whether the prompt is text alone, which a tokenizer can count."""
+    kinds = {kind_of_part(part) for message in request.messages for part in message.parts}
+    return kinds <= TEXT_ONLY
+
+
+def tokenize_body(request: LLMGenerate, model: str) -> dict[str, Any]:
+    """The body that asks a vLLM server to count a prompt."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [message.to_dict() for message in request.messages],
+        "add_generation_prompt": True,
+    }
+    if request.tools and request.chosen_tool != "none":
+        body["tools"] = [tool.to_dict() for tool in request.tools]
+    if "chat_template_kwargs" in request.extra:
+        body["chat_template_kwargs"] = request.extra["chat_template_kwargs"]
+    return body
+
+
+def _for_template(message: Message) -> dict[str, Any]:
+    out = message.to_dict()
+    out["content"] = message.content
+    for call in out.get("tool_calls", ()):
+        body = call.get("function", {})
+        try:
+            body["arguments"] = json.loads(body["arguments"])
+        except (KeyError, ValueError):
+            continue  # what a model wrote wrongly goes back to it as it was
+    return out
