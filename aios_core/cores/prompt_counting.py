@@ -50,9 +50,7 @@ class LocalTokenizer:
             why = f"tokenizer: install it with: {install_command('transformers')}"
             raise ModelLoadError(why) from exc
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-                self._folder, local_files_only=True
-            )
+            self._tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
         except Exception as exc:
             raise ModelLoadError(f"tokenizer: cannot load {self._folder!r}: {exc}") from exc
 
