@@ -29,6 +29,7 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.manager import Gatekeeper, Manager, Port
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
+from aios_core.provenance import LabelledTexts
 from aios_core.redaction import learn_environment, learn_settings
 from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
 from aios_core.scheduler.admission import Admission
@@ -112,6 +113,7 @@ class Parts:
             approver=given.approver,
             events=events,
         )
+        self.texts = LabelledTexts()
         self.gatekeeper = given.gatekeeper or self.access.gate
         self._embedder = BilledEmbedder(
             given.embedder or build_embedder(config.embedding), partial(_price, config.prices)
@@ -123,6 +125,7 @@ class Parts:
             clock=self.clock,
             events=events,
             default_timeout_s=config.scheduler.default_timeout_s,
+            texts=self.texts,
         )
         self.contexts.on_moving = self.dispatcher.set_moving
 

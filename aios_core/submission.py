@@ -10,9 +10,11 @@ from typing import Any
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, SyscallCancelled
+from aios_core.messages import Completion, Delta
 from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
+from aios_core.provenance import LabelledTexts
 from aios_core.scheduler.call import Answer
 from aios_core.several import NOBODY, SeveralAnswers, single_requests
 from aios_core.syscalls import LLMGenerate, Syscall
@@ -36,6 +38,9 @@ class Submitter:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher
         dispatcher.refuse_crowds(process)  # before it counts as one more call
+        self._parts.texts.mark(process, request.messages)
+        if process.labels:
+            answer = _Remembered(answer, process, self._parts.texts, answer.wants_deltas)
         approval = self._check_model(process, request.model)
         self._processes.admit(process, request)
         if request.sampling.num_choices > 1 and not self._gives_several(request.model):
@@ -128,6 +133,28 @@ class Submitter:
     def post_withdrawal(self, submission: Submission) -> None:
         """The same for its end; even a garbage collector may call it."""
         self._crossing.post_if_open(submission.cancel)
+
+
+@dataclass(slots=True, eq=False)
+class _Remembered:
+    """An answer to an agent with labels: whoever brings its text along takes them too."""
+
+    answer: Answer
+    process: AgentProcess
+    texts: LabelledTexts
+    wants_deltas: bool
+
+    def delta(self, delta: Delta) -> None:
+        self.answer.delta(delta)
+
+    def resolve(self, completion: Completion) -> None:
+        self.texts.remember(completion.text, self.process.labels)
+        others = [choice.message.content for choice in completion.choices]
+        self.texts.remember(others, self.process.labels)
+        self.answer.resolve(completion)
+
+    def reject(self, error: BaseException) -> None:
+        self.answer.reject(error)
 
 
 @dataclass(slots=True, eq=False)

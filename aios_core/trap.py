@@ -31,6 +31,7 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.foreign import describe, detach, log_raised
 from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
+from aios_core.provenance import LabelledTexts
 from aios_core.syscalls import Request, SyscallState
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,9 @@ class TrapHandler:
         clock: Clock,
         events: EventStream,
         default_timeout_s: float | None = None,
+        texts: LabelledTexts | None = None,
     ) -> None:
+        self._texts = LabelledTexts() if texts is None else texts
         self.managers = tuple(managers)
         self._by_request = {kind: m for m in self.managers for kind in m.requests}
         self._gatekeeper = gatekeeper
@@ -161,6 +164,7 @@ class TrapHandler:
         trap.served_by = manager.name
         if (prepare := getattr(manager, "prepare", None)) is not None:
             request = await prepare(process, request)
+        self._texts.mark(process, trap.request)
         access = request.access(process.identity)
         waiting = self._gatekeeper.check(process, access)
         if waiting is not None:
@@ -176,6 +180,7 @@ class TrapHandler:
         self._gatekeeper.record(process, access, "done")
         if isinstance(answer, Labelled):
             process.take_labels(answer.labels)
+            self._texts.remember_answer(answer)
             return answer.value
         return answer
 
