@@ -3,7 +3,8 @@
 An agent's account has limits of its own and counts against those of its parent
 and of its group; a reservation is made on all of them or on none, so a family of
 agents cannot spend more than its head was given, whatever the concurrency. Pure
-bookkeeping: no clock, no lock (only the kernel's loop touches it).
+bookkeeping: no clock, no lock (only the kernel's loop touches it, where `reserve_in_turn`
+waits).
 
 Invariant of every account and limited resource: spent + reserved <= limit. A
 reservation can grow while what it is for runs, and is parked while that waits; what
@@ -13,8 +14,10 @@ unspent, waits (`BudgetAccount.when_freed`) for others to settle.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Final, TypeVar
 
 from aios_core.errors import BudgetExceeded, KernelBug
@@ -303,3 +306,22 @@ class Reservation:
         if "calls" in account.limited:
             calls = max(0, excess.calls - (account.calls_left() or 0))
         return Cost(tokens, money, calls)
+
+
+async def reserve_in_turn(account: BudgetAccount, amount: Cost) -> Reservation:
+    """Set `amount` aside as soon as others have given back enough of what is unspent.
+
+    Raises:
+        BudgetExceeded: it exceeds what is unspent.
+    """
+    while (blocker := account.blocker(amount)) is not None:
+        account.require_unspent(amount)
+        freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        blocker.when_freed(partial(_wake, freed))
+        await freed
+    return account.reserve(amount)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

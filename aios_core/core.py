@@ -49,7 +49,7 @@ class Capabilities:
     parts: frozenset[str] | None = TEXT_ONLY  # kinds of content parts; None: the backend decides
     choices: bool = False  # several answers to one prompt in one run
     warm_contexts: bool = False  # `Run.warm` saves computing what two prompts have in common
-    streams: bool = True  # `Progress` tells of tokens while they are generated
+    external: bool = False  # callers ask a provider themselves; the kernel hears of it at the end
     notes: tuple[str, ...] = ()  # limits that a person should know of
 
 

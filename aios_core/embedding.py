@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
-from aios_core.budget import Cost, Price
+from aios_core.budget import Cost, Price, reserve_in_turn
+from aios_core.claims import whole_number
+from aios_core.counting import TokenRatio
 from aios_core.errors import InvalidRequest
 from aios_core.messages import Usage, require_unicode
 from aios_core.permissions import Access, Resource, Right
@@ -104,15 +106,22 @@ class BilledEmbedder:
     async def embed_for(
         self, process: AgentProcess, texts: Sequence[str], *, calls: int = 0
     ) -> Sequence[Vector]:
-        """The same at an agent's expense, as so many calls. Raises `BudgetExceeded` besides."""
+        """Embed texts at an agent's expense, as so many calls.
+
+        Waits for others to settle if too little of the budget is unreserved. Raises
+        `BudgetExceeded` besides, if it needs more than is unspent.
+        """
         embedder = self._embedder
         price = self._prices(embedder.model) if isinstance(embedder, Metered) else Price()
         bound = embedder.max_tokens(texts) if isinstance(embedder, Metered) else 0
-        reservation = process.budget.reserve(Cost(bound, price.of(bound, 0), calls=calls))
+        about = min(bound, _about(texts)) if bound else 0
+        need = Cost(about, price.of(about, 0), calls=calls)
+        reservation = await reserve_in_turn(process.budget, need)
         spent = Cost()
         try:
             vectors = await embedder.embed(texts)
-            num_tokens = vectors.num_tokens if isinstance(vectors, Embedded) else 0
+            claimed = vectors.num_tokens if isinstance(vectors, Embedded) else 0
+            num_tokens = _believed(claimed, about, bound)
             spent = Cost(num_tokens, price.of(num_tokens, 0), calls=calls)
         finally:
             reservation.settle(spent)
@@ -124,6 +133,18 @@ class BilledEmbedder:
     async def close(self) -> None:
         """Close the embedder."""
         await self._embedder.close()
+
+
+def _about(texts: Sequence[str]) -> int:
+    """Estimate the tokens of texts, none of which is without any."""
+    ratio = TokenRatio()
+    return sum(max(1, ratio.tokens_in(text)) for text in texts)
+
+
+def _believed(claimed: object, about: int, bound: int) -> int:
+    """The tokens that an embedder reports, if there can be so many; else the estimate."""
+    number = whole_number(claimed, at_most=bound)
+    return about if number is None or (number == 0 and bound) else number
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aios_core.bridge import ThreadAnswer, Withdrawable
+from aios_core.budget import Cost
 from aios_core.context import FrozenAgent, FrozenCall, require_savable
 from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
@@ -97,6 +98,9 @@ class Lifecycle:
                 ],
                 self._parts.clock.now(),
             )
+            # What its calls in flight have cost so far, they pay anew where they are loaded.
+            booked = sum((call.booked for call in calls), Cost())
+            frozen = replace(frozen, spent=frozen.spent - booked)
             await asyncio.to_thread(frozen.write, directory)
 
     def _require_savable(self, process: AgentProcess) -> None:

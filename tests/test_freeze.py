@@ -56,6 +56,24 @@ async def test_a_generation_in_flight_goes_on_in_another_kernel(tmp_path: Path) 
         assert SLOW in [answer.text for answer in answers], "what had begun is told to its end"
 
 
+async def test_a_call_in_flight_is_paid_once_where_it_is_loaded(tmp_path: Path) -> None:
+    async with booted(story_teller()) as kernel:
+        agent = kernel.spawn("teller", budget=Budget(tokens=100))
+        stream = agent.llm.astream("tell me")
+        async with asyncio.timeout(PATIENCE):
+            await anext(stream)
+        await kernel.asave_agent(agent.pid, tmp_path / "teller")
+        assert agent._process.budget.spent.tokens > 0, "what it has had so far"
+
+    async with booted(ScriptedCore("something else", preemptible=True)) as kernel:
+        agent = await kernel.aload_agent(tmp_path / "teller")
+        answer = await asyncio.wrap_future(agent.pending[0])
+        await settled()
+
+        assert answer.text == SLOW
+        assert agent._process.budget.spent.tokens == 2 + 5
+
+
 async def test_what_was_spent_stays_spent(tmp_path: Path) -> None:
     async with booted(ScriptedCore("a b c")) as kernel:
         agent = kernel.spawn("spender", budget=Budget(calls=2))

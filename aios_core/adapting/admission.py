@@ -47,18 +47,28 @@ class Slot:
         self._model = model
         self._watch = watch  # done as soon as the kernel has ended the call
 
+    @property
+    def token_limit(self) -> int | None:
+        """How many tokens the answer may have: what was reserved for it; None if nobody limits it.
+
+        Pass it to the provider as its own limit, unless the program has set one.
+        """
+        return self.guest.token_limit
+
     def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
         """Say what the provider's answer took, and what it said."""
         self.completion = _completion(self._model, usage, text, tool_calls)
 
     async def run(self, work: Awaitable[T]) -> T:
         """Await the provider. Cancelled, with the kernel's reason, if the slot is taken back."""
+        self.guest.was_sent = True
         task = asyncio.ensure_future(work)
         await self._until(task)
         return task.result()
 
     def each(self, items: AsyncIterator[T]) -> Pieces[T]:
         """Iterate over the provider's stream, in the same way."""
+        self.guest.was_sent = True
         return Pieces(self, items)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
@@ -122,6 +132,7 @@ def admitted(agent: Agent, model: str, **request: Any) -> Iterator[Slot]:
     slot = Slot(model)
     with agent.llm.stream(**_guarded(request, model, slot)) as stream:
         next(stream)
+        slot.guest.was_sent = True
         try:
             yield slot
         except BaseException as exc:

@@ -30,7 +30,7 @@ from aios_core.core import (
 )
 from aios_core.cores.openai_wire import max_prompt_tokens
 from aios_core.errors import InvalidRequest, KernelError, SnapshotError
-from aios_core.messages import Completion, Delta
+from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage
 from aios_core.syscalls import LLMGenerate
 
@@ -50,6 +50,8 @@ class Guest:
     """
 
     def __init__(self) -> None:
+        self.token_limit: int | None = None  # that the answer may have; known once it may begin
+        self.was_sent = False  # the provider was asked, and will charge the prompt
         self._end: Callable[[Finished | Failed], None] | None = None
         self._run_id = 0
 
@@ -58,9 +60,11 @@ class Guest:
 
     __hash__ = None  # type: ignore[assignment] # equal, and yet not one
 
-    def enter(self, run_id: int, end: Callable[[Finished | Failed], None]) -> None:
+    def enter(
+        self, run_id: int, token_limit: int | None, end: Callable[[Finished | Failed], None]
+    ) -> None:
         """It holds a slot now."""
-        self._run_id, self._end = run_id, end
+        self._run_id, self.token_limit, self._end = run_id, token_limit, end
 
     def finish(self, completion: Completion) -> None:
         """The provider answered."""
@@ -100,7 +104,7 @@ class GuestCore:
     def capabilities(self) -> Capabilities:
         notes = ("its calls are made by the frameworks' own clients",)
         return Capabilities(
-            context_window=_WINDOW, seed=False, parts=None, choices=True, notes=notes
+            context_window=_WINDOW, seed=False, parts=None, choices=True, external=True, notes=notes
         )
 
     async def start(self, sink: ReportSink) -> None:
@@ -118,7 +122,7 @@ class GuestCore:
     def run(self, run: Run) -> None:
         """Let the guest begin."""
         guest = self._guests[run.id] = run.request.extra[GUEST]
-        guest.enter(run.id, self._ended)
+        guest.enter(run.id, run.token_limit, self._ended)
         self._report(Progress(run.id, 0, _BEGIN))
 
     def preempt(self, run_id: int) -> None:
@@ -126,8 +130,9 @@ class GuestCore:
 
     def cancel(self, run_id: int) -> None:
         """Take the slot back."""
-        if self._guests.pop(run_id, None) is not None:
-            self._report(Stopped(run_id))
+        if (guest := self._guests.pop(run_id, None)) is not None:
+            usage = Usage(is_estimated=True) if guest.was_sent else Usage()
+            self._report(Stopped(run_id, usage))
 
     def load(self) -> CoreLoad:
         return CoreLoad(self._slots, len(self._guests), is_up=self._sink is not None)

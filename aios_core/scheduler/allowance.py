@@ -50,7 +50,7 @@ class Allowance:
     num_tokens: int = 0  # that have surely come
     num_estimated: int = 0  # ... about
     heard: list[Delta] = field(default_factory=list)  # what a cut answer is made of
-    takes_answers_whole: bool = False  # its core does not tell of tokens while they come
+    is_external: bool = False  # its caller gets the answer past the kernel, which cannot cut it
     _told: int = 0  # tokens that a core with a tokenizer reported
     _least: int = 0  # ... and that its texts have at least
 
@@ -116,7 +116,7 @@ class Allowance:
             context_window=context_window,
             output_tokens=max(least, about),
             min_output_tokens=least,
-            max_output_tokens=self.limit,
+            max_output_tokens=None if self.is_external else self.limit,
             is_exact=self.prepared.is_exact,
         )
 

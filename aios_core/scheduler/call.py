@@ -115,6 +115,11 @@ class Call:
         self.ticket = self.prepared = self.reservation = self.resume_from = self.allowance = None
 
     @property
+    def booked(self) -> Cost:
+        """What is counted as spent already, while it waits for its next run."""
+        return self.reservation.booked if self.reservation is not None else Cost()
+
+    @property
     def has_partial_answer(self) -> bool:
         """Whether something was generated that its caller can be given."""
         return self.allowance is not None and bool(self.allowance.heard)

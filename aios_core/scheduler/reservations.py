@@ -25,8 +25,8 @@ from aios_core.scheduler.estimates import Estimates
 _STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many
 _ROOM: Final = 32  # it grows as soon as fewer are left
 _LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
-_WHOLE: Final = 4_096  # reserved at least for an answer that comes in one piece
-_WHOLE_FACTOR: Final = 4  # ... or so many times what is expected
+_EXTERNAL: Final = 4_096  # reserved at least for an answer that cannot be cut later
+_EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected
 
 
 class Step(NamedTuple):
@@ -58,7 +58,7 @@ class Reservations:
             prompt = min(prompt, ratio.prompt_tokens(request))
         price = self._prices(call.model)
         call.allowance = Allowance(request, prepared, price, ratio, prompt)
-        call.allowance.takes_answers_whole = not call.route[0].capabilities.streams
+        call.allowance.is_external = call.route[0].capabilities.external
         if call.resume_from is not None:  # from a file: this kernel has not seen it come
             call.allowance.go_on_from(call.resume_from)
         self._limit(call)
@@ -88,7 +88,7 @@ class Reservations:
         call.reservation.grow(amount)
         if account.limited & {"tokens", "money"}:
             allowance.reserved = allowance.num_tokens + num_tokens
-            if allowance.takes_answers_whole:
+            if allowance.is_external:
                 allowance.limit = allowance.reserved
                 self._tell_core(call)
         return None
@@ -146,8 +146,8 @@ class Reservations:
             return left
         expected = self._estimates.answer_tokens(call.syscall.pid, call.model)
         expected *= allowance.num_answers
-        if allowance.takes_answers_whole:
-            expected = max(_WHOLE, _WHOLE_FACTOR * expected)
+        if allowance.is_external:
+            expected = max(_EXTERNAL, _EXTERNAL_FACTOR * expected)
         return min(left, max(expected - allowance.num_tokens, _STEP))
 
     # --- during a run -------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Reservations:
     def progressed(self, call: Call, core: Core, progress: Progress) -> Step:
         """Count what a run generated, and raise its reservation if it nears its end."""
         allowance = allowance_of(call)
-        if allowance.takes_answers_whole:
+        if allowance.is_external:
             return Step(progress.delta)
         num_tokens = allowance.tokens_of(progress)
         is_paid = self.cover(call, allowance.num_tokens + num_tokens)

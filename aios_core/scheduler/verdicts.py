@@ -66,7 +66,7 @@ class Verdicts:
         self._learn(call, usage)
         self._reservations.cover(call, usage.output_tokens)
         said = replace(said, usage=usage)
-        end = allowance.end
+        end = None if allowance.is_external else allowance.end
         if end is not None and _came(allowance, said) > end:
             said = _shortened(allowance, said, end)
         elif said.finish_reason is FinishReason.LENGTH and said.length_reason is None:

@@ -36,6 +36,7 @@ from aios_core.tools.worker_process import ToolDied
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 120.0  # a tool that asks for more is not waited for
 
 
 class Execution:
@@ -161,6 +162,8 @@ class Execution:
                 if not isinstance(exc, ToolError | RetryLater):
                     raise
                 if attempt > tool.retries:
+                    raise
+                if isinstance(exc, RetryLater) and exc.retry_after_s > LONGEST_PAUSE_S:
                     raise
                 wait_s = FIRST_BACKOFF_S * 2 ** (attempt - 1)
                 if isinstance(exc, RetryLater):

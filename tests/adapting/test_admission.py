@@ -76,6 +76,56 @@ async def test_a_call_is_booked_with_what_the_provider_says(kernel: Kernel, watc
     assert watch.counts[EventKind.DONE] == 1
 
 
+async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: Kernel) -> None:
+    free, poor = await kernel.aspawn("free"), await kernel.aspawn("poor", budget=Budget(tokens=300))
+
+    async with aadmitted(free, "gpt", messages="hi") as slot:
+        assert slot.token_limit is None
+    async with aadmitted(free, "gpt", messages="hi", max_tokens=50) as slot:
+        assert slot.token_limit == 50
+    async with aadmitted(poor, "gpt", messages="hi") as slot:
+        assert 250 < (slot.token_limit or 0) < 300
+
+
+async def test_what_a_provider_takes_beyond_the_budget_is_told_and_not_booked(
+    kernel: Kernel, watch: Watch
+) -> None:
+    agent = await kernel.aspawn("a", budget=Budget(tokens=300))
+
+    async with aadmitted(agent, "gpt", messages="hi") as slot:
+        slot.settle(Usage(5, 900), "word " * 900)
+
+    assert agent.accounting.usage == Usage(5, 900), "what was taken was taken"
+    assert kernel.processes.get(agent.pid).budget.spent.tokens == 300
+    assert watch.counts[EventKind.OVERRUN] == 1
+
+
+async def test_a_provider_that_was_asked_charges_the_prompt_of_a_call_that_was_cancelled(
+    kernel: Kernel,
+) -> None:
+    agent = await kernel.aspawn("a", budget=Budget(tokens=300))
+
+    asked = asyncio.Event()
+
+    async def provider() -> None:
+        asked.set()
+        await for_ever()
+
+    async def ask() -> None:
+        async with aadmitted(agent, "gpt", messages="word " * 20) as slot:
+            await slot.run(provider())
+
+    call = asyncio.ensure_future(ask())
+    await asked.wait()
+    call.cancel()
+    await asyncio.wait([call])
+    await kernel.aexit(agent.pid)
+    await kernel.aspawn("another")  # what the core reported is handled by now
+
+    assert 20 <= agent.accounting.usage.input_tokens <= 40
+    assert agent.accounting.usage.is_estimated
+
+
 async def test_calls_wait_for_a_slot_by_the_policy(kernel: Kernel, watch: Watch) -> None:
     running: list[str] = []
     agents = [await kernel.aspawn(name) for name in "abc"]

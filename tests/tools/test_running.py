@@ -19,6 +19,7 @@ from aios_core import (
     InvalidRequest,
     Kernel,
     NoSuchObject,
+    RateLimited,
     RetryLater,
     RunawayStopped,
     SandboxUnavailable,
@@ -480,6 +481,36 @@ class TestLimits:
         kernel.load_tools(flaky)
         assert agent.tools.run("flaky", idempotency_key="k") == "done"
         assert attempts == [(1, "k"), (2, "k"), (3, "k")]
+
+    @pytest.mark.parametrize("pause", [float("nan"), -5.0])
+    def test_a_pause_that_is_no_time_does_not_stop_an_idempotent_tool(
+        self, kernel: Kernel, agent: Agent, pause: float
+    ) -> None:
+        attempts: list[int] = []
+
+        @tool(idempotent=True, retries=1, trusted=True)
+        def flaky() -> str:
+            """Fail once."""
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise RateLimited("busy", pause)
+            return "done"
+
+        kernel.load_tools(flaky)
+        assert agent.tools.run("flaky") == "done"
+
+    def test_a_tool_that_asks_for_a_year_is_not_waited_for(
+        self, kernel: Kernel, agent: Agent
+    ) -> None:
+        @tool(idempotent=True, retries=1, trusted=True)
+        def busy() -> None:
+            """Fail."""
+            raise RateLimited("busy", 31_536_000)
+
+        kernel.load_tools(busy)
+        with pytest.raises(RateLimited) as caught:
+            agent.tools.run("busy")
+        assert caught.value.retry_after_s == 86_400
 
     def test_a_tool_that_does_not_say_so_is_tried_once(self, kernel: Kernel, agent: Agent) -> None:
         attempts: list[int] = []

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from aios_core.claims import claimed_number
 from aios_core.cores.openai_errors import Refusal, error_of
 from aios_core.distribution import install_command
 from aios_core.embedding import Embedded, Vector
@@ -163,7 +164,7 @@ class OpenAIEmbedder:
                 what = f"the endpoint answered garbage ({exc!s:.200})"
                 raise CoreError(self.name, what, is_retryable=True) from exc
         usage = getattr(answer, "usage", None)
-        return vectors, int(getattr(usage, "prompt_tokens", 0) or 0)
+        return vectors, claimed_number(getattr(usage, "prompt_tokens", None))
 
     def _checked(self, answer: Any, num_texts: int) -> list[Vector]:
         """The vectors in the order of the texts, normalised. Raises `ValueError`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from aios_core.embedding import MAX_TEXTS, BilledEmbedder, Embed, Embedded, Vect
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.storage.semantic.collection_requests import CollectionItem
+from tests.puppet import settled
 
 
 class Paid:
@@ -86,8 +88,36 @@ def test_tokens_and_money_are_booked_as_they_were_used() -> None:
         assert agent._process.budget.reserved.tokens == 0
         assert agent.accounting.usage.input_tokens == 3
         with pytest.raises(BudgetExceeded):
-            agent.llm.embed(["one two three four"])  # may take 8, and 7 are left
+            agent.llm.embed(["one two three four five six seven eight"])  # and 7 are left
         kernel.check()
+
+
+async def test_embeddings_wait_for_what_others_have_reserved() -> None:
+    embedder = Paid()
+    embedder.gate.clear()
+    async with booted(embedder) as kernel:
+        agent = await kernel.aspawn("a", budget=Budget(tokens=10))
+        calls = [asyncio.ensure_future(agent.llm.aembed(["one two three four"])) for _ in range(3)]
+        await settled()
+        assert agent._process.budget.reserved.tokens <= 10
+
+        embedder.gate.set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[2:]] == [BudgetExceeded], "4 + 4 are spent"
+        assert agent._process.budget.spent.tokens == 8
+
+
+@pytest.mark.parametrize("claim", [-3, 2.5, float("nan"), 10**9, 0])
+async def test_an_embedder_is_not_believed_beyond_reason(claim: Any) -> None:
+    class Liar(Paid):
+        async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+            return Embedded([(1.0, 0.0)] * len(texts), claim)
+
+    async with booted(Liar()) as kernel:
+        agent = await kernel.aspawn("a", budget=Budget(tokens=100))
+        await agent.llm.aembed(["one two three"])
+
+        assert agent._process.budget.spent.tokens == 3
 
 
 def test_what_searches_embed_is_the_searchers_to_pay_and_an_index_of_files_is_nobodys() -> None:
