@@ -116,7 +116,8 @@ class ScriptedCore(StreamingCore):
         except KernelError as exc:
             self.report(Failed(run.id, exc))
             return
-        self.report(*plan.at_once(run.id))
+        num_said = len(run.snapshot.output_ids) if run.snapshot else 0
+        self.report(*plan.at_once(run.id, num_said))
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Say the plan from where the run is, in its time."""
@@ -194,11 +195,12 @@ class Plan:
             return ((self.end.usage.output_tokens, first), *further)
         return tuple((1, delta) for delta in self.cuts or ())
 
-    def at_once(self, run_id: int) -> Sequence[Report]:
-        """The reports of a run that takes no time."""
+    def at_once(self, run_id: int, num_said: int = 0) -> Sequence[Report]:
+        """The reports of a run that takes no time, and goes on after so many deltas."""
         end = self.end
         last = Finished(run_id, end) if isinstance(end, Completion) else Failed(run_id, end)
-        return (*[Progress(run_id, n, delta) for n, delta in self.parts], last)
+        parts = [(1, delta) for delta in self.deltas()[num_said:]] if num_said else self.parts
+        return (*[Progress(run_id, n, delta) for n, delta in parts], last)
 
     def encode(self) -> bytes | None:
         """As the part of a snapshot that says how to go on."""

@@ -213,7 +213,7 @@ class Reservations:
         """Book what an answered call cost. Returns what exceeds all limits, and is not booked."""
         if call.reservation is None:
             return Cost()
-        usage, calls = call.syscall.usage, 1 if call.syscall.num_attempts else 0
+        usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1
         cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
         return call.reservation.settle(cost)
 
