@@ -21,6 +21,7 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 #: Where servers put a model's thoughts, as text and as blocks with signatures.
 REASONING_KEYS: Final = ("reasoning_content", "reasoning")
 THINKING_KEYS: Final = ("thinking_blocks", "reasoning_details")
+_FIELDS: Final = ("role", "content", "tool_calls", "tool_call_id", "name", "refusal")
 _TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text"})
 
 
@@ -40,6 +41,7 @@ class ToolCall:
         ):
             raise InvalidRequest(f"id, name and arguments of a tool call are texts, got {self!r}")
         if self.extra:
+            _require_apart("a tool call's extra", self.extra, ("id", "type", self.kind))
             object.__setattr__(self, "extra", copy_mapping("a tool call's extra", self.extra))
 
     def parsed_arguments(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ class Message:
         if self.thinking:
             object.__setattr__(self, "thinking", copy_mappings(self.thinking_key, self.thinking))
         if self.extra:
+            _require_apart("a message's extra", self.extra, _FIELDS)
             object.__setattr__(self, "extra", copy_mapping("a message's extra", self.extra))
 
     @property
@@ -189,6 +192,12 @@ class Message:
             thinking_key=thinking_key,
             extra=rest,
         )
+
+
+def _require_apart(what: str, extra: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """Refuse keys that would be written over what a field says."""
+    if isinstance(extra, Mapping) and (twice := [key for key in fields if key in extra]):
+        raise InvalidRequest(f"{what}: {twice[0]!r} is a field of its own; set that")
 
 
 def parse_messages(

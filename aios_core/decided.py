@@ -17,11 +17,20 @@ from aios_core.errors import InvalidRequest
 ARGUMENT_OF: Final[Mapping[str, str]] = {
     "model": "model",
     "model_name": "model",
+    "model_id": "model",
+    "models": "model",
+    "engine": "model",
+    "deployment_id": "model",
+    "fallbacks": "model",
+    "lora_path": "model",
+    "lora_request": "model",
+    "adapter_id": "model",
     "messages": "messages",
     "prompt": "messages",
     "input": "messages",
     "input_ids": "messages",
     "prompt_token_ids": "messages",
+    "prompt_embeds": "messages",
     "instructions": "messages",
     "tools": "tools",
     "functions": "tools",
@@ -74,11 +83,15 @@ OF_THE_CONNECTION: Final[Mapping[str, str]] = {
 
 
 def require_free_extra(extra: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` if `extra` would set again what the kernel decided."""
+    """Raise `InvalidRequest` if `extra` would set again what the kernel decided.
+
+    Servers written in Go read keys whatever their case, so case does not matter here.
+    """
     for key in extra:
-        if (argument := ARGUMENT_OF.get(key)) is not None:
+        name = str(key).strip().casefold()
+        if (argument := ARGUMENT_OF.get(name)) is not None:
             raise InvalidRequest(
                 f"extra: {key!r} is decided by the kernel; use the argument {argument!r} instead"
             )
-        if (reason := OF_THE_CONNECTION.get(key)) is not None:
+        if (reason := OF_THE_CONNECTION.get(name)) is not None:
             raise InvalidRequest(f"extra: {key!r} is not a call's to set: {reason}")

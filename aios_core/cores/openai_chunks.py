@@ -48,6 +48,16 @@ class _ChoiceState:
     calls: CallFragments
     finish_reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    half: str = ""  # the first half of a surrogate pair that was cut in two
+
+    def whole_text(self, text: str) -> str:
+        """Put together what a server cut within a character; half a character becomes U+FFFD."""
+        text, self.half = self.half + text, ""
+        if text.isascii():
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self.half = text[:-1], text[-1]
+        return repaired(text)
 
     def reason(self) -> FinishReason:
         known = _REASONS.get((self.finish_reason or "").lower())
@@ -201,10 +211,12 @@ class ChunkReader:
         said = choice.get("delta")
         said = choice.get("message") if said is None else said
         if said is None:
-            return Delta(_text(choice.get("text")), logprobs=logprobs, choice=index)
+            text = state.whole_text(_raw_text(choice.get("text")))
+            return Delta(text, logprobs=logprobs, choice=index)
         if not isinstance(said, Mapping):
             raise TypeError(f"a delta expected, got {said!r:.100}")
         text, blocks = _read_content(said.get("content"))
+        text = state.whole_text(text)
         reasoning_key, reasoning = _first(said, REASONING_KEYS, str)
         thinking_key, thinking = _first(said, THINKING_KEYS, list)
         told_twice = {key for key in REASONING_KEYS if said.get(key) == reasoning}
@@ -229,6 +241,13 @@ class ChunkReader:
         self._num_held[delta.choice] = self._num_held.get(delta.choice, 0) + num_tokens
         if not delta.choice:
             self._held_ids += ids or ()
+
+
+def repaired(text: str) -> str:
+    """Return a text whose surrogates are pairs put together; a lone one becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:
@@ -267,7 +286,7 @@ def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
         return text + "".join(map(text_of_part, blocks)), tuple(
             block for block in blocks if not text_of_part(block) and block.get("type") != "text"
         )
-    return _text(content), ()
+    return _raw_text(content), ()
 
 
 def _first(said: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str, Any]:
@@ -300,6 +319,10 @@ def _mappings(values: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _text(value: Any) -> str:
+    return repaired(_raw_text(value))
+
+
+def _raw_text(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):

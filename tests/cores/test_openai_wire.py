@@ -177,6 +177,14 @@ def test_signed_thoughts_grow_by_their_index() -> None:
     ]
 
 
+def test_a_character_that_a_server_cut_in_two_is_put_together() -> None:
+    said = assemble(
+        deltas([chunk(content="a\ud83d"), chunk(content="\ude00b"), chunk(content="\ude00")])
+    )
+
+    assert said.text == "a\U0001f600b\ufffd"
+
+
 def test_usage_is_read_with_its_details() -> None:
     read = reader()
     usage = {
