@@ -63,7 +63,7 @@ class LabelledTexts:
             process.take_labels(frozenset[str]().union(*filter(None, known)))
 
     def _remember_content(self, item: object, labels: frozenset[str]) -> None:
-        if not is_dataclass(item):
+        if not is_dataclass(item) or isinstance(item, type):
             self.remember(forms_of(item), labels)
             return
         own = getattr(item, "labels", labels)
@@ -94,8 +94,9 @@ def _items_of(value: object) -> Iterator[object]:
     if isinstance(value, Mapping):
         yield from value.values()
     elif isinstance(value, list | tuple):
-        yield from value
-    elif is_dataclass(value):
+        if value and not isinstance(value[0], int | float):  # a vector has no texts
+            yield from value
+    elif is_dataclass(value) and not isinstance(value, type):
         yield from (getattr(value, one.name) for one in fields(value) if one.init)
 
 

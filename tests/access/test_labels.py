@@ -7,71 +7,29 @@ something of an origin carries its label, and a rule about that label then holds
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aios_core import AccessDenied, Agent, ApprovalRefused, Kernel, KernelConfig
+from aios_core import Kernel, KernelConfig
 from aios_core.access import AccessCheck, AccessList
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import KernelError
 from aios_core.grants import AccessGrant, AccessRevoke
-from aios_core.memory.kv import Listing
-from aios_core.memory.kv_requests import (
-    KeyValueGet,
-    KeyValueList,
-    KeyValueNamespaces,
-    KeyValuePut,
-)
 from aios_core.memory.requests import (
-    MemoryAlloc,
-    MemoryClear,
-    MemoryList,
-    MemoryMeasure,
     MemoryRead,
-    MemorySearch,
     MemoryWrite,
 )
-from aios_core.memory.thread_requests import (
-    ThreadAppend,
-    ThreadArchive,
-    ThreadClear,
-    ThreadCount,
-    ThreadList,
-    ThreadRead,
-    ThreadRemove,
-    ThreadReplace,
-)
+from aios_core.memory.schema import SCHEMA as MEMORY
 from aios_core.permissions import Access, Resource, Right
-from aios_core.provenance import MAX_TEXTS, LabelledTexts
-from aios_core.storage.requests import (
-    FileChanges,
-    FileDiff,
-    FileHistory,
-    FileList,
-    FileMove,
-    FileRead,
-    FileRetrieve,
-    FileStat,
-    FileWrite,
-    StorageUsage,
-    TreeList,
-    TreeRestore,
-    TreeSnapshot,
-)
-from aios_core.storage.semantic.collection_requests import (
-    CollectionGet,
-    CollectionItem,
-    CollectionPut,
-    CollectionSearch,
-)
-from aios_core.syscalls import Discloses, LLMGenerate, Request
-from aios_core.tools import Tool, ToolContext
-from aios_core.tools.handle import as_text
+from aios_core.state import StateOpener
+from aios_core.storage.schema import SCHEMA as STORAGE
+from aios_core.syscalls import Discloses, LLMGenerate
+from aios_core.tools import ToolContext
 from aios_core.tools.registry import Plugin, offers_of
 from aios_core.tools.requests import (
     ToolDoubts,
@@ -82,197 +40,27 @@ from aios_core.tools.requests import (
     ToolUnload,
 )
 
-WEB = frozenset({"web"})
-SECRET = "name-from-the-web"  # noqa: S105 - what somebody outside may have made up
-POLICY = """
-[[rules]]
-name = "nothing from the web goes out"
-effect = "deny"
-actions = ["tool.run"]
-resources = ["tool::send"]
-labels = ["web"]
+from .label_rig import (
+    READERS,
+    SECRET,
+    STORES,
+    WEB,
+    Embedder,
+    Store,
+    cells,
+    fill,
+    forget,
+    kernel,
+    labels_of,
+    learn,
+    require_kept_in,
+    shared,
+    take,
+    through_a_tool,
+    tool,
+)
 
-[[rules]]
-name = "what the web says is paid for by a person"
-effect = "ask"
-actions = ["tool.run"]
-resources = ["tool::pay"]
-labels = ["web"]
-"""
-
-
-class Embedder:
-    """Finds everything alike."""
-
-    name = "alike"
-
-    async def start(self) -> None: ...
-
-    async def embed(self, texts: Any) -> Any:
-        return [(1.0, 0.0) for _ in texts]
-
-    async def close(self) -> None: ...
-
-
-def _tool(name: str, function: Callable[..., Any], **declared: Any) -> Tool:
-    declared = {"read_only": True, "trusted": True, **declared}
-    return Tool(name, name, {"type": "object"}, function, **declared)
-
-
-@pytest.fixture
-async def kernel(tmp_path: Path) -> AsyncIterator[Kernel]:
-    (tmp_path / "mount").mkdir()
-    (tmp_path / "policy.toml").write_text(POLICY, encoding="utf-8")
-    config = KernelConfig.load(
-        environ={},
-        state={"directory": ":memory:"},
-        access={"policy": str(tmp_path / "policy.toml"), "approver": "deny"},
-        tools={"plugins": ()},
-        storage={"mounts": {"m": {"directory": str(tmp_path / "mount"), "mode": "write"}}},
-    )
-    async with Kernel(config, cores=[ScriptedCore("ok")], embedder=Embedder()) as running:
-        for name in ("send", "pay"):
-            await running.aload_tools(_tool(name, lambda: "done"))
-        yield running
-        running.check()
-
-
-def labels_of(kernel: Kernel, agent: Agent) -> set[str]:
-    return kernel.processes.get(agent.pid).labels
-
-
-def take(kernel: Kernel, agent: Agent, labels: frozenset[str] = WEB) -> None:
-    """Let the agent have read something of that origin, and its parents not."""
-    process = kernel.processes.get(agent.pid)
-    process.labels = process.labels | labels
-
-
-def forget(kernel: Kernel, agent: Agent) -> None:
-    """Let the agent have read nothing."""
-    kernel.processes.get(agent.pid).labels = set()
-
-
-# --- what there is to read -----------------------------------------------------------------------
-
-Requests = tuple[Request[Any], ...]
-
-
-@dataclass(frozen=True)
-class Store:
-    """Something that is kept: how it is filled, and what can be learnt of it in which way.
-
-    `again` writes under the names that are there, by somebody who has read nothing.
-    """
-
-    fill: Requests
-    value: Requests = ()
-    listing: Requests = ()
-    error: Requests = ()
-    again: Requests = ()
-    kind: str = "memory"
-
-    def requests(self, channel: str) -> Requests:
-        """Those that learn something that way; a name from a listing, once all else is clean."""
-        if channel == "name":
-            return self.listing if self.again else ()
-        return {"value": self.value, "listing": self.listing, "error": self.error}[channel]
-
-
-STORES: Mapping[str, Store] = {
-    "block": Store(
-        fill=(MemoryWrite(SECRET, "text"),),
-        value=(MemoryRead(SECRET), MemorySearch(query="text")),
-        listing=(MemoryList(), MemoryMeasure()),
-        error=(MemoryClear("nope"), MemoryRead("nope"), MemoryAlloc(SECRET)),
-        again=(MemoryWrite(SECRET, "fine"),),
-    ),
-    "thread": Store(
-        fill=(ThreadAppend(SECRET, ({"role": "user", "content": "text"},)),),
-        value=(
-            ThreadRead(SECRET),
-            ThreadCount(SECRET),
-            ThreadArchive(SECRET, (0,)),
-            ThreadRemove(SECRET, (0,)),
-        ),
-        listing=(ThreadList(), MemoryMeasure()),
-        error=(ThreadClear("nope"),),
-        again=(ThreadReplace(SECRET, ({"role": "user", "content": "fine"},)),),
-    ),
-    "namespace": Store(
-        fill=(KeyValuePut(SECRET, {SECRET: "text"}),),
-        value=(KeyValueGet(SECRET, (SECRET,)),),
-        listing=(
-            KeyValueList(SECRET),
-            KeyValueList(SECRET, Listing(with_values=False)),
-            KeyValueNamespaces(),
-        ),
-        again=(KeyValuePut(SECRET, {SECRET: "fine"}),),
-    ),
-    "file": Store(
-        fill=(FileWrite(SECRET, data=b"text"),),
-        value=(FileRead(SECRET), FileStat(SECRET), FileDiff(SECRET), FileRetrieve("/", query="t")),
-        listing=(FileList(), FileHistory(SECRET), FileChanges("/"), StorageUsage()),
-        error=(FileRead("nope"), FileWrite(f"{SECRET}/below", data=b"")),
-        again=(FileWrite(SECRET, data=b"fine"),),
-        kind="file",
-    ),
-    "directory": Store(
-        fill=(FileWrite(f"d/{SECRET}", data=b"text"),),
-        listing=(FileList("/d"), FileMove("d", to="e")),
-        error=(FileRead("d/nope"), FileWrite("d", data=b"")),
-        again=(FileWrite(f"d/{SECRET}", data=b"fine"),),
-        kind="file",
-    ),
-    "snapshot": Store(
-        fill=(FileWrite("a", data=b""), TreeSnapshot("/", name=SECRET)),
-        listing=(TreeList(),),
-        error=(TreeRestore("/", name="nope"),),
-        kind="file",
-    ),
-    "collection": Store(
-        fill=(CollectionPut("c", (CollectionItem(SECRET, "text"),)),),
-        value=(CollectionGet("c", (SECRET,)),),
-        listing=(CollectionSearch("c", "text"),),
-        again=(CollectionPut("c", (CollectionItem(SECRET, "fine"),)),),
-        kind="collection",
-    ),
-    "mount": Store(
-        fill=(FileWrite(f"/mnt/m/{SECRET}", data=b"text"),),
-        value=(FileRead(f"/mnt/m/{SECRET}"), FileStat(f"/mnt/m/{SECRET}")),
-        listing=(FileList("/mnt/m"),),
-        kind="mount",
-    ),
-}
-
-
-def cells() -> Iterator[Any]:
-    for name, store in STORES.items():
-        for channel in ("value", "name", "listing", "error"):
-            if store.requests(channel):
-                yield pytest.param(store, channel, id=f"{name}-{channel}")
-
-
-READERS = ("same life", "next life", "child", "parent", "peer", "port")
-
-
-async def fill(kernel: Kernel, store: Store, channel: str, agent: Agent) -> None:
-    """Write by an agent that has read the web; a name outlives what is written there later."""
-    take(kernel, agent)
-    for request in store.fill:
-        await agent.port.acall(request)
-    forget(kernel, agent)
-    for request in store.again if channel == "name" else ():
-        await agent.port.acall(request)
-    assert labels_of(kernel, agent) == set()
-
-
-async def learn(agent: Agent, request: Request[Any]) -> str:
-    """Make a request, whatever comes of it; its error, in words."""
-    try:
-        await agent.port.acall(request)
-    except KernelError as exc:
-        return str(exc)
-    return ""
+__all__ = ["kernel"]  # a fixture
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -311,39 +99,6 @@ async def test_whoever_learns_something_carries_where_it_comes_from(
                 said = await learn(alice, request)
         for agent in marked:
             await require_kept_in(kernel, agent, request)
-
-
-async def require_kept_in(kernel: Kernel, agent: Agent, request: Request[Any]) -> None:
-    """The agent carries the label, and rules about it hold for what the agent does next."""
-    assert "web" in labels_of(kernel, agent), request.kind
-    with pytest.raises(AccessDenied, match="nothing from the web goes out"):
-        await agent.tools.arun("send")
-    with pytest.raises(ApprovalRefused):
-        await agent.tools.arun("pay")
-
-
-async def through_a_tool(agent: Agent, request: Request[Any]) -> None:
-    """Have a tool make the request through its port, for its caller."""
-
-    def look(context: ToolContext) -> str:
-        with suppress(KernelError):
-            context.port.call(request)
-        return "looked"
-
-    await agent.tools.aoffer(_tool("look", look, context_name="context"))
-    await agent.tools.arun("look")
-
-
-async def shared(owner: Agent, store: Store, request: Request[Any], to: str) -> Request[Any]:
-    """The request, about what the owner shares with that agent."""
-    names = getattr(request, "__dataclass_fields__", {})
-    if store.kind == "mount" or "owner" not in names:
-        return request
-    kinds = {"memory": "", "file": "/", "collection": ""}
-    rights = frozenset({Right.READ, Right.WRITE})
-    resource = Resource(store.kind, owner.identity, kinds[store.kind])
-    await owner.port.acall(AccessGrant(resource, to, rights))
-    return replace(request, owner=owner.identity)  # type: ignore[type-var, no-any-return]
 
 
 # --- beyond the stores ---------------------------------------------------------------------------
@@ -385,7 +140,7 @@ async def test_a_child_begins_with_what_its_parent_has_read_and_hands_up_what_it
     other = await kernel.aspawn("other")
     assert labels_of(kernel, grandchild) == {"mail"}
 
-    await grandchild.tools.aoffer(_tool("fetch", lambda: "text", trusted=False))
+    await grandchild.tools.aoffer(tool("fetch", lambda: "text", trusted=False))
     await grandchild.tools.arun("fetch")
 
     assert labels_of(kernel, child) == labels_of(kernel, boss) == {"mail", "tool:fetch"}
@@ -402,17 +157,44 @@ async def test_what_a_tool_writes_through_its_port_carries_its_label(kernel: Ker
         context.port.call(AccessGrant(Resource("memory", alice.identity, "page"), bob.identity))
         return "kept"
 
-    await alice.tools.aoffer(_tool("fetch", fetch, trusted=False, context_name="context"))
+    await alice.tools.aoffer(tool("fetch", fetch, trusted=False, context_name="context"))
     await alice.tools.arun("fetch")
 
     await bob.memory.aread("page", owner=alice.identity)
     assert labels_of(kernel, bob) == {"tool:fetch"}
 
 
+async def test_code_carries_what_its_caller_has_read_whatever_the_tool_passes_on(
+    kernel: Kernel,
+) -> None:
+    given: list[frozenset[str]] = []
+
+    class Runner:
+        async def run_for(self, *_: Any, labels: frozenset[str] = frozenset(), **__: Any) -> None:
+            given.append(labels)
+
+        async def run_in_session(self, *_: Any, labels: frozenset[str], **__: Any) -> None:
+            given.append(labels)
+
+    async def execute(context: ToolContext) -> str:
+        await context.code_runner.run_for(context.caller, "python", "1")
+        await context.code_runner.run_in_session(context.caller, "s", "1", labels=frozenset("x"))
+        return "ran"
+
+    alice = await kernel.aspawn("alice")
+    take(kernel, alice)
+    kernel._inside.parts.tools._execution._code_runner = Runner()  # type: ignore[assignment]
+    await alice.tools.aoffer(tool("run", execute, trusted=False, context_name="context"))
+
+    await alice.tools.arun("run")
+
+    assert given == [{"web", "tool:run"}, {"web", "tool:run", "x"}]
+
+
 async def test_what_a_tool_returns_or_raises_is_its_word(kernel: Kernel) -> None:
     for name, function in (("fetch", lambda: "text"), ("fail", lambda: 1 // 0)):
         agent = await kernel.aspawn(name)
-        await agent.tools.aoffer(_tool(name, function, trusted=False))
+        await agent.tools.aoffer(tool(name, function, trusted=False))
         with suppress(KernelError):
             await agent.tools.arun(name)
         assert labels_of(kernel, agent) == {f"tool:{name}"}
@@ -420,7 +202,7 @@ async def test_what_a_tool_returns_or_raises_is_its_word(kernel: Kernel) -> None
 
 async def test_a_large_result_is_read_with_its_labels_by_the_next_life(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
-    await alice.tools.aoffer(_tool("fetch", lambda: "x" * 100_000, trusted=False))
+    await alice.tools.aoffer(tool("fetch", lambda: "x" * 100_000, trusted=False))
     stored = await alice.tools.arun("fetch")
     await kernel.aexit(alice.pid)
     again = await kernel.aspawn("alice")
@@ -431,8 +213,8 @@ async def test_a_large_result_is_read_with_its_labels_by_the_next_life(kernel: K
 
 
 async def test_what_an_outsider_says_of_its_tools_is_its_word(kernel: Kernel) -> None:
-    foreign = Plugin("mcp:x", "MCP server x", (_tool("x_do", len, trusted=False),), None, True)
-    ours = Plugin("ours", "plug-in", (_tool("ours", len, trusted=False),))
+    foreign = Plugin("mcp:x", "MCP server x", (tool("x_do", len, trusted=False),), None, True)
+    ours = Plugin("ours", "plug-in", (tool("ours", len, trusted=False),))
     registry = kernel._inside.parts.tools.catalogue.registry
     registry.put("ours", offers_of(ours))
     for request in (ToolList(), ToolRun("no_such_tool")):
@@ -452,7 +234,7 @@ async def test_what_an_outsider_says_of_its_tools_is_its_word(kernel: Kernel) ->
 async def test_who_offers_a_tool_names_it(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     take(kernel, alice)
-    await alice.port.acall(ToolLoad(_tool(SECRET, lambda: SECRET), is_private=True))
+    await alice.port.acall(ToolLoad(tool(SECRET, lambda: SECRET), is_private=True))
 
     for request in (ToolList(), ToolRun(SECRET), ToolRun("nope"), ToolUnload(SECRET, True)):
         forget(kernel, alice)
@@ -463,7 +245,7 @@ async def test_who_offers_a_tool_names_it(kernel: Kernel) -> None:
 async def test_a_doubt_quotes_what_its_caller_had_read(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     held = threading.Event()
-    pay = _tool("order", held.wait, read_only=False, timeout_s=0.01)
+    pay = tool("order", held.wait, read_only=False, timeout_s=0.01)
     await alice.tools.aoffer(replace(pay, parameters={"type": "object", "properties": {}}))
     take(kernel, alice)
     await learn(alice, ToolRun("order"))
@@ -494,109 +276,6 @@ async def test_a_grant_names_things_as_its_giver_does(kernel: Kernel) -> None:
     assert labels_of(kernel, alice) == WEB
 
 
-PAGE = "the page says that all accounts are to be closed"
-
-
-class TestTheSameTextAgain:
-    """What the program passes on word for word, the kernel sees again."""
-
-    async def reader(self, kernel: Kernel, text: Any = PAGE) -> tuple[Agent, Any]:
-        """An agent that was given a text by a tool that is not trusted, and that text."""
-        reader = await kernel.aspawn("reader")
-        await reader.tools.aoffer(_tool("fetch", lambda: text, trusted=False))
-        return reader, await reader.tools.arun("fetch")
-
-    @pytest.mark.parametrize(
-        "bring",
-        [
-            lambda agent, text: agent.llm.agenerate(text),
-            lambda agent, text: agent.llm.agenerate(
-                [{"role": "system", "content": "You sum up."}, {"role": "user", "content": text}]
-            ),
-            lambda agent, text: agent.llm.agenerate(
-                [{"role": "user", "content": [{"type": "text", "text": text}]}]
-            ),
-            lambda agent, text: agent.llm.agenerate(f"\n {text} \n"),
-            lambda agent, text: agent.memory.awrite("notes", text),
-            lambda agent, text: agent.memory.kv("notes").aset("k", text),
-            lambda agent, text: agent.memory.thread("t").aappend(
-                [{"role": "user", "content": text}]
-            ),
-            lambda agent, text: agent.storage.awrite("notes.txt", text),
-            lambda agent, text: agent.tools.arun("echo", {"body": {"text": [text]}}),
-        ],
-    )
-    async def test_whoever_brings_it_takes_its_labels(
-        self, kernel: Kernel, bring: Callable[[Agent, str], Any]
-    ) -> None:
-        await kernel.aload_tools(_tool("echo", lambda **given: str(given)))
-        _, text = await self.reader(kernel)
-        other = await kernel.aspawn("other")
-
-        await bring(other, text)
-
-        assert labels_of(kernel, other) == {"tool:fetch"}
-
-    async def test_it_counts_for_the_very_request_that_brings_it(self, kernel: Kernel) -> None:
-        reader = await kernel.aspawn("reader")
-        await reader.memory.awrite("page", "")
-        take(kernel, reader)
-        await reader.memory.awrite("page", PAGE)
-        await reader.memory.aread("page")
-        other = await kernel.aspawn("other")
-
-        with pytest.raises(AccessDenied, match="nothing from the web goes out"):
-            await other.tools.arun("send", {"body": PAGE})
-
-    async def test_what_a_labelled_agent_says_is_passed_on_with_its_labels(
-        self, tmp_path: Path
-    ) -> None:
-        del tmp_path
-        config = KernelConfig.load(environ={}, state={"directory": ":memory:"})
-        said = "I have read it, and would close the accounts."
-        async with Kernel(config, cores=[ScriptedCore(said)]) as kernel:
-            reader, other = await kernel.aspawn("reader"), await kernel.aspawn("other")
-            clean = await kernel.aspawn("clean")
-            answer = await clean.llm.agenerate("What do you say?")
-            await other.llm.agenerate(answer.text)
-            assert labels_of(kernel, other) == set()
-            take(kernel, reader)
-
-            answer = await reader.llm.agenerate("What do you say?")
-            await other.llm.agenerate(answer.text)
-
-            assert labels_of(kernel, other) == WEB
-
-    async def test_a_result_is_known_in_the_forms_that_frameworks_show(
-        self, kernel: Kernel
-    ) -> None:
-        _, result = await self.reader(kernel, {"title": "Ä", "page": PAGE, "links": [1, 2]})
-        for number, form in enumerate((as_text(result), str(result), result["page"])):
-            other = await kernel.aspawn(f"other {number}")
-            await other.llm.agenerate([{"role": "user", "content": form}])
-            assert labels_of(kernel, other) == {"tool:fetch"}, form
-
-    async def test_short_texts_and_names_are_nobodys(self, kernel: Kernel) -> None:
-        await self.reader(kernel, "ok")
-        alice = await kernel.aspawn("alice")
-        take(kernel, alice)
-        name = "a-name-that-is-long-enough-to-be-kept"
-        await alice.memory.awrite(name, "text")
-        await alice.memory.alist()
-        other = await kernel.aspawn("other")
-
-        await other.llm.agenerate("ok")
-        await other.memory.awrite(name, "mine")
-
-        assert labels_of(kernel, other) == set()
-
-    async def test_what_is_kept_is_bounded(self) -> None:
-        texts = LabelledTexts()
-        for number in range(MAX_TEXTS + 10):
-            texts.remember(f"a text of some length, number {number}", WEB)
-        assert len(texts) == MAX_TEXTS
-
-
 async def test_a_saved_agent_goes_on_with_what_it_had_read(kernel: Kernel, tmp_path: Path) -> None:
     alice = await kernel.aspawn("alice")
     await alice.memory.awrite("notes", "text")
@@ -624,6 +303,42 @@ async def test_labels_and_names_survive_the_kernel(tmp_path: Path) -> None:
             for request in store.listing[:1]:
                 await learn(alice, request)
                 assert labels_of(kernel, alice) == WEB, request.kind
+
+
+async def test_names_of_an_older_state_carry_what_their_first_content_did(tmp_path: Path) -> None:
+    async def run(scripts: Mapping[str, tuple[str, ...]], *queries: str) -> list[Any]:
+        opener = StateOpener(tmp_path / "state", lambda: None)
+        for component, told in scripts.items():
+            opener.add_migrations(component, told)
+        state = await opener.opened()
+        done = [
+            await state.database.awrite(lambda c, q=query: c.execute(q).fetchall())  # type: ignore[misc]
+            for query in queries
+        ]
+        await opener.close()
+        return done
+
+    new = {"memory": MEMORY, "storage": STORAGE}
+    await run(
+        {component: scripts[:1] for component, scripts in new.items()},
+        "INSERT INTO memory_blocks VALUES (1, 'a', 'b', 0, 1, 9, '[\"web\"]', 0, 1, 0.0)",
+        "INSERT INTO memory_threads VALUES (1, 'a', 't', 2)",
+        "INSERT INTO memory_messages VALUES (1, 0, x'', 0, 0, '[\"web\"]', 0.0)",
+        "INSERT INTO memory_messages VALUES (1, 1, x'', 0, 0, '', 0.0)",
+        "INSERT INTO memory_kv VALUES ('a', 'n', 'k', x'', 1, 0, '[\"web\"]', 0.0, 0.0, NULL)",
+        "INSERT INTO files VALUES (1, 'a', '/f', 2, 2, 1)",
+        *(
+            "INSERT INTO file_versions VALUES "  # noqa: S608 - constants
+            f"({n}, 'a', 1, {n}, 'write', '/f', 0, 0, x'', NULL, '{labels}', 'a', 0.0)"
+            for n, labels in ((1, '["web"]'), (2, "[]"))
+        ),
+        "INSERT INTO mount_labels VALUES ('m', 'f', '[\"web\"]')",
+    )
+
+    tables = ("memory_blocks", "memory_threads", "memory_kv", "files", "mount_labels")
+    found = await run(new, *(f"SELECT name_labels FROM {table}" for table in tables))  # noqa: S608
+
+    assert found == [[('["web"]',)]] * len(tables)
 
 
 async def test_what_nobody_outside_has_touched_marks_nobody(kernel: Kernel) -> None:
