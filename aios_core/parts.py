@@ -142,6 +142,7 @@ class Parts:
                 max_waiting=settings.max_waiting,
                 max_waiting_per_agent=settings.max_waiting_per_agent,
                 max_attempts=settings.max_attempts,
+                retry_patience_s=settings.retry_patience_s,
                 core_patience_s=settings.core_patience_s,
                 default_timeout_s=settings.default_timeout_s,
                 expected_answer_tokens=settings.expected_answer_tokens,

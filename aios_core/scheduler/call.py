@@ -57,7 +57,8 @@ class Call:
     is_answered: bool = False
     tokens_before_run: int = 0  # generated before the present run
     has_streamed_in_run: bool = False  # its caller has seen something of the present run
-    num_runs_failed: int = 0
+    num_runs_failed: int = 0  # those that count against `max_attempts`
+    first_failed_at: float | None = None
     last_error: KernelError | None = None  # of the latest run that failed
     resume_from: Snapshot | None = None  # of a call that was loaded from a file, or tried again
 
@@ -101,10 +102,12 @@ class Call:
         self.has_streamed_in_run = False
         self.resume_from = snapshot.without_kv() if snapshot else None
 
-    def run_failed(self, error: KernelError) -> None:
+    def run_failed(self, error: KernelError, now: float, *, counts: bool) -> None:
         """The run had no effect; the next one begins where it began."""
         self.core = None
-        self.num_runs_failed += 1
+        self.num_runs_failed += counts
+        if self.first_failed_at is None:
+            self.first_failed_at = now
         self.last_error = error
 
     def start_over(self, route: Route) -> None:

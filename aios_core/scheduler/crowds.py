@@ -1,39 +1,64 @@
-"""How many calls may wait, and when there may be room again."""
+"""How many calls may wait, and how long a full queue will take."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from aios_core.errors import Overloaded
 from aios_core.process import AgentProcess
+from aios_core.scheduler.call import Call
 from aios_core.scheduler.limits import Limits
 
-_SMOOTHING: Final = 0.05  # the share of the newest answer in the rate
-_RETRY_AFTER_S: Final = (0.05, 60.0)  # at least, at most
+_FIRST_GUESS_S: Final = 1.0  # how long a call runs, before any has
+_MEMORY: Final = 32  # calls that the mean is about
+_LEAST_S: Final = 0.05
 
 
 class Crowds:
-    """Refuses calls when too many wait. Pure; it sees time as it is told."""
+    """Refuses calls when too many wait. Pure; it sees time as it is told.
+
+    A refusal says when the queue will be worked off, as things are: the calls that wait
+    and what is left of those that run, at the mean running time of late, on the slots
+    that are in use.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._rate = 10.0  # calls answered per second, smoothed
-        self._last_answer: float | None = None
+        self._mean_s = _FIRST_GUESS_S
+        self._num_seen = 0
 
-    def refuse(self, process: AgentProcess, num_waiting: int) -> None:
+    def refuse(
+        self, process: AgentProcess, num_waiting: int, running: Collection[Call], now: float
+    ) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
         limits = self._limits
         if num_waiting >= limits.max_waiting:
-            least, most = _RETRY_AFTER_S
-            retry_after_s = max(least, 0.1 * num_waiting / max(self._rate, 1e-3))
-            raise Overloaded("the kernel's queue", limits.max_waiting, min(retry_after_s, most))
+            retry_after_s = self._time_for(num_waiting, running, now)
+            raise Overloaded("the kernel's queue", limits.max_waiting, retry_after_s)
         if len(process.live_calls) >= limits.max_waiting_per_agent:
+            own = [call for call in running if call.process is process and not call.is_answered]
+            num_own = len(process.live_calls) - len(own)
+            # Without a slot of its own, it waits for the others first.
+            retry_after_s = self._time_for(
+                num_own if own else max(num_own, num_waiting), own or running, now
+            )
             queue = f"the queue of agent {process.name!r}"
-            raise Overloaded(queue, limits.max_waiting_per_agent, 1.0)
+            raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
 
-    def answered(self, now: float) -> None:
-        """One call less waits."""
-        if self._last_answer is not None and now > self._last_answer:
-            rate = 1 / (now - self._last_answer)
-            self._rate += _SMOOTHING * (min(rate, 1e5) - self._rate)
-        self._last_answer = now
+    def ended(self, call: Call) -> None:
+        """Learn from a call that a core brought to its end."""
+        if call.syscall.running_s > 0:
+            self._num_seen += 1
+            weight = 1 / min(self._num_seen, _MEMORY)
+            self._mean_s += weight * (call.syscall.running_s - self._mean_s)
+
+    def _time_for(self, num_waiting: int, running: Collection[Call], now: float) -> float:
+        """Seconds until so many calls, and those that run, are done."""
+        left_s = sum(max(0.0, self._mean_s - _elapsed_s(call, now)) for call in running)
+        work_s = left_s + num_waiting * self._mean_s
+        return max(_LEAST_S, work_s / max(1, len(running)))
+
+
+def _elapsed_s(call: Call, now: float) -> float:
+    return call.syscall.running_s + now - call.syscall.state_since

@@ -45,6 +45,7 @@ from aios_core.errors import (
     KernelBug,
     KernelClosed,
     KernelError,
+    RateLimited,
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
@@ -60,7 +61,13 @@ from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.ready import Hold, Route, Ticket
-from aios_core.scheduler.recovery import CoreKeeper, RetryRule, as_kernel_error
+from aios_core.scheduler.recovery import (
+    CoreKeeper,
+    RetryRule,
+    as_kernel_error,
+    asked_pause_s,
+    is_passing,
+)
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
@@ -107,7 +114,7 @@ class Dispatcher:
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
-        self._retries = RetryRule(self.limits.max_attempts)
+        self._retries = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
         self._is_closing = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -186,7 +193,8 @@ class Dispatcher:
     def refuse_crowds(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
         num_waiting = len(self._calls) - len(self._running)  # those in preparation included
-        self._crowds.refuse(process, num_waiting)
+        running = self._running.values()
+        self._crowds.refuse(process, num_waiting, running, self._clock.now())
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
         """Withdraw a call; its caller hears `error`. False if it was answered already."""
@@ -339,6 +347,7 @@ class Dispatcher:
         self._conclude(call, SyscallState.DONE, completion=completion)
 
     def _finished(self, call: Call, core: Core, report: Finished) -> None:
+        self._keeper.served(core)
         said = report.completion
         if not call.is_answered:
             call.answered_with, fault = self._spending.finished(call, core, said)
@@ -373,8 +382,7 @@ class Dispatcher:
         self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def _failed(self, call: Call, core: Core, report: Failed) -> None:
-        if not (call.is_answered or self._is_closing) and self._retries.allows(call, report.error):
-            self._retry(call, core, report.error)
+        if not (call.is_answered or self._is_closing) and self._tries_again(call, core, report):
             return
         self._let_go(call, report.usage)
         if not call.is_answered:
@@ -604,7 +612,8 @@ class Dispatcher:
             cost = service_of(completion.usage) if completion else None
             self.scheduler.finish(call.ticket, outcome, now, cost=cost)
         call.book(outcome)
-        self._crowds.answered(now)
+        if outcome is not SyscallState.CANCELLED:
+            self._crowds.ended(call)
         if call.core is not None:
             cancel(call.core, syscall.id)  # settled when the core has let go
         else:
@@ -642,21 +651,40 @@ class Dispatcher:
 
     # --- failures ----------------------------------------------------------------------------
 
-    def _retry(self, call: Call, core: Core, error: KernelError) -> None:
+    def _tries_again(self, call: Call, core: Core, report: Failed) -> bool:
+        """Let a call wait for another run, if its failure and the limits allow one."""
+        error, began_at = report.error, call.syscall.state_since
+        is_contended = isinstance(error, RateLimited) and self._keeper.has_served_since(
+            core, began_at
+        )
+        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
+        delay_s = self._retries.delay_s(call, core, error, has_other=has_other)
+        now, pause_s = self._clock.now(), max(delay_s, asked_pause_s(core, error))
+        if self._retries.allows(call, error, now=now, pause_s=pause_s, is_contended=is_contended):
+            self._retry(call, core, error, delay_s, counts=not is_contended)
+            return True
+        if is_passing(error):
+            tried = f"{call.num_runs_failed + 1} runs, max_attempts {self._retries.max_attempts}"
+            log.warning(
+                "%r on core %r is not tried again (%s): %s", call.syscall, core.name, tried, error
+            )
+        return False
+
+    def _retry(
+        self, call: Call, core: Core, error: KernelError, delay_s: float, *, counts: bool
+    ) -> None:
         """Let a call whose run failed without effect wait for another run."""
         if call.ticket is None:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
-        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
-        delay = self._retries.delay_s(call, core, error, has_other=has_other)
         del self._running[call.syscall.id]
-        call.run_failed(error)
+        call.run_failed(error, self._clock.now(), counts=counts)
         self._spending.park(call)
         self.scheduler.retry(call.ticket, call.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if delay > 0:
+        if delay_s > 0:
             self.scheduler.hold(call.ticket, Hold.BACKOFF)
-            self._call_later(call, delay, partial(self._end_backoff, call, call.ticket))
+            self._call_later(call, delay_s, partial(self._end_backoff, call, call.ticket))
         self._stillness.look(self._running.values())
         self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 

@@ -23,32 +23,54 @@ from aios_core.scheduler.neighbours import Cores
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE_S: Final = 120.0  # a provider that asks for more is not waited for
 FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """Whether and when a failed call is tried again. Pure."""
+    """Whether and when a failed call is tried again. Pure.
+
+    Args:
+        max_attempts: runs of one call. One that was refused for the rate while the core
+            served others does not count: the limit does end, and others were quicker.
+        patience_s: from the first failure to the start of the next run, whatever failed.
+    """
 
     max_attempts: int
+    patience_s: float = 120.0
 
-    def allows(self, call: Call, error: KernelError) -> bool:
-        """Whether the call may be tried again after this error."""
+    def allows(
+        self, call: Call, error: KernelError, *, now: float, pause_s: float, is_contended: bool
+    ) -> bool:
+        """Whether the call may be tried again after this error and a pause."""
         if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
             return False
-        if isinstance(error, RateLimited):
-            return error.retry_after_s <= LONGEST_PAUSE_S
-        is_passing = isinstance(error, CoreUnavailable) or (
-            isinstance(error, CoreError) and error.is_retryable
-        )
-        return is_passing and call.num_runs_failed + 1 < self.max_attempts
+        if not is_passing(error):
+            return False
+        num_failed = call.num_runs_failed + (not is_contended)
+        since = now if call.first_failed_at is None else call.first_failed_at
+        return num_failed < self.max_attempts and now + pause_s - since <= self.patience_s
 
     def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
         """How long the call waits; 0 if the queue, a core's own pause or another core will do."""
+        own_s = FIRST_RETRY_S * 2.0**call.num_runs_failed
         if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
-            return 0.0 if load_of(core).available_in_s > 0 else error.retry_after_s
-        return 0.0 if has_other else FIRST_RETRY_S * 2.0**call.num_runs_failed
+            return 0.0 if load_of(core).available_in_s > 0 else max(error.retry_after_s, own_s)
+        return 0.0 if has_other else own_s
+
+
+def is_passing(error: KernelError) -> bool:
+    """Whether the same call may succeed later, or elsewhere, without doing anything twice."""
+    return isinstance(error, CoreUnavailable | RateLimited) or (
+        isinstance(error, CoreError) and error.is_retryable
+    )
+
+
+def asked_pause_s(core: Core, error: KernelError) -> float:
+    """How long a provider wants to be left alone."""
+    if not isinstance(error, RateLimited):
+        return 0.0
+    return max(error.retry_after_s, load_of(core).available_in_s)
 
 
 class CoreKeeper:
@@ -69,6 +91,15 @@ class CoreKeeper:
         self._sink = sink
         self._on_up = on_up
         self.is_closing = False
+        self._served_at: dict[str, float] = {}  # by core: when a call of it had its answer
+
+    def served(self, core: Core) -> None:
+        """A call had its answer from a core."""
+        self._served_at[core.name] = self._clock.now()
+
+    def has_served_since(self, core: Core, instant: float) -> bool:
+        """Whether any call had its answer from a core since then."""
+        return self._served_at.get(core.name, float("-inf")) > instant
 
     def is_up(self, core: Core) -> bool:
         """Whether a core serves at present."""

@@ -36,7 +36,6 @@ from aios_core.tools.worker_process import ToolDied
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 120.0  # a tool that asks for more is not waited for
 
 
 class Execution:
@@ -147,7 +146,7 @@ class Execution:
     ) -> Result:
         """Run the tool, again if it failed and says that it may be."""
         tool = intent.tool
-        attempt = 1
+        attempt, patience_s = 1, self._config.retry_patience_s
         on_late = partial(self._ended_late, process, intent)
         while True:
             if turn is None:
@@ -161,13 +160,12 @@ class Execution:
             except KernelError as exc:
                 if not isinstance(exc, ToolError | RetryLater):
                     raise
-                if attempt > tool.retries:
-                    raise
-                if isinstance(exc, RetryLater) and exc.retry_after_s > LONGEST_PAUSE_S:
-                    raise
                 wait_s = FIRST_BACKOFF_S * 2 ** (attempt - 1)
                 if isinstance(exc, RetryLater):
                     wait_s = max(wait_s, exc.retry_after_s)
+                    patience_s -= wait_s
+                if attempt > tool.retries or patience_s < 0:
+                    raise
             await self._sleep(wait_s)
             turn = None
             attempt += 1

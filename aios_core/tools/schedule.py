@@ -343,13 +343,20 @@ class Schedule:
         return flow
 
     def _refuse_crowds(self, pid: int) -> None:
-        limits, retry_s = self.limits, 1.0
+        limits = self.limits
         if self.num_waiting >= limits.max_waiting:
-            raise Overloaded("the queue of tool calls", limits.max_waiting, retry_s)
+            retry_after_s = self._time_for(self.num_waiting, self.num_running)
+            raise Overloaded("the queue of tool calls", limits.max_waiting, retry_after_s)
         if self._waiting[pid] >= limits.max_waiting_per_agent:
-            raise Overloaded(
-                f"the queue of agent {pid}'s tool calls", limits.max_waiting_per_agent, retry_s
-            )
+            queue, num_running = f"the queue of agent {pid}'s tool calls", self._running[pid]
+            retry_after_s = self._time_for(self._waiting[pid], num_running)
+            raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
+
+    def _time_for(self, num_waiting: int, num_running: int) -> float:
+        """Seconds that so many calls will take, at the mean of the tools that are waited for."""
+        work_s = sum(lane.num_waiting * lane.mean_s for lane in self._lanes.values())
+        mean_s = work_s / max(1, self.num_waiting)
+        return (num_waiting + num_running / 2) * mean_s / max(1, num_running)
 
 
 def _count_down(counter: Counter[K], key: K) -> None:

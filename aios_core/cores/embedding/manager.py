@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from aios_core.process import AgentProcess
 from aios_core.syscalls import Request
 
 MAX_WAITING: Final = 256  # requests that are under way at once
-RETRY_AFTER_S: Final = 1.0
+_FIRST_GUESS_S: Final = 1.0  # how long a request takes, before any has ended
 
 
 class EmbeddingManager:
@@ -21,6 +22,7 @@ class EmbeddingManager:
         self._embedder = embedder
         self._max_waiting = max_waiting
         self._num_waiting = 0
+        self._mean_s = _FIRST_GUESS_S  # of late
 
     @property
     def name(self) -> str:
@@ -43,10 +45,14 @@ class EmbeddingManager:
         if request.model not in (None, embedder.name):
             raise NoSuchObject("embedding model", request.model, (embedder.name,))
         if self._num_waiting >= self._max_waiting:
-            raise Overloaded("the embedder's queue", self._max_waiting, RETRY_AFTER_S)
+            raise Overloaded("the embedder's queue", self._max_waiting, self._mean_s)
         self._num_waiting += 1
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         try:
-            return tuple(await embedder.embed_for(process, request.texts, calls=1))
+            vectors = tuple(await embedder.embed_for(process, request.texts, calls=1))
+            self._mean_s += (loop.time() - began_at - self._mean_s) / 8
+            return vectors
         finally:
             self._num_waiting -= 1
 
