@@ -7,8 +7,9 @@ by either name, with the facts and message of the kernel's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from aios_core.errors import KernelError
 
@@ -19,10 +20,21 @@ class ErrorNames:
     Args:
         pairs: the kernel's class and the framework's, the most special first. A name of None
             (an older framework that lacks it) is left out.
+        facts_of: attributes that the framework's class has besides, for an error that is both.
+        members_of: the same for all errors of a kernel's class and a framework's: of the class.
     """
 
-    def __init__(self, pairs: Iterable[tuple[type[KernelError], type[Exception] | None]]) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[tuple[type[KernelError], type[Exception] | None]],
+        facts_of: Callable[[KernelError], Mapping[str, Any]] = lambda _: {},
+        members_of: Callable[[type[KernelError], type[Exception]], Mapping[str, Any]] = (
+            lambda *_: {}
+        ),
+    ) -> None:
         self._pairs = tuple((own, theirs) for own, theirs in pairs if theirs is not None)
+        self._facts_of = facts_of
+        self._members_of = members_of
         self._made: dict[type[KernelError], type[KernelError] | None] = {}
 
     @contextmanager
@@ -36,13 +48,16 @@ class ErrorNames:
                 self._made[kind] = self._join(kind)
             if (joined := self._made[kind]) is None:
                 raise
-            raise _as(joined, exc) from exc.__cause__
+            both = _as(joined, exc)
+            both.__dict__.update(self._facts_of(both))
+            raise both from exc.__cause__
 
     def _join(self, kind: type[KernelError]) -> type[KernelError] | None:
         """A class that is both the kernel's `kind` and the framework's name for it, if any."""
         for own, theirs in self._pairs:
             if issubclass(kind, own) and not issubclass(kind, theirs):
-                return type(kind.__name__, (kind, theirs), {"__module__": kind.__module__})
+                members = {"__module__": kind.__module__, **self._members_of(kind, theirs)}
+                return type(kind.__name__, (kind, theirs), members)
         return None
 
 

@@ -57,6 +57,11 @@ from langchain_aios.errors import translated
 
 # What a model of a provider is told, and none of the kernel needs.
 _OF_A_PROVIDER: Final = frozenset({"api_key", "base_url", "max_retries"})
+_SETTINGS: Final = (
+    *("model", "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "n"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+    *("logit_bias", "logprobs", "top_logprobs"),
+)  # which a call's arguments go before
 Method = Literal["function_calling", "json_mode", "json_schema"]
 
 
@@ -79,13 +84,25 @@ class ChatAIOS(BaseChatModel):
     )
     """One that a core serves. None: `LANGCHAIN_AIOS_MODEL`, else the kernel's default."""
     temperature: float | None = None
-    """None or 0 is greedy."""
+    """None: not sent, the backend's own default holds (a core in this process is greedy then)."""
     max_tokens: int | None = None
     """Of one answer. None: as many as core and budget allow."""
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
     """Makes sampling repeatable."""
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    """Whether `response_metadata` shall tell how likely the answer's tokens were."""
+    top_logprobs: int | None = None
+    n: int | None = None
+    """How many answers to one prompt; all are in the result of `generate`."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """For the core's backend as they are, such as {"reasoning_effort": "low"}."""
     stop: list[str] | str | None = Field(
         default=None, validation_alias=AliasChoices("stop", "stop_sequences")
     )
@@ -168,7 +185,7 @@ class ChatAIOS(BaseChatModel):
         with translated():
             request = self._request(messages, stop, kwargs)
             with self._agent(run_manager) as agent, agent.llm.stream(**request) as deltas:
-                yield from map(translation.to_chunk, filter(None, deltas))
+                yield from (translation.to_chunk(one) for one in deltas if one and not one.choice)
                 yield translation.to_last_chunk(deltas.completion)
 
     async def _astream(
@@ -183,7 +200,7 @@ class ChatAIOS(BaseChatModel):
             agent = await self._hold(stack, run_manager)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
-                if delta:
+                if delta and not delta.choice:
                     yield translation.to_chunk(delta)
             yield translation.to_last_chunk(deltas.completion)
 
@@ -251,9 +268,7 @@ class ChatAIOS(BaseChatModel):
             case "function_calling":
                 llm, parser = self._calling(schema, strict, kwargs)
             case "json_schema":
-                function = convert_to_openai_tool(schema, strict=strict)["function"]  # type: ignore[arg-type]
-                format_ = {"name": function["name"], "schema": function["parameters"]}
-                kwargs["response_format"] = {"type": "json_schema", "json_schema": format_}
+                kwargs["response_format"] = translation.openai_format(schema, strict)
                 llm, parser = self.bind(**kwargs), _json_parser(schema)
             case "json_mode":
                 kwargs["response_format"] = {"type": "json_object"}
@@ -279,7 +294,7 @@ class ChatAIOS(BaseChatModel):
         self, messages: list[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The arguments of an LLM syscall: the model's own settings under those of the call."""
-        options, rest = read_options(kwargs)
+        options, rest = read_options({**self.model_kwargs, **kwargs})
         tools = translation.to_tools(rest.pop("tools", None) or ())
         choice = read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
         said = {
@@ -296,15 +311,7 @@ class ChatAIOS(BaseChatModel):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "timeout_s": self.timeout,
-        }
+        return {**{name: getattr(self, name) for name in _SETTINGS}, "timeout_s": self.timeout}
 
     # --- whose call it is ---------------------------------------------------------------------
 

@@ -7,16 +7,20 @@ raised is both, see `aios_core.adapting.errors`.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from langchain_core import exceptions as theirs
 
 from aios_core import errors as ours
 from aios_core.adapting import ErrorNames
 
+_SERVER_ERROR: Final = 500
 # The most special first. Names that an older langchain-core lacks are left out.
 _SAME: Final = (
     (ours.ContextOverflow, "ContextOverflowError"),
+    (ours.AuthenticationFailed, "ModelAuthenticationError"),
+    (ours.PermissionRefused, "ModelPermissionDeniedError"),
     (ours.NoSuchObject, "ModelNotFoundError"),
     (ours.InvalidRequest, "ModelInvalidRequestError"),
     (ours.RateLimited, "ModelRateLimitError"),
@@ -24,7 +28,19 @@ _SAME: Final = (
     (ours.CoreUnavailable, "ModelConnectionError"),
     (ours.AccessDenied, "ModelPermissionDeniedError"),
     (ours.DeadlineExceeded, "ModelTimeoutError"),
+    (ours.CoreError, "ModelAPIError"),
+    (ours.OutOfMemory, "ModelAPIError"),
 )
 
+
+def retry_facts(error: ours.KernelError) -> Mapping[str, Any]:
+    """Whether to repeat a call whose core failed: as LangChain says of the provider's status."""
+    if not isinstance(error, ours.CoreError) or isinstance(error, ours.InvalidRequest):
+        return {}
+    return {"is_retryable": True} if (error.status_code or 0) >= _SERVER_ERROR else {}
+
+
 #: Lets kernel errors out of a block under both names.
-translated: Final = ErrorNames((own, getattr(theirs, name, None)) for own, name in _SAME).both
+translated: Final = ErrorNames(
+    ((own, getattr(theirs, name, None)) for own, name in _SAME), retry_facts
+).both

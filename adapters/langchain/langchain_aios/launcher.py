@@ -15,7 +15,12 @@ launcher: Final = Launcher(
         "substitute": {
             **_UNSERVED,
             "langchain_openai.chat_models.base": "langchain_aios.substitution:patch",
+            "langchain_openai.chat_models.azure": "langchain_aios.substitution:patch_azure",
             "langchain_openai.embeddings.base": "langchain_aios.substitution:patch_embeddings",
+            "langchain_openai.embeddings.azure": (
+                "langchain_aios.substitution:patch_azure_embeddings"
+            ),
+            "langchain_openai.llms.azure": "langchain_aios.openai_completions:patch_azure",
             "langchain_openai.llms.base": "langchain_aios.openai_completions:patch",
         },
         "admit": {

@@ -21,7 +21,7 @@ from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.entries import patch_entries
 from langchain_aios.errors import translated
-from langchain_aios.substitution import without_key
+from langchain_aios.substitution import without_azure, without_key
 
 # What a model says besides, and only the core's backend may understand.
 _FOR_THE_BACKEND: Final = ("frequency_penalty", "presence_penalty", "logit_bias")
@@ -33,6 +33,11 @@ def patch(module: ModuleType, patches: Patches) -> None:
         patches.replace(module.BaseOpenAI, method.__name__, method)
     patch_entries(module.BaseOpenAI, patches)
     patches.replace(module.OpenAI, "__init__", without_key(module.OpenAI.__init__))
+
+
+def patch_azure(module: ModuleType, patches: Patches) -> None:
+    """Let `langchain_openai.AzureOpenAI` be made without credentials."""
+    patches.replace(module.AzureOpenAI, "__init__", without_azure(module.AzureOpenAI.__init__))
 
 
 # --- the four methods: `self` is a completion model of langchain_openai ------------------------

@@ -3,53 +3,56 @@
 The four methods by which `langchain_openai`'s chat models talk to OpenAI are
 replaced on the classes, so that `init_chat_model("openai:...")`, `create_agent`
 and instances made earlier are served as well. Everything else of those classes
-(binding tools, structured output, callbacks) stays theirs.
+(binding tools, structured output, callbacks) stays theirs: they write the body of the
+request, which is read into the arguments of a syscall, and they read the answer, which is
+written as OpenAI would.
 
-No key is needed and nothing is sent anywhere. A model name that no core serves is
-answered by the kernel's default model, which is said once, on standard error.
-Arguments that mean something to OpenAI alone are passed to the core as `extra`.
+No key is needed and nothing is sent anywhere but by the kernel's cores. A model name that no
+core serves is answered by the kernel's default model, which is said once, on standard error;
+so is what concerns a connection that is not made.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, closing
 from types import ModuleType
 from typing import Any, Final
 
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from aios_core import Kernel, default_kernel
-from aios_core.adapting import Patches, adefault_kernel, served_model
+from aios_core import default_kernel
+from aios_core.adapting import Patches, adefault_kernel
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
 from langchain_aios.entries import patch_entries
+from langchain_aios.openai_calls import ChatCall, name_unused
 
-log = logging.getLogger(__name__)
-
-_DROPPED: Final = ("n", "logprobs", "top_logprobs")  # settings that no core has
 _NO_KEY: Final = "no key is needed on the kernel"
+_NO_ENDPOINT: Final = "http://kernel.invalid"
+_API_VERSION: Final = "2024-10-21"  # of Azure, where nobody names one; nothing is sent to it
 
 
 def patch(module: ModuleType, patches: Patches) -> None:
     """Put the chat models of `langchain_openai.chat_models.base` on the kernel."""
-    methods = {
-        "_generate": _generate,
-        "_agenerate": _agenerate,
-        "_stream": _stream,
-        "_astream": _astream,
-    }
     for owner in (module.BaseChatOpenAI, module.ChatOpenAI):
-        for name, method in methods.items():
-            patches.replace(owner, name, method)
+        _patch_methods(owner, patches)
     patch_entries(module.BaseChatOpenAI, patches)
     patches.replace(module.ChatOpenAI, "__init__", without_key(module.ChatOpenAI.__init__))
+
+
+def patch_azure(module: ModuleType, patches: Patches) -> None:
+    """Put `langchain_openai.AzureChatOpenAI` on the kernel."""
+    _patch_methods(module.AzureChatOpenAI, patches)
+    init = module.AzureChatOpenAI.__init__
+    patches.replace(module.AzureChatOpenAI, "__init__", without_azure(init))
+
+
+def _patch_methods(owner: Any, patches: Patches) -> None:
+    for method in (_generate, _agenerate, _stream, _astream):
+        patches.replace(owner, method.__name__, method)
 
 
 def patch_embeddings(module: ModuleType, patches: Patches) -> None:
@@ -60,11 +63,17 @@ def patch_embeddings(module: ModuleType, patches: Patches) -> None:
     patches.replace(owner, "__init__", without_key(owner.__init__))
 
 
+def patch_azure_embeddings(module: ModuleType, patches: Patches) -> None:
+    """Let `langchain_openai.AzureOpenAIEmbeddings` be made without credentials."""
+    owner = module.AzureOpenAIEmbeddings
+    patches.replace(owner, "__init__", without_azure(owner.__init__))
+
+
 def _embedding(name: str) -> Callable[..., Any]:
     """A method of `OpenAIEmbeddings`: what it says of chunks and of its model is OpenAI's alone."""
 
     def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
-        del self
+        name_unused(self, ("dimensions", "default_headers", "default_query", "max_retries"))
         return getattr(AIOSEmbeddings(), name)(text)
 
     return method
@@ -74,12 +83,38 @@ def without_key(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
-        has_key = os.environ.get("OPENAI_API_KEY") or values.keys() & {"api_key", "openai_api_key"}
-        if not has_key:
+        if not _has(values, ("api_key", "openai_api_key"), ("OPENAI_API_KEY",)):
             values["api_key"] = _NO_KEY
         init(self, *args, **values)
 
     return __init__
+
+
+def without_azure(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that asks for no key, endpoint or version of Azure."""
+
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+        if not _has(values, _AZURE_KEYS, ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")):
+            values["api_key"] = _NO_KEY
+        if not _has(values, ("azure_endpoint", *_AZURE_BASES), ("AZURE_OPENAI_ENDPOINT",)):
+            values["azure_endpoint"] = _NO_ENDPOINT
+        if not _has(values, ("api_version", "openai_api_version"), ("OPENAI_API_VERSION",)):
+            values["api_version"] = _API_VERSION
+        init(self, *args, **values)
+
+    return __init__
+
+
+_AZURE_KEYS: Final = (
+    *("api_key", "openai_api_key", "azure_ad_token"),
+    *("azure_ad_token_provider", "azure_ad_async_token_provider"),
+)
+_AZURE_BASES: Final = ("base_url", "openai_api_base")
+
+
+def _has(values: Mapping[str, Any], names: Collection[str], variables: Collection[str]) -> bool:
+    """Whether a value is given under one of the names, or in the environment."""
+    return any(values.get(name) for name in names) or any(map(os.environ.get, variables))
 
 
 # --- the four methods: `self` is a chat model of langchain_openai ------------------------------
@@ -92,9 +127,10 @@ def _generate(
     run_manager: Any = None,
     **kwargs: Any,
 ) -> ChatResult:
-    call = _Call(self, kwargs, default_kernel())
-    result = call.model._generate(messages, stop, run_manager, **call.kwargs)  # noqa: SLF001 - ours
-    return call.finished(result)
+    call = ChatCall(self, default_kernel(), messages, stop, kwargs)
+    with call.translated(), ChatAIOS()._agent(run_manager) as agent:  # noqa: SLF001 - ours
+        completion = agent.llm.generate(**call.request)
+    return call.result(completion)
 
 
 async def _agenerate(
@@ -104,9 +140,11 @@ async def _agenerate(
     run_manager: Any = None,
     **kwargs: Any,
 ) -> ChatResult:
-    call = _Call(self, kwargs, await adefault_kernel())
-    result = await call.model._agenerate(messages, stop, run_manager, **call.kwargs)  # noqa: SLF001
-    return call.finished(result)
+    call = ChatCall(self, await adefault_kernel(), messages, stop, kwargs)
+    with call.translated():
+        async with ChatAIOS()._aagent(run_manager) as agent:  # noqa: SLF001 - ours
+            completion = await agent.llm.agenerate(**call.request)
+    return call.result(completion)
 
 
 def _stream(
@@ -116,9 +154,15 @@ def _stream(
     run_manager: Any = None,
     **kwargs: Any,
 ) -> Iterator[ChatGenerationChunk]:
-    call = _Call(self, kwargs, default_kernel())
-    for chunk in call.model._stream(messages, stop, run_manager, **call.kwargs):  # noqa: SLF001
-        yield call.streamed(chunk)
+    call = ChatCall(self, default_kernel(), messages, stop, kwargs)
+    with (
+        call.translated(),
+        ChatAIOS()._agent(run_manager) as agent,  # noqa: SLF001 - ours
+        agent.llm.stream(**call.request) as deltas,
+    ):
+        for delta in deltas:
+            yield from call.chunks(delta)
+        yield from call.last_chunks(deltas.completion)
 
 
 async def _astream(
@@ -128,62 +172,12 @@ async def _astream(
     run_manager: Any = None,
     **kwargs: Any,
 ) -> AsyncIterator[ChatGenerationChunk]:
-    call = _Call(self, kwargs, await adefault_kernel())
-    async for chunk in call.model._astream(messages, stop, run_manager, **call.kwargs):  # noqa: SLF001
-        yield call.streamed(chunk)
-
-
-def _is_said(value: Any) -> bool:
-    return value is True or value not in (None, False, 1)
-
-
-@cache
-def _say_dropped(names: tuple[str, ...]) -> None:
-    if names:
-        log.warning(
-            "the kernel's models have no %s; ChatOpenAI goes without", " and no ".join(names)
-        )
-
-
-class _Call:
-    """One call of a foreign chat model, as one of `ChatAIOS`."""
-
-    def __init__(self, theirs: Any, kwargs: Mapping[str, Any], kernel: Kernel) -> None:
-        said = {**theirs.model_kwargs, **kwargs}
-        asked = said.pop("model", None) or theirs.model_name
-        _say_dropped(tuple(name for name in _DROPPED if _is_said(getattr(theirs, name, None))))
-        self.kwargs = said
-        self._wanted = said.get("response_format")
-        self._text = ""
-        timeout = theirs.request_timeout
-        self.model = ChatAIOS(
-            model=served_model(kernel, asked),
-            temperature=theirs.temperature,
-            top_p=theirs.top_p,
-            max_tokens=theirs.max_tokens,
-            seed=theirs.seed,
-            stop=theirs.stop,
-            timeout=timeout if isinstance(timeout, int | float) else None,
-        )
-
-    def finished(self, result: ChatResult) -> ChatResult:
-        """With the parsed object, where langchain_openai looks for it."""
-        message = result.generations[0].message
-        self._add_parsed(message, str(message.content))
-        return result
-
-    def streamed(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """The same, in the last chunk."""
-        message = chunk.message
-        self._text += str(message.content)
-        if isinstance(message, AIMessageChunk) and message.chunk_position == "last":
-            self._add_parsed(message, self._text)
-        return chunk
-
-    def _add_parsed(self, message: BaseMessage, text: str) -> None:
-        if self._wanted is None or not text:
-            return
-        with suppress(ValueError):  # cut off by a token limit: their parser says so
-            is_model = isinstance(self._wanted, type) and is_basemodel_subclass(self._wanted)
-            parsed = self._wanted.model_validate_json(text) if is_model else json.loads(text)
-            message.additional_kwargs["parsed"] = parsed
+    call = ChatCall(self, await adefault_kernel(), messages, stop, kwargs)
+    with call.translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
+        agent = await ChatAIOS()._hold(stack, run_manager)  # noqa: SLF001 - ours
+        deltas = stack.enter_context(closing(agent.llm.astream(**call.request)))
+        async for delta in deltas:
+            for chunk in call.chunks(delta):
+                yield chunk
+        for chunk in call.last_chunks(deltas.completion):
+            yield chunk

@@ -1,16 +1,16 @@
 """Between LangChain's words and the kernel's: messages, tools, answers, fragments.
 
-Pure functions over plain data; no model, no kernel, no callbacks. Promises: what
-the kernel cannot carry (an image, a file) is refused by name and never dropped;
-what is only an echo of something else (a `tool_use` block beside `tool_calls`,
-a model's thoughts) is left out; usage appears once in a stream. What is OpenAI's
-rather than LangChain's is read by `aios_core.adapting`.
+Pure functions over plain data; no model, no kernel, no callbacks. Promises: pictures, sound, files,
+thoughts, refusals and names are carried, in OpenAI's format, whichever format of LangChain's
+they were written in; what is only an echo of something else (a `tool_use` block beside
+`tool_calls`) is left out; usage appears once in a stream. What is OpenAI's rather than
+LangChain's is read by `aios_core.adapting`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import (
@@ -21,8 +21,10 @@ from langchain_core.messages import (
     HumanMessage,
     SystemMessage,
     ToolMessage,
+    convert_to_openai_data_block,
+    is_data_content_block,
 )
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import (
     ToolCallChunk,
     invalid_tool_call,
@@ -32,11 +34,12 @@ from langchain_core.messages.tool import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from aios_core import Completion, Delta, Message, ResponseFormat, ToolCall, ToolSpec, Usage
-from aios_core.adapting import ROLES, read_response_format, read_text
+from aios_core import Choice, Completion, Delta, Message, ResponseFormat, ToolCall, ToolSpec, Usage
+from aios_core.adapting import ROLES, read_parts, read_response_format
 from aios_core.errors import InvalidRequest
+from aios_core.messages import text_of_part
 
-_ROLES: Final = {role: name for role, name in ROLES.items() if name != "tool"}
+_ROLES: Final = ROLES
 
 # --- what goes in ------------------------------------------------------------------------------
 
@@ -59,35 +62,92 @@ def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
 def _to_messages(message: BaseMessage) -> Iterator[Message]:
     match message:
         case AIMessage():
-            calls = _calls_of(message)
-            yield Message("assistant", read_text(message.content), tool_calls=calls)
+            yield _answer(message)
         case ToolMessage():
             yield _result(message.tool_call_id, message.content, message.name)
         case HumanMessage():
             yield from _user_turn(message)
         case SystemMessage():
-            yield Message("system", read_text(message.content), name=message.name)
+            role = message.additional_kwargs.get("__openai_role__", "system")
+            yield _turn(role, message.content, name=message.name)
         case ChatMessage() if message.role in _ROLES:
-            yield Message(_ROLES[message.role], read_text(message.content), name=message.name)
+            yield _turn(message.role, message.content, name=message.name)
         case ChatMessage():
             raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
         case _:
             raise InvalidRequest(f"a {type(message).__name__} cannot be said to a model")
 
 
+def _turn(role: str, content: Any, **more: Any) -> Message:
+    """A message of any role, with its content as text, or as parts where it is more than that."""
+    parts, thoughts = read_parts(map(_openai_block, _blocks(content)))
+    if thoughts:
+        more.setdefault("thinking", thoughts)
+    if isinstance(content, str) or all(part.keys() <= {"type", "text"} for part in parts):
+        return Message(_ROLES[role], "".join(map(text_of_part, parts)), **more)
+    return Message(_ROLES[role], parts=tuple(parts), **more)
+
+
+def _blocks(content: Any) -> Sequence[Any]:
+    return [content] if isinstance(content, str) else content
+
+
+def _openai_block(block: Any) -> Any:
+    """A content block in OpenAI's format. Raises `InvalidRequest` where there is none."""
+    if not isinstance(block, dict):
+        return block
+    source = block.get("source")
+    if block.get("type") == "image" and isinstance(source, dict):  # Anthropic's
+        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
+        url = source.get("url") if source.get("type") == "url" else data
+        return {"type": "image_url", "image_url": {"url": url}}
+    if not is_data_content_block(block):
+        return block
+    try:
+        return convert_to_openai_data_block(block)
+    except (ValueError, KeyError) as exc:
+        raise InvalidRequest(f"content of type {block.get('type')!r}: {exc}") from exc
+
+
+def _answer(message: AIMessage) -> Message:
+    """An earlier answer of a model, with its thoughts and all that belongs to it."""
+    about, calls = message.additional_kwargs, _calls_of(message)
+    thinking = about.get("thinking_blocks")
+    more = {"thinking": tuple(thinking)} if thinking else {}
+    return _turn(
+        "ai",
+        message.content,
+        name=message.name,
+        tool_calls=calls,
+        reasoning=about.get("reasoning_content") or "",
+        refusal=about.get("refusal"),
+        has_content=bool(message.content) or not calls,
+        extra=_extra_of(about),
+        **more,
+    )
+
+
+def _extra_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a backend takes back of an answer besides."""
+    extra = {key: about[key] for key in ("function_call",) if key in about}
+    if audio := about.get("audio"):  # the provider knows it by its id
+        extra["audio"] = {"id": audio["id"]} if "id" in audio else audio
+    return extra
+
+
 def _user_turn(message: HumanMessage) -> Iterator[Message]:
     """A person's turn. Tool results in it (Anthropic's way) become turns of the tools."""
-    blocks = [message.content] if isinstance(message.content, str) else message.content
+    blocks = _blocks(message.content)
     results = [b for b in blocks if isinstance(b, dict) and b.get("type") == "tool_result"]
     for block in results:
-        yield _result(str(block.get("tool_use_id", "")), block.get("content", ""), None)
+        yield _result(str(block.get("tool_use_id", "")), block.get("content") or "", None)
     rest = [block for block in blocks if block not in results]
     if rest or not results:
-        yield Message("user", read_text(rest), name=message.name)
+        yield _turn("user", rest, name=message.name)
 
 
 def _result(call_id: str, content: Any, name: str | None) -> Message:
-    return Message("tool", read_text(content), tool_call_id=call_id, name=name)
+    return _turn("tool", content, tool_call_id=call_id, name=name)
 
 
 def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
@@ -115,30 +175,61 @@ def to_response_format(raw: Any) -> ResponseFormat | None:
 
 def _format_of_schema(raw: Any) -> ResponseFormat:
     try:
-        function = convert_to_openai_tool(raw)["function"]
+        return ResponseFormat.from_dict(openai_format(raw))
     except (TypeError, ValueError, KeyError) as exc:
         allowed = "a schema, or OpenAI's {'type': 'json_schema', ...}"
         raise InvalidRequest(f"response_format: got {raw!r:.200}; allowed: {allowed}") from exc
-    return ResponseFormat(function["parameters"], function["name"])
+
+
+def openai_format(schema: Any, strict: bool | None = None) -> dict[str, Any]:
+    """A class or schema as OpenAI's `response_format`, with all that it says."""
+    if isinstance(schema, dict) and "name" in schema and isinstance(schema.get("schema"), dict):
+        return {"type": "json_schema", "json_schema": schema}  # it is the inner part already
+    function = convert_to_openai_tool(schema, strict=strict)["function"]
+    inside = {key: value for key, value in function.items() if key != "parameters"}
+    inside["schema"] = function.get("parameters", {"type": "object", "properties": {}})
+    return {"type": "json_schema", "json_schema": inside}
 
 
 # --- what comes out ----------------------------------------------------------------------------
 
 
 def to_result(completion: Completion) -> ChatResult:
-    """A whole answer."""
-    message = AIMessage(
-        content=completion.text,
-        usage_metadata=to_usage(completion.usage),
-        response_metadata=_metadata(completion),
-    )
-    for call in completion.tool_calls:
-        _add_call(message, call)
-    reason = {"finish_reason": str(completion.finish_reason)}
+    """A whole answer, with the further ones if several were wanted."""
     return ChatResult(
-        generations=[ChatGeneration(message=message, generation_info=reason)],
+        generations=[_generation(completion, choice) for choice in completion.all_choices],
         llm_output={"model_name": completion.model},
     )
+
+
+def _generation(completion: Completion, choice: Choice) -> ChatGeneration:
+    said = choice.message
+    message = AIMessage(
+        content=said.content,
+        additional_kwargs={**thoughts_of(said.reasoning, said.refusal), **rest_of(said)},
+        usage_metadata=to_usage(completion.usage),
+        response_metadata=_metadata(completion, choice),
+    )
+    for call in said.tool_calls:
+        _add_call(message, call)
+    about: dict[str, Any] = {"finish_reason": str(choice.finish_reason)}
+    if choice.logprobs is not None:
+        about["logprobs"] = dict(choice.logprobs)
+    return ChatGeneration(message=message, generation_info=about)
+
+
+def thoughts_of(reasoning: str, refusal: str | None) -> dict[str, Any]:
+    """What a model thought, and why it refuses, where LangChain's messages have it."""
+    said = {"reasoning_content": reasoning, "refusal": refusal}
+    return {key: text for key, text in said.items() if text}
+
+
+def rest_of(message: Message) -> dict[str, Any]:
+    """All else that an answer holds: signed thoughts, sound, annotations, a provider's own keys."""
+    rest = dict(message.extra)
+    if message.thinking:
+        rest["thinking_blocks"] = [dict(block) for block in message.thinking]
+    return rest
 
 
 def _add_call(message: AIMessage, call: ToolCall) -> None:
@@ -158,17 +249,22 @@ def to_chunk(delta: Delta) -> ChatGenerationChunk:
         tool_call_chunk(name=part.name, args=part.arguments, id=part.id, index=part.index)
         for part in delta.tool_calls
     ]
-    return ChatGenerationChunk(
-        message=AIMessageChunk(content=delta.text, tool_call_chunks=fragments)
+    message = AIMessageChunk(
+        content=delta.text,
+        additional_kwargs=thoughts_of(delta.reasoning, delta.refusal),
+        tool_call_chunks=fragments,
     )
+    about = {"logprobs": dict(delta.logprobs)} if delta.logprobs else None
+    return ChatGenerationChunk(message=message, generation_info=about)
 
 
 def to_last_chunk(completion: Completion) -> ChatGenerationChunk:
     """The end of a stream: no text, but what is known of the whole."""
     message = AIMessageChunk(
         content="",
+        additional_kwargs=rest_of(completion.message),
         usage_metadata=to_usage(completion.usage),
-        response_metadata=_metadata(completion),
+        response_metadata=_metadata(completion, completion.all_choices[0]),
         chunk_position="last",
     )
     return ChatGenerationChunk(
@@ -178,17 +274,40 @@ def to_last_chunk(completion: Completion) -> ChatGenerationChunk:
 
 def to_usage(usage: Usage) -> UsageMetadata:
     """Tokens, as LangChain counts them."""
-    return UsageMetadata(
+    read = InputTokenDetails(cache_read=usage.cached_tokens)
+    if usage.cache_write_tokens:
+        read["cache_creation"] = usage.cache_write_tokens
+    if usage.audio_input_tokens:
+        read["audio"] = usage.audio_input_tokens
+    metadata = UsageMetadata(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+        input_token_details=read,
     )
+    written = OutputTokenDetails()
+    if usage.reasoning_tokens:
+        written["reasoning"] = usage.reasoning_tokens
+    if usage.audio_output_tokens:
+        written["audio"] = usage.audio_output_tokens
+    if written:
+        metadata["output_token_details"] = written
+    return metadata
 
 
-def _metadata(completion: Completion) -> dict[str, Any]:
+def _metadata(completion: Completion, choice: Choice) -> dict[str, Any]:
+    said = {
+        "id": completion.id,
+        "system_fingerprint": completion.fingerprint,
+        "native_finish_reason": choice.backend_finish_reason,
+        "length_reason": completion.length_reason,
+    }
+    if choice.backend_finish_reason == str(choice.finish_reason):
+        del said["native_finish_reason"]
     return {
+        **{key: value for key, value in completion.extra.items() if value is not None},
+        **{key: value for key, value in said.items() if value is not None},
         "model_provider": "aios",
         "model_name": completion.model,
-        "finish_reason": str(completion.finish_reason),
+        "finish_reason": str(choice.finish_reason),
     }

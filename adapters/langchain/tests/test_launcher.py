@@ -202,13 +202,3 @@ async def test_embeddings_of_openai_are_the_kernels_and_need_no_key(watch: Watch
     assert vectors == [AIOSEmbeddings().embed_query("a dog")] * 4
     requests = [event.facts.get("request") for event in watch.events]
     assert requests.count("llm.embed") == 5
-
-
-@pytest.mark.usefixtures("as_default")
-def test_what_the_kernels_models_do_not_have_is_said_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    for _ in range(2):
-        ChatOpenAI(model="gpt-4o-mini", n=3, logprobs=True, top_logprobs=5).invoke("hi")
-
-    assert caplog.text.count("have no n and no logprobs and no top_logprobs") == 1

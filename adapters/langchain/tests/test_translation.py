@@ -18,6 +18,7 @@ from langchain_core.messages import (
 from langchain_core.tools import tool
 
 from aios_core import (
+    Choice,
     Completion,
     Delta,
     FinishReason,
@@ -38,6 +39,7 @@ from langchain_aios.translation import (
     to_tools,
 )
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,eA=="}}
 CALL = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
 
 
@@ -59,7 +61,60 @@ CALL = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
         (HumanMessage([{"type": "text", "text": "a"}, "b"]), Message("user", "ab")),
         (
             AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}]),
-            Message("assistant", "yes"),
+            Message("assistant", "yes", thinking=({"type": "thinking", "thinking": "hm"},)),
+        ),
+        (
+            HumanMessage(["see", PICTURE]),
+            Message("user", parts=({"type": "text", "text": "see"}, PICTURE)),
+        ),
+        (
+            HumanMessage([{"type": "image", "base64": "eA==", "mime_type": "image/png"}]),
+            Message("user", parts=(PICTURE,)),
+        ),
+        (
+            HumanMessage(
+                [
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "eA=="},
+                    }
+                ]
+            ),
+            Message("user", parts=(PICTURE,)),
+        ),
+        (
+            HumanMessage([{"type": "audio", "base64": "eA==", "mime_type": "audio/wav"}]),
+            Message(
+                "user",
+                parts=({"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav"}},),
+            ),
+        ),
+        (
+            ToolMessage([PICTURE], tool_call_id="c1"),
+            Message("tool", parts=(PICTURE,), tool_call_id="c1"),
+        ),
+        (
+            AIMessage(
+                "no",
+                name="bob",
+                additional_kwargs={
+                    "reasoning_content": "hm",
+                    "refusal": "no",
+                    "audio": {"id": "a1", "data": "x"},
+                },
+            ),
+            Message(
+                "assistant",
+                "no",
+                name="bob",
+                reasoning="hm",
+                refusal="no",
+                extra={"audio": {"id": "a1"}},
+            ),
+        ),
+        (
+            SystemMessage("be kind", additional_kwargs={"__openai_role__": "developer"}),
+            Message("developer", "be kind"),
         ),
         (
             AIMessage([{"type": "tool_use", "id": "c1", "name": "add", "input": {}}, "so"]),
@@ -105,7 +160,7 @@ def test_arguments_keep_their_letters() -> None:
 @pytest.mark.parametrize(
     ("said", "named"),
     [
-        (HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]), "image_url"),
+        (HumanMessage([{"type": "video", "base64": "x", "mime_type": "video/mp4"}]), "video"),
         (HumanMessage([{"type": "file", "base64": "x"}]), "file"),
         (ChatMessage("x", role="narrator"), "narrator"),
         (FunctionMessage("x", name="f"), "FunctionMessage"),
@@ -197,6 +252,62 @@ def test_an_answer_says_model_reason_and_usage() -> None:
         "output_tokens": 3,
         "total_tokens": 10,
         "input_token_details": {"cache_read": 2},
+    }
+
+
+def test_an_answer_keeps_thoughts_details_and_further_answers() -> None:
+    block = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    said = Message(
+        "assistant", "yes", reasoning="hm", thinking=(block,), extra={"annotations": [{"a": 1}]}
+    )
+    usage = Usage(7, 9, 2, cache_write_tokens=3, reasoning_tokens=4, audio_output_tokens=1)
+    other = Choice(Message("assistant", "no"), FinishReason.LENGTH)
+    whole = Completion(
+        said,
+        FinishReason.STOP,
+        usage,
+        "m",
+        choices=(other,),
+        logprobs={"content": []},
+        backend_finish_reason="eos",
+        id="x-1",
+        fingerprint="fp",
+    )
+
+    first, second = to_result(whole).generations
+
+    message = first.message
+    assert isinstance(message, AIMessage)
+    assert message.additional_kwargs == {
+        "reasoning_content": "hm",
+        "thinking_blocks": [block],
+        "annotations": [{"a": 1}],
+    }
+    assert message.response_metadata["native_finish_reason"] == "eos"
+    assert (message.response_metadata["id"], message.response_metadata["system_fingerprint"]) == (
+        "x-1",
+        "fp",
+    )
+    assert first.generation_info == {"finish_reason": "stop", "logprobs": {"content": []}}
+    assert message.usage_metadata is not None
+    assert message.usage_metadata["output_token_details"] == {"reasoning": 4, "audio": 1}
+    assert message.usage_metadata["input_token_details"] == {"cache_read": 2, "cache_creation": 3}
+    assert (second.text, second.message.response_metadata["finish_reason"]) == ("no", "length")
+
+
+def test_what_a_stream_thinks_comes_as_it_is_thought() -> None:
+    deltas = [
+        Delta(reasoning="hm "),
+        Delta(reasoning="well"),
+        Delta("yes", logprobs={"content": [1]}),
+    ]
+    chunks = [to_chunk(delta).message for delta in deltas]
+    said = Message("assistant", "yes", thinking=({"signature": "s"},))
+    whole = sum(chunks[1:], chunks[0]) + to_last_chunk(completion(said)).message
+
+    assert whole.additional_kwargs == {
+        "reasoning_content": "hm well",
+        "thinking_blocks": [{"signature": "s"}],
     }
 
 

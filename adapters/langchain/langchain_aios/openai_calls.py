@@ -1,0 +1,213 @@
+"""One call of a chat model of `langchain_openai`, as a syscall: its request, and its answer.
+
+The model itself writes the body that it would send, and reads the answer that it would get;
+here both are turned into the kernel's words and back. So every field of its constructor and
+every argument of the call is where it would be at the provider.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import openai
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from openai.types.chat import ChatCompletion
+
+from aios_core import Choice, Completion, Delta, Kernel
+from aios_core.adapting import (
+    ChunkWriter,
+    give_notice,
+    read_request,
+    served_model,
+    split_request_options,
+    write_completion,
+)
+from langchain_aios import openai_errors
+from langchain_aios.translation import rest_of, thoughts_of
+
+log = logging.getLogger(__name__)
+
+# Fields of a model that concern the connection to its provider, or OpenAI's Responses API.
+_OF_THE_CONNECTION: Final = (
+    *("openai_api_base", "openai_organization", "openai_proxy", "default_headers"),
+    *("default_query", "http_client", "http_async_client", "max_retries"),
+    *("include_response_headers", "use_previous_response_id"),
+)
+_OF_RESPONSES: Final = ("include", "truncation", "context_management", "previous_response_id")
+_UNREMARKABLE: Final = frozenset({"stream", "stream_options", "stream_usage", "streaming"})
+_ALIASES: Final = {"openai_api_base": "base_url", "openai_organization": "organization"}
+
+
+class ChatCall:
+    """The arguments of the syscall, and how its answer becomes the model's.
+
+    Raises errors under the kernel's, LangChain's and openai's names.
+    """
+
+    def __init__(
+        self,
+        theirs: Any,
+        kernel: Kernel,
+        messages: Sequence[BaseMessage],
+        stop: Sequence[str] | None,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._theirs = theirs
+        self._wanted = kwargs.get("response_format")
+        self._has_usage = wants_usage(theirs, kwargs)
+        with self.translated():
+            payload = self._payload(messages, stop, kwargs)
+            self.request = read_request(payload)
+        self.request["model"] = served_model(kernel, self.request["model"])
+        if (timeout_s := seconds_of(theirs.request_timeout)) is not None:
+            self.request.setdefault("timeout_s", timeout_s)
+        self._writer = ChunkWriter(self.request["model"] or str(theirs.model_name))
+
+    @staticmethod
+    def translated() -> AbstractContextManager[None]:
+        """Let kernel errors out of the block under openai's names as well."""
+        return openai_errors.translated()
+
+    def _payload(
+        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The body that the model would send to chat completions."""
+        model = self._theirs.model_copy(update={"use_responses_api": False})
+        said = {key: value for key, value in kwargs.items() if key != "stream_usage"}
+        payload: dict[str, Any] = model._get_request_payload(messages, stop=stop, **said)  # noqa: SLF001
+        if _is_model(form := payload.get("response_format")):
+            payload["response_format"] = strict_format(form)
+        unused = [key for key in _OF_RESPONSES if payload.pop(key, None) is not None]
+        if isinstance(reasoning := payload.get("reasoning"), Mapping) and self._theirs.reasoning:
+            del payload["reasoning"]
+            if "effort" in reasoning:
+                payload.setdefault("reasoning_effort", reasoning["effort"])
+        dropped = split_request_options(payload).dropped.keys() - _UNREMARKABLE
+        name_unused(self._theirs, _OF_THE_CONNECTION, (*unused, *sorted(dropped)))
+        return payload
+
+    # --- a whole answer -----------------------------------------------------------------------
+
+    def result(self, completion: Completion) -> ChatResult:
+        """The answer, read as one of OpenAI's."""
+        result: ChatResult = self._theirs._create_chat_result(self._response(completion))  # noqa: SLF001
+        for generation, choice in zip(result.generations, completion.all_choices, strict=True):
+            generation.message.additional_kwargs.update(_besides(choice))
+            if completion.length_reason:
+                about = generation.generation_info or {}
+                generation.generation_info = {**about, "length_reason": completion.length_reason}
+        return result
+
+    def _response(self, completion: Completion) -> ChatCompletion:
+        """The answer as openai's client returns it, with the object that was wanted.
+
+        Raises what the client raises where that object cannot be there.
+        """
+        response = ChatCompletion.construct(**write_completion(completion))
+        if self._wanted is None:
+            return response
+        for choice in response.choices:
+            if choice.finish_reason == "length":
+                raise openai.LengthFinishReasonError(completion=response)
+            if choice.finish_reason == "content_filter":
+                raise openai.ContentFilterFinishReasonError
+            said: Any = choice.message
+            is_object = _is_model(self._wanted) and said.content and not said.refusal
+            said.parsed = self._wanted.model_validate_json(said.content) if is_object else None
+        return response
+
+    # --- a stream -----------------------------------------------------------------------------
+
+    def chunks(self, delta: Delta) -> Iterator[ChatGenerationChunk]:
+        """One step, read as one of OpenAI's; of several answers only the first is streamed."""
+        if not delta or delta.choice:
+            return
+        yield from self._read(
+            self._writer.delta(delta), thoughts_of(delta.reasoning, delta.refusal)
+        )
+
+    def last_chunks(self, completion: Completion) -> Iterator[ChatGenerationChunk]:
+        """Why the answer ended, its tokens, and the object that was wanted."""
+        response = self._response(completion)  # raises before the end is told, as the client does
+        end = self._writer.end(completion)
+        end["choices"], end["model"] = end["choices"][:1], completion.model
+        for chunk in self._read(end, rest_of(completion.message)):
+            if completion.length_reason:
+                about = chunk.generation_info or {}
+                chunk.generation_info = {**about, "length_reason": completion.length_reason}
+            yield chunk
+        if self._wanted is not None:
+            yield self._theirs._get_generation_chunk_from_completion(response)  # noqa: SLF001
+        elif self._has_usage:
+            yield from self._read(self._writer.usage(completion), {})
+
+    def _read(
+        self, raw: dict[str, Any], besides: Mapping[str, Any]
+    ) -> Iterator[ChatGenerationChunk]:
+        chunk = self._theirs._convert_chunk_to_generation_chunk(raw, AIMessageChunk, None)  # noqa: SLF001
+        if chunk is not None:
+            chunk.message.additional_kwargs.update(besides)
+            yield chunk
+
+
+def _besides(choice: Choice) -> dict[str, Any]:
+    """What an answer holds that OpenAI's own messages have no place for."""
+    rest = rest_of(choice.message)
+    rest.pop("audio", None)  # which has one
+    return {**thoughts_of(choice.message.reasoning, None), **rest}
+
+
+def wants_usage(theirs: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a stream shall tell its tokens: unless the program says that it shall not."""
+    said = {key: kwargs[key] for key in ("stream_usage", "stream_options") if key in kwargs}
+    if not said and theirs.stream_usage is None:
+        return True
+    return bool(theirs._should_stream_usage(**said))  # noqa: SLF001 - as their stream does
+
+
+def _is_model(form: Any) -> bool:
+    return isinstance(form, type) and is_basemodel_subclass(form)
+
+
+def strict_format(model: Any) -> dict[str, Any]:
+    """A pydantic class as the `response_format` that openai's client makes of it."""
+    schema = openai.pydantic_function_tool(model)["function"]["parameters"]
+    inside = {"schema": schema, "name": model.__name__, "strict": True}
+    return {"type": "json_schema", "json_schema": inside}
+
+
+def seconds_of(timeout: Any) -> float | None:
+    """The longest wait that a client's timeout allows; None for no limit.
+
+    It is a number, some numbers, or `httpx.Timeout`.
+    """
+    if isinstance(timeout, int | float):
+        return float(timeout)
+    if isinstance(timeout, tuple | list):
+        parts = timeout
+    else:
+        parts = [getattr(timeout, name, None) for name in ("connect", "read", "write", "pool")]
+    said = [float(part) for part in parts if isinstance(part, int | float)]
+    return max(said, default=None)
+
+
+def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()) -> None:
+    """Say once what a substituted model was told that the kernel's cores do not use."""
+    told = [
+        _ALIASES.get(name, name)
+        for name in fields
+        if name in theirs.model_fields_set and getattr(theirs, name, None)
+    ]
+    if names := (*told, *keys):
+        kind = type(theirs).__name__
+        give_notice(
+            log,
+            (__name__, kind, names),
+            f"{kind} is answered by the kernel's cores, without its {', '.join(names)}: how a "
+            "provider is reached is said in the core's configuration (aios.toml)",
+        )
