@@ -7,6 +7,7 @@
 Importing starts nothing; a kernel starts when it is told to.
 """
 
+from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
 from aios_core.adapting.launching import install, uninstall
 from aios_core.agent import LLM, Agent, request
 from aios_core.bridge import AsyncStream, Stream
@@ -74,7 +75,7 @@ from aios_core.messages import (
     ToolSpec,
     Usage,
 )
-from aios_core.process import Accounting, ProcessState
+from aios_core.process import ProcessState
 from aios_core.storage import (
     AsyncWatch,
     ChangeKind,
@@ -119,6 +120,7 @@ __all__ = [
     "BackendError",
     "Budget",
     "BudgetExceeded",
+    "BudgetStatus",
     "ChangeKind",
     "Choice",
     "CollectionItem",
@@ -138,6 +140,7 @@ __all__ = [
     "FileContent",
     "FileVersion",
     "FinishReason",
+    "GroupStatus",
     "Hit",
     "Interrupted",
     "InvalidArguments",

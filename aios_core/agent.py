@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aios_core.access import AccessHandle
+from aios_core.accounting import Accounting, BudgetStatus
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.core import PromptSize
 from aios_core.embedding import Embed, Vector
@@ -28,7 +29,7 @@ from aios_core.messages import (
     require_items,
     require_number,
 )
-from aios_core.process import Accounting, AgentProcess, ProcessState
+from aios_core.process import AgentProcess, ProcessState
 from aios_core.storage import Storage
 from aios_core.storage.semantic import Collections
 from aios_core.syscalls import LLMGenerate, Request
@@ -92,6 +93,18 @@ class Agent:
     def accounting(self) -> Accounting:
         """What the agent has taken so far; live, for reading only."""
         return self._process.accounting
+
+    @property
+    def accounting_with_descendants(self) -> Accounting:
+        """The sum of what the agent and all below it used so far, exited ones included."""
+        return self._process.accounting_with_descendants()
+
+    @property
+    def budget(self) -> BudgetStatus:
+        """What the agent and those below it may spend, have spent and reserved, and have left."""
+        ends_at = self._process.ends_at
+        left_s = None if ends_at is None else ends_at - self._kernel.time()
+        return BudgetStatus.of(self._process.budget, wall_left_s=left_s)
 
     def spawn(self, name: str, **settings: Any) -> Agent:
         """Start a child; see `Kernel.spawn`."""

@@ -343,6 +343,7 @@ class KernelConfig:
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     guard: Guard = field(default_factory=Guard)
+    trace: str | None = None  # a file for https://ui.perfetto.dev; None: no trace is written
     drain_s: float = 5.0  # `close()` gives calls under way that long to end
 
     def __post_init__(self) -> None:

@@ -128,6 +128,7 @@ class BilledEmbedder:
         books = process.accounting
         books.num_embedded += len(texts)
         books.usage += Usage(input_tokens=num_tokens)
+        books.money += spent.money
         return vectors
 
     async def close(self) -> None:

@@ -8,10 +8,12 @@ that raises is dropped with a logged traceback; the kernel goes on.
 from __future__ import annotations
 
 import logging
+import time
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -48,13 +50,18 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KernelEvent:
-    """One fact. `at` is in seconds of the kernel's clock; `facts` holds plain values."""
+    """One fact.
+
+    `at` is in seconds of the kernel's clock, `clock_time` in seconds since 1970 (set when the event
+    is emitted); `facts` holds plain values.
+    """
 
     at: float
     kind: EventKind
     pid: int | None = None
     syscall_id: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    clock_time: float | None = None
 
     def __str__(self) -> str:
         who = f" agent {self.pid}" if self.pid is not None else ""
@@ -83,8 +90,10 @@ class EventStream:
 
     def emit(self, event: KernelEvent) -> None:
         """Tell every observer, without the secrets in its facts."""
-        if event.facts and (facts := redact_values(event.facts)) != event.facts:
-            event = replace(event, facts=facts)
+        if not self._observers:
+            return
+        facts = redact_values(event.facts) if event.facts else event.facts
+        event = replace(event, facts=facts, clock_time=time.time())
         for observer in tuple(self._observers):
             try:
                 observer(event)
@@ -98,18 +107,21 @@ class EventStream:
 
 
 class Journal:
-    """An observer that keeps the latest events, to tell the story of a call or an agent.
+    """An observer that keeps the latest events, to print the story of a call or an agent.
 
     >>> journal = Journal(keep=1000)
     >>> journal(KernelEvent(0.5, EventKind.SUBMITTED, pid=1, syscall_id=7))
     >>> print(journal.story(syscall_id=7))
-        0.5000 agent 1 syscall 7 submitted
+    +0.500 s     agent 1 syscall 7 submitted
     """
 
     def __init__(self, keep: int = 100_000) -> None:
         self._events: deque[KernelEvent] = deque(maxlen=keep)
+        self._names: dict[int, str] = {}  # of the agents whose start was seen, by pid
 
     def __call__(self, event: KernelEvent) -> None:
+        if event.kind is EventKind.AGENT_SPAWNED and event.pid is not None:
+            self._names[event.pid] = str(event.facts.get("name", ""))
         self._events.append(event)
 
     def __len__(self) -> int:
@@ -125,5 +137,24 @@ class Journal:
         ]
 
     def story(self, *, pid: int | None = None, syscall_id: int | None = None) -> str:
-        """The same, one line an event."""
-        return "\n".join(map(str, self.events(pid=pid, syscall_id=syscall_id)))
+        """The kept events of one agent or one syscall as text, one line an event.
+
+        A line has the local time of day (where it is not known: the seconds of the kernel's clock),
+        the agent's name and pid, the syscall, and what happened.
+        """
+        return "\n".join(map(self._line, self.events(pid=pid, syscall_id=syscall_id)))
+
+    def _line(self, event: KernelEvent) -> str:
+        name = self._names.get(event.pid, "") if event.pid is not None else ""
+        who = f" {name or 'agent'} {event.pid}" if event.pid is not None else ""
+        what = f" syscall {event.syscall_id}" if event.syscall_id is not None else ""
+        facts = "".join(f" {key}={value}" for key, value in event.facts.items())
+        return f"{_time_of(event):12}{who}{what} {event.kind}{facts}"
+
+
+def _time_of(event: KernelEvent) -> str:
+    """The local time of day to the millisecond, or seconds from the start of the kernel's clock."""
+    if event.clock_time is None:
+        return f"+{event.at:.3f} s"
+    when = datetime.fromtimestamp(event.clock_time).astimezone()
+    return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03}"

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from aios_core.access import Approver, Callback, CallbackApprover, Explanation, explained
+from aios_core.accounting import GroupStatus
 from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
@@ -39,6 +40,7 @@ from aios_core.scheduler import POLICIES, Policy
 from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate, Request
 from aios_core.tools.handle import Loadable
+from aios_core.trace import Trace, free_path
 
 T = TypeVar("T")
 
@@ -88,6 +90,7 @@ class Kernel:
         self._thread: LoopThread | None = None
         self._loop = Crossing()
         self._started: _Inside | None = None
+        self._traces: list[Trace] = []
         self.processes = ProcessTable(self.config.guard)
         for name, group in self.config.groups.items():
             self.processes.add_group(name, weight=group.weight, budget=group.budget)
@@ -147,6 +150,8 @@ class Kernel:
         submitter = Submitter(parts, self.processes, self._loop)
         lives = Lifecycle(parts, self.processes, self.events, submitter.post)
         self._started = _Inside(parts, lives, submitter)
+        if self.config.trace is not None:
+            await asyncio.to_thread(lambda: self.trace(free_path(str(self.config.trace))))
         try:
             await parts.start()
         except KernelError as exc:
@@ -172,7 +177,11 @@ class Kernel:
             return
         self._loop.is_closed = True
         drain_s = self.config.drain_s if drain_s is None else drain_s
-        await self._inside.parts.close(drain_s)
+        try:
+            await self._inside.parts.close(drain_s)
+        finally:
+            for trace in self._traces:
+                await asyncio.to_thread(trace.close)
 
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:
@@ -499,6 +508,25 @@ class Kernel:
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Tell `observer` every event from now on. Returns a function that ends it."""
         return self.events.subscribe(observer)
+
+    def trace(self, path: str | Path) -> Trace:
+        """Write what happens from now on to a file for https://ui.perfetto.dev.
+
+        The trace ends with its `close`, as a context manager, or with the kernel. Raises
+        `InvalidRequest` if the file cannot be written.
+        """
+        trace = Trace(path)
+        self.events.subscribe(trace)
+        self._traces.append(trace)
+        return trace
+
+    def groups(self) -> list[GroupStatus]:
+        """Return every group as it is now: its budget, what is left of it, what it used."""
+        return self._loop.call(self.processes.group_statuses)
+
+    def time(self) -> float:
+        """The kernel's clock, in seconds: what the `at` of its events is measured in."""
+        return self._inside.parts.clock.now()
 
     @property
     def num_under_way(self) -> int:

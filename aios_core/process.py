@@ -7,7 +7,6 @@ cancellation. Pure bookkeeping, touched only by the kernel's loop.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -15,10 +14,11 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
+from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
 from aios_core.budget import Budget, BudgetAccount
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
 from aios_core.identity import Identities
-from aios_core.messages import Usage, require_integer, require_number
+from aios_core.messages import require_integer, require_number
 from aios_core.syscalls import Request
 
 DEFAULT_GROUP = "default"
@@ -42,20 +42,6 @@ class Guard:
     max_agents: int | None = 100_000  # alive at once
 
 
-@dataclass(slots=True)
-class Accounting:
-    """What an agent has taken so far."""
-
-    usage: Usage = field(default_factory=Usage)
-    num_calls: int = 0
-    num_requests: Counter[str] = field(default_factory=Counter)  # by kind; LLM calls not counted
-    num_embedded: int = 0  # texts that it had turned into vectors
-    num_failed: int = 0
-    num_preemptions: int = 0
-    running_s: float = 0.0  # its calls held a slot of a core
-    waiting_s: float = 0.0  # its calls waited for one
-
-
 @dataclass(slots=True, eq=False)
 class Group:
     """A privilege group; it shares a budget and, under `fair`, a part of every core."""
@@ -63,6 +49,7 @@ class Group:
     name: str
     weight: float = 1.0
     budget: BudgetAccount = field(default_factory=lambda: BudgetAccount("group"))
+    exited: Accounting = field(default_factory=Accounting)  # of agents that are not alive any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +92,7 @@ class AgentProcess:
     state: ProcessState = ProcessState.ACTIVE
     accounting: Accounting = field(default_factory=Accounting)
     children: dict[int, AgentProcess] = field(default_factory=dict)
+    exited: Accounting = field(default_factory=Accounting)  # of descendants that are not alive
     live_calls: set[int] = field(default_factory=set)  # ids of syscalls without an answer yet
     last_request: Request[Any] | None = None
     num_repeats: int = 0
@@ -134,6 +122,11 @@ class AgentProcess:
             if not labels <= reader.labels:
                 reader.labels = reader.labels | labels
             reader = reader.parent
+
+    def accounting_with_descendants(self) -> Accounting:
+        """Return the sum of what this agent and all below it used, exited ones included."""
+        below = (child.accounting_with_descendants() for child in tuple(self.children.values()))
+        return Accounting.sum_of([self.accounting, self.exited, *below])
 
     def family(self) -> Iterator[AgentProcess]:
         """This agent and all below it, children before their parents."""
@@ -251,6 +244,16 @@ class ProcessTable:
             if process.identity == identity:
                 process.take_labels(labels)
 
+    def group_statuses(self) -> list[GroupStatus]:
+        """Return every group as it is now, by name."""
+        return [self._status_of(self._groups[name]) for name in sorted(self._groups)]
+
+    def _status_of(self, group: Group) -> GroupStatus:
+        members = [process for process in self if process.group is group]
+        used = Accounting.sum_of([group.exited, *(member.accounting for member in members)])
+        budget = BudgetStatus.of(group.budget)
+        return GroupStatus(group.name, group.weight, len(members), budget, used)
+
     def remove(self, process: AgentProcess) -> None:
         """Take an agent out once it is dead and has neither children nor calls."""
         if process.children or process.live_calls:
@@ -258,7 +261,9 @@ class ProcessTable:
         process.state = ProcessState.EXITED
         self._processes.pop(process.pid, None)
         self._identities.release(process.identity)
+        process.group.exited.add(process.accounting)
         if process.parent:
+            process.parent.exited.add(process.accounting_with_descendants())
             process.parent.children.pop(process.pid, None)
 
     def admit(self, process: AgentProcess, request: Request[Any]) -> None:

@@ -86,7 +86,7 @@ def test_a_story_is_of_one_call_or_one_agent() -> None:
 
     assert [e.at for e in journal.events(pid=1)] == [1, 2, 3]
     assert journal.story(syscall_id=7) == (
-        "    1.0000 agent 1 syscall 7 submitted\n    3.0000 agent 1 syscall 7 done"
+        "+1.000 s     agent 1 syscall 7 submitted\n+3.000 s     agent 1 syscall 7 done"
     )
 
 

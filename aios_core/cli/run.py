@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
         help="run a script or a notebook with its LLM calls on the kernel",
         description="Run a Python script, a module or a notebook, unmodified, with its LLM calls "
         "on the kernel.",
-        usage="aios run [--policy POLICY] [--mode MODE] [--config FILE] "
+        usage="aios run [--policy POLICY] [--mode MODE] [--config FILE] [--trace FILE] "
         "(SCRIPT | -m MODULE) [ARGUMENT ...]",
     )
     parser.add_argument("--policy", choices=tuple(POLICIES), help="who runs when")
@@ -51,6 +51,9 @@ def add_parser(commands: Commands) -> None:
         help="who answers: the kernel's cores, or the framework's own provider when it is let",
     )
     parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write who ran where and when, for ui.perfetto.dev"
+    )
     parser.add_argument("-m", dest="module", nargs=_KEPT, metavar="MODULE", help="run a module")
     parser.add_argument("script", nargs=_KEPT, metavar="SCRIPT", help="and its arguments")
     parser.set_defaults(call=lambda options: _run(parser, options))
@@ -84,6 +87,8 @@ def _settings(options: argparse.Namespace) -> dict[str, str]:
     if options.config:
         file = find_config_file(options.config)
         settings["AIOS_CONFIG"] = str(file.resolve()) if file else ""
+    if options.trace:
+        settings["AIOS_TRACE"] = str(Path(options.trace).absolute())
     if options.policy:
         settings["AIOS_SCHEDULER__POLICY"] = options.policy
     return settings

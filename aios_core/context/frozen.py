@@ -21,10 +21,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from aios_core.accounting import Accounting
 from aios_core.budget import Budget, Cost
 from aios_core.errors import InvalidRequest, SnapshotError
 from aios_core.private_files import make_directory, open_private, sync_directory, tighten
-from aios_core.process import Accounting, AgentProcess
+from aios_core.process import AgentProcess
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 

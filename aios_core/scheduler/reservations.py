@@ -215,6 +215,7 @@ class Reservations:
             return Cost()
         usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1
         cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
+        call.process.accounting.money += cost.money
         return call.reservation.settle(cost)
 
 
