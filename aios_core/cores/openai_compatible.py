@@ -34,6 +34,7 @@ import openai
 
 from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
+from aios_core.cores.core_pause import CorePause
 from aios_core.cores.event_stream import ServerEvent, read_events
 from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_chunks import ChunkReader
@@ -60,8 +61,6 @@ from aios_core.syscalls import LLMGenerate
 log = logging.getLogger(__name__)
 
 UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
-FIRST_PAUSE_S: Final = 1.0  # after a 429 without Retry-After; doubles
-MAX_PAUSE_S: Final = 60.0
 METRICS_EVERY_S: Final = 1.0
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
 
@@ -129,9 +128,7 @@ class OpenAICore(StreamingCore):
         self._capabilities = self._describe(context_window)
         self._http: httpx.AsyncClient | None = None
         self._client: openai.AsyncOpenAI | None = None
-        self._paused_until = 0.0  # in the loop's time
-        self._num_refusals = 0  # pauses in a row
-        self._wake_timer: asyncio.TimerHandle | None = None
+        self._pause = CorePause(name, on_over=lambda: self.report(LoadChanged()))
         self._watch: asyncio.Task[None] | None = None
         self._pressure = KVPressure()
         self._limit_memory = LimitMemory()
@@ -169,7 +166,7 @@ class OpenAICore(StreamingCore):
         """How full the core is: its slots, the server's KV memory, and any pause."""
         return replace(
             super().load(),
-            available_in_s=self._pause_left_s(),
+            available_in_s=self._pause.left_s(),
             kv_tokens=self._pressure.kv_tokens,
             kv_capacity=self._pressure.kv_capacity,
         )
@@ -219,9 +216,7 @@ class OpenAICore(StreamingCore):
 
     async def shut(self) -> None:
         """Close the client, and with it every connection."""
-        if self._wake_timer:
-            self._wake_timer.cancel()
-            self._wake_timer = None
+        self._pause.reset()
         if self._watch:
             self._watch.cancel()
             await asyncio.wait([self._watch])
@@ -232,7 +227,6 @@ class OpenAICore(StreamingCore):
             # closes one after the other, in tasks that are to be over when this returns.
             for _ in range(_GENERATORS_DEEP * 3):
                 await asyncio.sleep(0)
-        self._paused_until, self._num_refusals = 0.0, 0
         self._pressure = KVPressure()
 
     async def _ask_what_is_served(self, client: openai.AsyncOpenAI) -> None:
@@ -290,7 +284,7 @@ class OpenAICore(StreamingCore):
                 raise self._run_error(live, exc) from exc
         if not reader.is_whole:
             raise self.error("the answer broke off", is_retryable=not live.has_streamed)
-        self._num_refusals = 0
+        self._pause.end_series()
         yield reader.completion()
 
     async def _chunks(self, live: LiveRun, reader: ChunkReader) -> AsyncGenerator[Any]:
@@ -424,7 +418,7 @@ class OpenAICore(StreamingCore):
         live.was_sent = False  # nothing was served
         refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
         if refusal.is_pause:
-            self._pause(refusal.retry_after_s() or None)  # "0" is no pause to build on
+            self._pause.extend(refusal.retry_after_s() or None)  # "0" is no pause to build on
         error = error_of(
             refusal,
             core=self._name,
@@ -435,7 +429,7 @@ class OpenAICore(StreamingCore):
         if isinstance(error, RateLimited):
             error = RateLimited(
                 f"core {self._name!r}: the endpoint answered 429: {refusal.message}",
-                self._pause_left_s(),
+                self._pause.left_s(),
             )
             error.reply = refusal.reply
         return error
@@ -465,31 +459,6 @@ class OpenAICore(StreamingCore):
                 return self.error(what, is_retryable=True)
             case _:
                 return self.error(f"{self._base_url} answered garbage: {exc!r:.200}")
-
-    # --- pauses -------------------------------------------------------------------------------
-
-    def _pause_left_s(self) -> float:
-        if not self._paused_until:
-            return 0.0
-        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
-
-    def _pause(self, wait_s: float | None) -> None:
-        """Take no call for a while. Refusals that come during a pause can only prolong it."""
-        loop = asyncio.get_running_loop()
-        if not self._pause_left_s():
-            self._num_refusals += 1
-        if wait_s is None:
-            wait_s = min(FIRST_PAUSE_S * 2.0 ** min(self._num_refusals - 1, 16), MAX_PAUSE_S)
-        self._paused_until = max(self._paused_until, loop.time() + wait_s)
-        if self._wake_timer:
-            self._wake_timer.cancel()
-        self._wake_timer = loop.call_at(self._paused_until, self._wake)
-        log.info("core %r pauses for %.3g s", self._name, self._pause_left_s())
-
-    def _wake(self) -> None:
-        self._wake_timer = None
-        self._paused_until = 0.0
-        self.report(LoadChanged())
 
     # --- the server's memory ------------------------------------------------------------------
 

@@ -24,82 +24,42 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from aios_core.cores.assembly import assemble, split, whole, words
-from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
+from aios_core.cores.assembly import assemble, words
+from aios_core.messages import Delta
+from aios_core.testing.stub_answers import (
+    FIRST_OUTPUT_ID,
+    Answer,
+    Drop,
+    Hang,
+    Raw,
+    Refuse,
+    deltas,
+    embeddings,
+    finish_reason,
+    joined,
+    logprobs,
+    num_said,
+    piece,
+    prompt_ids,
+    usage,
+)
 
 PATIENCE_S: Final = 10.0
 _PATHS: Final = frozenset(
     f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses")
 )  # the last with `Raw` answers alone
-_FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer, and what becomes of it: a stream if the request says so, else a whole.
-
-    `then` happens after `after` chunks (None: after all of them): "end" as it
-    should, "hang" and say nothing more, "drop" the connection, "garbage" that is
-    not JSON, "error" as an event in the stream, or "cut" the stream off politely
-    without a finish reason. Of a whole answer nothing is sent before that, an
-    "error" is status 500, and one that is "cut" has the chunks until then.
-    """
-
-    text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    token_s: float = 0.0  # before each chunk
-    has_usage: bool = True
-    message: Message | None = None  # all that it says, in place of text and tool calls
-    logprobs: bool = False  # one for each word of the text
-    finish_reason: str | None = None  # in place of the one that follows from the answer
-    extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the answer
-    usage: Mapping[str, Any] = field(default_factory=dict)  # claimed, over what is true
-    obeys_limit: bool = True  # the request's `max_tokens`
-    tokens_per_chunk: int = 1
-    then: Literal["end", "hang", "drop", "garbage", "error", "cut"] = "end"
-    after: int | None = None
-
-    @property
-    def said(self) -> Message:
-        """The assistant's turn."""
-        return self.message or Message("assistant", self.text, tool_calls=self.tool_calls)
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """An HTTP error with OpenAI's error object."""
-
-    status: int
-    message: str = "the stub refuses"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """200 and these bytes, whatever they are."""
-
-    body: bytes
-    content_type: str = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Hang:
-    """Take the request and never answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Take the request and close the connection."""
 
 
 Behavior = Answer | Refuse | Raw | Hang | Drop
 Script = Behavior | Sequence[Behavior] | Callable[[dict[str, Any]], Behavior]
+
+
+_OK: Final = Answer("ok")
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +79,7 @@ class StubServer:
 
     def __init__(
         self,
-        script: Script = Answer("ok"),
+        script: Script = _OK,
         *,
         models: Sequence[str] = ("stub",),
         flavor: Literal["openai", "vllm"] = "openai",
@@ -274,7 +234,7 @@ class StubServer:
             case Hang():
                 await asyncio.Event().wait()
             case Answer() if exchange.path == "/v1/embeddings":
-                writer.write(_json(HTTPStatus.OK, _embeddings(exchange.body)))
+                writer.write(_json(HTTPStatus.OK, embeddings(exchange.body)))
             case Answer() as answer if exchange.body.get("stream"):
                 await self._stream(answer, exchange, writer)
             case Answer() as answer:
@@ -287,7 +247,7 @@ class StubServer:
             return Refuse(
                 404, f"The model {body.get('model')!r} does not exist", code="model_not_found"
             )
-        if (num_tokens := len(_prompt_ids(body))) >= self._context_window:
+        if (num_tokens := len(prompt_ids(body))) >= self._context_window:
             return Refuse(
                 400,
                 f"This model's maximum context length is {self._context_window} tokens. "
@@ -338,7 +298,7 @@ class StubServer:
             case "error":
                 writer.write(_event({"error": {"message": "the engine died", "code": 500}}))
             case "end":
-                num_tokens = len(_deltas(answer, exchange.body))
+                num_tokens = len(deltas(answer, exchange.body))
                 for chunk in self._last_chunks(answer, exchange.body, num_tokens):
                     writer.write(_event(chunk))
                 writer.write(_chunked(b"data: [DONE]\n\n"))
@@ -349,7 +309,7 @@ class StubServer:
     async def _whole(
         self, answer: Answer, exchange: Exchange, writer: asyncio.StreamWriter
     ) -> None:
-        said = _deltas(answer, exchange.body)
+        said = deltas(answer, exchange.body)
         await asyncio.sleep(answer.token_s * len(said[: answer.after]))
         match answer.then:
             case "hang":
@@ -372,13 +332,13 @@ class StubServer:
 
     def _chunks(self, answer: Answer, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of content, of all answers in turn where several are wanted."""
-        deltas = _joined(_deltas(answer, body), answer.tokens_per_chunk)
-        for position, delta in enumerate(deltas, start=_num_said(body)):
+        chunks = joined(deltas(answer, body), answer.tokens_per_chunk)
+        for position, delta in enumerate(chunks, start=num_said(body)):
             for index in range(body.get("n") or 1):
-                chunk = self._chunk(body, _piece(delta), ids=[_FIRST_OUTPUT_ID + position])
+                chunk = self._chunk(body, piece(delta), ids=[FIRST_OUTPUT_ID + position])
                 chunk["choices"][0]["index"] = index
                 if answer.logprobs and delta.text:
-                    chunk["choices"][0]["logprobs"] = _logprobs([delta.text])
+                    chunk["choices"][0]["logprobs"] = logprobs([delta.text])
                 yield {**chunk, **answer.extra}
 
     def _last_chunks(
@@ -386,24 +346,24 @@ class StubServer:
     ) -> Iterator[dict[str, Any]]:
         """The finish reason and the usage."""
         num_choices = body.get("n") or 1
-        reason = _finish_reason(answer, body, num_tokens // num_choices)
+        reason = finish_reason(answer, body, num_tokens // num_choices)
         for index in range(num_choices):
             chunk = self._chunk(body, {}, ids=[], finish_reason=reason)
             chunk["choices"][0]["index"] = index
             yield chunk
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
-            usage = {**_usage(body, num_tokens), **answer.usage}
-            yield {**self._envelope(body), "choices": [], "usage": usage}
+            told = {**usage(body, num_tokens), **answer.usage}
+            yield {**self._envelope(body), "choices": [], "usage": told}
 
     def _completion(
         self, answer: Answer, body: Mapping[str, Any], said: Sequence[Delta]
     ) -> dict[str, Any]:
         """A whole answer that says what the deltas say."""
-        reason = _finish_reason(answer, body, len(said))
+        reason = finish_reason(answer, body, len(said))
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         message = assemble(said).message()
         if answer.logprobs:
-            choice["logprobs"] = _logprobs(words(message.content))
+            choice["logprobs"] = logprobs(words(message.content))
         if "prompt" in body:
             kind, choice["text"] = "text_completion", message.content
         else:
@@ -411,11 +371,11 @@ class StubServer:
         choices = [{**choice, "index": index} for index in range(body.get("n") or 1)]
         out = {**self._envelope(body), "object": kind, "choices": choices, **answer.extra}
         if answer.has_usage:
-            out["usage"] = {**_usage(body, len(said)), **answer.usage}
+            out["usage"] = {**usage(body, len(said)), **answer.usage}
         if self._flavor == "vllm" and body.get("return_token_ids"):
-            first = _FIRST_OUTPUT_ID + _num_said(body)
+            first = FIRST_OUTPUT_ID + num_said(body)
             choices[0]["token_ids"] = list(range(first, first + len(said)))
-            out["prompt_token_ids"] = _prompt_ids(body)
+            out["prompt_token_ids"] = prompt_ids(body)
         return out
 
     def _chunk(
@@ -434,7 +394,7 @@ class StubServer:
         out = {**self._envelope(body), "choices": [choice]}
         if self._flavor == "vllm" and body.get("return_token_ids"):
             choice["token_ids"] = ids
-            out["prompt_token_ids"] = _prompt_ids(body)
+            out["prompt_token_ids"] = prompt_ids(body)
         return out
 
     def _envelope(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -455,7 +415,7 @@ class StubServer:
         """VLLM's answer on how many tokens a prompt has."""
         with self._lock:
             self.num_counted += 1
-        ids = _prompt_ids(body)
+        ids = prompt_ids(body)
         return {"count": len(ids), "max_model_len": self._context_window, "tokens": ids}
 
     def _metrics(self) -> str:
@@ -517,122 +477,3 @@ def _event(value: object) -> bytes:
 
 def _chunked(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
-
-
-# --- a model of one token a word --------------------------------------------------------------
-
-
-def _prompt_ids(body: Mapping[str, Any]) -> list[int]:
-    if "prompt" in body:
-        prompt = body["prompt"]
-        return list(range(len(prompt.split()))) if isinstance(prompt, str) else list(prompt)
-    if "input" in body:
-        return list(range(max(len(text.split()) for text in body["input"])))
-    messages = body["messages"]
-    if body.get("continue_final_message"):
-        messages = messages[:-1]
-    return list(range(sum(len(_text(m.get("content")).split()) for m in messages)))
-
-
-def _text(content: str | Sequence[Mapping[str, Any]] | None) -> str:
-    """Of a message; the text alone, if it has parts."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return " ".join(part.get("text", "") for part in content)
-
-
-def _embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Vectors that say how long their texts are, last text first: the index counts."""
-    size = body.get("dimensions") or 4
-    rows = [
-        {
-            "object": "embedding",
-            "index": index,
-            "embedding": [float(len(text)), 1.0, *[0.0] * (size - 2)],
-        }
-        for index, text in enumerate(body["input"])
-    ]
-    num_tokens = sum(len(text.split()) for text in body["input"])
-    return {
-        "object": "list",
-        "model": body["model"],
-        "data": rows[::-1],
-        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-    }
-
-
-def _deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
-    """What of the answer is still to be said, and may be."""
-    said = list(split(answer.said))[_num_said(body) :]
-    return said[: _limit(body)] if answer.obeys_limit else said
-
-
-def _joined(deltas: Sequence[Delta], num_tokens: int) -> list[Delta]:
-    """The deltas, with the texts of so many of them in each."""
-    if num_tokens <= 1:
-        return list(deltas)
-    starts = range(0, len(deltas), num_tokens)
-    return [whole(assemble(deltas[start : start + num_tokens]).message()) for start in starts]
-
-
-def _finish_reason(answer: Answer, body: Mapping[str, Any], num_tokens: int) -> str:
-    if answer.finish_reason is not None:
-        return answer.finish_reason
-    if num_tokens + _num_said(body) < len(list(split(answer.said))):
-        return "length"
-    return "tool_calls" if answer.said.tool_calls else "stop"
-
-
-def _piece(delta: Delta) -> dict[str, Any]:
-    """A delta as a server writes it."""
-    piece: dict[str, Any] = dict(delta.extra)
-    if delta.text:
-        piece["content"] = delta.text
-    if delta.refusal:
-        piece["refusal"] = delta.refusal
-    if delta.reasoning:
-        piece[delta.reasoning_key] = delta.reasoning
-    if delta.thinking:
-        piece[delta.thinking_key] = [dict(block) for block in delta.thinking]
-    if delta.tool_calls:
-        piece["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
-    return piece
-
-
-def _call_piece(call: ToolCallDelta) -> dict[str, Any]:
-    return {
-        **call.extra,
-        "index": call.index,
-        **({"id": call.id, "type": "function"} if call.id else {}),
-        "function": {
-            **({"name": call.name} if call.name else {}),
-            "arguments": call.arguments,
-        },
-    }
-
-
-def _logprobs(said: Sequence[str]) -> dict[str, Any]:
-    return {"content": [{"token": w, "logprob": -0.5, "top_logprobs": []} for w in said]}
-
-
-def _usage(body: Mapping[str, Any], num_tokens: int) -> dict[str, int]:
-    prompt = len(_prompt_ids(body))
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": num_tokens,
-        "total_tokens": prompt + num_tokens,
-    }
-
-
-def _num_said(body: Mapping[str, Any]) -> int:
-    """Words of the answer that the prompt holds already."""
-    if isinstance(body.get("prompt"), list):
-        return sum(token >= _FIRST_OUTPUT_ID for token in body["prompt"])
-    if body.get("continue_final_message"):
-        return len(words(body["messages"][-1]["content"]))
-    return 0
-
-
-def _limit(body: Mapping[str, Any]) -> int | None:
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    return None if limit is None else int(limit)
