@@ -185,6 +185,10 @@ class BudgetAccount:
                 return account
         return None
 
+    def refusal(self, amount: Cost) -> BudgetExceeded:
+        """The error for a cost that this account has too little unreserved for."""
+        return self._refusal(amount, self._lacks(amount, self._committed()) or RESOURCES[0])
+
     def when_freed(self, callback: Callable[[], None]) -> None:
         """Call back once, when a reservation on this account has been settled or parked."""
         self._waiting.append(callback)
@@ -260,8 +264,7 @@ class Reservation:
         """Set more aside. Raises `BudgetExceeded`, and changes nothing then."""
         account = self._account
         if (blocker := account.blocker(more)) is not None:
-            resource = blocker._lacks(more, blocker._committed())  # noqa: SLF001 - our accounts
-            raise blocker._refusal(more, resource or RESOURCES[0])  # noqa: SLF001
+            raise blocker.refusal(more)
         for one in account.chain:
             one.reserved.add(more)
         self.amount += more

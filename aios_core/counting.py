@@ -99,9 +99,10 @@ class TokenRatio:
         """Return as much of the start of a text as has so many tokens, by bound and estimate."""
         if self.tokens_in(text) <= num_tokens:
             return text
+        text = text[: _MOST_BYTES_PER_TOKEN * (num_tokens + 1)]  # the rest is too much in any case
         fits = range(len(text))
         end = bisect_right(fits, num_tokens, key=lambda end: self.tokens_in(text[:end]))
-        return text[: end - 1]
+        return text[: max(0, end - 1)]
 
 
 def image_tokens(message: Message) -> int:

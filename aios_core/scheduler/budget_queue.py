@@ -27,6 +27,9 @@ class Needs(Protocol):
     def amount(self, call: Call) -> Cost:
         """What it would reserve now. Raises `BudgetExceeded` if it cannot be paid any more."""
 
+    def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
+        """Why nobody who has reserved on the account could settle before the call is answered."""
+
 
 class BudgetQueue:
     """The waiting calls, by account.
@@ -105,7 +108,12 @@ class BudgetQueue:
                 yield call, exc
                 continue
             if call.process.budget.blocker(amount + promised) is account:
-                break
+                error = None if promised.calls else self._needs.waits_in_vain(call, account)
+                if error is None:
+                    break
+                self._drop(account, call)
+                yield call, error
+                continue
             promised += amount
             self._drop(account, call)
             yield call, None

@@ -350,10 +350,11 @@ class Dispatcher:
         self._keeper.served(core)
         said = report.completion
         if not call.is_answered:
-            call.answered_with, fault = self._spending.finished(call, core, said)
-            self._emit_fault(call, core, fault)
-            if call.answered_with.text != said.text:
-                self._emit_cut(call, call.answered_with)
+            verdict = self._spending.finished(call, core, said)
+            call.answered_with = verdict.completion
+            self._emit_fault(call, core, verdict.fault)
+            if verdict.was_cut:
+                self._emit_cut(call, verdict.completion)
         self._let_go(call, said.usage)
         if not call.is_answered:
             self._conclude(call, SyscallState.DONE, completion=call.answered_with)

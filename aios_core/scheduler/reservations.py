@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from aios_core.budget import BudgetAccount, Cost
 from aios_core.core import Core, Prepared, Progress
-from aios_core.errors import KernelBug
+from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.messages import Delta
 from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.call import Call, PriceList
@@ -43,6 +43,7 @@ class Reservations:
     def __init__(self, prices: PriceList, estimates: Estimates) -> None:
         self._prices = prices
         self._estimates = estimates
+        self._external: dict[int, Call] = {}  # whose callers hold what is reserved for them
 
     # --- before a run -------------------------------------------------------------------------
 
@@ -86,12 +87,30 @@ class Reservations:
         if call.reservation is None:
             call.reservation = account.reserve(Cost())
         call.reservation.grow(amount)
+        if allowance.is_external:
+            self._external[call.syscall.id] = call
         if account.limited & {"tokens", "money"}:
             allowance.reserved = allowance.num_tokens + num_tokens
             if allowance.is_external:
                 allowance.limit = allowance.reserved
                 self._tell_core(call)
         return None
+
+    def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
+        """Why a call would wait for itself: only its ancestors' external calls hold the rest.
+
+        Whoever asks a provider may have a child make calls before it has read the answer; its
+        own reservation would not be settled before they are answered.
+        """
+        own = [
+            other.reservation.amount
+            for other in self._external.values()
+            if other.reservation and other.process.budget in call.process.budget.chain[1:]
+        ]
+        held, others = sum(own, Cost()), account.reserved.cost()
+        if not own or others.calls > held.calls or others.tokens > held.tokens:
+            return None
+        return account.refusal(self.amount(call))
 
     def _limit(self, call: Call) -> None:
         """Limit a call by its caller's word, or else by what its budget has not spent."""
@@ -147,7 +166,7 @@ class Reservations:
         expected = self._estimates.answer_tokens(call.syscall.pid, call.model)
         expected *= allowance.num_answers
         if allowance.is_external:
-            expected = max(_EXTERNAL, _EXTERNAL_FACTOR * expected)
+            expected = self._external_share(call, expected)
         return min(left, max(expected - allowance.num_tokens, _STEP))
 
     # --- during a run -------------------------------------------------------------------------
@@ -180,6 +199,11 @@ class Reservations:
         allowance.reserved += step
         return True
 
+    def _external_share(self, call: Call, expected: int) -> int:
+        """Tokens for an answer that cannot be cut later: plenty, but not all that is left."""
+        plenty = max(_EXTERNAL, _EXTERNAL_FACTOR * expected)
+        return max(expected, min(plenty, self._unreserved(call, 2 * plenty) // 2))
+
     def _unreserved(self, call: Call, num_tokens: int) -> int:
         """As many of these answer tokens as nobody has reserved, in tokens and in money."""
         account, price = call.process.budget, allowance_of(call).price
@@ -203,6 +227,7 @@ class Reservations:
 
     def park(self, call: Call) -> None:
         """Reserve nothing for a call that waits for its next run; what it spent is booked."""
+        self._external.pop(call.syscall.id, None)
         if call.reservation is not None:
             allowance = allowance_of(call)
             prompt = allowance.prompt_tokens if allowance.num_tokens else 0
@@ -211,6 +236,7 @@ class Reservations:
 
     def settle(self, call: Call) -> Cost:
         """Book what an answered call cost. Returns what exceeds all limits, and is not booked."""
+        self._external.pop(call.syscall.id, None)
         if call.reservation is None:
             return Cost()
         usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1

@@ -16,7 +16,7 @@ from aios_core.scheduler.call import Call, PriceList
 from aios_core.scheduler.estimates import Estimates
 from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.reservations import Reservations, Step
-from aios_core.scheduler.verdicts import Join, Verdicts
+from aios_core.scheduler.verdicts import Join, Verdict, Verdicts
 
 
 class Spending:
@@ -45,11 +45,17 @@ class Spending:
         Raises:
             BudgetExceeded: it needs more than is unspent.
         """
-        self._reservations.amount(call)
-        blocker = self._queue.ahead_of(call) or self._reservations.begin(call)
-        if blocker is not None:
-            self._queue.add(blocker, call)
-        return blocker is None
+        blocker = None
+        if len(self._queue):
+            self._reservations.amount(call)  # raises for a call that need not wait
+            blocker = self._queue.ahead_of(call)
+        blocker = blocker or self._reservations.begin(call)
+        if blocker is None:
+            return True
+        if (error := self._reservations.waits_in_vain(call, blocker)) is not None:
+            raise error
+        self._queue.add(blocker, call)
+        return False
 
     def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
         """See `BudgetQueue.wake`."""
@@ -71,7 +77,7 @@ class Spending:
         """See `Verdicts.cut`."""
         return self._verdicts.cut(call)
 
-    def finished(self, call: Call, core: Core, said: Completion) -> tuple[Completion, str]:
+    def finished(self, call: Call, core: Core, said: Completion) -> Verdict:
         """See `Verdicts.finished`."""
         return self._verdicts.finished(call, core, said)
 

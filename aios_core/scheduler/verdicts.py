@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from aios_core.claims import check_usage
 from aios_core.core import Core
@@ -26,6 +26,14 @@ from aios_core.scheduler.trimming import start_of_message
 Join = Callable[[Sequence[Delta]], Sequence[Message]]  # one message for each answer
 
 NOTHING: Final = Usage()
+
+
+class Verdict(NamedTuple):
+    """What is made of an answer."""
+
+    completion: Completion
+    fault: str = ""  # what of the claimed usage was not believed
+    was_cut: bool = False
 
 
 class Verdicts:
@@ -56,11 +64,8 @@ class Verdicts:
             length_reason=allowance.ends_by,
         )
 
-    def finished(self, call: Call, core: Core, said: Completion) -> tuple[Completion, str]:
-        """An answer as far as it is within its limits, with a usage that can be believed.
-
-        The text says what of the claimed usage was not believed; "" if all was.
-        """
+    def finished(self, call: Call, core: Core, said: Completion) -> Verdict:
+        """Keep of an answer what is within its limits, with a usage that can be believed."""
         allowance = allowance_of(call)
         usage, fault = self.usage(call, core, said.usage, said)
         self._learn(call, usage)
@@ -68,10 +73,10 @@ class Verdicts:
         said = replace(said, usage=usage)
         end = None if allowance.is_external else allowance.end
         if end is not None and _came(allowance, said) > end:
-            said = _shortened(allowance, said, end)
-        elif said.finish_reason is FinishReason.LENGTH and said.length_reason is None:
+            return Verdict(_shortened(allowance, said, end), fault, was_cut=True)
+        if said.finish_reason is FinishReason.LENGTH and said.length_reason is None:
             said = replace(said, length_reason=allowance.limited_by)
-        return said, fault
+        return Verdict(said, fault)
 
     def usage(
         self, call: Call, core: Core, claimed: Usage, said: Completion | None = None

@@ -85,6 +85,24 @@ async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: K
         assert slot.token_limit == 50
     async with aadmitted(poor, "gpt", messages="hi") as slot:
         assert 250 < (slot.token_limit or 0) < 300
+    rich = await kernel.aspawn("rich", budget=Budget(tokens=20_000))
+    async with aadmitted(rich, "gpt", messages="hi") as slot:
+        assert slot.token_limit == 4_096
+
+
+async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_for_itself(
+    kernel: Kernel,
+) -> None:
+    agent = await kernel.aspawn("a", budget=Budget(tokens=300))
+    child = await kernel.aspawn("child", parent=agent.pid)
+
+    async with aadmitted(agent, "gpt", messages="hi") as slot:
+        with pytest.raises(BudgetExceeded) as refusal:
+            await child.llm.agenerate("hello", model="scripted")
+        slot.settle(Usage(5, 5))
+
+    assert refusal.value.reserved == 300
+    assert (await child.llm.agenerate("hello", model="scripted")).text == "hi"
 
 
 async def test_what_a_provider_takes_beyond_the_budget_is_told_and_not_booked(
