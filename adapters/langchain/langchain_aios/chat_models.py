@@ -36,8 +36,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from aios_core import Agent, Budget, InvalidRequest, Kernel, Message, ToolSpec, default_kernel
-from aios_core import request as llm_request
+from aios_core import Agent, Budget, InvalidRequest, Kernel, default_kernel
 from aios_core.adapting import (
     AgentSettings,
     Caller,
@@ -54,6 +53,7 @@ from langchain_aios.agents import (
     tracker,
 )
 from langchain_aios.errors import translated
+from langchain_aios.token_counts import Measure, count_messages, count_text, measure_of
 
 # What a model of a provider is told, and none of the kernel needs.
 _OF_A_PROVIDER: Final = frozenset({"api_key", "base_url", "max_retries"})
@@ -353,26 +353,24 @@ class ChatAIOS(BaseChatModel):
 
     def get_num_tokens(self, text: str) -> int:
         """How many tokens a text takes in a prompt, by the core that would be asked."""
-        return self._count([Message("user", f"x {text}")]) - self._count([Message("user", "x")])
+        return count_text(self._measure, self.model, text)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
         """How many tokens a prompt of these messages, and tools, has."""
-        offered = [convert_to_openai_tool(tool) for tool in tools or ()]
         with translated():
-            return self._count(translation.to_messages(messages), translation.to_tools(offered))
+            return count_messages(self._measure, self.model, messages, tools)
 
     def get_token_ids(self, text: str) -> list[int]:
         """None: what a core's tokens are it does not tell; `get_num_tokens` counts them."""
         raise NotImplementedError("the kernel counts tokens and has no ids; use get_num_tokens()")
 
-    def _count(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+    @property
+    def _measure(self) -> Measure:
         if isinstance(self.agent, Agent):
-            return self.agent.llm.measure(messages, model=self.model, tools=tools).num_tokens
-        kernel = self.kernel or default_kernel()
-        said = llm_request(messages, model=self.model, tools=tools)
-        return kernel.measure(said).num_tokens
+            return self.agent.llm.measure
+        return measure_of(self.kernel or default_kernel())
 
     # --- copies -------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.entries import patch_entries
 from langchain_aios.errors import translated
 from langchain_aios.substitution import without_azure, without_key
+from langchain_aios.token_counts import patch_counts
 
 # What a model says besides, and only the core's backend may understand.
 _FOR_THE_BACKEND: Final = ("frequency_penalty", "presence_penalty", "logit_bias")
@@ -32,6 +33,7 @@ def patch(module: ModuleType, patches: Patches) -> None:
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(module.BaseOpenAI, method.__name__, method)
     patch_entries(module.BaseOpenAI, patches)
+    patch_counts(module.BaseOpenAI, patches)
     patches.replace(module.OpenAI, "__init__", without_key(module.OpenAI.__init__))
 
 

@@ -29,6 +29,7 @@ from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
 from langchain_aios.entries import patch_entries
 from langchain_aios.openai_calls import ChatCall, name_unused
+from langchain_aios.token_counts import patch_counts
 
 _NO_KEY: Final = "no key is needed on the kernel"
 _NO_ENDPOINT: Final = "http://kernel.invalid"
@@ -40,6 +41,7 @@ def patch(module: ModuleType, patches: Patches) -> None:
     for owner in (module.BaseChatOpenAI, module.ChatOpenAI):
         _patch_methods(owner, patches)
     patch_entries(module.BaseChatOpenAI, patches)
+    patch_counts(module.BaseChatOpenAI, patches)
     patches.replace(module.ChatOpenAI, "__init__", without_key(module.ChatOpenAI.__init__))
 
 

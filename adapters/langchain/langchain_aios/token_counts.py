@@ -1,0 +1,83 @@
+"""How many tokens texts and conversations take, by the core that would be asked.
+
+A core counts itself where it can; of a remote one the server counts, or the tokenizer that is
+named for it, or the kernel estimates by what earlier answers reported. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from aios_core import Kernel, Message, PromptSize, default_kernel
+from aios_core import request as llm_request
+from aios_core.adapting import Patches, served_model
+from langchain_aios import translation
+
+_FRAME = "x"  # a text beside which another one is measured, since no prompt is empty
+
+
+Measure = Callable[..., PromptSize]  # (messages, model=, tools=)
+
+
+def measure_of(kernel: Kernel) -> Measure:
+    """How a kernel measures prompts, with the arguments of `agent.llm.measure`."""
+    return lambda messages, **about: kernel.measure(llm_request(messages, **about))
+
+
+def count_text(measure: Measure, model: str | None, text: str) -> int:
+    """How many tokens a text adds to a prompt."""
+    if not text:
+        return 0
+    framed = _count(measure, model, [Message("user", f"{_FRAME} {text}")])
+    return framed - _count(measure, model, [Message("user", _FRAME)])
+
+
+def count_messages(
+    measure: Measure,
+    model: str | None,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[Any] | None = None,
+) -> int:
+    """How many tokens a prompt of these messages, and tools, has."""
+    offered = [convert_to_openai_tool(tool) for tool in tools or ()]
+    told = translation.to_messages(messages)
+    return _count(measure, model, told, translation.to_tools(offered))
+
+
+def _count(
+    measure: Measure, model: str | None, messages: Sequence[Message], tools: Sequence[Any] = ()
+) -> int:
+    return measure(messages, model=model, tools=tools).num_tokens
+
+
+# --- models of langchain_openai, which would ask tiktoken, and that the network ------------------
+
+
+def patch_counts(owner: Any, patches: Patches) -> None:
+    """Let a substituted model's counts be the kernel's, unless the program brings a tokenizer."""
+    native_text = owner.get_num_tokens
+    native_messages = owner.get_num_tokens_from_messages
+
+    def get_num_tokens(self: Any, text: str) -> int:
+        if self.custom_get_token_ids is not None:
+            num_tokens: int = native_text(self, text)
+            return num_tokens
+        kernel = default_kernel()
+        return count_text(measure_of(kernel), served_model(kernel, self.model_name), text)
+
+    def get_num_tokens_from_messages(
+        self: Any, messages: Sequence[BaseMessage], tools: Any = None, **more: Any
+    ) -> int:
+        if self.custom_get_token_ids is not None:
+            num_tokens: int = native_messages(self, messages, tools, **more)
+            return num_tokens
+        kernel = default_kernel()
+        model = served_model(kernel, self.model_name)
+        return count_messages(measure_of(kernel), model, messages, tools)
+
+    patches.replace(owner, "get_num_tokens", get_num_tokens)
+    patches.replace(owner, "get_num_tokens_from_messages", get_num_tokens_from_messages)
