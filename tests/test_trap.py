@@ -439,6 +439,16 @@ class TestManagersThatSwallowCancellations:
         assert drawer.is_closed
 
 
+async def test_a_deadline_of_a_model_call_says_that_an_approval_was_waited_for(
+    drawer: Drawer, door: Doorkeeper
+) -> None:
+    async with DrawerKernel(drawer, door) as kernel:
+        agent = await kernel.aspawn("alice")
+
+        with pytest.raises(DeadlineExceeded, match="the call was waiting for an approval"):
+            await agent.llm.agenerate("hello", model="asked-model", timeout_s=0.01)
+
+
 async def test_a_deadline_says_that_the_audit_trail_was_waited_for_and_nobody_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

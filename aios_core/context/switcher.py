@@ -360,9 +360,9 @@ class ContextSwitcher:
         while self._moves:
             await asyncio.gather(*self._moves, return_exceptions=True)
         worker, self._worker = self._worker, None
-        directory, self._directory = self._directory, None
         if worker is not None:
             await asyncio.to_thread(worker.shutdown)
+        directory, self._directory = self._directory, None  # the last work may have made it
         if directory is not None and self._given_directory is None:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 

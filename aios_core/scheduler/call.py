@@ -11,6 +11,7 @@ from aios_core.budget import BudgetAccount, Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
+from aios_core.manager import waiting_for
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
 from aios_core.scheduler.allowance import Allowance
@@ -54,6 +55,7 @@ class Call:
     core: Core | None = None  # that works on it, also for a moment after a cancellation
     timers: list[Timer] = field(default_factory=list)
     preparing: asyncio.Future[Any] | None = None  # or waiting for an approval
+    approval: object = None  # what the gatekeeper wants to have awaited first
     is_answered: bool = False
     tokens_before_run: int = 0  # generated before the present run
     has_streamed_in_run: bool = False  # its caller has seen something of the present run
@@ -71,12 +73,17 @@ class Call:
     @property
     def doing(self) -> str:
         """For people: what the call is busy with."""
+        if self.approval is not None:
+            return waiting_for(self.approval)
         if self.ticket is None:
             return "being prepared"
         if self.waits_for is not None:
             return f"waiting for calls that have reserved what is left of {self.waits_for.owner}"
         where = f" on core {self.core.name!r}" if self.core else ""
         after = f", after: {self.last_error}" if self.last_error else ""
+        if self.ticket.is_held:
+            reasons = " and ".join(sorted(self.ticket.holds))
+            return f"{self.syscall.state} and held back because {reasons}{after}"
         return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
     def record_usage(self, usage: Usage) -> None:

@@ -180,6 +180,7 @@ class Dispatcher:
         self._emit(EventKind.SUBMITTED, call)
         self._out_of_time(call)
         if approval is not None:
+            call.approval = approval
             call.preparing = self._watch(asyncio.ensure_future(approval, loop=self._loop))
             call.preparing.add_done_callback(partial(self._approved, call))
         elif not call.is_answered:  # neither late nor withdrawn by an observer
@@ -404,7 +405,7 @@ class Dispatcher:
 
     def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
         """Somebody answered whether the call may be made."""
-        call.preparing = None
+        call.preparing = call.approval = None
         error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
         if call.is_answered:
             return
@@ -755,7 +756,10 @@ class Dispatcher:
             self._call_later(call, ends_at - now, partial(self._out_of_time, call))
 
     def _expire(self, call: Call, timeout_s: float) -> None:
-        self.cancel(call.syscall.id, DeadlineExceeded(timeout_s, call.doing))
+        doing = call.doing
+        if call.ticket is not None and not self._keeper.has_core(call):
+            doing += f", waiting for core {call.route[0].name!r}, which is down"
+        self.cancel(call.syscall.id, DeadlineExceeded(timeout_s, doing))
 
     def _out_of_time(self, call: Call) -> None:
         """End a call whose agent has no wall time left."""

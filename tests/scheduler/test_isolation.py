@@ -470,3 +470,33 @@ async def test_a_call_is_served_once_no_reason_to_hold_it_is_left(
 
 def _raises(*_: Any, **__: Any) -> Any:
     raise ZeroDivisionError("foreign")
+
+
+@pytest.mark.parametrize("hold", list(Hold), ids=lambda hold: hold.name)
+@virtual
+async def test_a_deadline_says_why_a_call_was_held_back(hold: Hold) -> None:
+    core = PuppetCore()
+    async with rigged(core) as rig:
+        rig.submit(rig.agent())
+        _, caller = rig.submit(rig.agent(), timeout_s=1.0)
+        (ticket,) = rig.dispatcher.scheduler.waiting()
+        rig.dispatcher.scheduler.hold(ticket, hold)
+        await asyncio.sleep(2)
+
+        assert f"the call was ready and held back because {hold}" in str(caller.error)
+        core.finish()
+
+
+@virtual
+async def test_a_deadline_says_that_a_core_was_down() -> None:
+    core = PuppetCore()
+    async with rigged(core) as rig:
+        core.refuses_to_start = CoreError("puppet", "no such device")
+        core.tell(CoreDown(CoreError("puppet", "power cut")))
+        await settled()
+        _, caller = rig.submit(rig.agent(), timeout_s=1.0)
+        await asyncio.sleep(2)
+
+        assert "waiting for core 'puppet', which is down" in str(caller.error)
+        core.refuses_to_start = None
+        await asyncio.sleep(60)
