@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -41,33 +40,28 @@ from aios_core.core import (
 from aios_core.errors import (
     BudgetExceeded,
     CoreError,
-    DeadlineExceeded,
     KernelBug,
     KernelClosed,
     KernelError,
-    RateLimited,
     SyscallCancelled,
 )
-from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.events import EventKind, EventStream
 from aios_core.foreign import describe, detach, log_raised
 from aios_core.messages import Completion, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
+from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.contained import cancel, deliver, preempt, release
 from aios_core.scheduler.crowds import Crowds
+from aios_core.scheduler.deadlines import Deadlines
 from aios_core.scheduler.estimates import Estimates
 from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.outages import Outages, Steps
 from aios_core.scheduler.policy import Rank
-from aios_core.scheduler.ready import Hold, Route, Ticket
-from aios_core.scheduler.recovery import (
-    CoreKeeper,
-    RetryRule,
-    as_kernel_error,
-    asked_pause_s,
-    is_passing,
-)
+from aios_core.scheduler.ready import Hold, Ticket
+from aios_core.scheduler.recovery import CoreKeeper, Retries, Retry, RetryRule, as_kernel_error
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
@@ -108,13 +102,16 @@ class Dispatcher:
         self._contexts = contexts
         self._loop = loop
         self._clock = clock
-        self._events = events
+        self._tell = CallEvents(events, clock)
         self._calls: dict[int, Call] = {}
         self._running: dict[int, Call] = {}  # a core works on them; may be answered already
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
-        self._retries = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
+        rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
+        self._retries = Retries(rule, self._keeper, clock)
+        self._deadlines = Deadlines(clock, self._keeper, self.cancel, self.limits.default_timeout_s)
+        self._outages = self._make_outages()
         self._is_closing = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -129,6 +126,27 @@ class Dispatcher:
             on_freed=self._dispatch_soon,
         )
         self._is_dispatch_due = False
+
+    def _make_outages(self) -> Outages:
+        steps = Steps(
+            attempt=self._for,
+            failed=self._failed,
+            fail=self._fail,
+            prepare=self._prepare,
+            withdraw=self._withdraw,
+            watch=self._watch,
+        )
+        return Outages(
+            self.scheduler,
+            self._cores,
+            self._contexts,
+            self._keeper,
+            clock=self._clock,
+            steps=steps,
+            calls=self._calls,
+            running=self._running,
+            patience_s=self.limits.core_patience_s,
+        )
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
@@ -174,11 +192,11 @@ class Dispatcher:
             state_since=now,
         )
         call = Call(syscall, process, answer, route, resume_from=resume_from)
-        self._set_deadline(call, timeout_s, now)
+        self._deadlines.set(call, timeout_s, now)
         self._calls[syscall.id] = call
         process.live_calls.add(syscall.id)
-        self._emit(EventKind.SUBMITTED, call)
-        self._out_of_time(call)
+        self._tell.emit(EventKind.SUBMITTED, call)
+        self._deadlines.check_wall(call)
         if approval is not None:
             call.approval = approval
             call.preparing = self._watch(asyncio.ensure_future(approval, loop=self._loop))
@@ -256,7 +274,7 @@ class Dispatcher:
             if self._keeper.is_up(core):
                 self._keeper.tell(EventKind.CORE_UP, core)
             else:
-                self._revive(core)
+                self._outages.revive(core)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new calls; give those under way `timeout_s` to end, then cancel them."""
@@ -291,7 +309,7 @@ class Dispatcher:
 
     def _handle(self, core: Core, report: Report) -> None:
         if isinstance(report, CoreDown):
-            self._core_died(core, report.error)
+            self._outages.died(core, report.error)
             return
         if isinstance(report, LoadChanged):
             return
@@ -342,7 +360,7 @@ class Dispatcher:
     def _cut(self, call: Call) -> None:
         """Answer a call with what came within its limits; a core at work is told to stop."""
         call.answered_with = completion = self._spending.cut(call)
-        self._emit_cut(call, completion)
+        self._tell.cut(call, completion)
         if call.core is None:
             call.record_usage(completion.usage)
         self._conclude(call, SyscallState.DONE, completion=completion)
@@ -353,9 +371,9 @@ class Dispatcher:
         if not call.is_answered:
             verdict = self._spending.finished(call, core, said)
             call.answered_with = verdict.completion
-            self._emit_fault(call, core, verdict.fault)
+            self._tell.fault(call, core, verdict.fault)
             if verdict.was_cut:
-                self._emit_cut(call, verdict.completion)
+                self._tell.cut(call, verdict.completion)
         self._let_go(call, said.usage)
         if not call.is_answered:
             self._conclude(call, SyscallState.DONE, completion=call.answered_with)
@@ -381,10 +399,12 @@ class Dispatcher:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
         self._contexts.relieve(core)
         self._stillness.look(self._running.values())
-        self._emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
+        self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def _failed(self, call: Call, core: Core, report: Failed) -> None:
-        if not (call.is_answered or self._is_closing) and self._tries_again(call, core, report):
+        is_over = call.is_answered or self._is_closing
+        if not is_over and (again := self._retries.plan(call, core, report.error)) is not None:
+            self._retry(call, core, report.error, again)
             return
         self._let_go(call, report.usage)
         if not call.is_answered:
@@ -458,7 +478,7 @@ class Dispatcher:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
         if not self._keeper.has_core(call):
             patience = self.limits.core_patience_s
-            self._call_later(call, patience, partial(self._refuse_if_stranded, call))
+            self._deadlines.later(call, patience, partial(self._outages.refuse_if_stranded, call))
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -477,10 +497,8 @@ class Dispatcher:
                 self._for(call, partial(self._start, call, decision.core))
             if not self._refuse_unranked() and decision is None:
                 break
-        if self.scheduler.policy is not policy and self._events:
-            chosen = {"policy": self.scheduler.policy.name}
-            now = self._clock.now()
-            self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts=chosen))
+        if self.scheduler.policy is not policy:
+            self._tell.policy_changed(self.scheduler.policy.name)
 
     def _dispatch_soon(self) -> None:
         if not self._is_dispatch_due and not self._loop.is_closed():
@@ -500,7 +518,7 @@ class Dispatcher:
         if call.has_partial_answer:
             self._cut(call)
             return
-        self._emit(EventKind.REFUSED, call, reason=str(error))
+        self._tell.emit(EventKind.REFUSED, call, reason=str(error))
         if not call.is_answered:
             self._fail(call, error)
 
@@ -536,7 +554,7 @@ class Dispatcher:
         elif call.ticket is not None and call.waits_for is not None:
             self.scheduler.retry(call.ticket, call.ticket.route, self._clock.now())
             self.scheduler.hold(call.ticket, Hold.BUDGET)
-            self._emit(EventKind.WAITING_FOR_BUDGET, call, budget=call.waits_for.owner)
+            self._tell.emit(EventKind.WAITING_FOR_BUDGET, call, budget=call.waits_for.owner)
 
     def _run(self, call: Call, core: Core) -> None:
         syscall = call.syscall
@@ -570,7 +588,7 @@ class Dispatcher:
                     release(unused)
             self._failed(call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin")))
             return
-        self._emit(EventKind.DISPATCHED, call, core=core.name)
+        self._tell.emit(EventKind.DISPATCHED, call, core=core.name)
 
     def _conclude(
         self,
@@ -584,7 +602,7 @@ class Dispatcher:
         call.is_answered = True
         try:
             self._close_books(call, outcome, completion)
-            self._emit(EventKind(outcome.value), call, **_facts(completion, error))
+            self._tell.ended(call, outcome, completion, error)
         finally:
             if completion is not None:
                 deliver(call.answer.resolve, completion)
@@ -631,7 +649,7 @@ class Dispatcher:
             call.record_usage(call.answered_with.usage)
         else:
             believed, fault = self._spending.usage(call, core or call.route[0], usage)
-            self._emit_fault(call, core, fault)
+            self._tell.fault(call, core, fault)
             call.record_usage(believed)
         self._stillness.look(self._running.values())
         if call.is_answered:
@@ -643,141 +661,46 @@ class Dispatcher:
         try:
             self._contexts.discard(call.syscall.id)
         finally:
-            self._settle(call)
-
-    def _settle(self, call: Call) -> None:
-        unpaid = self._spending.settle(call)
-        if unpaid.tokens or unpaid.money or unpaid.calls:
-            reason = "more was taken than was reserved, and the budget has no more"
-            self._emit(EventKind.OVERRUN, call, reason=reason, **asdict(unpaid))
+            self._tell.unpaid(call, self._spending.settle(call))
 
     # --- failures ----------------------------------------------------------------------------
 
-    def _tries_again(self, call: Call, core: Core, report: Failed) -> bool:
-        """Let a call wait for another run, if its failure and the limits allow one."""
-        error, began_at = report.error, call.syscall.state_since
-        is_contended = isinstance(error, RateLimited) and self._keeper.has_served_since(
-            core, began_at
-        )
-        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
-        delay_s = self._retries.delay_s(call, core, error, has_other=has_other)
-        now, pause_s = self._clock.now(), max(delay_s, asked_pause_s(core, error))
-        if self._retries.allows(call, error, now=now, pause_s=pause_s, is_contended=is_contended):
-            self._retry(call, core, error, delay_s, counts=not is_contended)
-            return True
-        if is_passing(error):
-            tried = f"{call.num_runs_failed + 1} runs, max_attempts {self._retries.max_attempts}"
-            log.warning(
-                "%r on core %r is not tried again (%s): %s", call.syscall, core.name, tried, error
-            )
-        return False
-
-    def _retry(
-        self, call: Call, core: Core, error: KernelError, delay_s: float, *, counts: bool
-    ) -> None:
+    def _retry(self, call: Call, core: Core, error: KernelError, again: Retry) -> None:
         """Let a call whose run failed without effect wait for another run."""
         if call.ticket is None:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
         del self._running[call.syscall.id]
-        call.run_failed(error, self._clock.now(), counts=counts)
+        call.run_failed(error, self._clock.now(), counts=again.counts)
         self._spending.park(call)
         self.scheduler.retry(call.ticket, call.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if delay_s > 0:
+        if again.delay_s > 0:
             self.scheduler.hold(call.ticket, Hold.BACKOFF)
-            self._call_later(call, delay_s, partial(self._end_backoff, call, call.ticket))
+            self._deadlines.later(
+                call, again.delay_s, partial(self._end_backoff, call, call.ticket)
+            )
         self._stillness.look(self._running.values())
-        self._emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
+        self._tell.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
+
+    def _withdraw(self, call: Call, ticket: Ticket) -> None:
+        """Take a waiting call out, which is to be served from its start."""
+        self.scheduler.withdraw(ticket, self._clock.now())
+        self._spending.stop_waiting(call)
+        self._contexts.discard(call.syscall.id)
 
     def _end_backoff(self, call: Call, ticket: Ticket) -> None:
         if not call.is_answered and call.ticket is ticket:
             self.scheduler.release(ticket, Hold.BACKOFF)
             self.dispatch()
 
-    def _core_died(self, core: Core, error: KernelError) -> None:
-        """Fail what it still held, free its pinned calls, and try to start it again later."""
-        for call in [c for c in self._running.values() if c.core is core]:
-            failed = Failed(call.syscall.id, error)
-            self._for(call, partial(self._failed, call, core, failed))
-        for ticket in tuple(self.scheduler.waiting()):
-            if ticket.route == (core,):
-                self.scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
-        self._contexts.lose(core)
-        if self._keeper.died(core, error) and not self._is_closing:
-            self._revive(core)
-            self._turn_to_stand_ins()
-
-    def _turn_to_stand_ins(self) -> None:
-        """Let calls that have not begun and have no core left be served by another model."""
-        for ticket in tuple(self.scheduler.waiting()):
-            call = self._calls[ticket.syscall.id]
-            if call.syscall.num_tokens or self._keeper.has_core(call):
-                continue
-            route = self._cores.route(call.syscall.request.model)
-            if route != call.route:
-                self._for(call, partial(self._start_over, call, ticket, route))
-
-    def _start_over(self, call: Call, ticket: Ticket, route: Route) -> None:
-        """Have a call that has not begun served by other cores."""
-        self.scheduler.withdraw(ticket, self._clock.now())
-        self._spending.stop_waiting(call)
-        self._contexts.discard(call.syscall.id)
-        call.start_over(route)
-        self._prepare(call)
-
-    def _revive(self, core: Core) -> None:
-        self._watch(self._loop.create_task(self._keeper.revive(core)))
-        patience = self._clock.now() + self.limits.core_patience_s
-        self._clock.call_at(patience, self._refuse_stranded)
-
-    def _refuse_stranded(self) -> None:
-        """Fail the waiting calls of which no core is up."""
-        for ticket in tuple(self.scheduler.waiting()):
-            self._refuse_if_stranded(self._calls[ticket.syscall.id])
-
-    def _refuse_if_stranded(self, call: Call) -> None:
-        if call.is_answered or call.core is not None or self._keeper.has_core(call):
-            return
-        error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
-        self._fail(call, error)
-
     # --- deadlines, queues, small things ------------------------------------------------------
-
-    def _set_deadline(self, call: Call, timeout_s: float | None, now: float) -> None:
-        if timeout_s is None:
-            timeout_s = self.limits.default_timeout_s
-        ends_at = call.process.ends_at
-        if timeout_s is not None:
-            call.syscall.deadline_at = now + timeout_s
-            expire = partial(self._expire, call, timeout_s)
-            self._call_later(call, timeout_s, expire)
-        if ends_at is not None:
-            self._call_later(call, ends_at - now, partial(self._out_of_time, call))
-
-    def _expire(self, call: Call, timeout_s: float) -> None:
-        doing = call.doing
-        if call.ticket is not None and not self._keeper.has_core(call):
-            doing += f", waiting for core {call.route[0].name!r}, which is down"
-        self.cancel(call.syscall.id, DeadlineExceeded(timeout_s, doing))
-
-    def _out_of_time(self, call: Call) -> None:
-        """End a call whose agent has no wall time left."""
-        wall, now = call.process.wall, self._clock.now()
-        if wall is not None and now >= wall.at - 1e-9:
-            used = now - (wall.at - wall.limit_s)
-            error = BudgetExceeded(wall.owner, "seconds of wall time", wall.limit_s, used, 0)
-            self.cancel(call.syscall.id, error)
-
-    def _call_later(self, call: Call, delay_s: float, callback: Callable[[], object]) -> None:
-        when = self._clock.now() + max(0.0, delay_s)
-        call.timers.append(self._clock.call_at(when, callback))
 
     def _wake_when_available(self) -> None:
         """Set a timer for the first core that said when it accepts calls again."""
         loads = {core: load_of(core) for core in self.scheduler.wanted_cores()}
         for core in [core for core, load in loads.items() if load is NO_ROOM]:
-            self._core_died(core, CoreError(core.name, "could not say how full it is"))
+            self._outages.died(core, CoreError(core.name, "could not say how full it is"))
         soonest = min(
             (p for load in loads.values() if (p := load.available_in_s) > 0), default=None
         )
@@ -791,21 +714,6 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _emit(self, kind: EventKind, call: Call, **facts: Any) -> None:
-        if self._events:
-            syscall = call.syscall
-            self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
-
-    def _emit_cut(self, call: Call, completion: Completion) -> None:
-        limit = call.allowance.end if call.allowance else None
-        self._emit(EventKind.CUT, call, reason=completion.length_reason, limit=limit)
-
-    def _emit_fault(self, call: Call, core: Core | None, fault: str) -> None:
-        """Tell that figures of a core were not believed."""
-        if fault:
-            name = core.name if core is not None else None
-            self._emit(EventKind.CLAIM_REJECTED, call, core=name, reason=fault)
 
     def _has_place(self, call: Call) -> bool:
         """Whether an unanswered call is being prepared, waits in a queue, or runs."""
@@ -837,18 +745,3 @@ def _as_bug(exc: Exception, call: Call) -> KernelError:
     bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")
     bug.__cause__ = detach(exc)
     return bug
-
-
-def _facts(completion: Completion | None, error: KernelError | None) -> dict[str, Any]:
-    if completion is None:
-        return {"error": type(error).__name__, "reason": str(error)}
-    usage = completion.usage
-    facts: dict[str, Any] = {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-    }
-    if usage.is_estimated:
-        facts["is_estimated"] = True
-    if completion.length_reason is not None:
-        facts["length_reason"] = completion.length_reason
-    return facts

@@ -139,6 +139,44 @@ class CoreKeeper:
             self._events.emit(KernelEvent(self._clock.now(), kind, facts=about))
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A call is tried again: after which delay, and whether this run counts as an attempt."""
+
+    delay_s: float
+    counts: bool
+
+
+class Retries:
+    """Decides about failed calls, by a rule and by what the cores do at present."""
+
+    def __init__(self, rule: RetryRule, keeper: CoreKeeper, clock: Clock) -> None:
+        self._rule = rule
+        self._keeper = keeper
+        self._clock = clock
+
+    def plan(self, call: Call, core: Core, error: KernelError) -> Retry | None:
+        """Work out how a call is tried again; None: it is not."""
+        is_contended = isinstance(error, RateLimited) and self._keeper.has_served_since(
+            core, call.syscall.state_since
+        )
+        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
+        delay_s = self._rule.delay_s(call, core, error, has_other=has_other)
+        now, pause_s = self._clock.now(), max(delay_s, asked_pause_s(core, error))
+        if self._rule.allows(call, error, now=now, pause_s=pause_s, is_contended=is_contended):
+            return Retry(delay_s, counts=not is_contended)
+        if is_passing(error):
+            log.warning(
+                "%r on core %r is not tried again (%d runs, max_attempts %d): %s",
+                call.syscall,
+                core.name,
+                call.num_runs_failed + 1,
+                self._rule.max_attempts,
+                error,
+            )
+        return None
+
+
 def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the call") -> KernelError:
     """A core's exception, as one of ours."""
     if is_kernel_error(exc):

@@ -63,7 +63,7 @@ class Rig:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
         self.journal = Journal()
-        events = EventStream([self.journal])
+        events = self.events = EventStream([self.journal])
         self.contexts = ContextSwitcher(
             host_bytes=1 << 20,
             disk_bytes=1 << 20,

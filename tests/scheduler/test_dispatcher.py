@@ -999,7 +999,7 @@ async def test_an_observer_may_cancel_the_call_that_it_is_told_of(kind: str) -> 
             if event.kind == kind and event.syscall_id == 1:
                 rig.dispatcher.cancel(1)
 
-        rig.dispatcher._events.subscribe(judge)
+        rig.events.subscribe(judge)
         syscall, caller = rig.submit(agent, "first")
         rig.submit(agent, "second")
         if kind == "preempted":

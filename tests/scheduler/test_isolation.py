@@ -237,7 +237,7 @@ async def test_an_observer_that_raises_is_dropped_and_nobody_waits(fault: BaseEx
         def observe(_: KernelEvent) -> None:
             raise fault
 
-        rig.dispatcher._events.subscribe(observe)
+        rig.events.subscribe(observe)
         _, caller = rig.submit(rig.agent())
         core.finish()
         await settled()

@@ -1,0 +1,78 @@
+"""What observers are told of a call."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from aios_core.budget import Cost
+from aios_core.clock import Clock
+from aios_core.core import Core
+from aios_core.errors import KernelError
+from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.messages import Completion
+from aios_core.scheduler.call import Call
+from aios_core.syscalls import SyscallState
+
+
+class CallEvents:
+    """Emits events about calls. Costs nothing while nobody observes."""
+
+    def __init__(self, events: EventStream, clock: Clock) -> None:
+        self._events = events
+        self._clock = clock
+
+    def emit(self, kind: EventKind, call: Call, **facts: Any) -> None:
+        """Tell something about a call."""
+        if self._events:
+            syscall = call.syscall
+            self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
+
+    def ended(
+        self,
+        call: Call,
+        outcome: SyscallState,
+        completion: Completion | None,
+        error: KernelError | None,
+    ) -> None:
+        """Tell how a call ended."""
+        if self._events:
+            self.emit(EventKind(outcome.value), call, **_facts(completion, error))
+
+    def cut(self, call: Call, completion: Completion) -> None:
+        """Tell that the kernel ended an answer at a limit."""
+        limit = call.allowance.end if call.allowance else None
+        self.emit(EventKind.CUT, call, reason=completion.length_reason, limit=limit)
+
+    def fault(self, call: Call, core: Core | None, fault: str) -> None:
+        """Tell that figures of a core were not believed; nothing, if they were."""
+        if fault:
+            name = core.name if core is not None else None
+            self.emit(EventKind.CLAIM_REJECTED, call, core=name, reason=fault)
+
+    def unpaid(self, call: Call, cost: Cost) -> None:
+        """Tell that a call took more than its budget could pay; nothing, if it could."""
+        if cost.tokens or cost.money or cost.calls:
+            reason = "more was taken than was reserved, and the budget has no more"
+            self.emit(EventKind.OVERRUN, call, reason=reason, **asdict(cost))
+
+    def policy_changed(self, name: str) -> None:
+        """Tell that a policy which adapts chose another one."""
+        if self._events:
+            now = self._clock.now()
+            self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts={"policy": name}))
+
+
+def _facts(completion: Completion | None, error: KernelError | None) -> dict[str, Any]:
+    if completion is None:
+        return {"error": type(error).__name__, "reason": str(error)}
+    usage = completion.usage
+    facts: dict[str, Any] = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.is_estimated:
+        facts["is_estimated"] = True
+    if completion.length_reason is not None:
+        facts["length_reason"] = completion.length_reason
+    return facts

@@ -1,0 +1,64 @@
+"""The timers of calls: deadlines, wall time, pauses. They end with their call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from aios_core.clock import Clock
+from aios_core.errors import BudgetExceeded, DeadlineExceeded, KernelError
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.recovery import CoreKeeper
+
+_ROUNDING_S: Final = 1e-9  # a timer may ring that much early
+
+
+class Deadlines:
+    """Ends calls that take too long.
+
+    Args:
+        cancel: withdraws the call of an id with an error.
+        default_timeout_s: of calls that name no other; None: none.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        keeper: CoreKeeper,
+        cancel: Callable[[int, KernelError], object],
+        default_timeout_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._keeper = keeper
+        self._cancel = cancel
+        self._default_timeout_s = default_timeout_s
+
+    def set(self, call: Call, timeout_s: float | None, now: float) -> None:
+        """Let a call end after its timeout, and with the wall time of its agent."""
+        if timeout_s is None:
+            timeout_s = self._default_timeout_s
+        if timeout_s is not None:
+            call.syscall.deadline_at = now + timeout_s
+            self.later(call, timeout_s, partial(self._expire, call, timeout_s))
+        if call.process.ends_at is not None:
+            self.later(call, call.process.ends_at - now, partial(self.check_wall, call))
+
+    def check_wall(self, call: Call) -> None:
+        """End a call whose agent has no wall time left."""
+        wall, now = call.process.wall, self._clock.now()
+        if wall is not None and now >= wall.at - _ROUNDING_S:
+            used = now - (wall.at - wall.limit_s)
+            error = BudgetExceeded(wall.owner, "seconds of wall time", wall.limit_s, used, 0)
+            self._cancel(call.syscall.id, error)
+
+    def later(self, call: Call, delay_s: float, callback: Callable[[], object]) -> None:
+        """Do something after a while, unless the call has ended by then."""
+        when = self._clock.now() + max(0.0, delay_s)
+        call.timers.append(self._clock.call_at(when, callback))
+
+    def _expire(self, call: Call, timeout_s: float) -> None:
+        doing = call.doing
+        if call.ticket is not None and not self._keeper.has_core(call):
+            doing += f", waiting for core {call.route[0].name!r}, which is down"
+        self._cancel(call.syscall.id, DeadlineExceeded(timeout_s, doing))

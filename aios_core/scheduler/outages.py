@@ -1,0 +1,108 @@
+"""What becomes of calls when cores die, stay down, and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aios_core.clock import Clock
+from aios_core.core import Core, Failed
+from aios_core.errors import KernelError
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.ready import Route, Ticket
+from aios_core.scheduler.recovery import CoreKeeper
+from aios_core.scheduler.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the dispatcher does for a call, as far as outages need it."""
+
+    attempt: Callable[[Call, Callable[[], object]], object]  # a step that concerns one call only
+    failed: Callable[[Call, Core, Failed], object]
+    fail: Callable[[Call, KernelError], object]
+    prepare: Callable[[Call], object]
+    withdraw: Callable[[Call, Ticket], object]
+    watch: Callable[[asyncio.Future[Any]], object]
+
+
+class Outages:
+    """Moves calls off dead cores, and refuses those that wait for one in vain.
+
+    Args:
+        calls: all that have no answer, by id.
+        running: those that a core works on.
+        patience_s: how long calls wait for a core that is down.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        cores: Cores,
+        contexts: Contexts,
+        keeper: CoreKeeper,
+        *,
+        clock: Clock,
+        steps: Steps,
+        calls: Mapping[int, Call],
+        running: Mapping[int, Call],
+        patience_s: float,
+    ) -> None:
+        self._scheduler = scheduler
+        self._cores = cores
+        self._contexts = contexts
+        self._keeper = keeper
+        self._clock = clock
+        self._do = steps
+        self._calls = calls
+        self._running = running
+        self._patience_s = patience_s
+
+    def died(self, core: Core, error: KernelError) -> None:
+        """Fail what the core still held, free its pinned calls, and try to start it again later."""
+        for call in [c for c in self._running.values() if c.core is core]:
+            failed = Failed(call.syscall.id, error)
+            self._do.attempt(call, partial(self._do.failed, call, core, failed))
+        for ticket in tuple(self._scheduler.waiting()):
+            if ticket.route == (core,):
+                self._scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
+        self._contexts.lose(core)
+        if self._keeper.died(core, error) and not self._keeper.is_closing:
+            self.revive(core)
+            self._turn_to_stand_ins()
+
+    def revive(self, core: Core) -> None:
+        """Start a core again until it serves; refuse who waits for it longer than the patience."""
+        self._do.watch(asyncio.ensure_future(self._keeper.revive(core)))
+        self._clock.call_at(self._clock.now() + self._patience_s, self._refuse_stranded)
+
+    def refuse_if_stranded(self, call: Call) -> None:
+        """Fail a waiting call of which no core is up."""
+        if call.is_answered or call.core is not None or self._keeper.has_core(call):
+            return
+        error = self._cores.unavailable(call.syscall.request.model, self._clock.now())
+        self._do.fail(call, error)
+
+    def _refuse_stranded(self) -> None:
+        for ticket in tuple(self._scheduler.waiting()):
+            self.refuse_if_stranded(self._calls[ticket.syscall.id])
+
+    def _turn_to_stand_ins(self) -> None:
+        """Let calls that have not begun and have no core left be served by another model."""
+        for ticket in tuple(self._scheduler.waiting()):
+            call = self._calls[ticket.syscall.id]
+            if call.syscall.num_tokens or self._keeper.has_core(call):
+                continue
+            route = self._cores.route(call.syscall.request.model)
+            if route != call.route:
+                self._do.attempt(call, partial(self._start_over, call, ticket, route))
+
+    def _start_over(self, call: Call, ticket: Ticket, route: Route) -> None:
+        """Have a call that has not begun served by other cores."""
+        self._do.withdraw(call, ticket)
+        call.start_over(route)
+        self._do.prepare(call)
