@@ -7,6 +7,7 @@ copied, so that nothing that a caller changes later reaches a request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, Final, TypeVar
 
@@ -82,6 +83,17 @@ def copy_json(name: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [copy_json(f"{name}[]", inner, depth + 1) for inner in value]
     return value
+
+
+def short_repr(value: Any) -> str:
+    """Return the `repr` of a dataclass without the fields that have their default."""
+    told = []
+    for item in fields(value):
+        content = getattr(value, item.name)
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        if content != default:
+            told.append(f"{item.name}={content!r}")
+    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def copy_mapping(name: str, value: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from aios_core.checking import short_repr
 from aios_core.conversation import Message, ToolCall
 
 
@@ -19,7 +20,7 @@ class FinishReason(StrEnum):
     CONTENT_FILTER = "content_filter"  # the provider withheld the rest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Usage:
     """Tokens that one call, or one agent, used. The details are included in the totals."""
 
@@ -31,6 +32,8 @@ class Usage:
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
     is_estimated: bool = field(default=False, kw_only=True)  # nobody reported it
+
+    __repr__ = short_repr
 
     @property
     def total_tokens(self) -> int:
@@ -49,7 +52,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ToolCallDelta:
     """A fragment of a tool call; fragments of one call share an index.
 
@@ -64,8 +67,10 @@ class ToolCallDelta:
     kind: str = "function"
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Delta:
     """What a stream adds to one answer. With several answers, `choice` tells which one."""
 
@@ -80,6 +85,8 @@ class Delta:
     reasoning_key: str = ""  # the server's names of both, where they matter
     thinking_key: str = ""
 
+    __repr__ = short_repr
+
     def __bool__(self) -> bool:
         return bool(
             self.text
@@ -92,7 +99,7 @@ class Delta:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Choice:
     """One answer of several to one prompt."""
 
@@ -102,8 +109,10 @@ class Choice:
     backend_finish_reason: str | None = None  # in the backend's own word
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # other keys of the choice
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Completion:
     """The answer to an LLM call. `choices` holds the further answers, if several were wanted."""
 
@@ -119,6 +128,8 @@ class Completion:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # other keys of the answer
     choice_extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the first choice
     length_reason: str | None = None  # which limit cut it: "max_tokens", "window" or "budget"
+
+    __repr__ = short_repr
 
     @property
     def text(self) -> str:

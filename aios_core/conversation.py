@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from aios_core.checking import copy_json, copy_mapping, copy_mappings, require_items
+from aios_core.checking import copy_json, copy_mapping, copy_mappings, require_items, short_repr
 from aios_core.errors import InvalidRequest
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -25,7 +25,7 @@ _FIELDS: Final = ("role", "content", "tool_calls", "tool_call_id", "name", "refu
 _TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ToolCall:
     """One request of a model to run a tool."""
 
@@ -34,6 +34,8 @@ class ToolCall:
     arguments: str  # JSON text, exactly as the model wrote it
     kind: str = field(default="function", kw_only=True)  # "custom": the arguments are any text
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)  # other keys
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not all(
@@ -78,7 +80,7 @@ class ToolCall:
             raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
     """One turn of a conversation.
 
@@ -101,6 +103,8 @@ class Message:
     reasoning_key: str = field(default=REASONING_KEYS[0], compare=False)  # the server's name of it
     thinking_key: str = field(default=THINKING_KEYS[0], compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

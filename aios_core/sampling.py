@@ -12,11 +12,11 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
-from aios_core.checking import copy_mapping
+from aios_core.checking import copy_mapping, short_repr
 from aios_core.errors import InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sampling:
     """Sampling settings of one call, named as OpenAI and vLLM name them. None: not set."""
 
@@ -34,6 +34,8 @@ class Sampling:
     logprobs: bool | None = None  # return the log probabilities of the answer's tokens
     top_logprobs: int | None = None
     n: int | None = None  # answers to one prompt
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._require(_is_count(self.max_tokens), "max_tokens", ">= 1")

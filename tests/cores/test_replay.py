@@ -9,11 +9,22 @@ from typing import Any
 
 import pytest
 
-from aios_core.core import Core, Failed
+from aios_core.core import Core, Failed, Finished, Progress
+from aios_core.cores.assembly import assemble
 from aios_core.cores.replay import RecordingCore, ReplayCore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import ModelLoadError, NoSuchObject, RateLimited
-from aios_core.messages import Message, Sampling, ToolCall, ToolSpec, parse_messages
+from aios_core.messages import (
+    Choice,
+    Completion,
+    FinishReason,
+    Message,
+    Sampling,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    parse_messages,
+)
 from aios_core.syscalls import LLMGenerate
 
 from .contract import CoreContract, Rig
@@ -220,3 +231,69 @@ async def test_nothing_is_kept_of_a_run_that_is_over(tmp_path: Path) -> None:
     assert isinstance(end, Failed)
     assert not core._asked
     assert not core._said
+
+
+async def test_a_recording_keeps_everything_that_an_answer_holds(tmp_path: Path) -> None:
+    rich = Completion(
+        Message(
+            "assistant",
+            "yes",
+            reasoning="hm",
+            thinking=({"type": "thinking", "signature": "s"},),
+            refusal="no more",
+            extra={"audio": {"id": "a"}},
+        ),
+        FinishReason.CONTENT_FILTER,
+        Usage(5, 4, 3, 2, 1, 1, 1, is_estimated=True),
+        "scripted",
+        choices=(Choice(Message("assistant", "second"), FinishReason.STOP),),
+        logprobs={"content": [{"token": "yes", "logprob": -0.5}]},
+        backend_finish_reason="safety",
+        id="chatcmpl-7",
+        fingerprint="fp",
+        extra={"service_tier": "flex"},
+        choice_extra={"stop_reason": 7},
+    )
+    await record(tmp_path / "run.jsonl", [rich], ask())
+    rig = await replaying(tmp_path / "run.jsonl")
+    run = await rig.run(ask())
+    end = await rig.end(run)
+    said = [report.delta for report in rig.reports[run] if isinstance(report, Progress)]
+
+    assert isinstance(end, Finished)
+    assert end.completion == rich
+    assert assemble(delta for delta in said if not delta.choice).message() == rich.message
+    assert assemble(delta for delta in said if delta.choice).text == "second"
+    await rig.core.close()
+
+
+async def test_a_recording_of_the_first_format_is_read(tmp_path: Path) -> None:
+    asked = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "hello there"}],
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "response_format": None,
+        "sampling": {
+            "max_tokens": None, "temperature": 0.0, "top_p": 1.0, "top_k": None, "seed": None,
+            "stop": [],
+        },
+        "extra": {},
+    }  # fmt: skip
+    answer = {
+        "message": {"role": "assistant", "content": "hi"},
+        "finish_reason": "stop",
+        "usage": [2, 1, 0],
+        "model": "scripted",
+    }
+    lines = [
+        {"format": 1, "models": ["scripted"], "context_window": 100},
+        {"asked": asked, "deltas": [{"text": "hi"}], "answer": answer},
+    ]
+    path = tmp_path / "old.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    rig = await replaying(path)
+
+    assert (await rig.generate(ask())).text == "hi"
+    await rig.core.close()
