@@ -5,20 +5,22 @@ prompt of another agent, among the arguments of a tool, in what is written to me
 framework's agents pass each other's messages on word for word.
 
 Kept are hashes of whole texts, the last `MAX_TEXTS` of them, in RAM. Not seen are a text
-that was changed or is a part of another, one that is shorter than `MIN_CHARS` (too many of
-these are equal by chance), and one from before the kernel began. Belongs to the kernel's loop.
+that was changed or is a part of another, and one from before the kernel began. Texts shorter
+than `MIN_CHARS` are too often equal by chance: one counts only as a message that bears the name
+of the agent that said it, as those of a team's agents do. Belongs to the kernel's loop.
 """
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from aios_core.manager import Labelled
+from aios_core.messages import Message
 from aios_core.process import AgentProcess
 
 MIN_CHARS: Final = 24
@@ -40,35 +42,41 @@ class LabelledTexts:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def remember(self, value: object, labels: AbstractSet[str]) -> None:
-        """Keep the texts in a value that an agent with these labels was given, or has said."""
+    def remember(self, value: object, labels: AbstractSet[str], agent: str) -> None:
+        """Keep the texts in a value that an agent of that name was given, or has said."""
         for text in texts_in(value) if labels else ():
-            if (key := _key(text)) is not None:
-                self._labels[key] = self._labels.pop(key, frozenset()) | labels
+            for key in (_key(text), _key_of_message(agent, text)):
+                if key is not None:
+                    self._labels[key] = self._labels.pop(key, frozenset()) | labels
         while len(self._labels) > MAX_TEXTS:
             self._labels.popitem(last=False)
 
-    def remember_answer(self, answer: Labelled) -> None:
+    def remember_answer(self, answer: Labelled, agent: str) -> None:
         """Keep the contents in an answer, each with its own labels; names are not contents."""
-        if isinstance(answer.value, tuple):
-            for item in answer.value:
-                self._remember_content(item, answer.labels)
-        else:
-            self._remember_content(answer.value, answer.labels)
+        items = answer.value if isinstance(answer.value, tuple) else (answer.value,)
+        for item in items:
+            if not is_dataclass(item) or isinstance(item, type):
+                self.remember(forms_of(item), answer.labels, agent)
+                continue
+            own = getattr(item, "labels", answer.labels)
+            for name in _CONTENTS:
+                self.remember(getattr(item, name, None), own, agent)
 
     def mark(self, process: AgentProcess, value: object) -> None:
         """An agent brings a value along: it takes the labels of the texts in it."""
         if self._labels:
-            known = (self._labels.get(key) for text in texts_in(value) if (key := _key(text)))
-            process.take_labels(frozenset[str]().union(*filter(None, known)))
+            self._take(process, map(_key, texts_in(value)))
 
-    def _remember_content(self, item: object, labels: frozenset[str]) -> None:
-        if not is_dataclass(item) or isinstance(item, type):
-            self.remember(forms_of(item), labels)
-            return
-        own = getattr(item, "labels", labels)
-        for name in _CONTENTS:
-            self.remember(getattr(item, name, None), own)
+    def mark_prompt(self, process: AgentProcess, messages: Sequence[Message]) -> None:
+        """An agent puts a conversation to a model: it takes the labels of what is said there."""
+        if self._labels:
+            self.mark(process, messages)
+            named = (one for one in messages if one.name and one.role != "tool")
+            self._take(process, (_key_of_message(one.name or "", one.content) for one in named))
+
+    def _take(self, process: AgentProcess, keys: Iterable[int | None]) -> None:
+        known = (self._labels.get(key) for key in keys if key is not None)
+        process.take_labels(frozenset[str]().union(*filter(None, known)))
 
 
 def texts_in(value: object, depth: int = _MAX_DEPTH) -> Iterator[str]:
@@ -103,3 +111,9 @@ def _items_of(value: object) -> Iterator[object]:
 def _key(text: str) -> int | None:
     text = text.strip()
     return hash(text) if len(text) >= MIN_CHARS else None
+
+
+def _key_of_message(name: str, text: str) -> int | None:
+    """The key of a short text as the message of an agent."""
+    text = text.strip()
+    return hash((name, text)) if 0 < len(text) < MIN_CHARS else None

@@ -38,7 +38,7 @@ class Submitter:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher
         dispatcher.refuse_crowds(process)  # before it counts as one more call
-        self._parts.texts.mark(process, request.messages)
+        self._parts.texts.mark_prompt(process, request.messages)
         if process.labels:
             answer = _Remembered(answer, process, self._parts.texts, answer.wants_deltas)
         approval = self._check_model(process, request.model)
@@ -148,9 +148,10 @@ class _Remembered:
         self.answer.delta(delta)
 
     def resolve(self, completion: Completion) -> None:
-        self.texts.remember(completion.text, self.process.labels)
+        labels, name = self.process.labels, self.process.name
+        self.texts.remember(completion.text, labels, name)
         others = [choice.message.content for choice in completion.choices]
-        self.texts.remember(others, self.process.labels)
+        self.texts.remember(others, labels, name)
         self.answer.resolve(completion)
 
     def reject(self, error: BaseException) -> None:

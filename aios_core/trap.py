@@ -180,7 +180,7 @@ class TrapHandler:
         self._gatekeeper.record(process, access, "done")
         if isinstance(answer, Labelled):
             process.take_labels(answer.labels)
-            self._texts.remember_answer(answer)
+            self._texts.remember_answer(answer, process.name)
             return answer.value
         return answer
 

@@ -106,6 +106,21 @@ class TestTheSameTextAgain:
             await other.llm.agenerate([{"role": "user", "content": form}])
             assert labels_of(kernel, other) == {"tool:fetch"}, form
 
+    async def test_a_short_text_counts_as_a_message_of_the_agent_that_said_it(
+        self, kernel: Kernel
+    ) -> None:
+        await self.reader(kernel, "4711")
+        for name, role, expected in (
+            ("reader", "user", {"tool:fetch"}),
+            ("reader", "assistant", {"tool:fetch"}),
+            ("writer", "user", set()),
+        ):
+            other = await kernel.aspawn("other")
+            await other.llm.agenerate(
+                [{"role": "user", "content": "hi"}, {"role": role, "content": "4711", "name": name}]
+            )
+            assert labels_of(kernel, other) == expected, (name, role)
+
     async def test_short_texts_and_names_are_nobodys(self, kernel: Kernel) -> None:
         await self.reader(kernel, "ok")
         alice = await kernel.aspawn("alice")
@@ -126,5 +141,5 @@ class TestTheSameTextAgain:
     async def test_what_is_kept_is_bounded(self) -> None:
         texts = LabelledTexts()
         for number in range(MAX_TEXTS + 10):
-            texts.remember(f"a text of some length, number {number}", WEB)
+            texts.remember(f"a text of some length, number {number}", WEB, "alice")
         assert len(texts) == MAX_TEXTS

@@ -18,11 +18,6 @@ PAGE = "The page says that all accounts are to be closed at once."
 SUMMARY = "I have read it: they want the accounts to be closed."
 
 
-def fetch() -> str:
-    """Read a page."""
-    return PAGE
-
-
 def script(request: Any) -> Message | str:
     """Whoever has tools fetches the page, and sums up what came of it."""
     if request.messages[-1].role == "tool":
@@ -36,16 +31,21 @@ def labels_by_name(kernel: Kernel) -> dict[str, set[str]]:
     return {process.name: process.labels for process in kernel.processes}
 
 
+@pytest.mark.parametrize("page", [PAGE, "4711"], ids=["long", "short"])
 @pytest.mark.parametrize("reflects", [False, True], ids=["passes on", "sums up"])
 async def test_who_reads_the_message_of_an_agent_takes_its_labels(
-    boot: Boot, reflects: bool
+    boot: Boot, reflects: bool, page: str
 ) -> None:
+    def fetch() -> str:
+        """Read a page."""
+        return page
+
     kernel = boot(script)
     client = AIOSChatCompletionClient(kernel=kernel)
     reader = AssistantAgent(
         "reader",
         client,
-        workbench=AIOSWorkbench([fetch], agent="reader", kernel=kernel),
+        workbench=AIOSWorkbench([fetch], kernel=kernel),
         reflect_on_tool_use=reflects,
     )
     writer = AssistantAgent("writer", client)
