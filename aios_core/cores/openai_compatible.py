@@ -21,11 +21,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -34,11 +32,12 @@ import openai
 
 from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
+from aios_core.cores.certificates import certificates
 from aios_core.cores.core_pause import CorePause
 from aios_core.cores.event_stream import ServerEvent, read_events
 from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_chunks import ChunkReader
-from aios_core.cores.openai_errors import Refusal, error_of, error_within
+from aios_core.cores.openai_errors import Refusal, error_of, error_within, innermost_cause
 from aios_core.cores.openai_wire import (
     Flavor,
     chat_body,
@@ -55,7 +54,14 @@ from aios_core.cores.prompt_counting import (
 from aios_core.cores.send_trace import sending, watch_request
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.cores.vllm_metrics import KVPressure, read_pressure
-from aios_core.errors import CoreError, KernelError, RateLimited, SnapshotError
+from aios_core.errors import (
+    AuthenticationFailed,
+    CoreError,
+    KernelError,
+    PermissionRefused,
+    RateLimited,
+    SnapshotError,
+)
 from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
@@ -200,7 +206,7 @@ class OpenAICore(StreamingCore):
         if self._tokenizer is not None:
             await asyncio.to_thread(self._tokenizer.load)
         self._http = openai.DefaultAsyncHttpxClient(
-            verify=await asyncio.to_thread(_certificates),
+            verify=await asyncio.to_thread(certificates),
             timeout=httpx.Timeout(None, connect=limits.connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._slots),
             event_hooks={"request": [watch_request]},
@@ -402,12 +408,14 @@ class OpenAICore(StreamingCore):
             case TimeoutError():
                 return self.error(self._silence(live), exc, is_retryable=fresh)
             case openai.APIConnectionError() if _never_reached(exc):
-                reason = f"cannot reach {self._base_url}: {_cause(exc)}"
+                reason = f"cannot reach {self._base_url}: {innermost_cause(exc)}"
                 if not any(other.has_streamed for other in self._live.values()):
                     self.go_down(reason, exc)
                 return self.error(reason, exc, is_retryable=True)
             case openai.APIConnectionError() | httpx.HTTPError():
-                return self.error(f"the connection broke: {_cause(exc)}", exc, is_retryable=fresh)
+                return self.error(
+                    f"the connection broke: {innermost_cause(exc)}", exc, is_retryable=fresh
+                )
             case openai.APIError():
                 return self.error(f"failed midway: {exc.message}", exc, is_retryable=fresh)
             case _:
@@ -442,7 +450,9 @@ class OpenAICore(StreamingCore):
     def _start_error(self, exc: Exception) -> CoreError:
         match exc:
             case openai.APIStatusError(status_code=401 | 403):
-                return self.error(f"{self._base_url} refused the key: {exc.message}; see api_key")
+                kind = AuthenticationFailed if exc.status_code == 401 else PermissionRefused
+                what = f"{self._base_url} refused the key: {exc.message}; see api_key"
+                return kind(self._name, what)
             case openai.APIStatusError(status_code=404 | 405):
                 return self.error(
                     f"{self._base_url} has no list of models ({exc.status_code}); base_url usually"
@@ -455,7 +465,7 @@ class OpenAICore(StreamingCore):
                 what = f"{self._base_url} did not answer within {self._limits.probe_s:g} s"
                 return self.error(what, is_retryable=True)
             case openai.APIConnectionError():
-                what = f"cannot reach {self._base_url}: {_cause(exc)}"
+                what = f"cannot reach {self._base_url}: {innermost_cause(exc)}"
                 return self.error(what, is_retryable=True)
             case _:
                 return self.error(f"{self._base_url} answered garbage: {exc!r:.200}")
@@ -481,19 +491,6 @@ class OpenAICore(StreamingCore):
             log.warning("core %r: watching its metrics failed: %r", self._name, error)
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Reading them takes 50 ms or more: once, and not on the kernel's loop."""
-    return httpx.create_ssl_context()
-
-
 def _never_reached(exc: openai.APIConnectionError) -> bool:
     """Whether no connection came about: the server is gone, and nothing was sent."""
     return isinstance(exc.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
-
-
-def _cause(exc: BaseException) -> str:
-    """The innermost reason: the client's own text says only "Connection error."."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    return f"{type(exc).__name__}: {exc}".removesuffix(": ")

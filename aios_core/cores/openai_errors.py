@@ -210,3 +210,10 @@ def _instant(value: str) -> datetime | None:
         except (ValueError, TypeError, OverflowError, IndexError):
             continue
     return None
+
+
+def innermost_cause(exc: BaseException) -> str:
+    """The innermost reason: the client's own text says only "Connection error."."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return f"{type(exc).__name__}: {exc}".removesuffix(": ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from aios_core import (
+    Choice,
     Completion,
     Delta,
     FinishReason,
@@ -27,7 +29,12 @@ from aios_core.adapting import (
     read_tool_choice,
     write_completion,
 )
+from aios_core.core import Prepared, Run
+from aios_core.cores.assembly import split
+from aios_core.cores.openai_chunks import ChunkReader
+from aios_core.cores.streaming import LiveRun
 from aios_core.errors import InvalidRequest
+from aios_core.syscalls import LLMGenerate
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -197,3 +204,48 @@ def test_tools_and_formats_stay_with_the_rest_for_their_own_readers() -> None:
 
     assert options == {"n": 2}
     assert rest == {key: said[key] for key in ("tools", "tool_choice", "response_format")}
+
+
+def test_what_is_written_in_openais_format_is_read_again_as_it_was() -> None:
+    message = Message(
+        "assistant",
+        "four",
+        tool_calls=(ToolCall("c1", "add", '{"a": 1}', extra={"signature": "s"}),),
+        reasoning="one and three",
+        thinking=({"type": "thinking", "signature": "s"},),
+        refusal="no more",
+        extra={"annotations": [{"url": "u"}]},
+    )
+    whole = Completion(
+        message,
+        FinishReason.TOOL_CALLS,
+        Usage(9, 5, 4, 2, 3, 1, 1),
+        "m",
+        choices=(Choice(Message("assistant", "two"), FinishReason.LENGTH),),
+        backend_finish_reason="tool_calls",
+        id="chatcmpl-1",
+        fingerprint="fp",
+        extra={"service_tier": "flex"},
+    )
+    writer = ChunkWriter("m", id="chatcmpl-1")
+    streamed = [
+        *(writer.delta(delta) for delta in split(message)),
+        writer.delta(Delta("two", choice=1)),
+        writer.end(whole),
+        writer.usage(whole),
+    ]
+
+    for chunks in (streamed, [write_completion(whole)]):
+        live = LiveRun.of(Run(1, 1, LLMGenerate(()), Prepared(9, 9)))
+        reader = ChunkReader(live, "m")
+        for chunk in chunks:
+            for progress in reader.read(json.loads(json.dumps(chunk))):
+                if not progress.delta.choice:
+                    live.answer.add(progress.delta)
+        read = reader.completion()
+
+        assert read.message == message
+        assert read.all_choices[1].message.content == "two"
+        assert read.all_choices[1].finish_reason is FinishReason.LENGTH
+        assert (read.id, read.fingerprint, read.usage) == ("chatcmpl-1", "fp", whole.usage)
+        assert read.extra == {"service_tier": "flex"}

@@ -695,6 +695,17 @@ async def test_a_server_that_answers_json_where_a_stream_was_asked_is_understood
         assert await rig.generate(ask()) == streamed
 
 
+async def test_a_stream_that_ends_without_a_finish_reason_is_an_answer(
+    serve: Callable[..., StubServer],
+) -> None:
+    chunk = b'data: {"choices":[{"index":0,"delta":{"content":"yes"},"finish_reason":null}]}\n\n'
+    async with connected(serve(Raw(chunk + b"data: [DONE]\n\n"))) as rig:
+        completion = await rig.generate(ask())
+
+    assert (completion.text, completion.finish_reason) == ("yes", FinishReason.STOP)
+    assert completion.backend_finish_reason is None
+
+
 async def test_several_answers_to_one_prompt_are_one_call(serve: Callable[..., StubServer]) -> None:
     server = serve(Answer("one two"))
     async with connected(server) as rig:

@@ -1,0 +1,14 @@
+"""The certificates that connections to endpoints are checked against."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+
+import httpx
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """Read the certificates once; that takes 50 ms or more, and is not for the kernel's loop."""
+    return httpx.create_ssl_context()
