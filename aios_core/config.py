@@ -186,6 +186,7 @@ class ToolsConfig(RedactedRepr):
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tool
     timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool says otherwise;
     # of a tool that runs code a little more than sandbox.wall_s, if that is longer
+    load_timeout_s: Annotated[float, Positive] = 60.0  # of one plug-in, file, module or server
     max_running: Annotated[int, AtLeastOne] = 16
     max_running_per_agent: Annotated[int, AtLeastOne] = 8
     max_processes: Annotated[int, AtLeastOne] = 4

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver
+from aios_core.foreign_calls import call_on_thread
 
 Callback = Callable[
     [ApprovalRequest], bool | ApprovalAnswer | Awaitable[bool] | Awaitable[ApprovalAnswer]
 ]
+
+_MAX_ASKING: Final = 64  # that have not been answered
 
 
 class CallbackApprover:
     """Asks `function`, which answers True, False or an `ApprovalAnswer`.
 
     A coroutine function is awaited on the kernel's loop and must not block it; any
-    other function runs on a thread.
+    other function runs on a thread of its own, of which nothing else makes use.
     """
 
     def __init__(self, function: Callback) -> None:
         self._function = function
+        self._at_once = asyncio.Semaphore(_MAX_ASKING)
 
     @classmethod
     def of(cls, approver: Approver | Callback | None) -> Approver | None:
@@ -35,7 +41,8 @@ class CallbackApprover:
         if inspect.iscoroutinefunction(function):
             said = await function(request)
         else:
-            said = await asyncio.to_thread(function, request)
+            async with self._at_once:
+                said = await call_on_thread(partial(function, request), "aios-approver")
             if inspect.isawaitable(said):
                 said = await said
         return said if isinstance(said, ApprovalAnswer) else ApprovalAnswer(said is True)

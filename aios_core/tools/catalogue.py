@@ -1,7 +1,8 @@
 """The tools that there are now: the configured ones, those loaded since, and how they change.
 
 Loading runs strangers' code, so it happens on threads; what it brings is put into
-the registry on the kernel's loop, in one step. One load or unload at a time.
+the registry on the kernel's loop, in one step. One load or unload at a time of each agent,
+and within a time: neither another agent nor `close` waits for code that hangs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from aios_core.config import McpServerConfig, ToolsConfig
-from aios_core.errors import Conflict, KernelError
+from aios_core.errors import Conflict, KernelError, Overloaded, ToolError
+from aios_core.foreign import ForeignException
+from aios_core.foreign_calls import call_on_thread
 from aios_core.redaction import learn, learn_settings
 from aios_core.tools.loading import installed_plugins, load, load_entry_point
-from aios_core.tools.mcp import McpClients
+from aios_core.tools.mcp import CheckResult, McpClients
 from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
 from aios_core.tools.requests import McpServer
@@ -25,18 +28,25 @@ from aios_core.tools.tool import Tool
 
 log = logging.getLogger(__name__)
 
+_Made = tuple[Plugin, tuple[Offer, ...]]
+_MAX_LOADING: Final = 8  # at once, those that hang among them
+_RETRY_S: Final = 5.0
+
 
 class Catalogue:
     """See the module. Nothing is loaded before the first request asks for a tool."""
 
-    def __init__(self, config: ToolsConfig) -> None:
+    def __init__(self, config: ToolsConfig, check_result: CheckResult | None = None) -> None:
+        """Load nothing yet. `check_result` checks what MCP servers return; None: nothing is."""
         self.registry = ToolRegistry()
         self.problems: dict[str, str] = {}  # plug-ins that could not be loaded, and why
         self._config = config
-        self._mcp = McpClients(2 * config.max_result_bytes)  # JSON inside of JSON takes more
+        # JSON inside of JSON takes more.
+        self._mcp = McpClients(2 * config.max_result_bytes, check_result)
         self._held: dict[tuple[str | None, str], Callable[[], object]] = {}  # by owner and key
         self._loading: asyncio.Task[None] | None = None  # the configured plug-ins
-        self._lock = asyncio.Lock()
+        self._locks: dict[str | None, asyncio.Lock] = {}  # by owner
+        self._num_loading = 0  # those that hang among them
 
     def __repr__(self) -> str:
         return f"<Catalogue: {self.registry!r}>"
@@ -58,14 +68,14 @@ class Catalogue:
             work = partial(self._mcp.load, source)
         else:
             work = partial(load, source)
-        async with self._lock:
+        async with self._lock_of(owner):
             if not (isinstance(source, Tool) or callable(source)):
                 await self._loaded_already()
             return await self._offer(work, owner, labels)
 
     async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
-        async with self._lock:
+        async with self._lock_of(owner):
             if owner is None:
                 await self._loaded_already()
             removed = self.registry.remove(name, owner)
@@ -75,6 +85,7 @@ class Catalogue:
     def forget(self, owner: str) -> None:
         """An agent exited: its own tools go, and what they hold."""
         self.registry.forget(owner)
+        self._locks.pop(owner, None)
         self._release_unoffered(owner)
 
     async def loaded(self) -> None:
@@ -115,12 +126,7 @@ class Catalogue:
                 _release(plugin)
                 raise
 
-        making = asyncio.ensure_future(asyncio.to_thread(make))
-        try:
-            plugin, offers = await asyncio.shield(making)
-        except asyncio.CancelledError:
-            making.add_done_callback(_release_unwanted)  # a thread goes on, whoever leaves
-            raise
+        plugin, offers = await self._made(make)
         try:
             self.registry.put(plugin.key, offers, owner)
         except KernelError:
@@ -132,6 +138,32 @@ class Catalogue:
         if older is not None:
             older()
         return tuple(offer.tool.id for offer in offers)
+
+    def _lock_of(self, owner: str | None) -> asyncio.Lock:
+        return self._locks.setdefault(owner, asyncio.Lock())
+
+    async def _made(self, make: Callable[[], _Made]) -> _Made:
+        """What foreign code makes on a thread of its own, within `tools.load_timeout_s`."""
+        if self._num_loading >= _MAX_LOADING:
+            raise Overloaded("the queue of tool loads", _MAX_LOADING, _RETRY_S)
+        self._num_loading += 1
+        limit_s = self._config.load_timeout_s
+        try:
+            return await call_on_thread(
+                make,
+                "aios-tool-load",
+                timeout_s=limit_s,
+                on_late=lambda made: _release(made[0]),  # nobody waits for it any longer
+                on_end=self._loaded_one,
+            )
+        except TimeoutError as exc:
+            told = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code hangs"
+            raise ToolError("tools", told) from exc
+        except ForeignException as exc:
+            raise ToolError("tools", f"cannot be loaded: {exc}") from exc
+
+    def _loaded_one(self) -> None:
+        self._num_loading -= 1
 
     def _release_unoffered(self, owner: str | None) -> None:
         """Free what sources held that offer nothing any more."""
@@ -149,7 +181,9 @@ class Catalogue:
 
     async def _load_configured(self) -> None:
         config = self._config
-        entries = await asyncio.to_thread(lambda: list(installed_plugins(config.plugins)))
+        entries = await call_on_thread(
+            lambda: list(installed_plugins(config.plugins)), "aios-tool-load"
+        )
         works: dict[str, Callable[[], Plugin]] = {
             f"plug-in {one.name}": partial(load_entry_point, one) for one in entries
         }
@@ -173,11 +207,6 @@ class Catalogue:
 def _release(plugin: Plugin) -> None:
     if plugin.release is not None:
         plugin.release()
-
-
-def _release_unwanted(making: asyncio.Future[tuple[Plugin, tuple[Offer, ...]]]) -> None:
-    if not making.cancelled() and making.exception() is None:
-        _release(making.result()[0])
 
 
 def _mcp_server(name: str, config: McpServerConfig) -> McpServer:

@@ -14,18 +14,21 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import pluggy
 
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject, ToolError
+from aios_core.foreign import describe, describe_on_worker, detach, shown_value, type_name
 from aios_core.tools import hookspecs
 from aios_core.tools.tool import Tool
 
 _numbers = count(1)
+_MAX_SOURCE_BYTES: Final = 16 << 20
+_MAX_TOOLS: Final = 1_000  # of one source
 
 
 def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
@@ -38,7 +41,7 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
     """
     file = Path(path).expanduser().absolute()
     try:
-        source = file.read_bytes()
+        source = _read(file)
     except FileNotFoundError:
         raise NoSuchObject("file", str(file)) from None
     except IsADirectoryError:
@@ -54,11 +57,24 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
     sys.modules[module.__name__] = module  # annotations and dataclasses look there
     try:
         exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - what loading is
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - foreign code
         del sys.modules[module.__name__]
-        said = str(exc) if isinstance(exc, KernelError) else repr(exc)
-        raise ToolError(file.stem, f"{file} cannot be loaded: {said}") from exc
+        text = describe_on_worker(exc)
+        raise ToolError(file.stem, f"{file} cannot be loaded: {text}") from detach(exc, text)
     return module
+
+
+def _read(file: Path) -> bytes:
+    """The bytes of a regular file that is not too large; a pipe or a device has no end."""
+    if file.is_dir():
+        raise IsADirectoryError(str(file))
+    if file.exists() and not file.is_file():
+        raise InvalidRequest(f"{file} is no regular file; tools come from a file")
+    with file.open("rb") as opened:
+        source = opened.read(_MAX_SOURCE_BYTES + 1)
+    if len(source) > _MAX_SOURCE_BYTES:
+        raise InvalidRequest(f"{file} is too large; allowed: {_MAX_SOURCE_BYTES:,} bytes")
+    return source
 
 
 def load_module(name: str, *, fresh: bool = False) -> ModuleType:
@@ -75,9 +91,10 @@ def load_module(name: str, *, fresh: bool = False) -> ModuleType:
         except ModuleNotFoundError as exc:
             if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
                 raise NoSuchObject("module", name) from exc
-            raise ToolError(name, f"cannot be imported: {exc!r}") from exc
-        except BaseException as exc:
-            raise ToolError(name, f"cannot be imported: {exc!r}") from exc
+            raise ToolError(name, f"cannot be imported: {describe(exc)}") from detach(exc)
+        except BaseException as exc:  # noqa: BLE001 - foreign code
+            text = describe_on_worker(exc)
+            raise ToolError(name, f"cannot be imported: {text}") from detach(exc, text)
     importlib.invalidate_caches()
     try:
         spec = importlib.util.find_spec(name)
@@ -89,9 +106,10 @@ def load_module(name: str, *, fresh: bool = False) -> ModuleType:
     sys.modules[name] = module
     try:
         _execute(spec.loader, module)
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001 - foreign code
         sys.modules[name] = before
-        raise ToolError(name, f"cannot be loaded again: {exc!r}") from exc
+        text = describe_on_worker(exc)
+        raise ToolError(name, f"cannot be loaded again: {text}") from detach(exc, text)
     return module
 
 
@@ -118,19 +136,25 @@ def tools_of(plugin: object) -> tuple[Tool, ...]:
         manager.register(plugin, name)
         manager.check_pending()
         hooks: list[Any] = manager.hook.aios_tools.get_hookimpls()
-        found: list[list[object]] = [list(hook.function()) for hook in hooks]
+        found: list[list[object]] = [
+            list(islice(hook.function(), _MAX_TOOLS + 1)) for hook in hooks
+        ]
     except pluggy.PluginValidationError as exc:
         raise InvalidRequest(f"plug-in {name!r}: {exc}") from exc
     except KernelError:
         raise
-    except BaseException as exc:
-        raise ToolError(name, f"its hook raised {exc!r}") from exc
+    except BaseException as exc:  # noqa: BLE001 - foreign code
+        text = describe_on_worker(exc)
+        raise ToolError(name, f"its hook raised {text}") from detach(exc, text)
     offered: Iterable[object] = found[0] if found else _made_in(plugin, name)
     tools = []
     for tool in offered:
         if not isinstance(tool, Tool):
-            raise InvalidRequest(f"plug-in {name!r} offers {tool!r}, which is no Tool")
+            shown = shown_value(tool) or f"<{type_name(tool)}>"
+            raise InvalidRequest(f"plug-in {name!r} offers {shown:.100}, which is no Tool")
         tools.append(tool)
+    if len(tools) > _MAX_TOOLS:
+        raise InvalidRequest(f"plug-in {name!r} offers more than {_MAX_TOOLS:,} tools")
     ids = [tool.id for tool in tools]
     if twice := sorted({one for one in ids if ids.count(one) > 1}):
         raise InvalidRequest(f"plug-in {name!r} offers {twice} twice")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from aios_core.clock import Clock
@@ -40,10 +39,10 @@ from aios_core.tools.requests import (
 )
 from aios_core.tools.results import StoredResults
 from aios_core.tools.schedule import Limits, Schedule
+from aios_core.tools.schema_processes import SchemaProcesses
 from aios_core.tools.services import CodeRunner, MakeFlow, Ports, SelectRanking
 from aios_core.tools.tool import Tool
 
-_QUICK_BYTES: Final = 8_192  # arguments that are checked on the loop; longer ones on a thread
 _UNDECLARED: Final = frozenset(
     {"name", "description", "parameters", "function", "version", "context_name"}
 )
@@ -111,7 +110,8 @@ class ToolManager:
         """
         self._config = config
         self._clock = clock
-        self.catalogue = Catalogue(config)
+        self._schemas = SchemaProcesses()
+        self.catalogue = Catalogue(config, self._schemas.check_result)
         self._journal = ToolJournal(state, keep_s=_DAY_S * config.journal_days)
         self._results = StoredResults(state, max_bytes=config.stored_bytes)
         self._calls = ToolCalls(
@@ -150,7 +150,7 @@ class ToolManager:
         await self.catalogue.loaded()
         offer = self.catalogue.registry.resolve(request.name, process.identity)
         try:
-            arguments = await self._checked(offer, request.arguments)
+            arguments = await self._checked(process.identity, offer, request.arguments)
         except InvalidArguments as exc:
             raise exc.with_labels(offer.labels) from None  # it quotes the schema
         return PreparedRun(offer, arguments, request.idempotency_key)
@@ -200,7 +200,9 @@ class ToolManager:
     async def close(self) -> None:
         """End what can be ended, and wait until what is known is written down."""
         await self.catalogue.close()
+        await asyncio.to_thread(self._schemas.close)
         await self._calls.close()
+        await self._schemas.settle()
         await self._execution.settle()
 
     def check(self) -> None:
@@ -215,23 +217,16 @@ class ToolManager:
 
     # --- inside ------------------------------------------------------------------------------
 
-    async def _checked(self, offer: Offer, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _checked(
+        self, agent: str, offer: Offer, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """The arguments as the tool gets them. Raises `InvalidArguments`."""
-        check = partial(offer.schema.checked, arguments, repairs=offer.tool.repairs)
-        if offer.schema.is_quick and len(repr(arguments)) <= _QUICK_BYTES:
-            return check()
-        return await self._checked_elsewhere(offer.tool, check)
-
-    async def _checked_elsewhere(self, tool: Tool, check: Any) -> Mapping[str, Any]:
-        """Validate on a thread: a stranger's pattern may take any time."""
-        try:
-            arguments: Mapping[str, Any] = await asyncio.wait_for(
-                asyncio.to_thread(check), self._config.timeout_s
-            )
-        except TimeoutError as exc:
-            told = f"could not be checked within {self._config.timeout_s:g} s"
-            raise InvalidArguments(tool.name, {"arguments": told}) from exc
-        return arguments
+        tool = offer.tool
+        if offer.schema.is_quick(arguments):
+            return offer.schema.checked(arguments, repairs=tool.repairs)
+        return await self._schemas.check(
+            agent, tool.name, offer.schema.schema, arguments, repairs=tool.repairs
+        )
 
     async def _load(self, process: AgentProcess, request: ToolLoad) -> Any:
         owner = process.identity if request.is_private else None

@@ -24,8 +24,11 @@ from aios_core.tools.mcp_session import Connection
 from aios_core.tools.registry import Plugin
 from aios_core.tools.requests import McpServer
 from aios_core.tools.tool import Tool
+from aios_core.tools.validation import ArgumentSchema
 
 T = TypeVar("T")
+#: Checks what a tool returned against its schema, on the tool's thread; raises `InvalidArguments`.
+CheckResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 
 _CLOSING_S: Final = 10.0
 _NAME_LENGTH: Final = 64  # what every model API takes
@@ -36,8 +39,9 @@ _MAX_ERROR_CHARS: Final = 3_000  # of what a server says of a failure
 class McpClients:
     """See the module. `_lock` guards the thread, the loop and which connections there are."""
 
-    def __init__(self, max_bytes: int = 64 << 20) -> None:
-        """`max_bytes`: of one message of a server."""
+    def __init__(self, max_bytes: int = 64 << 20, check_result: CheckResult | None = None) -> None:
+        """Connect to nothing yet. `max_bytes`: of one message of a server."""
+        self._check_result = check_result
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,7 +64,9 @@ class McpClients:
         release = partial(self._release, connection)
         try:
             listed = self._run(connection.tools()).result()
-            tools = tuple(_tool(server, one, connection, self._run) for one in listed)
+            tools = tuple(
+                _tool(server, one, connection, self._run, self._check_result) for one in listed
+            )
         except CancelledError as exc:
             raise KernelClosed("the kernel is closing") from exc
         except BaseException:
@@ -117,6 +123,7 @@ def _tool(
     listed: Mapping[str, Any],
     connection: Connection,
     start: Callable[[Coroutine[Any, Any, Any]], Future[Any]],
+    check: CheckResult | None,
 ) -> Tool:
     name = _name(server, listed["name"])
 
@@ -124,7 +131,9 @@ def _tool(
         calling = start(connection.call(name, listed["name"], arguments))
         aios_context.cancellation.then(calling.cancel)
         try:
-            return _value(name, calling.result())
+            result = calling.result()
+            _require_fitting(name, result, listed.get("outputSchema"), check)
+            return _value(name, result)
         except CancelledError as exc:
             raise ToolError(name, "was cancelled") from exc
 
@@ -154,6 +163,28 @@ def _name(server: McpServer, name: str) -> str:
         return full
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{full[: _NAME_LENGTH - _DIGEST_LENGTH - 1]}_{digest}"
+
+
+def _require_fitting(
+    tool: str,
+    result: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    check: CheckResult | None,
+) -> None:
+    """Raise `ToolError` unless a structured result fits the schema that the server gave for it."""
+    if schema is None or check is None or result.get("isError"):
+        return
+    found = result.get("structuredContent")
+    if not isinstance(found, dict):
+        raise ToolError(tool, "the MCP server gave no structured content, against its schema")
+    try:
+        if (compiled := ArgumentSchema(tool, schema)).is_quick(found):
+            compiled.checked(found, repairs=False)
+        else:
+            check(tool, schema, found)
+    except InvalidRequest as exc:
+        told = str(exc)[:_MAX_ERROR_CHARS]
+        raise ToolError(tool, f"the MCP server's result does not fit its schema: {told}") from exc
 
 
 def _value(tool: str, result: Mapping[str, Any]) -> Any:

@@ -21,6 +21,8 @@ from aios_core.tools.requests import McpServer
 from aios_core.tools.worker_process import ToolDied
 
 _POLITE_S: Final = 3.0  # for taking leave of a server
+_MAX_TOOLS: Final = 1_000  # of one server
+_MAX_LIST_BYTES: Final = 16 << 20
 _CONNECTION_CLOSED: Final = -32_000  # of the package; servers use it for errors of their own too
 
 
@@ -190,7 +192,8 @@ class _Session:
             else:
                 transport = http(server, max_bytes=self._max_bytes)
             incoming, outgoing = await stack.enter_async_context(transport)
-            client = await stack.enter_async_context(ClientSession(incoming, outgoing))
+            session = _without_checks(ClientSession)
+            client = await stack.enter_async_context(session(incoming, outgoing))
             await client.initialize()
             yield client
 
@@ -225,6 +228,7 @@ async def _listed(client: Any) -> list[dict[str, Any]]:
     from mcp import types  # noqa: PLC0415 - an extra
 
     tools: list[dict[str, Any]] = []
+    num_bytes = num_pages = 0
     cursor = None
     while True:
         params = types.PaginatedRequestParams(cursor=cursor) if cursor else None
@@ -232,8 +236,31 @@ async def _listed(client: Any) -> list[dict[str, Any]]:
             mode="json", by_alias=True, exclude_none=True
         )
         tools += page["tools"]
+        num_bytes += len(repr(page))
+        num_pages += 1
+        if len(tools) > _MAX_TOOLS or num_bytes > _MAX_LIST_BYTES or num_pages > _MAX_TOOLS:
+            raise BackendError(
+                f"an MCP server lists too many tools; allowed: {_MAX_TOOLS:,} tools, "
+                f"{_MAX_LIST_BYTES:,} bytes"
+            )
         if not (cursor := page.get("nextCursor")):
             return tools
+
+
+def _without_checks(kind: type[Any]) -> type[Any]:
+    """A session class that does not check results itself: it would do so on the shared loop.
+
+    `aios_core.tools.mcp` does, where a pattern of one server can stop no other.
+    """
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        return
+
+    return type(
+        kind.__name__,
+        (kind,),
+        {"validate_tool_result": nothing, "_validate_tool_result": nothing},
+    )
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

@@ -5,9 +5,9 @@ text, a list or object written as JSON text, one item where a list is expected, 
 whole number written as 3.0, null for what may be left out, a default that was left
 out. Everything else is told to the model: which field, what came, what is expected.
 
-Pure, but not always quick: a schema with patterns or many branches can take long,
-so only `is_quick` ones are checked on the kernel's loop. Making an `ArgumentSchema`
-belongs onto a thread.
+Pure, but not always quick: a schema with patterns or references can take for ever, so only
+`is_quick` arguments are checked on the kernel's loop, and others in a process that can be
+killed (`aios_core.tools.schema_processes`). Making an `ArgumentSchema` belongs onto a thread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import InvalidArguments, InvalidRequest
+from aios_core.tools.schema_cost import is_linear, is_quick, require_bounded, without_values
 from aios_core.tools.strict_json import MAX_DEPTH, NotJSON, parse
 
 if TYPE_CHECKING:
@@ -27,15 +28,8 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _MAX_FAULTS: Final = 10
+_MAX_TOLD: Final = 500  # characters of what is wrong with a schema
 _MAX_PASSES: Final = 4  # a mended value may show the next thing to mend, within it
-_QUICK: Final = frozenset(
-    [
-        *("type", "properties", "required", "enum", "const", "default", "description", "title"),
-        *("items", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength"),
-        *("maxLength", "minItems", "maxItems", "examples", "additionalProperties"),
-        *("multipleOf", "format", "$schema"),
-    ]
-)
 _ARTICLES: Final[Mapping[str, str]] = {
     "integer": "a whole number",
     "number": "a number",
@@ -74,22 +68,34 @@ class ArgumentSchema:
         import jsonschema  # noqa: PLC0415
         import referencing  # noqa: PLC0415
 
+        self.num_parts = require_bounded(f"tool {tool!r}", schema)
         own: dict[str, Any] = deepcopy(dict(schema))
         kind = jsonschema.validators.validator_for(own, default=jsonschema.Draft202012Validator)
         try:
-            kind.check_schema(own)
+            kind.check_schema(without_values(own))
         except jsonschema.SchemaError as exc:
             raise InvalidRequest(
-                f"tool {tool!r}: its parameters are no JSON schema: {exc.message}"
+                f"tool {tool!r}: its parameters are no JSON schema: {exc.message[:_MAX_TOLD]}"
             ) from exc
+        except RecursionError:
+            raise InvalidRequest(f"tool {tool!r}: its parameters are nested too deep") from None
         if foreign := [ref for ref in _references(own) if not ref.startswith("#")]:
             raise InvalidRequest(f"tool {tool!r}: its schema refers elsewhere: {foreign}")
         self._tool = tool
         self._unresolvable = referencing.exceptions.Unresolvable
         # A registry of its own: without one, jsonschema fetches what a schema refers to.
         self._validator: Validator = kind(own, registry=referencing.Registry())
-        self.is_quick = _is_quick(own)
+        self._is_linear = is_linear(own)
         self._schema = own
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON schema."""
+        return self._schema
+
+    def is_quick(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether these arguments may be checked where nothing may take long."""
+        return self._is_linear and is_quick(self.num_parts, arguments)
 
     def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
         """A copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
@@ -260,18 +266,3 @@ def _references(schema: Any) -> Iterator[str]:
                     stack.append(value)
         elif isinstance(one, list):
             stack.extend(one)
-
-
-def _is_quick(schema: Any, depth: int = 0) -> bool:
-    """Whether checking takes time in proportion to the arguments, and no strangers' pattern."""
-    if isinstance(schema, bool):
-        return True
-    if not isinstance(schema, Mapping) or depth > 8 or not _QUICK.issuperset(schema):
-        return False
-    properties = schema.get("properties", {})
-    inner = [
-        *properties.values(),
-        schema.get("items", True),
-        schema.get("additionalProperties", True),
-    ]
-    return len(properties) <= 100 and all(_is_quick(one, depth + 1) for one in inner)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import sys
 import threading
 from collections.abc import Mapping
@@ -23,8 +24,10 @@ from aios_core.tools.origin import find
 from aios_core.tools.running import call, said
 from aios_core.tools.strict_json import dump, parse, plain
 from aios_core.tools.tool import Tool
+from aios_core.tools.validation import ArgumentSchema
 
 MAX_QUESTION_BYTES = 64 << 20
+MAX_CHECK_BYTES = 2 << 30  # of address space
 
 
 def main() -> None:
@@ -41,6 +44,25 @@ def main() -> None:
         answer = _answer(questions.get(), source)
         answers.write(_encoded(answer) + b"\n")
         answers.flush()
+
+
+def _value(question: dict[str, Any], source: Source) -> Any:
+    match question:
+        case {"ready": _}:
+            return None
+        case {"load": loaded}:
+            return source.load(**loaded)
+        case {"check": check}:
+            return _checked(**check)
+        case _:
+            return _run(question, source)
+
+
+def _run(question: dict[str, Any], source: Source) -> Any:
+    tool = source.find(question)
+    given = question["context"]
+    context = ToolContext(**{**given, "labels": frozenset(given["labels"])})
+    return plain(call(tool, question["arguments"], context))
 
 
 def _encoded(answer: dict[str, Any]) -> bytes:
@@ -84,6 +106,14 @@ class Source:
         return tool
 
 
+def _checked(
+    tool: str, schema: Mapping[str, Any], value: Mapping[str, Any], repairs: bool
+) -> Mapping[str, Any]:
+    """Check a value against a schema; this process does nothing else then, and may be killed."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_CHECK_BYTES, MAX_CHECK_BYTES))
+    return ArgumentSchema(tool, schema).checked(value, repairs=repairs)
+
+
 def _as_tool(function: Any, question: Mapping[str, Any]) -> Tool:
     return Tool(
         question["tool"],
@@ -98,13 +128,7 @@ def _as_tool(function: Any, question: Mapping[str, Any]) -> Tool:
 def _answer(line: bytes, source: Source) -> dict[str, Any]:
     try:
         question = parse(line, MAX_QUESTION_BYTES)
-        if "load" in question:
-            source.load(**question["load"])
-            return {"value": None}
-        tool = source.find(question)
-        given = question["context"]
-        context = ToolContext(**{**given, "labels": frozenset(given["labels"])})
-        return {"value": plain(call(tool, question["arguments"], context))}
+        return {"value": _value(question, source)}
     except InvalidArguments as exc:
         return {"faults": exc.faults}
     except ToolError as exc:

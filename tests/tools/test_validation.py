@@ -142,12 +142,63 @@ def test_a_reference_that_leads_nowhere_is_a_fault_and_no_crash() -> None:
         ({"type": "string"}, True),
         ({"type": "array", "items": {"type": "integer"}}, True),
         ({"type": "string", "pattern": "(a+)+$"}, False),
-        ({"anyOf": [{"type": "string"}]}, False),
+        ({"anyOf": [{"type": "string"}]}, True),
+        ({"anyOf": [{"type": "string", "pattern": "a"}]}, False),
+        ({"type": "array", "items": {"pattern": "a"}}, False),
+        ({"additionalProperties": {"patternProperties": {"a": {}}}}, False),
+        ({"$ref": "#"}, False),
         ({"type": "array", "uniqueItems": True}, False),
+        ({"enum": list(range(10_000))}, False),
     ],
 )
 def test_only_schemas_that_are_quick_to_check_count_as_quick(
     part: dict[str, Any], is_quick: bool
 ) -> None:
     schema = ArgumentSchema("some", {"type": "object", "properties": {"x": part}})
-    assert schema.is_quick is is_quick
+    assert schema.is_quick({"x": "a"}) is is_quick
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "is_quick"),
+    [
+        ({"items": {"type": "integer"}}, {"x": [1] * 10}, True),
+        ({"items": {"type": "integer"}}, {"x": [1] * 10_000}, False),
+        ({"type": "string"}, {"x": "a" * 100_000}, False),
+    ],
+)
+def test_only_small_arguments_are_quick_to_check(
+    schema: dict[str, Any], arguments: dict[str, Any], is_quick: bool
+) -> None:
+    whole = ArgumentSchema("some", {"type": "object", "properties": {"x": schema}})
+    assert whole.is_quick(arguments) is is_quick
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"properties": {"x": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (nested(5_000), "nested deeper than 100 levels"),
+        ({"properties": {"x": {"enum": list(range(100_000))}}}, "too large"),
+        ({"properties": {"x": {"description": "a" * 10_000_000}}}, "too large"),
+        ({"properties": {"x": {"pattern": "(" * 5_000 + ")" * 5_000}}}, "tool 'bad'"),
+    ],
+    ids=["deep", "enum", "text", "pattern"],
+)
+def test_a_schema_that_is_too_large_is_refused_with_what_is_allowed(
+    schema: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        ArgumentSchema("bad", schema)
+
+
+def test_a_large_enumeration_of_what_cannot_be_sorted_is_taken() -> None:
+    draft_4 = "http://json-schema.org/draft-04/schema#"  # compares all of them with one another
+    values = [{"n": number} for number in range(10_000)]
+    schema = ArgumentSchema("some", {"$schema": draft_4, "properties": {"x": {"enum": values}}})
+    assert schema.checked({"x": {"n": 9_999}}, repairs=False) == {"x": {"n": 9_999}}
