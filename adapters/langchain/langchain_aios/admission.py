@@ -8,8 +8,9 @@ to its end, and its answer is dropped).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
@@ -33,11 +34,12 @@ from langchain_aios.agents import RunManager, directory, identify, tracker
 from langchain_aios.entries import patch_entries
 
 _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
+_BASE: Final = "BaseChatOpenAI"  # of the two, and of other providers' classes (ChatDeepSeek, ...)
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
     """Let the chat models of a module of `langchain_openai` ask when the kernel says so."""
-    for name in _CLASSES:
+    for name in (_BASE, *_CLASSES):
         owner = getattr(module, name, None)
         if owner is not None and owner.__module__ == module.__name__:
             _admit(owner, patches)
@@ -102,8 +104,23 @@ def _admit(owner: Any, patches: Patches) -> None:
             _settle(slot, said)
 
     for method in (_generate, _agenerate, _stream, _astream):
-        patches.replace(owner, method.__name__, method)
-    patch_entries(owner, patches)
+        original = getattr(owner, method.__name__)
+        is_base = owner.__name__ == _BASE
+        chosen = _unless_inner(method, original) if is_base else method
+        patches.replace(owner, method.__name__, chosen)
+    if owner.__name__ == _BASE or not hasattr(owner.invoke, "__wrapped__"):
+        patch_entries(owner, patches)
+
+
+def _unless_inner(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """The method for a class that has none of its own; one that has asks there already."""
+
+    @wraps(method)
+    def chosen(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kinds = {kind.__name__ for kind in type(self).__mro__}
+        return (method if kinds.isdisjoint(_CLASSES) else original)(self, *args, **kwargs)
+
+    return chosen
 
 
 @contextmanager

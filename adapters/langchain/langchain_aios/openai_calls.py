@@ -208,6 +208,6 @@ def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()
         give_notice(
             log,
             (__name__, kind, names),
-            f"{kind} is answered by the kernel's cores, without its {', '.join(names)}: how a "
-            "provider is reached is said in the core's configuration (aios.toml)",
+            f"{kind} is answered by the kernel's cores, without its {', '.join(names)}; what "
+            "concerns the connection to a provider goes into the core's configuration (aios.toml)",
         )

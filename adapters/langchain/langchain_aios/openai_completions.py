@@ -3,7 +3,7 @@
 As in `substitution`, the four methods that talk to OpenAI are replaced on the classes. The
 kernel's cores are chat models: a prompt is asked as the message of a user. Several
 prompts, and several answers to one (`n`), are calls of their own and run at once, without
-a thread. What the kernel cannot do (`best_of`, `logprobs`) is refused by name.
+a thread. The best of more answers than are wanted (`best_of`) are just the first, which is said.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from typing import Any, Final
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from aios_core import Completion, InvalidRequest, Kernel, Usage, default_kernel
+from aios_core import Completion, Kernel, Usage, default_kernel
 from aios_core.adapting import Patches, adefault_kernel, served_model
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.entries import patch_entries
-from langchain_aios.errors import translated
+from langchain_aios.openai_calls import name_unused, seconds_of
+from langchain_aios.openai_errors import translated
 from langchain_aios.substitution import without_azure, without_key
 from langchain_aios.token_counts import patch_counts
 
-# What a model says besides, and only the core's backend may understand.
-_FOR_THE_BACKEND: Final = ("frequency_penalty", "presence_penalty", "logit_bias")
+_OF_THE_CONNECTION: Final = (
+    *("openai_api_base", "openai_organization", "openai_proxy", "default_headers"),
+    *("default_query", "http_client", "http_async_client", "max_retries"),
+)
 
 
 def patch(module: ModuleType, patches: Patches) -> None:
@@ -127,28 +130,23 @@ async def _astream(
 class _Call:
     """One call of a completion model, as calls of `ChatAIOS`.
 
-    Raises `InvalidRequest` for what no core does.
+    Raises `InvalidRequest` for an option that is malformed.
     """
 
     def __init__(self, theirs: Any, kwargs: Mapping[str, Any], kernel: Kernel) -> None:
-        besides = {key: getattr(theirs, key) for key in _FOR_THE_BACKEND if getattr(theirs, key)}
-        said = {**besides, **(theirs.extra_body or {}), **theirs.model_kwargs, **kwargs}
-        if (best_of := said.pop("best_of", None) or theirs.best_of) > 1:
-            raise InvalidRequest(f"best_of: got {best_of}; allowed: 1")
-        if (logprobs := said.pop("logprobs", theirs.logprobs)) is not None:
-            raise InvalidRequest(f"logprobs: got {logprobs}; the kernel's cores tell none")
-        self._num_answers = int(said.pop("n", None) or theirs.n)
-        limit = said.pop("max_tokens", theirs.max_tokens)  # -1: as many as there is room
-        timeout = theirs.request_timeout
+        said = {**theirs._default_params, **kwargs}  # noqa: SLF001 - what it would send
+        name_unused(theirs, _OF_THE_CONNECTION)
+        self._num_answers = int(said.pop("n", None) or 1)
+        if (said.pop("best_of", None) or 1) > self._num_answers:
+            name_unused(theirs, ("best_of",))
+        if said.get("max_tokens") == -1:  # as many as there is room
+            del said["max_tokens"]
+        if (num_likely := said.pop("logprobs", None)) is not None:
+            said |= {"logprobs": True, "top_logprobs": num_likely or None}
+        model = said.pop("model", None) or theirs.model_name
+        timeout_s = seconds_of(theirs.request_timeout)
         self._said = said
-        self.model = ChatAIOS(
-            model=served_model(kernel, said.pop("model", None) or theirs.model_name),
-            temperature=theirs.temperature,
-            top_p=theirs.top_p,
-            max_tokens=None if limit == -1 else limit,
-            seed=theirs.seed,
-            timeout=timeout if isinstance(timeout, int | float) else None,
-        )
+        self.model = ChatAIOS(model=served_model(kernel, model), timeout=timeout_s)
 
     def request(self, prompt: str, stop: Sequence[str] | None) -> dict[str, Any]:
         """The arguments of the syscall for one answer."""
@@ -163,10 +161,7 @@ class _Call:
     def result(self, completions: Sequence[Completion]) -> LLMResult:
         """The answers, in the order in which they were asked for."""
         usage = sum((completion.usage for completion in completions), Usage())
-        answers = [
-            Generation(text=one.text, generation_info={"finish_reason": str(one.finish_reason)})
-            for one in completions
-        ]
+        answers = [Generation(text=one.text, generation_info=_about(one)) for one in completions]
         starts = range(0, len(answers), self._num_answers)
         return LLMResult(
             generations=[[*answers[at : at + self._num_answers]] for at in starts],
@@ -183,6 +178,18 @@ class _Call:
 
 def _last(completion: Completion) -> GenerationChunk:
     """The end of a stream: no text, but why it ended."""
-    return GenerationChunk(
-        text="", generation_info={"finish_reason": str(completion.finish_reason)}
-    )
+    return GenerationChunk(text="", generation_info=_about(completion))
+
+
+def _about(completion: Completion) -> dict[str, Any]:
+    """Why an answer ended, and how likely its tokens were, in the form of the old completions."""
+    about: dict[str, Any] = {"finish_reason": str(completion.finish_reason), "logprobs": None}
+    tokens = (completion.logprobs or {}).get("content") or ()
+    if tokens:
+        likely = [token.get("top_logprobs") or () for token in tokens]
+        about["logprobs"] = {
+            "tokens": [token["token"] for token in tokens],
+            "token_logprobs": [token["logprob"] for token in tokens],
+            "top_logprobs": [{one["token"]: one["logprob"] for one in each} for each in likely],
+        }
+    return about

@@ -65,6 +65,24 @@ async def test_all_four_ways_to_ask_the_provider_are_booked(serve: Serve, watch:
     assert watch.counts[EventKind.DONE] == 4
 
 
+class ChatDeepSeek(BaseChatOpenAI):
+    """Looks like another provider's class that is made of OpenAI's."""
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_other_providers_classes_that_are_made_of_openais_are_booked_once(
+    serve: Serve, watch: Watch
+) -> None:
+    server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"))
+    llm = ChatDeepSeek(model="stub", base_url=server.base_url, api_key="secret", max_retries=0)
+
+    assert llm.invoke("hi").text == "native"
+    assert (await llm.ainvoke("hi")).text == "native"
+    assert "".join(chunk.text for chunk in llm.stream("hi")) == "a b"
+    assert "".join([chunk.text async for chunk in llm.astream("hi")]) == "c d"
+    assert watch.counts[EventKind.DONE] == 4
+
+
 def test_a_run_is_one_agent_and_its_tokens_are_its_own(
     serve: Serve, as_default: Kernel, watch: Watch
 ) -> None:
@@ -128,4 +146,5 @@ def test_uninstalling_gives_everything_back() -> None:
     aios_core.uninstall()
 
     assert ChatOpenAI._generate is BaseChatOpenAI._generate
+    assert BaseChatOpenAI._generate.__module__ == "langchain_openai.chat_models.base"
     assert "_generate" not in vars(AzureChatOpenAI)

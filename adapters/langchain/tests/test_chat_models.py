@@ -367,3 +367,18 @@ def test_tokens_are_counted_by_the_kernel_of_a_given_agent(
 
     with kernel.spawn("mine") as mine:
         assert ChatAIOS(agent=mine).get_num_tokens("two words") == 2
+
+
+@pytest.mark.parametrize("where", ["constructor", "call", "extra_body"])
+def test_what_the_kernel_decides_by_is_its_argument_wherever_it_is_written(
+    kernel: Kernel, where: str
+) -> None:
+    said = {"max_tokens": 5, "n": 1, "priority": 3, "reasoning_effort": "low"}
+    llm = ChatAIOS(kernel=kernel, model_kwargs=said if where == "constructor" else {})
+
+    llm.invoke("hi", **{"call": said, "extra_body": {"extra_body": said}}.get(where, {}))
+
+    (core,) = kernel.pool
+    asked = core.requests[-1]  # type: ignore[attr-defined]
+    assert asked.sampling.to_dict() == {"max_tokens": 5, "n": 1}
+    assert asked.extra == {"reasoning_effort": "low"}

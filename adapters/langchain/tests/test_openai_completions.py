@@ -11,10 +11,10 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import OpenAI
 from langchain_openai.llms.base import BaseOpenAI
 
-from aios_core import EventKind, Kernel
+from aios_core import Completion, EventKind, FinishReason, Kernel, Message, Usage
 from aios_core.adapting import install, uninstall
-from aios_core.errors import InvalidRequest
 from aios_core.testing.watch import Watch
+from langchain_aios.openai_completions import _about
 
 
 @pytest.fixture(autouse=True)
@@ -95,11 +95,52 @@ async def test_a_streaming_model_tells_its_tokens() -> None:
 
 
 @pytest.mark.usefixtures("as_default")
-@pytest.mark.parametrize("said", [{"best_of": 3}, {"logprobs": 2}])
-def test_what_no_core_does_is_refused_by_name(said: dict[str, Any]) -> None:
-    (name,) = said
-    with pytest.raises(InvalidRequest, match=f"^{name}: got"):
-        OpenAI(model="scripted", **said).invoke("hi")
+def test_the_best_of_several_is_the_first_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(2):
+        assert OpenAI(model="scripted", best_of=3).invoke("hi") == "You said: hi"
+
+    assert caplog.text.count("without its best_of") == 1
+
+
+def test_all_that_a_model_is_told_reaches_the_core(as_default: Kernel) -> None:
+    llm = OpenAI(
+        model="scripted",
+        top_p=0.9,
+        frequency_penalty=0.1,
+        logit_bias={"5": 1.0},
+        extra_body={"top_k": 4, "user": "ann", "max_tokens": 7},
+        model_kwargs={"echo_id": "x"},
+    )
+
+    llm.invoke("hi", presence_penalty=0.3)
+
+    (core,) = as_default.pool
+    asked = core.requests[-1]  # type: ignore[attr-defined]
+    assert asked.sampling.to_dict() == {
+        "max_tokens": 256,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 4,
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.3,
+        "logit_bias": {"5": 1.0},
+    }
+    assert asked.extra == {"user": "ann", "echo_id": "x"}
+
+
+def test_how_likely_the_tokens_were_is_told_as_the_old_completions_do() -> None:
+    token = {"token": "yes", "logprob": -0.1, "top_logprobs": [{"token": "no", "logprob": -2.0}]}
+    answer = Completion(
+        Message("assistant", "yes"), FinishReason.STOP, Usage(), "m", logprobs={"content": [token]}
+    )
+
+    assert _about(answer)["logprobs"] == {
+        "tokens": ["yes"],
+        "token_logprobs": [-0.1],
+        "top_logprobs": [{"no": -2.0}],
+    }
 
 
 def test_uninstalling_gives_everything_back() -> None:
