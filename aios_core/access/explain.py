@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
 from aios_core.access.policy import Policy, Rule, Subject
@@ -88,7 +88,36 @@ def access_to(
         wanted = right_of(action) if right is None else Right(right)
     except ValueError as exc:
         raise InvalidRequest(f"right: got {right!r}; allowed: one of {[*map(str, Right)]}") from exc
-    return Access(action, wanted, parse_resource(resource), arguments or {}, irreversible)
+    what = parse_resource(resource)
+    return Access(action, wanted, what, arguments or {}, irreversible or _why_final(action, what))
+
+
+#: Actions that cannot be undone whatever their arguments are, and why.
+_FINAL: Final = {
+    "access.ask": "the agent itself asks for leave",
+    "collection.delete": "a collection keeps no older state",
+    "memory.clear": "memory keeps no older versions",
+    "memory.clear_all": "memory keeps no older versions",
+    "memory.kv_clear": "memory keeps no older versions",
+    "memory.thread_clear": "memory keeps no older versions",
+    "memory.write": "it may write over a block; memory keeps no older versions",
+    "storage.forget": "a forgotten snapshot cannot be restored",
+    "storage.purge": "a purged version cannot be brought back",
+    "tool.resolve": "it settles whether a call took effect",
+}
+_FINAL_FOR_ALL: Final = {  # where it is done to what is nobody's
+    "storage.delete": "a file in a mount keeps no older version",
+    "storage.write": "it may write over a file in a mount, which keeps no older version",
+    "tool.load": "it runs code in the kernel's process",
+    "tool.unload": "it takes a tool from everybody",
+}
+
+
+def _why_final(action: str, resource: Resource) -> str | None:
+    """Why an action cannot be undone, as far as that is known without its arguments."""
+    if action in _FINAL:
+        return _FINAL[action]
+    return _FINAL_FOR_ALL.get(action) if resource.owner is None else None
 
 
 def parse_resource(text: str) -> Resource:

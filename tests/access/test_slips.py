@@ -10,6 +10,8 @@ import pytest
 
 from aios_core import Agent, ConfigError, InvalidRequest, Kernel, KernelConfig
 from aios_core.access import ShareWarning
+from aios_core.access.decision import OWN_UPKEEP
+from aios_core.access.explain import _FINAL, _FINAL_FOR_ALL
 from aios_core.access.policy import Policy
 from aios_core.access.policy_file import parse_policy
 from aios_core.cli import main
@@ -180,6 +182,37 @@ class TestQuestions:
         kinds = {kind.kind for one in managers for kind in one.requests} | {"llm.generate"}
         for kind in kinds:
             assert await kernel.aexplain(BOB, kind, "memory:default/alice:n")
+
+    @pytest.mark.parametrize(
+        ("asked", "effect"),
+        [
+            ((ALICE, "tool.resolve", f"tool_call:{ALICE}:0123"), "ask"),
+            ((ALICE, "tool.load", "tool::tools.py"), "ask"),
+            ((ALICE, "storage.delete", "file::/mnt/m/a"), "ask"),
+            ((ALICE, "storage.delete", f"file:{ALICE}:/a"), "allow"),
+            ((ALICE, "memory.clear", f"memory:{ALICE}:notes"), "allow"),
+            ((ALICE, "storage.purge", f"file:{ALICE}:/a"), "allow"),
+            ((ALICE, "memory.read", f"memory:{ALICE}:notes"), "allow"),
+            ((BOB, "memory.clear", f"memory:{ALICE}:notes"), "ask"),
+        ],
+    )
+    async def test_an_answer_says_what_asks_a_person(
+        self, kernel: Kernel, alice: Agent, asked: tuple[str, str, str], effect: str
+    ) -> None:
+        await kernel.aspawn("bob")
+        await alice.memory.ashare("notes", BOB, right="write")
+
+        explanation = await kernel.aexplain(*asked)
+
+        assert explanation.decision.effect == effect
+
+    async def test_every_action_that_is_never_to_be_undone_is_known_as_such(
+        self, kernel: Kernel
+    ) -> None:
+        managers = kernel._inside.parts.traps.managers
+        kinds = {kind.kind for one in managers for kind in one.requests}
+        assert {*_FINAL, *_FINAL_FOR_ALL} <= kinds
+        assert _FINAL.keys() >= OWN_UPKEEP
 
     async def test_an_agents_own_question_is_held_to_the_same(self, bob: Agent) -> None:
         with pytest.raises(InvalidRequest, match=r"did you mean 'memory.read'"):
