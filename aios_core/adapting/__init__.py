@@ -24,6 +24,7 @@ from aios_core.adapting.admission import (
     aadmitted,
     admit_model,
     admitted,
+    limit_parameter,
     told,
 )
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
@@ -89,6 +90,7 @@ __all__ = [
     "give_notice",
     "install",
     "lazy_names",
+    "limit_parameter",
     "read_messages",
     "read_options",
     "read_parts",

@@ -21,11 +21,13 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from aios_core.agent import Agent
 from aios_core.bridge import AsyncStream
@@ -36,6 +38,8 @@ from aios_core.kernel import Kernel
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
 
 T = TypeVar("T")
+
+_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 
 class Slot:
@@ -49,11 +53,22 @@ class Slot:
 
     @property
     def token_limit(self) -> int | None:
-        """How many tokens the answer may have: what was reserved for it; None if nobody limits it.
-
-        Pass it to the provider as its own limit, unless the program has set one.
-        """
+        """How many tokens the answer may have, by the program's word or its budget's; or None."""
         return self.guest.token_limit
+
+    def limiting(
+        self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: object = None
+    ) -> dict[str, Any]:
+        """Arguments of a provider's client, with the budget's limit if the program set none.
+
+        Args:
+            arguments: what the client would be called with.
+            key: what the client calls the limit.
+            own: the limit that the client itself was made with.
+        """
+        is_set = own is not None or not _LIMITS.isdisjoint(arguments)
+        limit = None if is_set else self.token_limit
+        return dict(arguments) if limit is None else {**arguments, key: limit}
 
     def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
         """Say what the provider's answer took, and what it said."""
@@ -210,6 +225,13 @@ async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int =
         with suppress(ConfigError):
             await kernel.aadd_core(GuestCore(model, slots=slots))
     return kernel
+
+
+def limit_parameter(base_url: object) -> str:
+    """What the provider at a URL calls the limit of an answer."""
+    host = urlsplit(str(base_url)).hostname or ""
+    is_openai = f".{host}".endswith((".openai.com", ".openai.azure.com"))
+    return "max_completion_tokens" if is_openai else "max_tokens"
 
 
 def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]) -> list[Message]:

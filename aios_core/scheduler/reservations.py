@@ -91,9 +91,9 @@ class Reservations:
             self._external[call.syscall.id] = call
         if account.limited & {"tokens", "money"}:
             allowance.reserved = allowance.num_tokens + num_tokens
-            if allowance.is_external:
-                allowance.limit = allowance.reserved
-                self._tell_core(call)
+            if allowance.is_external and allowance.own_limit is None:
+                # A larger limit would be more than some models take, and as much is left besides.
+                allowance.limit = allowance.reserved if num_tokens < _EXTERNAL else None
         return None
 
     def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:

@@ -85,9 +85,12 @@ async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: K
         assert slot.token_limit == 50
     async with aadmitted(poor, "gpt", messages="hi") as slot:
         assert 250 < (slot.token_limit or 0) < 300
+        assert slot.limiting({"n": 1}) == {"n": 1, "max_tokens": slot.token_limit}
+        assert slot.limiting({"max_tokens": 7}) == {"max_tokens": 7}
+        assert slot.limiting({}, own=7) == {}
     rich = await kernel.aspawn("rich", budget=Budget(tokens=20_000))
     async with aadmitted(rich, "gpt", messages="hi") as slot:
-        assert slot.token_limit == 4_096
+        assert slot.token_limit is None, "so much is left that no answer is cut"
 
 
 async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_for_itself(

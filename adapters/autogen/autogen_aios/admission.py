@@ -7,7 +7,7 @@ cancelled with the kernel's reason when that is taken back.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from aios_core.adapting import (
     Slot,
     aadmit_model,
     aadmitted,
+    limit_parameter,
     told,
 )
 from autogen_aios import translation
@@ -44,7 +45,8 @@ def admit(module: ModuleType, patches: Patches) -> None:
     ) -> CreateResult:
         extra, said = _without_ours(extra_create_args)
         async with _slot(self, messages, extra, said) as slot:
-            work = ask(self, messages, extra_create_args=extra, **arguments)
+            limited = _limited(self, slot, extra)
+            work = ask(self, messages, extra_create_args=limited, **arguments)
             result: CreateResult = await slot.run(work)
             _settle(slot, result)
             return result
@@ -57,18 +59,23 @@ def admit(module: ModuleType, patches: Patches) -> None:
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         extra, said = _without_ours(extra_create_args)
-        slot = _slot(self, messages, extra, said)
-        return _streamed(slot, ask_for_stream(self, messages, extra_create_args=extra, **arguments))
+
+        def begin(slot: Slot) -> AsyncGenerator[str | CreateResult, None]:
+            limited = _limited(self, slot, extra)
+            return ask_for_stream(self, messages, extra_create_args=limited, **arguments)  # type: ignore[no-any-return]
+
+        return _streamed(_slot(self, messages, extra, said), begin)
 
     patches.replace(base, "create", create)
     patches.replace(base, "create_stream", create_stream)
 
 
 async def _streamed(
-    entering: AbstractAsyncContextManager[Slot], stream: AsyncGenerator[str | CreateResult, None]
+    entering: AbstractAsyncContextManager[Slot],
+    begin: Callable[[Slot], AsyncGenerator[str | CreateResult, None]],
 ) -> AsyncGenerator[str | CreateResult, None]:
     async with entering as slot:
-        async for item in slot.each(stream):
+        async for item in slot.each(begin(slot)):
             if isinstance(item, CreateResult):
                 _settle(slot, item)
             yield item
@@ -78,6 +85,13 @@ def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]
     """Their arguments, and what is said to us among them."""
     rest = dict(extra or {})
     return rest, rest.pop("aios", None)
+
+
+def _limited(theirs: Any, slot: Slot, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Their arguments with what their budget has left, if they set no limit themselves."""
+    created_with = theirs._create_args  # noqa: SLF001 - what it will send
+    own = created_with.get("max_tokens") or created_with.get("max_completion_tokens")
+    return slot.limiting(extra, limit_parameter(theirs._client.base_url), own=own)  # noqa: SLF001
 
 
 def _slot(

@@ -77,6 +77,23 @@ def client_of(server: StubServer) -> OpenAIChatCompletionClient:
     )
 
 
+@pytest.mark.usefixtures("as_default")
+async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> None:
+    server = serve(WHOLE, Answer("a b"), WHOLE, WHOLE)
+    client = client_of(server)
+    poor = {"aios": {"agent": "poor", "budget": {"tokens": 300}}}
+
+    await client.create(HI, extra_create_args=poor)
+    async for _ in client.create_stream(HI, extra_create_args=poor):
+        pass
+    await client.create(HI, extra_create_args={**poor, "max_tokens": 7})
+    await client.create(HI)
+
+    limits = [exchange.body.get("max_tokens") for exchange in server.exchanges]
+    assert all(100 < limit < 300 for limit in limits[:2])
+    assert limits[2:] == [7, None]
+
+
 async def test_the_provider_answers_and_the_kernel_books_it(
     serve: Serve, as_default: Kernel, watch: Watch
 ) -> None:

@@ -57,7 +57,8 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> ChatResult:
         with slot_now(self, messages, run_manager, kwargs) as slot:
-            result: ChatResult = generate(self, messages, stop, run_manager, **kwargs)
+            limited = slot.limiting(kwargs, own=self.max_tokens)
+            result: ChatResult = generate(self, messages, stop, run_manager, **limited)
             _settle(slot, [generation.message for generation in result.generations])
             return result
 
@@ -69,7 +70,8 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> ChatResult:
         async with slot_soon(self, messages, run_manager, kwargs) as slot:
-            work = agenerate(self, messages, stop, run_manager, **kwargs)
+            limited = slot.limiting(kwargs, own=self.max_tokens)
+            work = agenerate(self, messages, stop, run_manager, **limited)
             result: ChatResult = await slot.run(work)
             _settle(slot, [generation.message for generation in result.generations])
             return result
@@ -83,7 +85,8 @@ def _admit(owner: Any, patches: Patches) -> None:
     ) -> Iterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
         with slot_now(self, messages, run_manager, kwargs) as slot:
-            for chunk in stream(self, messages, stop, run_manager, **kwargs):
+            limited = slot.limiting(kwargs, own=self.max_tokens)
+            for chunk in stream(self, messages, stop, run_manager, **limited):
                 said.append(chunk.message)
                 yield chunk
             _settle(slot, said)
@@ -97,7 +100,8 @@ def _admit(owner: Any, patches: Patches) -> None:
     ) -> AsyncIterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
         async with slot_soon(self, messages, run_manager, kwargs) as slot:
-            chunks = astream(self, messages, stop, run_manager, **kwargs)
+            limited = slot.limiting(kwargs, own=self.max_tokens)
+            chunks = astream(self, messages, stop, run_manager, **limited)
             async for chunk in slot.each(chunks):
                 said.append(chunk.message)
                 yield chunk

@@ -16,6 +16,7 @@ from langchain_openai.chat_models.base import BaseChatOpenAI
 
 import aios_core
 from aios_core import (
+    Budget,
     Completion,
     EventKind,
     FinishReason,
@@ -81,6 +82,26 @@ async def test_other_providers_classes_that_are_made_of_openais_are_booked_once(
     assert "".join(chunk.text for chunk in llm.stream("hi")) == "a b"
     assert "".join([chunk.text async for chunk in llm.astream("hi")]) == "c d"
     assert watch.counts[EventKind.DONE] == 4
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> None:
+    server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"), WHOLE, WHOLE)
+    llm, poor = (
+        chat(server),
+        {"metadata": {"aios_agent": "poor", "aios_budget": Budget(tokens=300)}},
+    )
+
+    llm.invoke("hi", poor)
+    await llm.ainvoke("hi", poor)
+    list(llm.stream("hi", poor))
+    _ = [chunk async for chunk in llm.astream("hi", poor)]
+    llm.invoke("hi", poor, max_tokens=7)
+    llm.invoke("hi")
+
+    limits = [exchange.body.get("max_completion_tokens") for exchange in server.exchanges]
+    assert all(100 < limit < 300 for limit in limits[:4])
+    assert limits[4:] == [7, None]
 
 
 def test_a_run_is_one_agent_and_its_tokens_are_its_own(

@@ -36,6 +36,7 @@ from aios_core.adapting import (
     aadmitted,
     admit_model,
     admitted,
+    limit_parameter,
     told,
 )
 from llama_index_aios import translation
@@ -44,6 +45,8 @@ from llama_index_aios.agents import claim, directory, identify, tree
 Asked = Sequence[ChatMessage] | str
 Said = ChatResponse | CompletionResponse
 Use = tuple[Caller, AgentSettings]
+
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -74,7 +77,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
         with _slot(self, asked, kwargs, _identified()) as slot:
-            answer: Said = ask(self, asked, **kwargs)
+            answer: Said = ask(self, asked, **_limited(self, slot, kwargs))
             _Heard(answer).settle(slot)
             return answer
 
@@ -85,7 +88,8 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
         async with _aslot(self, asked, kwargs, _identified()) as slot:
-            answer: Said = await slot.run(ask(self, asked, **kwargs))
+            limited = _limited(self, slot, kwargs)
+            answer: Said = await slot.run(ask(self, asked, **limited))
             _Heard(answer).settle(slot)
             return answer
 
@@ -100,7 +104,7 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
         with (
             hold,
             _slot(theirs, asked, kwargs, use) as slot,
-            closing(ask(theirs, asked, **kwargs)) as answers,
+            closing(ask(theirs, asked, **_limited(theirs, slot, kwargs))) as answers,
         ):
             for answer in answers:
                 heard.hear(answer)
@@ -121,7 +125,8 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         heard = _Heard()
         with hold:
             async with _aslot(theirs, asked, kwargs, use) as slot:
-                answers = await slot.run(ask(theirs, asked, **kwargs))
+                limited = _limited(theirs, slot, kwargs)
+                answers = await slot.run(ask(theirs, asked, **limited))
                 async with aclosing(slot.each(answers)) as pieces:
                     async for answer in pieces:
                         heard.hear(answer)
@@ -209,6 +214,15 @@ def _aslot(
     return Entering(enter)
 
 
+def _limited(theirs: Any, slot: Slot, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Their arguments with what their budget has left, if they set no limit themselves."""
+    sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
+    own = next((sent[key] for key in _LIMITS if sent.get(key)), None)
+    if theirs.__class__.__name__.endswith("Responses"):
+        return slot.limiting(kwargs, "max_output_tokens", own=own)
+    return slot.limiting(kwargs, limit_parameter(theirs.api_base), own=own)
+
+
 def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The provider's model, and what the kernel's books say of the call."""
     sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
@@ -216,6 +230,5 @@ def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, di
         known = [Message("user", asked)]
     else:
         known = told(asked, translation.to_messages)
-    limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    limit = next((sent[key] for key in limits if sent.get(key)), None)
+    limit = next((sent[key] for key in _LIMITS if sent.get(key)), None)
     return str(sent["model"]), {"messages": known, "max_tokens": limit}

@@ -20,6 +20,7 @@ from llama_index.llms.openai_like import OpenAILike
 
 import aios_core
 from aios_core import (
+    Budget,
     Completion,
     EventKind,
     FinishReason,
@@ -77,6 +78,24 @@ def llm_of(server: StubServer, **settings: Any) -> OpenAI:
     return OpenAI(
         model=MODEL, api_base=server.base_url, api_key="secret", max_retries=0, **settings
     )
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> None:
+    server = serve(whole(), whole(), Answer("a b"), Answer("c d"), whole(), whole())
+    llm = llm_of(server)
+    with instrument_tags({"aios_agent": "poor", "aios_budget": Budget(tokens=300)}):
+        llm.complete("hi")
+        await llm.acomplete("hi")
+        list(llm.stream_complete("hi"))
+        async for _ in await llm.astream_complete("hi"):
+            pass
+        llm.complete("hi", max_tokens=7)
+    llm.complete("hi")
+
+    limits = [exchange.body.get("max_tokens") for exchange in server.exchanges]
+    assert all(100 < limit < 300 for limit in limits[:4])
+    assert limits[4:] == [7, None]
 
 
 def add(a: int, b: int) -> int:
