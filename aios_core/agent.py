@@ -30,6 +30,7 @@ from aios_core.messages import (
     require_number,
 )
 from aios_core.process import AgentProcess, ProcessState
+from aios_core.redaction import shown_repr
 from aios_core.storage import Storage
 from aios_core.storage.semantic import Collections
 from aios_core.syscalls import LLMGenerate, Request
@@ -66,7 +67,7 @@ class Agent:
         self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
 
     def __repr__(self) -> str:
-        return f"<Agent {self.pid} {self.name!r}: {self.state}>"
+        return f"<Agent {self.pid} {shown_repr(self.name)}: {self.state}>"
 
     @property
     def pid(self) -> int:
@@ -292,7 +293,8 @@ def request(
 def _require_known_choice(choice: ToolChoice | None, names: Sequence[str]) -> None:
     if isinstance(choice, str) and choice not in GENERAL_CHOICES and choice not in names:
         raise InvalidRequest(
-            f"tool_choice: got {choice!r}; allowed: 'auto', 'none', 'required' or one of {names}"
+            f"tool_choice: got {shown_repr(choice)}; allowed: 'auto', 'none', 'required' or one of "
+            f"{names}"
         )
     if choice == "required" and not names:
         raise InvalidRequest("tool_choice is 'required' and no tool is offered")
@@ -319,7 +321,7 @@ def _read_sampling(stop: str | Sequence[str] | None, settings: Mapping[str, Any]
 
 def _require_type(name: str, value: object, kind: Any) -> None:
     if not isinstance(value, kind):
-        raise InvalidRequest(f"{name}: got {value!r:.200}; allowed: {kind}")
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {kind}")
 
 
 def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:

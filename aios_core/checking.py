@@ -12,17 +12,23 @@ from math import isfinite
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import InvalidRequest
+from aios_core.foreign import describe
+from aios_core.redaction import shown_repr
 
 T = TypeVar("T")
 
+MAX_INTEGER: Final = (1 << 63) - 1  # what SQLite keeps
 _MAX_DEPTH: Final = 200  # of nested JSON; what is deeper cannot be written by `json` either
 
 
 def require_items(what: str, values: Iterable[T]) -> Sequence[T]:
     """Return the values as a tuple, if they are a list of some kind. Raises `InvalidRequest`."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"{what} must be a list, got {values!r:.200}")
-    return tuple(values)
+        raise InvalidRequest(f"{what} must be a list, got {shown_repr(values)}")
+    try:
+        return tuple(values)
+    except Exception as exc:
+        raise InvalidRequest(f"{what} must be a list; reading it raised {describe(exc)}") from exc
 
 
 def require_number(name: str, value: object, *, at_least: float | None = None) -> None:
@@ -30,9 +36,9 @@ def require_number(name: str, value: object, *, at_least: float | None = None) -
     bound = "" if at_least is None else f", at least {at_least:g}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (
-        is_number and isfinite(value) and (at_least is None or value >= at_least)  # type: ignore[arg-type, operator]
+        is_number and _is_finite(value) and (at_least is None or value >= at_least)  # type: ignore[arg-type, operator]
     ):
-        raise InvalidRequest(f"{name}: got {value!r}; allowed: a number{bound}, or None")
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a number{bound}, or None")
 
 
 def require_unicode(name: str, text: str) -> None:
@@ -42,13 +48,45 @@ def require_unicode(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise InvalidRequest(f"{name}: {text!r:.200} is not valid Unicode: {exc}") from exc
+        raise InvalidRequest(f"{name}: {shown_repr(text)} is not valid Unicode: {exc}") from exc
+
+
+def require_text(name: str, value: object) -> str:
+    """The value as an exact text. Raises `InvalidRequest` if it is none, or has no bytes."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a text")
+    text = exact_text(value)
+    require_unicode(name, text)
+    return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has bytes: no half of a surrogate pair is in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def exact_text(text: str) -> str:
+    """The same characters as an exact `str`: methods of subclasses are foreign code."""
+    return text if type(text) is str else str.__getitem__(text, slice(None))
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # a whole number that is no float
+        return False
 
 
 def require_integer(name: str, value: object) -> None:
     """Raise `InvalidRequest` unless `value` is None or a whole number."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise InvalidRequest(f"{name}: got {value!r}; allowed: a whole number, or None")
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a whole number, or None")
+    if value is not None and abs(value) > MAX_INTEGER:
+        raise InvalidRequest(f"{name}: got a number beyond 64 bits; allowed: a whole number")
 
 
 def require_sendable(name: str, value: Any, depth: int = 0) -> None:
@@ -78,7 +116,7 @@ def copy_json(name: str, value: Any, depth: int = 0) -> Any:
         raise InvalidRequest(f"{name}: nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
-            raise InvalidRequest(f"{name}: keys must be texts, got {wrong[0]!r:.100}")
+            raise InvalidRequest(f"{name}: keys must be texts, got {shown_repr(wrong[0])}")
         return {key: copy_json(f"{name}.{key}", inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [copy_json(f"{name}[]", inner, depth + 1) for inner in value]
@@ -99,7 +137,7 @@ def short_repr(value: Any) -> str:
 def copy_mapping(name: str, value: Any) -> dict[str, Any]:
     """Copy a mapping with `copy_json`. Raises `InvalidRequest` if it is none."""
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"{name} must be a mapping, got {value!r:.200}")
+        raise InvalidRequest(f"{name} must be a mapping, got {shown_repr(value)}")
     return dict(copy_json(name, value))
 
 

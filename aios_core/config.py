@@ -441,8 +441,14 @@ def find_config_file(
     environ = os.environ if environ is None else environ
     named, source = (path, "an argument") if path else (environ.get("AIOS_CONFIG"), "AIOS_CONFIG")
     if named:
-        file = Path(named).expanduser()
-        if not file.is_file():
+        if not isinstance(named, str | Path):
+            raise ConfigError("configuration file", named, "a path", source)
+        try:
+            file = Path(named).expanduser()
+            is_there = file.is_file()
+        except (OSError, RuntimeError, ValueError):  # too long, or of a user that there is not
+            is_there = False
+        if not is_there:
             raise ConfigError("configuration file", str(named), "a file that exists", source)
         return file
     home = environ.get("XDG_CONFIG_HOME") or "~/.config"

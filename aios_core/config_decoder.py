@@ -20,6 +20,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from aios_core.checking import MAX_INTEGER, exact_text, is_unicode
 from aios_core.errors import ConfigError
 
 
@@ -32,8 +33,10 @@ class Range:
     is_open: bool = False  # then `least` itself is not one of them
 
     def __contains__(self, number: float) -> bool:
+        if (isinstance(number, int) and abs(number) > MAX_INTEGER) or not math.isfinite(number):
+            return False
         above = number > self.least if self.is_open else number >= self.least
-        return above and number <= self.most and math.isfinite(number)
+        return above and number <= self.most
 
     def __str__(self) -> str:
         lower = f"above {self.least:g}" if self.is_open else f"at least {self.least:g}"
@@ -203,10 +206,11 @@ def _decode_list(inner: Any, value: Any, place: Place) -> tuple[Any, ...]:
 
 
 def _decode_choice(choices: tuple[Any, ...], value: Any, place: Place) -> Any:
-    if value in choices:
-        return value
+    text = exact_text(value) if isinstance(value, str) else None
+    if text in choices:
+        return text
     named = ", ".join(repr(choice) for choice in choices)
-    hint = suggest(str(value), map(str, choices))
+    hint = suggest(text, map(str, choices)) if text else ""
     raise place.refuse(value, f"one of {named}; {hint}" if hint else f"one of {named}")
 
 
@@ -220,8 +224,19 @@ def _decode_scalar(hint: Any, bounds: Range, value: Any, place: Place) -> Any:
     if not isinstance(value, kinds) or (is_number and isinstance(value, bool)):
         raise place.refuse(value, allowed)
     if is_number and value not in bounds:
-        raise place.refuse(value, allowed)
+        beyond = ", of 64 bits" if isinstance(value, int) and abs(value) > MAX_INTEGER else ""
+        raise place.refuse(value, allowed + beyond)
+    if hint is str:
+        return _decode_text(value, place)
     return float(value) if hint is float else value
+
+
+def _decode_text(value: str, place: Place) -> str:
+    """A text that can be a name, a path or a variable's value."""
+    text = exact_text(value)
+    if "\0" in text or not is_unicode(text):
+        raise place.refuse(text, "a text without NUL, of valid Unicode")
+    return text
 
 
 def _parse_text(hint: Any, text: str, place: Place) -> tuple[Any, Place]:

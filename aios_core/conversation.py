@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from aios_core.checking import copy_json, copy_mapping, copy_mappings, require_items, short_repr
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
@@ -41,7 +42,9 @@ class ToolCall:
         if not all(
             isinstance(text, str) for text in (self.id, self.name, self.arguments, self.kind)
         ):
-            raise InvalidRequest(f"id, name and arguments of a tool call are texts, got {self!r}")
+            raise InvalidRequest(
+                f"id, name and arguments of a tool call are texts, got {shown_repr(self)}"
+            )
         if self.extra:
             _require_apart("a tool call's extra", self.extra, ("id", "type", self.kind))
             object.__setattr__(self, "extra", copy_mapping("a tool call's extra", self.extra))
@@ -51,9 +54,13 @@ class ToolCall:
         try:
             value = json.loads(self.arguments or "{}")
         except (ValueError, RecursionError) as exc:
-            raise InvalidRequest(f"arguments of {self.name!r} are not JSON: {exc}") from exc
+            raise InvalidRequest(
+                f"arguments of {shown_repr(self.name)} are not JSON: {exc}"
+            ) from exc
         if not isinstance(value, dict):
-            raise InvalidRequest(f"arguments of {self.name!r} are not a JSON object: {value!r}")
+            raise InvalidRequest(
+                f"arguments of {shown_repr(self.name)} are not a JSON object: {shown_repr(value)}"
+            )
         return value
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +84,7 @@ class ToolCall:
             id_, name = raw.get("id") or "", body["name"]  # type: ignore[attr-defined]
             return cls(id_, name, arguments, kind=kind, extra=rest)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
-            raise InvalidRequest(f"not a tool call in OpenAI's format: {raw!r:.200}") from exc
+            raise InvalidRequest(f"not a tool call in OpenAI's format: {shown_repr(raw)}") from exc
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -107,18 +114,18 @@ class Message:
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise InvalidRequest(f"unknown role {self.role!r}; have {list(ROLES)}")
+        if not isinstance(self.role, str) or self.role not in ROLES:
+            raise InvalidRequest(f"unknown role {shown_repr(self.role)}; have {list(ROLES)}")
         if not isinstance(self.content, str):
             raise InvalidRequest(f"content must be text, got {type(self.content).__name__}")
         if self.tool_calls and self.role != "assistant":
-            raise InvalidRequest(f"a {self.role!r} message cannot call tools")
+            raise InvalidRequest(f"a {shown_repr(self.role)} message cannot call tools")
         for key in ("tool_call_id", "name", "refusal"):
             if not isinstance(value := getattr(self, key), str | None):
-                raise InvalidRequest(f"{key} must be text, got {value!r:.200}")
+                raise InvalidRequest(f"{key} must be text, got {shown_repr(value)}")
         for key in ("reasoning", "reasoning_key", "thinking_key"):
             if not isinstance(value := getattr(self, key), str):
-                raise InvalidRequest(f"{key} must be text, got {value!r:.200}")
+                raise InvalidRequest(f"{key} must be text, got {shown_repr(value)}")
         self._keep_copies()
 
     def _keep_copies(self) -> None:
@@ -172,7 +179,7 @@ class Message:
     def from_dict(cls, raw: Mapping[str, Any]) -> Message:
         """Read a message in OpenAI's format, with all that it holds. Raises `InvalidRequest`."""
         if not isinstance(raw, Mapping) or "role" not in raw:
-            raise InvalidRequest(f"a message needs a 'role' and a 'content', got {raw!r:.200}")
+            raise InvalidRequest(f"a message needs a 'role' and a 'content', got {shown_repr(raw)}")
         rest = dict(raw)
         content, parts = _read_content(rest.pop("content", None))
         reasoning_key, reasoning = _take(rest, REASONING_KEYS, str)
@@ -247,10 +254,10 @@ def _part(raw: object) -> dict[str, Any]:
         return {"type": "text", "text": raw}
     if not isinstance(raw, Mapping):
         raise InvalidRequest(
-            f"a content part is a text or a mapping with a 'type', got {raw!r:.200}"
+            f"a content part is a text or a mapping with a 'type', got {shown_repr(raw)}"
         )
     if raw.get("type", "text") == "text" and not isinstance(raw.get("text"), str):
-        raise InvalidRequest(f"a text part needs a 'text', got {raw!r:.200}")
+        raise InvalidRequest(f"a text part needs a 'text', got {shown_repr(raw)}")
     return dict(copy_json("a content part", raw))
 
 
@@ -260,7 +267,7 @@ def _read_content(content: object) -> tuple[str | None, tuple[Mapping[str, Any],
         return content, ()
     if isinstance(content, Sequence) and not isinstance(content, bytes | bytearray):
         return "", tuple(map(_part, content))
-    raise InvalidRequest(f"content must be text or a list of parts, got {content!r:.200}")
+    raise InvalidRequest(f"content must be text or a list of parts, got {shown_repr(content)}")
 
 
 def _take(rest: dict[str, Any], keys: Sequence[str], kind: type) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ from aios_core.errors import InvalidRequest
 from aios_core.messages import Usage, require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 MAX_TEXTS: Final = 2_048  # of one request
@@ -159,11 +160,13 @@ class Embed(Request[tuple[Vector, ...]]):
 
     def __post_init__(self) -> None:
         if isinstance(self.texts, str) or not isinstance(self.texts, Sequence):
-            raise InvalidRequest(f"texts: got {self.texts!r:.80}; allowed: a sequence of texts")
+            raise InvalidRequest(
+                f"texts: got {shown_repr(self.texts)}; allowed: a sequence of texts"
+            )
         object.__setattr__(self, "texts", tuple(self.texts))
         for text in self.texts:
             if not isinstance(text, str):
-                raise InvalidRequest(f"texts: got {text!r:.80} among them; allowed: texts")
+                raise InvalidRequest(f"texts: got {shown_repr(text)} among them; allowed: texts")
             require_unicode("texts", text)
         if len(self.texts) > MAX_TEXTS:
             raise InvalidRequest(f"texts: got {len(self.texts)}; allowed: up to {MAX_TEXTS}")

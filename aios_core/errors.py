@@ -195,7 +195,7 @@ class NoSuchObject(InvalidRequest):
         have = sorted(map(str, known), key=lambda one: (int(one) if one.isdecimal() else 0, one))
         more = f" and {len(have) - _MAX_TOLD:,} more" if len(have) > _MAX_TOLD else ""
         told = f"; have {have[:_MAX_TOLD]}{more}" if have else ""
-        super().__init__(f"no {kind} {name!r}{f' of {of}' if of else ''}{told}")
+        super().__init__(f"no {kind} {shown_repr(name)}{f' of {of}' if of else ''}{told}")
         self.kind = kind
         self.name = name
         self.known = tuple(have)

@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from aios_core.errors import InvalidRequest
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import DEFAULT_GROUP
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 EVERYBODY: Final = "*"
@@ -71,7 +72,9 @@ class AccessGrant(Request[tuple[str, ...]]):
         if self.for_s is not None and not (
             isinstance(self.for_s, int | float) and 0 < self.for_s < math.inf
         ):
-            raise InvalidRequest(f"for_s: got {self.for_s!r}; allowed: seconds above 0, or None")
+            raise InvalidRequest(
+                f"for_s: got {shown_repr(self.for_s)}; allowed: seconds above 0, or None"
+            )
 
     def access(self, identity: str) -> Access:  # noqa: ARG002 - whose it is, the resource says
         """To share the resource. To everybody it cannot be undone: what was read is known."""
@@ -107,8 +110,10 @@ class AccessRevoke(Request[None]):
 
 
 def _require_resource(resource: object) -> None:
-    if not isinstance(resource, Resource) or not resource.kind:
-        raise InvalidRequest(f"resource: got {resource!r}; allowed: a Resource with a kind")
+    if not isinstance(resource, Resource) or not is_well_formed(resource):
+        raise InvalidRequest(
+            f"resource: got {shown_repr(resource)}; allowed: a Resource with a kind"
+        )
     if resource.owner is None:
         raise InvalidRequest(
             f"{resource} is nobody's to share; the policy file says who may use it"
@@ -116,9 +121,15 @@ def _require_resource(resource: object) -> None:
     require_identity("resource", resource.owner)
 
 
+def is_well_formed(resource: Resource) -> bool:
+    """Whether its parts are texts, and it has a kind."""
+    parts = (resource.kind, resource.owner or "", resource.name)
+    return all(type(part) is str for part in parts) and bool(resource.kind)
+
+
 def _require_receiver(to: object) -> None:
     if not isinstance(to, str) or not to.removeprefix(GROUP):
-        raise InvalidRequest(f"to: got {to!r}; allowed: an identity, 'group:NAME' or '*'")
+        raise InvalidRequest(f"to: got {shown_repr(to)}; allowed: an identity, 'group:NAME' or '*'")
 
 
 def require_identity(
@@ -129,7 +140,7 @@ def require_identity(
     if len(names) > 1 and all(names):
         return
     meant = f"; did you mean '{group}/{text.strip('/')}'?" if isinstance(text, str) else ""
-    raise InvalidRequest(f"{what}: {text!r} is no identity{or_else}{meant}")
+    raise InvalidRequest(f"{what}: {shown_repr(text)} is no identity{or_else}{meant}")
 
 
 class ShareWarning(UserWarning):
@@ -145,8 +156,10 @@ def warn_of(doubts: tuple[str, ...]) -> None:
 def _checked(rights: Iterable[Right]) -> frozenset[Right]:
     try:
         checked = frozenset(map(Right, (rights,) if isinstance(rights, str) else rights))
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - no rights, whatever else it is
         checked = frozenset()
     if not checked:
-        raise InvalidRequest(f"rights: got {rights!r}; allowed: some of {[*map(str, Right)]}")
+        raise InvalidRequest(
+            f"rights: got {shown_repr(rights)}; allowed: some of {[*map(str, Right)]}"
+        )
     return checked

@@ -24,18 +24,20 @@ from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget
+from aios_core.checking import require_items, require_number, require_text
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
-from aios_core.errors import KernelClosed, KernelError, NoSuchObject, WouldBlock
+from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject, WouldBlock
 from aios_core.events import EventStream, Observer
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
 from aios_core.messages import Completion
 from aios_core.parts import Given, Parts, make_cores
 from aios_core.process import AgentProcess, ProcessTable
+from aios_core.redaction import shown_repr
 from aios_core.scheduler import POLICIES, Policy
 from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate, Request
@@ -82,10 +84,15 @@ class Kernel:
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
-        self.events = EventStream(observers)
+        _require_a("config", self.config, KernelConfig)
+        _require_methods("gatekeeper", gatekeeper, "check", "record")
+        _require_methods("embedder", embedder, "embed", "close")
+        if not callable(approver):
+            _require_methods("approver", approver, "ask")
+        self.events = EventStream(_checked_observers(observers))
         self._policy = _policy(policy or self.config.scheduler.policy, self.config)
         self._given = Given(
-            self._policy, cores, gatekeeper, CallbackApprover.of(approver), embedder
+            self._policy, _checked_cores(cores), gatekeeper, CallbackApprover.of(approver), embedder
         )
         self._thread: LoopThread | None = None
         self._loop = Crossing()
@@ -175,6 +182,7 @@ class Kernel:
         """The same as `close`, on the kernel's loop. Idempotent."""
         if self._loop.is_closed or not self._loop.is_bound:
             return
+        require_number("drain_s", drain_s, at_least=0)
         self._loop.is_closed = True
         drain_s = self.config.drain_s if drain_s is None else drain_s
         try:
@@ -318,7 +326,7 @@ class Kernel:
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
         """The same, awaitable on any loop."""
-        await self._loop.arun(self._inside.lives.save(pid, Path(directory)))
+        await self._loop.arun(self._inside.lives.save(pid, _path(directory)))
 
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
@@ -334,7 +342,7 @@ class Kernel:
 
     async def aload_agent(self, directory: str | Path) -> Agent:
         """The same, awaitable on any loop."""
-        return await self._loop.arun(self._load(Path(directory)))
+        return await self._loop.arun(self._load(_path(directory)))
 
     async def _load(self, directory: Path) -> Agent:
         process, pending = await self._inside.lives.load(directory)
@@ -353,6 +361,7 @@ class Kernel:
 
     async def aadd_core(self, core: Core) -> None:
         """The same, awaitable on any loop."""
+        _checked_cores([core])
         await self._loop.arun(self._inside.parts.add_core(core))
 
     # --- LLM syscalls ------------------------------------------------------------------------
@@ -408,6 +417,7 @@ class Kernel:
 
     def measure(self, request: LLMGenerate) -> PromptSize:
         """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
+        _require_a("request", request, LLMGenerate)
         self._loop.loop()
         if not self._loop.is_here:
             return self._loop.run(self.ameasure(request))
@@ -422,6 +432,7 @@ class Kernel:
 
     async def ameasure(self, request: LLMGenerate) -> PromptSize:
         """The same, awaitable on any event loop."""
+        _require_a("request", request, LLMGenerate)
         return await self._loop.arun(self._inside.submitter.measure(request))
 
     # --- syscalls of the other managers ------------------------------------------------------
@@ -441,6 +452,7 @@ class Kernel:
     async def _perform(
         self, process: AgentProcess, request: Request[T], timeout_s: float | None
     ) -> T:
+        _require_a("request", request, Request)
         if request.is_guarded:
             self.processes.admit(process, request)
         answer: T = await self._inside.parts.traps.perform(process, request, timeout_s=timeout_s)
@@ -469,6 +481,7 @@ class Kernel:
 
     async def aunload_tools(self, name: str) -> tuple[str, ...]:
         """The same, awaitable on any event loop."""
+        require_text("name", name)
         return await self._loop.arun(self._inside.parts.tools.unload(name))
 
     # --- access ------------------------------------------------------------------------------
@@ -507,6 +520,7 @@ class Kernel:
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Tell `observer` every event from now on. Returns a function that ends it."""
+        _checked_observers([observer])
         return self.events.subscribe(observer)
 
     def trace(self, path: str | Path) -> Trace:
@@ -538,10 +552,52 @@ class Kernel:
         self._loop.call(self._inside.parts.check)
 
 
+def _checked_cores(cores: object) -> tuple[Core, ...] | None:
+    """The cores that a caller gave. Raises `InvalidRequest`."""
+    if cores is None:
+        return None
+    given = tuple(require_items("cores", cores))  # type: ignore[type-var]
+    for core in given:
+        _require_methods("core", core, "name", "models", "capabilities", "start", "close")
+    return given
+
+
+def _checked_observers(observers: object) -> tuple[Observer, ...]:
+    """The observers that a caller gave. Raises `InvalidRequest`."""
+    given = tuple(require_items("observers", observers))  # type: ignore[type-var]
+    for observer in given:
+        if not callable(observer):
+            raise InvalidRequest(f"observer: got {shown_repr(observer)}; allowed: a function")
+    return given
+
+
+def _require_methods(name: str, value: object, *methods: str) -> None:
+    """Raise `InvalidRequest` unless the value is None or an object with these names."""
+    if value is not None and (
+        isinstance(value, type) or not all(hasattr(value, method) for method in methods)
+    ):
+        raise InvalidRequest(
+            f"{name}: got {shown_repr(value)}; allowed: an object with {', '.join(methods)}"
+        )
+
+
+def _require_a(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a {kind.__name__}")
+
+
+def _path(directory: object) -> Path:
+    """A directory that a caller named. Raises `InvalidRequest`."""
+    if not isinstance(directory, str | Path) or not str(directory) or "\0" in str(directory):
+        raise InvalidRequest(f"directory: got {shown_repr(directory)}; allowed: a path")
+    require_text("directory", str(directory))
+    return Path(directory)
+
+
 def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
     if isinstance(chosen, Policy):
         return chosen
-    if chosen not in POLICIES:
+    if require_text("policy", chosen) not in POLICIES:
         raise NoSuchObject("policy", chosen, POLICIES)
     settings = config.scheduler
     policy = POLICIES[chosen]()

@@ -16,9 +16,11 @@ from typing import Any
 
 from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
 from aios_core.budget import Budget, BudgetAccount
+from aios_core.checking import require_text
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
 from aios_core.identity import Identities
 from aios_core.messages import require_integer, require_number
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Request
 
 DEFAULT_GROUP = "default"
@@ -185,14 +187,16 @@ class ProcessTable:
         """
         _require_weight(weight)
         require_integer("priority", priority)
-        if not isinstance(name, str) or not name:
-            raise InvalidRequest(f"name: got {name!r}; allowed: a text, not empty")
-        if group is not None and not isinstance(group, str):
-            raise InvalidRequest(f"group: got {group!r}; allowed: a text, or None")
+        if not require_text("name", name):
+            raise InvalidRequest("name: got ''; allowed: a text, not empty")
+        if group is not None:
+            require_text("group", group)
         if budget is not None and not isinstance(budget, Budget):
-            raise InvalidRequest(f"budget: got {budget!r}; allowed: a Budget, or None")
+            raise InvalidRequest(f"budget: got {shown_repr(budget)}; allowed: a Budget, or None")
         if parent is not None and (not isinstance(parent, int) or isinstance(parent, bool)):
-            raise InvalidRequest(f"parent: got {parent!r}; allowed: a pid (agent.pid), or None")
+            raise InvalidRequest(
+                f"parent: got {shown_repr(parent)}; allowed: a pid (agent.pid), or None"
+            )
         elder = self.get(parent) if parent is not None else None
         self._refuse_crowds(name, elder)
         belongs_to = (
@@ -224,6 +228,8 @@ class ProcessTable:
 
     def get(self, pid: int) -> AgentProcess:
         """The agent of that pid. Raises `NoSuchObject` if it exited or never was."""
+        if not isinstance(pid, int) or isinstance(pid, bool):
+            raise InvalidRequest(f"pid: got {shown_repr(pid)}; allowed: a whole number (agent.pid)")
         try:
             return self._processes[pid]
         except KeyError:
@@ -307,5 +313,5 @@ class ProcessTable:
 
 def _require_weight(weight: float) -> None:
     require_number("weight", weight)
-    if not weight > 0:
-        raise InvalidRequest(f"weight: got {weight!r}; allowed: above 0")
+    if weight is None or not weight > 0:
+        raise InvalidRequest(f"weight: got {shown_repr(weight)}; allowed: above 0")

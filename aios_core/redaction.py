@@ -21,6 +21,7 @@ REDACTED: Final = "[redacted]"
 MIN_CHARS: Final = 6  # a shorter text is part of too much to be taken out of it
 MAX_SHOWN: Final = 500  # characters of a value in a message
 _MAX_CAUSES: Final = 20
+_MAX_DEPTH: Final = 8  # of what is shown of nested data
 _SECRET_NAME: Final = re.compile(
     r"(^|[_\-.\[])(api_?key|auth|authorization|credentials?|encryption_?key|key|pass(wd|word|phrase)|"
     r"secret(_?key)?|token)\]?$",
@@ -83,12 +84,17 @@ def redact(text: str) -> str:
     return text
 
 
-def shown_setting(name: str, value: Any) -> Any:
+def shown_setting(name: str, value: Any, depth: int = _MAX_DEPTH) -> Any:
     """A setting as it may be shown. A reference (`env:NAME`), a path or a name stays."""
+    if not depth and type(value) in (dict, list, tuple):
+        return "..."
     if type(value) is dict:
-        return {key: shown_setting(str(key), inner) for key, inner in value.items()}
+        return {
+            key: shown_setting(key if type(key) is str else "", inner, depth - 1)
+            for key, inner in value.items()
+        }
     if type(value) in (list, tuple):
-        return type(value)(shown_setting(name, inner) for inner in value)
+        return type(value)(shown_setting(name, inner, depth - 1) for inner in value)
     if type(value) is not str:
         return value
     if is_secret(name) and not is_reference(name, value):
@@ -98,12 +104,20 @@ def shown_setting(name: str, value: Any) -> Any:
 
 def shown_repr(value: Any) -> str:
     """A bounded `repr` that does not raise, for messages."""
+    text = printable(_repr(value))
+    return redact(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def _repr(value: Any) -> str:
     try:
-        text = repr(value)
+        return repr(value)
     except Exception:  # noqa: BLE001 - it is somebody else's code, or nested too deeply
         return f"<{type(value).__name__}>"
-    text = text.encode(errors="backslashreplace").decode()
-    return redact(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def printable(text: str) -> str:
+    """The text with halves of surrogate pairs written out, so that it can be written anywhere."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 class RedactedRepr:
@@ -113,7 +127,7 @@ class RedactedRepr:
 
     def __repr__(self) -> str:
         shown = (
-            f"{item.name}={shown_setting(item.name, getattr(self, item.name))!r}"
+            f"{item.name}={_repr(shown_setting(item.name, getattr(self, item.name)))}"
             for item in fields(self)  # type: ignore[arg-type]
             if item.repr
         )
@@ -141,7 +155,7 @@ def _scrub_itself(exc: BaseException) -> None:
             attributes[name] = redact_values(value)
 
 
-def redact_values(value: Any, depth: int = 8) -> Any:
+def redact_values(value: Any, depth: int = _MAX_DEPTH) -> Any:
     """Plain data without the secrets in its texts."""
     if type(value) is str:
         return redact(value)
@@ -167,5 +181,5 @@ def learn_environment(environ: Mapping[str, str]) -> None:
 
 
 def shown_texts(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Arguments of an exception, redacted; what is no text stays."""
-    return tuple(redact(value) if type(value) is str else value for value in values)
+    """Arguments of an exception, redacted and fit to be printed; what is no text stays."""
+    return tuple(printable(redact(value)) if type(value) is str else value for value in values)

@@ -14,6 +14,7 @@ from typing import Any
 
 from aios_core.checking import copy_mapping, short_repr
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,12 +79,16 @@ class Sampling:
 
     def _require(self, holds: bool, name: str, allowed: str) -> None:
         if not holds:
-            raise InvalidRequest(f"{name}: got {getattr(self, name)!r}; allowed: {allowed}")
+            raise InvalidRequest(
+                f"{name}: got {shown_repr(getattr(self, name))}; allowed: {allowed}"
+            )
 
 
 def _items(bias: object) -> list[tuple[Any, Any]]:
     if not isinstance(bias, Mapping):
-        raise InvalidRequest(f"logit_bias: got {bias!r:.200}; allowed: a mapping from token ids")
+        raise InvalidRequest(
+            f"logit_bias: got {shown_repr(bias)}; allowed: a mapping from token ids"
+        )
     return list(bias.items())
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.checking import copy_mapping, require_items
+from aios_core.checking import copy_mapping, exact_text, require_items
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 #: "auto", "none", "required", the name of one tool, or another choice in OpenAI's format.
 ToolChoice = str | Mapping[str, Any]
@@ -36,16 +37,16 @@ class ToolSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise InvalidRequest(f"a tool needs a name, got {self.name!r}")
+            raise InvalidRequest(f"a tool needs a name, got {shown_repr(self.name)}")
         if not isinstance(self.description, str):
-            raise InvalidRequest(f"tool {self.name!r}: description must be text")
+            raise InvalidRequest(f"tool {shown_repr(self.name)}: description must be text")
         if not isinstance(self.strict, bool | None):
-            raise InvalidRequest(f"tool {self.name!r}: strict must be true or false")
+            raise InvalidRequest(f"tool {shown_repr(self.name)}: strict must be true or false")
         kind = self.parameters.get("type", "object") if isinstance(self.parameters, Mapping) else 0
         if kind != "object":
             raise InvalidRequest(
-                f"tool {self.name!r}: parameters must be a JSON Schema of type 'object', "
-                f"got {self.parameters!r:.200}"
+                f"tool {shown_repr(self.name)}: parameters must be a JSON Schema of type 'object', "
+                f"got {shown_repr(self.parameters)}"
             )
 
     @property
@@ -73,12 +74,12 @@ class ToolSpec:
         is their type if they have no other.
         """
         if not isinstance(raw, Mapping):
-            raise InvalidRequest(f"a tool is a mapping in OpenAI's format, got {raw!r:.200}")
+            raise InvalidRequest(f"a tool is a mapping in OpenAI's format, got {shown_repr(raw)}")
         kind = raw.get("type") or "function"
         function = raw.get(kind, raw) if isinstance(kind, str) else raw
         is_special = kind != "function"
         if not isinstance(function, Mapping) or not (is_special or "name" in function):
-            raise InvalidRequest(f"a tool needs a name, got {raw!r:.200}")
+            raise InvalidRequest(f"a tool needs a name, got {shown_repr(raw)}")
         if is_special:
             name, parameters = function.get("name") or kind, None
         else:
@@ -120,17 +121,20 @@ class ResponseFormat:
 
     def __post_init__(self) -> None:
         if not isinstance(self.schema, Mapping | None):
-            raise InvalidRequest(f"response_format must be a JSON schema, got {self.schema!r:.200}")
+            raise InvalidRequest(
+                f"response_format must be a JSON schema, got {shown_repr(self.schema)}"
+            )
         if not isinstance(self.raw, Mapping | None):
-            raise InvalidRequest(f"response_format must be a mapping, got {self.raw!r:.200}")
+            raise InvalidRequest(f"response_format must be a mapping, got {shown_repr(self.raw)}")
         if not isinstance(self.name, str):
-            raise InvalidRequest(f"response_format needs a name, got {self.name!r:.200}")
+            raise InvalidRequest(f"response_format needs a name, got {shown_repr(self.name)}")
         if not self.kind:
             object.__setattr__(self, "kind", self._found_kind())
 
     def _found_kind(self) -> str:
         if self.raw is not None:
-            return str(self.raw.get("type"))
+            kind = self.raw.get("type")
+            return exact_text(kind) if isinstance(kind, str) else shown_repr(kind)
         return "json_object" if self.schema is None else "json_schema"
 
     @property
@@ -163,14 +167,16 @@ class ResponseFormat:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("type"), str):
             raise InvalidRequest(
                 "response_format: allowed: OpenAI's {'type': 'json_schema', ...}, "
-                f"{{'type': 'json_object'}} or {{'type': 'text'}}; got {raw!r:.200}"
+                f"{{'type': 'json_object'}} or {{'type': 'text'}}; got {shown_repr(raw)}"
             )
         kept = copy_mapping("response_format", raw)
         if raw["type"] != "json_schema":
             return cls(raw=kept)
         inside = kept.get("json_schema")
         if not isinstance(inside, dict) or not isinstance(inside.get("schema", {}), dict):
-            raise InvalidRequest(f"response_format: json_schema needs a 'schema', got {raw!r:.200}")
+            raise InvalidRequest(
+                f"response_format: json_schema needs a 'schema', got {shown_repr(raw)}"
+            )
         name, description = inside.get("name"), inside.get("description")
         return cls(
             schema=inside.get("schema", {}),

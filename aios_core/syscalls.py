@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from aios_core.decided import require_free_extra
 from aios_core.errors import InvalidRequest, KernelBug
+from aios_core.field_checks import CheckedFields
 from aios_core.messages import (
     Completion,
     Message,
@@ -45,11 +46,12 @@ class Discloses(StrEnum):
     CONTENT = "content"  # what others may have written or named: it is answered with labels
 
 
-class Request(Generic[T]):
+class Request(CheckedFields, Generic[T]):
     """What an agent asks of the kernel: a frozen dataclass, answered with a `T`.
 
     LLM requests wait for a slot of a core; those of the other managers are served
-    by the one that lists them (`aios_core.manager.Manager`).
+    by the one that lists them (`aios_core.manager.Manager`). Fields of a wrong type are refused
+    when a request is built, see `aios_core.field_checks`.
     """
 
     __slots__ = ()

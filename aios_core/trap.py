@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from aios_core.checking import require_number
 from aios_core.clock import Clock, Timer
 from aios_core.errors import (
     BackendError,
@@ -111,6 +112,7 @@ class TrapHandler:
         manager = self._by_request.get(type(request))
         if manager is None:
             raise InvalidRequest(f"no manager serves {type(request).__name__} requests")
+        require_number("timeout_s", timeout_s, at_least=0.0)
         if self._is_closing:
             raise KernelClosed("the kernel is shutting down")
         if process.state is ProcessState.EXITED:

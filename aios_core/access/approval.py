@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from aios_core.checking import MAX_INTEGER, exact_text
 from aios_core.permissions import Access
+from aios_core.redaction import shown_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def digest_of(identity: str, access: Access) -> str:
     return hashlib.sha256(canonical({"agent": identity, "does": parts}).encode()).hexdigest()
 
 
+_MAX_DEPTH: Final = 200  # of what is shown of arguments
+
 #: JSON values alone as such a text.
 encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -88,16 +92,25 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def plain(value: Any) -> Any:
-    """JSON values as they are; bytes as their hash, anything else as Python writes it."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+def plain(value: Any, depth: int = 0) -> Any:
+    """JSON values as they are; bytes as their hash, anything else as Python writes it, in short."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _plain_items(value, depth + 1) if depth < _MAX_DEPTH else "..."
     if isinstance(value, bytes):
         return {"sha256": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, str):
+        return exact_text(value)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return hex(value)
+    return value if value is None or isinstance(value, bool | int | float) else shown_repr(value)
+
+
+def _plain_items(value: Any, depth: int) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((plain(item) for item in value), key=repr)
-    return repr(value)
+        return {_key(key): plain(item, depth) for key, item in value.items()}
+    items = [plain(item, depth) for item in value]
+    return items if isinstance(value, list | tuple) else sorted(items, key=shown_repr)
+
+
+def _key(key: object) -> str:
+    return exact_text(key) if isinstance(key, str) else shown_repr(key)

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
 from aios_core.access.policy import Policy, Rule, Subject
+from aios_core.checking import require_text
 from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant, require_identity
 from aios_core.permissions import KINDS, Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import known_kinds
 
 
@@ -83,11 +85,18 @@ def access_to(
     Raises `InvalidRequest` for an action that no request is, a right, an owner or a form that
     cannot be; it says which there are.
     """
+    require_text("action", action)
     _require_action(action)
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise InvalidRequest(f"arguments: got {shown_repr(arguments)}; allowed: a mapping")
+    if irreversible is not None:
+        require_text("irreversible", irreversible)
     try:
         wanted = right_of(action) if right is None else Right(right)
-    except ValueError as exc:
-        raise InvalidRequest(f"right: got {right!r}; allowed: one of {[*map(str, Right)]}") from exc
+    except Exception as exc:  # whatever else than a right it is
+        raise InvalidRequest(
+            f"right: got {shown_repr(right)}; allowed: one of {[*map(str, Right)]}"
+        ) from exc
     what = parse_resource(resource)
     return Access(action, wanted, what, arguments or {}, irreversible or _why_final(action, what))
 
@@ -122,7 +131,7 @@ def _why_final(action: str, resource: Resource) -> str | None:
 
 def parse_resource(text: str) -> Resource:
     """A resource as it is written: "kind:owner:name". Raises `InvalidRequest`."""
-    kind, *rest = text.split(":", 2) if isinstance(text, str) else ("",)
+    kind, *rest = require_text("resource", text).split(":", 2)
     if not kind or not rest:
         raise InvalidRequest(f"resource {text!r}: allowed: 'kind:owner:name'")
     if kind not in KINDS and (close := get_close_matches(kind, KINDS, n=1)):

@@ -9,9 +9,11 @@ from typing import Any
 from aios_core.access.decision import Decision
 from aios_core.access.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.grants import AccessGrant, AccessRevoke, Grant, warn_of
+from aios_core.errors import InvalidRequest
+from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of
 from aios_core.manager import Port
 from aios_core.permissions import Resource, Right
+from aios_core.redaction import shown_repr
 
 READ_ONLY = (Right.READ,)
 
@@ -108,4 +110,7 @@ class AccessHandle:
             resource = parse_resource(resource)
             if resource.owner is None and resource.kind not in ("tool", "model"):
                 return Resource(resource.kind, self._port.identity, resource.name)
+        if not isinstance(resource, Resource) or not is_well_formed(resource):
+            allowed = "'kind:owner:name', or a Resource of texts"
+            raise InvalidRequest(f"resource: got {shown_repr(resource)}; allowed: {allowed}")
         return resource

@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from aios_core.access.chain import Head
 from aios_core.access.record import AuditRecord, append_records
+from aios_core.checking import exact_text
+from aios_core.foreign import type_name
 from aios_core.state import Connection, Vault
 
 log = logging.getLogger(__name__)
@@ -95,13 +97,17 @@ class Handover:
             return record.encode(keeps_arguments=self._keeps_arguments)
         except Exception as exc:  # noqa: BLE001 - one record must not stop all that is written
             named = _named(record)
-            log.error("a record of %s is without its arguments: %s", named, type(exc).__name__)  # noqa: TRY400 - they may be too deep to be shown
-            bare = replace(record, access=None, facts={"unreadable": True, **named})
+            log.error("a record of %s is without its arguments: %s", named, type_name(exc))  # noqa: TRY400 - they may be too deep to be shown
+            bare = replace(record, access=None, why="", facts={"unreadable": True, **named})
             return bare.encode(keeps_arguments=False)
 
 
 def _named(record: AuditRecord) -> dict[str, str]:
-    """What is said of an access whose arguments cannot be."""
+    """What is said of an access whose arguments cannot be: exact texts, or what cannot be said."""
     if record.access is None:
         return {}
-    return {"action": record.access.action, "resource": str(record.access.resource)}
+    try:
+        named = {"action": record.access.action, "resource": str(record.access.resource)}
+        return {key: exact_text(text) for key, text in named.items()}
+    except Exception as exc:  # noqa: BLE001 - a text of somebody else's class
+        return {"resource": f"cannot be shown: {type_name(exc)}"}

@@ -30,6 +30,7 @@ from aios_core.access.policy_file import load_policy, refuse_circles
 from aios_core.access.privileges import Privileges
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
 from aios_core.access.trail import AuditTrail
+from aios_core.checking import require_items, require_text
 from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
@@ -248,8 +249,10 @@ async def explained(
     **about: Any,
 ) -> Explanation:
     """The same of what is said in words, see `access_to`. Raises `InvalidRequest`."""
-    require_identity("agent", agent)
-    return await manager.explain(agent, access_to(action, resource, **about), frozenset(labels))
+    identity = require_text("agent", agent)
+    require_identity("agent", identity)
+    marks = frozenset(require_text("labels", label) for label in require_items("labels", labels))
+    return await manager.explain(identity, access_to(action, resource, **about), marks)
 
 
 def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> Policy:

@@ -13,6 +13,7 @@ from aios_core.access.decision import Decision
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 PRIVILEGES = "privileges"  # the kind of resource that an agent's own rights are
@@ -28,7 +29,7 @@ class AccessCheck(Request[Decision]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.wanted, Access):
-            raise InvalidRequest(f"wanted: got {self.wanted!r}; allowed: an Access")
+            raise InvalidRequest(f"wanted: got {shown_repr(self.wanted)}; allowed: an Access")
 
     def access(self, identity: str) -> Access:
         """To look at one's own rights."""
@@ -46,7 +47,9 @@ class AccessAsk(Request[None]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.operation, str) or not self.operation.strip():
-            raise InvalidRequest(f"operation: got {self.operation!r}; allowed: a text, not empty")
+            raise InvalidRequest(
+                f"operation: got {shown_repr(self.operation)}; allowed: a text, not empty"
+            )
 
     def access(self, identity: str) -> Access:
         """To do what only a person can allow."""

@@ -28,6 +28,7 @@ from typing import Any, Self
 
 from aios_core.budget import Budget
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 
 class CallerKind(StrEnum):
@@ -113,7 +114,7 @@ def _parsed(key: str, value: Any, parse: Any) -> Any:
         wanted = (
             "a Budget or its fields" if parse is _budget else f"a value of type {parse.__name__}"
         )
-        raise InvalidRequest(f"{key}: got {value!r}; allowed: {wanted}") from exc
+        raise InvalidRequest(f"{key}: got {shown_repr(value)}; allowed: {wanted}") from exc
 
 
 # --- where nobody says whose call it is ----------------------------------------------------------

@@ -28,6 +28,7 @@ from aios_core.adapting.patching import ImportHook, Patches
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
 from aios_core.foreign import describe_on_worker
 from aios_core.forks import free_after_fork
+from aios_core.redaction import shown_repr
 
 Mode = Literal["substitute", "admit"]
 
@@ -144,7 +145,7 @@ def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substit
         LauncherFailed: an adapter could not.
     """
     if mode not in get_args(Mode):
-        raise InvalidRequest(f"mode: got {mode!r}; allowed: {list(get_args(Mode))}")
+        raise InvalidRequest(f"mode: got {shown_repr(mode)}; allowed: {list(get_args(Mode))}")
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     names = (frameworks,) if isinstance(frameworks, str) else frameworks
     chosen = tuple(found) if names is None else tuple(names)

@@ -31,6 +31,7 @@ from aios_core.messages import (
     Usage,
     require_items,
 )
+from aios_core.redaction import shown_repr
 
 # Blocks that say again what stands in the message's `tool_calls`.
 _CALL_ECHOES: Final = frozenset(
@@ -63,7 +64,7 @@ def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
     Raises `InvalidRequest`.
     """
     if not isinstance(said, Mapping):
-        raise InvalidRequest(f"a request is a mapping in OpenAI's format, got {said!r:.200}")
+        raise InvalidRequest(f"a request is a mapping in OpenAI's format, got {shown_repr(said)}")
     split = split_request_options(said)
     options, rest = split.arguments, split.extra
     tools = [ToolSpec.from_dict(tool) for tool in require_items("tools", options.pop("tools", ()))]
@@ -111,10 +112,10 @@ def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:
 
 def _read_message(raw: Mapping[str, Any]) -> Message:
     if not isinstance(raw, Mapping):
-        raise InvalidRequest(f"a message is a mapping in OpenAI's format, got {raw!r:.200}")
+        raise InvalidRequest(f"a message is a mapping in OpenAI's format, got {shown_repr(raw)}")
     role = raw.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise InvalidRequest(f"unknown role {role!r}; have {sorted(ROLES)}")
+        raise InvalidRequest(f"unknown role {shown_repr(role)}; have {sorted(ROLES)}")
     said: dict[str, Any] = {**raw, "role": ROLES[role]}
     if isinstance(raw.get("content"), list | tuple):
         said["content"], thoughts = read_parts(raw["content"])
@@ -132,6 +133,8 @@ def read_parts(content: Iterable[Any]) -> tuple[list[dict[str, Any]], list[dict[
     thoughts: list[dict[str, Any]] = []
     for block in content:
         kind = block.get("type", "text") if isinstance(block, Mapping) else "text"
+        if not isinstance(kind, str):
+            raise InvalidRequest(f"a part's type: got {shown_repr(kind)}; allowed: a text")
         if kind in _THOUGHTS:
             thoughts.append(dict(block))
         elif kind not in _CALL_ECHOES:
@@ -143,7 +146,7 @@ def _read_part(block: Any) -> dict[str, Any]:
     if isinstance(block, str):
         return {"type": "text", "text": block}
     if not isinstance(block, Mapping):
-        raise InvalidRequest(f"content block of type {type(block).__name__!r}: {block!r:.200}")
+        raise InvalidRequest(f"content block of type {type(block).__name__!r}: {shown_repr(block)}")
     if block.get("type") == "json" and "json" in block:
         return {"type": "text", "text": json.dumps(block["json"], ensure_ascii=False)}
     return dict(block)
@@ -171,7 +174,7 @@ def _text_of_block(block: Any) -> str:
         return json.dumps(block["json"], ensure_ascii=False)
     if isinstance(block, Mapping) and isinstance(block.get("text"), str):
         return cast("str", block["text"])
-    raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
+    raise InvalidRequest(f"content of type {shown_repr(kind)}; this kernel takes text only")
 
 
 def read_tool_choice(  # noqa: PLR0911 - one row for each way to say it
@@ -200,12 +203,12 @@ def read_tool_choice(  # noqa: PLR0911 - one row for each way to say it
         case _:
             pass
     allowed = f"'auto', 'none', 'any', 'required', a boolean or one of {list(names)}"
-    raise InvalidRequest(f"tool_choice: got {choice!r}; allowed: {allowed}")
+    raise InvalidRequest(f"tool_choice: got {shown_repr(choice)}; allowed: {allowed}")
 
 
 def _refuse_format(raw: Any) -> ResponseFormat:
     allowed = "a pydantic class, or OpenAI's {'type': 'json_schema', ...}"
-    raise InvalidRequest(f"response_format: got {raw!r:.200}; allowed: {allowed}")
+    raise InvalidRequest(f"response_format: got {shown_repr(raw)}; allowed: {allowed}")
 
 
 def read_response_format(

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aios_core.decided import ARGUMENT_OF, OF_THE_CONNECTION
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 # Mappings inside the options whose keys are options themselves.
 _NESTED: Final = ("model_kwargs", "extra_body")
@@ -64,5 +65,5 @@ def _merge(options: RequestOptions, inner: RequestOptions) -> None:
 
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"{key}: got {value!r:.200}; allowed: a mapping")
+        raise InvalidRequest(f"{key}: got {shown_repr(value)}; allowed: a mapping")
     return value

@@ -81,8 +81,7 @@ class FrozenAgent:
 
         Raises `SnapshotError` if it cannot be written; what was there before is there still.
         """
-        if directory.exists() and not (directory / ABOUT).exists():
-            raise SnapshotError(f"{directory.name} exists and is not a frozen agent's directory")
+        _require_place(directory)
         partial = directory.with_name(directory.name + ".partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -126,11 +125,9 @@ class FrozenAgent:
     @classmethod
     def read(cls, directory: Path) -> FrozenAgent:
         """Read a directory. Raises `SnapshotError` if it is missing, damaged or newer."""
-        if (
-            not directory.exists() and _former(directory).exists()
-        ):  # a crash between the two renames of a write
-            directory = _former(directory)
         try:
+            if not directory.exists() and _former(directory).exists():
+                directory = _former(directory)  # a crash between the two renames of a write
             raw = json.loads((directory / ABOUT).read_text("utf-8"))
             if raw.get("format") not in READABLE:
                 raise SnapshotError(
@@ -220,6 +217,16 @@ def _seconds(raw: object) -> float:
     if not isinstance(raw, int | float) or not (isfinite(raw) and raw >= 0):
         raise ValueError(f"a duration is a number of seconds, not {raw!r}")
     return float(raw)
+
+
+def _require_place(directory: Path) -> None:
+    """Raise `SnapshotError` if something else is there, or nothing can be."""
+    try:
+        is_anothers = directory.exists() and not (directory / ABOUT).exists()
+    except OSError as exc:
+        raise SnapshotError(f"cannot write {directory.name:.80}: {exc.strerror}") from exc
+    if is_anothers:
+        raise SnapshotError(f"{directory.name} exists and is not a frozen agent's directory")
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from aios_core.checking import require_items, require_text
 from aios_core.manager import Port
 from aios_core.memory.kv import Listing
 from aios_core.memory.kv_requests import (
@@ -40,19 +41,21 @@ class KeyValues:
 
     def get_many(self, keys: Iterable[str]) -> tuple[KeyValue, ...]:
         """The entries of those keys that are there, in the order asked for, of one instant."""
-        return self._port.call(KeyValueGet(self.namespace, tuple(keys), owner=self.owner))
+        chosen = tuple(require_items("keys", keys))
+        return self._port.call(KeyValueGet(self.namespace, chosen, owner=self.owner))
 
     async def aget_many(self, keys: Iterable[str]) -> tuple[KeyValue, ...]:
         """The entries of those keys that are there, in the order asked for, of one instant."""
-        return await self._port.acall(KeyValueGet(self.namespace, tuple(keys), owner=self.owner))
+        chosen = tuple(require_items("keys", keys))
+        return await self._port.acall(KeyValueGet(self.namespace, chosen, owner=self.owner))
 
     def set(self, key: str, value: Value, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds or until it is removed."""
-        self.put({key: value}, ttl_s=ttl_s)
+        self.put({require_text("key", key): value}, ttl_s=ttl_s)
 
     async def aset(self, key: str, value: Value, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds or until it is removed."""
-        await self.aput({key: value}, ttl_s=ttl_s)
+        await self.aput({require_text("key", key): value}, ttl_s=ttl_s)
 
     def put(self, items: Mapping[str, Value | None], *, ttl_s: float | None = None) -> None:
         """Set keys, and remove those whose value is None: all of them, or none."""
@@ -64,11 +67,11 @@ class KeyValues:
 
     def delete(self, *keys: str) -> None:
         """Remove keys, all or none; those that are not there are ignored."""
-        self.put(dict.fromkeys(keys))
+        self.put({require_text("key", key): None for key in keys})
 
     async def adelete(self, *keys: str) -> None:
         """Remove keys, all or none; those that are not there are ignored."""
-        await self.aput(dict.fromkeys(keys))
+        await self.aput({require_text("key", key): None for key in keys})
 
     def list(
         self,
@@ -120,7 +123,7 @@ class KeyValues:
             prefix: of the keys, where none are named.
             ttl_s: how long the entries are there from now on. Those that never expire stay so.
         """
-        chosen = None if keys is None else tuple(keys)
+        chosen = None if keys is None else tuple(require_items("keys", keys))
         return self._port.call(
             KeyValueTouch(self.namespace, chosen, prefix, ttl_s, owner=self.owner)
         )
@@ -129,7 +132,7 @@ class KeyValues:
         self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float
     ) -> int:
         """Let the time of entries that expire begin anew; see `touch`."""
-        chosen = None if keys is None else tuple(keys)
+        chosen = None if keys is None else tuple(require_items("keys", keys))
         return await self._port.acall(
             KeyValueTouch(self.namespace, chosen, prefix, ttl_s, owner=self.owner)
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aios_core.checking import require_integer, require_items
 from aios_core.errors import InvalidRequest
 from aios_core.manager import Port
 from aios_core.memory.records import ThreadEntry
@@ -160,7 +161,8 @@ def _choice(
     if len(given) != 1:
         raise InvalidRequest("say which messages: exactly one of numbers, index, first and last")
     if numbers is not None:
-        return tuple(numbers), Window()
+        return tuple(require_items("numbers", numbers)), Window()
+    require_integer("index", index)
     if index is not None:
         return None, Window(skip=index, take=1) if index >= 0 else Window(ACTIVE, ~index, 1, True)
     return None, Window(take=first) if first is not None else Window(take=last, is_from_end=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import QuotaExceeded
+from aios_core.field_checks import CheckedFields
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
@@ -26,7 +27,7 @@ PackedItems = Sequence[tuple[str, Content | None, bytes]]  # None: the key is to
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(CheckedFields):
     """Which entries of a namespace: those whose keys begin so, from one of the ends on."""
 
     prefix: str = ""

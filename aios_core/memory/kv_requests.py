@@ -23,6 +23,7 @@ from aios_core.memory.records import Content, KeyValue, Value
 from aios_core.memory.requests import KIND
 from aios_core.messages import require_items, require_number
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class KeyValuePut(_NamespaceRequest[None]):
         require_owner(self.owner)
         require_number("ttl_s", self.ttl_s, at_least=0)
         if not isinstance(self.items, Mapping):
-            raise InvalidRequest(f"items: got {self.items!r:.200}; allowed: a mapping")
+            raise InvalidRequest(f"items: got {shown_repr(self.items)}; allowed: a mapping")
         contents = {
             require_name("key", key): None if value is None else Content.of(value)
             for key, value in self.items.items()
@@ -175,7 +176,9 @@ class KeyValueTouch(_NamespaceRequest[int]):
         require_owner(self.owner)
         require_text("prefix", self.prefix)
         if not isinstance(self.ttl_s, int | float):
-            raise InvalidRequest(f"ttl_s: got {self.ttl_s!r}; allowed: a number, at least 0")
+            raise InvalidRequest(
+                f"ttl_s: got {shown_repr(self.ttl_s)}; allowed: a number, at least 0"
+            )
         require_number("ttl_s", self.ttl_s, at_least=0)
         for key in require_items("keys", () if self.keys is None else self.keys):
             require_name("key", key)

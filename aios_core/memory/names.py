@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 from aios_core.state import Connection
 
 MAX_NAME_BYTES: Final = 512
@@ -19,21 +20,21 @@ _LAST: Final = 0x10FFFF
 def require_name(what: str, name: object) -> str:
     """The name, if it is one. Raises `InvalidRequest`."""
     if not isinstance(name, str) or not name:
-        raise InvalidRequest(f"{what}: got {name!r:.200}; allowed: a text, not empty")
+        raise InvalidRequest(f"{what}: got {shown_repr(name)}; allowed: a text, not empty")
     return require_text(what, name)
 
 
 def require_text(what: str, text: object) -> str:
     """A part of a name, or one that may be empty. Raises `InvalidRequest`."""
     if not isinstance(text, str):
-        raise InvalidRequest(f"{what}: got {text!r:.200}; allowed: a text")
+        raise InvalidRequest(f"{what}: got {shown_repr(text)}; allowed: a text")
     try:
         length = len(text.encode())
     except UnicodeEncodeError as exc:
         raise InvalidRequest(f"{what}: {text!r:.200} is not valid Unicode: {exc}") from exc
     if "\0" in text or length > MAX_NAME_BYTES:
         allowed = f"at most {MAX_NAME_BYTES} bytes without NUL"
-        raise InvalidRequest(f"{what}: got {text!r:.200}; allowed: {allowed}")
+        raise InvalidRequest(f"{what}: got {shown_repr(text)}; allowed: {allowed}")
     return text
 
 
@@ -41,7 +42,9 @@ def require_block(name: object) -> str:
     """The name of a block. Those that grants use for threads and namespaces are none."""
     text = require_name("block", name)
     if text.startswith((THREAD, NAMESPACE)):
-        raise InvalidRequest(f"block: got {text!r}; names do not begin with {THREAD!r} or 'kv:'")
+        raise InvalidRequest(
+            f"block: got {shown_repr(text)}; names do not begin with {THREAD!r} or 'kv:'"
+        )
     return text
 
 
@@ -70,7 +73,7 @@ def require_count(what: str, value: object, *, at_least: int = 0) -> None:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (is_number and at_least <= value <= MAX_COUNT):  # type: ignore[operator]
         allowed = f"a whole number, at least {at_least}, or None"
-        raise InvalidRequest(f"{what}: got {value!r:.200}; allowed: {allowed}")
+        raise InvalidRequest(f"{what}: got {shown_repr(value)}; allowed: {allowed}")
 
 
 def is_kept(connection: Connection, owner: str, name: str) -> bool:

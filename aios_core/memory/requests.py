@@ -19,6 +19,7 @@ from aios_core.errors import InvalidRequest
 from aios_core.memory.names import require_block, require_count, require_owner, require_text
 from aios_core.memory.records import BlockInfo, Content, MemoryHit, MemoryUsage, Value
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
@@ -236,7 +237,7 @@ class MemorySearch(_PrefixRequest[tuple[MemoryHit, ...]]):
         require_owner(self.owner)
         if not isinstance(self.query, str) or not 0 < len(self.query) <= MAX_QUERY_CHARS:
             allowed = f"a text of 1 to {MAX_QUERY_CHARS} characters"
-            raise InvalidRequest(f"query: got {self.query!r:.200}; allowed: {allowed}")
+            raise InvalidRequest(f"query: got {shown_repr(self.query)}; allowed: {allowed}")
         Content.of(self.query)
         require_count("limit", self.limit, at_least=1)
         if self.limit > MAX_HITS:

@@ -21,6 +21,7 @@ from aios_core.memory.requests import KIND
 from aios_core.memory.threads import ACTIVE, STATUSES, Window
 from aios_core.messages import Message, require_items
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
@@ -99,7 +100,9 @@ class _Windowed(_ThreadRequest[tuple[ThreadEntry, ...]]):
         require_count("skip", self.window.skip, at_least=0)
         require_count("take", self.window.take, at_least=0)
         if self.window.status not in STATUSES:
-            raise InvalidRequest(f"status: got {self.window.status!r}; allowed: {STATUSES}")
+            raise InvalidRequest(
+                f"status: got {shown_repr(self.window.status)}; allowed: {STATUSES}"
+            )
 
     @property
     def chosen(self) -> Window | tuple[int, ...]:
@@ -151,7 +154,7 @@ class ThreadCount(_ThreadRequest[int]):
         require_name("thread", self.thread)
         require_owner(self.owner)
         if self.status not in STATUSES:
-            raise InvalidRequest(f"status: got {self.status!r}; allowed: {STATUSES}")
+            raise InvalidRequest(f"status: got {shown_repr(self.status)}; allowed: {STATUSES}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import NoSuchObject
+from aios_core.field_checks import CheckedFields
 from aios_core.manager import labels_of_all
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
@@ -29,7 +30,7 @@ _IS_ARCHIVED: Final = {ACTIVE: (0, 0), ARCHIVED: (1, 1), ALL: (0, 1)}
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(CheckedFields):
     """Which messages: by status, then skipping some and taking some, from one of the ends."""
 
     status: str = ACTIVE

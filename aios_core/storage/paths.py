@@ -17,7 +17,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from aios_core.checking import exact_text
 from aios_core.errors import InvalidPath
+from aios_core.redaction import shown_repr
 
 ROOT: Final = "/"
 MOUNTS: Final = "/mnt"  # below it are the shared mounts, the same for every agent
@@ -32,7 +34,8 @@ _SPECIAL: Final = "/\\"
 def canonical(path: str) -> str:
     """The one spelling of a path. Raises `InvalidPath`, which says why."""
     if not isinstance(path, str):
-        raise InvalidPath(repr(path), "a path is a text")
+        raise InvalidPath(shown_repr(path), "a path is a text")
+    path = exact_text(path)
     if not path:
         raise InvalidPath(path, "is empty")
     if len(path) > MAX_PATH_BYTES:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from aios_core.errors import InvalidRequest
 from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.storage.index import Hit
 from aios_core.storage.paths import MOUNTS, ROOT, canonical, canonical_file, is_below
 from aios_core.storage.records import (
@@ -42,7 +43,9 @@ def _require_count(name: str, value: object, *, at_least: int) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise InvalidRequest(f"{name}: got {value!r}; allowed: a whole number from {at_least}")
+        raise InvalidRequest(
+            f"{name}: got {shown_repr(value)}; allowed: a whole number from {at_least}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class _PathRequest(Request[T]):
         path = canonical_file(self.path) if self.is_file else canonical(self.path)
         object.__setattr__(self, "path", path)
         if self.owner is not None and (not isinstance(self.owner, str) or not self.owner):
-            raise InvalidRequest(f"owner: got {self.owner!r}; allowed: an identity, or None")
+            raise InvalidRequest(
+                f"owner: got {shown_repr(self.owner)}; allowed: an identity, or None"
+            )
 
     @property
     def is_shared(self) -> bool:
@@ -367,7 +372,7 @@ class FileRetrieve(_History[tuple[Hit, ...]]):
         _History.__post_init__(self)
         _require_count("k", self.k, at_least=1)
         if not isinstance(self.query, str) or not self.query.strip():
-            raise InvalidRequest(f"query: got {self.query!r:.80}; allowed: a text, not empty")
+            raise InvalidRequest(f"query: got {shown_repr(self.query)}; allowed: a text, not empty")
         require_unicode("query", self.query)
         if len(self.query) > MAX_QUERY_CHARS:
             raise InvalidRequest(
@@ -388,7 +393,7 @@ class _TreeRequest(_History[T]):
     def __post_init__(self) -> None:
         _History.__post_init__(self)
         if not isinstance(self.name, str) or not 0 < len(self.name) <= 200:
-            raise InvalidRequest(f"name: got {self.name!r:.80}; allowed: 1 to 200 characters")
+            raise InvalidRequest(f"name: got {shown_repr(self.name)}; allowed: 1 to 200 characters")
 
     def arguments(self) -> Mapping[str, Any]:
         return {"name": self.name}

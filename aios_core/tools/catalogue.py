@@ -23,7 +23,7 @@ from aios_core.tools.loading import installed_plugins, load, load_entry_point
 from aios_core.tools.mcp import CheckResult, McpClients
 from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
-from aios_core.tools.requests import McpServer
+from aios_core.tools.requests import McpServer, checked_source
 from aios_core.tools.tool import Tool
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Catalogue:
             InvalidRequest: it offers no tools, or bad ones.
             Conflict: another source offers one of them.
         """
+        source = checked_source(source)
         work: Callable[[], Plugin]
         if isinstance(source, McpServer):
             work = partial(self._mcp.load, source)

@@ -20,7 +20,8 @@ from aios_core.errors import (
     WouldBlock,
 )
 from aios_core.manager import Port
-from aios_core.messages import Message, ToolCall, ToolSpec
+from aios_core.messages import Message, ToolCall, ToolSpec, require_items
+from aios_core.redaction import shown_repr
 from aios_core.tools.requests import (
     Doubt,
     McpServer,
@@ -116,8 +117,12 @@ class Tools:
         self, tool_calls: Iterable[ToolCall], *, timeout_s: float | None = None
     ) -> builtins.list[Message]:
         """The same, awaited. Cancelling the await cancels all of them."""
+        require_timeout(timeout_s)
+        calls = require_items("tool_calls", tool_calls)
+        if wrong := [call for call in calls if not isinstance(call, ToolCall)]:
+            raise InvalidRequest(f"tool_calls: got {shown_repr(wrong[0])}; allowed: ToolCall")
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._answered(call, timeout_s)) for call in tool_calls]
+            tasks = [group.create_task(self._answered(call, timeout_s)) for call in calls]
         answers = [task.result() for task in tasks]
         for answer in answers:
             if isinstance(answer, KernelError):

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from aios_core.checking import require_text
 from aios_core.errors import InvalidArguments, InvalidRequest
+from aios_core.field_checks import CheckedFields
 from aios_core.messages import ToolSpec, require_number
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 from aios_core.tools.strict_json import NotJSON, parse, plain
 
@@ -36,9 +39,11 @@ class ToolRun(Request[Any]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise InvalidRequest(f"a tool has a name, got {self.name!r}")
+            raise InvalidRequest(f"a tool has a name, got {shown_repr(self.name)}")
         if not isinstance(self.idempotency_key, str | None) or self.idempotency_key == "":
-            raise InvalidRequest(f"idempotency_key: got {self.idempotency_key!r}; allowed: a text")
+            raise InvalidRequest(
+                f"idempotency_key: got {shown_repr(self.idempotency_key)}; allowed: a text"
+            )
         object.__setattr__(self, "arguments", _plain_arguments(self.name, self.arguments))
 
     def access(self, identity: str) -> Access:  # noqa: ARG002 - tools are the kernel's
@@ -76,7 +81,9 @@ class ToolRead(Request[str]):
         for name in ("offset", "length"):
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise InvalidRequest(f"{name}: got {number!r}; allowed: a whole number from 0")
+                raise InvalidRequest(
+                    f"{name}: got {shown_repr(number)}; allowed: a whole number from 0"
+                )
 
     def access(self, identity: str) -> Access:
         """To read what is the agent's own."""
@@ -122,7 +129,7 @@ class ToolList(Request[tuple[ToolInfo, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class McpServer:
+class McpServer(CheckedFields):
     """Where an MCP server is: a program to start (stdio), or a URL (streamable HTTP)."""
 
     name: str
@@ -154,6 +161,9 @@ class ToolLoad(Request[tuple[str, ...]]):
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     source: str | Path | Tool | Callable[..., Any] | McpServer
     is_private: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", checked_source(self.source))
 
     def access(self, identity: str) -> Access:
         """To bring code into the kernel's process, or to offer a function of one's own.
@@ -247,6 +257,25 @@ class ToolResolve(Request[None]):
         )
 
 
+def checked_source(source: Any) -> Any:
+    """Where tools come from. Raises `InvalidRequest` for what can offer none."""
+    if isinstance(source, str):
+        text = require_text("source", source)
+        if not text or "\0" in text:
+            raise InvalidRequest(f"source: got {text!r}; allowed: a module or a path")
+        return text
+    if not isinstance(source, Path | McpServer) and not callable(source) and not _is_tool(source):
+        raise InvalidRequest(
+            f"source: got {shown_repr(source)}; allowed: a module, a path, a tool, a function or "
+            "an McpServer"
+        )
+    return source
+
+
+def _is_tool(source: object) -> bool:
+    return hasattr(type(source), "__dataclass_fields__") and hasattr(source, "function")
+
+
 def source_name(source: object) -> str:
     """A source in words, for rules, lists and messages."""
     if isinstance(source, McpServer):
@@ -289,7 +318,7 @@ def _plain_arguments(tool: str, arguments: object) -> dict[str, Any]:
     except NotJSON as exc:
         raise InvalidArguments(tool, {exc.path or "arguments": exc.reason}) from exc
     if not isinstance(value, dict):
-        raise InvalidArguments(tool, {"arguments": f"got {value!r:.120}, expected an object"})
+        raise InvalidArguments(tool, {"arguments": f"got {shown_repr(value)}, expected an object"})
     if reserved := [name for name in value if name.startswith("@")]:
         raise InvalidArguments(tool, {reserved[0]: "no argument begins with '@'"})
     return value

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, overload
 
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 from aios_core.tools.context import ToolContext
 from aios_core.tools.signature import description_of, parameters_of, type_hints_of
 
@@ -35,7 +36,9 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.calls < 1 or not self.per_s > 0:
-            raise InvalidRequest(f"a rate is at least one call in some time, got {self!r}")
+            raise InvalidRequest(
+                f"a rate is at least one call in some time, got {shown_repr(self)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

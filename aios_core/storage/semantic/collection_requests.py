@@ -16,8 +16,10 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from aios_core.embedding import Vector
 from aios_core.errors import InvalidRequest
-from aios_core.messages import require_unicode
+from aios_core.field_checks import CheckedFields
+from aios_core.messages import require_items, require_unicode
 from aios_core.permissions import Access, Resource, Right
+from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ MAX_ITEMS: Final = 2_048  # of one request
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionItem:
+class CollectionItem(CheckedFields):
     """Something to be found by its text. `vector` None: the kernel's embedder makes it."""
 
     key: str
@@ -62,10 +64,12 @@ class _CollectionRequest(Request[T]):
         name = self.collection
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidRequest(
-                f"collection: got {name!r:.80}; allowed: 1 to {MAX_NAME} printable characters"
+                f"collection: got {shown_repr(name)}; allowed: 1 to {MAX_NAME} printable characters"
             )
         if self.owner is not None and (not isinstance(self.owner, str) or not self.owner):
-            raise InvalidRequest(f"owner: got {self.owner!r}; allowed: an identity, or None")
+            raise InvalidRequest(
+                f"owner: got {shown_repr(self.owner)}; allowed: an identity, or None"
+            )
 
     def of(self, identity: str) -> str:
         """Whose collection is meant when the agent of that identity asks."""
@@ -101,7 +105,7 @@ class CollectionPut(_CollectionRequest[tuple[str, ...]]):
 
     def __post_init__(self) -> None:
         _CollectionRequest.__post_init__(self)
-        object.__setattr__(self, "items", tuple(self.items))
+        object.__setattr__(self, "items", tuple(require_items("items", self.items)))
         if len(self.items) > MAX_ITEMS:
             raise InvalidRequest(f"items: got {len(self.items)}; allowed: up to {MAX_ITEMS}")
         for item in self.items:
@@ -173,13 +177,15 @@ class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
     def __post_init__(self) -> None:
         _CollectionRequest.__post_init__(self)
         if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise InvalidRequest(f"k: got {self.k!r}; allowed: a whole number, at least 1")
+            raise InvalidRequest(
+                f"k: got {shown_repr(self.k)}; allowed: a whole number, at least 1"
+            )
         if isinstance(self.query, str):
             require_unicode("query", self.query)
         else:
             object.__setattr__(self, "query", _checked_vector(self.query))
         if not isinstance(self.where, Mapping):
-            raise InvalidRequest(f"where: got {self.where!r:.80}; allowed: a mapping")
+            raise InvalidRequest(f"where: got {shown_repr(self.where)}; allowed: a mapping")
 
     def arguments(self) -> Mapping[str, Any]:
         query = self.query if isinstance(self.query, str) else list(self.query)
@@ -188,7 +194,7 @@ class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
 
 def _require_item(item: object) -> None:
     if not isinstance(item, CollectionItem):
-        raise InvalidRequest(f"items: got {item!r:.80} among them; allowed: CollectionItem")
+        raise InvalidRequest(f"items: got {shown_repr(item)} among them; allowed: CollectionItem")
     _checked_keys((item.key,))
     if not isinstance(item.text, str):
         raise InvalidRequest(f"item {item.key!r}: its text is {item.text!r:.80}, and no text")
@@ -203,10 +209,10 @@ def _require_item(item: object) -> None:
 
 def _checked_keys(keys: object) -> tuple[str, ...]:
     if isinstance(keys, str) or not isinstance(keys, Sequence):
-        raise InvalidRequest(f"keys: got {keys!r:.80}; allowed: a sequence of texts")
+        raise InvalidRequest(f"keys: got {shown_repr(keys)}; allowed: a sequence of texts")
     for key in keys:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise InvalidRequest(f"key: got {key!r:.80}; allowed: 1 to {MAX_KEY} characters")
+            raise InvalidRequest(f"key: got {shown_repr(key)}; allowed: 1 to {MAX_KEY} characters")
         require_unicode("key", key)
     return tuple(keys)
 
@@ -215,7 +221,7 @@ def _checked_vector(vector: object) -> tuple[float, ...]:
     try:
         numbers = tuple(float(number) for number in vector)  # type: ignore[attr-defined]
     except (TypeError, ValueError) as exc:
-        raise InvalidRequest(f"vector: got {vector!r:.80}; allowed: numbers") from exc
+        raise InvalidRequest(f"vector: got {shown_repr(vector)}; allowed: numbers") from exc
     if not numbers or not all(map(math.isfinite, numbers)):
         raise InvalidRequest("vector: it is empty, or has a number that is not finite")
     return numbers

@@ -1,0 +1,118 @@
+"""Checks the fields of a request against their annotations, when it is built.
+
+The one place where wrong types are refused: what a request checks besides (ranges, forms,
+what is converted) comes after and may rely on the types. Looked at are texts, bytes, numbers,
+booleans and mappings, also where None is allowed; a field of another type checks itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, Final, Union, get_args, get_origin
+
+from aios_core.checking import MAX_INTEGER, exact_text, require_number, require_unicode
+from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
+
+_WORDS: Final[dict[type, str]] = {
+    str: "a text",
+    bytes: "bytes",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    Mapping: "a mapping",  # type: ignore[type-abstract]
+}
+
+
+class CheckedFields:
+    """For dataclasses: the fields are checked before the class's own `__post_init__`."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.__dict__.get("__post_init__")
+        if own is not None and not getattr(own, "checks_fields", False):
+            cls.__post_init__ = _checked(own)  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Check the fields against their annotations; subclasses check more, after that."""
+        require_fields(self)
+
+
+def require_fields(request: object) -> None:
+    """Raise `InvalidRequest` unless each field is of its type. Texts become exact ones."""
+    for name, kind, may_be_none in _checked_fields(type(request)):
+        value = getattr(request, name)
+        if value is None and may_be_none:
+            continue
+        if type(value) is not kind or kind in (str, int, float):
+            _require(request, name, kind, value, may_be_none=may_be_none)
+
+
+def _checked(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A `__post_init__` that has the fields checked first, by whichever class is built."""
+
+    def post_init(self: Any) -> None:
+        if type(self).__post_init__ is post_init:  # and not called by a subclass's own
+            require_fields(self)
+        own(self)
+
+    post_init.checks_fields = True  # type: ignore[attr-defined]
+    return post_init
+
+
+def _require(request: object, name: str, kind: type, value: object, *, may_be_none: bool) -> None:
+    if not _is_a(value, kind):
+        none = ", or None" if may_be_none else ""
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {_WORDS[kind]}{none}")
+    if kind is str:
+        text = exact_text(value)  # type: ignore[arg-type]
+        require_unicode(name, text)
+        if text is not value:
+            object.__setattr__(request, name, text)
+    elif kind is int and abs(value) > MAX_INTEGER:  # type: ignore[arg-type]
+        raise InvalidRequest(f"{name}: got a number beyond 64 bits; allowed: a whole number")
+    elif kind is float:
+        require_number(name, value)
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+@cache
+def _checked_fields(kind: type) -> tuple[tuple[str, type, bool], ...]:
+    """Of each field that is looked at: its name, its type, and whether it may be None."""
+    found = []
+    for item in fields(kind):  # type: ignore[arg-type]
+        hint = _hint(kind, item.name) if item.init else None
+        parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        inner = [get_origin(part) or part for part in parts if part is not type(None)]
+        if len(inner) == 1 and inner[0] in _WORDS:
+            found.append((item.name, inner[0], len(parts) > 1))
+    return tuple(found)
+
+
+def _hint(kind: type, name: str) -> Any:
+    """The annotation of a field; None if it cannot be read here (a name for type checkers)."""
+    for one in kind.__mro__:
+        if (hint := inspect.get_annotations(one).get(name)) is not None:
+            break
+    else:
+        return None
+    if not isinstance(hint, str):
+        return hint
+    names = {**vars(typing), **vars(sys.modules[one.__module__])}
+    try:
+        return eval(hint, names)  # noqa: S307 - our own annotation
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return None
