@@ -231,7 +231,7 @@ def _decode_scalar(hint: Any, bounds: Range, value: Any, place: Place) -> Any:
     return float(value) if hint is float else value
 
 
-def _decode_text(value: str, place: Place) -> str:
+def _decode_text(value: Any, place: Place) -> str:
     """A text that can be a name, a path or a variable's value."""
     text = exact_text(value)
     if "\0" in text or not is_unicode(text):

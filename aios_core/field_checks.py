@@ -1,7 +1,7 @@
 """Checks the fields of a request against their annotations, when it is built.
 
 The one place where wrong types are refused: what a request checks besides (ranges, forms,
-what is converted) comes after and may rely on the types. Looked at are texts, bytes, numbers,
+what is converted) comes after and may rely on the types. Looked at are texts, numbers,
 booleans and mappings, also where None is allowed; a field of another type checks itself.
 """
 
@@ -22,11 +22,10 @@ from aios_core.redaction import shown_repr
 
 _WORDS: Final[dict[type, str]] = {
     str: "a text",
-    bytes: "bytes",
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    Mapping: "a mapping",  # type: ignore[type-abstract]
+    Mapping: "a mapping",
 }
 
 
@@ -39,7 +38,7 @@ class CheckedFields:
         super().__init_subclass__()
         own = cls.__dict__.get("__post_init__")
         if own is not None and not getattr(own, "checks_fields", False):
-            cls.__post_init__ = _checked(own)  # type: ignore[method-assign]
+            cls.__post_init__ = _checked(own)  # type: ignore[assignment, method-assign]
 
     def __post_init__(self) -> None:
         """Check the fields against their annotations; subclasses check more, after that."""
@@ -48,7 +47,8 @@ class CheckedFields:
 
 def require_fields(request: object) -> None:
     """Raise `InvalidRequest` unless each field is of its type. Texts become exact ones."""
-    for name, kind, may_be_none in _checked_fields(type(request)):
+    built: Any = type(request)
+    for name, kind, may_be_none in _checked_fields(built):
         value = getattr(request, name)
         if value is None and may_be_none:
             continue
@@ -90,10 +90,10 @@ def _is_a(value: object, kind: type) -> bool:
 
 
 @cache
-def _checked_fields(kind: type) -> tuple[tuple[str, type, bool], ...]:
+def _checked_fields(kind: Any) -> tuple[tuple[str, type, bool], ...]:
     """Of each field that is looked at: its name, its type, and whether it may be None."""
     found = []
-    for item in fields(kind):  # type: ignore[arg-type]
+    for item in fields(kind):
         hint = _hint(kind, item.name) if item.init else None
         parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         inner = [get_origin(part) or part for part in parts if part is not type(None)]

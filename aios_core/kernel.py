@@ -552,19 +552,19 @@ class Kernel:
         self._loop.call(self._inside.parts.check)
 
 
-def _checked_cores(cores: object) -> tuple[Core, ...] | None:
+def _checked_cores(cores: Any) -> tuple[Core, ...] | None:
     """The cores that a caller gave. Raises `InvalidRequest`."""
     if cores is None:
         return None
-    given = tuple(require_items("cores", cores))  # type: ignore[type-var]
+    given: tuple[Core, ...] = tuple(require_items("cores", cores))
     for core in given:
         _require_methods("core", core, "name", "models", "capabilities", "start", "close")
     return given
 
 
-def _checked_observers(observers: object) -> tuple[Observer, ...]:
+def _checked_observers(observers: Any) -> tuple[Observer, ...]:
     """The observers that a caller gave. Raises `InvalidRequest`."""
-    given = tuple(require_items("observers", observers))  # type: ignore[type-var]
+    given: tuple[Observer, ...] = tuple(require_items("observers", observers))
     for observer in given:
         if not callable(observer):
             raise InvalidRequest(f"observer: got {shown_repr(observer)}; allowed: a function")

@@ -13,6 +13,8 @@ from aios_core.cores.scripted import ScriptedCore
 
 from . import config_fuzz, fuzz
 
+pytestmark = pytest.mark.filterwarnings("ignore::aios_core.grants.ShareWarning")
+
 FEW = 6  # rounds of all calls in the ordinary suite
 MANY = 160
 
