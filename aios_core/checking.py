@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from math import isfinite
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import InvalidRequest
@@ -58,6 +59,16 @@ def require_text(name: str, value: object) -> str:
     text = exact_text(value)
     require_unicode(name, text)
     return text
+
+
+def require_path(name: str, value: object) -> Path:
+    """The value as a path. Raises `InvalidRequest` if it is none."""
+    if isinstance(value, str):
+        value = exact_text(value)
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a path")
+    require_unicode(name, str(value))
+    return Path(value)
 
 
 def is_unicode(text: str) -> bool:

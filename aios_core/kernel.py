@@ -24,7 +24,7 @@ from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget
-from aios_core.checking import require_items, require_number, require_text
+from aios_core.checking import require_items, require_number, require_path, require_text
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
@@ -326,7 +326,7 @@ class Kernel:
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
         """The same, awaitable on any loop."""
-        await self._loop.arun(self._inside.lives.save(pid, _path(directory)))
+        await self._loop.arun(self._inside.lives.save(pid, require_path("directory", directory)))
 
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
@@ -342,7 +342,7 @@ class Kernel:
 
     async def aload_agent(self, directory: str | Path) -> Agent:
         """The same, awaitable on any loop."""
-        return await self._loop.arun(self._load(_path(directory)))
+        return await self._loop.arun(self._load(require_path("directory", directory)))
 
     async def _load(self, directory: Path) -> Agent:
         process, pending = await self._inside.lives.load(directory)
@@ -584,14 +584,6 @@ def _require_methods(name: str, value: object, *methods: str) -> None:
 def _require_a(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a {kind.__name__}")
-
-
-def _path(directory: object) -> Path:
-    """A directory that a caller named. Raises `InvalidRequest`."""
-    if not isinstance(directory, str | Path) or not str(directory) or "\0" in str(directory):
-        raise InvalidRequest(f"directory: got {shown_repr(directory)}; allowed: a path")
-    require_text("directory", str(directory))
-    return Path(directory)
 
 
 def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:

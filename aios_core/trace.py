@@ -9,6 +9,7 @@ the format's closing bracket is optional.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Self
 
+from aios_core.checking import require_path
 from aios_core.errors import InvalidRequest
 from aios_core.events import EventKind, KernelEvent
+from aios_core.private_files import open_private
 
 _AGENTS: Final = 1  # the trace's process for agents; cores follow
 _OVER: Final = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED})
@@ -148,11 +151,12 @@ class Trace:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = require_path("trace", path)
         self._builder = TraceBuilder()
         self._queue: SimpleQueue[KernelEvent | None] = SimpleQueue()
         try:
-            self._file = self.path.open("w", encoding="utf-8")
+            opened = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            self._file = os.fdopen(opened, "w", encoding="utf-8")
         except OSError as exc:
             raise InvalidRequest(f"trace: {self.path} cannot be written: {exc.strerror}") from exc
         self._file.write("[\n" + json.dumps(_named("process_name", _AGENTS, 0, "agents")))
