@@ -14,11 +14,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aios_core.checking import require_number
 from aios_core.clock import Clock, Timer
+from aios_core.doing import Doing, noting
 from aios_core.errors import (
     BackendError,
     DeadlineExceeded,
@@ -51,6 +52,7 @@ class _Trap:
     reason: KernelError | None = None  # why it was cancelled, if the kernel did that
     waits_for: object = None  # what the gatekeeper wants to have awaited
     served_by: str = ""
+    detail: Doing = field(default_factory=Doing)
     is_interrupted: bool = False  # the cancellation reached it
 
     @property
@@ -58,6 +60,8 @@ class _Trap:
         """For people: what the request is busy with."""
         if self.waits_for is not None:
             return waiting_for(self.waits_for)
+        if self.detail.text:
+            return self.detail.text
         return f"served by the {self.served_by} manager"
 
     @property
@@ -124,7 +128,8 @@ class TrapHandler:
         self._emit(EventKind.SUBMITTED, trap, request=request.kind)
         timer = self._timer(trap, self._default_timeout_s if timeout_s is None else timeout_s)
         try:
-            return await self._answer(trap, manager)
+            with noting(trap.detail):
+                return await self._answer(trap, manager)
         finally:
             if timer is not None:
                 timer.cancel()

@@ -25,14 +25,16 @@ from aios_core import (
     KernelConfig,
     SyscallCancelled,
     WouldBlock,
+    tool,
 )
 from aios_core.access.trail import AuditTrail
-from aios_core.config import StateConfig
+from aios_core.config import AccessConfig, StateConfig, ToolsConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.manager import Labelled
 from aios_core.memory.requests import MemoryList
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
+from aios_core.state import StateOpener
 from aios_core.syscalls import Request
 
 PATIENCE = 5.0
@@ -437,6 +439,56 @@ class TestManagersThatSwallowCancellations:
         with pytest.raises(ZeroDivisionError):
             await kernel.aclose()
         assert drawer.is_closed
+
+
+async def test_a_deadline_says_that_a_tool_had_no_slot_or_ran(tmp_path: Path) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    @tool(read_only=True, trusted=True, parallel=1)
+    def slow() -> None:
+        """Take until somebody says so."""
+        started.set()
+        go_on.wait(PATIENCE)
+
+    config = KernelConfig(
+        drain_s=0.0,
+        state=StateConfig(directory=str(tmp_path / "state")),
+        tools=ToolsConfig(plugins=()),
+    )
+    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        agent = await kernel.aspawn("alice")
+        await kernel.aload_tools(slow)
+        running = asyncio.ensure_future(agent.tools.arun("slow", {}, timeout_s=1.0))
+        await until(started)
+
+        with pytest.raises(DeadlineExceeded, match="waiting for a slot of tool 'slow'"):
+            await agent.tools.arun("slow", {}, timeout_s=0.05)
+        with pytest.raises(DeadlineExceeded, match="running tool 'slow'"):
+            await running
+        go_on.set()
+
+
+async def test_a_deadline_says_that_the_state_directory_was_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, opens = threading.Event(), StateOpener._open
+
+    def slowly(self: StateOpener) -> Any:
+        gate.wait(PATIENCE)
+        return opens(self)
+
+    monkeypatch.setattr(StateOpener, "_open", slowly)
+    config = KernelConfig(
+        drain_s=0.0,
+        state=StateConfig(directory=str(tmp_path / "state")),
+        access=AccessConfig(audit="off"),
+    )
+    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        agent = await kernel.aspawn("alice")
+
+        with pytest.raises(DeadlineExceeded, match="waiting for the state directory to be opened"):
+            await agent.port.acall(MemoryList(), timeout_s=0.05)
+        gate.set()
 
 
 async def test_a_deadline_of_a_model_call_says_that_an_approval_was_waited_for(

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from aios_core.doing import doing
 from aios_core.errors import KernelClosed, KernelError, StateError
 from aios_core.private_files import make_directory
 from aios_core.state.blob_accounts import start_accounts
@@ -192,7 +193,10 @@ class StateOpener:
             self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         opening = self._opening
         try:
-            return await asyncio.shield(opening)
+            if opening.done():
+                return opening.result()
+            with doing("waiting for the state directory to be opened"):
+                return await asyncio.shield(opening)
         finally:
             if self._opening is opening and _has_failed(opening):
                 self._opening = None

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from aios_core.clock import Clock, Timer
+from aios_core.doing import doing
 from aios_core.errors import KernelError, ToolError
 from aios_core.process import AgentProcess
 from aios_core.tools.context import ToolContext
@@ -91,7 +92,8 @@ class ToolCalls:
         ready = self._waiting[turn.id] = asyncio.get_running_loop().create_future()
         self._pump()
         try:
-            await ready
+            with doing(f"waiting for a slot of tool {tool.name!r}"):
+                await ready
         except BaseException:
             self.drop(turn)
             raise
@@ -145,7 +147,8 @@ class ToolCalls:
 
         try:
             self._workers.submit(work)
-            return await attempt.answer
+            with doing(f"running tool {turn.tool.name!r}"):
+                return await attempt.answer
         except asyncio.CancelledError:
             self._abandon(attempt)
             raise

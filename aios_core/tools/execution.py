@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
+from aios_core.doing import doing
 from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
 from aios_core.manager import labelled
 from aios_core.process import AgentProcess
@@ -166,7 +167,8 @@ class Execution:
                     patience_s -= wait_s
                 if attempt > tool.retries or patience_s < 0:
                     raise
-            await self._sleep(wait_s)
+            with doing(f"pausing before attempt {attempt + 1} of tool {tool.name!r}"):
+                await self._sleep(wait_s)
             turn = None
             attempt += 1
 
