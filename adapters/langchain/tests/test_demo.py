@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from aios_core import AccessDenied, EventKind, Kernel, KernelConfig, KernelEvent, ToolCall
 from aios_core.cores import ScriptedCore
@@ -20,6 +22,7 @@ from langchain_aios.demo.office import PLUGINS, open_office
 from langchain_aios.demo.records import (
     CallRecord,
     Run,
+    Score,
     Spread,
     Stopwatch,
     TaskRecord,
@@ -28,12 +31,19 @@ from langchain_aios.demo.records import (
     percentile,
     score,
 )
+from langchain_aios.demo.show import print_table, spreads, summary
 from langchain_aios.demo.systems import Recorder
 from langchain_aios.demo.tasks import Fact, Note, Time, Worksheet, errand, worksheet
+from langchain_aios.demo.verdict import busy_note, verdict
 from langchain_aios.demo.workload import GROUPS, Member, Size, make_crew, make_members
 from langchain_aios.demo.world import STOCK, TOOLS, WEATHER, calculate
 
-OFFICE = KernelConfig(state={"directory": ":memory:"}, tools={"plugins": PLUGINS})  # type: ignore[arg-type]
+SPREAD = Spread(98_765.43, 98_765.43, 98_765.43, 98_765.43)
+OFFICE = KernelConfig(
+    state={"directory": ":memory:"},  # type: ignore[arg-type]
+    tools={"plugins": PLUGINS},  # type: ignore[arg-type]
+    groups={"chat": {}},  # type: ignore[dict-item]
+)
 
 # --- tasks ---------------------------------------------------------------------------------------
 
@@ -231,6 +241,85 @@ def test_a_trace_has_a_span_for_each_stretch_and_each_task() -> None:
     ]
 
 
+# --- the verdict ---------------------------------------------------------------------------------
+
+
+def numbers(system: str, *, slowdown: float, tasks_per_s: float) -> Score:
+    none = Spread(0, 0, 0, 0)
+    return Score(system, 1, 1, 1.0, tasks_per_s, none, none, slowdown, 1.0)
+
+
+def round_of(native: tuple[float, float], fair: tuple[float, float]) -> dict[str, Score]:
+    """A round, by slowdown and tasks a second."""
+    return {
+        "native": numbers("native", slowdown=native[0], tasks_per_s=native[1]),
+        "fair": numbers("fair", slowdown=fair[0], tasks_per_s=fair[1]),
+    }
+
+
+def test_what_every_round_shows_is_claimed_with_its_range() -> None:
+    fairness, throughput = verdict(
+        [round_of((4.0, 1.0), (1.2, 2.0)), round_of((5.0, 1.0), (1.4, 2.5))], "native"
+    )
+
+    assert "4.0 to 5.0x as long as alone natively and 1.2 to 1.4x under fair" in fairness
+    assert "finished 2.0 to 2.5x the tasks a second (in each of 2 rounds)" in throughput
+
+
+def test_what_the_rounds_disagree_about_is_no_verdict() -> None:
+    fairness, throughput = verdict(
+        [round_of((4.0, 1.0), (1.2, 2.0)), round_of((1.2, 2.0), (4.0, 1.0))], "native"
+    )
+
+    assert fairness.startswith("No verdict on fairness")
+    assert throughput.startswith("No verdict on throughput")
+
+
+def test_a_kernel_that_does_worse_is_said_to() -> None:
+    fairness, throughput = verdict([round_of((1.0, 2.0), (3.0, 1.0))] * 2, "native")
+
+    assert fairness.startswith("Not fairer here")
+    assert "was slower: 0.5x" in throughput
+
+
+def test_without_a_complete_round_there_is_no_verdict() -> None:
+    assert verdict([], "native")[0].startswith("No verdict")
+    native = {"native": numbers("native", slowdown=1, tasks_per_s=1)}
+    assert verdict([native], "native")[0].startswith("No verdict")
+
+
+def test_a_busy_machine_is_noted_and_an_idle_one_is_not() -> None:
+    assert "43%" in busy_note(0.43)
+    assert busy_note(0.05) == busy_note(None) == ""
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+def test_no_number_is_cut_however_narrow_the_terminal(width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    score = Score("round_robin", 112, 1_120, 12_345.6, 1_234.56, SPREAD, SPREAD, 12_345.67, 0.987)
+
+    print_table(console, summary([score]))
+    print_table(console, spreads([score]))
+
+    shown = console.export_text()
+    for number in ("112/1120", "12345.6", "1234.56", "12345.67x", "0.987", "98765.43"):
+        assert number in shown
+    assert "\u2026" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("option", ["--slots", "--rounds"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_no_slots_and_no_rounds_are_wrong_command_lines(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, value])
+
+    assert ended.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
 # --- all of it ----------------------------------------------------------------------------------
 
 
@@ -242,15 +331,27 @@ def test_the_demo_runs_and_leaves_its_files(
 
     said = capsys.readouterr().out
     assert status == 0
-    assert "fair: all together: 4 of 4 tasks right" in said
+    assert "fair: all together, round 1 of 2: 4 of 4 tasks right" in said
+    assert "fair: all together, round 2 of 2: 4 of 4 tasks right" in said
+    assert "light groups' tasks" in said
     assert "fair: every framework on one kernel: " in said
     written = json.loads((tmp_path / "demo.json").read_text())
     assert set(written["frameworks"]["llm_calls"]) == set(installed_frameworks())
     assert all(task["is_right"] for task in written["frameworks"]["tasks"])
     rows = written["scores"]
-    assert [(row["system"], row["num_right"]) for row in rows] == [("native", 4), ("fair", 4)]
+    assert [(row["system"], row["num_right"]) for row in rows] == [("native", 8), ("fair", 8)]
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def then(works: Any, breaks: Any, times: int) -> Any:
+    """Works so many times, and breaks after that."""
+    calls = iter(range(times))
+
+    async def call(*arguments: Any) -> None:
+        await (works if next(calls, None) is not None else breaks)(*arguments)
+
+    return call
 
 
 def test_an_interrupted_demo_keeps_what_was_complete(
@@ -260,7 +361,7 @@ def test_an_interrupted_demo_keeps_what_was_complete(
         await asyncio.sleep(0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(systems, "run_on_kernel", interrupt)
+    monkeypatch.setattr(systems, "run_on_kernel", then(systems.run_on_kernel, interrupt, 3))
 
     status = main(["--quick", "--out", str(tmp_path)])
 

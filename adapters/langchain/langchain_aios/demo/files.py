@@ -18,9 +18,11 @@ def write(
     runs: Sequence[Run],
     scores: Sequence[Score],
     alone: Mapping[str, Mapping[str, Run]],
+    *,
     frameworks: Run | None = None,
+    drawn: Sequence[tuple[Run, Score]] = (),
 ) -> list[Path]:
-    """Write everything into a folder. Returns what was written."""
+    """Write everything into a folder; `drawn` goes into the picture. Returns the files."""
     out.mkdir(parents=True, exist_ok=True)
     written = [out / "demo.json", out / "trace.json"]
     rows = {
@@ -29,17 +31,21 @@ def write(
             kind: {group: run.makespan_s for group, run in groups.items()}
             for kind, groups in alone.items()
         },
-        "tasks": {run.system: [asdict(task) for task in run.tasks] for run in runs},
+        "tasks": {_name(run): [asdict(task) for task in run.tasks] for run in runs},
         "frameworks": None if frameworks is None else _shared(frameworks),
     }
     written[0].write_text(json.dumps(rows, indent=1), encoding="utf-8")
     written[1].write_text(json.dumps({"traceEvents": list(trace(runs))}), encoding="utf-8")
     try:
-        written.append(draw(runs, scores, out / "timeline.png"))
+        written.append(draw([run for run, _ in drawn], [s for _, s in drawn], out / "timeline.png"))
     except ModuleNotFoundError as exc:
         if exc.name != "matplotlib":
             raise
     return written
+
+
+def _name(run: Run) -> str:
+    return run.system if run.round == 1 else f"{run.system}, round {run.round}"
 
 
 def _shared(run: Run) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def _shared(run: Run) -> dict[str, Any]:
 def trace(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Chrome's trace events: a process for each system, a thread for each slot and each agent."""
     for pid, run in enumerate(runs, start=1):
-        yield _named("process_name", pid, 0, run.system)
+        yield _named("process_name", pid, 0, _name(run))
         for slot in range(run.num_slots):
             yield _named("thread_name", pid, slot, f"slot {slot}")
         for slot, start, end, call in lanes(run.calls):

@@ -19,8 +19,9 @@ from aios_core import tiny_model_path
 from langchain_aios.demo import files, systems
 from langchain_aios.demo.kernel_agents import installed_frameworks
 from langchain_aios.demo.native import NativeChat
-from langchain_aios.demo.records import Run, Score, score
-from langchain_aios.demo.show import Display, shared, spreads, summary
+from langchain_aios.demo.records import Run, Score, mean_score, score
+from langchain_aios.demo.show import Display, print_table, shared, spreads, summary
+from langchain_aios.demo.verdict import OtherLoad, busy_note, verdict
 from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_crew, make_members
 
 POLICIES: Final = ("fifo", "round_robin", "fair", "las")
@@ -38,12 +39,32 @@ class Results:
     alone: dict[str, dict[str, Run]] = field(default_factory=dict)  # by kind of system, by group
     frameworks: Run | None = None  # agents of every framework on one kernel
 
+    def rounds(self) -> list[dict[str, Score]]:
+        """The complete runs in numbers, round by round, by system."""
+        rounds: list[dict[str, Score]] = []
+        for run in self.runs:
+            while len(rounds) < run.round:
+                rounds.append({})
+            rounds[run.round - 1][run.system] = self._score(run)
+        return rounds
+
     def scores(self) -> list[Score]:
-        """The complete runs in numbers."""
-        return [
-            score(run, self.alone["native" if run.system == systems.NATIVE else "kernel"], LIGHT)
-            for run in self.runs
-        ]
+        """Each system in numbers, over all of its complete rounds."""
+        by_system: dict[str, list[Run]] = {}
+        for run in self.runs:
+            by_system.setdefault(run.system, []).append(run)
+        return [mean_score(list(map(self._score, runs)), runs) for runs in by_system.values()]
+
+    def first_runs(self) -> list[tuple[Run, Score]]:
+        """The first complete run of each system, with its numbers."""
+        first: dict[str, Run] = {}
+        for run in self.runs:
+            first.setdefault(run.system, run)
+        return [(run, self._score(run)) for run in first.values()]
+
+    def _score(self, run: Run) -> Score:
+        kind = "native" if run.system == systems.NATIVE else "kernel"
+        return score(run, self.alone[kind], LIGHT)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -52,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
     console, results = Console(), Results()
     size = _QUICK if options.quick else Size()
     members = make_members(size, options.seed)
-    started_at = time.perf_counter()
+    started_at, others = time.perf_counter(), OtherLoad()
     status = 0
     try:
         asyncio.run(_Demo(options, size, members, results, console).run())
@@ -60,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
         console.print("[yellow]Interrupted; this is what was complete:[/]")
         status = INTERRUPTED
     if results.runs:
-        _report(results, Path(options.out), console)
+        _report(results, Path(options.out), console, busy_note(others.share()))
     console.print(f"{time.perf_counter() - started_at:.0f} s in all.", highlight=False)
     return status
 
@@ -71,15 +92,36 @@ def _parser() -> argparse.ArgumentParser:
         description="24 LangChain agents on one small model, natively and under each policy.",
     )
     parser.add_argument("--out", default="out", metavar="DIR", help="where the files go (out)")
+    parser.add_argument(
+        "--rounds",
+        type=_at_least_one,
+        default=2,
+        metavar="N",
+        help="how often each system runs, in alternating order (2)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the agents' tasks (1)")
     parser.add_argument(
-        "--slots", type=int, default=4, help="contexts that the kernel's core holds at once (4)"
+        "--slots",
+        type=_at_least_one,
+        default=4,
+        metavar="N",
+        help="contexts that the kernel's core holds at once (4)",
     )
     parser.add_argument(
         "--policies", nargs="+", choices=POLICIES, default=POLICIES, help="which to run (all)"
     )
     parser.add_argument("--quick", action="store_true", help="a few agents and tasks only")
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a whole number, at least 1")
+    return number
 
 
 class _Demo:
@@ -101,22 +143,26 @@ class _Demo:
 
     async def run(self) -> None:
         with self._display:
-            await self._run_natively()
-            await self._run_on_kernels()
+            self._display.say("loading the model as transformers does")
+            chat = await asyncio.to_thread(_load)
+            await chat.ainvoke("hi")  # the first call of a process is slow
+            await self._alone("native", systems.NATIVE, 1, chat)
+            await self._alone("kernel", "fifo", self._options.slots, None)
+            for number in range(1, self._options.rounds + 1):
+                await self._round(number, chat)
             await self._run_frameworks()
 
-    async def _run_natively(self) -> None:
-        self._display.say("loading the model as transformers does")
-        chat = await asyncio.to_thread(_load)
-        await chat.ainvoke("hi")  # the first call of a process is slow
-        await self._alone("native", systems.NATIVE, 1, chat)
-        await self._together(systems.NATIVE, 1, chat)
+    async def _round(self, number: int, chat: NativeChat) -> None:
+        """Every system once; in every other round from last to first.
 
-    async def _run_on_kernels(self) -> None:
-        slots = self._options.slots
-        await self._alone("kernel", "fifo", slots, None)
-        for policy in self._options.policies:
-            await self._together(policy, slots, None)
+        A machine that gets busier, or quieter, then favours none of them.
+        """
+        order = (systems.NATIVE, *self._options.policies)
+        for system in order if number % 2 else reversed(order):
+            if system == systems.NATIVE:
+                await self._together(number, system, 1, chat)
+            else:
+                await self._together(number, system, self._options.slots, None)
 
     async def _run_frameworks(self) -> None:
         """Agents of every installed framework, a group for each, on one kernel."""
@@ -138,10 +184,14 @@ class _Demo:
             members = [member for member in self._members if member.group == group]
             runs[group] = await self._stage(system, slots, members, chat, f"{group} alone")
 
-    async def _together(self, system: str, slots: int, chat: NativeChat | None) -> None:
-        run = await self._stage(system, slots, self._members, chat, "all together")
+    async def _together(
+        self, number: int, system: str, slots: int, chat: NativeChat | None
+    ) -> None:
+        title = f"all together, round {number} of {self._options.rounds}"
+        run = await self._stage(system, slots, self._members, chat, title)
+        run.round = number
         self._results.runs.append(run)
-        self._display.add(self._results.scores()[-1])
+        self._display.show(self._results.scores())
 
     async def _stage(
         self, system: str, slots: int, members: list[Member], chat: NativeChat | None, title: str
@@ -165,11 +215,22 @@ def _load() -> NativeChat:
     return NativeChat(path=tiny_model_path())
 
 
-def _report(results: Results, out: Path, console: Console) -> None:
+def _report(results: Results, out: Path, console: Console, note: str) -> None:
     scores = results.scores()
-    console.print(summary(scores))
-    console.print(spreads(scores))
+    print_table(console, summary(scores))
+    print_table(console, spreads(scores))
     if results.frameworks is not None:
-        console.print(shared(results.frameworks))
-    written = files.write(out, results.runs, scores, results.alone, results.frameworks)
+        print_table(console, shared(results.frameworks))
+    complete = [scores for scores in results.rounds() if len(scores) == len(results.rounds()[0])]
+    for sentence in (*verdict(complete, systems.NATIVE), note):
+        if sentence:
+            console.print(sentence, highlight=False)
+    written = files.write(
+        out,
+        results.runs,
+        scores,
+        results.alone,
+        frameworks=results.frameworks,
+        drawn=results.first_runs(),
+    )
     console.print("Written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

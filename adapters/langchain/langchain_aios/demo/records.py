@@ -86,6 +86,7 @@ class Run:
     tasks: list[TaskRecord] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)  # of the LLM
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)  # by group and kind
+    round: int = 1
     is_complete: bool = False
 
     @property
@@ -162,6 +163,23 @@ def score(run: Run, alone: dict[str, Run], light: Sequence[str]) -> Score:
         waiting=Spread.of([call.waited_s for call in run.calls if call.ended_at is not None]),
         slowdown=fmean(together) / fmean(apart) if together and apart else 0.0,
         jain=jain(progress),
+    )
+
+
+def mean_score(scores: Sequence[Score], runs: Sequence[Run]) -> Score:
+    """Sum up several runs of one system: means, and spreads over all tasks and calls."""
+    return Score(
+        system=scores[0].system,
+        num_right=sum(each.num_right for each in scores),
+        num_tasks=sum(each.num_tasks for each in scores),
+        makespan_s=fmean(each.makespan_s for each in scores),
+        tasks_per_s=fmean(each.tasks_per_s for each in scores),
+        turnaround=Spread.of([task.turnaround_s for run in runs for task in run.tasks]),
+        waiting=Spread.of(
+            [call.waited_s for run in runs for call in run.calls if call.ended_at is not None]
+        ),
+        slowdown=fmean(each.slowdown for each in scores),
+        jain=fmean(each.jain for each in scores),
     )
 
 

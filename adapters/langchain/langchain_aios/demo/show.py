@@ -9,6 +9,7 @@ from typing import Final, Self
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -67,9 +68,9 @@ class Display:
                 highlight=False,
             )
 
-    def add(self, score: Score) -> None:
-        """Show the numbers of a run above what goes on."""
-        self._scores.append(score)
+    def show(self, scores: Sequence[Score]) -> None:
+        """Show the numbers so far above what is running."""
+        self._scores = list(scores)
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -100,6 +101,20 @@ def _progress(run: Run, groups: Sequence[str]) -> Table:
         )
     table.add_row("all", ProgressBar(run.num_tasks, len(tasks), width=20))
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whole: where the terminal is too narrow for it, a row becomes some lines."""
+    wanted = Measurement.get(console, console.options.update(max_width=1_000), table)
+    if wanted.minimum <= console.width:
+        console.print(table)
+        return
+    columns = [(str(column.header).split(), list(column.cells)) for column in table.columns]
+    console.print(f"[italic]{table.title}[/]")
+    for row in range(table.row_count):
+        for number, (header, cells) in enumerate(columns):
+            text = str(cells[row])
+            console.print(f"[bold]{text}[/]" if not number else f"  {' '.join(header)}: {text}")
 
 
 _PERCENTILES: Final = ("mean", "p50", "p90", "p99")

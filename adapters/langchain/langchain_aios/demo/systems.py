@@ -57,15 +57,17 @@ async def _kernel(
 ) -> AsyncIterator[tuple[Kernel, Stopwatch]]:
     """A kernel with the office's files and tools, its state in a directory of its own."""
     watch = Stopwatch(asyncio.get_running_loop().time)  # the clock of a kernel on this loop
+    groups = sorted({member.group for member in members})
     with TemporaryDirectory(prefix="aios-demo-") as state:
         config = KernelConfig(
+            groups={group: {} for group in groups},  # type: ignore[misc]
             cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),  # type: ignore[arg-type]
             scheduler={"policy": policy, "quantum": quantum},  # type: ignore[arg-type]
             state={"directory": state},  # type: ignore[arg-type]
             tools={"plugins": PLUGINS},  # type: ignore[arg-type]
         )
         async with Kernel(config, observers=[Recorder(run, watch)]) as kernel:
-            await open_office(kernel, {member.group for member in members})
+            await open_office(kernel, groups)
             llm = ChatAIOS(kernel=kernel, max_tokens=kernel_agents.MAX_TOKENS)
             await llm.ainvoke("hi")  # the first call of a process is slow, here as there
             run.calls.clear()
