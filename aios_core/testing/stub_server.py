@@ -346,13 +346,13 @@ class StubServer:
     ) -> Iterator[dict[str, Any]]:
         """The finish reason and the usage."""
         num_choices = body.get("n") or 1
-        reason = finish_reason(answer, body, num_tokens // num_choices)
+        reason = finish_reason(answer, body, num_tokens)
         for index in range(num_choices):
             chunk = self._chunk(body, {}, ids=[], finish_reason=reason)
             chunk["choices"][0]["index"] = index
             yield chunk
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
-            told = {**usage(body, num_tokens), **answer.usage}
+            told = {**usage(body, num_tokens * num_choices), **answer.usage}
             yield {**self._envelope(body), "choices": [], "usage": told}
 
     def _completion(
@@ -371,7 +371,7 @@ class StubServer:
         choices = [{**choice, "index": index} for index in range(body.get("n") or 1)]
         out = {**self._envelope(body), "object": kind, "choices": choices, **answer.extra}
         if answer.has_usage:
-            out["usage"] = {**usage(body, len(said)), **answer.usage}
+            out["usage"] = {**usage(body, len(said) * len(choices)), **answer.usage}
         if self._flavor == "vllm" and body.get("return_token_ids"):
             first = FIRST_OUTPUT_ID + num_said(body)
             choices[0]["token_ids"] = list(range(first, first + len(said)))

@@ -713,6 +713,8 @@ async def test_several_answers_to_one_prompt_are_one_call(serve: Callable[..., S
 
     assert server.exchanges[0].body["n"] == 3
     assert [choice.message.content for choice in completion.all_choices] == ["one two"] * 3
+    assert {choice.finish_reason for choice in completion.all_choices} == {FinishReason.STOP}
+    assert completion.usage.output_tokens == 6
     assert completion.text == "one two"
 
 
