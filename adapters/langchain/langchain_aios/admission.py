@@ -32,6 +32,7 @@ from aios_core.adapting import (
 from langchain_aios import translation
 from langchain_aios.agents import RunManager, directory, identify, tracker
 from langchain_aios.entries import patch_entries
+from langchain_aios.openai_errors import translated
 
 _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
 _BASE: Final = "BaseChatOpenAI"  # of the two, and of other providers' classes (ChatDeepSeek, ...)
@@ -135,6 +136,7 @@ def slot_now(
     model, request = _request(theirs, messages, kwargs)
     caller, settings = identify(tracker, None, AgentSettings(), run_manager)
     with (
+        translated(),
         tracker.during(run_manager),
         directory.use(admit_model(model), caller, settings) as agent,
         admitted(agent, model, **request) as slot,
@@ -149,6 +151,7 @@ def slot_soon(
     model, request = _request(theirs, messages, kwargs)
 
     async def enter(stack: AsyncExitStack) -> Slot:
+        stack.enter_context(translated())
         caller, settings = identify(tracker, None, AgentSettings(), run_manager)
         kernel = await aadmit_model(model)
         stack.enter_context(tracker.during(run_manager))

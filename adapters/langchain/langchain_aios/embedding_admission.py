@@ -20,6 +20,7 @@ from aios_core.adapting import (
     admitted,
 )
 from langchain_aios.agents import directory, identify_running
+from langchain_aios.openai_errors import translated
 
 Vectors = list[list[float]]
 
@@ -35,6 +36,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
         caller, settings = identify_running(None, AgentSettings())
         model, meter = str(self.model), _Meter(self.client)
         with (
+            translated(),
             directory.use(admit_model(model), caller, settings) as agent,
             admitted(agent, model, **_request(texts)) as slot,
         ):
@@ -47,15 +49,16 @@ def admit(module: ModuleType, patches: Patches) -> None:
     ) -> Vectors:
         caller, settings = identify_running(None, AgentSettings())
         model, meter = str(self.model), _AsyncMeter(self.async_client)
-        kernel = await aadmit_model(model)
-        async with (
-            directory.ause(kernel, caller, settings) as agent,
-            aadmitted(agent, model, **_request(texts)) as slot,
-        ):
-            theirs = meter.put_on(self, "async_client")
-            vectors: Vectors = await slot.run(aembed(theirs, texts, chunk_size, **kwargs))
-            slot.settle(meter.usage)
-            return vectors
+        with translated():
+            kernel = await aadmit_model(model)
+            async with (
+                directory.ause(kernel, caller, settings) as agent,
+                aadmitted(agent, model, **_request(texts)) as slot,
+            ):
+                theirs = meter.put_on(self, "async_client")
+                vectors: Vectors = await slot.run(aembed(theirs, texts, chunk_size, **kwargs))
+                slot.settle(meter.usage)
+                return vectors
 
     patches.replace(owner, "embed_documents", embed_documents)
     patches.replace(owner, "aembed_documents", aembed_documents)

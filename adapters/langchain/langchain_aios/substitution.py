@@ -25,6 +25,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from aios_core import default_kernel
 from aios_core.adapting import Patches, adefault_kernel
+from langchain_aios import openai_errors
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
 from langchain_aios.entries import patch_entries
@@ -33,6 +34,10 @@ from langchain_aios.token_counts import patch_counts
 
 _NO_KEY: Final = "no key is needed on the kernel"
 _NO_ENDPOINT: Final = "http://kernel.invalid"
+_OF_ITS_EMBEDDER: Final = (
+    *("dimensions", "openai_api_base", "openai_organization", "openai_proxy"),
+    *("default_headers", "default_query", "http_client", "http_async_client", "max_retries"),
+)
 _API_VERSION: Final = "2024-10-21"  # of Azure, where nobody names one; nothing is sent to it
 
 
@@ -60,8 +65,9 @@ def _patch_methods(owner: Any, patches: Patches) -> None:
 def patch_embeddings(module: ModuleType, patches: Patches) -> None:
     """Put `langchain_openai.OpenAIEmbeddings` on the kernel's embedder."""
     owner = module.OpenAIEmbeddings
-    for name in ("embed_documents", "embed_query", "aembed_documents", "aembed_query"):
+    for name in ("embed_documents", "embed_query"):
         patches.replace(owner, name, _embedding(name))
+        patches.replace(owner, f"a{name}", _aembedding(f"a{name}"))
     patches.replace(owner, "__init__", without_key(owner.__init__))
 
 
@@ -75,8 +81,20 @@ def _embedding(name: str) -> Callable[..., Any]:
     """A method of `OpenAIEmbeddings`: what it says of chunks and of its model is OpenAI's alone."""
 
     def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
-        name_unused(self, ("dimensions", "default_headers", "default_query", "max_retries"))
-        return getattr(AIOSEmbeddings(), name)(text)
+        name_unused(self, _OF_ITS_EMBEDDER)
+        with openai_errors.translated():
+            return getattr(AIOSEmbeddings(), name)(text)
+
+    return method
+
+
+def _aembedding(name: str) -> Callable[..., Any]:
+    """A method of `OpenAIEmbeddings` for an event loop."""
+
+    async def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
+        name_unused(self, _OF_ITS_EMBEDDER)
+        with openai_errors.translated():
+            return await getattr(AIOSEmbeddings(), name)(text)
 
     return method
 

@@ -22,12 +22,14 @@ from aios_core import (
     FinishReason,
     Kernel,
     Message,
+    Overloaded,
     SyscallCancelled,
     Usage,
 )
 from aios_core.adapting import write_completion
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
+from langchain_aios import admission
 
 from .conftest import Serve
 
@@ -143,6 +145,27 @@ def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None
         chat(serve(Refuse(400, "bad prompt"))).invoke("hi")
 
     watch.wait(EventKind.FAILED)
+
+
+async def test_an_error_of_the_kernel_is_openais_kind_as_well(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Kernel:
+        raise Overloaded("queue", 5, 2.0)
+
+    async def arefuse(*_: Any) -> Kernel:
+        return refuse()
+
+    monkeypatch.setattr(admission, "admit_model", refuse)
+    monkeypatch.setattr(admission, "aadmit_model", arefuse)
+    llm = chat(serve(WHOLE))
+
+    with pytest.raises(openai.RateLimitError, match="queue is full") as caught:
+        llm.invoke("hi")
+    with pytest.raises(openai.RateLimitError, match="queue is full"):
+        await llm.ainvoke("hi")
+    assert isinstance(caught.value, Overloaded)
+    assert caught.value.status_code == 429
 
 
 def test_a_stream_that_outlives_its_loop_says_nothing_and_frees_its_slot(

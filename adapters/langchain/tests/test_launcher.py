@@ -202,3 +202,15 @@ async def test_embeddings_of_openai_are_the_kernels_and_need_no_key(watch: Watch
     assert vectors == [AIOSEmbeddings().embed_query("a dog")] * 4
     requests = [event.facts.get("request") for event in watch.events]
     assert requests.count("llm.embed") == 5
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_what_an_embedding_model_is_told_in_vain_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    embeddings = OpenAIEmbeddings(model="text-embedding-3-small", dimensions=256)
+
+    embeddings.embed_query("a dog")
+    await embeddings.aembed_query("a dog")
+
+    assert caplog.text.count("without its dimensions") == 1
