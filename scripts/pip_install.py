@@ -65,7 +65,7 @@ class Progress:
 
 def main(arguments: list[str]) -> int:
     """Install, and return pip's exit status."""
-    command = [sys.executable, "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+    command = [sys.executable, "-u", "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
     command += ["--disable-pip-version-check", *arguments]
     tail: deque[str] = deque(maxlen=_TAIL)
     progress = Progress()
