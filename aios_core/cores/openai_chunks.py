@@ -28,7 +28,9 @@ _KNOWN_OF_CHUNK: Final = frozenset(
 _KNOWN_OF_CHOICE: Final = frozenset(
     {"index", "delta", "message", "text", "finish_reason", "logprobs", "token_ids"}
 )
-_KNOWN_OF_DELTA: Final = frozenset({"role", "content", "tool_calls", "refusal"})
+_KNOWN_OF_DELTA: Final = frozenset(
+    {"role", "content", "tool_calls", "refusal"} | {"name", "tool_call_id"}  # no server's to say
+)
 
 # What servers call the reasons that the kernel knows, in lower case.
 _REASONS: Final[Mapping[str, FinishReason]] = {

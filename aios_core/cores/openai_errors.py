@@ -31,6 +31,7 @@ from aios_core.errors import (
 from aios_core.redaction import learn, redact
 
 MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
+_ABSURD_PAUSE_S: Final = 30 * 86_400.0  # nobody means that; the kernel's own back-off serves
 _FIRST_INSTANT_S: Final = 1e9  # a pause of so many seconds (30 years) is meant as a Unix time
 
 _TOO_LONG = re.compile(
@@ -96,7 +97,7 @@ class Refusal:
         for header, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
             value = self.headers.get(header)
             seconds = None if value is None else _seconds(value, unit_s)
-            if seconds is not None:
+            if seconds is not None and seconds < _ABSURD_PAUSE_S:
                 return min(max(seconds, 0.0), MAX_PAUSE_S)
         return None
 

@@ -227,3 +227,14 @@ async def test_a_context_window_that_cannot_be_is_not_believed(window: int) -> N
 
         assert core.capabilities.context_window == 128_000
         await core.close()
+
+
+@pytest.mark.parametrize("pause", ["nan", "-5", "31536000", "inf", "soon"])
+async def test_a_pause_that_cannot_be_meant_holds_nobody_up(pause: str) -> None:
+    script = [Refuse(429, headers={"Retry-After": pause}), Answer("ok")]
+    async with agent_of(script) as (agent, server, _):
+        async with asyncio.timeout(30):
+            answer = await agent.llm.agenerate("hello")
+
+        assert answer.text == "ok"
+        assert len(server.exchanges) == 2, "one more attempt, not a storm of them"
