@@ -17,7 +17,7 @@ from collections import deque
 _EVERY_S = 20.0  # where nothing can be rewritten
 _TAIL = 40  # lines of pip's that are shown if it fails
 _BUSY_WITH = re.compile(
-    r"^\s*(Collecting|Downloading|Using cached|Installing collected|Building)\b(.*)"
+    r"^\s*(Collecting|Processing|Downloading|Using cached|Installing collected|Building)\b(.*)"
 )
 
 
@@ -40,7 +40,7 @@ class Progress:
             return
         what, which = found.groups()
         with self._lock:
-            self._num_packages += what == "Collecting"
+            self._num_packages += what in {"Collecting", "Processing"}
             name = which.strip().split(" (from ")[0].rsplit("/", 1)[-1]
             self._step = (
                 "installing" if what == "Installing collected" else f"{what.lower()} {name}"
