@@ -574,11 +574,19 @@ def _checked_observers(observers: Any) -> tuple[Observer, ...]:
 def _require_methods(name: str, value: object, *methods: str) -> None:
     """Raise `InvalidRequest` unless the value is None or an object with these names."""
     if value is not None and (
-        isinstance(value, type) or not all(hasattr(value, method) for method in methods)
+        isinstance(value, type) or not all(_has(value, method) for method in methods)
     ):
         raise InvalidRequest(
             f"{name}: got {shown_repr(value)}; allowed: an object with {', '.join(methods)}"
         )
+
+
+def _has(value: object, name: str) -> bool:
+    """Whether an object has an attribute, which may be one that cannot be read yet."""
+    try:
+        return hasattr(value, name)
+    except Exception:  # noqa: BLE001 - a property that says why; it is there
+        return True
 
 
 def _require_a(name: str, value: object, kind: type) -> None:
