@@ -14,56 +14,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 from aios_core.budget import Price
 from aios_core.clock import Clock, Timer
 from aios_core.core import (
-    NO_ROOM,
     Core,
     CoreDown,
     Failed,
-    Finished,
     LoadChanged,
-    Preempted,
     Prepared,
-    Progress,
     Report,
     ReportSink,
     Run,
-    Stopped,
-    load_of,
 )
 from aios_core.errors import (
     BudgetExceeded,
-    CoreError,
     KernelBug,
     KernelClosed,
     KernelError,
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream
-from aios_core.foreign import describe, detach, log_raised
-from aios_core.messages import Completion, Usage
+from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.contained import cancel, deliver, preempt, release
+from aios_core.scheduler.contained import preempt, release
 from aios_core.scheduler.crowds import Crowds
 from aios_core.scheduler.deadlines import Deadlines
+from aios_core.scheduler.endings import Endings
 from aios_core.scheduler.estimates import Estimates
+from aios_core.scheduler.freezer import Freezer
 from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.outages import Outages, Steps
 from aios_core.scheduler.policy import Rank
+from aios_core.scheduler.preparation import Preparation
 from aios_core.scheduler.ready import Hold, Ticket
-from aios_core.scheduler.recovery import CoreKeeper, Retries, Retry, RetryRule, as_kernel_error
+from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
+from aios_core.scheduler.run_reports import RunReports
 from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
 from aios_core.scheduler.stillness import Stillness
 from aios_core.scheduler.verdicts import Join, join_text
@@ -71,8 +66,6 @@ from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 
 log = logging.getLogger(__name__)
-
-F = TypeVar("F", bound=asyncio.Future[Any])
 
 
 class Dispatcher:
@@ -108,31 +101,68 @@ class Dispatcher:
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
-        rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
-        self._retries = Retries(rule, self._keeper, clock)
         self._deadlines = Deadlines(clock, self._keeper, self.cancel, self.limits.default_timeout_s)
-        self._outages = self._make_outages()
         self._is_closing = False
+        self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._crowds = Crowds(self.limits)
         self._stillness = Stillness()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._spending = Spending(
-            prices,
-            self._estimates,
-            join,
-            rank=self._urgency,
-            on_freed=self._dispatch_soon,
+            prices, self._estimates, join, rank=self._urgency, on_freed=self._dispatch_soon
         )
-        self._is_dispatch_due = False
+        self._ends = self._make_endings()
+        self._reports = self._make_run_reports()
+        self._preparation = Preparation(
+            self._keeper, self._ends, loop=loop, on_prepared=self._enqueue, watch=self._watch
+        )
+        self._freezer = Freezer(
+            scheduler,
+            self._spending,
+            self._stillness,
+            calls=self._calls,
+            running=self._running,
+            dispatch=self.dispatch,
+        )
+        self._outages = self._make_outages()
+
+    def _make_endings(self) -> Endings:
+        return Endings(
+            self.scheduler,
+            self._contexts,
+            self._spending,
+            crowds=self._crowds,
+            stillness=self._stillness,
+            tell=self._tell,
+            clock=self._clock,
+            calls=self._calls,
+            running=self._running,
+        )
+
+    def _make_run_reports(self) -> RunReports:
+        rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
+        return RunReports(
+            self.scheduler,
+            self._contexts,
+            self._spending,
+            self._ends,
+            keeper=self._keeper,
+            retries=Retries(rule, self._keeper, self._clock),
+            deadlines=self._deadlines,
+            stillness=self._stillness,
+            tell=self._tell,
+            clock=self._clock,
+            running=self._running,
+            dispatch=self.dispatch,
+        )
 
     def _make_outages(self) -> Outages:
         steps = Steps(
-            attempt=self._for,
-            failed=self._failed,
-            fail=self._fail,
-            prepare=self._prepare,
+            attempt=self._ends.attempt,
+            failed=self._reports.failed,
+            fail=self._ends.fail,
+            prepare=self._preparation.prepare,
             withdraw=self._withdraw,
             watch=self._watch,
         )
@@ -198,11 +228,9 @@ class Dispatcher:
         self._tell.emit(EventKind.SUBMITTED, call)
         self._deadlines.check_wall(call)
         if approval is not None:
-            call.approval = approval
-            call.preparing = self._watch(asyncio.ensure_future(approval, loop=self._loop))
-            call.preparing.add_done_callback(partial(self._approved, call))
+            self._preparation.await_approval(call, approval)
         elif not call.is_answered:  # neither late nor withdrawn by an observer
-            self._for(call, lambda: self._prepare(call))
+            self._ends.attempt(call, lambda: self._preparation.prepare(call))
         return syscall
 
     def estimate_prompt(self, request: LLMGenerate, model: str) -> int:
@@ -221,52 +249,25 @@ class Dispatcher:
         if call is None or call.is_answered:
             return False
         reason = error or SyscallCancelled("withdrawn by its caller")
-        self._conclude(call, SyscallState.CANCELLED, error=reason)
+        self._ends.conclude(call, SyscallState.CANCELLED, error=reason)
         self.dispatch()
         return True
 
     def freeze(self, process: AgentProcess) -> asyncio.Future[None]:
-        """Take an agent's calls out of the race, running ones at their next token.
-
-        The future is done once no core works on the agent any more.
-        """
-        calls = [self._calls[i] for i in process.live_calls]
-        for call in calls:
-            if call.core is not None and call.core.capabilities.preemptible:
-                preempt(call.core, call.syscall.id)
-            elif call.ticket is not None and call.core is None:
-                self._set_aside(call, call.ticket, Hold.FROZEN)
-        done = self._stillness.of(process, self._loop)
-        self._stillness.look(self._running.values())
-        return done
+        """Take an agent's calls out of the race; see `Freezer.freeze`."""
+        return self._freezer.freeze(process, self._loop)
 
     def thaw(self, process: AgentProcess) -> None:
         """Let a frozen agent's calls run again."""
-        for call in self.calls_of(process):
-            if call.ticket is not None:
-                self.scheduler.release(call.ticket, Hold.FROZEN)
-        self.dispatch()
+        self._freezer.thaw(process)
+
+    def set_moving(self, call_id: int, is_moving: bool) -> None:
+        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
+        self._freezer.set_moving(call_id, is_moving)
 
     def calls_of(self, process: AgentProcess) -> list[Call]:
         """The calls of an agent that have no answer yet, oldest first."""
         return [self._calls[i] for i in sorted(process.live_calls)]
-
-    def set_moving(self, call_id: int, is_moving: bool) -> None:
-        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
-        call = self._calls.get(call_id)
-        if call is None or call.ticket is None or call.core is not None or call.is_answered:
-            return
-        if is_moving:
-            self._set_aside(call, call.ticket, Hold.MOVING)
-        else:
-            self.scheduler.release(call.ticket, Hold.MOVING)
-            self.dispatch()
-
-    def _set_aside(self, call: Call, ticket: Ticket, reason: Hold) -> None:
-        """Hold a waiting call. One that waited for a budget stands in nobody's way then."""
-        self.scheduler.hold(ticket, reason)
-        self._spending.stop_waiting(call)
-        self.scheduler.release(ticket, Hold.BUDGET)
 
     def cores_started(self) -> None:
         """All cores were started; those that could not be are marked down and tried again."""
@@ -287,7 +288,7 @@ class Dispatcher:
         for call in tuple(self._calls.values()):
             if not call.is_answered:
                 closed = KernelClosed("the kernel shut down first")
-                self._fail(call, closed, SyscallState.CANCELLED)
+                self._ends.fail(call, closed, SyscallState.CANCELLED)
 
     async def close(self) -> None:
         """Answer what is left and stop. The cores are closed by now or will not report again."""
@@ -299,7 +300,7 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._inbox.drain()
         for call in tuple(self._running.values()):
-            self._let_go(call, Usage())
+            self._ends.let_go(call, Usage())
 
     # --- reports of the cores ----------------------------------------------------------------
 
@@ -315,150 +316,9 @@ class Dispatcher:
             return
         call = self._running.get(report.run_id)
         if call is not None and call.core is core:
-            self._for(call, lambda: self._take(call, core, report))
-
-    def _for(self, call: Call, step: Callable[[], object]) -> None:
-        """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
-        try:
-            step()
-        except Exception as exc:  # noqa: BLE001 - a policy, a core or a caller may raise anything
-            log_raised(log, exc, "%r could not be handled", call.syscall)
-            if not call.is_answered:
-                self._fail(call, _as_bug(exc, call))
-
-    def _take(
-        self, call: Call, core: Core, report: Progress | Finished | Preempted | Failed | Stopped
-    ) -> None:
-        """Take a report about a call that the core works on."""
-        match report:
-            case Progress():
-                self._progressed(call, core, report)
-            case Finished():
-                self._finished(call, core, report)
-            case Preempted():
-                self._preempted(call, core, report.snapshot)
-            case Failed():
-                self._failed(call, core, report)
-            case Stopped():
-                self._stopped(call, core, report)
-
-    def _progressed(self, call: Call, core: Core, report: Progress) -> None:
-        if call.is_answered or call.ticket is None:
-            return
-        call.syscall.num_tokens += report.num_tokens
-        step = self._spending.progressed(call, core, report)
-        if step.delta and call.answer.wants_deltas:
-            call.has_streamed_in_run = True
-            deliver(call.answer.delta, step.delta)
-        if step.is_over:
-            self._cut(call)
-            return
-        is_outranked = self.scheduler.progressed(call.ticket, report.num_tokens, self._clock.now())
-        if is_outranked or step.gives_way:
-            preempt(core, call.syscall.id)
-
-    def _cut(self, call: Call) -> None:
-        """Answer a call with what came within its limits; a core at work is told to stop."""
-        call.answered_with = completion = self._spending.cut(call)
-        self._tell.cut(call, completion)
-        if call.core is None:
-            call.record_usage(completion.usage)
-        self._conclude(call, SyscallState.DONE, completion=completion)
-
-    def _finished(self, call: Call, core: Core, report: Finished) -> None:
-        self._keeper.served(core)
-        said = report.completion
-        if not call.is_answered:
-            verdict = self._spending.finished(call, core, said)
-            call.answered_with = verdict.completion
-            self._tell.fault(call, core, verdict.fault)
-            if verdict.was_cut:
-                self._tell.cut(call, verdict.completion)
-        self._let_go(call, said.usage)
-        if not call.is_answered:
-            self._conclude(call, SyscallState.DONE, completion=call.answered_with)
-        if report.context is None:
-            return
-        if call.process.state is ProcessState.EXITED or self._is_closing:
-            release(report.context)
-        else:
-            self._contexts.park(call.syscall.pid, core, report.context)
-
-    def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
-        if call.is_answered or call.ticket is None:
-            release(snapshot)
-            self._let_go(call, Usage())
-            return
-        del self._running[call.syscall.id]
-        call.core = None
-        self._contexts.save(call.syscall.id, core, snapshot)
-        pinned = (core,) if snapshot.kv is not None else call.route
-        self._spending.park(call)
-        self.scheduler.preempted(call.ticket, pinned, self._clock.now())
-        if call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(call.ticket, Hold.FROZEN)
-        self._contexts.relieve(core)
-        self._stillness.look(self._running.values())
-        self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
-
-    def _failed(self, call: Call, core: Core, report: Failed) -> None:
-        is_over = call.is_answered or self._is_closing
-        if not is_over and (again := self._retries.plan(call, core, report.error)) is not None:
-            self._retry(call, core, report.error, again)
-            return
-        self._let_go(call, report.usage)
-        if not call.is_answered:
-            self._conclude(call, SyscallState.FAILED, error=report.error)
-
-    def _stopped(self, call: Call, core: Core, report: Stopped) -> None:
-        """A core has let go of a call, whether it was asked to or closes on its own."""
-        if call.is_answered or self._is_closing:
-            self._let_go(call, report.usage)
-            if not call.is_answered:
-                closed = KernelClosed("the kernel shut down first")
-                self._conclude(call, SyscallState.CANCELLED, error=closed)
-            return
-        error = CoreError(core.name, "stopped without being asked", is_retryable=True)
-        self._failed(call, core, Failed(report.run_id, error, report.usage))
+            self._ends.attempt(call, lambda: self._reports.take(call, core, report))
 
     # --- the way of a call -------------------------------------------------------------------
-
-    def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
-        """Somebody answered whether the call may be made."""
-        call.preparing = call.approval = None
-        error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
-        if call.is_answered:
-            return
-        if error is None:
-            self._for(call, lambda: self._prepare(call))
-            return
-        if not isinstance(error, KernelError):
-            error = KernelBug(f"the approval of {call.syscall!r} failed: {describe(error)}")
-        self._conclude(call, SyscallState.FAILED, error=error)
-
-    def _prepare(self, call: Call) -> None:
-        """Measure the request, on the loop if that is quick, else in a task."""
-        core = next((c for c in call.route if self._keeper.is_up(c)), call.route[0])
-        try:
-            prepared = core.prepare(call.syscall.request)
-            if not isinstance(prepared, Prepared):
-                call.preparing = self._watch(asyncio.ensure_future(prepared, loop=self._loop))
-                call.preparing.add_done_callback(partial(self._prepared, call, core))
-                return
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is this caller's answer
-            self._conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
-            return
-        self._enqueue(call, prepared)
-
-    def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
-        call.preparing = None
-        error = SyscallCancelled("its preparation was") if done.cancelled() else done.exception()
-        if call.is_answered:
-            return
-        if error is None:
-            self._for(call, lambda: self._enqueue(call, done.result()))
-        else:
-            self._conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
@@ -494,7 +354,7 @@ class Dispatcher:
                 self._wake_when_available()
             else:
                 call = self._calls[decision.ticket.syscall.id]
-                self._for(call, partial(self._start, call, decision.core))
+                self._ends.attempt(call, partial(self._start, call, decision.core))
             if not self._refuse_unranked() and decision is None:
                 break
         if self.scheduler.policy is not policy:
@@ -516,11 +376,11 @@ class Dispatcher:
     def _refuse(self, call: Call, error: BudgetExceeded) -> None:
         """Answer a call that cannot be paid: with what it has generated, if it has."""
         if call.has_partial_answer:
-            self._cut(call)
+            self._ends.cut(call)
             return
         self._tell.emit(EventKind.REFUSED, call, reason=str(error))
         if not call.is_answered:
-            self._fail(call, error)
+            self._ends.fail(call, error)
 
     def _urgency(self, call: Call) -> Rank:
         if call.ticket is None:
@@ -533,7 +393,7 @@ class Dispatcher:
         for ticket, error in unranked:
             call = self._calls.get(ticket.syscall.id)
             if call is not None and call.ticket is ticket:
-                self._fail(call, error)
+                self._ends.fail(call, error)
         return bool(unranked)
 
     def _preempt_at_once(self) -> None:
@@ -586,102 +446,13 @@ class Dispatcher:
             for unused in (snapshot, warm):
                 if unused is not None:
                     release(unused)
-            self._failed(call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin")))
+            self._reports.failed(
+                call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin"))
+            )
             return
         self._tell.emit(EventKind.DISPATCHED, call, core=core.name)
 
-    def _conclude(
-        self,
-        call: Call,
-        outcome: SyscallState,
-        *,
-        completion: Completion | None = None,
-        error: KernelError | None = None,
-    ) -> None:
-        """Answer a call, and free all that it holds, but for the slot of a core still at work."""
-        call.is_answered = True
-        try:
-            self._close_books(call, outcome, completion)
-            self._tell.ended(call, outcome, completion, error)
-        finally:
-            if completion is not None:
-                deliver(call.answer.resolve, completion)
-            else:
-                reason = error or KernelBug(f"{call.syscall!r} ended without a reason")
-                deliver(call.answer.reject, reason)
-
-    def _fail(
-        self, call: Call, error: KernelError, outcome: SyscallState = SyscallState.FAILED
-    ) -> None:
-        """Answer a call with an error, one of several: what goes wrong concerns no other."""
-        try:
-            self._conclude(call, outcome, error=error)
-        except Exception as exc:  # noqa: BLE001 - the answer is given, whatever comes after it
-            log_raised(log, exc, "%r was answered, and not all that it held is free", call.syscall)
-
-    def _close_books(
-        self, call: Call, outcome: SyscallState, completion: Completion | None
-    ) -> None:
-        """Free all that an answered call holds, but for the slot of a core still at work."""
-        syscall, now = call.syscall, self._clock.now()
-        syscall.finished_at = now
-        call.release()
-        if call.ticket is None:
-            syscall.move_to(outcome, now)
-        else:
-            cost = service_of(completion.usage) if completion else None
-            self.scheduler.finish(call.ticket, outcome, now, cost=cost)
-        call.book(outcome)
-        if outcome is not SyscallState.CANCELLED:
-            self._crowds.ended(call)
-        if call.core is not None:
-            cancel(call.core, syscall.id)  # settled when the core has let go
-        else:
-            if syscall.usage == Usage():
-                call.record_usage(self._spending.usage(call, call.route[0], Usage())[0])
-            self._forget(call)
-
-    def _let_go(self, call: Call, usage: Usage) -> None:
-        """A core has stopped working on a call and said what that took."""
-        core, call.core = call.core, None
-        self._running.pop(call.syscall.id, None)
-        if call.answered_with is not None:
-            call.record_usage(call.answered_with.usage)
-        else:
-            believed, fault = self._spending.usage(call, core or call.route[0], usage)
-            self._tell.fault(call, core, fault)
-            call.record_usage(believed)
-        self._stillness.look(self._running.values())
-        if call.is_answered:
-            self._forget(call)
-
-    def _forget(self, call: Call) -> None:
-        """Free what an answered call still holds, now that no core works on it."""
-        self._calls.pop(call.syscall.id, None)
-        try:
-            self._contexts.discard(call.syscall.id)
-        finally:
-            self._tell.unpaid(call, self._spending.settle(call))
-
     # --- failures ----------------------------------------------------------------------------
-
-    def _retry(self, call: Call, core: Core, error: KernelError, again: Retry) -> None:
-        """Let a call whose run failed without effect wait for another run."""
-        if call.ticket is None:
-            raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
-        del self._running[call.syscall.id]
-        call.run_failed(error, self._clock.now(), counts=again.counts)
-        self._spending.park(call)
-        self.scheduler.retry(call.ticket, call.route, self._clock.now())
-        if call.process.state is ProcessState.FROZEN:
-            self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if again.delay_s > 0:
-            self.scheduler.hold(call.ticket, Hold.BACKOFF)
-            self._deadlines.later(
-                call, again.delay_s, partial(self._end_backoff, call, call.ticket)
-            )
-        self._stillness.look(self._running.values())
-        self._tell.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 
     def _withdraw(self, call: Call, ticket: Ticket) -> None:
         """Take a waiting call out, which is to be served from its start."""
@@ -689,31 +460,20 @@ class Dispatcher:
         self._spending.stop_waiting(call)
         self._contexts.discard(call.syscall.id)
 
-    def _end_backoff(self, call: Call, ticket: Ticket) -> None:
-        if not call.is_answered and call.ticket is ticket:
-            self.scheduler.release(ticket, Hold.BACKOFF)
-            self.dispatch()
-
     # --- deadlines, queues, small things ------------------------------------------------------
 
     def _wake_when_available(self) -> None:
         """Set a timer for the first core that said when it accepts calls again."""
-        loads = {core: load_of(core) for core in self.scheduler.wanted_cores()}
-        for core in [core for core, load in loads.items() if load is NO_ROOM]:
-            self._outages.died(core, CoreError(core.name, "could not say how full it is"))
-        soonest = min(
-            (p for load in loads.values() if (p := load.available_in_s) > 0), default=None
-        )
+        soonest = self._outages.next_available_in_s()
         if self._wake_timer:
             self._wake_timer.cancel()
             self._wake_timer = None
         if soonest is not None:
             self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
 
-    def _watch(self, task: F) -> F:
+    def _watch(self, task: asyncio.Future[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def _has_place(self, call: Call) -> bool:
         """Whether an unanswered call is being prepared, waits in a queue, or runs."""
@@ -737,11 +497,3 @@ class Dispatcher:
         for call in self._running.values():
             if call.core is None:
                 raise KernelBug(f"{call.syscall!r} runs on no core")
-
-
-def _as_bug(exc: Exception, call: Call) -> KernelError:
-    if isinstance(exc, KernelError):
-        return exc
-    bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")
-    bug.__cause__ = detach(exc)
-    return bug

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from aios_core.clock import Clock
-from aios_core.core import Core, Failed
-from aios_core.errors import KernelError
+from aios_core.core import NO_ROOM, Core, Failed, load_of
+from aios_core.errors import CoreError, KernelError
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.ready import Route, Ticket
@@ -79,6 +79,17 @@ class Outages:
         """Start a core again until it serves; refuse who waits for it longer than the patience."""
         self._do.watch(asyncio.ensure_future(self._keeper.revive(core)))
         self._clock.call_at(self._clock.now() + self._patience_s, self._refuse_stranded)
+
+    def next_available_in_s(self) -> float | None:
+        """Return when the first wanted core takes calls again; None: none is pausing.
+
+        One that cannot say how full it is counts as down.
+        """
+        loads = {core: load_of(core) for core in self._scheduler.wanted_cores()}
+        for core in [core for core, load in loads.items() if load is NO_ROOM]:
+            self.died(core, CoreError(core.name, "could not say how full it is"))
+        pauses = [load.available_in_s for load in loads.values() if load.available_in_s > 0]
+        return min(pauses, default=None)
 
     def refuse_if_stranded(self, call: Call) -> None:
         """Fail a waiting call of which no core is up."""

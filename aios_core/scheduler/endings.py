@@ -1,0 +1,152 @@
+"""Answer calls, and free what they hold: once each, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from aios_core.clock import Clock
+from aios_core.errors import KernelBug, KernelError
+from aios_core.foreign import describe, detach, log_raised
+from aios_core.messages import Completion, Usage
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.call_events import CallEvents
+from aios_core.scheduler.contained import cancel, deliver
+from aios_core.scheduler.crowds import Crowds
+from aios_core.scheduler.neighbours import Contexts
+from aios_core.scheduler.scheduler import Scheduler
+from aios_core.scheduler.shares import service_of
+from aios_core.scheduler.spending import Spending
+from aios_core.scheduler.stillness import Stillness
+from aios_core.syscalls import SyscallState
+
+log = logging.getLogger(__name__)
+
+
+class Endings:
+    """Ends calls. A call is answered first; what a core still works on is freed by `let_go`.
+
+    Args:
+        calls, running: the dispatcher's; a call leaves them here.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        contexts: Contexts,
+        spending: Spending,
+        *,
+        crowds: Crowds,
+        stillness: Stillness,
+        tell: CallEvents,
+        clock: Clock,
+        calls: dict[int, Call],
+        running: dict[int, Call],
+    ) -> None:
+        self._scheduler = scheduler
+        self._contexts = contexts
+        self._spending = spending
+        self._crowds = crowds
+        self._stillness = stillness
+        self._tell = tell
+        self._clock = clock
+        self._calls = calls
+        self._running = running
+
+    def attempt(self, call: Call, step: Callable[[], object]) -> None:
+        """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
+        try:
+            step()
+        except Exception as exc:  # noqa: BLE001 - a policy, a core or a caller may raise anything
+            log_raised(log, exc, "%r could not be handled", call.syscall)
+            if not call.is_answered:
+                self.fail(call, _as_bug(exc, call))
+
+    def conclude(
+        self,
+        call: Call,
+        outcome: SyscallState,
+        *,
+        completion: Completion | None = None,
+        error: KernelError | None = None,
+    ) -> None:
+        """Answer a call, and free all that it holds, but for the slot of a core still at work."""
+        call.is_answered = True
+        try:
+            self._close_books(call, outcome, completion)
+            self._tell.ended(call, outcome, completion, error)
+        finally:
+            if completion is not None:
+                deliver(call.answer.resolve, completion)
+            else:
+                reason = error or KernelBug(f"{call.syscall!r} ended without a reason")
+                deliver(call.answer.reject, reason)
+
+    def fail(
+        self, call: Call, error: KernelError, outcome: SyscallState = SyscallState.FAILED
+    ) -> None:
+        """Answer a call with an error, one of several: what goes wrong concerns no other."""
+        try:
+            self.conclude(call, outcome, error=error)
+        except Exception as exc:  # noqa: BLE001 - the answer is given, whatever comes after it
+            log_raised(log, exc, "%r was answered, and not all that it held is free", call.syscall)
+
+    def cut(self, call: Call) -> None:
+        """Answer a call with what came within its limits; a core at work is told to stop."""
+        call.answered_with = completion = self._spending.cut(call)
+        self._tell.cut(call, completion)
+        if call.core is None:
+            call.record_usage(completion.usage)
+        self.conclude(call, SyscallState.DONE, completion=completion)
+
+    def let_go(self, call: Call, usage: Usage) -> None:
+        """A core has stopped working on a call and said what that took."""
+        core, call.core = call.core, None
+        self._running.pop(call.syscall.id, None)
+        if call.answered_with is not None:
+            call.record_usage(call.answered_with.usage)
+        else:
+            believed, fault = self._spending.usage(call, core or call.route[0], usage)
+            self._tell.fault(call, core, fault)
+            call.record_usage(believed)
+        self._stillness.look(self._running.values())
+        if call.is_answered:
+            self._forget(call)
+
+    def _close_books(
+        self, call: Call, outcome: SyscallState, completion: Completion | None
+    ) -> None:
+        """Free all that an answered call holds, but for the slot of a core still at work."""
+        syscall, now = call.syscall, self._clock.now()
+        syscall.finished_at = now
+        call.release()
+        if call.ticket is None:
+            syscall.move_to(outcome, now)
+        else:
+            cost = service_of(completion.usage) if completion else None
+            self._scheduler.finish(call.ticket, outcome, now, cost=cost)
+        call.book(outcome)
+        if outcome is not SyscallState.CANCELLED:
+            self._crowds.ended(call)
+        if call.core is not None:
+            cancel(call.core, syscall.id)  # settled when the core has let go
+        else:
+            if syscall.usage == Usage():
+                call.record_usage(self._spending.usage(call, call.route[0], Usage())[0])
+            self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        """Free what an answered call still holds, now that no core works on it."""
+        self._calls.pop(call.syscall.id, None)
+        try:
+            self._contexts.discard(call.syscall.id)
+        finally:
+            self._tell.unpaid(call, self._spending.settle(call))
+
+
+def _as_bug(exc: Exception, call: Call) -> KernelError:
+    if isinstance(exc, KernelError):
+        return exc
+    bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")
+    bug.__cause__ = detach(exc)
+    return bug

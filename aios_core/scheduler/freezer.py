@@ -1,0 +1,82 @@
+"""Calls that are held back: their agent is frozen, or their KV image is being moved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from aios_core.process import AgentProcess
+from aios_core.scheduler.call import Call
+from aios_core.scheduler.contained import preempt
+from aios_core.scheduler.ready import Hold, Ticket
+from aios_core.scheduler.scheduler import Scheduler
+from aios_core.scheduler.spending import Spending
+from aios_core.scheduler.stillness import Stillness
+
+
+class Freezer:
+    """Holds calls and lets them go again.
+
+    Args:
+        calls: all that have no answer, by id.
+        running: those that a core works on.
+        dispatch: fills the free slots.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        spending: Spending,
+        stillness: Stillness,
+        *,
+        calls: Mapping[int, Call],
+        running: Mapping[int, Call],
+        dispatch: Callable[[], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._spending = spending
+        self._stillness = stillness
+        self._calls = calls
+        self._running = running
+        self._dispatch = dispatch
+
+    def freeze(
+        self, process: AgentProcess, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[None]:
+        """Take an agent's calls out of the race, running ones at their next token.
+
+        The future is done once no core works on the agent any more.
+        """
+        calls = [self._calls[i] for i in process.live_calls]
+        for call in calls:
+            if call.core is not None and call.core.capabilities.preemptible:
+                preempt(call.core, call.syscall.id)
+            elif call.ticket is not None and call.core is None:
+                self._set_aside(call, call.ticket, Hold.FROZEN)
+        done = self._stillness.of(process, loop)
+        self._stillness.look(self._running.values())
+        return done
+
+    def thaw(self, process: AgentProcess) -> None:
+        """Let a frozen agent's calls run again."""
+        for call in [self._calls[i] for i in sorted(process.live_calls)]:
+            if call.ticket is not None:
+                self._scheduler.release(call.ticket, Hold.FROZEN)
+        self._dispatch()
+
+    def set_moving(self, call_id: int, is_moving: bool) -> None:
+        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
+        call = self._calls.get(call_id)
+        if call is None or call.ticket is None or call.core is not None or call.is_answered:
+            return
+        if is_moving:
+            self._set_aside(call, call.ticket, Hold.MOVING)
+        else:
+            self._scheduler.release(call.ticket, Hold.MOVING)
+            self._dispatch()
+
+    def _set_aside(self, call: Call, ticket: Ticket, reason: Hold) -> None:
+        """Hold a waiting call. One that waited for a budget stands in nobody's way then."""
+        self._scheduler.hold(ticket, reason)
+        self._spending.stop_waiting(call)
+        self._scheduler.release(ticket, Hold.BUDGET)
