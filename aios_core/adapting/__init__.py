@@ -10,6 +10,9 @@
     home.py           the agent that what a framework's store keeps belongs to
     models.py         models that no core serves, and who answers in their place
     notices.py        what whoever runs a program should know, said once
+    unserved.py       clients of a provider that no patch serves, named once
+    openai_transport.py   OpenAI's own client with the kernel in its endpoint's place
+    openai_errors.py  the kernel's errors as those of OpenAI's client
     admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
     launching.py      `install()`: every installed adapter's patches, at once or at import
@@ -17,6 +20,8 @@
 An adapter translates its framework's own classes and leaves the rest to these.
 Nothing here knows a framework, and importing it starts nothing.
 """
+
+from typing import TYPE_CHECKING
 
 from aios_core.adapting.admission import (
     Slot,
@@ -53,10 +58,29 @@ from aios_core.adapting.openai_format import (
 from aios_core.adapting.options import RequestOptions, split_request_options
 from aios_core.adapting.patching import Patches
 from aios_core.adapting.runs import Root, RunHold, RunTree
+from aios_core.adapting.unserved import is_served, name_unserved
 from aios_core.tools.handle import as_text
 
+if TYPE_CHECKING:
+    from aios_core.adapting.openai_errors import as_both, as_openai_error
+    from aios_core.adapting.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
+
+# What needs the package `openai`, which is imported with it.
+__getattr__ = lazy_names(
+    {
+        "DEFAULT_MODEL": "aios_core.adapting.openai_transport",
+        "NO_KEY": "aios_core.adapting.openai_transport",
+        "KernelTransport": "aios_core.adapting.openai_transport",
+        "as_both": "aios_core.adapting.openai_errors",
+        "as_openai_error": "aios_core.adapting.openai_errors",
+    },
+    install="openai",
+)
+
 __all__ = [
+    "DEFAULT_MODEL",
     "FOR_THE_MODEL",
+    "NO_KEY",
     "ROLES",
     "AgentDirectory",
     "AgentSettings",
@@ -68,6 +92,7 @@ __all__ = [
     "ErrorNames",
     "Escorts",
     "Home",
+    "KernelTransport",
     "Launcher",
     "Mode",
     "Offered",
@@ -84,13 +109,17 @@ __all__ = [
     "admit_model",
     "admitted",
     "ahold",
+    "as_both",
+    "as_openai_error",
     "as_text",
     "current_caller",
     "enclosing",
     "give_notice",
     "install",
+    "is_served",
     "lazy_names",
     "limit_parameter",
+    "name_unserved",
     "read_messages",
     "read_options",
     "read_parts",

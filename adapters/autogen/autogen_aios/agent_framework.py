@@ -76,6 +76,7 @@ try:
         UsageDetails,
     )
     from agent_framework.exceptions import (
+        ChatClientContentFilterException,
         ChatClientException,
         ChatClientInvalidAuthException,
         ChatClientInvalidRequestException,
@@ -91,22 +92,26 @@ directory: Final[AgentDirectory] = AgentDirectory()
 #: Lets kernel errors out of a block under the framework's names too.
 translated: Final = ErrorNames(
     [
+        (errors.ContentFiltered, ChatClientContentFilterException),
         (errors.InvalidRequest, ChatClientInvalidRequestException),
+        (errors.AuthenticationFailed, ChatClientInvalidAuthException),
+        (errors.PermissionRefused, ChatClientInvalidAuthException),
         (errors.AccessDenied, ChatClientInvalidAuthException),
         (errors.KernelError, ChatClientException),
     ]
 ).both
-# Content that no model is told: the framework's own state, or a model's thoughts.
-_NOT_SAID: Final = frozenset(
-    {"function_approval_request", "function_approval_response", "text_reasoning", "usage"}
-)
+# Content that no model is told: the framework's own state.
+_NOT_SAID: Final = frozenset({"function_approval_request", "function_approval_response", "usage"})
 _OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
 # Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
 Asker = tuple[Agent | Caller, AgentSettings]
-_FINISH_REASONS: Final[Mapping[FinishReason, Literal["stop", "length", "tool_calls"]]] = {
+_FINISH_REASONS: Final[
+    Mapping[FinishReason, Literal["stop", "length", "tool_calls", "content_filter"]]
+] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
     FinishReason.TOOL_CALLS: "tool_calls",
+    FinishReason.CONTENT_FILTER: "content_filter",
 }
 # Options that concern a provider's service, or are read elsewhere.
 _NOT_OURS: Final = frozenset(
@@ -209,7 +214,8 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> dict[str, Any]:
         said = {key: value for key, value in options.items() if value is not None}
-        known, rest = read_options({"model": self.model, **said})
+        open_options = {key: value for key, value in said.items() if key not in _NOT_OURS}
+        known, rest = read_options({"model": self.model, **open_options})
         if self._is_substitute:
             kernel = self._kernel or await adefault_kernel()
             known["model"] = served_model(kernel, known.get("model"))
@@ -222,7 +228,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
             "tools": tools,
             "tool_choice": _tool_choice(said.get("tool_choice"), [tool.name for tool in tools]),
             "response_format": read_response_format(_format(said.get("response_format"))),
-            "extra": {key: value for key, value in rest.items() if key not in _NOT_OURS},
+            "extra": rest,
         }
 
     # --- whose call it is ---------------------------------------------------------------------
@@ -328,24 +334,67 @@ def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
 
 def _message(message: Message) -> Iterator[KernelMessage]:
     """One of theirs is one of ours, but each result of a function is one by itself."""
-    text: list[str] = []
+    parts: list[dict[str, Any]] = []
     calls: list[ToolCall] = []
+    thoughts: list[Content] = []
     for content in message.contents:
         match content.type:
-            case "text":
-                text.append(content.text or "")
             case "function_call":
                 calls.append(_call(content))
             case "function_result":
-                yield KernelMessage("tool", _result(content), tool_call_id=content.call_id)
+                yield _result(content)
+            case "text_reasoning":
+                thoughts.append(content)
             case kind if kind not in _NOT_SAID:
-                raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
+                parts.append(_part(content))
             case _:
                 pass
-    if text or calls:
-        role = "system" if message.role == "developer" else str(message.role)
-        name = message.author_name if role == "user" else None
-        yield KernelMessage(role, "".join(text), tuple(calls), name=name)  # type: ignore[arg-type] # checked there
+    if parts or calls or thoughts:
+        yield _said(message, parts, calls, thoughts)
+
+
+def _said(
+    message: Message,
+    parts: Sequence[Mapping[str, Any]],
+    calls: Sequence[ToolCall],
+    thoughts: Sequence[Content],
+) -> KernelMessage:
+    is_text = all(part["type"] == "text" for part in parts)
+    details = [json.loads(one.protected_data) for one in thoughts if one.protected_data]
+    signed = [block for one in details for block in (one if isinstance(one, list) else [one])]
+    return KernelMessage(
+        str(message.role),  # type: ignore[arg-type] # checked there
+        "".join(part["text"] for part in parts) if is_text else "",
+        tuple(calls),
+        name=message.author_name if message.role != "tool" else None,
+        parts=() if is_text else tuple(parts),
+        reasoning="".join(one.text or "" for one in thoughts),
+        thinking=tuple(signed),
+        thinking_key="reasoning_details",
+    )
+
+
+def _part(content: Content) -> dict[str, Any]:
+    """A part of a message in OpenAI's format."""
+    match content.type, (content.media_type or "").partition("/")[0]:
+        case "text", _:
+            return {"type": "text", "text": content.text or ""}
+        case (("uri" | "data"), "image"):
+            detail = (content.additional_properties or {}).get("detail")
+            more = {"detail": detail} if detail else {}
+            return {"type": "image_url", "image_url": {"url": content.uri, **more}}
+        case (("uri" | "data"), "audio"):
+            kind = str(content.media_type).partition("/")[2].removeprefix("x-")
+            data = str(content.uri).partition("base64,")[2] or content.uri
+            return {"type": "input_audio", "input_audio": {"data": data, "format": kind}}
+        case (("uri" | "data"), _):
+            name = (content.additional_properties or {}).get("filename") or "file"
+            return {"type": "file", "file": {"filename": name, "file_data": content.uri}}
+        case "hosted_file", _:
+            return {"type": "file", "file": {"file_id": content.file_id}}
+        case kind, _:
+            allowed = "texts, data, URIs, hosted files, reasoning, function calls and results"
+            raise InvalidRequest(f"content of type {kind!r}; allowed: {allowed}")
 
 
 def _call(content: Content) -> ToolCall:
@@ -355,9 +404,15 @@ def _call(content: Content) -> ToolCall:
     return ToolCall(content.call_id or "", content.name or "", arguments)
 
 
-def _result(content: Content) -> str:
-    if content.items:
-        return "\n".join(item.text or "" for item in content.items if item.type == "text")
+def _result(content: Content) -> KernelMessage:
+    parts = [_part(item) for item in content.items or ()]
+    if all(part["type"] == "text" for part in parts):
+        text = "\n".join(part["text"] for part in parts) if parts else _result_text(content)
+        return KernelMessage("tool", text, tool_call_id=content.call_id)
+    return KernelMessage("tool", tool_call_id=content.call_id, parts=tuple(parts))
+
+
+def _result_text(content: Content) -> str:
     if content.result is None:
         return str(content.exception or "")
     return content.result if isinstance(content.result, str) else json.dumps(content.result)
@@ -389,24 +444,61 @@ def _format(wanted: Any) -> Any:
 
 
 def _response(completion: Completion, response_format: Any) -> ChatResponse:
-    contents = [Content.from_text(completion.text)] if completion.text else []
-    contents += [
-        Content.from_function_call(call.id, call.name, arguments=call.arguments or "{}")
-        for call in completion.tool_calls
-    ]
     return ChatResponse(
-        messages=[Message("assistant", contents)],
+        messages=[
+            Message("assistant", _answer_contents(choice.message))
+            for choice in completion.all_choices
+        ],
+        response_id=completion.id,
         model=completion.model,
         finish_reason=_FINISH_REASONS[completion.finish_reason],
         usage_details=_usage(completion.usage),
         response_format=response_format,
+        additional_properties=_properties(completion),
     )
+
+
+def _answer_contents(message: KernelMessage) -> list[Content]:
+    contents = []
+    if message.thinking or message.reasoning:
+        signed = json.dumps([dict(one) for one in message.thinking]) if message.thinking else None
+        contents.append(
+            Content.from_text_reasoning(text=message.reasoning or None, protected_data=signed)
+        )
+    if message.content:
+        contents.append(Content.from_text(message.content))
+    if message.refusal:
+        contents.append(_refusal(message.refusal))
+    contents += [
+        Content.from_function_call(call.id, call.name, arguments=call.arguments or "{}")
+        for call in message.tool_calls
+    ]
+    return contents
+
+
+def _refusal(text: str) -> Content:
+    return Content.from_text(text, additional_properties={"model_output": "refusal"})
+
+
+def _properties(completion: Completion) -> dict[str, Any]:
+    """What the framework has no field for."""
+    said = {
+        "logprobs": completion.logprobs,
+        "system_fingerprint": completion.fingerprint,
+        "native_finish_reason": completion.backend_finish_reason,
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _contents(delta: Delta, calls: dict[int, str]) -> Iterator[Content]:
     """What a step adds. Fragments of one call share their id, by which the framework joins them."""
+    if delta.reasoning or delta.thinking:
+        signed = json.dumps([dict(one) for one in delta.thinking]) if delta.thinking else None
+        yield Content.from_text_reasoning(text=delta.reasoning or None, protected_data=signed)
     if delta.text:
         yield Content.from_text(delta.text)
+    if delta.refusal:
+        yield _refusal(delta.refusal)
     for part in delta.tool_calls:
         call_id = calls.setdefault(part.index, part.id or f"call_{part.index}")
         yield Content.from_function_call(call_id, part.name or "", arguments=part.arguments)
@@ -418,6 +510,8 @@ def _last_update(completion: Completion) -> ChatResponseUpdate:
         role="assistant",
         model=completion.model,
         finish_reason=_FINISH_REASONS[completion.finish_reason],
+        response_id=completion.id,
+        additional_properties=_properties(completion),
     )
 
 
@@ -427,4 +521,6 @@ def _usage(usage: Usage) -> UsageDetails:
         output_token_count=usage.output_tokens,
         total_token_count=usage.total_tokens,
         cache_read_input_token_count=usage.cached_tokens,
+        cache_creation_input_token_count=usage.cache_write_tokens,
+        reasoning_output_token_count=usage.reasoning_tokens,
     )

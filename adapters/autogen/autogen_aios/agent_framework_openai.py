@@ -1,38 +1,106 @@
 """Scripts that use Agent Framework's OpenAI clients run on the kernel unmodified.
 
 The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask is
-replaced on their classes; function calls, middleware and telemetry stay theirs. No
+replaced on their classes; function calls, middleware and telemetry stay theirs. The
+second still writes its own requests and reads the answers, so that every option is said;
+the kernel stands where the endpoint would be. (The first speaks the Responses API.) No
 key is needed and nothing is sent anywhere. A model name that no core serves is
 answered by the kernel's default model, which is said once, on standard error.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
-from aios_core.adapting import Patches
-from autogen_aios.agent_framework import RawAIOSChatClient, noting_the_agent
+from agent_framework import ChatResponse, ChatResponseUpdate, ResponseStream
 
-_NO_KEY: Final = "no key is needed on the kernel"
-_CLASSES: Final = ("OpenAIChatClient", "OpenAIChatCompletionClient")
+from aios_core import Agent, Kernel
+from aios_core.adapting import DEFAULT_MODEL, NO_KEY, KernelTransport, Patches
+from autogen_aios.agent_framework import (
+    Asker,
+    RawAIOSChatClient,
+    noting_the_agent,
+    translated,
+    untangle_streams,
+)
+
+_OURS: Final = "aios"  # the option in which somebody says whose call it is
+Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
 
 
 def substitute(module: ModuleType, patches: Patches) -> None:
     """Put the chat clients of a module of `agent_framework_openai` on the kernel."""
-    for name in _CLASSES:
+    for name, replaced in (
+        ("OpenAIChatClient", _responding),
+        ("OpenAIChatCompletionClient", _completing),
+    ):
         if (client := getattr(module, name, None)) is not None:
             raw = getattr(module, f"Raw{name}")
-            patches.replace(raw, "_inner_get_response", _inner_get_response)
+            asking = replaced(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
+            patches.replace(raw, "_inner_get_response", asking)
             patches.replace(client, "get_response", noting_the_agent(client.get_response))
             patches.replace(client, "__init__", _without_key(client.__init__))
 
 
-def _inner_get_response(self: Any, **arguments: Any) -> Any:
-    ours = RawAIOSChatClient(model=self.model or None, is_substitute=True)
-    return ours._inner_get_response(**arguments)  # noqa: SLF001 - the framework's own seam
+def _responding(_: Callable[..., Any]) -> Callable[..., Any]:
+    """The Responses API, which our own client translates."""
+
+    def _inner_get_response(self: Any, **arguments: Any) -> Any:
+        ours = RawAIOSChatClient(model=self.model or None, is_substitute=True)
+        return ours._inner_get_response(**arguments)  # noqa: SLF001 - the framework's own seam
+
+    return _inner_get_response
+
+
+def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Chat completions, which the framework's client writes and reads."""
+
+    def _inner_get_response(
+        self: Any, *, options: Mapping[str, Any], stream: bool = False, **kwargs: Any
+    ) -> Awaitable[ChatResponse] | Updates:
+        with translated():
+            asker = RawAIOSChatClient().asker(options, kwargs)  # here: it may be read elsewhere
+        transport = KernelTransport(ahold=partial(_held, asker))
+        theirs = {key: value for key, value in options.items() if key != _OURS}
+        asked = ask(_on_kernel(self, transport), options=theirs, stream=stream, **kwargs)
+        if not stream:
+            return _answered(transport, asked)
+        finalizer = asked._finalizer  # noqa: SLF001 - it knows the format of the answer
+        return ResponseStream(_streamed(transport, asked), finalizer=finalizer)
+
+    return _inner_get_response
+
+
+async def _answered(transport: KernelTransport, asked: Awaitable[ChatResponse]) -> ChatResponse:
+    with transport, transport.raising():
+        return await asked
+
+
+async def _streamed(
+    transport: KernelTransport, updates: Updates
+) -> AsyncIterator[ChatResponseUpdate]:
+    untangle_streams()
+    with transport, transport.raising():  # left half-read, it has nothing to await
+        async for update in updates:
+            yield update
+
+
+def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
+    """A copy whose requests the kernel serves."""
+    client = copy.copy(theirs)
+    client.client = transport.aclient_for(theirs.client)
+    client.model = theirs.model or DEFAULT_MODEL
+    return client
+
+
+async def _held(asker: Asker, stack: ExitStack, kernel: Kernel) -> Agent:
+    return await RawAIOSChatClient(kernel=kernel).hold(stack, *asker)
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:
@@ -40,7 +108,7 @@ def _without_key(init: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
         if not os.environ.get("OPENAI_API_KEY"):
-            values.setdefault("api_key", _NO_KEY)
+            values.setdefault("api_key", NO_KEY)
         init(self, *args, **values)
 
     return __init__

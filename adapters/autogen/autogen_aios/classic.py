@@ -40,6 +40,7 @@ from aios_core.adapting import (
     told,
     write_completion,
 )
+from aios_core.errors import KernelError
 from autogen_aios.missing import missing
 from autogen_aios.whose import read_aios
 
@@ -49,6 +50,8 @@ try:
     from autogen.events.client_events import StreamEvent
     from autogen.io.base import IOStream
     from openai.types.chat import ChatCompletion, ChatCompletionMessage
+
+    from aios_core.adapting import as_openai_error
 except ModuleNotFoundError as exc:
     raise missing(__name__, exc, "classic") from exc
 
@@ -61,7 +64,7 @@ _OF_THE_PROVIDER: Final = frozenset(
     {"aios", "api_key", "api_type", "api_version", "base_url", "model_client_cls", "max_retries"}
     | {"tags", "price", "default_headers", "http_client", "azure_ad_token_provider"}
     | {"organization", "project", "default_query", "websocket_base_url", "routing_method"}
-    | {"native_tool_calls", "user", "webhook_secret", "workload_identity"}
+    | {"native_tool_calls", "webhook_secret", "workload_identity"}
 )
 
 directory: Final[AgentDirectory] = AgentDirectory()
@@ -95,7 +98,7 @@ class AIOSModelClient:
         kernel = self._kernel or default_kernel()
         request = self._request(params, kernel)
         is_streamed = params.get("stream") and "response_format" not in request
-        with self._whose.acting(kernel) as agent:
+        with _as_openai(), self._whose.acting(kernel) as agent:
             completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
         return ChatCompletion.model_validate(write_completion(completion))
 
@@ -167,6 +170,15 @@ def find_caller() -> Caller:
     if owner is not None and owner.name in _PICKERS:
         owner = enclosing((GroupChatManager,)) or owner
     return current_caller() if owner is None else Caller.of_object(owner, owner.name)
+
+
+@contextmanager
+def _as_openai() -> Iterator[None]:
+    """Let the kernel's errors out as OpenAI's too: classic turns to the next entry after some."""
+    try:
+        yield
+    except KernelError as exc:
+        raise as_openai_error(exc) from exc.__cause__
 
 
 def _streamed(agent: Agent, request: Mapping[str, Any]) -> Completion:

@@ -4,13 +4,20 @@ from typing import Final
 
 from aios_core.adapting import Launcher
 
+_AUTOGEN: Final = {"autogen_core.models._model_client": "autogen_aios.unserved:watch_autogen"}
+_FRAMEWORK: Final = {"agent_framework._clients": "autogen_aios.unserved:watch_agent_framework"}
+
 launcher: Final = Launcher(
     "AutoGen",
     patches={
         "substitute": {
-            "autogen_ext.models.openai._openai_client": "autogen_aios.openai_client:substitute"
+            **_AUTOGEN,
+            "autogen_ext.models.openai._openai_client": "autogen_aios.openai_client:substitute",
         },
-        "admit": {"autogen_ext.models.openai._openai_client": "autogen_aios.admission:admit"},
+        "admit": {
+            **_AUTOGEN,
+            "autogen_ext.models.openai._openai_client": "autogen_aios.admission:admit",
+        },
     },
     tested={"autogen-core": ("0.7.",), "autogen-ext": ("0.7.",)},
 )
@@ -28,12 +35,14 @@ agent_framework: Final = Launcher(
     "Agent Framework",
     patches={
         "substitute": {
+            **_FRAMEWORK,
             "agent_framework_openai._chat_client": "autogen_aios.agent_framework_openai:substitute",
             "agent_framework_openai._chat_completion_client": (
                 "autogen_aios.agent_framework_openai:substitute"
             ),
         },
         "admit": {
+            **_FRAMEWORK,
             "agent_framework_openai._chat_client": "autogen_aios.agent_framework_admission:admit",
             "agent_framework_openai._chat_completion_client": (
                 "autogen_aios.agent_framework_admission:admit"

@@ -108,7 +108,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     Args:
         model: one that a core serves; None for the kernel's default.
-        temperature: None or 0 is greedy.
+        temperature: 0 is greedy; None leaves it to the core.
         top_p: sample among the likeliest tokens that together have this probability.
         top_k: sample among that many tokens.
         max_tokens: of one answer; None for as many as core and budget allow.
@@ -254,9 +254,10 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
                 said = [message.to_dict() for message in call["messages"]]
                 _events.info(LLMStreamStartEvent(messages=said))
             try:
+                marks = translation.ThoughtMarks()
                 async for delta in deltas:
-                    if delta.text:
-                        yield delta.text
+                    for text in marks.texts(delta):
+                        yield text
             except SyscallCancelled as exc:
                 if token is None or not token.is_cancelled():
                     raise
@@ -341,13 +342,14 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         options, rest = read_options({**self._options, **extra})
         rest.pop("aios", None)
         raw_format = rest.pop("response_format", None)
-        offered = translation.to_tools(tools)
+        offered = translation.to_tools([*tools, *rest.pop("tools", ())])
+        choice = rest.pop("tool_choice", tool_choice)
         names = [tool.name for tool in offered]
         return {
             **options,
             "messages": translation.to_messages(messages, with_names=self._with_names),
             "tools": offered,
-            "tool_choice": translation.to_tool_choice(tool_choice, names),
+            "tool_choice": translation.to_tool_choice(choice, names),
             "response_format": translation.to_response_format(json_output, raw_format),
             "extra": rest,
         }

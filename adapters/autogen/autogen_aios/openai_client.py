@@ -2,48 +2,72 @@
 
 The methods by which `autogen_ext`'s OpenAI clients ask and count are replaced on
 their class, so that clients of a configuration file and instances made earlier
-are served as well. No key is needed and nothing is sent anywhere; counting needs
-no tokenizer's download. A model name that no core serves is answered by the
-kernel's default model, which is said once, on standard error.
+are served as well. AutoGen's own code still writes each request and reads each answer,
+so that what a constructor or a call says is said; the kernel stands where the endpoint
+would be. No key is needed and nothing is sent anywhere; counting needs no tokenizer's
+download. A model name that no core serves is answered by the kernel's default model,
+which is said once, on standard error.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
-from aios_core import Kernel
-from aios_core.adapting import Patches, adefault_kernel, served_model
+from aios_core import Agent, Kernel
+from aios_core.adapting import NO_KEY, KernelTransport, Patches, ahold
+from autogen_aios.callers import directory
 from autogen_aios.model_client import AIOSChatCompletionClient, Asker
 
-_NO_KEY: Final = "no key is needed on the kernel"
+_NO_ENDPOINT: Final = "https://no-endpoint.invalid"
 
 
 def substitute(module: ModuleType, patches: Patches) -> None:
     """Put the clients of `autogen_ext.models.openai._openai_client` on the kernel."""
     base = module.BaseOpenAIChatCompletionClient
-    patches.replace(base, "create", _create)
-    patches.replace(base, "create_stream", _create_stream)
+    patches.replace(base, "create", _creating(base.create))
+    patches.replace(base, "create_stream", _streaming(base.create_stream))
     patches.replace(base, "count_tokens", _count_tokens)
     patches.replace(base, "remaining_tokens", _remaining_tokens)
-    client = module.OpenAIChatCompletionClient
-    patches.replace(client, "__init__", _without_key(client.__init__))
+    for name, defaults in (
+        ("OpenAIChatCompletionClient", _openai_defaults),
+        ("AzureOpenAIChatCompletionClient", _azure_defaults),
+    ):
+        client = getattr(module, name)
+        patches.replace(client, "__init__", _with_defaults(client.__init__, defaults))
 
 
-def _without_key(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
+def _with_defaults(
+    init: Callable[..., None], defaults: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Callable[..., None]:
+    """A constructor that asks for no credentials; OpenAI's clients are not built without."""
 
     def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
-        if "api_key" not in values and not os.environ.get("OPENAI_API_KEY"):
-            values["api_key"] = _NO_KEY
-        init(self, **values)
+        init(self, **{**defaults(values), **values})
 
     return __init__
+
+
+def _openai_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    del values
+    return {} if os.environ.get("OPENAI_API_KEY") else {"api_key": NO_KEY}
+
+
+def _azure_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {"api_version": "none"}
+    if not ({"azure_endpoint", "base_url"} & values.keys()):
+        defaults["azure_endpoint"] = os.environ.get("AZURE_OPENAI_ENDPOINT", _NO_ENDPOINT)
+    if not ({"azure_ad_token", "azure_ad_token_provider"} & values.keys()):
+        defaults["api_key"] = os.environ.get("AZURE_OPENAI_API_KEY", NO_KEY)
+    return defaults
 
 
 # --- the methods: `self` is a client of autogen_ext ----------------------------------------------
@@ -52,7 +76,7 @@ _ours: Final[WeakKeyDictionary[Any, AIOSChatCompletionClient]] = WeakKeyDictiona
 
 
 def _client_of(theirs: Any) -> AIOSChatCompletionClient:
-    """Who answers in its place."""
+    """Finds its callers, and counts in its place."""
     if (client := _ours.get(theirs)) is None:
         client = AIOSChatCompletionClient(
             model_info=theirs.model_info,
@@ -62,54 +86,72 @@ def _client_of(theirs: Any) -> AIOSChatCompletionClient:
     return client
 
 
-def _options(theirs: Any, said: Mapping[str, Any] | None, kernel: Kernel) -> dict[str, Any]:
-    """The client's own options under those of the call, with a model that is served."""
-    options = {**theirs._create_args, **(said or {})}  # noqa: SLF001
-    return {**options, "model": served_model(kernel, options.get("model"))}
+def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
+    async def create_on_kernel(
+        self: Any,
+        messages: Sequence[LLMMessage],
+        *,
+        extra_create_args: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> CreateResult:
+        caller, extra = _read(self, extra_create_args)
+        with KernelTransport(ahold=partial(_held, caller)) as transport, transport.raising():
+            theirs = _on_kernel(self, transport)
+            result: CreateResult = await create(
+                theirs, messages, extra_create_args=extra, **arguments
+            )
+        _account(self, result.usage)
+        return result
+
+    return create_on_kernel
 
 
-async def _create(
-    self: Any,
-    messages: Sequence[LLMMessage],
-    *,
-    extra_create_args: Mapping[str, Any] | None = None,
-    **arguments: Any,
-) -> CreateResult:
-    options = _options(self, extra_create_args, await adefault_kernel())
-    result = await _client_of(self).create(messages, extra_create_args=options, **arguments)
-    _account(self, result.usage)
-    return result
+def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
+    def stream_on_kernel(
+        self: Any,
+        messages: Sequence[LLMMessage],
+        *,
+        extra_create_args: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        caller, extra = _read(self, extra_create_args)
+        transport = KernelTransport(ahold=partial(_held, caller))
+        theirs = _on_kernel(self, transport)
+        asked = create_stream(theirs, messages, extra_create_args=extra, **arguments)
+        return _streamed(self, transport, asked)
 
-
-def _create_stream(
-    self: Any,
-    messages: Sequence[LLMMessage],
-    *,
-    extra_create_args: Mapping[str, Any] | None = None,
-    max_consecutive_empty_chunk_tolerance: int = 0,  # noqa: ARG001 - there are none here
-    include_usage: bool | None = None,  # noqa: ARG001 - it is always there
-    **arguments: Any,
-) -> AsyncGenerator[str | CreateResult, None]:
-    caller = _client_of(self).caller(extra_create_args or {})
-    return _streamed(self, caller, messages, extra_create_args, arguments)
+    return stream_on_kernel
 
 
 async def _streamed(
-    theirs: Any,
-    caller: Asker,
-    messages: Sequence[LLMMessage],
-    extra: Mapping[str, Any] | None,
-    arguments: dict[str, Any],
+    theirs: Any, transport: KernelTransport, stream: AsyncGenerator[str | CreateResult, None]
 ) -> AsyncGenerator[str | CreateResult, None]:
-    options = _options(theirs, extra, await adefault_kernel())
-    stream = _client_of(theirs).stream_of(caller, messages, extra_create_args=options, **arguments)
-    try:
+    with transport, transport.raising():  # left half-read, it has nothing to await
         async for item in stream:
             if isinstance(item, CreateResult):
                 _account(theirs, item.usage)
             yield item
-    finally:
-        await stream.aclose()
+
+
+def _read(theirs: Any, extra: Mapping[str, Any] | None) -> tuple[Asker, dict[str, Any]]:
+    """Whose call it is, and what is left for AutoGen's own client."""
+    caller = _client_of(theirs).caller(extra or {})
+    return caller, {key: value for key, value in (extra or {}).items() if key != "aios"}
+
+
+def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
+    """A copy whose requests the kernel serves, under whatever name of a model."""
+    client = copy.copy(theirs)
+    client._client = transport.aclient_for(theirs._client)  # noqa: SLF001 - the one seam there is
+    client._resolved_model = None  # noqa: SLF001 - it would warn of the model that answers
+    return client
+
+
+async def _held(caller: Asker, stack: ExitStack, kernel: Kernel) -> Agent:
+    agent, settings = caller
+    if isinstance(agent, Agent):
+        return agent
+    return await ahold(stack, directory, kernel, agent, settings)
 
 
 def _account(theirs: Any, usage: RequestUsage) -> None:

@@ -1,7 +1,8 @@
 """Between AutoGen's words and the kernel's: messages, tools, answers.
 
-Pure functions over plain data. Promises: an image is refused by name and never
-dropped; text beside tool calls goes both ways as AutoGen's `thought`.
+Pure functions over plain data. Promises: images go as parts of a message, and a core
+that takes none refuses them by name; text beside tool calls goes both ways as AutoGen's
+`thought`, and so do a model's own thoughts where there is no such text.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from autogen_core import FunctionCall
+from autogen_core import FunctionCall, Image
 from autogen_core.models import (
     AssistantMessage,
+    ChatCompletionTokenLogprob,
     CreateResult,
     FinishReasons,
     FunctionExecutionResultMessage,
     LLMMessage,
     RequestUsage,
     SystemMessage,
+    TopLogprob,
     UserMessage,
 )
 from autogen_core.tools import Tool, ToolSchema
@@ -25,6 +28,7 @@ from pydantic import BaseModel
 
 from aios_core import (
     Completion,
+    Delta,
     FinishReason,
     Message,
     ResponseFormat,
@@ -39,6 +43,7 @@ _FINISH_REASONS: Final[Mapping[FinishReason, FinishReasons]] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
     FinishReason.TOOL_CALLS: "function_calls",
+    FinishReason.CONTENT_FILTER: "content_filter",
 }
 
 # --- what goes in --------------------------------------------------------------------------------
@@ -52,7 +57,7 @@ def to_messages(messages: Sequence[LLMMessage], *, with_names: bool = True) -> l
         with_names: whether a user's message says which agent it came from.
 
     Raises:
-        InvalidRequest: an image, or an unknown kind of message; names its position.
+        InvalidRequest: an unknown kind of message or content; names its position.
     """
     translated: list[Message] = []
     for position, message in enumerate(messages):
@@ -69,9 +74,9 @@ def _to_messages(message: LLMMessage, *, with_names: bool) -> Iterator[Message]:
             yield Message("system", message.content)
         case UserMessage():
             name = message.source if with_names else None
-            yield Message("user", _text_of(message.content), name=name)
+            yield _user_message(message.content, name)
         case AssistantMessage() if isinstance(message.content, str):
-            yield Message("assistant", message.content)
+            yield Message("assistant", message.content, reasoning=message.thought or "")
         case AssistantMessage():
             calls = tuple(
                 ToolCall(call.id, call.name, call.arguments)
@@ -88,15 +93,22 @@ def _to_messages(message: LLMMessage, *, with_names: bool) -> Iterator[Message]:
             raise InvalidRequest(f"a {type(message).__name__} cannot be said to a model")
 
 
-def _text_of(content: Any) -> str:
-    """The text of a user's message: AutoGen puts pictures between texts."""
+def _user_message(content: str | Sequence[str | Image], name: str | None) -> Message:
+    """A user's message: AutoGen puts pictures between texts."""
     if isinstance(content, str):
-        return content
-    for part in content:
-        if not isinstance(part, str):
-            kind = type(part).__name__
-            raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
-    return "\n".join(content)
+        return Message("user", content, name=name)
+    return Message("user", name=name, parts=tuple(map(_part, content)))
+
+
+def _part(content: Any) -> dict[str, Any]:
+    match content:
+        case str():
+            return {"type": "text", "text": content}
+        case Image():
+            return content.to_openai_format()
+        case _:
+            kind = type(content).__name__
+            raise InvalidRequest(f"content of type {kind!r}; allowed: texts and `Image`s")
 
 
 def to_tools(tools: Sequence[Tool | ToolSchema]) -> list[ToolSpec]:
@@ -135,18 +147,57 @@ def to_response_format(json_output: Any, raw: Any = None) -> ResponseFormat | No
 
 
 def to_result(completion: Completion) -> CreateResult:
-    """A whole answer. Text beside tool calls is AutoGen's `thought`."""
+    """A whole answer. Text beside tool calls, or else the model's reasoning, is the `thought`."""
     calls = [
         FunctionCall(id=call.id, name=call.name, arguments=call.arguments or "{}")
         for call in completion.tool_calls
     ]
+    text = completion.text or completion.refusal or ""
     return CreateResult(
         finish_reason=_FINISH_REASONS[completion.finish_reason],
-        content=calls or completion.text,
+        content=calls or text,
         usage=to_usage(completion.usage),
         cached=False,
-        thought=(completion.text or None) if calls else None,
+        logprobs=_logprobs(completion.logprobs),
+        thought=(completion.text if calls else "") or completion.reasoning or None,
     )
+
+
+def _logprobs(raw: Mapping[str, Any] | None) -> list[ChatCompletionTokenLogprob] | None:
+    """Log probabilities in OpenAI's format as AutoGen's."""
+    if not raw or not raw.get("content"):
+        return None
+    return [
+        ChatCompletionTokenLogprob(
+            token=one["token"],
+            logprob=one["logprob"],
+            top_logprobs=[
+                TopLogprob(logprob=top["logprob"], bytes=top.get("bytes"))
+                for top in one.get("top_logprobs") or ()
+            ],
+            bytes=one.get("bytes"),
+        )
+        for one in raw["content"]
+    ]
+
+
+class ThoughtMarks:
+    """Marks a stream's reasoning with `<think>`, as AutoGen's own clients do."""
+
+    def __init__(self) -> None:
+        self._is_thinking = False
+
+    def texts(self, delta: Delta) -> Iterator[str]:
+        """What a step adds to the text that a reader of the stream sees."""
+        if delta.reasoning:
+            yield delta.reasoning if self._is_thinking else f"<think>{delta.reasoning}"
+            self._is_thinking = True
+        if (text := delta.text or delta.refusal) or delta.tool_calls:
+            if self._is_thinking:
+                yield "</think>"
+            self._is_thinking = False
+            if text:
+                yield text
 
 
 def to_usage(usage: Usage) -> RequestUsage:

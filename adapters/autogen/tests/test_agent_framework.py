@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -189,11 +190,44 @@ async def test_an_error_goes_by_the_frameworks_name_too(kernel: Kernel) -> None:
     assert isinstance(caught.value, ChatClientException)
 
 
-async def test_a_picture_is_refused_by_position_and_name(kernel: Kernel) -> None:
-    picture = Content.from_uri("https://x.example/a.png", media_type="image/png")
+async def test_pictures_sound_files_and_thoughts_are_parts_of_messages(kernel: Kernel) -> None:
+    said = [
+        Content.from_text("see"),
+        Content.from_uri("https://x.example/a.png", media_type="image/png"),
+        Content.from_data(b"RIFF", media_type="audio/wav"),
+        Content.from_data(b"%PDF", media_type="application/pdf"),
+        Content.from_hosted_file("file-1"),
+    ]
+    signed = json.dumps([{"type": "thinking", "thinking": "hm", "signature": "s"}])
+    thought = Content.from_text_reasoning(text="hm", protected_data=signed)
 
-    with pytest.raises(InvalidRequest, match="message 1: content of type 'uri'") as caught:
-        await RawAIOSChatClient(kernel=kernel).get_response([*HI, Message("user", [picture])])
+    await RawAIOSChatClient(kernel=kernel).get_response(
+        [Message("user", said), Message("assistant", [thought, Content.from_text("well")]), *HI]
+    )
+
+    first, second, _ = last_request(kernel).messages
+    assert first.content == "see"
+    assert first.to_dict()["content"] == [
+        {"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {
+            "type": "file",
+            "file": {"filename": "file", "file_data": "data:application/pdf;base64,JVBERg=="},
+        },
+        {"type": "file", "file": {"file_id": "file-1"}},
+    ]
+    assert (second.content, second.reasoning) == ("well", "hm")
+    assert [dict(one) for one in second.thinking] == json.loads(signed)
+
+
+async def test_what_no_message_may_hold_is_refused_by_position_and_name(kernel: Kernel) -> None:
+    strange = Content.from_hosted_vector_store("store-1")
+
+    with pytest.raises(
+        InvalidRequest, match="message 1: content of type 'hosted_vector_store'"
+    ) as caught:
+        await RawAIOSChatClient(kernel=kernel).get_response([*HI, Message("user", [strange])])
 
     assert isinstance(caught.value, ChatClientInvalidRequestException)
 
@@ -210,7 +244,7 @@ async def test_a_conversation_keeps_its_meaning(kernel: Kernel) -> None:
     await RawAIOSChatClient(kernel=kernel).get_response(told)
 
     assert last_request(kernel).messages == (
-        KernelMessage("system", "be kind"),
+        KernelMessage("developer", "be kind"),
         KernelMessage("user", "hi", name="ann"),
         KernelMessage("assistant", "hm", (ToolCall("c1", "add", '{"a": 1}'),)),
         KernelMessage("tool", "2", tool_call_id="c1"),

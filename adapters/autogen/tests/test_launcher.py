@@ -63,6 +63,7 @@ class Joke(BaseModel):
     punchline: str
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # AutoGen logs an object so
 @pytest.mark.usefixtures("as_default")
 async def test_streams_structure_usage_and_counts_are_served() -> None:
     client = OpenAIChatCompletionClient(model="gpt-4o-mini")

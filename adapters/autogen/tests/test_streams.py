@@ -69,6 +69,17 @@ class Clients:
         )
 
 
+DIRECTORIES = (callers.directory, framework.directory, classic.directory)
+
+
+@pytest.fixture(autouse=True)
+def nobody_yet() -> None:
+    """Conversations and threads of other tests, which stay until they are idle, do not count."""
+    for directory in DIRECTORIES:
+        for caller in directory.callers:
+            directory.end(caller)
+
+
 @pytest.fixture
 def server() -> Iterator[StubServer]:
     with StubServer(Answer("one two three"), models=[MODEL]) as running:
@@ -222,7 +233,7 @@ def run(work: Callable[[], Awaitable[Any]]) -> None:
 
 def nothing_stays(kernel: Kernel, watch: Watch) -> None:
     gc.collect()
-    for directory in (callers.directory, framework.directory, classic.directory):
+    for directory in DIRECTORIES:
         assert directory.callers == ()
         directory.check()
     watch.wait(EventKind.AGENT_EXITED, watch.counts[EventKind.AGENT_SPAWNED])

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from aios_core import (
     Completion,
+    Delta,
     FinishReason,
     Message,
     ResponseFormat,
@@ -27,6 +28,7 @@ from aios_core import (
 )
 from aios_core.errors import InvalidRequest
 from autogen_aios.translation import (
+    ThoughtMarks,
     to_messages,
     to_response_format,
     to_result,
@@ -45,13 +47,24 @@ class Joke(BaseModel):
     punchline: str
 
 
+def text(content: str) -> dict[str, str]:
+    return {"type": "text", "text": content}
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
         (SystemMessage(content="be kind"), [Message("system", "be kind")]),
         (UserMessage(content="hi", source="ann"), [Message("user", "hi", name="ann")]),
-        (UserMessage(content=["a", "b"], source="u"), [Message("user", "a\nb", name="u")]),
+        (
+            UserMessage(content=["a", "b"], source="u"),
+            [Message("user", name="u", parts=(text("a"), text("b")))],
+        ),
         (AssistantMessage(content="well", source="w"), [Message("assistant", "well")]),
+        (
+            AssistantMessage(content="well", thought="hm", source="w"),
+            [Message("assistant", "well", reasoning="hm")],
+        ),
         (
             AssistantMessage(content=[CALL], thought="hm", source="w"),
             [Message("assistant", "hm", (ToolCall("c1", "add", '{"a": 1}'),))],
@@ -75,15 +88,76 @@ def test_names_of_agents_can_be_left_out() -> None:
     assert to_messages([said], with_names=False) == [Message("user", "hi")]
 
 
-def test_a_picture_is_refused_by_position_and_name() -> None:
+def test_a_picture_is_a_part_between_texts() -> None:
     picture = Image(Picture.new("RGB", (1, 1)))
-    said = [
-        UserMessage(content="fine", source="u"),
-        UserMessage(content=["see", picture], source="u"),
-    ]
 
-    with pytest.raises(InvalidRequest, match="message 1: content of type 'Image'"):
-        to_messages(said)
+    (message,) = to_messages([UserMessage(content=["see", picture], source="u")])
+
+    assert message.content == "see"
+    assert message.to_dict() == {
+        "role": "user",
+        "name": "u",
+        "content": [text("see"), picture.to_openai_format()],
+    }
+
+
+def test_what_no_message_may_hold_is_refused_by_position_and_name() -> None:
+    said = UserMessage.model_construct(content=["see", 1], source="u", type="UserMessage")
+
+    with pytest.raises(InvalidRequest, match="message 1: content of type 'int'"):
+        to_messages([UserMessage(content="fine", source="u"), said])
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (
+            Completion(
+                Message("assistant", "4", reasoning="2 and 2"), FinishReason.STOP, Usage(1, 2), "m"
+            ),
+            {"content": "4", "thought": "2 and 2", "finish_reason": "stop"},
+        ),
+        (
+            Completion(
+                Message("assistant", refusal="I may not."), FinishReason.STOP, Usage(1, 2), "m"
+            ),
+            {"content": "I may not.", "thought": None},
+        ),
+        (
+            Completion(
+                Message("assistant", "so far"), FinishReason.CONTENT_FILTER, Usage(1, 2), "m"
+            ),
+            {"content": "so far", "finish_reason": "content_filter"},
+        ),
+    ],
+)
+def test_an_answer_keeps_its_reasoning_its_refusal_and_why_it_ended(
+    completion: Completion, expected: dict[str, Any]
+) -> None:
+    result = to_result(completion)
+
+    assert {key: getattr(result, key) for key in expected} == expected
+
+
+def test_log_probabilities_are_autogens() -> None:
+    top = {"token": "4", "logprob": -0.1, "bytes": [52]}
+    raw = {"content": [{**top, "top_logprobs": [top]}]}
+    answer = Message("assistant", "4")
+    completion = Completion(answer, FinishReason.STOP, Usage(1, 1), "m", logprobs=raw)
+
+    (said,) = to_result(completion).logprobs or []
+
+    assert (said.token, said.logprob, said.bytes) == ("4", -0.1, [52])
+    assert [(one.logprob, one.bytes) for one in said.top_logprobs or []] == [(-0.1, [52])]
+
+
+def test_a_stream_marks_reasoning_as_autogens_own_clients_do() -> None:
+    marks = ThoughtMarks()
+    deltas = [Delta(reasoning="2"), Delta(reasoning=" and 2"), Delta("4"), Delta("!")]
+
+    said = [text for delta in deltas for text in marks.texts(delta)]
+
+    assert said == ["<think>2", " and 2", "</think>", "4", "!"]
 
 
 def add(a: int, b: int) -> int:

@@ -96,7 +96,9 @@ class AIOSLLM(FunctionCallingLLM):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: str | None = Field(default=None, description="One that a core serves.")
-    temperature: float | None = Field(default=None, description="None or 0 is greedy.")
+    temperature: float | None = Field(
+        default=None, description="0 is greedy; None leaves it to the core."
+    )
     max_tokens: int | None = Field(default=None, description="Of one answer.")
     top_p: float | None = None
     top_k: int | None = None
@@ -383,8 +385,9 @@ class AIOSLLM(FunctionCallingLLM):
     ) -> dict[str, Any]:
         """The arguments of an LLM syscall: the model's own settings under those of the call."""
         options, rest = read_options(kwargs)
-        tools = translation.to_tools(rest.pop("tools", None) or ())
+        tools = translation.to_tools(rest.pop("tools", ()))
         choice = read_tool_choice(rest.pop("tool_choice", None), [tool.name for tool in tools])
+        answer_format = read_response_format(rest.pop("response_format", None))
         said = {
             "model": self.model,
             "temperature": self.temperature,
@@ -398,7 +401,7 @@ class AIOSLLM(FunctionCallingLLM):
             "messages": translation.to_messages(messages),
             "tools": tools,
             "tool_choice": choice,
-            "response_format": read_response_format(rest.pop("response_format", None)),
+            "response_format": answer_format,
             "extra": rest,
         }
         return {name: value for name, value in said.items() if value is not None}

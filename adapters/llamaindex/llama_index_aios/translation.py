@@ -1,25 +1,33 @@
 """Between LlamaIndex's words and the kernel's: messages, tools, answers, fragments.
 
-Pure functions over plain data. Promises: what the kernel cannot carry (an image, a
-file) is refused by name and never dropped; what is only an echo (a model's
-thoughts, a cache mark) is left out; usage appears once in a stream, at its end.
+Promises: pictures, sound, films and files go as parts of a message in OpenAI's format,
+and a core that takes none refuses them by name; a model's thoughts are carried both
+ways; a block that has no such form is refused by name and never dropped; usage
+appears once in a stream, at its end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from llama_index.core.base.llms.types import (
+    AudioBlock,
     CachePoint,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
+    CitationBlock,
     CompletionResponse,
+    DocumentBlock,
+    ImageBlock,
+    LogProb,
     MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
+    VideoBlock,
 )
 from llama_index.core.tools.types import BaseTool
 
@@ -29,7 +37,7 @@ from aios_core.errors import InvalidRequest
 
 _ROLES: Final = {
     MessageRole.SYSTEM: "system",
-    MessageRole.DEVELOPER: "system",
+    MessageRole.DEVELOPER: "developer",
     MessageRole.USER: "user",
     MessageRole.ASSISTANT: "assistant",
     MessageRole.CHATBOT: "assistant",
@@ -37,7 +45,7 @@ _ROLES: Final = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
-_ECHOES: Final = (ThinkingBlock, CachePoint)
+_OF_A_MESSAGE: Final = frozenset({"tool_calls", "tool_call_id", "call_id", "name", "refusal"})
 
 
 # --- what goes in --------------------------------------------------------------------------------
@@ -59,22 +67,87 @@ def _to_message(message: ChatMessage) -> Message:
     if role is None:
         raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
     said = message.additional_kwargs
-    if role == "tool":
-        call_id = said.get("tool_call_id") or said.get("call_id")
-        return Message(role, _text(message), tool_call_id=call_id, name=said.get("name"))
-    calls = tuple(_calls(message)) if role == "assistant" else ()
-    return Message(role, _text(message), tool_calls=calls, name=said.get("name"))
+    call_id = said.get("tool_call_id") or said.get("call_id")
+    parts = _parts(message.blocks)
+    is_text = all(part.keys() == {"type", "text"} for part in parts)
+    reasoning, thinking = _thoughts(message.blocks) if role == "assistant" else ("", ())
+    return Message(
+        role,
+        "".join(part["text"] for part in parts) if is_text else "",
+        tool_calls=tuple(_calls(message)) if role == "assistant" else (),
+        tool_call_id=call_id if role == "tool" else None,
+        name=said.get("name"),
+        parts=() if is_text else tuple(parts),
+        reasoning=reasoning,
+        thinking=thinking,
+        refusal=said.get("refusal"),
+        extra={key: value for key, value in said.items() if key not in _OF_A_MESSAGE},
+    )
 
 
-def _text(message: ChatMessage) -> str:
-    parts = []
-    for block in message.blocks:
-        if isinstance(block, TextBlock):
-            parts.append(block.text)
-        elif not isinstance(block, (ToolCallBlock, *_ECHOES)):
+def _parts(blocks: Iterable[Any]) -> list[dict[str, Any]]:
+    """Content blocks as OpenAI's; a cache mark belongs to the part before it."""
+    parts: list[dict[str, Any]] = []
+    for block in blocks:
+        match block:
+            case ToolCallBlock() | ThinkingBlock():
+                pass
+            case CachePoint() if parts:
+                parts[-1]["cache_control"] = {
+                    "type": block.cache_control.type,
+                    "ttl": block.cache_control.ttl,
+                }
+            case CachePoint():
+                pass
+            case CitableBlock():
+                parts += _parts(block.content)
+            case CitationBlock():
+                parts += _parts([block.cited_content])
+            case _:
+                parts.append(_part(block))
+    return parts
+
+
+def _part(block: Any) -> dict[str, Any]:
+    match block:
+        case TextBlock():
+            return {"type": "text", "text": block.text}
+        case ImageBlock():
+            detail = {"detail": block.detail} if block.detail else {}
+            return {"type": "image_url", "image_url": {"url": _url(block), **detail}}
+        case AudioBlock():
+            data = _text_in(block.resolve_audio(as_base64=True))
+            return {"type": "input_audio", "input_audio": {"data": data, "format": block.format}}
+        case VideoBlock():
+            return {"type": "video_url", "video_url": {"url": _url(block)}}
+        case DocumentBlock():
+            name = block.title or "document"
+            return {"type": "file", "file": {"filename": name, "file_data": block.inline_url()}}
+        case _:
             kind = type(block).__name__
-            raise InvalidRequest(f"content of type {kind!r}; this kernel takes text only")
-    return "".join(parts)
+            raise InvalidRequest(f"content of type {kind!r} has no form in a chat; use a TextBlock")
+
+
+def _url(block: ImageBlock | VideoBlock) -> str:
+    """Where the content is, or the content itself."""
+    return str(block.url) if block.url else block.inline_url()
+
+
+def _text_in(data: Any) -> str:
+    content = data.read()
+    return content.decode() if isinstance(content, bytes) else str(content)
+
+
+def _thoughts(blocks: Iterable[Any]) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """Thoughts as text, and those that a provider has signed, as its blocks."""
+    thoughts = [block for block in blocks if isinstance(block, ThinkingBlock)]
+    plain = [block.content or "" for block in thoughts if not block.additional_information]
+    signed = tuple(
+        {"type": "thinking", "thinking": block.content or "", **block.additional_information}
+        for block in thoughts
+        if block.additional_information
+    )
+    return "".join(plain), signed
 
 
 def _calls(message: ChatMessage) -> Iterator[ToolCall]:
@@ -114,12 +187,23 @@ def to_tools(tools: Iterable[Any]) -> list[ToolSpec]:
 
 def to_chat_response(completion: Completion) -> ChatResponse:
     """A whole answer."""
-    message = _assistant(completion.text, completion.tool_calls)
     return ChatResponse(
-        message=message,
+        message=_assistant(completion.message),
         raw=write_completion(completion),
+        logprobs=_logprobs(completion.logprobs),
         additional_kwargs=to_usage(completion),
     )
+
+
+def _logprobs(raw: Mapping[str, Any] | None) -> list[list[LogProb]] | None:
+    """Log probabilities in OpenAI's format: of each token, the likeliest ones."""
+    if not raw or not raw.get("content"):
+        return None
+    return [list(map(_logprob, one.get("top_logprobs") or [one])) for one in raw["content"]]
+
+
+def _logprob(raw: Mapping[str, Any]) -> LogProb:
+    return LogProb(token=raw["token"], logprob=raw["logprob"], bytes=raw.get("bytes") or [])
 
 
 def to_usage(completion: Completion) -> dict[str, int]:
@@ -138,6 +222,7 @@ def to_completion_response(response: ChatResponse) -> CompletionResponse:
         text=response.message.content or "",
         delta=response.delta,
         raw=response.raw,
+        logprobs=response.logprobs,
         additional_kwargs=response.additional_kwargs,
     )
 
@@ -147,44 +232,73 @@ class Accumulator:
 
     def __init__(self) -> None:
         self._text = ""
+        self._reasoning = ""
+        self._refusal = ""
         self._calls: dict[int, list[str]] = {}  # index -> id, name, arguments so far
 
     def step(self, delta: Delta) -> ChatResponse:
         """One delta."""
         self._text += delta.text
+        self._reasoning += delta.reasoning
+        self._refusal += delta.refusal
         for part in delta.tool_calls:
             call = self._calls.setdefault(part.index, ["", "", ""])
             call[0] += part.id or ""
             call[1] += part.name or ""
             call[2] += part.arguments
-        calls = [ToolCall(*self._calls[index]) for index in sorted(self._calls)]
-        return ChatResponse(message=_streamed(self._text, calls), delta=delta.text)
+        so_far = Message(
+            "assistant",
+            self._text,
+            tool_calls=tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls)),
+            reasoning=self._reasoning,
+            refusal=self._refusal or None,
+        )
+        more = {"thinking_delta": delta.reasoning} if delta.reasoning else {}
+        return ChatResponse(
+            message=_streamed(so_far),
+            delta=delta.text,
+            logprobs=_logprobs(delta.logprobs),
+            additional_kwargs=more,
+        )
 
     def end(self, completion: Completion) -> ChatResponse:
         """The last step: the whole answer and its usage."""
         response = to_chat_response(completion)
-        response.message = _streamed(completion.text, completion.tool_calls)
+        response.message = _streamed(completion.message)
         response.delta = ""
         return response
 
 
-def _streamed(text: str, calls: Sequence[ToolCall]) -> ChatMessage:
+def _streamed(message: Message) -> ChatMessage:
     """Who reads a stream for objects or a chat looks for calls beside the blocks too.
 
     OpenAI's LLM has them there; LlamaIndex's `is_function` and its programs ask for them.
     """
-    message = _assistant(text, calls)
-    if calls:
-        message.additional_kwargs["tool_calls"] = Message(
-            "assistant", tool_calls=tuple(calls)
-        ).to_dict()["tool_calls"]
-    return message
+    said = _assistant(message)
+    if message.tool_calls:
+        said.additional_kwargs["tool_calls"] = message.to_dict()["tool_calls"]
+    return said
 
 
-def _assistant(text: str, calls: Sequence[ToolCall]) -> ChatMessage:
-    blocks: list[Any] = [TextBlock(text=text)] if text or not calls else []
+def _assistant(message: Message) -> ChatMessage:
+    text = message.content or message.refusal or ""
+    blocks: list[Any] = list(_thinking_blocks(message))
+    blocks += [TextBlock(text=text)] if text or not message.tool_calls else []
     blocks += [
         ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
-        for call in calls
+        for call in message.tool_calls
     ]
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    refused = {"refusal": message.refusal} if message.refusal else {}
+    return ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=blocks,
+        additional_kwargs={**message.extra, **refused},
+    )
+
+
+def _thinking_blocks(message: Message) -> Iterator[ThinkingBlock]:
+    for block in message.thinking:
+        rest = {key: value for key, value in block.items() if key not in ("type", "thinking")}
+        yield ThinkingBlock(content=block.get("thinking") or "", additional_information=rest)
+    if message.reasoning and not message.thinking:
+        yield ThinkingBlock(content=message.reasoning)

@@ -9,7 +9,18 @@ from contextlib import aclosing, closing
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CacheControl,
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import LLM
@@ -19,9 +30,18 @@ from llama_index.embeddings.aios import AIOSEmbedding
 from llama_index.llms.aios import AIOSLLM
 from pydantic import BaseModel, ValidationError
 
-from aios_core import EventKind, InvalidRequest, Kernel, NoSuchObject, ToolCall
+from aios_core import (
+    Completion,
+    EventKind,
+    FinishReason,
+    Kernel,
+    NoSuchObject,
+    ToolCall,
+    Usage,
+)
 from aios_core.messages import Message
 from aios_core.testing.watch import FOR_EVER, Watch
+from llama_index_aios.translation import to_chat_response, to_messages
 
 from .conftest import Boot
 
@@ -313,11 +333,60 @@ class TestSettings:
         with pytest.raises(NoSuchObject, match=r"no model 'gpt-9'; have \['scripted'\]"):
             AIOSLLM(kernel=kernel, model="gpt-9").complete("hi")
 
-    def test_what_no_model_can_read_is_refused_by_name(self, kernel: Kernel) -> None:
-        picture = {"role": "user", "blocks": [{"block_type": "image", "url": "http://x/y.png"}]}
+    def test_blocks_are_parts_of_messages(self) -> None:
+        blocks = [
+            TextBlock(text="see"),
+            ImageBlock(url="http://x/y.png", detail="low"),
+            AudioBlock(audio=b"RIFF\x00", format="wav"),
+            DocumentBlock(data=b"%PDF", title="a.pdf", document_mimetype="application/pdf"),
+            CachePoint(cache_control=CacheControl(type="ephemeral")),
+        ]
 
-        with pytest.raises(InvalidRequest, match="message 0: content of type 'ImageBlock'"):
-            AIOSLLM(kernel=kernel).chat([ChatMessage(**picture)])
+        (message,) = to_messages([ChatMessage(role="user", blocks=blocks)])
+
+        assert message.content == "see"
+        assert message.to_dict()["content"] == [
+            {"type": "text", "text": "see"},
+            {"type": "image_url", "image_url": {"url": "http://x/y.png", "detail": "low"}},
+            {"type": "input_audio", "input_audio": {"data": "UklGRgA=", "format": "wav"}},
+            {
+                "type": "file",
+                "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+                "cache_control": {"type": "ephemeral", "ttl": "5m"},
+            },
+        ]
+
+    def test_thoughts_roles_and_names_go_both_ways(self) -> None:
+        thought = ThinkingBlock(content="hm", additional_information={"signature": "s"})
+        said = ChatMessage(
+            role="assistant",
+            blocks=[thought, TextBlock(text="well")],
+            additional_kwargs={"name": "ann"},
+        )
+
+        first, second = to_messages([ChatMessage(role="developer", content="be kind"), said])
+        back = to_chat_response(Completion(second, FinishReason.STOP, Usage(1, 1), "m")).message
+
+        assert first == Message("developer", "be kind")
+        assert (second.name, second.content) == ("ann", "well")
+        assert second.to_dict()["thinking_blocks"] == [
+            {"type": "thinking", "thinking": "hm", "signature": "s"}
+        ]
+        assert back.blocks == said.blocks
+
+    def test_an_answer_keeps_reasoning_refusal_and_log_probabilities(self) -> None:
+        top = {"token": "4", "logprob": -0.1, "bytes": [52]}
+        answer = Message("assistant", reasoning="hm", refusal="I may not.")
+        logprobs = {"content": [{**top, "top_logprobs": [top, {**top, "token": "5"}]}]}
+
+        said = to_chat_response(
+            Completion(answer, FinishReason.CONTENT_FILTER, Usage(1, 1), "m", logprobs=logprobs)
+        )
+
+        assert said.message.blocks == [ThinkingBlock(content="hm"), TextBlock(text="I may not.")]
+        assert said.message.additional_kwargs == {"refusal": "I may not."}
+        assert said.raw["choices"][0]["finish_reason"] == "content_filter"
+        assert [[one.token for one in each] for each in said.logprobs or []] == [["4", "5"]]
 
     def test_a_copy_stays_on_its_kernel_and_a_pickled_one_finds_the_default(
         self, as_default: Kernel

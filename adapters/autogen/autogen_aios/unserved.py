@@ -1,0 +1,86 @@
+"""Clients that no patch of ours serves: named when they are first asked.
+
+AutoGen's clients define `create` and `create_stream` themselves, so these are wrapped in
+every class that defines them, now or later; Agent Framework's all pass through its base.
+Imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from types import ModuleType
+from typing import Any, Final
+
+from aios_core.adapting import Patches, is_served, name_unserved
+
+_OURS: Final = __name__.partition(".")[0]
+_CREATING: Final = ("create", "create_stream")
+_RESPONDING: Final = ("_inner_get_response",)
+_INSTEAD: Final = "OpenAIChatCompletionClient or autogen_aios.AIOSChatCompletionClient"
+_INSTEAD_OF_CHAT: Final = (
+    "OpenAIChatCompletionClient or autogen_aios.agent_framework.AIOSChatClient"
+)
+
+
+def watch_autogen(module: ModuleType, patches: Patches) -> None:
+    """Name the clients of `autogen_core.models._model_client` that go past the kernel."""
+    base = module.ChatCompletionClient
+    initialized = base.__init_subclass__
+
+    def watch_later(cls: Any, /, **kwargs: Any) -> None:
+        initialized.__func__(cls, **kwargs)
+        _watch(cls, base, patches)
+
+    patches.replace(base, "__init_subclass__", classmethod(watch_later))
+    for kind in _descendants(base):
+        _watch(kind, base, patches)
+
+
+def watch_agent_framework(module: ModuleType, patches: Patches) -> None:
+    """Name the clients of `agent_framework._clients` that go past the kernel."""
+    base = module.BaseChatClient
+    get_response = base.get_response
+
+    @wraps(get_response)
+    def noticing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_served(type(self), _RESPONDING, _OURS):
+            name_unserved(type(self), _INSTEAD_OF_CHAT)
+        return get_response(self, *args, **kwargs)
+
+    patches.replace(base, "get_response", noticing)
+
+
+def _descendants(kind: type) -> list[type]:
+    children: list[type] = kind.__subclasses__()
+    return [*children, *(each for child in children for each in _descendants(child))]
+
+
+def _watch(kind: type, base: type, patches: Patches) -> None:
+    for name in _CREATING:
+        if name in vars(kind):
+            patches.replace(kind, name, _noticing(vars(kind)[name], base))
+
+
+def _noticing(method: Callable[..., Any], base: type) -> Callable[..., Any]:
+    def notice(client: Any) -> None:
+        hands_on = any(isinstance(value, base) for value in vars(client).values())
+        if not (hands_on or is_served(type(client), _CREATING, _OURS)):
+            name_unserved(type(client), _INSTEAD)
+
+    if iscoroutinefunction(method):
+
+        @wraps(method)
+        async def anoticed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            notice(self)
+            return await method(self, *args, **kwargs)
+
+        return anoticed
+
+    @wraps(method)
+    def noticed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        notice(self)
+        return method(self, *args, **kwargs)
+
+    return noticed

@@ -1,0 +1,382 @@
+"""What a program says to OpenAI's clients is sent by the kernel as its provider would get it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from agent_framework import Content, Message
+from agent_framework.exceptions import ChatClientException
+from agent_framework.openai import OpenAIChatCompletionClient as FrameworkClient
+from autogen import OpenAIWrapper
+from autogen_core import FunctionCall, Image
+from autogen_core.models import (
+    AssistantMessage,
+    CreateResult,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    SystemMessage,
+    UserMessage,
+)
+from autogen_core.tools import FunctionTool
+from autogen_ext.models.openai import (
+    AzureOpenAIChatCompletionClient,
+    OpenAIChatCompletionClient,
+)
+from PIL import Image as Picture
+from pydantic import BaseModel
+
+import aios_core
+from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
+from aios_core.config import AccessConfig, SchedulerConfig, StateConfig
+from aios_core.cores import OpenAICore
+from aios_core.errors import AuthenticationFailed, ContentFiltered, ModelNotFound
+from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
+
+MODEL = "gpt-4o-2024-08-06"
+HI = [UserMessage(content="hi", source="user")]
+# How an answer is fetched, not what is asked for: the kernel always streams.
+FETCHING = ("stream", "stream_options")
+
+
+class Joke(BaseModel):
+    setup: str
+    punchline: str
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+CONVERSATION = [
+    SystemMessage(content="be kind"),
+    UserMessage(content=["see", Image(Picture.new("RGB", (1, 1)))], source="ann"),
+    AssistantMessage(
+        content=[FunctionCall(id="c1", name="add", arguments='{"a":1,"b":2}')], source="bot"
+    ),
+    FunctionExecutionResultMessage(
+        content=[FunctionExecutionResult(content="3", name="add", call_id="c1")]
+    ),
+    UserMessage(content="again", source="ann"),
+]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.3, "top_p": 0.9, "max_tokens": 17, "seed": 3, "stop": ["x"]},
+    {"frequency_penalty": 0.5, "presence_penalty": -0.5, "logit_bias": {"50256": -100}},
+    {"user": "u-1", "parallel_tool_calls": False, "reasoning_effort": "low"},
+]
+EXTRA: list[dict[str, Any]] = [
+    {},
+    {"logprobs": True, "top_logprobs": 2, "service_tier": "flex", "metadata": {"a": "b"}},
+    {"extra_body": {"guided_choice": ["a"], "temperature": 0.1}, "store": True},
+    {"max_completion_tokens": 9},
+]
+
+
+@pytest.fixture
+def provider() -> Iterator[Callable[..., StubServer]]:
+    running: list[StubServer] = []
+
+    def start(*script: Behavior) -> StubServer:
+        server = StubServer(list(script) or Answer("one two"), models=[MODEL])
+        running.append(server.__enter__())
+        return server
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def substituted() -> Iterator[Callable[[StubServer], None]]:
+    """Let a kernel with a core at that endpoint answer in the provider's place."""
+    kernels: list[Kernel] = []
+    former: list[Kernel | None] = []
+
+    def start(server: StubServer) -> None:
+        core = OpenAICore(server.base_url, [MODEL], api_key="k")
+        config = KernelConfig(
+            scheduler=SchedulerConfig(max_attempts=1),
+            state=StateConfig(directory=":memory:"),
+            access=AccessConfig(approver="allow"),
+        )
+        kernels.append(Kernel(config, cores=[core]).start())
+        former.append(set_default_kernel(kernels[-1]))
+        aios_core.install(["agent_framework", "autogen", "autogen_classic"])
+
+    yield start
+    aios_core.uninstall()
+    for kernel in kernels:
+        set_default_kernel(former[0])
+        kernel.check()
+        kernel.close(0)
+
+
+def sent(server: StubServer) -> dict[str, Any]:
+    body = dict(server.exchanges[-1].body)
+    if "max_tokens" in body:  # which of the two an endpoint knows is the core's business
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    return {key: value for key, value in body.items() if key not in FETCHING}
+
+
+def client_of(server: StubServer, **settings: Any) -> OpenAIChatCompletionClient:
+    return OpenAIChatCompletionClient(
+        model=MODEL, base_url=server.base_url, api_key="k", max_retries=0, **settings
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # AutoGen logs an object so
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("extra", EXTRA)
+async def test_autogens_request_is_the_providers(
+    settings: dict[str, Any],
+    extra: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    native, behind = provider(), provider()
+    asked: dict[str, Any] = {
+        "tools": [FunctionTool(add, "Add.", name="add", strict=True)],
+        "extra_create_args": extra,
+    }
+    await client_of(native, **settings).create(CONVERSATION, **asked)
+
+    substituted(behind)
+    await client_of(native, **settings).create(CONVERSATION, **asked)
+
+    assert sent(behind) == sent(native)
+    assert len(native.exchanges) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_a_strict_format_and_a_chosen_tool_are_the_providers(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    joke = Answer('{"setup": "a", "punchline": "b"}')
+    native, behind = provider(joke), provider(joke)
+    tool = FunctionTool(add, "Add.", name="add")
+
+    async def ask() -> list[dict[str, Any]]:
+        client, bodies = client_of(native), []
+        for asked in ({"json_output": Joke}, {"json_output": True}, {"tool_choice": tool}):
+            await client.create(HI, tools=[tool] if "tool_choice" in asked else [], **asked)  # type: ignore[arg-type]
+            bodies.append(sent(behind if behind.exchanges else native))
+        return bodies
+
+    wanted = await ask()
+    substituted(behind)
+
+    assert await ask() == wanted
+
+
+async def test_a_stream_of_autogens_is_the_same_to_its_reader(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    native, behind = provider(), provider()
+
+    async def ask() -> list[str | CreateResult]:
+        stream: AsyncGenerator[Any] = client_of(native).create_stream(HI, include_usage=True)
+        return [item async for item in stream]
+
+    wanted = await ask()
+    substituted(behind)
+
+    assert await ask() == wanted
+    assert sent(behind) == sent(native)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.2, "seed": 1, "stop": ["x"], "max_tokens": 5, "user": "u"},
+        {"frequency_penalty": 0.1, "logit_bias": {"1": 2}, "store": True, "metadata": {"a": "b"}},
+        {"response_format": Joke},
+    ],
+)
+async def test_agent_frameworks_request_is_the_providers(
+    options: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    joke = Answer('{"setup": "a", "punchline": "b"}')
+    native, behind = provider(joke), provider(joke)
+    picture = Content.from_uri("https://x.example/a.png", media_type="image/png")
+    said = [
+        Message("system", ["be kind"]),
+        Message("user", ["see", picture], author_name="ann"),
+    ]
+
+    async def ask() -> None:
+        client = FrameworkClient(model=MODEL, base_url=native.base_url, api_key="k")
+        await client.get_response(said, options=options)
+
+    await ask()
+    substituted(behind)
+    await ask()
+
+    assert sent(behind) == sent(native)
+    assert len(native.exchanges) == 1
+
+
+def test_classics_request_is_the_providers(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    native, behind = provider(), provider()
+    entry = {
+        "model": MODEL,
+        "api_key": "k",
+        "base_url": native.base_url,
+        "temperature": 0.4,
+        "seed": 2,
+        "user": "u",
+        "reasoning_effort": "low",
+    }
+
+    def ask() -> None:
+        wrapper = OpenAIWrapper(config_list=[entry], cache_seed=None)
+        wrapper.create(messages=[{"role": "user", "content": "hi", "name": "ann"}], top_p=0.5)
+
+    ask()
+    substituted(behind)
+    ask()
+
+    assert sent(behind) == sent(native)
+    assert len(native.exchanges) == 1
+
+
+async def test_azures_client_needs_no_credentials(
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    behind = provider()
+    substituted(behind)
+
+    result = await AzureOpenAIChatCompletionClient(model=MODEL, temperature=0.5).create(HI)
+
+    assert str(result.content).strip() == "one two"
+    assert sent(behind)["temperature"] == 0.5
+
+
+async def test_what_cannot_be_kept_is_named_once(
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    behind = provider()
+    substituted(behind)
+    client = client_of(behind, default_headers={"X-Team": "a"}, organization="org")
+
+    for _ in range(2):
+        await client.create(HI)
+
+    assert caplog.text.count("header 'x-team'") == 1
+    assert caplog.text.count("header 'openai-organization'") == 1
+
+
+FILTERED = Refuse(400, "The response was filtered", code="content_filter")
+REFUSALS = [
+    (Refuse(401, "bad key"), openai.AuthenticationError, AuthenticationFailed),
+    (Refuse(403, "not for you"), openai.PermissionDeniedError, KernelError),
+    (Refuse(404, "no such model", code="model_not_found"), openai.NotFoundError, ModelNotFound),
+    (Refuse(400, "wrong"), openai.BadRequestError, KernelError),
+    (FILTERED, openai.BadRequestError, ContentFiltered),
+    (Refuse(500, "oh"), openai.InternalServerError, KernelError),
+]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("named", REFUSALS, ids=lambda named: named[1].__name__)
+async def test_a_refusal_is_caught_by_its_native_name_and_the_kernels(
+    named: tuple[Refuse, type[openai.APIStatusError], type[KernelError]],
+    is_streamed: bool,
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    refusal, theirs, ours = named
+    behind = provider(refusal)
+    substituted(behind)
+    client = client_of(behind)
+
+    async def ask() -> None:
+        if is_streamed:
+            assert [item async for item in client.create_stream(HI)]
+        else:
+            await client.create(HI)
+
+    with pytest.raises(theirs) as caught:
+        await ask()
+
+    assert isinstance(caught.value, ours)
+    assert caught.value.status_code == refusal.status
+    assert isinstance(caught.value, KernelError)
+    assert caught.value.provider_message == refusal.message
+
+
+async def test_agent_frameworks_errors_are_its_own_and_the_kernels(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    behind = provider(FILTERED)
+    substituted(behind)
+    client = FrameworkClient(model=MODEL, base_url=behind.base_url, api_key="k")
+
+    with pytest.raises(ChatClientException) as caught:
+        await client.get_response([Message("user", ["hi"])])
+
+    assert isinstance(caught.value, ContentFiltered)
+
+
+def test_classic_turns_to_the_next_entry_after_an_error(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    behind = provider(Refuse(500, "oh"), Answer("second"))
+    substituted(behind)
+    entries = [{"model": MODEL, "api_key": "k"}, {"model": MODEL, "api_key": "k"}]
+    wrapper = OpenAIWrapper(config_list=entries, cache_seed=None)
+
+    response = wrapper.create(messages=[{"role": "user", "content": "hi"}])
+
+    assert wrapper.extract_text_or_completion_object(response) == ["second"]
+
+
+MESSAGE = {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}
+TOKEN = {"token": "4", "logprob": -0.1, "bytes": [52]}
+LOGPROBS = {"content": [{**TOKEN, "top_logprobs": [TOKEN]}]}
+CHOICE = {"index": 0, "finish_reason": "stop", "logprobs": LOGPROBS}
+ABOUT = {"id": "1", "created": 0, "model": MODEL}
+USED = {"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
+
+
+def whole() -> Raw:
+    answer = {**ABOUT, "object": "chat.completion", "choices": [{**CHOICE, "message": MESSAGE}]}
+    return Raw(json.dumps(answer | USED).encode(), "application/json")
+
+
+def streamed() -> Raw:
+    about = {**ABOUT, "object": "chat.completion.chunk"}
+    chunks = [
+        {**about, "choices": [{**CHOICE, "delta": MESSAGE}]},
+        {**about, "choices": [], **USED},
+    ]
+    events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    return Raw(f"{events}data: [DONE]\n\n".encode())
+
+
+async def test_reasoning_and_log_probabilities_come_back_as_natively(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    native, behind = provider(whole()), provider(streamed())
+
+    wanted = await client_of(native).create(HI)
+    substituted(behind)
+    result = await client_of(native).create(HI)
+
+    assert wanted.thought == "2 and 2"
+    assert result == wanted

@@ -1,0 +1,159 @@
+"""What a program says to OpenAI's LLM is sent by the kernel as its provider would get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+from llama_index.core.tools import FunctionTool
+from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai_like import OpenAILike
+
+import aios_core
+from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
+from aios_core.config import AccessConfig, SchedulerConfig, StateConfig
+from aios_core.cores import OpenAICore
+from aios_core.errors import AuthenticationFailed, ContentFiltered
+from aios_core.testing.stub_server import Answer, Behavior, Refuse, StubServer
+
+MODEL = "gpt-4o"
+FETCHING = ("stream", "stream_options")  # how an answer is fetched, not what is asked for
+CHAT = [
+    ChatMessage(role="system", content="be kind"),
+    ChatMessage(role="user", blocks=[TextBlock(text="see"), ImageBlock(url="http://x/y.png")]),
+    ChatMessage(role="assistant", content="well", additional_kwargs={"name": "bot"}),
+    ChatMessage(role="user", content="again"),
+]
+
+
+@pytest.fixture
+def provider() -> Iterator[Callable[..., StubServer]]:
+    running: list[StubServer] = []
+
+    def start(*script: Behavior) -> StubServer:
+        server = StubServer(list(script) or Answer("one two"), models=[MODEL])
+        running.append(server.__enter__())
+        return server
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def substituted() -> Iterator[Callable[[StubServer], None]]:
+    """Let a kernel with a core at that endpoint answer in the provider's place."""
+    kernels: list[Kernel] = []
+    former: list[Kernel | None] = []
+
+    def start(server: StubServer) -> None:
+        config = KernelConfig(
+            scheduler=SchedulerConfig(max_attempts=1),
+            state=StateConfig(directory=":memory:"),
+            access=AccessConfig(approver="allow"),
+        )
+        core = OpenAICore(server.base_url, [MODEL], api_key="k")
+        kernels.append(Kernel(config, cores=[core]).start())
+        former.append(set_default_kernel(kernels[-1]))
+        aios_core.install("llamaindex")
+
+    yield start
+    aios_core.uninstall()
+    for kernel in kernels:
+        set_default_kernel(former[0])
+        kernel.check()
+        kernel.close(0)
+
+
+def sent(server: StubServer) -> dict[str, Any]:
+    body = dict(server.exchanges[-1].body)
+    if "max_tokens" in body:  # which of the two an endpoint knows is the core's business
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    return {key: value for key, value in body.items() if key not in FETCHING}
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@pytest.mark.parametrize("kind", [OpenAI, OpenAILike])
+@pytest.mark.parametrize(
+    ("settings", "call"),
+    [
+        ({}, {}),
+        ({"temperature": 0.3, "max_tokens": 9}, {"seed": 2, "stop": ["x"], "user": "u"}),
+        (
+            {"additional_kwargs": {"frequency_penalty": 0.5, "service_tier": "flex"}},
+            {"top_p": 0.5, "extra_body": {"guided_choice": ["a"]}, "metadata": {"a": "b"}},
+        ),
+        ({"logprobs": True, "top_logprobs": 2}, {"parallel_tool_calls": False}),
+    ],
+)
+async def test_the_request_is_the_providers(
+    kind: Any,
+    settings: dict[str, Any],
+    call: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    native, behind = provider(), provider()
+    endpoint = {"api_base": native.base_url, "api_key": "k", "max_retries": 0}
+    if kind is OpenAILike:
+        endpoint |= {"is_chat_model": True, "is_function_calling_model": True}
+    tool = FunctionTool.from_defaults(add)
+    if "parallel_tool_calls" in call:
+        call = {"tools": [tool.metadata.to_openai_tool()], **call}
+
+    async def ask(used: StubServer) -> list[dict[str, Any]]:
+        llm = kind(model=MODEL, **endpoint, **settings)
+        llm.chat(CHAT, **call)
+        bodies = [sent(used)]
+        await llm.achat(CHAT, **call)
+        bodies.append(sent(used))
+        list(llm.stream_chat(CHAT, **call))
+        bodies.append(sent(used))
+        assert [step async for step in await llm.astream_chat(CHAT, **call)]
+        return [*bodies, sent(used)]
+
+    wanted = await ask(native)
+    substituted(behind)
+
+    assert await ask(behind) == wanted
+    assert len(native.exchanges) == 4
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize(
+    ("refusal", "theirs", "ours"),
+    [
+        (Refuse(401, "bad key"), openai.AuthenticationError, AuthenticationFailed),
+        (Refuse(403, "not for you"), openai.PermissionDeniedError, KernelError),
+        (Refuse(400, "no", code="content_filter"), openai.BadRequestError, ContentFiltered),
+        (Refuse(500, "oh"), openai.InternalServerError, KernelError),
+    ],
+)
+@pytest.mark.usefixtures("provider")
+async def test_a_refusal_is_caught_by_its_native_name_and_the_kernels(
+    is_streamed: bool,
+    refusal: Refuse,
+    theirs: type[Exception],
+    ours: type[KernelError],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    async def ask(llm: OpenAI) -> None:
+        if is_streamed:
+            assert [step async for step in await llm.astream_chat(CHAT)]
+        else:
+            await llm.achat(CHAT)
+
+    with StubServer(refusal, models=[MODEL]) as behind:
+        substituted(behind)
+        llm = OpenAI(model=MODEL, api_base=behind.base_url, api_key="k", max_retries=0)
+        with pytest.raises(theirs) as caught:
+            await ask(llm)
+
+        assert isinstance(caught.value, ours)

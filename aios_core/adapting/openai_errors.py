@@ -1,0 +1,108 @@
+"""The kernel's errors as those of OpenAI's client, which retrying code acts on.
+
+What is raised is both: caught as the kernel's error, with its facts and message, and as
+the exception that OpenAI's client raises for the same reason. Needs the package `openai`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import httpx
+import openai
+
+from aios_core import errors
+from aios_core.errors import KernelError
+
+
+class _Kind(NamedTuple):
+    ours: type[KernelError]
+    status: int
+    theirs: type[openai.OpenAIError]
+    code: str | None = None
+
+
+# The most special first.
+_KINDS: Final = (
+    _Kind(errors.AuthenticationFailed, 401, openai.AuthenticationError, "invalid_api_key"),
+    _Kind(errors.PermissionRefused, 403, openai.PermissionDeniedError),
+    _Kind(errors.AccessDenied, 403, openai.PermissionDeniedError),
+    _Kind(errors.ContentFiltered, 400, openai.BadRequestError, "content_filter"),
+    _Kind(errors.ContextOverflow, 400, openai.BadRequestError, "context_length_exceeded"),
+    _Kind(errors.NoSuchObject, 404, openai.NotFoundError, "model_not_found"),
+    _Kind(errors.InvalidRequest, 400, openai.BadRequestError),
+    _Kind(errors.LimitReached, 429, openai.RateLimitError, "insufficient_quota"),
+    _Kind(errors.RetryLater, 429, openai.RateLimitError, "rate_limit_exceeded"),
+    _Kind(errors.DeadlineExceeded, 408, openai.APITimeoutError),
+    _Kind(KernelError, 500, openai.InternalServerError),
+)
+_made: dict[tuple[type, type], type[Exception]] = {}
+
+
+def kind_of(error: KernelError) -> type[openai.OpenAIError]:
+    """The exception that OpenAI's client has for the reason of a kernel error."""
+    return _kind(error).theirs
+
+
+def as_response(error: KernelError, request: httpx.Request) -> httpx.Response:
+    """What OpenAI's endpoint would answer. What the kernel has tried again is not tried again."""
+    kind = _kind(error)
+    headers = {"x-should-retry": "false"}
+    if isinstance(error, errors.RetryLater):
+        headers = {"retry-after-ms": str(int(getattr(error, "retry_after_s", 0.0) * 1_000))}
+    body = {"error": {"message": str(error), "type": type(error).__name__, "code": _code(error)}}
+    return httpx.Response(kind.status, headers=headers, json=body, request=request)
+
+
+def as_openai_error(error: KernelError, request: httpx.Request | None = None) -> Exception:
+    """The kernel's error as the one that OpenAI's client raises for the same reason."""
+    return as_both(error, _made_by(kind_of(error), error, request or _NO_REQUEST))
+
+
+def as_both(error: KernelError, theirs: Exception) -> Exception:
+    """An error that is the kernel's and somebody else's at once, with the facts of both.
+
+    Args:
+        error: the kernel's.
+        theirs: what a framework, or OpenAI's client, made of it.
+    """
+    if isinstance(error, type(theirs)):
+        return error
+    if isinstance(theirs, openai.OpenAIError) and not isinstance(theirs, kind_of(error)):
+        theirs = _made_by(kind_of(error), error, getattr(theirs, "request", _NO_REQUEST))
+    joined = _join(type(error), type(theirs))
+    copy = joined.__new__(joined, *error.args)
+    copy.args = error.args
+    copy.__dict__.update({**theirs.__dict__, **error.__dict__})
+    return copy.with_traceback(error.__traceback__)
+
+
+_NO_REQUEST: Final = httpx.Request("POST", "http://kernel/chat/completions")
+
+
+def _kind(error: KernelError) -> _Kind:
+    return next(kind for kind in _KINDS if isinstance(error, kind.ours))
+
+
+def _code(error: KernelError) -> str | None:
+    return (error.reply.code if error.reply else None) or _kind(error).code
+
+
+def _made_by(kind: Any, error: KernelError, request: httpx.Request) -> openai.OpenAIError:
+    made: openai.OpenAIError
+    if issubclass(kind, openai.APITimeoutError):
+        made = kind(request=request)
+    else:
+        response = as_response(error, request)
+        made = kind(str(error), response=response, body=response.json()["error"])
+    return made
+
+
+def _join(ours: type[KernelError], theirs: type[Exception]) -> type[Exception]:
+    if (ours, theirs) not in _made:
+        facts: dict[str, Any] = {"__module__": ours.__module__}
+        if issubclass(theirs, openai.OpenAIError):
+            # OpenAI's client sets these on the instance, where the kernel has properties.
+            facts |= {"status_code": None, "request_id": None}
+        _made[ours, theirs] = type(ours.__name__, (ours, theirs), facts)
+    return _made[ours, theirs]

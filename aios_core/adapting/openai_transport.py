@@ -1,0 +1,308 @@
+"""OpenAI's own client with the kernel where its endpoint would be.
+
+    with KernelTransport(hold) as transport, transport.raising():
+        client = transport.aclient_for(theirs)
+        answer = await client.chat.completions.create(model="gpt-4o", messages=[...])
+
+A framework that asks OpenAI keeps its own code: it writes the request's body, and reads
+the answer, as it would with its provider. The body is served here, in this process, as an
+LLM call of an agent, so that nothing which a constructor or a call says gets lost on the
+way. Needs the package `openai`, and is imported by adapters that patch what is built on it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import openai
+
+from aios_core.adapting.kernels import adefault_kernel
+from aios_core.adapting.models import served_model
+from aios_core.adapting.notices import give_notice
+from aios_core.adapting.openai_errors import as_both, as_openai_error, as_response
+from aios_core.adapting.openai_format import ChunkWriter, read_request, write_completion
+from aios_core.agent import Agent
+from aios_core.bridge import AsyncStream, Stream
+from aios_core.completion import Completion, Delta
+from aios_core.embedded import default_kernel
+from aios_core.errors import InvalidRequest, KernelError
+from aios_core.kernel import Kernel
+
+log = logging.getLogger(__name__)
+
+_PATH: Final = "/chat/completions"
+_DONE: Final = b"data: [DONE]\n\n"
+# What every client of OpenAI's sends along, and what carries a key.
+_USUAL_HEADERS: Final = frozenset(
+    {"accept", "accept-encoding", "api-key", "authorization", "connection", "content-length"}
+    | {"content-type", "host", "user-agent", "x-ms-useragent", "idempotency-key"}
+)
+_NOT_SET: Final = openai.DEFAULT_TIMEOUT.read
+
+#: Stands where a client has to be given a key.
+NO_KEY: Final = "no key is needed on the kernel"
+#: Stands where a client has to be given a model, and means the kernel's default.
+DEFAULT_MODEL: Final = "aios-default"
+
+#: Finds the agent of a call, and holds it until the stack unwinds; the second on an event loop.
+Hold = Callable[[ExitStack, Kernel], Agent]
+AsyncHold = Callable[[ExitStack, Kernel], Awaitable[Agent]]
+
+
+class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Serves chat completions of OpenAI's clients as LLM calls of one agent.
+
+    Made for one call of a framework, with the retries that its client makes. Leaving the block
+    ends a stream that was left half-read, without an await.
+
+    Args:
+        hold: finds the agent, on a thread that is not the kernel's.
+        ahold: the same on an event loop; None where only `client_for` is used.
+        kernel: None for the default kernel of the process.
+    """
+
+    def __init__(
+        self,
+        hold: Hold | None = None,
+        ahold: AsyncHold | None = None,
+        *,
+        kernel: Kernel | None = None,
+    ) -> None:
+        self._hold = hold
+        self._ahold = ahold
+        self._kernel = kernel
+        self._stack = ExitStack()
+        self._refusal: KernelError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        tb: TracebackType | None = None,
+    ) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave an open stream to the block around the call."""
+
+    def close(self) -> None:
+        """Leave an open stream to the block around the call."""
+
+    async def aclose(self) -> None:
+        """Leave an open stream to the block around the call."""
+
+    # --- clients that ask the kernel -----------------------------------------------------------
+
+    def client_for(self, theirs: Any) -> Any:
+        """A copy of an `openai.OpenAI` whose requests come here."""
+        return _without_credentials(
+            theirs.copy(http_client=httpx.Client(transport=self, trust_env=False))
+        )
+
+    def aclient_for(self, theirs: Any) -> Any:
+        """A copy of an `openai.AsyncOpenAI` whose requests come here."""
+        return _without_credentials(
+            theirs.copy(http_client=httpx.AsyncClient(transport=self, trust_env=False))
+        )
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Let what the kernel refused out under both names, the kernel's and the caller's."""
+        try:
+            yield
+        except Exception as exc:
+            if self._refusal is None or isinstance(exc, KernelError):
+                raise
+            raise as_both(self._refusal, exc) from self._refusal.__cause__
+
+    # --- what comes from the client ------------------------------------------------------------
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Serve a request of a blocking client."""
+        self._refusal = None
+        try:
+            kernel = self._kernel or default_kernel()
+            body, arguments = _read(request, kernel)
+            assert self._hold is not None, "made for an event loop"  # noqa: S101
+            agent = self._hold(self._stack, kernel)
+            if not body.get("stream"):
+                return _whole(agent.llm.generate(**arguments))
+            deltas = self._stack.enter_context(agent.llm.stream(**arguments))
+            first = next(deltas, None)
+        except KernelError as exc:
+            return self._refused(exc, request)
+        return _stream(_Events(self, deltas, first, request))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Serve a request of a client on an event loop."""
+        self._refusal = None
+        try:
+            kernel = self._kernel or await adefault_kernel()
+            body, arguments = _read(request, kernel)
+            assert self._ahold is not None, "made for threads"  # noqa: S101
+            agent = await self._ahold(self._stack, kernel)
+            if not body.get("stream"):
+                return _whole(await agent.llm.agenerate(**arguments))
+            deltas = self._stack.enter_context(closing(agent.llm.astream(**arguments)))
+            first = await anext(deltas, None)
+        except KernelError as exc:
+            return self._refused(exc, request)
+        return _stream(_AsyncEvents(self, deltas, first, request))
+
+    def _refused(self, error: KernelError, request: httpx.Request) -> httpx.Response:
+        self._refusal = error
+        return as_response(error, request)
+
+    def broken_off(self, error: KernelError, request: httpx.Request) -> Exception:
+        """What a stream raises that ends with an error."""
+        self._refusal = error
+        return as_openai_error(error, request)
+
+
+def _without_credentials(client: Any) -> Any:
+    """A client that asks nobody for a token; there is nothing here to be let into."""
+    for name in ("_azure_ad_token_provider", "_azure_ad_token", "_api_key_provider"):
+        if hasattr(client, name):
+            setattr(client, name, None)
+    client.api_key = NO_KEY
+    return client
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def _read(request: httpx.Request, kernel: Kernel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body, and the arguments of an LLM call that it stands for."""
+    if not request.url.path.endswith(_PATH):
+        raise InvalidRequest(f"{request.url.path}: the kernel serves {_PATH} in its place")
+    body = json.loads(request.content)
+    _name_what_is_dropped(request)
+    arguments = read_request(body)
+    model = arguments.get("model")
+    arguments["model"] = None if model == DEFAULT_MODEL else served_model(kernel, model)
+    if (timeout_s := request.extensions.get("timeout", {}).get("read")) not in (None, _NOT_SET):
+        arguments.setdefault("timeout_s", timeout_s)
+    return body, arguments
+
+
+def _name_what_is_dropped(request: httpx.Request) -> None:
+    """Say once of each header and parameter that it concerns the provider's endpoint alone."""
+    said = [f"header {name!r}" for name in request.headers if not _is_usual(name)]
+    said += [f"parameter {name!r}" for name in request.url.params if name != "api-version"]
+    for what in said:
+        give_notice(
+            log,
+            (__name__, what),
+            f"the {what} of a client of OpenAI's concerns its endpoint, and is not sent: the "
+            "configuration of a core says how the kernel reaches one",
+        )
+
+
+def _is_usual(header: str) -> bool:
+    return header in _USUAL_HEADERS or header.startswith("x-stainless-")
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def _whole(completion: Completion) -> httpx.Response:
+    return httpx.Response(200, json=write_completion(completion))
+
+
+def _stream(events: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Response:
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=events)
+
+
+class _Writer:
+    """Writes a stream's deltas as events."""
+
+    def __init__(self) -> None:
+        self._chunks: ChunkWriter | None = None
+        self._held: list[Delta] = []
+
+    def delta(self, delta: Delta) -> bytes:
+        """One step. The model's name is known at the end alone, and given there."""
+        self._chunks = self._chunks or ChunkWriter("")
+        return _event(self._chunks.delta(delta))
+
+    def end(self, completion: Completion) -> bytes:
+        """Why it ended, and what it used."""
+        chunks = self._chunks or ChunkWriter("")
+        chunks.model = completion.model
+        return _event(chunks.end(completion)) + _event(chunks.usage(completion)) + _DONE
+
+
+def _event(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+
+class _Events(httpx.SyncByteStream):
+    """A stream of the kernel as server-sent events."""
+
+    def __init__(
+        self, owner: KernelTransport, deltas: Stream, first: Delta | None, request: httpx.Request
+    ) -> None:
+        self._owner = owner
+        self._deltas = deltas
+        self._first = first
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        writer = _Writer()
+        try:
+            if self._first is not None:
+                yield writer.delta(self._first)
+            for delta in self._deltas:
+                if delta:
+                    yield writer.delta(delta)
+        except KernelError as exc:
+            raise self._owner.broken_off(exc, self._request) from exc.__cause__
+        yield writer.end(self._deltas.completion)
+
+    def close(self) -> None:
+        """End the call, if it still runs."""
+        self._owner.__exit__()
+
+
+class _AsyncEvents(httpx.AsyncByteStream):
+    """A stream of the kernel as server-sent events, on an event loop."""
+
+    def __init__(
+        self,
+        owner: KernelTransport,
+        deltas: AsyncStream,
+        first: Delta | None,
+        request: httpx.Request,
+    ) -> None:
+        self._owner = owner
+        self._deltas = deltas
+        self._first = first
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        writer = _Writer()
+        try:
+            if self._first is not None:
+                yield writer.delta(self._first)
+            async for delta in self._deltas:
+                if delta:
+                    yield writer.delta(delta)
+        except KernelError as exc:
+            raise self._owner.broken_off(exc, self._request) from exc.__cause__
+        yield writer.end(self._deltas.completion)
+
+    async def aclose(self) -> None:
+        """End the call, if it still runs."""
+        self._owner.__exit__()

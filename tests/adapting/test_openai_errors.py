@@ -1,0 +1,69 @@
+"""The kernel's errors are also those that OpenAI's client raises for the same reason."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+
+from aios_core import errors
+from aios_core.adapting.openai_errors import as_both, as_openai_error, as_response
+
+REQUEST = httpx.Request("POST", "http://x/v1/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("error", "theirs", "status"),
+    [
+        (errors.AuthenticationFailed("c", "bad key"), openai.AuthenticationError, 401),
+        (errors.PermissionRefused("c", "no"), openai.PermissionDeniedError, 403),
+        (errors.ModelNotFound("c", "m"), openai.NotFoundError, 404),
+        (errors.ContentFiltered("c", "no"), openai.BadRequestError, 400),
+        (errors.ContextOverflow(9, 8, "m"), openai.BadRequestError, 400),
+        (errors.RateLimited("slow down", 2.0), openai.RateLimitError, 429),
+        (errors.InvalidRequest("wrong"), openai.BadRequestError, 400),
+        (errors.CoreError("c", "oh"), openai.InternalServerError, 500),
+    ],
+)
+def test_an_error_is_both(
+    error: errors.KernelError, theirs: type[openai.APIStatusError], status: int
+) -> None:
+    joined = as_openai_error(error, REQUEST)
+
+    assert isinstance(joined, theirs)
+    assert isinstance(joined, type(error))
+    assert str(joined) == str(error)
+    assert (joined.status_code, joined.response.status_code) == (status, status)
+
+
+def test_the_code_tells_a_long_context_and_a_filter_apart() -> None:
+    long = as_openai_error(errors.ContextOverflow(9, 8, "m"))
+    filtered = as_openai_error(errors.ContentFiltered("c", "no"))
+
+    assert isinstance(long, openai.BadRequestError)
+    assert isinstance(filtered, openai.BadRequestError)
+    assert (long.code, filtered.code) == ("context_length_exceeded", "content_filter")
+
+
+def test_a_deadline_is_a_timeout_that_is_not_tried_again() -> None:
+    error = errors.DeadlineExceeded(1.0, "waiting")
+
+    assert isinstance(as_openai_error(error), openai.APITimeoutError)
+    assert as_response(error, REQUEST).headers["x-should-retry"] == "false"
+
+
+def test_a_pause_is_said_as_openai_says_it() -> None:
+    response = as_response(errors.RateLimited("slow down", 1.5), REQUEST)
+
+    assert (response.status_code, response.headers["retry-after-ms"]) == (429, "1500")
+
+
+def test_a_frameworks_own_error_is_joined_too() -> None:
+    class Failed(Exception):
+        pass
+
+    joined = as_both(errors.InvalidRequest("wrong"), Failed("it failed"))
+
+    assert isinstance(joined, Failed)
+    assert isinstance(joined, errors.InvalidRequest)
+    assert str(joined) == "wrong"
