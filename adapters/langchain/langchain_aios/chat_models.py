@@ -144,6 +144,8 @@ class ChatAIOS(BaseChatModel):
     ainvoke = entries.hand_on(BaseChatModel.ainvoke)
     stream = entries.hand_on(BaseChatModel.stream)
     astream = entries.hand_on(BaseChatModel.astream)
+    stream_events = entries.hand_on(BaseChatModel.stream_events)
+    astream_events = entries.hand_on(BaseChatModel.astream_events)
     batch = entries.as_one(BaseChatModel.batch)
     abatch = entries.as_one_soon(BaseChatModel.abatch)
     batch_as_completed = entries.as_one_by_one(BaseChatModel.batch_as_completed)

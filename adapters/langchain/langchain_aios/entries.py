@@ -85,6 +85,8 @@ ENTRIES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "ainvoke": hand_on,
     "stream": hand_on,
     "astream": hand_on,
+    "stream_events": hand_on,
+    "astream_events": hand_on,
     "batch": as_one,
     "abatch": as_one_soon,
     "batch_as_completed": as_one_by_one,
@@ -95,4 +97,5 @@ ENTRIES: Final[Mapping[str, Callable[[Any], Any]]] = {
 def patch_entries(owner: Any, patches: Patches) -> None:
     """Put the wrappers around a foreign class's methods."""
     for name, wrap in ENTRIES.items():
-        patches.replace(owner, name, wrap(getattr(owner, name)))
+        if hasattr(owner, name):  # older versions have fewer
+            patches.replace(owner, name, wrap(getattr(owner, name)))

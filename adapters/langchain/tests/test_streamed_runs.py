@@ -261,10 +261,15 @@ async def test_what_configurable_says_counts_however_a_model_is_called(
     list(llm.stream("hi", config))
     async for _ in llm.astream("hi", config):
         pass
+    for version in EVENT_VERSIONS:
+        async for _event in await _events(llm, "hi", version, config):
+            pass
+    list(llm.stream_events("hi", config, version="v3"))
 
-    assert len(watch.callers()) == 4
+    assert len(watch.callers()) == 8
     assert {watch.names()[pid] for pid in watch.callers()} <= {"ann", "thread ann"}
-    assert len(as_default.processes) == ("aios_agent" in told)
+    if "thread_id" in told:
+        await asyncio.to_thread(require_nobody, watch, as_default)
 
 
 async def test_the_calls_of_a_batch_are_those_of_whoever_asks(model: Model, watch: Watch) -> None:
@@ -408,6 +413,8 @@ def _speak(llm: BaseChatModel) -> Callable[[str], str]:
     return lambda text: "".join(chunk.text for chunk in llm.stream(text))
 
 
-async def _events(runnable: Any, asked: Any, version: str) -> AsyncIterator[Any]:
-    events = runnable.astream_events(asked, version=version)
+async def _events(
+    runnable: Any, asked: Any, version: str, config: RunnableConfig | None = None
+) -> AsyncIterator[Any]:
+    events = runnable.astream_events(asked, config, version=version)
     return await events if version == "v3" else events  # type: ignore[no-any-return]
