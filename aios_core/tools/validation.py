@@ -20,7 +20,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.tools.schema_cost import is_linear, is_quick, require_bounded, without_values
+from aios_core.schema_cost import is_linear, is_quick, require_bounded, without_values
 from aios_core.tools.strict_json import MAX_DEPTH, NotJSON, parse
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from torch import Tensor
 from aios_core.cores.hermes import CLOSE, OPEN
 from aios_core.errors import InvalidRequest, SnapshotError
 from aios_core.messages import ToolSpec
+from aios_core.schema_cost import require_bounded
 from aios_core.syscalls import LLMGenerate
 
 _STYLE: Final = {
@@ -106,6 +107,7 @@ class GrammarCompiler:
                 f"response_format: got type {wanted.kind!r}; "
                 "a core in this process allows 'json_schema', 'json_object' and 'text'"
             )
+        require_bounded("response_format", wanted.schema)
         answer = f"answer: {_json_rule(wanted.schema or {'type': 'object'})}\n"
         if request.tools and request.chosen_tool == "auto":
             calls = self._call_rules(request.tools, is_parallel)

@@ -19,6 +19,7 @@ from aios_core.cores.hermes import CLOSE, OPEN
 from aios_core.cores.transformers.loading import LoadedModel
 from aios_core.errors import ContextOverflow, InvalidRequest
 from aios_core.messages import Message, ToolSpec
+from aios_core.schema_cost import require_bounded, without_values
 from aios_core.syscalls import LLMGenerate
 
 _PLAIN_TEMPLATE: Final = (  # for base models, which have none
@@ -106,8 +107,9 @@ class Prompter:
         if tools and not self.takes_tools:
             raise InvalidRequest(f"the chat template of {self._loaded.name} cannot offer tools")
         for tool in tools:
+            require_bounded(f"tool {tool.name!r}", tool.parameters)
             try:
-                Draft202012Validator.check_schema(dict(tool.parameters))
+                Draft202012Validator.check_schema(without_values(tool.parameters))
             except (SchemaError, TypeError, ValueError, RecursionError) as exc:
                 why = exc.message if isinstance(exc, SchemaError) else repr(exc)
                 raise InvalidRequest(

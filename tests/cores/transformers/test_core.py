@@ -290,15 +290,27 @@ async def test_an_answer_never_outgrows_the_window(tiny: Rig) -> None:
     assert prepared.num_tokens + prepared.max_tokens == 1_024
 
 
+LARGE = {"type": "object", "properties": {"x": {"enum": list(range(100_000))}}}
+
+
 @pytest.mark.parametrize(
     ("request_", "named"),
     [
         (ask("hi", tools=(ToolSpec("odd", "", {"type": "object", "properties": 3}),)), "odd"),
         (ask("hi", tools=(CLOCK,), tool_choice="calculator"), "calculator"),
+        (ask("hi", tools=(ToolSpec("big", "", LARGE),)), "'big': its schema is too large"),
+        (ask("hi", response_format=ResponseFormat(LARGE)), "response_format: its schema is too"),
         (ask("hi", tool_choice="required"), "required"),
         (ask("hi", response_format=ResponseFormat({"type": "nonsense"})), "nonsense"),
     ],
-    ids=["broken tool schema", "unknown tool", "no tools to require", "broken answer schema"],
+    ids=[
+        "broken tool schema",
+        "unknown tool",
+        "large tool schema",
+        "large answer schema",
+        "no tools to require",
+        "broken answer schema",
+    ],
 )
 async def test_a_request_that_cannot_be_served_is_refused_by_name(
     tiny: Rig, request_: LLMGenerate, named: str
