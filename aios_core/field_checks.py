@@ -1,8 +1,9 @@
 """Checks the fields of a request against their annotations, when it is built.
 
 The one place where wrong types are refused: what a request checks besides (ranges, forms,
-what is converted) comes after and may rely on the types. Looked at are texts, numbers,
-booleans and mappings, also where None is allowed; a field of another type checks itself.
+what is converted) comes after and may rely on the types. Looked at are texts, numbers and
+booleans, also where None is allowed; fields of other types, which a class may convert, it checks
+itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from typing import Any, Final, Union, get_args, get_origin
@@ -25,7 +26,6 @@ _WORDS: Final[dict[type, str]] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    Mapping: "a mapping",
 }
 
 

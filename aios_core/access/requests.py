@@ -46,6 +46,8 @@ class AccessAsk(Request[None]):
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.arguments, Mapping):
+            raise InvalidRequest(f"arguments: got {shown_repr(self.arguments)}; allowed: a mapping")
         if not isinstance(self.operation, str) or not self.operation.strip():
             raise InvalidRequest(
                 f"operation: got {shown_repr(self.operation)}; allowed: a text, not empty"

@@ -266,8 +266,8 @@ def checked_source(source: Any) -> Any:
         return text
     if not isinstance(source, Path | McpServer) and not callable(source) and not _is_tool(source):
         raise InvalidRequest(
-            f"source: got {shown_repr(source)}; allowed: a module, a path, a tool, a function or "
-            "an McpServer"
+            "tools come from a file, a module, a function, a tool or an McpServer, not from "
+            f"{shown_repr(source)}"
         )
     return source
 
