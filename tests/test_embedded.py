@@ -172,14 +172,15 @@ def test_a_forked_child_is_served_by_the_configuration_that_its_parent_set() -> 
     ("given", "name"),
     [
         ("cores=[ScriptedCore('mine')]", "cores"),
-        ("embedder=object()", "an embedder"),
-        ("gatekeeper=object()", "a gatekeeper"),
-        ("approver=type('A', (), {'ask': None})()", "an approver"),
+        ("embedder=Double()", "an embedder"),
+        ("gatekeeper=Double()", "a gatekeeper"),
+        ("approver=Double()", "an approver"),
     ],
 )
 def test_a_forked_child_is_refused_what_only_its_parent_has(given: str, name: str) -> None:
     said = forked(
         f"""
+        from unittest.mock import Mock as Double
         from aios_core import set_default_kernel
         set_default_kernel(Kernel(KernelConfig(), {given}))
         """,
