@@ -15,6 +15,7 @@ Promises: none of these raises; every text has at most `MAX_CHARS` characters, p
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
@@ -57,6 +58,7 @@ _OWN_WAYS: Final = frozenset(
         *("__notes__", "__suppress_context__", "__traceback__"),
     ]
 )
+_PLACE: Final = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 _PLAIN_BASES: Final = (Exception, BaseException, object)
 _renderers: Final = threading.BoundedSemaphore(_MAX_RENDERERS)
 
@@ -168,6 +170,13 @@ def where_raised(exc: BaseException) -> str:
         del frames[:-_MAX_FRAMES]
         trace = trace.tb_next
     return "\n".join(frames)
+
+
+def places_of(exc: BaseException) -> list[tuple[str, int]]:
+    """The files and lines where a detached exception was raised, the innermost last."""
+    attributes = _of["__dict__"].__get__(exc)
+    texts = [plain_text(exc) or "", *attributes.get("__notes__", ())]
+    return [(path, int(line)) for text in texts for path, line in _PLACE.findall(text)]
 
 
 def log_raised(log: logging.Logger, exc: BaseException, message: str, *args: object) -> None:

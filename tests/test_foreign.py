@@ -25,6 +25,7 @@ from aios_core.foreign import (
     is_kernel_error,
     log_raised,
     name_of,
+    places_of,
 )
 from aios_core.syscalls import LLMGenerate
 
@@ -268,3 +269,10 @@ def test_an_approver_whose_exception_has_no_text_says_no(is_async: bool) -> None
         with pytest.raises(ApprovalRefused, match=r"asking failed: Broken \(its text"):
             kernel.spawn("alice").tools.load("json")
         kernel.check()
+
+
+def test_where_a_detached_exception_was_raised_can_be_read() -> None:
+    for exc in (ValueError("x"), Talkative("x")):
+        path, line = places_of(detach(raised(exc)))[-1]
+        assert path == raised.__code__.co_filename
+        assert line > raised.__code__.co_firstlineno

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from aios_core.cli.findings import Finding, Health
 from aios_core.errors import Conflict, KernelError
+from aios_core.foreign import places_of
 from aios_core.tools.catalogue import Catalogue
 from aios_core.tools.loading import load
 from aios_core.tools.origin import Origin
@@ -87,7 +87,7 @@ def _place(exc: KernelError) -> str:
     cause = exc.__cause__
     if isinstance(cause, SyntaxError) and cause.filename:
         return f"in {cause.filename}, line {cause.lineno}"
-    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
     ours = str(Path(__file__).parents[1])
-    theirs = [one for one in frames if not one.filename.startswith((ours, "<frozen"))]
-    return f"in {theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else ""
+    places = places_of(cause) if cause is not None else []
+    theirs = [(path, line) for path, line in places if not path.startswith((ours, "<frozen"))]
+    return f"in {theirs[-1][0]}, line {theirs[-1][1]}" if theirs else ""

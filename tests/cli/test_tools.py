@@ -291,7 +291,7 @@ class TestCheck:
             ("import no_such_module_at_all", ["no_such_module_at_all", "plug.py, line 1"]),
             ("x = 1\ndef broken(:", ["SyntaxError", "plug.py, line 2"]),
             ("x = 1\nx / 0", ["ZeroDivisionError", "plug.py, line 2"]),
-            ("raise SystemExit(0)", ["SystemExit(0)"]),
+            ("raise SystemExit(0)", ["SystemExit: 0"]),
             ("x = 1", ["it has no `aios_tools` hook and no @tool"]),
             ("def aios_tools(): return []", ["is not marked with @hookimpl"]),
             (
