@@ -17,7 +17,8 @@ from collections import deque
 _EVERY_S = 20.0  # where nothing can be rewritten
 _TAIL = 40  # lines of pip's that are shown if it fails
 _BUSY_WITH = re.compile(
-    r"^\s*(Collecting|Processing|Downloading|Using cached|Installing collected|Building)\b(.*)"
+    r"^\s*(Collecting|Processing|Downloading|Obtaining|Using cached|Building|Preparing|Installing"
+    r" collected|Installing build)\b(.*)"
 )
 
 
