@@ -18,7 +18,20 @@ from aios_core.budget import BudgetAccount, Cost
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.policy import Rank
-from aios_core.scheduler.ready import Hold
+from aios_core.scheduler.ready import Hold, ReadyQueue, Ticket
+
+
+class Order(Protocol):
+    """The order of the calls: see `Scheduler`."""
+
+    def new_queue(self) -> ReadyQueue:
+        """A queue in that order."""
+
+    def first_of(self, queue: ReadyQueue, now: float) -> Ticket | None:
+        """The most urgent call of a queue, which it keeps."""
+
+    def urgency(self, ticket: Ticket, now: float) -> Rank:
+        """The place of a call among all, smallest first."""
 
 
 class Needs(Protocol):
@@ -36,29 +49,40 @@ class BudgetQueue:
 
     Args:
         needs: says what a call would reserve.
-        rank: the order of the calls.
+        order: which call goes first.
+        now: the clock.
         on_freed: called when calls may be woken; see `wake`.
     """
 
     def __init__(
-        self, needs: Needs, rank: Callable[[Call], Rank], on_freed: Callable[[], None]
+        self,
+        needs: Needs,
+        order: Order,
+        now: Callable[[], float],
+        on_freed: Callable[[], None],
     ) -> None:
         self._needs = needs
-        self._rank = rank
+        self._order = order
+        self._now = now
         self._on_freed = on_freed
-        self._waiting: dict[BudgetAccount, dict[int, Call]] = {}
+        self._calls: dict[int, Call] = {}
+        self._waiting: dict[BudgetAccount, ReadyQueue] = {}
         self._freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
         self._listening: set[BudgetAccount] = set()
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return len(self._calls)
 
     def __repr__(self) -> str:
         return f"<BudgetQueue: {len(self)} calls>"
 
     def add(self, account: BudgetAccount, call: Call) -> None:
-        """Let a call wait for an account."""
-        self._waiting.setdefault(account, {})[call.syscall.id] = call
+        """Let a call wait for an account, once its ticket is held for that."""
+        queue = self._waiting.get(account)
+        if queue is None:
+            queue = self._waiting[account] = self._order.new_queue()
+        queue.push(_ticket_of(call))
+        self._calls[call.syscall.id] = call
         call.waits_for = account
         self._listen(account)
 
@@ -73,9 +97,10 @@ class BudgetQueue:
         """Return an account of the call's chain for which a call of a better rank waits."""
         if not self._waiting:
             return None
+        mine = self._order.urgency(_ticket_of(call), self._now())
         for account in call.process.budget.chain:
             best = self._best(account)
-            if best is not None and self._rank(best) < self._rank(call):
+            if best and self._order.urgency(_ticket_of(best), self._now()) < mine:
                 return account
         return None
 
@@ -89,14 +114,15 @@ class BudgetQueue:
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
-        for account, calls in self._waiting.items():
+        for account, queue in self._waiting.items():
             held = account.reserved
-            if calls and not (any((held.tokens, held.money, held.calls)) or account in self._freed):
-                raise KernelBug(f"{len(calls)} calls wait for {account!r}, and nobody will settle")
-            for call in calls.values():
-                is_held = call.ticket is not None and Hold.BUDGET in call.ticket.holds
-                if call.is_answered or not is_held or call.waits_for is not account:
-                    raise KernelBug(f"{call.syscall!r} is said to wait for {account!r}")
+            if queue and not (any((held.tokens, held.money, held.calls)) or account in self._freed):
+                raise KernelBug(f"{len(queue)} calls wait for {account!r}, and nobody will settle")
+        for call in self._calls.values():
+            ticket, waits_for = _ticket_of(call), call.waits_for
+            is_queued = waits_for in self._waiting and ticket in self._waiting[waits_for]
+            if call.is_answered or not is_queued or Hold.BUDGET not in ticket.holds:
+                raise KernelBug(f"{call.syscall!r} is said to wait for {waits_for!r}")
 
     def _wake_for(self, account: BudgetAccount) -> Iterator[tuple[Call, BudgetExceeded | None]]:
         promised = Cost()
@@ -120,13 +146,16 @@ class BudgetQueue:
 
     def _best(self, account: BudgetAccount) -> Call | None:
         """The waiting call of the best rank."""
-        return min(self._waiting.get(account, {}).values(), key=self._rank, default=None)
+        queue = self._waiting.get(account)
+        first = self._order.first_of(queue, self._now()) if queue else None
+        return self._calls[first.syscall.id] if first else None
 
     def _drop(self, account: BudgetAccount, call: Call) -> None:
         call.waits_for = None
-        waiting = self._waiting[account]
-        del waiting[call.syscall.id]
-        if not waiting:
+        del self._calls[call.syscall.id]
+        queue = self._waiting[account]
+        queue.remove(_ticket_of(call))
+        if not queue:
             del self._waiting[account]
 
     def _listen(self, account: BudgetAccount) -> None:
@@ -142,3 +171,9 @@ class BudgetQueue:
         if account in self._waiting:
             self._freed[account] = None
             self._on_freed()
+
+
+def _ticket_of(call: Call) -> Ticket:
+    if call.ticket is None:
+        raise KernelBug(f"{call.syscall!r} waits for a budget without a ticket")
+    return call.ticket

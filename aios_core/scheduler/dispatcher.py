@@ -53,7 +53,6 @@ from aios_core.scheduler.inbox import ReportInbox
 from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.outages import Outages, Steps
-from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.preparation import Preparation
 from aios_core.scheduler.ready import Hold, Ticket
 from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
@@ -110,7 +109,12 @@ class Dispatcher:
         self._stillness = Stillness()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._spending = Spending(
-            prices, self._estimates, join, rank=self._urgency, on_freed=self._dispatch_soon
+            prices,
+            self._estimates,
+            join,
+            order=scheduler,
+            now=clock.now,
+            on_freed=self._dispatch_soon,
         )
         self._ends = self._make_endings()
         self._reports = self._make_run_reports()
@@ -382,11 +386,6 @@ class Dispatcher:
         if not call.is_answered:
             self._ends.fail(call, error)
 
-    def _urgency(self, call: Call) -> Rank:
-        if call.ticket is None:
-            raise KernelBug(f"{call.syscall!r} waits for a budget without a ticket")
-        return self.scheduler.urgency(call.ticket, self._clock.now())
-
     def _refuse_unranked(self) -> bool:
         """Fail the waiting calls that the policy could not rank. Whether there were any."""
         unranked = self.scheduler.take_unranked()
@@ -405,16 +404,17 @@ class Dispatcher:
     def _start(self, call: Call, core: Core) -> None:
         """Begin a run that can be paid; a call that has to wait for that leaves its slot."""
         try:
-            is_paid = self._spending.begin(call)
+            blocker = self._spending.begin(call)
         except BudgetExceeded as exc:
             self._refuse(call, exc)
             return
-        if is_paid:
+        if blocker is None:
             self._run(call, core)
-        elif call.ticket is not None and call.waits_for is not None:
+        elif call.ticket is not None:
             self.scheduler.retry(call.ticket, call.ticket.route, self._clock.now())
             self.scheduler.hold(call.ticket, Hold.BUDGET)
-            self._tell.emit(EventKind.WAITING_FOR_BUDGET, call, budget=call.waits_for.owner)
+            self._spending.wait(call, blocker)
+            self._tell.emit(EventKind.WAITING_FOR_BUDGET, call, budget=blocker.owner)
 
     def _run(self, call: Call, core: Core) -> None:
         syscall = call.syscall

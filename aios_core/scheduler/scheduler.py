@@ -261,6 +261,14 @@ class Scheduler:
         """A reason to hold a call is gone. It may be served once none is left."""
         self._waiting.release(ticket, reason)
 
+    def new_queue(self) -> ReadyQueue:
+        """A queue for held calls, in the order of the policy in use."""
+        return self._waiting.new_queue()
+
+    def first_of(self, queue: ReadyQueue, now: float) -> Ticket | None:
+        """The most urgent call of a queue, which it keeps."""
+        return self._foremost(queue, now)
+
     def urgency(self, ticket: Ticket, now: float) -> Rank:
         """The place of a call among those of all routes, smallest first."""
         return self._urgency(ticket, now)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from aios_core.budget import Cost
+from aios_core.budget import BudgetAccount, Cost
 from aios_core.core import Core, Prepared, Progress
 from aios_core.errors import BudgetExceeded
 from aios_core.messages import Completion, Usage
-from aios_core.scheduler.budget_queue import BudgetQueue
+from aios_core.scheduler.budget_queue import BudgetQueue, Order
 from aios_core.scheduler.call import Call, PriceList
 from aios_core.scheduler.estimates import Estimates
-from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.reservations import Reservations, Step
 from aios_core.scheduler.verdicts import Join, Verdict, Verdicts
 
@@ -28,19 +27,20 @@ class Spending:
         estimates: Estimates,
         join: Join,
         *,
-        rank: Callable[[Call], Rank],
+        order: Order,
+        now: Callable[[], float],
         on_freed: Callable[[], None],
     ) -> None:
         self._reservations = Reservations(prices, estimates)
-        self._queue = BudgetQueue(self._reservations, rank, on_freed)
+        self._queue = BudgetQueue(self._reservations, order, now, on_freed)
         self._verdicts = Verdicts(estimates, self._reservations, join)
 
     def prepare(self, call: Call, prepared: Prepared) -> None:
         """See `Reservations.prepare`. Raises `BudgetExceeded`."""
         self._reservations.prepare(call, prepared)
 
-    def begin(self, call: Call) -> bool:
-        """Reserve for a run that has a slot. False: the call waits for others to settle.
+    def begin(self, call: Call) -> BudgetAccount | None:
+        """Reserve for a run that has a slot. Returns the account that it has to wait for, if any.
 
         Raises:
             BudgetExceeded: it needs more than is unspent.
@@ -50,12 +50,13 @@ class Spending:
             self._reservations.amount(call)  # raises for a call that need not wait
             blocker = self._queue.ahead_of(call)
         blocker = blocker or self._reservations.begin(call)
-        if blocker is None:
-            return True
-        if (error := self._reservations.waits_in_vain(call, blocker)) is not None:
+        if blocker and (error := self._reservations.waits_in_vain(call, blocker)):
             raise error
-        self._queue.add(blocker, call)
-        return False
+        return blocker
+
+    def wait(self, call: Call, account: BudgetAccount) -> None:
+        """Let a held call wait until others have settled; see `wake`."""
+        self._queue.add(account, call)
 
     def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
         """See `BudgetQueue.wake`."""

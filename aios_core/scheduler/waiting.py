@@ -7,6 +7,7 @@ held call keeps its place (its position and age), and is not in its lane meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from weakref import WeakSet
 
 from aios_core.core import Core
 from aios_core.scheduler.ready import Hold, Lane, Ranking, ReadyQueue, Route, Ticket
@@ -30,6 +31,7 @@ class WaitingCalls:
         self._ranking = ranking
         self._is_active = is_active
         self._held: dict[int, Ticket] = {}
+        self._queues: WeakSet[ReadyQueue] = WeakSet()  # of held calls, kept by others
 
     def __iter__(self) -> Iterator[Ticket]:
         for lane in self.lanes.values():
@@ -87,6 +89,12 @@ class WaitingCalls:
             self._count(ticket, -1)
             self.join(ticket)
 
+    def new_queue(self) -> ReadyQueue:
+        """A queue for some of the held calls, kept in the order of the lanes."""
+        queue = ReadyQueue(self._ranking)
+        self._queues.add(queue)
+        return queue
+
     def reroute(self, ticket: Ticket, route: Route) -> None:
         """Let a call be served by other cores; it keeps its place."""
         if ticket.is_held:
@@ -101,6 +109,8 @@ class WaitingCalls:
         self._ranking = ranking
         for lane in self.lanes.values():
             lane.use(ranking)
+        for queue in self._queues:
+            queue.use(ranking)
 
     def _count(self, ticket: Ticket, change: int) -> None:
         ticket.group.num_waiting += change
