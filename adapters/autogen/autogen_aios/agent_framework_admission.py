@@ -20,12 +20,11 @@ from aios_core import Usage
 from aios_core.adapting import Entering, Patches, Slot, aadmit_model, aadmitted, told
 from autogen_aios.agent_framework import (
     RawAIOSChatClient,
-    instructed,
     noting_the_agent,
-    to_messages,
     translated,
     untangle_streams,
 )
+from autogen_aios.agent_framework_messages import instructed, to_messages
 
 Options = Mapping[str, Any]
 Updates = ResponseStream[ChatResponseUpdate, ChatResponse]

@@ -351,7 +351,7 @@ TOKEN = {"token": "4", "logprob": -0.1, "bytes": [52]}
 LOGPROBS = {"content": [{**TOKEN, "top_logprobs": [TOKEN]}]}
 CHOICE = {"index": 0, "finish_reason": "stop", "logprobs": LOGPROBS}
 ABOUT = {"id": "1", "created": 0, "model": MODEL}
-USED = {"usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
+USED = {"usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21}}
 
 
 def whole() -> Raw:
