@@ -12,6 +12,7 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 import aios_core
+from aios_core.cores.factory import _KINDS
 from aios_core.distribution import DISTRIBUTION, FOLDERS, install_command
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,15 @@ def test_every_other_package_requires_the_kernel_by_its_own_name(folder: str) ->
 
     assert DISTRIBUTION in required
     assert "aios-core" not in required
+
+
+def test_an_adapter_brings_the_core_libraries_that_its_framework_would_bring_too_new() -> None:
+    """LiteLLM takes any openai; without a bound of ours an environment gets a newer one."""
+    project = tomllib.loads((ROOT / "adapters/open_interpreter/pyproject.toml").read_text())
+    extras = metadata(".").core.optional_dependencies
+
+    assert "aios-kernel[openai]>=0.1,<0.2" in project["project"]["dependencies"]
+    assert f"openai<{_KINDS['openai'].newest['openai'] + 1},>=2" in extras["openai"]
 
 
 def test_no_hint_names_the_package_of_another_project() -> None:

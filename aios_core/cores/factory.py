@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
 
@@ -107,6 +108,7 @@ class Kind:
     settings: Callable[[CoreConfig, Place, Mapping[str, str]], dict[str, Any]]
     models: Callable[[CoreConfig], tuple[str, ...]]  # where the configuration names none
     extra: str = ""  # of our distribution: what installs the library
+    newest: Mapping[str, int] = field(default_factory=dict)  # package -> greatest major version
     defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
 
 
@@ -155,6 +157,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
         _openai_settings,
         lambda config: config.models,
         extra="openai",
+        newest={"openai": 2},
     ),
     "replay": Kind(
         "aios_core.cores.replay",
@@ -166,6 +169,8 @@ _KINDS: Final[Mapping[str, Kind]] = {
 
 
 def _constructor(kind: Kind, core: str) -> Callable[..., Any]:
+    for package, newest in kind.newest.items():
+        _require_not_newer(package, newest, kind.extra, core)
     try:
         return getattr(import_module(kind.module), kind.constructor)  # type: ignore[no-any-return]
     except ImportError as exc:
@@ -174,6 +179,19 @@ def _constructor(kind: Kind, core: str) -> Callable[..., Any]:
         raise ModelLoadError(
             f"core {core!r} needs {why}; install it with: {install_command(kind.extra)}"
         ) from exc
+
+
+def _require_not_newer(package: str, newest: int, extra: str, core: str) -> None:
+    """Raise `ModelLoadError` for a package of a later major version than this file was made for."""
+    try:
+        installed = version(package)
+    except PackageNotFoundError:
+        return  # importing it says so
+    if int(installed.partition(".")[0]) > newest:
+        raise ModelLoadError(
+            f"core {core!r} needs {package} {newest}, and {package} {installed} is installed; "
+            f"install it with: {install_command(extra)}"
+        )
 
 
 def _options(

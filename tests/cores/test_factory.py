@@ -122,6 +122,18 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
         build_cores((), environ={})
 
 
+def test_a_library_that_is_too_new_is_named_with_what_installs_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aios_core.cores.factory.version", lambda _: "3.57.0")
+    config = CoreConfig("openai", base_url="http://127.0.0.1:1/v1", models=("stub",))
+
+    with pytest.raises(
+        ModelLoadError, match=r"needs openai 2, and openai 3\.57\.0 .*aios-kernel\[openai\]"
+    ):
+        build_cores([config], environ={})
+
+
 def test_a_core_builds_without_the_libraries_of_the_others(
     recording: CoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
