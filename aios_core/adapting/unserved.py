@@ -39,13 +39,20 @@ def _is_of(package: str, method: object) -> bool:
     return home.partition(".")[0] == package and not home.endswith(".unserved")
 
 
-def name_unserved(kind: type, instead: str) -> None:
-    """Say once that a class asks its provider past the kernel, and what to use in its place."""
+def name_unserved(kind: type, instead: str, otherwise: str = "") -> None:
+    """Say once that a class asks its provider past the kernel, and what to use in its place.
+
+    Args:
+        kind: the class of a client.
+        instead: what to use in its place, by name.
+        otherwise: another way, if there is one.
+    """
+    another = f", or {otherwise}" if otherwise else ""
     give_notice(
         log,
         (__name__, kind),
         f"{kind.__name__} ({kind.__module__.partition('.')[0]}) asks its provider itself, past the "
         "kernel, which neither schedules nor counts nor limits these calls. To have them on the "
         f"kernel, use {instead} in its place, with a core for the provider's OpenAI-compatible "
-        "endpoint (AIOS_BASE_URL and AIOS_MODEL, or aios.toml)",
+        f"endpoint (AIOS_BASE_URL and AIOS_MODEL, or aios.toml){another}",
     )

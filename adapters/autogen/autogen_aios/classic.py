@@ -42,6 +42,7 @@ from aios_core.adapting import (
 )
 from aios_core.errors import KernelError
 from autogen_aios.missing import missing
+from autogen_aios.unserved import watch_classic
 from autogen_aios.whose import read_aios
 
 try:
@@ -223,6 +224,7 @@ def unregister() -> None:
 def substitute(_: ModuleType, patches: Patches) -> None:
     """For `aios_core.install`: serve every entry but those of the program's own clients."""
     _serve(patches, only_named=False)
+    watch_classic(oai.OpenAIWrapper, patches)
 
 
 def admit(_: ModuleType, patches: Patches) -> None:
@@ -239,6 +241,7 @@ def admit(_: ModuleType, patches: Patches) -> None:
             self._clients[-1] = AdmittedClient(client, config)
 
     patches.replace(wrapper, "_register_default_client", register_default_client)
+    watch_classic(wrapper, patches)
 
 
 class AdmittedClient:

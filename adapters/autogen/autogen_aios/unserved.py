@@ -1,8 +1,8 @@
 """Clients that no patch of ours serves: named when they are first asked.
 
 AutoGen's clients define `create` and `create_stream` themselves, so these are wrapped in
-every class that defines them, now or later; Agent Framework's all pass through its base.
-Imports neither.
+every class that defines them, now or later; Agent Framework's all pass through its base;
+classic's own are any class that a program registers. Imports none of the three.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ _OURS: Final = __name__.partition(".")[0]
 _CREATING: Final = ("create", "create_stream")
 _RESPONDING: Final = ("_inner_get_response",)
 _INSTEAD: Final = "OpenAIChatCompletionClient or autogen_aios.AIOSChatCompletionClient"
+_CALLING: Final = ("create",)
+_INSTEAD_OF_CUSTOM: Final = (
+    "an entry without model_client_cls or with model_client_cls 'AIOSModelClient'"
+)
 _INSTEAD_OF_CHAT: Final = (
     "OpenAIChatCompletionClient or autogen_aios.agent_framework.AIOSChatClient"
 )
@@ -50,6 +54,32 @@ def watch_agent_framework(module: ModuleType, patches: Patches) -> None:
         return get_response(self, *args, **kwargs)
 
     patches.replace(base, "get_response", noticing)
+
+
+def watch_classic(wrapper: Any, patches: Patches) -> None:
+    """Name the clients that a program registers at classic's `OpenAIWrapper` for its entries."""
+    register = wrapper.register_model_client
+
+    @wraps(register)
+    def noticing(self: Any, model_client_cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_served(model_client_cls, _CALLING, _OURS):
+            _watch_custom(model_client_cls, patches)
+        return register(self, model_client_cls, *args, **kwargs)
+
+    patches.replace(wrapper, "register_model_client", noticing)
+
+
+def _watch_custom(kind: Any, patches: Patches) -> None:
+    create = kind.create
+    if getattr(create, "__globals__", {}).get("__name__") == __name__:
+        return  # registered before, for another entry
+
+    @wraps(create)
+    def noticed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        name_unserved(type(self), _INSTEAD_OF_CUSTOM)
+        return create(self, *args, **kwargs)
+
+    patches.replace(kind, "create", noticed)
 
 
 def _descendants(kind: type) -> list[type]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from agent_framework import Agent, BaseChatClient, ChatResponse, Message
 from agent_framework.openai import OpenAIChatCompletionClient as FrameworkClient
+from autogen import AssistantAgent
 from autogen_core.models import (
     ChatCompletionClient,
     CreateResult,
@@ -20,6 +21,7 @@ from autogen_core.models import (
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
+from openai.types.chat import ChatCompletion
 
 import aios_core
 from aios_core import Kernel
@@ -125,6 +127,57 @@ async def test_a_client_of_agent_framework_that_is_not_served_is_named_once(
         assert (await Agent(GeminiChatClient(), name="a").run("hi")).text == "native"
 
     assert names(caplog) == ["GeminiChatClient"]
+
+
+class Mine:
+    """A client that a program of classic AutoGen brings along."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.model = config["model"]
+
+    def create(self, params: dict[str, Any]) -> ChatCompletion:
+        said = {"role": "assistant", "content": f"native to {len(params['messages'])}"}
+        choice = {"index": 0, "finish_reason": "stop", "message": said}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": self.model}
+        return ChatCompletion.model_validate({**answer, "choices": [choice]})
+
+    def message_retrieval(self, response: ChatCompletion) -> list[str]:
+        return [choice.message.content or "" for choice in response.choices]
+
+    def cost(self, _: ChatCompletion) -> float:
+        return 0.0
+
+    @staticmethod
+    def get_usage(_: ChatCompletion) -> dict[str, Any]:
+        return {}
+
+
+class Inherited(Mine):
+    """Takes over how another one asks."""
+
+
+@pytest.mark.parametrize("mode", ["substitute", "admit"])
+def test_a_client_that_a_program_of_classic_registers_is_named_once_when_it_is_asked(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = vars(Mine)["create"]
+    aios_core.install("autogen_classic", mode=mode)  # type: ignore[arg-type]
+
+    def bot(kind: type[Mine]) -> AssistantAgent:
+        entry = {"model": "m", "model_client_cls": kind.__name__}
+        agent = AssistantAgent("a", llm_config={"config_list": [entry], "cache_seed": None})
+        agent.register_model_client(kind)  # type: ignore[arg-type] # classic says an instance
+        return agent
+
+    bots = [bot(Mine), bot(Mine), bot(Inherited)]
+    assert names(caplog) == [], "nobody was asked yet"
+    said = [one.generate_reply([{"role": "user", "content": "hi"}]) for one in bots * 2]
+    aios_core.uninstall()
+
+    assert [str(one).partition(" ")[0] for one in said] == ["native"] * 6
+    assert names(caplog) == ["Mine", "Inherited"]
+    assert "AIOSModelClient" in caplog.text
+    assert vars(Mine)["create"] is own
 
 
 @pytest.mark.usefixtures("as_default")

@@ -7,18 +7,19 @@ are wrapped, so that a class counts whenever it was defined. Nothing here import
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
-from aios_core.adapting import Patches, give_notice
-
-log = logging.getLogger(__name__)
+from aios_core.adapting import Patches, is_served, name_unserved
 
 _OURS: Final = __name__.partition(".")[0]
 _ASKING: Final = ("_generate", "_agenerate", "_stream", "_astream")  # what a provider's class has
+_INSTEAD: Final = "ChatOpenAI or langchain_aios.ChatAIOS"
+_OTHERWISE: Final = (
+    "ChatOpenAI with that base_url in the mode 'admit', which keeps the provider and its key"
+)
 _ENTRIES: Final = (
     "generate",
     "agenerate",
@@ -48,35 +49,16 @@ def _watch(owner: Any, patches: Patches) -> None:
 def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def noticed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_served(self):
-            _name(type(self))
+        if not _is_served(self):
+            name_unserved(type(self), _INSTEAD, _OTHERWISE)
         return method(self, *args, **kwargs)
 
     return noticed
 
 
-def is_served(model: Any) -> bool:
-    """Whether the kernel hears of a model's calls, or the model only pretends to be one."""
-    kinds = type(model).__mro__
-    if any(_is_ours(vars(kind).get(name)) for kind in kinds for name in _ASKING):
-        return True
-    if any("fake" in f"{kind.__module__}.{kind.__qualname__}".lower() for kind in kinds):
+def _is_served(model: Any) -> bool:
+    """Whether the kernel hears of a model's calls, or of those of a model inside it."""
+    if is_served(type(model), _ASKING, _OURS):
         return True
     inner = [value for value in vars(model).values() if hasattr(value, "generate_prompt")]
-    return any(map(is_served, inner))  # it hands its calls on
-
-
-def _is_ours(method: Any) -> bool:
-    return str(getattr(method, "__module__", "")).partition(".")[0] == _OURS
-
-
-def _name(kind: type) -> None:
-    give_notice(
-        log,
-        (__name__, kind),
-        f"{kind.__name__} ({kind.__module__.partition('.')[0]}) asks its provider itself, past the "
-        "kernel, which neither schedules nor counts nor limits these calls. To have them on the "
-        "kernel, use ChatOpenAI or langchain_aios.ChatAIOS in its place, with a core for the "
-        "provider's OpenAI-compatible endpoint (AIOS_BASE_URL and AIOS_MODEL, or aios.toml), or "
-        "ChatOpenAI with that base_url in the mode 'admit', which keeps the provider and its key",
-    )
+    return any(map(_is_served, inner))  # it hands its calls on
