@@ -12,6 +12,7 @@
     notices.py        what whoever runs a program should know, said once
     unserved.py       clients of a provider that no patch serves, named once
     openai_transport.py   OpenAI's own client with the kernel in its endpoint's place
+    openai_completions.py  OpenAI's prompts without roles, as conversations
     openai_errors.py  the kernel's errors as those of OpenAI's client
     admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
@@ -43,6 +44,7 @@ from aios_core.adapting.launching import Launcher, Mode, install, uninstall
 from aios_core.adapting.lazy import lazy_names
 from aios_core.adapting.models import served_model
 from aios_core.adapting.notices import give_notice
+from aios_core.adapting.openai_completions import old_logprobs
 from aios_core.adapting.openai_format import (
     ROLES,
     ChunkWriter,
@@ -62,7 +64,7 @@ from aios_core.adapting.unserved import is_served, name_unserved
 from aios_core.tools.handle import as_text
 
 if TYPE_CHECKING:
-    from aios_core.adapting.openai_errors import as_both, as_openai_error
+    from aios_core.adapting.openai_errors import as_both, as_openai_error, openai_kind_of
     from aios_core.adapting.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
 
 # What needs the package `openai`, which is imported with it.
@@ -73,6 +75,7 @@ __getattr__ = lazy_names(
         "KernelTransport": "aios_core.adapting.openai_transport",
         "as_both": "aios_core.adapting.openai_errors",
         "as_openai_error": "aios_core.adapting.openai_errors",
+        "openai_kind_of": "aios_core.adapting.openai_errors",
     },
     install="openai",
 )
@@ -120,6 +123,8 @@ __all__ = [
     "lazy_names",
     "limit_parameter",
     "name_unserved",
+    "old_logprobs",
+    "openai_kind_of",
     "read_messages",
     "read_options",
     "read_parts",

@@ -21,20 +21,15 @@ class ErrorNames:
         pairs: the kernel's class and the framework's, the most special first. A name of None
             (an older framework that lacks it) is left out.
         facts_of: attributes that the framework's class has besides, for an error that is both.
-        members_of: the same for all errors of a kernel's class and a framework's: of the class.
     """
 
     def __init__(
         self,
         pairs: Iterable[tuple[type[KernelError], type[Exception] | None]],
         facts_of: Callable[[KernelError], Mapping[str, Any]] = lambda _: {},
-        members_of: Callable[[type[KernelError], type[Exception]], Mapping[str, Any]] = (
-            lambda *_: {}
-        ),
     ) -> None:
         self._pairs = tuple((own, theirs) for own, theirs in pairs if theirs is not None)
         self._facts_of = facts_of
-        self._members_of = members_of
         self._made: dict[type[KernelError], type[KernelError] | None] = {}
 
     @contextmanager
@@ -56,8 +51,7 @@ class ErrorNames:
         """A class that is both the kernel's `kind` and the framework's name for it, if any."""
         for own, theirs in self._pairs:
             if issubclass(kind, own) and not issubclass(kind, theirs):
-                members = {"__module__": kind.__module__, **self._members_of(kind, theirs)}
-                return type(kind.__name__, (kind, theirs), members)
+                return type(kind.__name__, (kind, theirs), {"__module__": kind.__module__})
         return None
 
 

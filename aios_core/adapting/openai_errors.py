@@ -32,31 +32,46 @@ _KINDS: Final = (
     _Kind(errors.NoSuchObject, 404, openai.NotFoundError, "model_not_found"),
     _Kind(errors.InvalidRequest, 400, openai.BadRequestError),
     _Kind(errors.LimitReached, 429, openai.RateLimitError, "insufficient_quota"),
+    _Kind(errors.CoreUnavailable, 503, openai.APIConnectionError),
     _Kind(errors.RetryLater, 429, openai.RateLimitError, "rate_limit_exceeded"),
     _Kind(errors.DeadlineExceeded, 408, openai.APITimeoutError),
+    # Of a kind that no retrying code takes up: what was stopped is to stay so.
+    _Kind(errors.Interrupted, 499, openai.APIStatusError),
     _Kind(KernelError, 500, openai.InternalServerError),
 )
 _made: dict[tuple[type, type], type[Exception]] = {}
 
 
-def kind_of(error: KernelError) -> type[openai.OpenAIError]:
+def openai_kind_of(error: KernelError) -> type[openai.OpenAIError]:
     """The exception that OpenAI's client has for the reason of a kernel error."""
     return _kind(error).theirs
 
 
 def as_response(error: KernelError, request: httpx.Request) -> httpx.Response:
     """What OpenAI's endpoint would answer. What the kernel has tried again is not tried again."""
-    kind = _kind(error)
-    headers = {"x-should-retry": "false"}
+    headers = {"x-should-retry": str(isinstance(error, errors.Overloaded)).lower()}
     if isinstance(error, errors.RetryLater):
-        headers = {"retry-after-ms": str(int(getattr(error, "retry_after_s", 0.0) * 1_000))}
+        headers["retry-after-ms"] = str(int(error.retry_after_s * 1_000))
+    if error.request_id:
+        headers["x-request-id"] = error.request_id
     body = {"error": {"message": str(error), "type": type(error).__name__, "code": _code(error)}}
-    return httpx.Response(kind.status, headers=headers, json=body, request=request)
+    return httpx.Response(_status(error), headers=headers, json=body, request=request)
 
 
-def as_openai_error(error: KernelError, request: httpx.Request | None = None) -> Exception:
-    """The kernel's error as the one that OpenAI's client raises for the same reason."""
-    return as_both(error, _made_by(kind_of(error), error, request or _NO_REQUEST))
+def as_openai_error(
+    error: KernelError,
+    request: httpx.Request | None = None,
+    *,
+    kind: type[openai.OpenAIError] | None = None,
+) -> Exception:
+    """The kernel's error as the one that OpenAI's client raises for the same reason.
+
+    Args:
+        error: the kernel's.
+        request: that of the client; None where there was none.
+        kind: a framework's class derived from `openai_kind_of(error)`, raised in its place.
+    """
+    return as_both(error, _made_by(kind or openai_kind_of(error), error, request or _NO_REQUEST))
 
 
 def as_both(error: KernelError, theirs: Exception) -> Exception:
@@ -68,8 +83,8 @@ def as_both(error: KernelError, theirs: Exception) -> Exception:
     """
     if isinstance(error, type(theirs)):
         return error
-    if isinstance(theirs, openai.OpenAIError) and not isinstance(theirs, kind_of(error)):
-        theirs = _made_by(kind_of(error), error, getattr(theirs, "request", _NO_REQUEST))
+    if isinstance(theirs, openai.OpenAIError) and not isinstance(theirs, openai_kind_of(error)):
+        theirs = _made_by(openai_kind_of(error), error, getattr(theirs, "request", _NO_REQUEST))
     joined = _join(type(error), type(theirs))
     copy = joined.__new__(joined, *error.args)
     copy.args = error.args
@@ -84,6 +99,15 @@ def _kind(error: KernelError) -> _Kind:
     return next(kind for kind in _KINDS if isinstance(error, kind.ours))
 
 
+def _status(error: KernelError) -> int:
+    """The provider's own status of a failure, and else the one that its kind stands for."""
+    kind = _kind(error)
+    is_failure = (
+        kind.theirs is openai.InternalServerError and (error.status_code or 0) > kind.status
+    )
+    return error.status_code if error.status_code and is_failure else kind.status
+
+
 def _code(error: KernelError) -> str | None:
     return (error.reply.code if error.reply else None) or _kind(error).code
 
@@ -92,6 +116,8 @@ def _made_by(kind: Any, error: KernelError, request: httpx.Request) -> openai.Op
     made: openai.OpenAIError
     if issubclass(kind, openai.APITimeoutError):
         made = kind(request=request)
+    elif issubclass(kind, openai.APIConnectionError):
+        made = kind(message=str(error), request=request)
     else:
         response = as_response(error, request)
         made = kind(str(error), response=response, body=response.json()["error"])

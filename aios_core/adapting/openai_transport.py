@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import httpx
 import openai
@@ -25,6 +25,11 @@ import openai
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.models import served_model
 from aios_core.adapting.notices import give_notice
+from aios_core.adapting.openai_completions import (
+    TextChunkWriter,
+    read_prompt_request,
+    write_text_completion,
+)
 from aios_core.adapting.openai_errors import as_both, as_openai_error, as_response
 from aios_core.adapting.openai_format import ChunkWriter, read_request, write_completion
 from aios_core.agent import Agent
@@ -36,7 +41,6 @@ from aios_core.kernel import Kernel
 
 log = logging.getLogger(__name__)
 
-_PATH: Final = "/chat/completions"
 _DONE: Final = b"data: [DONE]\n\n"
 # What every client of OpenAI's sends along, and what carries a key.
 _USUAL_HEADERS: Final = frozenset(
@@ -55,8 +59,31 @@ Hold = Callable[[ExitStack, Kernel], Agent]
 AsyncHold = Callable[[ExitStack, Kernel], Awaitable[Agent]]
 
 
+class _Form(NamedTuple):
+    """How the requests of an endpoint are read, and its answers written."""
+
+    read: Callable[[Mapping[str, Any]], dict[str, Any]]
+    write: Callable[[Completion], dict[str, Any]]
+    chunks: type[ChunkWriter]
+
+
+# The more special path first.
+_FORMS: Final = {
+    "/chat/completions": _Form(read_request, write_completion, ChunkWriter),
+    "/completions": _Form(read_prompt_request, write_text_completion, TextChunkWriter),
+}
+
+
+class _Call(NamedTuple):
+    """A request as an LLM call."""
+
+    form: _Form
+    is_streamed: bool
+    arguments: dict[str, Any]
+
+
 class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Serves chat completions of OpenAI's clients as LLM calls of one agent.
+    """Serves completions, of chats and of prompts, of OpenAI's clients as LLM calls of one agent.
 
     Made for one call of a framework, with the retries that its client makes. Leaving the block
     ends a stream that was left half-read, without an await.
@@ -134,32 +161,32 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._refusal = None
         try:
             kernel = self._kernel or default_kernel()
-            body, arguments = _read(request, kernel)
+            call = _read(request, kernel)
             assert self._hold is not None, "made for an event loop"  # noqa: S101
             agent = self._hold(self._stack, kernel)
-            if not body.get("stream"):
-                return _whole(agent.llm.generate(**arguments))
-            deltas = self._stack.enter_context(agent.llm.stream(**arguments))
+            if not call.is_streamed:
+                return _whole(call.form, agent.llm.generate(**call.arguments))
+            deltas = self._stack.enter_context(agent.llm.stream(**call.arguments))
             first = next(deltas, None)
         except KernelError as exc:
             return self._refused(exc, request)
-        return _stream(_Events(self, deltas, first, request))
+        return _stream(_Events(self, deltas, _Writer(call.form, first), request))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve a request of a client on an event loop."""
         self._refusal = None
         try:
             kernel = self._kernel or await adefault_kernel()
-            body, arguments = _read(request, kernel)
+            call = _read(request, kernel)
             assert self._ahold is not None, "made for threads"  # noqa: S101
             agent = await self._ahold(self._stack, kernel)
-            if not body.get("stream"):
-                return _whole(await agent.llm.agenerate(**arguments))
-            deltas = self._stack.enter_context(closing(agent.llm.astream(**arguments)))
+            if not call.is_streamed:
+                return _whole(call.form, await agent.llm.agenerate(**call.arguments))
+            deltas = self._stack.enter_context(closing(agent.llm.astream(**call.arguments)))
             first = await anext(deltas, None)
         except KernelError as exc:
             return self._refused(exc, request)
-        return _stream(_AsyncEvents(self, deltas, first, request))
+        return _stream(_AsyncEvents(self, deltas, _Writer(call.form, first), request))
 
     def _refused(self, error: KernelError, request: httpx.Request) -> httpx.Response:
         self._refusal = error
@@ -183,18 +210,20 @@ def _without_credentials(client: Any) -> Any:
 # --- requests ------------------------------------------------------------------------------------
 
 
-def _read(request: httpx.Request, kernel: Kernel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The body, and the arguments of an LLM call that it stands for."""
-    if not request.url.path.endswith(_PATH):
-        raise InvalidRequest(f"{request.url.path}: the kernel serves {_PATH} in its place")
+def _read(request: httpx.Request, kernel: Kernel) -> _Call:
+    """The LLM call that a request stands for."""
+    path = next((path for path in _FORMS if request.url.path.endswith(path)), None)
+    if path is None:
+        allowed = " and ".join(_FORMS)
+        raise InvalidRequest(f"{request.url.path}: the kernel serves {allowed} in its place")
     body = json.loads(request.content)
     _name_what_is_dropped(request)
-    arguments = read_request(body)
+    arguments = _FORMS[path].read(body)
     model = arguments.get("model")
     arguments["model"] = None if model == DEFAULT_MODEL else served_model(kernel, model)
     if (timeout_s := request.extensions.get("timeout", {}).get("read")) not in (None, _NOT_SET):
         arguments.setdefault("timeout_s", timeout_s)
-    return body, arguments
+    return _Call(_FORMS[path], bool(body.get("stream")), arguments)
 
 
 def _name_what_is_dropped(request: httpx.Request) -> None:
@@ -217,8 +246,8 @@ def _is_usual(header: str) -> bool:
 # --- answers -------------------------------------------------------------------------------------
 
 
-def _whole(completion: Completion) -> httpx.Response:
-    return httpx.Response(200, json=write_completion(completion))
+def _whole(form: _Form, completion: Completion) -> httpx.Response:
+    return httpx.Response(200, json=form.write(completion))
 
 
 def _stream(events: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Response:
@@ -226,22 +255,26 @@ def _stream(events: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Respo
 
 
 class _Writer:
-    """Writes a stream's deltas as events."""
+    """Writes a stream's deltas as events. The model's name is known at the end alone."""
 
-    def __init__(self) -> None:
-        self._chunks: ChunkWriter | None = None
-        self._held: list[Delta] = []
+    def __init__(self, form: _Form, first: Delta | None) -> None:
+        self._chunks = form.chunks("")
+        self._first = first
+
+    def begin(self) -> Iterator[bytes]:
+        """The step that is there already."""
+        if self._first is not None:
+            yield self.delta(self._first)
 
     def delta(self, delta: Delta) -> bytes:
-        """One step. The model's name is known at the end alone, and given there."""
-        self._chunks = self._chunks or ChunkWriter("")
+        """One step."""
         return _event(self._chunks.delta(delta))
 
     def end(self, completion: Completion) -> bytes:
         """Why it ended, and what it used."""
-        chunks = self._chunks or ChunkWriter("")
-        chunks.model = completion.model
-        return _event(chunks.end(completion)) + _event(chunks.usage(completion)) + _DONE
+        self._chunks.model = completion.model
+        ends = (self._chunks.end(completion), self._chunks.usage(completion))
+        return b"".join(map(_event, ends)) + _DONE
 
 
 def _event(chunk: Mapping[str, Any]) -> bytes:
@@ -252,18 +285,17 @@ class _Events(httpx.SyncByteStream):
     """A stream of the kernel as server-sent events."""
 
     def __init__(
-        self, owner: KernelTransport, deltas: Stream, first: Delta | None, request: httpx.Request
+        self, owner: KernelTransport, deltas: Stream, writer: _Writer, request: httpx.Request
     ) -> None:
         self._owner = owner
         self._deltas = deltas
-        self._first = first
+        self._writer = writer
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        writer = _Writer()
+        writer = self._writer
         try:
-            if self._first is not None:
-                yield writer.delta(self._first)
+            yield from writer.begin()
             for delta in self._deltas:
                 if delta:
                     yield writer.delta(delta)
@@ -283,19 +315,19 @@ class _AsyncEvents(httpx.AsyncByteStream):
         self,
         owner: KernelTransport,
         deltas: AsyncStream,
-        first: Delta | None,
+        writer: _Writer,
         request: httpx.Request,
     ) -> None:
         self._owner = owner
         self._deltas = deltas
-        self._first = first
+        self._writer = writer
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        writer = _Writer()
+        writer = self._writer
         try:
-            if self._first is not None:
-                yield writer.delta(self._first)
+            for event in writer.begin():
+                yield event
             async for delta in self._deltas:
                 if delta:
                     yield writer.delta(delta)

@@ -52,6 +52,51 @@ def test_a_deadline_is_a_timeout_that_is_not_tried_again() -> None:
     assert as_response(error, REQUEST).headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(
+    ("error", "theirs", "is_tried_again"),
+    [
+        (errors.RateLimited("busy", 2.0), openai.RateLimitError, "false"),
+        (errors.CoreUnavailable("down", 2.0), openai.APIConnectionError, "false"),
+        (errors.Overloaded("queue", 5, 2.0), openai.RateLimitError, "true"),
+        (errors.BudgetExceeded("a", "tokens", 10, 8, 5), openai.RateLimitError, "false"),
+        (errors.SyscallCancelled("killed"), openai.APIStatusError, "false"),
+    ],
+)
+def test_a_client_tries_again_only_what_the_kernel_has_not_tried(
+    error: errors.KernelError, theirs: type[openai.APIError], is_tried_again: str
+) -> None:
+    assert isinstance(as_openai_error(error), theirs)
+    assert as_response(error, REQUEST).headers["x-should-retry"] == is_tried_again
+
+
+def test_what_was_stopped_is_of_no_kind_that_retrying_code_takes_up() -> None:
+    stopped = as_openai_error(errors.KernelClosed("closed"))
+
+    retried = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
+    assert isinstance(stopped, openai.APIStatusError)
+    assert not isinstance(stopped, retried)
+
+
+def test_the_providers_status_of_a_failure_and_its_id_of_the_request_are_kept() -> None:
+    failed = errors.CoreError("c", "oh")
+    failed.reply = errors.ProviderReply(502, request_id="req-1")
+    joined = as_openai_error(failed)
+
+    assert isinstance(joined, openai.InternalServerError)
+    assert (joined.status_code, joined.request_id) == (502, "req-1")
+
+
+def test_a_framework_may_have_a_class_of_its_own_for_a_kind() -> None:
+    class Limited(openai.RateLimitError):
+        is_retryable = True
+
+    joined = as_openai_error(errors.RateLimited("busy", 2.0), kind=Limited)
+
+    assert isinstance(joined, Limited)
+    assert isinstance(joined, errors.RateLimited)
+    assert joined.retry_after_s == 2.0
+
+
 def test_a_pause_is_said_as_openai_says_it() -> None:
     response = as_response(errors.RateLimited("slow down", 1.5), REQUEST)
 

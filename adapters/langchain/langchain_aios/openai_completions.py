@@ -17,7 +17,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
 from aios_core import Completion, Kernel, Usage, default_kernel
-from aios_core.adapting import Patches, adefault_kernel, served_model
+from aios_core.adapting import Patches, adefault_kernel, old_logprobs, served_model
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.entries import patch_entries
 from langchain_aios.openai_calls import name_unused, seconds_of
@@ -183,13 +183,5 @@ def _last(completion: Completion) -> GenerationChunk:
 
 def _about(completion: Completion) -> dict[str, Any]:
     """Why an answer ended, and how likely its tokens were, in the form of the old completions."""
-    about: dict[str, Any] = {"finish_reason": str(completion.finish_reason), "logprobs": None}
-    tokens = (completion.logprobs or {}).get("content") or ()
-    if tokens:
-        likely = [token.get("top_logprobs") or () for token in tokens]
-        about["logprobs"] = {
-            "tokens": [token["token"] for token in tokens],
-            "token_logprobs": [token["logprob"] for token in tokens],
-            "top_logprobs": [{one["token"]: one["logprob"] for one in each} for each in likely],
-        }
-    return about
+    logprobs = old_logprobs(completion.logprobs)
+    return {"finish_reason": str(completion.finish_reason), "logprobs": logprobs}

@@ -24,7 +24,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from aios_core import default_kernel
-from aios_core.adapting import Patches, adefault_kernel
+from aios_core.adapting import NO_KEY, Patches, adefault_kernel
 from langchain_aios import openai_errors
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.embeddings import AIOSEmbeddings
@@ -32,7 +32,6 @@ from langchain_aios.entries import patch_entries
 from langchain_aios.openai_calls import ChatCall, name_unused
 from langchain_aios.token_counts import patch_counts
 
-_NO_KEY: Final = "no key is needed on the kernel"
 _NO_ENDPOINT: Final = "http://kernel.invalid"
 _OF_ITS_EMBEDDER: Final = (
     *("dimensions", "openai_api_base", "openai_organization", "openai_proxy"),
@@ -104,7 +103,7 @@ def without_key(init: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
         if not _has(values, ("api_key", "openai_api_key"), ("OPENAI_API_KEY",)):
-            values["api_key"] = _NO_KEY
+            values["api_key"] = NO_KEY
         init(self, *args, **values)
 
     return __init__
@@ -115,7 +114,7 @@ def without_azure(init: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
         if not _has(values, _AZURE_KEYS, ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")):
-            values["api_key"] = _NO_KEY
+            values["api_key"] = NO_KEY
         if not _has(values, ("azure_endpoint", *_AZURE_BASES), ("AZURE_OPENAI_ENDPOINT",)):
             values["azure_endpoint"] = _NO_ENDPOINT
         if not _has(values, ("api_version", "openai_api_version"), ("OPENAI_API_VERSION",)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import openai
 import pytest
 from langchain_core import exceptions as theirs
 
 from aios_core import errors as ours
 from langchain_aios.errors import translated
+from langchain_aios.openai_errors import translated as translated_for_openai
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,38 @@ def test_the_cause_is_kept() -> None:
         raise error
 
     assert caught.value.__cause__ is error.__cause__
+
+
+@pytest.mark.parametrize(
+    ("error", "others", "is_retryable"),
+    [
+        (
+            ours.ContextOverflow(9, 8, "m"),
+            (openai.BadRequestError, theirs.ContextOverflowError),
+            False,
+        ),
+        (ours.RateLimited("busy", 2.0), (openai.RateLimitError, theirs.ModelRateLimitError), True),
+        (
+            ours.CoreUnavailable("down", 2.0),
+            (openai.APIConnectionError, theirs.ModelConnectionError),
+            True,
+        ),
+        (
+            ours.DeadlineExceeded(1.0, "running"),
+            (openai.APITimeoutError, theirs.ModelTimeoutError),
+            True,
+        ),
+        (ours.BudgetExceeded("a", "tokens", 10, 8, 5), (openai.RateLimitError,), False),
+        (ours.SyscallCancelled("killed"), (openai.APIStatusError,), False),
+    ],
+    ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_of_a_substituted_model_is_the_kernels_openais_and_langchains(
+    error: ours.KernelError, others: tuple[type[Exception], ...], is_retryable: bool
+) -> None:
+    with pytest.raises(type(error)) as caught, translated_for_openai():
+        raise error
+
+    assert all(isinstance(caught.value, other) for other in others)
+    assert str(caught.value) == str(error)
+    assert getattr(caught.value, "is_retryable") is is_retryable  # noqa: B009 - of some kinds

@@ -1,9 +1,9 @@
 """Programs with `llama_index.llms.openai.OpenAI` (and what derives from it) on the kernel.
 
 Replaced are the inner methods that talk to OpenAI, so callbacks, retries and events
-around them stay LlamaIndex's. For a chat, LlamaIndex's own code still writes the request
-and reads the answer, so that what a constructor or a call says is said. A model that no
-core serves is answered by the kernel's default, which is said once, on standard error.
+around them stay LlamaIndex's. Its own code still writes the request and reads the answer, so
+that what a constructor or a call says is said. A model that no core serves is answered by
+the kernel's default, which is said once, on standard error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ import openai
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
     CompletionResponse,
-    CompletionResponseAsyncGen,
-    CompletionResponseGen,
     LLMMetadata,
 )
 
@@ -34,16 +30,15 @@ from aios_core.adapting import (
     KernelTransport,
     Patches,
     RunHold,
-    adefault_kernel,
     ahold,
-    served_model,
 )
 from llama_index_aios.agents import claim, directory, identify, tree
-from llama_index_aios.llm import AIOSLLM, Metadata
+from llama_index_aios.llm import Metadata
 
-Asked = Sequence[ChatMessage]
-ChatSteps = Generator[ChatResponse, None, None]
-AsyncChatSteps = AsyncGenerator[ChatResponse, None]
+Asked = Sequence[ChatMessage] | str
+Answer = ChatResponse | CompletionResponse
+Steps = Generator[Answer, None, None]
+AsyncSteps = AsyncGenerator[Answer, None]
 Use = tuple[Caller, AgentSettings]
 Claim = tuple[RunHold, Caller, AgentSettings]
 
@@ -56,16 +51,18 @@ def substitute(module: ModuleType, patches: Patches) -> None:
         ("_achat", _awhole),
         ("_stream_chat", _steps),
         ("_astream_chat", _asteps),
+        ("_complete", _whole),
+        ("_acomplete", _awhole),
+        ("_stream_complete", _steps),
+        ("_astream_complete", _asteps),
     ):
         patches.replace(owner, what, on_kernel(getattr(owner, what)))
-    for what, method in (
-        ("_complete", _complete),
-        ("_stream_complete", _stream_complete),
-        ("_acomplete", _acomplete),
-        ("_astream_complete", _astream_complete),
-    ):
-        patches.replace(owner, what, method)
+    patches.replace(owner, "_tokenizer", property(_no_tokenizer))
     patches.replace(owner, "metadata", windowed(owner.metadata))
+
+
+def _no_tokenizer(_: Any) -> None:
+    """Nothing to limit an answer by, where nobody limits it: it would count another model's."""
 
 
 def windowed(theirs: property) -> property:
@@ -85,39 +82,15 @@ def windowed(theirs: property) -> property:
     return property(metadata)
 
 
-def _ours(theirs: Any, kwargs: dict[str, Any], model: str | None) -> tuple[AIOSLLM, dict[str, Any]]:
-    """Our LLM with the settings of theirs, and the arguments of the call."""
-    said = {**theirs.additional_kwargs, **kwargs}
-    said.pop("use_chat_completions", None)
-    said.pop("model", None)
-    llm = AIOSLLM(
-        model=model,
-        temperature=theirs.temperature,
-        max_tokens=theirs.max_tokens,
-        timeout=theirs.timeout,
-    )
-    return llm, said
-
-
-def _now(theirs: Any, kwargs: dict[str, Any]) -> tuple[AIOSLLM, dict[str, Any]]:
-    asked = kwargs.get("model") or theirs.model
-    return _ours(theirs, kwargs, served_model(default_kernel(), asked))
-
-
-async def _soon(theirs: Any, kwargs: dict[str, Any]) -> tuple[AIOSLLM, dict[str, Any]]:
-    asked = kwargs.get("model") or theirs.model
-    return _ours(theirs, kwargs, served_model(await adefault_kernel(), asked))
-
-
-# --- chats: LlamaIndex writes and reads them, the kernel stands where the endpoint would be -----
+# --- LlamaIndex writes and reads, the kernel stands where the endpoint would be ------------------
 
 
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
-    def asking(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         use = _identified()
         with KernelTransport(partial(_held, use)) as transport, transport.raising():
-            answer: ChatResponse = ask(_on_kernel(self, transport), messages, **kwargs)
+            answer: Answer = ask(_on_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
     return asking
@@ -125,50 +98,53 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
-    async def asking(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         ahold = partial(_aheld, _identified())
         with KernelTransport(ahold=ahold) as transport, transport.raising():
-            answer: ChatResponse = await ask(_aon_kernel(self, transport), messages, **kwargs)
+            answer: Answer = await ask(_aon_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
     return asking
 
 
 def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
-    def steps(theirs: Any, messages: Asked, kwargs: dict[str, Any], found: Claim) -> ChatSteps:
+    def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], found: Claim) -> Steps:
         hold, caller, settings = found
         with (
             hold,
             KernelTransport(partial(_held, (caller, settings))) as transport,
             transport.raising(),
         ):
-            yield from ask(_on_kernel(theirs, transport), messages, **kwargs)
+            yield from ask(_on_kernel(theirs, transport), asked, **_said(kwargs))
 
     @wraps(ask)
-    def asking(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseGen:
-        return steps(self, messages, kwargs, claim(tree, None, AgentSettings()))
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Steps:
+        return steps(self, asked, kwargs, claim(tree, None, AgentSettings()))
 
     return asking
 
 
 def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
-    async def steps(
-        theirs: Any, messages: Asked, kwargs: dict[str, Any], found: Claim
-    ) -> AsyncChatSteps:
+    async def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], found: Claim) -> AsyncSteps:
         hold, caller, settings = found
         with (
             hold,
             KernelTransport(ahold=partial(_aheld, (caller, settings))) as transport,
             transport.raising(),
         ):
-            async for step in await ask(_aon_kernel(theirs, transport), messages, **kwargs):
+            async for step in await ask(_aon_kernel(theirs, transport), asked, **_said(kwargs)):
                 yield step
 
     @wraps(ask)
-    async def asking(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseAsyncGen:
-        return steps(self, messages, kwargs, claim(tree, None, AgentSettings()))
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncSteps:
+        return steps(self, asked, kwargs, claim(tree, None, AgentSettings()))
 
     return asking
+
+
+def _said(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call without the one that has chosen the method."""
+    return {key: value for key, value in kwargs.items() if key != "use_chat_completions"}
 
 
 def _identified() -> Use:
@@ -204,26 +180,3 @@ def _client(get: Callable[[], Any], kind: Any, theirs: Any) -> Any:
         return get()
     except (openai.OpenAIError, ValueError):
         return kind(api_key=NO_KEY, max_retries=theirs.max_retries, timeout=theirs.timeout)
-
-
-# --- prompts without roles: `self` is an LLM of llama_index.llms.openai --------------------------
-
-
-def _complete(self: Any, prompt: str, **kwargs: Any) -> CompletionResponse:
-    llm, said = _now(self, kwargs)
-    return llm.answer_prompt(prompt, **said)
-
-
-def _stream_complete(self: Any, prompt: str, **kwargs: Any) -> CompletionResponseGen:
-    llm, said = _now(self, kwargs)
-    return llm.steps_of_prompt(prompt, **said)
-
-
-async def _acomplete(self: Any, prompt: str, **kwargs: Any) -> CompletionResponse:
-    llm, said = await _soon(self, kwargs)
-    return await llm.aanswer_prompt(prompt, **said)
-
-
-async def _astream_complete(self: Any, prompt: str, **kwargs: Any) -> CompletionResponseAsyncGen:
-    llm, said = await _soon(self, kwargs)
-    return llm.asteps_of_prompt(prompt, **said)

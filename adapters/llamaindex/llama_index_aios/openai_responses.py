@@ -22,12 +22,11 @@ from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.prompts import PromptTemplate
 
 from aios_core import default_kernel
-from aios_core.adapting import Patches, adefault_kernel, served_model
+from aios_core.adapting import NO_KEY, Patches, adefault_kernel, served_model
 from aios_core.errors import InvalidRequest
 from llama_index_aios.llm import AIOSLLM
 from llama_index_aios.openai_llm import windowed
 
-_NO_KEY: Final = "no key is needed on the kernel"
 _OF_THE_SERVICE: Final = ("include", "metadata", "model", "store", "truncation", "user")
 
 Asked = Sequence[ChatMessage]
@@ -56,7 +55,7 @@ def _without_key(init: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
         if not values.get("api_key") and not os.environ.get("OPENAI_API_KEY"):
-            values["api_key"] = _NO_KEY
+            values["api_key"] = NO_KEY
         init(self, *args, **values)
 
     return __init__

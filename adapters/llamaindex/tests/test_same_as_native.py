@@ -68,8 +68,8 @@ def substituted() -> Iterator[Callable[[StubServer], None]]:
         kernel.close(0)
 
 
-def sent(server: StubServer) -> dict[str, Any]:
-    body = dict(server.exchanges[-1].body)
+def sent(server: StubServer, at: int = -1) -> dict[str, Any]:
+    body = dict(server.exchanges[at].body)
     if "max_tokens" in body:  # which of the two an endpoint knows is the core's business
         body["max_completion_tokens"] = body.pop("max_tokens")
     return {key: value for key, value in body.items() if key not in FETCHING}
@@ -124,6 +124,77 @@ async def test_the_request_is_the_providers(
 
     assert await ask(behind) == wanted
     assert len(native.exchanges) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "call"),
+    [
+        ({"max_tokens": 9}, {}),
+        ({"max_tokens": 9, "temperature": 0.3}, {"seed": 2, "stop": ["x"], "user": "u"}),
+        ({"max_tokens": 9, "additional_kwargs": {"presence_penalty": 0.5}}, {"top_p": 0.5}),
+        ({"max_tokens": 9, "logprobs": True, "top_logprobs": 2}, {}),
+        ({"max_tokens": 9, "additional_kwargs": {"extra_body": {"guided_choice": ["a"]}}}, {}),
+    ],
+)
+async def test_a_prompt_without_roles_says_all_that_its_provider_would_get(
+    settings: dict[str, Any],
+    call: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    native, behind = provider(), provider()
+    endpoint = {"api_base": native.base_url, "api_key": "k", "max_retries": 0}
+
+    async def ask(used: StubServer) -> tuple[list[str], list[dict[str, Any]]]:
+        llm = OpenAILike(model=MODEL, is_chat_model=False, **endpoint, **settings)
+        answers = [llm.complete("why?", **call), await llm.acomplete("why?", **call)]
+        answers += [list(llm.stream_complete("why?", **call))[-1]]
+        answers += [[step async for step in await llm.astream_complete("why?", **call)][-1]]
+        texts = [answer.text.strip() for answer in answers]
+        return texts, [sent(used, at) for at in range(len(used.exchanges))]
+
+    texts, bodies = await ask(native)
+    substituted(behind)
+
+    assert await ask(behind) == (texts, [as_chat(body) for body in bodies])
+    assert texts == ["one two"] * 4
+    assert len(native.exchanges) == 4
+
+
+def as_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a prompt without roles as that of a chat, which a kernel's core sends."""
+    told = {**body, "messages": [{"role": "user", "content": body["prompt"]}]}
+    if "logprobs" in body:
+        told |= {"logprobs": True, "top_logprobs": body["logprobs"]}
+    return {key: value for key, value in told.items() if key != "prompt"}
+
+
+def test_an_old_completion_model_needs_neither_a_tokenizer_nor_a_limit(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    behind = provider()
+    substituted(behind)
+    llm = OpenAI(model="gpt-3.5-turbo-instruct", api_key="k", max_retries=0)
+
+    assert llm.complete("why?").text.strip() == "one two"
+    assert llm.chat(CHAT[-1:], use_chat_completions=True).message.content == "one two"
+
+
+def test_several_prompts_in_one_are_refused_and_what_is_left_out_is_named_once(
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    behind = provider()
+    substituted(behind)
+    llm = OpenAILike(model=MODEL, is_chat_model=False, api_key="k", max_retries=0)
+
+    for _ in range(2):
+        llm.complete("why?", echo=True, suffix="end")
+    assert [caplog.text.count(f"'{name}' of a completion") for name in ("echo", "suffix")] == [1, 1]
+    assert {"echo", "suffix"}.isdisjoint(behind.exchanges[-1].body)
+    with pytest.raises(openai.BadRequestError, match="allowed: one text"):
+        llm._complete(["a", "b"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
