@@ -95,17 +95,17 @@ class Endings:
         """Answer a call with what came within its limits; a core at work is told to stop."""
         call.answered_with = completion = self._spending.cut(call)
         self._tell.cut(call, completion)
-        if call.core is None:
-            call.record_usage(completion.usage)
+        call.record_usage(completion.usage)
+        self._tell.unpaid(call, self._spending.settle(call))  # whoever has the answer sees its cost
         self.conclude(call, SyscallState.DONE, completion=completion)
 
     def let_go(self, call: Call, usage: Usage) -> None:
         """A core has stopped working on a call and said what that took."""
         core, call.core = call.core, None
         self._running.pop(call.syscall.id, None)
-        if call.answered_with is not None:
+        if call.answered_with is not None and not call.is_answered:
             call.record_usage(call.answered_with.usage)
-        else:
+        elif call.answered_with is None:
             believed, fault = self._spending.usage(call, core or call.route[0], usage)
             self._tell.fault(call, core, fault)
             call.record_usage(believed)

@@ -235,14 +235,15 @@ class Reservations:
             allowance.reserved = None
 
     def settle(self, call: Call) -> Cost:
-        """Book what an answered call cost. Returns what exceeds all limits, and is not booked."""
+        """Book what a call cost, once. Returns what exceeds all limits, and is not booked."""
         self._external.pop(call.syscall.id, None)
         if call.reservation is None:
             return Cost()
         usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1
         cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
         call.process.accounting.money += cost.money
-        return call.reservation.settle(cost)
+        reservation, call.reservation = call.reservation, None
+        return reservation.settle(cost)
 
 
 def allowance_of(call: Call) -> Allowance:

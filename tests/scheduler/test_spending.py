@@ -321,6 +321,26 @@ async def test_a_core_that_ignores_the_callers_limit_is_stopped_there() -> None:
 
 
 @virtual
+async def test_a_cut_answer_is_booked_once_and_before_its_caller_has_it() -> None:
+    core = BlurredCore(obeys=False)  # it takes its time to let go
+    async with rigged(core) as rig:
+        agent = rig.agent(budget=Budget(tokens=300))
+        syscall, caller = rig.submit(agent, "word")
+        core.progress(num_tokens=400, text="w " * 400)
+        await settled()
+
+        assert caller.completion is not None
+        cost = caller.completion.usage.total_tokens
+        assert agent.accounting.usage == caller.completion.usage
+        assert (agent.budget.spent.tokens, agent.budget.reserved.tokens) == (cost, 0)
+        del core.runs[syscall.id]
+        core.tell(Stopped(syscall.id, Usage(5, 400)))
+        await settled()
+        assert agent.accounting.usage == caller.completion.usage
+        assert (agent.budget.spent.tokens, agent.budget.reserved.tokens) == (cost, 0)
+
+
+@virtual
 async def test_nothing_is_limited_where_nobody_set_a_limit() -> None:
     core = BlurredCore(window=100)
     async with rigged(core) as rig:
