@@ -30,9 +30,9 @@ from aios_core.adapting.admission import (
     aadmitted,
     admit_model,
     admitted,
-    limit_parameter,
     told,
 )
+from aios_core.adapting.answer_limits import limit_parameter, said_limits
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
@@ -132,6 +132,7 @@ __all__ = [
     "read_response_format",
     "read_text",
     "read_tool_choice",
+    "said_limits",
     "served_model",
     "split_request_options",
     "told",

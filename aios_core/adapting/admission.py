@@ -26,9 +26,9 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
+from aios_core.adapting.answer_limits import said_limits
 from aios_core.agent import Agent
 from aios_core.bridge import AsyncStream
 from aios_core.cores.guest import AT_PROVIDER, GUEST, Guest, GuestCore
@@ -38,8 +38,6 @@ from aios_core.kernel import Kernel
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
 
 T = TypeVar("T")
-
-_LIMITS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 
 class Slot:
@@ -57,16 +55,16 @@ class Slot:
         return self.guest.token_limit
 
     def limiting(
-        self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: object = None
+        self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: int | None = None
     ) -> dict[str, Any]:
         """Arguments of a provider's client, with the budget's limit if the program set none.
 
         Args:
             arguments: what the client would be called with.
             key: what the client calls the limit.
-            own: the limit that the client itself was made with.
+            own: the limit that the program set elsewhere, as when it made the client.
         """
-        is_set = own is not None or not _LIMITS.isdisjoint(arguments)
+        is_set = own is not None or said_limits(arguments)["max_tokens"] is not None
         limit = None if is_set else self.token_limit
         return dict(arguments) if limit is None else {**arguments, key: limit}
 
@@ -225,13 +223,6 @@ async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int =
         with suppress(ConfigError):
             await kernel.aadd_core(GuestCore(model, slots=slots))
     return kernel
-
-
-def limit_parameter(base_url: object) -> str:
-    """What the provider at a URL calls the limit of an answer."""
-    host = urlsplit(str(base_url)).hostname or ""
-    is_openai = f".{host}".endswith((".openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if is_openai else "max_tokens"
 
 
 def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]) -> list[Message]:

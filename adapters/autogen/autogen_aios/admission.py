@@ -24,6 +24,7 @@ from aios_core.adapting import (
     aadmit_model,
     aadmitted,
     limit_parameter,
+    said_limits,
     told,
 )
 from autogen_aios import translation
@@ -89,8 +90,7 @@ def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]
 
 def _limited(theirs: Any, slot: Slot, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Their arguments with what their budget has left, if they set no limit themselves."""
-    created_with = theirs._create_args  # noqa: SLF001 - what it will send
-    own = created_with.get("max_tokens") or created_with.get("max_completion_tokens")
+    own = said_limits(theirs._create_args, extra)["max_tokens"]  # noqa: SLF001 - what it will send
     return slot.limiting(extra, limit_parameter(theirs._client.base_url), own=own)  # noqa: SLF001
 
 
@@ -100,10 +100,8 @@ def _slot(
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
     named, said = read_aios(said)
     settings = AgentSettings().updated(said)
-    request = {
-        "messages": told(messages, translation.to_messages),
-        "max_tokens": options.get("max_tokens"),
-    }
+    limits = said_limits(options)
+    request = {"messages": told(messages, translation.to_messages), **limits}
     model = str(options.get("model"))
     if isinstance(named, Agent):
         return aadmitted(named, model, **request)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseStream, UsageDetails
 
 from aios_core import Usage
-from aios_core.adapting import Entering, Patches, Slot, aadmit_model, aadmitted, told
+from aios_core.adapting import Entering, Patches, Slot, aadmit_model, aadmitted, said_limits, told
 from autogen_aios.agent_framework import (
     RawAIOSChatClient,
     noting_the_agent,
@@ -53,34 +53,74 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Awaitable[ChatResponse] | Updates:
         theirs = _without_ours(options)
-        asking = partial(ask, self, messages=messages, options=theirs, stream=stream, **kwargs)
-        slot = _slot(self, messages, options, theirs, kwargs)
+        asking = partial(ask, self, messages=messages, stream=stream, **kwargs)
+        asked = _Asked(asking, theirs, said_limits(options))
+        slot = _slot(self, messages, options, asked, kwargs)
         if not stream:
-            return _answered(slot, asking)
-        updates: Updates = asking()  # asks nobody until it is read
-        finalizer = updates._finalizer  # noqa: SLF001 - it knows the format of the answer
-        return ResponseStream(_streamed(slot, updates), finalizer=finalizer)
+            return _answered(slot, asked)
+        asked.begin()  # complains of what is wrong, and asks nobody until it is read
+        return ResponseStream(_streamed(slot, asked), finalizer=asked.finalize)
 
     return _inner_get_response
 
 
-async def _answered(
-    entering: AbstractAsyncContextManager[Slot], asking: Callable[[], Awaitable[ChatResponse]]
-) -> ChatResponse:
+class _Asked:
+    """One call of their client, which is made with what its budget has left.
+
+    Args:
+        ask: their method, but for the options.
+        options: the program's; what their client takes out of them is taken out here.
+        limits: what the options say of the answer's length.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Any], options: Options, limits: Mapping[str, int | None]
+    ) -> None:
+        self.options = options
+        self.limits = limits
+        self._ask = ask
+        self._sent = options
+        self._begun: Any = None
+
+    def begin(self) -> Any:
+        """Their method's result for the options as they are sent now."""
+        self._begun = self._ask(options=self._sent)
+        return self._begun
+
+    def within(self, slot: Slot) -> Any:
+        """The same with the limit of a slot, if the program set none."""
+        limited = slot.limiting(self.options, own=self.limits["max_tokens"])
+        if limited == dict(self.options) and self._begun is not None:
+            return self._begun
+        self._sent = self.options if limited == dict(self.options) else limited
+        return self.begin()
+
+    def finalize(self, updates: Sequence[ChatResponseUpdate]) -> Any:
+        """The whole answer; they know its format."""
+        return self._begun._finalizer(updates)  # noqa: SLF001 - the framework's own seam
+
+    def use_up(self) -> None:
+        """Take out of the program's options what their client took out of those it was sent."""
+        if isinstance(self.options, dict):
+            for key in self.options.keys() - self._sent.keys():
+                del self.options[key]
+
+
+async def _answered(entering: AbstractAsyncContextManager[Slot], asked: _Asked) -> ChatResponse:
     with translated():
         async with entering as slot:
-            response = await slot.run(asking())
+            response: ChatResponse = await slot.run(asked.within(slot))
             slot.settle(_usage([response.usage_details]), response.text)
             return response
 
 
 async def _streamed(
-    entering: AbstractAsyncContextManager[Slot], updates: Updates
+    entering: AbstractAsyncContextManager[Slot], asked: _Asked
 ) -> AsyncGenerator[ChatResponseUpdate]:
     said: list[ChatResponseUpdate] = []
     untangle_streams()
     with translated():
-        async with entering as slot, aclosing(slot.each(_read(updates))) as pieces:
+        async with entering as slot, aclosing(slot.each(_read(asked.within(slot)))) as pieces:
             async for update in pieces:
                 said.append(update)
                 yield update
@@ -99,17 +139,19 @@ def _slot(
     client: Any,
     messages: Sequence[Message],
     options: Options,
-    theirs: Options,
+    asked: _Asked,
     kwargs: Mapping[str, Any],
 ) -> AbstractAsyncContextManager[Slot]:
     model = str(options.get("model") or client.model)
     known = told(messages, to_messages)
-    request = {"messages": [*instructed(options), *known], "max_tokens": options.get("max_tokens")}
+    request = {"messages": [*instructed(options), *known], **asked.limits}
 
     def use_up(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and isinstance(options, dict) and theirs is not options:
-            for key in options.keys() - theirs.keys() - {_OURS}:
-                del options[key]  # their client took it out: it is used up
+        if kind is None:
+            asked.use_up()
+            if isinstance(options, dict) and asked.options is not options:
+                for key in options.keys() - asked.options.keys() - {_OURS}:
+                    del options[key]  # their client took it out: it is used up
 
     with translated():
         asker = RawAIOSChatClient().asker(options, kwargs)  # here: a stream may be read elsewhere

@@ -34,8 +34,10 @@ from aios_core.adapting import (
     admitted,
     current_caller,
     enclosing,
+    limit_parameter,
     read_messages,
     read_request,
+    said_limits,
     served_model,
     told,
     write_completion,
@@ -67,6 +69,8 @@ _OF_THE_PROVIDER: Final = frozenset(
     | {"organization", "project", "default_query", "websocket_base_url", "routing_method"}
     | {"native_tool_calls", "webhook_secret", "workload_identity"}
 )
+
+_OPENAI: Final = "https://api.openai.com/v1"  # who is asked where an entry names no address
 
 directory: Final[AgentDirectory] = AgentDirectory()
 
@@ -250,6 +254,7 @@ class AdmittedClient:
     def __init__(self, client: Any, config: Mapping[str, Any]) -> None:
         self._client = client
         self._whose = _Whose(config)
+        self._limit_name = _limit_name(config)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_client":  # a copy that is being made has none yet
@@ -263,13 +268,27 @@ class AdmittedClient:
         kernel = admit_model(model)
         said = asked.get("messages") or [{"content": asked.get("prompt")}]
         known = told([{"role": "user", **message} for message in said], read_messages)
-        request = {"messages": known, "max_tokens": asked.get("max_tokens")}
+        limits = said_limits(asked)
+        request = {"messages": known, **limits}
         with self._whose.acting(kernel) as agent, admitted(agent, model, **request) as slot:
-            response = self._client.create(asked)
+            limited = slot.limiting(asked, self._limit_name, own=limits["max_tokens"])
+            response = self._client.create(limited)
             usage = self._client.get_usage(response) or {}
             tokens = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
             slot.settle(Usage(*tokens))
             return response
+
+
+def _limit_name(config: Mapping[str, Any]) -> str:
+    """What the client of an entry calls the limit of an answer."""
+    kind = str(config.get("api_type") or "openai")
+    if kind.startswith("responses"):
+        return "max_output_tokens"
+    if kind.startswith("ollama"):
+        return "num_predict"
+    if kind.startswith(("openai", "azure", "open_ai")):
+        return limit_parameter(config.get("base_url") or _OPENAI)
+    return "max_tokens"
 
 
 def _serve(patches: Patches, *, only_named: bool) -> None:

@@ -21,6 +21,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 import aios_core
 from aios_core import (
+    BudgetExceeded,
     Completion,
     EventKind,
     FinishReason,
@@ -204,6 +205,32 @@ def test_classic_agents_keep_their_provider_too(
     assert list(watch.names().values()) == ["bot"]
     (process,) = as_default.processes
     assert process.accounting.usage == Usage(7, 3)
+
+
+@pytest.mark.usefixtures("as_default")
+def test_what_a_budget_has_left_is_the_limit_of_classics_provider_too(serve: Serve) -> None:
+    server = serve(WHOLE)
+    poor = classic_entry(server, aios={"agent": "poor", "budget": {"tokens": 300}})
+    entries = [poor, {**poor, "n": 2}, {**poor, "max_completion_tokens": 7}, classic_entry(server)]
+
+    for entry in entries:
+        OpenAIWrapper(config_list=[entry]).create(messages=[{"role": "user", "content": "hi"}])
+
+    bodies = [exchange.body for exchange in server.exchanges]
+    limits = [body.get("max_tokens", body.get("max_completion_tokens")) for body in bodies]
+    assert 200 < limits[0] < 300
+    assert 100 < limits[1] < 150, "each of two answers gets half"
+    assert limits[2:] == [7, None]
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_a_limit_by_its_newer_name_is_what_is_reserved(serve: Serve) -> None:
+    client = client_of(serve(WHOLE))
+    poor = {"aios": {"agent": "poor", "budget": {"tokens": 300}}}
+
+    with pytest.raises(BudgetExceeded):
+        await client.create(HI, extra_create_args={**poor, "max_completion_tokens": 9_000})
+    await client.create(HI, extra_create_args={**poor, "max_completion_tokens": 90})
 
 
 @pytest.mark.usefixtures("as_default")

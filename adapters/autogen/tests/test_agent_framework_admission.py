@@ -148,6 +148,23 @@ async def test_who_calls_can_be_said_and_is_kept_from_the_provider(
 
 
 @pytest.mark.usefixtures("as_default")
+async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> None:
+    server = serve(WHOLE, Answer("a b"), WHOLE, WHOLE)
+    whose = {"aios": {"agent": "poor", "budget": {"tokens": 300}}}
+    async with client_of(server) as client:
+        agent = Agent(client, name="x", default_options=whose)
+        await agent.run("hi")
+        stream = agent.run("hi", stream=True)
+        assert (await stream.get_final_response()).text == "a b"
+        await agent.run("hi", options={"max_tokens": 7})
+        await Agent(client, name="y").run("hi")
+
+    limits = [exchange.body.get("max_completion_tokens") for exchange in server.exchanges]
+    assert all(100 < limit < 300 for limit in limits[:2])
+    assert limits[2:] == [7, None]
+
+
+@pytest.mark.usefixtures("as_default")
 async def test_a_picture_is_the_providers_business(serve: Serve, watch: Watch) -> None:
     picture = Content.from_uri("https://x.example/a.png", media_type="image/png")
     async with client_of(serve(WHOLE)) as client:

@@ -27,12 +27,15 @@ from aios_core.adapting import (
     aadmitted,
     admit_model,
     admitted,
+    said_limits,
     told,
 )
 from langchain_aios import translation
 from langchain_aios.agents import RunManager, directory, identify, tracker
 from langchain_aios.entries import patch_entries
 from langchain_aios.openai_errors import translated
+
+Limits = Mapping[str, int | None]
 
 _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
 _BASE: Final = "BaseChatOpenAI"  # of the two, and of other providers' classes (ChatDeepSeek, ...)
@@ -57,8 +60,9 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with slot_now(self, messages, run_manager, kwargs) as slot:
-            limited = slot.limiting(kwargs, own=self.max_tokens)
+        limits = _limits(self, kwargs)
+        with slot_now(self, messages, run_manager, kwargs, limits) as slot:
+            limited = slot.limiting(kwargs, own=limits["max_tokens"])
             result: ChatResult = generate(self, messages, stop, run_manager, **limited)
             _settle(slot, [generation.message for generation in result.generations])
             return result
@@ -70,8 +74,9 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with slot_soon(self, messages, run_manager, kwargs) as slot:
-            limited = slot.limiting(kwargs, own=self.max_tokens)
+        limits = _limits(self, kwargs)
+        async with slot_soon(self, messages, run_manager, kwargs, limits) as slot:
+            limited = slot.limiting(kwargs, own=limits["max_tokens"])
             work = agenerate(self, messages, stop, run_manager, **limited)
             result: ChatResult = await slot.run(work)
             _settle(slot, [generation.message for generation in result.generations])
@@ -85,8 +90,9 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
-        with slot_now(self, messages, run_manager, kwargs) as slot:
-            limited = slot.limiting(kwargs, own=self.max_tokens)
+        limits = _limits(self, kwargs)
+        with slot_now(self, messages, run_manager, kwargs, limits) as slot:
+            limited = slot.limiting(kwargs, own=limits["max_tokens"])
             for chunk in stream(self, messages, stop, run_manager, **limited):
                 said.append(chunk.message)
                 yield chunk
@@ -100,8 +106,9 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
-        async with slot_soon(self, messages, run_manager, kwargs) as slot:
-            limited = slot.limiting(kwargs, own=self.max_tokens)
+        limits = _limits(self, kwargs)
+        async with slot_soon(self, messages, run_manager, kwargs, limits) as slot:
+            limited = slot.limiting(kwargs, own=limits["max_tokens"])
             chunks = astream(self, messages, stop, run_manager, **limited)
             async for chunk in slot.each(chunks):
                 said.append(chunk.message)
@@ -130,10 +137,14 @@ def _unless_inner(method: Callable[..., Any], original: Callable[..., Any]) -> C
 
 @contextmanager
 def slot_now(
-    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
+    theirs: Any,
+    messages: Sequence[BaseMessage],
+    run_manager: RunManager,
+    kwargs: Mapping[str, Any],
+    limits: Limits,
 ) -> Iterator[Slot]:
     """A slot for a call of one of their models, on a thread."""
-    model, request = _request(theirs, messages, kwargs)
+    model, request = _request(theirs, messages, kwargs, limits)
     caller, settings = identify(tracker, None, AgentSettings(), run_manager)
     with (
         translated(),
@@ -145,10 +156,14 @@ def slot_now(
 
 
 def slot_soon(
-    theirs: Any, messages: Sequence[BaseMessage], run_manager: RunManager, kwargs: Mapping[str, Any]
+    theirs: Any,
+    messages: Sequence[BaseMessage],
+    run_manager: RunManager,
+    kwargs: Mapping[str, Any],
+    limits: Limits,
 ) -> AbstractAsyncContextManager[Slot]:
     """The same on an event loop."""
-    model, request = _request(theirs, messages, kwargs)
+    model, request = _request(theirs, messages, kwargs, limits)
 
     async def enter(stack: AsyncExitStack) -> Slot:
         stack.enter_context(translated())
@@ -162,13 +177,16 @@ def slot_soon(
 
 
 def _request(
-    theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]
+    theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], limits: Limits
 ) -> tuple[str, dict[str, Any]]:
     """The provider's model, and what the kernel's books say of the call."""
     model = str(kwargs.get("model") or theirs.model_name)
-    known = told(messages, translation.to_messages)
-    limit = theirs.max_tokens if theirs.max_tokens != -1 else None  # -1: as many as there is room
-    return model, {"messages": known, "max_tokens": limit}
+    return model, {"messages": told(messages, translation.to_messages), **limits}
+
+
+def _limits(theirs: Any, kwargs: Mapping[str, Any]) -> Limits:
+    """What the provider will hear of the answer's length, by the program's word."""
+    return said_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
 
 
 def _settle(slot: Slot, said: Sequence[BaseMessage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +10,8 @@ from langchain_core.messages import HumanMessage
 from langchain_core.outputs import GenerationChunk, LLMResult
 
 from aios_core import Usage
-from aios_core.adapting import Patches, Slot
-from langchain_aios.admission import slot_now, slot_soon
+from aios_core.adapting import Patches, Slot, said_limits
+from langchain_aios.admission import Limits, slot_now, slot_soon
 from langchain_aios.entries import patch_entries
 
 
@@ -35,8 +35,10 @@ def admit(module: ModuleType, patches: Patches) -> None:
         if self.streaming:
             result: LLMResult = generate(self, prompts, stop, run_manager, **kwargs)
             return result
-        with slot_now(self, _told(prompts), run_manager, kwargs) as slot:
-            result = generate(self, prompts, stop, run_manager, **kwargs)
+        limits = _limits(self, kwargs, len(prompts))
+        with slot_now(self, _told(prompts), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            result = generate(self, prompts, stop, run_manager, **limited)
             return _settled(slot, result)
 
     async def _agenerate(
@@ -49,8 +51,10 @@ def admit(module: ModuleType, patches: Patches) -> None:
         if self.streaming:
             result: LLMResult = await agenerate(self, prompts, stop, run_manager, **kwargs)
             return result
-        async with slot_soon(self, _told(prompts), run_manager, kwargs) as slot:
-            work = agenerate(self, prompts, stop, run_manager, **kwargs)
+        limits = _limits(self, kwargs, len(prompts))
+        async with slot_soon(self, _told(prompts), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            work = agenerate(self, prompts, stop, run_manager, **limited)
             return _settled(slot, await slot.run(work))
 
     def _stream(
@@ -61,8 +65,10 @@ def admit(module: ModuleType, patches: Patches) -> None:
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         said = ""
-        with slot_now(self, _told([prompt]), run_manager, kwargs) as slot:
-            for chunk in stream(self, prompt, stop, run_manager, **kwargs):
+        limits = _limits(self, kwargs, 1)
+        with slot_now(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            for chunk in stream(self, prompt, stop, run_manager, **limited):
                 said += chunk.text
                 yield chunk
             slot.settle(Usage(), said)
@@ -75,8 +81,11 @@ def admit(module: ModuleType, patches: Patches) -> None:
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         said = ""
-        async with slot_soon(self, _told([prompt]), run_manager, kwargs) as slot:
-            async for chunk in slot.each(astream(self, prompt, stop, run_manager, **kwargs)):
+        limits = _limits(self, kwargs, 1)
+        async with slot_soon(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            chunks = astream(self, prompt, stop, run_manager, **limited)
+            async for chunk in slot.each(chunks):
                 said += chunk.text
                 yield chunk
             slot.settle(Usage(), said)
@@ -88,6 +97,26 @@ def admit(module: ModuleType, patches: Patches) -> None:
 
 def _told(prompts: list[str]) -> list[HumanMessage]:
     return [HumanMessage(prompt) for prompt in prompts]
+
+
+def _limits(theirs: Any, kwargs: Mapping[str, Any], num_prompts: int) -> Limits:
+    """What the program says of each answer's length; the class's own limit is nobody's word."""
+    params = dict(theirs._invocation_params)  # noqa: SLF001 - what it will send
+    if not _has_said_a_limit(theirs):
+        params.pop("max_tokens", None)
+    return said_limits(params, kwargs, num_prompts=num_prompts)
+
+
+def _limited(theirs: Any, slot: Slot, kwargs: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Their arguments with what their budget has left, at most what the class would have sent."""
+    limited = slot.limiting(kwargs, own=limits["max_tokens"])
+    if limited != kwargs and not _has_said_a_limit(theirs):
+        limited["max_tokens"] = min(limited["max_tokens"], theirs.max_tokens)
+    return limited
+
+
+def _has_said_a_limit(theirs: Any) -> bool:
+    return "max_tokens" in {*theirs.model_fields_set, *theirs.model_kwargs}
 
 
 def _settled(slot: Slot, result: LLMResult) -> LLMResult:

@@ -17,6 +17,7 @@ from langchain_openai.chat_models.base import BaseChatOpenAI
 import aios_core
 from aios_core import (
     Budget,
+    BudgetExceeded,
     Completion,
     EventKind,
     FinishReason,
@@ -88,7 +89,7 @@ async def test_other_providers_classes_that_are_made_of_openais_are_booked_once(
 
 @pytest.mark.usefixtures("as_default")
 async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> None:
-    server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"), WHOLE, WHOLE)
+    server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"), WHOLE, WHOLE, WHOLE)
     llm, poor = (
         chat(server),
         {"metadata": {"aios_agent": "poor", "aios_budget": Budget(tokens=300)}},
@@ -100,10 +101,13 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
     _ = [chunk async for chunk in llm.astream("hi", poor)]
     llm.invoke("hi", poor, max_tokens=7)
     llm.invoke("hi")
+    llm.bind(max_completion_tokens=8).invoke("hi", poor)
+    with pytest.raises(BudgetExceeded):
+        llm.invoke("hi", poor, max_completion_tokens=9_000)
 
     limits = [exchange.body.get("max_completion_tokens") for exchange in server.exchanges]
     assert all(100 < limit < 300 for limit in limits[:4])
-    assert limits[4:] == [7, None]
+    assert limits[4:] == [7, None, 8]
 
 
 def test_a_run_is_one_agent_and_its_tokens_are_its_own(

@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import OpenAI, OpenAIEmbeddings
 
 import aios_core
-from aios_core import EventKind, Kernel, SyscallCancelled, Usage
+from aios_core import Budget, EventKind, Kernel, SyscallCancelled, Usage
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
 
@@ -61,6 +61,32 @@ async def test_all_four_ways_to_complete_are_booked(serve: Serve, watch: Watch) 
     assert "".join([text async for text in llm.astream("hi")]) == "native"
 
     assert watch.counts[EventKind.DONE] == 4
+
+
+def budget(agent: str, tokens: int) -> dict[str, Any]:
+    return {"metadata": {"aios_agent": agent, "aios_budget": Budget(tokens=tokens)}}
+
+
+@pytest.mark.usefixtures("as_default")
+async def test_what_a_budget_has_left_is_the_limit_of_a_completion(serve: Serve) -> None:
+    server = serve(WHOLE, WHOLE, STREAMED, STREAMED, *[WHOLE] * 5)
+    llm, poor = completing(server), budget("poor", 200)
+
+    llm.invoke("hi", poor)
+    await llm.ainvoke("hi", budget("ann", 200))
+    list(llm.stream("hi", budget("bob", 200)))
+    _ = [text async for text in llm.astream("hi", budget("cid", 200))]
+    llm.generate(["hi", "ho"], callbacks=None, **poor)  # two prompts share it
+    completing(server, max_tokens=-1).invoke("hi", budget("rich", 2_000))
+    llm.invoke("hi", budget("richer", 2_000))
+    llm.invoke("hi", poor, max_tokens=7)
+    llm.invoke("hi")
+
+    limits = [exchange.body["max_tokens"] for exchange in server.exchanges]
+    assert all(90 < limit < 200 for limit in limits[:4])
+    assert 20 < limits[4] < 95
+    assert limits[5] > 900
+    assert limits[6:] == [256, 7, 256], "the class sends no more than that of itself"
 
 
 @pytest.mark.usefixtures("as_default")

@@ -37,6 +37,7 @@ from aios_core.adapting import (
     admit_model,
     admitted,
     limit_parameter,
+    said_limits,
     told,
 )
 from llama_index_aios import translation
@@ -45,8 +46,6 @@ from llama_index_aios.agents import claim, directory, identify, tree
 Asked = Sequence[ChatMessage] | str
 Said = ChatResponse | CompletionResponse
 Use = tuple[Caller, AgentSettings]
-
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -217,7 +216,7 @@ def _aslot(
 def _limited(theirs: Any, slot: Slot, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Their arguments with what their budget has left, if they set no limit themselves."""
     sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
-    own = next((sent[key] for key in _LIMITS if sent.get(key)), None)
+    own = said_limits(sent)["max_tokens"]
     if theirs.__class__.__name__.endswith("Responses"):
         return slot.limiting(kwargs, "max_output_tokens", own=own)
     return slot.limiting(kwargs, limit_parameter(theirs.api_base), own=own)
@@ -230,5 +229,4 @@ def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, di
         known = [Message("user", asked)]
     else:
         known = told(asked, translation.to_messages)
-    limit = next((sent[key] for key in _LIMITS if sent.get(key)), None)
-    return str(sent["model"]), {"messages": known, "max_tokens": limit}
+    return str(sent["model"]), {"messages": known, **said_limits(sent)}

@@ -1,0 +1,53 @@
+"""What a provider's client says of an answer's length, and what its provider calls the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+_LIMITS: Final = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "num_predict",
+)
+_NUMBERS: Final = ("n", "best_of")
+
+
+def said_limits(*options: Mapping[str, Any], num_prompts: int = 1) -> dict[str, int | None]:
+    """The arguments `max_tokens` and `n` of the kernel's call, from options of a client.
+
+    Args:
+        options: by a provider's names; later ones count more, `extra_body` most.
+        num_prompts: how many prompts the one call answers.
+    """
+    said = [*options, _body_beside(options)]
+    limits = [_count(one[name]) for one in said for name in _LIMITS if one.get(name) is not None]
+    numbers = {name: one[name] for one in said for name in _NUMBERS if name in one}
+    num_answers = num_prompts * max([1, *filter(None, map(_count, numbers.values()))])
+    return {
+        "max_tokens": limits[-1] if limits else None,
+        "n": num_answers if num_answers > 1 else None,
+    }
+
+
+def limit_parameter(base_url: object) -> str:
+    """What the provider at a URL calls the limit of an answer."""
+    host = urlsplit(str(base_url)).hostname or ""
+    is_openai = f".{host}".endswith((".openai.com", ".openai.azure.com"))
+    return "max_completion_tokens" if is_openai else "max_tokens"
+
+
+def _body_beside(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What a client of OpenAI's lays over the rest of the body."""
+    bodies = [one["extra_body"] for one in options if "extra_body" in one]
+    return bodies[-1] if bodies and isinstance(bodies[-1], Mapping) else {}
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens or answers; None for what means "as many as there is room", as -1 does."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    return None
