@@ -2,10 +2,11 @@
 
 A framework tests itself with fake models and savers. A plug-in of this folder lets
 every call of such a fake go through a kernel: the request is translated and
-scheduled, the fake answers as the kernel's core, the answer is translated back. A
-test that passes before and not after shows something that the way through the
-kernel loses.
+scheduled, the fake answers as the kernel's core, the answer is translated back and
+compared with what the fake said. A test that passes before and not after shows
+something that the way through the kernel loses.
 
+    python -m compat_bench.reroute langgraph-swarm
     python -m compat_bench.reroute langchain PATH/TO/langgraph
 
 runs a suite both ways and compares the sets of passing tests.

@@ -1,81 +1,128 @@
-"""pytest plug-in: AutoGen's replayed answers come through the kernel.
+"""pytest plug-in: AutoGen's model clients answer through the kernel.
 
     pytest -p compat_bench.reroute.autogen tests
 
-`ReplayChatCompletionClient`, with which AutoGen tests its agents and teams, answers
-as the kernel's core: `create` and `create_stream` are calls of
-`AIOSChatCompletionClient`. Usage and log probabilities are put back, since tests
-compare them with what the fake counts.
+Every `ChatCompletionClient` but our own is rerouted: `ReplayChatCompletionClient`, with which
+AutoGen tests its agents and teams, those that a suite defines, and `OpenAIChatCompletionClient`,
+which suites use with a mocked connection. `create` and `create_stream` become calls
+of `AIOSChatCompletionClient`; see `switchboard`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
-from autogen_core.models import CreateResult
-from autogen_ext.models.replay import ReplayChatCompletionClient
+from autogen_core.models import ChatCompletionClient, CreateResult
 
-from aios_core import Message, ToolCall
+from aios_core import Delta, Message, ToolCall
 from autogen_aios import AIOSChatCompletionClient
-from compat_bench.reroute.switchboard import KEY, Switchboard, finished
+from compat_bench.reroute.switchboard import (
+    KEY,
+    Switchboard,
+    answering,
+    is_answering,
+    own_asteps,
+)
+from compat_bench.reroute.wrapping import on_each_subclass, replace, subclasses
 
-_create: Final = ReplayChatCompletionClient.create
+_ASKED: Final = ("tools", "tool_choice", "json_output")  # of a call, besides its messages
+
+Step = str | CreateResult
 
 
 def _message_of(result: CreateResult) -> Message:
+    """An answer as `AIOSChatCompletionClient` would say it again."""
     if isinstance(result.content, str):
-        return Message("assistant", result.content)
+        return Message("assistant", result.content, reasoning=result.thought or "")
     calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in result.content)
     return Message("assistant", result.thought or "", tool_calls=calls)
 
 
-switchboard = Switchboard(_message_of)
+def _delta_of(step: Step) -> Delta:
+    return Delta(step) if isinstance(step, str) else Delta()
 
 
-async def _through_kernel(self: Any, messages: Any, **options: Any) -> CreateResult:
-    """One call of the fake, as one of ours."""
-    number = switchboard.expect(lambda: finished(_create(self, messages, **options)))
-    ours = AIOSChatCompletionClient(kernel=switchboard.kernel(), agent="replay")
-    extra = {**options.get("extra_create_args", {}), KEY: number}
-    try:
-        result = await ours.create(messages, **{**options, "extra_create_args": extra})
-    finally:
-        spoken = switchboard.said(number)
-    if spoken is not None:
-        result.usage, result.cached = spoken.usage, spoken.cached
-        result.logprobs, result.thought = spoken.logprobs, spoken.thought
-        result.finish_reason = spoken.finish_reason
-    return result
+def _join(steps: list[Step]) -> Message:
+    whole = steps[-1]
+    if isinstance(whole, str):
+        raise TypeError("a stream without its result")
+    return _message_of(whole)
 
 
-async def _stream_through_kernel(
-    self: Any, messages: Any, **options: Any
-) -> AsyncGenerator[str | CreateResult, None]:
-    """The same, word by word, as the fake streams."""
-    result = await _through_kernel(self, messages, **options)
-    if isinstance(result.content, str):
-        words = result.content.split(" ")
-        for position, word in enumerate(words):
-            yield word if position == len(words) - 1 else f"{word} "
-    yield result
+switchboard: Final = Switchboard(_message_of, _delta_of, _join)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Reroute the fake."""
-    del config
-    replaced: Any = ReplayChatCompletionClient
-    replaced.create = _through_kernel
-    replaced.create_stream = _stream_through_kernel
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Reroute the clients that are there, and each that will be."""
+    with suppress(ImportError):
+        __import__("autogen_ext.models.replay")
+    with suppress(ImportError):  # an environment without OpenAI's package
+        __import__("autogen_ext.models.openai")
+    on_each_subclass(ChatCompletionClient, "__init_subclass__", _reroute)
+    for client in subclasses(ChatCompletionClient):
+        _reroute(client)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much went through the kernel."""
-    terminalreporter.write_line(f"rerouted: {switchboard.num_calls} calls of fake models")
+    terminalreporter.write_line(f"rerouted: {switchboard.report()}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the kernel."""
     del config
     switchboard.close()
+
+
+def _reroute(client: Any) -> None:
+    if client.__module__.partition(".")[0] != "autogen_aios":
+        defaults = (ChatCompletionClient.create, ChatCompletionClient.create_stream)
+        replace(client, "create", _create, defaults)
+        replace(client, "create_stream", _create_stream, defaults)
+
+
+def _create(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def create(self: Any, messages: Any, **options: Any) -> CreateResult:
+        if is_answering(self):
+            result: CreateResult = await original(self, messages, **options)
+            return result
+
+        async def theirs() -> CreateResult:
+            with answering(self):
+                result: CreateResult = await original(self, messages, **options)
+                return result
+
+        return await switchboard.aanswer(
+            lambda n: _ours().create(messages, **_asked(options, n)), theirs
+        )
+
+    return create
+
+
+def _create_stream(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def create_stream(self: Any, messages: Any, **options: Any) -> AsyncIterator[Step]:
+        if is_answering(self):
+            async for step in original(self, messages, **options):
+                yield step
+            return
+        async for step in switchboard.asteps(
+            lambda n: _ours().create_stream(messages, **_asked(options, n)),
+            lambda: own_asteps(self, original(self, messages, **options)),
+        ):
+            yield step
+
+    return create_stream
+
+
+def _ours() -> AIOSChatCompletionClient:
+    return AIOSChatCompletionClient(kernel=switchboard.kernel(), agent="replay")
+
+
+def _asked(options: dict[str, Any], number: int) -> dict[str, Any]:
+    """What the kernel is asked: as the fake is, and whose call it is."""
+    asked = {key: options[key] for key in _ASKED if key in options}
+    return {**asked, "extra_create_args": {KEY: number, **options.get("extra_create_args", {})}}

@@ -3,66 +3,100 @@
     pytest -p compat_bench.reroute.langchain tests
 
 Every chat model class that a test suite defines, and those of
-`langchain_core.language_models.fake_chat_models`, is rerouted: its call becomes a
-syscall of `ChatAIOS`, on a kernel whose core hands the request to the fake. What
-only LangChain knows of a message and no kernel carries (ids, extra metadata) is put
-back. `InMemorySaver` is replaced by `AIOSSaver`, so that checkpoints are
-syscalls too.
+`langchain_core.language_models.fake_chat_models`, is rerouted: whichever of its four methods is
+called becomes a syscall of `ChatAIOS`; see `switchboard`. `InMemorySaver` is
+replaced by one that keeps and finds everything by `AIOSSaver`, and `InMemoryStore` by
+`AIOSGraphStore`, so that checkpoints and items are syscalls too.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from functools import wraps
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from aios_core import Message
-from compat_bench.reroute.switchboard import KEY, Switchboard
+from aios_core import Delta, Message
+from aios_core.messages import ToolCallDelta
+from compat_bench.reroute import langgraph
+from compat_bench.reroute.switchboard import (
+    KEY,
+    Switchboard,
+    answering,
+    is_answering,
+    own_asteps,
+    own_steps,
+)
+from compat_bench.reroute.wrapping import is_of_suite, on_each_subclass, replace, subclasses
 from langchain_aios import ChatAIOS
 from langchain_aios.translation import to_messages
 
 _FAKES: Final = "langchain_core.language_models.fake_chat_models"
+_METHODS: Final = ("_generate", "_agenerate", "_stream", "_astream")
+_DEFAULTS: Final = tuple(getattr(BaseChatModel, name) for name in _METHODS)
+
+
+# --- answers in the kernel's words ---------------------------------------------------------------
 
 
 def _message_of(result: ChatResult) -> Message:
-    message = result.generations[0].message
+    return _said(result.generations[0].message)
+
+
+def _said(message: Any) -> Message:
     if not isinstance(message, AIMessage):
         raise TypeError(f"a fake answered with a {type(message).__name__}")
     (said,) = to_messages([message])
     return said
 
 
-switchboard = Switchboard(_message_of)
-num_savers = itertools.count()
+def _delta_of(chunk: ChatGenerationChunk) -> Delta:
+    message: Any = chunk.message
+    calls = tuple(
+        ToolCallDelta(part["index"], part["id"], part["name"], part["args"] or "")
+        for part in message.tool_call_chunks
+    )
+    said = _said(AIMessage(message.content, additional_kwargs=message.additional_kwargs))
+    return Delta(said.content, calls, said.reasoning, said.refusal or "", said.thinking)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """The suite's modules are imported: reroute the fakes that they define."""
-    for fake in _subclasses(BaseChatModel):
-        if fake.__module__ == _FAKES or fake.__module__.partition(".")[0] == "tests":
-            _reroute(fake)
-    del session
+def _join(chunks: list[ChatGenerationChunk]) -> Message:
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    return _said(whole.message)
+
+
+switchboard: Final = Switchboard(_message_of, _delta_of, _join)
+
+
+# --- pytest --------------------------------------------------------------------------------------
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests() -> None:
-    """Put our saver in the place of the in-memory one, before anybody imports that."""
-    with suppress(ImportError):  # a suite of langchain-core has no savers
-        _reroute_savers()
+    """Put our saver and store in the places of those in memory, before anybody imports them."""
+    with suppress(ImportError):  # a suite of langchain-core has none
+        langgraph.reroute(switchboard.kernel)
+    root = Path.cwd()
+    on_each_subclass(
+        BaseChatModel, "__pydantic_init_subclass__", lambda fake: _reroute_if_fake(fake, root)
+    )
+    __import__(_FAKES)
+    for fake in subclasses(BaseChatModel):
+        _reroute_if_fake(fake, root)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much went through the kernel."""
-    calls, savers = switchboard.num_calls, next(num_savers)
-    terminalreporter.write_line(f"rerouted: {calls} calls of fake models, {savers} savers")
+    kept = f"{langgraph.num_savers()} savers, {langgraph.num_stores()} stores"
+    terminalreporter.write_line(f"rerouted: {switchboard.report()}, {kept}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -71,91 +105,92 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     switchboard.close()
 
 
-def _subclasses(kind: type) -> Iterator[Any]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)
+# --- the four methods ----------------------------------------------------------------------------
 
 
-def _reroute(fake: Any) -> None:
-    """Let the `_generate` that a class defines go through the kernel.
-
-    Streams of fakes are made of it; those that have an own way to stream keep it.
-    """
-    if "_generate" not in vars(fake):
-        return
-    original = fake._generate  # noqa: SLF001 - LangChain's own protocol
-
-    @wraps(original)
-    def generate(
-        self: Any,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: Any = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        number = switchboard.expect(lambda: original(self, messages, stop, run_manager, **kwargs))
-        ours = ChatAIOS(kernel=switchboard.kernel(), stop=None)
-        try:
-            result = ours._generate(messages, None, None, **_said(kwargs, number))  # noqa: SLF001
-        finally:
-            spoken = switchboard.said(number)
-        _restore(result, spoken)
-        return result
-
-    fake._generate = generate  # noqa: SLF001
+def _reroute_if_fake(kind: Any, root: Path) -> None:
+    if kind.__module__ == _FAKES or is_of_suite(kind, root):
+        for name, wrap in zip(_METHODS, (_generate, _agenerate, _stream, _astream), strict=True):
+            replace(kind, name, wrap, _DEFAULTS)
 
 
-def _said(kwargs: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the kernel is told: the tools, where they are such, and whose call it is."""
-    said: dict[str, Any] = {KEY: number}
+def _generate(original: Callable[..., ChatResult]) -> Callable[..., ChatResult]:
+    def generate(self: Any, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        if is_answering(self):
+            return original(self, messages, *args, **kwargs)
+
+        def theirs() -> ChatResult:
+            with answering(self):
+                return original(self, messages, *args, **kwargs)
+
+        return switchboard.answer(
+            lambda n: _ours()._generate(messages, **_asked(args, kwargs, n)),  # noqa: SLF001
+            theirs,
+        )
+
+    return generate
+
+
+def _agenerate(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def agenerate(self: Any, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        if is_answering(self):
+            result: ChatResult = await original(self, messages, *args, **kwargs)
+            return result
+
+        async def theirs() -> ChatResult:
+            with answering(self):
+                result: ChatResult = await original(self, messages, *args, **kwargs)
+                return result
+
+        return await switchboard.aanswer(
+            lambda n: _ours()._agenerate(messages, **_asked(args, kwargs, n)),  # noqa: SLF001
+            theirs,
+        )
+
+    return agenerate
+
+
+def _stream(original: Callable[..., Any]) -> Callable[..., Any]:
+    def stream(
+        self: Any, messages: Any, *args: Any, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        if is_answering(self):
+            yield from original(self, messages, *args, **kwargs)
+            return
+        yield from switchboard.steps(
+            lambda n: _ours()._stream(messages, **_asked(args, kwargs, n)),  # noqa: SLF001
+            lambda: own_steps(self, original(self, messages, *args, **kwargs)),
+        )
+
+    return stream
+
+
+def _astream(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def astream(
+        self: Any, messages: Any, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if is_answering(self):
+            async for chunk in original(self, messages, *args, **kwargs):
+                yield chunk
+            return
+        async for chunk in switchboard.asteps(
+            lambda n: _ours()._astream(messages, **_asked(args, kwargs, n)),  # noqa: SLF001
+            lambda: own_asteps(self, original(self, messages, *args, **kwargs)),
+        ):
+            yield chunk
+
+    return astream
+
+
+def _ours() -> ChatAIOS:
+    return ChatAIOS(kernel=switchboard.kernel())
+
+
+def _asked(args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> dict[str, Any]:
+    """What the kernel is asked: whose call it is, and the tools where they are such."""
+    given = {**dict(zip(("stop", "run_manager"), args, strict=False)), **kwargs}
+    asked: dict[str, Any] = {KEY: number, "run_manager": given.get("run_manager")}
     with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business
         if tools := kwargs.get("tools"):
-            said["tools"] = [convert_to_openai_tool(tool) for tool in tools]
-    return said
-
-
-def _restore(result: ChatResult, spoken: ChatResult | None) -> None:
-    """Put back what LangChain knows of a message and no kernel carries."""
-    if spoken is None:
-        return
-    result.llm_output = spoken.llm_output
-    result.generations[0].generation_info = spoken.generations[0].generation_info
-    ours, theirs = result.generations[0].message, spoken.generations[0].message
-    ours.id, ours.name = theirs.id, theirs.name
-    ours.additional_kwargs = theirs.additional_kwargs
-    ours.response_metadata = theirs.response_metadata
-    if isinstance(ours, AIMessage) and isinstance(theirs, AIMessage):
-        ours.usage_metadata = theirs.usage_metadata
-    if not isinstance(theirs.content, str):
-        ours.content = theirs.content
-
-
-def _reroute_savers() -> None:
-    import langgraph.checkpoint.memory as module  # noqa: PLC0415
-
-    from langchain_aios import AIOSSaver  # noqa: PLC0415 - not every version has it
-
-    class ReroutedSaver(AIOSSaver):
-        """Made and left as `InMemorySaver` is."""
-
-        def __init__(self, *, serde: Any = None, factory: Any = None) -> None:
-            del factory
-            name = f"saver-{next(num_savers)}"
-            super().__init__(name, kernel=switchboard.kernel(), serde=serde)
-            self.stack = ExitStack()
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *exc_info: object) -> None:
-            self.stack.close()
-
-        async def __aenter__(self) -> Self:
-            return self
-
-        async def __aexit__(self, *exc_info: object) -> None:
-            self.stack.close()
-
-    for name in ("InMemorySaver", "MemorySaver"):
-        setattr(module, name, ReroutedSaver)
+            asked["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+    return asked

@@ -2,49 +2,78 @@
 
     pytest -p compat_bench.reroute.llamaindex tests
 
-The `chat` and `achat` of `llama_index.core.llms.mock`'s classes, and of those that a
-suite derives from them, become calls of `AIOSLLM`, on a kernel whose core hands the
-request to the mock. Their streams stay their own.
+The chats of `llama_index.core.llms.mock`'s classes, and of those that a suite defines, whole or
+streamed, become calls of `AIOSLLM`; see `switchboard`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from functools import wraps
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
-from llama_index.core.llms import LLM
+from llama_index.core.llms import LLM, CustomLLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.llms.aios import AIOSLLM
 
-from aios_core import Message
-from compat_bench.reroute.switchboard import KEY, Switchboard, finished
+from aios_core import Delta, Message
+from compat_bench.reroute.switchboard import (
+    KEY,
+    Switchboard,
+    answering,
+    is_answering,
+    own_asteps,
+    own_steps,
+)
+from compat_bench.reroute.wrapping import is_of_suite, on_each_subclass, replace, subclasses
 from llama_index_aios.translation import to_messages
 
 _MOCKS: Final = "llama_index.core.llms.mock"
+_METHODS: Final = ("chat", "achat", "stream_chat", "astream_chat")
+_DEFAULTS: Final = tuple(
+    getattr(kind, name)
+    for kind in (LLM, CustomLLM, FunctionCallingLLM)
+    for name in _METHODS
+    if hasattr(kind, name)
+)
 
 
-def _message_of(response: ChatResponse) -> Message:
-    (said,) = to_messages([response.message])
+def _said(message: ChatMessage) -> Message:
+    (said,) = to_messages([message])
     return said
 
 
-switchboard = Switchboard(_message_of)
+def _message_of(response: ChatResponse) -> Message:
+    return _said(response.message)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """The suite's modules are imported: reroute the mocks that they define."""
-    del session
-    for mock in set(_subclasses(LLM)):
-        if mock.__module__ == _MOCKS or mock.__module__.partition(".")[0] == "tests":
-            _reroute(mock)
+def _delta_of(response: ChatResponse) -> Delta:
+    return Delta(response.delta or "")
+
+
+def _join(responses: list[ChatResponse]) -> Message:
+    return _said(responses[-1].message)  # each holds all that was said so far
+
+
+switchboard: Final = Switchboard(_message_of, _delta_of, _join)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Reroute the mocks that are there, and each that will be."""
+    root = Path.cwd()
+    on_each_subclass(LLM, "__pydantic_init_subclass__", lambda mock: _reroute_if_mock(mock, root))
+    __import__(_MOCKS)
+    for mock in subclasses(LLM):
+        _reroute_if_mock(mock, root)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much went through the kernel."""
-    terminalreporter.write_line(f"rerouted: {switchboard.num_calls} calls of fake models")
+    terminalreporter.write_line(f"rerouted: {switchboard.report()}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -53,59 +82,79 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     switchboard.close()
 
 
-def _subclasses(kind: type) -> Iterator[Any]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)
+def _reroute_if_mock(kind: Any, root: Path) -> None:
+    if kind.__module__ == _MOCKS or is_of_suite(kind, root):
+        for name, wrap in zip(_METHODS, (_chat, _achat, _stream_chat, _astream_chat), strict=True):
+            replace(kind, name, wrap, _DEFAULTS)
 
 
-def _reroute(mock: Any) -> None:
-    if "chat" in vars(mock):
-        chat = mock.chat
+def _chat(original: Callable[..., ChatResponse]) -> Callable[..., ChatResponse]:
+    def chat(self: Any, messages: Any, **kwargs: Any) -> ChatResponse:
+        if is_answering(self):
+            return original(self, messages, **kwargs)
 
-        @wraps(chat)
-        def through_kernel(
-            self: Any, messages: Sequence[ChatMessage], **kwargs: Any
-        ) -> ChatResponse:
-            number = switchboard.expect(lambda: chat(self, messages, **kwargs))
-            ours = AIOSLLM(kernel=switchboard.kernel())
-            try:
-                response = ours.answer(messages, **{KEY: number}, **_tools(kwargs))
-            finally:
-                spoken = switchboard.said(number)
-            return _restored(response, spoken)
+        def theirs() -> ChatResponse:
+            with answering(self):
+                return original(self, messages, **kwargs)
 
-        mock.chat = through_kernel
-    if "achat" in vars(mock):
-        achat = mock.achat
+        return switchboard.answer(lambda n: _ours().answer(messages, **_asked(kwargs, n)), theirs)
 
-        @wraps(achat)
-        async def athrough_kernel(
-            self: Any, messages: Sequence[ChatMessage], **kwargs: Any
-        ) -> ChatResponse:
-            number = switchboard.expect(lambda: finished(achat(self, messages, **kwargs)))
-            ours = AIOSLLM(kernel=switchboard.kernel())
-            try:
-                response = await ours.aanswer(messages, **{KEY: number}, **_tools(kwargs))
-            finally:
-                spoken = switchboard.said(number)
-            return _restored(response, spoken)
-
-        mock.achat = athrough_kernel
+    return chat
 
 
-def _tools(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The tools of a call, where they are in a form that the kernel knows."""
+def _achat(original: Callable[..., Awaitable[ChatResponse]]) -> Callable[..., Any]:
+    async def achat(self: Any, messages: Any, **kwargs: Any) -> ChatResponse:
+        if is_answering(self):
+            return await original(self, messages, **kwargs)
+
+        async def theirs() -> ChatResponse:
+            with answering(self):
+                return await original(self, messages, **kwargs)
+
+        return await switchboard.aanswer(
+            lambda n: _ours().aanswer(messages, **_asked(kwargs, n)), theirs
+        )
+
+    return achat
+
+
+def _stream_chat(original: Callable[..., Any]) -> Callable[..., Any]:
+    def stream_chat(self: Any, messages: Any, **kwargs: Any) -> Iterator[ChatResponse]:
+        if is_answering(self):
+            steps: Iterator[ChatResponse] = original(self, messages, **kwargs)
+            return steps
+        return switchboard.steps(
+            lambda n: _ours().steps(messages, **_asked(kwargs, n)),
+            lambda: own_steps(self, original(self, messages, **kwargs)),
+        )
+
+    return stream_chat
+
+
+def _astream_chat(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def astream_chat(self: Any, messages: Any, **kwargs: Any) -> AsyncIterator[ChatResponse]:
+        if is_answering(self):
+            steps: AsyncIterator[ChatResponse] = await original(self, messages, **kwargs)
+            return steps
+
+        async def theirs() -> AsyncIterator[ChatResponse]:
+            with answering(self):
+                steps = await original(self, messages, **kwargs)
+            async for step in own_asteps(self, steps):
+                yield step
+
+        return switchboard.asteps(lambda n: _ours().asteps(messages, **_asked(kwargs, n)), theirs)
+
+    return astream_chat
+
+
+def _ours() -> AIOSLLM:
+    return AIOSLLM(kernel=switchboard.kernel())
+
+
+def _asked(kwargs: dict[str, Any], number: int) -> dict[str, Any]:
+    """What the kernel is asked: whose call it is, and the tools in a form that it knows."""
+    asked: dict[str, Any] = {KEY: number}
     with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business
-        return {"tools": [tool for tool in kwargs.get("tools") or () if "function" in tool]}
-    return {}
-
-
-def _restored(response: ChatResponse, spoken: ChatResponse | None) -> ChatResponse:
-    """With what LlamaIndex knows of an answer and no kernel carries."""
-    if spoken is None:
-        return response
-    response.raw, response.logprobs = spoken.raw, spoken.logprobs
-    response.additional_kwargs = spoken.additional_kwargs
-    response.message.additional_kwargs = spoken.message.additional_kwargs
-    return response
+        asked["tools"] = [tool for tool in kwargs.get("tools") or () if "function" in tool]
+    return asked
