@@ -11,6 +11,7 @@ No lock is held across a crossing, and nothing here waits on the kernel's loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections import deque
@@ -20,10 +21,12 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from aios_core.errors import KernelBug
+from aios_core.foreign import log_raised
 from aios_core.messages import Completion, Delta
 from aios_core.redaction import scrub
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 GRACE_S: Final = 10.0  # for cancelled tasks, at the end of a loop
 
@@ -58,12 +61,22 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            self._run_until_stopped()
             self._end_tasks()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             self.loop.close()
+
+    def _run_until_stopped(self) -> None:
+        """Run the loop. Nobody who calls `sys.exit()` in it ends the work of all others."""
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as exc:  # Ctrl-C is the main thread's
+                log_raised(log, exc, "something on the kernel's loop wanted to end the program")
+            else:
+                return
 
     def _end_tasks(self) -> None:
         """Cancel what still runs; what was cancelled already (Ctrl-C) may free what it has."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from aios_core.foreign import log_raised, name_of
+from aios_core.foreign import RAISED, log_raised, name_of
 from aios_core.redaction import redact_values
 
 log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ class EventStream:
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is foreign
+            except RAISED as exc:
                 log_raised(log, exc, "observer %s raised and was dropped", name_of(observer))
                 self._drop(observer)
 

@@ -14,6 +14,7 @@ Promises: none of these raises; every text has at most `MAX_CHARS` characters, p
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
@@ -24,6 +25,10 @@ from typing import Any, Final
 from aios_core.errors import KernelError
 from aios_core.redaction import redact, scrub
 
+# What foreign code may raise where the kernel calls it. `CancelledError` and `SystemExit`
+# (`sys.exit()`) are no `Exception`, and would end the loop's callback, or all that the loop does.
+RAISED: Final = (Exception, asyncio.CancelledError, GeneratorExit, SystemExit)
+RAISED_IN_AWAIT: Final = (Exception, SystemExit)  # there the others are the kernel's own words
 MAX_CHARS: Final = 4_000  # of one text
 RENDER_S: Final = 1.0  # a foreign `__str__` has that long
 _MAX_NAME: Final = 200

@@ -79,10 +79,13 @@ class Lifecycle:
         await self.freeze(pid)
         try:
             self._require_savable(process)  # calls may have come meanwhile
-        except SnapshotError:
-            if was_active:
+            await self._write(process, directory)
+        except BaseException:
+            if was_active and process.state is ProcessState.FROZEN:
                 self.thaw(pid)
             raise
+
+    async def _write(self, process: AgentProcess, directory: Path) -> None:
         calls, contexts = self._parts.dispatcher.calls_of(process), self._parts.contexts
         with contexts.holding_still(call.syscall.id for call in calls):
             await contexts.settled()

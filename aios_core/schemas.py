@@ -99,6 +99,7 @@ def _in_envelope(function: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": inside}
 
 
+_MAX_STRICT_LEVELS: Final = 100  # far above what strict mode takes
 #: Types of JSON Schema; no response format of OpenAI's is called so.
 _SCHEMA_TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -197,19 +198,33 @@ def parse_tools(tools: Sequence[ToolSpec | Mapping[str, Any]]) -> tuple[ToolSpec
     return parsed
 
 
-def is_strict(schema: Any) -> bool:
-    """Return whether OpenAI's strict mode takes a schema: closed objects, all keys required."""
+def is_strict(schema: Any, levels: int = _MAX_STRICT_LEVELS) -> bool:
+    """Return whether OpenAI's strict mode takes a schema: closed objects, all keys required.
+
+    It takes no schema of more than a few levels, and none that is malformed.
+    """
+    if not levels:
+        return False
     if isinstance(schema, list):
-        return all(map(is_strict, schema))
+        return all(is_strict(one, levels - 1) for one in schema)
     if not isinstance(schema, Mapping):
         return True
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required", ())) != set(properties):
-            return False
-        if not all(map(is_strict, properties.values())):
-            return False
-    elif schema.get("type") == "object":
+    if not _is_closed(schema):
         return False
-    return all(is_strict(value) for key, value in schema.items() if key != "properties")
+    properties = schema.get("properties")
+    within = [one for key, one in schema.items() if key != "properties"]
+    within += properties.values() if isinstance(properties, Mapping) else ()
+    return all(is_strict(one, levels - 1) for one in within)
+
+
+def _is_closed(schema: Mapping[str, Any]) -> bool:
+    """Return whether a schema, if it is an object's, takes exactly the keys that it names."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return bool(schema.get("type") != "object")
+    required = schema.get("required", ())
+    if schema.get("additionalProperties") is not False or not isinstance(required, list | tuple):
+        return False
+    return all(key in required for key in properties) and all(
+        isinstance(key, str) and key in properties for key in required
+    )

@@ -10,6 +10,7 @@ from typing import Any
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, SyscallCancelled
+from aios_core.foreign import RAISED
 from aios_core.messages import Completion, Delta
 from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
@@ -175,7 +176,7 @@ class Submission:
             self.syscall = self.submitter.submit(
                 self.process, self.request, self.answer, **self.options
             )
-        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+        except RAISED as exc:  # whatever it is, somebody waits to hear of it
             self.answer.reject(exc)
 
     def withdraw(self) -> None:

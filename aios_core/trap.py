@@ -30,7 +30,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import describe, detach, log_raised
+from aios_core.foreign import RAISED, RAISED_IN_AWAIT, describe, detach, log_raised
 from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.provenance import LabelledTexts
@@ -159,7 +159,7 @@ class TrapHandler:
             trap.process.take_labels(exc.labels)
             self._end(trap, SyscallState.FAILED, exc)
             raise
-        except Exception as exc:  # noqa: BLE001 - of a manager that somebody else wrote
+        except RAISED_IN_AWAIT as exc:  # of a manager that somebody else wrote
             error = BackendError(f"{trap.request.kind} failed: {describe(exc)}")
             self._end(trap, SyscallState.FAILED, error)
             raise error from detach(exc)
@@ -202,7 +202,7 @@ class TrapHandler:
         for manager in self.managers:
             try:
                 manager.forget(process)
-            except Exception as exc:  # noqa: BLE001 - the others hold something for it as well
+            except RAISED as exc:  # the others hold something for it as well
                 log_raised(log, exc, "the %s manager could not forget an agent", manager.name)
 
     async def drain(self, timeout_s: float) -> None:

@@ -178,3 +178,23 @@ def test_a_loop_thread_runs_work_and_leaves_nothing() -> None:
     thread.close()
 
     assert thread.loop.is_closed()
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_whoever_ends_the_program_on_a_loop_thread_ends_nobody_elses_work(
+    fault: BaseException,
+) -> None:
+    thread = LoopThread()
+
+    async def end() -> None:
+        raise fault
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    with pytest.raises(type(fault)):
+        thread.run(end())
+
+    assert thread.run(work()) == "done"
+    thread.close()

@@ -15,6 +15,7 @@ from aios_core import (
     Kernel,
     KernelConfig,
     NoSuchObject,
+    ProcessState,
     SnapshotError,
     SyscallCancelled,
     Usage,
@@ -109,6 +110,8 @@ async def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> No
 
         with pytest.raises(SnapshotError, match="not a frozen agent"):
             await kernel.asave_agent(agent.pid, tmp_path)
+        assert agent.state is ProcessState.ACTIVE
+        assert (await agent.llm.agenerate("go on")).text == "a"
     assert (tmp_path / "precious").read_text() == "data"
 
 

@@ -194,6 +194,17 @@ def test_what_does_not_fit_together_is_refused(bad: dict[str, Any]) -> None:
         request("hi", **bad)
 
 
+@pytest.mark.parametrize("argument", ["response_format", "tools", "extra"])
+def test_what_is_nested_too_deep_is_refused_by_name(argument: str) -> None:
+    deep: dict[str, Any] = {"type": "object"}
+    for _ in range(5_000):
+        deep = {"anyOf": [deep]}
+    given = [{"name": "add", "parameters": deep}] if argument == "tools" else deep
+
+    with pytest.raises(InvalidRequest, match="nested deeper than"):
+        request("hi", **{argument: given})
+
+
 def test_a_request_takes_what_callers_write() -> None:
     built = request("hi", stop="END", response_format={"type": "object"}, tools=[{"name": "add"}])
 

@@ -29,7 +29,7 @@ from aios_core.access.privileges import Privileges
 from aios_core.access.record import AuditRecord
 from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
-from aios_core.foreign import describe
+from aios_core.foreign import RAISED_IN_AWAIT, describe
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
@@ -152,7 +152,7 @@ class Gate:
         except asyncio.CancelledError:
             self.note(process, access, "withdrawn", "it was asked about no longer")
             raise
-        except Exception as exc:  # noqa: BLE001 - whatever an approver raises, it is no yes
+        except RAISED_IN_AWAIT as exc:  # whatever an approver raises, it is no yes
             self._refuse(
                 process, access, ApprovalAnswer(False, reason=f"asking failed: {describe(exc)}")
             )

@@ -37,7 +37,7 @@ from aios_core.errors import (
     NoSuchObject,
     SnapshotError,
 )
-from aios_core.foreign import describe, detach
+from aios_core.foreign import RAISED, describe, detach
 from aios_core.messages import Completion, Delta, FinishReason, Message, ToolCall, Usage
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
@@ -161,7 +161,7 @@ class ScriptedCore(StreamingCore):
             answer = self._answering(request)
         except KernelError:
             raise
-        except Exception as exc:  # noqa: BLE001 - the script is foreign code
+        except RAISED as exc:  # the script is foreign code
             raise CoreError(self._name, f"the script raised {describe(exc)}") from detach(exc)
         if answer is None:
             raise NoSuchObject("scripted answer to", request.last_text)

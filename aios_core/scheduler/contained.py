@@ -6,20 +6,16 @@ logged: the kernel stands in the middle of work for several agents when it calls
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from aios_core.core import Core
-from aios_core.foreign import log_raised
+from aios_core.foreign import RAISED, log_raised
 from aios_core.snapshot import Snapshot
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-# `CancelledError` is no `Exception`, and would end the work of the loop's callback that it leaves.
-RAISED: Final = (Exception, asyncio.CancelledError)
 
 
 def deliver(hand_over: Callable[[T], object], value: T) -> None:

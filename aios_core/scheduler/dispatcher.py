@@ -39,6 +39,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream
+from aios_core.foreign import RAISED
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
@@ -442,7 +443,7 @@ class Dispatcher:
         )
         try:
             core.run(run)
-        except Exception as exc:  # noqa: BLE001 - a core must not raise; its caller hears of it
+        except RAISED as exc:  # a core must not raise; its caller hears of it
             for unused in (snapshot, warm):
                 if unused is not None:
                     release(unused)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from aios_core.clock import Clock
 from aios_core.errors import KernelBug, KernelError
-from aios_core.foreign import describe, detach, log_raised
+from aios_core.foreign import RAISED, describe, detach, log_raised
 from aios_core.messages import Completion, Usage
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.call_events import CallEvents
@@ -57,7 +57,7 @@ class Endings:
         """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
         try:
             step()
-        except Exception as exc:  # noqa: BLE001 - a policy, a core or a caller may raise anything
+        except RAISED as exc:  # a policy, a core or a caller may raise anything
             log_raised(log, exc, "%r could not be handled", call.syscall)
             if not call.is_answered:
                 self.fail(call, _as_bug(exc, call))
@@ -88,7 +88,7 @@ class Endings:
         """Answer a call with an error, one of several: what goes wrong concerns no other."""
         try:
             self.conclude(call, outcome, error=error)
-        except Exception as exc:  # noqa: BLE001 - the answer is given, whatever comes after it
+        except RAISED as exc:  # the answer is given, whatever comes after it
             log_raised(log, exc, "%r was answered, and not all that it held is free", call.syscall)
 
     def cut(self, call: Call) -> None:
@@ -144,7 +144,7 @@ class Endings:
             self._tell.unpaid(call, self._spending.settle(call))
 
 
-def _as_bug(exc: Exception, call: Call) -> KernelError:
+def _as_bug(exc: BaseException, call: Call) -> KernelError:
     if isinstance(exc, KernelError):
         return exc
     bug = KernelBug(f"{call.syscall!r} could not be handled: {describe(exc)}")

@@ -15,8 +15,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.foreign import describe, detach, log_raised
-from aios_core.scheduler.contained import RAISED
+from aios_core.foreign import RAISED, describe, detach, log_raised, shown_value, type_name
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 
 T = TypeVar("T")
@@ -127,16 +126,21 @@ class GuardedPolicy:
 def _checked(rank: Any) -> Rank:
     """The rank, if it is one. Anything else would raise later, inside a heap of others' ranks."""
     if not isinstance(rank, tuple):
-        raise TypeError(f"a rank is a tuple of numbers, not {rank!r}")
+        raise TypeError(f"a rank is a tuple of numbers, not {_shown(rank)}")
     for part in rank:
         if not isinstance(part, Real) or isnan(part):
-            raise TypeError(f"a rank is a tuple of numbers, not {rank!r}")
+            raise TypeError(f"a rank is a tuple of numbers, not one with {_shown(part)}")
     return tuple(rank)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, without its own `__repr__`."""
+    return shown_value(value) or f"<{type_name(value)}>"
 
 
 def _policy(chosen: Policy) -> Policy:
     if not isinstance(chosen, Policy):
-        raise TypeError(f"a policy selects a policy, not {chosen!r}")
+        raise TypeError(f"a policy selects a policy, not {_shown(chosen)}")
     return chosen
 
 
@@ -145,5 +149,5 @@ N = TypeVar("N", int, float)
 
 def _number(value: N | None) -> N | None:
     if value is not None and not (isinstance(value, Real) and value >= 0):
-        raise TypeError(f"a number of at least 0, or None, not {value!r}")
+        raise TypeError(f"a number of at least 0, or None, not {_shown(value)}")
     return value

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from aios_core.core import Core, Report, ReportSink
-from aios_core.foreign import log_raised
+from aios_core.foreign import RAISED, log_raised, type_name
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,9 @@ class ReportInbox:
     def _handle_one(self, core: Core, report: Report) -> None:
         try:
             self._handle(core, report)
-        except Exception as exc:  # noqa: BLE001 - none may keep others of its batch from being handled
-            log_raised(log, exc, "a report of core %r could not be handled: %r", core.name, report)
+        except RAISED as exc:  # none may keep others of its batch from being handled
+            told = type_name(report)  # it may be of a class of the core's own
+            log_raised(log, exc, "a report of core %r could not be handled: %s", core.name, told)
 
     def _receive(self, core: Core, reports: Sequence[Report]) -> None:
         self._reports.extend([(core, report) for report in reports])

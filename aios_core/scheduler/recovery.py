@@ -17,7 +17,7 @@ from aios_core.clock import Clock
 from aios_core.core import Core, ReportSink, load_of
 from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import describe, detach, is_kernel_error
+from aios_core.foreign import RAISED_IN_AWAIT, describe, detach, is_kernel_error
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
 
@@ -124,7 +124,7 @@ class CoreKeeper:
             await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
             try:
                 await core.start(self._sink(core))
-            except Exception as exc:  # noqa: BLE001 - whatever it is, it is tried again
+            except RAISED_IN_AWAIT as exc:  # whatever it is, it is tried again
                 error = as_kernel_error(exc, core, "start")
                 self._cores.mark_down(core.name, error, self._clock.now())
             else:

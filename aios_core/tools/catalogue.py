@@ -12,13 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aios_core.config import McpServerConfig, ToolsConfig
-from aios_core.errors import Conflict, KernelError, Overloaded, ToolError
+from aios_core.errors import Conflict, KernelError, ToolError
 from aios_core.foreign import ForeignException
 from aios_core.foreign_calls import call_on_thread
 from aios_core.redaction import learn, learn_settings
+from aios_core.tools.load_slots import LoadSlots
 from aios_core.tools.loading import installed_plugins, load, load_entry_point
 from aios_core.tools.mcp import CheckResult, McpClients
 from aios_core.tools.origin import Origin
@@ -29,8 +30,6 @@ from aios_core.tools.tool import Tool
 log = logging.getLogger(__name__)
 
 _Made = tuple[Plugin, tuple[Offer, ...]]
-_MAX_LOADING: Final = 8  # at once, those that hang among them
-_RETRY_S: Final = 5.0
 
 
 class Catalogue:
@@ -45,18 +44,24 @@ class Catalogue:
         self._mcp = McpClients(2 * config.max_result_bytes, check_result)
         self._held: dict[tuple[str | None, str], Callable[[], object]] = {}  # by owner and key
         self._loading: asyncio.Task[None] | None = None  # the configured plug-ins
-        self._locks: dict[str | None, asyncio.Lock] = {}  # by owner
-        self._num_loading = 0  # those that hang among them
+        self._locks: dict[str | None, asyncio.Lock] = {}  # by loader
+        self._slots = LoadSlots()
 
     def __repr__(self) -> str:
         return f"<Catalogue: {self.registry!r}>"
 
     async def load(
-        self, source: Any, *, owner: str | None = None, labels: frozenset[str] = frozenset()
+        self,
+        source: Any,
+        *,
+        owner: str | None = None,
+        loader: str | None = None,
+        labels: frozenset[str] = frozenset(),
     ) -> tuple[str, ...]:
         """Offer the tools of a source, or its tools of now if it was loaded before; their ids.
 
-        `labels` are those of the agent that offers them.
+        `owner` is the agent that they are for, None for all; `loader` the one that offers them,
+        None for the program; `labels` are the loader's.
 
         Raises:
             NoSuchObject, ToolError, BackendError: it cannot be loaded.
@@ -69,14 +74,16 @@ class Catalogue:
             work = partial(self._mcp.load, source)
         else:
             work = partial(load, source)
-        async with self._lock_of(owner):
+        async with self._lock_of(loader):
             if not (isinstance(source, Tool) or callable(source)):
                 await self._loaded_already()
-            return await self._offer(work, owner, labels)
+            return await self._offer(work, owner, loader, labels)
 
-    async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
+    async def unload(
+        self, name: str, *, owner: str | None = None, loader: str | None = None
+    ) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
-        async with self._lock_of(owner):
+        async with self._lock_of(loader):
             if owner is None:
                 await self._loaded_already()
             removed = self.registry.remove(name, owner)
@@ -114,6 +121,7 @@ class Catalogue:
         self,
         work: Callable[[], Plugin],
         owner: str | None,
+        loader: str | None = None,
         labels: frozenset[str] = frozenset(),
     ) -> tuple[str, ...]:
         def make() -> tuple[Plugin, tuple[Offer, ...]]:
@@ -127,7 +135,7 @@ class Catalogue:
                 _release(plugin)
                 raise
 
-        plugin, offers = await self._made(make)
+        plugin, offers = await self._made(make, loader)
         try:
             self.registry.put(plugin.key, offers, owner)
         except KernelError:
@@ -140,14 +148,12 @@ class Catalogue:
             older()
         return tuple(offer.tool.id for offer in offers)
 
-    def _lock_of(self, owner: str | None) -> asyncio.Lock:
-        return self._locks.setdefault(owner, asyncio.Lock())
+    def _lock_of(self, loader: str | None) -> asyncio.Lock:
+        return self._locks.setdefault(loader, asyncio.Lock())
 
-    async def _made(self, make: Callable[[], _Made]) -> _Made:
+    async def _made(self, make: Callable[[], _Made], loader: str | None) -> _Made:
         """What foreign code makes on a thread of its own, within `tools.load_timeout_s`."""
-        if self._num_loading >= _MAX_LOADING:
-            raise Overloaded("the queue of tool loads", _MAX_LOADING, _RETRY_S)
-        self._num_loading += 1
+        self._slots.take(loader)
         limit_s = self._config.load_timeout_s
         try:
             return await call_on_thread(
@@ -155,16 +161,13 @@ class Catalogue:
                 "aios-tool-load",
                 timeout_s=limit_s,
                 on_late=lambda made: _release(made[0]),  # nobody waits for it any longer
-                on_end=self._loaded_one,
+                on_end=partial(self._slots.give_back, loader),
             )
         except TimeoutError as exc:
             told = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code hangs"
             raise ToolError("tools", told) from exc
         except ForeignException as exc:
             raise ToolError("tools", f"cannot be loaded: {exc}") from exc
-
-    def _loaded_one(self) -> None:
-        self._num_loading -= 1
 
     def _release_unoffered(self, owner: str | None) -> None:
         """Free what sources held that offer nothing any more."""

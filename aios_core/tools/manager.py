@@ -167,7 +167,9 @@ class ToolManager:
             case ToolUnload():
                 owner = process.identity if request.is_private else None
                 labels = self.catalogue.registry.labels_of_owner(owner)
-                return labelled(await self.unload(request.name, owner=owner), labels)
+                return labelled(
+                    await self.unload(request.name, owner=owner, loader=process.identity), labels
+                )
             case ToolRead():
                 return await self._read(process, request)
             case ToolDoubts():
@@ -209,9 +211,11 @@ class ToolManager:
         """Raise `KernelBug` unless every invariant holds."""
         self._calls.check()
 
-    async def unload(self, name: str, *, owner: str | None = None) -> tuple[str, ...]:
+    async def unload(
+        self, name: str, *, owner: str | None = None, loader: str | None = None
+    ) -> tuple[str, ...]:
         """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
-        removed = await self.catalogue.unload(name, owner=owner)
+        removed = await self.catalogue.unload(name, owner=owner, loader=loader)
         self._drop_idle()
         return removed
 
@@ -231,7 +235,9 @@ class ToolManager:
     async def _load(self, process: AgentProcess, request: ToolLoad) -> Any:
         owner = process.identity if request.is_private else None
         labels = frozenset(process.labels)
-        ids = await self.catalogue.load(request.source, owner=owner, labels=labels)
+        ids = await self.catalogue.load(
+            request.source, owner=owner, loader=process.identity, labels=labels
+        )
         offers = self.catalogue.registry.visible(owner)
         return labelled(ids, labels_of_all([offer for offer in offers if offer.tool.id in ids]))
 

@@ -306,6 +306,8 @@ def test_what_a_chunk_says_of_one_answer_is_one_delta() -> None:
             False,
         ),
         ({"anyOf": [{"type": "string"}, {"type": "object"}]}, False),
+        ({"properties": {}, "additionalProperties": False, "required": 5}, False),
+        ({"properties": {}, "additionalProperties": False, "required": [[]]}, False),
     ],
 )
 def test_strict_mode_is_asked_for_where_the_schema_allows_it(

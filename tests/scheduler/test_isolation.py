@@ -30,7 +30,7 @@ from tests.puppet import PuppetCore, settled, virtual
 from .rig import Caller, rigged
 from .test_dispatcher import Image
 
-RAISED = [ZeroDivisionError("foreign"), asyncio.CancelledError()]
+RAISED = [ZeroDivisionError("foreign"), asyncio.CancelledError(), SystemExit(3), GeneratorExit()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,37 @@ async def test_a_rank_that_fails_on_rejoin_fails_that_call_and_no_other(
         assert isinstance(preempted.error, SchedulingPolicyError)
         assert preempted.error.__cause__ is fault
         rig.check()
+
+
+class Untold:
+    """An object whose own code would show it."""
+
+    def __init__(self) -> None:
+        self.num_shown = 0
+
+    def __repr__(self) -> str:
+        self.num_shown += 1
+        return "untold"
+
+
+@pytest.mark.parametrize("rank", [Untold, lambda told: (told,)], ids=["alone", "in a tuple"])
+@virtual
+async def test_a_foreign_object_that_is_no_rank_is_named_without_its_own_code(rank: Any) -> None:
+    untold = Untold()
+
+    class Odd(FIFO):
+        def rank(self, call: Waiting) -> Rank:  # noqa: ARG002
+            return untold if rank is Untold else rank(untold)  # type: ignore[no-any-return]
+
+    core = PuppetCore()
+    async with rigged(core, policy=Odd()) as rig:
+        _, caller = rig.submit(rig.agent())
+        await settled()
+        core.sink([untold])  # type: ignore[arg-type]
+        await settled()
+
+        assert "<Untold>" in str(caller.error)
+        assert untold.num_shown == 0
 
 
 @pytest.mark.parametrize("rank", [None, "first", (1, "x"), (float("nan"),), [1, 2]], ids=repr)
