@@ -26,7 +26,7 @@ from xml.etree import ElementTree as ET
 
 from compat_bench.reroute.suites import SUITES, Suite, SuiteUnavailable, environment, fetch
 
-PLUGINS: Final = ("langchain", "autogen", "llamaindex")
+PLUGINS: Final = ("langchain", "autogen", "agent_framework", "llamaindex")
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 

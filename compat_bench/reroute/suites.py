@@ -63,6 +63,7 @@ _ALL: Final = (
     Suite("langgraph-swarm", "langchain", requires=("langgraph-swarm",)),
     # AutoGen's tools for MCP know only the first major version of its package.
     Suite("autogen-agentchat", "autogen", requires=("anthropic", "httpx-sse", "mcp<2")),
+    Suite("agent-framework-core", "agent_framework"),
     Suite("llama-index-core", "llamaindex"),
 )
 SUITES: Final = {suite.distribution: suite for suite in _ALL}

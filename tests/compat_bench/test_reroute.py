@@ -142,12 +142,59 @@ LLAMAINDEX = """
             Failing().chat(ASKED)
 """
 
+AGENT_FRAMEWORK = """
+    import pytest
+    from agent_framework import (
+        BaseChatClient, ChatResponse, ChatResponseUpdate, Content, Message, ResponseStream,
+    )
+
+    ASKED = [Message("user", ["hello"])]
+
+    class Fake(BaseChatClient):
+        said = None
+
+        def _inner_get_response(self, *, messages, stream, options, **kwargs):
+            if stream:
+                return ResponseStream(self._steps(), finalizer=ChatResponse.from_updates)
+            return self._whole()
+
+        async def _whole(self):
+            if isinstance(self.said, Exception):
+                raise self.said
+            return self.said
+
+        async def _steps(self):
+            for text in ("a", "b"):
+                said = [Content.from_text(text=text)]
+                yield ChatResponseUpdate(contents=said, role="assistant", message_id=text)
+
+    async def test_the_very_response():
+        fake = Fake()
+        fake.said = ChatResponse(messages=[Message("assistant", ["hi"])], response_id="1")
+        assert await fake.get_response(ASKED) is fake.said
+
+    async def test_the_fakes_own_exception():
+        fake = Fake()
+        fake.said = LookupError("mine")
+        with pytest.raises(LookupError, match="mine"):
+            await fake.get_response(ASKED)
+
+    async def test_the_fakes_own_updates():
+        stream = Fake().get_response(ASKED, stream=True)
+        assert [update.message_id async for update in stream] == ["a", "b"]
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("plugin", "tests", "calls"),
-    [("langchain", LANGCHAIN, 5), ("autogen", AUTOGEN, 3), ("llamaindex", LLAMAINDEX, 5)],
+    [
+        ("langchain", LANGCHAIN, 5),
+        ("autogen", AUTOGEN, 3),
+        ("agent_framework", AGENT_FRAMEWORK, 3),
+        ("llamaindex", LLAMAINDEX, 5),
+    ],
 )
 def test_a_plugin_loses_no_test(tmp_path: Path, plugin: str, tests: str, calls: int) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
