@@ -143,6 +143,7 @@ class SandboxConfig:
     gid: Annotated[int, Range(1, 2**32 - 2)] | None = None  # None: the same number
     python: str | None = None  # an interpreter; None: this one's, or the system's
     read_only: tuple[str, ...] = ()  # further paths of this machine that code may read
+    packages: tuple[str, ...] = ()  # installed here, that code may import, with their requirements
     wall_s: Annotated[float, Positive] = 60.0  # of a run, or of a cell of a session
     cpu_s: Annotated[int, AtLeastOne] = 60  # of one process
     memory_bytes: Annotated[int, Range(64 * MIB)] = 1024 * MIB

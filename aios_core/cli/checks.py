@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
 from aios_core.scheduler import POLICIES
 from aios_core.tools.sandbox import survey
+from aios_core.tools.sandbox.packages import find_packages
 
 # library -> the command that installs it
 LIBRARIES: Final[Mapping[str, str]] = {
@@ -136,6 +137,16 @@ def _sandbox(config: KernelConfig) -> Iterator[Finding]:
     for name, (_, tier) in survey(config.tools.sandbox).items():
         health = Health.OK if tier.is_there else Health.ABSENT
         yield Finding("sandbox", name, health, tier.said, tier.mend)
+    if packages := config.tools.sandbox.packages:
+        yield _sandbox_packages(packages)
+
+
+def _sandbox_packages(packages: Sequence[str]) -> Finding:
+    try:
+        found = find_packages(packages)
+    except ConfigError as exc:
+        return Finding("sandbox", "packages", Health.BROKEN, str(exc), "name installed packages")
+    return Finding("sandbox", "packages", Health.OK, f"{', '.join(packages)} ({len(found)} places)")
 
 
 # --- cores ----------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ Attributes of the instance are replaced, and `detach` gives all of them back.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -20,6 +22,7 @@ from aios_core import Agent, Budget, Kernel
 from aios_core.adapting import AgentSettings, Mode, Patches
 from aios_core.errors import InvalidRequest, KernelError
 from open_interpreter_aios.completions import AdmittedCompletions, Completions
+from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.history import History
 from open_interpreter_aios.seat import Seat
 from open_interpreter_aios.terminal import SandboxTerminal
@@ -42,6 +45,7 @@ def attach(
     weight: float = 1.0,
     budget: Budget | None = None,
     timeout_s: float | None = None,
+    figures: str | Path | None = None,
     kernel: Kernel | None = None,
     mode: Mode = "substitute",
 ) -> Attachment:
@@ -60,6 +64,8 @@ def attach(
         weight: see `Kernel.spawn`.
         budget: see `Kernel.spawn`.
         timeout_s: for each block of code, the wait for an approval included.
+        figures: a directory for the pictures that its code makes. None: one for each conversation
+            in `open_interpreter_figures`, where the program runs.
         kernel: None for the embedded kernel of this process, from the first call on. To admit
             calls of an agent that is given, its kernel.
         mode: "substitute": the kernel's cores answer. "admit": the interpreter's own provider
@@ -71,7 +77,7 @@ def attach(
     detach(interpreter)
     settings = AgentSettings(group, priority, weight, budget)
     seat = Seat(interpreter, agent, settings, kernel)
-    attachment = Attachment(interpreter, seat, conversation, timeout_s)
+    attachment = Attachment(interpreter, seat, conversation, timeout_s, figures)
     if conversation is not None:
         attachment.resume()
     attachment.apply(mode, model=model, is_substitute=False)
@@ -94,12 +100,18 @@ class Attachment:
     """An interpreter on the kernel; also `interpreter.aios`. Made by `attach`."""
 
     def __init__(
-        self, interpreter: Any, seat: Seat, conversation: str | None, timeout_s: float | None
+        self,
+        interpreter: Any,
+        seat: Seat,
+        conversation: str | None = None,
+        timeout_s: float | None = None,
+        figures: str | Path | None = None,
     ) -> None:
         self._interpreter = interpreter
         self._seat = seat
         self._history = History(conversation or uuid4().hex)
-        self._terminal = SandboxTerminal(seat, self.conversation, timeout_s)
+        self._figures = Figures(_directory(figures, self.conversation))
+        self._terminal = SandboxTerminal(seat, self.conversation, self._figures, timeout_s)
         self._completions: Completions | AdmittedCompletions | None = None
         self._patches = Patches()
         self._theirs: Any = None  # Open Interpreter's module of its `Llm`
@@ -111,6 +123,11 @@ class Attachment:
     def conversation(self) -> str:
         """The name of its history."""
         return self._history.conversation
+
+    @property
+    def figures(self) -> Path:
+        """Where the pictures of its code go, one file each."""
+        return self._figures.directory
 
     def stop(self) -> None:
         """Cancel the model's call and interrupt the code that are under way, from any thread."""
@@ -239,6 +256,14 @@ class Attachment:
             log.warning("the history of %r was not kept: %s", self.conversation, exc)
         if failure is not None and error is not failure and not _is_closing(error):
             raise failure from None
+
+
+def _directory(given: str | Path | None, conversation: str) -> Path:
+    """Where pictures go. A conversation may have any name, and a folder may not."""
+    if given is not None:
+        return Path(given)
+    name = re.sub(r"[^\w-]+", "_", conversation)[:80]
+    return Path("open_interpreter_figures", name)
 
 
 def _is_closing(error: BaseException | None) -> bool:

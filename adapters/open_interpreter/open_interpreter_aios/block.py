@@ -18,6 +18,7 @@ class Block:
     """
 
     def __init__(self) -> None:
+        self.figures: tuple[str, ...] = ()  # pictures that it wrote, among the agent's files
         self._pieces: SimpleQueue[str | None] = SimpleQueue()
         self._is_line_over = True  # whether what was said ends a line
         self._lock = threading.Lock()

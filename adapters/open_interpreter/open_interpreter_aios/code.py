@@ -40,6 +40,7 @@ async def run_code(
         )
     else:
         result = await runner.run_for(who, language, code, labels=labels, on_output=block.write)
+    block.figures = result.figures
     for said in (result.value, result.notice):
         if said:
             block.write_line(said)

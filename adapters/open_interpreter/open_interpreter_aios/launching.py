@@ -44,7 +44,7 @@ def _attach_all(module: ModuleType, patches: Patches, mode: Mode) -> None:
     def ensure(interpreter: Any) -> None:
         if attachment_of(interpreter) is None:
             seat = Seat(interpreter, None, AgentSettings(), None)
-            attachment = Attachment(interpreter, seat, None, None)
+            attachment = Attachment(interpreter, seat)
             attachment.apply(mode, model=None, is_substitute=True)
             _attachments.add(attachment)
 

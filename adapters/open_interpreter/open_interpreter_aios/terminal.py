@@ -36,6 +36,7 @@ from aios_core.errors import (
 )
 from open_interpreter_aios.block import Block
 from open_interpreter_aios.code import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
+from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,16 @@ class SandboxTerminal:
     Args:
         seat: whose code it is.
         conversation: whose variables blocks of Python find.
+        figures: where pictures go that blocks make.
         timeout_s: for each block, the wait for its turn and for an approval included; None: as
             long as the sandbox and the kernel allow.
     """
 
-    def __init__(self, seat: Seat, conversation: str, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, seat: Seat, conversation: str, figures: Figures, timeout_s: float | None = None
+    ) -> None:
         self._seat = seat
+        self._figures = figures
         self._conversation = conversation
         self._timeout_s = timeout_s
         self._number = next(_numbers)
@@ -191,6 +196,7 @@ class SandboxTerminal:
             try:
                 yield from block
                 future.result()
+                yield from self._figures.export(agent, block.figures)
             except BaseException:
                 block.stop()
                 raise

@@ -51,6 +51,7 @@ class Runner:
         self.ran: list[tuple[str, str]] = []  # whose, in which language
         self.sessions: dict[tuple[str, str], Path] = {}  # whose, of which name
         self.notice: str | None = None  # what it says with the next cell
+        self.figures: tuple[str, ...] = ()  # files that cells say they wrote
         self._directory = directory
 
     async def run_for(
@@ -59,7 +60,7 @@ class Runner:
         self.ran.append((identity, language))
         assert language == "shell"
         exit_code = await _finished(["sh", "-c", code], on_output)
-        return SimpleNamespace(value=None, notice=None, exit_code=exit_code)
+        return SimpleNamespace(value=None, notice=None, exit_code=exit_code, figures=())
 
     async def run_in_session(
         self, identity: str, name: str, code: str, *, on_output: OnOutput, **_: Any
@@ -71,7 +72,9 @@ class Runner:
         exit_code = await _finished(program, on_output)
         value = kept.with_suffix(".value")
         shown = value.read_text() if value.exists() else None
-        return SimpleNamespace(value=shown, notice=self.notice, exit_code=exit_code)
+        return SimpleNamespace(
+            value=shown, notice=self.notice, exit_code=exit_code, figures=self.figures
+        )
 
     async def end_session(self, identity: str, name: str) -> bool:
         return self.sessions.pop((identity, name), None) is not None

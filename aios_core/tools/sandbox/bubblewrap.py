@@ -33,9 +33,16 @@ from typing import Any, Final
 
 from aios_core.errors import SandboxUnavailable
 from aios_core.tools.sandbox import seccomp
-from aios_core.tools.sandbox.interpreter import Interpreter, User, can_reach, find_interpreter
+from aios_core.tools.sandbox.interpreter import (
+    Interpreter,
+    User,
+    can_reach,
+    can_read,
+    find_interpreter,
+)
 from aios_core.tools.sandbox.jailed import Jailed
 from aios_core.tools.sandbox.limits import MIB, Limits
+from aios_core.tools.sandbox.packages import PACKAGES
 from aios_core.tools.sandbox.tier import DOCUMENTS, WORK, Availability, Pipes, Program
 from aios_core.tools.sandbox.tree import Tree
 
@@ -64,7 +71,7 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
 }
 _SYSTEM: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_FROM_ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
+_FROM_ETC: Final = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime")
 
 
 class Bubblewrap:
@@ -187,6 +194,8 @@ class Bubblewrap:
                 options += ["--ro-bind", path, path]
         for path in self._seen():
             options += ["--ro-bind", path, path]
+        for place, path in self._shown(program.packages):
+            options += ["--ro-bind", path, place]
         for path, content in documents.items():
             options += ["--perms", "0444", "--file", str(start.document(content)), path]
         options += ["--proc", "/proc", "--dev", "/dev"]
@@ -201,6 +210,22 @@ class Bubblewrap:
         for path in ("/proc/1", "/proc", "/dev", "/"):
             options += ["--remount-ro", path]
         return [*options, "--chdir", WORK]
+
+    def _shown(self, packages: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+        """Where packages are inside, and on the host. They have to suit the interpreter."""
+        if packages and self._interpreter.tag != sys.implementation.cache_tag:
+            raise SandboxUnavailable(
+                f"{self._interpreter.executable} is {self._interpreter.tag}, and the packages of "
+                f"tools.sandbox.packages are for {sys.implementation.cache_tag}; name an "
+                "interpreter of that version in tools.sandbox.python"
+            )
+        for place, path in packages.items():
+            if not can_read(path, self._user):
+                raise SandboxUnavailable(
+                    f"user {self._user.uid} cannot read {path}; change tools.sandbox.packages or "
+                    "the modes of the environment"
+                )
+            yield f"{PACKAGES}/{place}", path
 
     def _seen(self) -> Iterable[str]:
         """What else of the host is bound, read-only."""

@@ -65,6 +65,8 @@ class Driver:
         except BaseException as exc:  # noqa: BLE001 - whatever the cell raises is its answer
             _show(exc)
             return 1, None
+        finally:
+            _save_figures()
         if text is not None and len(text) > LONGEST_VALUE:
             text = text[:LONGEST_VALUE] + "..."
         return 0, text and text.encode(errors="replace").decode()
@@ -109,6 +111,18 @@ def _show(exc: BaseException) -> None:
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     traceback.print_exception(type(exc), exc, frames)
+
+
+def _save_figures() -> None:
+    """Save what matplotlib has open, as files that outlive the cell."""
+    if "matplotlib.pyplot" not in sys.modules:
+        return
+    try:
+        import aios_figures  # type: ignore[import-not-found]  # noqa: PLC0415 - there inside alone
+
+        aios_figures.save_open()
+    except Exception as exc:  # noqa: BLE001 - a figure that cannot be drawn
+        _show(exc)
 
 
 def _flush() -> None:

@@ -20,7 +20,9 @@ from typing import Final
 from aios_core.errors import SandboxUnavailable
 
 _USUAL: Final = ("/usr/bin/python3", "/usr/local/bin/python3")
-_ASK: Final = "import sys; print(sys.base_prefix, sys.prefix, sep='\\n')"
+_ASK: Final = (
+    "import sys; print(sys.base_prefix, sys.prefix, sys.implementation.cache_tag, sep='\\n')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Interpreter:
 
     executable: str
     directories: tuple[str, ...]
+    tag: str  # of its version, as in the names of compiled files: "cpython-311"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,25 @@ def can_reach(path: str, user: User) -> bool:
         return False
 
 
+def can_read(path: str, user: User) -> bool:
+    """Whether a user without groups can read a file, or enter and list a folder, there."""
+    try:
+        real = Path(path).resolve(strict=True)
+        status = real.stat()
+        needed = 0o5 if stat.S_ISDIR(status.st_mode) else 0o4
+        return _has(status, user, needed) and can_reach(str(real.parent), user)
+    except (OSError, RuntimeError):
+        return False
+
+
 def _may(status: os.stat_result, user: User) -> bool:
     read_and_enter = 0o5 if stat.S_ISREG(status.st_mode) else 0o1
-    if status.st_uid == user.uid:
-        return (status.st_mode >> 6) & read_and_enter == read_and_enter
-    if status.st_gid == user.gid:
-        return (status.st_mode >> 3) & read_and_enter == read_and_enter
-    return status.st_mode & read_and_enter == read_and_enter
+    return _has(status, user, read_and_enter)
+
+
+def _has(status: os.stat_result, user: User, needed: int) -> bool:
+    shift = 6 if status.st_uid == user.uid else 3 if status.st_gid == user.gid else 0
+    return (status.st_mode >> shift) & needed == needed
 
 
 @cache
@@ -92,10 +107,10 @@ def _described(path: str, *, has_packages: bool) -> Interpreter | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    base, prefix = asked.stdout.splitlines()
+    base, prefix, tag = asked.stdout.splitlines()
     seen: Iterable[str] = (base, prefix) if has_packages else (base,)
     executable = path if has_packages else os.path.realpath(path)
-    return Interpreter(executable, tuple(_directories(seen, executable)))
+    return Interpreter(executable, tuple(_directories(seen, executable)), tag)
 
 
 def _directories(prefixes: Iterable[str], executable: str) -> Iterator[str]:

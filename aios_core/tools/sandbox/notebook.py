@@ -9,6 +9,7 @@ and why at the next cell, and can be started again, without its variables. Lives
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from aios_core.errors import InvalidRequest, ToolError
+from aios_core.tools.sandbox import packages as sandbox_packages
 from aios_core.tools.sandbox.box import Box
 from aios_core.tools.sandbox.files import Mirror
 from aios_core.tools.sandbox.frames import BadFrame, Channel, Reply
@@ -50,7 +52,14 @@ class Notebook:
     """
 
     def __init__(
-        self, tier: Tier, limits: Limits, span: Span, threads: Executor, files: Path | None
+        self,
+        tier: Tier,
+        limits: Limits,
+        span: Span,
+        threads: Executor,
+        files: Path | None,
+        *,
+        packages: Mapping[str, str] | None = None,
     ) -> None:
         """Starts nothing; the first cell does.
 
@@ -60,6 +69,7 @@ class Notebook:
             span: how long it may live.
             threads: for what blocks; they have to outlive it.
             files: a directory that is kept like its /work, before and after each cell.
+            packages: what its code may import besides, as `packages.find_packages` has it.
         """
         self._tier = tier
         # A session's processor time adds up over its life.
@@ -67,6 +77,7 @@ class Notebook:
         self._span = span
         self._threads = threads
         self._files = files
+        self._packages = packages or {}
         self._turn = asyncio.Lock()
         self._box: Box | None = None
         self._channel: Channel | None = None
@@ -258,8 +269,14 @@ class Notebook:
             )
         if self._box is None or self._channel is None:
             argv = (self._tier.python, f"{DOCUMENTS}/driver.py")
-            documents = {"driver.py": _driver()}
-            program = Program(argv, self._limits, documents, PYTHON_ENVIRONMENT, has_control=True)
+            program = Program(
+                argv,
+                self._limits,
+                {"driver.py": _driver(), **sandbox_packages.documents()},
+                PYTHON_ENVIRONMENT,
+                has_control=True,
+                packages=self._packages,
+            )
             box = await Box.start(self._tier, program, self._threads)
             if self.state == "ended":  # closed meanwhile
                 await box.close()

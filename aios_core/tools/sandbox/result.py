@@ -57,5 +57,10 @@ class ExecutionResult:
     labels: frozenset[str] = frozenset()  # where the files come from that the code could read
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The pictures among the files that it wrote, such as figures of matplotlib."""
+        return tuple(path for path in self.files.written if path.endswith(".png"))
+
+    @property
     def is_ok(self) -> bool:
         return self.exit_code == 0 and self.killed_by is None

@@ -11,36 +11,45 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from aios_core.errors import InvalidRequest
+from aios_core.tools.sandbox import packages as sandbox_packages
 from aios_core.tools.sandbox.box import Box
 from aios_core.tools.sandbox.files import Mirror
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import ExecutionResult, FileChanges, KilledBy, OnOutput
-from aios_core.tools.sandbox.tier import DOCUMENTS, WORK, Confined, Program, Tier
+from aios_core.tools.sandbox.tier import DOCUMENTS, Confined, Program, Tier
 
 Language = Literal["python", "shell"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 PYTHON_ENVIRONMENT: Final[Mapping[str, str]] = {
     "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONPATH": WORK,  # modules among the files can be imported
     "PYTHONSAFEPATH": "1",
     "PYTHONUNBUFFERED": "1",  # output comes when it is written
+    **sandbox_packages.ENVIRONMENT,
 }
 _CPU_EXCEEDED: Final = 128 + signal.SIGXCPU
 
 
-def program_for(tier: Tier, language: Language, code: str, limits: Limits) -> Program:
+def program_for(
+    tier: Tier,
+    language: Language,
+    code: str,
+    limits: Limits,
+    packages: Mapping[str, str] | None = None,
+) -> Program:
     """The program that is that code. Raises `InvalidRequest` for a language that is not known."""
     source = encoded(code)
     match language:
         case "python":
             argv: tuple[str, ...] = (tier.python, f"{DOCUMENTS}/main.py")
-            return Program(argv, limits, {"main.py": source}, PYTHON_ENVIRONMENT)
+            name = "main.py"
         case "shell":
             argv = ("/bin/sh", f"{DOCUMENTS}/main.sh")
-            return Program(argv, limits, {"main.sh": source}, PYTHON_ENVIRONMENT)
+            name = "main.sh"
         case _:
             raise InvalidRequest(f"no language {language!r}; have {list(LANGUAGES)}")
+    documents = {name: source, **sandbox_packages.documents()}
+    return Program(argv, limits, documents, PYTHON_ENVIRONMENT, packages=packages or {})
 
 
 def encoded(code: str) -> bytes:

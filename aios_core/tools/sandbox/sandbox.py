@@ -28,6 +28,7 @@ from aios_core.tools.sandbox.detection import TIERS, MakeTier, choose
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.loop_thread import LoopThread
 from aios_core.tools.sandbox.notebook import Notebook, Span
+from aios_core.tools.sandbox.packages import find_packages
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.session import Session, on_this_loop
@@ -50,16 +51,20 @@ class Sandbox:
         workspace: Workspace | None = None,
         tiers: Mapping[str, MakeTier] = TIERS,
     ) -> None:
-        """Looks for nothing and starts nothing yet.
+        """Looks for the packages alone, and starts nothing yet.
 
         Args:
             config: limits, the user, the tier.
             workspace: where the files of agents are, for `run_for`.
             tiers: those to choose from.
+
+        Raises:
+            ConfigError: one of the packages is not installed here.
         """
         self._workspace = workspace
         self._config = config = config or SandboxConfig()
         self._tiers = tiers
+        self._packages = find_packages(config.packages)
         self.limits = limits_of(config)
         self.sessions_per_agent = config.sessions_per_agent
         self._span = Span(config.session_life_s, config.session_idle_s)
@@ -165,7 +170,7 @@ class Sandbox:
         on_output: OnOutput | None,
     ) -> ExecutionResult:
         tier = await self._chosen()
-        program = runner.program_for(tier, language, code, limits or self.limits)
+        program = runner.program_for(tier, language, code, limits or self.limits, self._packages)
         async with self._places:
             return await runner.run(
                 tier, program, self._threads, files=files, stdin=stdin, on_output=on_output
@@ -209,7 +214,9 @@ class Sandbox:
 
     async def _open(self, owner: str, files: Path | None, limits: Limits | None) -> Session:
         tier = await self._chosen()
-        notebook = Notebook(tier, limits or self.limits, self._span, self._threads, files)
+        notebook = Notebook(
+            tier, limits or self.limits, self._span, self._threads, files, packages=self._packages
+        )
         session = Session(owner, notebook, self._thread, self._admit)
         self._admit(session)
         return session

@@ -35,6 +35,8 @@ class Program:
     documents: Mapping[str, bytes] = field(default_factory=dict)  # name -> content, in DOCUMENTS
     environment: Mapping[str, str] = field(default_factory=dict)
     has_control: bool = False
+    packages: Mapping[str, str] = field(default_factory=dict)  # place below `packages.PACKAGES` ->
+    # path of the host, to be seen there, read-only
 
 
 @dataclass(frozen=True, slots=True)
