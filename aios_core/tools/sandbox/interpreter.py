@@ -107,7 +107,9 @@ def _described(path: str, *, has_packages: bool) -> Interpreter | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    base, prefix, tag = asked.stdout.splitlines()
+    if len(lines := asked.stdout.splitlines()) != 3:  # it ran, and is no Python
+        return None
+    base, prefix, tag = lines
     seen: Iterable[str] = (base, prefix) if has_packages else (base,)
     executable = path if has_packages else os.path.realpath(path)
     return Interpreter(executable, tuple(_directories(seen, executable)), tag)

@@ -231,7 +231,7 @@ def test_a_path_below_a_closed_directory_is_out_of_reach(tmp_path: Path) -> None
 
 def test_an_interpreter_that_is_out_of_reach_is_refused(tmp_path: Path) -> None:
     fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nprintf '/usr\\n/usr\\n'\n")
+    fake.write_text("#!/bin/sh\nprintf '/usr\\n/usr\\ncpython-311\\n'\n")
     fake.chmod(0o700)
 
     with pytest.raises(SandboxUnavailable, match=r"tools\.sandbox\.python"):
@@ -243,6 +243,8 @@ def test_what_is_no_interpreter_is_refused(tmp_path: Path) -> None:
         find_interpreter(str(tmp_path / "nothing"), NOBODY)
     with pytest.raises(SandboxUnavailable, match="none of the Python interpreters"):
         find_interpreter("/bin/false", NOBODY)
+    with pytest.raises(SandboxUnavailable, match="none of the Python interpreters"):
+        find_interpreter("/bin/echo", NOBODY)
 
 
 async def test_a_path_that_is_shared_can_be_read_and_not_written(config: SandboxConfig) -> None:
