@@ -39,6 +39,15 @@ _KINDS: Final = (
     _Kind(errors.Interrupted, 499, openai.APIStatusError),
     _Kind(KernelError, 500, openai.InternalServerError),
 )
+# The rows that say little of the reason; a provider's own status says more.
+_GENERAL: Final = (errors.InvalidRequest, KernelError)
+_BY_STATUS: Final[dict[int, type[openai.OpenAIError]]] = {
+    400: openai.BadRequestError,
+    404: openai.NotFoundError,
+    409: openai.ConflictError,
+    422: openai.UnprocessableEntityError,
+    429: openai.RateLimitError,
+}
 _made: dict[tuple[type, type], type[Exception]] = {}
 
 
@@ -55,7 +64,7 @@ def as_response(error: KernelError, request: httpx.Request) -> httpx.Response:
     if error.request_id:
         headers["x-request-id"] = error.request_id
     body = {"error": {"message": str(error), "type": type(error).__name__, "code": _code(error)}}
-    return httpx.Response(_status(error), headers=headers, json=body, request=request)
+    return httpx.Response(_kind(error).status, headers=headers, json=body, request=request)
 
 
 def as_openai_error(
@@ -96,16 +105,12 @@ _NO_REQUEST: Final = httpx.Request("POST", "http://kernel/chat/completions")
 
 
 def _kind(error: KernelError) -> _Kind:
-    return next(kind for kind in _KINDS if isinstance(error, kind.ours))
-
-
-def _status(error: KernelError) -> int:
-    """The provider's own status of a failure, and else the one that its kind stands for."""
-    kind = _kind(error)
-    is_failure = (
-        kind.theirs is openai.InternalServerError and (error.status_code or 0) > kind.status
-    )
-    return error.status_code if error.status_code and is_failure else kind.status
+    kind = next(kind for kind in _KINDS if isinstance(error, kind.ours))
+    status = error.reply.status_code if error.reply else None
+    if kind.ours not in _GENERAL or status is None or not 400 <= status < 600:
+        return kind
+    usual = openai.InternalServerError if status >= 500 else openai.APIStatusError
+    return kind._replace(status=status, theirs=_BY_STATUS.get(status, usual))
 
 
 def _code(error: KernelError) -> str | None:

@@ -8,6 +8,8 @@ import pytest
 
 from aios_core import errors
 from aios_core.adapting.openai_errors import as_both, as_openai_error, as_response
+from aios_core.cores.openai_errors import Refusal, error_of
+from aios_core.testing.stub_server import Refuse, StubServer
 
 REQUEST = httpx.Request("POST", "http://x/v1/chat/completions")
 
@@ -112,3 +114,19 @@ def test_a_frameworks_own_error_is_joined_too() -> None:
     assert isinstance(joined, Failed)
     assert isinstance(joined, errors.InvalidRequest)
     assert str(joined) == "wrong"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 418, 422, 429, 500, 502, 503])
+def test_a_refused_request_is_of_the_kind_that_openais_own_client_raises(status: int) -> None:
+    with StubServer(Refuse(status, "nope")) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key="k", max_retries=0)
+        with pytest.raises(openai.APIStatusError) as native, client:
+            client.chat.completions.create(model="stub", messages=[])
+    refusal = Refusal.of(status, {}, native.value.body)
+
+    ours = as_openai_error(
+        error_of(refusal, core="c", model="stub", models=("stub",), context_window=9)
+    )
+
+    assert isinstance(ours, type(native.value))
+    assert (ours.status_code, ours.response.status_code) == (status, status)
