@@ -8,14 +8,15 @@ the kernel builds one and passes it to whoever searches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from aios_core.budget import Cost, Price, reserve_in_turn
 from aios_core.claims import whole_number
 from aios_core.counting import TokenRatio
 from aios_core.errors import InvalidRequest
+from aios_core.events import EventKind
 from aios_core.messages import Usage, require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
@@ -27,6 +28,8 @@ MAX_CHARS: Final = 4_000_000  # of one request, all texts together
 MODEL: Final = "embedding"  # what a policy calls the kernel's embedder, whichever it is
 
 Vector = Sequence[float]
+#: Hears of what happened to an agent, with the facts of it.
+Tell = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
 
 
 class Embedder(Protocol):
@@ -87,13 +90,22 @@ class BilledEmbedder:
 
     An agent pays what its texts cost: a bound is reserved before the call, what was used
     is booked after it. An embedder that counts no tokens costs none.
+
+    Args:
+        embedder: makes the vectors.
+        prices: what a million tokens of a model cost.
+        tell: hears of figures that were not believed, and of what a budget could not pay.
     """
 
     def __init__(
-        self, embedder: Embedder, prices: Callable[[str], Price] = lambda _: Price()
+        self,
+        embedder: Embedder,
+        prices: Callable[[str], Price] = lambda _: Price(),
+        tell: Tell = lambda *_: None,
     ) -> None:
         self._embedder = embedder
         self._prices = prices
+        self._tell = tell
 
     @property
     def name(self) -> str:
@@ -122,15 +134,28 @@ class BilledEmbedder:
         try:
             vectors = await embedder.embed(texts)
             claimed = vectors.num_tokens if isinstance(vectors, Embedded) else 0
-            num_tokens = _believed(claimed, about, bound)
-            spent = Cost(num_tokens, price.of(num_tokens, 0), calls=calls)
+            usage = self._used(process, claimed, about, bound)
+            spent = Cost(usage.input_tokens, price.of(usage.input_tokens, 0), calls=calls)
         finally:
-            reservation.settle(spent)
+            unpaid = reservation.settle(spent)
+        if unpaid != Cost():
+            self._tell(EventKind.OVERRUN, process, {"core": self.name, **asdict(unpaid)})
         books = process.accounting
         books.num_embedded += len(texts)
-        books.usage += Usage(input_tokens=num_tokens)
+        books.usage += usage
         books.money += spent.money
         return vectors
+
+    def _used(self, process: AgentProcess, claimed: object, about: int, bound: int) -> Usage:
+        """The tokens that the embedder reports, if there can be so many; else the estimate."""
+        number = whole_number(claimed, at_most=bound)
+        if number or (number is not None and not bound):
+            return Usage(input_tokens=number)
+        if number is None:
+            reason = f"input_tokens: claimed {shown_repr(claimed)}, which cannot be"
+            facts = {"core": self.name, "reason": reason}
+            self._tell(EventKind.CLAIM_REJECTED, process, facts)
+        return Usage(input_tokens=about, is_estimated=True)
 
     async def close(self) -> None:
         """Close the embedder."""
@@ -141,12 +166,6 @@ def _about(texts: Sequence[str]) -> int:
     """Estimate the tokens of texts, none of which is without any."""
     ratio = TokenRatio()
     return sum(max(1, ratio.tokens_in(text)) for text in texts)
-
-
-def _believed(claimed: object, about: int, bound: int) -> int:
-    """The tokens that an embedder reports, if there can be so many; else the estimate."""
-    number = whole_number(claimed, at_most=bound)
-    return about if number is None or (number == 0 and bound) else number
 
 
 @dataclass(frozen=True, slots=True)

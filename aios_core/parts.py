@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Any
 
 from aios_core.access import AccessManager, Approver
 from aios_core.access.doubts import Census
@@ -116,7 +117,9 @@ class Parts:
         self.texts = LabelledTexts()
         self.gatekeeper = given.gatekeeper or self.access.gate
         self._embedder = BilledEmbedder(
-            given.embedder or build_embedder(config.embedding), partial(_price, config.prices)
+            given.embedder or build_embedder(config.embedding),
+            partial(_price, config.prices),
+            self._tell,
         )
         self.traps = TrapHandler(
             (*self._managers(crossing, port), *given.managers),
@@ -128,6 +131,10 @@ class Parts:
             texts=self.texts,
         )
         self.contexts.on_moving = self.dispatcher.set_moving
+
+    def _tell(self, kind: EventKind, process: AgentProcess, facts: Mapping[str, Any]) -> None:
+        """Tell observers what happened to an agent outside of a call of a core."""
+        self._events.emit(KernelEvent(self.clock.now(), kind, process.pid, facts=dict(facts)))
 
     def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:
         settings = self._config.scheduler

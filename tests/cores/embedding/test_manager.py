@@ -13,7 +13,9 @@ from aios_core import (
     AccessDenied,
     Budget,
     BudgetExceeded,
+    EventKind,
     InvalidRequest,
+    Journal,
     Kernel,
     KernelConfig,
     NoSuchObject,
@@ -170,6 +172,49 @@ def test_what_fails_costs_nothing() -> None:
 
         budget = agent._process.budget
         assert (budget.spent.tokens, budget.reserved.tokens) == (0, 0)
+
+
+class Greedy(Paid):
+    """Takes more than was to be expected, or says so."""
+
+    claim: Any = 0
+
+    def max_tokens(self, texts: Sequence[str]) -> int:
+        return 1_000 * len(texts)
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        return Embedded([(1.0, 0.0)] * len(texts), self.claim)
+
+
+def test_what_an_embedder_takes_beyond_a_budget_is_told_and_not_booked() -> None:
+    greedy, journal = Greedy(), Journal()
+    greedy.claim = 900
+    config = KernelConfig(state={"directory": ":memory:"})  # type: ignore[arg-type]
+    cores = [ScriptedCore("x")]
+    with Kernel(config, cores=cores, embedder=greedy, observers=[journal]) as kernel:
+        agent = kernel.spawn("a", budget=Budget(tokens=100))
+        agent.llm.embed(["one two"])
+        assert agent.budget.spent.tokens == 100
+        kernel.check()
+
+    (overrun,) = [event for event in journal.events() if event.kind is EventKind.OVERRUN]
+    assert (overrun.pid, overrun.facts["tokens"], overrun.facts["core"]) == (1, 800, "paid@1")
+
+
+@pytest.mark.parametrize("claim", [-3, 2.5, "many", None, float("nan"), 10**9, 0])
+def test_a_count_of_an_embedder_that_cannot_be_is_told_and_not_booked(claim: object) -> None:
+    greedy, journal = Greedy(), Journal()
+    greedy.claim = claim
+    config = KernelConfig(state={"directory": ":memory:"})  # type: ignore[arg-type]
+    cores = [ScriptedCore("x")]
+    with Kernel(config, cores=cores, embedder=greedy, observers=[journal]) as kernel:
+        agent = kernel.spawn("a")
+        agent.llm.embed(["one two"])
+        assert 0 < agent.accounting.usage.input_tokens < 20
+        assert agent.accounting.usage.is_estimated
+
+    kinds = [event.kind for event in journal.events()]
+    assert kinds.count(EventKind.CLAIM_REJECTED) == (claim != 0), "0 is what says nothing"
 
 
 def test_the_kernel_closes_the_embedder() -> None:
