@@ -13,6 +13,7 @@
     unserved.py       clients of a provider that no patch serves, named once
     openai_transport.py   OpenAI's own client with the kernel in its endpoint's place
     openai_completions.py  OpenAI's prompts without roles, as conversations
+    openai_responses.py  options of OpenAI's Responses API, as those of chat completions
     openai_errors.py  the kernel's errors as those of OpenAI's client
     admission.py      calls that a framework makes itself, when the kernel lets it
     patching.py       attributes of a framework's classes replaced, and given back
@@ -57,6 +58,7 @@ from aios_core.adapting.openai_format import (
     read_tool_choice,
     write_completion,
 )
+from aios_core.adapting.openai_responses import as_chat_options
 from aios_core.adapting.options import RequestOptions, split_request_options
 from aios_core.adapting.patching import Patches
 from aios_core.adapting.runs import Root, RunHold, RunTree
@@ -113,6 +115,7 @@ __all__ = [
     "admitted",
     "ahold",
     "as_both",
+    "as_chat_options",
     "as_openai_error",
     "as_text",
     "current_caller",

@@ -80,7 +80,9 @@ def prompt_ids(body: Mapping[str, Any]) -> list[int]:
         prompt = body["prompt"]
         return list(range(len(prompt.split()))) if isinstance(prompt, str) else list(prompt)
     if "input" in body:
-        return list(range(max(len(text.split()) for text in body["input"])))
+        said = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        texts = [one if isinstance(one, str) else text(one.get("content")) for one in said]
+        return list(range(max((len(one.split()) for one in texts), default=0)))
     messages = body["messages"]
     if body.get("continue_final_message"):
         messages = messages[:-1]

@@ -17,6 +17,7 @@ whose method is running, and else the asyncio task. `group`, `priority`, `weight
 from __future__ import annotations
 
 import inspect
+import logging
 import weakref
 from collections.abc import (
     AsyncIterable,
@@ -42,8 +43,10 @@ from aios_core.adapting import (
     ErrorNames,
     adefault_kernel,
     ahold,
+    as_chat_options,
     current_caller,
     enclosing,
+    give_notice,
     read_options,
     read_response_format,
     served_model,
@@ -77,13 +80,15 @@ try:
         to_last_update,
         to_messages,
         to_response,
-        to_tool,
         to_tool_choice,
+        to_tools,
     )
 except ModuleNotFoundError as exc:
     raise missing(__name__, exc, "agent-framework") from exc
 
 __all__ = ["AIOSChatClient", "RawAIOSChatClient"]
+
+log = logging.getLogger(__name__)
 
 directory: Final[AgentDirectory] = AgentDirectory()
 
@@ -103,8 +108,7 @@ _OWNER: Final = "aios_owner"  # under which a call's agent object travels throug
 Asker = tuple[Agent | Caller, AgentSettings]
 # Options that concern a provider's service, or are read elsewhere.
 _NOT_OURS: Final = frozenset(
-    {"aios", "allow_multiple_tool_calls", "conversation_id", "instructions", "response_format"}
-    | {"tool_choice", "tools"}
+    {"aios", "allow_multiple_tool_calls", "instructions", "response_format", "tool_choice", "tools"}
 )
 
 
@@ -203,13 +207,16 @@ class RawAIOSChatClient(BaseChatClient[Any]):
     ) -> dict[str, Any]:
         said = {key: value for key, value in options.items() if value is not None}
         open_options = {key: value for key, value in said.items() if key not in _NOT_OURS}
+        if self._is_substitute:
+            open_options = _as_chat(open_options)
+        open_options.pop("conversation_id", None)
         known, rest = read_options({"model": self.model, **open_options})
         if self._is_substitute:
             kernel = self._kernel or await adefault_kernel()
             known["model"] = served_model(kernel, known.get("model"))
         if "allow_multiple_tool_calls" in said:
             known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
-        tools = [to_tool(tool) for tool in said.get("tools") or ()]
+        tools = to_tools(said.get("tools") or (), said.get("tool_choice"))
         return {
             **known,
             "messages": [*instructed(said), *to_messages(messages)],
@@ -241,6 +248,19 @@ class RawAIOSChatClient(BaseChatClient[Any]):
             return asker
         kernel = self._kernel or await adefault_kernel()
         return await ahold(stack, directory, kernel, asker, settings)
+
+
+def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the Responses API as a core's; those that it cannot have are named once."""
+    said, unused = as_chat_options(options)
+    for name in unused:
+        give_notice(
+            log,
+            (__name__, name),
+            f"the option {name!r} of OpenAIChatClient is left out: it is the Responses API's "
+            "alone, and the kernel's cores speak chat completions",
+        )
+    return said
 
 
 class AIOSChatClient(

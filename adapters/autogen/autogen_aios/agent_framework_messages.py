@@ -142,7 +142,14 @@ def _result_text(content: Content) -> str:
     return content.result if isinstance(content.result, str) else json.dumps(content.result)
 
 
-def to_tool(tool: Any) -> ToolSpec:
+def to_tools(tools: Sequence[Any], choice: Any) -> list[ToolSpec]:
+    """The tools that may be called: all, or those that the choice allows."""
+    specs = [_to_tool(tool) for tool in tools]
+    allowed = choice.get("allowed_tools") if isinstance(choice, Mapping) else None
+    return specs if allowed is None else [spec for spec in specs if spec.name in allowed]
+
+
+def _to_tool(tool: Any) -> ToolSpec:
     return ToolSpec.from_dict(
         tool.to_json_schema_spec() if isinstance(tool, FunctionTool) else tool
     )

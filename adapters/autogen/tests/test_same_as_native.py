@@ -8,8 +8,9 @@ from typing import Any
 
 import openai
 import pytest
-from agent_framework import Content, Message
+from agent_framework import Content, Message, tool
 from agent_framework.exceptions import ChatClientException
+from agent_framework.openai import OpenAIChatClient as ResponsesClient
 from agent_framework.openai import OpenAIChatCompletionClient as FrameworkClient
 from autogen import OpenAIWrapper
 from autogen_core import FunctionCall, Image
@@ -380,3 +381,139 @@ async def test_reasoning_and_log_probabilities_come_back_as_natively(
 
     assert wanted.thought == "2 and 2"
     assert result == wanted
+
+
+# --- the Responses API: the same options under the names of a chat completion --------------------
+
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 0,
+    "model": MODEL,
+    "status": "completed",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "output": [
+        {
+            "id": "m1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "one two", "annotations": []}],
+        }
+    ],
+    "usage": {
+        "input_tokens": 1,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 3,
+    },
+}
+
+
+def responses() -> Raw:
+    return Raw(json.dumps(RESPONSE).encode(), "application/json")
+
+
+_SPOKEN = {"name", "description", "parameters"}
+
+
+def as_completion(body: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request to `/responses` as a chat completion has them."""
+    names = {"max_output_tokens": "max_completion_tokens"}
+    unlike = {"input", "instructions", "include", "truncation", "reasoning", "text", "tools"}
+    unlike |= {"stream", *(key for key, value in body.items() if value is None)}
+    told = {names.get(key, key): value for key, value in body.items() if key not in unlike}
+    if not told.get("store"):
+        told.pop("store", None)
+    if "top_logprobs" in told:
+        told["logprobs"] = True
+    if effort := (body.get("reasoning") or {}).get("effort"):
+        told["reasoning_effort"] = effort
+    text = dict(body.get("text") or {})
+    if form := text.pop("format", None):
+        inside = {key: value for key, value in form.items() if key != "type"}
+        told["response_format"] = {"type": form["type"], "json_schema": inside}
+    if tools := body.get("tools"):
+        told["tools"] = [
+            {"type": "function", "function": {k: v for k, v in tool.items() if k in _SPOKEN}}
+            for tool in tools
+        ]
+        assert not any(tool["strict"] for tool in tools), "as a chat completion has it unsaid"
+    return {**told, **text}
+
+
+@tool
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers."""
+    return a * b
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.2, "max_tokens": 5, "user": "u", "metadata": {"a": "b"}},
+        {"store": True, "service_tier": "flex", "prompt_cache_key": "k", "safety_identifier": "s"},
+        {"reasoning": {"effort": "low"}, "verbosity": "low", "top_p": 0.5},
+        {"top_logprobs": 2, "instructions": "be kind"},
+        {"tools": [multiply], "tool_choice": "required", "allow_multiple_tool_calls": False},
+    ],
+)
+async def test_agent_frameworks_request_to_the_responses_api_says_all_that_its_provider_would_get(
+    options: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+) -> None:
+    native, behind = provider(responses()), provider()
+
+    async def ask() -> str:
+        client = ResponsesClient(model=MODEL, base_url=native.base_url, api_key="k")
+        answer = await client.get_response([Message("user", ["hi"])], options=dict(options))
+        return answer.text.strip()
+
+    assert await ask() == "one two"
+    substituted(behind)
+    assert await ask() == "one two"
+
+    told, wanted = sent(behind), as_completion(native.exchanges[0].body)
+    assert [message["role"] for message in told.pop("messages")][-1] == "user"
+    assert told == wanted
+    assert len(native.exchanges) == 1
+
+
+async def test_only_the_tools_that_a_choice_allows_are_offered(
+    provider: Callable[..., StubServer], substituted: Callable[[StubServer], None]
+) -> None:
+    behind = provider()
+    substituted(behind)
+
+    @tool
+    def divide(a: int, b: int) -> int:
+        """Divide two numbers."""
+        return a // b
+
+    choice = {"mode": "auto", "allowed_tools": ["multiply"]}
+    options: Any = {"tools": [multiply, divide], "tool_choice": choice}
+    client = ResponsesClient(model=MODEL, api_key="k")
+    await client.get_response([Message("user", ["hi"])], options=options)
+
+    assert [one["function"]["name"] for one in sent(behind)["tools"]] == ["multiply"]
+
+
+async def test_what_only_the_responses_api_has_is_named_once(
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    substituted(provider())
+    client = ResponsesClient(model=MODEL, api_key="k")
+    options: Any = {"truncation": "auto", "reasoning": {"summary": "auto"}}
+
+    for _ in range(2):
+        await client.get_response([Message("user", ["hi"])], options=options)
+
+    named = [caplog.text.count(f"option '{one}'") for one in ("truncation", "reasoning.summary")]
+    assert named == [1, 1]

@@ -21,6 +21,7 @@ from openai.types.chat import ChatCompletion
 from aios_core import Choice, Completion, Delta, Kernel
 from aios_core.adapting import (
     ChunkWriter,
+    as_chat_options,
     give_notice,
     read_request,
     served_model,
@@ -82,11 +83,10 @@ class ChatCall:
         payload: dict[str, Any] = model._get_request_payload(messages, stop=stop, **said)  # noqa: SLF001
         if _is_model(form := payload.get("response_format")):
             payload["response_format"] = strict_format(form)
-        unused = [key for key in _OF_RESPONSES if payload.pop(key, None) is not None]
-        if isinstance(reasoning := payload.get("reasoning"), Mapping) and self._theirs.reasoning:
-            del payload["reasoning"]
-            if "effort" in reasoning:
-                payload.setdefault("reasoning_effort", reasoning["effort"])
+        told = (*_OF_RESPONSES, "reasoning") if self._theirs.reasoning else _OF_RESPONSES
+        of_responses = {key: payload.pop(key) for key in told if key in payload}
+        options, unused = as_chat_options(of_responses)
+        payload = {**options, **payload}
         dropped = split_request_options(payload).dropped.keys() - _UNREMARKABLE
         name_unused(self._theirs, _OF_THE_CONNECTION, (*unused, *sorted(dropped)))
         return payload

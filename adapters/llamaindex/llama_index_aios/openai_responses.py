@@ -1,15 +1,18 @@
 """Programs with `llama_index.llms.openai.OpenAIResponses` on the kernel.
 
-As in `openai_llm`, the inner methods that talk to OpenAI are replaced. What only OpenAI's
-service does (its built-in tools, conversations that it keeps) is refused by name.
+As in `openai_llm`, the inner methods that talk to OpenAI are replaced. The options are those
+that OpenAI would be sent, as a chat completion has them; what it has none for is named once.
+What only OpenAI's service does (its built-in tools, conversations that it keeps) is refused
+by name.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,12 +25,19 @@ from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.prompts import PromptTemplate
 
 from aios_core import default_kernel
-from aios_core.adapting import NO_KEY, Patches, adefault_kernel, served_model
+from aios_core.adapting import (
+    NO_KEY,
+    Patches,
+    adefault_kernel,
+    as_chat_options,
+    give_notice,
+    served_model,
+)
 from aios_core.errors import InvalidRequest
 from llama_index_aios.llm import AIOSLLM
 from llama_index_aios.openai_llm import windowed
 
-_OF_THE_SERVICE: Final = ("include", "metadata", "model", "store", "truncation", "user")
+log = logging.getLogger(__name__)
 
 Asked = Sequence[ChatMessage]
 Call = tuple[AIOSLLM, list[ChatMessage], dict[str, Any]]
@@ -73,24 +83,23 @@ async def _soon(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
 
 def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | None) -> Call:
     """Our LLM with the settings of theirs, the conversation, and the arguments of the call."""
-    said = {**theirs.additional_kwargs, **kwargs}
+    said = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it would send
     if theirs.built_in_tools:
         raise InvalidRequest("built_in_tools: they are OpenAI's; the kernel has none of them")
-    former = said.pop("previous_response_id", None) or theirs._previous_response_id  # noqa: SLF001
-    if theirs.track_previous_responses or former:
+    if theirs.track_previous_responses or said.pop("previous_response_id", None):
         raise InvalidRequest("previous responses: they are kept by OpenAI, not by the kernel")
-    said = {key: value for key, value in said.items() if key not in _OF_THE_SERVICE}
-    limit = said.pop("max_output_tokens", None) or theirs.max_output_tokens
-    instructions = said.pop("instructions", None) or theirs.instructions
+    instructions = said.pop("instructions", None)
     first = [ChatMessage(role=MessageRole.SYSTEM, content=instructions)] if instructions else []
-    llm = AIOSLLM(
-        model=model,
-        temperature=theirs.temperature,
-        top_p=theirs.top_p,
-        max_tokens=limit,
-        timeout=theirs.timeout,
-    )
-    return llm, [*first, *messages], said
+    del said["model"]
+    options, unused = as_chat_options(said)
+    for name in unused:
+        give_notice(
+            log,
+            (__name__, name),
+            f"{name!r} of OpenAIResponses is left out: it is the Responses API's alone, and the "
+            "kernel's cores speak chat completions",
+        )
+    return AIOSLLM(model=model, timeout=theirs.timeout), [*first, *messages], options
 
 
 # --- the methods: `self` is an OpenAIResponses ---------------------------------------------------

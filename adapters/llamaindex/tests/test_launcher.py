@@ -131,7 +131,7 @@ def test_settings_of_the_responses_api_reach_the_core(as_default: Kernel) -> Non
     (request,) = core.requests  # type: ignore[attr-defined]
     assert [message.role for message in request.messages] == ["system", "user"]
     assert (request.sampling.max_tokens, request.sampling.temperature) == (9, 0.5)
-    assert not request.extra
+    assert request.extra == {"store": True, "user": "u"}
 
 
 @pytest.mark.usefixtures("as_default")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import openai
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from llama_index.core.tools import FunctionTool
-from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
 import aios_core
@@ -17,7 +18,7 @@ from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
 from aios_core.config import AccessConfig, SchedulerConfig, StateConfig
 from aios_core.cores import OpenAICore
 from aios_core.errors import AuthenticationFailed, ContentFiltered
-from aios_core.testing.stub_server import Answer, Behavior, Refuse, StubServer
+from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
 
 MODEL = "gpt-4o"
 FETCHING = ("stream", "stream_options")  # how an answer is fetched, not what is asked for
@@ -228,3 +229,126 @@ async def test_a_refusal_is_caught_by_its_native_name_and_the_kernels(
             await ask(llm)
 
         assert isinstance(caught.value, ours)
+
+
+# --- the Responses API: the same options under the names of a chat completion --------------------
+
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 0,
+    "model": MODEL,
+    "status": "completed",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "output": [
+        {
+            "id": "m1",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "one two", "annotations": []}],
+        }
+    ],
+    "usage": {
+        "input_tokens": 1,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 3,
+    },
+}
+
+
+def responses() -> Raw:
+    return Raw(json.dumps(RESPONSE).encode(), "application/json")
+
+
+def as_completion(body: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request to `/responses` as a chat completion has them."""
+    names = {"max_output_tokens": "max_completion_tokens"}
+    unlike = {"input", "instructions", "include", "truncation", "reasoning", "text", "tools"}
+    unlike |= {"stream", *(key for key, value in body.items() if value is None)}
+    told = {names.get(key, key): value for key, value in body.items() if key not in unlike}
+    if not told.get("store"):
+        told.pop("store", None)
+    if "top_logprobs" in told:
+        told["logprobs"] = True
+    if effort := (body.get("reasoning") or {}).get("effort"):
+        told["reasoning_effort"] = effort
+    text = dict(body.get("text") or {})
+    if form := text.pop("format", None):
+        inside = {key: value for key, value in form.items() if key != "type"}
+        told["response_format"] = {"type": form["type"], "json_schema": inside}
+    if tools := body.get("tools"):
+        told["tools"] = [
+            {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
+            for tool in tools
+        ]
+    return {**told, **text}
+
+
+@pytest.mark.parametrize(
+    ("settings", "call"),
+    [
+        ({}, {}),
+        ({"max_output_tokens": 9, "temperature": 0.3, "top_p": 0.5, "user": "u"}, {}),
+        ({"call_metadata": {"a": "b"}, "store": True, "instructions": "be kind"}, {}),
+        ({"additional_kwargs": {"service_tier": "flex", "top_logprobs": 2}}, {"user": "u"}),
+        ({"additional_kwargs": {"max_output_tokens": 7}}, {"temperature": 0.9}),
+        ({"model": "o3-mini", "reasoning_options": {"effort": "low"}}, {}),
+        ({}, {"text": {"format": {"type": "json_schema", "name": "j", "schema": {}}}}),
+        ({"strict": True}, {"tools": "add", "parallel_tool_calls": False}),
+    ],
+)
+async def test_a_request_to_the_responses_api_says_all_that_its_provider_would_get(
+    settings: dict[str, Any],
+    call: dict[str, Any],
+    provider: Callable[..., StubServer],
+    substituted: Callable[..., None],
+) -> None:
+    settings = {"model": MODEL, **settings}
+    with StubServer(responses(), models=[settings["model"]]) as native:
+        behind = provider()
+        endpoint = {"api_base": native.base_url, "api_key": "k", "max_retries": 0}
+
+        async def ask() -> str | None:
+            llm, said = OpenAIResponses(**endpoint, **settings), dict(call)
+            if "tools" in said:
+                tool = FunctionTool.from_defaults(add)
+                said = {**llm._prepare_chat_with_tools([tool], chat_history=CHAT), **said}
+                said = {k: v for k, v in said.items() if k not in {"messages", "tools"}} | {
+                    "tools": llm._prepare_chat_with_tools([tool], chat_history=CHAT)["tools"]
+                }
+            await llm.achat(CHAT, **said)
+            return llm.chat(CHAT, **said).message.content
+
+        assert await ask() == "one two"
+        substituted(behind)
+        assert str(await ask()).strip() == "one two"
+
+        wanted = as_completion(native.exchanges[-1].body)
+        wanted["model"] = MODEL  # the kernel's default, where no core serves what is named
+        for at in (0, 1):
+            told = sent(behind, at)
+            roles = [message["role"] for message in told.pop("messages")]
+            assert told == wanted
+        assert roles[:1] == ["system"]
+        assert roles.count("system") == 1 + ("instructions" in settings)
+        assert len(native.exchanges) == 2
+
+
+async def test_what_only_the_responses_api_has_is_named_once(
+    provider: Callable[..., StubServer],
+    substituted: Callable[[StubServer], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    substituted(provider())
+    llm = OpenAIResponses(model=MODEL, truncation="auto", include=["reasoning.encrypted_content"])
+
+    for _ in range(2):
+        await llm.achat(CHAT)
+
+    said = [caplog.text.count(f"'{name}' of OpenAIResponses") for name in ("truncation", "include")]
+    assert said == [1, 1]
