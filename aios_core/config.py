@@ -43,11 +43,14 @@ AtLeastOne = Range(1)
 Fraction = Range(0, 1, is_open=True)
 
 
+PolicyName = Literal["fifo", "round_robin", "priority", "fair", "las", "auto"]
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
     """Who runs when."""
 
-    policy: str = "auto"  # a key of aios_core.scheduler.POLICIES
+    policy: PolicyName = "auto"  # a key of aios_core.scheduler.POLICIES
     quantum: Annotated[int, AtLeastOne] | None = None  # tokens; None: the policy's own
     max_wait_s: Annotated[float, Positive] | None = None  # None: the policy's own
     keep_warm_s: float = 5.0  # an agent between two calls keeps its place on a core that long

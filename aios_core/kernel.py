@@ -157,12 +157,13 @@ class Kernel:
         submitter = Submitter(parts, self.processes, self._loop)
         lives = Lifecycle(parts, self.processes, self.events, submitter.post)
         self._started = _Inside(parts, lives, submitter)
-        if self.config.trace is not None:
-            await asyncio.to_thread(lambda: self.trace(free_path(str(self.config.trace))))
         try:
+            if self.config.trace is not None:
+                await asyncio.to_thread(lambda: self.trace(free_path(str(self.config.trace))))
             await parts.start()
         except KernelError as exc:
             exc.is_startup = True
+            await self._close_traces()
             raise
 
     @property
@@ -188,8 +189,11 @@ class Kernel:
         try:
             await self._inside.parts.close(drain_s)
         finally:
-            for trace in self._traces:
-                await asyncio.to_thread(trace.close)
+            await self._close_traces()
+
+    async def _close_traces(self) -> None:
+        for trace in self._traces:
+            await asyncio.to_thread(trace.close)
 
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:

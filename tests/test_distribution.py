@@ -56,7 +56,9 @@ def test_an_adapter_brings_the_core_libraries_that_its_framework_would_bring_too
 
 
 def test_no_hint_names_the_package_of_another_project() -> None:
-    sources = [*(ROOT / "aios_core").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")]
+    folders = ("aios_core", "adapters", "plugins", "examples", "docs")
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
+    sources = [path for path in found if path.suffix in (".py", ".md", ".toml", ".ipynb")]
     named = re.compile(r"aios-core[\[' ]")  # a thread may be called aios-core-...
 
     naming = [path for path in sources if named.search(path.read_text())]

@@ -24,7 +24,6 @@ from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
-from aios_core.scheduler import POLICIES
 from aios_core.tools.sandbox import survey
 from aios_core.tools.sandbox.packages import find_packages
 
@@ -123,9 +122,6 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
         mend = "AIOS_MODEL=..., or [[cores]] in aios.toml"
         said = "none configured: the tiny model that comes with the project"
         found.append(Finding("configuration", "cores", Health.DOUBTFUL, said, mend))
-    if (policy := config.scheduler.policy) not in POLICIES:
-        allowed = f"one of {', '.join(POLICIES)}"
-        found.append(misconfigured(ConfigError("scheduler.policy", policy, allowed)))
     return config, found
 
 

@@ -26,7 +26,7 @@ def check_state(config: KernelConfig) -> Iterator[Finding]:
         return
     if key is not None:
         yield Finding(_AREA, "key", Health.OK, "values are encrypted")
-    yield _directory(str(config.state.directory), key)
+    yield _directory(config.state.path(), key)
 
 
 def _directory(name: str, key: bytes | None) -> Finding:

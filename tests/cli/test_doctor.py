@@ -93,7 +93,9 @@ def test_an_unknown_policy_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     status, found = examine(capsys)
 
     assert status == 1
-    assert "las" in found["configuration", "scheduler.policy"]["mend"]
+    finding = found["configuration", "scheduler.policy"]
+    assert "las" in finding["mend"]
+    assert finding["facts"]["source"] == "aios.toml"
 
 
 def test_one_broken_core_does_not_hide_the_others(
@@ -227,6 +229,17 @@ def test_a_state_directory_that_cannot_be_used_is_broken(
 
     assert status == 1
     assert found["state", "directory"]["health"] == "broken"
+
+
+def test_without_a_setting_the_state_directory_is_the_one_that_a_kernel_would_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    _, found = examine(capsys)
+
+    assert found["state", "directory"]["said"].startswith(f"{tmp_path}/states/aios,")
 
 
 def test_a_key_that_is_not_there_is_broken(

@@ -30,6 +30,8 @@ asyncio.run(main())
 NO_MODEL = '[[cores]]\nkind = "transformers"\npath = "/nowhere/model"\n'
 NO_SERVER = '[[cores]]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n'
 NO_KEY = '[state]\nencryption_key = "env:AIOS_TEST_NO_SUCH_KEY"\n'
+NO_POLICY = '[scheduler]\npolicy = "fiar"\n'
+NO_TRACE = 'trace = "/nowhere/trace.json"\n[[cores]]\nkind = "tiny"\n'
 BAD_OPTION = '[[cores]]\nkind = "tiny"\n[cores.options]\nslotz = 3\n'
 
 
@@ -57,10 +59,12 @@ def damaged_state() -> str:
         (NO_SERVER, USE, "cannot reach http://127.0.0.1:9/v1"),
         (NO_KEY, REMEMBER, "AIOS_TEST_NO_SUCH_KEY is not set"),
         (BAD_OPTION, USE, "slotz"),
+        (NO_POLICY, USE, "did you mean 'fair'?"),
+        (NO_TRACE, USE, "script.py:2: trace: /nowhere/trace.json cannot be written"),
         (damaged_state, REMEMBER, "script.py:3: the state directory"),
         (damaged_state, IN_A_GROUP, "the state directory"),
     ],
-    ids=["model", "server", "key", "option", "state", "group"],
+    ids=["model", "server", "key", "option", "policy", "trace", "state", "group"],
 )
 def test_what_is_wrong_with_the_kernel_is_one_line_of_a_script_with_a_next_step(
     config: object, script: str, told: str, capsys: Capture

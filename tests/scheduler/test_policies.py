@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from functools import partial
+from typing import get_args
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from aios_core.config import PolicyName
 from aios_core.scheduler import POLICIES, Policy, QueueLoad
 from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.scheduler.ready import Hold, Route, Ticket
@@ -98,6 +100,10 @@ def test_a_later_call_of_the_same_agent_does_not_rank_before_an_earlier_one(
     second = _call(seq=2, agent=first.agent, group=first.group)
 
     assert policy.rank(first) < policy.rank(second)
+
+
+def test_the_configuration_allows_every_policy_and_no_other() -> None:
+    assert get_args(PolicyName) == tuple(POLICIES)
 
 
 @pytest.mark.parametrize("name", POLICIES)
