@@ -97,12 +97,12 @@ class Agent:
 
     @property
     def accounting_with_descendants(self) -> Accounting:
-        """The sum of what the agent and all below it used so far, exited ones included."""
+        """The usage so far of the agent and all its descendants, exited ones included."""
         return self._process.accounting_with_descendants()
 
     @property
     def budget(self) -> BudgetStatus:
-        """What the agent and those below it may spend, have spent and reserved, and have left."""
+        """The budget of the agent and its descendants: limits, spent, reserved and left."""
         ends_at = self._process.ends_at
         left_s = None if ends_at is None else ends_at - self._kernel.time()
         return BudgetStatus.of(self._process.budget, wall_left_s=left_s)
@@ -252,7 +252,7 @@ def request(
     extra: Mapping[str, Any] | None = None,
     **sampling: Any,
 ) -> LLMGenerate:
-    """Build a checked LLM request. What is None is not set, and no backend is sent it.
+    """Build a checked LLM request. Settings that are None are not sent to the backend.
 
     Args:
         messages: a text, or messages, also in OpenAI's format.
@@ -264,8 +264,8 @@ def request(
         response_format: a `ResponseFormat`, OpenAI's `response_format`, or a JSON schema that
             the answer must satisfy.
         stop: texts before which the answer ends.
-        extra: passed to the core's backend as is. What an argument of the kernel says is
-            refused here.
+        extra: passed to the core's backend unchanged. A key that has an argument of its own
+            is refused.
         **sampling: the fields of `Sampling`: `max_tokens` of the answer, `temperature` (0 is
             greedy), `top_p`, `top_k`, `seed`, `n` answers to one prompt, and so on.
 

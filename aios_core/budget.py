@@ -8,7 +8,7 @@ waits).
 
 Invariant of every account and limited resource: spent + reserved <= limit. A
 reservation can grow while what it is for runs, and is parked while that waits; what
-was not reserved cannot be booked. Who finds too little unreserved, but enough
+was not reserved cannot be booked. A caller that finds too little unreserved, but enough
 unspent, waits (`BudgetAccount.when_freed`) for others to settle.
 """
 
@@ -173,7 +173,7 @@ class BudgetAccount:
         return reservation
 
     def require_unspent(self, amount: Cost) -> None:
-        """Raise `BudgetExceeded` if the chain cannot bear `amount`, whatever others give back."""
+        """Raise `BudgetExceeded` if `amount` exceeds what the chain has unspent."""
         for account in self.chain if self.limited else ():
             if resource := account._lacks(amount, account.spent.cost()):  # noqa: SLF001 - its kind
                 raise account._refusal(amount, resource)  # noqa: SLF001
@@ -194,7 +194,7 @@ class BudgetAccount:
         self._waiting.append(callback)
 
     def freed(self) -> None:
-        """Tell those who wait that there may be room."""
+        """Notify all that wait that less may be reserved now."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for callback in waiting:
@@ -288,8 +288,8 @@ class Reservation:
     def settle(self, actual: Cost) -> Cost:
         """Give back what is set aside and book the true cost. A second call changes nothing.
 
-        What exceeds both the reservation and the budget is not booked but returned: it was
-        taken by somebody who was not given it.
+        A cost beyond both the reservation and the budget is not booked but returned: a backend
+        used more than it was allowed to.
         """
         uncovered = self.park(actual)
         self._is_open = False

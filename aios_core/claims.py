@@ -1,8 +1,8 @@
-"""Figures from outside are claims: checked against what the kernel knows, before they count.
+"""Check figures from outside against what the kernel knows, before they count.
 
 Backends report tokens, memory and times. What is impossible (negative, half a token, not a
 number), absurd, or less than what the kernel has seen arrive is not booked; the kernel's own
-count is. Pure: whoever calls says so in an event.
+count is. Pure: the caller emits the event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HIDDEN_OUTPUT: Final = 65_536  # tokens of reasoning that no backend has to sho
 
 
 def whole_number(value: object, *, at_least: int = 0, at_most: int = MOST_TOKENS) -> int | None:
-    """Return a count that somebody reports; None for what is no whole number, or out of range."""
+    """Return a reported count; None if it is not a whole number or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not at_least <= value <= at_most or value != int(value):  # false for nan, too
@@ -66,7 +66,7 @@ class Judged:
 
 
 def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
-    """Believe a usage within reason. Each figure that is not believed is replaced by our own."""
+    """Check a reported usage. Replaces each figure that cannot be true by the kernel's own."""
     faults: dict[str, str] = {}
     if fault := _fault_of_prompt(claimed.input_tokens, evidence):
         faults["input_tokens"] = fault

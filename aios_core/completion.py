@@ -1,4 +1,4 @@
-"""What comes back from a model: deltas, usage, and the whole answer."""
+"""The answers of models: deltas, usage, and whole answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Delta:
-    """What a stream adds to one answer. With several answers, `choice` tells which one."""
+    """One step of a stream. With several answers, `choice` is the number of its answer."""
 
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()

@@ -386,7 +386,7 @@ class KernelConfig:
     def load_leniently(
         cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
     ) -> tuple[Self, list[ConfigError]]:
-        """Load like `load`, but leave out what is wrong. Returns also all mistakes, in order."""
+        """Load like `load`, but skip wrong entries. Returns the configuration and all mistakes."""
         environ = os.environ if environ is None else environ
         config, mistakes = cls(), list[ConfigError]()
         for layer in _layers(cls, path, environ, mistakes):
@@ -406,7 +406,7 @@ def _layers(
     environ: Mapping[str, str],
     mistakes: list[ConfigError] | None,
 ) -> Iterator[Callable[[C], C]]:
-    """What is laid over the defaults, one after the other. Each raises `ConfigError` when called.
+    """Yield the layers over the defaults, in order. Each raises `ConfigError` when called.
 
     With a list of mistakes, those within the file are collected there.
     """

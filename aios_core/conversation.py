@@ -2,7 +2,7 @@
 
 The shapes follow OpenAI's chat format, the one that every framework and server
 speaks. A message keeps everything that it was given, whether or not the kernel
-knows what it means: `Message.from_dict(raw).to_dict()` says again what `raw` said.
+knows what it means: `Message.from_dict(raw).to_dict()` returns an equal of `raw`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Message:
 
     def __post_init__(self) -> None:
         if not isinstance(self.role, str) or self.role not in ROLES:
-            raise InvalidRequest(f"unknown role {shown_repr(self.role)}; have {list(ROLES)}")
+            raise InvalidRequest(f"role: got {shown_repr(self.role)}; allowed: {list(ROLES)}")
         if not isinstance(self.content, str):
             raise InvalidRequest(f"content must be text, got {type(self.content).__name__}")
         if self.tool_calls and self.role != "assistant":
@@ -216,7 +216,7 @@ def parse_messages(
 ) -> tuple[Message, ...]:
     """Accept what callers write: a text (one user turn), messages, or OpenAI dictionaries.
 
-    Whether a prompt says enough is for the core to judge.
+    Whether a prompt is complete is for the core to decide.
 
     Raises:
         InvalidRequest: a message is malformed; names its position.

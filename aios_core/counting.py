@@ -34,7 +34,7 @@ _FORGET: Final = 0.9  # what a ratio keeps of its past with each further text
 
 
 def at_least(text: str) -> int:
-    """Count the tokens that a text has at least; 0 for none."""
+    """Return the least number of tokens that a text can have; 0 for an empty one."""
     if not text:
         return 0
     if text.isascii():
@@ -67,14 +67,14 @@ class TokenRatio:
         return min(max(self._num_bytes / self._num_tokens, least), most)
 
     def learn(self, num_bytes: int, num_tokens: int) -> None:
-        """Take in that a text of so many bytes had so many tokens."""
+        """Learn that a text of that many bytes had that many tokens."""
         if num_bytes < _ENOUGH_BYTES or num_tokens <= 0:
             return
         self._num_bytes = self._num_bytes * _FORGET + num_bytes
         self._num_tokens = self._num_tokens * _FORGET + num_tokens
 
     def learn_prompt(self, request: LLMGenerate, num_tokens: int) -> None:
-        """Take in that a prompt had so many tokens."""
+        """Learn that a prompt had that many tokens."""
         if any(map(image_tokens, request.messages)):  # their share of it is not known
             return
         around = _TOKENS_PER_MESSAGE * len(request.messages)
@@ -86,7 +86,7 @@ class TokenRatio:
         return least if least <= 1 else max(least, self.tokens_of_bytes(num_bytes(text)))
 
     def tokens_of_bytes(self, num_bytes: int) -> int:
-        """Estimate the tokens of so many bytes of text."""
+        """Estimate the tokens of a text of that many bytes."""
         return round(num_bytes / self.bytes_per_token)
 
     def prompt_tokens(self, request: LLMGenerate) -> int:
@@ -96,7 +96,7 @@ class TokenRatio:
         return max(1, text + images + _TOKENS_PER_MESSAGE * len(request.messages))
 
     def start_of(self, text: str, num_tokens: int) -> str:
-        """Return as much of the start of a text as has so many tokens, by bound and estimate."""
+        """Return the start of a text with about that many tokens, and never more than the bound."""
         if self.tokens_in(text) <= num_tokens:
             return text
         text = text[: _MOST_BYTES_PER_TOKEN * (num_tokens + 1)]  # the rest is too much in any case
@@ -113,7 +113,7 @@ def image_tokens(message: Message) -> int:
 
 
 def prompt_bytes(request: LLMGenerate) -> int:
-    """Count the bytes of all that a model gets to read."""
+    """Count the bytes of everything that a model reads."""
     said = sum(sum(map(num_bytes, _texts_of(message))) for message in request.messages)
     return said + sum(len(json.dumps(tool.to_dict(), default=str)) for tool in request.tools)
 

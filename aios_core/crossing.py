@@ -50,7 +50,7 @@ class Crossing:
         if self.forked_from is not None:
             raise KernelClosed(
                 f"the kernel runs in process {self.forked_from}, from which this one was forked; "
-                "make a kernel here, or ask `default_kernel` for one of the same configuration"
+                "make a kernel here, or call `default_kernel` for one with its configuration"
             )
         if self.is_closed:
             raise KernelClosed("the kernel is closed")
@@ -63,7 +63,7 @@ class Crossing:
             raise WouldBlock(f"this is the kernel's own loop; use {instead}")
 
     def leave_behind(self, parent: int) -> None:
-        """In a forked child: the loop goes on in the parent, and there alone."""
+        """Give up the loop in a forked child: it runs in the parent only."""
         self.is_closed = True
         self.forked_from = self.forked_from or parent
 

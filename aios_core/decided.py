@@ -1,4 +1,4 @@
-"""What the kernel decides of a call, and no other way may say again.
+"""The options that the kernel decides, which no other option may set again.
 
 Access, budget, guard, audit and scheduling decide by the arguments of a call. A
 backend's own names for the same things, passed beside them, would undo what was
@@ -94,4 +94,4 @@ def require_free_extra(extra: Mapping[str, Any]) -> None:
                 f"extra: {key!r} is decided by the kernel; use the argument {argument!r} instead"
             )
         if (reason := OF_THE_CONNECTION.get(name)) is not None:
-            raise InvalidRequest(f"extra: {key!r} is not a call's to set: {reason}")
+            raise InvalidRequest(f"extra: {key!r} cannot be set by a call: {reason}")

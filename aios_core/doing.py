@@ -1,6 +1,6 @@
-"""What a request is busy with, for the error of one that is late.
+"""Record what a request waits for, for the error if its deadline passes.
 
-Whoever lets a request wait says for what, wherever in the kernel that is:
+Any part of the kernel that lets a request wait states for what:
 
     with doing("waiting for a slot of tool 'scan'"):
         await ready
@@ -26,7 +26,7 @@ _current: ContextVar[Doing | None] = ContextVar("doing", default=None)
 
 @contextmanager
 def noting(request: Doing) -> Iterator[None]:
-    """Let `doing` be about this request meanwhile."""
+    """Make `doing` apply to this request within the block."""
     token = _current.set(request)
     try:
         yield
@@ -36,7 +36,7 @@ def noting(request: Doing) -> Iterator[None]:
 
 @contextmanager
 def doing(text: str) -> Iterator[None]:
-    """Say what the present request is busy with, if there is one."""
+    """State what the current request is doing, within the block."""
     request = _current.get()
     if request is None:
         yield

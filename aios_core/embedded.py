@@ -26,7 +26,7 @@ _pid = 0
 
 
 def default_kernel(*, cores: CoreFactory | None = None) -> Kernel:
-    """The embedded kernel of this process.
+    """Return the default kernel of this process; start it if necessary.
 
     Configured by `aios.toml` and the environment; without any configuration it
     serves the tiny model that comes with the project. After a fork the child gets
@@ -59,7 +59,7 @@ def _made(config: KernelConfig, cores: CoreFactory | None) -> Kernel:
 
 
 def set_default_kernel(kernel: Kernel | None) -> Kernel | None:
-    """Let `default_kernel` answer with this one (the caller keeps its life). Returns the former.
+    """Make this kernel the default one. Returns the former; the caller still closes both.
 
     None makes the next `default_kernel` start a new one. In a forked child, `default_kernel`
     starts one of the same configuration; if this one was given cores, an embedder, a

@@ -105,7 +105,7 @@ LONGEST_PAUSE_S: Final = 86_400.0
 
 
 def pause_of(claimed: object) -> float:
-    """Return the seconds that somebody asks to wait, brought into reason. Never raises."""
+    """Return a requested pause in seconds, limited to 0 to one day. Never raises."""
     if isinstance(claimed, bool) or not isinstance(claimed, int | float):
         return UNKNOWN_PAUSE_S
     if claimed != claimed:  # noqa: PLR0124 - not a number
@@ -147,7 +147,7 @@ class KernelError(Exception):
         super().add_note(redact(note))
 
     def with_labels(self, labels: Iterable[str]) -> Self:
-        """Add to the labels of what the message quotes. Returns the error itself."""
+        """Add labels of texts that the message quotes. Returns the error itself."""
         self.labels |= frozenset(labels)
         return self
 
@@ -158,12 +158,12 @@ class KernelError(Exception):
 
     @property
     def request_id(self) -> str | None:
-        """The provider's name of the refused request; None if it gave none."""
+        """The provider's id of the refused request; None if it gave none."""
         return (self.reply.request_id or None) if self.reply else None
 
     @property
     def provider_message(self) -> str | None:
-        """What the provider said; None without a reply."""
+        """The message in the provider's reply; None without one."""
         return self.reply.message if self.reply else None
 
     is_startup = False  # raised while a kernel started: nothing of it is there
@@ -243,10 +243,10 @@ class ConfigError(InvalidRequest):
 
 
 class RetryLater(KernelError):
-    """The same request may succeed after `retry_after_s` seconds.
+    """Repeat the request after `retry_after_s` seconds; it may succeed then.
 
-    The time often comes from outside the kernel. What is no number counts as a second, a
-    negative one as none, and nobody is sent away for longer than a day.
+    The time often comes from outside the kernel. A value that is not a number counts as one
+    second, a negative one as none, and a longer one than a day as a day.
     """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
@@ -295,7 +295,7 @@ class LimitReached(KernelError):
 class BudgetExceeded(LimitReached):
     """A call needs more than a budget has left.
 
-    `spent` is gone for good; `reserved` is set aside for calls in flight, which give back
+    `spent` is used permanently; `reserved` is set aside for calls in flight, which give back
     what they do not use.
     """
 

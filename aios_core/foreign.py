@@ -1,4 +1,4 @@
-"""Show exceptions and objects of foreign code without being harmed by them.
+"""Show exceptions and objects of third-party code safely.
 
 Tools, plug-ins, policies, observers, approvers and scripts raise what they like: exceptions
 with a `__str__` that raises, hangs or returns a gigabyte, with a `__class__` that lies, with
@@ -78,7 +78,7 @@ def type_name(value: object) -> str:
 
 
 def name_of(function: object) -> str:
-    """What a callable is called, for a log; its class, if it is not a function."""
+    """Return the name of a callable for a log; of its class, if it is not a function."""
     code = getattr(function, "__code__", None) if type(function) is type(name_of) else None
     if type(code) is CodeType:
         return f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})"

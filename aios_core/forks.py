@@ -16,7 +16,7 @@ _locks: WeakSet[Any] = WeakSet()
 
 
 def free_after_fork(lock: L) -> L:
-    """Let a lock be free in a forked child, whoever held it in the parent. Returns it."""
+    """Free a lock in a forked child, even if a thread of the parent held it. Returns it."""
     _locks.add(lock)
     return lock
 

@@ -47,12 +47,12 @@ class Grant:
 class AccessGrant(Request[tuple[str, ...]]):
     """Give somebody rights over a resource and all that is below it.
 
-    Answered with what is doubtful about it, in words: the thing is not there, or nobody is the
-    receiver. It is granted all the same.
+    Returns what is doubtful about it, as texts: the resource or the receiver does not exist. The
+    grant is made anyway.
 
     A name covers what is below it: a grant on "/docs" that on "/docs/a.txt", one on ""
-    everything of that kind. It takes the place of an earlier one of the same giver to
-    the same receiver. Nobody gives a right that it has not itself.
+    everything of that kind. It replaces an earlier grant of this grantor to
+    that receiver. No agent can grant a right that it does not have itself.
     """
 
     kind: ClassVar[str] = "access.grant"
@@ -140,17 +140,17 @@ def require_identity(
     if len(names) > 1 and all(names):
         return
     meant = f"; did you mean '{group}/{text.strip('/')}'?" if isinstance(text, str) else ""
-    raise InvalidRequest(f"{what}: {shown_repr(text)} is no identity{or_else}{meant}")
+    raise InvalidRequest(f"{what}: got {shown_repr(text)}; allowed: an identity{or_else}{meant}")
 
 
 class ShareWarning(UserWarning):
-    """Something was granted that is not there, or to somebody that nobody is."""
+    """A grant names a resource or a receiver that does not exist."""
 
 
 def warn_of(doubts: tuple[str, ...]) -> None:
     """Warn the caller's caller of what is doubtful about a grant."""
     for doubt in doubts:
-        warnings.warn(f"the grant may be a slip: {doubt}", ShareWarning, stacklevel=3)
+        warnings.warn(f"the grant may be a mistake: {doubt}", ShareWarning, stacklevel=3)
 
 
 def _checked(rights: Iterable[Right]) -> frozenset[Right]:

@@ -333,10 +333,10 @@ class Kernel:
         await self._loop.arun(self._inside.lives.save(pid, require_path("directory", directory)))
 
     def load_agent(self, directory: str | Path) -> Agent:
-        """Bring back an agent that `Agent.save` wrote; its calls in flight go on at once.
+        """Bring back an agent that `Agent.save` wrote; its calls in flight continue at once.
 
-        Their answers are in `agent.pending`; cancelling one withdraws its call. What the
-        agent had spent counts against its budget still. It has its identity back, and so its
+        Their answers are in `agent.pending`; cancelling one cancels its call. What the
+        agent had spent still counts against its budget. It gets its identity back, and so its
         memory and files, unless an agent of that identity is alive: then it is a copy, with
         an identity of its own. The directory is only read.
 
@@ -528,7 +528,7 @@ class Kernel:
         return self.events.subscribe(observer)
 
     def trace(self, path: str | Path) -> Trace:
-        """Write what happens from now on to a file for https://ui.perfetto.dev.
+        """Write a trace from now on to a file for https://ui.perfetto.dev.
 
         The trace ends with its `close`, as a context manager, or with the kernel. Raises
         `InvalidRequest` if the file cannot be written.
@@ -539,11 +539,11 @@ class Kernel:
         return trace
 
     def groups(self) -> list[GroupStatus]:
-        """Return every group as it is now: its budget, what is left of it, what it used."""
+        """Return the status of every group: its budget, what is left of it, its usage."""
         return self._loop.call(self.processes.group_statuses)
 
     def time(self) -> float:
-        """The kernel's clock, in seconds: what the `at` of its events is measured in."""
+        """Return the time of the kernel's clock in seconds, as in the `at` of its events."""
         return self._inside.parts.clock.now()
 
     @property

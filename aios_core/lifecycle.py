@@ -124,7 +124,7 @@ class Lifecycle:
             raise
 
     def _revive(self, frozen: FrozenAgent) -> AgentProcess:
-        """Spawn an agent again, as what it was. Raises `SnapshotError` for what cannot be one."""
+        """Spawn a saved agent. Raises `SnapshotError` if the saved data is not valid."""
         try:
             process = self.spawn(
                 frozen.name,
@@ -138,8 +138,8 @@ class Lifecycle:
             raise SnapshotError(f"the saved agent cannot be spawned: {exc}") from exc
         if frozen.identity not in ("", process.identity):
             log.warning(
-                "agent %r is alive; what was loaded is a copy of it, %r, "
-                "which has neither its memory nor its files",
+                "agent %r is alive; the loaded agent is a copy of it, %r, "
+                "without its memory and files",
                 frozen.identity,
                 process.identity,
             )
@@ -154,7 +154,7 @@ class Lifecycle:
     async def _resume(
         self, process: AgentProcess, frozen: FrozenAgent, routes: Sequence[Sequence[Core]]
     ) -> Sequence[Future[Completion]]:
-        """Let the calls of a loaded agent go on. Their answers."""
+        """Continue the calls of a loaded agent. Returns their answers."""
         pending: list[Future[Completion]] = []
         for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
             snapshot = call.snapshot
@@ -174,6 +174,6 @@ class Lifecycle:
 
 
 def _withdraw_if_cancelled(call: Withdrawable, answer: Future[Completion]) -> None:
-    """The owner of an answer wants it no longer."""
+    """Cancel the call if the holder of its answer has cancelled it."""
     if answer.cancelled():
         call.withdraw()

@@ -1,4 +1,4 @@
-"""What agents and models say to each other: messages, tools, settings, answers.
+"""The types of a conversation with a model: messages, tools, settings, answers.
 
 The shapes follow OpenAI's chat format, the one that every framework and server
 speaks, as frozen dataclasses that are checked when they are built. They know no

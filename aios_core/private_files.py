@@ -71,7 +71,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def tighten(path: Path) -> None:
-    """Take the rights of others over a file or directory of this user away. Follows no link."""
+    """Remove the rights of other users over this user's file or directory. Follows no link."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
         return
@@ -80,7 +80,7 @@ def tighten(path: Path) -> None:
 
 
 def tighten_below(path: Path) -> None:
-    """Take the rights of others over a directory and all that is in it away."""
+    """Remove the rights of other users over a directory and everything in it."""
     tighten(path)
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):

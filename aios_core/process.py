@@ -114,7 +114,7 @@ class AgentProcess:
         return self.wall.at if self.wall else None
 
     def take_labels(self, labels: AbstractSet[str]) -> None:
-        """Mark the agent, and all above it, as having read what comes from there.
+        """Add labels to the agent and all its parents, as it has read data that carries them.
 
         Its parents are marked too, since it hands its results up through the program, which
         the kernel does not see. The set is replaced, never changed: other threads may read it.
@@ -126,7 +126,7 @@ class AgentProcess:
             reader = reader.parent
 
     def accounting_with_descendants(self) -> Accounting:
-        """Return the sum of what this agent and all below it used, exited ones included."""
+        """Return the usage of this agent and all its descendants, exited ones included."""
         below = (child.accounting_with_descendants() for child in tuple(self.children.values()))
         return Accounting.sum_of([self.accounting, self.exited, *below])
 
@@ -177,8 +177,8 @@ class ProcessTable:
     ) -> AgentProcess:
         """Add an agent. Group, priority and budget come from the parent if there is one.
 
-        So do labels: what a parent has read, it may tell its child. What the agent keeps beyond
-        its life belongs to its identity, see `aios_core.identity`.
+        So do labels, because a parent may pass on what it has read. Durable data
+        of the agent belongs to its identity, see `aios_core.identity`.
 
         Raises:
             NoSuchObject: no such parent.

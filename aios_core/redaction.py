@@ -1,4 +1,4 @@
-"""Keeps secrets out of what people and programs are shown.
+"""Keep secrets out of everything that people and programs are shown.
 
 The kernel learns a secret where it reads it (`learn`): a core's key, the state's key, the
 variables `AIOS_*` that hold one. Texts of others enter through `redact`: every `KernelError`,
@@ -47,7 +47,7 @@ _longest_first: tuple[str, ...] = ()
 
 
 def learn(*secrets: str | None) -> None:
-    """Have these texts taken out of whatever is shown from now on. None and short ones are not."""
+    """Remove these texts from everything shown from now on. Ignores None and short texts."""
     global _longest_first  # noqa: PLW0603 - see the head of the file
     new = {secret.strip() for secret in secrets if secret}
     new = {secret for secret in new if len(secret) >= MIN_CHARS}
@@ -74,7 +74,7 @@ def is_secret(name: object) -> bool:
 
 
 def redact(text: str) -> str:
-    """The text without what is known or looks like a secret."""
+    """Return a text without its secrets: those that were learned and those known by form."""
     for secret in _longest_first:
         if secret in text:
             text = text.replace(secret, REDACTED)

@@ -1,7 +1,7 @@
 """How the next token is chosen, and when to stop.
 
-What a program does not set stays None, and no core is sent it: the backend's own
-default holds then. Cores in this process are greedy by default.
+A setting that a program leaves out stays None and is not sent: the backend's own
+default applies. Cores in this process are greedy by default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a JSON schema may take to check, and how large one may be. Pure, and itself bounded.
+"""Bound the size of a JSON schema and the time to check it. Pure, and itself bounded.
 
 Without patterns, references and comparisons of all items with one another, each part of a
 schema is looked at once for each part of a value at most: the product of their sizes bounds

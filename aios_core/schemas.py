@@ -1,4 +1,4 @@
-"""What a program offers and demands in JSON Schema: tools, and the form of the answer.
+"""JSON Schemas in a request: the tools that are offered, and the form of the answer.
 
 Both reach the backend byte for byte as they were written in OpenAI's format: no
 key is added, dropped or reordered. What is built from plain Python values is

@@ -46,7 +46,7 @@ class SeveralAnswers:
     _is_over: bool = False
 
     def part(self, number: int) -> Answer:
-        """Return where the answer of one of the calls goes."""
+        """Return the receiver for the answer of one of the calls."""
         return _Part(self, number, self.answer.wants_deltas)
 
     def delta(self, number: int, delta: Delta) -> None:

@@ -91,14 +91,14 @@ class Submitter:
         return self._parts.gatekeeper.check(process, access)
 
     def cancel(self, submitted: Syscall | SeveralAnswers) -> None:
-        """Withdraw a call, on the loop."""
+        """Cancel a call, on the loop."""
         if isinstance(submitted, Syscall):
             self._parts.dispatcher.cancel(submitted.id)
         else:
             submitted.cancel_all()
 
     async def measure(self, request: LLMGenerate) -> PromptSize:
-        """Count a prompt's tokens, or estimate them where nobody can count."""
+        """Count a prompt's tokens, or estimate them if no core can count."""
         core = self._parts.pool.route(request.model)[0]
         counted = await count_prompt(core, request)
         if counted is not None:

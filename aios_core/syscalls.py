@@ -40,7 +40,7 @@ T = TypeVar("T")  # what a request is answered with
 
 
 class Discloses(StrEnum):
-    """What the answer to a request brings to its agent, besides what the agent said itself."""
+    """What data of others the answer to a request may bring to its agent."""
 
     NOTHING = "nothing"  # that it was done, or a figure of the change: sizes, numbers, counts
     CONTENT = "content"  # what others may have written or named: it is answered with labels

@@ -23,7 +23,7 @@ def test_extra_may_not_say_what_an_argument_says(key: str, argument: str) -> Non
 
 @pytest.mark.parametrize("key", OF_THE_CONNECTION)
 def test_extra_may_not_say_how_the_endpoint_is_reached(key: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"extra: '{key}' is not a call's to set: "):
+    with pytest.raises(InvalidRequest, match=f"extra: '{key}' cannot be set by a call: "):
         request("hi", extra={key: 1})
 
 

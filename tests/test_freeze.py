@@ -347,7 +347,7 @@ async def test_an_agent_loaded_beside_itself_is_told_apart(
             copies = [await kernel.aload_agent(tmp_path / "a") for _ in range(2)]
 
         assert [one.identity for one in (agent, *copies)] == ["g/a", "g/a~2", "g/a~3"]
-        assert "'g/a' is alive; what was loaded is a copy of it, 'g/a~2'" in caplog.text
+        assert "'g/a' is alive; the loaded agent is a copy of it, 'g/a~2'" in caplog.text
         agent.exit()
         assert (await kernel.aload_agent(tmp_path / "a")).identity == "g/a"
 

@@ -117,7 +117,7 @@ def test_whatever_the_arguments_are_the_request_is_built_or_refused(
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        ({"role": "wizard", "content": "hi"}, "unknown role 'wizard'"),
+        ({"role": "wizard", "content": "hi"}, "role: got 'wizard'"),
         ({"content": "hi"}, "needs a 'role'"),
         ({"role": "user", "content": 5}, "content must be text"),
         ({"role": "user", "content": [5]}, "content part.*got 5"),

@@ -1,7 +1,7 @@
-"""What is doubtful about a grant: a thing that is not there, a receiver that nobody is.
+"""Find what is doubtful about a grant: a missing resource, a receiver that does not exist.
 
-Such a grant is given all the same: a folder may be shared before the first file is in it, and
-with an agent before it is spawned. But it is most often a slip, and its giver is told.
+Such a grant is made anyway: a folder may be shared before the first file is in it, and
+with an agent before it is spawned. But most often it is a typing mistake, so the grantor is warned.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Census:
 async def doubts_about(
     request: AccessGrant, census: Census, policy: Policy, grants: Iterable[Grant]
 ) -> tuple[str, ...]:
-    """What is doubtful about a grant, in words; () if nothing is.
+    """Return what is doubtful about a grant, as texts; () if nothing is.
 
     Who may write to a thing may also make it, so then it need not be there.
     """
     found = []
     if Right.WRITE not in request.rights and not await census.has(request.resource):
-        found.append(f"{request.resource} is not there; the grant holds once it is")
+        found.append(f"{request.resource} does not exist; the grant holds once it does")
     if request.to.startswith(GROUP):
         found += _about_group(request.to.removeprefix(GROUP), census, policy)
     elif not (_is_mentioned(request.to, policy, grants) or await census.knows(request.to)):
-        found.append(f"nobody is {request.to!r}; the grant holds once an agent is")
+        found.append(f"there is no agent {request.to!r}; the grant holds once there is")
     return tuple(found)
 
 
@@ -62,7 +62,7 @@ def _about_group(name: str, census: Census, policy: Policy) -> Iterator[str]:
     known = {*census.groups(), *policy.groups}
     if name not in known:
         have = f"; have {sorted(known)}" if known else ""
-        yield f"no agent is in group {name!r}{have}; the grant holds once one is"
+        yield f"no agent is in group {name!r}{have}; the grant holds once there is one"
 
 
 def _is_mentioned(identity: str, policy: Policy, grants: Iterable[Grant]) -> bool:

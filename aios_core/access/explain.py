@@ -80,7 +80,7 @@ def access_to(
     arguments: Mapping[str, Any] | None = None,
     irreversible: str | None = None,
 ) -> Access:
-    """An access that somebody asks about in words.
+    """Build the access that a person asks about, from its parts as text.
 
     Raises `InvalidRequest` for an action that no request is, a right, an owner or a form that
     cannot be; it says which there are.
@@ -123,7 +123,7 @@ _FINAL_FOR_ALL: Final = {  # where it is done to what is nobody's
 
 
 def _why_final(action: str, resource: Resource) -> str | None:
-    """Why an action cannot be undone, as far as that is known without its arguments."""
+    """Return why an action cannot be undone, as far as is known without its arguments."""
     if action in _FINAL:
         return _FINAL[action]
     return _FINAL_FOR_ALL.get(action) if resource.owner is None else None
@@ -147,9 +147,7 @@ def _require_action(action: object) -> None:
         return
     hint = suggest(str(action), known)
     listed = ", ".join(sorted(known))
-    raise InvalidRequest(
-        f"action: got {action!r}; {hint or 'there is none of that name'}; allowed: {listed}"
-    )
+    raise InvalidRequest(f"action: got {action!r}; {hint or 'no such action'}; allowed: {listed}")
 
 
 def explain(

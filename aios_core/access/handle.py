@@ -39,7 +39,7 @@ class AccessHandle:
         """Give somebody rights over a resource and what is below it.
 
         `to` is an identity, "group:NAME" or "*"; `for_s` None: until it is revoked. Warns
-        (`ShareWarning`) of a thing that is not there, and of a receiver that nobody is.
+        (`ShareWarning`) if the resource or the receiver does not exist.
         """
         warn_of(self._port.call(self._grant(resource, to, rights, for_s)))
 
@@ -111,6 +111,6 @@ class AccessHandle:
             if resource.owner is None and resource.kind not in ("tool", "model"):
                 return Resource(resource.kind, self._port.identity, resource.name)
         if not isinstance(resource, Resource) or not is_well_formed(resource):
-            allowed = "'kind:owner:name', or a Resource of texts"
+            allowed = "'kind:owner:name', or a Resource with texts"
             raise InvalidRequest(f"resource: got {shown_repr(resource)}; allowed: {allowed}")
         return resource

@@ -1,21 +1,21 @@
-"""What every framework's adapter needs: written once, for ours and for a stranger's.
+"""What every framework's adapter needs: for the bundled adapters and third-party ones.
 
-    callers.py        whose call it is: found on the stack, in a task, on a thread
+    callers.py        the caller behind a call: found on the stack, in a task, on a thread
     runs.py           runs that know only their parent, and their roots
-    directory.py      the agent of a caller: spawned at its first call, gone with its end
+    directory.py      the agent of a caller: spawned at its first call, exited with its end
     holding.py        the same over the steps of a stream, which nobody may close in time
     openai_format.py  OpenAI's dictionaries, which every framework speaks, to the kernel and back
     errors.py         the kernel's errors under a framework's names as well
     escorts.py        a framework's own tools through the kernel
     home.py           the agent that what a framework's store keeps belongs to
     models.py         models that no core serves, and who answers in their place
-    notices.py        what whoever runs a program should know, said once
+    notices.py        notices to the person who runs a program, given once
     unserved.py       clients of a provider that no patch serves, named once
     openai_transport.py   OpenAI's own client with the kernel in its endpoint's place
     openai_completions.py  OpenAI's prompts without roles, as conversations
     openai_responses.py  options of OpenAI's Responses API, as those of chat completions
     openai_errors.py  the kernel's errors as those of OpenAI's client
-    admission.py      calls that a framework makes itself, when the kernel lets it
+    admission.py      calls that a framework makes itself, when the kernel schedules them
     patching.py       attributes of a framework's classes replaced, and given back
     launching.py      `install()`: every installed adapter's patches, at once or at import
 

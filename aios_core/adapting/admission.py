@@ -51,7 +51,7 @@ class Slot:
 
     @property
     def token_limit(self) -> int | None:
-        """How many tokens the answer may have, by the program's word or its budget's; or None."""
+        """Return the answer's token limit, set by the program or its budget; None for no limit."""
         return self.guest.token_limit
 
     def limiting(

@@ -34,7 +34,7 @@ def said_limits(*options: Mapping[str, Any], num_prompts: int = 1) -> dict[str, 
 
 
 def limit_parameter(base_url: object) -> str:
-    """What the provider at a URL calls the limit of an answer."""
+    """Return the name of the answer limit in the API of the provider at a URL."""
     host = urlsplit(str(base_url)).hostname or ""
     is_openai = f".{host}".endswith((".openai.com", ".openai.azure.com"))
     return "max_completion_tokens" if is_openai else "max_tokens"

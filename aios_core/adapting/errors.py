@@ -15,7 +15,7 @@ from aios_core.errors import KernelError
 
 
 class ErrorNames:
-    """Which kernel errors go by which of a framework's names.
+    """Map the kernel's error classes to a framework's.
 
     Args:
         pairs: the kernel's class and the framework's, the most special first. A name of None

@@ -1,4 +1,4 @@
-"""What whoever runs a program should know, said once: through logging, and on the terminal.
+"""Give notices to the person who runs a program, once: through logging, and on the terminal.
 
 A program that knows nothing of the kernel may not have set up logging, or may log to a
 file. Under `aios run`, a notice is a line on standard error in any case.
@@ -20,7 +20,7 @@ _is_on_terminal = False
 
 
 def give_notice(log: logging.Logger, key: Hashable, text: str) -> None:
-    """Warn of something, unless it was warned of under the same key before."""
+    """Give a warning, unless one was given under this key before."""
     with _lock:
         if key in _given:
             return
@@ -34,7 +34,7 @@ def give_notice(log: logging.Logger, key: Hashable, text: str) -> None:
 
 
 def show_notices(is_shown: bool = True) -> None:
-    """From now on, write notices to standard error too; or no more."""
+    """Start or stop writing notices to standard error too."""
     global _is_on_terminal  # noqa: PLW0603 - one switch of the process, set by `aios run`
     _is_on_terminal = is_shown
 

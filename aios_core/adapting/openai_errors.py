@@ -57,7 +57,7 @@ def openai_kind_of(error: KernelError) -> type[openai.OpenAIError]:
 
 
 def as_response(error: KernelError, request: httpx.Request) -> httpx.Response:
-    """What OpenAI's endpoint would answer. What the kernel has tried again is not tried again."""
+    """Return the response that OpenAI's endpoint would give, with no further retry allowed."""
     headers = {"x-should-retry": str(isinstance(error, errors.Overloaded)).lower()}
     if isinstance(error, errors.RetryLater):
         headers["retry-after-ms"] = str(int(error.retry_after_s * 1_000))
@@ -84,7 +84,7 @@ def as_openai_error(
 
 
 def as_both(error: KernelError, theirs: Exception) -> Exception:
-    """An error that is the kernel's and somebody else's at once, with the facts of both.
+    """Return an error that is both the kernel's and another library's, with the facts of both.
 
     Args:
         error: the kernel's.

@@ -64,7 +64,9 @@ def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
     Raises `InvalidRequest`.
     """
     if not isinstance(said, Mapping):
-        raise InvalidRequest(f"a request is a mapping in OpenAI's format, got {shown_repr(said)}")
+        raise InvalidRequest(
+            f"request: got {shown_repr(said)}; allowed: a mapping in OpenAI's format"
+        )
     split = split_request_options(said)
     options, rest = split.arguments, split.extra
     tools = [ToolSpec.from_dict(tool) for tool in require_items("tools", options.pop("tools", ()))]
@@ -112,10 +114,10 @@ def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:
 
 def _read_message(raw: Mapping[str, Any]) -> Message:
     if not isinstance(raw, Mapping):
-        raise InvalidRequest(f"a message is a mapping in OpenAI's format, got {shown_repr(raw)}")
+        raise InvalidRequest(f"got {shown_repr(raw)}; allowed: a mapping in OpenAI's format")
     role = raw.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        raise InvalidRequest(f"unknown role {shown_repr(role)}; have {sorted(ROLES)}")
+        raise InvalidRequest(f"role: got {shown_repr(role)}; allowed: {sorted(ROLES)}")
     said: dict[str, Any] = {**raw, "role": ROLES[role]}
     if isinstance(raw.get("content"), list | tuple):
         said["content"], thoughts = read_parts(raw["content"])
@@ -174,7 +176,7 @@ def _text_of_block(block: Any) -> str:
         return json.dumps(block["json"], ensure_ascii=False)
     if isinstance(block, Mapping) and isinstance(block.get("text"), str):
         return cast("str", block["text"])
-    raise InvalidRequest(f"content of type {shown_repr(kind)}; this kernel takes text only")
+    raise InvalidRequest(f"content of type {shown_repr(kind)}; allowed: text")
 
 
 def read_tool_choice(  # noqa: PLR0911 - one row for each way to say it
@@ -261,7 +263,7 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
 
 
 def _end(choice: Choice) -> dict[str, Any]:
-    """Why an answer ended; with the backend's own word for it, where that is another."""
+    """Return why an answer ended, with the backend's own finish reason if it differs."""
     ours, theirs = str(choice.finish_reason), choice.backend_finish_reason
     if theirs is None or theirs == ours:
         return {"finish_reason": ours}

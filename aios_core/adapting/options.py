@@ -1,4 +1,4 @@
-"""What a framework's call says beside its messages, split by who decides it.
+"""Split the options of a framework's call by who decides them: kernel, backend or connection.
 
 Frameworks hand a provider's client named options, `model_kwargs`, `extra_body` and
 the like. What the kernel decides by becomes its argument, wherever it was written;
@@ -34,8 +34,8 @@ class RequestOptions:
 def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
     """Split options, those in `model_kwargs` and `extra_body` included.
 
-    What is None is not set. An option that is written twice counts as the outer
-    one says. Raises `InvalidRequest` if one of the nested mappings is none.
+    Options that are None are not set. If an option is given twice, the outer value
+    counts. Raises `InvalidRequest` if a nested value is not a mapping.
     """
     options = RequestOptions()
     for key, value in said.items():

@@ -1,4 +1,4 @@
-"""Clients of a provider that no patch serves: named once, when they are first used.
+"""Name clients of a provider that no patch serves, once, at their first use.
 
 Adapters find out where a framework's clients are used; here is what they share.
 """
@@ -40,7 +40,7 @@ def _is_of(package: str, method: object) -> bool:
 
 
 def name_unserved(kind: type, instead: str, otherwise: str = "") -> None:
-    """Say once that a class asks its provider past the kernel, and what to use in its place.
+    """Report once that a class asks its provider past the kernel, and what to use instead.
 
     Args:
         kind: the class of a client.

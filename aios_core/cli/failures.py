@@ -1,4 +1,4 @@
-"""Errors as a person at a terminal sees them: one line, and what to do next."""
+"""Show errors at a terminal: one line, and what to do next."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def is_debugging() -> bool:
 def setup_failure(exc: BaseException) -> KernelError | None:
     """Return the error of the configuration, the start or the state that is behind an exception.
 
-    A script that fails for such a reason is not at fault, so its traceback helps nobody. Causes,
-    contexts and the members of exception groups are looked at. None: the script itself failed.
+    If a script fails for such a reason, its traceback does not help. Causes, contexts and the
+    members of exception groups are searched. None: the script itself failed.
     """
     return next((linked for linked in _linked(exc) if is_setup_failure(linked)), None)
 
 
 def is_setup_failure(exc: object) -> bool:
-    """Whether a kernel could not be configured, started, or reach its state."""
+    """Whether an error means that a kernel could not be configured, started or open its state."""
     return isinstance(exc, ConfigError | StateError) or (
         isinstance(exc, KernelError) and exc.is_startup
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command soon, in one line, whatever its threads are busy with."""
+"""End a command soon after Ctrl-C, with one line, even if its threads are busy."""
 
 from __future__ import annotations
 

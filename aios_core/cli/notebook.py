@@ -81,7 +81,7 @@ def _shell() -> Iterator[Any]:
             """Not that of $VIRTUAL_ENV: the environment of `aios` is the one."""
 
         def showtraceback(self, *arguments: Any, **options: Any) -> None:
-            """Show what a cell raised, unless one line will say it."""
+            """Show the traceback of a cell, unless the error will be printed in one line."""
             error = sys.exc_info()[1]
             if error is None or _setup_failure(error) is None:
                 super().showtraceback(*arguments, **options)

@@ -52,7 +52,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
     parser.add_argument(
-        "--trace", metavar="FILE", help="write who ran where and when, for ui.perfetto.dev"
+        "--trace", metavar="FILE", help="write which agent ran where and when, for ui.perfetto.dev"
     )
     parser.add_argument("-m", dest="module", nargs=_KEPT, metavar="MODULE", help="run a module")
     parser.add_argument("script", nargs=_KEPT, metavar="SCRIPT", help="and its arguments")

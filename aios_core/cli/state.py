@@ -1,4 +1,4 @@
-"""`aios state`: what a person does about a state directory that a kernel refuses."""
+"""`aios state`: check or accept a state directory that a kernel refuses."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from aios_core.errors import InvalidRequest, StateError
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("state", help="look at a state directory, or go on with its rest")
+    parser = commands.add_parser(
+        "state", help="check a state directory, or accept an incomplete one"
+    )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser(
         "check",
-        help="whether a kernel would open it",
+        help="check whether a kernel would open it",
         description="Open the state directory as a kernel does. The exit status is 1 if it fails.",
     )
     _add_common(check)
     check.set_defaults(call=_check)
     accept = actions.add_parser(
         "accept",
-        help="go on although something is missing; nothing is deleted",
-        description="Make the next kernel go on with what is in the state directory. What does not "
-        "fit is moved to set-aside/ in it. Run it when there is no backup to restore.",
+        help="accept that something is missing; nothing is deleted",
+        description="Make the next kernel continue with what is in the state directory. What does "
+        "not fit is moved to set-aside/ in it. Run it when there is no backup to restore.",
     )
     _add_common(accept)
     accept.set_defaults(call=_accept)
@@ -59,9 +61,11 @@ def _directory(options: argparse.Namespace) -> tuple[KernelConfig, Path]:
     config = KernelConfig.load(options.config)
     directory = Path(options.state or config.state.path()).expanduser()
     if str(directory) == ":memory:":
-        raise InvalidRequest("state.directory is :memory:, which keeps nothing")
+        raise InvalidRequest(
+            "state.directory: got ':memory:', which keeps nothing; allowed: a path"
+        )
     if not directory.is_dir():
-        raise StateError(f"there is no state directory {directory}")
+        raise StateError(f"there is no state directory {directory}; allowed: one that exists")
     return config, directory
 
 

@@ -31,7 +31,9 @@ def check_state(config: KernelConfig) -> Iterator[Finding]:
 
 def _directory(name: str, key: bytes | None) -> Finding:
     if name == MEMORY:
-        return Finding(_AREA, "directory", Health.OK, "in memory: nothing outlives the program")
+        return Finding(
+            _AREA, "directory", Health.OK, "in memory: nothing is kept after the program ends"
+        )
     path = Path(name).expanduser().absolute()
     if not path.exists():
         return _not_made_yet(path)

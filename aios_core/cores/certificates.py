@@ -10,5 +10,5 @@ import httpx
 
 @cache
 def certificates() -> ssl.SSLContext:
-    """Read the certificates once; that takes 50 ms or more, and is not for the kernel's loop."""
+    """Read the certificates once. Takes 50 ms or more: not for the kernel's loop."""
     return httpx.create_ssl_context()

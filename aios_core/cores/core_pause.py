@@ -33,7 +33,7 @@ class CorePause:
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     def extend(self, wait_s: float | None) -> None:
-        """Take no call for a while; None: for as long as the refusals in a row suggest.
+        """Take no call for some seconds; None: for a time that grows with the refusals in a row.
 
         Refusals that come during a pause can only prolong it.
         """
@@ -60,7 +60,7 @@ class CorePause:
         self._until, self._num_in_a_row = 0.0, 0
 
     def end(self) -> None:
-        """End the pause now, as its time does."""
+        """End the pause now, as if its time had passed."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

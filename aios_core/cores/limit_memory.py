@@ -1,4 +1,4 @@
-"""Which token limits a server refuses. A limit that nobody asked for is not worth a refusal.
+"""Remember which token limits a server refuses, to leave out those that only a budget sets.
 
 What a budget has left may be more than a model can write, and some models know no limit under
 the name that their server documents. The kernel ends an answer at its limit in any case.
@@ -33,5 +33,5 @@ class LimitMemory:
         return status in _REFUSED and bool(_ABOUT_LIMITS.search(message))
 
     def refused(self, model: str, limit: int) -> None:
-        """A server took the request only without this limit."""
+        """Remember that a server accepted a request only without this limit."""
         self._least_refused[model] = min(limit, self._least_refused.get(model, limit))

@@ -1,4 +1,4 @@
-"""Exact counts of a prompt's tokens for models that run elsewhere.
+"""Count a prompt's tokens exactly for models that run elsewhere.
 
 A vLLM server counts with the model's own template and tokenizer (``/tokenize``). For
 other servers a user may name the model's tokenizer, a folder on this machine; it is
@@ -43,11 +43,15 @@ class LocalTokenizer:
     def load(self) -> None:
         """Load it; blocks. Raises `ModelLoadError`."""
         if not Path(self._folder).is_dir():
-            raise ModelLoadError(f"tokenizer: {self._folder!r} is no folder on this machine")
+            raise ModelLoadError(
+                f"tokenizer: got {self._folder!r}; allowed: a folder on this machine"
+            )
         try:
             from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import, and an extra
         except ImportError as exc:
-            why = f"tokenizer: install it with: {install_command('transformers')}"
+            why = (
+                f"tokenizer: needs transformers; install it with: {install_command('transformers')}"
+            )
             raise ModelLoadError(why) from exc
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)

@@ -1,4 +1,4 @@
-"""Know whether a request has reached its server: a prompt that was sent may have cost something."""
+"""Record whether a request was sent: a prompt that was sent may have cost something."""
 
 from __future__ import annotations
 

@@ -169,8 +169,8 @@ class Memory:
 
         To change it alone does not let read: say `right=["read", "write"]`. `name` may also be
         "thread:NAME", "kv:NAME", or "" for all there is; `with_` is an identity, "group:NAME"
-        or "*". Warns (`ShareWarning`) of a thing that is not there, and of a receiver that
-        nobody is.
+        or "*". Warns (`ShareWarning`) if the thing or the receiver does not
+        exist.
         """
         warn_of(self._port.call(self._grant(name, with_, right, for_s)))
 

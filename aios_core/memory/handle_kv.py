@@ -116,12 +116,12 @@ class KeyValues:
         return await self._port.acall(KeyValueClear(self.namespace, prefix, owner=self.owner))
 
     def touch(self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float) -> int:
-        """Let the time of entries that expire begin anew; how many there were.
+        """Restart the time to live of entries that expire. Returns how many there were.
 
         Args:
             keys: of the entries; None: all that begin with the prefix.
             prefix: of the keys, where none are named.
-            ttl_s: how long the entries are there from now on. Those that never expire stay so.
+            ttl_s: seconds until the entries expire. Entries without expiry are not changed.
         """
         chosen = None if keys is None else tuple(require_items("keys", keys))
         return self._port.call(
@@ -131,19 +131,19 @@ class KeyValues:
     async def atouch(
         self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float
     ) -> int:
-        """Let the time of entries that expire begin anew; see `touch`."""
+        """Restart the time to live of entries on an event loop (async form of `touch`)."""
         chosen = None if keys is None else tuple(require_items("keys", keys))
         return await self._port.acall(
             KeyValueTouch(self.namespace, chosen, prefix, ttl_s, owner=self.owner)
         )
 
     def sweep(self) -> int:
-        """Remove the entries whose time has come, which nobody can read; how many there were.
+        """Remove the expired entries at once. Returns how many there were.
 
-        Changes of the agent's namespaces do the same by and by.
+        Writes to the agent's namespaces remove expired entries too, a few at a time.
         """
         return self._port.call(KeyValueSweep(self.namespace, owner=self.owner))
 
     async def asweep(self) -> int:
-        """Remove the entries whose time has come; see `sweep`."""
+        """Remove the expired entries on an event loop (async form of `sweep`)."""
         return await self._port.acall(KeyValueSweep(self.namespace, owner=self.owner))

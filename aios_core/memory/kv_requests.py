@@ -158,7 +158,7 @@ class KeyValueClear(_NamespaceRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValueTouch(_NamespaceRequest[int]):
-    """Let the time of entries that expire begin anew; how many there were.
+    """Restart the time to live of entries that expire. Returns how many there were.
 
     Values stay as they are, and so do the entries that do not expire. `keys` None: all keys that
     begin with the prefix.
@@ -190,7 +190,7 @@ class KeyValueTouch(_NamespaceRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValueSweep(_NamespaceRequest[int]):
-    """Remove the entries whose time has come, which nobody can read; how many there were."""
+    """Remove the expired entries. Returns how many there were."""
 
     kind: ClassVar[str] = "memory.kv_sweep"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING

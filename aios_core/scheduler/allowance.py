@@ -1,4 +1,4 @@
-"""What one call may generate, counted as it comes, whatever its core says or does.
+"""Limit what one call may generate, counted as it arrives, even if its core ignores limits.
 
 The limit is the caller's, or what its budget has left. `take` hands on what is within it and
 says when the answer has to end; a core's own count is believed as far as the text that came
@@ -55,7 +55,7 @@ class Allowance:
     _least: int = 0  # ... and that its texts have at least
 
     def cost_of(self, input_tokens: int, output_tokens: int, calls: int = 0) -> Cost:
-        """What so many tokens and calls cost."""
+        """Return the cost of that many tokens and calls."""
         return Cost(
             tokens=input_tokens + output_tokens,
             money=self.price.of(input_tokens, output_tokens),
@@ -70,7 +70,7 @@ class Allowance:
 
     @property
     def ends_by(self) -> LimitedBy:
-        """Which limit that is."""
+        """Return which limit ends the answer first."""
         if self.reserved is not None and self.end != self.limit:
             return "budget"
         return self.limited_by
@@ -103,7 +103,7 @@ class Allowance:
         return max(self.num_tokens, least // _FORGIVEN if self.prepared.is_exact else least)
 
     def evidence(self, context_window: int, messages: Sequence[Message] = ()) -> Evidence:
-        """What the kernel knows of the call, and of the answers that it ended with."""
+        """Return what the kernel counted itself for the call and its answers."""
         least, about = self.num_tokens, self.num_estimated
         if not self.prepared.is_exact:
             least = self.came(messages)
@@ -146,7 +146,7 @@ class Allowance:
         return None if self.limit is None else max(1, self.limit // self.num_answers)
 
     def go_on_from(self, snapshot: Snapshot) -> None:
-        """Count what an earlier kernel saw of the call."""
+        """Add what an earlier kernel counted for the call."""
         self.num_tokens = self.num_estimated = self._told = len(snapshot.output_ids)
         if snapshot.text:
             self.heard.append(Delta(snapshot.text))

@@ -41,7 +41,7 @@ class Needs(Protocol):
         """What it would reserve now. Raises `BudgetExceeded` if it cannot be paid any more."""
 
     def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
-        """Why nobody who has reserved on the account could settle before the call is answered."""
+        """Return why no reservation on the account can settle before the call is answered."""
 
 
 class BudgetQueue:
@@ -77,7 +77,7 @@ class BudgetQueue:
         return f"<BudgetQueue: {len(self)} calls>"
 
     def add(self, account: BudgetAccount, call: Call) -> None:
-        """Let a call wait for an account, once its ticket is held for that."""
+        """Add a call that waits for an account; its ticket must be held already."""
         queue = self._waiting.get(account)
         if queue is None:
             queue = self._waiting[account] = self._order.new_queue()
@@ -87,7 +87,7 @@ class BudgetQueue:
         self._listen(account)
 
     def discard(self, call: Call) -> None:
-        """A call waits no longer. Nothing happens if it did not."""
+        """Remove a call that waits. Does nothing if it does not wait."""
         account = call.waits_for
         if account is not None:
             self._drop(account, call)
@@ -117,7 +117,9 @@ class BudgetQueue:
         for account, queue in self._waiting.items():
             held = account.reserved
             if queue and not (any((held.tokens, held.money, held.calls)) or account in self._freed):
-                raise KernelBug(f"{len(queue)} calls wait for {account!r}, and nobody will settle")
+                raise KernelBug(
+                    f"{len(queue)} calls wait for {account!r}, which has no reservation to settle"
+                )
         for call in self._calls.values():
             ticket, waits_for = _ticket_of(call), call.waits_for
             is_queued = waits_for in self._waiting and ticket in self._waiting[waits_for]

@@ -87,7 +87,7 @@ class Call:
         return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
     def record_usage(self, usage: Usage) -> None:
-        """Count what the call took, now that no core works on it any more."""
+        """Record the usage of the call, when no core works on it any longer."""
         self.syscall.usage = usage
         self.process.accounting.usage += usage
 

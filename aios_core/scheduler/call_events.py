@@ -1,4 +1,4 @@
-"""What observers are told of a call."""
+"""Emit the events of calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CallEvents:
         self._clock = clock
 
     def emit(self, kind: EventKind, call: Call, **facts: Any) -> None:
-        """Tell something about a call."""
+        """Emit an event about a call."""
         if self._events:
             syscall = call.syscall
             self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
@@ -35,29 +35,29 @@ class CallEvents:
         completion: Completion | None,
         error: KernelError | None,
     ) -> None:
-        """Tell how a call ended."""
+        """Emit how a call ended."""
         if self._events:
             self.emit(EventKind(outcome.value), call, **_facts(completion, error))
 
     def cut(self, call: Call, completion: Completion) -> None:
-        """Tell that the kernel ended an answer at a limit."""
+        """Emit that the kernel ended an answer at a limit."""
         limit = call.allowance.end if call.allowance else None
         self.emit(EventKind.CUT, call, reason=completion.length_reason, limit=limit)
 
     def fault(self, call: Call, core: Core | None, fault: str) -> None:
-        """Tell that figures of a core were not believed; nothing, if they were."""
+        """Emit that figures of a core were rejected, if any were."""
         if fault:
             name = core.name if core is not None else None
             self.emit(EventKind.CLAIM_REJECTED, call, core=name, reason=fault)
 
     def unpaid(self, call: Call, cost: Cost) -> None:
-        """Tell that a call took more than its budget could pay; nothing, if it could."""
+        """Emit that a call used more than its budget could pay, if it did."""
         if cost.tokens or cost.money or cost.calls:
-            reason = "more was taken than was reserved, and the budget has no more"
+            reason = "the call used more than was reserved, and the budget has nothing left"
             self.emit(EventKind.OVERRUN, call, reason=reason, **asdict(cost))
 
     def policy_changed(self, name: str) -> None:
-        """Tell that a policy which adapts chose another one."""
+        """Emit that an adaptive policy selected another policy."""
         if self._events:
             now = self._clock.now()
             self._events.emit(KernelEvent(now, EventKind.POLICY_CHANGED, facts={"policy": name}))

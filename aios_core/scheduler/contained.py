@@ -1,4 +1,4 @@
-"""Call what others wrote (cores, answers, KV images) so that what it raises harms nobody else.
+"""Call third-party code (cores, answers, KV images), and contain what it raises.
 
 All of these must return at once and never raise. One that raises all the same is
 logged: the kernel stands in the middle of work for several agents when it calls them.
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def deliver(hand_over: Callable[[T], object], value: T) -> None:
-    """Hand a delta or an outcome to a caller, who may be gone in any way."""
+    """Hand a delta or an outcome to a caller, which may not exist any longer."""
     try:
         hand_over(value)
     except RAISED as exc:
@@ -31,7 +31,9 @@ def preempt(core: Core, run_id: int) -> None:
     try:
         core.preempt(run_id)
     except RAISED as exc:
-        log_raised(log, exc, "core %r could not preempt run %d; it goes on", core.name, run_id)
+        log_raised(
+            log, exc, "core %r could not preempt run %d; the run continues", core.name, run_id
+        )
 
 
 def cancel(core: Core, run_id: int) -> None:
@@ -40,7 +42,7 @@ def cancel(core: Core, run_id: int) -> None:
         core.cancel(run_id)
     except RAISED as exc:
         log_raised(
-            log, exc, "core %r could not cancel run %d; it keeps its slot", core.name, run_id
+            log, exc, "core %r could not cancel run %d; the run keeps its slot", core.name, run_id
         )
 
 

@@ -54,7 +54,7 @@ class Crowds:
             self._mean_s += weight * (call.syscall.running_s - self._mean_s)
 
     def _time_for(self, num_waiting: int, running: Collection[Call], now: float) -> float:
-        """Seconds until so many calls, and those that run, are done."""
+        """Return the seconds until that many calls, and the running ones, are done."""
         left_s = sum(max(0.0, self._mean_s - _elapsed_s(call, now)) for call in running)
         work_s = left_s + num_waiting * self._mean_s
         return max(_LEAST_S, work_s / max(1, len(running)))

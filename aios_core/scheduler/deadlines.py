@@ -35,7 +35,7 @@ class Deadlines:
         self._default_timeout_s = default_timeout_s
 
     def set(self, call: Call, timeout_s: float | None, now: float) -> None:
-        """Let a call end after its timeout, and with the wall time of its agent."""
+        """Start the timers that end a call: its timeout, and its agent's wall time."""
         if timeout_s is None:
             timeout_s = self._default_timeout_s
         if timeout_s is not None:
@@ -53,7 +53,7 @@ class Deadlines:
             self._cancel(call.syscall.id, error)
 
     def later(self, call: Call, delay_s: float, callback: Callable[[], object]) -> None:
-        """Do something after a while, unless the call has ended by then."""
+        """Run a function after some seconds, unless the call has ended by then."""
         when = self._clock.now() + max(0.0, delay_s)
         call.timers.append(self._clock.call_at(when, callback))
 

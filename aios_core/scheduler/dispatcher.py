@@ -259,7 +259,7 @@ class Dispatcher:
         return True
 
     def freeze(self, process: AgentProcess) -> asyncio.Future[None]:
-        """Take an agent's calls out of the race; see `Freezer.freeze`."""
+        """Hold an agent's calls, and suspend its running ones; see `Freezer.freeze`."""
         return self._freezer.freeze(process, self._loop)
 
     def thaw(self, process: AgentProcess) -> None:
@@ -267,7 +267,7 @@ class Dispatcher:
         self._freezer.thaw(process)
 
     def set_moving(self, call_id: int, is_moving: bool) -> None:
-        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
+        """Keep a suspended call from resuming while its snapshot is being moved."""
         self._freezer.set_moving(call_id, is_moving)
 
     def calls_of(self, process: AgentProcess) -> list[Call]:
@@ -371,7 +371,7 @@ class Dispatcher:
             self._loop.call_soon(self.dispatch)
 
     def _wake_those_who_wait_for_budgets(self) -> None:
-        """Let them try again, now that others have settled; refuse those who cannot be paid."""
+        """Let waiting calls try again after a settlement; refuse those that cannot be paid."""
         for call, error in self._spending.wake():
             if error is not None and not call.has_partial_answer:
                 self._refuse(call, error)

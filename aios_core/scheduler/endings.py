@@ -54,7 +54,7 @@ class Endings:
         self._running = running
 
     def attempt(self, call: Call, step: Callable[[], object]) -> None:
-        """Do something for a call. Whatever goes wrong is its own failure, and nobody else's."""
+        """Run a step for a call. An exception fails this call only."""
         try:
             step()
         except RAISED as exc:  # a policy, a core or a caller may raise anything
@@ -89,10 +89,15 @@ class Endings:
         try:
             self.conclude(call, outcome, error=error)
         except RAISED as exc:  # the answer is given, whatever comes after it
-            log_raised(log, exc, "%r was answered, and not all that it held is free", call.syscall)
+            log_raised(
+                log,
+                exc,
+                "%r was answered, but not everything that it held could be freed",
+                call.syscall,
+            )
 
     def cut(self, call: Call) -> None:
-        """Answer a call with what came within its limits; a core at work is told to stop."""
+        """Answer a call with the part within its limits, and stop a core that works on it."""
         call.answered_with = completion = self._spending.cut(call)
         self._tell.cut(call, completion)
         call.record_usage(completion.usage)
@@ -100,7 +105,7 @@ class Endings:
         self.conclude(call, SyscallState.DONE, completion=completion)
 
     def let_go(self, call: Call, usage: Usage) -> None:
-        """A core has stopped working on a call and said what that took."""
+        """Record that a core has stopped working on a call, with its usage."""
         core, call.core = call.core, None
         self._running.pop(call.syscall.id, None)
         if call.answered_with is not None and not call.is_answered:

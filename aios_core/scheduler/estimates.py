@@ -28,7 +28,7 @@ class AnswerSizes:
         self._sizes.append(num_tokens)
 
     def percentile_90(self) -> int | None:
-        """The length that nine of ten answers did not exceed; None while there are too few."""
+        """Return the length that nine of ten answers did not exceed; None for too few answers."""
         if len(self._sizes) < _ENOUGH:
             return None
         ranked = sorted(self._sizes)
@@ -56,7 +56,7 @@ class Estimates:
         return self._ratios.setdefault(model, TokenRatio())
 
     def learn(self, pid: int, model: str, num_tokens: int) -> None:
-        """An agent got an answer of so many tokens from a model."""
+        """Learn the number of tokens of an answer of a model to an agent."""
         agent = self._agents.setdefault(pid, AnswerSizes())
         self._agents.move_to_end(pid)
         if len(self._agents) > _MOST_AGENTS:

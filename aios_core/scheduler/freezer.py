@@ -43,7 +43,7 @@ class Freezer:
     def freeze(
         self, process: AgentProcess, loop: asyncio.AbstractEventLoop
     ) -> asyncio.Future[None]:
-        """Take an agent's calls out of the race, running ones at their next token.
+        """Hold an agent's calls, and suspend the running ones at their next token.
 
         The future is done once no core works on the agent any more.
         """
@@ -65,7 +65,7 @@ class Freezer:
         self._dispatch()
 
     def set_moving(self, call_id: int, is_moving: bool) -> None:
-        """The snapshot of a suspended call is being moved; do not resume the call meanwhile."""
+        """Keep a suspended call from resuming while its snapshot is being moved."""
         call = self._calls.get(call_id)
         if call is None or call.ticket is None or call.core is not None or call.is_answered:
             return

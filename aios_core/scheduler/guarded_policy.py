@@ -1,4 +1,4 @@
-"""A scheduling policy that anybody may have written, asked so that it harms nobody.
+"""Ask a third-party scheduling policy, and contain what it raises.
 
 A policy's answers are used in the middle of the kernel's bookkeeping, often about
 several calls at once. Whatever it raises, or answers instead of a rank, is caught
@@ -65,7 +65,7 @@ class GuardedPolicy:
         )
 
     def select(self, load: QueueLoad) -> GuardedPolicy:
-        """The policy to use under this load; the one used so far if that cannot be found out."""
+        """Return the policy to use under this load; the current one if that fails."""
         if not self.adapts:
             return self
         used = self._selected

@@ -1,4 +1,4 @@
-"""What becomes of calls when cores die, stay down, and come back."""
+"""Handle the calls of cores that die, stay down, or come back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Outages:
             self._turn_to_stand_ins()
 
     def revive(self, core: Core) -> None:
-        """Start a core again until it serves; refuse who waits for it longer than the patience."""
+        """Start a core again until it serves; refuse calls that wait for it too long."""
         self._do.watch(asyncio.ensure_future(self._keeper.revive(core)))
         self._clock.call_at(self._clock.now() + self._patience_s, self._refuse_stranded)
 
@@ -103,7 +103,7 @@ class Outages:
             self.refuse_if_stranded(self._calls[ticket.syscall.id])
 
     def _turn_to_stand_ins(self) -> None:
-        """Let calls that have not begun and have no core left be served by another model."""
+        """Reroute calls that have not begun and have no core left to a fallback model."""
         for ticket in tuple(self._scheduler.waiting()):
             call = self._calls[ticket.syscall.id]
             if call.syscall.num_tokens or self._keeper.has_core(call):

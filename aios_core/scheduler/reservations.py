@@ -1,4 +1,4 @@
-"""Every run is paid from a reservation, which grows with its answer; who finds none waits.
+"""Reserve the cost of every run on its budgets; a call that finds too little waits.
 
 Only a run holds a reservation. It is made when a slot is at hand, as large as answers
 usually are (`Estimates`) or as the caller's own limit; it is raised while the answer grows,
@@ -65,7 +65,7 @@ class Reservations:
         self._limit(call)
 
     def amount(self, call: Call) -> Cost:
-        """What to reserve for the next run of a call.
+        """Return what to reserve for the next run of a call.
 
         Raises:
             BudgetExceeded: it needs more than is unspent.
@@ -113,7 +113,7 @@ class Reservations:
         return account.refusal(self.amount(call))
 
     def _limit(self, call: Call) -> None:
-        """Limit a call by its caller's word, or else by what its budget has not spent."""
+        """Limit a call by its caller's limit, or else by what its budget has unspent."""
         allowance, account = allowance_of(call), call.process.budget
         own = allowance.own_limit
         if account.limited:
@@ -150,7 +150,7 @@ class Reservations:
         return 0 if is_booked else allowance_of(call).prompt_tokens
 
     def _cost(self, call: Call, num_tokens: int) -> Cost:
-        """What so many more tokens of the answer cost, with what has to be paid before them."""
+        """Return the cost of that many further answer tokens, and of everything before them."""
         is_first = call.reservation is None or not call.reservation.booked.calls
         prompt = self._unpaid_prompt(call)
         return allowance_of(call).cost_of(prompt, num_tokens, calls=int(is_first))
@@ -205,7 +205,7 @@ class Reservations:
         return max(expected, min(plenty, self._unreserved(call, 2 * plenty) // 2))
 
     def _unreserved(self, call: Call, num_tokens: int) -> int:
-        """As many of these answer tokens as nobody has reserved, in tokens and in money."""
+        """Return how many of these answer tokens are unreserved, in tokens and in money."""
         account, price = call.process.budget, allowance_of(call).price
         tokens, money = account.tokens_left(), account.money_left()
         if tokens is not None:
@@ -216,7 +216,7 @@ class Reservations:
         return num_tokens
 
     def _others_reserve(self, call: Call) -> bool:
-        """Whether somebody else will give back what this call could use."""
+        """Whether another call will give back what this call could use."""
         mine = call.reservation.amount if call.reservation else Cost()
         return any(
             account.limits.limits_calls and account.reserved.tokens > mine.tokens

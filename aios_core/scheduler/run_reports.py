@@ -1,4 +1,4 @@
-"""What cores report about the calls that they work on, and what follows from it."""
+"""Handle the reports of cores about the calls that they work on."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class RunReports:
         self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def failed(self, call: Call, core: Core, report: Failed) -> None:
-        """A run could not be completed: the call is tried again, or fails."""
+        """Retry or fail a call whose run could not be completed."""
         is_over = call.is_answered or self._keeper.is_closing
         if not is_over and (again := self._retries.plan(call, core, report.error)) is not None:
             self._retry(call, core, report.error, again)

@@ -1,4 +1,4 @@
-"""What calls cost, from their preparation to their settlement: the dispatcher's one address for it.
+"""Account for the cost of calls, from preparation to settlement, for the dispatcher.
 
 `Reservations` sets aside, `BudgetQueue` lets calls wait for that, `Verdicts` judges what came.
 """
@@ -36,7 +36,7 @@ class Spending:
         self._verdicts = Verdicts(estimates, self._reservations, join)
 
     def prepare(self, call: Call, prepared: Prepared) -> None:
-        """See `Reservations.prepare`. Raises `BudgetExceeded`."""
+        """Set the limit of a call. Raises `BudgetExceeded`; see `Reservations.prepare`."""
         self._reservations.prepare(call, prepared)
 
     def begin(self, call: Call) -> BudgetAccount | None:
@@ -59,35 +59,35 @@ class Spending:
         self._queue.add(account, call)
 
     def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
-        """See `BudgetQueue.wake`."""
+        """Yield the waiting calls that may try again; see `BudgetQueue.wake`."""
         return self._queue.wake()
 
     def stop_waiting(self, call: Call) -> None:
-        """A call waits for nobody any more."""
+        """Remove a call from the queue of a budget."""
         self._queue.discard(call)
 
     def progressed(self, call: Call, core: Core, progress: Progress) -> Step:
-        """See `Reservations.progressed`."""
+        """Count what a run generated; see `Reservations.progressed`."""
         return self._reservations.progressed(call, core, progress)
 
     def park(self, call: Call) -> None:
-        """See `Reservations.park`."""
+        """Park the reservation of a waiting call; see `Reservations.park`."""
         self._reservations.park(call)
 
     def cut(self, call: Call) -> Completion:
-        """See `Verdicts.cut`."""
+        """Return the answer of a run that was ended at a limit; see `Verdicts.cut`."""
         return self._verdicts.cut(call)
 
     def finished(self, call: Call, core: Core, said: Completion) -> Verdict:
-        """See `Verdicts.finished`."""
+        """Return what a finished answer counts as; see `Verdicts.finished`."""
         return self._verdicts.finished(call, core, said)
 
     def usage(self, call: Call, core: Core, claimed: Usage) -> tuple[Usage, str]:
-        """See `Verdicts.usage`."""
+        """Return the usage to book for a call; see `Verdicts.usage`."""
         return self._verdicts.usage(call, core, claimed)
 
     def settle(self, call: Call) -> Cost:
-        """See `Reservations.settle`."""
+        """Book what an answered call cost; see `Reservations.settle`."""
         self._queue.discard(call)
         return self._reservations.settle(call)
 

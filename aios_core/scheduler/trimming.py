@@ -1,4 +1,4 @@
-"""The part of an answer that is within a number of tokens. Pure."""
+"""Shorten answers to a number of tokens. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
 
 
 def start_of_delta(delta: Delta, num_tokens: int, ratio: TokenRatio) -> Delta:
-    """Return as much of a delta as has so many tokens."""
+    """Return the start of a delta, up to that many tokens."""
     return replace(delta, **_changes(delta, "text", num_tokens, ratio))
 
 
 def start_of_message(message: Message, num_tokens: int, ratio: TokenRatio) -> Message:
-    """Return as much of an assistant's turn as has so many tokens."""
+    """Return the start of an assistant's message, up to that many tokens."""
     return replace(message, **_changes(message, "content", num_tokens, ratio))
 
 

@@ -1,4 +1,4 @@
-"""What to make of an answer: how much of it is within the limits, and which usage is believed."""
+"""Decide how much of an answer is within the limits, and which usage to book."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Verdicts:
         self._join = join
 
     def cut(self, call: Call) -> Completion:
-        """The answer of a run that had to end: what came within its limits."""
+        """Return the answer of a run that was ended: the part within its limits."""
         allowance = allowance_of(call)
         is_estimated = not allowance.prepared.is_exact
         usage = Usage(allowance.prompt_tokens, allowance.num_tokens, is_estimated=is_estimated)
@@ -65,7 +65,7 @@ class Verdicts:
         )
 
     def finished(self, call: Call, core: Core, said: Completion) -> Verdict:
-        """Keep of an answer what is within its limits, with a usage that can be believed."""
+        """Return the part of an answer within its limits, with a checked usage."""
         allowance = allowance_of(call)
         usage, fault = self.usage(call, core, said.usage, said)
         self._learn(call, usage)

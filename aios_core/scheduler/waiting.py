@@ -61,7 +61,7 @@ class WaitingCalls:
         (lane.returning if self.is_active(ticket) else lane.arriving).push(ticket)
 
     def leave(self, ticket: Ticket) -> None:
-        """Take a call out, wherever it waits; nothing holds it then."""
+        """Remove a call from its queue or from the held ones."""
         self._count(ticket, -1)
         if self._held.pop(ticket.syscall.id, None):
             ticket.holds.clear()

@@ -1,4 +1,4 @@
-"""Going on with a state directory from which something is missing, because a person says so.
+"""Continue with an incomplete state directory, because a person decided to.
 
 What does not fit is moved to `set-aside/<time>/` in the directory, so that it can still be
 restored from there; nothing is removed. Blocking; for commands.
@@ -27,7 +27,7 @@ _BEGIN_ANEW: Final = (*_DATABASE_FILES, BLOBS, HEAD, "chroma")
 
 
 def accept(directory: Path) -> list[str]:
-    """Make the next kernel go on with what is here; what was done, in words.
+    """Make the next kernel accept an incomplete directory. Returns what was done, as lines of text.
 
     Raises `StateError` if a kernel has the directory open, or it cannot be written.
     """
@@ -41,11 +41,11 @@ def accept(directory: Path) -> list[str]:
             lock.vouch(None)
     except OSError as exc:
         raise StateError(f"the state directory {directory} cannot be used: {exc}") from exc
-    return [*moved, "the next kernel begins anew"] if moved else []
+    return [*moved, "the next kernel starts with a new database"] if moved else []
 
 
 def set_aside(directory: Path, names: tuple[str, ...]) -> list[str]:
-    """Move things out of the way; what was moved where, in words. Raises `OSError`."""
+    """Move files to `set-aside/`. Returns what was moved where, as text. Raises `OSError`."""
     here = [name for name in names if (directory / name).exists()]
     if not here:
         return []
@@ -55,7 +55,7 @@ def set_aside(directory: Path, names: tuple[str, ...]) -> list[str]:
     make_directory(folder)
     for name in here:
         (directory / name).replace(folder / name)
-    return [f"{name} is in {folder} now" for name in here]
+    return [f"{name} was moved to {folder}" for name in here]
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _locked(directory: Path) -> Iterator[DirectoryLock]:
 
 
 def _is_usable(directory: Path) -> bool:
-    """Whether there is a whole database, be it the right one or another."""
+    """Whether there is an undamaged database, the right one or another."""
     found = DatabaseFiles.look(directory)
     if found.is_empty or found.is_cut:
         return False
@@ -89,9 +89,9 @@ def _go_on(directory: Path, lock: DirectoryLock) -> list[str]:
         database.migrate("blobs", SCHEMA)
         num_lost = database.write(lambda connection: _accept(connection, directory))
     lock.vouch(None)
-    done = ["the next kernel goes on with the database that is here"]
+    done = ["the next kernel continues with the database that is here"]
     if num_lost:
-        done.append(f"{num_lost:,} missing blobs are noted as lost; reading them fails")
+        done.append(f"{num_lost:,} missing blobs are marked as lost; reading them fails")
     return done
 
 
@@ -101,6 +101,6 @@ def _accept(connection: Connection, directory: Path) -> int:
 
 
 def take_acceptance(connection: Connection) -> bool:
-    """Whether a person accepted that something is missing, since the last time this was asked."""
+    """Return whether a person accepted missing data since the last call, and reset that."""
     connection.execute("DELETE FROM meta WHERE key = ?", (_ACCEPTED,))
     return connection.changes() > 0

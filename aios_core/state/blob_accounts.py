@@ -1,4 +1,4 @@
-"""What a kernel finds below `blobs/` when it starts, held against the database's own account.
+"""Compare the files below `blobs/` with the database when a kernel starts.
 
 A file that a row refers to stays. One that was noted as garbage goes, and so does one that was
 never whole. Whatever else is there is accounted for by nobody: it is left by a crash, or its row
@@ -47,7 +47,7 @@ class _Rows:
 
 
 def start_accounts(connection: Connection, blobs: BlobStore) -> None:
-    """Bring the files and the rows in line, in a transaction, before anything is put.
+    """Make files and rows agree, in a transaction, before any blob is stored.
 
     Raises `StateError` if a file is missing that a row refers to.
     """
@@ -114,7 +114,7 @@ def _set_aside(strangers: list[Path], elsewhere: Path) -> None:
         tighten(file)
         file.replace(elsewhere / _address(file))
     log.warning(
-        "%d files below blobs belong to no row (left by a crash, or the row is lost); they are in "
+        "%d files below blobs belong to no row (left by a crash, or the row is lost); moved to "
         "%s now, and may be deleted once nothing is missed",
         len(strangers),
         elsewhere,

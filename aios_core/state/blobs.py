@@ -119,7 +119,7 @@ class BlobStore:
         return data
 
     def verify(self, address: str) -> None:
-        """Raise `StateError` unless the value can be read. Its content is looked at once a life."""
+        """Raise `StateError` unless the value can be read. Checks a content once per kernel."""
         with self._lock:
             expected = self._verified.get(address)
         if expected is None or self._stored_size(address) != expected:
@@ -151,7 +151,7 @@ class BlobStore:
     def link_again(
         self, connection: apsw.Connection, address: str, *, is_verified: bool = False
     ) -> None:
-        """One more row refers to a blob that is linked already.
+        """Count one more row that refers to a blob.
 
         Raises `StateError` if it is damaged or gone: the row would promise what cannot be read.
         `verify` it before, off this thread, so that it need not be read here.
@@ -169,7 +169,7 @@ class BlobStore:
     # --- removing ----------------------------------------------------------------------------
 
     def collect(self, database: Database) -> int:
-        """Remove the blobs to which nobody refers; how many. Blocks: not in a transaction.
+        """Remove the blobs to which no row refers. Returns how many. Blocks: not in a transaction.
 
         The rows go first, and leave a note that the files may go; after a crash in between
         `start_accounts` reads the note.

@@ -33,7 +33,7 @@ T = TypeVar("T")
 Connection = apsw.Connection
 MAX_BATCH: Final = 512  # writes that share a commit
 WAYS_OUT: Final = (
-    "restore it from a backup, or run `aios state accept`, which sets it aside to begin anew"
+    "restore it from a backup, or run `aios state accept`, which sets it aside and starts a new one"
 )
 
 

@@ -1,4 +1,4 @@
-"""The lock of a state directory: who has it open, and what it vouches for.
+"""The lock of a state directory: which process has it open, and which database was there last.
 
     lock      12345                                      the process that has it open
               state 9f3c... life 7 open                  the database that was here last
@@ -84,7 +84,7 @@ class DirectoryLock:
                 self.vouch(replace(self.voucher, is_open=False))
 
     def watch(self, files: Iterable[Path]) -> None:
-        """Have `require_held` look whether these files are still the ones that are here now."""
+        """Have `require_held` check that these files are not replaced from now on."""
         for file in files:
             if (identity := _identity(file)) is not None:
                 self._watched[file] = identity
@@ -95,11 +95,11 @@ class DirectoryLock:
             if _identity(file) != identity:
                 raise StateError(
                     f"{file} was moved, removed or replaced while this kernel had it open; nothing "
-                    "is written any more. Put the directory back as it was, or close this kernel"
+                    "is written any longer. Put the directory back as it was, or close this kernel"
                 )
 
     def release(self) -> None:
-        """Let go of the directory. Idempotent."""
+        """Release the directory. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

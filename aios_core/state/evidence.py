@@ -1,7 +1,7 @@
 """Whether the database of a state directory is the one that its other files belong to.
 
-Looked at before anything is opened or made. What lacks is refused, so that no kernel begins
-anew beside what another one kept, and nothing is removed for want of a row that is lost.
+Checked before anything is opened or created. A directory with something missing is refused, so that
+no kernel starts a new database next to old data, and no file is removed because its row is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DatabaseFiles:
 
     @classmethod
     def look(cls, directory: Path) -> DatabaseFiles:
-        """Look at the files. Raises `OSError` if they cannot be read."""
+        """Read the sizes and the header of the files. Raises `OSError` if they cannot be read."""
         return cls(
             _size(directory / DATABASE, missing=-1),
             _size(directory / LOG, missing=0),
@@ -43,17 +43,17 @@ class DatabaseFiles:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end of the file lacks. With a log it may: recovery writes it."""
+        """Whether the end of the file is missing. With a log it may be: recovery writes it."""
         return not self.log_size and 0 < self.size < self.stated_size
 
 
 def require_database(directory: Path, voucher: Voucher | None) -> DatabaseFiles:
-    """Raise `StateError` if the database is missing, empty or cut beside what vouches for one."""
+    """Raise `StateError` if other files prove a database, but it is missing, empty or truncated."""
     found = DatabaseFiles.look(directory)
     if found.is_cut:
         raise incomplete(
             directory,
-            f"{DATABASE} was cut: it has {found.size:,} of its {found.stated_size:,} bytes",
+            f"{DATABASE} was truncated: it has {found.size:,} of its {found.stated_size:,} bytes",
         )
     if found.is_empty:
         refuse_to_begin(directory, found, voucher)
@@ -61,7 +61,7 @@ def require_database(directory: Path, voucher: Voucher | None) -> DatabaseFiles:
 
 
 def refuse_to_begin(directory: Path, found: DatabaseFiles, voucher: Voucher | None) -> None:
-    """Raise `StateError` if something vouches for a database: there is none with any tables."""
+    """Raise `StateError` if other files prove a database although none with tables is there."""
     if witnesses := _witnesses(directory, found, voucher):
         how = "missing" if found.size < 0 else "empty"
         raise incomplete(directory, f"{DATABASE} is {how}, and {witnesses} from before")
@@ -91,17 +91,17 @@ def require_same(
 
 
 def incomplete(directory: Path, what: str) -> StateError:
-    """The refusal of a directory from which something is missing, with the ways out."""
+    """Return the error for a directory from which something is missing, with ways to continue."""
     return StateError(
         f"the state directory {directory} is not complete: {what}. Nothing was changed. Restore "
         f"the whole directory from a backup; or run `aios state accept --state {directory}`, which "
-        "sets aside what does not fit, deletes nothing, and goes on with the rest; or set another "
-        "state.directory"
+        "sets aside what does not fit, deletes nothing, and continues with the rest; or set "
+        "another state.directory"
     )
 
 
 def _witnesses(directory: Path, found: DatabaseFiles, voucher: Voucher | None) -> str:
-    """What says that there was a database, in words."""
+    """Name the files that prove that there was a database, as text."""
     witnesses = []
     if found.log_size:
         witnesses.append(f"its log ({LOG})")

@@ -234,7 +234,7 @@ def _has_failed(opening: asyncio.Task[State]) -> bool:
 
 
 def _look(path: Path, lock: DirectoryLock, vfs: str | None) -> DatabaseFiles:
-    """What there is of a database; `StateError` if something lacks. With a VFS it is elsewhere."""
+    """Return the database files found. Raises `StateError` if something is missing."""
     if vfs is not None:
         return DatabaseFiles(0, 1, 0)
     return require_database(path, lock.voucher)
@@ -246,7 +246,7 @@ def _is_new(database: Database) -> bool:
 
 
 def _begin_life(path: Path, database: Database, lock: DirectoryLock, found: DatabaseFiles) -> None:
-    """Make sure that the database is whole and the right one; count this life of it."""
+    """Require the right, undamaged database, and record that it is opened once more."""
     last = database.read(_last_life)
     require_same(path, found, lock.voucher, last)
     if last.is_open and last.life:
@@ -259,7 +259,7 @@ def _begin_life(path: Path, database: Database, lock: DirectoryLock, found: Data
 
 
 def _last_life(connection: Connection) -> Voucher:
-    """What the database says of its last life; life 0 if this is the first one."""
+    """Return what the database records of its last opening; life 0 if there was none."""
     state_id = _get(connection, "state_id") or secrets.token_bytes(16)
     return Voucher(
         state_id.hex(),
@@ -298,7 +298,7 @@ def _unlock(connection: Connection, vault: Vault) -> bytes:
 
 
 def _require_intact(database: Database) -> None:
-    """Look the database over: the last kernel did not close it."""
+    """Check the database for damage, since the last kernel did not close it."""
     found = database.read(lambda c: c.execute("PRAGMA quick_check(1)").fetchone())
     if found and found[0] != "ok":
         raise StateError(f"the state database {database.path} is damaged ({found[0]}); {WAYS_OUT}")

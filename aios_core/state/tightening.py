@@ -1,4 +1,4 @@
-"""The rights over a state directory that is there already: taken away from everybody else."""
+"""Make an existing state directory private to its user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tighten_directory(directory: Path) -> None:
         tighten(directory)
     elif mode & (stat.S_IWGRP | stat.S_IWOTH):
         log.warning(
-            "others may write to the state directory %s, which holds other things too: give the "
-            "kernel a directory of its own",
+            "other users may write to the state directory %s, which holds other files too: give "
+            "the kernel a directory of its own",
             directory,
         )

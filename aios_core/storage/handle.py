@@ -312,7 +312,7 @@ class Storage:
     ) -> None:
         """Let another agent, "group:NAME" or "*" use a file, or all below a directory.
 
-        Warns (`ShareWarning`) of a path where nothing is, and of a receiver that nobody is.
+        Warns (`ShareWarning`) if nothing is at the path, or the receiver does not exist.
         """
         warn_of(self._port.call(AccessGrant(self._own(path), to, _rights(rights), for_s)))
 

@@ -1,4 +1,4 @@
-"""What the stub server answers: behaviors on order, and a model of one token a word.
+"""The answers of the stub server: scripted behaviors, and a model with one token per word.
 
 Pure functions of a behavior and of the request's body; `aios_core.testing.stub_server`
 sends what they say.
@@ -90,7 +90,7 @@ def prompt_ids(body: Mapping[str, Any]) -> list[int]:
 
 
 def text(content: str | Sequence[Mapping[str, Any]] | None) -> str:
-    """Of a message; the text alone, if it has parts."""
+    """Return the text of a message; of one with parts, the text parts alone."""
     if content is None or isinstance(content, str):
         return content or ""
     return " ".join(part.get("text", "") for part in content)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server with bad days on order, for tests of whatever talks to one.
+"""An OpenAI-compatible server that fails on demand, for tests of its clients.
 
     with StubServer([Answer("hello"), Refuse(429, headers={"Retry-After": "1"}), Hang()]) as server:
         client = SomeClient(base_url=server.base_url)

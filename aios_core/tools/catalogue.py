@@ -1,6 +1,6 @@
 """The tools that there are now: the configured ones, those loaded since, and how they change.
 
-Loading runs strangers' code, so it happens on threads; what it brings is put into
+Loading runs third-party code, so it happens on threads; what it brings is put into
 the registry on the kernel's loop, in one step. One load or unload at a time of each agent,
 and within a time: neither another agent nor `close` waits for code that hangs.
 """
@@ -152,7 +152,7 @@ class Catalogue:
         return self._locks.setdefault(loader, asyncio.Lock())
 
     async def _made(self, make: Callable[[], _Made], loader: str | None) -> _Made:
-        """What foreign code makes on a thread of its own, within `tools.load_timeout_s`."""
+        """Run third-party code on a thread of its own, within `tools.load_timeout_s`."""
         self._slots.take(loader)
         limit_s = self._config.load_timeout_s
         try:
@@ -164,7 +164,7 @@ class Catalogue:
                 on_end=partial(self._slots.give_back, loader),
             )
         except TimeoutError as exc:
-            told = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code hangs"
+            told = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code may hang"
             raise ToolError("tools", told) from exc
         except ForeignException as exc:
             raise ToolError("tools", f"cannot be loaded: {exc}") from exc

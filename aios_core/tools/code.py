@@ -69,7 +69,7 @@ def _read(file: Path) -> bytes:
     if file.is_dir():
         raise IsADirectoryError(str(file))
     if file.exists() and not file.is_file():
-        raise InvalidRequest(f"{file} is no regular file; tools come from a file")
+        raise InvalidRequest(f"{file} is not a regular file; allowed: a Python file")
     with file.open("rb") as opened:
         source = opened.read(_MAX_SOURCE_BYTES + 1)
     if len(source) > _MAX_SOURCE_BYTES:
@@ -151,7 +151,7 @@ def tools_of(plugin: object) -> tuple[Tool, ...]:
     for tool in offered:
         if not isinstance(tool, Tool):
             shown = shown_value(tool) or f"<{type_name(tool)}>"
-            raise InvalidRequest(f"plug-in {name!r} offers {shown:.100}, which is no Tool")
+            raise InvalidRequest(f"plug-in {name!r} offers {shown:.100}, which is not a Tool")
         tools.append(tool)
     if len(tools) > _MAX_TOOLS:
         raise InvalidRequest(f"plug-in {name!r} offers more than {_MAX_TOOLS:,} tools")

@@ -47,7 +47,7 @@ class Cancellation:
             callback()
 
     def end(self) -> None:
-        """The call has ended: nothing is left to cancel. Idempotent."""
+        """Record that the call has ended. Idempotent."""
         with self._lock:
             self._has_ended = True
             self._callbacks.clear()

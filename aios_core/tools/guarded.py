@@ -1,4 +1,4 @@
-"""Start programs that are ended with all that they started, also if this process is killed.
+"""Start programs so that they and their descendants end with this process, even if killed.
 
 Each is the child of a guardian (`aios_core.tools.guardian`), which leads a session of its own
 and ends with the program's status.
@@ -47,7 +47,7 @@ class Lifeline:
                 os.close(self._theirs)
 
     def cut(self) -> None:
-        """Let the guardian end all. Idempotent; any thread."""
+        """Make the guardian end the program and its descendants. Idempotent; any thread."""
         self.started()
         with self._lock:
             if not self._is_cut:

@@ -1,4 +1,4 @@
-"""Run a program, and end all that it started when it ends or when nobody wants it any longer.
+"""Run a program, and end its descendants when it ends or is no longer needed.
 
     python -I -S guardian.py LIFELINE PROGRAM [ARGUMENT ...]
 
@@ -86,7 +86,7 @@ def _end_all() -> None:
 
 
 def _has_children() -> bool:
-    """Whether anything is left, after reaping what has ended."""
+    """Reap ended children. Returns whether any child is left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             continue
@@ -102,7 +102,7 @@ def _signal(pids: set[int], number: int) -> None:
 
 
 def _descendants() -> set[int]:
-    """Whatever descends from this process and is no zombie, or has children that are not."""
+    """Return the descendants of this process that are not zombies, or have living children."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if sys.platform == "linux" else ():  # noqa: PTH208 - as below
         if name.isdecimal():

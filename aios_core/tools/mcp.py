@@ -176,7 +176,9 @@ def _require_fitting(
         return
     found = result.get("structuredContent")
     if not isinstance(found, dict):
-        raise ToolError(tool, "the MCP server gave no structured content, against its schema")
+        raise ToolError(
+            tool, "the MCP server returned no structured content, which its schema requires"
+        )
     try:
         if (compiled := ArgumentSchema(tool, schema)).is_quick(found):
             compiled.checked(found, repairs=False)
@@ -192,7 +194,7 @@ def _value(tool: str, result: Mapping[str, Any]) -> Any:
     content = result.get("content", [])
     texts = [part["text"] for part in content if part.get("type") == "text"]
     if result.get("isError"):
-        raise ToolError(tool, "\n".join(texts)[:_MAX_ERROR_CHARS] or "failed, and did not say why")
+        raise ToolError(tool, "\n".join(texts)[:_MAX_ERROR_CHARS] or "failed without a message")
     if "structuredContent" in result:
         return result["structuredContent"]
     return "\n".join(texts) if len(texts) == len(content) else content

@@ -1,4 +1,4 @@
-"""Where a tool's function is found again by another process.
+"""Find a tool's function again in another process.
 
 A process cannot be given a function, only its name: a tool that runs in one has to be found in
 a module or a file, as an attribute of it or among the tools that its hook returns. What is made

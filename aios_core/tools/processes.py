@@ -3,7 +3,7 @@
 A process is Python with `aios_core.tools.worker`, which loads the file or module that a tool
 comes from, and is kept for its next calls; another is started ahead. It gets arguments and gives
 results as JSON lines; there is no pickle, no shell and no kernel in it. This isolates faults,
-not malice: a process has its user's rights. Strangers' code belongs into the sandbox.
+not malice: a process has its user's rights. Untrusted code belongs in the sandbox.
 
 Promise: whatever a tool started is ended with its process, also what left its group and session.
 
@@ -110,7 +110,7 @@ class ToolProcesses:
         return ToolDied(tool.name, f"its process died ({_ended(code)})")
 
     def _take(self, tool: str, source: tuple[str, str, str]) -> WorkerProcess:
-        """A process of that source, or one that can load it."""
+        """Return a process that has loaded that source, or a fresh one."""
         with self._lock:
             if self._is_closed:
                 raise ToolError(tool, "the kernel is closing")

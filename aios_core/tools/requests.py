@@ -39,7 +39,7 @@ class ToolRun(Request[Any]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise InvalidRequest(f"a tool has a name, got {shown_repr(self.name)}")
+            raise InvalidRequest(f"name: got {shown_repr(self.name)}; allowed: the name of a tool")
         if not isinstance(self.idempotency_key, str | None) or self.idempotency_key == "":
             raise InvalidRequest(
                 f"idempotency_key: got {shown_repr(self.idempotency_key)}; allowed: a text"
@@ -183,7 +183,7 @@ class ToolLoad(Request[tuple[str, ...]]):
         if isinstance(self.source, McpServer):
             if self.source.command is not None:
                 return "starts a program with the rights of the kernel's user"
-            return "connects the kernel to a server, and offers what that describes as tools"
+            return "connects the kernel to a server, and offers the tools that the server lists"
         if isinstance(self.source, str | Path):
             return "runs code in the kernel's process"
         return None if self.is_private else "offers a function of this program to everybody"
@@ -266,7 +266,7 @@ def checked_source(source: Any) -> Any:
         return text
     if not isinstance(source, Path | McpServer) and not callable(source) and not _is_tool(source):
         raise InvalidRequest(
-            "tools come from a file, a module, a function, a tool or an McpServer, not from "
+            "source: allowed: a file, a module, a function, a Tool or an McpServer; got "
             f"{shown_repr(source)}"
         )
     return source

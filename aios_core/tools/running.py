@@ -54,7 +54,7 @@ def run(
     try:
         return _failure(tool, raised)
     except BaseException:  # noqa: BLE001 - such as no memory, even for a text
-        return ToolError(tool.name, "raised what cannot be shown")
+        return ToolError(tool.name, "raised an exception that cannot be shown")
     finally:
         del raised  # or else this frame and what was raised keep each other alive
 
@@ -93,9 +93,9 @@ def _result(tool: Tool, value: Any, max_bytes: int) -> Result:
         value = plain(value)
         encoded = value.encode() if isinstance(value, str) else dump(value)
     except NotJSON as exc:
-        raise ToolError(tool.name, f"returned no JSON value: {exc}") from None
+        raise ToolError(tool.name, f"did not return a JSON value: {exc}") from None
     except RecursionError:
-        raise ToolError(tool.name, "returned no JSON value: it is nested too deep") from None
+        raise ToolError(tool.name, "did not return a JSON value: it is nested too deep") from None
     if len(encoded) > max_bytes:
         raise ToolError(
             tool.name,
@@ -121,7 +121,7 @@ def _failure(tool: Tool, raised: BaseException) -> KernelError:
 
 
 def said(exc: BaseException) -> str:
-    """What a tool did instead of returning, in words; runs foreign code at most on a thread."""
+    """Describe what a tool did instead of returning. Runs third-party code on a thread only."""
     return _in_words(exc, describe_on_worker(exc))
 
 

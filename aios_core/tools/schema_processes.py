@@ -1,4 +1,4 @@
-"""Check values against schemas that may take any time, in processes that are killed if they do.
+"""Check values against slow schemas, in processes that are killed after a time.
 
 A pattern, a reference to itself, `uniqueItems`: a schema of a plug-in or an MCP server may keep
 Python's `re` or `jsonschema` busy for ever, and no thread can be ended. A process can.
@@ -31,7 +31,7 @@ _READY: Final = dump({"ready": None})
 
 
 class SchemaProcesses:
-    """The processes that check. `_lock` guards which there are; the rest is the kernel's loop's."""
+    """The processes that check values. `_lock` guards them; only the loop uses the rest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -37,7 +37,7 @@ class Rate:
     def __post_init__(self) -> None:
         if self.calls < 1 or not self.per_s > 0:
             raise InvalidRequest(
-                f"a rate is at least one call in some time, got {shown_repr(self)}"
+                f"a rate needs calls of at least 1 and a time above 0, got {shown_repr(self)}"
             )
 
 

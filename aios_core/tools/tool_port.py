@@ -1,4 +1,4 @@
-"""What a running tool may use of the kernel on behalf of its caller, as long as its call runs.
+"""Let a running tool use the kernel on behalf of its caller, while its call runs.
 
 A tool may keep its context, or leave a thread behind: neither is a way into the kernel once
 the call has ended, or its caller has stopped waiting.
@@ -56,7 +56,9 @@ class ToolPort:
     def _require_allowed(self, request: Request[Any]) -> None:
         require_running(self._life, self._tool, "port")
         if isinstance(request, ToolRun):
-            raise InvalidRequest(f"{self._tool} may not run {request.name!r}; an agent does that")
+            raise InvalidRequest(
+                f"{self._tool} may not run the tool {request.name!r}; only agents run tools"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Arguments against a tool's JSON schema: mended where that is harmless, else refused in words.
+"""Check arguments against a tool's JSON schema: coerce harmless mistakes, refuse all others.
 
 Harmless is what leaves one reading only: a number or a truth value written as a
 text, a list or object written as JSON text, one item where a list is expected, a
 whole number written as 3.0, null for what may be left out, a default that was left
-out. Everything else is told to the model: which field, what came, what is expected.
+out. Everything else is reported to the model: which field, what came, what is expected.
 
 Pure, but not always quick: a schema with patterns or references can take for ever, so only
 `is_quick` arguments are checked on the kernel's loop, and others in a process that can be

@@ -429,7 +429,7 @@ class TestApprovals:
         kernel = await boot()
         alice = await kernel.aspawn("alice")
 
-        with pytest.raises(InvalidRequest, match=r"is no identity.*did you mean 'default/"):
+        with pytest.raises(InvalidRequest, match=r"allowed: an identity.*did you mean 'default/"):
             await alice.memory.ashare("plan", receiver)
 
     async def test_the_right_to_write_does_not_hold_that_to_read(self, boot: Boot) -> None:

@@ -35,7 +35,7 @@ def test_an_empty_database_is_told_and_accepted(
     assert main(["state", "check"]) == 1
     assert "state.db is empty, and the lock and blobs/ are there" in capsys.readouterr().err
     assert main(["state", "accept"]) == 0
-    assert "the next kernel begins anew" in capsys.readouterr().out
+    assert "the next kernel starts with a new database" in capsys.readouterr().out
     assert main(["state", "check"]) == 0
     assert [file.name for file in directory.glob("set-aside/*/*")]
 

@@ -301,7 +301,7 @@ class TestCheck:
             ("from aios_core import hookimpl\n@hookimpl\ndef aios_toolz(): ...", ["aios_toolz"]),
             (
                 "from aios_core import hookimpl\n@hookimpl\ndef aios_tools(): return [1]",
-                ["offers 1, which is no Tool"],
+                ["offers 1, which is not a Tool"],
             ),
             (
                 "from aios_core import tool\n@tool\ndef f(x: set[int]) -> None: 'Do.'",

@@ -60,7 +60,7 @@ def test_a_tokenizer_that_the_user_names_counts_as_the_model_does() -> None:
 
 
 def test_a_tokenizer_that_is_not_there_is_named() -> None:
-    with pytest.raises(ModelLoadError, match="tokenizer: '/nowhere' is no folder"):
+    with pytest.raises(ModelLoadError, match="tokenizer: got '/nowhere'; allowed: a folder"):
         LocalTokenizer("/nowhere").load()
 
 

@@ -202,7 +202,7 @@ class TestBlobs:
 
         with pytest.raises(StateError, match=r"1 of 1 blobs are missing.*" + WAYS_OUT):
             State.open(tmp_path)
-        assert "1 missing blobs are noted as lost" in " ".join(accept(tmp_path))
+        assert "1 missing blobs are marked as lost" in " ".join(accept(tmp_path))
 
         state = State.open(tmp_path)
         with pytest.raises(StateError, match="cannot be read"):

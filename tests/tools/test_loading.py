@@ -137,7 +137,7 @@ class TestInstalled:
             (
                 "from aios_core import hookimpl\n@hookimpl\ndef aios_tools(): return ['x']",
                 "",
-                "'x', which is no Tool",
+                "'x', which is not a Tool",
             ),
             ("from aios_core import Tool\nt = Tool('t', '', {}, print)", "", "offers no tools"),
             (
@@ -486,5 +486,5 @@ def test_a_function_with_the_decorator_is_loaded_as_it_is(kernel: Kernel, agent:
 
 @pytest.mark.parametrize("source", [3, None, b"x", ["a"]])
 def test_what_is_no_source_is_refused(agent: Agent, source: Any) -> None:
-    with pytest.raises(InvalidRequest, match="tools come from a file"):
+    with pytest.raises(InvalidRequest, match="source: allowed: a file"):
         agent.tools.load(source)

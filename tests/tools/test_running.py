@@ -188,7 +188,7 @@ class TestCalling:
             return context.port.call(ToolRun("outer"))
 
         kernel.load_tools(outer)
-        with pytest.raises(InvalidRequest, match="an agent does that"):
+        with pytest.raises(InvalidRequest, match="only agents run tools"):
             agent.tools.run("outer")
 
     def test_without_a_sandbox_there_is_no_code_runner(self) -> None:
@@ -284,7 +284,7 @@ class TestHarm:
         self, kernel: Kernel, agent: Agent, value: Any
     ) -> None:
         kernel.load_tools(make("odd", lambda: value))
-        with pytest.raises(ToolError, match="returned no JSON value"):
+        with pytest.raises(ToolError, match="did not return a JSON value"):
             agent.tools.run("odd")
 
     def test_a_flood_is_refused(self) -> None:

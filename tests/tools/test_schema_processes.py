@@ -202,7 +202,7 @@ def test_what_has_no_end_is_not_read(
         file.write_text("x = 1 + 2 + 3\n")
     with (
         quiet_kernel() as kernel,
-        pytest.raises(InvalidRequest, match=r"no regular file|too large"),
+        pytest.raises(InvalidRequest, match=r"not a regular file|too large"),
     ):
         kernel.load_tools(file)
 

@@ -1,6 +1,6 @@
-"""Between Agent Framework's words and the kernel's: messages, tools, answers, updates.
+"""Translate between Agent Framework and the kernel: messages, tools, answers, updates.
 
-Pure functions over plain data. Promises: pictures, sound and files go as parts of a
+Pure functions over plain data. Promises: images, audio and files are sent as parts of a
 message in OpenAI's format, and a core that takes none refuses them by name; content that
 has no such form is refused by its type and position, and never dropped.
 """
@@ -29,7 +29,7 @@ try:
 except ModuleNotFoundError as exc:
     raise missing(__name__, exc, "agent-framework") from exc
 
-# Content that no model is told: the framework's own state.
+# Content that is not sent to a model: the framework's own state.
 _NOT_SAID: Final = frozenset({"function_approval_request", "function_approval_response", "usage"})
 _FINISH_REASONS: Final[
     Mapping[FinishReason, Literal["stop", "length", "tool_calls", "content_filter"]]
@@ -48,7 +48,7 @@ def instructed(options: Mapping[str, Any]) -> Iterator[KernelMessage]:
 
 
 def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
-    """The framework's messages as the kernel's. Raises `InvalidRequest`, naming the position."""
+    """Translate the framework's messages. Raises `InvalidRequest`, naming the position."""
     for position, message in enumerate(messages):
         try:
             yield from _message(message)
@@ -57,7 +57,7 @@ def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
 
 
 def _message(message: Message) -> Iterator[KernelMessage]:
-    """One of theirs is one of ours, but each result of a function is one by itself."""
+    """Translate one message; each function result becomes a message of its own."""
     parts: list[dict[str, Any]] = []
     calls: list[ToolCall] = []
     thoughts: list[Content] = []
@@ -163,7 +163,7 @@ def to_tool_choice(choice: Any, names: Sequence[str]) -> Any:
 
 
 def to_format(wanted: Any) -> Any:
-    """The framework also takes a bare JSON schema for an answer's format."""
+    """Translate an answer's format, which may be a bare JSON schema."""
     is_openai = isinstance(wanted, Mapping) and wanted.get("type") in {
         "json_object",
         "json_schema",
@@ -212,7 +212,7 @@ def _refusal(text: str) -> Content:
 
 
 def _properties(completion: Completion) -> dict[str, Any]:
-    """What the framework has no field for."""
+    """Return the parts of an answer that the framework has no field for."""
     said = {
         "logprobs": completion.logprobs,
         "system_fingerprint": completion.fingerprint,
@@ -222,7 +222,7 @@ def _properties(completion: Completion) -> dict[str, Any]:
 
 
 def to_contents(delta: Delta, calls: dict[int, str]) -> Iterator[Content]:
-    """What a step adds. Fragments of one call share their id, by which the framework joins them."""
+    """Return the contents that a step adds. Fragments of one tool call share its id."""
     if delta.reasoning or delta.thinking:
         signed = json.dumps([dict(one) for one in delta.thinking]) if delta.thinking else None
         yield Content.from_text_reasoning(text=delta.reasoning or None, protected_data=signed)

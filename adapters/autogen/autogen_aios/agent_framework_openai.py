@@ -2,10 +2,10 @@
 
 The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask is
 replaced on their classes; function calls, middleware and telemetry stay theirs. The
-second still writes its own requests and reads the answers, so that every option is said;
+second still writes its own requests and reads the answers, so that every option reaches the core;
 the kernel stands where the endpoint would be. (The first speaks the Responses API.) No
 key is needed and nothing is sent anywhere. A model name that no core serves is
-answered by the kernel's default model, which is said once, on standard error.
+answered by the kernel's default model, which is reported once, on standard error.
 """
 
 from __future__ import annotations

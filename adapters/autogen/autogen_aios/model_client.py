@@ -101,9 +101,9 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     >>> client = AIOSChatCompletionClient()  # an embedded kernel starts at the first call
 
-    Any call may say more in `extra_create_args`: the options below by OpenAI's names, and
+    Any call may set more in `extra_create_args`: the options below by OpenAI's names, and
     `{"aios": {"agent": ..., "group": ..., "priority": ..., "weight": ..., "budget": ...}}`.
-    What neither AutoGen nor the kernel knows is passed to the core's backend as it is.
+    What neither AutoGen nor the kernel knows is passed to the core's backend unchanged.
     Errors are the kernel's, see `aios_core.errors`.
 
     Args:
@@ -117,8 +117,9 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         timeout: seconds until an answer is given up with `DeadlineExceeded`.
         parallel_tool_calls: whether one answer may hold several calls; None for yes.
         include_name_in_message: whether a user's message says which agent it came from.
-        model_info: what AutoGen shall think that the model can do.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        model_info: the capabilities that AutoGen assumes of the model.
+        agent: the agent that makes the calls, by name or as an agent of the kernel; None:
+            found from the caller.
         group: the agent's privilege group; None for the kernel's default.
         priority: of the agent; smaller is more urgent.
         weight: the agent's share of its group's service.

@@ -3,10 +3,10 @@
 The methods by which `autogen_ext`'s OpenAI clients ask and count are replaced on
 their class, so that clients of a configuration file and instances made earlier
 are served as well. AutoGen's own code still writes each request and reads each answer,
-so that what a constructor or a call says is said; the kernel stands where the endpoint
-would be. No key is needed and nothing is sent anywhere; counting needs no tokenizer's
+so that every option of a constructor or a call reaches the core; the kernel stands where
+the endpoint would be. No key is needed and nothing is sent anywhere; counting needs no tokenizer's
 download. A model name that no core serves is answered by the kernel's default model,
-which is said once, on standard error.
+which is reported once, on standard error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between AutoGen's words and the kernel's: messages, tools, answers.
+"""Translate between AutoGen and the kernel: messages, tools, answers.
 
 Pure functions over plain data. Promises: images go as parts of a message, and a core
 that takes none refuses them by name; text beside tool calls goes both ways as AutoGen's
@@ -50,7 +50,7 @@ _FINISH_REASONS: Final[Mapping[FinishReason, FinishReasons]] = {
 
 
 def to_messages(messages: Sequence[LLMMessage], *, with_names: bool = True) -> list[Message]:
-    """An AutoGen conversation as the kernel's messages.
+    """Translate an AutoGen conversation to the kernel's messages.
 
     Args:
         messages: as a model context hands them out.
@@ -108,7 +108,7 @@ def _part(content: Any) -> dict[str, Any]:
             return content.to_openai_format()
         case _:
             kind = type(content).__name__
-            raise InvalidRequest(f"content of type {kind!r}; allowed: texts and `Image`s")
+            raise InvalidRequest(f"content of type {kind!r}; allowed: str and `Image`")
 
 
 def to_tools(tools: Sequence[Tool | ToolSchema]) -> list[ToolSpec]:

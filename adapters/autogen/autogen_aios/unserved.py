@@ -1,4 +1,4 @@
-"""Clients that no patch of ours serves: named when they are first asked.
+"""Name clients that no patch serves, at their first call.
 
 AutoGen's clients define `create` and `create_stream` themselves, so these are wrapped in
 every class that defines them, now or later; Agent Framework's all pass through its base;

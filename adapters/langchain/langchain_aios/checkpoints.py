@@ -56,16 +56,16 @@ _SHIFT: Final = 1_000_000  # special writes have negative numbers; keys have non
 
 
 class AIOSSaver(BaseCheckpointSaver[str]):
-    """Checkpoints of graphs.
+    """A LangGraph checkpointer that keeps checkpoints in an agent's memory.
 
     Args:
         namespace: keeps savers of one agent apart.
-        agent: whose memory it is: a name, or an agent of the kernel.
+        agent: the agent that owns the memory: a name, or an agent of the kernel.
         kernel: None for the embedded kernel of this process.
         group: of an agent that is spawned by its name.
         serde: LangGraph's serializer; None for its own default.
-        ttl: LangGraph's configuration of expiry, in minutes: a thread that nobody writes to (nor
-            reads, unless `refresh_on_read` is False) for `default_ttl` is forgotten as a whole.
+        ttl: LangGraph's configuration of expiry, in minutes: a thread that is not written to (nor
+            read, unless `refresh_on_read` is False) for `default_ttl` is removed as a whole.
         max_checkpoints: how many of the newest are kept of each thread and namespace; None: all.
             Those that a kept one is made from (see LangGraph's `DeltaChannel`) stay as well.
     """
@@ -110,7 +110,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Checkpoints in the order of LangGraph's saver in memory: a thread's newest first."""
+        """List checkpoints in the order of `InMemorySaver`: the newest of a thread first."""
         yield from self._home.run(self._list(config, filter, before, limit))
 
     async def alist(
@@ -214,11 +214,11 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         await self._home.arun(self._prune(thread_ids, strategy))
 
     def sweep_ttl(self) -> int:
-        """Remove the checkpoints that have expired, which nobody can read; how many there were."""
+        """Remove the checkpoints that have expired. Returns how many there were."""
         return self._home.run(self._sweep())
 
     async def asweep_ttl(self) -> int:
-        """Remove the checkpoints that have expired, on an event loop; how many there were."""
+        """Remove expired checkpoints on an event loop. Returns how many there were."""
         return await self._home.arun(self._sweep())
 
     def get_next_version(self, current: str | None, channel: None) -> str:
@@ -342,7 +342,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
                 yield from self._keep_newest(f"{namespace}/", 1)
 
     def _keep_newest(self, prefix: str, num_kept: int) -> Script[None]:
-        """Forget all but the newest checkpoints of a namespace, and what these are made from."""
+        """Remove all but the newest checkpoints of a namespace and what they are built from."""
         entries = yield Ask.kv(
             self._checkpoints, "list", prefix, is_reversed=True, with_values=False
         )
@@ -373,7 +373,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         return found
 
     def _touch(self, thread_id: str) -> Script[None]:
-        """Let the time of a thread begin anew: of all that its checkpoints are made from."""
+        """Restart the time to live of a thread, with all that its checkpoints need."""
         for namespace in (self._checkpoints, self._writes):
             yield Ask.kv(namespace, "touch", prefix=thread_prefix(thread_id), ttl_s=self._ttl_s)
 

@@ -58,11 +58,11 @@ _moments: Final = itertools.count(time.time_ns())  # ever later, in one process 
 
 
 class AIOSGraphStore(BaseStore):
-    """Items by namespace and key.
+    """A LangGraph store that keeps items by namespace and key in an agent's memory.
 
     Args:
         name: keeps stores of one agent apart.
-        agent: whose memory it is: a name, or an agent of the kernel.
+        agent: the agent that owns the memory: a name, or an agent of the kernel.
         kernel: None for the embedded kernel of this process.
         group: of an agent that is spawned by its name.
         index: LangGraph's `IndexConfig`; without "embed" the kernel's embedder makes the vectors.
@@ -105,24 +105,25 @@ class AIOSGraphStore(BaseStore):
     # --- expiry -------------------------------------------------------------------------------
 
     def sweep_ttl(self) -> int:
-        """Remove the items that have expired, which nobody can read; how many there were."""
+        """Remove the items that have expired. Returns how many there were."""
         return self._home.run(self._sweep())
 
     async def asweep_ttl(self) -> int:
-        """Remove the items that have expired, on an event loop; how many there were."""
+        """Remove expired items on an event loop. Returns how many there were."""
         return await self._home.arun(self._sweep())
 
     def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> Future[None]:
-        """Remove what has expired every so often. Cancel the future, or call `stop_ttl_sweeper`.
+        """Start a thread that removes expired items regularly.
 
-        Writes do the same by and by; without them this frees the space all the same.
+        Stop it with `stop_ttl_sweeper`, or cancel the future. Writes remove expired items too;
+        this frees the space when there are no writes.
         """
         configured = (self.ttl_config or {}).get("sweep_interval_minutes")
         minutes = sweep_interval_minutes or configured or _SWEEP_MINUTES
         return self._sweeper.start(minutes * _MINUTE)
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
-        """End what `start_ttl_sweeper` began; whether it ended within `timeout` seconds."""
+        """Stop the sweeper. Returns whether it ended within `timeout` seconds."""
         return self._sweeper.stop(timeout)
 
     def _sweep(self) -> Script[int]:
@@ -265,7 +266,8 @@ class AIOSGraphStore(BaseStore):
             give_notice(
                 log,
                 (__name__, self._items, dims),
-                f"index: dims is {dims}, but the vectors have {len(vectors[0])} numbers",
+                f"index: dims is {dims}, but the embedder returned vectors of "
+                f"{len(vectors[0])} numbers",
             )
 
     # --- items --------------------------------------------------------------------------------
@@ -287,7 +289,9 @@ def _index_config(index: IndexConfig | Sequence[str] | None) -> IndexConfig | No
     if isinstance(index, Mapping):
         return index.copy()
     if isinstance(index, str):
-        raise InvalidRequest(f"index: got {index!r}; allowed: LangGraph's IndexConfig, or paths")
+        raise InvalidRequest(
+            f"index: got {index!r}; allowed: LangGraph's IndexConfig, or a list of field paths"
+        )
     return IndexConfig(fields=list(index))
 
 
@@ -295,7 +299,7 @@ def _texts_at(value: Mapping[str, Any], path: str) -> list[str]:
     tokens = path if path == "$" else tokenize_path(path)
     with suppress(TypeError):
         return get_text_at_path(value, tokens)
-    plain = json.loads(json.dumps(value, default=str, skipkeys=True))  # no JSON can say a date
+    plain = json.loads(json.dumps(value, default=str, skipkeys=True))  # JSON has no dates
     return get_text_at_path(plain, tokens)
 
 

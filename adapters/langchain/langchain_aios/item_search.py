@@ -1,4 +1,4 @@
-"""Which items of a graph's store are found, and in which order, as LangGraph's own stores do it.
+"""Find and order the items of a graph's store as LangGraph's own stores do.
 
 Pure functions over plain data.
 """
@@ -48,7 +48,7 @@ def fits(value: Any, wanted: Any) -> bool:
 
 def _compares(value: Any, name: str, bound: Any) -> bool:
     if name not in _OPERATORS:
-        raise InvalidRequest(f"filter: no operator {name!r}; have {sorted(_OPERATORS)}")
+        raise InvalidRequest(f"filter: got operator {name!r}; allowed: {sorted(_OPERATORS)}")
     if name in ("$eq", "$ne"):
         return _OPERATORS[name](value, bound)
     with suppress(TypeError, ValueError):

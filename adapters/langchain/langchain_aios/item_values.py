@@ -1,4 +1,4 @@
-"""Values of a store as JSON and back, of the very types that they were.
+"""Write a store's values as JSON and read them back with their types.
 
 Plain JSON is kept as it is. A tuple, a set, a mapping with other keys than texts, and what
 LangGraph's serializer knows (dates, UUIDs, bytes, decimals, paths, enums, pydantic
@@ -27,7 +27,7 @@ _COLLECTIONS: Final[Mapping[str, Callable[[Iterable[Any]], Any]]] = {
 
 
 def dump_value(value: Any, serde: SerializerProtocol, place: str) -> str:
-    """A value as JSON. Raises `InvalidRequest` for what would not come back, naming its place."""
+    """Write a value as JSON. Raises `InvalidRequest`, with the place, if it would change."""
     encoded = _encode(value, serde, place)
     text = json.dumps(encoded, ensure_ascii=False)
     # Half a surrogate pair has no bytes, but can be written in ASCII.
@@ -35,7 +35,7 @@ def dump_value(value: Any, serde: SerializerProtocol, place: str) -> str:
 
 
 def load_value(encoded: Any, serde: SerializerProtocol) -> Any:
-    """The value that was given to `dump_value`, from its JSON."""
+    """Read a value from the JSON that `dump_value` wrote."""
     if isinstance(encoded, list):
         return [load_value(each, serde) for each in encoded]
     if not isinstance(encoded, dict):
@@ -92,8 +92,8 @@ def _is_same(found: Any, value: Any) -> bool:
 
 def _refused(value: Any, place: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{place}: a {type(value).__name__} would not come back as it was; allowed: JSON values, "
-        "tuples, sets, bytes, dates, UUIDs, and what LangGraph's serializer (serde=) gives back"
+        f"{place}: a {type(value).__name__} cannot be stored without loss; allowed: JSON values, "
+        "tuples, sets, bytes, dates, UUIDs, and types that LangGraph's serializer (serde=) supports"
     )
 
 

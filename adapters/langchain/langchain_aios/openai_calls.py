@@ -132,7 +132,7 @@ class ChatCall:
         )
 
     def last_chunks(self, completion: Completion) -> Iterator[ChatGenerationChunk]:
-        """Why the answer ended, its tokens, and the object that was wanted."""
+        """Return the last chunks: finish reason, usage, and the object that was asked for."""
         response = self._response(completion)  # raises before the end is told, as the client does
         end = self._writer.end(completion)
         end["choices"], end["model"] = end["choices"][:1], completion.model
@@ -156,14 +156,14 @@ class ChatCall:
 
 
 def _besides(choice: Choice) -> dict[str, Any]:
-    """What an answer holds that OpenAI's own messages have no place for."""
+    """Return the parts of an answer that OpenAI's own messages have no field for."""
     rest = rest_of(choice.message)
     rest.pop("audio", None)  # which has one
     return {**thoughts_of(choice.message.reasoning, None), **rest}
 
 
 def wants_usage(theirs: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a stream shall tell its tokens: unless the program says that it shall not."""
+    """Whether a stream reports its usage: yes, unless the program turns it off."""
     said = {key: kwargs[key] for key in ("stream_usage", "stream_options") if key in kwargs}
     if not said and theirs.stream_usage is None:
         return True
@@ -197,7 +197,7 @@ def seconds_of(timeout: Any) -> float | None:
 
 
 def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()) -> None:
-    """Say once what a substituted model was told that the kernel's cores do not use."""
+    """Name once the options of a substituted model that the kernel's cores do not use."""
     told = [
         _ALIASES.get(name, name)
         for name in fields

@@ -3,7 +3,7 @@
 As in `substitution`, the four methods that talk to OpenAI are replaced on the classes. The
 kernel's cores are chat models: a prompt is asked as the message of a user. Several
 prompts, and several answers to one (`n`), are calls of their own and run at once, without
-a thread. The best of more answers than are wanted (`best_of`) are just the first, which is said.
+a thread. `best_of` is not supported: the first answers are returned, and a notice reports that.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ request, which is read into the arguments of a syscall, and they read the answer
 written as OpenAI would.
 
 No key is needed and nothing is sent anywhere but by the kernel's cores. A model name that no
-core serves is answered by the kernel's default model, which is said once, on standard error;
-so is what concerns a connection that is not made.
+core serves is answered by the kernel's default model, which is reported once, on standard error;
+so are options of the connection, which is not made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many tokens texts and conversations take, by the core that would be asked.
+"""Count the tokens of texts and conversations as the core that would answer does.
 
 A core counts itself where it can; of a remote one the server counts, or the tokenizer that is
 named for it, or the kernel estimates by what earlier answers reported. Nothing is downloaded.
@@ -29,7 +29,7 @@ def measure_of(kernel: Kernel) -> Measure:
 
 
 def count_text(measure: Measure, model: str | None, text: str) -> int:
-    """How many tokens a text adds to a prompt."""
+    """Count the tokens that a text adds to a prompt."""
     if not text:
         return 0
     framed = _count(measure, model, [Message("user", f"{_FRAME} {text}")])
@@ -42,7 +42,7 @@ def count_messages(
     messages: Sequence[BaseMessage],
     tools: Sequence[Any] | None = None,
 ) -> int:
-    """How many tokens a prompt of these messages, and tools, has."""
+    """Count the tokens of a prompt with these messages and tools."""
     offered = [convert_to_openai_tool(tool) for tool in tools or ()]
     told = translation.to_messages(messages)
     return _count(measure, model, told, translation.to_tools(offered))
@@ -58,7 +58,7 @@ def _count(
 
 
 def patch_counts(owner: Any, patches: Patches) -> None:
-    """Let a substituted model's counts be the kernel's, unless the program brings a tokenizer."""
+    """Use the kernel's counts for a substituted model, unless the program brings a tokenizer."""
     native_text = owner.get_num_tokens
     native_messages = owner.get_num_tokens_from_messages
 

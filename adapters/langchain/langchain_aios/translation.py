@@ -1,4 +1,4 @@
-"""Between LangChain's words and the kernel's: messages, tools, answers, fragments.
+"""Translate between LangChain and the kernel: messages, tools, answers, fragments.
 
 Pure functions over plain data; no model, no kernel, no callbacks. Promises: pictures, sound, files,
 thoughts, refusals and names are carried, in OpenAI's format, whichever format of LangChain's

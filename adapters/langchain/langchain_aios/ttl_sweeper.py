@@ -1,4 +1,4 @@
-"""The thread that removes what has expired, as LangGraph's stores in databases have one."""
+"""Remove expired items on a thread, as LangGraph's database stores do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sweeper:
         self._thread: threading.Thread | None = None
 
     def start(self, interval_s: float) -> Future[None]:
-        """Begin, unless it runs already. Cancelling the future stops it."""
+        """Start the thread, unless it runs already. Cancelling the future stops it."""
         future: Future[None] = Future()
         future.add_done_callback(lambda done: self._stopped.set() if done.cancelled() else None)
         if self._thread is None or not self._thread.is_alive():
@@ -32,7 +32,7 @@ class Sweeper:
         return future
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """End it, and wait for that; whether it has ended."""
+        """Stop the thread and wait for it. Returns whether it has ended."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -43,6 +43,6 @@ class Sweeper:
             try:
                 self._sweep()
             except Exception:
-                log.exception("sweeping expired items failed; it is tried again")
+                log.exception("removing expired items failed; it will be tried again")
         if not future.done():
             future.set_result(None)

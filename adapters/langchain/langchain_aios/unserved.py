@@ -1,4 +1,4 @@
-"""Models of a provider that no patch of ours serves: named when they are first called.
+"""Name models of a provider that no patch serves, at their first call.
 
 `ChatAnthropic`, `ChatOllama` and their like ask their provider themselves, and a program
 that was put on the kernel would not notice. The public methods of LangChain's own base classes
@@ -57,7 +57,7 @@ def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_served(model: Any) -> bool:
-    """Whether the kernel hears of a model's calls, or of those of a model inside it."""
+    """Whether the kernel schedules the calls of a model, or of a model inside it."""
     if is_served(type(model), _ASKING, _OURS):
         return True
     inner = [value for value in vars(model).values() if hasattr(value, "generate_prompt")]

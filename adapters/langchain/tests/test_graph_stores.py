@@ -166,7 +166,7 @@ def test_other_dims_than_the_vectors_have_are_said_once(
     for key in ("1", "2"):
         store.put(("a",), key, {"text": "x"})
 
-    assert caplog.text.count("dims is 1536, but the vectors have 26 numbers") == 1
+    assert caplog.text.count("dims is 1536, but the embedder returned vectors of 26 numbers") == 1
 
 
 def test_a_query_without_an_index_ranks_nothing(kernel: Kernel, do: Do) -> None:

@@ -2,8 +2,8 @@
 
 Replaced are the inner methods that talk to OpenAI, so callbacks, retries and events
 around them stay LlamaIndex's. Its own code still writes the request and reads the answer, so
-that what a constructor or a call says is said. A model that no core serves is answered by
-the kernel's default, which is said once, on standard error.
+that every option of a constructor or a call reaches the core. A model that no core serves is
+answered by the kernel's default, which is reported once, on standard error.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _aon_kernel(theirs: Any, transport: KernelTransport) -> Any:
 
 
 def _client(get: Callable[[], Any], kind: Any, theirs: Any) -> Any:
-    """Its own client; one without credentials where it cannot be made for want of them."""
+    """Return the LLM's own client, or one without credentials if it cannot be made without."""
     try:
         return get()
     except (openai.OpenAIError, ValueError):

@@ -1,6 +1,6 @@
-"""Between LlamaIndex's words and the kernel's: messages, tools, answers, fragments.
+"""Translate between LlamaIndex and the kernel: messages, tools, answers, fragments.
 
-Promises: pictures, sound, films and files go as parts of a message in OpenAI's format,
+Promises: images, audio, video and files are sent as parts of a message in OpenAI's format,
 and a core that takes none refuses them by name; a model's thoughts are carried both
 ways; a block that has no such form is refused by name and never dropped; usage
 appears once in a stream, at its end.
@@ -125,7 +125,9 @@ def _part(block: Any) -> dict[str, Any]:
             return {"type": "file", "file": {"filename": name, "file_data": block.inline_url()}}
         case _:
             kind = type(block).__name__
-            raise InvalidRequest(f"content of type {kind!r} has no form in a chat; use a TextBlock")
+            raise InvalidRequest(
+                f"content of type {kind!r} cannot be sent in a chat; use a TextBlock"
+            )
 
 
 def _url(block: ImageBlock | VideoBlock) -> str:

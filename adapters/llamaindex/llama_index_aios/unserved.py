@@ -1,4 +1,4 @@
-"""LLMs that no patch of ours serves: named when they are first asked.
+"""Name LLMs that no patch serves, at their first call.
 
 LlamaIndex reports a span of every call of every LLM, with the LLM itself.
 """
@@ -35,7 +35,7 @@ class UnservedWatch(BaseSpanHandler[BaseSpan]):
         tags: dict[str, Any] | None = None,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Look at who is asked."""
+        """Check which LLM is called."""
         del id_
         if is_watching and isinstance(instance, BaseLLM):
             notice(instance)

@@ -1,4 +1,4 @@
-"""What a request may ask that this core cannot do, refused by name before anything runs."""
+"""Refuse requests that a core in this process cannot serve, before anything runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_supported(core: str, request: LLMGenerate) -> None:
             article = "an" if min(kinds)[0] in "aeiou" else "a"
             raise InvalidRequest(
                 f"core {core!r} cannot take {article} {min(kinds)} part (message {position}); "
-                "it takes text; ask a model that does, on an endpoint"
+                "allowed: text; for other parts use a model on an endpoint"
             )
     for tool in request.tools:
         if tool.kind != "function":
@@ -29,4 +29,6 @@ def require_supported(core: str, request: LLMGenerate) -> None:
     if request.sampling.logprobs or request.sampling.top_logprobs:
         raise InvalidRequest(f"core {core!r} does not return logprobs; leave them unset")
     if request.sampling.num_choices > 1:
-        raise InvalidRequest(f"core {core!r} gives one answer in a run; got n={request.sampling.n}")
+        raise InvalidRequest(
+            f"n: got {request.sampling.n}; core {core!r} gives one answer in a run"
+        )

@@ -1,4 +1,4 @@
-"""What the numbers of today's runs support, in sentences, and whether the machine was busy.
+"""State what the measured runs support, in sentences, and whether the machine was busy.
 
 A sentence is a claim only where every round says the same by a margin; else it says that there
 is no verdict, and shows why. Pure, but for `OtherLoad`, which reads how busy the machine is.
@@ -29,7 +29,7 @@ def verdict(rounds: Sequence[Round], native: str) -> list[str]:
     """
     policies = [system for system in rounds[0] if system != native] if rounds else []
     if not policies or native not in rounds[0]:
-        return ["No verdict: the runs that would be compared are not complete."]
+        return ["No verdict: the runs to compare are not complete."]
     best = "fair" if "fair" in policies else policies[0]
     return [_fairness(rounds, native, best), _throughput(rounds, native, best)]
 
@@ -40,7 +40,7 @@ def _fairness(rounds: Sequence[Round], native: str, policy: str) -> str:
     took = f"the light groups' tasks took {_many(theirs)} as long as alone natively and "
     ratios = [high / low if low else 0.0 for high, low in zip(theirs, ours, strict=True)]
     if all(ratio > MARGIN for ratio in ratios):
-        return f"Beside the heavy group, {took}{_many(ours)} under {policy}{_in_each(rounds)}."
+        return f"Next to the heavy group, {took}{_many(ours)} under {policy}{_in_each(rounds)}."
     if all(ratio and ratio < 1 / MARGIN for ratio in ratios):
         return f"Not fairer here: {took}{_many(ours)} under {policy}{_in_each(rounds)}."
     return f"No verdict on fairness: {took}{_many(ours)} under {policy}."
