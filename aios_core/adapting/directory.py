@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
+from aios_core.adapting.spawning import Loop, Turn
 from aios_core.agent import Agent
 from aios_core.forks import free_after_fork
 from aios_core.kernel import Kernel
@@ -48,6 +49,7 @@ class _Entry:
     is_over: bool = False  # exits with its last call
     # By id of the kernel, what its agent was spawned with; not any more once a warning was given.
     settings: dict[int, AgentSettings] = field(default_factory=dict)
+    turns: dict[int, Turn] = field(default_factory=dict)  # by id of the kernel: who spawns now
 
 
 class AgentDirectory:
@@ -86,10 +88,13 @@ class AgentDirectory:
                 yield named
             return
         with self._held(caller) as entry:
-            agent = _known(entry, kernel, caller)
-            if agent is None:
-                spawned = kernel.spawn(caller.name, **_spawning(settings))
-                agent = self._adopt(entry, kernel, spawned, settings)
+            while (agent := _known(entry, kernel, caller)) is None:
+                with self._turn(entry, kernel, caller, None) as others:
+                    if others is not None:
+                        others.wait()
+                        continue
+                    spawned = kernel.spawn(caller.name, **_spawning(settings))
+                    self._adopt(entry, kernel, spawned, settings)
             self._compare(entry, kernel, caller, settings)
             yield agent
 
@@ -104,10 +109,14 @@ class AgentDirectory:
     ) -> Agent:
         """The agent, which does not exit before the stack unwinds."""
         entry = stack.enter_context(self._held(caller))
-        agent = _known(entry, kernel, caller)
-        if agent is None:
-            spawned = await kernel.aspawn(caller.name, **_spawning(settings))
-            agent = self._adopt(entry, kernel, spawned, settings)
+        loop = asyncio.get_running_loop()
+        while (agent := _known(entry, kernel, caller)) is None:
+            with self._turn(entry, kernel, caller, loop) as others:
+                if others is not None:
+                    await others.await_end()
+                    continue
+                spawned = await kernel.aspawn(caller.name, **_spawning(settings))
+                self._adopt(entry, kernel, spawned, settings)
         self._compare(entry, kernel, caller, settings)
         return agent
 
@@ -189,18 +198,42 @@ class AgentDirectory:
                 surplus -= 1
         return gone
 
+    @contextmanager
+    def _turn(
+        self, entry: _Entry, kernel: Kernel, caller: Caller, loop: Loop | None
+    ) -> Iterator[Turn | None]:
+        """The turn of another call to wait for; None where it is ours to spawn."""
+        key = id(kernel)
+        with self._lock:
+            others = entry.turns.get(key)
+            if _known(entry, kernel, caller) is not None:
+                others = Turn(None)  # another call was quicker
+                others.end()
+            elif others is None or not others.lets_wait(loop):
+                others, mine = None, Turn(loop)
+                entry.turns[key] = mine
+        if others is not None:
+            yield others
+            return
+        try:
+            yield None
+        finally:
+            with self._lock:
+                if entry.turns.get(key) is mine:
+                    del entry.turns[key]
+            mine.end()
+
     def _adopt(
         self, entry: _Entry, kernel: Kernel, spawned: Agent, settings: AgentSettings
-    ) -> Agent:
-        """Keep a new agent, unless another call was quicker: then that call's agent is the one."""
+    ) -> None:
+        """Keep a new agent, unless a call that could not wait was quicker: then that one's."""
         with self._lock:
             agent = entry.agents.get(id(kernel))
             if agent is None or agent.state is ProcessState.EXITED:
                 entry.agents[id(kernel)] = spawned
                 entry.settings[id(kernel)] = settings
-                return spawned
+                return
         _exit([spawned])
-        return agent
 
     def _compare(
         self, entry: _Entry, kernel: Kernel, caller: Caller, settings: AgentSettings

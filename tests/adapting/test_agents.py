@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aios_core import Budget, Kernel, KernelConfig
+from aios_core import Budget, EventKind, Journal, Kernel, KernelConfig
 from aios_core.adapting import (
     AgentDirectory,
     AgentSettings,
@@ -234,6 +234,62 @@ async def test_simultaneous_first_calls_get_one_agent(kernel: Kernel) -> None:
             return agent.pid
 
     assert len(set(await asyncio.gather(*(pid() for _ in range(20))))) == 1
+
+
+async def test_simultaneous_first_calls_spawn_no_agent_for_nothing(kernel: Kernel) -> None:
+    agents, spawned, named = AgentDirectory(), Journal(), Caller.named("ann")
+    kernel.events.subscribe(spawned)
+
+    async def identity(stop: asyncio.Event | None = None) -> str:
+        async with agents.ause(kernel, named, AgentSettings()) as agent:
+            if stop is not None:
+                await stop.wait()
+            return agent.identity
+
+    stop = asyncio.Event()
+    first, *others = [asyncio.ensure_future(identity(stop)) for _ in range(20)]
+    await asyncio.sleep(0)
+    first.cancel()  # whose turn it is to spawn
+    stop.set()
+    assert set(await asyncio.gather(*others)) == {"default/ann"}
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+    kernel.check()
+    kinds = [event.kind for event in spawned.events()]
+    assert kinds.count(EventKind.AGENT_SPAWNED) <= 2, "the one that was cancelled, and the one"
+
+
+def test_simultaneous_first_calls_of_threads_spawn_one_agent(kernel: Kernel) -> None:
+    agents, spawned = AgentDirectory(), Journal()
+    kernel.events.subscribe(spawned)
+    together = threading.Barrier(8)
+
+    def identity(_: int) -> str:
+        together.wait()
+        with agents.use(kernel, conversation("a"), AgentSettings()) as agent:
+            return agent.identity
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(identity, range(8))) == {"default/a"}
+
+    kernel.check()
+    kinds = [event.kind for event in spawned.events()]
+    assert kinds.count(EventKind.AGENT_SPAWNED) == 1
+
+
+async def test_a_call_on_a_loops_thread_waits_for_no_task_of_that_loop(kernel: Kernel) -> None:
+    agents, caller = AgentDirectory(), conversation("a")
+
+    async def pid() -> int:
+        async with agents.ause(kernel, caller, AgentSettings()) as agent:
+            return agent.pid
+
+    task = asyncio.ensure_future(pid())
+    await asyncio.sleep(0)  # it spawns now, and needs this loop to go on
+    with agents.use(kernel, caller, AgentSettings()) as agent:
+        assert agent.pid > 0
+    await task
 
 
 def test_a_conversation_whose_agent_was_killed_begins_anew(kernel: Kernel) -> None:
