@@ -69,12 +69,14 @@ class LoopThread:
             self.loop.close()
 
     def _run_until_stopped(self) -> None:
-        """Run the loop. Nobody who calls `sys.exit()` in it ends the work of all others."""
+        """Run the loop. A `sys.exit()` in one callback does not end it."""
         while True:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:  # Ctrl-C is the main thread's
-                log_raised(log, exc, "something on the kernel's loop wanted to end the program")
+                log_raised(
+                    log, exc, "code on the kernel's loop tried to end the program; it continues"
+                )
             else:
                 return
 

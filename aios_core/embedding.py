@@ -28,7 +28,7 @@ MAX_CHARS: Final = 4_000_000  # of one request, all texts together
 MODEL: Final = "embedding"  # what a policy calls the kernel's embedder, whichever it is
 
 Vector = Sequence[float]
-#: Hears of what happened to an agent, with the facts of it.
+#: Called with what happened to an agent, and the facts of it.
 Tell = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
 
 

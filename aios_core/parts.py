@@ -133,7 +133,7 @@ class Parts:
         self.contexts.on_moving = self.dispatcher.set_moving
 
     def _tell(self, kind: EventKind, process: AgentProcess, facts: Mapping[str, Any]) -> None:
-        """Tell observers what happened to an agent outside of a call of a core."""
+        """Notify observers of an event of an agent outside of its LLM calls."""
         self._events.emit(KernelEvent(self.clock.now(), kind, process.pid, facts=dict(facts)))
 
     def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:

@@ -1,4 +1,4 @@
-"""Hold a program's live display still while a person is asked something.
+"""Pause a program's live display while a person is asked something.
 
 rich draws spinners, progress bars and growing answers in place: it moves the cursor up and
 erases what is below, on every change, and passes on what is printed meanwhile. A question
@@ -26,7 +26,7 @@ def stream_behind(stream: TextIO | None) -> TextIO | None:
 
 @contextmanager
 def paused_display() -> Iterator[None]:
-    """Within the block, no live display of this process draws."""
+    """Pause the live displays of this process within the block."""
     with ExitStack() as stack:
         for live in _displays():
             pause = _Pause(live)

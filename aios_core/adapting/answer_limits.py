@@ -1,4 +1,4 @@
-"""What a provider's client says of an answer's length, and what its provider calls the limit."""
+"""Read the answer limits of a provider's client, and name the limit as its provider does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _body_beside(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    """A number of tokens or answers; None for what means "as many as there is room", as -1 does."""
+    """Return a number of tokens or answers; None for one that means no limit, such as -1."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     return None

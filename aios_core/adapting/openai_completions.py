@@ -45,7 +45,7 @@ def _name_unused(name: str) -> None:
     give_notice(
         log,
         (__name__, name),
-        f"{name!r} of a completion is left out: it is the old completion endpoint's alone, and "
+        f"{name!r} of a completion is not sent: only the old completion endpoint has it, and "
         "the kernel's cores are chat models",
     )
 

@@ -1,4 +1,4 @@
-"""Options of OpenAI's Responses API, as those of a chat completion.
+"""Translate options of OpenAI's Responses API to those of a chat completion.
 
 The kernel's cores speak chat completions, which have most options under other names. What only
 OpenAI's service does has none; its names are returned, so that an adapter can say them.
@@ -20,7 +20,7 @@ _WITH_LOGPROBS: Final = "message.output_text.logprobs"
 
 
 def as_chat_options(said: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The options of a chat completion, and the names of those that it cannot have.
+    """Return the options of a chat completion, and the names of options that have no counterpart.
 
     Input, tools and their choice are left as they are.
     """

@@ -215,7 +215,7 @@ def _read(request: httpx.Request, kernel: Kernel) -> _Call:
     path = next((path for path in _FORMS if request.url.path.endswith(path)), None)
     if path is None:
         allowed = " and ".join(_FORMS)
-        raise InvalidRequest(f"{request.url.path}: the kernel serves {allowed} in its place")
+        raise InvalidRequest(f"request path: got {request.url.path}; the kernel serves {allowed}")
     body = json.loads(request.content)
     _name_what_is_dropped(request)
     arguments = _FORMS[path].read(body)

@@ -1,4 +1,4 @@
-"""How many sources may be loaded at once, those whose code hangs among them.
+"""Bound how many sources are loaded at once, those whose code hangs included.
 
 A load that hangs keeps its thread for as long as the process lives, so there are few. One agent can
 take two. All agents together have a number of which the last are for those that load nothing
@@ -29,7 +29,7 @@ class LoadSlots:
         return f"<LoadSlots: {self._taken.total()} taken>"
 
     def take(self, loader: str | None) -> None:
-        """Begin a load. Raises `Overloaded`."""
+        """Take the place of a load. Raises `Overloaded` if there is none."""
         limit = MAX_OF_PROGRAM if loader is None else MAX_OF_AGENT
         if self._taken[loader] >= limit:
             of = "the program" if loader is None else f"agent {loader!r}"
@@ -40,7 +40,7 @@ class LoadSlots:
         self._taken[loader] += 1
 
     def give_back(self, loader: str | None) -> None:
-        """A load has really ended."""
+        """Give back the place of a load that has ended."""
         self._taken[loader] -= 1
         if not self._taken[loader]:
             del self._taken[loader]

@@ -251,14 +251,14 @@ class RawAIOSChatClient(BaseChatClient[Any]):
 
 
 def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the Responses API as a core's; those that it cannot have are named once."""
+    """Translate options of the Responses API; those without a counterpart are named once."""
     said, unused = as_chat_options(options)
     for name in unused:
         give_notice(
             log,
             (__name__, name),
-            f"the option {name!r} of OpenAIChatClient is left out: it is the Responses API's "
-            "alone, and the kernel's cores speak chat completions",
+            f"the option {name!r} of OpenAIChatClient is not sent: only the Responses API "
+            "has it, and the kernel's cores use chat completions",
         )
     return said
 

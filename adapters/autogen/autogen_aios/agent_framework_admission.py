@@ -83,12 +83,12 @@ class _Asked:
         self._begun: Any = None
 
     def begin(self) -> Any:
-        """Their method's result for the options as they are sent now."""
+        """Return the result of the client's own method for the options that are sent now."""
         self._begun = self._ask(options=self._sent)
         return self._begun
 
     def within(self, slot: Slot) -> Any:
-        """The same with the limit of a slot, if the program set none."""
+        """Return the options with the limit of a slot, if the program set none."""
         limited = slot.limiting(self.options, own=self.limits["max_tokens"])
         if limited == dict(self.options) and self._begun is not None:
             return self._begun
@@ -96,7 +96,7 @@ class _Asked:
         return self.begin()
 
     def finalize(self, updates: Sequence[ChatResponseUpdate]) -> Any:
-        """The whole answer; they know its format."""
+        """Return the whole answer, in the client's own format."""
         return self._begun._finalizer(updates)  # noqa: SLF001 - the framework's own seam
 
     def use_up(self) -> None:

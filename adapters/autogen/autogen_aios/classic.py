@@ -280,7 +280,7 @@ class AdmittedClient:
 
 
 def _limit_name(config: Mapping[str, Any]) -> str:
-    """What the client of an entry calls the limit of an answer."""
+    """Return the name of the answer limit in the API of an entry's client."""
     kind = str(config.get("api_type") or "openai")
     if kind.startswith("responses"):
         return "max_output_tokens"

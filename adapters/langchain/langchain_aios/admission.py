@@ -185,7 +185,7 @@ def _request(
 
 
 def _limits(theirs: Any, kwargs: Mapping[str, Any]) -> Limits:
-    """What the provider will hear of the answer's length, by the program's word."""
+    """Return the limit of the answer that the program sends to its provider."""
     return said_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
 
 

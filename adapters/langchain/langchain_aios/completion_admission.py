@@ -100,7 +100,7 @@ def _told(prompts: list[str]) -> list[HumanMessage]:
 
 
 def _limits(theirs: Any, kwargs: Mapping[str, Any], num_prompts: int) -> Limits:
-    """What the program says of each answer's length; the class's own limit is nobody's word."""
+    """Return the program's limit of each answer; the class's default limit does not count."""
     params = dict(theirs._invocation_params)  # noqa: SLF001 - what it will send
     if not _has_said_a_limit(theirs):
         params.pop("max_tokens", None)

@@ -51,7 +51,7 @@ def _kind_of(error: KernelError) -> type[openai.OpenAIError]:
 
 
 def _facts_of(error: KernelError) -> dict[str, Any]:
-    """Whether to repeat the call: what was refused or stopped in the kernel stays so."""
+    """Whether to repeat the call: not if the kernel refused or stopped it."""
     if isinstance(error, CoreError | DeadlineExceeded | RetryLater):
         return dict(retry_facts(error))
     return {"is_retryable": False}

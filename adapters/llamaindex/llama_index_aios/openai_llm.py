@@ -62,7 +62,7 @@ def substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def _no_tokenizer(_: Any) -> None:
-    """Nothing to limit an answer by, where nobody limits it: it would count another model's."""
+    """Return no limit of the answer if none is set: LlamaIndex would use another model's."""
 
 
 def windowed(theirs: property) -> property:

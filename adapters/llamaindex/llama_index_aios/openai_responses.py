@@ -96,8 +96,8 @@ def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | Non
         give_notice(
             log,
             (__name__, name),
-            f"{name!r} of OpenAIResponses is left out: it is the Responses API's alone, and the "
-            "kernel's cores speak chat completions",
+            f"{name!r} of OpenAIResponses is not sent: only the Responses API has it, and the "
+            "kernel's cores use chat completions",
         )
     return AIOSLLM(model=model, timeout=theirs.timeout), [*first, *messages], options
 

@@ -1,4 +1,4 @@
-"""Pictures that blocks of code made, as files where the user finds them.
+"""Export the pictures that blocks of code made as files for the user.
 
 They are among the agent's files first. Here they are read as the agent reads them, and written
 below a directory of the host under names that the code did not choose.

@@ -212,7 +212,7 @@ class Bubblewrap:
         return [*options, "--chdir", WORK]
 
     def _shown(self, packages: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-        """Where packages are inside, and on the host. They have to suit the interpreter."""
+        """Return where packages are inside and on the host. Requires a fitting interpreter."""
         if packages and self._interpreter.tag != sys.implementation.cache_tag:
             raise SandboxUnavailable(
                 f"{self._interpreter.executable} is {self._interpreter.tag}, and the packages of "
