@@ -115,6 +115,18 @@ class Agent:
         """The same from an event loop."""
         return await self._kernel.aspawn(name, parent=self.pid, **settings)
 
+    def acting_for(self, other: Agent) -> Agent:
+        """Return this agent as another uses it, for a store that serves several.
+
+        Memory and files are this agent's. What is written carries the labels of both, and what is
+        read marks the other. Of no use for longer than one piece of work.
+        """
+        if other._kernel is not self._kernel or other.pid == self.pid:
+            return self
+        stand_in = Agent(self._kernel, self._process.acting_for(other._process))
+        stand_in.llm = self.llm
+        return stand_in
+
     def exit(self) -> None:
         """End the agent and its children; their calls are cancelled. Idempotent."""
         self._kernel.exit(self.pid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
 from typing import Any
@@ -99,6 +99,7 @@ class AgentProcess:
     last_request: Request[Any] | None = None
     num_repeats: int = 0
     labels: set[str] = field(default_factory=set)  # where what it has read comes from; only grows
+    acts_for: AgentProcess | None = None  # marked by what this one reads
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.pid} {self.name!r} of {self.group.name!r}: {self.state}>"
@@ -123,7 +124,17 @@ class AgentProcess:
         while reader is not None:
             if not labels <= reader.labels:
                 reader.labels = reader.labels | labels
+            if reader.acts_for is not None:
+                reader.acts_for.take_labels(labels)
             reader = reader.parent
+
+    def acting_for(self, other: AgentProcess) -> AgentProcess:
+        """Return a stand-in for requests of this agent that another has made through it.
+
+        What it writes carries the labels of both. What it reads marks the other, and not this one,
+        which would hand it on to all that use it.
+        """
+        return replace(self, acts_for=other, labels=self.labels | other.labels)
 
     def accounting_with_descendants(self) -> Accounting:
         """Return the usage of this agent and all its descendants, exited ones included."""

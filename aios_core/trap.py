@@ -194,7 +194,7 @@ class TrapHandler:
     def cancel_all(self, process: AgentProcess, reason: KernelError) -> None:
         """End the requests of an agent."""
         for trap in tuple(self._traps.values()):
-            if trap.process is process:
+            if trap.process.pid == process.pid:  # or a stand-in for it
                 self._cancel(trap, reason)
 
     def forget(self, process: AgentProcess) -> None:

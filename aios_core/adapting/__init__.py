@@ -39,7 +39,7 @@ from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.errors import ErrorNames
 from aios_core.adapting.escorts import FOR_THE_MODEL, Escorts, Offered
 from aios_core.adapting.holding import Entering, ahold
-from aios_core.adapting.home import Ask, Home, Script
+from aios_core.adapting.home import Ask, Home, Script, User
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.adapting.launching import Launcher, Mode, install, uninstall
 from aios_core.adapting.lazy import lazy_names
@@ -108,6 +108,7 @@ __all__ = [
     "RunTree",
     "Script",
     "Slot",
+    "User",
     "aadmit_model",
     "aadmitted",
     "adefault_kernel",

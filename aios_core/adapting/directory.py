@@ -80,6 +80,10 @@ class AgentDirectory:
         with self._lock:
             return tuple(self._entries)
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether a caller has made a call that is remembered."""
+        return _named.knows(caller) if self._is_elsewhere(caller) else caller in self._entries
+
     @contextmanager
     def use(self, kernel: Kernel, caller: Caller, settings: AgentSettings) -> Iterator[Agent]:
         """The agent for one call, on a thread. It does not exit before the block ends."""

@@ -15,10 +15,11 @@ one on a thread, `Home.arun` on an event loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-from aios_core.adapting.callers import AgentSettings, Caller
+from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.kernels import adefault_kernel
 from aios_core.agent import Agent
@@ -72,40 +73,79 @@ Script = Generator[Ask, Any, T]
 _directory: Final = AgentDirectory()
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who uses a store at the moment: the caller, as an adapter's directory knows it."""
+
+    directory: AgentDirectory
+    caller: Caller
+    settings: AgentSettings
+
+    @classmethod
+    def known(
+        cls, directory: AgentDirectory, caller: Caller, settings: AgentSettings
+    ) -> Self | None:
+        """The user, unless it is a task or a thread that has made no call of a model yet."""
+        is_anybody = caller.kind in (CallerKind.TASK, CallerKind.THREAD)
+        if is_anybody and not directory.knows(caller):
+            return None
+        return cls(directory, caller, settings)
+
+
 class Home:
     """The memory of one agent, named or given, as a framework's store uses it.
+
+    Who uses it is marked by what it reads, and what it writes carries its labels.
 
     Args:
         agent: an agent of the kernel, or a name: the agent of that name is spawned at first
             use, and what it keeps is there for the next one of that name.
         kernel: None for the embedded kernel of this process.
         group: of an agent that is spawned.
+        user: who uses the store where it is called; None where nobody knows.
     """
 
     def __init__(
-        self, agent: str | Agent, kernel: Kernel | None = None, group: str | None = None
+        self,
+        agent: str | Agent,
+        kernel: Kernel | None = None,
+        group: str | None = None,
+        user: Callable[[], User | None] = lambda: None,
     ) -> None:
         self._agent = agent
         self._kernel = kernel
         self._settings = AgentSettings(group)
+        self._user = user
 
     def __repr__(self) -> str:
         return f"<Home of {self._agent!r}>"
 
     def run(self, script: Script[T]) -> T:
         """Carry out a script on this thread."""
-        if isinstance(self._agent, Agent):
-            return _run(script, self._agent)
-        kernel = self._kernel or default_kernel()
-        with _directory.use(kernel, self._caller(), self._settings) as agent:
+        with ExitStack() as held:
+            if isinstance(self._agent, Agent):
+                agent, kernel = self._agent, self._agent._kernel  # noqa: SLF001 - ours
+            else:
+                kernel = self._kernel or default_kernel()
+                using = _directory.use(kernel, self._caller(), self._settings)
+                agent = held.enter_context(using)
+            if (user := self._user()) is not None:
+                using = user.directory.use(kernel, user.caller, user.settings)
+                agent = agent.acting_for(held.enter_context(using))
             return _run(script, agent)
 
     async def arun(self, script: Script[T]) -> T:
         """Carry out a script on the running event loop."""
-        if isinstance(self._agent, Agent):
-            return await _arun(script, self._agent)
-        kernel = self._kernel or await adefault_kernel()
-        async with _directory.ause(kernel, self._caller(), self._settings) as agent:
+        async with AsyncExitStack() as held:
+            if isinstance(self._agent, Agent):
+                agent, kernel = self._agent, self._agent._kernel  # noqa: SLF001 - ours
+            else:
+                kernel = self._kernel or await adefault_kernel()
+                using = _directory.ause(kernel, self._caller(), self._settings)
+                agent = await held.enter_async_context(using)
+            if (user := self._user()) is not None:
+                using = user.directory.ause(kernel, user.caller, user.settings)
+                agent = agent.acting_for(await held.enter_async_context(using))
             return await _arun(script, agent)
 
     def _caller(self) -> Caller:

@@ -36,6 +36,7 @@ from aios_core.adapting import (
     CallerKind,
     Root,
     RunTree,
+    User,
     current_caller,
 )
 
@@ -187,6 +188,11 @@ def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller,
         return Caller.named(str(named), settings.group), settings
     found = _in_conversation(_root_around(), config.get("thread_id"), is_whole=False)
     return found or current_caller(), settings
+
+
+def user_of_store() -> User | None:
+    """Who uses a store, where it is known: the run around the call, or who has called a model."""
+    return User.known(directory, *identify_running(None, AgentSettings()))
 
 
 def _config_of(run: ModelRun | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
+from langchain_aios.agents import user_of_store
 
 # All that an answer is made of. Nothing else is ever built from what is stored.
 _ALLOWED: Final = (
@@ -48,7 +49,7 @@ class AIOSCache(BaseCache):
         group: str | None = None,
     ) -> None:
         self._ttl_s = ttl_s
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer to a prompt; None if it is not known."""

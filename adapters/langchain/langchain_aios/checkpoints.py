@@ -37,6 +37,7 @@ from langgraph.store.base import TTLConfig
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
+from langchain_aios.agents import user_of_store
 from langchain_aios.checkpoint_keys import (
     config_of,
     key_of,
@@ -88,7 +89,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         minutes = (ttl or {}).get("default_ttl")
         self._ttl_s = None if minutes is None else minutes * _MINUTE
         self._max_checkpoints = max_checkpoints
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
         self._checkpoints = f"{namespace}/checkpoints"
         self._writes = f"{namespace}/writes"
 

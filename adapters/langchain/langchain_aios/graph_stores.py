@@ -46,6 +46,7 @@ from langgraph.store.base import (
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script, give_notice
 from aios_core.errors import InvalidRequest
+from langchain_aios.agents import user_of_store
 from langchain_aios.item_search import Namespace, Vector, fits, matches, nearness, ranked
 from langchain_aios.item_values import dump_value, load_value
 from langchain_aios.ttl_sweeper import Sweeper
@@ -86,7 +87,7 @@ class AIOSGraphStore(BaseStore):
     ) -> None:
         self._items = f"langgraph/{name}/items"
         self._vectors = f"langgraph/{name}/vectors"
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
         self._serde = serde or JsonPlusSerializer()
         self.index_config = _index_config(index)
         embed = (self.index_config or {}).get("embed")

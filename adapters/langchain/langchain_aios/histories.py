@@ -13,6 +13,7 @@ from langchain_core.messages import BaseMessage, message_to_dict, messages_from_
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
+from langchain_aios.agents import user_of_store
 
 
 class AIOSChatMessageHistory(BaseChatMessageHistory):
@@ -37,7 +38,7 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
         group: str | None = None,
     ) -> None:
         self.session_id = session_id
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @property
     def messages(self) -> list[BaseMessage]:  # a field there

@@ -11,6 +11,7 @@ from langchain_core.stores import BaseStore
 
 from aios_core import Agent, InvalidRequest, Kernel
 from aios_core.adapting import Ask, Home, Script
+from langchain_aios.agents import user_of_store
 
 Value = Any  # a text, bytes, a JSON value or a `Document`
 
@@ -43,7 +44,7 @@ class AIOSStore(BaseStore[str, Value]):
         ttl_s: float | None = None,
     ) -> None:
         self._namespace = f"langchain/{namespace}"
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
         self._ttl_s = ttl_s
 
     def mget(self, keys: Sequence[str]) -> list[Value | None]:

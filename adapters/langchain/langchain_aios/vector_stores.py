@@ -23,6 +23,7 @@ from langchain_core.vectorstores import VectorStore
 from aios_core import Agent, CollectionItem, CollectionMatch, Kernel
 from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
+from langchain_aios.agents import user_of_store
 from langchain_aios.embeddings import AIOSEmbeddings
 
 _BATCH: Final = 1_000  # documents of one syscall, at most
@@ -53,7 +54,7 @@ class AIOSVectorStore(VectorStore):
     ) -> None:
         self._embedding = embedding or AIOSEmbeddings(agent=agent, kernel=kernel, group=group)
         self._collection = collection
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @property
     def embeddings(self) -> Embeddings:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCacheTestSuite
 
 from aios_core import InvalidRequest, Kernel, QuotaExceeded
+from aios_core import tool as aios_tool
 from langchain_aios import (
     AIOSCache,
     AIOSChatMessageHistory,
@@ -19,6 +21,7 @@ from langchain_aios import (
     AIOSStore,
     ChatAIOS,
 )
+from langchain_aios.seat import Seat
 
 from .conftest import Boot
 
@@ -236,3 +239,43 @@ def test_a_store_refuses_what_it_could_not_give_back(kernel: Kernel, value: Any)
     with pytest.raises(InvalidRequest, match="value of 'key'"):
         store.mset([("other", "x"), ("key", value)])
     assert list(store.yield_keys()) == []
+
+
+# --- who uses a store ------------------------------------------------------------------------------
+
+
+def labels_after(kernel: Kernel, thread: str, step: Any, *, reads_web: bool = False) -> set[str]:
+    """What the agent of a run has read, once a step of the run is done."""
+
+    @aios_tool(read_only=True, trusted=False)
+    def web() -> str:
+        """A page."""
+        return "page"
+
+    def work(_: Any) -> set[str]:
+        if reads_web:
+            with Seat(kernel=kernel).taken() as agent:
+                agent.tools.offer(web)
+                agent.tools.run("web")
+        step()
+        with Seat(kernel=kernel).taken() as agent:
+            return set(agent._process.labels)
+
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
+    labels: set[str] = RunnableLambda(work).invoke(None, config)
+    return labels
+
+
+def test_what_a_run_puts_into_a_store_marks_the_run_that_gets_it(kernel: Kernel) -> None:
+    store, history = AIOSGraphStore(kernel=kernel), AIOSChatMessageHistory("1", kernel=kernel)
+
+    def put() -> None:
+        store.put(("notes",), "page", {"text": "read"})
+        history.add_user_message("read")
+
+    labels_after(kernel, "writer", put, reads_web=True)
+
+    assert labels_after(kernel, "idle", lambda: None) == set()
+    assert labels_after(kernel, "own", lambda: store.put(("mine",), "x", {})) == set()
+    for get in (lambda: store.get(("notes",), "page"), lambda: history.messages):
+        assert labels_after(kernel, "reader", get) == {"tool:web"}

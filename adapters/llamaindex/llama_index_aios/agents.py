@@ -32,6 +32,7 @@ from aios_core.adapting import (
     Root,
     RunHold,
     RunTree,
+    User,
     current_caller,
 )
 from aios_core.errors import InvalidRequest
@@ -168,6 +169,11 @@ def identify(
     if root.run_id == span_id:  # the call's own span: nothing is around it
         return root.caller, settings
     return _of_root(root), settings
+
+
+def user_of_store() -> User | None:
+    """Who uses a store, where it is known: the run around the call, or who has called a model."""
+    return User.known(directory, *identify(tree, None, AgentSettings()))
 
 
 def _of_root(root: Root) -> Caller:

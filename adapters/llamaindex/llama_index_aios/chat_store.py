@@ -20,6 +20,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
+from llama_index_aios.agents import user_of_store
 
 _PREFIX = "llamaindex/"
 
@@ -43,7 +44,7 @@ class AIOSChatStore(AsyncDBChatStore):
         group: str | None = None,
     ) -> None:
         super().__init__()
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -124,7 +125,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         group: str | None = None,
     ) -> None:
         super().__init__()
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:

@@ -9,6 +9,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
+from llama_index_aios.agents import user_of_store
 
 
 class AIOSEmbedding(BaseEmbedding):
@@ -34,7 +35,7 @@ class AIOSEmbedding(BaseEmbedding):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"model_name": "aios", "embed_batch_size": 64, **kwargs})
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:

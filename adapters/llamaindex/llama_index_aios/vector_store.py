@@ -32,6 +32,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from aios_core import Agent, CollectionItem, Kernel
 from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
+from llama_index_aios.agents import user_of_store
 
 _BATCH: Final = 1_000
 _EQUAL: Final = (FilterOperator.EQ, FilterOperator.IN)
@@ -61,7 +62,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         group: str | None = None,
     ) -> None:
         super().__init__(stores_text=True, collection=collection)  # type: ignore[call-arg]
-        self._home = Home(agent, kernel, group)
+        self._home = Home(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
