@@ -241,7 +241,7 @@ def test_a_store_refuses_what_it_could_not_give_back(kernel: Kernel, value: Any)
     assert list(store.yield_keys()) == []
 
 
-# --- who uses a store ------------------------------------------------------------------------------
+# --- who uses a store -----------------------------------------------------------------------------
 
 
 def labels_after(kernel: Kernel, thread: str, step: Any, *, reads_web: bool = False) -> set[str]:
