@@ -121,6 +121,8 @@ class Agent:
         Memory and files are this agent's. What is written carries the labels of both, and what is
         read marks the other. Of no use for longer than one piece of work.
         """
+        if not isinstance(other, Agent):
+            raise InvalidRequest(f"other: got {shown_repr(other)}; allowed: an Agent")
         if other._kernel is not self._kernel or other.pid == self.pid:
             return self
         stand_in = Agent(self._kernel, self._process.acting_for(other._process))

@@ -32,6 +32,16 @@ def require_items(what: str, values: Iterable[T]) -> Sequence[T]:
         raise InvalidRequest(f"{what} must be a list; reading it raised {describe(exc)}") from exc
 
 
+def require_mapping(name: str, value: object) -> dict[Any, Any]:
+    """Return the items of a mapping. Raises `InvalidRequest` if it is none, or cannot be read."""
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a mapping")
+    try:
+        return dict(value.items())
+    except Exception as exc:
+        raise InvalidRequest(f"{name}: reading it raised {describe(exc)}") from exc
+
+
 def require_number(name: str, value: object, *, at_least: float | None = None) -> None:
     """Raise `InvalidRequest` unless `value` is None or a finite number, not too small."""
     bound = "" if at_least is None else f", at least {at_least:g}"

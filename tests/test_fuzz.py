@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aios_core import Agent, InvalidRequest, Kernel, KernelConfig
 from aios_core.adapting import read_request
+from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
 
 from . import config_fuzz, fuzz
@@ -129,3 +131,40 @@ def test_an_error_names_what_was_wrong_and_what_would_be_right(kernel: Kernel) -
         agent.memory.search("x", limit="many")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="owner: got 7; allowed: a text, or None"):
         agent.storage.read("/a", owner=7)  # type: ignore[arg-type]
+
+
+class Text(str):
+    """A text whose methods are somebody else's."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("foreign")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("foreign")
+
+
+class Unreadable(dict[str, Any]):
+    """A mapping whose items cannot be read."""
+
+    def items(self) -> Any:
+        raise RuntimeError("foreign")
+
+
+def test_arguments_of_foreign_classes_are_taken_for_what_they_hold_or_refused() -> None:
+    with Kernel(KernelConfig(state=StateConfig(":memory:")), cores=[ScriptedCore("ok")]) as kernel:
+        agent = kernel.spawn("a")
+
+        assert agent.access.check(Text("memory.read"), "read", Text("memory::x")).effect == "allow"
+        for refused in (
+            lambda: agent.access.check("memory.read", "read", Text("x")),
+            lambda: agent.access.check(Text("memory.raed"), "read", "memory::x"),
+            lambda: agent.memory.kv("n").put(Unreadable(a="b")),
+            lambda: agent.storage.watch(quiet_s="long"),  # type: ignore[arg-type]
+            lambda: agent.storage.watch(after="then"),  # type: ignore[arg-type]
+            lambda: kernel.load_tools(int),
+        ):
+            with pytest.raises(InvalidRequest):
+                refused()

@@ -85,12 +85,12 @@ def access_to(
     Raises `InvalidRequest` for an action that no request is, a right, an owner or a form that
     cannot be; it says which there are.
     """
-    require_text("action", action)
+    action = require_text("action", action)
     _require_action(action)
     if arguments is not None and not isinstance(arguments, Mapping):
         raise InvalidRequest(f"arguments: got {shown_repr(arguments)}; allowed: a mapping")
     if irreversible is not None:
-        require_text("irreversible", irreversible)
+        irreversible = require_text("irreversible", irreversible)
     try:
         wanted = right_of(action) if right is None else Right(right)
     except Exception as exc:  # whatever else than a right it is
@@ -131,7 +131,8 @@ def _why_final(action: str, resource: Resource) -> str | None:
 
 def parse_resource(text: str) -> Resource:
     """A resource as it is written: "kind:owner:name". Raises `InvalidRequest`."""
-    kind, *rest = require_text("resource", text).split(":", 2)
+    text = require_text("resource", text)
+    kind, *rest = text.split(":", 2)
     if not kind or not rest:
         raise InvalidRequest(f"resource {text!r}: allowed: 'kind:owner:name'")
     if kind not in KINDS and (close := get_close_matches(kind, KINDS, n=1)):

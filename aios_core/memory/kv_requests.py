@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from aios_core.checking import require_mapping
 from aios_core.errors import InvalidRequest
 from aios_core.memory.kv import Listing
 from aios_core.memory.names import (
@@ -92,11 +93,9 @@ class KeyValuePut(_NamespaceRequest[None]):
         require_name("namespace", self.namespace)
         require_owner(self.owner)
         require_number("ttl_s", self.ttl_s, at_least=0)
-        if not isinstance(self.items, Mapping):
-            raise InvalidRequest(f"items: got {shown_repr(self.items)}; allowed: a mapping")
         contents = {
             require_name("key", key): None if value is None else Content.of(value)
-            for key, value in self.items.items()
+            for key, value in require_mapping("items", self.items).items()
         }
         object.__setattr__(self, "contents", contents)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
+from aios_core.checking import require_integer, require_number
 from aios_core.errors import KernelClosed, SyscallCancelled
 from aios_core.manager import Port
 from aios_core.storage.records import FileChange
@@ -69,6 +70,12 @@ class _Position:
             self.after = max(self.after, changes[-1].seq)
 
 
+def _position(path: str, owner: str | None, after: int | None, quiet_s: float | None) -> _Position:
+    require_integer("after", after)
+    require_number("quiet_s", quiet_s, at_least=0.0)
+    return _Position(path, owner, after, math.inf if quiet_s is None else quiet_s)
+
+
 class Watch:
     """The changes below a path, for a plain thread. A context manager and an iterator."""
 
@@ -82,7 +89,7 @@ class Watch:
         quiet_s: float | None = None,
     ) -> None:
         self._port = port
-        self._position = _Position(path, owner, after, math.inf if quiet_s is None else quiet_s)
+        self._position = _position(path, owner, after, quiet_s)
         if after is None:
             self._position.heard(port.call(self._position.wait()))
 
@@ -128,7 +135,7 @@ class AsyncWatch:
         quiet_s: float | None = None,
     ) -> None:
         self._port = port
-        self._position = _Position(path, owner, after, math.inf if quiet_s is None else quiet_s)
+        self._position = _position(path, owner, after, quiet_s)
 
     def __aiter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aios_core.checking import require_text
 from aios_core.errors import (
     InvalidRequest,
     KernelError,
@@ -236,6 +237,7 @@ def _reference(result: StoredResult | str) -> str:
 
 
 def _specs(listed: Iterable[ToolInfo], names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
+    names = tuple(require_text("a tool's name", name) for name in names)
     newest = {info.name: info.spec for info in listed if info.is_newest}
     if unknown := [name for name in names if name not in newest]:
         raise InvalidRequest(f"no tools {unknown}; have {sorted(newest)}")

@@ -26,6 +26,7 @@ from typing import (
 )
 
 from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
 
 _SCALARS: Final[Mapping[Any, str]] = {
     str: "string",
@@ -54,7 +55,7 @@ def parameters_of(function: Callable[..., Any], skipped: frozenset[str]) -> dict
     properties: dict[str, Any] = {}
     required: list[str] = []
     is_open = False
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in _signature(function).parameters.items():
         if name in skipped or parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -172,3 +173,11 @@ def _told_arguments(doc: str) -> dict[str, str]:
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as exc:
+        told = f"{shown_repr(function)}: its parameters are not known; give the tool `parameters`"
+        raise InvalidRequest(told) from exc

@@ -35,10 +35,11 @@ class Rate:
     per_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.calls < 1 or not self.per_s > 0:
-            raise InvalidRequest(
-                f"a rate needs calls of at least 1 and a time above 0, got {shown_repr(self)}"
-            )
+        for key, what in (("calls", "a number of at least 1"), ("per_s", "seconds above 0")):
+            value = getattr(self, key)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and value > 0 and (key == "per_s" or value >= 1)):
+                raise InvalidRequest(f"a rate's {key}: got {shown_repr(value)}; allowed: {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +155,13 @@ def tool(
     """
 
     def make(function: Callable[..., Any]) -> Tool:
+        if not callable(function):
+            raise InvalidRequest(f"tool: got {shown_repr(function)}; allowed: a function")
         hints = type_hints_of(function)
         context_name = next((key for key, hint in hints.items() if hint is ToolContext), None)
         skipped = frozenset({context_name} if context_name else ())
         return Tool(
-            name=name or function.__name__,
+            name=_name_of(function) if name is None else name,
             description=description_of(function) if description is None else description,
             parameters=parameters or parameters_of(function, skipped),
             function=function,
@@ -167,3 +170,10 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise InvalidRequest(f"{shown_repr(function)} has no name of its own; give the tool one")
+    return name

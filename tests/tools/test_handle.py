@@ -109,6 +109,8 @@ def test_specs_are_what_a_model_is_offered() -> None:
         assert spec.to_dict()["function"]["parameters"]["properties"] == {"who": {"type": "string"}}
         with pytest.raises(InvalidRequest, match=r"no tools \['eco'\]"):
             agent.tools.specs("eco")
+        with pytest.raises(InvalidRequest, match="allowed: a text"):
+            agent.tools.specs(["echo"])  # type: ignore[arg-type]
 
 
 def test_a_completion_of_a_model_is_served_from_specs_to_messages() -> None:

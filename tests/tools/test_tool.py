@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
@@ -147,8 +148,23 @@ def test_a_description_that_contradicts_itself_is_refused(
 
 
 def test_a_rate_allows_something() -> None:
-    with pytest.raises(InvalidRequest, match="at least one call"):
-        Rate(0)
+    for calls, per_s in (
+        (0, 1),
+        (0.5, 1),
+        ("5", 1),
+        (None, 1),
+        (1, 0),
+        (1, "1"),
+        (1, float("nan")),
+    ):
+        with pytest.raises(InvalidRequest, match="a rate's"):
+            Rate(calls, per_s)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [True, 5, [], "text", int, partial(len)], ids=repr)
+def test_what_is_no_function_of_a_name_is_refused(bad: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        tool(bad)
 
 
 def test_what_a_tool_does_not_say_is_taken_at_its_worst() -> None:
