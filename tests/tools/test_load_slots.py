@@ -97,7 +97,7 @@ def test_an_agents_loads_that_hang_keep_neither_others_nor_the_program_from_load
     with quiet_kernel(tools=tools, approver=lambda _: True) as kernel:
         bad, good = kernel.spawn("bad"), kernel.spawn("good")
         for _ in range(MAX_OF_AGENT):
-            with pytest.raises(ToolError, match="its code hangs"):
+            with pytest.raises(ToolError, match="its code may hang"):
                 bad.tools.load(files["hangs"])
         with pytest.raises(Overloaded, match="tool loads of agent 'default/bad'"):
             bad.tools.load(files["theirs"])
