@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, overload
 
+from aios_core.checking import require_integer, require_number, require_text
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 from aios_core.tools.context import ToolContext
@@ -72,6 +73,7 @@ class Tool:
     context_name: str | None = field(default=None, kw_only=True)  # parameter of the `ToolContext`
 
     def __post_init__(self) -> None:
+        self._require_types()
         if not _NAME.fullmatch(self.name):
             raise InvalidRequest(
                 f"tool name {self.name!r}; allowed: letters, digits, '_' and '-', at most 64"
@@ -109,6 +111,17 @@ class Tool:
     def version_key(self) -> tuple[int, ...]:
         """Orders versions."""
         return tuple(map(int, self.version.split(".")))
+
+    def _require_types(self) -> None:
+        """Refuse fields of the wrong type by name; texts are kept without foreign methods."""
+        for key in ("name", "description", "version"):
+            object.__setattr__(self, key, require_text(f"a tool's {key}", getattr(self, key)))
+        for key in ("retries", "parallel"):
+            require_integer(f"a tool's {key}", getattr(self, key))
+        require_number("a tool's timeout_s", self.timeout_s)
+        if not isinstance(self.parameters, Mapping):
+            told = f"a tool's parameters: got {shown_repr(self.parameters)}; allowed: a JSON schema"
+            raise InvalidRequest(told)
 
     def _require(self, holds: object, declared: str) -> None:
         if not holds:

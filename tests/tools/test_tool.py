@@ -147,6 +147,25 @@ def test_a_description_that_contradicts_itself_is_refused(
         tool(**{"name": "some", **declared})(lambda: None)
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"name": 5},
+        {"description": 5},
+        {"version": 1},
+        {"retries": "1", "read_only": True},
+        {"parallel": "many"},
+        {"timeout_s": "long"},
+        {"parameters": ["a"]},
+    ],
+    ids=repr,
+)
+def test_a_field_of_the_wrong_type_is_refused_by_its_name(declared: dict[str, Any]) -> None:
+    (key,) = {*declared} - {"read_only"}
+    with pytest.raises(InvalidRequest, match=f"a tool's {key}: got"):
+        tool(**declared)(lambda: None)
+
+
 def test_a_rate_allows_something() -> None:
     for calls, per_s in (
         (0, 1),
