@@ -119,8 +119,9 @@ class Tool:
         for key in ("retries", "parallel"):
             require_integer(f"a tool's {key}", getattr(self, key))
         require_number("a tool's timeout_s", self.timeout_s)
-        if not isinstance(self.parameters, Mapping):
-            told = f"a tool's parameters: got {shown_repr(self.parameters)}; allowed: a JSON schema"
+        parameters: object = self.parameters
+        if not isinstance(parameters, Mapping):
+            told = f"a tool's parameters: got {shown_repr(parameters)}; allowed: a JSON schema"
             raise InvalidRequest(told)
 
     def _require(self, holds: object, declared: str) -> None:
