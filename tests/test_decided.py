@@ -105,3 +105,13 @@ def test_a_request_survives_its_saved_form() -> None:
 
     assert read == made
     assert read.to_dict() == made.to_dict()
+
+
+def test_what_a_clients_extra_body_says_counts_as_on_the_wire() -> None:
+    """OpenAI's client lays it over the body; what the kernel decides by is checked as ever."""
+    said = {"model": "cheap", "temperature": 0.5, "extra_body": {"model": "dear", "foo": 1}}
+
+    options = split_request_options({**said, "foo": 2, "model_kwargs": {"temperature": 0.9}})
+
+    assert options.arguments == {"model": "dear", "temperature": 0.5}
+    assert options.extra == {"foo": 1}

@@ -34,8 +34,9 @@ class RequestOptions:
 def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
     """Split options, those in `model_kwargs` and `extra_body` included.
 
-    Options that are None are not set. If an option is given twice, the outer value
-    counts. Raises `InvalidRequest` if a nested value is not a mapping.
+    Options that are None are not set. If an option is given twice, the value in `extra_body`
+    counts, which OpenAI's client lays over the body, and else the outer one. Raises
+    `InvalidRequest` if a nested value is not a mapping.
     """
     options = RequestOptions()
     for key, value in said.items():
@@ -49,18 +50,18 @@ def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
             options.extra[key] = value
     for key in _NESTED:
         if said.get(key) is not None:
-            _merge(options, split_request_options(_mapping(key, said[key])))
+            inner = split_request_options(_mapping(key, said[key]))
+            _merge(options, inner, is_over=key == "extra_body")
     return options
 
 
-def _merge(options: RequestOptions, inner: RequestOptions) -> None:
+def _merge(options: RequestOptions, inner: RequestOptions, *, is_over: bool) -> None:
     for known, more in (
         (options.arguments, inner.arguments),
         (options.extra, inner.extra),
         (options.dropped, inner.dropped),
     ):
-        for key, value in more.items():
-            known.setdefault(key, value)
+        known.update({key: more[key] for key in more if is_over or key not in known})
 
 
 def _mapping(key: str, value: Any) -> Mapping[str, Any]:

@@ -119,7 +119,7 @@ def test_all_that_a_model_is_told_reaches_the_core(as_default: Kernel) -> None:
     (core,) = as_default.pool
     asked = core.requests[-1]  # type: ignore[attr-defined]
     assert asked.sampling.to_dict() == {
-        "max_tokens": 256,
+        "max_tokens": 7,  # as the client lays `extra_body` over the rest
         "temperature": 0.7,
         "top_p": 0.9,
         "top_k": 4,
