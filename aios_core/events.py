@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from aios_core.foreign import RAISED, log_raised, name_of
@@ -147,8 +148,15 @@ class Journal:
         name = self._names.get(event.pid, "") if event.pid is not None else ""
         who = f" {name or 'agent'} {event.pid}" if event.pid is not None else ""
         what = f" syscall {event.syscall_id}" if event.syscall_id is not None else ""
-        facts = "".join(f" {key}={value}" for key, value in event.facts.items())
+        facts = "".join(f" {key}={_shown(value)}" for key, value in event.facts.items())
         return f"{_time_of(event):12}{who}{what} {event.kind}{facts}"
+
+
+def _shown(value: object) -> object:
+    """Digits below a millisecond, or a thousandth of a small number, tell a reader nothing."""
+    if not isinstance(value, float) or not isfinite(value):
+        return value
+    return f"{value:.3f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _time_of(event: KernelEvent) -> str:

@@ -77,6 +77,14 @@ def test_a_journal_keeps_the_latest() -> None:
     assert [e.at for e in journal.events()] == [2, 3]
 
 
+def test_a_story_shows_no_digits_that_mean_nothing() -> None:
+    journal = Journal()
+    facts = {"took_s": 0.15227822899942112, "left": 1e6 / 3}
+    journal(KernelEvent(2.0, EventKind.DONE, 1, 7, facts))
+
+    assert journal.story().endswith("took_s=0.152 left=333333.333")
+
+
 def test_a_story_is_of_one_call_or_one_agent() -> None:
     journal = Journal()
     journal(event(1, pid=1, syscall_id=7))

@@ -38,6 +38,8 @@ GROUP: Final = "aios.launchers"
 class LauncherFailed(KernelError):
     """An installed adapter could not put its framework on the kernel."""
 
+    is_startup = True  # the calls of its framework would go past the kernel
+
 
 class Launches(Protocol):
     """What an entry point of the group `aios.launchers` names."""

@@ -73,8 +73,10 @@ def _dispatch(arguments: list[str]) -> int:
     if name in ELSEWHERE:
         print(f"aios: {_how_to_get(name)}", file=sys.stderr)
         return 1
-    parser = _parser(installed)
-    options = parser.parse_args(arguments)
+    parser, commands = _parser(installed)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # said with the usage of the command that does not know them
+        commands.get(options.command, parser).error(f"unknown option: {' '.join(unknown)}")
     if options.command is None:
         parser.print_help()
         return 2
@@ -93,7 +95,10 @@ def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
         return int(command(arguments) or 0)
 
 
-def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
+def _parser(
+    installed: Mapping[str, EntryPoint],
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the parser of the command line, and those of the commands by name."""
     parser = argparse.ArgumentParser(
         prog="aios",
         description="An operating system for LLM agents.",
@@ -108,7 +113,7 @@ def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     tools.add_parser(commands)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
         commands.add_parser(name, help=_summary(name, installed), add_help=False)
-    return parser
+    return parser, commands.choices
 
 
 def _summary(name: str, installed: Mapping[str, EntryPoint]) -> str:

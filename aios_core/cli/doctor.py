@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,12 +29,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--patience",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="SECONDS",
         help="for the answer of a core (default: 60)",
     )
     parser.set_defaults(call=_doctor)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: seconds above 0")
+    return value
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -60,9 +70,11 @@ def _doctor(options: argparse.Namespace) -> int:
 def _show(findings: Sequence[Finding], console: Console) -> None:
     from rich.rule import Rule  # noqa: PLC0415
 
-    for area, found in groupby(findings, key=lambda finding: finding.area):
+    areas = dict.fromkeys(finding.area for finding in findings)  # in the order they came up
+    for area in areas:
+        found = [finding for finding in findings if finding.area == area]
         console.print(Rule(area, align="left", style="dim"))
-        console.print(_table(list(found), console.width))
+        console.print(_table(found, console.width))
     num_broken = sum(finding.health == "broken" for finding in findings)
     told = f"{num_broken} broken; see above" if num_broken else "Nothing is broken."
     console.print(told, highlight=False)

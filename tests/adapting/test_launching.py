@@ -141,9 +141,12 @@ def test_a_patch_that_fails_undoes_itself_and_says_whose_it_is() -> None:
     sys.modules["an_adapter"].__dict__["patch"] = half
     instance = model()()
 
-    with pytest.raises(LauncherFailed, match=r"of an_adapter:launcher failed: OSError: broken"):
+    with pytest.raises(
+        LauncherFailed, match=r"of an_adapter:launcher failed: OSError: broken"
+    ) as failed:
         aios_core.install()
 
+    assert failed.value.is_startup
     assert instance.ask() == "native"
 
 

@@ -185,6 +185,25 @@ def test_a_recording_is_started_and_not_called(capsys: Capture) -> None:
     assert found["core", "replay"]["facts"]["latency_s"] is None
 
 
+@pytest.mark.parametrize("patience", ["-1", "0", "nan", "inf", "soon"])
+def test_a_patience_that_is_none_is_a_wrong_command_line(patience: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--patience", patience])
+
+    assert ended.value.code == 2
+    assert f"got '{patience}'; allowed: seconds above 0" in capsys.readouterr().err
+
+
+def test_every_area_has_one_heading(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    cores(monkeypatch, ScriptedCore("hello", name="tiny"))
+
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    headings = [line.split()[0] for line in out.splitlines() if "──" in line]
+    assert "configuration" in headings
+    assert len(headings) == len(set(headings))
+
+
 def test_for_people_there_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     cores(monkeypatch, ScriptedCore("hello", name="tiny"))
 

@@ -58,6 +58,18 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"aios {aios_core.__version__}\n"
 
 
+def test_an_unknown_option_is_told_with_the_usage_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--nope"])
+
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("usage: aios doctor ")
+    assert err.endswith("aios doctor: error: unknown option: --nope\n")
+
+
 def test_an_unknown_command_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["dance"])
@@ -112,13 +124,12 @@ def test_help_lists_what_other_packages_bring(
 
 def test_the_page_describes_every_command_and_option() -> None:
     page = PAGE.read_text()
-    parser = cli._parser({})
-    (commands,) = (a for a in parser._actions if isinstance(a.choices, dict))
+    _, commands = cli._parser({})
 
     described = set(re.findall(r"^## `aios ([a-z]+)", page, re.MULTILINE))
-    assert described == set(commands.choices)
+    assert described == set(commands)
     ours = {"access", "approvals", "audit", "doctor", "run", "state", "tools"}
     assert described == ours | ELSEWHERE.keys()
-    for command in commands.choices.values():
+    for command in commands.values():
         options = [option for action in command._actions for option in action.option_strings]
         assert [option for option in options if f"`{option}" not in page] == []
