@@ -24,6 +24,8 @@ _MAX_DEPTH: Final = 200  # of nested JSON; what is deeper cannot be written by `
 
 def require_items(what: str, values: Iterable[T]) -> Sequence[T]:
     """Return the values as a tuple, if they are a list of some kind. Raises `InvalidRequest`."""
+    if type(values) is tuple:  # it is read already
+        return values
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise InvalidRequest(f"{what} must be a list, got {shown_repr(values)}")
     try:

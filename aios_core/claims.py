@@ -20,6 +20,8 @@ _HIDDEN_OUTPUT: Final = 65_536  # tokens of reasoning that no backend has to sho
 
 def whole_number(value: object, *, at_least: int = 0, at_most: int = MOST_TOKENS) -> int | None:
     """Return a reported count; None if it is not a whole number or out of range."""
+    if type(value) is int:  # nearly always
+        return value if at_least <= value <= at_most else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not at_least <= value <= at_most or value != int(value):  # false for nan, too
@@ -82,8 +84,11 @@ def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
         faults[key] = fault
         none: dict[str, Any] = {key: 0}
         claimed = replace(claimed, **none)
-    told = "; ".join(f"{key}: {fault}" for key, fault in faults.items())
-    return Judged(replace(claimed, **_whole(claimed)), told)
+    if not all(type(getattr(claimed, key)) is int for key in _COUNTS):
+        claimed = replace(claimed, **_whole(claimed))
+    if not faults:
+        return Judged(claimed)
+    return Judged(claimed, "; ".join(f"{key}: {fault}" for key, fault in faults.items()))
 
 
 def _fault_of_prompt(claim: object, known: Evidence) -> str:
@@ -120,11 +125,14 @@ _PARTS: Final = {
     "reasoning_tokens": "output_tokens",
     "audio_output_tokens": "output_tokens",
 }
+_COUNTS: Final = ("input_tokens", "output_tokens", *_PARTS)
 
 
 def _faults_of_parts(claimed: Usage) -> Iterator[tuple[str, str]]:
     for key, of in _PARTS.items():
-        claim, whole = getattr(claimed, key), getattr(claimed, of)
+        if (claim := getattr(claimed, key)) == 0:
+            continue
+        whole = getattr(claimed, of)
         number = whole_number(claim)
         if number is None:
             yield key, f"claimed {claim!r:.40}, which is no count"
@@ -134,4 +142,4 @@ def _faults_of_parts(claimed: Usage) -> Iterator[tuple[str, str]]:
 
 def _whole(usage: Usage) -> dict[str, Any]:
     """The counts as integers: 12.0 is one, and comes as a float from some servers."""
-    return {key: int(getattr(usage, key)) for key in ("input_tokens", "output_tokens", *_PARTS)}
+    return {key: int(getattr(usage, key)) for key in _COUNTS}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Final
 
 from aios_core.checking import copy_mapping, short_repr
 from aios_core.errors import InvalidRequest
@@ -39,6 +39,8 @@ class Sampling:
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
+        if self._is_unset():
+            return
         self._require(_is_count(self.max_tokens), "max_tokens", ">= 1")
         self._require(_is_within(self.temperature, 0.0, 10.0), "temperature", "0 to 10")
         self._require(_is_positive_share(self.top_p), "top_p", "above 0, at most 1")
@@ -55,6 +57,10 @@ class Sampling:
             bias = {str(key): value for key, value in _items(self.logit_bias)}
             self._require(all(map(_is_finite, bias.values())), "logit_bias", "a number a token")
             object.__setattr__(self, "logit_bias", copy_mapping("logit_bias", bias))
+
+    def _is_unset(self) -> bool:
+        """Whether nothing is set, as in most calls; there is nothing to check then."""
+        return self.stop == () and all(getattr(self, name) is None for name in _SETTINGS)
 
     @property
     def num_choices(self) -> int:
@@ -82,6 +88,9 @@ class Sampling:
             raise InvalidRequest(
                 f"{name}: got {shown_repr(getattr(self, name))}; allowed: {allowed}"
             )
+
+
+_SETTINGS: Final = tuple(item.name for item in fields(Sampling) if item.name != "stop")
 
 
 def _items(bias: object) -> list[tuple[Any, Any]]:

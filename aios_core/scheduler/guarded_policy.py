@@ -128,6 +128,8 @@ def _checked(rank: Any) -> Rank:
     if not isinstance(rank, tuple):
         raise TypeError(f"a rank is a tuple of numbers, not {_shown(rank)}")
     for part in rank:
+        if type(part) is int:  # what needs no further look, before what takes a slow one
+            continue
         if not isinstance(part, Real) or isnan(part):
             raise TypeError(f"a rank is a tuple of numbers, not one with {_shown(part)}")
     return tuple(rank)

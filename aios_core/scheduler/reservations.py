@@ -133,7 +133,10 @@ class Reservations:
         if each is None or each > room or (each == room and allowance.limited_by == "budget"):
             allowance.limited_by = "window"
         most = room if each is None else max(1, min(each, room))
-        call.prepared = replace(allowance.prepared, max_tokens=most)
+        is_same = most == allowance.prepared.max_tokens  # nearly always, and a copy is not free
+        call.prepared = (
+            allowance.prepared if is_same else replace(allowance.prepared, max_tokens=most)
+        )
 
     def _unspent(self, call: Call) -> int:
         """Answer tokens that the budget would pay for if nobody else used it; at least 1."""

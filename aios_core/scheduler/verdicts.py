@@ -70,7 +70,8 @@ class Verdicts:
         usage, fault = self.usage(call, core, said.usage, said)
         self._learn(call, usage)
         self._reservations.cover(call, usage.output_tokens)
-        said = replace(said, usage=usage)
+        if usage is not said.usage:
+            said = replace(said, usage=usage)
         end = None if allowance.is_external else allowance.end
         if end is not None and _came(allowance, said) > end:
             return Verdict(_shortened(allowance, said, end), fault, was_cut=True)
