@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aios_core.core import Core, Failed, Preempted, Report, Run, Stopped
+from aios_core.core import Core, Failed, Preempted, Report, Run, Stopped, count_prompt
 from aios_core.cores.openai_compatible import OpenAICore
 from aios_core.errors import ContextOverflow
 from aios_core.messages import (
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 # vLLM: go on to the token limit, and never say one of the control tokens, which have no text. They
 # are the first of the tokenizer.
-LONG = {"ignore_eos": True, "logit_bias": dict.fromkeys(map(str, range(len(CONTROL))), -100)}
+NO_CONTROL = dict.fromkeys(map(str, range(len(CONTROL))), -100)
 CALCULATOR = ToolSpec(
     "calculator",
     "do math",
@@ -49,7 +49,8 @@ def ask(text: str = "what is 12 plus 5?", **fields: Any) -> LLMGenerate:
 
 
 def ask_long(num_tokens: int, **sampling: Any) -> LLMGenerate:
-    return ask(sampling=Sampling(max_tokens=num_tokens, **sampling), extra=LONG)
+    settings = {"temperature": 0.0, "logit_bias": NO_CONTROL, **sampling}
+    return ask(sampling=Sampling(max_tokens=num_tokens, **settings), extra={"ignore_eos": True})
 
 
 @pytest.fixture
@@ -224,3 +225,15 @@ async def test_a_prompt_that_is_too_long_is_refused_with_its_size(rig: Rig) -> N
     assert isinstance(end.error, ContextOverflow)
     assert end.error.context_window == 1_024
     assert end.usage == Usage()
+
+
+@pytest.mark.parametrize("tools", [(), (CALCULATOR,)], ids=["text", "tools"])
+async def test_a_prompt_is_counted_as_the_server_counts_it(
+    tools: tuple[ToolSpec, ...], rig: Rig
+) -> None:
+    request = ask("Zürich, please: what is 12 plus 5?", tools=tools)
+
+    counted = await count_prompt(rig.core, request)
+    answer = await rig.answer(await rig.run(request))
+
+    assert counted == answer.usage.input_tokens
