@@ -16,13 +16,14 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.adapting.spawning import Loop, Turn
 from aios_core.agent import Agent
+from aios_core.errors import KernelError
 from aios_core.forks import free_after_fork
 from aios_core.kernel import Kernel
 from aios_core.process import ProcessState
@@ -119,10 +120,22 @@ class AgentDirectory:
                 if others is not None:
                     await others.await_end()
                     continue
-                spawned = await kernel.aspawn(caller.name, **_spawning(settings))
-                self._adopt(entry, kernel, spawned, settings)
+                await self._spawn(entry, kernel, caller, settings)
         self._compare(entry, kernel, caller, settings)
         return agent
+
+    async def _spawn(
+        self, entry: _Entry, kernel: Kernel, caller: Caller, settings: AgentSettings
+    ) -> None:
+        """Spawn a caller's agent. If this task is cancelled, those that wait get the agent."""
+        spawning = asyncio.ensure_future(kernel.aspawn(caller.name, **_spawning(settings)))
+        try:
+            self._adopt(entry, kernel, await asyncio.shield(spawning), settings)
+        except asyncio.CancelledError:
+            # A second agent beside it would be told apart, and be without the caller's memory.
+            with suppress(KernelError):
+                self._adopt(entry, kernel, await spawning, settings)
+            raise
 
     def end(self, caller: Caller) -> None:
         """The run or task is over: its agents exit, with their last call if there is one."""

@@ -15,7 +15,7 @@ import pytest
 from aios_core import InvalidArguments, InvalidRequest, Kernel, McpServer, Tool, ToolError
 from aios_core.errors import BackendError, Overloaded
 from aios_core.foreign_calls import call_on_thread
-from aios_core.tools import catalogue, schema_processes
+from aios_core.tools import load_slots, schema_processes
 
 from .rig import PATIENCE, make, quiet_kernel
 
@@ -179,7 +179,7 @@ async def test_an_agent_that_loads_what_hangs_keeps_no_other_waiting(
 
 
 def test_loads_that_hang_are_bounded(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "_MAX_LOADING", 2)
+    monkeypatch.setattr(load_slots, "MAX_OF_PROGRAM", 2)
     with quiet_kernel(tools={"load_timeout_s": 0.1}) as kernel:
         for _ in range(2):
             with pytest.raises(ToolError, match="not loaded within"):

@@ -58,8 +58,9 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
         slot = _slot(self, messages, options, asked, kwargs)
         if not stream:
             return _answered(slot, asked)
-        asked.begin()  # complains of what is wrong, and asks nobody until it is read
-        return ResponseStream(_streamed(slot, asked), finalizer=asked.finalize)
+        # Refuses wrong options now, sends nothing until it is read, and knows the answer's format.
+        finalizer = asked.begin()._finalizer  # noqa: SLF001 - the framework's own seam
+        return ResponseStream(_streamed(slot, asked), finalizer=finalizer)
 
     return _inner_get_response
 
@@ -84,20 +85,18 @@ class _Asked:
 
     def begin(self) -> Any:
         """Return the result of the client's own method for the options that are sent now."""
-        self._begun = self._ask(options=self._sent)
-        return self._begun
+        self._begun = begun = self._ask(options=self._sent)
+        return begun
 
     def within(self, slot: Slot) -> Any:
         """Return the options with the limit of a slot, if the program set none."""
         limited = slot.limiting(self.options, own=self.limits["max_tokens"])
-        if limited == dict(self.options) and self._begun is not None:
-            return self._begun
+        # Whoever drops the stream unread must drop it as a whole: nothing here keeps a part of it.
+        begun, self._begun = self._begun, None
+        if limited == dict(self.options) and begun is not None:
+            return begun
         self._sent = self.options if limited == dict(self.options) else limited
-        return self.begin()
-
-    def finalize(self, updates: Sequence[ChatResponseUpdate]) -> Any:
-        """Return the whole answer, in the client's own format."""
-        return self._begun._finalizer(updates)  # noqa: SLF001 - the framework's own seam
+        return self._ask(options=self._sent)
 
     def use_up(self) -> None:
         """Take out of the program's options what their client took out of those it was sent."""

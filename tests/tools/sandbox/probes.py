@@ -179,7 +179,10 @@ PROBES = [
     Probe(
         "the environment of the kernel",
         "known = {'HOME', 'LANG', 'LC_CTYPE', 'PATH', 'PWD', 'PYTHONDONTWRITEBYTECODE',"
-        " 'PYTHONPATH', 'PYTHONSAFEPATH', 'PYTHONUNBUFFERED', 'SHLVL', 'OLDPWD', '_', 'TMPDIR'}\n"
+        " 'PYTHONPATH', 'PYTHONSAFEPATH', 'PYTHONUNBUFFERED', 'SHLVL', 'OLDPWD', '_', 'TMPDIR',"
+        # What the sandbox itself sets for libraries.
+        " 'MPLBACKEND', 'MPLCONFIGDIR', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS',"
+        " 'XDG_CACHE_HOME'}\n"
         "if found := os.environ.keys() - known: reached(found)",
         is_open_outside=True,
     ),
