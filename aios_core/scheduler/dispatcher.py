@@ -469,6 +469,8 @@ class Dispatcher:
         if self._wake_timer:
             self._wake_timer.cancel()
             self._wake_timer = None
+        if soonest is not None and soonest > self.limits.retry_patience_s:
+            self._outages.refuse_paused(self.limits.retry_patience_s)
         if soonest is not None:
             self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aios_core.clock import Clock
 from aios_core.core import NO_ROOM, Core, Failed, load_of
-from aios_core.errors import CoreError, KernelError
+from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.ready import Route, Ticket
@@ -90,6 +90,20 @@ class Outages:
             self.died(core, CoreError(core.name, "could not say how full it is"))
         pauses = [load.available_in_s for load in loads.values() if load.available_in_s > 0]
         return min(pauses, default=None)
+
+    def refuse_paused(self, patience_s: float) -> None:
+        """Fail waiting calls all of whose cores take nothing for longer than calls are patient.
+
+        Calls that are held, or have a part of their answer, go on waiting.
+        """
+        pauses = {core: load_of(core).available_in_s for core in self._scheduler.wanted_cores()}
+        for ticket in tuple(self._scheduler.waiting()):
+            call = self._calls[ticket.syscall.id]
+            up = [core for core in call.route if self._keeper.is_up(core)]
+            pause_s = min((pauses.get(core, 0.0) for core in up), default=0.0)
+            if pause_s > patience_s and not (ticket.holds or call.has_partial_answer):
+                reason = f"{up[0].name!r} takes no call for {pause_s:,.0f} s"
+                self._do.fail(call, RateLimited(f"core {reason}", pause_s))
 
     def refuse_if_stranded(self, call: Call) -> None:
         """Fail a waiting call of which no core is up."""

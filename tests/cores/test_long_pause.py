@@ -1,0 +1,43 @@
+"""A rate limit whose pause outlasts everybody's patience keeps no later call waiting."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from aios_core import Kernel, KernelConfig, RateLimited
+from aios_core.config import SchedulerConfig
+from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.cores.scripted import ScriptedCore
+from aios_core.testing.stub_server import Answer, Refuse, StubServer
+
+CONFIG = KernelConfig(scheduler=SchedulerConfig(retry_patience_s=1))
+
+
+def test_calls_that_come_during_a_long_pause_are_refused_with_its_length() -> None:
+    refusal = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+    with StubServer([refusal, Answer("too late")], models=["m"]) as server:
+        core = OpenAICore(server.base_url, ["m"])
+        with Kernel(CONFIG, cores=[core]) as kernel:
+            agent = kernel.spawn("a")
+            with pytest.raises(RateLimited):
+                agent.llm.generate("the first call meets the limit")
+            with pytest.raises(RateLimited) as refused:
+                agent.llm.generate("the second one comes during the pause")
+
+        assert refused.value.retry_after_s > 3_000
+        assert len(server.exchanges) == 1
+
+
+def test_another_core_of_the_model_serves_during_a_long_pause() -> None:
+    refusal = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+    with StubServer([refusal], models=["m"]) as server:
+        cores = [OpenAICore(server.base_url, ["m"]), ScriptedCore("here", models=("m",))]
+        with Kernel(CONFIG, cores=cores) as kernel:
+            agent = kernel.spawn("a")
+            with suppress(RateLimited):  # the one that meets the limit
+                agent.llm.generate("the first call")
+            answers = {agent.llm.generate(f"call {n}").text for n in range(6)}
+
+        assert answers == {"here"}
