@@ -42,7 +42,7 @@ INTERPRETER_ADAPTER := adapters/open_interpreter
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-slow test-gpu test-vllm test-interpreter check check-static \
-	check-tests format bench clean clean-all
+	check-tests format docs docs-serve bench clean clean-all
 
 help: ## List what there is
 	@echo "AIOS, an operating system for LLM agents. Start with: make demo"
@@ -71,7 +71,7 @@ test-vllm: setup $(VLLM_VENV)/ready.stamp ## Run the tests against a real vLLM s
 test-interpreter: $(INTERPRETER_VENV)/ready.stamp ## Run the tests of Open Interpreter's adapter (2 GB)
 	@$(INTERPRETER_BIN)/python -m pytest $(INTERPRETER_ADAPTER)/tests $(PYTEST_ARGS)
 
-check: check-static check-tests ## Format, lint, types, layers, and tests with branch coverage
+check: check-static check-tests ## Format, lint, types, layers, documentation, and tests with branch coverage
 
 check-static: setup ## The part of check that runs no test
 	@status=0; \
@@ -81,6 +81,7 @@ check-static: setup ## The part of check that runs no test
 	echo "==> types"; $(BIN)/mypy || status=1; \
 	echo "==> layers"; \
 	PYTHONPATH=$(INTERPRETER_ADAPTER) $(BIN)/lint-imports --no-logo --no-cache || status=1; \
+	echo "==> documentation"; $(BIN)/zensical build --clean --strict || status=1; \
 	exit $$status
 
 check-tests: setup
@@ -88,6 +89,12 @@ check-tests: setup
 
 format: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+docs: setup ## Build the documentation into out/site
+	@$(BIN)/zensical build --clean --strict
+
+docs-serve: setup ## Show the documentation at http://localhost:8000 while you write it
+	@$(BIN)/zensical serve
 
 bench: setup ## Run every benchmark in turn; rows go to out/bench/
 	@mkdir -p out/bench; failed=""; \
@@ -124,7 +131,7 @@ $(VENV)/torch.stamp:
 
 $(VENV)/ready.stamp: $(VENV)/torch.stamp pyproject.toml $(ADAPTERS:=/pyproject.toml) $(PLUGINS:=/pyproject.toml)
 	@echo "==> Installing AIOS, its adapters and what their tests need"
-	@$(PIP) --constraint $(VENV)/constraints.txt --editable '.[all,dev]' \
+	@$(PIP) --constraint $(VENV)/constraints.txt --editable '.[all,dev,docs]' \
 		$(foreach adapter,$(ADAPTERS),--editable '$(adapter)[dev]') \
 		$(foreach plugin,$(PLUGINS),--editable '$(plugin)')
 	@echo "==> $(VENV) is ready"

@@ -3,7 +3,7 @@
 Values come, each over the one before, from the defaults below, from `aios.toml`,
 from the environment (``AIOS_SCHEDULER__POLICY=fair``) and from arguments. A bad
 key or value is refused with its name, what it was and what it may be, however the
-tree was built. ``docs/configuration.md`` is this file for its readers.
+tree was built. ``docs/reference/config.md`` is this file for its readers.
 
 Only `KernelConfig.load` and `find_config_file` read anything.
 """

@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m compat_bench",
         description="The same agents of every framework, natively and on the kernel.",
-        epilog="docs/compat_bench.md says what the numbers mean.",
+        epilog="docs/benchmarks/method.md says what the numbers mean.",
     )
     what = parser.add_argument_group("what is run")
     what.add_argument(

@@ -20,7 +20,7 @@ from aios_core.config import (
 from aios_core.config_decoder import field_hints
 from aios_core.errors import ConfigError
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "config.md"
 
 
 @pytest.fixture(autouse=True)

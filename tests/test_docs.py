@@ -38,32 +38,6 @@ def test_the_make_targets_of_the_readme_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no make target {target}"
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "page",
-    [
-        "docs/access.md",
-        "docs/kernel.md",
-        "docs/memory.md",
-        "docs/retrieval.md",
-        "docs/storage.md",
-        "docs/tools.md",
-        "README.md",
-    ],
-)
-def test_the_snippets_of_a_page_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIOS_QUIET", "1")
-    monkeypatch.setenv("AIOS_STATE__DIRECTORY", ":memory:")
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
-    snippets = [one for one in snippets if "langchain" not in one]
-    names: dict[str, object] = {"__name__": page}
-
-    for snippet in snippets:
-        exec(compile(snippet, page, "exec"), names)  # noqa: S102 - our own pages
-
-    assert snippets
-
-
 def test_the_lines_of_the_readme_are_those_of_the_example() -> None:
     example = (ROOT / "examples/langchain/hello.py").read_text("utf-8").split('"""', 2)[2].strip()
 

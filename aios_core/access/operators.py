@@ -1,7 +1,7 @@
 """What a rule may ask of an argument: `amount = {above = 100}`, `url = {not_host = ["*.org"]}`.
 
 Each test is pure and answers True, False, or None where it cannot tell; `policy.py`
-says what becomes of that. ``docs/access.md`` lists them, and a test compares.
+says what becomes of that. ``docs/explanation/security.md`` lists them, and a test compares.
 """
 
 from __future__ import annotations

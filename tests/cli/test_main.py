@@ -13,7 +13,7 @@ import aios_core
 from aios_core import cli
 from aios_core.cli import ELSEWHERE, main
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -16,7 +16,7 @@ import aios_core
 import autogen_aios
 from autogen_aios.classic import AIOSModelClient, unregister
 
-PAGE = (Path(__file__).parents[3] / "docs" / "autogen.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "autogen.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_the_snippets_of_ours_run() -> None:
     snippets = re.findall(r"```python\n(# after\n.*?)```", PAGE, re.DOTALL)
 
     for snippet in snippets:
-        exec(compile(snippet, "docs/autogen.md", "exec"), names)  # noqa: S102 - our own page
+        exec(compile(snippet, "docs/how-to/autogen.md", "exec"), names)  # noqa: S102 - our own page
 
     assert len(snippets) == 3
     (client,) = OpenAIWrapper(**names["llm_config"])._clients  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_the_snippet_of_admit_runs() -> None:
     native = RawOpenAIChatCompletionClient._inner_get_response
 
     try:
-        exec(compile(after, "docs/autogen.md", "exec"), names)  # noqa: S102 - our own page
+        exec(compile(after, "docs/how-to/autogen.md", "exec"), names)  # noqa: S102 - our own page
 
         assert names["agent"].client._inner_get_response.__func__ is not native
     finally:

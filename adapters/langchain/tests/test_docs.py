@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[3] / "docs" / "langchain.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "langchain.md").read_text("utf-8")
 SHOWN = {
     "AIOSVectorStore(": "The harbour opens at nine.",
     "AIOSGraphStore(index": "'since': datetime.date(2026, 1, 1)",
@@ -22,6 +22,6 @@ def test_a_snippet_prints_what_it_should(name: str, capsys: pytest.CaptureFixtur
     snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (shown,) = [snippet for snippet in snippets if name in snippet]
 
-    exec(compile(shown, "docs/langchain.md", "exec"), {})  # noqa: S102 - our own page
+    exec(compile(shown, "docs/how-to/langchain.md", "exec"), {})  # noqa: S102 - our own page
 
     assert SHOWN[name] in capsys.readouterr().out

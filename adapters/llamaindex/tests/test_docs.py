@@ -19,7 +19,7 @@ from aios_core.adapting import write_completion
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Raw, StubServer
 
-PAGE = (Path(__file__).parents[3] / "docs" / "llamaindex.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "llamaindex.md").read_text("utf-8")
 WHOLE = write_completion(
     Completion(Message("assistant", "native"), FinishReason.STOP, Usage(7, 3), "gpt-4o-mini")
 )
@@ -36,7 +36,7 @@ def test_the_snippet_of_admit_runs(watch: Watch) -> None:
     (after,) = re.findall(r"```python\n(# after: .*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"key": "secret"}
 
-    exec(compile(after, "docs/llamaindex.md", "exec"), names)  # noqa: S102 - our own page
+    exec(compile(after, "docs/how-to/llamaindex.md", "exec"), names)  # noqa: S102 - our own page
 
     provider = Raw(json.dumps(WHOLE).encode(), "application/json")
     with StubServer(provider, models=["gpt-4o-mini"], api_key="secret") as server:
@@ -50,7 +50,7 @@ def test_the_snippet_of_admit_runs(watch: Watch) -> None:
 def test_the_snippet_of_retrieval_and_tools_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (shown,) = re.findall(r"```python\n(from llama_index.core import.*?)```", PAGE, re.DOTALL)
 
-    exec(compile(shown, "docs/llamaindex.md", "exec"), {})  # noqa: S102 - our own page
+    exec(compile(shown, "docs/how-to/llamaindex.md", "exec"), {})  # noqa: S102 - our own page
 
     assert capsys.readouterr().out.split("\n")[:2] == ["The harbour opens at nine.", "42"]
 
@@ -60,7 +60,7 @@ def test_the_snippet_of_memory_runs() -> None:
     (shown,) = re.findall(r"```python\n(from llama_index.core.memory.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
 
-    exec(compile(shown, "docs/llamaindex.md", "exec"), names)  # noqa: S102 - our own page
+    exec(compile(shown, "docs/how-to/llamaindex.md", "exec"), names)  # noqa: S102 - our own page
 
     said = ChatMessage(role="user", content="hi")
     for memory in (names["memory"], names["buffer"]):

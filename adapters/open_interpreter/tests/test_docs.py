@@ -13,7 +13,7 @@ from interpreter import interpreter
 import open_interpreter_aios
 from aios_core import Kernel
 
-PAGE = (Path(__file__).parents[3] / "docs" / "open_interpreter.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "open-interpreter.md").read_text("utf-8")
 
 
 def test_the_snippet_of_ours_runs(
@@ -23,7 +23,7 @@ def test_the_snippet_of_ours_runs(
     (snippet,) = re.findall(r"```python\n(# after\n.*?)```", PAGE, re.DOTALL)
 
     try:
-        exec(compile(snippet, "docs/open_interpreter.md", "exec"), {})  # noqa: S102 - our own page
+        exec(compile(snippet, "docs/how-to/open-interpreter.md", "exec"), {})  # noqa: S102 - our own page
     finally:
         open_interpreter_aios.detach(interpreter)
         interpreter.reset()

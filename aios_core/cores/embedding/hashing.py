@@ -5,7 +5,7 @@ on every machine. It measures *lexical* similarity: texts are near that share wo
 neighbouring words, stems or spellings ("indexing" and "indexes", "colour" and
 "color"). It knows no meaning: "car" and "automobile" are strangers. It finds notes
 by their words; for questions in other words than the answer's, configure a model
-(`docs/retrieval.md`).
+(`docs/how-to/search-by-meaning.md`).
 
 How: "feature hashing" (Weinberger et al., 2009): each feature adds its weight, with
 a sign, at a position that its hash tells, so that collisions cancel out on average.
