@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from aios_core.access import AccessHandle
 from aios_core.accounting import Accounting, BudgetStatus
@@ -18,16 +18,23 @@ from aios_core.memory import Memory
 from aios_core.messages import (
     GENERAL_CHOICES,
     Completion,
-    Message,
     ResponseFormat,
     Sampling,
     ToolChoice,
-    ToolSpec,
     parse_messages,
     parse_tools,
     require_integer,
     require_items,
     require_number,
+)
+from aios_core.options import (
+    CallOptions,
+    ChildOptions,
+    Messages,
+    RequestOptions,
+    SamplingOptions,
+    SubmitOptions,
+    Tools,
 )
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.redaction import shown_repr
@@ -42,9 +49,6 @@ if TYPE_CHECKING:
     from aios_core.kernel import Kernel
 
 T = TypeVar("T")
-
-Messages = str | Message | Iterable[Message | Mapping[str, Any]]
-Tools = Sequence[ToolSpec | Mapping[str, Any]]
 
 
 class Agent:
@@ -107,12 +111,12 @@ class Agent:
         left_s = None if ends_at is None else ends_at - self._kernel.time()
         return BudgetStatus.of(self._process.budget, wall_left_s=left_s)
 
-    def spawn(self, name: str, **settings: Any) -> Agent:
-        """Start a child; see `Kernel.spawn`."""
+    def spawn(self, name: str, **settings: Unpack[ChildOptions]) -> Agent:
+        """Start a child of this agent; `Kernel.spawn` documents the arguments."""
         return self._kernel.spawn(name, parent=self.pid, **settings)
 
-    async def aspawn(self, name: str, **settings: Any) -> Agent:
-        """The same from an event loop."""
+    async def aspawn(self, name: str, **settings: Unpack[ChildOptions]) -> Agent:
+        """Start a child of this agent without blocking the event loop."""
         return await self._kernel.aspawn(name, parent=self.pid, **settings)
 
     def acting_for(self, other: Agent) -> Agent:
@@ -206,12 +210,12 @@ class LLM:
     _kernel: Kernel
     _process: AgentProcess
 
-    def generate(self, messages: Messages, **arguments: Any) -> Completion:
+    def generate(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Completion:
         """Continue the conversation, and wait for the whole answer."""
         request, options = _split(messages, arguments)
         return self._kernel.call(self._process, request, **options)
 
-    async def agenerate(self, messages: Messages, **arguments: Any) -> Completion:
+    async def agenerate(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Completion:
         """Continue the conversation. Cancelling the await cancels the call."""
         request, options = _split(messages, arguments)
         return await self._kernel.acall(self._process, request, **options)
@@ -230,28 +234,26 @@ class LLM:
         request = Embed(texts)
         return await self._kernel.aperform(self._process, request, timeout_s=timeout_s)
 
-    def stream(self, messages: Messages, **arguments: Any) -> Stream:
+    def stream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Stream:
         """Continue the conversation, delta by delta."""
         request, options = _split(messages, arguments)
         return self._kernel.stream(self._process, request, **options)
 
-    def astream(self, messages: Messages, **arguments: Any) -> AsyncStream:
+    def astream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> AsyncStream:
         """Continue the conversation, delta by delta, on the running event loop."""
         request, options = _split(messages, arguments)
         return self._kernel.astream(self._process, request, **options)
 
-    def measure(self, messages: Messages, **arguments: Any) -> PromptSize:
+    def measure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
         """How many tokens the prompt has, and how many the model takes. Asks no model.
 
         Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
         """
-        request, _ = _split(messages, arguments)
-        return self._kernel.measure(request)
+        return self._kernel.measure(request(messages, **arguments))
 
-    async def ameasure(self, messages: Messages, **arguments: Any) -> PromptSize:
+    async def ameasure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
         """The same on any event loop."""
-        request, _ = _split(messages, arguments)
-        return await self._kernel.ameasure(request)
+        return await self._kernel.ameasure(request(messages, **arguments))
 
 
 def request(
@@ -264,7 +266,7 @@ def request(
     response_format: ResponseFormat | Mapping[str, Any] | None = None,
     stop: str | Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
-    **sampling: Any,
+    **sampling: Unpack[SamplingOptions],
 ) -> LLMGenerate:
     """Build a checked LLM request. Settings that are None are not sent to the backend.
 
@@ -338,10 +340,10 @@ def _require_type(name: str, value: object, kind: Any) -> None:
         raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {kind}")
 
 
-def _split(messages: Messages, arguments: dict[str, Any]) -> tuple[LLMGenerate, dict[str, Any]]:
-    """The request, and what concerns its way through the kernel."""
-    timeout_s, priority = arguments.pop("timeout_s", None), arguments.pop("priority", None)
+def _split(messages: Messages, options: CallOptions) -> tuple[LLMGenerate, SubmitOptions]:
+    """Separate the request from what concerns its way through the kernel."""
+    timeout_s, priority = options.pop("timeout_s", None), options.pop("priority", None)
     require_number("timeout_s", timeout_s, at_least=0.0)
     require_integer("priority", priority)
-    options = {"timeout_s": timeout_s, "priority": priority}
-    return request(messages, **arguments), options
+    asked: RequestOptions = options
+    return request(messages, **asked), {"timeout_s": timeout_s, "priority": priority}

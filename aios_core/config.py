@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 from aios_core.budget import Budget, Price
 from aios_core.config_decoder import Place, Range, decode, field_hints, suggest
@@ -326,6 +326,31 @@ class CoreConfig(RedactedRepr):
                 raise ConfigError(key, getattr(self, key), f"not given for kind {self.kind!r}")
 
 
+Table = Mapping[str, Any]  # a section as plain data, laid over what is there
+
+
+class ConfigOptions(TypedDict, total=False):
+    """The keyword arguments of `KernelConfig.load`: its fields, sections also as plain mappings."""
+
+    cores: Sequence[CoreConfig | Table]
+    default_model: str | None
+    fallbacks: Mapping[str, Sequence[str]]
+    prices: Mapping[str, Price | Table]
+    groups: Mapping[str, GroupConfig | Table]
+    scheduler: SchedulerConfig | Table
+    context: ContextConfig | Table
+    state: StateConfig | Table
+    memory: MemoryConfig | Table
+    storage: StorageConfig | Table
+    tools: ToolsConfig | Table
+    access: AccessConfig | Table
+    embedding: EmbeddingConfig | Table
+    retrieval: RetrievalConfig | Table
+    guard: Guard | Table
+    trace: str | None
+    drain_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
     """Everything that a kernel can be told.
@@ -362,7 +387,7 @@ class KernelConfig:
         path: str | Path | None = None,
         *,
         environ: Mapping[str, str] | None = None,
-        **overrides: Any,
+        **overrides: Unpack[ConfigOptions],
     ) -> Self:
         """The defaults, under a file, under the environment, under the arguments.
 

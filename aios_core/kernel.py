@@ -15,10 +15,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from weakref import WeakSet
 
-from aios_core.access import Approver, Callback, CallbackApprover, Explanation, explained
+from aios_core.access import (
+    Approver,
+    Callback,
+    CallbackApprover,
+    ExplainOptions,
+    Explanation,
+    explained,
+)
 from aios_core.accounting import GroupStatus
 from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
@@ -35,6 +42,7 @@ from aios_core.events import EventStream, Observer
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
 from aios_core.messages import Completion
+from aios_core.options import SpawnOptions, SubmitOptions
 from aios_core.parts import Given, Parts, make_cores
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.redaction import shown_repr
@@ -283,11 +291,11 @@ class Kernel:
             )
         )
 
-    async def aspawn(self, name: str, **settings: Any) -> Agent:
-        """The same from an event loop, without blocking it."""
+    async def aspawn(self, name: str, **settings: Unpack[SpawnOptions]) -> Agent:
+        """Start an agent without blocking the event loop; `spawn` documents the arguments."""
         return await self._loop.acall(partial(self._spawn, name, **settings))
 
-    def _spawn(self, name: str, **settings: Any) -> Agent:
+    def _spawn(self, name: str, **settings: Unpack[SpawnOptions]) -> Agent:
         return Agent(self, self._inside.lives.spawn(name, **settings))
 
     def exit(self, pid: int) -> None:
@@ -370,7 +378,9 @@ class Kernel:
 
     # --- LLM syscalls ------------------------------------------------------------------------
 
-    def call(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> Completion:
+    def call(
+        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
+    ) -> Completion:
         """Submit a call and wait for its answer, on a thread that is not the kernel's loop.
 
         Options of this and the next three methods: `timeout_s` and `priority`.
@@ -385,7 +395,7 @@ class Kernel:
             raise
 
     async def acall(
-        self, process: AgentProcess, request: LLMGenerate, **options: Any
+        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
     ) -> Completion:
         """Submit a call and await its answer, on any event loop."""
         loop = asyncio.get_running_loop()
@@ -406,14 +416,18 @@ class Kernel:
             call.withdraw()
             raise
 
-    def stream(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> Stream:
+    def stream(
+        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
+    ) -> Stream:
         """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
         self._loop.refuse_to_block("astream()")
         stream = Stream()
         stream.call = self._inside.submitter.post(process, request, stream.answer, options)
         return stream
 
-    def astream(self, process: AgentProcess, request: LLMGenerate, **options: Any) -> AsyncStream:
+    def astream(
+        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
+    ) -> AsyncStream:
         """Submit a call and hand back its deltas, on the running event loop."""
         stream = AsyncStream(asyncio.get_running_loop(), is_local=self._loop.is_here)
         stream.call = self._inside.submitter.post(process, request, stream.answer, options)
@@ -501,7 +515,9 @@ class Kernel:
         """The same, awaitable on any event loop."""
         await self._loop.arun(self._inside.parts.access.reload())
 
-    def explain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
+    def explain(
+        self, agent: str, action: str, resource: str, **about: Unpack[ExplainOptions]
+    ) -> Explanation:
         """Whether an agent may do something to a resource, and each thing that was considered.
 
         Args:
@@ -515,8 +531,10 @@ class Kernel:
         """
         return self._loop.run(self.aexplain(agent, action, resource, **about))
 
-    async def aexplain(self, agent: str, action: str, resource: str, **about: Any) -> Explanation:
-        """The same, awaitable on any event loop."""
+    async def aexplain(
+        self, agent: str, action: str, resource: str, **about: Unpack[ExplainOptions]
+    ) -> Explanation:
+        """Explain an access without blocking the event loop; `explain` documents the arguments."""
         access = self._inside.parts.access
         return await self._loop.arun(explained(access, agent, action, resource, **about))
 

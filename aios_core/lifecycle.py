@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from aios_core.bridge import ThreadAnswer, Withdrawable
 from aios_core.budget import Cost
@@ -18,6 +18,7 @@ from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.messages import Completion
+from aios_core.options import LoadedOptions, SubmitOptions
 from aios_core.parts import Parts
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler.call import Answer
@@ -25,7 +26,7 @@ from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[AgentProcess, LLMGenerate, Answer, dict[str, Any]], Withdrawable]
+Post = Callable[[AgentProcess, LLMGenerate, Answer, SubmitOptions], Withdrawable]
 
 
 class Lifecycle:
@@ -37,7 +38,7 @@ class Lifecycle:
         """`post` brings a call to the loop, as a caller's would come."""
         self._parts, self._processes, self._events, self._post = parts, processes, events, post
 
-    def spawn(self, name: str, **settings: Any) -> AgentProcess:
+    def spawn(self, name: str, **settings: Unpack[LoadedOptions]) -> AgentProcess:
         process = self._processes.spawn(name, now=self._parts.clock.now(), **settings)
         self._emit(
             EventKind.AGENT_SPAWNED,
@@ -162,7 +163,7 @@ class Lifecycle:
                 snapshot = await self._parts.contexts.adopt(snapshot, image, route)
             answer = ThreadAnswer()
             pending.append(answer.future)
-            options = {"priority": call.priority, "resume_from": snapshot}
+            options: SubmitOptions = {"priority": call.priority, "resume_from": snapshot}
             submission = self._post(process, call.request, answer, options)
             answer.future.add_done_callback(partial(_withdraw_if_cancelled, submission))
         return pending

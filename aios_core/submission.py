@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, SyscallCancelled
 from aios_core.foreign import RAISED
 from aios_core.messages import Completion, Delta
+from aios_core.options import SubmitOptions
 from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
@@ -31,7 +32,11 @@ class Submitter:
         self._model_access: dict[str | None, Access] = {}
 
     def submit(
-        self, process: AgentProcess, request: LLMGenerate, answer: Answer, **options: Any
+        self,
+        process: AgentProcess,
+        request: LLMGenerate,
+        answer: Answer,
+        **options: Unpack[SubmitOptions],
     ) -> Syscall | SeveralAnswers:
         """On the loop. Raises what `Kernel.call` raises before a call is accepted."""
         self._crossing.loop()
@@ -58,7 +63,7 @@ class Submitter:
         request: LLMGenerate,
         answer: Answer,
         approval: Awaitable[None] | None,
-        options: dict[str, Any],
+        options: SubmitOptions,
     ) -> SeveralAnswers:
         """Make one call for each answer wanted. All are accepted, or none is."""
         asked = None if approval is None else asyncio.ensure_future(approval)
@@ -124,7 +129,7 @@ class Submitter:
     # --- from outside ----------------------------------------------------------------------------
 
     def post(
-        self, process: AgentProcess, request: LLMGenerate, answer: Answer, options: dict[str, Any]
+        self, process: AgentProcess, request: LLMGenerate, answer: Answer, options: SubmitOptions
     ) -> Submission:
         """Bring a call to the loop, from any thread. A refusal is the answer."""
         submission = Submission(self, process, request, answer, options)
@@ -167,7 +172,7 @@ class Submission:
     process: AgentProcess
     request: LLMGenerate
     answer: Answer
-    options: dict[str, Any]
+    options: SubmitOptions
     syscall: Syscall | SeveralAnswers | None = None
 
     def submit(self) -> None:

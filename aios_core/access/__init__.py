@@ -3,7 +3,7 @@
 from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, FixedApprover
 from aios_core.access.callback import Callback, CallbackApprover
 from aios_core.access.decision import Decision
-from aios_core.access.explain import Explanation, parse_resource
+from aios_core.access.explain import ExplainOptions, Explanation, parse_resource
 from aios_core.access.handle import AccessHandle
 from aios_core.access.manager import AccessManager, explained
 from aios_core.access.policy import Effect
@@ -24,6 +24,7 @@ __all__ = [
     "CallbackApprover",
     "Decision",
     "Effect",
+    "ExplainOptions",
     "Explanation",
     "FixedApprover",
     "ShareWarning",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
 from aios_core.access.policy import Policy, Rule, Subject
@@ -70,6 +70,20 @@ def right_of(action: str) -> Right:
     if verb in ("grant", "revoke"):
         return Right.SHARE
     return Right.READ if verb in _READS else Right.WRITE
+
+
+class AccessOptions(TypedDict, total=False):
+    """What an access has next to its action and its resource, as `access_to` takes it."""
+
+    right: str | None  # None: the one that the action always needs
+    arguments: Mapping[str, Any] | None  # of the request, for rules that read them
+    irreversible: str | None  # why it cannot be undone; None: as the action has it
+
+
+class ExplainOptions(AccessOptions, total=False):
+    """The keyword arguments of `Kernel.explain`."""
+
+    labels: Iterable[str]  # that the agent carries
 
 
 def access_to(

@@ -15,12 +15,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from aios_core.access.approval import Approver
 from aios_core.access.approvers import approver_of
 from aios_core.access.doubts import Census, doubts_about
-from aios_core.access.explain import Explanation, access_to, explain
+from aios_core.access.explain import AccessOptions, Explanation, access_to, explain
 from aios_core.access.gate import Gate
 from aios_core.access.grant_book import rights_of
 from aios_core.access.grant_store import GrantStore
@@ -246,7 +246,7 @@ async def explained(
     resource: str,
     *,
     labels: Iterable[str] = (),
-    **about: Any,
+    **about: Unpack[AccessOptions],
 ) -> Explanation:
     """The same of what is said in words, see `access_to`. Raises `InvalidRequest`."""
     identity = require_text("agent", agent)

@@ -26,7 +26,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from aios_core.adapting.answer_limits import said_limits
 from aios_core.agent import Agent
@@ -36,6 +36,7 @@ from aios_core.embedded import default_kernel
 from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
 from aios_core.kernel import Kernel
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
+from aios_core.options import CallOptions, Messages, ProviderOptions
 
 T = TypeVar("T")
 
@@ -136,14 +137,16 @@ async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
 
 
 @contextmanager
-def admitted(agent: Agent, model: str, **request: Any) -> Iterator[Slot]:
+def admitted(
+    agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
+) -> Iterator[Slot]:
     """A slot for a blocking call of a provider's model, with the arguments of `agent.llm.stream`.
 
     A blocking call cannot be interrupted: if the kernel takes the slot back meanwhile, the
     answer is dropped and the kernel's reason raised once it is there.
     """
     slot = Slot(model)
-    with agent.llm.stream(**_guarded(request, model, slot)) as stream:
+    with agent.llm.stream(messages, **_guarded(options, model, slot)) as stream:
         next(stream)
         slot.guest.was_sent = True
         try:
@@ -156,28 +159,35 @@ def admitted(agent: Agent, model: str, **request: Any) -> Iterator[Slot]:
             pass
 
 
-def aadmitted(agent: Agent, model: str, **request: Any) -> AbstractAsyncContextManager[Slot]:
+def aadmitted(
+    agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
+) -> AbstractAsyncContextManager[Slot]:
     """The same on an event loop; ask the provider with `slot.run` or `slot.each`.
 
     A generator that is closed inside of the block, by whomever and however late, waits for
     nothing.
     """
-    return _Admission(agent, model, request)
+    return _Admission(agent, model, messages, options)
 
 
 class _Admission:
     """A slot from the kernel's "now" to the end of the block."""
 
-    def __init__(self, agent: Agent, model: str, request: dict[str, Any]) -> None:
+    def __init__(
+        self, agent: Agent, model: str, messages: Messages, options: ProviderOptions
+    ) -> None:
         self._agent = agent
-        self._request = request
+        self._messages = messages
+        self._options = options
         self._model = model
         self._slot = Slot(model)
 
     async def __aenter__(self) -> Slot:
-        request = _guarded(self._request, self._model, self._slot)
+        options = _guarded(self._options, self._model, self._slot)
         with ExitStack() as stack:
-            stream = stack.enter_context(closing(self._agent.llm.astream(**request)))
+            stream = stack.enter_context(
+                closing(self._agent.llm.astream(self._messages, **options))
+            )
             await anext(stream)
             self._stack = stack.pop_all()
         self._watch = self._slot._watch = asyncio.ensure_future(_end_of(stream))  # noqa: SLF001
@@ -240,8 +250,8 @@ def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]
     return known
 
 
-def _guarded(request: dict[str, Any], model: str, slot: Slot) -> dict[str, Any]:
-    return {**request, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
+def _guarded(options: ProviderOptions, model: str, slot: Slot) -> CallOptions:
+    return {**options, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
 
 
 async def _end_of(stream: AsyncStream) -> Completion:

@@ -242,8 +242,8 @@ def _example(schema: Any) -> Any:
 def _run(options: argparse.Namespace) -> int:
     from aios_core.tools.requests import ToolRun, require_timeout  # noqa: PLC0415 - if needed
 
-    state = {"state": {"directory": options.state}} if options.state else {}
-    config = KernelConfig.load(options.config, **state)
+    directory = {"directory": options.state} if options.state else {}
+    config = KernelConfig.load(options.config, state=directory)
     given: Any = sys.stdin.read() if options.arguments == "-" else options.arguments
     request = ToolRun(options.name, given)  # a mistake in it starts no kernel
     require_timeout(options.timeout)

@@ -22,7 +22,7 @@ from aios_core.tools.requests import (
     ToolRun,
     ToolUnload,
 )
-from aios_core.tools.tool import Rate, Tool, tool
+from aios_core.tools.tool import Rate, Tool, ToolDeclaration, tool
 
 __all__ = [
     "Doubt",
@@ -31,6 +31,7 @@ __all__ = [
     "StoredResult",
     "Tool",
     "ToolContext",
+    "ToolDeclaration",
     "ToolDoubts",
     "ToolInfo",
     "ToolList",

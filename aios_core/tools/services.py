@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from aios_core.errors import KernelError
 from aios_core.manager import Port
@@ -53,6 +53,20 @@ class Ranking(Protocol):
 SelectRanking = Callable[[int, int, int], Ranking]
 #: A flow of that name and weight.
 MakeFlow = Callable[[str, float], Flow]
+
+
+class CodeOptions(TypedDict, total=False):
+    """The keyword arguments of `CodeRunner.run_for`."""
+
+    labels: frozenset[str]
+    limits: CodeLimits | None
+    on_output: OnOutput | None
+
+
+class CellOptions(CodeOptions, total=False):
+    """The keyword arguments of `CodeRunner.run_in_session`."""
+
+    language: Language
 
 
 class CodeRunner(Protocol):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
 from aios_core.checking import require_integer, require_number, require_text
 from aios_core.errors import InvalidRequest
@@ -129,6 +129,24 @@ class Tool:
             raise InvalidRequest(f"tool {self.name!r} declares {declared}")
 
 
+class ToolDeclaration(TypedDict, total=False):
+    """What `tool` takes next to name, description and schema: the other fields of `Tool`."""
+
+    version: str
+    read_only: bool
+    idempotent: bool
+    irreversible: str | None
+    runs_code: bool
+    trusted: bool
+    repairs: bool
+    exclusive: tuple[str, ...]
+    parallel: int | None
+    rate: Rate | None
+    timeout_s: float | None
+    retries: int
+    isolation: Isolation
+
+
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 
@@ -139,7 +157,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     parameters: Mapping[str, Any] | None = None,
-    **declared: Any,
+    **declared: Unpack[ToolDeclaration],
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -150,7 +168,7 @@ def tool(
     name: str | None = None,
     description: str | None = None,
     parameters: Mapping[str, Any] | None = None,
-    **declared: Any,
+    **declared: Unpack[ToolDeclaration],
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function: its schema comes from its annotations and its docstring.
 

@@ -7,14 +7,14 @@ the call has ended, or its caller has stopped waiting.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from aios_core.errors import InvalidRequest, SyscallCancelled
 from aios_core.manager import Port
 from aios_core.syscalls import Request
 from aios_core.tools.requests import ToolRun
 from aios_core.tools.sandbox import ExecutionResult, Language
-from aios_core.tools.services import CodeRunner
+from aios_core.tools.services import CellOptions, CodeOptions, CodeRunner
 
 T = TypeVar("T")
 
@@ -71,14 +71,14 @@ class ToolCodeRunner:
     _life: CallLife
 
     async def run_for(
-        self, identity: str, language: Language, code: str, **options: Any
+        self, identity: str, language: Language, code: str, **options: Unpack[CodeOptions]
     ) -> ExecutionResult:
         """Run code on the caller's files; see `CodeRunner.run_for` for the options."""
         self._require_allowed(identity)
         return await self._runner.run_for(identity, language, code, **options)
 
     async def run_in_session(
-        self, identity: str, name: str, code: str, **options: Any
+        self, identity: str, name: str, code: str, **options: Unpack[CellOptions]
     ) -> ExecutionResult:
         """Run a cell in a session of the caller's; see `CodeRunner.run_in_session`."""
         self._require_allowed(identity)

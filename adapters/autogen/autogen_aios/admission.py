@@ -101,7 +101,7 @@ def _slot(
     named, said = read_aios(said)
     settings = AgentSettings().updated(said)
     limits = said_limits(options)
-    request = {"messages": told(messages, translation.to_messages), **limits}
+    request: dict[str, Any] = {"messages": told(messages, translation.to_messages), **limits}
     model = str(options.get("model"))
     if isinstance(named, Agent):
         return aadmitted(named, model, **request)

@@ -143,7 +143,7 @@ def _slot(
 ) -> AbstractAsyncContextManager[Slot]:
     model = str(options.get("model") or client.model)
     known = told(messages, to_messages)
-    request = {"messages": [*instructed(options), *known], **asked.limits}
+    request: dict[str, Any] = {"messages": [*instructed(options), *known], **asked.limits}
 
     def use_up(kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:

@@ -269,7 +269,7 @@ class AdmittedClient:
         said = asked.get("messages") or [{"content": asked.get("prompt")}]
         known = told([{"role": "user", **message} for message in said], read_messages)
         limits = said_limits(asked)
-        request = {"messages": known, **limits}
+        request: dict[str, Any] = {"messages": known, **limits}
         with self._whose.acting(kernel) as agent, admitted(agent, model, **request) as slot:
             limited = slot.limiting(asked, self._limit_name, own=limits["max_tokens"])
             response = self._client.create(limited)

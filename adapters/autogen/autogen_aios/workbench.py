@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 from weakref import WeakSet
 
 from autogen_core import CancellationToken, Component, ComponentModel
@@ -32,6 +32,7 @@ from aios_core.errors import (
     SandboxUnavailable,
     ToolError,
 )
+from aios_core.tools import ToolDeclaration
 from autogen_aios.seat import Seat
 
 # What a model can act on; anything else is for the program that runs the agent.
@@ -40,7 +41,7 @@ _FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, Sa
 AnyTool = BaseTool[Any, Any] | Tool | Callable[..., Any]
 
 
-def wrap_tool(tool: AnyTool, **declared: Any) -> Tool:
+def wrap_tool(tool: AnyTool, **declared: Unpack[ToolDeclaration]) -> Tool:
     """A tool of AutoGen, or a function, as one of the kernel.
 
     Args:

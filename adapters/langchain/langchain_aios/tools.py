@@ -294,9 +294,18 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
             return _refusal(call, exc)
 
 
-def tool_node_wrappers(**settings: Any) -> dict[str, Any]:
-    """For LangGraph's `ToolNode(tools, **tool_node_wrappers())`; settings as `AIOSMiddleware`'s."""
-    middleware = AIOSMiddleware(**settings)
+def tool_node_wrappers(
+    *,
+    agent: str | Agent | None = None,
+    group: str | None = None,
+    kernel: Kernel | None = None,
+    declared: Declared | None = None,
+) -> dict[str, Any]:
+    """Return what LangGraph's `ToolNode(tools, **tool_node_wrappers())` takes.
+
+    The arguments are those of `AIOSMiddleware`.
+    """
+    middleware = AIOSMiddleware(agent=agent, group=group, kernel=kernel, declared=declared)
     return {
         "wrap_tool_call": middleware.wrap_tool_call,
         "awrap_tool_call": middleware.awrap_tool_call,

@@ -79,7 +79,7 @@ class AdmittedCompletions:
         """The provider's chunks, once the kernel lets the call begin."""
         model = str(params.get("model"))
         params.setdefault("stream_options", {"include_usage": True})
-        request = {
+        request: dict[str, Any] = {
             "messages": told(params["messages"], read_messages),
             "max_tokens": params.get("max_tokens"),
         }
