@@ -30,15 +30,35 @@ def whole_number(value: object, *, at_least: int = 0, at_most: int = MOST_TOKENS
 
 
 def claimed_number(value: Any) -> Any:
-    """Return a reported count as it came, for `check_usage`; -1 for what is no number, 0 for None.
+    """Return a reported count as it came, for `check_usage` to judge; 0 for None.
 
-    Cores pass claims on and let the kernel judge them.
+    What is no number becomes a `NoCount`, which can be added up and still shows what it was.
     """
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return -1
-    return value if value - value == 0 else -1  # nan and infinity are no numbers to reckon with
+    if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
+        return NoCount(value)
+    return value
+
+
+class NoCount(int):
+    """A claim that is no count, such as "12" or nan: -1 to reckon with, itself to be shown."""
+
+    claim: str
+
+    def __new__(cls, claim: object) -> NoCount:
+        """Keep how a claim is written."""
+        number = super().__new__(cls, -1)
+        number.claim = f"{claim!r:.40}"
+        return number
+
+    def __repr__(self) -> str:
+        return self.claim
+
+    def __add__(self, other: int) -> NoCount:
+        return self
+
+    __radd__ = __add__
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from aios_core.errors import InvalidRequest
 
-#: Names of OpenAI, vLLM, SGLang, Ollama and llama.cpp, and the kernel's argument for each.
+#: Names of OpenAI, vLLM, SGLang, Ollama, llama.cpp, OpenRouter and LiteLLM, and the kernel's argument for each.
 ARGUMENT_OF: Final[Mapping[str, str]] = {
     "model": "model",
     "model_name": "model",
@@ -22,6 +22,16 @@ ARGUMENT_OF: Final[Mapping[str, str]] = {
     "engine": "model",
     "deployment_id": "model",
     "fallbacks": "model",
+    "context_window_fallbacks": "model",
+    "content_policy_fallbacks": "model",
+    "default_fallbacks": "model",
+    "fallback_models": "model",
+    "model_list": "model",
+    "custom_llm_provider": "model",
+    "route": "model",
+    "preset": "model",
+    "allowed_models": "model",
+    "endpoint_id": "model",
     "lora_path": "model",
     "lora_request": "model",
     "adapter_id": "model",
@@ -73,6 +83,8 @@ OF_THE_CONNECTION: Final[Mapping[str, str]] = {
     "extra_query": "the configuration of the core says how its endpoint is reached",
     "extra_body": "put its keys into `extra` itself",
     "api_key": "the configuration of the core holds the key",
+    "api_base": "the configuration of the core says where its endpoint is",
+    "user_config": "the configuration of the core says where its endpoint is",
     "base_url": "the configuration of the core says where its endpoint is",
     "use_beam_search": "it computes several answers for one; use the argument `n`",
     "continue_final_message": "the kernel resumes answers itself",

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _BOM: Final = "\ufeff"
+_FIELDS: Final = frozenset({"data", "event", "id", "retry", ""})  # "": a comment
+MAX_BEGINNING: Final = 300  # characters, kept to show what a body was that is no answer
 MAX_EVENT_CHARS: Final = 64 * 1024 * 1024  # what is longer is a flood, not an answer
 
 
@@ -39,6 +41,8 @@ class EventReader:
         self._is_json: bool | None = None  # None: nothing but space came so far
         self._document: list[str] = []
         self._num_chars = 0
+        self.beginning = ""  # of the body
+        self.is_event_stream = False  # a line of one has come
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """Take in bytes. Returns the events that are complete now."""
@@ -61,6 +65,7 @@ class EventReader:
             if not text:
                 return []
             self._is_json = text[0] in "{["
+        self.beginning += text[: MAX_BEGINNING - len(self.beginning)]
         self._count(text)
         if self._is_json:
             self._document.append(text)
@@ -83,6 +88,7 @@ class EventReader:
 
     def _read_line(self, line: str) -> None:
         name, _, value = line.partition(":")
+        self.is_event_stream = self.is_event_stream or name in _FIELDS
         value = value.removeprefix(" ").rstrip("\r")
         if name == "data":
             self._data.append(value)
@@ -101,9 +107,10 @@ class EventReader:
             raise ValueError(f"an answer of more than {MAX_EVENT_CHARS:,} characters in one event")
 
 
-async def read_events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[ServerEvent]:
+async def read_events(
+    pieces: AsyncIterator[bytes], reader: EventReader
+) -> AsyncGenerator[ServerEvent]:
     """Yield the events of an answer while it arrives. Raises what `EventReader` raises."""
-    reader = EventReader()
     async for piece in pieces:
         for event in reader.feed(piece):
             yield event

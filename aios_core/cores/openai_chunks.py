@@ -29,7 +29,8 @@ _KNOWN_OF_CHOICE: Final = frozenset(
     {"index", "delta", "message", "text", "finish_reason", "logprobs", "token_ids"}
 )
 _KNOWN_OF_DELTA: Final = frozenset(
-    {"role", "content", "tool_calls", "refusal"} | {"name", "tool_call_id"}  # no server's to say
+    {"role", "content", "tool_calls", "function_call", "refusal"}
+    | {"name", "tool_call_id"}  # no server's to say
 )
 
 # What servers call the reasons that the kernel knows, in lower case.
@@ -91,6 +92,7 @@ class ChunkReader:
         self.model = model
         self.usage: Usage | None = None
         self.is_done = False  # the stream said that nothing more comes
+        self.is_foreign = False  # something came that is no part of a completion
         self.is_document = False  # the answer came as one JSON document
         self._live = live
         self._num_earlier = live.num_tokens  # of earlier runs of the call
@@ -101,6 +103,11 @@ class ChunkReader:
         self._id: str | None = None
         self._fingerprint: str | None = None
         self._extra: dict[str, Any] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any answer has begun."""
+        return bool(self._choices)
 
     @property
     def is_whole(self) -> bool:
@@ -117,6 +124,7 @@ class ChunkReader:
         """
         if not isinstance(chunk, Mapping):
             raise TypeError(f"an object expected, got {chunk!r:.100}")
+        self.is_foreign = self.is_foreign or "choices" not in chunk
         self._read_usage(chunk.get("usage"))
         self._read_envelope(chunk)
         self.is_document = any("message" in c for c in _list(chunk.get("choices")) if c)
@@ -225,7 +233,7 @@ class ChunkReader:
         known = _KNOWN_OF_DELTA | told_twice | {thinking_key}
         return Delta(
             text,
-            tuple(state.calls.read(part) for part in _list(said.get("tool_calls"))),
+            tuple(state.calls.read(part) for part in _calls_of(said)),
             reasoning=reasoning or "",
             refusal=_text(said.get("refusal")),
             thinking=(*_mappings(thinking), *blocks),
@@ -278,6 +286,13 @@ def _count_of(raw: Mapping[str, Any], key: str) -> int:
 
 def _num_prompt(live: LiveRun) -> int:
     return len(live.prompt_ids) or live.run.prepared.num_tokens
+
+
+def _calls_of(said: Mapping[str, Any]) -> list[Any]:
+    """The tool calls of a turn; the single one in the old `function_call` included."""
+    calls = _list(said.get("tool_calls"))
+    old = said.get("function_call")
+    return calls if calls or not old else [{"index": 0, "function": old}]
 
 
 def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:

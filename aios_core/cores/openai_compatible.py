@@ -34,10 +34,16 @@ from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
 from aios_core.cores.certificates import certificates
 from aios_core.cores.core_pause import CorePause
-from aios_core.cores.event_stream import ServerEvent, read_events
+from aios_core.cores.event_stream import EventReader, ServerEvent, read_events
 from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_chunks import ChunkReader
-from aios_core.cores.openai_errors import Refusal, error_of, error_within, innermost_cause
+from aios_core.cores.openai_errors import (
+    Refusal,
+    error_of,
+    error_within,
+    innermost_cause,
+    no_completion,
+)
 from aios_core.cores.openai_wire import (
     Flavor,
     chat_body,
@@ -279,27 +285,37 @@ class OpenAICore(StreamingCore):
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Ask, and read chunk by chunk. Leaving closes the connection."""
         reader = live.memo = ChunkReader(live, self.model_of(live.run.request))
+        body = EventReader()
         try:
-            async with aclosing(self._chunks(live, reader)) as chunks:
+            async with aclosing(self._chunks(live, reader, body)) as chunks:
                 async for chunk in chunks:
                     for progress in reader.read(chunk):
                         yield progress
                         await asyncio.sleep(0)  # chunks come in bursts; others run between them
         except Exception as exc:
             if not reader.is_whole:  # else only the usage is missing
-                raise self._run_error(live, exc) from exc
+                raise self._run_error(live, exc, body) from exc
         if not reader.is_whole:
-            raise self.error("the answer broke off", is_retryable=not live.has_streamed)
+            raise self._unfinished(live, reader, body)
         self._pause.end_series()
         yield reader.completion()
 
-    async def _chunks(self, live: LiveRun, reader: ChunkReader) -> AsyncGenerator[Any]:
+    def _unfinished(self, live: LiveRun, reader: ChunkReader, body: EventReader) -> KernelError:
+        """What it means that nothing more comes, though the answer has no end."""
+        is_foreign = reader.is_done or reader.is_foreign or not body.is_event_stream
+        if is_foreign and not reader.has_begun:
+            return no_completion(self._name, body.beginning, self._api_key)
+        return self.error("the answer broke off", is_retryable=not live.has_streamed)
+
+    async def _chunks(
+        self, live: LiveRun, reader: ChunkReader, body: EventReader
+    ) -> AsyncGenerator[Any]:
         async with asyncio.timeout(self._limits.first_chunk_s) as limit:
             with sending(live):
                 response = await self._request(live)
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
-        events = read_events(response.response.aiter_bytes())
+        events = read_events(response.response.aiter_bytes(), body)
         try:
             while True:
                 async with asyncio.timeout_at(due):
@@ -307,26 +323,20 @@ class OpenAICore(StreamingCore):
                 if event is None or event.data.strip() == "[DONE]":
                     reader.is_done = event is not None or reader.is_document
                     return
-                yield self._decoded(live, event)
+                yield self._decoded(live, event, response.response.headers)
                 patience_s = USAGE_PATIENCE_S if reader.is_whole else self._limits.next_chunk_s
                 due = loop.time() + patience_s
         finally:
             await events.aclose()
             await response.close()
 
-    def _decoded(self, live: LiveRun, event: ServerEvent) -> Any:
+    def _decoded(self, live: LiveRun, event: ServerEvent, headers: httpx.Headers) -> Any:
         """The chunk in an event. Raises what an error inside an answer means."""
         chunk = json.loads(event.data)
         if event.name == "error" and not (isinstance(chunk, dict) and "error" in chunk):
             chunk = {"error": chunk}
-        error = error_within(
-            chunk,
-            core=self._name,
-            model=self.model_of(live.run.request),
-            context_window=self._capabilities.context_window,
-        )
-        if error is not None:
-            raise error
+        if (refusal := error_within(chunk, headers, self._api_key)) is not None:
+            raise self._error_within(live, refusal)
         return chunk
 
     async def _request(self, live: LiveRun) -> openai.AsyncStream[Any]:
@@ -396,7 +406,7 @@ class OpenAICore(StreamingCore):
     # --- bad days -----------------------------------------------------------------------------
 
     def _run_error(  # noqa: PLR0911 - one row for each kind of bad day
-        self, live: LiveRun, exc: Exception
+        self, live: LiveRun, exc: Exception, body: EventReader
     ) -> KernelError:
         """What a failure means for the run that met it, and for the core."""
         fresh = not live.has_streamed
@@ -418,6 +428,8 @@ class OpenAICore(StreamingCore):
                 )
             case openai.APIError():
                 return self.error(f"failed midway: {exc.message}", exc, is_retryable=fresh)
+            case _ if not (live.has_streamed or body.is_event_stream):
+                return no_completion(self._name, body.beginning, self._api_key)
             case _:
                 what = f"the endpoint answered garbage ({type(exc).__name__}: {exc!s:.200})"
                 return self.error(what, exc, is_retryable=fresh)
@@ -425,6 +437,16 @@ class OpenAICore(StreamingCore):
     def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
         live.was_sent = False  # nothing was served
         refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
+        return self._as_error(live, refusal)
+
+    def _error_within(self, live: LiveRun, refusal: Refusal) -> KernelError:
+        """An error inside an answer: of the same kind, and final but for a rate limit."""
+        error = self._as_error(live, refusal)
+        if isinstance(error, CoreError):
+            error.is_retryable = False  # the server had begun to serve the call
+        return error
+
+    def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:
         if refusal.is_pause:
             self._pause.extend(refusal.retry_after_s() or None)  # "0" is no pause to build on
         error = error_of(

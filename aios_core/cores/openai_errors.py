@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -43,19 +43,32 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d[\d,]*")
-_KINDS: Final[Mapping[int, type[CoreError]]] = {
-    400: RequestRefused,
-    401: AuthenticationFailed,
-    403: PermissionRefused,
-    413: RequestRefused,
-    422: RequestRefused,
+# What error objects say in words, in lower case: OpenAI's codes and types, Anthropic's, Google's.
+_STATUS_OF: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "unauthenticated": 401,
+    "insufficient_quota": 429,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "requests": 429,
+    "tokens": 429,
+    "resource_exhausted": 429,
+    "too_many_requests": 429,
 }
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is not 2xx."""
+    """What a server answered instead of serving a call: a status that is not 2xx, or its like."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -74,8 +87,7 @@ class Refusal:
         if not isinstance(error, Mapping):
             return cls(status, headers, redact(str(error or "no message"))[:500])
         message = error.get("message") or error.get("detail") or json.dumps(error, default=str)
-        code = error.get("code") or error.get("type") or ""
-        return cls(status, headers, redact(str(message))[:500], str(code))
+        return cls(status, headers, redact(str(message))[:500], _code_of(error))
 
     @property
     def reply(self) -> ProviderReply:
@@ -100,6 +112,12 @@ class Refusal:
             if seconds is not None and seconds < _ABSURD_PAUSE_S:
                 return min(max(seconds, 0.0), MAX_PAUSE_S)
         return None
+
+
+def _code_of(error: Mapping[str, Any]) -> str:
+    """What an error object calls its reason: in words, if it has any."""
+    codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
+    return next((code for code in codes if not code.isdecimal()), next(iter(codes), ""))
 
 
 def error_of(
@@ -140,22 +158,24 @@ def _error_of(  # noqa: PLR0911 - one row for each status
             return CoreError(core, message, is_retryable=status >= 500)
 
 
-def error_within(answer: Any, *, core: str, model: str, context_window: int) -> KernelError | None:
-    """The error that an answer with status 200 holds instead of, or after, what was asked for.
-
-    It is never retried: the server had begun to serve the call.
-    """
+def error_within(
+    answer: Any, headers: Mapping[str, str], secret: str | None = None
+) -> Refusal | None:
+    """The refusal that an answer with status 200 holds instead of, or after, what was asked for."""
     if not isinstance(answer, Mapping) or not (answer.get("error") or _is_flat_error(answer)):
         return None
-    refusal = Refusal.of(_status_within(answer), {}, answer)
-    if _is_overflow(refusal):
-        error: KernelError = _overflow(refusal, model, context_window)
-    elif _is_filtered(refusal):
-        error = ContentFiltered(core, refusal.message)
-    else:
-        kind = _KINDS.get(refusal.status, CoreError)
-        error = kind(core, f"the endpoint answered with an error: {refusal.message}")
-    error.reply = refusal.reply
+    error = answer.get("error") or answer
+    refusal = Refusal.of(200, {**_headers_within(error), **headers}, answer, secret)
+    return replace(refusal, status=_status_within(error, refusal))
+
+
+def no_completion(core: str, beginning: str, secret: str | None = None) -> CoreError:
+    """The error of a call that was answered, with status 200, by something else: a login page."""
+    learn(secret)
+    shown = redact(beginning.strip())
+    what = f"something that is no answer of a model: {shown!r}" if shown else "an empty body"
+    error = CoreError(core, f"the endpoint answered 200 with {what}")
+    error.reply = ProviderReply(200, shown)
     return error
 
 
@@ -163,12 +183,25 @@ def _is_flat_error(answer: Mapping[str, Any]) -> bool:
     return answer.get("object") == "error" and "choices" not in answer
 
 
-def _status_within(answer: Mapping[str, Any]) -> int:
-    """The status that an error object states as its code; 200, the answer's own, if none."""
-    error = answer.get("error") or answer
-    code = error.get("code") if isinstance(error, Mapping) else None
-    is_status = isinstance(code, int | str) and str(code).isdecimal() and 400 <= int(code) < 600
-    return int(code) if is_status and code is not None else 200
+def _status_within(error: Any, refusal: Refusal) -> int:
+    """The status that an error object stands for; 200, the answer's own, if it says nothing."""
+    facts = error if isinstance(error, Mapping) else {}
+    for key in ("code", "status", "status_code", "type"):
+        word = str(facts.get(key) or "").lower()
+        if word.isdecimal() and 400 <= int(word) < 600:
+            return int(word)
+        if (status := _STATUS_OF.get(word)) is not None:
+            return status
+    return 400 if _is_overflow(refusal) or _is_filtered(refusal) else 200
+
+
+def _headers_within(error: Any) -> dict[str, str]:
+    """The headers of its own provider that a gateway puts into an error object (OpenRouter)."""
+    metadata = error.get("metadata") if isinstance(error, Mapping) else None
+    headers = metadata.get("headers") if isinstance(metadata, Mapping) else None
+    if not isinstance(headers, Mapping):
+        return {}
+    return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
 def _is_filtered(refusal: Refusal) -> bool:

@@ -68,7 +68,7 @@ class Outages:
             failed = Failed(call.syscall.id, error)
             self._do.attempt(call, partial(self._do.failed, call, core, failed))
         for ticket in tuple(self._scheduler.waiting()):
-            if ticket.route == (core,):
+            if not any(other is not core and self._keeper.is_up(other) for other in ticket.route):
                 self._scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
         self._contexts.lose(core)
         if self._keeper.died(core, error) and not self._keeper.is_closing:
@@ -99,7 +99,7 @@ class Outages:
         pauses = {core: load_of(core).available_in_s for core in self._scheduler.wanted_cores()}
         for ticket in tuple(self._scheduler.waiting()):
             call = self._calls[ticket.syscall.id]
-            up = [core for core in call.route if self._keeper.is_up(core)]
+            up = [core for core in ticket.route if self._keeper.is_up(core)]
             pause_s = min((pauses.get(core, 0.0) for core in up), default=0.0)
             if pause_s > patience_s and not (ticket.holds or call.has_partial_answer):
                 reason = f"{up[0].name!r} takes no call for {pause_s:,.0f} s"

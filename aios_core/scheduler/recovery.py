@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from aios_core.clock import Clock
@@ -20,6 +21,7 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.foreign import RAISED_IN_AWAIT, describe, detach, is_kernel_error
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
+from aios_core.scheduler.ready import Route
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +143,11 @@ class CoreKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A call is tried again: after which delay, and whether this run counts as an attempt."""
+    """A call is tried again: after which delay, where, and whether this run counts."""
 
     delay_s: float
-    counts: bool
+    counts: bool  # as one of the attempts
+    route: Route
 
 
 class Retries:
@@ -160,21 +163,30 @@ class Retries:
         is_contended = isinstance(error, RateLimited) and self._keeper.has_served_since(
             core, call.syscall.state_since
         )
-        has_other = any(c is not core and self._keeper.is_up(c) for c in call.route)
-        delay_s = self._rule.delay_s(call, core, error, has_other=has_other)
-        now, pause_s = self._clock.now(), max(delay_s, asked_pause_s(core, error))
-        if self._rule.allows(call, error, now=now, pause_s=pause_s, is_contended=is_contended):
-            return Retry(delay_s, counts=not is_contended)
+        others = tuple(c for c in call.route if c is not core and self._keeper.is_up(c))
+        delay_s = self._rule.delay_s(call, core, error, has_other=bool(others))
+        allows = partial(
+            self._rule.allows, call, error, now=self._clock.now(), is_contended=is_contended
+        )
+        if allows(pause_s=max(delay_s, asked_pause_s(core, error))):
+            return Retry(delay_s, not is_contended, call.route)
+        if isinstance(error, RateLimited):  # no other core keeps the pause of this one
+            soon = tuple(c for c in others if allows(pause_s=load_of(c).available_in_s))
+            if soon:
+                return Retry(0.0, not is_contended, soon)
         if is_passing(error):
-            log.warning(
-                "%r on core %r is not tried again (%d runs, max_attempts %d): %s",
-                call.syscall,
-                core.name,
-                call.num_runs_failed + 1,
-                self._rule.max_attempts,
-                error,
-            )
+            self._warn(call, core, error)
         return None
+
+    def _warn(self, call: Call, core: Core, error: KernelError) -> None:
+        log.warning(
+            "%r on core %r is not tried again (%d runs, max_attempts %d): %s",
+            call.syscall,
+            core.name,
+            call.num_runs_failed + 1,
+            self._rule.max_attempts,
+            error,
+        )
 
 
 def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the call") -> KernelError:

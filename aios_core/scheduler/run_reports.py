@@ -158,7 +158,7 @@ class RunReports:
         del self._running[call.syscall.id]
         call.run_failed(error, self._clock.now(), counts=again.counts)
         self._spending.park(call)
-        self._scheduler.retry(call.ticket, call.route, self._clock.now())
+        self._scheduler.retry(call.ticket, again.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
         if again.delay_s > 0:

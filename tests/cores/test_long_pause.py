@@ -41,3 +41,29 @@ def test_another_core_of_the_model_serves_during_a_long_pause() -> None:
             answers = {agent.llm.generate(f"call {n}").text for n in range(6)}
 
         assert answers == {"here"}
+
+
+def test_the_call_that_meets_a_long_limit_is_tried_on_another_core_of_its_model() -> None:
+    refusal = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+    with StubServer([refusal], models=["m"]) as server:
+        cores = [OpenAICore(server.base_url, ["m"]), ScriptedCore("here", models=("m",), slots=1)]
+        with Kernel(CONFIG, cores=cores) as kernel:
+            agents = [kernel.spawn(f"agent {n}") for n in range(4)]
+            calls = [agent.llm.stream("hello") for agent in agents]
+            assert ["".join(d.text for d in call) for call in calls] == ["here"] * 4
+
+        assert server.exchanges
+
+
+def test_a_call_is_refused_once_every_core_of_its_model_asks_for_a_long_pause() -> None:
+    refusal = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+    with (
+        StubServer([refusal], models=["m"]) as first,
+        StubServer([refusal], models=["m"]) as second,
+    ):
+        cores = [OpenAICore(s.base_url, ["m"], name=s.base_url) for s in (first, second)]
+        with Kernel(CONFIG, cores=cores) as kernel, pytest.raises(RateLimited) as refused:
+            kernel.spawn("a").llm.generate("hello")
+
+        assert refused.value.retry_after_s > 3_000
+        assert (len(first.exchanges), len(second.exchanges)) == (1, 1)

@@ -8,12 +8,13 @@ caller decides what is tried again. A 429 or a 5xx becomes the error that says s
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.claims import claimed_number
-from aios_core.cores.openai_errors import Refusal, error_of
+from aios_core.cores.openai_errors import Refusal, error_of, error_within, no_completion
 from aios_core.distribution import install_command
 from aios_core.embedding import Embedded, Vector
 from aios_core.errors import CoreError, KernelClosed, KernelError, ModelLoadError
@@ -151,6 +152,7 @@ class OpenAIEmbedder:
                     encoding_format="float",
                     **options,
                 )
+                self._refuse_other_answers(answer)
                 vectors = self._checked(answer, len(texts))
             except library.APIStatusError as exc:
                 raise self._refused(exc) from exc
@@ -166,6 +168,16 @@ class OpenAIEmbedder:
         usage = getattr(answer, "usage", None)
         return vectors, claimed_number(getattr(usage, "prompt_tokens", None))
 
+    def _refuse_other_answers(self, answer: Any) -> None:
+        """Raise what an answer with status 200 means that holds an error, or is no JSON at all."""
+        if isinstance(answer, str):
+            raise no_completion(self.name, answer[:300], self._api_key)
+        said = answer.model_dump(mode="json", warnings=False)
+        if (refusal := error_within(said, {}, self._api_key)) is not None:
+            raise self._as_error(refusal)
+        if not said.get("data"):
+            raise no_completion(self.name, json.dumps(said)[:300], self._api_key)
+
     def _checked(self, answer: Any, num_texts: int) -> list[Vector]:
         """The vectors in the order of the texts, normalised. Raises `ValueError`."""
         rows = sorted(answer.data, key=lambda row: row.index)
@@ -180,8 +192,13 @@ class OpenAIEmbedder:
         return vectors
 
     def _refused(self, exc: openai.APIStatusError) -> KernelError:
+        return self._as_error(
+            Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
+        )
+
+    def _as_error(self, refusal: Refusal) -> KernelError:
         return error_of(
-            Refusal.of(exc.status_code, exc.response.headers, exc.body),
+            refusal,
             core=self.name,
             model=self._model,
             models=(self._model,),

@@ -105,6 +105,28 @@ async def test_a_bad_day_of_the_endpoint_is_an_error_of_ours(
             assert len(await embedder.embed(["a"])) == 1
 
 
+@pytest.mark.parametrize(
+    ("behavior", "kind", "shown"),
+    [
+        (Raw(b"<html>Please log in</html>", "text/html"), CoreError, "Please log in"),
+        (Raw(b'{"detail": "no credit"}', "application/json"), CoreError, "no credit"),
+        (Raw(b'{"error": {"message": "m", "code": 401}}', "application/json"), CoreError, "m"),
+        (Raw(b'{"error": {"message": "m", "code": 429}}', "application/json"), RateLimited, "m"),
+        (Raw(b'{"error": {"message": "m", "code": 404}}', "application/json"), CoreError, "m"),
+    ],
+)
+async def test_status_200_without_vectors_is_of_the_kind_that_the_body_says_and_shows_it(
+    behavior: Raw, kind: type[Exception], shown: str
+) -> None:
+    with StubServer(behavior) as server:
+        async with embedding(server) as embedder:
+            with pytest.raises(kind) as caught:
+                await embedder.embed(["a"])
+
+    assert not getattr(caught.value, "is_retryable", False)
+    assert shown in str(caught.value)
+
+
 async def test_a_pause_that_the_server_asks_for_is_told() -> None:
     with StubServer([Refuse(429, headers={"Retry-After": "7"})]) as server:
         async with embedding(server) as embedder:
