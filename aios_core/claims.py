@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from aios_core.messages import Usage
 
@@ -46,7 +46,7 @@ class NoCount(int):
 
     claim: str
 
-    def __new__(cls, claim: object) -> NoCount:
+    def __new__(cls, claim: object) -> Self:
         """Keep how a claim is written."""
         number = super().__new__(cls, -1)
         number.claim = f"{claim!r:.40}"
@@ -55,7 +55,7 @@ class NoCount(int):
     def __repr__(self) -> str:
         return self.claim
 
-    def __add__(self, other: int) -> NoCount:
+    def __add__(self, other: int) -> Self:
         return self
 
     __radd__ = __add__

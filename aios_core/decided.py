@@ -13,25 +13,13 @@ from typing import Any, Final
 
 from aios_core.errors import InvalidRequest
 
-#: Names of OpenAI, vLLM, SGLang, Ollama, llama.cpp, OpenRouter and LiteLLM, and the kernel's argument for each.
+#: Names of OpenAI, vLLM, SGLang, Ollama and llama.cpp, and the kernel's argument for each.
 ARGUMENT_OF: Final[Mapping[str, str]] = {
     "model": "model",
     "model_name": "model",
     "model_id": "model",
-    "models": "model",
     "engine": "model",
     "deployment_id": "model",
-    "fallbacks": "model",
-    "context_window_fallbacks": "model",
-    "content_policy_fallbacks": "model",
-    "default_fallbacks": "model",
-    "fallback_models": "model",
-    "model_list": "model",
-    "custom_llm_provider": "model",
-    "route": "model",
-    "preset": "model",
-    "allowed_models": "model",
-    "endpoint_id": "model",
     "lora_path": "model",
     "lora_request": "model",
     "adapter_id": "model",
@@ -94,6 +82,15 @@ OF_THE_CONNECTION: Final[Mapping[str, str]] = {
 }
 
 
+#: By which a gateway (OpenRouter, LiteLLM) may let another model answer than the one it is asked
+#: for. `provider` of OpenRouter is none of them: whoever hosts the model, it is the same one.
+OF_ROUTING: Final = frozenset(
+    {"models", "preset", "route", "fallbacks", "fallback_models", "model_list"}
+    | {"default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"}
+    | {"custom_llm_provider"}
+)
+
+
 def require_free_extra(extra: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` if `extra` would set again what the kernel decided.
 
@@ -107,3 +104,8 @@ def require_free_extra(extra: Mapping[str, Any]) -> None:
             )
         if (reason := OF_THE_CONNECTION.get(name)) is not None:
             raise InvalidRequest(f"extra: {key!r} cannot be set by a call: {reason}")
+        if name in OF_ROUTING:
+            raise InvalidRequest(
+                f"extra: {key!r} can let another model answer than the one that was allowed; use "
+                "the argument 'model', and 'fallbacks' in the kernel's configuration"
+            )

@@ -107,6 +107,18 @@ def test_a_claim_is_passed_on_as_it_came_if_it_is_a_number(value: Any, claim: in
 
 
 @pytest.mark.parametrize(
+    ("claim", "shown"), [("12", "'12'"), (math.nan, "nan"), (True, "True"), ({"a": 1}, "{'a': 1}")]
+)
+def test_a_claim_that_is_no_number_is_reported_as_it_was_written(claim: Any, shown: str) -> None:
+    usage = Usage(1) + Usage(claimed_number(claim), claimed_number(claim), claimed_number(claim))
+    judged = check_usage(usage, SEEN)
+
+    assert judged.usage == OWN
+    for key in ("input_tokens", "output_tokens", "cached_tokens"):
+        assert f"{key}: claimed {shown}, which is no count" in judged.fault
+
+
+@pytest.mark.parametrize(
     ("claimed", "pause"),
     [
         (2.5, 2.5),

@@ -8,7 +8,7 @@ import pytest
 
 from aios_core import InvalidRequest, Message, ToolCall, request
 from aios_core.adapting import split_request_options
-from aios_core.decided import ARGUMENT_OF, OF_THE_CONNECTION
+from aios_core.decided import ARGUMENT_OF, OF_ROUTING, OF_THE_CONNECTION
 from aios_core.syscalls import LLMGenerate
 
 HALF = "\ud83d"
@@ -25,6 +25,29 @@ def test_extra_may_not_say_what_an_argument_says(key: str, argument: str) -> Non
 def test_extra_may_not_say_how_the_endpoint_is_reached(key: str) -> None:
     with pytest.raises(InvalidRequest, match=f"extra: '{key}' cannot be set by a call: "):
         request("hi", extra={key: 1})
+
+
+@pytest.mark.parametrize("key", sorted(OF_ROUTING))
+def test_extra_may_not_let_a_gateway_choose_another_model(key: str) -> None:
+    for spelled in (key, key.title()):
+        with pytest.raises(InvalidRequest, match=f"extra: '{spelled}'.*argument 'model'"):
+            request("hi", extra={spelled: ["another/model"]})
+
+
+def test_a_frameworks_options_for_a_gateways_choice_of_model_are_not_taken_for_a_models_name() -> (
+    None
+):
+    options = split_request_options({"model": "a", "extra_body": {"models": ["b"], "preset": "c"}})
+
+    assert options.arguments == {"model": "a"}
+    with pytest.raises(InvalidRequest, match="'models'"):
+        request("hi", extra=options.extra)
+
+
+def test_the_host_of_a_model_is_a_gateways_to_choose() -> None:
+    extra = {"provider": {"order": ["one", "two"], "sort": "price"}, "transforms": ["middle-out"]}
+
+    assert request("hi", extra=extra).extra == extra
 
 
 def test_everything_else_in_extra_passes() -> None:

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -51,7 +51,9 @@ from aios_core.cores.openai_wire import (
     resume_body,
     resume_ids_body,
 )
+from aios_core.cores.pressure_watch import PressureWatch
 from aios_core.cores.prompt_counting import (
+    CountCache,
     LocalTokenizer,
     count_at_server,
     is_countable,
@@ -59,7 +61,6 @@ from aios_core.cores.prompt_counting import (
 )
 from aios_core.cores.send_trace import sending, watch_request
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
-from aios_core.cores.vllm_metrics import KVPressure, read_pressure
 from aios_core.errors import (
     AuthenticationFailed,
     CoreError,
@@ -70,10 +71,7 @@ from aios_core.errors import (
 )
 from aios_core.syscalls import LLMGenerate
 
-log = logging.getLogger(__name__)
-
 UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
-METRICS_EVERY_S: Final = 1.0
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
 
 FREE_CHOICES: Final = ("auto", "none")  # tool choices that force nothing
@@ -141,9 +139,15 @@ class OpenAICore(StreamingCore):
         self._http: httpx.AsyncClient | None = None
         self._client: openai.AsyncOpenAI | None = None
         self._pause = CorePause(name, on_over=lambda: self.report(LoadChanged()))
-        self._watch: asyncio.Task[None] | None = None
-        self._pressure = KVPressure()
+        self._server_root = self._base_url.removesuffix("/v1")
+        self._watch = PressureWatch(
+            name,
+            self._server_root,
+            is_busy=lambda: bool(self._live),
+            timeout_s=self._limits.probe_s,
+        )
         self._limit_memory = LimitMemory()
+        self._counts = CountCache()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -162,14 +166,20 @@ class OpenAICore(StreamingCore):
         """Count a prompt's tokens with the tokenizer that the user named, or at a vLLM server."""
         if self._http is None or not is_countable(request):
             return None
+        if self._tokenizer is None and self._flavor != "vllm":
+            return None
+        body = tokenize_body(request, self.model_of(request))
+        return await self._counts.get(body, partial(self._count, self._http, request, body))
+
+    async def _count(
+        self, http: httpx.AsyncClient, request: LLMGenerate, body: dict[str, Any]
+    ) -> int | None:
         if self._tokenizer is not None:
             return await asyncio.to_thread(self._tokenizer.count, request)
-        if self._flavor != "vllm":
-            return None
         return await count_at_server(
-            self._http,
-            self._base_url.removesuffix("/v1"),
-            tokenize_body(request, self.model_of(request)),
+            http,
+            self._server_root,
+            body,
             key=self._api_key,
             patience_s=self._limits.probe_s,
         )
@@ -179,18 +189,15 @@ class OpenAICore(StreamingCore):
         return replace(
             super().load(),
             available_in_s=self._pause.left_s(),
-            kv_tokens=self._pressure.kv_tokens,
-            kv_capacity=self._pressure.kv_capacity,
+            kv_tokens=self._watch.pressure.kv_tokens,
+            kv_capacity=self._watch.pressure.kv_capacity,
         )
 
     def run(self, run: Run) -> None:
         """Begin a run, or go on from its snapshot."""
         super().run(run)
-        if self._flavor == "vllm" and self._is_up and self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(
-                self._watch_pressure(), name=f"{self._name}-metrics"
-            )
-            self._watch.add_done_callback(self._forget_watch)
+        if self._flavor == "vllm" and self._is_up and self._http is not None:
+            self._watch.start(self._http)
 
     def can_resume(self, live: LiveRun) -> bool:
         """Whether the server's grammar, tool parser and dice do not stand in the way."""
@@ -229,9 +236,8 @@ class OpenAICore(StreamingCore):
     async def shut(self) -> None:
         """Close the client, and with it every connection."""
         self._pause.reset()
-        if self._watch:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        self._counts.clear()
+        await self._watch.stop()
         if self._client:
             await self._client.close()
             self._client = self._http = None
@@ -239,7 +245,6 @@ class OpenAICore(StreamingCore):
             # closes one after the other, in tasks that are to be over when this returns.
             for _ in range(_GENERATORS_DEEP * 3):
                 await asyncio.sleep(0)
-        self._pressure = KVPressure()
 
     async def _ask_what_is_served(self, client: openai.AsyncOpenAI) -> None:
         try:
@@ -491,26 +496,6 @@ class OpenAICore(StreamingCore):
                 return self.error(what, is_retryable=True)
             case _:
                 return self.error(f"{self._base_url} answered garbage: {exc!r:.200}")
-
-    # --- the server's memory ------------------------------------------------------------------
-
-    async def _watch_pressure(self) -> None:
-        """Read vLLM's metrics once a second while something runs."""
-        root = self._base_url.removesuffix("/v1")
-        while self._http and self._live:
-            try:
-                async with asyncio.timeout(self._limits.probe_s):
-                    page = await self._http.get(f"{root}/metrics")
-                self._pressure = read_pressure(page.text)
-            except (TimeoutError, httpx.HTTPError) as exc:
-                log.debug("core %r: no metrics: %r", self._name, exc)
-            await asyncio.sleep(METRICS_EVERY_S)
-        self._pressure = KVPressure(0, self._pressure.kv_capacity)
-
-    def _forget_watch(self, task: asyncio.Task[None]) -> None:
-        self._watch = None
-        if not task.cancelled() and (error := task.exception()):
-            log.warning("core %r: watching its metrics failed: %r", self._name, error)
 
 
 def _never_reached(exc: openai.APIConnectionError) -> bool:

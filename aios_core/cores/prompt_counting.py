@@ -14,7 +14,9 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,36 @@ class LocalTokenizer:
             except Exception as exc:  # noqa: BLE001 - a template is foreign code
                 log.debug("%r cannot count a prompt: %r", self, exc)
                 return None
+
+
+class CountCache:
+    """The counts of the latest prompts: buffers of frameworks count the same messages often."""
+
+    def __init__(self, size: int = 4_096) -> None:
+        self._size = size
+        self._counts: OrderedDict[bytes, int] = OrderedDict()  # by the digest of a prompt
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    async def get(
+        self, body: Mapping[str, Any], count: Callable[[], Awaitable[int | None]]
+    ) -> int | None:
+        """Return the count of a prompt, from `count` if it is not known. None is not kept."""
+        key = sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        if (known := self._counts.get(key)) is not None:
+            self._counts.move_to_end(key)
+            return known
+        counted = await count()
+        if counted is not None:
+            self._counts[key] = counted
+            if len(self._counts) > self._size:
+                self._counts.popitem(last=False)
+        return counted
+
+    def clear(self) -> None:
+        """Forget all counts: another server, with another tokenizer, may answer from now on."""
+        self._counts.clear()
 
 
 async def count_at_server(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from aios_core import Kernel, KernelConfig, ModelLoadError, tiny_model_path
 from aios_core.cores.openai_compatible import OpenAICore
-from aios_core.cores.prompt_counting import LocalTokenizer
+from aios_core.cores.prompt_counting import CountCache, LocalTokenizer
 from aios_core.cores.transformers import TransformersCore
 from aios_core.counting import TokenRatio
 from aios_core.messages import parse_messages
@@ -28,6 +30,30 @@ def test_a_vllm_server_counts_its_prompts() -> None:
 
     assert (size.num_tokens, size.is_exact) == (3, True)
     assert server.num_counted == 1
+
+
+def test_a_server_counts_a_prompt_once() -> None:
+    with StubServer(flavor="vllm") as server, kernel_on(server) as kernel:
+        llm = kernel.spawn("a").llm
+        sizes = [llm.measure(text).num_tokens for text in ("one two", "one two", "three")]
+
+    assert sizes == [2, 2, 1]
+    assert server.num_counted == 2
+
+
+async def test_the_latest_counts_are_kept_and_unknown_ones_are_not() -> None:
+    asked: list[int | None] = []
+
+    async def count(of: int | None) -> int | None:
+        asked.append(of)
+        return of
+
+    cache = CountCache(size=2)
+    for number in (1, 2, 1, 3, 1, 2, None, None):
+        assert await cache.get({"prompt": number}, partial(count, number)) == number
+
+    assert asked == [1, 2, 3, 2, None, None]
+    assert len(cache) == 2
 
 
 def test_a_server_that_does_not_count_has_its_prompts_estimated() -> None:
