@@ -66,7 +66,6 @@ from aios_core.errors import (
     CoreError,
     KernelError,
     PermissionRefused,
-    RateLimited,
     SnapshotError,
 )
 from aios_core.syscalls import LLMGenerate
@@ -454,20 +453,14 @@ class OpenAICore(StreamingCore):
     def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:
         if refusal.is_pause:
             self._pause.extend(refusal.retry_after_s() or None)  # "0" is no pause to build on
-        error = error_of(
+            refusal = refusal.asking_for(self._pause.left_s())
+        return error_of(
             refusal,
             core=self._name,
             model=self.model_of(live.run.request),
             models=self._models,
             context_window=self._capabilities.context_window,
         )
-        if isinstance(error, RateLimited):
-            error = RateLimited(
-                f"core {self._name!r}: the endpoint answered 429: {refusal.message}",
-                self._pause.left_s(),
-            )
-            error.reply = refusal.reply
-        return error
 
     def _silence(self, live: LiveRun) -> str:
         if live.has_streamed:

@@ -104,6 +104,10 @@ class Refusal:
             return self.code != "insufficient_quota"
         return self.status == 503 and "retry-after" in self.headers
 
+    def asking_for(self, pause_s: float) -> Refusal:
+        """A copy that asks for another pause."""
+        return replace(self, headers={**self.headers, "retry-after-ms": str(pause_s * 1e3)})
+
     def retry_after_s(self) -> float | None:
         """How long the server asks to wait; None if it does not say."""
         for header, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
