@@ -84,7 +84,7 @@ def require_path(name: str, value: object) -> Path:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has bytes: no half of a surrogate pair is in it."""
+    """Return whether a text has bytes: no half of a surrogate pair is in it."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -80,7 +80,7 @@ class EventStream:
         self._observers = list(observers)
 
     def __bool__(self) -> bool:
-        """Whether anybody listens; who emits may skip building the event if not."""
+        """Return whether anybody listens; who emits may skip building the event if not."""
         return bool(self._observers)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:

@@ -151,13 +151,13 @@ def release_frames(exc: BaseException) -> None:
 
 
 def is_harmless(exc: BaseException) -> bool:
-    """Whether showing an exception, with all its causes, runs no foreign code."""
+    """Return whether showing an exception, with all its causes, runs no foreign code."""
     chain = list(_chain(exc))
     return len(chain) <= _MAX_CHAIN and all(map(_is_harmless_itself, chain))
 
 
 def is_kernel_error(exc: BaseException) -> bool:
-    """Whether it is an error of the kernel and harmless, whatever its causes are."""
+    """Return whether it is an error of the kernel and harmless, whatever its causes are."""
     lineage = _read["__mro__"].__get__(type(exc))
     return (
         issubclass(type(exc), KernelError)

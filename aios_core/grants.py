@@ -122,7 +122,7 @@ def _require_resource(resource: object) -> None:
 
 
 def is_well_formed(resource: Resource) -> bool:
-    """Whether its parts are texts, and it has a kind."""
+    """Return whether its parts are texts, and it has a kind."""
     parts = (resource.kind, resource.owner or "", resource.name)
     return all(type(part) is str for part in parts) and bool(resource.kind)
 

@@ -76,7 +76,7 @@ class Identities:
         return identity
 
     def is_taken(self, identity: str) -> bool:
-        """Whether an agent of it is alive."""
+        """Return whether an agent of it is alive."""
         return identity in self._taken
 
     def release(self, identity: str) -> None:

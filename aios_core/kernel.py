@@ -604,7 +604,7 @@ def _require_methods(name: str, value: object, *methods: str) -> None:
 
 
 def _has(value: object, name: str) -> bool:
-    """Whether an object has an attribute, which may be one that cannot be read yet."""
+    """Return whether an object has an attribute, which may be one that cannot be read yet."""
     try:
         return hasattr(value, name)
     except Exception:  # noqa: BLE001 - a property that says why; it is there

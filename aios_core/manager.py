@@ -99,7 +99,7 @@ class Holder(Protocol):
         """Whether there is such a thing, or something below it; None: not of this manager's."""
 
     async def knows(self, identity: str) -> bool:
-        """Whether an agent of that identity keeps something here, or ever did."""
+        """Return whether an agent of that identity keeps something here, or ever did."""
 
 
 class Preparing(Protocol):

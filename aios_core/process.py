@@ -252,7 +252,7 @@ class ProcessTable:
         return tuple(self._groups)
 
     def is_alive(self, identity: str) -> bool:
-        """Whether an agent of that identity has not exited."""
+        """Return whether an agent of that identity has not exited."""
         return self._identities.is_taken(identity)
 
     def mark(self, identity: str, labels: frozenset[str]) -> None:

@@ -69,7 +69,7 @@ def learn_settings(settings: Mapping[str, Any]) -> None:
 
 
 def is_secret(name: object) -> bool:
-    """Whether a setting of that name holds a secret."""
+    """Return whether a setting of that name holds a secret."""
     return isinstance(name, str) and _SECRET_NAME.search(name) is not None
 
 
@@ -167,7 +167,7 @@ def redact_values(value: Any, depth: int = _MAX_DEPTH) -> Any:
 
 
 def is_reference(name: str, value: str) -> bool:
-    """Whether a setting names a secret, or where it is, rather than being it."""
+    """Return whether a setting names a secret, or where it is, rather than being it."""
     if not value or value.startswith("env:"):
         return True
     if name.lower().endswith(_NAMES_A_FILE) and _KEY_FORM.fullmatch(value) is None:

@@ -59,7 +59,7 @@ class Sampling:
             object.__setattr__(self, "logit_bias", copy_mapping("logit_bias", bias))
 
     def _is_unset(self) -> bool:
-        """Whether nothing is set, as in most calls; there is nothing to check then."""
+        """Return whether nothing is set, as in most calls; there is nothing to check then."""
         return self.stop == () and all(getattr(self, name) is None for name in _SETTINGS)
 
     @property

@@ -48,7 +48,7 @@ def require_bounded(owner: str, schema: Any) -> int:
 
 
 def is_linear(schema: Any) -> bool:
-    """Whether the product of the sizes bounds the time to check a value."""
+    """Return whether the product of the sizes bounds the time to check a value."""
     left = [schema]
     while left:
         one = left.pop()
@@ -68,7 +68,7 @@ def is_linear(schema: Any) -> bool:
 
 
 def is_quick(num_parts: int, value: Any) -> bool:
-    """Whether a value may be checked on the kernel's loop against a linear schema."""
+    """Return whether a value may be checked on the kernel's loop against a linear schema."""
     num_chars = 0
     for num_values, (_, part) in enumerate(_parts(value), 1):
         num_chars += len(part) if isinstance(part, str) else 1

@@ -54,7 +54,7 @@ class Submitter:
         return dispatcher.submit(process, request, answer, approval=approval, **options)
 
     def _gives_several(self, model: str | None) -> bool:
-        """Whether every core of the model gives several answers in one run."""
+        """Return whether every core of the model gives several answers in one run."""
         return all(core.capabilities.choices for core in self._parts.pool.route(model))
 
     def _submit_each(
@@ -86,7 +86,7 @@ class Submitter:
         return together
 
     def _check_model(self, process: AgentProcess, model: str | None) -> Awaitable[None] | None:
-        """Whether the agent may ask the model; made once for each, since calls are many."""
+        """Return whether the agent may ask the model; made once for each, since calls are many."""
         access = self._model_access.get(model)
         if access is None:
             resource = Resource("model", None, model or self._parts.pool.default_model)

@@ -166,7 +166,7 @@ class Results:
         )
 
     def is_offered(self, framework: str, kind: str) -> bool:
-        """Whether the framework's driver takes tasks of the kind."""
+        """Return whether the framework's driver takes tasks of the kind."""
         return kind in self.offered.get(framework, (kind,))
 
 

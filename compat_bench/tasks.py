@@ -105,13 +105,13 @@ class Outcome:
     calls: list[SeenCall] = field(default_factory=list)
 
     def is_right(self, task: Task) -> bool:
-        """Whether the calls are those that are right, and the last answer too."""
+        """Return whether the calls are those that are right, and the last answer too."""
         return self.has_right_calls(task) and bool(
             self.answers and _plain(self.answers[-1]) == _plain(task.answers[-1])
         )
 
     def has_right_calls(self, task: Task) -> bool:
-        """Whether exactly the right calls were made."""
+        """Return whether exactly the right calls were made."""
         made = sorted(call.key() for call in self.calls)
         return made == sorted(call.key() for call in task.calls)
 

@@ -118,7 +118,14 @@ _F_STRING_PART = getattr(tokenize, "FSTRING_MIDDLE", -1)  # Python 3.12 and late
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node, clean=False)):
-            yield node.body[0].lineno, text
+            # A property is read like an attribute: "Whether it is open" is what it states.
+            yield node.body[0].lineno, f"True if {text[8:]}" if _states_a_fact(node, text) else text
+
+
+def _states_a_fact(node: ast.AST, docstring: str) -> bool:
+    decorators = getattr(node, "decorator_list", [])
+    names = {ast.unparse(decorator) for decorator in decorators}
+    return docstring.startswith("Whether ") and bool(names & {"property", "cached_property"})
 
 
 def _page_texts(source: str) -> Iterator[Text]:

@@ -44,7 +44,7 @@ def offences(kernel: Kernel, agent: Agent, rounds: range) -> list[str]:
 
 
 def still_serves(kernel: Kernel) -> bool:
-    """Whether another agent is served, and all that the kernel keeps is consistent."""
+    """Return whether another agent is served, and all that the kernel keeps is consistent."""
     other = kernel.spawn("other")
     other.memory.write("notes", "kept")
     kernel.check()

@@ -63,6 +63,12 @@ def test_a_docstring_does_not_begin_with_a_riddle(
     assert [line for line, _ in found(lint, tmp_path / "a.py", source)] == [2]
 
 
+def test_a_property_states_whether_something_is_so(lint: ModuleType, tmp_path: Path) -> None:
+    source = 'class A:\n    @property\n    def is_b(self) -> bool:\n        """Whether it is."""\n'
+
+    assert found(lint, tmp_path / "a.py", source) == []
+
+
 def test_pages_are_checked_outside_of_fences(lint: ModuleType, tmp_path: Path) -> None:
     page = "Nobody\n\n```python\n# Nobody\n```\n\nwhose\n"
 

@@ -169,7 +169,7 @@ def own_right(subject: Subject, right: Right, resource: Resource, policy: Policy
 
 
 def is_granted(grant: Grant, resource: Resource) -> bool:
-    """Whether a grant is one on the resource, or on what it is a part of."""
+    """Return whether a grant is one on the resource, or on what it is a part of."""
     granted = grant.resource
     return (
         granted.kind == resource.kind
@@ -179,7 +179,7 @@ def is_granted(grant: Grant, resource: Resource) -> bool:
 
 
 def has_expired(grant: Grant, now: float) -> bool:
-    """Whether its time is over."""
+    """Return whether its time is over."""
     return grant.expires_at is not None and now >= grant.expires_at
 
 

@@ -30,7 +30,7 @@ class Census:
     groups: Callable[[], Iterable[str]] = tuple
 
     async def has(self, resource: Resource) -> bool:
-        """Whether there is such a thing, or none of the managers can tell."""
+        """Return whether there is such a thing, or none of the managers can tell."""
         answers = [await holder.holds(resource) for holder in self.holders]
         return True in answers or False not in answers
 
@@ -66,7 +66,7 @@ def _about_group(name: str, census: Census, policy: Policy) -> Iterator[str]:
 
 
 def _is_mentioned(identity: str, policy: Policy, grants: Iterable[Grant]) -> bool:
-    """Whether it is everybody, or an agent that the policy or an earlier grant names."""
+    """Return whether it is everybody, or an agent that the policy or an earlier grant names."""
     if identity == EVERYBODY:
         return True
     members = (pattern for group in policy.groups.values() for pattern in group.members)

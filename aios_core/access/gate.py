@@ -193,11 +193,11 @@ class Gate:
 
 
 def _is_about_others(process: AgentProcess, access: Access) -> bool:
-    """Whether grants of agents may matter."""
+    """Return whether grants of agents may matter."""
     return any(one.resource.owner not in (None, process.identity) for one in (access, *access.also))
 
 
 def _changes_outside(access: Access) -> bool:
-    """Whether it changes what is nobody's, such as a mount: not in the state directory."""
+    """Return whether it changes what is nobody's, such as a mount: not in the state directory."""
     parts = (access, *access.also)
     return any(one.right is Right.WRITE and one.resource.owner is None for one in parts)

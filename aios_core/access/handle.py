@@ -73,7 +73,7 @@ class AccessHandle:
     def check(
         self, action: str, right: str, resource: Resource | str, **arguments: Any
     ) -> Decision:
-        """Whether the agent might do that, and why; nothing is done."""
+        """Return whether the agent might do that, and why; nothing is done."""
         return self._port.call(self._check(action, right, resource, arguments))
 
     async def acheck(

@@ -81,7 +81,7 @@ class Mailbox:
         self._write(request.id + ANSWER, {"digest": request.digest, **asdict(answer)})
 
     def is_answered(self, request_id: str) -> bool:
-        """Whether there is an answer that nobody has taken."""
+        """Return whether there is an answer that nobody has taken."""
         return request_id + ANSWER in self._names(ANSWER)
 
     def take(self, request_id: str, digest: str) -> ApprovalAnswer | None:

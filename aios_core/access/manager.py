@@ -231,7 +231,7 @@ class AccessManager:
     async def explain(
         self, identity: str, access: Access, labels: frozenset[str] = frozenset()
     ) -> Explanation:
-        """Whether an agent may do something, and all that was considered."""
+        """Return whether an agent may do something, and all that was considered."""
         await self._store.load()
         policy = self.privileges.policy
         grants = self.privileges.grants.on(access.resource)

@@ -50,7 +50,7 @@ class Subject:
     family_groups: frozenset[str] = frozenset()  # the groups of all of these
 
     def is_meant_by(self, receiver: str) -> bool:
-        """Whether a grant to `receiver` (an identity, "group:NAME" or "*") is one to it."""
+        """Return whether a grant to `receiver` (an identity, "group:NAME" or "*") is one to it."""
         if receiver in (EVERYBODY, self.identity):
             return True
         return receiver.startswith(GROUP) and receiver.removeprefix(GROUP) in self.groups
@@ -65,7 +65,7 @@ class Condition:
     operand: Any
 
     def holds(self, arguments: Mapping[str, Any], *, if_unsure: bool) -> bool:
-        """Whether it holds, for a rule that is against the request if `if_unsure`.
+        """Return whether it holds, for a rule that is against the request if `if_unsure`.
 
         Of a list, one value is enough to be against it, and all are needed to be for it.
         """
@@ -135,7 +135,7 @@ class Rule:
         return not self.labels and not self.when
 
     def fits_agent(self, subject: Subject) -> bool:
-        """Whether it means the agent; one that denies or asks means its descendants too."""
+        """Return whether it means the agent; one that denies or asks means its descendants too."""
         names, groups = frozenset((subject.identity,)), subject.groups
         if self.effect is not Effect.ALLOW:
             names, groups = names | subject.family, groups | subject.family_groups
@@ -232,7 +232,7 @@ def names_above(name: str) -> set[str]:
 
 
 def covers(pattern: str, resource: Resource) -> bool:
-    """Whether a pattern "kind:owner:name" means the resource.
+    """Return whether a pattern "kind:owner:name" means the resource.
 
     Parts that are left out mean any. The owner "" means nobody, the name what is below
     it too, a tool's every version; `*` and `?` stand for any characters.
@@ -260,7 +260,7 @@ def _covers_name(pattern: str, resource: Resource) -> bool:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a text is what the pattern says; letters of different case are different."""
+    """Return whether a text is what the pattern says; letters of different case are different."""
     if pattern in ("*", text):
         return True
     compiled = _compiled(pattern)

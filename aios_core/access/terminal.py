@@ -114,7 +114,7 @@ def _keyboard() -> int | None:
 
 
 def _is_in_background(descriptor: int) -> bool:
-    """Whether reading from the terminal would stop this process, as a shell's `&` has it."""
+    """Return whether reading from the terminal would stop this process, as a shell's `&` has it."""
     try:
         return os.tcgetpgrp(descriptor) != os.getpgrp()
     except OSError:  # not the terminal that controls this process

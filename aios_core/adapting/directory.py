@@ -82,7 +82,7 @@ class AgentDirectory:
             return tuple(self._entries)
 
     def knows(self, caller: Caller) -> bool:
-        """Whether a caller has made a call that is remembered."""
+        """Return whether a caller has made a call that is remembered."""
         return _named.knows(caller) if self._is_elsewhere(caller) else caller in self._entries
 
     @contextmanager
@@ -154,7 +154,7 @@ class AgentDirectory:
                 assert entry.num_active or not entry.is_over, f"{caller} stayed"  # noqa: S101
 
     def _is_elsewhere(self, caller: Caller) -> bool:
-        """Whether a caller is named, and with that the same whichever adapter asks."""
+        """Return whether a caller is named, and with that the same whichever adapter asks."""
         return caller.kind is CallerKind.NAMED and self is not _named
 
     @contextmanager

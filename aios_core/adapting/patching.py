@@ -107,5 +107,5 @@ class ImportHook(MetaPathFinder):
 
 
 def _is_ready(module: ModuleType) -> bool:
-    """Whether its own code has run; else the finder that imports it is asked no more."""
+    """Return whether its own code has run; else the finder that imports it is asked no more."""
     return not getattr(module.__spec__, "_initializing", False)

@@ -64,7 +64,7 @@ class RunTree:
         return self._roots.get(run_id)
 
     def is_live(self, run_id: Hashable) -> bool:
-        """Whether the run is still in progress."""
+        """Return whether the run is still in progress."""
         return run_id in self._roots
 
     def begin(

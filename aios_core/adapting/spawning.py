@@ -23,7 +23,7 @@ class Turn:
     over: Future[None] = field(default_factory=Future)
 
     def lets_wait(self, loop: Loop | None) -> bool:
-        """Whether a call on that loop (None: on a thread) can wait for it without harm."""
+        """Return whether a call on that loop (None: on a thread) can wait for it without harm."""
         return self.loop is None or self.loop is loop
 
     def end(self) -> None:

@@ -18,7 +18,7 @@ _PRETENDING: Final = ("dummy", "echo", "fake", "mock", "replay", "scripted", "st
 
 
 def is_served(kind: type, methods: Iterable[str], package: str) -> bool:
-    """Whether the kernel answers or schedules the calls of a class, or it asks no provider.
+    """Return whether the kernel answers or schedules the calls of a class, or it asks no provider.
 
     Args:
         kind: the class of a client.
@@ -34,7 +34,7 @@ def is_served(kind: type, methods: Iterable[str], package: str) -> bool:
 
 
 def _is_of(package: str, method: object) -> bool:
-    """Whether a method is defined in an adapter, and is not the one that only looks on."""
+    """Return whether a method is defined in an adapter, and is not the one that only looks on."""
     home = str(getattr(method, "__globals__", {}).get("__name__", ""))
     return home.partition(".")[0] == package and not home.endswith(".unserved")
 

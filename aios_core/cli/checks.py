@@ -240,7 +240,7 @@ def _broken_core(name: str, error: KernelError) -> Finding:
 
 
 def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:
-    """Whether the models that the configuration names are served by a core."""
+    """Return whether the models that the configuration names are served by a core."""
     try:
         pool = CorePool(cores, fallbacks=config.fallbacks, default_model=config.default_model)
     except ConfigError as exc:

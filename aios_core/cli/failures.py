@@ -16,7 +16,7 @@ _MAX_LINKED: Final = 100  # exceptions that are looked at behind one
 
 
 def is_debugging() -> bool:
-    """Whether AIOS_DEBUG asks for tracebacks."""
+    """Return whether AIOS_DEBUG asks for tracebacks."""
     return os.environ.get("AIOS_DEBUG", "") not in ("", "0")
 
 

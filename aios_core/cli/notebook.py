@@ -26,7 +26,7 @@ SUFFIX = ".ipynb"
 
 
 def is_notebook(name: str) -> bool:
-    """Whether a script is a notebook, by its name."""
+    """Return whether a script is a notebook, by its name."""
     return Path(name).suffix == SUFFIX
 
 

@@ -66,7 +66,7 @@ def _of_tool(plugin: Plugin, tool: Tool) -> Iterator[Finding]:
 
 
 async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Finding]:
-    """Whether others offer the same, as this machine is configured."""
+    """Return whether others offer the same, as this machine is configured."""
     try:
         await catalogue.loaded()
     except KernelError as exc:

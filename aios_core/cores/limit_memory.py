@@ -24,12 +24,12 @@ class LimitMemory:
         self._least_refused: dict[str, int] = {}
 
     def allows(self, model: str, limit: int) -> bool:
-        """Whether a limit is worth sending: no smaller one was refused."""
+        """Return whether a limit is worth sending: no smaller one was refused."""
         least = self._least_refused.get(model)
         return least is None or limit < least
 
     def is_refusal(self, status: int, message: str) -> bool:
-        """Whether a server may have refused a request for its limit."""
+        """Return whether a server may have refused a request for its limit."""
         return status in _REFUSED and bool(_ABOUT_LIMITS.search(message))
 
     def refused(self, model: str, limit: int) -> None:

@@ -199,7 +199,7 @@ class OpenAICore(StreamingCore):
             self._watch.start(self._http)
 
     def can_resume(self, live: LiveRun) -> bool:
-        """Whether the server's grammar, tool parser and dice do not stand in the way."""
+        """Return whether the server's grammar, tool parser and dice do not stand in the way."""
         request, sampling = live.run.request, live.run.request.sampling
         form = request.response_format
         is_free = (form is None or not form.is_constraint) and request.chosen_tool in FREE_CHOICES
@@ -492,5 +492,5 @@ class OpenAICore(StreamingCore):
 
 
 def _never_reached(exc: openai.APIConnectionError) -> bool:
-    """Whether no connection came about: the server is gone, and nothing was sent."""
+    """Return whether no connection came about: the server is gone, and nothing was sent."""
     return isinstance(exc.__cause__, httpx.ConnectError | httpx.ConnectTimeout)

@@ -129,7 +129,7 @@ async def count_at_server(
 
 
 def is_countable(request: LLMGenerate) -> bool:
-    """Whether the prompt is text alone, which a tokenizer can count."""
+    """Return whether the prompt is text alone, which a tokenizer can count."""
     kinds = {kind_of_part(part) for message in request.messages for part in message.parts}
     return kinds <= TEXT_ONLY
 

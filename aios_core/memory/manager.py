@@ -125,7 +125,7 @@ class MemoryManager:
         return await tables.state.database.aread(lambda c: is_kept(c, owner, name))
 
     async def knows(self, identity: str) -> bool:
-        """Whether an agent of that identity ever kept something in memory."""
+        """Return whether an agent of that identity ever kept something in memory."""
         tables = await self._shelf.opened()
         query = "SELECT 1 FROM memory_usage WHERE owner = ?"
         rows = await tables.state.database.aread(lambda c: c.execute(query, (identity,)).fetchall())

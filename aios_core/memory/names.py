@@ -77,7 +77,7 @@ def require_count(what: str, value: object, *, at_least: int = 0) -> None:
 
 
 def is_kept(connection: Connection, owner: str, name: str) -> bool:
-    """Whether there is something of that name, as grants say it, or below it."""
+    """Return whether there is something of that name, as grants say it, or below it."""
     parameters = (owner, name, f"{name}/", f"{name}0")  # "0" comes after "/"
     return connection.execute(_IS_KEPT, parameters).fetchone() is not None
 

@@ -76,12 +76,12 @@ class Admission:
         self._books: dict[Core, _Books] = {}
 
     def is_active(self, core: Core, pid: int) -> bool:
-        """Whether the agent's context is, or is about to be, on the core."""
+        """Return whether the agent's context is, or is about to be, on the core."""
         books = self._books.get(core)
         return books is not None and pid in books.contexts
 
     def is_pressed(self, core: Core, load: CoreLoad) -> bool:
-        """Whether the active contexts fill more than half of the core's memory."""
+        """Return whether the active contexts fill more than half of the core's memory."""
         books = self._books.get(core)
         if books is None or load.kv_capacity is None:
             return False

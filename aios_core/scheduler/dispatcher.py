@@ -479,7 +479,7 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
 
     def _has_place(self, call: Call) -> bool:
-        """Whether an unanswered call is being prepared, waits in a queue, or runs."""
+        """Return whether an unanswered call is being prepared, waits in a queue, or runs."""
         if call.ticket is None:
             return call.preparing is not None
         is_running = call.syscall.id in self._running

@@ -59,7 +59,7 @@ class GuardedPolicy:
         return self._asked("rank", lambda: _checked(self.policy.rank(call)), FIRST)
 
     def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
-        """Whether a waiting call may interrupt a running one."""
+        """Return whether a waiting call may interrupt a running one."""
         return self._asked(
             "interrupts", lambda: bool(self.policy.interrupts(waiting, running)), False
         )

@@ -43,7 +43,7 @@ class Cores(Protocol):
         """A core serves again."""
 
     def is_up(self, name: str) -> bool:
-        """Whether a core serves at present."""
+        """Return whether a core serves at present."""
 
     def outage(self, name: str) -> Outage | None:
         """Why a core is down and when to try it again; None if it is up."""

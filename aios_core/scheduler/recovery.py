@@ -44,7 +44,7 @@ class RetryRule:
     def allows(
         self, call: Call, error: KernelError, *, now: float, pause_s: float, is_contended: bool
     ) -> bool:
-        """Whether the call may be tried again after this error and a pause."""
+        """Return whether the call may be tried again after this error and a pause."""
         if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
             return False
         if not is_passing(error):
@@ -100,15 +100,15 @@ class CoreKeeper:
         self._served_at[core.name] = self._clock.now()
 
     def has_served_since(self, core: Core, instant: float) -> bool:
-        """Whether any call had its answer from a core since then."""
+        """Return whether any call had its answer from a core since then."""
         return self._served_at.get(core.name, float("-inf")) > instant
 
     def is_up(self, core: Core) -> bool:
-        """Whether a core serves at present."""
+        """Return whether a core serves at present."""
         return self._cores.is_up(core.name)
 
     def has_core(self, call: Call) -> bool:
-        """Whether any core that may serve the call is up."""
+        """Return whether any core that may serve the call is up."""
         return any(map(self.is_up, call.route))
 
     def died(self, core: Core, error: KernelError) -> bool:

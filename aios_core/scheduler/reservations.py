@@ -219,7 +219,7 @@ class Reservations:
         return num_tokens
 
     def _others_reserve(self, call: Call) -> bool:
-        """Whether another call will give back what this call could use."""
+        """Return whether another call will give back what this call could use."""
         mine = call.reservation.amount if call.reservation else Cost()
         return any(
             account.limits.limits_calls and account.reserved.tokens > mine.tokens

@@ -282,7 +282,7 @@ class Scheduler:
         ]
 
     def has(self, ticket: Ticket) -> bool:
-        """Whether a call has its place: in a queue, among the held ones, or with a slot."""
+        """Return whether a call has its place: in a queue, among the held ones, or with a slot."""
         return ticket in self._waiting or self._running.get(ticket.syscall.id) is ticket
 
     def reroute(self, ticket: Ticket, route: Route) -> None:
@@ -352,7 +352,7 @@ class Scheduler:
         return next((t for t in (first, second) if t and self._fits(t, core, now)), None)
 
     def _loses_its_place(self, ticket: Ticket, core: Core, now: float) -> bool:
-        """Whether an active agent's call fits no longer where its context is."""
+        """Return whether an active agent's call fits no longer where its context is."""
         elsewhere = (other for other in ticket.route if other is not core)
         return not self._fits(ticket, core, now) and not any(
             self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
@@ -371,7 +371,7 @@ class Scheduler:
             lane.arriving.push(ticket)
 
     def _goes_ahead(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
-        """Whether an active agent's call goes before a new agent's."""
+        """Return whether an active agent's call goes before a new agent's."""
         if self._policy.warm_first and not self._is_overdue(new, now):
             return self.admission.is_pressed(core, load_of(core)) or (
                 self._policy.rank(warm) < self._policy.rank(new)
@@ -410,7 +410,7 @@ class Scheduler:
         return bound is not None and now - call.queued_at > bound
 
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
-        """Whether a call that could take its slot ranks before a running one."""
+        """Return whether a call that could take its slot ranks before a running one."""
         lanes = [lane for route, lane in self._waiting.lanes.items() if lane and core in route]
         if sum(map(len, lanes)) <= self._num_yielding:
             return False
@@ -431,7 +431,7 @@ class Scheduler:
         return None
 
     def _may_take(self, waiting: Ticket, running: Ticket, now: float) -> bool:
-        """Whether a waiting call may take the slot of a running one at once."""
+        """Return whether a waiting call may take the slot of a running one at once."""
         return (
             not running.is_yielding
             and running.quantum_used >= UNDISTURBED

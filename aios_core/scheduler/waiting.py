@@ -48,7 +48,7 @@ class WaitingCalls:
         return self.num_waiting - len(self._held)
 
     def is_active(self, ticket: Ticket) -> bool:
-        """Whether the context of its agent is on a core that can serve the call."""
+        """Return whether the context of its agent is on a core that can serve the call."""
         return any(self._is_active(core, ticket.syscall.pid) for core in ticket.route)
 
     def join(self, ticket: Ticket) -> None:

@@ -68,7 +68,7 @@ def _locked(directory: Path) -> Iterator[DirectoryLock]:
 
 
 def _is_usable(directory: Path) -> bool:
-    """Whether there is an undamaged database, the right one or another."""
+    """Return whether there is an undamaged database, the right one or another."""
     found = DatabaseFiles.look(directory)
     if found.is_empty or found.is_cut:
         return False

@@ -44,7 +44,7 @@ class Companion(Protocol):
         """Write, before the works of the transaction. Raising undoes the transaction."""
 
     def settle(self, *, is_durable: bool) -> None:
-        """Whether what the last `join` wrote is kept, before anybody hears of it."""
+        """Return whether what the last `join` wrote is kept, before anybody hears of it."""
 
 
 @dataclass(slots=True)

@@ -226,7 +226,7 @@ class Beneath:
 
 @cache
 def has_openat2() -> bool:
-    """Whether the system resolves a path beneath a directory by itself (Linux since 5.6)."""
+    """Return whether the system resolves a path beneath a directory by itself (Linux since 5.6)."""
     if not sys.platform.startswith("linux"):
         return False
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -25,7 +25,7 @@ class Content:
     is_held: bool = False  # the blob was put, and no row refers to it yet
 
     def is_same(self, other: Content) -> bool:
-        """Whether both are the same bytes."""
+        """Return whether both are the same bytes."""
         return (self.size, self.data, self.blob) == (other.size, other.data, other.blob)
 
 

@@ -160,7 +160,7 @@ class StorageManager:
             raise NoSuchObject(exc.kind, exc.name, of=exc.of) from None  # what else it has, is its
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Whether an owner has a file at a path or below it."""
+        """Return whether an owner has a file at a path or below it."""
         if resource.kind != "file" or resource.owner is None:
             return None
         owner, path = resource.owner, resource.name or ROOT
@@ -173,7 +173,7 @@ class StorageManager:
         return bool(await self._look(find))
 
     async def knows(self, identity: str) -> bool:
-        """Whether an agent of that identity ever kept a file."""
+        """Return whether an agent of that identity ever kept a file."""
         query = "SELECT 1 FROM file_usage WHERE owner = ?"
         return bool(await self._look(lambda c: c.execute(query, (identity,)).fetchall()))
 

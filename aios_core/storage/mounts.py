@@ -61,11 +61,11 @@ class Mounts:
             self._roots.clear()
 
     def is_writable(self, path: str) -> bool:
-        """Whether agents may change the mount that a path is in. Raises `NoSuchObject`."""
+        """Return whether agents may change the mount that a path is in. Raises `NoSuchObject`."""
         return self._config(self._split(path)[0]).mode == "write"
 
     def exists(self, path: str) -> bool:
-        """Whether something is there."""
+        """Return whether something is there."""
         name, inner = self._split(path)
         try:
             os.close(self._root(name).open(inner, os.O_RDONLY))

@@ -60,7 +60,7 @@ def canonical_file(path: str) -> str:
 
 
 def is_canonical_name(name: str) -> bool:
-    """Whether a name of a real directory can be reached under its own spelling."""
+    """Return whether a name of a real directory can be reached under its own spelling."""
     try:
         return name not in ("", ".") and _canonical_name(name, name) == name
     except InvalidPath:
@@ -76,7 +76,7 @@ def ancestors(path: str) -> Iterator[str]:
 
 
 def is_below(path: str, root: str) -> bool:
-    """Whether a canonical path is another one, or lies below it."""
+    """Return whether a canonical path is another one, or lies below it."""
     return root in (ROOT, path) or path.startswith(root + "/")
 
 

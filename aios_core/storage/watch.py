@@ -48,7 +48,7 @@ class _Position:
         return FileWait(self.path, after, owner=self.owner, wait_s=self.step_s)
 
     def heard(self, last: int) -> bool:
-        """Whether there may be changes, now that the owner's last one is number `last`."""
+        """Return whether there may be changes, now that the owner's last one is number `last`."""
         if self.after is None:
             self.after = last
             return False

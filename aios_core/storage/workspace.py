@@ -122,7 +122,7 @@ def take_back(
     held: list[Content] = []
 
     def is_known(connection: Connection, path: str, data: bytes) -> bool:
-        """Whether the storage has the same content there."""
+        """Return whether the storage has the same content there."""
         try:
             content = table.read(connection, checkout.owner, path)[1]
         except NoSuchObject:

@@ -364,7 +364,7 @@ class SimulatedCore:
             sequence.held = sequence.num_context
 
     def _has_room_for(self, sequence: _Sequence) -> bool:
-        """Whether its context fits, if need be in the place of idle images."""
+        """Return whether its context fits, if need be in the place of idle images."""
         spare = self.memory.capacity * _WATERMARK if self._running else 0
         others = self.memory.held + len(self._running)  # each of them grows by a token this step
         return others + sequence.num_context + spare <= self.memory.capacity

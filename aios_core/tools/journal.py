@@ -226,7 +226,7 @@ class ToolJournal:
         self._is_pruned = True
 
     def _refuse_repeat(self, intent: Intent, boot: str, outcome: str | None) -> None:
-        """Whether a call of this key may begin again."""
+        """Return whether a call of this key may begin again."""
         tool = intent.tool
         if outcome == "took effect":
             raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} took effect already")

@@ -182,7 +182,7 @@ class ToolManager:
                 raise InvalidRequest(f"the tool manager does not perform {request!r:.100}")
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Whether an agent offers itself a tool of that name."""
+        """Return whether an agent offers itself a tool of that name."""
         owner, name = resource.owner, resource.name.partition("@")[0]
         if resource.kind != "tool" or owner is None:
             return None

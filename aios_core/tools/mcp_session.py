@@ -202,7 +202,7 @@ class _Session:
         return ToolDied(tool, f"MCP server {self._server.name!r} {words.fault}{words}")
 
     def _is_the_connections(self, exc: Exception) -> bool:
-        """Whether an error is the end of the connection, rather than the server's answer."""
+        """Return whether an error is the end of the connection, rather than the server's answer."""
         error = getattr(exc, "error", None)
         if error is None:
             return not isinstance(exc, ValueError | RuntimeError)  # those refuse an answer

@@ -132,11 +132,11 @@ class ToolRegistry:
         return sorted(found, key=lambda one: (one.tool.name, one.tool.version_key))
 
     def is_newest(self, offer: Offer, identity: str | None) -> bool:
-        """Whether the bare name stands for this one."""
+        """Return whether the bare name stands for this one."""
         return self.resolve(offer.tool.name, identity) is offer
 
     def is_offered(self, lane: str) -> bool:
-        """Whether a tool with that lane is offered still."""
+        """Return whether a tool with that lane is offered still."""
         return any(offer.lane == lane for offer in self)
 
     def remove(self, name: str, owner: str | None = None) -> tuple[str, ...]:

@@ -132,5 +132,5 @@ def _in_words(exc: BaseException, text: str) -> str:
 
 
 def is_the_tools_fault(exc: BaseException) -> bool:
-    """Whether a failure says something about the tool, rather than about this call."""
+    """Return whether a failure says something about the tool, rather than about this call."""
     return isinstance(exc, ToolError) and not isinstance(exc.__cause__, Interrupted)

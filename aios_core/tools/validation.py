@@ -94,7 +94,7 @@ class ArgumentSchema:
         return self._schema
 
     def is_quick(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether these arguments may be checked where nothing may take long."""
+        """Return whether these arguments may be checked where nothing may take long."""
         return self._is_linear and is_quick(self.num_parts, arguments)
 
     def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class ArgumentSchema:
         return False
 
     def _may_be_left_out(self, error: ValidationError) -> bool:
-        """Whether the field is an optional one of the top level."""
+        """Return whether the field is an optional one of the top level."""
         required = self._schema.get("required", ())
         return len(error.absolute_path) == 1 and error.absolute_path[0] not in required
 

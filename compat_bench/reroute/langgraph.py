@@ -71,7 +71,7 @@ class ReroutedSaver(InMemorySaver):
         return ours
 
     def _is_known(self, config: Any) -> bool:
-        """Whether what a config names is the kernel's: nothing else was written by hand."""
+        """Return whether what a config names is the kernel's: nothing else was written by hand."""
         thread = config["configurable"]["thread_id"]
         spaces = self.storage.get(thread, {})
         return all((thread, one) in self._put for space in spaces.values() for one in space)

@@ -12,7 +12,7 @@ _MARK: Final = "__rerouted__"
 
 
 def is_of_suite(kind: type, root: Path) -> bool:
-    """Whether a class is defined by a test of a suite, or beside one."""
+    """Return whether a class is defined by a test of a suite, or beside one."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if file is None or not (path := Path(file)).is_relative_to(root):  # nothing is looked up here
         return False

@@ -297,7 +297,7 @@ def _add_up(grads: Sequence[Tensor], totals: Tensor) -> None:
 
 
 def _agreed(run: Run, stop: _Stop) -> bool:
-    """Whether any worker was told to stop."""
+    """Return whether any worker was told to stop."""
     return _shared(run, float(stop.asked)) > 0
 
 

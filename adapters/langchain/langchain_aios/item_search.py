@@ -30,7 +30,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Whether an item has the wanted values, or ones that compare as wanted."""
+    """Return whether an item has the wanted values, or ones that compare as wanted."""
     if isinstance(wanted, Mapping):
         if any(str(key).startswith("$") for key in wanted):
             return all(_compares(value, name, bound) for name, bound in wanted.items())
@@ -59,7 +59,7 @@ def _compares(value: Any, name: str, bound: Any) -> bool:
 
 
 def matches(condition: MatchCondition, namespace: Namespace) -> bool:
-    """Whether a namespace begins, or ends, as a condition says."""
+    """Return whether a namespace begins, or ends, as a condition says."""
     path = condition.path
     if len(path) > len(namespace):
         return False

@@ -163,7 +163,7 @@ def _besides(choice: Choice) -> dict[str, Any]:
 
 
 def wants_usage(theirs: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a stream reports its usage: yes, unless the program turns it off."""
+    """Return whether a stream reports its usage: yes, unless the program turns it off."""
     said = {key: kwargs[key] for key in ("stream_usage", "stream_options") if key in kwargs}
     if not said and theirs.stream_usage is None:
         return True

@@ -51,7 +51,7 @@ def _kind_of(error: KernelError) -> type[openai.OpenAIError]:
 
 
 def _facts_of(error: KernelError) -> dict[str, Any]:
-    """Whether to repeat the call: not if the kernel refused or stopped it."""
+    """Return whether to repeat the call: not if the kernel refused or stopped it."""
     if isinstance(error, CoreError | DeadlineExceeded | RetryLater):
         return dict(retry_facts(error))
     return {"is_retryable": False}

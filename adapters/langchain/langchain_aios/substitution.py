@@ -132,7 +132,7 @@ _AZURE_BASES: Final = ("base_url", "openai_api_base")
 
 
 def _has(values: Mapping[str, Any], names: Collection[str], variables: Collection[str]) -> bool:
-    """Whether a value is given under one of the names, or in the environment."""
+    """Return whether a value is given under one of the names, or in the environment."""
     return any(values.get(name) for name in names) or any(map(os.environ.get, variables))
 
 

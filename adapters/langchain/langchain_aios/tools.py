@@ -323,7 +323,7 @@ def _visible(tool: BaseTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_models(given: Any) -> TypeIs[ToolCall]:
-    """Whether a tool is given a model's call, and not its arguments."""
+    """Return whether a tool is given a model's call, and not its arguments."""
     return isinstance(given, Mapping) and given.get("type") == "tool_call"
 
 

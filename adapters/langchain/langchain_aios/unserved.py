@@ -57,7 +57,7 @@ def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_served(model: Any) -> bool:
-    """Whether the kernel schedules the calls of a model, or of a model inside it."""
+    """Return whether the kernel schedules the calls of a model, or of a model inside it."""
     if is_served(type(model), _ASKING, _OURS):
         return True
     inner = [value for value in vars(model).values() if hasattr(value, "generate_prompt")]

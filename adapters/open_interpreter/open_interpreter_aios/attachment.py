@@ -267,5 +267,5 @@ def _directory(given: str | Path | None, conversation: str) -> Path:
 
 
 def _is_closing(error: BaseException | None) -> bool:
-    """Whether somebody else ends the turn: a generator that is closed, Ctrl-C."""
+    """Return whether somebody else ends the turn: a generator that is closed, Ctrl-C."""
     return error is not None and not isinstance(error, Exception)

@@ -48,7 +48,7 @@ async def run_code(
 
 
 async def end_session(conversation: str, context: ToolContext) -> bool:
-    """Whether there was one."""
+    """Return whether there was one."""
     return await context.code_runner.end_session(context.caller, _PREFIX + conversation)
 
 

@@ -34,7 +34,7 @@ class VarlenBatch(PackedBatch):
 
     @staticmethod
     def suits(dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether it is worth a try."""
+        """Return whether it is worth a try."""
         return device.type == "cuda" and dtype in _DTYPES
 
     def attend(

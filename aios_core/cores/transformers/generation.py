@@ -71,7 +71,7 @@ class Beginner(Protocol):
     """Makes generations of runs."""
 
     def must_wait(self, run: Run) -> bool:
-        """Whether `begin` may block."""
+        """Return whether `begin` may block."""
 
     def begin(self, run: Run) -> Generation:
         """Bring a run to where it can step.

@@ -32,7 +32,7 @@ _HNSW: Final = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, 
 
 
 def is_installed() -> bool:
-    """Whether there is a `chromadb`; imports nothing."""
+    """Return whether there is a `chromadb`; imports nothing."""
     return find_spec("chromadb") is not None
 
 

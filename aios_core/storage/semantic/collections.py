@@ -89,7 +89,7 @@ class CollectionManager:
                 raise KernelBug(f"not a request for collections: {request!r}")
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Whether an owner has a collection of that name, or any."""
+        """Return whether an owner has a collection of that name, or any."""
         owner, name = resource.owner, resource.name
         if resource.kind != "collection" or owner is None:
             return None
@@ -97,7 +97,7 @@ class CollectionManager:
         return not name or await state.database.aread(lambda c: find(c, owner, name)) is not None
 
     async def knows(self, identity: str) -> bool:
-        """Whether an agent of that identity ever had a collection."""
+        """Return whether an agent of that identity ever had a collection."""
         state = await self._state.opened()
         return bool(await state.database.aread(lambda c: usage(c, identity)))
 

@@ -89,7 +89,7 @@ def begin(connection: Connection, made_by: str) -> int:
 
 
 def exists(connection: Connection) -> bool:
-    """Whether anybody ever searched the files."""
+    """Return whether anybody ever searched the files."""
     return connection.execute("SELECT 1 FROM file_index").fetchone() is not None
 
 

@@ -30,7 +30,7 @@ class VectorIndex(Protocol):
         """For people: "exact", "chroma"."""
 
     def holds(self, space: int) -> bool:
-        """Whether it has kept what this process gave it."""
+        """Return whether it has kept what this process gave it."""
 
     def ids(self, space: int) -> AbstractSet[int]:
         """What it has, also from earlier processes."""

@@ -68,7 +68,7 @@ class Capture:
         self._is_flood = False
 
     def _read(self) -> bool:
-        """Whether there was something."""
+        """Return whether there was something."""
         if self._ended.done():
             return False
         try:

@@ -67,7 +67,7 @@ def find_interpreter(configured: str | None, user: User) -> Interpreter:
 
 
 def can_reach(path: str, user: User) -> bool:
-    """Whether a user without groups can go there and read it, as far as modes tell."""
+    """Return whether a user without groups can go there and read it, as far as modes tell."""
     try:
         real = Path(path).resolve(strict=True)
         return all(_may(place.stat(), user) for place in (real, *real.parents))
@@ -76,7 +76,7 @@ def can_reach(path: str, user: User) -> bool:
 
 
 def can_read(path: str, user: User) -> bool:
-    """Whether a user without groups can read a file, or enter and list a folder, there."""
+    """Return whether a user without groups can read a file, or enter and list a folder, there."""
     try:
         real = Path(path).resolve(strict=True)
         status = real.stat()

@@ -80,7 +80,7 @@ def fragments() -> tuple[str, ...]:
 
 
 def is_held_out(atom: str) -> bool:
-    """Whether the atom belongs to evaluation. The case of letters makes no difference."""
+    """Return whether the atom belongs to evaluation. The case of letters makes no difference."""
     return zlib.crc32(atom.lower().encode()) % HELD_OUT_SHARE == 0
 
 
