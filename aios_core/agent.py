@@ -38,6 +38,7 @@ from aios_core.options import (
 )
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.redaction import shown_repr
+from aios_core.sampling import UNSET
 from aios_core.storage import Storage
 from aios_core.storage.semantic import Collections
 from aios_core.syscalls import LLMGenerate, Request
@@ -288,25 +289,26 @@ def request(
     Raises:
         InvalidRequest: names what was wrong and what would be right.
     """
-    offered = parse_tools(tools)
-    _require_type("model", model, str | None)
-    _require_type("tool_choice", tool_choice, str | Mapping | None)
-    _require_type("parallel_tool_calls", parallel_tool_calls, bool | None)
-    _require_type("extra", extra, Mapping | None)
-    _require_known_choice(tool_choice, [tool.name for tool in offered])
+    # What is left out is not looked at: most calls leave out nearly everything.
+    offered = () if type(tools) is tuple and not tools else parse_tools(tools)
+    if tool_choice is not None:
+        _require_type("tool_choice", tool_choice, str | Mapping)
+        _require_known_choice(tool_choice, [tool.name for tool in offered])
+    if extra is not None:
+        _require_type("extra", extra, Mapping)
     return LLMGenerate(
         messages=parse_messages(messages),
         model=model,
         tools=offered,
         tool_choice=tool_choice,
         parallel_tool_calls=parallel_tool_calls,
-        response_format=_read_format(response_format),
-        sampling=_read_sampling(stop, sampling),
+        response_format=None if response_format is None else _read_format(response_format),
+        sampling=_read_sampling(stop, sampling) if sampling or stop is not None else UNSET,
         extra=dict(extra or {}),
     )
 
 
-def _require_known_choice(choice: ToolChoice | None, names: Sequence[str]) -> None:
+def _require_known_choice(choice: ToolChoice, names: Sequence[str]) -> None:
     if isinstance(choice, str) and choice not in GENERAL_CHOICES and choice not in names:
         raise InvalidRequest(
             f"tool_choice: got {shown_repr(choice)}; allowed: 'auto', 'none', 'required' or one of "
@@ -316,11 +318,9 @@ def _require_known_choice(choice: ToolChoice | None, names: Sequence[str]) -> No
         raise InvalidRequest("tool_choice is 'required' and no tool is offered")
 
 
-def _read_format(
-    response_format: ResponseFormat | Mapping[str, Any] | None,
-) -> ResponseFormat | None:
+def _read_format(response_format: ResponseFormat | Mapping[str, Any]) -> ResponseFormat:
     """A response format in OpenAI's form, or a plain JSON schema."""
-    if response_format is None or isinstance(response_format, ResponseFormat):
+    if isinstance(response_format, ResponseFormat):
         return response_format
     if ResponseFormat.is_openai(response_format):
         return ResponseFormat.from_dict(response_format)
@@ -343,7 +343,9 @@ def _require_type(name: str, value: object, kind: Any) -> None:
 def _split(messages: Messages, options: CallOptions) -> tuple[LLMGenerate, SubmitOptions]:
     """Separate the request from what concerns its way through the kernel."""
     timeout_s, priority = options.pop("timeout_s", None), options.pop("priority", None)
-    require_number("timeout_s", timeout_s, at_least=0.0)
-    require_integer("priority", priority)
+    if timeout_s is not None:
+        require_number("timeout_s", timeout_s, at_least=0.0)
+    if priority is not None:
+        require_integer("priority", priority)
     asked: RequestOptions = options
     return request(messages, **asked), {"timeout_s": timeout_s, "priority": priority}

@@ -45,6 +45,9 @@ class Cost:
         return Cost(self.tokens - other.tokens, self.money - other.money, self.calls - other.calls)
 
 
+NOTHING: Final = Cost()
+
+
 @dataclass(slots=True)
 class Tally:
     """A running sum of costs."""
@@ -57,11 +60,6 @@ class Tally:
         self.tokens += cost.tokens
         self.money += cost.money
         self.calls += cost.calls
-
-    def take(self, cost: Cost) -> None:
-        self.tokens -= cost.tokens
-        self.money -= cost.money
-        self.calls -= cost.calls
 
     def cost(self) -> Cost:
         return Cost(self.tokens, self.money, self.calls)
@@ -108,6 +106,9 @@ class Price:
         while paid > 1 and self.of(input_tokens, paid) > money:  # a rounding error, once
             paid -= 1
         return max(1, paid)
+
+
+FREE: Final = Price()
 
 
 class BudgetAccount:
@@ -193,12 +194,21 @@ class BudgetAccount:
         """Call back once, when a reservation on this account has been settled or parked."""
         self._waiting.append(callback)
 
+    def book(self, reserved: Cost, spent: Cost) -> None:
+        """Count as spent what was, instead of what was set aside for it."""
+        held, books = self.reserved, self.spent
+        held.tokens -= reserved.tokens
+        held.money -= reserved.money
+        held.calls -= reserved.calls
+        books.tokens += spent.tokens
+        books.money += spent.money
+        books.calls += spent.calls
+
     def freed(self) -> None:
         """Notify all that wait that less may be reserved now."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback()
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
 
     def check(self) -> None:
         """Raise `KernelBug` if a reservation was given back twice, or a limit is overrun."""
@@ -253,9 +263,9 @@ class Reservation:
 
     def __init__(self, account: BudgetAccount) -> None:
         self._account = account
-        self.booked = Cost()  # counted as spent already
+        self.booked = NOTHING  # counted as spent already
         self._is_open = True
-        self.amount = Cost()  # set aside now
+        self.amount = NOTHING  # set aside now
 
     def __repr__(self) -> str:
         return f"<Reservation of {self._account.owner}: {self.amount}, booked {self.booked}>"
@@ -263,26 +273,27 @@ class Reservation:
     def grow(self, more: Cost) -> None:
         """Set more aside. Raises `BudgetExceeded`, and changes nothing then."""
         account = self._account
-        if (blocker := account.blocker(more)) is not None:
+        if account.limited and (blocker := account.blocker(more)) is not None:
             raise blocker.refusal(more)
         for one in account.chain:
             one.reserved.add(more)
-        self.amount += more
+        self.amount = more if self.amount is NOTHING else self.amount + more
 
     def park(self, so_far: Cost) -> Cost:
         """Book what was spent so far and set nothing aside. Returns what could not be booked."""
         if not self._is_open:
-            return Cost()
-        more = so_far - self.booked
-        uncovered = self._uncovered(more)
-        more -= uncovered
+            return NOTHING
+        more = so_far if self.booked is NOTHING else so_far - self.booked
+        uncovered = self._uncovered(more) if self._account.limited else NOTHING
+        if uncovered is not NOTHING:
+            more -= uncovered
         for account in self._account.chain:
-            account.reserved.take(self.amount)
-            account.spent.add(more)
-        self.amount = Cost()
+            account.book(self.amount, more)
+        self.amount = NOTHING
         self.booked += more
         for account in self._account.chain:
-            account.freed()
+            if account._waiting:  # noqa: SLF001 - its kind
+                account.freed()
         return uncovered
 
     def settle(self, actual: Cost) -> Cost:
@@ -298,8 +309,6 @@ class Reservation:
     def _uncovered(self, more: Cost) -> Cost:
         """What of a cost exceeds what is set aside, and what the limits leave beyond that."""
         account = self._account
-        if not account.limited:
-            return Cost()
         excess = more - self.amount
         tokens, money, calls = 0, 0.0, 0
         if "tokens" in account.limited:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final, Self
 
 from aios_core.messages import Usage
@@ -104,7 +105,7 @@ def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
         faults[key] = fault
         none: dict[str, Any] = {key: 0}
         claimed = replace(claimed, **none)
-    if not all(type(getattr(claimed, key)) is int for key in _COUNTS):
+    if set(map(type, _counts_of(claimed))) != {int}:
         claimed = replace(claimed, **_whole(claimed))
     if not faults:
         return Judged(claimed)
@@ -146,6 +147,7 @@ _PARTS: Final = {
     "audio_output_tokens": "output_tokens",
 }
 _COUNTS: Final = ("input_tokens", "output_tokens", *_PARTS)
+_counts_of: Final = attrgetter(*_COUNTS)
 
 
 def _faults_of_parts(claimed: Usage) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from aios_core.checking import short_repr
 from aios_core.conversation import Message, ToolCall
@@ -50,6 +50,9 @@ class Usage:
             self.audio_output_tokens + other.audio_output_tokens,
             is_estimated=self.is_estimated or other.is_estimated,
         )
+
+
+NO_USAGE: Final = Usage()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

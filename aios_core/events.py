@@ -77,24 +77,24 @@ class EventStream:
     """Hands events to observers."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = list(observers)
+        self.observers = list(observers)
 
     def __bool__(self) -> bool:
         """Return whether anybody listens; who emits may skip building the event if not."""
-        return bool(self._observers)
+        return bool(self.observers)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Add an observer. Returns a function that removes it again."""
-        self._observers.append(observer)
+        self.observers.append(observer)
         return lambda: self._drop(observer)
 
     def emit(self, event: KernelEvent) -> None:
         """Tell every observer, without the secrets in its facts."""
-        if not self._observers:
+        if not self.observers:
             return
         facts = redact_values(event.facts) if event.facts else event.facts
         event = replace(event, facts=facts, clock_time=time.time())
-        for observer in tuple(self._observers):
+        for observer in tuple(self.observers):
             try:
                 observer(event)
             except RAISED as exc:
@@ -102,8 +102,8 @@ class EventStream:
                 self._drop(observer)
 
     def _drop(self, observer: Observer) -> None:
-        if observer in self._observers:
-            self._observers.remove(observer)
+        if observer in self.observers:
+            self.observers.remove(observer)
 
 
 class Journal:

@@ -13,7 +13,7 @@ from typing import Any
 
 from aios_core.access import AccessManager, Approver
 from aios_core.access.doubts import Census
-from aios_core.budget import Price
+from aios_core.budget import FREE, Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher
@@ -279,7 +279,4 @@ def _select(
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:
     """What a model costs; a provider's own model the same, when its caller asks for it."""
-    return prices.get(model.removesuffix(AT_PROVIDER), _FREE)
-
-
-_FREE = Price()
+    return prices.get(model.removesuffix(AT_PROVIDER), FREE)

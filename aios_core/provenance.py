@@ -34,22 +34,22 @@ class LabelledTexts:
     """Hashes of texts, each with the labels of those who said or read it."""
 
     def __init__(self) -> None:
-        self._labels: OrderedDict[int, frozenset[str]] = OrderedDict()  # the latest last
+        self.labels: OrderedDict[int, frozenset[str]] = OrderedDict()  # by text, the latest last
 
     def __repr__(self) -> str:
         return f"<LabelledTexts: {len(self)} texts>"
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def remember(self, value: object, labels: AbstractSet[str], agent: str) -> None:
         """Keep the texts in a value that an agent of that name was given, or has said."""
         for text in texts_in(value) if labels else ():
             for key in (_key(text), _key_of_message(agent, text)):
                 if key is not None:
-                    self._labels[key] = self._labels.pop(key, frozenset()) | labels
-        while len(self._labels) > MAX_TEXTS:
-            self._labels.popitem(last=False)
+                    self.labels[key] = self.labels.pop(key, frozenset()) | labels
+        while len(self.labels) > MAX_TEXTS:
+            self.labels.popitem(last=False)
 
     def remember_answer(self, answer: Labelled, agent: str) -> None:
         """Keep the contents in an answer, each with its own labels; names are not contents."""
@@ -64,18 +64,18 @@ class LabelledTexts:
 
     def mark(self, process: AgentProcess, value: object) -> None:
         """An agent brings a value along: it takes the labels of the texts in it."""
-        if self._labels:
+        if self.labels:
             self._take(process, map(_key, texts_in(value)))
 
     def mark_prompt(self, process: AgentProcess, messages: Sequence[Message]) -> None:
         """An agent puts a conversation to a model: it takes the labels of what is said there."""
-        if self._labels:
+        if self.labels:
             self.mark(process, messages)
             named = (one for one in messages if one.name and one.role != "tool")
             self._take(process, (_key_of_message(one.name or "", one.content) for one in named))
 
     def _take(self, process: AgentProcess, keys: Iterable[int | None]) -> None:
-        known = (self._labels.get(key) for key in keys if key is not None)
+        known = (self.labels.get(key) for key in keys if key is not None)
         process.take_labels(frozenset[str]().union(*filter(None, known)))
 
 

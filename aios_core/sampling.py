@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from numbers import Integral, Real
+from operator import attrgetter
 from typing import Any, Final
 
 from aios_core.checking import copy_mapping, short_repr
@@ -60,7 +61,7 @@ class Sampling:
 
     def _is_unset(self) -> bool:
         """Return whether nothing is set, as in most calls; there is nothing to check then."""
-        return self.stop == () and all(getattr(self, name) is None for name in _SETTINGS)
+        return self.stop == () and _settings_of(self) == _NONE_SET
 
     @property
     def num_choices(self) -> int:
@@ -90,7 +91,9 @@ class Sampling:
             )
 
 
-_SETTINGS: Final = tuple(item.name for item in fields(Sampling) if item.name != "stop")
+_settings_of: Final = attrgetter(*(f.name for f in fields(Sampling) if f.name != "stop"))
+_NONE_SET: Final = (None,) * (len(fields(Sampling)) - 1)
+UNSET: Final = Sampling()
 
 
 def _items(bias: object) -> list[tuple[Any, Any]]:

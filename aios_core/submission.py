@@ -44,12 +44,13 @@ class Submitter:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher
         dispatcher.refuse_crowds(process)  # before it counts as one more call
-        self._parts.texts.mark_prompt(process, request.messages)
+        if self._parts.texts.labels:
+            self._parts.texts.mark_prompt(process, request.messages)
         if process.labels:
             answer = _Remembered(answer, process, self._parts.texts, answer.wants_deltas)
         approval = self._check_model(process, request.model)
         self._processes.admit(process, request)
-        if request.sampling.num_choices > 1 and not self._gives_several(request.model):
+        if request.sampling.n not in (None, 1) and not self._gives_several(request.model):
             return self._submit_each(process, request, answer, approval, options)
         return dispatcher.submit(process, request, answer, approval=approval, **options)
 

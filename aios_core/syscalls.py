@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from aios_core.completion import NO_USAGE
 from aios_core.decided import require_free_extra
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.field_checks import CheckedFields
@@ -34,6 +35,7 @@ from aios_core.messages import (
     require_sendable,
 )
 from aios_core.permissions import Access, Resource, Right
+from aios_core.sampling import UNSET
 from aios_core.snapshot import Snapshot
 
 T = TypeVar("T")  # what a request is answered with
@@ -88,31 +90,34 @@ class LLMGenerate(Request[Completion]):
     tool_choice: ToolChoice | None = None  # None: not said, which is "auto"
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = UNSET
     extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
 
     def __post_init__(self) -> None:
-        require_free_extra(self.extra)
+        if self.extra:
+            require_free_extra(self.extra)
         self._require_unicode()
 
     def _require_unicode(self) -> None:
         """Refuse text that cannot be sent or stored, wherever it stands in the request."""
         for position, message in enumerate(self.messages):
-            require_sendable(f"message {position}", message.content)
+            if not message.content.isascii():
+                require_sendable(f"message {position}", message.content)
             if not message.is_plain:
                 require_sendable(f"message {position}", message.to_dict())
         for tool in self.tools:
             require_sendable(f"tool {tool.name!r}", tool.to_dict())
         if self.response_format is not None:
             require_sendable("response_format", self.response_format.to_dict())
-        if self.sampling.stop:
-            require_sendable("stop", self.sampling.stop)
-        if self.sampling.logit_bias:
-            require_sendable("logit_bias", self.sampling.logit_bias)
-        require_sendable("model", self.model)
-        require_sendable("tool_choice", self.tool_choice)
-        if self.extra:
-            require_sendable("extra", self.extra)
+        for name, value in (
+            ("stop", self.sampling.stop),
+            ("logit_bias", self.sampling.logit_bias),
+            ("model", self.model),
+            ("tool_choice", self.tool_choice),
+            ("extra", self.extra),
+        ):
+            if value:
+                require_sendable(name, value)
 
     @property
     def chosen_tool(self) -> ToolChoice:
@@ -211,7 +216,7 @@ class Syscall:
     num_preemptions: int = 0
     num_attempts: int = 0
     snapshot: Snapshot | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
 
     def __repr__(self) -> str:
         core = f" on {self.core}" if self.core else ""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aios_core.access.policy import Effect, Policy, Rule, Subject, is_below
@@ -61,11 +61,10 @@ class Standing:
     rules: tuple[Rule, ...]  # that may matter, by name
     until: float  # seconds since 1970: an expiring grant may change it then
     asks: bool = True  # about what cannot be undone
+    is_free: bool = field(init=False)  # it is allowed in any case that can be undone
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it is allowed in any case that can be undone."""
-        return self.right is not None and not self.rules
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_free", self.right is not None and not self.rules)
 
 
 def stand(

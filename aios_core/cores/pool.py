@@ -2,7 +2,7 @@
 
 The pool decides from what the cores say of themselves (`models`, `load`) and
 from what it was told of failures (`mark_down`). It starts no timer and calls no
-core on its own: whoever owns the clock asks `due_probes` and acts.
+core on its own: whoever owns the clock asks for each `outage` and acts.
 """
 
 from __future__ import annotations
@@ -115,6 +115,9 @@ class CorePool:
 
     def pick(self, candidates: Sequence[Core]) -> Core | None:
         """The least loaded candidate that is up and has a free slot; equals take turns."""
+        if len(candidates) == 1:
+            load = self._load_of(candidates[0])
+            return candidates[0] if load is not None and _has_room(load) else None
         chosen = least_loaded([self._load_of(core) for core in candidates], self._turn)
         return None if chosen is None else candidates[chosen]
 
@@ -149,10 +152,6 @@ class CorePool:
     def mark_up(self, name: str) -> None:
         """A core answers again."""
         self._outages.pop(self[name].name, None)
-
-    def due_probes(self, now: float) -> tuple[Core, ...]:
-        """The cores that are down and may be tried again."""
-        return tuple(self._cores[n] for n, out in self._outages.items() if out.probe_at <= now)
 
     def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
         """The error of a call whose cores are all down: why each is, and when to come back."""
@@ -210,7 +209,7 @@ class CorePool:
         assert self._by_model == _by_model(self._cores.values())  # noqa: S101
 
     def _load_of(self, core: Core) -> CoreLoad | None:
-        return load_of(core) if self.is_up(core.name) else None
+        return None if self._outages and core.name in self._outages else load_of(core)
 
     def _require_known(self, key: str, model: str) -> None:
         if model not in self._by_model:

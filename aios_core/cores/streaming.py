@@ -111,6 +111,7 @@ class StreamingCore(ABC):
         self._sink: ReportSink | None = None
         self._is_up = False
         self._going_down: CoreError | None = None
+        self._load = CoreLoad(slots, 0, is_up=False)  # as it was asked for last
 
     def __repr__(self) -> str:
         state = "up" if self._is_up else "down"
@@ -204,7 +205,10 @@ class StreamingCore(ABC):
 
     def load(self) -> CoreLoad:
         """How full the core is now."""
-        return CoreLoad(self._slots, len(self._live), is_up=self._is_up)
+        known, num_running = self._load, len(self._live)
+        if known.num_running != num_running or known.is_up is not self._is_up:
+            known = self._load = CoreLoad(self._slots, num_running, is_up=self._is_up)
+        return known
 
     def open_image(self, path: Path) -> KVImage:
         """Backends that stream text keep no KV images."""

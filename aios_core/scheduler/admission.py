@@ -74,6 +74,7 @@ class Admission:
     def __init__(self, keep_warm_s: float = 5.0) -> None:
         self.keep_warm_s = keep_warm_s
         self._books: dict[Core, _Books] = {}
+        self.has_any = False  # whether any agent was ever active: not where no memory is known
 
     def is_active(self, core: Core, pid: int) -> bool:
         """Return whether the agent's context is, or is about to be, on the core."""
@@ -121,6 +122,7 @@ class Admission:
         """A call of the agent starts on the core for the first time."""
         if load.kv_capacity is None:
             return
+        self.has_any = True
         books = self._books.setdefault(core, _Books())
         context = books.contexts.setdefault(pid, _Context())
         books.num_tokens += max(0, num_tokens - context.num_tokens)

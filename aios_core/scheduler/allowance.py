@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from aios_core.budget import Cost, Price
+from aios_core.budget import FREE, Cost, Price
 from aios_core.claims import Evidence
 from aios_core.core import Prepared, Progress
 from aios_core.counting import TokenRatio, answer_texts, at_least
@@ -56,17 +56,15 @@ class Allowance:
 
     def cost_of(self, input_tokens: int, output_tokens: int, calls: int = 0) -> Cost:
         """Return the cost of that many tokens and calls."""
-        return Cost(
-            tokens=input_tokens + output_tokens,
-            money=self.price.of(input_tokens, output_tokens),
-            calls=calls,
-        )
+        money = 0.0 if self.price is FREE else self.price.of(input_tokens, output_tokens)
+        return Cost(input_tokens + output_tokens, money, calls)
 
     @property
     def end(self) -> int | None:
         """The number of tokens after which the answer ends as things are."""
-        ends = [end for end in (self.limit, self.reserved) if end is not None]
-        return min(ends, default=None)
+        if self.limit is None or self.reserved is None:
+            return self.reserved if self.limit is None else self.limit
+        return min(self.limit, self.reserved)
 
     @property
     def ends_by(self) -> LimitedBy:
@@ -89,7 +87,8 @@ class Allowance:
 
     def take(self, progress: Progress, num_tokens: int) -> Taken:
         """Count progress of so many tokens, as far as it is within the limits."""
-        room = None if self.end is None else self.end - self.num_tokens
+        end = self.end
+        room = None if end is None else end - self.num_tokens
         if room is None or num_tokens <= room:
             self._count(progress.delta, num_tokens)
             return Taken(progress.delta)

@@ -65,13 +65,13 @@ class BudgetQueue:
         self._order = order
         self._now = now
         self._on_freed = on_freed
-        self._calls: dict[int, Call] = {}
+        self.calls: dict[int, Call] = {}
         self._waiting: dict[BudgetAccount, ReadyQueue] = {}
-        self._freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
+        self.freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
         self._listening: set[BudgetAccount] = set()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self.calls)
 
     def __repr__(self) -> str:
         return f"<BudgetQueue: {len(self)} calls>"
@@ -82,7 +82,7 @@ class BudgetQueue:
         if queue is None:
             queue = self._waiting[account] = self._order.new_queue()
         queue.push(_ticket_of(call))
-        self._calls[call.syscall.id] = call
+        self.calls[call.syscall.id] = call
         call.waits_for = account
         self._listen(account)
 
@@ -106,8 +106,8 @@ class BudgetQueue:
 
     def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
         """Yield the calls that may try again, and those that cannot be paid any more."""
-        while self._freed:
-            account, _ = self._freed.popitem()
+        while self.freed:
+            account, _ = self.freed.popitem()
             yield from self._wake_for(account)
             if self._waiting.get(account):
                 self._listen(account)
@@ -116,11 +116,11 @@ class BudgetQueue:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
         for account, queue in self._waiting.items():
             held = account.reserved
-            if queue and not (any((held.tokens, held.money, held.calls)) or account in self._freed):
+            if queue and not (any((held.tokens, held.money, held.calls)) or account in self.freed):
                 raise KernelBug(
                     f"{len(queue)} calls wait for {account!r}, which has no reservation to settle"
                 )
-        for call in self._calls.values():
+        for call in self.calls.values():
             ticket, waits_for = _ticket_of(call), call.waits_for
             is_queued = waits_for in self._waiting and ticket in self._waiting[waits_for]
             if call.is_answered or not is_queued or Hold.BUDGET not in ticket.holds:
@@ -150,11 +150,11 @@ class BudgetQueue:
         """The waiting call of the best rank."""
         queue = self._waiting.get(account)
         first = self._order.first_of(queue, self._now()) if queue else None
-        return self._calls[first.syscall.id] if first else None
+        return self.calls[first.syscall.id] if first else None
 
     def _drop(self, account: BudgetAccount, call: Call) -> None:
         call.waits_for = None
-        del self._calls[call.syscall.id]
+        del self.calls[call.syscall.id]
         queue = self._waiting[account]
         queue.remove(_ticket_of(call))
         if not queue:
@@ -171,7 +171,7 @@ class BudgetQueue:
 
     def _mark_freed(self, account: BudgetAccount) -> None:
         if account in self._waiting:
-            self._freed[account] = None
+            self.freed[account] = None
             self._on_freed()
 
 

@@ -20,11 +20,12 @@ class CallEvents:
 
     def __init__(self, events: EventStream, clock: Clock) -> None:
         self._events = events
+        self.observers = events.observers
         self._clock = clock
 
     def emit(self, kind: EventKind, call: Call, **facts: Any) -> None:
         """Emit an event about a call."""
-        if self._events:
+        if self._events.observers:
             syscall = call.syscall
             self._events.emit(KernelEvent(self._clock.now(), kind, syscall.pid, syscall.id, facts))
 
@@ -36,7 +37,7 @@ class CallEvents:
         error: KernelError | None,
     ) -> None:
         """Emit how a call ended."""
-        if self._events:
+        if self._events.observers:
             self.emit(EventKind(outcome.value), call, **_facts(completion, error))
 
     def cut(self, call: Call, completion: Completion) -> None:

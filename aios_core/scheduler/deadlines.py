@@ -19,7 +19,6 @@ class Deadlines:
 
     Args:
         cancel: withdraws the call of an id with an error.
-        default_timeout_s: of calls that name no other; None: none.
     """
 
     def __init__(
@@ -27,17 +26,13 @@ class Deadlines:
         clock: Clock,
         keeper: CoreKeeper,
         cancel: Callable[[int, KernelError], object],
-        default_timeout_s: float | None,
     ) -> None:
         self._clock = clock
         self._keeper = keeper
         self._cancel = cancel
-        self._default_timeout_s = default_timeout_s
 
     def set(self, call: Call, timeout_s: float | None, now: float) -> None:
         """Start the timers that end a call: its timeout, and its agent's wall time."""
-        if timeout_s is None:
-            timeout_s = self._default_timeout_s
         if timeout_s is not None:
             call.syscall.deadline_at = now + timeout_s
             self.later(call, timeout_s, partial(self._expire, call, timeout_s))

@@ -96,12 +96,13 @@ class Dispatcher:
         self._loop = loop
         self._clock = clock
         self._tell = CallEvents(events, clock)
+        self._observers = events.observers
         self._calls: dict[int, Call] = {}
         self._running: dict[int, Call] = {}  # a core works on them; may be answered already
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
-        self._deadlines = Deadlines(clock, self._keeper, self.cancel, self.limits.default_timeout_s)
+        self._deadlines = Deadlines(clock, self._keeper, self.cancel)
         self._is_closing = False
         self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
@@ -227,15 +228,20 @@ class Dispatcher:
             state_since=now,
         )
         call = Call(syscall, process, answer, route, resume_from=resume_from)
-        self._deadlines.set(call, timeout_s, now)
+        if timeout_s is None:
+            timeout_s = self.limits.default_timeout_s
+        if timeout_s is not None or process.wall is not None:
+            self._deadlines.set(call, timeout_s, now)
         self._calls[syscall.id] = call
         process.live_calls.add(syscall.id)
-        self._tell.emit(EventKind.SUBMITTED, call)
-        self._deadlines.check_wall(call)
+        if self._observers:
+            self._tell.emit(EventKind.SUBMITTED, call)
+        if process.wall is not None:
+            self._deadlines.check_wall(call)
         if approval is not None:
             self._preparation.await_approval(call, approval)
         elif not call.is_answered:  # neither late nor withdrawn by an observer
-            self._ends.attempt(call, lambda: self._preparation.prepare(call))
+            self._ends.attempt(call, self._preparation.prepare)
         return syscall
 
     def estimate_prompt(self, request: LLMGenerate, model: str) -> int:
@@ -245,8 +251,13 @@ class Dispatcher:
     def refuse_crowds(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
         num_waiting = len(self._calls) - len(self._running)  # those in preparation included
-        running = self._running.values()
-        self._crowds.refuse(process, num_waiting, running, self._clock.now())
+        limits = self.limits
+        if (
+            num_waiting >= limits.max_waiting
+            or len(process.live_calls) >= limits.max_waiting_per_agent
+        ):
+            running = self._running.values()
+            self._crowds.refuse(process, num_waiting, running, self._clock.now())
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
         """Withdraw a call; its caller hears `error`. False if it was answered already."""
@@ -321,13 +332,13 @@ class Dispatcher:
             return
         call = self._running.get(report.run_id)
         if call is not None and call.core is core:
-            self._ends.attempt(call, lambda: self._reports.take(call, core, report))
+            self._ends.attempt(call, self._reports.take, core, report)
 
     # --- the way of a call -------------------------------------------------------------------
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
-            self._spending.prepare(call, prepared)
+            self._spending.reservations.prepare(call, prepared)
         except BudgetExceeded as exc:
             self._refuse(call, exc)
             return
@@ -350,8 +361,10 @@ class Dispatcher:
         """Fill the free slots."""
         policy = self.scheduler.policy
         self._is_dispatch_due = False
-        self._wake_those_who_wait_for_budgets()
-        self._refuse_unranked()
+        if self._spending.queue.freed:
+            self._wake_those_who_wait_for_budgets()
+        if self.scheduler.unranked:
+            self._refuse_unranked()
         while self.scheduler.num_ready:
             decision = self.scheduler.pick_next(self._cores, self._clock.now())
             if decision is None:
@@ -359,8 +372,9 @@ class Dispatcher:
                 self._wake_when_available()
             else:
                 call = self._calls[decision.ticket.syscall.id]
-                self._ends.attempt(call, partial(self._start, call, decision.core))
-            if not self._refuse_unranked() and decision is None:
+                self._ends.attempt(call, self._start, decision.core)
+            has_refused = bool(self.scheduler.unranked) and self._refuse_unranked()
+            if not has_refused and decision is None:
                 break
         if self.scheduler.policy is not policy:
             self._tell.policy_changed(self.scheduler.policy.name)
@@ -372,7 +386,7 @@ class Dispatcher:
 
     def _wake_those_who_wait_for_budgets(self) -> None:
         """Let waiting calls try again after a settlement; refuse those that cannot be paid."""
-        for call, error in self._spending.wake():
+        for call, error in self._spending.queue.wake():
             if error is not None and not call.has_partial_answer:
                 self._refuse(call, error)
             elif call.ticket is not None:
@@ -414,18 +428,21 @@ class Dispatcher:
         elif call.ticket is not None:
             self.scheduler.retry(call.ticket, call.ticket.route, self._clock.now())
             self.scheduler.hold(call.ticket, Hold.BUDGET)
-            self._spending.wait(call, blocker)
+            self._spending.queue.add(blocker, call)
             self._tell.emit(EventKind.WAITING_FOR_BUDGET, call, budget=blocker.owner)
 
     def _run(self, call: Call, core: Core) -> None:
         syscall = call.syscall
         if call.prepared is None or call.allowance is None:
             raise KernelBug(f"{syscall!r} was dispatched before it was prepared")
-        snapshot = self._contexts.restore(syscall.id) or call.resume_from
+        snapshot = call.resume_from
+        if syscall.num_preemptions:
+            snapshot = self._contexts.restore(syscall.id) or snapshot
         warm = None
         if snapshot is None and core.capabilities.warm_contexts:
             warm = self._contexts.recall(syscall.pid, core)
-        self._contexts.relieve(core, call.prepared.num_tokens + syscall.num_tokens)
+        if core.capabilities.kv_snapshots:
+            self._contexts.relieve(core, call.prepared.num_tokens + syscall.num_tokens)
         call.run_begins(core, snapshot)
         if syscall.first_run_at is None:
             syscall.first_run_at = self._clock.now()
@@ -451,14 +468,15 @@ class Dispatcher:
                 call, core, Failed(syscall.id, as_kernel_error(exc, core, "begin"))
             )
             return
-        self._tell.emit(EventKind.DISPATCHED, call, core=core.name)
+        if self._observers:
+            self._tell.emit(EventKind.DISPATCHED, call, core=core.name)
 
     # --- failures ----------------------------------------------------------------------------
 
     def _withdraw(self, call: Call, ticket: Ticket) -> None:
         """Take a waiting call out, which is to be served from its start."""
         self.scheduler.withdraw(ticket, self._clock.now())
-        self._spending.stop_waiting(call)
+        self._spending.queue.discard(call)
         self._contexts.discard(call.syscall.id)
 
     # --- deadlines, queues, small things ------------------------------------------------------

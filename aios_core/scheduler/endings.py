@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVarTuple
 
+from aios_core.budget import NOTHING
 from aios_core.clock import Clock
+from aios_core.completion import NO_USAGE
 from aios_core.errors import KernelBug, KernelError
 from aios_core.foreign import RAISED, describe, detach, log_raised
 from aios_core.messages import Completion, Usage
@@ -21,6 +24,7 @@ from aios_core.scheduler.stillness import Stillness
 from aios_core.syscalls import SyscallState
 
 log = logging.getLogger(__name__)
+Args = TypeVarTuple("Args")
 
 
 class Endings:
@@ -49,14 +53,15 @@ class Endings:
         self._crowds = crowds
         self._stillness = stillness
         self._tell = tell
+        self._observers = tell.observers
         self._clock = clock
         self._calls = calls
         self._running = running
 
-    def attempt(self, call: Call, step: Callable[[], object]) -> None:
+    def attempt(self, call: Call, step: Callable[[Call, *Args], object], *args: *Args) -> None:
         """Run a step for a call. An exception fails this call only."""
         try:
-            step()
+            step(call, *args)
         except RAISED as exc:  # a policy, a core or a caller may raise anything
             log_raised(log, exc, "%r could not be handled", call.syscall)
             if not call.is_answered:
@@ -74,7 +79,8 @@ class Endings:
         call.is_answered = True
         try:
             self._close_books(call, outcome, completion)
-            self._tell.ended(call, outcome, completion, error)
+            if self._observers:
+                self._tell.ended(call, outcome, completion, error)
         finally:
             if completion is not None:
                 deliver(call.answer.resolve, completion)
@@ -98,7 +104,7 @@ class Endings:
 
     def cut(self, call: Call) -> None:
         """Answer a call with the part within its limits, and stop a core that works on it."""
-        call.answered_with = completion = self._spending.cut(call)
+        call.answered_with = completion = self._spending.verdicts.cut(call)
         self._tell.cut(call, completion)
         call.record_usage(completion.usage)
         self._tell.unpaid(call, self._spending.settle(call))  # whoever has the answer sees its cost
@@ -111,10 +117,11 @@ class Endings:
         if call.answered_with is not None and not call.is_answered:
             call.record_usage(call.answered_with.usage)
         elif call.answered_with is None:
-            believed, fault = self._spending.usage(call, core or call.route[0], usage)
+            believed, fault = self._spending.verdicts.usage(call, core or call.route[0], usage)
             self._tell.fault(call, core, fault)
             call.record_usage(believed)
-        self._stillness.look(self._running.values())
+        if self._stillness.waiters:
+            self._stillness.look(self._running.values())
         if call.is_answered:
             self._forget(call)
 
@@ -136,17 +143,20 @@ class Endings:
         if call.core is not None:
             cancel(call.core, syscall.id)  # settled when the core has let go
         else:
-            if syscall.usage == Usage():
-                call.record_usage(self._spending.usage(call, call.route[0], Usage())[0])
+            if syscall.usage is NO_USAGE or syscall.usage == NO_USAGE:
+                call.record_usage(self._spending.verdicts.usage(call, call.route[0], NO_USAGE)[0])
             self._forget(call)
 
     def _forget(self, call: Call) -> None:
         """Free what an answered call still holds, now that no core works on it."""
         self._calls.pop(call.syscall.id, None)
         try:
-            self._contexts.discard(call.syscall.id)
+            if call.syscall.num_preemptions:
+                self._contexts.discard(call.syscall.id)
         finally:
-            self._tell.unpaid(call, self._spending.settle(call))
+            unpaid = self._spending.settle(call)
+            if unpaid is not NOTHING:
+                self._tell.unpaid(call, unpaid)
 
 
 def _as_bug(exc: BaseException, call: Call) -> KernelError:

@@ -53,13 +53,20 @@ class Estimates:
 
     def ratio(self, model: str) -> TokenRatio:
         """The bytes that a token of a model has; shared by all that use the model."""
-        return self._ratios.setdefault(model, TokenRatio())
+        ratio = self._ratios.get(model)
+        if ratio is None:
+            ratio = self._ratios[model] = TokenRatio()
+        return ratio
 
     def learn(self, pid: int, model: str, num_tokens: int) -> None:
         """Learn the number of tokens of an answer of a model to an agent."""
-        agent = self._agents.setdefault(pid, AnswerSizes())
-        self._agents.move_to_end(pid)
-        if len(self._agents) > _MOST_AGENTS:
-            self._agents.popitem(last=False)
-        agent.add(num_tokens)
-        self._models.setdefault(model, AnswerSizes()).add(num_tokens)
+        if pid in self._agents:
+            self._agents.move_to_end(pid)
+        else:
+            self._agents[pid] = AnswerSizes()
+            if len(self._agents) > _MOST_AGENTS:
+                self._agents.popitem(last=False)
+        if model not in self._models:
+            self._models[model] = AnswerSizes()
+        self._agents[pid].add(num_tokens)
+        self._models[model].add(num_tokens)

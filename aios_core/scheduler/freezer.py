@@ -78,5 +78,5 @@ class Freezer:
     def _set_aside(self, call: Call, ticket: Ticket, reason: Hold) -> None:
         """Hold a waiting call. One that waited for a budget stands in nobody's way then."""
         self._scheduler.hold(ticket, reason)
-        self._spending.stop_waiting(call)
+        self._spending.queue.discard(call)
         self._scheduler.release(ticket, Hold.BUDGET)

@@ -35,11 +35,16 @@ class GuardedPolicy:
 
     def __init__(self, policy: Policy, unranked: Unranked | None = None) -> None:
         self.policy = policy
-        self._unranked: Unranked = {} if unranked is None else unranked
+        self.unranked: Unranked = {} if unranked is None else unranked
         self._logged: set[str] = set()
         self._selected: GuardedPolicy = self
         self.adapts = type(policy).select is not Policy.select
         self.ever_interrupts = type(policy).interrupts is not Policy.interrupts
+        # Settings of a frozen dataclass: read once, since the scheduler asks for them all the time.
+        self.quantum = self._asked("quantum", lambda: _number(policy.quantum), None)
+        self.max_wait_s = self._asked("max_wait_s", lambda: _number(policy.max_wait_s), None)
+        self.takes_turns = self._asked("takes_turns", lambda: bool(policy.takes_turns), False)
+        self.warm_first = self._asked("warm_first", lambda: bool(policy.warm_first), False)
 
     def __repr__(self) -> str:
         return f"<GuardedPolicy {type(self.policy).__name__}>"
@@ -49,9 +54,12 @@ class GuardedPolicy:
     def rank(self, call: Waiting) -> Rank:
         """Rank a waiting call. One that cannot be ranked goes last, and to `take_unranked`."""
         try:
-            return _checked(self.policy.rank(call))
+            rank = self.policy.rank(call)
+            if type(rank) is tuple and len(rank) == 1 and type(rank[0]) is int:
+                return rank  # as FIFO's: nothing more to check
+            return _checked(rank)
         except RAISED as exc:
-            self._unranked[id(call)] = (call, self._failed("rank", exc))
+            self.unranked[id(call)] = (call, self._failed("rank", exc))
             return LAST
 
     def rank_running(self, call: Waiting) -> Rank:
@@ -72,37 +80,17 @@ class GuardedPolicy:
         chosen = self._asked("select", lambda: _policy(self.policy.select(load)), used.policy)
         if not self._asked("__eq__", lambda: bool(chosen == used.policy), chosen is used.policy):
             is_own = chosen is self.policy
-            self._selected = self if is_own else GuardedPolicy(chosen, self._unranked)
+            self._selected = self if is_own else GuardedPolicy(chosen, self.unranked)
         return self._selected
-
-    @property
-    def quantum(self) -> int | None:
-        """Tokens before a running call is ranked again; None: never."""
-        return self._asked("quantum", lambda: _number(self.policy.quantum), None)
-
-    @property
-    def max_wait_s(self) -> float | None:
-        """Bound on being overtaken; None: the rank itself is fair."""
-        return self._asked("max_wait_s", lambda: _number(self.policy.max_wait_s), None)
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether a preempted call goes to the tail of the order of arrival."""
-        return self._asked("takes_turns", lambda: bool(self.policy.takes_turns), False)
-
-    @property
-    def warm_first(self) -> bool:
-        """Whether active agents go before new ones when memory is short."""
-        return self._asked("warm_first", lambda: bool(self.policy.warm_first), False)
 
     # --- failures ----------------------------------------------------------------------------
 
     def take_unranked(self) -> list[tuple[Waiting, SchedulingPolicyError]]:
         """Return the calls that could not be ranked since the last time, and why."""
-        if not self._unranked:
+        if not self.unranked:
             return []
-        unranked = list(self._unranked.values())
-        self._unranked.clear()
+        unranked = list(self.unranked.values())
+        self.unranked.clear()
         return unranked
 
     def _asked(self, question: str, ask: Callable[[], T], otherwise: T) -> T:

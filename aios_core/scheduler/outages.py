@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aios_core.clock import Clock
@@ -22,7 +21,7 @@ from aios_core.scheduler.scheduler import Scheduler
 class Steps:
     """What the dispatcher does for a call, as far as outages need it."""
 
-    attempt: Callable[[Call, Callable[[], object]], object]  # a step that concerns one call only
+    attempt: Callable[..., object]  # a step that concerns one call only
     failed: Callable[[Call, Core, Failed], object]
     fail: Callable[[Call, KernelError], object]
     prepare: Callable[[Call], object]
@@ -66,7 +65,7 @@ class Outages:
         """Fail what the core still held, free its pinned calls, and try to start it again later."""
         for call in [c for c in self._running.values() if c.core is core]:
             failed = Failed(call.syscall.id, error)
-            self._do.attempt(call, partial(self._do.failed, call, core, failed))
+            self._do.attempt(call, self._do.failed, core, failed)
         for ticket in tuple(self._scheduler.waiting()):
             if not any(other is not core and self._keeper.is_up(other) for other in ticket.route):
                 self._scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
@@ -124,7 +123,7 @@ class Outages:
                 continue
             route = self._cores.route(call.syscall.request.model)
             if route != call.route:
-                self._do.attempt(call, partial(self._start_over, call, ticket, route))
+                self._do.attempt(call, self._start_over, ticket, route)
 
     def _start_over(self, call: Call, ticket: Ticket, route: Route) -> None:
         """Have a call that has not begun served by other cores."""

@@ -48,7 +48,7 @@ class Preparation:
 
     def prepare(self, call: Call) -> None:
         """Measure the request, on the loop if that is quick, else in a task."""
-        core = next((c for c in call.route if self._keeper.is_up(c)), call.route[0])
+        core = self._keeper.first_up(call.route)
         try:
             prepared = core.prepare(call.syscall.request)
             if not isinstance(prepared, Prepared):
@@ -68,7 +68,7 @@ class Preparation:
         if call.is_answered:
             return
         if error is None:
-            self._ends.attempt(call, lambda: self.prepare(call))
+            self._ends.attempt(call, self.prepare)
             return
         if not isinstance(error, KernelError):
             error = KernelBug(f"the approval of {call.syscall!r} failed: {describe(error)}")
@@ -80,6 +80,6 @@ class Preparation:
         if call.is_answered:
             return
         if error is None:
-            self._ends.attempt(call, lambda: self._on_prepared(call, done.result()))
+            self._ends.attempt(call, self._on_prepared, done.result())
         else:
             self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))

@@ -108,10 +108,10 @@ class ReadyQueue:
 
     def best(self) -> Ticket | None:
         """The call of the smallest rank, left in the queue."""
-        heap = self._heap
+        heap, members = self._heap, self._members
         while heap:
             known, entry, ticket = heap[0]
-            if not self._is_live(entry, ticket):
+            if ticket.entry != entry or ticket.syscall.id not in members:  # as in `_is_live`
                 heappop(heap)
                 continue
             rank = self._policy.rank(ticket)
@@ -165,8 +165,8 @@ class Lane:
 
     def remove(self, ticket: Ticket) -> None:
         """Take a call out, if it is in."""
-        if not self.returning.remove(ticket):
-            self.arriving.remove(ticket)
+        if not self.arriving.remove(ticket):
+            self.returning.remove(ticket)
 
     def use(self, policy: Ranking) -> None:
         """Order both queues by another policy."""

@@ -93,19 +93,17 @@ class CoreKeeper:
         self._sink = sink
         self._on_up = on_up
         self.is_closing = False
-        self._served_at: dict[str, float] = {}  # by core: when a call of it had its answer
-
-    def served(self, core: Core) -> None:
-        """A call had its answer from a core."""
-        self._served_at[core.name] = self._clock.now()
-
-    def has_served_since(self, core: Core, instant: float) -> bool:
-        """Return whether any call had its answer from a core since then."""
-        return self._served_at.get(core.name, float("-inf")) > instant
 
     def is_up(self, core: Core) -> bool:
         """Return whether a core serves at present."""
         return self._cores.is_up(core.name)
+
+    def first_up(self, route: Route) -> Core:
+        """The first core of a route that serves at present; the first of all if none does."""
+        for core in route:
+            if self._cores.is_up(core.name):
+                return core
+        return route[0]
 
     def has_core(self, call: Call) -> bool:
         """Return whether any core that may serve the call is up."""
@@ -157,12 +155,12 @@ class Retries:
         self._rule = rule
         self._keeper = keeper
         self._clock = clock
+        self.served_at: dict[Core, float] = {}  # when a call had its answer from that core
 
     def plan(self, call: Call, core: Core, error: KernelError) -> Retry | None:
         """Work out how a call is tried again; None: it is not."""
-        is_contended = isinstance(error, RateLimited) and self._keeper.has_served_since(
-            core, call.syscall.state_since
-        )
+        served_at = self.served_at.get(core, float("-inf"))
+        is_contended = isinstance(error, RateLimited) and served_at > call.syscall.state_since
         others = tuple(c for c in call.route if c is not core and self._keeper.is_up(c))
         delay_s = self._rule.delay_s(call, core, error, has_other=bool(others))
         allows = partial(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from aios_core.budget import BudgetAccount, Cost
+from aios_core.budget import NOTHING, BudgetAccount, Cost, Price
 from aios_core.core import Core, Prepared, Progress
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.messages import Delta
@@ -22,6 +22,7 @@ from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.call import Call, PriceList
 from aios_core.scheduler.estimates import Estimates
 
+_ANSWERS: Final = frozenset({"tokens", "money"})  # limits that bound what is generated
 _STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many
 _ROOM: Final = 32  # it grows as soon as fewer are left
 _LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
@@ -43,6 +44,7 @@ class Reservations:
     def __init__(self, prices: PriceList, estimates: Estimates) -> None:
         self._prices = prices
         self._estimates = estimates
+        self._known_prices: dict[str, Price] = {}
         self._external: dict[int, Call] = {}  # whose callers hold what is reserved for them
 
     # --- before a run -------------------------------------------------------------------------
@@ -53,16 +55,22 @@ class Reservations:
         Raises:
             BudgetExceeded: it needs more than is unspent.
         """
-        request, ratio = call.syscall.request, self._estimates.ratio(call.model)
+        request, model = call.syscall.request, call.model
+        ratio, price = self._estimates.ratio(model), self._price_of(model)
         prompt = prepared.num_tokens
         if not prepared.is_exact:
             prompt = min(prompt, ratio.prompt_tokens(request))
-        price = self._prices(call.model)
         call.allowance = Allowance(request, prepared, price, ratio, prompt)
         call.allowance.is_external = call.route[0].capabilities.external
         if call.resume_from is not None:  # from a file: this kernel has not seen it come
             call.allowance.go_on_from(call.resume_from)
-        self._limit(call)
+        self._limit(call, call.allowance)
+
+    def _price_of(self, model: str) -> Price:
+        price = self._known_prices.get(model)
+        if price is None:
+            price = self._known_prices[model] = self._prices(model)
+        return price
 
     def amount(self, call: Call) -> Cost:
         """Return what to reserve for the next run of a call.
@@ -70,8 +78,9 @@ class Reservations:
         Raises:
             BudgetExceeded: it needs more than is unspent.
         """
-        self._limit(call)
-        return self._cost(call, self._wanted(call))
+        allowance = allowance_of(call)
+        self._limit(call, allowance)
+        return self._cost(call, allowance, self._wanted(call, allowance))
 
     def begin(self, call: Call) -> BudgetAccount | None:
         """Reserve for a run. Returns the account that has too little unreserved, if one has.
@@ -80,16 +89,20 @@ class Reservations:
             BudgetExceeded: it needs more than is unspent.
         """
         account, allowance = call.process.budget, allowance_of(call)
-        amount = self.amount(call)
-        if (blocker := account.blocker(amount)) is not None:
+        num_tokens = 0
+        if account.limited:  # else nothing has changed since it was prepared
+            self._limit(call, allowance)
+            num_tokens = self._wanted(call, allowance)
+        amount = self._cost(call, allowance, num_tokens)
+        if account.limited and (blocker := account.blocker(amount)) is not None:
             return blocker
-        num_tokens = self._wanted(call)
         if call.reservation is None:
-            call.reservation = account.reserve(Cost())
-        call.reservation.grow(amount)
+            call.reservation = account.reserve(amount)
+        else:
+            call.reservation.grow(amount)
         if allowance.is_external:
             self._external[call.syscall.id] = call
-        if account.limited & {"tokens", "money"}:
+        if account.limited and account.limited & _ANSWERS:
             allowance.reserved = allowance.num_tokens + num_tokens
             if allowance.is_external and allowance.own_limit is None:
                 # A larger limit would be more than some models take, and as much is left besides.
@@ -112,22 +125,24 @@ class Reservations:
             return None
         return account.refusal(self.amount(call))
 
-    def _limit(self, call: Call) -> None:
+    def _limit(self, call: Call, allowance: Allowance) -> None:
         """Limit a call by its caller's limit, or else by what its budget has unspent."""
-        allowance, account = allowance_of(call), call.process.budget
-        own = allowance.own_limit
+        account, own = call.process.budget, allowance.own_limit
         if account.limited:
             need = 1 if own is None else max(1, own - allowance.num_tokens)
-            account.require_unspent(self._cost(call, need))
+            account.require_unspent(self._cost(call, allowance, need))
         allowance.limit, allowance.limited_by = own, "max_tokens"
-        if own is None and account.limited & {"tokens", "money"}:
-            allowance.limit = allowance.num_tokens + self._unspent(call)
+        if own is None and account.limited & _ANSWERS:
+            allowance.limit = allowance.num_tokens + self._unspent(call, allowance)
             allowance.limited_by = "budget"
-        self._tell_core(call)
+        if allowance.limit is None:
+            allowance.limited_by = "window"
+            call.prepared = allowance.prepared
+        else:
+            self._tell_core(call, allowance)
 
-    def _tell_core(self, call: Call) -> None:
+    def _tell_core(self, call: Call, allowance: Allowance) -> None:
         """Prepare a call for the least of its limit and of what the window leaves."""
-        allowance = allowance_of(call)
         room = allowance.prepared.max_tokens
         each = allowance.limit_of_each
         if each is None or each > room or (each == room and allowance.limited_by == "budget"):
@@ -138,29 +153,25 @@ class Reservations:
             allowance.prepared if is_same else replace(allowance.prepared, max_tokens=most)
         )
 
-    def _unspent(self, call: Call) -> int:
+    def _unspent(self, call: Call, allowance: Allowance) -> int:
         """Answer tokens that the budget would pay for if nobody else used it; at least 1."""
-        allowance, account = allowance_of(call), call.process.budget
-        prompt = self._unpaid_prompt(call)
+        account = call.process.budget
+        prompt = 0 if _is_prompt_paid(call) else allowance.prompt_tokens
         most = allowance.prepared.max_tokens * allowance.num_answers - allowance.num_tokens
         if (tokens := account.tokens_unspent()) is not None:
             most = min(most, int(tokens) - prompt)
         return allowance.price.affordable(account.money_unspent(), prompt, max(1, most))
 
-    def _unpaid_prompt(self, call: Call) -> int:
-        """Tokens of the prompt that are not booked yet."""
-        is_booked = call.reservation is not None and call.reservation.booked.tokens > 0
-        return 0 if is_booked else allowance_of(call).prompt_tokens
-
-    def _cost(self, call: Call, num_tokens: int) -> Cost:
+    def _cost(self, call: Call, allowance: Allowance, num_tokens: int) -> Cost:
         """Return the cost of that many further answer tokens, and of everything before them."""
-        is_first = call.reservation is None or not call.reservation.booked.calls
-        prompt = self._unpaid_prompt(call)
-        return allowance_of(call).cost_of(prompt, num_tokens, calls=int(is_first))
+        if call.reservation is None:
+            return allowance.cost_of(allowance.prompt_tokens, num_tokens, calls=1)
+        prompt = 0 if _is_prompt_paid(call) else allowance.prompt_tokens
+        is_first = not call.reservation.booked.calls
+        return allowance.cost_of(prompt, num_tokens, calls=int(is_first))
 
-    def _wanted(self, call: Call) -> int:
+    def _wanted(self, call: Call, allowance: Allowance) -> int:
         """Answer tokens to reserve for the next run of a call."""
-        allowance = allowance_of(call)
         if allowance.limit is None or not call.process.budget.limited:
             return 0
         left = max(1, allowance.limit - allowance.num_tokens)
@@ -180,7 +191,7 @@ class Reservations:
         if allowance.is_external:
             return Step(progress.delta)
         num_tokens = allowance.tokens_of(progress)
-        is_paid = self.cover(call, allowance.num_tokens + num_tokens)
+        is_paid = allowance.reserved is None or self.cover(call, allowance.num_tokens + num_tokens)
         taken = allowance.take(progress, num_tokens)
         if is_paid or taken.is_over or not core.capabilities.preemptible:
             return Step(taken.delta, taken.is_over)
@@ -241,12 +252,17 @@ class Reservations:
         """Book what a call cost, once. Returns what exceeds all limits, and is not booked."""
         self._external.pop(call.syscall.id, None)
         if call.reservation is None:
-            return Cost()
+            return NOTHING
         usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1
         cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
         call.process.accounting.money += cost.money
         reservation, call.reservation = call.reservation, None
         return reservation.settle(cost)
+
+
+def _is_prompt_paid(call: Call) -> bool:
+    """Whether the tokens of the prompt are booked."""
+    return call.reservation is not None and call.reservation.booked.tokens > 0
 
 
 def allowance_of(call: Call) -> Allowance:

@@ -83,8 +83,8 @@ class RunReports:
         if call.is_answered or call.ticket is None:
             return
         call.syscall.num_tokens += report.num_tokens
-        step = self._spending.progressed(call, core, report)
-        if step.delta and call.answer.wants_deltas:
+        step = self._spending.reservations.progressed(call, core, report)
+        if call.answer.wants_deltas and step.delta:
             call.has_streamed_in_run = True
             deliver(call.answer.delta, step.delta)
         if step.is_over:
@@ -95,12 +95,13 @@ class RunReports:
             preempt(core, call.syscall.id)
 
     def _finished(self, call: Call, core: Core, report: Finished) -> None:
-        self._keeper.served(core)
+        self._retries.served_at[core] = self._clock.now()
         said = report.completion
         if not call.is_answered:
-            verdict = self._spending.finished(call, core, said)
+            verdict = self._spending.verdicts.finished(call, core, said)
             call.answered_with = verdict.completion
-            self._tell.fault(call, core, verdict.fault)
+            if verdict.fault:
+                self._tell.fault(call, core, verdict.fault)
             if verdict.was_cut:
                 self._tell.cut(call, verdict.completion)
         self._ends.let_go(call, said.usage)
@@ -122,7 +123,7 @@ class RunReports:
         call.core = None
         self._contexts.save(call.syscall.id, core, snapshot)
         pinned = (core,) if snapshot.kv is not None else call.route
-        self._spending.park(call)
+        self._spending.reservations.park(call)
         self._scheduler.preempted(call.ticket, pinned, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
@@ -157,7 +158,7 @@ class RunReports:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
         del self._running[call.syscall.id]
         call.run_failed(error, self._clock.now(), counts=again.counts)
-        self._spending.park(call)
+        self._spending.reservations.park(call)
         self._scheduler.retry(call.ticket, again.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)

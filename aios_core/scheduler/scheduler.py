@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from aios_core.core import Core, load_of
+from aios_core.core import Core, CoreLoad, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
 from aios_core.scheduler.admission import Admission, Plan
@@ -78,9 +78,10 @@ class Scheduler:
 
     def __init__(self, policy: Policy, admission: Admission | None = None) -> None:
         self._configured = GuardedPolicy(policy)
+        self.unranked = self._configured.unranked  # empty: `take_unranked` has nothing to return
         self._policy = self._configured  # what it selected for the present load
         self.admission = admission or Admission()
-        self._waiting = WaitingCalls(self._policy, self.admission.is_active)
+        self._waiting = WaitingCalls(self._policy, self.admission)
         self._running: dict[int, Ticket] = {}
         self._agents: dict[int, FlowShare] = {}
         self._groups: dict[str, FlowShare] = {}
@@ -161,24 +162,26 @@ class Scheduler:
     def pick_next(self, pool: Pool, now: float) -> Decision | None:
         """Give a free slot to the best waiting call, if there are both."""
         self._adapt(now)
-        best: Decision | None = None
-        best_rank: Rank = ()
+        found: list[tuple[Ticket, Core]] = []
         for route, lane in self._waiting.lanes.items():
             if not lane or (core := pool.pick(route)) is None:
                 continue
-            self._evict_what_does_not_fit(lane, core, now)
+            if lane.returning:
+                self._evict_what_does_not_fit(lane, core, now)
             ticket = self._front(lane, core, now)
-            if ticket is None:
-                continue
-            rank = self._urgency(ticket, now)
-            if best is None or rank < best_rank:
-                best, best_rank = Decision(ticket, core), rank
-        if best is None:
+            if ticket is not None:
+                found.append((ticket, core))
+        if not found:
             return None
-        best = Decision(best.ticket, self._nearest(best.ticket, best.core, pool))
-        pool.used(best.core)
-        self._start(best.ticket, best.core, now)
-        return best
+        ticket, core = (
+            found[0]
+            if len(found) == 1  # nearly always: a rank costs more than all the rest
+            else min(found, key=lambda one: self._urgency(one[0], now))
+        )
+        core = self._nearest(ticket, core, pool)
+        pool.used(core)
+        self._start(ticket, core, now)
+        return Decision(ticket, core)
 
     def progressed(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """Account for generated tokens. True if the call should now be preempted."""
@@ -238,7 +241,7 @@ class Scheduler:
         else:
             self._waiting.leave(ticket)
         self._leave_home(ticket, now)
-        if cost is not None:
+        if cost is not None and cost != ticket.charged:
             self._charge(ticket, cost - ticket.charged)
         ticket.agent.leave()
         ticket.group.leave()
@@ -307,12 +310,14 @@ class Scheduler:
         self._running[ticket.syscall.id] = ticket
         if ticket.home is not core:
             self._leave_home(ticket, now)
-            ticket.home = core
-            load, context = load_of(core), _context_of(ticket)
-            self.admission.apply(
-                core, self.admission.plan(core, load, ticket.syscall.pid, context, now)
-            )
-            self.admission.enter(core, load, ticket.syscall.pid, context)
+            load = load_of(core)
+            if load.kv_capacity is not None:
+                ticket.home = core
+                context = _context_of(ticket)
+                self.admission.apply(
+                    core, self.admission.plan(core, load, ticket.syscall.pid, context, now)
+                )
+                self.admission.enter(core, load, ticket.syscall.pid, context)
 
     def _leave_core(self, ticket: Ticket) -> None:
         del self._running[ticket.syscall.id]
@@ -329,12 +334,17 @@ class Scheduler:
             ticket.home = None
 
     def _charge(self, ticket: Ticket, cost: float) -> None:
+        if not cost:
+            return
         ticket.charged += cost
         ticket.agent.charge(cost)
         ticket.group.charge(cost)
 
     def _front(self, lane: Lane, core: Core, now: float) -> Ticket | None:
         """The most urgent call of a lane that the core has room for. Changes nothing."""
+        if not lane.returning:
+            first = self._foremost(lane.arriving, now)
+            return first if first and self._fits(first, core, now) else None
         returning = self._foremost(lane.returning, now)
         if returning and self._loses_its_place(returning, core, now):
             in_order = sorted(lane.returning, key=lambda ticket: self._urgency(ticket, now))
@@ -361,7 +371,7 @@ class Scheduler:
     def _evict_what_does_not_fit(self, lane: Lane, core: Core, now: float) -> None:
         """Let the foremost calls of active agents wait with the new ones' if they do not fit."""
         while ticket := self._foremost(lane.returning, now):
-            plan = self._plan(ticket, core, now)
+            plan = self._plan(ticket, core, load_of(core), now)
             if plan.fits:
                 return
             self.admission.apply(core, plan)
@@ -393,11 +403,14 @@ class Scheduler:
         return queue.best()
 
     def _fits(self, ticket: Ticket, core: Core, now: float) -> bool:
-        return self._plan(ticket, core, now).fits
+        load = load_of(core)
+        if load.kv_capacity is None:  # nothing is known to run full
+            return True
+        return self._plan(ticket, core, load, now).fits
 
-    def _plan(self, ticket: Ticket, core: Core, now: float) -> Plan:
+    def _plan(self, ticket: Ticket, core: Core, load: CoreLoad, now: float) -> Plan:
         pid, context = ticket.syscall.pid, _context_of(ticket)
-        return self.admission.plan(core, load_of(core), pid, context, now)
+        return self.admission.plan(core, load, pid, context, now)
 
     def _urgency(self, call: Waiting, now: float) -> Rank:
         """Rank over all lanes: overdue calls first, oldest first, then by the policy."""

@@ -13,22 +13,20 @@ class Stillness:
     """Runs on the kernel's loop."""
 
     def __init__(self) -> None:
-        self._waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
+        self.waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
 
     def of(self, process: AgentProcess, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """A future that is done when a `look` finds the agent off the cores."""
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.append((process, waiter))
+        self.waiters.append((process, waiter))
         return waiter
 
     def look(self, running: Iterable[Call]) -> None:
         """Calls have left their cores; these are on one."""
-        if not self._waiters:
-            return
         busy = {call.process for call in running if call.process.state is ProcessState.FROZEN}
-        waiters, self._waiters = self._waiters, []
+        waiters, self.waiters = self.waiters, []
         for process, waiter in waiters:
             if process in busy:
-                self._waiters.append((process, waiter))
+                self.waiters.append((process, waiter))
             elif not waiter.done():
                 waiter.set_result(None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from aios_core.claims import check_usage
+from aios_core.completion import NO_USAGE
 from aios_core.core import Core
 from aios_core.messages import (
     Choice,
@@ -24,8 +25,6 @@ from aios_core.scheduler.reservations import Reservations, allowance_of
 from aios_core.scheduler.trimming import start_of_message
 
 Join = Callable[[Sequence[Delta]], Sequence[Message]]  # one message for each answer
-
-NOTHING: Final = Usage()
 
 
 class Verdict(NamedTuple):
@@ -68,8 +67,9 @@ class Verdicts:
         """Return the part of an answer within its limits, with a checked usage."""
         allowance = allowance_of(call)
         usage, fault = self.usage(call, core, said.usage, said)
-        self._learn(call, usage)
-        self._reservations.cover(call, usage.output_tokens)
+        self._learn(call, allowance, usage)
+        if allowance.reserved is not None:
+            self._reservations.cover(call, usage.output_tokens)
         if usage is not said.usage:
             said = replace(said, usage=usage)
         end = None if allowance.is_external else allowance.end
@@ -89,14 +89,13 @@ class Verdicts:
         known = allowance.evidence(core.capabilities.context_window, _messages_of(said))
         is_silent = not (claimed.is_estimated or claimed.input_tokens or claimed.output_tokens)
         if is_silent and said is None and not allowance.num_tokens:
-            return NOTHING, ""  # it never came so far that it cost anything
+            return NO_USAGE, ""  # it never came so far that it cost anything
         if is_silent or claimed.is_estimated:
             return known.usage(), ""
         judged = check_usage(claimed, known)
         return judged.usage, judged.fault
 
-    def _learn(self, call: Call, usage: Usage) -> None:
-        allowance = allowance_of(call)
+    def _learn(self, call: Call, allowance: Allowance, usage: Usage) -> None:
         self._estimates.learn(call.syscall.pid, call.model, usage.output_tokens)
         if not (usage.is_estimated or allowance.prepared.is_exact):
             allowance.ratio.learn_prompt(call.syscall.request, usage.input_tokens)
@@ -138,4 +137,8 @@ def _came(allowance: Allowance, said: Completion) -> int:
 
 
 def _messages_of(said: Completion | None) -> Sequence[Message]:
-    return () if said is None else [choice.message for choice in said.all_choices]
+    if said is None:
+        return ()
+    if not said.choices:
+        return (said.message,)
+    return [choice.message for choice in said.all_choices]

@@ -6,10 +6,10 @@ held call keeps its place (its position and age), and is not in its lane meanwhi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from weakref import WeakSet
 
-from aios_core.core import Core
+from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.ready import Hold, Lane, Ranking, ReadyQueue, Route, Ticket
 
 MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core
@@ -22,14 +22,14 @@ class WaitingCalls:
 
     Args:
         ranking: the order of the calls of a lane.
-        is_active: whether the agent of a pid has its context on a core.
+        admission: knows which agents have their context on a core.
     """
 
-    def __init__(self, ranking: Ranking, is_active: Callable[[Core, int], bool]) -> None:
+    def __init__(self, ranking: Ranking, admission: Admission) -> None:
         self.lanes: dict[Route, Lane] = {}
         self.num_waiting = 0
         self._ranking = ranking
-        self._is_active = is_active
+        self._admission = admission
         self._held: dict[int, Ticket] = {}
         self._queues: WeakSet[ReadyQueue] = WeakSet()  # of held calls, kept by others
 
@@ -49,7 +49,7 @@ class WaitingCalls:
 
     def is_active(self, ticket: Ticket) -> bool:
         """Return whether the context of its agent is on a core that can serve the call."""
-        return any(self._is_active(core, ticket.syscall.pid) for core in ticket.route)
+        return any(self._admission.is_active(core, ticket.syscall.pid) for core in ticket.route)
 
     def join(self, ticket: Ticket) -> None:
         """Add a call whose route, position and age are set."""
@@ -58,7 +58,8 @@ class WaitingCalls:
             lane = Lane(ReadyQueue(self._ranking), ReadyQueue(self._ranking))
             self.lanes[ticket.route] = lane
         self._count(ticket, 1)
-        (lane.returning if self.is_active(ticket) else lane.arriving).push(ticket)
+        is_active = self._admission.has_any and self.is_active(ticket)
+        (lane.returning if is_active else lane.arriving).push(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a call from its queue or from the held ones."""

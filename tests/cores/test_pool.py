@@ -196,8 +196,9 @@ def test_probes_come_later_with_every_failure_up_to_a_bound() -> None:
 
     assert waits[:3] == [FIRST_PROBE_S, 2 * FIRST_PROBE_S, 4 * FIRST_PROBE_S]
     assert waits[-1] == MAX_PROBE_S
-    assert pool.due_probes(100.0) == ()
-    assert names(pool.due_probes(100.0 + MAX_PROBE_S)) == ["a"]
+    outage = pool.outage("a")
+    assert outage is not None
+    assert outage.probe_at == 100.0 + MAX_PROBE_S
 
 
 def test_a_core_that_came_back_starts_counting_anew() -> None:
