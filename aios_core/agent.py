@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from aios_core.access import AccessHandle
 from aios_core.accounting import Accounting, BudgetStatus
 from aios_core.bridge import AsyncStream, Stream
+from aios_core.checking import is_a, reads_arguments
 from aios_core.core import PromptSize
 from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
@@ -126,7 +127,7 @@ class Agent:
         Memory and files are this agent's. What is written carries the labels of both, and what is
         read marks the other. Of no use for longer than one piece of work.
         """
-        if not isinstance(other, Agent):
+        if not is_a(other, Agent):
             raise InvalidRequest(f"other: got {shown_repr(other)}; allowed: an Agent")
         if other._kernel is not self._kernel or other.pid == self.pid:
             return self
@@ -308,6 +309,7 @@ def request(
     )
 
 
+@reads_arguments
 def _require_known_choice(choice: ToolChoice, names: Sequence[str]) -> None:
     if isinstance(choice, str) and choice not in GENERAL_CHOICES and choice not in names:
         raise InvalidRequest(
@@ -318,6 +320,7 @@ def _require_known_choice(choice: ToolChoice, names: Sequence[str]) -> None:
         raise InvalidRequest("tool_choice is 'required' and no tool is offered")
 
 
+@reads_arguments
 def _read_format(response_format: ResponseFormat | Mapping[str, Any]) -> ResponseFormat:
     """A response format in OpenAI's form, or a plain JSON schema."""
     if isinstance(response_format, ResponseFormat):
@@ -335,6 +338,7 @@ def _read_sampling(stop: str | Sequence[str] | None, settings: Mapping[str, Any]
     return Sampling(stop=stops, **settings)
 
 
+@reads_arguments
 def _require_type(name: str, value: object, kind: Any) -> None:
     if not isinstance(value, kind):
         raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {kind}")

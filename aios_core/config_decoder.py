@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from aios_core.checking import MAX_INTEGER, exact_text, is_unicode
 from aios_core.errors import ConfigError
+from aios_core.foreign import describe, detach
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,23 @@ class Place:
         return ConfigError(self.key, got, allowed, self.source)
 
 
-def decode(  # noqa: PLR0911 - one for each kind of annotation
-    hint: Any, value: Any, place: Place, base: Any = None
-) -> Any:
+def decode(hint: Any, value: Any, place: Place, base: Any = None) -> Any:
     """`value` as what `hint` asks for; tables are laid over those of `base`.
 
     Raises:
         ConfigError: names the key, what it was, what it may be and where it came from.
     """
+    try:
+        return _decode(hint, value, place, base)
+    except (ConfigError, _LeftOut):
+        raise
+    except Exception as exc:  # noqa: BLE001 - of the value's own methods
+        raise place.refuse(value, f"a value that can be read: {describe(exc)}") from detach(exc)
+
+
+def _decode(  # noqa: PLR0911 - one for each kind of annotation
+    hint: Any, value: Any, place: Place, base: Any
+) -> Any:
     hint, bounds = _unwrap(hint)
     origin = get_origin(hint)
     if origin in (Union, UnionType):

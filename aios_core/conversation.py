@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from aios_core.checking import copy_json, copy_mapping, copy_mappings, require_items, short_repr
+from aios_core.checking import (
+    copy_json,
+    copy_mapping,
+    copy_mappings,
+    reads_arguments,
+    require_items,
+    short_repr,
+)
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 
@@ -38,6 +45,7 @@ class ToolCall:
 
     __repr__ = short_repr
 
+    @reads_arguments
     def __post_init__(self) -> None:
         if not all(
             isinstance(text, str) for text in (self.id, self.name, self.arguments, self.kind)
@@ -113,6 +121,7 @@ class Message:
 
     __repr__ = short_repr
 
+    @reads_arguments
     def __post_init__(self) -> None:
         if not isinstance(self.role, str) or self.role not in ROLES:
             raise InvalidRequest(f"role: got {shown_repr(self.role)}; allowed: {list(ROLES)}")
@@ -211,6 +220,7 @@ def _require_apart(what: str, extra: Mapping[str, Any], fields: Sequence[str]) -
         raise InvalidRequest(f"{what}: {twice[0]!r} is a field of its own; set that")
 
 
+@reads_arguments
 def parse_messages(
     messages: str | Message | Iterable[Message | Mapping[str, Any]],
 ) -> tuple[Message, ...]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aios_core.errors import KernelError
-from aios_core.foreign import RAISED, log_raised
+from aios_core.foreign import RAISED, log_raised, pass_on
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
@@ -237,5 +237,6 @@ def load_of(core: Core) -> CoreLoad:
             return load
         return replace(load, available_in_s=0.0) if load.slots > 0 else NO_ROOM
     except RAISED as exc:  # a third-party core; those of others go on
+        pass_on(exc)
         log_raised(log, exc, "core %r could not say how full it is", core.name)
         return NO_ROOM

@@ -17,7 +17,7 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
-from aios_core.foreign import RAISED, log_raised, name_of
+from aios_core.foreign import RAISED, log_raised, name_of, pass_on
 from aios_core.redaction import redact_values
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ class EventStream:
             try:
                 observer(event)
             except RAISED as exc:
+                pass_on(exc)
                 log_raised(log, exc, "observer %s raised and was dropped", name_of(observer))
                 self._drop(observer)
 

@@ -17,8 +17,16 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Final, Union, get_args, get_origin
 
-from aios_core.checking import MAX_INTEGER, exact_text, require_number, require_unicode
-from aios_core.errors import InvalidRequest
+from aios_core.checking import (
+    MAX_INTEGER,
+    exact_number,
+    exact_text,
+    is_a,
+    require_number,
+    require_unicode,
+)
+from aios_core.errors import InvalidRequest, KernelError
+from aios_core.foreign import describe, detach
 from aios_core.redaction import shown_repr
 
 _WORDS: Final[dict[type, str]] = {
@@ -62,7 +70,14 @@ def _checked(own: Callable[[Any], None]) -> Callable[[Any], None]:
     def post_init(self: Any) -> None:
         if type(self).__post_init__ is post_init:  # and not called by a subclass's own
             require_fields(self)
-        own(self)
+        try:
+            own(self)
+        except KernelError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - of an argument's own methods
+            raise InvalidRequest(
+                f"{type(self).__name__}: reading an argument raised {describe(exc)}"
+            ) from detach(exc)
 
     post_init.checks_fields = True  # type: ignore[attr-defined]
     return post_init
@@ -72,21 +87,28 @@ def _require(request: object, name: str, kind: type, value: object, *, may_be_no
     if not _is_a(value, kind):
         none = ", or None" if may_be_none else ""
         raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {_WORDS[kind]}{none}")
+    exact = _exact(value)
     if kind is str:
-        text = exact_text(value)  # type: ignore[arg-type]
-        require_unicode(name, text)
-        if text is not value:
-            object.__setattr__(request, name, text)
-    elif kind is int and abs(value) > MAX_INTEGER:  # type: ignore[arg-type]
+        require_unicode(name, exact)
+    elif kind is int and abs(exact) > MAX_INTEGER:
         raise InvalidRequest(f"{name}: got a number beyond 64 bits; allowed: a whole number")
     elif kind is float:
-        require_number(name, value)
+        require_number(name, exact)
+    if exact is not value:
+        object.__setattr__(request, name, exact)
+
+
+def _exact(value: Any) -> Any:
+    """A text or number without the methods of a foreign class."""
+    if isinstance(value, str):
+        return exact_text(value)
+    return exact_number(value) if isinstance(value, int | float) else value
 
 
 def _is_a(value: object, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        return is_a(value, int | float) and not is_a(value, bool)
+    return is_a(value, kind) and not (kind is int and is_a(value, bool))
 
 
 @cache

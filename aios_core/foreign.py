@@ -8,6 +8,7 @@ a traceback that keeps half of the program alive.
 - `describe_on_worker` also shows texts that foreign code makes. It waits for them at most
   `RENDER_S`, on a thread of its own, and only for threads that may wait.
 - `detach` makes an exception safe to hand on: without its frames, with a text of them.
+- `pass_on` lets Ctrl-C reach the program after the kernel has answered whoever waits.
 
 Promises: none of these raises; every text has at most `MAX_CHARS` characters, plus a name.
 """
@@ -25,10 +26,11 @@ from typing import Any, Final
 from aios_core.errors import KernelError
 from aios_core.redaction import redact, scrub
 
-# What foreign code may raise where the kernel calls it. `CancelledError` and `SystemExit`
-# (`sys.exit()`) are no `Exception`, and would end the loop's callback, or all that the loop does.
-RAISED: Final = (Exception, asyncio.CancelledError, GeneratorExit, SystemExit)
-RAISED_IN_AWAIT: Final = (Exception, SystemExit)  # there the others are the kernel's own words
+# What foreign code may raise where the kernel calls it: anything. What is no `Exception`, such as
+# `SystemExit` (`sys.exit()`), would end the loop's callback, or all that the loop does. Whoever
+# catches it calls `pass_on`.
+RAISED: Final = BaseException
+OF_THE_LOOP: Final = (asyncio.CancelledError, GeneratorExit)  # what an await raises by itself
 MAX_CHARS: Final = 4_000  # of one text
 RENDER_S: Final = 1.0  # a foreign `__str__` has that long
 _MAX_NAME: Final = 200
@@ -184,12 +186,32 @@ def places_of(exc: BaseException) -> list[tuple[str, int]]:
     return [(path, int(line)) for text in texts for path, line in _PLACE.findall(text)]
 
 
+def pass_on(exc: BaseException) -> None:
+    """Raise an interrupt (Ctrl-C) in the program, as soon as the kernel's current step has ended.
+
+    Python interrupts the main thread only. A `KeyboardInterrupt` on another thread was raised by
+    foreign code itself, and is an error of that code like any other.
+    """
+    if not issubclass(type(exc), KeyboardInterrupt):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        asyncio.get_running_loop().call_soon(_raise_interrupt)
+    except RuntimeError:  # no loop runs here, and no other call waits for this step
+        raise exc from None
+
+
 def log_raised(log: logging.Logger, exc: BaseException, message: str, *args: object) -> None:
     """Log what foreign code raised as an error, with where it was raised."""
     log.error("%s: %s\n%s", message % args, describe(exc), where_raised(exc))
 
 
 # --- inside --------------------------------------------------------------------------------------
+
+
+def _raise_interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _joined(exc: BaseException, text: str | None, why: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 from weakref import WeakSet
 
 from aios_core.access import (
@@ -31,7 +31,7 @@ from aios_core.agent import Agent, AgentPort
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
 from aios_core.budget import Budget
-from aios_core.checking import require_items, require_number, require_path, require_text
+from aios_core.checking import is_a, require_items, require_number, require_path, require_text
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
@@ -98,7 +98,9 @@ class Kernel:
         if not callable(approver):
             _require_methods("approver", approver, "ask")
         self.events = EventStream(_checked_observers(observers))
-        self._policy = _policy(policy or self.config.scheduler.policy, self.config)
+        self._policy = _policy(
+            self.config.scheduler.policy if policy is None else policy, self.config
+        )
         self._given = Given(
             self._policy, _checked_cores(cores), gatekeeper, CallbackApprover.of(approver), embedder
         )
@@ -580,7 +582,15 @@ def _checked_cores(cores: Any) -> tuple[Core, ...] | None:
         return None
     given: tuple[Core, ...] = tuple(require_items("cores", cores))
     for core in given:
-        _require_methods("core", core, "name", "models", "capabilities", "start", "close")
+        _require_methods(
+            "core",
+            False if core is None else core,
+            "name",
+            "models",
+            "capabilities",
+            "start",
+            "close",
+        )
     return given
 
 
@@ -596,7 +606,7 @@ def _checked_observers(observers: Any) -> tuple[Observer, ...]:
 def _require_methods(name: str, value: object, *methods: str) -> None:
     """Raise `InvalidRequest` unless the value is None or an object with these names."""
     if value is not None and (
-        isinstance(value, type) or not all(_has(value, method) for method in methods)
+        is_a(value, type) or not all(_has(value, method) for method in methods)
     ):
         raise InvalidRequest(
             f"{name}: got {shown_repr(value)}; allowed: an object with {', '.join(methods)}"
@@ -608,17 +618,17 @@ def _has(value: object, name: str) -> bool:
     try:
         return hasattr(value, name)
     except Exception:  # noqa: BLE001 - a property that says why; it is there
-        return True
+        return hasattr(type(value), name)
 
 
 def _require_a(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
+    if not is_a(value, kind):
         raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a {kind.__name__}")
 
 
-def _policy(chosen: str | Policy, config: KernelConfig) -> Policy:
-    if isinstance(chosen, Policy):
-        return chosen
+def _policy(chosen: Any, config: KernelConfig) -> Policy:
+    if is_a(chosen, Policy):
+        return cast(Policy, chosen)
     if require_text("policy", chosen) not in POLICIES:
         raise NoSuchObject("policy", chosen, POLICIES)
     settings = config.scheduler

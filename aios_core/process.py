@@ -16,7 +16,7 @@ from typing import Any
 
 from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
 from aios_core.budget import Budget, BudgetAccount
-from aios_core.checking import require_text
+from aios_core.checking import exact_number, is_a, require_text
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
 from aios_core.identity import Identities
 from aios_core.messages import require_integer, require_number
@@ -239,8 +239,9 @@ class ProcessTable:
 
     def get(self, pid: int) -> AgentProcess:
         """The agent of that pid. Raises `NoSuchObject` if it exited or never was."""
-        if not isinstance(pid, int) or isinstance(pid, bool):
+        if not is_a(pid, int) or is_a(pid, bool):
             raise InvalidRequest(f"pid: got {shown_repr(pid)}; allowed: a whole number (agent.pid)")
+        pid = int(exact_number(pid))
         try:
             return self._processes[pid]
         except KeyError:

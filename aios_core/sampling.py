@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from numbers import Integral, Real
 from operator import attrgetter
 from typing import Any, Final
 
-from aios_core.checking import copy_mapping, short_repr
+from aios_core.checking import copy_mapping, exact_number, is_finite, reads_arguments, short_repr
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 
@@ -39,6 +38,7 @@ class Sampling:
 
     __repr__ = short_repr
 
+    @reads_arguments
     def __post_init__(self) -> None:
         if self._is_unset():
             return
@@ -50,13 +50,15 @@ class Sampling:
         self._require(_is_integer(self.seed), "seed", "a whole number")
         self._require(_are_texts(self.stop), "stop", "non-empty texts")
         for name in ("frequency_penalty", "presence_penalty", "repetition_penalty", "min_p"):
-            self._require(_is_finite(getattr(self, name)), name, "a number")
+            self._require(_is_finite_or_none(getattr(self, name)), name, "a number")
         self._require(isinstance(self.logprobs, bool | None), "logprobs", "true or false")
         self._require(_is_integer(self.top_logprobs), "top_logprobs", "a whole number")
         self._require(_is_count(self.n), "n", ">= 1")
         if self.logit_bias is not None:
             bias = {str(key): value for key, value in _items(self.logit_bias)}
-            self._require(all(map(_is_finite, bias.values())), "logit_bias", "a number a token")
+            self._require(
+                all(map(_is_finite_or_none, bias.values())), "logit_bias", "a number a token"
+            )
             object.__setattr__(self, "logit_bias", copy_mapping("logit_bias", bias))
 
     def _is_unset(self) -> bool:
@@ -116,13 +118,13 @@ def _is_count(value: object) -> bool:
     return value is None or (_is_integer(value) and int(value) >= 1)  # type: ignore[call-overload]
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite_or_none(value: object) -> bool:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return value is None or (is_number and isfinite(value))  # type: ignore[arg-type]
+    return value is None or (is_number and is_finite(exact_number(value)))  # type: ignore[arg-type]
 
 
 def _is_within(value: object, low: float, high: float) -> bool:
-    return value is None or (_is_finite(value) and low <= value <= high)  # type: ignore[operator]
+    return value is None or (_is_finite_or_none(value) and low <= value <= high)  # type: ignore[operator]
 
 
 def _is_positive_share(value: object) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.checking import copy_mapping, exact_text, require_items
+from aios_core.checking import copy_mapping, exact_text, reads_arguments, require_items
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 
@@ -35,6 +35,7 @@ class ToolSpec:
     strict: bool | None = None  # None: not said
     raw: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
+    @reads_arguments
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidRequest(f"a tool needs a name, got {shown_repr(self.name)}")
@@ -67,6 +68,7 @@ class ToolSpec:
         return {"type": "function", "function": function}
 
     @classmethod
+    @reads_arguments
     def from_dict(cls, raw: Mapping[str, Any]) -> ToolSpec:
         """Read a tool in OpenAI's format, with or without its ``function`` envelope.
 
@@ -120,6 +122,7 @@ class ResponseFormat:
     kind: str = ""  # "json_schema", "json_object", "text" or another; found out if not given
     raw: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
+    @reads_arguments
     def __post_init__(self) -> None:
         if not isinstance(self.schema, Mapping | None):
             raise InvalidRequest(
@@ -163,6 +166,7 @@ class ResponseFormat:
         return isinstance(kind, str) and kind not in _SCHEMA_TYPES
 
     @classmethod
+    @reads_arguments
     def from_dict(cls, raw: Mapping[str, Any]) -> ResponseFormat:
         """Read OpenAI's `response_format`, of whatever type. Raises `InvalidRequest`."""
         if not isinstance(raw, Mapping) or not isinstance(raw.get("type"), str):

@@ -10,7 +10,7 @@ from typing import Unpack
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, SyscallCancelled
-from aios_core.foreign import RAISED
+from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Completion, Delta
 from aios_core.options import SubmitOptions
 from aios_core.parts import Parts
@@ -183,6 +183,7 @@ class Submission:
                 self.process, self.request, self.answer, **self.options
             )
         except RAISED as exc:  # whatever it is, somebody waits to hear of it
+            pass_on(exc)
             self.answer.reject(exc)
 
     def withdraw(self) -> None:

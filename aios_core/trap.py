@@ -30,7 +30,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import RAISED, RAISED_IN_AWAIT, describe, detach, log_raised
+from aios_core.foreign import OF_THE_LOOP, RAISED, describe, detach, log_raised, pass_on
 from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.provenance import LabelledTexts
@@ -159,7 +159,10 @@ class TrapHandler:
             trap.process.take_labels(exc.labels)
             self._end(trap, SyscallState.FAILED, exc)
             raise
-        except RAISED_IN_AWAIT as exc:  # of a manager that somebody else wrote
+        except OF_THE_LOOP:
+            raise
+        except RAISED as exc:  # of a manager that somebody else wrote
+            pass_on(exc)
             error = BackendError(f"{trap.request.kind} failed: {describe(exc)}")
             self._end(trap, SyscallState.FAILED, error)
             raise error from detach(exc)
@@ -203,6 +206,7 @@ class TrapHandler:
             try:
                 manager.forget(process)
             except RAISED as exc:  # the others hold something for it as well
+                pass_on(exc)
                 log_raised(log, exc, "the %s manager could not forget an agent", manager.name)
 
     async def drain(self, timeout_s: float) -> None:

@@ -138,9 +138,9 @@ def offence_of_body(seed: int, read: Callable[[Mapping[str, Any]], object]) -> s
 
 def _spoiled(value: Any, chance: random.Random) -> Any:
     """The value with something in it replaced, removed or added."""
-    if not isinstance(value, dict | list) or not value or chance.random() < 0.1:
+    if type(value) not in (dict, list) or not value or chance.random() < 0.1:
         return chance.choice(POOL)()
-    if isinstance(value, list):
+    if type(value) is list:
         at = chance.randrange(len(value))
         value[at] = _spoiled(value[at], chance)
         return value

@@ -7,13 +7,15 @@ type or out of all bounds. What comes out has to be an answer, or an error of th
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
+import aios_core
 from aios_core import Agent, Kernel, KernelError
 from aios_core.agent import request
 from aios_core.errors import KernelBug
@@ -38,6 +40,78 @@ class Hostile(str):
 
     def __str__(self) -> str:
         raise ValueError("not a text")
+
+
+class NoItems(dict[str, Any]):
+    """A mapping that cannot be read."""
+
+    def items(self) -> Any:
+        raise ValueError("no items")
+
+    def __iter__(self) -> Any:
+        raise ValueError("no keys")
+
+    def get(self, *_: object) -> Any:
+        raise ValueError("no values")
+
+
+class NoElements(list[Any]):
+    """A list that cannot be read."""
+
+    def __iter__(self) -> Any:
+        raise ValueError("no elements")
+
+    def __len__(self) -> int:
+        raise ValueError("no length")
+
+
+class Incomparable:
+    """An object that is equal to nothing, and says so loudly."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not to be compared")
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
+
+
+class Uncountable(int):
+    """A number whose methods raise."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not to be compared")
+
+    def __lt__(self, other: object) -> bool:
+        raise ValueError("not to be compared")
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+    def __abs__(self) -> int:
+        raise ValueError("no size")
+
+    def __repr__(self) -> str:
+        raise ValueError("not to be shown")
+
+
+class Pretender:
+    """An object that lies about its class, and raises whatever is asked of it."""
+
+    @property
+    def __class__(self) -> Any:
+        raise ValueError("do not ask")
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+def failing() -> Iterator[Any]:
+    """A generator that raises after its first element."""
+    yield "a"
+    raise ValueError("no more")
 
 
 def nested(depth: int) -> Any:
@@ -103,6 +177,21 @@ POOL: Final[tuple[Callable[[], Any], ...]] = (
     lambda: 1j,
     lambda: range(3),
     lambda: memoryview(b"x"),
+    lambda: NoItems(role="user", content="x"),
+    lambda: [NoItems(role="user", content="x")],
+    lambda: {"a": NoItems(b="c")},
+    lambda: NoElements(["a"]),
+    lambda: {"a": NoElements(["b"])},
+    Incomparable,
+    lambda: [Incomparable()],
+    lambda: {"a": Incomparable()},
+    lambda: Uncountable(3),
+    lambda: {"a": Uncountable(3)},
+    lambda: {"role": Hostile("user"), "content": Hostile("x")},
+    Pretender,
+    lambda: [Pretender()],
+    failing,
+    frozenset,
 )
 
 # What would be right, by the name of the parameter.
@@ -139,10 +228,11 @@ RIGHT: Final[dict[str, Any]] = {
     "role": "user",
     "content": "text",
 }
+PATIENCE_S: Final = 30.0  # of an answer that does not come
 # They end what the next call needs, or take what only the kernel makes (a process, a request).
 LEFT_OUT: Final = frozenset(
     {"start", "close", "aclose", "exit", "aexit", "call", "acall", "stream", "perform", "aperform"}
-    | {"astream", "watch", "exit_soon", "reload_policy", "areload_policy"}
+    | {"astream", "exit_soon", "reload_policy", "areload_policy"}
 )
 _LLM_ARGUMENTS: Final = (
     *(
@@ -165,6 +255,7 @@ class Target:
     positional: tuple[str, ...]
     needed: tuple[str, ...]  # by name
     named: tuple[str, ...]
+    is_async: bool = False
 
     def arguments(self, chance: random.Random) -> tuple[list[Any], dict[str, Any]]:
         """Arguments of which one at least is wrong."""
@@ -202,20 +293,43 @@ def targets(kernel: Kernel, agent: Agent) -> list[Target]:
     ]
 
 
+def constructors() -> list[Target]:
+    """All public dataclasses of the package, as users build them."""
+    return [
+        _target(name, one)
+        for name, one in sorted(vars(aios_core).items())
+        if name in aios_core.__all__ and isinstance(one, type) and is_dataclass(one)
+    ]
+
+
 def _public_methods(one: object, *, is_all: bool) -> Iterator[tuple[str, Callable[..., Any]]]:
     for name, _ in inspect.getmembers(type(one), inspect.isfunction):
-        is_left_out = name in LEFT_OUT and not (is_all and name in ("stream", "call"))
-        if not name.startswith("_") and not is_left_out and not _is_async(type(one), name):
+        is_left_out = name in LEFT_OUT and not (is_all and name in ("stream", "astream", "call"))
+        if not name.startswith("_") and not is_left_out:
             yield name, getattr(one, name)
 
 
-def _is_async(kind: type, name: str) -> bool:
-    function = getattr(kind, name)
-    return (
-        inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-        or (name.startswith("a") and hasattr(kind, name[1:]))
-    )
+async def _awaited(answer: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if hasattr(answer, "aclose"):
+            await answer.aclose()
+        elif hasattr(answer, "close"):
+            answer.close()
+
+
+def _call(target: Target, args: list[Any], kwargs: dict[str, Any]) -> None:
+    if target.is_async:
+
+        async def call() -> None:
+            await _awaited(target.method(*args, **kwargs))
+
+        asyncio.run(call())
+        return
+    answer = target.method(*args, **kwargs)
+    if hasattr(answer, "close"):
+        answer.close()
 
 
 def _target(title: str, method: Callable[..., Any]) -> Target:
@@ -234,14 +348,18 @@ def _target(title: str, method: Callable[..., Any]) -> Target:
     )
     if title.startswith("llm.") and any(one.kind is one.VAR_KEYWORD for one in parameters):
         named = _LLM_ARGUMENTS
-    return Target(title, method, positional, needed, named)
+    holder, _, name = title.rpartition(".")
+    sync = name.removeprefix("a")
+    is_twin = bool(holder) and name != sync and hasattr(method.__self__, sync)  # type: ignore[attr-defined]
+    is_async = is_twin or inspect.iscoroutinefunction(method)
+    return Target(title, method, positional, needed, named, is_async)
 
 
 def offence(target: Target, seed: str) -> str | None:
     """What went wrong with one call; None if nothing did."""
     args, kwargs = target.arguments(random.Random(seed))
     try:
-        target.method(*args, **kwargs)
+        _call(target, args, kwargs)
     except KernelBug as exc:
         return f"{target.title} {seed}: {exc!r}"
     except KernelError as exc:

@@ -29,7 +29,7 @@ from aios_core.access.privileges import Privileges
 from aios_core.access.record import AuditRecord
 from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
-from aios_core.foreign import RAISED_IN_AWAIT, describe
+from aios_core.foreign import OF_THE_LOOP, RAISED, describe, pass_on
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
@@ -149,10 +149,11 @@ class Gate:
         except TimeoutError:
             reason = f"nobody answered within {self._approval_timeout_s:g} s"
             self._refuse(process, access, ApprovalAnswer(False, reason=reason))
-        except asyncio.CancelledError:
+        except OF_THE_LOOP:
             self.note(process, access, "withdrawn", "it was asked about no longer")
             raise
-        except RAISED_IN_AWAIT as exc:  # whatever an approver raises, it is no yes
+        except RAISED as exc:  # whatever an approver raises, it is no yes
+            pass_on(exc)
             self._refuse(
                 process, access, ApprovalAnswer(False, reason=f"asking failed: {describe(exc)}")
             )

@@ -9,6 +9,7 @@ from typing import Any
 from aios_core.access.decision import Decision
 from aios_core.access.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
+from aios_core.checking import reads_arguments
 from aios_core.errors import InvalidRequest
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of
 from aios_core.manager import Port
@@ -104,6 +105,7 @@ class AccessHandle:
         what = self._resource(resource)
         return AccessCheck(access_to(action, str(what), right=right, arguments=arguments))
 
+    @reads_arguments
     def _resource(self, resource: Resource | str) -> Resource:
         """A resource; one without an owner is the agent's own where only an agent can own it."""
         if isinstance(resource, str):

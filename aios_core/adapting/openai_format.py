@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aios_core.adapting.options import split_request_options
+from aios_core.checking import reads_arguments
 from aios_core.decided import ARGUMENT_OF
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
@@ -57,6 +58,7 @@ _STRUCTURED: Final = frozenset({"messages", "tools", "tool_choice", "response_fo
 # --- what goes in --------------------------------------------------------------------------------
 
 
+@reads_arguments
 def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
     """Read the body of a chat completion request as the arguments of `Agent.llm.generate`.
 

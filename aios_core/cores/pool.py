@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from aios_core.checking import is_a
 from aios_core.core import Core, CoreLoad, ReportSink, load_of
 from aios_core.errors import (
     BackendError,
@@ -246,6 +247,8 @@ def _fullness(load: CoreLoad) -> tuple[float, float]:
 def _by_name(cores: Iterable[Core]) -> dict[str, Core]:
     named: dict[str, Core] = {}
     for core in cores:
+        if not is_a(core.name, str) or not core.name:
+            raise ConfigError("cores", core.name, "a name")
         if core.name in named:
             raise ConfigError("cores", core.name, "a name that no other core has")
         if not core.models:

@@ -37,7 +37,7 @@ from aios_core.errors import (
     NoSuchObject,
     SnapshotError,
 )
-from aios_core.foreign import RAISED, describe, detach
+from aios_core.foreign import RAISED, describe, detach, pass_on
 from aios_core.messages import Completion, Delta, FinishReason, Message, ToolCall, Usage
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
@@ -162,6 +162,7 @@ class ScriptedCore(StreamingCore):
         except KernelError:
             raise
         except RAISED as exc:  # the script is foreign code
+            pass_on(exc)
             raise CoreError(self._name, f"the script raised {describe(exc)}") from detach(exc)
         if answer is None:
             raise NoSuchObject("scripted answer to", request.last_text)

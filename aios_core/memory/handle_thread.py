@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.checking import require_integer, require_items
+from aios_core.checking import reads_arguments, require_integer, require_items
 from aios_core.errors import InvalidRequest
 from aios_core.manager import Port
 from aios_core.memory.records import ThreadEntry
@@ -153,6 +153,7 @@ class Thread:
         return ThreadRead(self.name, None, window, owner=self.owner)
 
 
+@reads_arguments
 def _choice(
     numbers: Iterable[int] | None, index: int | None, first: int | None, last: int | None
 ) -> tuple[tuple[int, ...] | None, Window]:

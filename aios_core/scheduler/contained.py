@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from aios_core.core import Core
-from aios_core.foreign import RAISED, log_raised
+from aios_core.foreign import RAISED, log_raised, pass_on
 from aios_core.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ def deliver(hand_over: Callable[[T], object], value: T) -> None:
     try:
         hand_over(value)
     except RAISED as exc:
+        pass_on(exc)
         log_raised(log, exc, "a caller could not be answered")
 
 
@@ -31,6 +32,7 @@ def preempt(core: Core, run_id: int) -> None:
     try:
         core.preempt(run_id)
     except RAISED as exc:
+        pass_on(exc)
         log_raised(
             log, exc, "core %r could not preempt run %d; the run continues", core.name, run_id
         )
@@ -41,6 +43,7 @@ def cancel(core: Core, run_id: int) -> None:
     try:
         core.cancel(run_id)
     except RAISED as exc:
+        pass_on(exc)
         log_raised(
             log, exc, "core %r could not cancel run %d; the run keeps its slot", core.name, run_id
         )
@@ -52,4 +55,5 @@ def release(snapshot: Snapshot) -> None:
         if snapshot.kv is not None:
             snapshot.kv.release()
     except RAISED as exc:
+        pass_on(exc)
         log_raised(log, exc, "a KV image could not be freed")

@@ -39,7 +39,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream
-from aios_core.foreign import RAISED
+from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList
@@ -461,6 +461,7 @@ class Dispatcher:
         try:
             core.run(run)
         except RAISED as exc:  # a core must not raise; its caller hears of it
+            pass_on(exc)
             for unused in (snapshot, warm):
                 if unused is not None:
                     release(unused)

@@ -10,7 +10,7 @@ from aios_core.budget import NOTHING
 from aios_core.clock import Clock
 from aios_core.completion import NO_USAGE
 from aios_core.errors import KernelBug, KernelError
-from aios_core.foreign import RAISED, describe, detach, log_raised
+from aios_core.foreign import RAISED, describe, detach, log_raised, pass_on
 from aios_core.messages import Completion, Usage
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.call_events import CallEvents
@@ -63,6 +63,7 @@ class Endings:
         try:
             step(call, *args)
         except RAISED as exc:  # a policy, a core or a caller may raise anything
+            pass_on(exc)
             log_raised(log, exc, "%r could not be handled", call.syscall)
             if not call.is_answered:
                 self.fail(call, _as_bug(exc, call))
@@ -95,6 +96,7 @@ class Endings:
         try:
             self.conclude(call, outcome, error=error)
         except RAISED as exc:  # the answer is given, whatever comes after it
+            pass_on(exc)
             log_raised(
                 log,
                 exc,

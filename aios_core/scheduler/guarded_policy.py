@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.foreign import RAISED, describe, detach, log_raised, shown_value, type_name
+from aios_core.foreign import RAISED, describe, detach, log_raised, pass_on, shown_value, type_name
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class GuardedPolicy:
                 return rank  # as FIFO's: nothing more to check
             return _checked(rank)
         except RAISED as exc:
+            pass_on(exc)
             self.unranked[id(call)] = (call, self._failed("rank", exc))
             return LAST
 
@@ -97,6 +98,7 @@ class GuardedPolicy:
         try:
             return ask()
         except RAISED as exc:
+            pass_on(exc)
             self._failed(question, exc)
             return otherwise
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from aios_core.core import Core, Report, ReportSink
-from aios_core.foreign import RAISED, log_raised, type_name
+from aios_core.foreign import RAISED, log_raised, pass_on, type_name
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class ReportInbox:
         try:
             self._handle(core, report)
         except RAISED as exc:  # none may keep others of its batch from being handled
+            pass_on(exc)
             told = type_name(report)  # it may be of a class of the core's own
             log_raised(log, exc, "a report of core %r could not be handled: %s", core.name, told)
 

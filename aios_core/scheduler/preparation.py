@@ -9,7 +9,7 @@ from typing import Any
 
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelBug, KernelError, SyscallCancelled
-from aios_core.foreign import RAISED, describe
+from aios_core.foreign import RAISED, describe, pass_on
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.endings import Endings
 from aios_core.scheduler.recovery import CoreKeeper, as_kernel_error
@@ -57,6 +57,7 @@ class Preparation:
                 call.preparing.add_done_callback(partial(self._prepared, call, core))
                 return
         except RAISED as exc:  # whatever it is, it is this caller's answer
+            pass_on(exc)
             self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
             return
         self._on_prepared(call, prepared)

@@ -18,7 +18,7 @@ from aios_core.clock import Clock
 from aios_core.core import Core, ReportSink, load_of
 from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import RAISED_IN_AWAIT, describe, detach, is_kernel_error
+from aios_core.foreign import OF_THE_LOOP, RAISED, describe, detach, is_kernel_error, pass_on
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
 from aios_core.scheduler.ready import Route
@@ -124,7 +124,10 @@ class CoreKeeper:
             await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
             try:
                 await core.start(self._sink(core))
-            except RAISED_IN_AWAIT as exc:  # whatever it is, it is tried again
+            except OF_THE_LOOP:
+                raise
+            except RAISED as exc:  # whatever it is, it is tried again
+                pass_on(exc)
                 error = as_kernel_error(exc, core, "start")
                 self._cores.mark_down(core.name, error, self._clock.now())
             else:

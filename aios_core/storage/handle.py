@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from aios_core.checking import reads_arguments
 from aios_core.grants import AccessGrant, AccessRevoke, warn_of
 from aios_core.manager import Port
 from aios_core.messages import require_unicode
@@ -373,6 +374,7 @@ class Storage:
         return Resource("file", self._port.identity, "" if name == ROOT else name)
 
 
+@reads_arguments
 def _bytes(data: str | bytes) -> bytes:
     """Texts are stored as UTF-8. What is neither is the request's to refuse."""
     if not isinstance(data, str):

@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-from aios_core.checking import exact_text
+from aios_core.checking import exact_text, reads_arguments
 from aios_core.errors import InvalidPath
 from aios_core.redaction import shown_repr
 
@@ -31,6 +31,7 @@ _JOINERS: Final = "\u200c\u200d"  # invisible, and needed to write Persian, Hind
 _SPECIAL: Final = "/\\"
 
 
+@reads_arguments
 def canonical(path: str) -> str:
     """The one spelling of a path. Raises `InvalidPath`, which says why."""
     if not isinstance(path, str):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aios_core.checking import require_text
+from aios_core.checking import is_a, reads_arguments, require_text
 from aios_core.errors import (
     InvalidRequest,
     KernelError,
@@ -120,7 +120,7 @@ class Tools:
         """The same, awaited. Cancelling the await cancels all of them."""
         require_timeout(timeout_s)
         calls = require_items("tool_calls", tool_calls)
-        if wrong := [call for call in calls if not isinstance(call, ToolCall)]:
+        if wrong := [call for call in calls if not is_a(call, ToolCall)]:
             raise InvalidRequest(f"tool_calls: got {shown_repr(wrong[0])}; allowed: ToolCall")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._answered(call, timeout_s)) for call in calls]
@@ -232,6 +232,7 @@ def _given(arguments: Arguments | None) -> Any:
     return {} if arguments is None else arguments
 
 
+@reads_arguments
 def _reference(result: StoredResult | str) -> str:
     return result.reference if isinstance(result, StoredResult) else result
 

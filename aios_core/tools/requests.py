@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from aios_core.checking import require_text
+from aios_core.checking import reads_arguments, require_text
 from aios_core.errors import InvalidArguments, InvalidRequest
 from aios_core.field_checks import CheckedFields
 from aios_core.messages import ToolSpec, require_number
@@ -257,6 +257,7 @@ class ToolResolve(Request[None]):
         )
 
 
+@reads_arguments
 def checked_source(source: Any) -> Any:
     """Where tools come from. Raises `InvalidRequest` for what can offer none."""
     if isinstance(source, str):

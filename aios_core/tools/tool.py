@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
-from aios_core.checking import require_integer, require_number, require_text
+from aios_core.checking import reads_arguments, require_integer, require_number, require_text
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 from aios_core.tools.context import ToolContext
@@ -35,6 +35,7 @@ class Rate:
     calls: int
     per_s: float = 1.0
 
+    @reads_arguments
     def __post_init__(self) -> None:
         for key, what in (("calls", "a number of at least 1"), ("per_s", "seconds above 0")):
             value = getattr(self, key)
@@ -72,6 +73,7 @@ class Tool:
     isolation: Isolation = "thread"  # "process": in one that can be killed; no kernel services
     context_name: str | None = field(default=None, kw_only=True)  # parameter of the `ToolContext`
 
+    @reads_arguments
     def __post_init__(self) -> None:
         self._require_types()
         if not _NAME.fullmatch(self.name):

@@ -30,7 +30,18 @@ from tests.puppet import PuppetCore, settled, virtual
 from .rig import Caller, rigged
 from .test_dispatcher import Image
 
-RAISED = [ZeroDivisionError("foreign"), asyncio.CancelledError(), SystemExit(3), GeneratorExit()]
+
+class Stop(BaseException):
+    """Not an `Exception`, and nothing that Python or asyncio knows."""
+
+
+RAISED = [
+    ZeroDivisionError("foreign"),
+    asyncio.CancelledError(),
+    SystemExit(3),
+    GeneratorExit(),
+    Stop("foreign"),
+]
 
 
 @dataclass(frozen=True, slots=True)

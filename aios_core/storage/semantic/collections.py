@@ -254,7 +254,7 @@ class Collections:
                 collection,
                 query,
                 k=k,
-                where=where or {},
+                where={} if where is None else where,
                 with_vectors=with_vectors,
                 owner=owner,
             )
@@ -276,7 +276,7 @@ class Collections:
                 collection,
                 query,
                 k=k,
-                where=where or {},
+                where={} if where is None else where,
                 with_vectors=with_vectors,
                 owner=owner,
             )
