@@ -4,109 +4,246 @@
         agent = kernel.spawn("reader", group="research")
         print(agent.llm.generate("hello").text)
 
-Importing starts nothing; a kernel starts when it is told to.
+Importing starts nothing, and loads nothing: the module behind a name is imported when the name is
+first used. That keeps the command line quick.
 """
 
-from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
-from aios_core.adapting.launching import install, uninstall
-from aios_core.agent import LLM, Agent, request
-from aios_core.bridge import AsyncStream, Stream
-from aios_core.budget import Budget, Price
-from aios_core.config import KernelConfig
-from aios_core.core import PromptSize
-from aios_core.embedded import default_kernel, set_default_kernel
-from aios_core.embedding import Embedder
-from aios_core.errors import (
-    AccessDenied,
-    ApprovalRefused,
-    AuthenticationFailed,
-    BackendError,
-    BudgetExceeded,
-    ConfigError,
-    Conflict,
-    ContentFiltered,
-    ContextOverflow,
-    CoreError,
-    CoreUnavailable,
-    DeadlineExceeded,
-    Interrupted,
-    InvalidArguments,
-    InvalidPath,
-    InvalidRequest,
-    KernelBug,
-    KernelClosed,
-    KernelError,
-    LimitReached,
-    ModelLoadError,
-    ModelNotFound,
-    NoSuchObject,
-    OutOfMemory,
-    Overloaded,
-    PermissionRefused,
-    ProviderReply,
-    QuotaExceeded,
-    RateLimited,
-    RequestRefused,
-    RetryLater,
-    RunawayStopped,
-    SandboxUnavailable,
-    SchedulingPolicyError,
-    SnapshotError,
-    StateError,
-    SyscallCancelled,
-    ToolError,
-    ToolInDoubt,
-    ToolUnavailable,
-    WouldBlock,
-)
-from aios_core.events import EventKind, Journal, KernelEvent
-from aios_core.kernel import Kernel
-from aios_core.memory import Memory
-from aios_core.messages import (
-    Choice,
-    Completion,
-    Delta,
-    FinishReason,
-    Message,
-    ResponseFormat,
-    Sampling,
-    ToolCall,
-    ToolCallDelta,
-    ToolSpec,
-    Usage,
-)
-from aios_core.process import ProcessState
-from aios_core.storage import (
-    AsyncWatch,
-    ChangeKind,
-    FileChange,
-    FileContent,
-    FileVersion,
-    Hit,
-    SavedTree,
-    Storage,
-    StorageManager,
-    StorageSpace,
-    StoredFile,
-    Watch,
-)
-from aios_core.storage.semantic import CollectionItem, CollectionMatch
-from aios_core.tiny import tiny_model_path
-from aios_core.tools import (
-    McpServer,
-    Rate,
-    StoredResult,
-    Tool,
-    ToolContext,
-    ToolInfo,
-    ToolManager,
-    ToolRun,
-    Tools,
-    hookimpl,
-    tool,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
+    from aios_core.adapting.launching import install, uninstall
+    from aios_core.agent import LLM, Agent, request
+    from aios_core.bridge import AsyncStream, Stream
+    from aios_core.budget import Budget, Price
+    from aios_core.config import KernelConfig
+    from aios_core.core import PromptSize
+    from aios_core.embedded import default_kernel, set_default_kernel
+    from aios_core.embedding import Embedder
+    from aios_core.errors import (
+        AccessDenied,
+        ApprovalRefused,
+        AuthenticationFailed,
+        BackendError,
+        BudgetExceeded,
+        ConfigError,
+        Conflict,
+        ContentFiltered,
+        ContextOverflow,
+        CoreError,
+        CoreUnavailable,
+        DeadlineExceeded,
+        Interrupted,
+        InvalidArguments,
+        InvalidPath,
+        InvalidRequest,
+        KernelBug,
+        KernelClosed,
+        KernelError,
+        LimitReached,
+        ModelLoadError,
+        ModelNotFound,
+        NoSuchObject,
+        OutOfMemory,
+        Overloaded,
+        PermissionRefused,
+        ProviderReply,
+        QuotaExceeded,
+        RateLimited,
+        RequestRefused,
+        RetryLater,
+        RunawayStopped,
+        SandboxUnavailable,
+        SchedulingPolicyError,
+        SnapshotError,
+        StateError,
+        SyscallCancelled,
+        ToolError,
+        ToolInDoubt,
+        ToolUnavailable,
+        WouldBlock,
+    )
+    from aios_core.events import EventKind, Journal, KernelEvent
+    from aios_core.kernel import Kernel
+    from aios_core.memory import Memory
+    from aios_core.messages import (
+        Choice,
+        Completion,
+        Delta,
+        FinishReason,
+        Message,
+        ResponseFormat,
+        Sampling,
+        ToolCall,
+        ToolCallDelta,
+        ToolSpec,
+        Usage,
+    )
+    from aios_core.process import ProcessState
+    from aios_core.storage import (
+        AsyncWatch,
+        ChangeKind,
+        FileChange,
+        FileContent,
+        FileVersion,
+        Hit,
+        SavedTree,
+        Storage,
+        StorageManager,
+        StorageSpace,
+        StoredFile,
+        Watch,
+    )
+    from aios_core.storage.semantic import CollectionItem, CollectionMatch
+    from aios_core.tiny import tiny_model_path
+    from aios_core.tools import (
+        McpServer,
+        Rate,
+        StoredResult,
+        Tool,
+        ToolContext,
+        ToolInfo,
+        ToolManager,
+        ToolRun,
+        Tools,
+        hookimpl,
+        tool,
+    )
 
 __version__ = "0.1.0"
+
+# The module of every public name, for `__getattr__`; type checkers read the imports above.
+_NAMES: Final = {
+    "accounting": (
+        "Accounting",
+        "BudgetStatus",
+        "GroupStatus",
+    ),
+    "adapting.launching": (
+        "install",
+        "uninstall",
+    ),
+    "agent": (
+        "LLM",
+        "Agent",
+        "request",
+    ),
+    "bridge": (
+        "AsyncStream",
+        "Stream",
+    ),
+    "budget": (
+        "Budget",
+        "Price",
+    ),
+    "config": ("KernelConfig",),
+    "core": ("PromptSize",),
+    "embedded": (
+        "default_kernel",
+        "set_default_kernel",
+    ),
+    "embedding": ("Embedder",),
+    "errors": (
+        "AccessDenied",
+        "ApprovalRefused",
+        "AuthenticationFailed",
+        "BackendError",
+        "BudgetExceeded",
+        "ConfigError",
+        "Conflict",
+        "ContentFiltered",
+        "ContextOverflow",
+        "CoreError",
+        "CoreUnavailable",
+        "DeadlineExceeded",
+        "Interrupted",
+        "InvalidArguments",
+        "InvalidPath",
+        "InvalidRequest",
+        "KernelBug",
+        "KernelClosed",
+        "KernelError",
+        "LimitReached",
+        "ModelLoadError",
+        "ModelNotFound",
+        "NoSuchObject",
+        "OutOfMemory",
+        "Overloaded",
+        "PermissionRefused",
+        "ProviderReply",
+        "QuotaExceeded",
+        "RateLimited",
+        "RequestRefused",
+        "RetryLater",
+        "RunawayStopped",
+        "SandboxUnavailable",
+        "SchedulingPolicyError",
+        "SnapshotError",
+        "StateError",
+        "SyscallCancelled",
+        "ToolError",
+        "ToolInDoubt",
+        "ToolUnavailable",
+        "WouldBlock",
+    ),
+    "events": (
+        "EventKind",
+        "Journal",
+        "KernelEvent",
+    ),
+    "kernel": ("Kernel",),
+    "memory": ("Memory",),
+    "messages": (
+        "Choice",
+        "Completion",
+        "Delta",
+        "FinishReason",
+        "Message",
+        "ResponseFormat",
+        "Sampling",
+        "ToolCall",
+        "ToolCallDelta",
+        "ToolSpec",
+        "Usage",
+    ),
+    "process": ("ProcessState",),
+    "storage": (
+        "AsyncWatch",
+        "ChangeKind",
+        "FileChange",
+        "FileContent",
+        "FileVersion",
+        "Hit",
+        "SavedTree",
+        "Storage",
+        "StorageManager",
+        "StorageSpace",
+        "StoredFile",
+        "Watch",
+    ),
+    "storage.semantic": (
+        "CollectionItem",
+        "CollectionMatch",
+    ),
+    "tiny": ("tiny_model_path",),
+    "tools": (
+        "McpServer",
+        "Rate",
+        "StoredResult",
+        "Tool",
+        "ToolContext",
+        "ToolInfo",
+        "ToolManager",
+        "ToolRun",
+        "Tools",
+        "hookimpl",
+        "tool",
+    ),
+}
+_MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "LLM",
@@ -211,3 +348,19 @@ __all__ = [
     "tool",
     "uninstall",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module that has public names, when it is first used."""
+    if name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    elif name in _NAMES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

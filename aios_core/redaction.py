@@ -120,6 +120,11 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
+def visible(text: str) -> str:
+    """Return the text with control characters written out, so that no terminal obeys them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class RedactedRepr:
     """For dataclasses: a `repr` that shows no secret. Put it before other bases."""
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Self
 
 from aios_core.checking import require_path
-from aios_core.errors import InvalidRequest
+from aios_core.errors import ConfigError, InvalidRequest
 from aios_core.events import EventKind, KernelEvent
 from aios_core.private_files import open_private
 
@@ -142,6 +142,17 @@ def free_path(path: str | Path) -> Path:
         _numbers[wanted] += 1
         number = _numbers[wanted]
     return wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+
+
+def require_trace_path(path: str | Path | None) -> None:
+    """Raise `ConfigError` if a trace cannot be written at a path. None is allowed: no trace."""
+    if path is None:
+        return
+    wanted = Path(path).expanduser().absolute()
+    if wanted.is_dir() or not wanted.parent.is_dir():
+        raise ConfigError("trace", str(path), "a file in a folder that exists")
+    if not os.access(wanted if wanted.exists() else wanted.parent, os.W_OK):
+        raise ConfigError("trace", str(path), "a file that may be written")
 
 
 class Trace:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +33,7 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 before = set(sys.modules)
-import {module}
+{statement}
 print(json.dumps({{
     "opened": opened,
     "sockets": sockets,
@@ -62,12 +65,17 @@ FRAMEWORKS = {
 
 @pytest.fixture(
     scope="module",
-    params=["aios_core", "aios_core.cores", "aios_core.testing", "aios_core.cli"],
+    params=[
+        "from aios_core import *",
+        "import aios_core.cores",
+        "import aios_core.testing",
+        "import aios_core.cli",
+    ],
 )
 def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What a fresh interpreter saw while it imported the package."""
     ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", PROGRAM.format(module=request.param)],
+        [sys.executable, "-c", PROGRAM.format(statement=request.param)],
         capture_output=True,
         text=True,
         check=False,
@@ -107,7 +115,7 @@ def test_the_guards_see_what_they_guard_against(tmp_path: Any) -> None:
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + PROGRAM
 
     ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", program.format(module="guilty")],
+        [sys.executable, "-c", program.format(statement="import guilty")],
         capture_output=True,
         text=True,
         check=True,
@@ -124,3 +132,41 @@ def test_every_name_that_the_package_offers_is_there() -> None:
 
     assert [name for name in aios_core.__all__ if not hasattr(aios_core, name)] == []
     assert len(set(aios_core.__all__)) == len(aios_core.__all__)
+
+
+def test_the_table_of_public_names_agrees_with_what_type_checkers_read() -> None:
+    import aios_core  # noqa: PLC0415
+
+    tree = ast.parse(Path(aios_core.__file__).read_text())
+    guarded = next(one for one in tree.body if isinstance(one, ast.If))
+    read = {
+        alias.name: (node.module or "").removeprefix("aios_core.")
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert read == aios_core._MODULES
+    assert set(aios_core.__all__) == read.keys()
+
+
+def test_no_module_of_the_package_has_the_name_of_something_public() -> None:
+    import aios_core  # noqa: PLC0415
+
+    modules = {module.name for module in pkgutil.iter_modules(aios_core.__path__)}
+
+    assert modules & set(aios_core.__all__) == set()
+
+
+def test_importing_the_package_alone_loads_none_of_its_modules() -> None:
+    program = (
+        "import sys, aios_core\n"
+        "print(sorted(name for name in sys.modules if name.startswith('aios_core.')))\n"
+        "print(aios_core.errors.__name__, hasattr(aios_core, 'no_such_name'))\n"
+    )
+
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout.splitlines() == ["[]", "aios_core.errors False"]

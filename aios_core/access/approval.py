@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from aios_core.checking import MAX_INTEGER, exact_text
 from aios_core.permissions import Access
-from aios_core.redaction import shown_repr
+from aios_core.redaction import shown_repr, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ApprovalRequest:
         """All of it in one line, with nothing in it that a terminal would obey."""
         told = canonical(self.arguments) if self.arguments else ""
         parts = [f"{self.agent} (pid {self.pid}): {self.action} {self.resource}", told, *self.also]
-        return printable(" ".join(part for part in parts if part))
+        return visible(" ".join(part for part in parts if part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,6 @@ encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 def canonical(value: Any) -> str:
     """JSON in which equal values have equal texts, of ASCII alone."""
     return encoded(plain(value))
-
-
-def printable(text: str) -> str:
-    """A text in which control characters are written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plain(value: Any, depth: int = 0) -> Any:

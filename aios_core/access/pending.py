@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable
 
 from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
@@ -29,7 +30,7 @@ class PendingApprover:
         posting = asyncio.ensure_future(self._post(request))
         try:
             ticket = await asyncio.shield(posting)
-            log.warning("waits for an approval: %s; aios approvals approve %s", request, ticket)
+            log.warning("%s", self._instructions(request, ticket))
             while True:
                 answer = await asyncio.to_thread(self._mailbox.take, ticket, request.digest)
                 if answer is not None:
@@ -37,6 +38,14 @@ class PendingApprover:
                 await asyncio.sleep(self._poll_s)
         finally:
             await asyncio.shield(asyncio.ensure_future(self._take_down(posting)))
+
+    def _instructions(self, request: ApprovalRequest, ticket: str) -> str:
+        left_s = max(0.0, request.expires_at - self._now())
+        directory = shlex.quote(str(self._mailbox.directory.parent))
+        return (
+            f"waiting for an approval, for up to {left_s:.0f} s: {request}; answer in another "
+            f"terminal: aios approvals approve {ticket} --state {directory} (or deny)"
+        )
 
     async def _post(self, request: ApprovalRequest) -> str:
         async with self._posting:

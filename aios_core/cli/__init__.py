@@ -1,8 +1,9 @@
 """The `aios` command.
 
-Commands of our own are here; installed packages add theirs by the entry point
-group `aios.commands` (name -> ``module:main``, called with its arguments, returns
-the exit status). Nothing heavy is imported before a command needs it.
+Each command of our own is a module in this folder, with a `configure` that adds its options to a
+parser; `COMMANDS` names them. Only the module of the command that runs is imported. Installed
+packages add commands by the entry point group `aios.commands` (name -> ``module:main``, called
+with its arguments, returns the exit status).
 
 Exit status: what a script or command says; 1 if something failed, in one line on
 standard error (``AIOS_DEBUG=1``: with its traceback); 2 for a wrong command line;
@@ -15,12 +16,11 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-import aios_core
-from aios_core.cli import access, doctor, run, state, tools
-from aios_core.cli.failures import is_debugging, report
+from aios_core import __version__
 from aios_core.cli.interruption import (
     SOON_S,
     end_soon,
@@ -29,10 +29,21 @@ from aios_core.cli.interruption import (
     report_interruption,
 )
 from aios_core.distribution import install_from_checkout
-from aios_core.errors import BackendError, KernelError
 
 _INSTALLED_SOON_S: Final = 10.0  # an installed command may have results to write
 UNREAD: Final = 141  # what a shell says of a command that SIGPIPE ended
+
+# name -> what it does; the module of that name in this folder takes its options and runs it
+COMMANDS: Final[Mapping[str, str]] = {
+    "run": "run a script or a notebook with its LLM calls on the kernel",
+    "doctor": "see what is installed, which cores answer, and what to mend",
+    "access": "ask who may do what, and why",
+    "approvals": "see and answer what waits for an approval",
+    "audit": "verify or read the audit trail",
+    "state": "check a state directory, or accept an incomplete one",
+    "tools": "list, show, run and check tools",
+    "completion": "complete commands and options in bash, zsh or fish",
+}
 
 # name -> the distribution that brings it, and what it does
 ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
@@ -55,62 +66,83 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return UNREAD
-    except KernelError as exc:
-        if is_debugging():
-            raise
-        return report(exc)
     except KeyboardInterrupt:
         end_soon()
         return report_interruption()
+    except Exception as exc:
+        from aios_core.cli.failures import explain, is_debugging  # noqa: PLC0415 - if needed
+
+        failed = None if is_debugging() else explain(exc)
+        if failed is None:
+            raise
+        return failed
     return status
 
 
 def _dispatch(arguments: list[str]) -> int:
-    installed = {entry.name: entry for entry in entry_points(group="aios.commands")}
     name = arguments[0] if arguments else ""
+    # Looking for packages takes longer than all the rest of `aios --version`.
+    needs_installed = name not in COMMANDS and name != "--version"
+    installed = installed_commands() if needs_installed else {}
     if name in installed:
         return _run_installed(installed[name], arguments[1:])
     if name in ELSEWHERE:
         print(f"aios: {_how_to_get(name)}", file=sys.stderr)
         return 1
-    parser, commands = _parser(installed)
+    # What Ctrl-C does in a script, and for how long, is the script's business.
+    with prompt_interruption(None if name == "run" else SOON_S):
+        return _run_own(arguments, installed)
+
+
+def _run_own(arguments: list[str], installed: Mapping[str, EntryPoint]) -> int:
+    parser, commands = parser_of(arguments[:1], installed)
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # said with the usage of the command that does not know them
+    if unknown:  # with the usage of the command that does not know them
         commands.get(options.command, parser).error(f"unknown option: {' '.join(unknown)}")
     if options.command is None:
         parser.print_help()
         return 2
-    # What Ctrl-C does in a script, and for how long, is the script's business.
-    with prompt_interruption(None if options.command == "run" else SOON_S):
-        return int(options.call(options))
+    return int(options.call(options))
 
 
 def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
-    try:
-        command = entry.load()
-    except ImportError as exc:
-        owner = entry.dist.name if entry.dist else entry.value
-        raise BackendError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
     with prompt_interruption(_INSTALLED_SOON_S):
+        try:
+            command = entry.load()
+        except ImportError as exc:
+            from aios_core.errors import BackendError  # noqa: PLC0415 - if needed
+
+            owner = entry.dist.name if entry.dist else entry.value
+            raise BackendError(f"aios {entry.name} of {owner} cannot be loaded: {exc}") from exc
         return int(command(arguments) or 0)
 
 
-def _parser(
-    installed: Mapping[str, EntryPoint],
+def installed_commands() -> dict[str, EntryPoint]:
+    """Return the commands that installed packages bring, by name; none replaces one of ours."""
+    found = entry_points(group="aios.commands")
+    return {entry.name: entry for entry in found if entry.name not in COMMANDS}
+
+
+def parser_of(
+    wanted: Sequence[str], installed: Mapping[str, EntryPoint]
 ) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """Return the parser of the command line, and those of the commands by name."""
+    """Return the parser of the command line, and those of the commands by name.
+
+    Args:
+        wanted: the commands whose options are needed; of the others, only the names are.
+        installed: the commands of other packages, which parse their options themselves.
+    """
     parser = argparse.ArgumentParser(
         prog="aios",
         description="An operating system for LLM agents.",
         epilog="`aios COMMAND --help` says more. The configuration is in aios.toml.",
     )
-    parser.add_argument("--version", action="version", version=f"aios {aios_core.__version__}")
+    parser.add_argument("--version", action="version", version=f"aios {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    run.add_parser(commands)
-    doctor.add_parser(commands)
-    access.add_parsers(commands)
-    state.add_parser(commands)
-    tools.add_parser(commands)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name in wanted:
+            import_module(f"{__name__}.{name}").configure(command)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
         commands.add_parser(name, help=_summary(name, installed), add_help=False)
     return parser, commands.choices

@@ -26,6 +26,7 @@ from aios_core.foreign import describe_on_worker
 from aios_core.kernel import Kernel
 from aios_core.tools.sandbox import survey
 from aios_core.tools.sandbox.packages import find_packages
+from aios_core.trace import require_trace_path
 
 # library -> the command that installs it
 LIBRARIES: Final[Mapping[str, str]] = {
@@ -118,6 +119,10 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
     said = f"{file} and the environment" if file else "no file; defaults and the environment"
     facts = {"file": file and str(file)}
     found.insert(0, Finding("configuration", "file", Health.OK, said, facts=facts))
+    try:
+        require_trace_path(config.trace)
+    except ConfigError as exc:
+        found.append(misconfigured(exc))
     if not config.cores and not mistakes:
         mend = "AIOS_MODEL=..., or [[cores]] in aios.toml"
         said = "none configured: the tiny model that comes with the project"

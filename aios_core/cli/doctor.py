@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aios_core.cli.options import add_config, add_json
+from aios_core.cli.printing import print_json
+from aios_core.cli.progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,15 +21,14 @@ if TYPE_CHECKING:
 _COLORS = {"ok": "green", "absent": "dim", "doubtful": "yellow", "broken": "bold red"}
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "doctor",
-        help="see what is installed, which cores answer, and what to mend",
-        description="Check the installation and the configuration, and call every core once. "
-        "The exit status is 1 if something is broken.",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Check the installation and the configuration, and call every core once. "
+        "The exit status is 1 if something is broken."
     )
-    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_config(parser)
+    add_json(parser)
     parser.add_argument(
         "--patience",
         type=_seconds,
@@ -49,19 +51,18 @@ def _seconds(text: str) -> float:
 
 def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415 - `aios --help` needs none of it
-    from rich.markup import escape  # noqa: PLC0415
 
     from aios_core.cli.checks import examine  # noqa: PLC0415
 
     console = Console()
-    with console.status("checking ...") as status:  # moves on a terminal, is silent elsewhere
+    with progress("checking") as begin:
 
-        def begin(step: str) -> None:
-            status.update(f"checking {escape(step)} ...")
+        def check(step: str) -> None:
+            begin(f"checking {step}")
 
-        findings = list(examine(options.config, patience_s=options.patience, begin=begin))
+        findings = list(examine(options.config, patience_s=options.patience, begin=check))
     if options.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json([asdict(finding) for finding in findings])
     else:
         _show(findings, console)
     return int(any(finding.health == "broken" for finding in findings))

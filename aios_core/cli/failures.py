@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from aios_core.distribution import install_missing
 from aios_core.errors import ConfigError, KernelError, StateError
+from aios_core.redaction import visible
 
 _MAX_LINKED: Final = 100  # exceptions that are looked at behind one
 
@@ -18,6 +20,21 @@ _MAX_LINKED: Final = 100  # exceptions that are looked at behind one
 def is_debugging() -> bool:
     """Return whether AIOS_DEBUG asks for tracebacks."""
     return os.environ.get("AIOS_DEBUG", "") not in ("", "0")
+
+
+def explain(exc: Exception) -> int | None:
+    """Print in one line why a command failed. Returns the exit status; None: that is not known."""
+    if isinstance(exc, KernelError):
+        return report(exc)
+    if isinstance(exc, ModuleNotFoundError) and exc.name and not exc.name.startswith("aios_core"):
+        library = exc.name.partition(".")[0]
+        print(
+            f"aios: the library {library!r} is missing; install it with: "
+            f"{install_missing(library)}",
+            file=sys.stderr,
+        )
+        return 1
+    return None
 
 
 def setup_failure(exc: BaseException) -> KernelError | None:
@@ -38,9 +55,7 @@ def is_setup_failure(exc: object) -> bool:
 
 def report(error: KernelError, *, place: str = "") -> int:
     """Print an error in one line, with the line of the script if there is one. Returns 1."""
-    from aios_core.access.approval import printable  # noqa: PLC0415 - slow to import
-
-    text = " ".join(printable(line).strip() for line in str(error).splitlines() if line.strip())
+    text = " ".join(visible(line).strip() for line in str(error).splitlines() if line.strip())
     next_step = " (next: aios doctor)" if is_setup_failure(error) else ""
     print(f"aios: {f'{place}: ' if place else ''}{text}{next_step}", file=sys.stderr)
     return 1

@@ -16,32 +16,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
-from aios_core import set_default_kernel
 from aios_core.adapting import Mode, install, uninstall
 from aios_core.adapting.notices import show_notices
 from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
 from aios_core.cli.interruption import end_soon
 from aios_core.cli.notebook import is_notebook, run_notebook
+from aios_core.cli.options import add_config
 from aios_core.config import KernelConfig, find_config_file
+from aios_core.embedded import set_default_kernel
 from aios_core.errors import InvalidRequest
 from aios_core.scheduler import POLICIES
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - its only name
+from aios_core.trace import require_trace_path
 
 _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
 
 
-def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "run",
-        help="run a script or a notebook with its LLM calls on the kernel",
-        description="Run a Python script, a module or a notebook, unmodified, with its LLM calls "
-        "on the kernel.",
-        usage="aios run [--policy POLICY] [--mode MODE] [--config FILE] [--trace FILE] "
-        "(SCRIPT | -m MODULE) [ARGUMENT ...]",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Run a Python script, a module or a notebook, unmodified, with its LLM calls on the kernel."
+    )
+    parser.usage = (
+        "aios run [--policy POLICY] [--mode MODE] [--config FILE] [--trace FILE] "
+        "(SCRIPT | -m MODULE) [ARGUMENT ...]"
     )
     parser.add_argument("--policy", choices=tuple(POLICIES), help="who runs when")
     parser.add_argument(
@@ -50,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         default="substitute",
         help="who answers: the kernel's cores, or the framework's own provider when it is let",
     )
-    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
+    add_config(parser)
     parser.add_argument(
         "--trace", metavar="FILE", help="write which agent ran where and when, for ui.perfetto.dev"
     )
@@ -67,8 +66,15 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.error("name a script, or a module with -m")
     if options.module is None and not Path(words[0]).exists():
         raise InvalidRequest(f"there is no script {words[0]!r}")
+    if options.module is None and _is_no_program(Path(words[0])):
+        raise InvalidRequest(
+            f"{words[0]!r} is a folder without __main__.py; name a script in it, "
+            "or a module with -m"
+        )
     with _environment(_settings(options)), _as_main(words, is_module=options.module is not None):
-        KernelConfig.load()  # a mistake in it is better said before the script starts
+        config = KernelConfig.load()  # a mistake is better known before the script starts
+        if config.trace is not None:
+            require_trace_path(config.trace)
         install(mode=options.mode)
         show_notices()
         try:
@@ -79,6 +85,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             uninstall()
             show_notices(False)
             _close_kernel(is_hurried=sys.exc_info()[0] is not None)
+
+
+def _is_no_program(path: Path) -> bool:
+    return path.is_dir() and not (path / "__main__.py").exists()
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:

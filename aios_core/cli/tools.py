@@ -19,6 +19,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aios_core.cli.options import add_config, add_json
+from aios_core.cli.printing import print_json, visible_line, visible_lines
+from aios_core.cli.progress import progress
 from aios_core.config import KernelConfig, ToolsConfig
 from aios_core.distribution import install_from_checkout
 
@@ -30,18 +33,17 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 65_536  # characters of a stored result, at a time
 
-Parsers = Any  # argparse's own type has no public name
 
-
-def add_parser(commands: Parsers) -> None:
-    parser = commands.add_parser("tools", help="list, show, run and check tools")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="which there are, from where, within which limits")
-    _add_common(listing)
-    listing.add_argument("--json", action="store_true", help="for programs")
+    add_config(listing)
+    add_json(listing)
     listing.set_defaults(call=_list)
     show = actions.add_parser("show", help="what a tool does and takes, and how to call it")
-    _add_common(show)
+    add_config(show)
+    add_json(show)
     show.add_argument("name", metavar="NAME", help='as "calculator", or "calculator@1"')
     show.set_defaults(call=_show)
     run = actions.add_parser(
@@ -50,7 +52,7 @@ def add_parser(commands: Parsers) -> None:
         description="Run a tool through a kernel: its arguments are validated, the access policy "
         "holds, and what cannot be undone is asked about. The exit status is 1 if it fails.",
     )
-    _add_common(run)
+    add_config(run)
     run.add_argument("--state", metavar="DIR", help="instead of state.directory")
     run.add_argument("--agent", default="operator", metavar="NAME", help="who calls (operator)")
     run.add_argument("--group", metavar="GROUP", help="the caller's privilege group")
@@ -66,13 +68,10 @@ def add_parser(commands: Parsers) -> None:
         description="Load a plug-in and say what is wrong with it. The exit status is 1 if a "
         "kernel would refuse it.",
     )
-    _add_common(check)
+    add_config(check)
+    add_json(check)
     check.add_argument("source", metavar="SOURCE", help="a file, a module or an installed plug-in")
     check.set_defaults(call=_check)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
 
 
 # --- aios tools list -----------------------------------------------------------------------------
@@ -89,7 +88,7 @@ def _list(options: argparse.Namespace) -> int:
 
     offers, problems = asyncio.run(look())
     if options.json:
-        print(json.dumps([_facts(offer) for offer in offers], indent=2))
+        print_json([_facts(offer) for offer in offers])
     elif offers:
         _print_table([(o.tool.id, o.source, said_by(o.tool, tier)) for o in offers])
         print(_usual(config))
@@ -98,7 +97,7 @@ def _list(options: argparse.Namespace) -> int:
             f"no tools; the package aios-plugins has some: {install_from_checkout('aios-plugins')}"
         )
     for name, why in problems.items():
-        print(f"aios: {_line(f'{name} is not loaded: {why}')}", file=sys.stderr)
+        print(f"aios: {visible_line(f'{name} is not loaded: {why}')}", file=sys.stderr)
     return int(bool(problems))
 
 
@@ -177,15 +176,17 @@ def _print_table(rows: Sequence[tuple[str, str, list[str]]]) -> None:
     console = Console()
     if not console.is_terminal:
         first = max(len(name) for name, _, _ in rows)
-        second = max(len(_line(source)) for _, source, _ in rows)
+        second = max(len(visible_line(source)) for _, source, _ in rows)
         for name, source, said in rows:
-            print(f"{name:{first}}  {_line(source):{second}}  {_line('; '.join(said))}")
+            print(
+                f"{name:{first}}  {visible_line(source):{second}}  {visible_line('; '.join(said))}"
+            )
         return
     table = Table(box=SIMPLE_HEAD)
     for heading in ("tool", "from", "what it says of itself"):
         table.add_column(heading, overflow="fold")
     for name, source, said in rows:
-        table.add_row(Text(name), Text(_line(source)), Text(_line("; ".join(said))))
+        table.add_row(Text(name), Text(visible_line(source)), Text(visible_line("; ".join(said))))
     console.print(table)
 
 
@@ -202,12 +203,15 @@ def _show(options: argparse.Namespace) -> int:
 
     offer = asyncio.run(look())
     tool = offer.tool
-    print(f"{tool.id}, from {_line(offer.source)}\n")
-    print(_lines(tool.description.strip()) or "(it has no description)")
-    print(f"\nIt says: {_line('; '.join(said_by(tool, _sandbox(config))))}.")
+    if options.json:
+        print_json({**_facts(offer), "example": _example(tool.parameters)})
+        return 0
+    print(f"{tool.id}, from {visible_line(offer.source)}\n")
+    print(visible_lines(tool.description.strip()) or "(it has no description)")
+    print(f"\nIt says: {visible_line('; '.join(said_by(tool, _sandbox(config))))}.")
     print(_usual(config))
     print("\nArguments (JSON schema):")
-    print(_lines(json.dumps(tool.parameters, indent=2, ensure_ascii=False)))
+    print(visible_lines(json.dumps(tool.parameters, indent=2, ensure_ascii=False)))
     print("\nExample:")
     given = shlex.quote(json.dumps(_example(tool.parameters)))
     print(f"  aios tools run {tool.name} {given}")
@@ -260,7 +264,8 @@ async def _answered(options: argparse.Namespace, request: ToolRun, config: Kerne
 
     config = dataclasses.replace(config, fallbacks={}, default_model=None)
     async with Kernel(config, cores=[ScriptedCore("")]) as kernel:
-        agent = await kernel.aspawn(options.agent, group=options.group)
+        with progress("starting a kernel for the call"):
+            agent = await kernel.aspawn(options.agent, group=options.group)
         result = await agent.port.acall(request, timeout_s=options.timeout)
         if isinstance(result, StoredResult):
             offset = 0
@@ -287,11 +292,14 @@ def _check(options: argparse.Namespace) -> int:
             return [finding async for finding in examined(catalogue, options.source)]
 
     findings = asyncio.run(look())
-    for finding in findings:
-        print(f"{finding.health:8}  {_line(finding.name)}: {_line(finding.said)}")
-        if finding.mend:
-            print(f"{'':8}  {_line(finding.mend)}")
     num_broken = sum(finding.health == "broken" for finding in findings)
+    if options.json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+        return int(bool(num_broken))
+    for finding in findings:
+        print(f"{finding.health:8}  {visible_line(finding.name)}: {visible_line(finding.said)}")
+        if finding.mend:
+            print(f"{'':8}  {visible_line(finding.mend)}")
     print(f"{num_broken} broken" if num_broken else "A kernel would load it.")
     return int(bool(num_broken))
 
@@ -306,7 +314,7 @@ async def _catalogue(config: ToolsConfig) -> AsyncIterator[Catalogue]:
 
     _search_here()
     catalogue = Catalogue(config)
-    with _unlogged():
+    with _unlogged(), progress("loading the tools"):
         try:
             yield catalogue
         finally:
@@ -331,18 +339,6 @@ def _search_here() -> None:
         sys.path.append(here)
 
 
-def _line(text: str) -> str:
-    """One line, with nothing in it that a terminal would obey: strangers wrote it."""
-    return _lines(" ".join(text.split()))
-
-
-def _lines(text: str) -> str:
-    """The same of several lines."""
-    from aios_core.access.approval import printable  # noqa: PLC0415 - if needed
-
-    return "\n".join(printable(line.expandtabs()) for line in text.split("\n"))
-
-
 def _shown(result: str) -> str:
     """A result: exactly as it is for a program, harmless for a terminal."""
-    return _lines(result) if sys.stdout.isatty() else result
+    return visible_lines(result) if sys.stdout.isatty() else result

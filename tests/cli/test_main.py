@@ -11,7 +11,7 @@ import pytest
 
 import aios_core
 from aios_core import cli
-from aios_core.cli import ELSEWHERE, main
+from aios_core.cli import COMMANDS, ELSEWHERE, main, parser_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
@@ -36,19 +36,71 @@ def test_without_a_command_there_is_help_and_a_failure(capsys: pytest.CaptureFix
     assert "COMMAND" in capsys.readouterr().out
 
 
-def test_help_loads_no_library_of_a_core() -> None:
-    heavy = "{'torch', 'transformers', 'openai', 'rich.table'}"
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a command has imported when it has ended."""
     program = (
-        "import sys; from aios_core.cli import main\n"
-        "try: main(['--help'])\n"
-        f"finally: print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
+        "import sys, aios_command\n"
+        f"sys.argv = ['aios', *{arguments!r}]\n"
+        "try: aios_command.main()\n"
+        "except SystemExit: pass\n"
+        "finally: print(*sys.modules, file=sys.stderr)\n"
     )
-
     ended = subprocess.run(  # noqa: S603
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
+    return set(ended.stderr.split())
 
-    assert ended.stderr.strip() == "[]"
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_version_and_help_load_nothing_but_the_command_line(word: str) -> None:
+    loaded = loaded_by(word)
+
+    assert {name for name in loaded if name.startswith("aios_core.")} == {
+        "aios_core.cli",
+        "aios_core.cli.interruption",
+        "aios_core.distribution",
+    }
+    assert loaded & {"apsw", "asyncio", "cryptography", "jsonschema", "rich", "shtab"} == set()
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_help_of_a_command_loads_no_other_command_no_kernel_and_no_library(
+    command: str,
+) -> None:
+    loaded = loaded_by(command, "--help")
+
+    others = {f"aios_core.cli.{name}" for name in COMMANDS if name != command}
+    heavy = {"apsw", "cryptography", "jsonschema", "openai", "rich", "shtab", "torch"}
+    kernel = {"aios_core.kernel", "aios_core.cores", "aios_core.tools", "aios_core.state"}
+    assert loaded & others == set()
+    if command != "run":  # which puts frameworks on the kernel
+        assert loaded & (heavy | kernel) == set()
+
+
+def test_approvals_are_listed_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIOS_STATE__DIRECTORY", "/nowhere/state")
+
+    assert loaded_by("approvals") & {"aios_core.kernel", "aios_core.cores", "torch"} == set()
+
+
+@pytest.mark.parametrize("command", ["doctor", "audit verify", "tools list", "run script.py"])
+def test_a_required_library_that_is_missing_is_one_line_with_its_cure(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text("print('never')")
+    (tmp_path / "apsw.py").write_text("raise ModuleNotFoundError('not here', name='apsw')")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import aios_core.cli as cli\n"
+    program += f"sys.exit(cli.main({command.split()!r}))"
+
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(
+        r"aios: the library 'apsw' is missing; install it with: pip install 'apsw>=[\d.]+'\n",
+        ended.stderr,
+    )
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,12 +176,11 @@ def test_help_lists_what_other_packages_bring(
 
 def test_the_page_describes_every_command_and_option() -> None:
     page = PAGE.read_text()
-    _, commands = cli._parser({})
+    _, commands = parser_of(tuple(COMMANDS), {})
 
     described = set(re.findall(r"^## `aios ([a-z]+)", page, re.MULTILINE))
     assert described == set(commands)
-    ours = {"access", "approvals", "audit", "doctor", "run", "state", "tools"}
-    assert described == ours | ELSEWHERE.keys()
+    assert described == COMMANDS.keys() | ELSEWHERE.keys()
     for command in commands.values():
         options = [option for action in command._actions for option in action.option_strings]
         assert [option for option in options if f"`{option}" not in page] == []

@@ -21,9 +21,11 @@ import pytest
 PATIENCE_S: Final = 100.0  # spent only by a failure
 ROWS, COLUMNS = 40, 100
 
-# Makes standard input the terminal that Ctrl-C is typed at, and becomes the program.
+# Makes standard input the terminal that Ctrl-C is typed at, and becomes the program. Tests that a
+# shell runs in the background have Ctrl-C ignored, which the program must not inherit.
 _TAKE = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 _CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b[P\]].*?\x1b\\", re.DOTALL)

@@ -1,0 +1,75 @@
+"""`aios approvals`: answer a kernel that waits, from another process."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aios_core.cli.options import add_json, add_state, existing
+from aios_core.cli.printing import print_json
+from aios_core.config import KernelConfig
+from aios_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from aios_core.access.mailbox import Mailbox
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    actions = parser.add_subparsers(metavar="ACTION")
+    add_state(parser)
+    add_json(parser)
+    parser.set_defaults(call=_list)
+    listing = actions.add_parser("list", help="what waits (also without an action)")
+    add_state(listing)
+    add_json(listing)
+    listing.set_defaults(call=_list)
+    for verb, is_approved in (("approve", True), ("deny", False)):
+        answer = actions.add_parser(verb, help=f"{verb} one that waits")
+        add_state(answer)
+        answer.add_argument("id", metavar="ID", help="of the question, or its beginning")
+        answer.add_argument("--reason", default="", metavar="TEXT", help="told to who asked")
+        answer.set_defaults(call=_answer, is_approved=is_approved)
+
+
+def _list(options: argparse.Namespace) -> int:
+    mailbox = _mailbox(options)
+    waiting = mailbox.waiting(time.time()) if mailbox else []
+    if options.json:
+        print_json([asdict(request) for request in waiting])
+        return 0
+    for request in waiting:
+        left = max(0.0, request.expires_at - time.time())
+        print(f"{request.id}  {request}\n    {request.why}; ends in {left:.0f} s")
+    if not waiting:
+        print("nothing waits for an approval")
+    return 0
+
+
+def _answer(options: argparse.Namespace) -> int:
+    from aios_core.access import ApprovalAnswer  # noqa: PLC0415 - if needed
+
+    mailbox = _mailbox(options)
+    if mailbox is None:
+        raise InvalidRequest("nothing waits for an approval")
+    request = mailbox.find(options.id, time.time())
+    answer = ApprovalAnswer(options.is_approved, getpass.getuser(), options.reason)
+    mailbox.answer(request, answer)
+    print(f"{'approved' if options.is_approved else 'denied'}: {request}")
+    return 0
+
+
+def _mailbox(options: argparse.Namespace) -> Mailbox | None:
+    """The approvals of the state directory; None if there are none yet."""
+    from aios_core.access.mailbox import Mailbox  # noqa: PLC0415 - if needed
+    from aios_core.state import read_key, vault_of  # noqa: PLC0415 - if needed
+
+    config = KernelConfig.load(options.config)
+    where = Path(config.state.path()).expanduser()  # perhaps no kernel has made it yet
+    directory = existing(options.state) if options.state else where
+    mailbox = Mailbox(directory, vault_of(read_key(config.state.encryption_key)))
+    return mailbox if mailbox.directory.is_dir() else None

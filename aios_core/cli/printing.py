@@ -1,0 +1,23 @@
+"""Print for programs, and print what strangers wrote without obeying it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aios_core.redaction import visible
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented, in ASCII: nothing in it is obeyed by a terminal."""
+    print(json.dumps(value, indent=2))
+
+
+def visible_line(text: str) -> str:
+    """Return a text in one line, with nothing in it that a terminal would obey."""
+    return visible_lines(" ".join(text.split()))
+
+
+def visible_lines(text: str) -> str:
+    """Return the lines of a text, with nothing in them that a terminal would obey."""
+    return "\n".join(visible(line.expandtabs()) for line in text.split("\n"))
