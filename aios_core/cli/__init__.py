@@ -5,9 +5,9 @@ parser; `COMMANDS` names them. Only the module of the command that runs is impor
 packages add commands by the entry point group `aios.commands` (name -> ``module:main``, called
 with its arguments, returns the exit status).
 
-Exit status: what a script or command says; 1 if something failed, in one line on
+Exit status: that of the script or command; 1 if something failed, in one line on
 standard error (``AIOS_DEBUG=1``: with its traceback); 2 for a wrong command line;
-130 for Ctrl-C; 141 if nobody reads its output any more.
+130 for Ctrl-C; 141 if the reader of its output is gone.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from aios_core.cli.interruption import (
 from aios_core.distribution import install_from_checkout
 
 _INSTALLED_SOON_S: Final = 10.0  # an installed command may have results to write
-UNREAD: Final = 141  # what a shell says of a command that SIGPIPE ended
+UNREAD: Final = 141  # the status that a shell gives a command that SIGPIPE ended
 
 # name -> what it does; the module of that name in this folder takes its options and runs it
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "run a script or a notebook with its LLM calls on the kernel",
-    "doctor": "see what is installed, which cores answer, and what to mend",
+    "doctor": "see what is installed, which cores answer, and what to fix",
     "access": "ask who may do what, and why",
     "approvals": "see and answer what waits for an approval",
     "audit": "verify or read the audit trail",
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(arguments)
-        sys.stdout.flush()  # here, where a closed pipe is nobody's fault
+        sys.stdout.flush()  # here, where a closed pipe is no error
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return UNREAD
@@ -129,13 +129,13 @@ def parser_of(
     """Return the parser of the command line, and those of the commands by name.
 
     Args:
-        wanted: the commands whose options are needed; of the others, only the names are.
+        wanted: the commands to add with their options; the others are added by name alone.
         installed: the commands of other packages, which parse their options themselves.
     """
     parser = argparse.ArgumentParser(
         prog="aios",
         description="An operating system for LLM agents.",
-        epilog="`aios COMMAND --help` says more. The configuration is in aios.toml.",
+        epilog="See `aios COMMAND --help` for its options. The configuration is in aios.toml.",
     )
     parser.add_argument("--version", action="version", version=f"aios {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

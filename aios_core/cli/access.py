@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     explain = actions.add_parser(
         "explain",
         help="whether an agent may do something, and each thing that was considered",
-        description="Say whether an agent may do something, and why. The exit status is 1 if not.",
+        description="Show whether an agent may do something, and why. The exit status is 1 if not.",
     )
     add_state(explain)
     add_json(explain)

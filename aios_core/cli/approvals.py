@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         answer = actions.add_parser(verb, help=f"{verb} one that waits")
         add_state(answer)
         answer.add_argument("id", metavar="ID", help="of the question, or its beginning")
-        answer.add_argument("--reason", default="", metavar="TEXT", help="told to who asked")
+        answer.add_argument("--reason", default="", metavar="TEXT", help="for the agent that asked")
         answer.set_defaults(call=_answer, is_approved=is_approved)
 
 

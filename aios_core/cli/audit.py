@@ -1,4 +1,4 @@
-"""`aios audit`: verify or read the audit trail, beside the kernel that writes it."""
+"""`aios audit`: verify or read the audit trail, also while a kernel writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aios_core.config import KernelConfig
 if TYPE_CHECKING:
     from aios_core.access.inspection import Inspection
 
-_SHOWN: Final = 20  # records of the trail, if nobody says how many
+_SHOWN: Final = 20  # records of the trail, unless a number is given
 _UNREADABLE: Final = "not what was written there"
 
 

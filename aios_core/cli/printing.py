@@ -1,4 +1,4 @@
-"""Print for programs, and print what strangers wrote without obeying it."""
+"""Print JSON for programs, and untrusted text without what a terminal would obey."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_shell_that_is_installed_can_read_its_script(shell: str, tmp_path: Pat
 
 
 def completed(line: str, folder: Path) -> set[str]:
-    """What bash offers at the end of a line, when its user presses the tab key."""
+    """Return the words that bash offers at the end of a line, at a press of the tab key."""
     words = line.split(" ")
     program = completion_script("bash") + (
         f"\nCOMP_WORDS=({' '.join(repr(word) for word in words)})\n"

@@ -1,4 +1,4 @@
-"""`--json`: what every command that prints a table gives to programs, with keys that stay."""
+"""`--json`: every command that prints a table has it, with stable keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aios_core.cli import COMMANDS, main, parser_of
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.state import vault_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 Capture = pytest.CaptureFixture[str]
 
