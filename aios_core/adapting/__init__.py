@@ -66,7 +66,12 @@ from aios_core.adapting.unserved import is_served, name_unserved
 from aios_core.tools.handle import as_text
 
 if TYPE_CHECKING:
-    from aios_core.adapting.openai_errors import as_both, as_openai_error, openai_kind_of
+    from aios_core.adapting.openai_errors import (
+        as_both,
+        as_openai_error,
+        openai_kind_of,
+        openai_named,
+    )
     from aios_core.adapting.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
 
 # What needs the package `openai`, which is imported with it.
@@ -78,6 +83,7 @@ __getattr__ = lazy_names(
         "as_both": "aios_core.adapting.openai_errors",
         "as_openai_error": "aios_core.adapting.openai_errors",
         "openai_kind_of": "aios_core.adapting.openai_errors",
+        "openai_named": "aios_core.adapting.openai_errors",
     },
     install="openai",
 )
@@ -129,6 +135,7 @@ __all__ = [
     "name_unserved",
     "old_logprobs",
     "openai_kind_of",
+    "openai_named",
     "read_messages",
     "read_options",
     "read_parts",

@@ -67,7 +67,10 @@ class Slot:
         """
         is_set = own is not None or said_limits(arguments)["max_tokens"] is not None
         limit = None if is_set else self.token_limit
-        return dict(arguments) if limit is None else {**arguments, key: limit}
+        if limit is None:
+            return dict(arguments)
+        self.guest.has_sent_limit = True
+        return {**arguments, key: limit}
 
     def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
         """Say what the provider's answer took, and what it said."""

@@ -6,6 +6,8 @@ the exception that OpenAI's client raises for the same reason. Needs the package
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -99,6 +101,15 @@ def as_both(error: KernelError, theirs: Exception) -> Exception:
     copy.args = error.args
     copy.__dict__.update({**theirs.__dict__, **error.__dict__})
     return copy.with_traceback(error.__traceback__)
+
+
+@contextmanager
+def openai_named() -> Iterator[None]:
+    """Let kernel errors out of a block under the names of OpenAI's client, too."""
+    try:
+        yield
+    except KernelError as exc:
+        raise as_openai_error(exc) from exc.__cause__
 
 
 _NO_REQUEST: Final = httpx.Request("POST", "http://kernel/chat/completions")

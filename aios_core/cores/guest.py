@@ -28,6 +28,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
+from aios_core.cores.limit_memory import LimitMemory
 from aios_core.cores.openai_wire import max_prompt_tokens
 from aios_core.errors import InvalidRequest, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
@@ -52,6 +53,7 @@ class Guest:
     def __init__(self) -> None:
         self.token_limit: int | None = None  # that the answer may have; known once it may begin
         self.was_sent = False  # the provider was asked, and will charge the prompt
+        self.has_sent_limit = False  # to the provider, though the program set none
         self._end: Callable[[Finished | Failed], None] | None = None
         self._run_id = 0
 
@@ -88,6 +90,7 @@ class GuestCore:
         self._slots = slots
         self._guests: dict[int, Guest] = {}
         self._sink: ReportSink | None = None
+        self._limit_memory = LimitMemory()
 
     def __repr__(self) -> str:
         return f"<GuestCore {self.name!r}: {len(self._guests)}/{self._slots}>"
@@ -122,7 +125,7 @@ class GuestCore:
     def run(self, run: Run) -> None:
         """Let the guest begin."""
         guest = self._guests[run.id] = run.request.extra[GUEST]
-        guest.enter(run.id, run.token_limit, self._ended)
+        guest.enter(run.id, self._limit_of(run), self._ended)
         self._report(Progress(run.id, 0, _BEGIN))
 
     def preempt(self, run_id: int) -> None:
@@ -145,9 +148,25 @@ class GuestCore:
         for run_id in tuple(self._guests):
             self.cancel(run_id)
 
+    def _limit_of(self, run: Run) -> int | None:
+        """The answer's limit; None if a budget sets one that the provider refuses."""
+        limit = run.token_limit
+        if limit is None or run.request.sampling.max_tokens is not None:
+            return limit
+        return limit if self._limit_memory.allows(self._model, limit) else None
+
     def _ended(self, report: Finished | Failed) -> None:
-        if self._guests.pop(report.run_id, None) is not None:
-            self._report(report)
+        guest = self._guests.pop(report.run_id, None)
+        if guest is None:
+            return
+        if isinstance(report, Failed) and guest.has_sent_limit and guest.token_limit is not None:
+            self._remember_refusal(report.error, guest.token_limit)
+        self._report(report)
+
+    def _remember_refusal(self, error: KernelError, limit: int) -> None:
+        status = getattr(error.__cause__, "status_code", None)
+        if isinstance(status, int) and self._limit_memory.is_refusal(status, str(error)):
+            self._limit_memory.refused(self._model, limit)
 
     def _report(self, report: Progress | Finished | Failed | Stopped) -> None:
         if self._sink is not None:

@@ -26,7 +26,10 @@ _ANSWERS: Final = frozenset({"tokens", "money"})  # limits that bound what is ge
 _STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many
 _ROOM: Final = 32  # it grows as soon as fewer are left
 _LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
-_EXTERNAL: Final = 4_096  # reserved at least for an answer that cannot be cut later
+_ANY_ANSWER: Final = 131_072  # tokens; more than models write at once
+# Reserved at least for an answer that cannot be cut later. It is sent as the limit, and no model
+# refuses so small a one; those that have shown to write more take a larger one.
+_EXTERNAL: Final = 4_096
 _EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected
 
 
@@ -105,8 +108,7 @@ class Reservations:
         if account.limited and account.limited & _ANSWERS:
             allowance.reserved = allowance.num_tokens + num_tokens
             if allowance.is_external and allowance.own_limit is None:
-                # A larger limit would be more than some models take, and as much is left besides.
-                allowance.limit = allowance.reserved if num_tokens < _EXTERNAL else None
+                allowance.limit = allowance.reserved if num_tokens < _ANY_ANSWER else None
         return None
 
     def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
@@ -214,9 +216,21 @@ class Reservations:
         return True
 
     def _external_share(self, call: Call, expected: int) -> int:
-        """Tokens for an answer that cannot be cut later: plenty, but not all that is left."""
-        plenty = max(_EXTERNAL, _EXTERNAL_FACTOR * expected)
-        return max(expected, min(plenty, self._unreserved(call, 2 * plenty) // 2))
+        """Tokens for an answer that cannot be cut later.
+
+        Any answer fits, if there is enough for another such answer besides. Else it is plenty,
+        and leaves half to others that spend from the same budgets. An agent that has its budget
+        for itself keeps enough for a usual call, which it may make while it reads this answer.
+        """
+        free = self._unreserved(call, 2 * _ANY_ANSWER)
+        if free >= 2 * _ANY_ANSWER:
+            return _ANY_ANSWER
+        is_long = expected > _EXTERNAL // 2
+        plenty = _EXTERNAL_FACTOR * expected if is_long else _EXTERNAL
+        most = free // 2
+        if not _is_shared(call):
+            most = max(most, free - expected - 2 * allowance_of(call).prompt_tokens)
+        return max(expected, min(plenty, most))
 
     def _unreserved(self, call: Call, num_tokens: int) -> int:
         """Return how many of these answer tokens are unreserved, in tokens and in money."""
@@ -263,6 +277,13 @@ class Reservations:
 def _is_prompt_paid(call: Call) -> bool:
     """Whether the tokens of the prompt are booked."""
     return call.reservation is not None and call.reservation.booked.tokens > 0
+
+
+def _is_shared(call: Call) -> bool:
+    """Whether other agents can spend from the budgets that limit a call."""
+    process = call.process
+    above = process.budget.chain[1:]
+    return bool(process.children) or any(account.limits.limits_calls for account in above)
 
 
 def allowance_of(call: Call) -> Allowance:

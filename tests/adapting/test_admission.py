@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from aios_core import (
+    Agent,
     Budget,
     BudgetExceeded,
     ConfigError,
@@ -88,9 +89,69 @@ async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: K
         assert slot.limiting({"n": 1}) == {"n": 1, "max_tokens": slot.token_limit}
         assert slot.limiting({"max_tokens": 7}) == {"max_tokens": 7}
         assert slot.limiting({}, own=7) == {}
-    rich = await kernel.aspawn("rich", budget=Budget(tokens=20_000))
-    async with aadmitted(rich, "gpt", messages="hi") as slot:
-        assert slot.token_limit is None, "so much is left that no answer is cut"
+
+
+async def limit_with(agent: Agent) -> int | None:
+    async with aadmitted(agent, "gpt", messages="hi") as slot:
+        return slot.token_limit
+
+
+async def test_an_answer_that_could_exceed_the_budget_is_limited(kernel: Kernel) -> None:
+    limits = {
+        tokens: await limit_with(await kernel.aspawn("a", budget=Budget(tokens=tokens)))
+        for tokens in (2_000, 5_000, 20_000, 200_000, 2_000_000)
+    }
+
+    assert 1_450 < (limits[2_000] or 0) < 1_500, "what is left, without another usual answer"
+    assert limits[5_000] == limits[20_000] == limits[200_000] == 4_096
+    assert limits[2_000_000] is None, "no answer is so long that it exceeds the budget"
+
+
+async def test_an_answer_leaves_half_of_a_shared_budget_to_others(kernel: Kernel) -> None:
+    agent = await kernel.aspawn("parent", budget=Budget(tokens=2_000))
+    child = await kernel.aspawn("child", parent=agent.pid)
+
+    assert 950 < (await limit_with(child) or 0) <= 1_000
+    assert 950 < (await limit_with(agent) or 0) <= 1_000
+
+
+async def test_the_limit_grows_with_the_answers_of_a_model(kernel: Kernel) -> None:
+    agent = await kernel.aspawn("writer", budget=Budget(tokens=100_000))
+    for number in range(3):
+        async with aadmitted(agent, "gpt", messages=f"write {number}") as slot:
+            slot.settle(Usage(5, 4_096), "word " * 4_096)
+
+    assert await limit_with(agent) == 4 * 4_096
+
+
+async def test_an_agent_may_ask_again_while_it_reads_an_answer(kernel: Kernel) -> None:
+    agent = await kernel.aspawn("a", budget=Budget(tokens=2_000))
+
+    async with aadmitted(agent, "gpt", messages="hi"):
+        answer = await agent.llm.agenerate("hello", model="scripted")
+
+    assert answer.text == "hi"
+
+
+class TooLong(Exception):
+    """A provider's refusal of a limit."""
+
+    status_code = 400
+
+
+async def test_a_budgets_limit_that_a_provider_refuses_is_not_sent_again(kernel: Kernel) -> None:
+    agent = await kernel.aspawn("a", budget=Budget(tokens=5_000))
+
+    async def ask() -> None:
+        async with aadmitted(agent, "gpt", messages="hi") as slot:
+            assert slot.limiting({}) == {"max_tokens": 4_096}
+            raise TooLong("max_tokens is too large: this model supports at most 2048")
+
+    with pytest.raises(TooLong):
+        await ask()
+
+    async with aadmitted(agent, "gpt", messages="hi again") as slot:
+        assert slot.limiting({}) == {}
 
 
 async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_for_itself(

@@ -42,7 +42,6 @@ from aios_core.adapting import (
     told,
     write_completion,
 )
-from aios_core.errors import KernelError
 from autogen_aios.missing import missing
 from autogen_aios.unserved import watch_classic
 from autogen_aios.whose import read_aios
@@ -54,7 +53,7 @@ try:
     from autogen.io.base import IOStream
     from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
-    from aios_core.adapting import as_openai_error
+    from aios_core.adapting import openai_named
 except ModuleNotFoundError as exc:
     raise missing(__name__, exc, "classic") from exc
 
@@ -103,7 +102,8 @@ class AIOSModelClient:
         kernel = self._kernel or default_kernel()
         request = self._request(params, kernel)
         is_streamed = params.get("stream") and "response_format" not in request
-        with _as_openai(), self._whose.acting(kernel) as agent:
+        # Classic turns to the next entry after some errors of OpenAI's.
+        with openai_named(), self._whose.acting(kernel) as agent:
             completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
         return ChatCompletion.model_validate(write_completion(completion))
 
@@ -175,15 +175,6 @@ def find_caller() -> Caller:
     if owner is not None and owner.name in _PICKERS:
         owner = enclosing((GroupChatManager,)) or owner
     return current_caller() if owner is None else Caller.of_object(owner, owner.name)
-
-
-@contextmanager
-def _as_openai() -> Iterator[None]:
-    """Let the kernel's errors out as OpenAI's too: classic turns to the next entry after some."""
-    try:
-        yield
-    except KernelError as exc:
-        raise as_openai_error(exc) from exc.__cause__
 
 
 def _streamed(agent: Agent, request: Mapping[str, Any]) -> Completion:

@@ -22,6 +22,7 @@ from aios_core.adapting import (
     aadmitted,
     admit_model,
     admitted,
+    openai_named,
 )
 from llama_index_aios.agents import directory, identify, tree
 from llama_index_aios.embeddings import AIOSEmbedding
@@ -32,8 +33,9 @@ _METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_emb
 def substitute(module: ModuleType, patches: Patches) -> None:
     """Let the kernel's embedder answer."""
     for name in _METHODS:
-        for method in (name, f"_a{name.removeprefix('_')}"):
-            patches.replace(module.OpenAIEmbedding, method, _ours(method))
+        patches.replace(module.OpenAIEmbedding, name, _ours(name))
+        name = f"_a{name.removeprefix('_')}"  # noqa: PLW2901
+        patches.replace(module.OpenAIEmbedding, name, _aours(name))
 
 
 def admit(module: ModuleType, patches: Patches) -> None:
@@ -48,7 +50,17 @@ def admit(module: ModuleType, patches: Patches) -> None:
 def _ours(name: str) -> Callable[..., Any]:
     def method(self: Any, asked: str | list[str]) -> Any:
         del self  # what it says of its model is OpenAI's alone
-        return getattr(AIOSEmbedding(), name)(asked)
+        with openai_named():
+            return getattr(AIOSEmbedding(), name)(asked)
+
+    return method
+
+
+def _aours(name: str) -> Callable[..., Any]:
+    async def method(self: Any, asked: str | list[str]) -> Any:
+        del self
+        with openai_named():
+            return await getattr(AIOSEmbedding(), name)(asked)
 
     return method
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import aclosing, closing
 from types import ModuleType
 from typing import Any
 
@@ -31,10 +32,11 @@ from aios_core.adapting import (
     adefault_kernel,
     as_chat_options,
     give_notice,
+    openai_named,
     served_model,
 )
 from aios_core.errors import InvalidRequest
-from llama_index_aios.llm import AIOSLLM
+from llama_index_aios.llm import AIOSLLM, AsyncChatSteps
 from llama_index_aios.openai_llm import windowed
 
 log = logging.getLogger(__name__)
@@ -106,23 +108,39 @@ def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | Non
 
 
 def _chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
-    llm, conversation, said = _now(self, messages, kwargs)
-    return llm.answer(conversation, **said)
+    with openai_named():
+        llm, conversation, said = _now(self, messages, kwargs)
+        return llm.answer(conversation, **said)
 
 
 def _stream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseGen:
-    llm, conversation, said = _now(self, messages, kwargs)
-    return llm.steps(conversation, **said)
+    with openai_named():
+        llm, conversation, said = _now(self, messages, kwargs)
+        return _named(llm.steps(conversation, **said))
 
 
 async def _achat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
-    llm, conversation, said = await _soon(self, messages, kwargs)
-    return await llm.aanswer(conversation, **said)
+    with openai_named():
+        llm, conversation, said = await _soon(self, messages, kwargs)
+        return await llm.aanswer(conversation, **said)
 
 
 async def _astream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseAsyncGen:
-    llm, conversation, said = await _soon(self, messages, kwargs)
-    return llm.asteps(conversation, **said)
+    with openai_named():
+        llm, conversation, said = await _soon(self, messages, kwargs)
+        return _anamed(llm.asteps(conversation, **said))
+
+
+def _named(steps: ChatResponseGen) -> ChatResponseGen:
+    with openai_named(), closing(steps):
+        yield from steps
+
+
+async def _anamed(steps: AsyncChatSteps) -> ChatResponseAsyncGen:
+    with openai_named():
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
 
 
 def _structured_predict(
