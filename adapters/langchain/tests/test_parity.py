@@ -16,7 +16,7 @@ import openai
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware
-from langchain_core.exceptions import ContextOverflowError, ModelError
+from langchain_core.exceptions import ContextOverflowError, ModelError, ModelRateLimitError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -39,6 +39,7 @@ from pydantic import BaseModel, Field
 from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
 from aios_core.adapting import install, uninstall
 from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.errors import RateLimited
 from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
 from langchain_aios import ChatAIOS
 from langchain_aios.openai_calls import seconds_of
@@ -53,13 +54,13 @@ Program = Callable[[Any], Any]
 class Sides:
     """The two servers and what was asked of each."""
 
-    def __init__(self, *script: Behavior) -> None:
+    def __init__(self, *script: Behavior, **scheduler: Any) -> None:
         self.native = StubServer(list(script), context_window=WIDE).__enter__()
         self.behind = StubServer(list(script), context_window=WIDE).__enter__()
         core = OpenAICore(
             self.behind.base_url, ["stub"], api_key="x", probe=False, context_window=WIDE
         )
-        config = KernelConfig.load(environ={}, state={"directory": ":memory:"})
+        config = KernelConfig.load(environ={}, state={"directory": ":memory:"}, scheduler=scheduler)
         self.kernel = Kernel(config, cores=[core]).start()
 
     def close(self) -> None:
@@ -109,8 +110,8 @@ def normal(body: dict[str, Any]) -> dict[str, Any]:
 def sides() -> Iterator[Callable[..., Sides]]:
     made: list[Sides] = []
 
-    def make(*script: Behavior) -> Sides:
-        made.append(Sides(*(script or (Answer("well"),))))
+    def make(*script: Behavior, **scheduler: Any) -> Sides:
+        made.append(Sides(*(script or (Answer("well"),)), **scheduler))
         return made[-1]
 
     yield make
@@ -536,6 +537,66 @@ def test_fallbacks_get_their_turn(sides: Callable[..., Sides], kernel: Kernel) -
     for program in (with_fallbacks, with_middleware):
         native, ours = both.run(program)
         assert native == ours == "You said: hi"
+
+
+SLOW: Final = Refuse(429, "slow down", {"Retry-After": "0.05"})
+LATER: Final = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+
+
+def asked(llm: Any, how: str) -> str:
+    if how == "ainvoke":
+        return str(asyncio.run(llm.ainvoke("hi")).text)
+    return (
+        "".join(part.text for part in llm.stream("hi"))
+        if how == "stream"
+        else llm.invoke("hi").text
+    )
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("kind", [openai.RateLimitError, ModelError, RateLimited])
+def test_what_tries_again_after_a_rate_limit_gets_its_answer(
+    sides: Callable[..., Sides], kind: type[Exception], how: str
+) -> None:
+    both = sides(SLOW, Answer("ok"), max_attempts=1)
+    kinds = (kind, openai.RateLimitError)
+
+    def ask(_: Any) -> str:
+        retrying = both.llm().with_retry(
+            retry_if_exception_type=kinds, stop_after_attempt=2, wait_exponential_jitter=False
+        )
+        return asked(retrying, how)
+
+    assert both.run(ask) == ("ok", "ok")
+    assert (len(both.native.exchanges), len(both.behind.exchanges)) == (2, 2)
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+def test_fallbacks_get_their_turn_after_a_rate_limit_that_is_too_long(
+    sides: Callable[..., Sides], kernel: Kernel, how: str
+) -> None:
+    both = sides(LATER, retry_patience_s=1)
+    other = ChatAIOS(kernel=kernel)
+
+    def ask(_: Any) -> str:
+        kinds = (openai.RateLimitError,)
+        return asked(both.llm().with_fallbacks([other], exceptions_to_handle=kinds), how)
+
+    assert both.run(ask) == ("You said: hi", "You said: hi")
+    assert len(both.behind.exchanges) == 1
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+def test_our_own_models_fallbacks_get_their_turn_after_a_rate_limit(
+    sides: Callable[..., Sides], kernel: Kernel, how: str
+) -> None:
+    both = sides(LATER, retry_patience_s=1)
+    limited: Any = ChatAIOS(kernel=both.kernel)
+    kinds = (ModelRateLimitError,)
+
+    llm = limited.with_fallbacks([ChatAIOS(kernel=kernel)], exceptions_to_handle=kinds)
+
+    assert asked(llm, how) == "You said: hi"
 
 
 def test_our_own_model_raises_langchains_kinds(sides: Callable[..., Sides]) -> None:

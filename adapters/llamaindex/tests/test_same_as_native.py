@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import openai
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
@@ -17,7 +19,15 @@ import aios_core
 from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
 from aios_core.config import AccessConfig, SchedulerConfig, StateConfig
 from aios_core.cores import OpenAICore
-from aios_core.errors import AuthenticationFailed, ContentFiltered
+from aios_core.cores.embedding import OpenAIEmbedder
+from aios_core.errors import (
+    AuthenticationFailed,
+    ContentFiltered,
+    ContextOverflow,
+    ModelNotFound,
+    PermissionRefused,
+    RateLimited,
+)
 from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
 
 MODEL = "gpt-4o"
@@ -50,14 +60,14 @@ def substituted() -> Iterator[Callable[[StubServer], None]]:
     kernels: list[Kernel] = []
     former: list[Kernel | None] = []
 
-    def start(server: StubServer) -> None:
+    def start(server: StubServer, embedder: OpenAIEmbedder | None = None) -> None:
         config = KernelConfig(
-            scheduler=SchedulerConfig(max_attempts=1),
+            scheduler=SchedulerConfig(max_attempts=1, retry_patience_s=1),
             state=StateConfig(directory=":memory:"),
             access=AccessConfig(approver="allow"),
         )
         core = OpenAICore(server.base_url, [MODEL], api_key="k")
-        kernels.append(Kernel(config, cores=[core]).start())
+        kernels.append(Kernel(config, cores=[core], embedder=embedder).start())
         former.append(set_default_kernel(kernels[-1]))
         aios_core.install("llamaindex")
 
@@ -198,35 +208,71 @@ def test_several_prompts_in_one_are_refused_and_what_is_left_out_is_named_once(
         llm._complete(["a", "b"])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("is_streamed", [False, True])
+REFUSALS: list[tuple[Behavior, type[Exception], type[KernelError]]] = [
+    (Refuse(401, "bad key"), openai.AuthenticationError, AuthenticationFailed),
+    (Refuse(403, "not for you"), openai.PermissionDeniedError, PermissionRefused),
+    (Refuse(404, "no such model", code="model_not_found"), openai.NotFoundError, ModelNotFound),
+    (Refuse(429, "slow", {"Retry-After": "7"}), openai.RateLimitError, RateLimited),
+    (Refuse(400, "maximum context length is 9"), openai.BadRequestError, ContextOverflow),
+    (Refuse(400, "no", code="content_filter"), openai.BadRequestError, ContentFiltered),
+    (Refuse(500, "oh"), openai.InternalServerError, KernelError),
+]
+
+
+async def _stream(llm: Any) -> None:
+    assert [step async for step in await llm.astream_chat(CHAT)]
+
+
 @pytest.mark.parametrize(
-    ("refusal", "theirs", "ours"),
+    "ask",
     [
-        (Refuse(401, "bad key"), openai.AuthenticationError, AuthenticationFailed),
-        (Refuse(403, "not for you"), openai.PermissionDeniedError, KernelError),
-        (Refuse(400, "no", code="content_filter"), openai.BadRequestError, ContentFiltered),
-        (Refuse(500, "oh"), openai.InternalServerError, KernelError),
+        lambda llm: llm.achat(CHAT),
+        lambda llm: asyncio.to_thread(llm.chat, CHAT),
+        lambda llm: asyncio.to_thread(lambda: list(llm.stream_chat(CHAT))),
+        _stream,
     ],
+    ids=["achat", "chat", "stream_chat", "astream_chat"],
 )
-@pytest.mark.usefixtures("provider")
+@pytest.mark.parametrize("kind", [OpenAI, OpenAIResponses])
+@pytest.mark.parametrize("named", REFUSALS, ids=lambda named: named[2].__name__)
 async def test_a_refusal_is_caught_by_its_native_name_and_the_kernels(
-    is_streamed: bool,
-    refusal: Refuse,
-    theirs: type[Exception],
-    ours: type[KernelError],
+    named: tuple[Behavior, type[Exception], type[KernelError]],
+    kind: type[OpenAI],
+    ask: Callable[[Any], Any],
     substituted: Callable[[StubServer], None],
 ) -> None:
-    async def ask(llm: OpenAI) -> None:
-        if is_streamed:
-            assert [step async for step in await llm.astream_chat(CHAT)]
-        else:
-            await llm.achat(CHAT)
-
+    refusal, theirs, ours = named
     with StubServer(refusal, models=[MODEL]) as behind:
         substituted(behind)
-        llm = OpenAI(model=MODEL, api_base=behind.base_url, api_key="k", max_retries=0)
+        llm = kind(model=MODEL, api_base=behind.base_url, api_key="k", max_retries=0)
         with pytest.raises(theirs) as caught:
             await ask(llm)
+
+        assert isinstance(caught.value, ours)
+
+
+EMBEDDING: list[Callable[[OpenAIEmbedding], Any]] = [
+    lambda model: model.aget_text_embedding("hi"),
+    lambda model: model.aget_query_embedding("hi"),
+    lambda model: model.aget_text_embedding_batch(["hi", "ho"]),
+    lambda model: asyncio.to_thread(model.get_text_embedding, "hi"),
+    lambda model: asyncio.to_thread(model.get_query_embedding, "hi"),
+    lambda model: asyncio.to_thread(model.get_text_embedding_batch, ["hi", "ho"]),
+]
+
+
+@pytest.mark.parametrize("ask", EMBEDDING)
+@pytest.mark.parametrize("named", REFUSALS, ids=lambda named: named[2].__name__)
+async def test_a_refused_embedding_is_caught_by_its_native_name_and_the_kernels(
+    named: tuple[Behavior, type[Exception], type[KernelError]],
+    ask: Callable[[OpenAIEmbedding], Any],
+    substituted: Callable[..., None],
+) -> None:
+    refusal, theirs, ours = named
+    with StubServer(refusal, models=[MODEL]) as behind:
+        substituted(behind, embedder=OpenAIEmbedder(behind.base_url, MODEL))
+        with pytest.raises(theirs) as caught:
+            await ask(OpenAIEmbedding(api_key="k", max_retries=0))
 
         assert isinstance(caught.value, ours)
 
