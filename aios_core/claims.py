@@ -33,7 +33,7 @@ def whole_number(value: object, *, at_least: int = 0, at_most: int = MOST_TOKENS
 def claimed_number(value: Any) -> Any:
     """Return a reported count as it came, for `check_usage` to judge; 0 for None.
 
-    What is no number becomes a `NoCount`, which can be added up and still shows what it was.
+    A value that is no number becomes a `NoCount`.
     """
     if value is None:
         return 0
@@ -43,12 +43,12 @@ def claimed_number(value: Any) -> Any:
 
 
 class NoCount(int):
-    """A claim that is no count, such as "12" or nan: -1 to reckon with, itself to be shown."""
+    """A claim that is no count, such as "12" or nan. Counts as -1; its `repr` is the claim."""
 
     claim: str
 
     def __new__(cls, claim: object) -> Self:
-        """Keep how a claim is written."""
+        """Keep the claim as text."""
         number = super().__new__(cls, -1)
         number.claim = f"{claim!r:.40}"
         return number

@@ -82,8 +82,8 @@ OF_THE_CONNECTION: Final[Mapping[str, str]] = {
 }
 
 
-#: By which a gateway (OpenRouter, LiteLLM) may let another model answer than the one it is asked
-#: for. `provider` of OpenRouter is none of them: whoever hosts the model, it is the same one.
+#: Options with which a gateway (OpenRouter, LiteLLM) may use another model than the requested one.
+#: OpenRouter's `provider` is not among them: it selects who hosts the model.
 OF_ROUTING: Final = frozenset(
     {"models", "preset", "route", "fallbacks", "fallback_models", "model_list"}
     | {"default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"}

@@ -53,7 +53,7 @@ class Guest:
     def __init__(self) -> None:
         self.token_limit: int | None = None  # that the answer may have; known once it may begin
         self.was_sent = False  # the provider was asked, and will charge the prompt
-        self.has_sent_limit = False  # to the provider, though the program set none
+        self.has_sent_limit = False  # a budget's, which the program did not set
         self._end: Callable[[Finished | Failed], None] | None = None
         self._run_id = 0
 
@@ -149,7 +149,7 @@ class GuestCore:
             self.cancel(run_id)
 
     def _limit_of(self, run: Run) -> int | None:
-        """The answer's limit; None if a budget sets one that the provider refuses."""
+        """Return the answer's limit; None if a budget sets one that the provider refuses."""
         limit = run.token_limit
         if limit is None or run.request.sampling.max_tokens is not None:
             return limit

@@ -289,7 +289,7 @@ def _num_prompt(live: LiveRun) -> int:
 
 
 def _calls_of(said: Mapping[str, Any]) -> list[Any]:
-    """The tool calls of a turn; the single one in the old `function_call` included."""
+    """Return the tool calls of a message, the one in the old `function_call` included."""
     calls = _list(said.get("tool_calls"))
     old = said.get("function_call")
     return calls if calls or not old else [{"index": 0, "function": old}]

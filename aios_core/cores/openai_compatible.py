@@ -305,7 +305,7 @@ class OpenAICore(StreamingCore):
         yield reader.completion()
 
     def _unfinished(self, live: LiveRun, reader: ChunkReader, body: EventReader) -> KernelError:
-        """What it means that nothing more comes, though the answer has no end."""
+        """Return the error of an answer that ended too early."""
         is_foreign = reader.is_done or reader.is_foreign or not body.is_event_stream
         if is_foreign and not reader.has_begun:
             return no_completion(self._name, body.beginning, self._api_key)
@@ -444,7 +444,7 @@ class OpenAICore(StreamingCore):
         return self._as_error(live, refusal)
 
     def _error_within(self, live: LiveRun, refusal: Refusal) -> KernelError:
-        """An error inside an answer: of the same kind, and final but for a rate limit."""
+        """Return an error inside an answer: final, unless it is a rate limit."""
         error = self._as_error(live, refusal)
         if isinstance(error, CoreError):
             error.is_retryable = False  # the server had begun to serve the call

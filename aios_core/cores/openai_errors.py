@@ -43,7 +43,7 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d[\d,]*")
-# What error objects say in words, in lower case: OpenAI's codes and types, Anthropic's, Google's.
+# The statuses of codes and types in error objects (OpenAI, Anthropic, Google), in lower case.
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "invalid_argument": 400,
@@ -68,7 +68,7 @@ _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a server answered instead of serving a call: a status that is not 2xx, or its like."""
+    """What a server answered instead of serving a call: a status or an error object."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -105,7 +105,7 @@ class Refusal:
         return self.status == 503 and "retry-after" in self.headers
 
     def asking_for(self, pause_s: float) -> Refusal:
-        """A copy that asks for another pause."""
+        """Return a copy that asks for another pause."""
         return replace(self, headers={**self.headers, "retry-after-ms": str(pause_s * 1e3)})
 
     def retry_after_s(self) -> float | None:
@@ -119,7 +119,7 @@ class Refusal:
 
 
 def _code_of(error: Mapping[str, Any]) -> str:
-    """What an error object calls its reason: in words, if it has any."""
+    """Return the code of an error object; one in words is preferred to a number."""
     codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
     return next((code for code in codes if not code.isdecimal()), next(iter(codes), ""))
 
@@ -165,7 +165,7 @@ def _error_of(  # noqa: PLR0911 - one row for each status
 def error_within(
     answer: Any, headers: Mapping[str, str], secret: str | None = None
 ) -> Refusal | None:
-    """The refusal that an answer with status 200 holds instead of, or after, what was asked for."""
+    """Return the refusal inside an answer with status 200; None if it holds none."""
     if not isinstance(answer, Mapping) or not (answer.get("error") or _is_flat_error(answer)):
         return None
     error = answer.get("error") or answer
@@ -174,7 +174,7 @@ def error_within(
 
 
 def no_completion(core: str, beginning: str, secret: str | None = None) -> CoreError:
-    """The error of a call that was answered, with status 200, by something else: a login page."""
+    """Return the error for a body with status 200 that is no completion, such as a login page."""
     learn(secret)
     shown = redact(beginning.strip())
     what = f"something that is no answer of a model: {shown!r}" if shown else "an empty body"
@@ -188,7 +188,7 @@ def _is_flat_error(answer: Mapping[str, Any]) -> bool:
 
 
 def _status_within(error: Any, refusal: Refusal) -> int:
-    """The status that an error object stands for; 200, the answer's own, if it says nothing."""
+    """Return the status that an error object stands for; 200 if it names no known reason."""
     facts = error if isinstance(error, Mapping) else {}
     for key in ("code", "status", "status_code", "type"):
         word = str(facts.get(key) or "").lower()
@@ -200,7 +200,7 @@ def _status_within(error: Any, refusal: Refusal) -> int:
 
 
 def _headers_within(error: Any) -> dict[str, str]:
-    """The headers of its own provider that a gateway puts into an error object (OpenRouter)."""
+    """Return the provider's headers that a gateway puts into an error object (OpenRouter)."""
     metadata = error.get("metadata") if isinstance(error, Mapping) else None
     headers = metadata.get("headers") if isinstance(metadata, Mapping) else None
     if not isinstance(headers, Mapping):

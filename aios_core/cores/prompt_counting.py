@@ -79,7 +79,7 @@ class LocalTokenizer:
 
 
 class CountCache:
-    """The counts of the latest prompts: buffers of frameworks count the same messages often."""
+    """The counts of the latest prompts. Frameworks' buffers count the same messages often."""
 
     def __init__(self, size: int = 4_096) -> None:
         self._size = size

@@ -144,7 +144,7 @@ class CoreKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A call is tried again: after which delay, where, and whether this run counts."""
+    """How a failed call is tried again."""
 
     delay_s: float
     counts: bool  # as one of the attempts

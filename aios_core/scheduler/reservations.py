@@ -27,8 +27,8 @@ _STEP: Final = 64  # tokens by which a reservation grows at least, if there are 
 _ROOM: Final = 32  # it grows as soon as fewer are left
 _LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
 _ANY_ANSWER: Final = 131_072  # tokens; more than models write at once
-# Reserved at least for an answer that cannot be cut later. It is sent as the limit, and no model
-# refuses so small a one; those that have shown to write more take a larger one.
+# The least reservation for an answer that cannot be cut later. It is sent as the limit; models take
+# so small a limit, and those that have written longer answers take a larger one.
 _EXTERNAL: Final = 4_096
 _EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected
 
@@ -216,11 +216,12 @@ class Reservations:
         return True
 
     def _external_share(self, call: Call, expected: int) -> int:
-        """Tokens for an answer that cannot be cut later.
+        """Return the tokens to reserve for an answer that cannot be cut later.
 
-        Any answer fits, if there is enough for another such answer besides. Else it is plenty,
-        and leaves half to others that spend from the same budgets. An agent that has its budget
-        for itself keeps enough for a usual call, which it may make while it reads this answer.
+        They suffice for any answer if the budgets have twice as many left. If not, half of what
+        is left stays for other agents that spend from the same budgets. An agent that alone
+        spends from its budgets keeps enough for one usual call, which it may make while it reads
+        this answer.
         """
         free = self._unreserved(call, 2 * _ANY_ANSWER)
         if free >= 2 * _ANY_ANSWER:
@@ -280,7 +281,7 @@ def _is_prompt_paid(call: Call) -> bool:
 
 
 def _is_shared(call: Call) -> bool:
-    """Whether other agents can spend from the budgets that limit a call."""
+    """Return whether other agents can spend from the budgets that limit a call."""
     process = call.process
     above = process.budget.chain[1:]
     return bool(process.children) or any(account.limits.limits_calls for account in above)

@@ -169,7 +169,7 @@ class OpenAIEmbedder:
         return vectors, claimed_number(getattr(usage, "prompt_tokens", None))
 
     def _refuse_other_answers(self, answer: Any) -> None:
-        """Raise what an answer with status 200 means that holds an error, or is no JSON at all."""
+        """Raise an error for an answer with status 200 that holds an error object or no vectors."""
         if isinstance(answer, str):
             raise no_completion(self.name, answer[:300], self._api_key)
         said = answer.model_dump(mode="json", warnings=False)
