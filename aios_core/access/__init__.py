@@ -1,4 +1,8 @@
-"""Privileges: who may do what to what, who was asked, and what became of it."""
+"""Access: rules and grants, approvals by people, and the audit trail.
+
+`gate` checks every request. `policy` and `decision` hold the rules, `grant_book` the grants,
+`approval` and its approvers ask people, and `trail` records decisions and outcomes.
+"""
 
 from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, FixedApprover
 from aios_core.access.callback import Callback, CallbackApprover

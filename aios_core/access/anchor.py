@@ -1,9 +1,9 @@
-"""Where the head of the audit trail is kept: beside the database, and perhaps far from it.
+"""Store the head of the audit trail in the state directory, and copies of it elsewhere.
 
-`audit.head` in the state directory is replaced with every batch, and sealed if the
-state is encrypted, so that nobody without the key can write one. An anchor elsewhere
-(`access.audit_anchor`: another disk, a file that may only be appended to) gets a line
-every `ANCHOR_EVERY_S` seconds and at the end. Blocking; for threads and commands.
+`audit.head` in the state directory is replaced with every batch, and encrypted if the
+state is encrypted, so that only the holder of the key can write one. An anchor
+(`access.audit_anchor`: a file on another disk, or one that may only be appended to) gets a
+line every `ANCHOR_EVERY_S` seconds and at the end. Blocking; for threads and commands.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_head(directory: Path, head: Head, vault: Vault) -> None:
 
 
 def read_head(directory: Path, vault: Vault) -> Head | None:
-    """The head file; None if there is none. Raises `StateError` if it is damaged or forged."""
+    """Read the head file; None if there is none. Raises `StateError` if damaged or forged."""
     path = directory / HEAD_FILE
     try:
         sealed = path.read_bytes()
@@ -48,7 +48,7 @@ def read_head(directory: Path, vault: Vault) -> Head | None:
 
 
 def append_anchor(path: Path, head: Head) -> None:
-    """Add a line to an anchor elsewhere, durably. Raises `StateError`."""
+    """Append a head to the anchor file, durably. Raises `StateError`."""
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with os.fdopen(open_private(path, flags), "ab") as file:
@@ -60,7 +60,7 @@ def append_anchor(path: Path, head: Head) -> None:
 
 
 def read_anchor(path: Path) -> list[Head]:
-    """All heads of an anchor elsewhere. Raises `StateError`."""
+    """Read all heads of an anchor file. Raises `StateError`."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as exc:

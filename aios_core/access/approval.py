@@ -1,7 +1,7 @@
-"""What a person is asked, what the person answers, and who asks.
+"""Approval requests, their answers, and the contract of an approver.
 
 An approval is bound to the SHA-256 of exactly what is done (agent, action, resource,
-arguments), is good for one request, and has an end.
+arguments). It is valid for one request, and expires.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aios_core.redaction import shown_repr, visible
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """A request that waits. Times are seconds since 1970."""
+    """A request that waits for a person's approval. Times are seconds since 1970."""
 
     id: str
     digest: str  # SHA-256 of what would be done, in hex
@@ -28,38 +28,38 @@ class ApprovalRequest:
     action: str
     resource: str
     arguments: Mapping[str, Any]
-    why: str  # it is asked about
+    why: str  # an approval is needed
     asked_at: float
     expires_at: float
-    labels: tuple[str, ...] = ()  # where what the agent has read comes from
-    also: tuple[str, ...] = ()  # what else the request does, in words
+    labels: tuple[str, ...] = ()  # of the data that the agent has read
+    also: tuple[str, ...] = ()  # the other actions of the request, as text
 
     def __str__(self) -> str:
-        """All of it in one line, with nothing in it that a terminal would obey."""
-        told = canonical(self.arguments) if self.arguments else ""
-        parts = [f"{self.agent} (pid {self.pid}): {self.action} {self.resource}", told, *self.also]
+        """Show the request in one line, with control characters written out."""
+        given = canonical(self.arguments) if self.arguments else ""
+        parts = [f"{self.agent} (pid {self.pid}): {self.action} {self.resource}", given, *self.also]
         return visible(" ".join(part for part in parts if part))
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalAnswer:
-    """What became of it."""
+    """The answer to an approval request."""
 
     is_approved: bool
-    by: str = ""  # who said so
+    by: str = ""  # who answered
     reason: str = ""
 
 
 class Approver(Protocol):
-    """Asks somebody. Called on the kernel's loop, which it never blocks."""
+    """Asks a person for approvals. Called on the kernel's loop, which it must not block."""
 
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
-        """Wait for an answer. A cancelled await takes the question back."""
+        """Wait for an answer. Cancelling the await withdraws the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedApprover:
-    """Asks nobody: the answer is known."""
+    """An approver that always gives one answer, without asking."""
 
     answer: ApprovalAnswer = field(default_factory=lambda: ApprovalAnswer(True))
 
@@ -68,7 +68,7 @@ class FixedApprover:
 
 
 def digest_of(identity: str, access: Access) -> str:
-    """SHA-256, in hex, of who does exactly what."""
+    """Hash who does exactly what; SHA-256 in hex."""
     parts = [
         {"action": one.action, "resource": str(one.resource), "arguments": one.arguments}
         for one in (access, *access.also)
@@ -76,19 +76,19 @@ def digest_of(identity: str, access: Access) -> str:
     return hashlib.sha256(canonical({"agent": identity, "does": parts}).encode()).hexdigest()
 
 
-_MAX_DEPTH: Final = 200  # of what is shown of arguments
+_MAX_DEPTH: Final = 200  # of nested arguments that are shown
 
-#: JSON values alone as such a text.
+#: Encodes plain JSON values; `canonical` takes any value.
 encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def canonical(value: Any) -> str:
-    """JSON in which equal values have equal texts, of ASCII alone."""
+    """Encode a value as ASCII JSON, so that equal values give equal texts."""
     return encoded(plain(value))
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """JSON values as they are; bytes as their hash, anything else as Python writes it, in short."""
+    """Convert to JSON values: bytes to their hash, anything else to a short `repr`."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return _plain_items(value, depth + 1) if depth < _MAX_DEPTH else "..."
     if isinstance(value, bytes):

@@ -1,11 +1,11 @@
-"""Which approver is meant by `access.approver`.
+"""Build the approver that `access.approver` names.
 
-auto       the terminal, if somebody sits at one; else the pending list, if the state
-           directory is on disk; else refused at once, with how to be asked
-terminal   a question on the terminal
+auto       the terminal, if a person can answer there; else the pending list, if the state
+           directory is on disk; else refuse at once, with how to enable approvals
+terminal   ask on the terminal
 pending    the pending list, `aios approvals`
-allow      whatever waits for an approval has it (and the audit trail says so)
-deny       nothing has it
+allow      approve every request (and record that in the audit trail)
+deny       refuse every request
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from aios_core.access.terminal import TerminalApprover
 from aios_core.state import StateOpener
 
 HOW = (
-    "nobody can be asked; give Kernel(approver=...) a function, or set access.approver to "
+    "no one can be asked; give Kernel(approver=...) a function, or set access.approver to "
     "'terminal', to 'pending' (with a state.directory on disk), or, if nothing needs to be asked, "
     "to 'allow'"
 )
 
 
 class ListApprover:
-    """The pending list of a state directory, opened when somebody is asked first."""
+    """The pending list of a state directory, opened at the first request."""
 
     def __init__(self, state: StateOpener, now: Callable[[], float]) -> None:
         self._state = state
@@ -43,7 +43,7 @@ class ListApprover:
 
 
 class AutoApprover:
-    """The terminal if there is one, else `otherwise`."""
+    """Asks at the terminal if there is one, else through `otherwise`."""
 
     def __init__(self, otherwise: Approver) -> None:
         self._terminal = TerminalApprover()
@@ -55,7 +55,7 @@ class AutoApprover:
 
 
 def approver_of(setting: str, state: StateOpener, now: Callable[[], float]) -> Approver:
-    """The approver that a setting of `access.approver` means."""
+    """Build the approver for a value of `access.approver`."""
     if setting == "terminal":
         return TerminalApprover()
     if setting in ("allow", "deny"):

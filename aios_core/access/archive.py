@@ -1,11 +1,11 @@
-"""Old records of the audit trail, moved out of the database into files.
+"""Move old records of the audit trail from the database into files.
 
     audit/                        below the state directory, 0700
       1-10000.jsonl.zst           a line for each record, as it was stored, with its hash
 
-What is moved is cut out of the database in the transaction that also writes down, in the
-table of archives and as a record of the trail itself, where the cut is and which hash stands
-there. So the chain goes on across the cut, whether or not the files are still here.
+One transaction deletes the archived records and stores, in the table of archives and as a
+record of the trail itself, where the cut is and the hash at that point. So the chain
+continues across the cut, whether or not the files still exist.
 
 Blocking; for threads and commands.
 """
@@ -35,7 +35,7 @@ MAX_RECORDS: Final = 10_000  # of one archive
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Records that were moved into a file."""
+    """A range of records that was moved into a file."""
 
     first: int
     last: int
@@ -48,20 +48,20 @@ class Archive:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the record of the trail says about it."""
+        """The facts that the trail records about the archive."""
         return {"first": self.first, "last": self.last, "hash": self.hash.hex()}
 
     def start(self) -> Head:
-        """What stands before its first record."""
+        """Return the head before the first archived record."""
         return Head(self.first - 1, self.previous, 0.0)
 
     def end(self) -> Head:
-        """What stands at the cut: the database goes on behind it."""
+        """Return the head at the cut, after which the database continues."""
         return Head(self.last, self.hash, 0.0, "the table of archives")
 
 
 def archives_of(connection: Connection) -> list[Archive]:
-    """All archives, the oldest first."""
+    """List all archives, the oldest first."""
     query = "SELECT first, last, previous, hash FROM audit_archives ORDER BY first"
     return [
         Archive(int(first), int(last), bytes(previous), bytes(its_hash))
@@ -72,8 +72,8 @@ def archives_of(connection: Connection) -> list[Archive]:
 def write_archive(state: State, before: float, head: Head) -> Archive | None:
     """Write the oldest records to a file, durably; None if none is older than `before`.
 
-    They are still in the database: `cut` takes them out. The record that the `head` in its file
-    vouches for stays, and all behind it. Raises `StateError`.
+    They stay in the database until `cut` deletes them. The record that the `head` in its file
+    vouches for stays, with all after it. Raises `StateError`.
     """
     if state.directory is None:
         return None
@@ -95,7 +95,7 @@ def write_archive(state: State, before: float, head: Head) -> Archive | None:
 
 
 def cut(connection: Connection, archive: Archive) -> None:
-    """Take the records of an archive out of the database, in a transaction."""
+    """Delete the records of an archive from the database, in a transaction."""
     connection.execute(
         "INSERT INTO audit_archives VALUES (?, ?, ?, ?)",
         (archive.first, archive.last, archive.previous, archive.hash),
@@ -104,7 +104,7 @@ def cut(connection: Connection, archive: Archive) -> None:
 
 
 def read_archive(directory: Path, archive: Archive) -> list[Row] | None:
-    """The records in an archive's file; None if the file is not here. Raises `StateError`."""
+    """Read the records of an archive; None if its file is not here. Raises `StateError`."""
     file = directory / FOLDER / archive.file_name
     try:
         stored = file.read_bytes()
@@ -116,11 +116,11 @@ def read_archive(directory: Path, archive: Archive) -> list[Row] | None:
         lines = zstandard.ZstdDecompressor().decompressobj().decompress(stored).splitlines()
         return [_row(json.loads(line)) for line in lines]
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as exc:
-        raise StateError(f"{file} is no archive of an audit trail: it was damaged") from exc
+        raise StateError(f"{file} is not an archive of an audit trail: it was damaged") from exc
 
 
 def _oldest(connection: Connection, below: int) -> tuple[bytes, list[Row]]:
-    """The hash before the oldest records, and those of them that stand before number `below`."""
+    """Return the hash before the oldest records, and those of them with a number under `below`."""
     archives = archives_of(connection)
     start = archives[-1].end() if archives else Head(0, GENESIS, 0.0)
     rows = rows_after(connection, start.number, MAX_RECORDS)
@@ -128,7 +128,7 @@ def _oldest(connection: Connection, below: int) -> tuple[bytes, list[Row]]:
 
 
 def _older_than(before: float, rows: list[Row], vault: Vault) -> Iterator[Row]:
-    """The records up to the first that is not older. One that is damaged stays for a look."""
+    """Yield records up to the first that is not older. A damaged one stays, for inspection."""
     for row in rows:
         try:
             content = json.loads(vault.open(row.record or b"", "audit", str(row.number)))

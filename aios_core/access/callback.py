@@ -15,14 +15,14 @@ Callback = Callable[
     [ApprovalRequest], bool | ApprovalAnswer | Awaitable[bool] | Awaitable[ApprovalAnswer]
 ]
 
-_MAX_ASKING: Final = 64  # that have not been answered
+_MAX_ASKING: Final = 64  # requests that have not been answered
 
 
 class CallbackApprover:
-    """Asks `function`, which answers True, False or an `ApprovalAnswer`.
+    """An approver that asks a function, which returns True, False or an `ApprovalAnswer`.
 
-    A coroutine function is awaited on the kernel's loop and must not block it; any
-    other function runs on a thread of its own, of which nothing else makes use.
+    A coroutine function is awaited on the kernel's loop and must not block it. Any
+    other function runs on a thread of its own, which nothing else uses.
     """
 
     def __init__(self, function: Callback) -> None:
@@ -31,7 +31,7 @@ class CallbackApprover:
 
     @classmethod
     def of(cls, approver: Approver | Callback | None) -> Approver | None:
-        """A function as an approver; an approver as it is."""
+        """Wrap a function as an approver; return an approver unchanged."""
         if approver is None or hasattr(approver, "ask"):
             return approver
         return cls(approver)
@@ -39,10 +39,10 @@ class CallbackApprover:
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
         function = self._function
         if inspect.iscoroutinefunction(function):
-            said = await function(request)
+            answer = await function(request)
         else:
             async with self._at_once:
-                said = await call_on_thread(partial(function, request), "aios-approver")
-            if inspect.isawaitable(said):
-                said = await said
-        return said if isinstance(said, ApprovalAnswer) else ApprovalAnswer(said is True)
+                answer = await call_on_thread(partial(function, request), "aios-approver")
+            if inspect.isawaitable(answer):
+                answer = await answer
+        return answer if isinstance(answer, ApprovalAnswer) else ApprovalAnswer(answer is True)

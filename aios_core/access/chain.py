@@ -1,9 +1,9 @@
-"""The audit trail as a chain: each record's hash covers the record and the hash before it.
+"""The hash chain of the audit trail: each hash covers a record and the hash before it.
 
     hash[n] = SHA-256(hash[n-1] + n + record[n])          hash[0] = 32 zero bytes
 
 A record that was edited, removed, added or moved breaks the chain. Cutting off its end
-does not, so the number and hash of the last record, the head, is kept elsewhere too.
+does not, so the head, the number and hash of the last record, is kept elsewhere too.
 Pure: rows and heads in, faults out.
 """
 
@@ -19,7 +19,7 @@ GENESIS: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record as it is stored. None stands for something else than bytes."""
+    """A stored record. None stands for a value that is not bytes."""
 
     number: int  # from 1
     record: bytes | None
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the last record was at some time. `source` says who remembers."""
+    """The number and hash of the last record at some time, as `source` remembers it."""
 
     number: int
     hash: bytes
@@ -38,12 +38,12 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a look at the whole trail found."""
+    """The result of verifying the whole trail."""
 
     num_records: int
     faults: tuple[str, ...]
     num_anchored: int  # records up to here are vouched for by a head
-    notes: tuple[str, ...] = ()  # what was not looked at
+    notes: tuple[str, ...] = ()  # what was not verified
 
     @property
     def is_intact(self) -> bool:
@@ -51,14 +51,14 @@ class Report:
 
 
 def link(previous: bytes, number: int, record: bytes) -> bytes:
-    """The hash of a record that stands behind one with the hash `previous`."""
+    """Compute the hash of a record that follows one with the hash `previous`."""
     return hashlib.sha256(previous + number.to_bytes(8, "big") + record).digest()
 
 
 def verify(rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None) -> Report:
-    """Look at all records, in order of their numbers, and at all heads that were kept.
+    """Check all records, in order of their numbers, against the chain and the heads.
 
-    `start` is what stands before the first of them, if those before were moved elsewhere.
+    `start` is the head before the first record, if earlier records were archived.
     """
     by_number: dict[int, list[Head]] = {}
     for head in heads:

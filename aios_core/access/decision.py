@@ -1,6 +1,6 @@
-"""Who may do what: one pure function, without a clock, a state or anything that acts.
+"""Decide who may do what: pure functions without a clock, a state or an effect.
 
-    denied by a rule           → deny, whatever else is said
+    denied by a rule           → deny, always
     no right                   → deny
     a rule asks                → ask
     cannot be undone           → ask, unless a rule approves it beforehand, or it is
@@ -8,13 +8,13 @@
     otherwise                  → allow
 
 A right comes from owning the resource, from being a parent of its owner, from the
-resource being nobody's, from a grant, or from a rule that allows.
+resource being unowned, from a grant, or from a rule that allows.
 
 Promises, tested as properties: one more rule that denies, or one grant less, never
 allows more; the order of rules and grants does not matter.
 
-It comes in two halves, so that the first can be kept: `stand` looks at what does not
-change from call to call, `resolve` at arguments and labels.
+The decision has two halves, so that the first can be cached: `stand` considers what does
+not change from call to call, `resolve` the arguments and labels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from aios_core.access.policy import Effect, Policy, Rule, Subject, is_below
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 
-#: What an owner does to its own memory and files without being asked, though it cannot be undone:
-#: the program called it, as `rm` is called. Everything else that says so asks, its owner too.
+#: Irreversible actions that an owner does to its own memory and files without an approval:
+#: the program called them, as one calls `rm`. All other irreversible actions need an approval.
 OWN_UPKEEP: Final = frozenset(
     {
         "memory.write",
@@ -47,7 +47,7 @@ OWN_UPKEEP: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a request, and why, in words."""
+    """The decision about a request, and the reason as text."""
 
     effect: Effect
     why: str
@@ -55,12 +55,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an agent stands to an action on a resource, whatever its arguments."""
+    """The access of an agent for an action on a resource, for any arguments."""
 
-    right: str | None  # where its right comes from, in words; None: it has none
-    rules: tuple[Rule, ...]  # that may matter, by name
+    right: str | None  # the origin of its right, as text; None: it has none
+    rules: tuple[Rule, ...]  # that may apply, by name
     until: float  # seconds since 1970: an expiring grant may change it then
-    asks: bool = True  # about what cannot be undone
+    asks: bool = True  # whether irreversible actions need an approval
     is_free: bool = field(init=False)  # it is allowed in any case that can be undone
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Standing:
 def stand(
     subject: Subject, access: Access, policy: Policy, grants: Iterable[Grant], *, now: float
 ) -> Standing:
-    """The first half. `grants` may hold others than those that matter here."""
+    """Find the right and the rules that apply. `grants` may include unrelated ones."""
     right, resource = access.right, access.resource
     rules = sorted(
         (
@@ -105,22 +105,22 @@ def resolve(
     labels: AbstractSet[str],
     irreversible: str | None,
 ) -> Decision:
-    """The second half."""
+    """Decide about one request: apply the rules to its arguments and labels."""
     fitting = [
         rule
         for rule in standing.rules
         if rule.fits_labels(labels) and rule.fits_arguments(arguments)
     ]
     if denying := [rule for rule in fitting if rule.effect is Effect.DENY]:
-        return Decision(Effect.DENY, _said(denying[0], "denies it"))
+        return Decision(Effect.DENY, _reason(denying[0], "denies it"))
     allowing = [rule for rule in fitting if rule.effect is Effect.ALLOW]
     if standing.right is None and not allowing:
         return Decision(Effect.DENY, "it belongs to another, and nothing grants it")
     if asking := [rule for rule in fitting if rule.effect is Effect.ASK]:
-        return Decision(Effect.ASK, _said(asking[0], "asks first"))
+        return Decision(Effect.ASK, _reason(asking[0], "asks first"))
     if irreversible and standing.asks and not any(rule.preapproved for rule in allowing):
         return Decision(Effect.ASK, f"it cannot be undone: {irreversible}")
-    why = standing.right if standing.right is not None else _said(allowing[0], "allows it")
+    why = standing.right if standing.right is not None else _reason(allowing[0], "allows it")
     return Decision(Effect.ALLOW, why)
 
 
@@ -133,7 +133,7 @@ def decide(
     *,
     now: float,
 ) -> Decision:
-    """Both halves, for all that a request does: the strictest decision counts."""
+    """Decide about every part of a request: the strictest decision counts."""
     grants = tuple(grants)
     decisions = [
         resolve(
@@ -151,17 +151,17 @@ _STRICTNESS = tuple(Effect)
 
 
 def strictest(decisions: Iterable[Decision]) -> Decision:
-    """The decision that counts of several."""
+    """Return the strictest of several decisions."""
     return max(decisions, key=lambda decision: _STRICTNESS.index(decision.effect))
 
 
 def own_right(subject: Subject, right: Right, resource: Resource, policy: Policy) -> str | None:
-    """The right that an agent has without a grant or a rule, in words; None if it has none."""
+    """Return the right that an agent has without a grant or a rule, as text; None: no right."""
     owner = resource.owner
     if owner == subject.identity:
         return "it is the agent's own"
     if owner is None:
-        return "it is nobody's, and common" if right in policy.common else None
+        return "it is unowned, and common" if right in policy.common else None
     if right in policy.parents and owner.startswith(f"{subject.identity}/"):
         return "it belongs to a descendant"
     return None
@@ -178,9 +178,9 @@ def is_granted(grant: Grant, resource: Resource) -> bool:
 
 
 def has_expired(grant: Grant, now: float) -> bool:
-    """Return whether its time is over."""
+    """Return whether a grant has expired."""
     return grant.expires_at is not None and now >= grant.expires_at
 
 
-def _said(rule: Rule, does: str) -> str:
+def _reason(rule: Rule, does: str) -> str:
     return f"{rule} {does}" + (f": {rule.reason}" if rule.reason else "")

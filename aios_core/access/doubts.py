@@ -17,7 +17,7 @@ from aios_core.permissions import Resource, Right
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Who and what there is.
+    """The agents, groups and resources that exist.
 
     Attributes:
         holders: the managers of what agents share.
@@ -30,12 +30,12 @@ class Census:
     groups: Callable[[], Iterable[str]] = tuple
 
     async def has(self, resource: Resource) -> bool:
-        """Return whether there is such a thing, or none of the managers can tell."""
+        """Return whether a resource exists, or no manager knows."""
         answers = [await holder.holds(resource) for holder in self.holders]
         return True in answers or False not in answers
 
     async def knows(self, identity: str) -> bool:
-        """Whether an agent of that identity lives, or keeps something from an earlier life."""
+        """Return whether an agent is alive, or has data from an earlier lifetime."""
         if self.is_alive(identity):
             return True
         return any([await holder.knows(identity) for holder in self.holders])
@@ -46,7 +46,7 @@ async def doubts_about(
 ) -> tuple[str, ...]:
     """Return what is doubtful about a grant, as texts; () if nothing is.
 
-    Who may write to a thing may also make it, so then it need not be there.
+    A right to write includes creating the resource, which then does not have to exist.
     """
     found = []
     if Right.WRITE not in request.rights and not await census.has(request.resource):

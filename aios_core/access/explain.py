@@ -1,6 +1,6 @@
-"""Why: each right, grant and rule that was considered, and whether it fits, in words.
+"""Explain a decision: each right, grant and rule that was considered, and whether it fits.
 
-Pure. The decision itself is that of `decision.py`; this only says what it looked at.
+Pure. The decision itself is made in `decision.py`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from aios_core.syscalls import known_kinds
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One thing that was looked at."""
+    """One right, grant or rule that was considered."""
 
     what: str
     fits: bool
-    said: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"  {'+' if self.fits else '-'} {self.what}: {self.said}"
+        return f"  {'+' if self.fits else '-'} {self.what}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision and all that was looked at for it."""
+    """A decision, and everything that was considered for it."""
 
     subject: Subject
     access: Access
@@ -63,7 +63,7 @@ _READS = frozenset(
 
 
 def right_of(action: str) -> Right:
-    """The right that an action most likely needs, for a person who names none."""
+    """Guess the right that an action needs, for a person who names none."""
     manager, _, verb = action.partition(".")
     if manager == "llm" or verb in ("run", "ask"):
         return Right.EXECUTE
@@ -73,7 +73,7 @@ def right_of(action: str) -> Right:
 
 
 class AccessOptions(TypedDict, total=False):
-    """What an access has next to its action and its resource, as `access_to` takes it."""
+    """The keyword arguments of `access_to`."""
 
     right: str | None  # None: the one that the action always needs
     arguments: Mapping[str, Any] | None  # of the request, for rules that read them
@@ -96,8 +96,8 @@ def access_to(
 ) -> Access:
     """Build the access that a person asks about, from its parts as text.
 
-    Raises `InvalidRequest` for an action that no request is, a right, an owner or a form that
-    cannot be; it says which there are.
+    Raises `InvalidRequest`, which lists what is allowed, for an unknown action or right, or a
+    malformed resource.
     """
     action = require_text("action", action)
     _require_action(action)
@@ -107,7 +107,7 @@ def access_to(
         irreversible = require_text("irreversible", irreversible)
     try:
         wanted = right_of(action) if right is None else Right(right)
-    except Exception as exc:  # whatever else than a right it is
+    except Exception as exc:  # any other object, whose class may raise anything  # prose: ok
         raise InvalidRequest(
             f"right: got {shown_repr(right)}; allowed: one of {[*map(str, Right)]}"
         ) from exc
@@ -115,9 +115,9 @@ def access_to(
     return Access(action, wanted, what, arguments or {}, irreversible or _why_final(action, what))
 
 
-#: Actions that cannot be undone whatever their arguments are, and why.
+#: Actions that cannot be undone, for any arguments, and why.
 _FINAL: Final = {
-    "access.ask": "the agent itself asks for leave",
+    "access.ask": "the agent itself asks for permission",
     "collection.delete": "a collection keeps no older state",
     "memory.clear": "memory keeps no older versions",
     "memory.clear_all": "memory keeps no older versions",
@@ -128,11 +128,11 @@ _FINAL: Final = {
     "storage.purge": "a purged version cannot be brought back",
     "tool.resolve": "it settles whether a call took effect",
 }
-_FINAL_FOR_ALL: Final = {  # where it is done to what is nobody's
+_FINAL_FOR_ALL: Final = {  # where it is done to an unowned resource
     "storage.delete": "a file in a mount keeps no older version",
     "storage.write": "it may write over a file in a mount, which keeps no older version",
     "tool.load": "it runs code in the kernel's process",
-    "tool.unload": "it takes a tool from everybody",
+    "tool.unload": "it removes a tool for all agents",
 }
 
 
@@ -144,7 +144,7 @@ def _why_final(action: str, resource: Resource) -> str | None:
 
 
 def parse_resource(text: str) -> Resource:
-    """A resource as it is written: "kind:owner:name". Raises `InvalidRequest`."""
+    """Parse a resource written as "kind:owner:name". Raises `InvalidRequest`."""
     text = require_text("resource", text)
     kind, *rest = text.split(":", 2)
     if not kind or not rest:
@@ -174,7 +174,7 @@ def explain(
     *,
     now: float,
 ) -> Explanation:
-    """The decision, and each thing that was considered on the way."""
+    """Decide, and list each right, grant and rule that was considered."""
     grants = tuple(grants)
     considered = [
         _own(subject, access, policy),
@@ -190,7 +190,7 @@ def explain(
 def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
     right = own_right(subject, access.right, access.resource, policy)
     owner = access.resource.owner
-    otherwise = f"it belongs to {owner}" if owner else f"nobody's, and {access.right} is not common"
+    otherwise = f"it belongs to {owner}" if owner else f"unowned, and {access.right} is not common"
     if right is None:
         return Considered("not the agent's own", False, otherwise)
     return Considered("the agent's own", True, right)
@@ -203,7 +203,7 @@ def _grant(grant: Grant, subject: Subject, access: Access, now: float) -> Consid
     if access.right not in grant.rights:
         lacks.append(f"it is not one to {access.right}")
     if not subject.is_meant_by(grant.to):
-        lacks.append("it is to somebody else")
+        lacks.append("it is to another agent")
     if has_expired(grant, now):
         lacks.append("it has expired")
     return Considered(f"grant of {grant}", not lacks, "; ".join(lacks) or "grants it")
@@ -221,5 +221,5 @@ def _rule(rule: Rule, subject: Subject, access: Access, labels: AbstractSet[str]
         lacks.append(f"means agents that have read {' or '.join(rule.labels)}")
     if not rule.fits_arguments(access.arguments):
         lacks.append(f"means arguments where {' and '.join(map(str, rule.when))}")
-    fits = f"fits, and says {rule.effect}" + (f": {rule.reason}" if rule.reason else "")
+    fits = f"fits: {rule.effect}" + (f": {rule.reason}" if rule.reason else "")
     return Considered(str(rule), not lacks, "; ".join(lacks) or fits)

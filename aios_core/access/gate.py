@@ -1,14 +1,14 @@
-"""The gate that every request passes: the kernel's `Gatekeeper`.
+"""Check every request against the access policy: the kernel's `Gatekeeper`.
 
-    check ──> allowed                        (kept: a look into a dictionary)
+    check ──> allowed                        (cached: one dictionary lookup)
           ──> denied                         AccessDenied, with the reason
           ──> asked ──> approved ──> checked once more
                     ──> refused              ApprovalRefused
 
-Promises: an approval is for exactly what was asked, once; nothing that belongs in the
-audit trail is done before the trail is known to work; no tool runs, and nothing outside
-the state directory is changed, while it cannot be written; what needed an approval, or
-changes something outside, is not done before the trail says so durably. (A change in the
+Promises: an approval is for exactly one request, once. Nothing that is audited is done
+before the audit trail is known to work. While the trail cannot be written, no tool runs and
+nothing outside the state directory is changed. A request that needed an approval, or that
+changes something outside, is served only after its record is durable. (A change in the
 state directory is durable together with its record.) Belongs to the kernel's loop.
 """
 
@@ -40,9 +40,9 @@ _FLUSHED: Final = "waiting for the audit trail to be written"
 
 @dataclass(slots=True, eq=False)
 class _Waiting(Awaitable[None]):
-    """What the kernel awaits before it goes on. Nothing has begun until it does."""
+    """Work that the kernel awaits before it serves a request. It starts when it is awaited."""
 
-    doing: str  # for people; it may change meanwhile
+    doing: str  # for people; it may change in the meantime
     begin: Callable[[_Waiting], Awaitable[None]]
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -50,7 +50,17 @@ class _Waiting(Awaitable[None]):
 
 
 class Gate:
-    """See the module. `trail` None: no audit; `audits_models`: also of what models are asked."""
+    """The check that every request passes.
+
+    Args:
+        privileges: decides.
+        store: holds the grants.
+        approver: asks a person.
+        trail: records decisions and outcomes; None: nothing is audited.
+        now: returns seconds since 1970.
+        approval_timeout_s: seconds to wait for an approval.
+        audits_models: whether calls of models are recorded too.
+    """
 
     def __init__(
         self,
@@ -72,7 +82,12 @@ class Gate:
         self._audits_models = audits_models
 
     def check(self, process: AgentProcess, access: Access) -> _Waiting | None:
-        """None: go on. An awaitable: wait for it. Raises `AccessDenied`, `StateError`."""
+        """Check a request. Returns None, or what to await before serving it.
+
+        Raises:
+            AccessDenied: a rule denies it, or nothing grants it.
+            StateError: the audit trail cannot be written.
+        """
         is_model = access.resource.kind == MODEL
         if (
             is_model
@@ -81,7 +96,7 @@ class Gate:
             and access.irreversible is None
             and not access.also
         ):
-            return None  # the way of nearly every call of a model
+            return None  # the path of nearly every model call
         trail = self._trail if not is_model or self._audits_models else None
         if trail is not None:
             if not trail.is_ready:
@@ -102,11 +117,11 @@ class Gate:
         return None
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
-        """Write down what became of a request that was let through."""
+        """Record the outcome of a request that was allowed."""
         self.note(process, access, outcome)
 
     def note(self, process: AgentProcess, access: Access, event: str, why: str = "") -> None:
-        """Add to the audit trail."""
+        """Add a record to the audit trail."""
         if self._trail is not None:
             self._trail.add(
                 AuditRecord(self._now(), event, process.pid, process.identity, access, why)
@@ -130,7 +145,7 @@ class Gate:
     def _conclude(
         self, process: AgentProcess, access: Access, decision: Decision, part: Access
     ) -> None:
-        """Raise `AccessDenied`, or note that it was allowed."""
+        """Record the decision, and raise `AccessDenied` if it is a denial."""
         if decision.effect is Effect.DENY:
             self.note(process, access, "denied", decision.why)
             raise AccessDenied(process.pid, part.action, str(part.resource), decision.why)
@@ -140,19 +155,19 @@ class Gate:
     async def _ask(
         self, process: AgentProcess, access: Access, decision: Decision, waiting: _Waiting
     ) -> None:
-        """Wait for an approval; then look once more, since much may have changed."""
+        """Wait for an approval; then decide again, since rules and grants may have changed."""
         request = self._request(process, access, decision)
         self.note(process, access, "asked", decision.why)
         try:
             async with asyncio.timeout(self._approval_timeout_s):
                 answer = await self._approver.ask(request)
         except TimeoutError:
-            reason = f"nobody answered within {self._approval_timeout_s:g} s"
+            reason = f"no one answered within {self._approval_timeout_s:g} s"
             self._refuse(process, access, ApprovalAnswer(False, reason=reason))
         except OF_THE_LOOP:
-            self.note(process, access, "withdrawn", "it was asked about no longer")
+            self.note(process, access, "withdrawn", "the request was cancelled")
             raise
-        except RAISED as exc:  # whatever an approver raises, it is no yes
+        except RAISED as exc:  # an approver that raises has not approved
             pass_on(exc)
             self._refuse(
                 process, access, ApprovalAnswer(False, reason=f"asking failed: {describe(exc)}")
@@ -169,9 +184,9 @@ class Gate:
             await self._trail.flushed()
 
     def _refuse(self, process: AgentProcess, access: Access, answer: ApprovalAnswer) -> NoReturn:
-        said = answer.reason or (f"{answer.by} said no" if answer.by else "the answer was no")
-        self.note(process, access, "refused", said)
-        raise ApprovalRefused(process.pid, access.action, str(access.resource), said)
+        reason = answer.reason or (f"{answer.by} refused" if answer.by else "the answer was no")
+        self.note(process, access, "refused", reason)
+        raise ApprovalRefused(process.pid, access.action, str(access.resource), reason)
 
     def _request(
         self, process: AgentProcess, access: Access, decision: Decision
@@ -194,11 +209,11 @@ class Gate:
 
 
 def _is_about_others(process: AgentProcess, access: Access) -> bool:
-    """Return whether grants of agents may matter."""
+    """Return whether grants may apply: a part of the request is about another agent's resource."""
     return any(one.resource.owner not in (None, process.identity) for one in (access, *access.also))
 
 
 def _changes_outside(access: Access) -> bool:
-    """Return whether it changes what is nobody's, such as a mount: not in the state directory."""
+    """Return whether it writes to something unowned outside the state directory, like a mount."""
     parts = (access, *access.also)
     return any(one.right is Right.WRITE and one.resource.owner is None for one in parts)

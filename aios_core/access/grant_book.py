@@ -1,9 +1,9 @@
-"""All grants, in memory for decisions and in the database for good.
+"""All grants: in memory for decisions, and durably in the database.
 
-`GrantBook` is pure bookkeeping; the functions below it run on the database's thread.
+`GrantBook` is pure; the functions below it run on the database's thread.
 
-Promise: a grant is in force only while who gave it may give it. With a grant that is
-revoked go those that rested on it.
+Promise: a grant is in force only while its grantor may give it. Revoking a grant also
+revokes the grants that depend on it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Key = tuple[Resource, str, str]
 
 
 class GrantBook:
-    """See the module. Belongs to the kernel's loop."""
+    """All grants, and an index of those in force by resource. Belongs to the kernel's loop."""
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
         self._grants = {_key(grant): grant for grant in grants}
@@ -53,7 +53,7 @@ class GrantBook:
         return len(self._grants)
 
     def on(self, resource: Resource) -> list[Grant]:
-        """Those in force on a resource, or on what it is a part of."""
+        """List the grants in force on a resource, or on a resource above it."""
         kind, owner, in_force = resource.kind, resource.owner, self._in_force
         return [
             grant
@@ -69,7 +69,7 @@ class GrantBook:
             self._grants.pop(_key(grant), None)
 
     def settle(self, policy: Policy, now: float) -> list[Grant]:
-        """Find out which are in force; those that are not, since their giver may not give them."""
+        """Recompute which grants are in force. Returns those that lost their support."""
         supported = supported_grants(self, policy, now)
         in_force = defaultdict(list)
         for grant in supported:
@@ -79,7 +79,7 @@ class GrantBook:
         return [grant for grant in self if grant not in supported]
 
     def revoked_by(self, resource: Resource, to: str, giver: str) -> list[Grant]:
-        """The grants that `giver` means who revokes what `to` has: all of them for the owner."""
+        """List the grants that `giver` revokes from `to`: its own, or all if it is the owner."""
         return [
             grant
             for grant in self
@@ -92,9 +92,9 @@ class GrantBook:
 
 
 def supported_grants(grants: Iterable[Grant], policy: Policy, now: float) -> set[Grant]:
-    """Those whose givers own the resource, or have by others of them what they gave.
+    """Keep the grants that an owner gave, or a grantor that holds the right by a kept grant.
 
-    Two that rest on each other alone rest on nothing.
+    Two grants that depend only on each other are not supported.
     """
     waiting = {grant for grant in grants if not has_expired(grant, now)}
     supported = {grant for grant in waiting if grant.granted_by == grant.resource.owner}
@@ -113,7 +113,7 @@ def _can_give(grant: Grant, supported: set[Grant], policy: Policy, now: float) -
 def rights_of(
     subject: Subject, resource: Resource, grants: Iterable[Grant], policy: Policy, *, now: float
 ) -> frozenset[Right]:
-    """What an agent may do with a resource, and therefore may give."""
+    """List the rights that an agent has on a resource, and therefore may grant."""
     grants, held = tuple(grants), set()
     for right in Right:
         standing = stand(subject, Access("access.grant", right, resource), policy, grants, now=now)
@@ -127,7 +127,7 @@ def rights_of(
 
 
 def load(connection: Connection) -> list[Grant]:
-    """All grants that were stored."""
+    """Read all stored grants."""
     return [
         Grant(
             Resource(kind, owner, name),
@@ -145,7 +145,7 @@ def load(connection: Connection) -> list[Grant]:
 
 
 def store(connection: Connection, grant: Grant) -> None:
-    """Write a grant, in the place of an earlier one of the same giver to the same receiver."""
+    """Write a grant; it replaces an earlier one of the same grantor to the same receiver."""
     what = grant.resource
     rights = "+".join(sorted(grant.rights))
     row = (what.kind, what.owner, what.name, grant.to, rights)
@@ -162,7 +162,7 @@ def store(connection: Connection, grant: Grant) -> None:
 
 
 def erase(connection: Connection, grants: Iterable[Grant]) -> None:
-    """Remove grants."""
+    """Delete grants."""
     for grant in grants:
         what = grant.resource
         connection.execute(

@@ -1,7 +1,7 @@
-"""Changes of grants: durable first, then in force, one after the other.
+"""Change grants: each change is made durable, then put in force, one after the other.
 
-A change that has begun is carried through even if who asked for it has gone, so that
-what is in force and what is stored are never two things. Belongs to the kernel's loop.
+A change that has started is completed even if its caller is cancelled, so that the grants
+in force always equal the stored ones. Belongs to the kernel's loop.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from aios_core.state import Connection, StateOpener
 
 
 class GrantStore:
-    """See the module."""
+    """Writes changes of grants to the database and then to the index of grants in force."""
 
     def __init__(self, state: StateOpener, privileges: Privileges) -> None:
         self._state = state
         self._privileges = privileges
         self._changes = asyncio.Lock()  # guards what is stored and what is in force
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self.is_loaded = False
         state.add_migrations("grants", grant_book.SCHEMA)
 
@@ -42,7 +42,7 @@ class GrantStore:
             self.is_loaded = True
 
     async def put(self, grant: Grant) -> None:
-        """Grant something."""
+        """Store a grant and put it in force."""
         await self.load()
 
         def remember() -> None:
@@ -51,7 +51,7 @@ class GrantStore:
         await self._change(lambda connection: grant_book.store(connection, grant), remember)
 
     async def revoke(self, resource: Resource, to: str, giver: str) -> None:
-        """Take back what `to` has, and what rests on that. Raises `NoSuchObject`."""
+        """Revoke what `to` was granted, and what depends on it. Raises `NoSuchObject`."""
         await self.load()
         grants = self._privileges.grants
         revoked = grants.revoked_by(resource, to, giver)
@@ -65,9 +65,9 @@ class GrantStore:
         )
 
     async def settled(self) -> None:
-        """Wait for changes that are under way."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        """Wait for changes in flight."""
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
 
     async def _change(
         self, write: Callable[[Connection], None], remember: Callable[[], None]
@@ -82,6 +82,6 @@ class GrantStore:
                     self._privileges.grants.remove(orphans)
 
         task = asyncio.ensure_future(carry_out())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
         await asyncio.shield(task)

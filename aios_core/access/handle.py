@@ -1,4 +1,4 @@
-"""`agent.access`: share, look at what one may, ask."""
+"""`agent.access`: share resources, check access, and ask for approvals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AccessHandle:
     """The access syscalls of one agent.
 
     A resource is a `Resource`, or a text: "memory:default/alice:notes", or
-    "memory::notes" for what is the agent's own. All raise `AccessDenied`.
+    "memory::notes" for the agent's own. Every method may raise `AccessDenied`.
     """
 
     _port: Port
@@ -37,10 +37,15 @@ class AccessHandle:
         *,
         for_s: float | None = None,
     ) -> None:
-        """Give somebody rights over a resource and what is below it.
+        """Grant rights over a resource and everything below it.
 
-        `to` is an identity, "group:NAME" or "*"; `for_s` None: until it is revoked. Warns
-        (`ShareWarning`) if the resource or the receiver does not exist.
+        Warns (`ShareWarning`) if the resource or the receiver does not exist.
+
+        Args:
+            resource: what is shared.
+            to: an identity, "group:NAME", or "*" for all agents.
+            rights: "read", "write", "execute", "share".
+            for_s: seconds until the grant expires; None: until it is revoked.
         """
         warn_of(self._port.call(self._grant(resource, to, rights, for_s)))
 
@@ -52,45 +57,45 @@ class AccessHandle:
         *,
         for_s: float | None = None,
     ) -> None:
-        """The same on any event loop."""
+        """Grant rights without blocking the event loop (async form of `grant`)."""
         warn_of(await self._port.acall(self._grant(resource, to, rights, for_s)))
 
     def revoke(self, resource: Resource | str, to: str) -> None:
-        """Take back what was granted over a resource and below. Raises `NoSuchObject`."""
+        """Revoke grants over a resource and everything below it. Raises `NoSuchObject`."""
         self._port.call(AccessRevoke(self._resource(resource), to))
 
     async def arevoke(self, resource: Resource | str, to: str) -> None:
-        """The same on any event loop."""
+        """Revoke grants without blocking the event loop (async form of `revoke`)."""
         await self._port.acall(AccessRevoke(self._resource(resource), to))
 
     def grants(self) -> tuple[Grant, ...]:
-        """The grants over what is the agent's own, and those to it."""
+        """List the grants over the agent's own resources, and those to the agent."""
         return self._port.call(AccessList())
 
     async def agrants(self) -> tuple[Grant, ...]:
-        """The same on any event loop."""
+        """List grants without blocking the event loop (async form of `grants`)."""
         return await self._port.acall(AccessList())
 
     def check(
         self, action: str, right: str, resource: Resource | str, **arguments: Any
     ) -> Decision:
-        """Return whether the agent might do that, and why; nothing is done."""
+        """Return whether the agent may do an action, and why. Nothing is done."""
         return self._port.call(self._check(action, right, resource, arguments))
 
     async def acheck(
         self, action: str, right: str, resource: Resource | str, **arguments: Any
     ) -> Decision:
-        """The same on any event loop."""
+        """Check access without blocking the event loop (async form of `check`)."""
         return await self._port.acall(self._check(action, right, resource, arguments))
 
     def ask(self, operation: str, *, timeout_s: float | None = None, **arguments: Any) -> None:
-        """Ask a person for leave. Returns if it is given, else raises `ApprovalRefused`."""
+        """Ask a person for permission. Returns if it is given, else raises `ApprovalRefused`."""
         self._port.call(AccessAsk(operation, arguments), timeout_s=timeout_s)
 
     async def aask(
         self, operation: str, *, timeout_s: float | None = None, **arguments: Any
     ) -> None:
-        """The same on any event loop."""
+        """Ask for permission without blocking the event loop (async form of `ask`)."""
         await self._port.acall(AccessAsk(operation, arguments), timeout_s=timeout_s)
 
     def _grant(
@@ -107,7 +112,7 @@ class AccessHandle:
 
     @reads_arguments
     def _resource(self, resource: Resource | str) -> Resource:
-        """A resource; one without an owner is the agent's own where only an agent can own it."""
+        """Parse a resource. Without an owner it is the agent's own, if its kind has owners."""
         if isinstance(resource, str):
             resource = parse_resource(resource)
             if resource.owner is None and resource.kind not in ("tool", "model"):

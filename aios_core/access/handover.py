@@ -1,9 +1,9 @@
-"""Audit records on their way from the kernel's loop into the database.
+"""Audit records on their way from the kernel's loop into the database: an outbox.
 
-The loop adds records; the database's writing thread takes all that wait into each
-transaction, whoever's it is, before the works in it. So a change is never durable
-without the records that were added before it was submitted, and costs no commit more
-for that. A transaction that is undone gives its records back, in their order.
+The loop adds records. The database's writing thread puts all waiting records into the next
+transaction, before its other work. So a change is never durable without the records that
+were added before it, and the records cost no extra commit. A transaction that is rolled
+back returns its records, in order. (The transactional outbox pattern.)
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Handover:
-    """See the module: the `Companion` of the database. Its methods may be called on any thread."""
+    """The records that wait for the next transaction. Its methods may be called on any thread."""
 
     def __init__(self, *, keeps_arguments: bool) -> None:
         self._keeps_arguments = keeps_arguments
         self._vault: Vault | None = None
         self._lock = threading.Lock()  # guards all that follows
         self._waiting: list[AuditRecord] = []
-        self._num_taken = 0  # the first of those that wait: the transaction under way has them
+        self._num_taken = 0  # how many of the waiting records the running transaction has
         self._num_written = 0
         self._taken_head: Head | None = None
         self._head: Head | None = None
@@ -48,7 +48,7 @@ class Handover:
 
     @property
     def num_added(self) -> int:
-        """All records that there were."""
+        """All records that were added, written or not."""
         with self._lock:
             return self._num_written + len(self._waiting)
 
@@ -59,12 +59,12 @@ class Handover:
             return self._head
 
     def add(self, record: AuditRecord) -> None:
-        """Have a record written with the next commit."""
+        """Add a record; the next commit writes it."""
         with self._lock:
             self._waiting.append(record)
 
     def begin(self, vault: Vault, first: AuditRecord | None = None) -> None:
-        """The database is there. `first` goes before all that waits."""
+        """Start writing, since the database is open. `first` goes before all waiting records."""
         with self._lock:
             self._vault = vault
             if first is not None:
@@ -73,7 +73,7 @@ class Handover:
     # --- on the database's thread ------------------------------------------------------------
 
     def join(self, connection: Connection) -> None:
-        """Append all that waits to the chain."""
+        """Append all waiting records to the chain."""
         with self._lock:
             vault = self._vault
             taken = () if vault is None else tuple(self._waiting)
@@ -84,7 +84,7 @@ class Handover:
                 self._taken_head = head
 
     def settle(self, *, is_durable: bool) -> None:
-        """What was taken is written, or waits again."""
+        """Drop the records of a transaction that is durable; else let them wait again."""
         with self._lock:
             if is_durable and self._num_taken:
                 del self._waiting[: self._num_taken]
@@ -95,7 +95,7 @@ class Handover:
     def _encoded(self, record: AuditRecord) -> bytes:
         try:
             return record.encode(keeps_arguments=self._keeps_arguments)
-        except Exception as exc:  # noqa: BLE001 - one record must not stop all that is written
+        except Exception as exc:  # noqa: BLE001 - one bad record must not stop the others
             named = _named(record)
             log.error("a record of %s is without its arguments: %s", named, type_name(exc))  # noqa: TRY400 - they may be too deep to be shown
             bare = replace(record, access=None, why="", facts={"unreadable": True, **named})
@@ -103,11 +103,11 @@ class Handover:
 
 
 def _named(record: AuditRecord) -> dict[str, str]:
-    """What is said of an access whose arguments cannot be: exact texts, or what cannot be said."""
+    """Name the action and resource of an access without its arguments, as exact texts."""
     if record.access is None:
         return {}
     try:
         named = {"action": record.access.action, "resource": str(record.access.resource)}
         return {key: exact_text(text) for key, text in named.items()}
-    except Exception as exc:  # noqa: BLE001 - a text of somebody else's class
+    except Exception as exc:  # noqa: BLE001 - a text of a third-party class
         return {"resource": f"cannot be shown: {type_name(exc)}"}

@@ -1,7 +1,7 @@
-"""The audit trail of a state directory, looked at from outside: for commands.
+"""Read and verify the audit trail of a state directory from outside its kernel.
 
-Nothing is locked and nothing written, so that a trail can be looked at beside the kernel
-that writes it, and in a copy that is read-only. Blocking.
+Nothing is locked or written, so that a trail can be read while its kernel runs, and in a
+read-only copy. Blocking; for commands.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Inspection:
 
     def __init__(self, directory: Path, vault: Vault) -> None:
         self._vault = vault
-        head = read_head(directory, vault)  # first: the kernel may go on meanwhile
+        head = read_head(directory, vault)  # first: the kernel may append meanwhile
         self.heads: tuple[Head, ...] = () if head is None else (head,)
         self._directory = directory
         self._kept, self._archives = _all_rows(directory / "state.db")
 
     @property
     def rows(self) -> Sequence[Row]:
-        """All records that are here, those in archives too, as far as they can be read."""
+        """All readable records, those in archives included."""
         archived: list[Row] = []
         for archive in self._archives:
             with suppress(StateError):
@@ -50,7 +50,7 @@ class Inspection:
         return [*archived, *self._kept]
 
     def content(self, row: Row) -> dict[str, Any] | None:
-        """What a record says; None if it is none."""
+        """Decode a record; None if it is damaged."""
         try:
             content = json.loads(self._vault.open(row.record or b"", "audit", str(row.number)))
         except (StateError, ValueError):
@@ -58,7 +58,7 @@ class Inspection:
         return content if isinstance(content, dict) else None
 
     def verified(self, others: Iterable[Head] = ()) -> Report:
-        """What is wrong with the trail, and what a kernel found to be wrong before it went on."""
+        """Verify the trail, and report faults that a kernel found when it started."""
         heads = (*self.heads, *others)
         archived = [self._verified(archive, heads) for archive in self._archives]
         start = self._archives[-1].end() if self._archives else None
@@ -81,7 +81,7 @@ class Inspection:
         )
 
     def _verified(self, archive: Archive, heads: Iterable[Head]) -> Report:
-        """What is wrong with an archive."""
+        """Verify one archive."""
         try:
             kept = read_archive(self._directory, archive)
         except StateError as exc:
@@ -93,7 +93,7 @@ class Inspection:
         return verify(kept, (*inside, archive.end()), archive.start())
 
     def _unvouched_cut(self) -> tuple[str, ...]:
-        """A cut for which no record of the trail vouches was not made by a kernel."""
+        """Report a cut that no record of the trail vouches for: a kernel did not make it."""
         if not self._archives:
             return ()
         wanted = {"event": ARCHIVED, **self._archives[-1].facts}
@@ -101,7 +101,7 @@ class Inspection:
             content = self.content(row) or {}
             if content.items() >= wanted.items():
                 return ()
-        return (f"records up to {wanted['last']} are missing: no record says they were archived",)
+        return (f"records up to {wanted['last']} are missing: no record states they were archived",)
 
 
 def _all_rows(database: Path) -> tuple[list[Row], list[Archive]]:
@@ -119,7 +119,7 @@ def _all_rows(database: Path) -> tuple[list[Row], list[Archive]]:
 
 @contextmanager
 def _connected(database: Path) -> Iterator[Connection]:
-    """A connection that only reads, whether or not SQLite can put its own files beside it."""
+    """Open a read-only connection, even where SQLite cannot create its own files."""
     log = database.with_name(f"{database.name}-wal")
     try:
         connection = _connect(database, "mode=ro")

@@ -1,12 +1,12 @@
-"""Questions and answers that cross processes: files below the state directory.
+"""Approval requests and answers that cross processes, as files in the state directory.
 
     approvals/             0700, ours, no link
       <id>.ask             the question, by the kernel
       <id>.answer          the answer, by `aios approvals`
 
-Both are sealed by the vault if the state is encrypted. They outlive a kernel that
-dies: the next one takes a question up again when the same request is made again,
-with the answer that it has by then. An answer is used up by taking it.
+Both are encrypted if the state is encrypted. They survive a kernel that dies: when the same
+request is made again, the next kernel continues with the old question and its answer. An
+answer can be taken once.
 
 Blocking; for threads and commands. Raises `StateError` if the folder is not safe.
 """
@@ -33,16 +33,16 @@ MAX_BYTES: Final = 16 << 20
 
 
 class Mailbox:
-    """The approvals of one state directory."""
+    """The approval requests and answers in one state directory."""
 
     def __init__(self, state_directory: Path, vault: Vault) -> None:
         self.directory = state_directory / "approvals"
         self._vault = vault
 
     def post(self, request: ApprovalRequest, taken: frozenset[str], now: float) -> str:
-        """Put up a question; its id, which is an older one's if the same waits from before.
+        """Post a question and return its id; an equal question that still waits keeps its id.
 
-        `taken` are the ids for which somebody waits.
+        `taken` are the ids that already have a waiting caller.
         """
         for other in self.waiting(now):
             if other.digest == request.digest and other.id not in taken:
@@ -52,7 +52,7 @@ class Mailbox:
         return request.id
 
     def waiting(self, now: float) -> list[ApprovalRequest]:
-        """The questions without an end yet, the oldest first; those that ended are removed."""
+        """List the open questions, the oldest first, and remove expired ones."""
         found = []
         for name in self._names(ASK):
             with suppress(StateError, TypeError):
@@ -69,7 +69,7 @@ class Mailbox:
         return sorted(found, key=lambda request: (request.asked_at, request.id))
 
     def find(self, prefix: str, now: float) -> ApprovalRequest:
-        """The question whose id begins so. Raises `NoSuchObject` unless it is one."""
+        """Find the question with an id prefix. Raises `NoSuchObject` unless exactly one fits."""
         waiting = self.waiting(now)
         found = [request for request in waiting if prefix and request.id.startswith(prefix)]
         if len(found) != 1:
@@ -77,15 +77,15 @@ class Mailbox:
         return found[0]
 
     def answer(self, request: ApprovalRequest, answer: ApprovalAnswer) -> None:
-        """Answer a question: exactly that one, whatever is asked under its id later."""
+        """Answer exactly this question, not a later one under its id."""
         self._write(request.id + ANSWER, {"digest": request.digest, **asdict(answer)})
 
     def is_answered(self, request_id: str) -> bool:
-        """Return whether there is an answer that nobody has taken."""
+        """Return whether there is an answer that was not taken yet."""
         return request_id + ANSWER in self._names(ANSWER)
 
     def take(self, request_id: str, digest: str) -> ApprovalAnswer | None:
-        """The answer, which is then used up, or None. One to another question is a no."""
+        """Take the answer, or None if there is none. An answer to another question is a no."""
         content = self._read(request_id + ANSWER)
         if content is None:
             return None
@@ -95,7 +95,7 @@ class Mailbox:
         return ApprovalAnswer(content["is_approved"] is True, content["by"], content["reason"])
 
     def withdraw(self, request_id: str) -> None:
-        """Take a question down, with its answer if it has one."""
+        """Remove a question, and its answer if it has one."""
         self._remove(request_id + ASK)
         self._remove(request_id + ANSWER)
 
@@ -103,7 +103,7 @@ class Mailbox:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """The folder, made if need be, and nobody else's."""
+        """Open the folder, created if necessary; it must belong to this user alone."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with suppress(FileExistsError):
@@ -149,7 +149,7 @@ class Mailbox:
         return content
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """All of the file or nothing."""
+        """Write a file atomically."""
         stem, _, ending = name.rpartition(".")
         sealed = self._vault.seal(json.dumps(content).encode(), "approval", ending, stem)
         part = f".{secrets.token_hex(8)}.part"

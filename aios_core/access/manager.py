@@ -1,8 +1,8 @@
 """The access manager: serves the access syscalls, and keeps the policy file in force.
 
-What it decides by is in `Privileges`; what every request passes is its `gate`.
-Promises: what is revoked is refused from the next request on; nobody gives a right
-that it has not itself; a broken policy file changes nothing.
+`Privileges` holds the policy and grants in force; `gate` checks every request against them.
+Promises: a revoked right is refused from the next request on; no agent grants a right that it
+does not have; a broken policy file changes nothing.
 
 Belongs to the kernel's loop, which it never blocks.
 """
@@ -47,14 +47,14 @@ POLL_POLICY_S: Final = 2.0
 
 
 class AccessManager:
-    """See the module.
+    """Serves the access syscalls, and owns the policy, the grants and the audit trail.
 
     Args:
         config: the section `[access]`.
         state: where grants and the audit trail are kept.
-        inherits: group to the groups that it inherits, as the configuration says.
+        inherits: maps a group to the configured groups that it inherits.
         approver: asks people, instead of the configured one.
-        events: of the kernel; with audit "all" they tell what became of calls of models.
+        events: of the kernel; with audit "all", outcomes of model calls are recorded from them.
         now: seconds since 1970, since grants and approvals outlive a kernel.
     """
 
@@ -112,7 +112,7 @@ class AccessManager:
         rules, grants = len(self.privileges.policy.rules), len(self.privileges.grants)
         return f"<AccessManager: {rules} rules, {grants} grants>"
 
-    # --- life --------------------------------------------------------------------------------
+    # --- lifecycle ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Read the policy file. Raises `ConfigError` if it is broken."""
@@ -141,14 +141,14 @@ class AccessManager:
                 log.info("the policy in %s is in force", file)
             except ConfigError as exc:
                 refused = stamp
-                log.error("the policy was not changed: %s", exc)  # noqa: TRY400 - it says it all
+                log.error("the policy was not changed: %s", exc)  # noqa: TRY400 - the message is complete
 
     def forget(self, process: AgentProcess) -> None:
-        """What is kept for an agent goes with it; its grants stay."""
+        """Drop what is cached for an exited agent; its grants stay."""
         self.privileges.forget(process)
 
     async def close(self) -> None:
-        """Carry out what has begun, and write what is left of the audit trail."""
+        """Complete the changes in flight, and write the rest of the audit trail."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
@@ -195,7 +195,7 @@ class AccessManager:
         return doubts
 
     def _can_give_until(self, process: AgentProcess, request: AccessGrant) -> float:
-        """When the giver's own rights end. Raises `AccessDenied` if it lacks one that it gives."""
+        """Return when the grantor's own rights end. Raises `AccessDenied` if it lacks one."""
         privileges, what = self.privileges, request.resource
         grants = privileges.grants.on(what)
         held = rights_of(
@@ -231,7 +231,7 @@ class AccessManager:
     async def explain(
         self, identity: str, access: Access, labels: frozenset[str] = frozenset()
     ) -> Explanation:
-        """Return whether an agent may do something, and all that was considered."""
+        """Explain whether an agent may do something, with all that was considered."""
         await self._store.load()
         policy = self.privileges.policy
         grants = self.privileges.grants.on(access.resource)
@@ -248,7 +248,7 @@ async def explained(
     labels: Iterable[str] = (),
     **about: Unpack[AccessOptions],
 ) -> Explanation:
-    """The same of what is said in words, see `access_to`. Raises `InvalidRequest`."""
+    """Explain the access given as text (`kind:owner:name`). Raises `InvalidRequest`."""
     identity = require_text("agent", agent)
     require_identity("agent", identity)
     marks = frozenset(require_text("labels", label) for label in require_items("labels", labels))
@@ -256,7 +256,10 @@ async def explained(
 
 
 def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> Policy:
-    """What the configuration says; the policy file adds to it. Raises `ConfigError`."""
+    """Build the policy of the configuration, to which the policy file adds.
+
+    Raises `ConfigError` if a group inherits itself.
+    """
     groups = {name: GroupRule(tuple(above)) for name, above in inherits.items()}
     refuse_circles(groups)
     return Policy(
@@ -268,7 +271,7 @@ def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> 
 
 
 def _stamp_of(file: Path) -> object:
-    """Something that changes when the file does; None if it is not there."""
+    """Return a value that changes when the file does; None if there is no file."""
     try:
         found = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What became of calls of models, for the audit trail: told by the kernel's events."""
+"""Record the outcomes of model calls in the audit trail, from the kernel's events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ENDS: Final = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED, 
 
 
 class ModelCalls:
-    """An observer of the kernel's events."""
+    """An event observer that audits the outcome of each model call."""
 
     def __init__(self, trail: AuditTrail, now: Callable[[], float]) -> None:
         self._trail = trail
         self._now = now
         self._agents: dict[int, str] = {}  # pid -> its identity
-        self._under_way: set[int] = set()  # ids of calls of models
+        self._in_flight: set[int] = set()  # ids of model calls
 
     def __call__(self, event: KernelEvent) -> None:
         pid, call = event.pid or 0, event.syscall_id or 0
@@ -28,9 +28,9 @@ class ModelCalls:
         elif event.kind is EventKind.AGENT_EXITED:
             self._agents.pop(pid, None)
         elif event.kind is EventKind.SUBMITTED and "request" not in event.facts:
-            self._under_way.add(call)
-        elif event.kind in ENDS and call in self._under_way:
-            self._under_way.discard(call)
+            self._in_flight.add(call)
+        elif event.kind in ENDS and call in self._in_flight:
+            self._in_flight.discard(call)
             facts: dict[str, Any] = {"action": "llm.generate", "syscall": call}
             if "error" in event.facts:
                 facts["error"] = str(event.facts["error"])

@@ -1,7 +1,7 @@
-"""What a rule may ask of an argument: `amount = {above = 100}`, `url = {not_host = ["*.org"]}`.
+"""Tests of arguments in rules: `amount = {above = 100}`, `url = {not_host = ["*.org"]}`.
 
-Each test is pure and answers True, False, or None where it cannot tell; `policy.py`
-says what becomes of that. ``docs/explanation/security.md`` lists them, and a test compares.
+Each test is pure and returns True, False, or None if it cannot decide; `policy.py` defines
+what None means. ``docs/explanation/security.md`` lists the tests, and a test compares.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A test, and what its operand has to be."""
+    """A test of an argument, and the type of its operand."""
 
     test: Callable[[Any, Any], bool | None]
     operand: type | tuple[type, ...]
-    allowed: str  # the operand, in words
+    allowed: str  # the operand, described for people
     is_list: bool = False  # the operand is a list of such
 
 
 def _number(value: Any) -> float | None:
-    """The number that a tool would take a value for."""
+    """Convert a value to the number that a tool would read; None if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -47,7 +47,7 @@ def _below(value: Any, limit: float) -> bool | None:
 
 
 def _is_in(value: Any, choices: list[Any]) -> bool:
-    """Numbers in texts, and texts that differ in spaces at their ends, count as equal."""
+    """Compare with each choice; numbers in texts count as numbers, outer spaces are ignored."""
     number, text = _number(value), _text(value)
     return any(
         value == choice
@@ -62,7 +62,7 @@ def _text(value: Any) -> str | None:
 
 
 def _like(value: Any, patterns: list[str]) -> bool | None:
-    """Letters of different case count as equal: the strict side, for addresses and names."""
+    """Match patterns without regard to case, since addresses and names ignore it."""
     if not isinstance(value, str):
         return None
     text = value.strip().casefold()
@@ -74,7 +74,7 @@ _PLAIN_HOST: Final = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 
 
 def host_of(value: Any) -> str | None:
-    """The host of a URL, or of "host" and "host:port"; None if there is none to be sure of."""
+    """Return the host of a URL, "host" or "host:port"; None if it is not certain."""
     if not isinstance(value, str):
         return None
     text = value.strip()
@@ -93,7 +93,7 @@ def host_of(value: Any) -> str | None:
 
 
 def _host(value: Any, patterns: list[str]) -> bool | None:
-    """A pattern "example.com" means that host alone, "*.example.com" those below it."""
+    """Match hosts: "example.com" is that host only, "*.example.com" the hosts below it."""
     host = host_of(value)
     return None if host is None else any(fnmatchcase(host, one.lower()) for one in patterns)
 

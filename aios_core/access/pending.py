@@ -1,4 +1,4 @@
-"""Ask whoever looks at the list of pending approvals: `aios approvals`, from another process."""
+"""Ask through the list of pending approvals, answered by `aios approvals` in another process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class PendingApprover:
-    """Puts questions into a mailbox and looks for answers every `poll_s` seconds, on a thread.
+    """An approver that posts questions as files and polls for answers, on a thread.
 
-    A question whose await is cancelled is taken down again.
+    Cancelling the await of a question removes it. `poll_s` is the interval in seconds.
     """
 
     def __init__(self, mailbox: Mailbox, now: Callable[[], float], *, poll_s: float = 0.2) -> None:
@@ -24,7 +24,7 @@ class PendingApprover:
         self._now = now
         self._poll_s = poll_s
         self._taken: set[str] = set()
-        self._posting = asyncio.Lock()  # guards _taken while questions are put up
+        self._posting = asyncio.Lock()  # guards _taken while questions are posted
 
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
         posting = asyncio.ensure_future(self._post(request))

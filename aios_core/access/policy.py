@@ -1,11 +1,11 @@
-"""What a policy consists of: rules, conditions on arguments, and groups that inherit.
+"""Access policies: rules, conditions on arguments, and groups that inherit.
 
-Plain data with pure predicates; `decision.py` puts them together and `policy_file.py`
-reads them from a file. What a rule does not mention it does not look at.
+Plain data with pure predicates; `decision.py` combines them and `policy_file.py` reads
+them from a file. A rule ignores what it does not mention.
 
-Promise: a condition that cannot be decided (a text where a number is compared, an
-address that is none) counts against the request: it holds for rules that deny or
-ask and does not hold for rules that allow.
+Promise: a condition that cannot be decided (a text where a number is compared, a malformed
+address) counts against the request: it holds for rules that deny or ask, and does not hold
+for rules that allow.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ NEGATION: Final = "not_"
 
 
 class Effect(StrEnum):
-    """What becomes of a request, the mildest first."""
+    """The effect of a rule or decision, the mildest first."""
 
     ALLOW = "allow"
-    ASK = "ask"  # it waits until somebody approves it
+    ASK = "ask"  # it waits for an approval
     DENY = "deny"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who asks.
+    """An agent as rules and grants see it.
 
-    What is allowed to an agent is not allowed to its descendants by that; what is
-    denied to it is denied to them, or it would only have to spawn one.
+    A right of an agent is not a right of its descendants. A denial holds for them too;
+    otherwise the agent would only have to spawn one.
     """
 
     identity: str
     groups: frozenset[str]  # all of its groups, inherited ones included
-    family: frozenset[str] = frozenset()  # its identity and those above it, "~2" and the like off
+    family: frozenset[str] = frozenset()  # its identity and its ancestors', without "~2" suffixes
     family_groups: frozenset[str] = frozenset()  # the groups of all of these
 
     def is_meant_by(self, receiver: str) -> bool:
-        """Return whether a grant to `receiver` (an identity, "group:NAME" or "*") is one to it."""
+        """Return whether `receiver` (an identity, "group:NAME" or "*") includes this agent."""
         if receiver in (EVERYBODY, self.identity):
             return True
         return receiver.startswith(GROUP) and receiver.removeprefix(GROUP) in self.groups
@@ -58,16 +58,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something about one argument. `argument` is a path: "to", "order.amount"."""
+    """A condition on one argument. `argument` is a path: "to", "order.amount"."""
 
     argument: str
     operator: str  # a key of OPERATORS, perhaps with "not_" in front
     operand: Any
 
     def holds(self, arguments: Mapping[str, Any], *, if_unsure: bool) -> bool:
-        """Return whether it holds, for a rule that is against the request if `if_unsure`.
+        """Return whether the condition holds; `if_unsure` if that cannot be decided.
 
-        Of a list, one value is enough to be against it, and all are needed to be for it.
+        Of a list, one value is enough for a rule against the request, and all are needed for
+        a rule that allows it.
         """
         is_negated = self.operator.startswith(NEGATION)
         test = OPERATORS[self.operator.removeprefix(NEGATION)].test
@@ -93,7 +94,7 @@ def _settled(
 
 
 def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """The values at a path, those of lists one by one. A key may hold dots itself."""
+    """Yield the values at a path, each item of a list by itself. Keys may contain dots."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from _values(item, path)
@@ -108,10 +109,10 @@ def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who, doing what to what, under which conditions, is allowed, asked about or denied.
+    """A rule that allows, denies or asks about the requests that it fits.
 
-    Every part has to fit; of a part's patterns one is enough. `agents`: identities
-    ("default/bob", "research/*"), "group:NAME" or "*". `resources`: "kind:owner:name",
+    Every part has to fit; one pattern of a part is enough. `agents` are identities
+    ("default/bob", "research/*"), "group:NAME" or "*". `resources` are "kind:owner:name",
     see `covers`.
     """
 
@@ -121,21 +122,21 @@ class Rule:
     actions: tuple[str, ...] = ("*",)
     rights: frozenset[Right] = frozenset(Right)
     resources: tuple[str, ...] = ("*",)
-    labels: tuple[str, ...] = ()  # of data that the agent has read; (): whatever it has read
+    labels: tuple[str, ...] = ()  # of data that the agent has read; (): any data
     when: tuple[Condition, ...] = ()
-    preapproved: bool = False  # allow, also what cannot be undone
-    reason: str = ""  # told to who is refused
+    preapproved: bool = False  # allow irreversible actions too
+    reason: str = ""  # shown to the agent that is refused
 
     def __str__(self) -> str:
         return f"rule {self.name!r}"
 
     @property
     def is_static(self) -> bool:
-        """Whether it looks at the agent, action and resource alone."""
+        """Whether only the agent, action and resource decide if the rule fits."""
         return not self.labels and not self.when
 
     def fits_agent(self, subject: Subject) -> bool:
-        """Return whether it means the agent; one that denies or asks means its descendants too."""
+        """Return whether the rule fits an agent; if it denies or asks, descendants fit too."""
         names, groups = frozenset((subject.identity,)), subject.groups
         if self.effect is not Effect.ALLOW:
             names, groups = names | subject.family, groups | subject.family_groups
@@ -159,19 +160,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class GroupRule:
-    """A privilege group: whose rules and grants count for its members too, and who is in it."""
+    """A privilege group: the groups that it inherits rules and grants from, and its members."""
 
     inherits: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()  # identities besides those that were spawned in it
+    members: tuple[str, ...] = ()  # identities, in addition to agents spawned in the group
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All that is said beforehand. The order of rules means nothing.
+    """All configured rules and groups. The order of rules has no meaning.
 
-    `parents` are the rights of agents over what belongs to their descendants, and
-    `common` those of everybody over what is nobody's. `ask_owners`: whether an agent
-    also waits for an approval before it clears its own memory or purges its own files.
+    `parents` are the rights of agents over resources of their descendants, and `common` the
+    rights of all agents over unowned resources. With `ask_owners`, an agent also needs an
+    approval to clear its own memory or to purge its own files.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -181,7 +182,7 @@ class Policy:
     ask_owners: bool = False
 
     def subject(self, identity: str, group: str, above: Subject | None = None) -> Subject:
-        """An agent that was spawned in `group`, by `above` if it has a parent."""
+        """Describe an agent that was spawned in `group`, by the parent `above` if there is one."""
         groups = self._reached(identity, group)
         name = identity.rpartition("~")[0] or identity
         family = {identity, name} | (above.family if above else set())
@@ -189,12 +190,12 @@ class Policy:
         return Subject(identity, groups, frozenset(family), frozenset(family_groups))
 
     def about(self, subject: Subject, action: str, right: Right) -> Policy:
-        """The same policy with the rules alone that may matter to that agent's action."""
+        """Return the policy with only the rules that may apply to that agent's action."""
         rules = (rule for rule in self.rules if rule.fits_action(action, right))
         return replace(self, rules=tuple(rule for rule in rules if rule.fits_agent(subject)))
 
     def subject_named(self, identity: str) -> Subject:
-        """The agent of that identity, as its identity tells its groups."""
+        """Describe the agent of an identity, which names its group and its parents."""
         group, *names = identity.split("/")
         subject, path = None, group
         for name in names:
@@ -203,7 +204,7 @@ class Policy:
         return subject or self.subject(identity, DEFAULT_GROUP)
 
     def _reached(self, identity: str, group: str) -> frozenset[str]:
-        """Its groups: by its birth, by membership, and by inheritance from these."""
+        """Return the groups an agent belongs to: its own, those with it as a member, and theirs."""
         reached: set[str] = set()
         waiting = [group]
         waiting += [
@@ -220,22 +221,22 @@ class Policy:
 
 
 def is_below(name: str, above: str) -> bool:
-    """Whether a name is `above` or below it: "/docs/a" is below "/docs", all are below ""."""
+    """Return whether a name is `above`, or below it: "/a/b" is below "/a", and all below ""."""
     above = above.rstrip("/")
     return not above or name == above or name.startswith(f"{above}/")
 
 
 def names_above(name: str) -> set[str]:
-    """All names that a name `is_below`, itself among them, without slashes at their ends."""
+    """Return all names that a name is below, itself included, without trailing slashes."""
     above = {name[:end] for end, letter in enumerate(name) if letter == "/"}
     return {"", *(one for one in (name, *above) if not one.endswith("/"))}
 
 
 def covers(pattern: str, resource: Resource) -> bool:
-    """Return whether a pattern "kind:owner:name" means the resource.
+    """Return whether a pattern "kind:owner:name" includes the resource.
 
-    Parts that are left out mean any. The owner "" means nobody, the name what is below
-    it too, a tool's every version; `*` and `?` stand for any characters.
+    An omitted part matches anything. The owner "" matches unowned resources. A name includes
+    everything below it, and every version of a tool; `*` and `?` match any characters.
     """
     kind, owner, name = _parts(pattern)
     return (
@@ -260,7 +261,7 @@ def _covers_name(pattern: str, resource: Resource) -> bool:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Return whether a text is what the pattern says; letters of different case are different."""
+    """Return whether a text matches a pattern, with regard to case."""
     if pattern in ("*", text):
         return True
     compiled = _compiled(pattern)
@@ -269,7 +270,7 @@ def matches(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """None for a text without a letter that stands for others."""
+    """Compile a pattern; None for a text without wildcards."""
     return re.compile(translate(pattern)) if any(map(pattern.count, "*?[")) else None
 
 

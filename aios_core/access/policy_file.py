@@ -1,4 +1,4 @@
-"""Read a policy from TOML. A mistake is refused with its line, its rule and what is right.
+"""Read a policy from TOML. A mistake is reported with its line, its rule and what is allowed.
 
     [groups.interns]
     inherits = ["staff"]
@@ -61,7 +61,7 @@ class _PolicyTable:
 
 
 def load_policy(path: Path, base: Policy) -> Policy:
-    """`base` with the groups and rules of a file. Raises `ConfigError`. Blocks."""
+    """Return `base` with the groups and rules of a file added. Raises `ConfigError`. Blocks."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -72,7 +72,7 @@ def load_policy(path: Path, base: Policy) -> Policy:
 
 
 def parse_policy(text: str, base: Policy, *, source: str = "policy") -> Policy:
-    """`base` with the groups and rules of a text. Raises `ConfigError`."""
+    """Return `base` with the groups and rules of a text added. Raises `ConfigError`."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -134,7 +134,7 @@ def _rule(table: _RuleTable, number: int) -> Rule:
 
 
 def _refuse_strangers(agents: tuple[str, ...], key: str) -> None:
-    """Raise `ConfigError` for a name that is nobody's: identities have a group before it."""
+    """Raise `ConfigError` for a bare name, since identities start with a group."""
     for agent in agents:
         if not agent.startswith(GROUP) and not set(agent) & {"/", "*", "?"}:
             allowed = f"an identity such as '{DEFAULT_GROUP}/{agent}', 'group:NAME' or '*'"
@@ -142,7 +142,7 @@ def _refuse_strangers(agents: tuple[str, ...], key: str) -> None:
 
 
 def _refuse_unknown(actions: tuple[str, ...], key: str) -> None:
-    """Raise `ConfigError` for an action that no request is."""
+    """Raise `ConfigError` for an unknown action."""
     known = known_kinds()
     for action in actions:
         if not any(matches(action, kind) for kind in known):
@@ -179,7 +179,7 @@ _GROUP: Final = re.compile(r"groups\.([^.]+)")
 
 
 def _line_of(text: str, key: str) -> str:
-    """Where the table begins that a key belongs to, in words; "" if that cannot be told."""
+    """Return the line where the table of a key starts, as text; "" if it is not found."""
     lines = text.splitlines()
     if found := _RULE.match(key):
         starts = [n for n, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*rules\s*\]\]", line)]

@@ -1,7 +1,7 @@
-"""What is in force: the policy, the grants, and what was worked out from them so far.
+"""The policy and the grants in force, with a cache of the rights derived from them.
 
-How an agent stands to a resource is kept until the policy or a grant changes, or a
-grant that it rests on expires; arguments and labels are looked at each time.
+The access of an agent to a resource is cached until the policy or a grant changes, or a
+grant that it depends on expires. Arguments and labels are considered at each request.
 Belongs to the kernel's loop.
 """
 
@@ -23,14 +23,14 @@ MAX_KEPT: Final = 10_000  # standings of one agent
 
 
 class Privileges:
-    """See the module. `now` gives seconds since 1970."""
+    """The policy and grants in force. `now` returns seconds since 1970."""
 
     def __init__(self, policy: Policy, now: Callable[[], float]) -> None:
         self.policy = policy
         self.grants = GrantBook()
         self._now = now
         self._subjects: dict[int, Subject] = {}
-        self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # what may matter to it
+        self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # rules that may apply
         self._kept: dict[int, dict[tuple[str, Right, Resource], Standing]] = {}
 
     def adopt(self, policy: Policy) -> None:
@@ -41,7 +41,7 @@ class Privileges:
         self.settle()
 
     def settle(self) -> list[Grant]:
-        """Grants or policy changed: nothing kept is right any more.
+        """Drop the cache, since grants or the policy changed.
 
         Returns the grants that are not in force, see `GrantBook.settle`.
         """
@@ -49,13 +49,13 @@ class Privileges:
         return self.grants.settle(self.policy, self._now())
 
     def forget(self, process: AgentProcess) -> None:
-        """What is kept for an agent goes with it."""
+        """Drop what is cached for an exited agent."""
         self._subjects.pop(process.pid, None)
         self._about.pop(process.pid, None)
         self._kept.pop(process.pid, None)
 
     def subject(self, process: AgentProcess) -> Subject:
-        """The agent, as rules and grants see it."""
+        """Describe an agent as rules and grants see it."""
         subject = self._subjects.get(process.pid)
         if subject is None:
             above = self.subject(process.parent) if process.parent else None
@@ -64,7 +64,7 @@ class Privileges:
         return subject
 
     def standing(self, process: AgentProcess, access: Access) -> Standing:
-        """How the agent stands to that, whatever the arguments."""
+        """Return the agent's access for an action on a resource, for any arguments."""
         kept = self._kept.get(process.pid)
         if kept is None:
             kept = self._kept[process.pid] = {}
@@ -80,7 +80,7 @@ class Privileges:
         return standing
 
     def _policy_about(self, process: AgentProcess, access: Access) -> Policy:
-        """The rules that may matter to this agent's action, whatever the resource."""
+        """Return the rules that may apply to this agent's action, on any resource."""
         about = self._about.setdefault(process.pid, {})
         key = access.action, access.right
         if key not in about:
@@ -88,7 +88,7 @@ class Privileges:
         return about[key]
 
     def decide(self, process: AgentProcess, access: Access) -> tuple[Decision, Access]:
-        """The strictest decision about all that a request does, and about which part it is."""
+        """Decide about every part of a request. Returns the strictest decision and its part."""
         decided = self._decide_one(process, access), access
         for part in access.also:
             other = self._decide_one(process, part)
@@ -97,7 +97,7 @@ class Privileges:
         return decided
 
     def check(self) -> None:
-        """Raise `KernelBug` unless what is kept is what would be worked out now."""
+        """Raise `KernelBug` unless the cache equals what would be computed now."""
         now, known = self._now(), set(self.grants)
         for grant in known:
             if not known.issuperset(self.grants.on(grant.resource)):

@@ -1,7 +1,7 @@
 """Records of the audit trail, and the table that they are appended to.
 
-Values of arguments are not in a record unless `keeps_arguments`: their SHA-256 is.
-What takes a connection runs on the database's thread, or in a command.
+A record holds the SHA-256 of the arguments, and the values only if `keeps_arguments`.
+Functions that take a connection run on the database's thread, or in a command.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aios_core.state import Connection, Vault
 
 BROKEN: Final = "broken"  # the event of the record of a kernel that found the trail cut
 
-# Triggers stop a slip, not an attacker; the chain tells of him.
+# Triggers stop a mistake, not an attacker, whom the chain reveals.
 SCHEMA: Final = (
     """
     CREATE TABLE audit (number INTEGER PRIMARY KEY, record BLOB NOT NULL, hash BLOB NOT NULL);
@@ -53,7 +53,7 @@ class AuditRecord:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, *, keeps_arguments: bool) -> bytes:
-        """As it is stored: JSON, always the same for the same record."""
+        """Encode for storage: JSON, equal for equal records."""
         content: dict[str, Any] = {
             "at": round(self.at, 6),
             "event": self.event,
@@ -88,7 +88,7 @@ def _described(access: Access, keeps_arguments: bool) -> dict[str, Any]:
 
 
 def append_records(connection: Connection, records: Iterable[bytes], vault: Vault) -> Head:
-    """Add records to the chain, in a transaction; its new head."""
+    """Append records to the chain, in a transaction. Returns the new head."""
     head = last_head(connection)
     number, last = head.number, head.hash
     for record in records:
@@ -100,7 +100,7 @@ def append_records(connection: Connection, records: Iterable[bytes], vault: Vaul
 
 
 def last_head(connection: Connection) -> Head:
-    """The number and hash of the last record."""
+    """Return the number and hash of the last record."""
     row: Any = connection.execute(
         "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1"
     ).fetchone()
@@ -108,7 +108,7 @@ def last_head(connection: Connection) -> Head:
 
 
 def rows(connection: Connection) -> Iterator[Row]:
-    """All records in order, as they are found."""
+    """Yield all records in order."""
     for number, record, its_hash in connection.execute(
         "SELECT number, record, hash FROM audit ORDER BY number"
     ):
@@ -116,7 +116,7 @@ def rows(connection: Connection) -> Iterator[Row]:
 
 
 def rows_after(connection: Connection, number: int, limit: int) -> list[Row]:
-    """The records behind one, in order."""
+    """Return the records after a number, in order."""
     found = connection.execute(
         "SELECT number, record, hash FROM audit WHERE number > ? ORDER BY number LIMIT ?",
         (number, limit),
@@ -125,5 +125,5 @@ def rows_after(connection: Connection, number: int, limit: int) -> list[Row]:
 
 
 def _bytes(value: Any) -> bytes | None:
-    """None: somebody put something else there."""
+    """Return bytes as they are, and None for any other value that was put there."""
     return bytes(value) if isinstance(value, bytes) else None

@@ -21,7 +21,7 @@ PRIVILEGES = "privileges"  # the kind of resource that an agent's own rights are
 
 @dataclass(frozen=True, slots=True)
 class AccessCheck(Request[Decision]):
-    """Whether the agent might do something; it is not done, and nobody is asked."""
+    """Ask whether the agent may do something. Nothing is done, and no person is asked."""
 
     kind: ClassVar[str] = "access.check"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -32,17 +32,17 @@ class AccessCheck(Request[Decision]):
             raise InvalidRequest(f"wanted: got {shown_repr(self.wanted)}; allowed: an Access")
 
     def access(self, identity: str) -> Access:
-        """To look at one's own rights."""
+        """Reading its own rights."""
         return Access(self.kind, Right.READ, Resource(PRIVILEGES, identity))
 
 
 @dataclass(frozen=True, slots=True)
 class AccessAsk(Request[None]):
-    """Ask a person for leave to do something that is no syscall. Raises `ApprovalRefused`."""
+    """Ask a person for permission to do something other than a syscall."""
 
     kind: ClassVar[str] = "access.ask"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
-    operation: str  # in words
+    operation: str  # described for the person
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,19 +54,19 @@ class AccessAsk(Request[None]):
             )
 
     def access(self, identity: str) -> Access:
-        """To do what only a person can allow."""
+        """Doing what only a person can allow."""
         what = Resource("operation", identity, self.operation)
-        why = "the agent itself asks for leave"
+        why = "the agent itself asks for permission"
         return Access(self.kind, Right.EXECUTE, what, self.arguments, why)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessList(Request[tuple[Grant, ...]]):
-    """The grants over what is the agent's own, and those to it."""
+    """List the grants over the agent's own resources, and those to the agent."""
 
     kind: ClassVar[str] = "access.list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
-        """To look at one's own rights."""
+        """Reading its own rights."""
         return Access(self.kind, Right.READ, Resource(PRIVILEGES, identity))

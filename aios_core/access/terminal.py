@@ -1,10 +1,10 @@
-"""Ask whoever sits at the terminal. The question is asked on a thread, one at a time.
+"""Ask the person at the terminal, on a thread, one question at a time.
 
-The question goes to the very terminal that the answer is read from, past everything that
-a program puts before its standard streams, and a live display pauses for it.
+The question is written to the terminal that the answer is read from, even if the program
+has redirected its standard streams. A live display pauses for it.
 
-Promise: what was typed before a question was shown does not answer it, and nothing
-that an agent puts into its arguments can move the cursor or hide a part of them.
+Promise: keys typed before a question was shown do not answer it, and an agent's arguments
+cannot move the cursor or hide a part of the question.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
 from aios_core.access.live_display import paused_display, stream_behind
 
 NO_TERMINAL: Final = (
-    "access.approver is 'terminal', and standard input is no terminal to ask at; run the program "
+    "access.approver is 'terminal', and standard input is not a terminal; run the program "
     "in the foreground of one, or set access.approver to 'pending' (with a state.directory on "
     "disk; answer with `aios approvals`), or, if nothing needs to be asked, to 'allow'"
 )
 
 
 class TerminalApprover:
-    """Ask at a terminal, and read the answer there.
+    """An approver that asks at a terminal, and reads the answer there.
 
     Args:
         descriptor: what to read the answer from; None: standard input, if it is a terminal.
@@ -46,7 +46,7 @@ class TerminalApprover:
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether a person can be asked: standard input is a terminal, and is ours to read."""
+        """Return whether standard input is a terminal that this process may read."""
         return _keyboard() is not None
 
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
@@ -61,7 +61,7 @@ class TerminalApprover:
             os.close(wake)
 
     def _prompt(self, request: ApprovalRequest, descriptor: int, awake: int) -> ApprovalAnswer:
-        """On a thread. Ends, with a no that nobody hears, once the other end of `awake` closes."""
+        """Ask on a thread. Ends without an answer once the other end of `awake` closes."""
         try:
             while not self._turn.acquire(timeout=0.1):
                 if _is_ready(awake, 0):
@@ -76,11 +76,11 @@ class TerminalApprover:
 
     @contextmanager
     def _writing(self, descriptor: int) -> Iterator[Callable[[str], object]]:
-        """A function that shows text where the person is."""
+        """Yield a function that writes text to the terminal."""
         if self._write is not None:
             yield self._write
         elif (screen := _screen(descriptor)) is None:
-            yield _say
+            yield _write_error
         else:
             try:
                 yield lambda text: os.write(screen, text.encode(errors="backslashreplace"))
@@ -97,14 +97,14 @@ def _answer(
     if awake in ready:
         write("\n(no longer asked)\n")
         return ApprovalAnswer(False)
-    said = os.read(descriptor, 4096).decode(errors="replace")
-    if not said.endswith("\n"):  # the end of the input, as with Ctrl-D
+    typed = os.read(descriptor, 4096).decode(errors="replace")
+    if not typed.endswith("\n"):  # the end of the input, as with Ctrl-D
         write("\n")
-    return ApprovalAnswer(said.strip().lower() in ("y", "yes"), by=f"{_user()}, at the terminal")
+    return ApprovalAnswer(typed.strip().lower() in ("y", "yes"), by=f"{_user()}, at the terminal")
 
 
 def _keyboard() -> int | None:
-    """The descriptor of standard input, if a person at a terminal can answer there."""
+    """Return the descriptor of standard input, if a person at a terminal can answer there."""
     try:
         descriptor = sys.stdin.fileno()
         is_there = os.isatty(descriptor)
@@ -114,7 +114,7 @@ def _keyboard() -> int | None:
 
 
 def _is_in_background(descriptor: int) -> bool:
-    """Return whether reading from the terminal would stop this process, as a shell's `&` has it."""
+    """Return whether reading would stop this process, since it runs in the background (`&`)."""
     try:
         return os.tcgetpgrp(descriptor) != os.getpgrp()
     except OSError:  # not the terminal that controls this process
@@ -133,7 +133,7 @@ def _is_ready(descriptor: int, timeout_s: float) -> bool:
 
 
 def _discard_typed(descriptor: int) -> None:
-    """Forget what was typed before the question."""
+    """Discard keys typed before the question."""
     with suppress(ImportError, OSError):
         import termios  # noqa: PLC0415 - not on every system
 
@@ -147,7 +147,7 @@ def _user() -> str:
     return str(os.getuid())
 
 
-def _say(text: str) -> None:
+def _write_error(text: str) -> None:
     stream = stream_behind(sys.stderr)
     if stream is not None:
         stream.write(text)

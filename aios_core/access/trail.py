@@ -1,11 +1,11 @@
-"""The audit trail: what was decided and what became of it, in order, for good.
+"""The audit trail: decisions and outcomes, in order, durably.
 
-`add` costs an append to a list. What waits goes into the next commit of the database,
-whoever's it is (see `handover`), so that no change outlives a kill without the record
-that it was allowed; if none comes within `WRITE_WITHIN_S`, a task makes one. The task
-also writes the head of the chain and answers `flushed`. What waits at the end is
-written by `close`. While the trail cannot be written, `require_working` refuses; what changes the
-database needs no refusal, since it fails with its record.
+`add` appends to a list. Waiting records go into the next commit of the database (see
+`handover`), so that no change survives a kill without the record that it was allowed. If no
+commit comes within `WRITE_WITHIN_S`, a task makes one. The task also writes the head of the
+chain and resolves `flushed`. `close` writes the rest. While the trail cannot be written,
+`require_working` refuses; changes of the database need no refusal, since they fail together
+with their records.
 
 Belongs to the kernel's loop.
 """
@@ -45,7 +45,7 @@ DAY_S: Final = 86_400.0
 
 
 class AuditTrail:
-    """See the module."""
+    """The writer of the audit trail."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class AuditTrail:
         self._anchor = anchor
         self._anchored_at = float("-inf")
         self._days = days
-        self._archives_at = float("-inf")  # the next look for records that are old enough
+        self._archives_at = float("-inf")  # when to look for old records next
         self._handover = Handover(keeps_arguments=keeps_arguments)
         self._writer: asyncio.Task[None] | None = None
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self._fault: KernelError | None = None
-        self._hurry = asyncio.Event()  # somebody waits, or the end has come
+        self._hurry = asyncio.Event()  # a caller waits, or the trail is closing
         self._is_closing = False
-        self._kept: Head | None = None  # what the head file says
+        self._kept: Head | None = None  # the head in the head file
         self.is_ready = False
         state.add_migrations("audit", SCHEMA)
         state.on_open(self._begin)
@@ -78,7 +78,7 @@ class AuditTrail:
         return f"<AuditTrail: {handover.num_written} records written, {handover.num_waiting} wait>"
 
     async def ready(self) -> None:
-        """Wait until the trail is known to work: once in the life of a kernel.
+        """Wait until the trail is known to work, once in the lifetime of a kernel.
 
         Raises `StateError`; the next call tries again.
         """
@@ -99,12 +99,12 @@ class AuditTrail:
             raise Overloaded("the audit trail", MAX_WAITING, RETRY_S)
 
     def add(self, record: AuditRecord) -> None:
-        """Have a record written with the next commit, which comes soon."""
+        """Add a record; it is written with the next commit, which comes soon."""
         self._handover.add(record)
         self._start_writing()
 
     async def flushed(self) -> None:
-        """Wait until all that was added is durable. Raises `StateError` if it cannot be."""
+        """Wait until all added records are durable. Raises `StateError` if they cannot be."""
         num_added = self._handover.num_added
         if self._handover.num_written >= num_added:
             return
@@ -114,7 +114,7 @@ class AuditTrail:
         await written
 
     async def close(self) -> None:
-        """Write what waits. What cannot be written is logged as lost."""
+        """Write the waiting records. Those that cannot be written are logged as lost."""
         self._is_closing = True
         self._hurry.set()
         if self._handover.num_waiting:
@@ -140,9 +140,9 @@ class AuditTrail:
                 await self._write()
             except KernelError as exc:
                 if self._fault is None:
-                    log.error("the audit trail cannot be written: %s", exc)  # noqa: TRY400 - it says it all
+                    log.error("the audit trail cannot be written: %s", exc)  # noqa: TRY400 - the message is complete
                 self._fault = exc
-                self._tell(exc)
+                self._resolve_waiters(exc)
                 if self._is_closing:
                     return
                 rest_s = RETRY_S
@@ -150,15 +150,15 @@ class AuditTrail:
                 self._fault, rest_s = None, WRITE_WITHIN_S
 
     async def _rest(self, seconds: float) -> None:
-        """Let others commit first, unless somebody waits."""
+        """Let others commit first, unless a caller waits."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
         if not self._is_closing:
             self._hurry.clear()
 
-    def _tell(self, fault: KernelError | None) -> None:
-        """Answer those who wait for records to be written."""
+    def _resolve_waiters(self, fault: KernelError | None) -> None:
+        """Resolve the futures of `flushed`, or fail those that wait if there is a fault."""
         rest = []
         num_written = self._handover.num_written
         for target, future in self._awaited:
@@ -175,8 +175,8 @@ class AuditTrail:
     async def _write(self) -> None:
         state = await self._state.opened()
         if self._handover.num_waiting:
-            await state.database.awrite(_nothing)  # what waits goes along with it
-        self._tell(None)
+            await state.database.awrite(_nothing)  # the waiting records go into this commit
+        self._resolve_waiters(None)
         head = self._handover.head
         if head is not None and head != self._kept and state.directory is not None:
             await asyncio.to_thread(_keep_head, state, state.directory, head)
@@ -200,7 +200,7 @@ class AuditTrail:
             await state.database.awrite(lambda connection: cut(connection, archive))
             self._archives_at = self._now()  # there may be more
         except StateError as exc:  # the trail itself is sound
-            log.error("%s", exc)  # noqa: TRY400 - the message says it all
+            log.error("%s", exc)  # noqa: TRY400 - the message is complete
 
     async def _settle_anchor(self) -> None:
         state = await self._state.opened()
@@ -211,10 +211,10 @@ class AuditTrail:
                 stamped = Head(head.number, head.hash, self._anchored_at)
                 await asyncio.to_thread(append_anchor, self._anchor, stamped)
         except StateError as exc:  # the trail itself is sound
-            log.error("%s", exc)  # noqa: TRY400 - the message says it all
+            log.error("%s", exc)  # noqa: TRY400 - the message is complete
 
     def _begin(self, state: State) -> None:
-        """On the opening thread: look whether the trail goes on where it ended; take part."""
+        """Check, on the opening thread, that the trail continues where it ended; then join."""
         gap = _gap(state, self._now())
         first = None
         if gap is not None:
@@ -235,11 +235,11 @@ def _keep_head(state: State, directory: Path, head: Head) -> None:
 
 
 def _gap(state: State, now: float) -> str | None:
-    """What lacks between the head that was kept and the trail; None if all is well.
+    """Describe how the trail differs from its head file; None if it does not. Blocks.
 
-    A head that does not fit is set aside, as evidence. A trail that begins gets one. Blocks.
-    Raises `StateError` if the head vouches for more records than there are, since the changes
-    of which they tell are lost with them; unless a person accepted that.
+    A head that does not fit is set aside, as evidence. A new trail gets one. Raises
+    `StateError` if the head vouches for more records than exist, since the changes that they
+    record are lost too, unless a person accepted that.
     """
     if state.directory is None:
         return None
@@ -256,7 +256,7 @@ def _gap(state: State, now: float) -> str | None:
 
 
 def find_gap(state: State, *, is_accepted: bool = False) -> str | None:
-    """What lacks between the head that was kept and the trail, in words. Changes nothing.
+    """Describe how the trail differs from its head file, as text. Changes nothing.
 
     Raises `StateError` if the head vouches for more records than there are, unless `is_accepted`.
     """

@@ -180,7 +180,7 @@ async def test_without_a_terminal_the_approver_of_that_name_says_what_to_do(
     answer = await approver.ask(REQUEST)
 
     assert not answer.is_approved
-    assert "standard input is no terminal" in answer.reason
+    assert "standard input is not a terminal" in answer.reason
     assert "aios approvals" in answer.reason
 
 

@@ -96,7 +96,7 @@ def test_a_no_ends_the_turn_and_says_who_said_so(at_terminal: At) -> None:
 
     shown = str(terminal.screen)
     assert f"{QUESTION}n" in shown
-    assert "at the terminal said no" in shown
+    assert "at the terminal refused" in shown
     assert "forty-two" not in shown
 
 
@@ -153,5 +153,5 @@ def test_without_a_terminal_the_approver_of_that_name_refuses_and_says_what_to_d
     )
 
     assert done.returncode == 0, done.stderr
-    assert "standard input is no terminal" in done.stdout
+    assert "standard input is not a terminal" in done.stdout
     assert "aios approvals" in done.stdout
