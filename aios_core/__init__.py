@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
     from aios_core.adapting.launching import install, uninstall
-    from aios_core.agent import LLM, Agent, request
+    from aios_core.agent import Agent
     from aios_core.bridge import AsyncStream, Stream
     from aios_core.budget import Budget, Price
     from aios_core.config import KernelConfig
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from aios_core.events import EventKind, Journal, KernelEvent
     from aios_core.kernel import Kernel
+    from aios_core.llm import LLM, request
     from aios_core.memory import Memory
     from aios_core.messages import (
         Choice,
@@ -126,9 +127,9 @@ _NAMES: Final = {
         "install",
         "uninstall",
     ),
-    "agent": (
+    "agent": ("Agent",),
+    "llm": (
         "LLM",
-        "Agent",
         "request",
     ),
     "bridge": (

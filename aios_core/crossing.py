@@ -22,7 +22,7 @@ class Crossing:
     """One event loop, seen from outside. Not bound to it before `bind`, nor after `close`."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.bound: asyncio.AbstractEventLoop | None = None  # the loop, closed or not
         self._thread = 0  # identity of the loop's thread
         self.is_closed = False
         self.forked_from: int | None = None  # the process that has the loop, if this is its child
@@ -30,22 +30,22 @@ class Crossing:
     @property
     def is_bound(self) -> bool:
         """Whether there is, or was, a loop."""
-        return self._loop is not None
+        return self.bound is not None
 
     @property
     def is_here(self) -> bool:
         """Whether the calling thread is the loop's."""
-        return self._loop is not None and threading.get_ident() == self._thread
+        return self.bound is not None and threading.get_ident() == self._thread
 
     def bind(self) -> asyncio.AbstractEventLoop:
         """Take the running loop. On its thread."""
-        self._loop = asyncio.get_running_loop()
+        self.bound = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        return self._loop
+        return self.bound
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop. Raises `KernelClosed` before `bind` and after closing."""
-        if self._loop is None:
+        if self.bound is None:
             raise KernelClosed("the kernel is not started; use `with Kernel() as kernel:`")
         if self.forked_from is not None:
             raise KernelClosed(
@@ -54,7 +54,7 @@ class Crossing:
             )
         if self.is_closed:
             raise KernelClosed("the kernel is closed")
-        return self._loop
+        return self.bound
 
     def refuse_to_block(self, instead: str) -> None:
         """Raise `WouldBlock` on the loop's thread; `instead` says what to do there."""
@@ -83,10 +83,10 @@ class Crossing:
 
         Never at once and never raising, so that even a garbage collector may call it.
         """
-        if self._loop is None or self.forked_from is not None:
+        if self.bound is None or self.forked_from is not None:
             return
         try:
-            self._loop.call_soon_threadsafe(function)
+            self.bound.call_soon_threadsafe(function)
         except RuntimeError:
             return
 

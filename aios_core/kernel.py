@@ -27,9 +27,9 @@ from aios_core.access import (
     explained,
 )
 from aios_core.accounting import GroupStatus
-from aios_core.agent import Agent, AgentPort
+from aios_core.agent import Agent
 from aios_core.at_exit import close_at_exit, closed
-from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
+from aios_core.bridge import LoopThread
 from aios_core.budget import Budget
 from aios_core.checking import is_a, require_items, require_number, require_path, require_text
 from aios_core.config import KernelConfig
@@ -37,18 +37,18 @@ from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
-from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject, WouldBlock
+from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject
 from aios_core.events import EventStream, Observer
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
-from aios_core.messages import Completion
-from aios_core.options import SpawnOptions, SubmitOptions
+from aios_core.options import SpawnOptions
 from aios_core.parts import Given, Parts, make_cores
+from aios_core.port import AgentPort
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.redaction import shown_repr
 from aios_core.scheduler import POLICIES, Policy
 from aios_core.submission import Submitter
-from aios_core.syscalls import LLMGenerate, Request
+from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
 from aios_core.trace import Trace, free_path
 
@@ -162,7 +162,7 @@ class Kernel:
             events=self.events,
             processes=self.processes,
             crossing=self._loop,
-            port=partial(AgentPort, self),
+            port=self._port,
         )
         submitter = Submitter(parts, self.processes, self._loop)
         lives = Lifecycle(parts, self.processes, self.events, submitter.post)
@@ -298,7 +298,11 @@ class Kernel:
         return await self._loop.acall(partial(self._spawn, name, **settings))
 
     def _spawn(self, name: str, **settings: Unpack[SpawnOptions]) -> Agent:
-        return Agent(self, self._inside.lives.spawn(name, **settings))
+        return Agent(self, self._port(self._inside.lives.spawn(name, **settings)))
+
+    def _port(self, process: AgentProcess) -> AgentPort:
+        """The way into this kernel of one of its agents."""
+        return AgentPort(self._loop, self._inside.submitter, process)
 
     def exit(self, pid: int) -> None:
         """End an agent and its children; their calls are cancelled. Unknown pids are ignored."""
@@ -360,7 +364,7 @@ class Kernel:
 
     async def _load(self, directory: Path) -> Agent:
         process, pending = await self._inside.lives.load(directory)
-        agent = Agent(self, process)
+        agent = Agent(self, self._port(process))
         agent.pending = tuple(pending)
         return agent
 
@@ -378,105 +382,17 @@ class Kernel:
         _checked_cores([core])
         await self._loop.arun(self._inside.parts.add_core(core))
 
-    # --- LLM syscalls ------------------------------------------------------------------------
-
-    def call(
-        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
-    ) -> Completion:
-        """Submit a call and wait for its answer, on a thread that is not the kernel's loop.
-
-        Options of this and the next three methods: `timeout_s` and `priority`.
-        """
-        self._loop.refuse_to_block("agenerate()")
-        answer = ThreadAnswer()
-        call = self._inside.submitter.post(process, request, answer, options)
-        try:
-            return answer.future.result()
-        except KeyboardInterrupt:
-            call.withdraw()
-            raise
-
-    async def acall(
-        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
-    ) -> Completion:
-        """Submit a call and await its answer, on any event loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop.is_here:
-            local = LocalAnswer(loop)
-            submitter = self._inside.submitter
-            syscall = submitter.submit(process, request, local, **options)
-            try:
-                return await local.future
-            except asyncio.CancelledError:
-                submitter.cancel(syscall)
-                raise
-        answer = LoopAnswer(loop)
-        call = self._inside.submitter.post(process, request, answer, options)
-        try:
-            return await answer.future
-        except asyncio.CancelledError:
-            call.withdraw()
-            raise
-
-    def stream(
-        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
-    ) -> Stream:
-        """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
-        self._loop.refuse_to_block("astream()")
-        stream = Stream()
-        stream.call = self._inside.submitter.post(process, request, stream.answer, options)
-        return stream
-
-    def astream(
-        self, process: AgentProcess, request: LLMGenerate, **options: Unpack[SubmitOptions]
-    ) -> AsyncStream:
-        """Submit a call and hand back its deltas, on the running event loop."""
-        stream = AsyncStream(asyncio.get_running_loop(), is_local=self._loop.is_here)
-        stream.call = self._inside.submitter.post(process, request, stream.answer, options)
-        return stream
+    # --- prompts ------------------------------------------------------------------------------
 
     def measure(self, request: LLMGenerate) -> PromptSize:
         """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
         _require_a("request", request, LLMGenerate)
-        self._loop.loop()
-        if not self._loop.is_here:
-            return self._loop.run(self.ameasure(request))
-        measuring = self._inside.submitter.measure_here(request)
-        try:
-            measuring.send(None)
-        except StopIteration as done:
-            size: PromptSize = done.value
-            return size
-        measuring.close()
-        raise WouldBlock("this is the kernel's own loop, and the core counts elsewhere")
+        return self._inside.submitter.measure_blocking(request)
 
     async def ameasure(self, request: LLMGenerate) -> PromptSize:
         """The same, awaitable on any event loop."""
         _require_a("request", request, LLMGenerate)
         return await self._loop.arun(self._inside.submitter.measure(request))
-
-    # --- syscalls of the other managers ------------------------------------------------------
-
-    def perform(
-        self, process: AgentProcess, request: Request[T], *, timeout_s: float | None = None
-    ) -> T:
-        """Make a request and wait for its answer, on a thread that is not the kernel's loop."""
-        return self._loop.run(self._perform(process, request, timeout_s))
-
-    async def aperform(
-        self, process: AgentProcess, request: Request[T], *, timeout_s: float | None = None
-    ) -> T:
-        """The same, awaitable on any event loop. Cancelling the await cancels the request."""
-        return await self._loop.arun(self._perform(process, request, timeout_s))
-
-    async def _perform(
-        self, process: AgentProcess, request: Request[T], timeout_s: float | None
-    ) -> T:
-        _require_a("request", request, Request)
-        if request.is_guarded:
-            self.processes.admit(process, request)
-        answer: T = await self._inside.parts.traps.perform(process, request, timeout_s=timeout_s)
-        return answer
 
     # --- tools -------------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
-from aios_core.errors import ContextOverflow, SyscallCancelled
+from aios_core.errors import ContextOverflow, InvalidRequest, SyscallCancelled, WouldBlock
 from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Completion, Delta
 from aios_core.options import SubmitOptions
@@ -17,11 +17,13 @@ from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.provenance import LabelledTexts
+from aios_core.redaction import shown_repr
 from aios_core.scheduler.call import Answer
 from aios_core.several import NOBODY, SeveralAnswers, single_requests
-from aios_core.syscalls import LLMGenerate, Syscall
+from aios_core.syscalls import LLMGenerate, Request, Syscall
 
 _MAX_KEPT = 1_000
+T = TypeVar("T")
 
 
 class Submitter:
@@ -38,7 +40,7 @@ class Submitter:
         answer: Answer,
         **options: Unpack[SubmitOptions],
     ) -> Syscall | SeveralAnswers:
-        """On the loop. Raises what `Kernel.call` raises before a call is accepted."""
+        """Accept a call, on the loop. Raises what `LLM.generate` raises before that."""
         self._crossing.loop()
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
@@ -126,6 +128,34 @@ class Submitter:
         model = request.model if request.model in core.models else core.models[0]
         estimate = self._parts.dispatcher.estimate_prompt(request, model or core.models[0])
         return PromptSize(min(estimate, prepared.num_tokens), window, is_exact=False)
+
+    def measure_blocking(self, request: LLMGenerate) -> PromptSize:
+        """Measure a prompt from any thread; on the kernel's loop, if its core can say at once.
+
+        Raises `WouldBlock` if it cannot.
+        """
+        self._crossing.loop()
+        if not self._crossing.is_here:
+            return self._crossing.run(self.measure(request))
+        measuring = self.measure_here(request)
+        try:
+            measuring.send(None)
+        except StopIteration as done:
+            size: PromptSize = done.value
+            return size
+        measuring.close()
+        raise WouldBlock("this is the kernel's own loop, and the core counts elsewhere")
+
+    async def perform(
+        self, process: AgentProcess, request: Request[T], timeout_s: float | None
+    ) -> T:
+        """Have a request served that needs no core. On the loop."""
+        if not isinstance(request, Request):
+            raise InvalidRequest(f"request: got {shown_repr(request)}; allowed: a Request")
+        if request.is_guarded:
+            self._processes.admit(process, request)
+        answer: T = await self._parts.traps.perform(process, request, timeout_s=timeout_s)
+        return answer
 
     # --- from outside ----------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import aios_core
 from aios_core import Agent, Kernel, KernelError
-from aios_core.agent import request
 from aios_core.errors import KernelBug
+from aios_core.llm import request
 from aios_core.sampling import Sampling
 
 

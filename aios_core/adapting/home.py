@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.adapting.directory import AgentDirectory
@@ -124,7 +124,7 @@ class Home:
         """Carry out a script on this thread."""
         with ExitStack() as held:
             if isinstance(self._agent, Agent):
-                agent, kernel = self._agent, self._agent._kernel  # noqa: SLF001 - ours
+                agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
             else:
                 kernel = self._kernel or default_kernel()
                 using = _directory.use(kernel, self._caller(), self._settings)
@@ -138,7 +138,7 @@ class Home:
         """Carry out a script on the running event loop."""
         async with AsyncExitStack() as held:
             if isinstance(self._agent, Agent):
-                agent, kernel = self._agent, self._agent._kernel  # noqa: SLF001 - ours
+                agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
             else:
                 kernel = self._kernel or await adefault_kernel()
                 using = _directory.ause(kernel, self._caller(), self._settings)

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from aios_core.agent import request
 from aios_core.core import (
     Core,
     CoreDown,
@@ -38,6 +37,7 @@ from aios_core.errors import (
     RequestRefused,
     SnapshotError,
 )
+from aios_core.llm import request
 from aios_core.messages import (
     FinishReason,
     Message,
