@@ -29,7 +29,7 @@ import aios_core
 from aios_core import KernelConfig, set_default_kernel
 from aios_core.access.policy import Policy
 from aios_core.access.policy_file import parse_policy
-from aios_core.cli import _parser
+from aios_core.cli import parser_of
 from aios_core.config import OTHER_VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -232,7 +232,7 @@ def require_variables(variables: list[str], place: str) -> None:
 
 
 def _require_aios(words: list[str], place: str) -> None:
-    parser, commands = _parser({})
+    parser, commands = parser_of(words[:1], {})
     if not words or words[0].startswith("-"):
         assert words[:1] in ([], ["--help"], ["--version"]), f"{place}: aios {words}"
         return
@@ -283,6 +283,7 @@ def _accept(words: list[str], place: str) -> None:
 _COMMANDS = {
     "aios": _require_aios,
     "cd": _accept,
+    "eval": _accept,
     "export": _accept,
     "git": _accept,
     "make": _require_make,
