@@ -213,6 +213,7 @@ def test_the_commands_of_a_page_exist(page: str) -> None:
 
 def require_command(line: str, place: str) -> None:
     words = shlex.split(line, comments=True)
+    words = words[: words.index(">")] if ">" in words else words
     variables = [word for word in words if re.match(r"[A-Z][A-Z0-9_]*=", word)]
     command = [word for word in words if word not in variables]
     require_variables(variables, place)
