@@ -1,13 +1,13 @@
-"""A frozen agent on disk: a directory that another process can thaw it from.
+"""Save a frozen agent to a directory, from which another process can load it.
 
-    agent.json                what the agent is, its labels, what it has spent, its calls in flight
-    call-0.safetensors ...    KV images of those calls, where their core made some
+    agent.json                its settings, labels, usage and calls in flight
+    call-0.safetensors ...    KV images of those calls, if their core made some
 
-Its memory and files are not in it: they belong to its identity, in the state directory.
-Nor is a session of the sandbox, which ends with the agent.
+The directory does not contain the agent's memory and files, which belong to its identity in
+the state directory, nor its sandbox session, which ends with the agent.
 
-The directory appears whole or not at all (it is written beside its place, synced
-and renamed). Everything blocks; call it off the kernel's loop.
+The directory is written atomically (next to its place, synced and renamed). Everything
+blocks; call it off the kernel's loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ABOUT = "agent.json"
 
 @dataclass(frozen=True, slots=True)
 class FrozenCall:
-    """A call that has no answer yet."""
+    """A saved call without an answer."""
 
     request: LLMGenerate
     priority: int
@@ -45,13 +45,13 @@ class FrozenCall:
 
 @dataclass(frozen=True, slots=True)
 class FrozenAgent:
-    """All that is needed to go on with an agent elsewhere."""
+    """Everything needed to continue an agent in another kernel."""
 
     name: str
     group: str
-    identity: str  # empty: an older format did not keep it
+    identity: str  # empty if an older format did not store it
     labels: frozenset[str]
-    age_s: float  # how much of its wall time is used
+    age_s: float  # seconds of its wall time that are used
     priority: int
     weight: float
     budget: Budget
@@ -77,9 +77,9 @@ class FrozenAgent:
         )
 
     def write(self, directory: Path) -> None:
-        """Write the directory, which must not exist yet or be a frozen agent's.
+        """Write the directory, which must not exist yet, or hold a saved agent.
 
-        Raises `SnapshotError` if it cannot be written; what was there before is there still.
+        Raises `SnapshotError` if it cannot be written; an older save stays intact then.
         """
         _require_place(directory)
         partial = directory.with_name(directory.name + ".partial")
@@ -169,9 +169,9 @@ class FrozenAgent:
 
 
 def require_savable(owner: str, call_id: int, request: LLMGenerate) -> None:
-    """Refuse a call that holds what lives in this process alone, as one that a guest makes does.
+    """Raise `SnapshotError` for a call with objects of this process, such as an external call.
 
-    Raises `SnapshotError`, naming the call, what it holds and the way out.
+    The error names the call, the object, and what to do.
     """
     for key, value in request.extra.items():
         try:
@@ -179,16 +179,16 @@ def require_savable(owner: str, call_id: int, request: LLMGenerate) -> None:
         except (TypeError, ValueError) as exc:
             raise SnapshotError(
                 f"call {call_id} of agent {owner!r} to {request.model or 'the default model'!r} "
-                f"cannot be saved: it holds what lives in this process alone ({key!r}, a "
+                f"cannot be saved: it holds an object of this process ({key!r}, a "
                 f"{type(value).__name__}); await its answer or cancel it, and save again"
             ) from exc
 
 
-def _encode_accounting(books: Accounting) -> dict[str, Any]:
-    """Turn the counters into plain values; `asdict` would take a `Counter` apart into pairs."""
+def _encode_accounting(accounting: Accounting) -> dict[str, Any]:
+    """Convert the counters to plain values; `asdict` would split a `Counter` into pairs."""
     plain: dict[str, Any] = {}
-    for field in fields(books):
-        value = getattr(books, field.name)
+    for field in fields(accounting):
+        value = getattr(accounting, field.name)
         if is_dataclass(value) and not isinstance(value, type):
             plain[field.name] = asdict(value)
         else:
@@ -197,14 +197,14 @@ def _encode_accounting(books: Accounting) -> dict[str, Any]:
 
 
 def _decode_accounting(raw: Mapping[str, Any]) -> Accounting:
-    """The counters, each of the type that a new agent's has; those of another version are 0."""
-    books = Accounting()
-    for field in fields(books):
+    """Restore the counters with the types of a new agent's; unknown ones are dropped."""
+    accounting = Accounting()
+    for field in fields(accounting):
         if field.name not in raw:
             continue
-        kind, value = type(getattr(books, field.name)), raw[field.name]
-        setattr(books, field.name, kind(**value) if is_dataclass(kind) else kind(value))
-    return books
+        kind, value = type(getattr(accounting, field.name)), raw[field.name]
+        setattr(accounting, field.name, kind(**value) if is_dataclass(kind) else kind(value))
+    return accounting
 
 
 def _labels(raw: object) -> frozenset[str]:
@@ -220,7 +220,7 @@ def _seconds(raw: object) -> float:
 
 
 def _require_place(directory: Path) -> None:
-    """Raise `SnapshotError` if something else is there, or nothing can be."""
+    """Raise `SnapshotError` if the place holds something else, or cannot be written."""
     try:
         is_anothers = directory.exists() and not (directory / ABOUT).exists()
     except OSError as exc:
@@ -242,7 +242,7 @@ def _former(directory: Path) -> Path:
 
 
 def _replace_directory(new: Path, directory: Path) -> None:
-    """Put `new` in the place of `directory`; at every moment one of the two can be read."""
+    """Replace `directory` by `new`; at every moment one of the two can be read."""
     former = _former(directory)
     if directory.exists():
         shutil.rmtree(former, ignore_errors=True)

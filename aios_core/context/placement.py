@@ -1,9 +1,8 @@
-"""Where a KV image should lie: the decisions of the context switcher, as pure functions.
+"""Decide where KV images are kept: pure functions for the context switcher.
 
-Three things can be done with an image for which there is no room: keep it one
-tier further out (swap), or drop it and compute the prompt again when the call
-goes on. Which is cheaper follows from measured rates. Images of calls that would
-not resume exactly when recomputed are never dropped.
+An image without room in its tier can be moved one tier further out (swap), or dropped, so
+that the prompt is computed again when the call continues. Measured rates decide which is
+cheaper. Images of calls that would not resume exactly after recomputing are never dropped.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An image as the decisions see it."""
+    """The facts about one KV image that decide where it is kept."""
 
     key: object
     tier: Tier
     num_tokens: int
     num_bytes: int
     last_used: int  # order of use, larger is more recent
-    is_suspended: bool  # belongs to a call that will surely go on, not to an idle agent
+    is_suspended: bool  # belongs to a suspended call, not to an idle agent
     may_drop: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Bring the image of `key` to `target`; None drops it."""
+    """A decision to move the image of `key` to the tier `target`; None drops it."""
 
     key: object
     target: Tier | None
@@ -66,7 +65,7 @@ def plan_moves(parked: Sequence[Parked], tier: Tier, excess: int, rates: Rates) 
 def cheapest_target(image: Parked, rates: Rates) -> Tier | None:
     """The next tier out, or `DROP` if computing the tokens again costs less than moving twice.
 
-    What is not measured yet counts as worth trying, so that it becomes measured.
+    A swap with an unknown speed is tried, so that it becomes measured.
     """
     target = Tier.HOST if image.tier is Tier.DEVICE else Tier.DISK
     if image.tier is Tier.DISK:

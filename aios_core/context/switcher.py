@@ -1,13 +1,13 @@
-"""The context switcher: keeps what is needed to go on with a generation.
+"""The context switcher: keeps what is needed to continue a generation.
 
-It files the snapshots of suspended calls and the warm contexts of agents between
+It keeps the snapshots of suspended calls and the warm contexts of agents between
 two calls, and moves their KV images device -> host -> disk when a tier fills up,
 or drops them where computing again is cheaper (see `placement`).
 
-Books are touched on the kernel's loop only. Copies and file writes run on one
+Entries are changed on the kernel's loop only. Copies and file writes run on one
 worker thread, at most one move at a time; while the image of a suspended call
-moves, `on_moving` tells the dispatcher not to resume it. A warm context that is
-on the move is simply not there for its agent's next call.
+moves, `on_moving` makes the dispatcher hold the call. A warm context that is
+being moved is not available to its agent's next call.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ class _Entry:
 
 
 class ContextSwitcher:
-    """Snapshots by call, contexts by agent, and the room that they take.
+    """The snapshots of calls, the contexts of agents, and the memory that they occupy.
 
-    Invariants (see `check`): at most one entry a key; host and disk hold no more
-    than their bounds once no move is under way, unless what lies there must not be
+    Invariants (see `check`): at most one entry a key; host and disk do not hold more
+    than their bounds once no move is in progress, unless their images must not be
     dropped.
 
     Args:
         host_bytes, disk_bytes: bounds of the tiers.
         watermark: share of a core's KV memory above which images leave it.
         directory: for the files of the disk tier; None for a temporary one.
-        on_moving: told when the image of a suspended call starts and ends moving.
+        on_moving: called when the image of a suspended call starts and ends moving.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ContextSwitcher:
         self._file(("call", call_id), core, snapshot)
 
     def restore(self, call_id: int) -> Snapshot | None:
-        """Hand back the snapshot of a suspended call, which is then the caller's."""
+        """Remove and return the snapshot of a suspended call; the caller then owns it."""
         if not self._entries:
             return None
         entry = self._entries.get(("call", call_id))
@@ -128,13 +128,13 @@ class ContextSwitcher:
         return entry.snapshot
 
     def peek(self, call_id: int) -> Snapshot | None:
-        """The snapshot of a suspended call, which stays where it is."""
+        """Return the snapshot of a suspended call without removing it."""
         entry = self._entries.get(("call", call_id))
         return entry.snapshot if entry else None
 
     @contextmanager
     def holding_still(self, call_ids: Iterable[int]) -> Iterator[None]:
-        """Begin no move of these calls' images meanwhile. Nothing may resume them either."""
+        """Start no move of these calls' images in this block. Nothing may resume them either."""
         still = {("call", call_id) for call_id in call_ids}
         self._still |= still
         try:
@@ -143,14 +143,14 @@ class ContextSwitcher:
             self._still -= still
 
     async def settled(self) -> None:
-        """Wait until no move is under way."""
+        """Wait until no move is in progress."""
         while self._moves:
             await asyncio.wait(tuple(self._moves))
 
     async def adopt(self, snapshot: Snapshot, image: Path, route: Sequence[Core]) -> Snapshot:
-        """A loaded snapshot, with a copy of its KV image if a core of the route takes it.
+        """Prepare a loaded snapshot, with a copy of its KV image if a core of the route takes it.
 
-        Without one the tokens are computed again, which on most cores is as exact.
+        Without an image the tokens are computed again, which is as exact on most cores.
         """
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="aios-context")
@@ -173,20 +173,20 @@ class ContextSwitcher:
             return snapshot
 
     def discard(self, call_id: int) -> None:
-        """Free the snapshot of a call that will not go on."""
+        """Free the snapshot of a call that will not continue."""
         if self._entries:
             self._drop(("call", call_id))
 
     # --- contexts between calls --------------------------------------------------------------
 
     def park(self, pid: int, core: Core, context: Snapshot) -> None:
-        """Keep the context of an agent for its next call; the one before it goes."""
+        """Keep the context of an agent for its next call, in place of an older one."""
         self._drop(("agent", pid))
         self._file(("agent", pid), core, context)
         self.relieve(core)
 
     def recall(self, pid: int, core: Core) -> Snapshot | None:
-        """Hand back the context that the agent left on that core, if it is still at hand."""
+        """Remove and return the context that the agent left on that core, if there is one."""
         entry = self._entries.get(("agent", pid))
         if entry is None or entry.core is not core or entry.is_moving:
             return None
@@ -194,11 +194,11 @@ class ContextSwitcher:
         return entry.snapshot
 
     def forget(self, pid: int) -> None:
-        """The agent is gone; so is its context."""
+        """Free the context of an agent that exited."""
         self._drop(("agent", pid))
 
     def lose(self, core: Core) -> None:
-        """A core died, and with it the KV images that it made; token ids stay."""
+        """Drop the KV images of a core that went down; their token ids stay."""
         for entry in tuple(self._entries.values()):
             if entry.core is not core or entry.snapshot.kv is None:
                 continue
@@ -210,9 +210,9 @@ class ContextSwitcher:
     # --- room --------------------------------------------------------------------------------
 
     def relieve(self, core: Core, num_tokens: int = 0) -> None:
-        """Move images away from a core whose memory runs full.
+        """Move images away from a core that runs out of KV memory.
 
-        `num_tokens` are about to be added to what the core holds.
+        `num_tokens` is the number of tokens about to be added on the core.
         """
         load = load_of(core)
         if load.kv_capacity is None or not self._entries:
@@ -223,7 +223,7 @@ class ContextSwitcher:
             self._relieve_tier(Tier.DEVICE, excess_bytes, load.prefill_rate, core)
 
     def _bound_tiers(self, prefill_rate: float | None) -> None:
-        """Move images on from tiers that overflow. Only a move, or a load, can make them."""
+        """Move images out of tiers that overflow, after a move or a load."""
         for tier, bound in self._bounds.items():
             excess = self.num_bytes(tier) - bound
             if excess > 0:
@@ -261,7 +261,7 @@ class ContextSwitcher:
         loop = asyncio.get_running_loop()
         try:
             elapsed = await loop.run_in_executor(self._worker, self._carry, entry.image, target)
-        except Exception as exc:  # noqa: BLE001 - a full disk, a broken device: go on without
+        except Exception as exc:  # noqa: BLE001 - a full disk, a broken device: continue without
             log.warning("cannot move a KV image to %s: %r", target.name.lower(), exc)
             entry.is_stuck = not _as_parked(entry).may_drop
             entry.is_lost = entry.is_lost or not entry.is_stuck
@@ -282,7 +282,7 @@ class ContextSwitcher:
         self._bound_tiers(load_of(entry.core).prefill_rate)
 
     def _carry(self, image: KVImage, target: Tier) -> float:
-        """On the worker thread: move an image. Returns the seconds that it took."""
+        """Move an image, on the worker thread. Returns the duration in seconds."""
         started = perf_counter()
         if target is Tier.HOST:
             image.to_host()

@@ -1,4 +1,8 @@
-"""The state directory: what agents keep beyond the life of a kernel."""
+"""The state directory: everything that outlives a kernel.
+
+`database` is SQLite with group commit, `blobs` stores large values as files, `vault` encrypts
+them, `directory_lock` and `evidence` make sure that the directory is complete and unshared.
+"""
 
 from aios_core.state.blobs import BlobStore
 from aios_core.state.database import Companion, Connection, Database

@@ -23,7 +23,7 @@ from aios_core.state.evidence import BLOBS, DATABASE, HEAD, LOG, DatabaseFiles
 SET_ASIDE: Final = "set-aside"
 _ACCEPTED: Final = "accepted"  # a key of `meta`
 _DATABASE_FILES: Final = (DATABASE, LOG, f"{DATABASE}-shm")
-_BEGIN_ANEW: Final = (*_DATABASE_FILES, BLOBS, HEAD, "chroma")
+_REPLACED: Final = (*_DATABASE_FILES, BLOBS, HEAD, "chroma")
 
 
 def accept(directory: Path) -> list[str]:
@@ -36,8 +36,8 @@ def accept(directory: Path) -> list[str]:
     try:
         with _locked(directory) as lock:
             if _is_usable(directory):
-                return _go_on(directory, lock)
-            moved = set_aside(directory, _BEGIN_ANEW)
+                return _continue_with(directory, lock)
+            moved = set_aside(directory, _REPLACED)
             lock.vouch(None)
     except OSError as exc:
         raise StateError(f"the state directory {directory} cannot be used: {exc}") from exc
@@ -83,7 +83,7 @@ def _is_usable(directory: Path) -> bool:
     return names == ("ok",) and tables is not None
 
 
-def _go_on(directory: Path, lock: DirectoryLock) -> list[str]:
+def _continue_with(directory: Path, lock: DirectoryLock) -> list[str]:
     """Take the database as it is, and note the blobs that are missing as lost."""
     with closing(Database(directory / DATABASE)) as database:
         database.migrate("blobs", SCHEMA)

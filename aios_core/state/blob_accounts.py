@@ -1,9 +1,9 @@
 """Compare the files below `blobs/` with the database when a kernel starts.
 
-A file that a row refers to stays. One that was noted as garbage goes, and so does one that was
-never whole. Whatever else is there is accounted for by nobody: it is left by a crash, or its row
-is lost. It is moved to `unaccounted/`, never removed, and moved back if a row comes to need it
-(a database that was restored from a backup).
+A file that a row refers to stays. A file that was noted as garbage is removed, and so is an
+incomplete one. Any other file is unaccounted for: a crash left it, or its row is lost. It is
+moved to `unaccounted/`, never removed, and moved back if a row needs it again (after the
+database was restored from a backup).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MAX_LISTED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What the database says about blobs."""
+    """The addresses of blobs in the database."""
 
     needed: AbstractSet[str]
     garbage: AbstractSet[str]
-    lost: AbstractSet[str]  # missing, and accepted so
+    lost: AbstractSet[str]  # missing, and a person accepted that
 
     @classmethod
     def read(cls, connection: Connection) -> _Rows:
@@ -55,20 +55,20 @@ def start_accounts(connection: Connection, blobs: BlobStore) -> None:
         return
     rows, folder = _Rows.read(connection), blobs.directory
     elsewhere = folder.with_name(UNACCOUNTED)
-    found, strangers, rubbish = _sort(folder, rows)
+    found, unaccounted, garbage = _sort(folder, rows)
     found |= _bring_back(rows.needed - found, elsewhere, folder)
     missing = rows.needed - found - rows.lost
     if missing:
         raise incomplete(folder.parent, _missing(missing, len(rows.needed)))
-    _set_aside(strangers, elsewhere)
-    for file in rubbish:
+    _set_aside(unaccounted, elsewhere)
+    for file in garbage:
         file.unlink(missing_ok=True)
     connection.execute("DELETE FROM blob_garbage")
     connection.execute("DELETE FROM blobs WHERE refs = 0")
 
 
 def accept_missing(connection: Connection, directory: Path) -> int:
-    """Note the blobs whose files are missing as lost, so that the rest is served; how many."""
+    """Mark blobs without a file as lost, so that the rest can be served. Returns how many."""
     rows = _Rows.read(connection)
     places = (directory / "blobs", directory / UNACCOUNTED)
     found = {_address(file) for file in _files(places[0])}
@@ -81,24 +81,24 @@ def accept_missing(connection: Connection, directory: Path) -> int:
 
 
 def _sort(folder: Path, rows: _Rows) -> tuple[set[str], list[Path], list[Path]]:
-    """The addresses that are needed and there, the files of nobody, and the rubbish."""
+    """Sort files into needed addresses, unaccounted files, and garbage."""
     found: set[str] = set()
-    strangers: list[Path] = []
-    rubbish: list[Path] = []
+    unaccounted: list[Path] = []
+    garbage: list[Path] = []
     for file in _files(folder):
         address = _address(file)
         if address in rows.needed:
             tighten(file)
             found.add(address)
         elif address in rows.garbage or (file.name.startswith(".") and file.name.endswith(PART)):
-            rubbish.append(file)
+            garbage.append(file)
         else:
-            strangers.append(file)
-    return found, strangers, rubbish
+            unaccounted.append(file)
+    return found, unaccounted, garbage
 
 
 def _bring_back(wanted: AbstractSet[str], elsewhere: Path, folder: Path) -> set[str]:
-    """Move back what was set aside and has a row again."""
+    """Move back files that were set aside and have a row again."""
     back = {address for address in wanted if (elsewhere / address).is_file()}
     for address in back:
         make_directory(folder / address[:2])
@@ -106,17 +106,17 @@ def _bring_back(wanted: AbstractSet[str], elsewhere: Path, folder: Path) -> set[
     return back
 
 
-def _set_aside(strangers: list[Path], elsewhere: Path) -> None:
-    if not strangers:
+def _set_aside(unaccounted: list[Path], elsewhere: Path) -> None:
+    if not unaccounted:
         return
     make_directory(elsewhere)
-    for file in strangers:
+    for file in unaccounted:
         tighten(file)
         file.replace(elsewhere / _address(file))
     log.warning(
         "%d files below blobs belong to no row (left by a crash, or the row is lost); moved to "
         "%s now, and may be deleted once nothing is missed",
-        len(strangers),
+        len(unaccounted),
         elsewhere,
     )
 

@@ -1,18 +1,18 @@
-"""Large values: content-addressed files, compressed with zstd, sealed if the vault seals.
+"""Large values: content-addressed files, compressed with zstd, encrypted if a key is set.
 
-A blob is named by the SHA-256 of its content (keyed with a secret of the state
-directory, if it is encrypted, so that names tell nothing) and is never changed.
-Who refers to a blob is counted in the database, in the transaction of the row
-that refers; a blob that nobody refers to is removed by `collect`.
+A blob is named by the SHA-256 of its content and never changes. In an encrypted directory
+the hash is keyed with a secret, so that names reveal nothing. The database counts the
+references to each blob, in the transaction of the row that refers to it; `collect` removes
+blobs without references.
 
     address = blobs.put(data)                 # durable, on a worker thread
     database.write(lambda c: (c.execute("INSERT ..."), blobs.link(c, address)))
 
-Promise: a blob that a committed row links to can be read, whatever was killed when.
-So a file is removed only after the commit that made it nobody's: writes share
-commits, and one that is not durable yet may never have happened. And `put` writes the
-file whether or not there is one: what is there may be damaged, and a write that took
-less time would tell its caller that somebody else keeps the same content.
+Promise: a blob that a committed row links to can be read, even if the process is killed at
+any moment. So a file is removed only after the commit that removed its last reference: writes
+share commits, and a commit that is not durable yet may be lost. `put` writes the file even if
+one exists: that one may be damaged, and a faster write would reveal to its caller that
+another agent has the same content.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCHEMA: Final = (
 )
 LEVEL: Final = 3
 _PLAIN, _ZSTD = b"\0", b"\1"  # the first byte of a stored blob
-_MAX_VERIFIED: Final = 100_000  # addresses that are remembered as sound
+_MAX_VERIFIED: Final = 100_000  # addresses that are remembered as intact
 
 
 class BlobStore:
@@ -75,15 +75,15 @@ class BlobStore:
         self._collecting = threading.Lock()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()  # put and not yet linked; `collect` spares them
-        self._fresh: set[str] = set()  # put in this life; whether the link committed is not known
-        self._condemned: set[str] = set()  # nobody's; the files go once that is committed
-        self._removed: set[str] = set()  # the files are gone, their rows of garbage are not
-        self._verified: OrderedDict[str, int] = OrderedDict()  # sound in this life: stored bytes
+        self._fresh: set[str] = set()  # put since the start; their link may not have committed
+        self._condemned: set[str] = set()  # unreferenced; the files are removed after the commit
+        self._removed: set[str] = set()  # the files are removed, their garbage rows are not
+        self._verified: OrderedDict[str, int] = OrderedDict()  # intact since the start: stored size
         if directory is not None:
             make_directory(directory)
 
     def put(self, data: bytes) -> str:
-        """Store a value durably; its address. `link` it, or `release` it, afterwards."""
+        """Store a value durably and return its address. Then `link` or `release` it."""
         address = self._address(data)
         with self._lock:
             self._held[address] += 1
@@ -104,7 +104,7 @@ class BlobStore:
         return address
 
     def get(self, address: str) -> bytes:
-        """The value. Raises `StateError` if it is missing or damaged."""
+        """Read a value. Raises `StateError` if it is missing or damaged."""
         try:
             if self.directory is None:
                 stored = self._in_memory[address]
@@ -131,16 +131,16 @@ class BlobStore:
             self.verify(address)
 
     def release(self, address: str) -> None:
-        """A value that was put is not going to be linked; `collect` may remove it."""
+        """Give up a value that was put and will not be linked; `collect` may remove it."""
         with self._lock:
             _take_one(self._held, address)
 
     # --- in a transaction --------------------------------------------------------------------
 
     def link(self, connection: apsw.Connection, address: str) -> None:
-        """One more row refers to a blob that was put. If the transaction fails, put it again.
+        """Count a reference to a blob that was put. If the transaction fails, put it again.
 
-        Counts as its `release`, also in a transaction that fails afterwards: so link last.
+        This also releases the blob, even if the transaction fails afterwards; so link last.
         """
         connection.execute(
             "INSERT INTO blobs VALUES (?, 1) ON CONFLICT (address) DO UPDATE SET refs = refs + 1",
@@ -151,28 +151,28 @@ class BlobStore:
     def link_again(
         self, connection: apsw.Connection, address: str, *, is_verified: bool = False
     ) -> None:
-        """Count one more row that refers to a blob.
+        """Count one more reference to a stored blob.
 
-        Raises `StateError` if it is damaged or gone: the row would promise what cannot be read.
-        `verify` it before, off this thread, so that it need not be read here.
+        Raises `StateError` if the blob is damaged or missing, since its new row could not be
+        read. `verify` it before, on another thread, so that it is not read here.
         """
         if not is_verified:
             self.verify(address)
         connection.execute("UPDATE blobs SET refs = refs + 1 WHERE address = ?", (address,))
         if not connection.changes():
-            raise StateError(f"blob {address} is gone; restore it from a backup")
+            raise StateError(f"blob {address} is missing; restore it from a backup")
 
     def unlink(self, connection: apsw.Connection, address: str) -> None:
-        """One row less refers to a blob."""
+        """Remove one reference to a blob."""
         connection.execute("UPDATE blobs SET refs = refs - 1 WHERE address = ?", (address,))
 
     # --- removing ----------------------------------------------------------------------------
 
     def collect(self, database: Database) -> int:
-        """Remove the blobs to which no row refers. Returns how many. Blocks: not in a transaction.
+        """Remove blobs without references. Returns how many. Blocks; not in a transaction.
 
-        The rows go first, and leave a note that the files may go; after a crash in between
-        `start_accounts` reads the note.
+        The rows are removed first, and the files noted as garbage; after a crash in between,
+        `start_accounts` removes the noted files.
         """
         with self._collecting:
             try:
@@ -191,17 +191,17 @@ class BlobStore:
         return len(removed)
 
     def _condemn(self, connection: apsw.Connection) -> set[str]:
-        """Take out the rows of what is nobody's; those of the fresh blobs that have a row."""
+        """Delete the rows of unreferenced blobs. Returns the fresh blobs that have a row."""
         rows = connection.execute("SELECT address FROM blobs WHERE refs = 0").fetchall()
         with self._lock:
-            held, gone = set(+self._held), frozenset(self._removed)
+            held, removed = set(+self._held), frozenset(self._removed)
             dead = {str(row[0]) for row in rows} - held
             fresh = self._fresh - held
         settled = {one for one in fresh if one not in dead and _has_row(connection, one)}
         condemned = dead | (fresh - settled)
         with self._lock:
             self._condemned.update(condemned)
-        for address in gone:
+        for address in removed:
             connection.execute("DELETE FROM blob_garbage WHERE address = ?", (address,))
         for address in condemned:
             connection.execute("DELETE FROM blobs WHERE address = ?", (address,))
@@ -240,7 +240,7 @@ class BlobStore:
             return -1
 
     def _remember(self, address: str, size: int) -> None:
-        """The blob is sound, and has that many bytes as it is stored."""
+        """Remember that a blob is intact, with its stored size in bytes."""
         with self._lock:
             self._verified[address] = size
             self._verified.move_to_end(address)

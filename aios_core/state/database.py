@@ -1,13 +1,12 @@
-"""One SQLite file: a single writer with group commit, and readers beside it.
+"""One SQLite file with a single writer, group commit, and concurrent readers.
 
-WAL mode with `synchronous=FULL`: what `write` answered survives kill -9 and power
-loss. Writes that wait at the same time share one commit; each runs in a savepoint
-of its own, so that one that raises takes nothing else with it. A `Companion` may add
-something of its own to each commit, at the cost of no further one.
+WAL mode with `synchronous=FULL`: an acknowledged write survives kill -9 and power loss.
+Waiting writes share one commit. Each runs in its own savepoint, so that one that raises does
+not undo the others. A `Companion` may add its own writes to each commit.
 
-The writer thread alone uses the writing connection; each reading thread has a
-connection of its own, which sees what was committed. In memory, or with another
-VFS (the power-cut tests), there is one connection and the writer reads too.
+Only the writer thread uses the writing connection. Each reading thread has its own
+connection, which sees committed data. In memory, or with another VFS (the power-cut tests),
+there is one connection, and the writer thread reads too.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ WAYS_OUT: Final = (
 
 
 class Companion(Protocol):
-    """Writes something along with each commit. Called on the writer's thread."""
+    """Adds its own writes to each commit. Called on the writer's thread."""
 
     def join(self, connection: Connection) -> None:
-        """Write, before the works of the transaction. Raising undoes the transaction."""
+        """Write before the other work of a transaction. Raising rolls the transaction back."""
 
     def settle(self, *, is_durable: bool) -> None:
-        """Return whether what the last `join` wrote is kept, before anybody hears of it."""
+        """Receive whether the last `join` is durable, before any waiting caller is notified."""
 
 
 @dataclass(slots=True)
@@ -58,8 +57,9 @@ _Outcome = tuple[Future[Any], Any, BaseException | None]
 
 
 class Database:
-    """See the module. `path` None: in memory. Opened by its constructor, which blocks.
+    """An open SQLite database: durable writes, consistent reads, from any thread.
 
+    The constructor opens the file and blocks. With `path=None` the database is in memory.
     Raises `StateError` if the file is damaged or cannot be opened.
     """
 
@@ -87,22 +87,23 @@ class Database:
     # --- use ---------------------------------------------------------------------------------
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Write: run `work` on the writer thread. The future is done once it is durable.
+        """Run `work` on the writer thread, in a transaction.
 
-        What `work` raises is the future's, and nothing that it did remains.
+        The future resolves once the write is durable. If `work` raises, its changes are rolled
+        back and the future fails.
         """
         return self._put(_Work(work))
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """The same, waited for on a thread that is not an event loop's."""
+        """Write and wait until it is durable. Blocks: not on an event loop."""
         return self.submit(work).result()
 
     async def awrite(self, work: Callable[[Connection], T]) -> T:
-        """The same, awaited. A cancelled await does not take the write back."""
+        """Write and await that it is durable. A cancelled await does not undo the write."""
         return await asyncio.wrap_future(self.submit(work))
 
     def submit_read(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Read what is committed, on a reader's thread."""
+        """Run `work` on a reader thread; it sees committed data."""
         if self._readers is None:
             return self._put(_Work(work, is_write=False))
         try:
@@ -111,15 +112,15 @@ class Database:
             raise KernelClosed("the state directory is closed") from exc
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """The same, waited for."""
+        """Read and wait for the result. Blocks: not on an event loop."""
         return self.submit_read(work).result()
 
     async def aread(self, work: Callable[[Connection], T]) -> T:
-        """The same, awaited."""
+        """Read without blocking the event loop."""
         return await asyncio.wrap_future(self.submit_read(work))
 
     def migrate(self, component: str, scripts: Sequence[str]) -> None:
-        """Bring a component's tables to the newest form: script N leads to version N. Blocks.
+        """Upgrade a component's tables: script N leads to version N. Blocks.
 
         Raises `StateError` if the tables are newer than this program.
         """
@@ -138,7 +139,7 @@ class Database:
         is_held = self._is_held()
         for connection in (*self._reading, self._writer):
             with suppress(apsw.Error):  # a last checkpoint failed; what was answered is durable
-                if not is_held:  # its path is another's by now: leave the log there alone
+                if not is_held:  # the path now leads to another directory: leave its log alone
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
 
@@ -205,7 +206,7 @@ class Database:
             self._commit([one for one in works if one.future.set_running_or_notify_cancel()])
 
     def _commit(self, works: list[_Work]) -> None:
-        """Run the works in one transaction; answer them once it is durable."""
+        """Run waiting work in one transaction, and resolve the futures once it is durable."""
         if not works:
             return
         try:
@@ -213,7 +214,7 @@ class Database:
                 outcomes = self._transact(works)
             else:
                 outcomes = [self._run(work) for work in works]
-        except BaseException as exc:  # noqa: BLE001 - whoever waits hears of it; others go on
+        except BaseException as exc:  # noqa: BLE001 - each waiting caller gets the error
             error = _lost(exc, self.path)
             for work in works:
                 work.future.set_exception(error)
@@ -225,7 +226,7 @@ class Database:
                 future.set_exception(failure)
 
     def _transact(self, works: list[_Work]) -> list[_Outcome]:
-        """What became of the works; it is durable. Raises what undid all of them."""
+        """Return the outcomes of durable work. Raises the error that rolled all of it back."""
         companion = self.companion
         is_durable = False
         try:
@@ -296,16 +297,16 @@ def _translated(exc: BaseException, path: Path | None) -> BaseException:
 
 
 def _lost(exc: BaseException, path: Path | None) -> StateError:
-    """Why a whole commit failed, for all who shared it."""
+    """Build the error for every caller of a commit that failed."""
     if isinstance(exc, apsw.Error):
         return _state_error(exc, path)
     if isinstance(exc, StateError):
         return exc
-    return StateError(f"the state database {path}: a write took the commit that it was in with it")
+    return StateError(f"the state database {path}: another write in the same commit failed it")
 
 
 def _nothing() -> None:
-    """Nothing is known of a directory that could be replaced."""
+    """Check nothing: this database is not in a directory that could be replaced."""
 
 
 def _state_error(exc: apsw.Error | OSError, path: Path | None) -> StateError:

@@ -4,8 +4,8 @@
               state 9f3c... life 7 open                  the database that was here last
 
 The second line is written after the database's own commit, so it never vouches for more
-than there was. It tells an empty, older or foreign `state.db` from the right one, and
-a write-ahead log that is missing from one that was folded in.
+than was stored. It distinguishes an empty, older or foreign `state.db` from the right one,
+and a missing write-ahead log from one that was merged into the database.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Voucher:
 
 
 class DirectoryLock:
-    """Holds a directory. The system lets go of it when the process dies, however it dies."""
+    """The lock on a directory. The system releases it when the process ends, in any way."""
 
     def __init__(self, directory: Path, descriptor: int, voucher: Voucher | None) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""Whether the database of a state directory is the one that its other files belong to.
+"""Check that the database of a state directory belongs to its other files.
 
 Checked before anything is opened or created. A directory with something missing is refused, so that
 no kernel starts a new database next to old data, and no file is removed because its row is lost.
@@ -26,7 +26,7 @@ class DatabaseFiles:
 
     size: int  # bytes of state.db; -1: it is missing
     log_size: int  # bytes of its write-ahead log; 0: there is none
-    stated_size: int  # what the header says; 0: it says nothing
+    stated_size: int  # bytes, from the header; 0: the header does not contain it
 
     @classmethod
     def look(cls, directory: Path) -> DatabaseFiles:
@@ -43,7 +43,7 @@ class DatabaseFiles:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end of the file is missing. With a log it may be: recovery writes it."""
+        """Whether the end of the file is missing. With a log it may be: recovery restores it."""
         return not self.log_size and 0 < self.size < self.stated_size
 
 
@@ -72,7 +72,7 @@ def require_same(
 ) -> None:
     """Raise `StateError` if the lock vouches for another or a later database than `kept`.
 
-    `kept` is what the database says of its last life; `is_open` if that did not close it.
+    `kept` is what the database recorded when it was last opened; `is_open`: it was not closed.
     """
     if voucher is None:
         return

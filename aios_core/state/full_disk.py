@@ -1,4 +1,4 @@
-"""What is said when a disk is full: the same everywhere, with what to do about it."""
+"""Error text for a full disk, with a hint how to free space."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def free_space(directory: Path) -> str:
-    """What to do."""
-    return f"Free space on the disk of {directory}; it goes on by itself then"
+    """Return the hint for a full disk."""
+    return f"Free space on the disk of {directory}; writing continues by itself then"
 
 
 def cause(exc: OSError, directory: Path) -> str:
-    """Why something in a directory could not be written."""
+    """Describe why something in a directory could not be written."""
     return f"the disk is full. {free_space(directory)}" if exc.errno in _FULL else str(exc)

@@ -4,13 +4,13 @@
       lock          held while a kernel has it open (`DirectoryLock`)
       state.db      SQLite: everything small (`Database`)
       blobs/        everything large (`BlobStore`)
-      unaccounted/  blobs that no row knows, found at a start (`blob_accounts`)
+      unaccounted/  blobs without a row, found at a start (`blob_accounts`)
 
-All of it is for its user alone: files 0600, directories 0700. A directory from which something
-is missing is refused (`evidence`), and one that is replaced while it is open is not written to.
+Only its user can access it: files 0600, directories 0700. A directory with something missing
+is refused (`evidence`), and one that is replaced while it is open is not written to.
 
-`StateOpener` opens it when the first request needs it, off the kernel's loop: a
-kernel whose agents only talk to models never touches the disk.
+`StateOpener` opens the directory when the first request needs it, off the kernel's loop. A
+kernel with agents that only call models never touches the disk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _KEY_CHECK: Final = b"this state directory opens with this key"
 
 
 class State:
-    """See the module. Made by `open`; its methods may be called from any thread."""
+    """An open state directory, made by `open`. Its methods may be called from any thread."""
 
     def __init__(
         self,
@@ -72,16 +72,16 @@ class State:
     def open(
         cls, directory: str | Path, *, key: bytes | None = None, vfs: str | None = None
     ) -> Self:
-        """Open a directory, made if it is not there. Blocks: not for an event loop.
+        """Open a directory, and create it if it does not exist. Blocks: not on an event loop.
 
         Args:
             directory: where; ":memory:" keeps everything in memory.
-            key: 32 bytes to encrypt values with; None: they are stored as they are.
+            key: 32 bytes to encrypt values with; None: they are stored unencrypted.
             vfs: the SQLite VFS to use, for tests.
 
         Raises:
             StateError: another kernel has it open; something is missing from it; it is
-                damaged, newer than this program, or sealed with another key, or cannot be
+                damaged, newer than this program, encrypted with another key, or cannot be
                 written.
         """
         vault = vault_of(key)
@@ -139,11 +139,11 @@ class State:
             self._lock.require_held()
 
     def close(self) -> None:
-        """Finish writing and let go of the directory. Idempotent. Blocks."""
+        """Finish writing and release the directory. Idempotent. Blocks."""
         lock = self._lock
         try:
             if lock is not None and not self.database.is_closed:
-                with suppress(StateError):  # without the mark, the next start looks it over
+                with suppress(StateError):  # without the mark, the next start checks the database
                     self.database.write(lambda connection: _set(connection, "is_clean", b"1"))
         finally:
             self.database.close()
@@ -154,10 +154,10 @@ class State:
 
 
 class StateOpener:
-    """The state of a kernel, opened at first use. Belongs to the kernel's loop.
+    """Opens the state of a kernel at first use. Belongs to the kernel's loop.
 
-    Migrations are run when it opens, and then what `on_open` was given: each manager
-    adds its own before that.
+    When the state opens, it runs the migrations and then the callbacks of `on_open`, which
+    each manager has registered before.
     """
 
     def __init__(self, directory: str | Path, read_key: Callable[[], bytes | None]) -> None:
@@ -175,18 +175,23 @@ class StateOpener:
         return task is not None and task.done() and not _has_failed(task)
 
     def add_migrations(self, component: str, scripts: tuple[str, ...]) -> None:
-        """Tables that must be there when the state opens; see `Database.migrate`."""
+        """Register tables that must exist once the state is open; see `Database.migrate`."""
         self._migrations[component] = scripts
 
     def on_open(self, begin: Callable[[State], None]) -> None:
-        """Have `begin` called on the opening thread, before anybody gets the state.
+        """Register a callback for the opening thread, called before any caller gets the state.
 
         It may raise `StateError`: then the state does not open.
         """
         self._on_open.append(begin)
 
     async def opened(self) -> State:
-        """The state. Raises `StateError`, and `ConfigError` for its key; later calls try again."""
+        """Await the open state; a call after a failure tries again.
+
+        Raises:
+            StateError: the directory cannot be opened.
+            ConfigError: the encryption key cannot be read.
+        """
         if self._is_closed:
             raise KernelClosed("the kernel is closed")
         if self._opening is None:
@@ -202,7 +207,7 @@ class StateOpener:
                 self._opening = None
 
     async def close(self) -> None:
-        """Close it, if it was opened. Idempotent; a state that does not open is none to close."""
+        """Close the state if it was opened. Idempotent."""
         self._is_closed = True
         if self._opening is None:
             return
@@ -276,7 +281,7 @@ def _mark(connection: Connection, life: Voucher) -> None:
 
 
 def _unlock(connection: Connection, vault: Vault) -> bytes:
-    """Check that the vault is the one that the directory was made with; the key of addresses."""
+    """Check the encryption key of the directory. Returns the key of blob addresses."""
     check = _get(connection, "key_check")
     if check is None:
         _set(connection, "key_check", vault.seal(_KEY_CHECK, "meta", "key_check"))

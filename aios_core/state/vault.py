@@ -1,7 +1,7 @@
 """Encryption at rest: AES-256-GCM over values, or nothing at all.
 
-What a value belongs to (its agent, its key) is associated data: a value that was
-moved to another place does not open. Names are not encrypted, values are.
+The owner and key of a value are associated data: a value that was moved to another place
+cannot be decrypted. Names are not encrypted, values are.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _NONCE_BYTES: Final = 12
 
 
 class Vault(Protocol):
-    """Seals values and opens them again."""
+    """Encrypts and decrypts stored values."""
 
     is_sealing: bool
 
     def seal(self, plain: bytes, *about: str) -> bytes:
-        """The value as it is stored; `about` names what it belongs to."""
+        """Encrypt a value; `about` names what it belongs to."""
 
     def open(self, sealed: bytes, *about: str) -> bytes:
-        """The value again. Raises `StateError` if it was altered, or belongs elsewhere."""
+        """Decrypt a value. Raises `StateError` if it was altered, or belongs elsewhere."""
 
 
 class PlainVault:
-    """Stores values as they are."""
+    """Stores values unencrypted."""
 
     is_sealing = False
 
@@ -73,12 +73,12 @@ class SealedVault:
 
 
 def vault_of(key: bytes | None) -> Vault:
-    """The vault for a key of 32 bytes; without one values stay as they are."""
+    """Build the cipher for a key of 32 bytes; without a key values stay unencrypted."""
     return PlainVault() if key is None else SealedVault(key)
 
 
 def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> bytes | None:
-    """The key that `state.encryption_key` names: ``env:NAME`` or the path of a file.
+    """Read the key that `state.encryption_key` names: ``env:NAME`` or the path of a file.
 
     The key is 32 bytes: as they are, as 64 hexadecimal digits, or in base64.
     Raises `ConfigError`.
@@ -111,5 +111,5 @@ def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> b
 
 
 def _associated(about: tuple[str, ...]) -> bytes:
-    """The parts with their lengths, so that no two lists look alike."""
+    """Encode parts with their lengths, so that no two lists have equal encodings."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, about))

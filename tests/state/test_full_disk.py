@@ -1,4 +1,4 @@
-"""A full disk: the refusal says what to do, and then it goes on by itself."""
+"""A full disk: the refusal says what to do, and then it continues by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aios_core.access.anchor import write_head
 from aios_core.access.chain import GENESIS, Head
 from aios_core.state import PlainVault, State
 
-ADVICE = "the disk is full.*[Ff]ree space on the disk of .*; it goes on by itself then"
+ADVICE = "the disk is full.*[Ff]ree space on the disk of .*; writing continues by itself then"
 
 
 def full(*_args: object) -> None:

@@ -71,7 +71,7 @@ class TestDatabase:
             connection.execute("ROLLBACK")
             raise ValueError("rogue")
 
-        with pytest.raises(StateError, match="took the commit"):
+        with pytest.raises(StateError, match="another write in the same commit"):
             state.database.write(rogue)
 
         state.database.write(add("a"))
