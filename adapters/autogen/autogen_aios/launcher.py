@@ -25,7 +25,13 @@ launcher: Final = Launcher(
 classic: Final = Launcher(
     "classic AutoGen",
     patches={
-        "substitute": {"autogen": "autogen_aios.classic:substitute"},
+        "substitute": {
+            "autogen": "autogen_aios.classic:substitute",
+            "autogen.token_count_utils": "autogen_aios.classic_counts:substitute",
+            "autogen.agentchat.contrib.capabilities.transforms": (
+                "autogen_aios.classic_counts:substitute"
+            ),
+        },
         "admit": {"autogen": "autogen_aios.classic:admit"},
     },
     tested={"autogen": ("0.14.",), "ag2": ("0.14.",)},
