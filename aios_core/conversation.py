@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from operator import attrgetter, is_
+from typing import Any, Final, Literal, cast
 
 from aios_core.checking import (
     copy_json,
@@ -123,6 +124,11 @@ class Message:
 
     @reads_arguments
     def __post_init__(self) -> None:
+        role, extra = cast(Any, self.role), cast(Any, self.extra)
+        if type(role) is str and type(self.content) is str and role in ROLES:
+            rest_is_unset = all(map(is_, _rest_of(self), _UNSET.values()))
+            if rest_is_unset and type(extra) is dict and not extra:
+                return  # a role and a text, as nearly always
         if not isinstance(self.role, str) or self.role not in ROLES:
             raise InvalidRequest(f"role: got {shown_repr(self.role)}; allowed: {list(ROLES)}")
         if not isinstance(self.content, str):
@@ -212,6 +218,21 @@ class Message:
             thinking_key=thinking_key,
             extra=rest,
         )
+
+
+_UNSET: Final = {
+    "tool_calls": (),
+    "tool_call_id": None,
+    "name": None,
+    "parts": (),
+    "reasoning": "",
+    "thinking": (),
+    "refusal": None,
+    "has_content": True,
+    "reasoning_key": REASONING_KEYS[0],
+    "thinking_key": THINKING_KEYS[0],
+}
+_rest_of: Final = attrgetter(*_UNSET)
 
 
 def _require_apart(what: str, extra: Mapping[str, Any], fields: Sequence[str]) -> None:

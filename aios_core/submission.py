@@ -41,7 +41,8 @@ class Submitter:
         **options: Unpack[SubmitOptions],
     ) -> Syscall | SeveralAnswers:
         """Accept a call, on the loop. Raises what `LLM.generate` raises before that."""
-        self._crossing.loop()
+        if self._crossing.is_closed or self._crossing.bound is None:
+            self._crossing.loop()  # raises why
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher

@@ -39,7 +39,7 @@ class CorePool:
     """Cores by name, and the models that they serve.
 
     Invariants: names are unique; every model named by a core has at least one
-    candidate; every key of `_outages` is the name of a core.
+    candidate; every key of `outages` is the name of a core.
 
     Args:
         cores: the first one's first model is the default.
@@ -65,7 +65,7 @@ class CorePool:
             for model, others in (fallbacks or {}).items()
         }
         self._default = default_model or next(iter(self._by_model))
-        self._outages: dict[str, Outage] = {}
+        self.outages: dict[str, Outage] = {}  # of the cores that are down, by name
         self._turn = 0
         self._require_known("cores.default_model", self._default)
         for model, others in self._fallbacks.items():
@@ -73,7 +73,7 @@ class CorePool:
                 self._require_known("cores.fallbacks", name)
 
     def __repr__(self) -> str:
-        return f"<CorePool: {len(self)} cores, {len(self._outages)} down, models {self.models}>"
+        return f"<CorePool: {len(self)} cores, {len(self.outages)} down, models {self.models}>"
 
     def __len__(self) -> int:
         return len(self._cores)
@@ -107,7 +107,7 @@ class CorePool:
         if model not in self._by_model:
             raise NoSuchObject("model", model, self._by_model)
         own = self._by_model[model]
-        if not self._outages:  # the usual case costs nothing
+        if not self.outages:  # the usual case costs nothing
             return own
         for name in (model, *self._fallbacks.get(model, ())):
             if up := tuple(core for core in self._by_model[name] if self.is_up(core.name)):
@@ -137,22 +137,22 @@ class CorePool:
     # --- up and down --------------------------------------------------------------------------
 
     def is_up(self, name: str) -> bool:
-        return name not in self._outages
+        return name not in self.outages
 
     def outage(self, name: str) -> Outage | None:
         """Why a core is down and when to try it again; None if it is up."""
-        return self._outages.get(name)
+        return self.outages.get(name)
 
     def mark_down(self, name: str, error: KernelError, now: float) -> float:
         """A core died, or a probe of it failed. Returns when to probe it next: later each time."""
-        failures = self._outages[name].num_failures + 1 if name in self._outages else 1
+        failures = self.outages[name].num_failures + 1 if name in self.outages else 1
         wait_s = min(FIRST_PROBE_S * 2.0 ** min(failures - 1, 30), MAX_PROBE_S)
-        self._outages[self[name].name] = Outage(error, failures, now + wait_s)
+        self.outages[self[name].name] = Outage(error, failures, now + wait_s)
         return now + wait_s
 
     def mark_up(self, name: str) -> None:
         """A core answers again."""
-        self._outages.pop(self[name].name, None)
+        self.outages.pop(self[name].name, None)
 
     def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
         """The error of a call whose cores are all down: why each is, and when to come back."""
@@ -206,11 +206,11 @@ class CorePool:
 
     def check(self) -> None:
         """Derive the invariants again."""
-        assert set(self._outages) <= set(self._cores)  # noqa: S101
+        assert set(self.outages) <= set(self._cores)  # noqa: S101
         assert self._by_model == _by_model(self._cores.values())  # noqa: S101
 
     def _load_of(self, core: Core) -> CoreLoad | None:
-        return None if self._outages and core.name in self._outages else load_of(core)
+        return None if self.outages and core.name in self.outages else load_of(core)
 
     def _require_known(self, key: str, model: str) -> None:
         if model not in self._by_model:

@@ -352,7 +352,7 @@ class Dispatcher:
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if not self._keeper.has_core(call):
+        if self._keeper.outages and not self._keeper.has_core(call):
             patience = self.limits.core_patience_s
             self._deadlines.later(call, patience, partial(self._outages.refuse_if_stranded, call))
         self.dispatch()

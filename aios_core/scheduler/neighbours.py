@@ -6,7 +6,7 @@ The implementations are `cores.pool.CorePool` and `context.ContextSwitcher`;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from aios_core.core import Core
@@ -23,6 +23,10 @@ class Outage(Protocol):
 
 class Cores(Protocol):
     """The set of cores."""
+
+    @property
+    def outages(self) -> Mapping[str, Outage]:
+        """Return the cores that are down, by name."""
 
     def __iter__(self) -> Iterator[Core]:
         """All of them."""

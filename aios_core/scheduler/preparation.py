@@ -48,7 +48,7 @@ class Preparation:
 
     def prepare(self, call: Call) -> None:
         """Measure the request, on the loop if that is quick, else in a task."""
-        core = self._keeper.first_up(call.route)
+        core = self._keeper.first_up(call.route) if self._keeper.outages else call.route[0]
         try:
             prepared = core.prepare(call.syscall.request)
             if not isinstance(prepared, Prepared):

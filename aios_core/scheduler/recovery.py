@@ -88,6 +88,7 @@ class CoreKeeper:
         on_up: Callable[[], None],
     ) -> None:
         self._cores = cores
+        self.outages = cores.outages  # empty: every core is up
         self._clock = clock
         self._events = events
         self._sink = sink
