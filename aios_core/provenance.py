@@ -27,6 +27,7 @@ MIN_CHARS: Final = 24
 MAX_TEXTS: Final = 50_000
 _MAX_BYTES: Final = 1 << 16  # of a file that is taken for a text: decoding takes the loop's time
 _MAX_DEPTH: Final = 6
+_MAX_SETS: Final = 1_000
 _CONTENTS: Final = ("data", "value", "content", "text")  # of what managers answer with
 
 
@@ -35,6 +36,7 @@ class LabelledTexts:
 
     def __init__(self) -> None:
         self.labels: OrderedDict[int, frozenset[str]] = OrderedDict()  # by text, the latest last
+        self._sets: dict[frozenset[str], frozenset[str]] = {}  # one object for all texts with it
 
     def __repr__(self) -> str:
         return f"<LabelledTexts: {len(self)} texts>"
@@ -47,9 +49,15 @@ class LabelledTexts:
         for text in texts_in(value) if labels else ():
             for key in (_key(text), _key_of_message(agent, text)):
                 if key is not None:
-                    self.labels[key] = self.labels.pop(key, frozenset()) | labels
+                    self.labels[key] = self._shared(self.labels.pop(key, frozenset()) | labels)
         while len(self.labels) > MAX_TEXTS:
             self.labels.popitem(last=False)
+
+    def _shared(self, labels: frozenset[str]) -> frozenset[str]:
+        """Return equal labels as one object for all texts that have them."""
+        if len(self._sets) >= _MAX_SETS:
+            self._sets.clear()
+        return self._sets.setdefault(labels, labels)
 
     def remember_answer(self, answer: Labelled, agent: str) -> None:
         """Keep the contents in an answer, each with its own labels; names are not contents."""

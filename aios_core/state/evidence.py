@@ -94,9 +94,9 @@ def incomplete(directory: Path, what: str) -> StateError:
     """Return the error for a directory from which something is missing, with ways to continue."""
     return StateError(
         f"the state directory {directory} is not complete: {what}. Nothing was changed. Restore "
-        f"the whole directory from a backup; or run `aios state accept --state {directory}`, which "
-        "sets aside what does not fit, deletes nothing, and continues with the rest; or set "
-        "another state.directory"
+        f"the whole directory from a backup, {DATABASE} together with its lock and blobs; or "
+        f"run `aios state accept --state {directory}`, which sets aside what does not fit, "
+        "deletes nothing, and continues with the rest; or set another state.directory"
     )
 
 

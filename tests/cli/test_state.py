@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_an_empty_database_is_told_and_accepted(
     assert "the next kernel starts with a new database" in capsys.readouterr().out
     assert main(["state", "check"]) == 0
     assert [file.name for file in directory.glob("set-aside/*/*")]
+
+
+def test_a_database_that_is_restored_alone_is_refused_with_both_ways_to_go_on(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(directory, tmp_path / "backup")
+    for _ in range(2):
+        State.open(directory).close()  # later lives
+    shutil.copy(tmp_path / "backup" / "state.db", directory / "state.db")
+
+    assert main(["state", "check"]) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "state.db is older than what was used here last" in message
+    assert "state.db together with its lock and blobs" in message
+    assert f"run `aios state accept --state {directory}`" in message
+
+    lock = (directory / "lock").read_bytes()
+    shutil.copy(tmp_path / "backup" / "lock", directory / "lock")
+    assert main(["state", "check"]) == 0, "the first way"
+    (directory / "lock").write_bytes(lock)
+    assert main(["state", "accept"]) == 0
+    assert main(["state", "check"]) == 0, "the second way"
 
 
 def test_a_directory_in_use_is_not_touched(

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -175,6 +176,52 @@ def _num_objects() -> Counter[str]:
         for one in gc.get_objects()
         if str(type(one).__module__).startswith("aios_core")
     )
+
+
+def _all_objects() -> Counter[str]:
+    for _ in range(3):  # what a collection frees may itself have held something
+        gc.collect()
+    return Counter(type(one).__qualname__ for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("outcome", ["raises", "raises in a coroutine", "answers"])
+def test_many_calls_of_an_untrusted_tool_leave_no_object_of_any_kind_behind(outcome: str) -> None:
+    """Neither labels, nor frames of what was raised: not one for each call."""
+
+    def fail(number: int) -> str:
+        try:
+            int(f"no {number} of all the good things in the world")
+        except ValueError as exc:
+            raise RuntimeError(f"the tool failed for good at number {number}") from exc
+
+    async def afail(number: int) -> str:
+        return fail(number)
+
+    def answer(number: int) -> str:
+        return f"a text that is long enough to be known again: {number}"
+
+    config = KernelConfig(
+        state={"directory": ":memory:"},  # type: ignore[arg-type]
+        tools={"plugins": (), "breaker_failures": 0},  # type: ignore[arg-type]
+        guard={"max_repeats": None},  # type: ignore[arg-type]
+    )
+    function = {"raises": fail, "raises in a coroutine": afail, "answers": answer}[outcome]
+    number = {"type": "object", "properties": {"number": {"type": "integer"}}}
+    with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
+        kernel.load_tools(make("it", function, trusted=False, parameters=number))
+        agent = kernel.spawn("alice")
+
+        def call(times: int) -> None:
+            for each in range(times):
+                with suppress(ToolError):
+                    agent.tools.run("it", {"number": each})
+
+        call(200)  # caches fill
+        before = _all_objects()
+        call(2_000)
+        grown = {kind: n - before[kind] for kind, n in _all_objects().items() if n > before[kind]}
+
+    assert all(more < 200 for more in grown.values()), grown
 
 
 def _llm(agent: Agent, _: int) -> None:
