@@ -120,8 +120,8 @@ class Home:
     def __repr__(self) -> str:
         return f"<Home of {self._agent!r}>"
 
-    def run(self, script: Script[T]) -> T:
-        """Carry out a script on this thread."""
+    def run(self, script: Script[T], user: User | None = None) -> T:
+        """Carry out a script on this thread, for a user who is known already or is found here."""
         with ExitStack() as held:
             if isinstance(self._agent, Agent):
                 agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
@@ -129,13 +129,13 @@ class Home:
                 kernel = self._kernel or default_kernel()
                 using = _directory.use(kernel, self._caller(), self._settings)
                 agent = held.enter_context(using)
-            if (user := self._user()) is not None:
+            if (user := user or self._user()) is not None:
                 using = user.directory.use(kernel, user.caller, user.settings)
                 agent = agent.acting_for(held.enter_context(using))
             return _run(script, agent)
 
-    async def arun(self, script: Script[T]) -> T:
-        """Carry out a script on the running event loop."""
+    async def arun(self, script: Script[T], user: User | None = None) -> T:
+        """Carry out a script on the running event loop, for a user as in `run`."""
         async with AsyncExitStack() as held:
             if isinstance(self._agent, Agent):
                 agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
@@ -143,7 +143,7 @@ class Home:
                 kernel = self._kernel or await adefault_kernel()
                 using = _directory.ause(kernel, self._caller(), self._settings)
                 agent = await held.enter_async_context(using)
-            if (user := self._user()) is not None:
+            if (user := user or self._user()) is not None:
                 using = user.directory.ause(kernel, user.caller, user.settings)
                 agent = agent.acting_for(await held.enter_async_context(using))
             return await _arun(script, agent)

@@ -67,6 +67,12 @@ class RunTree:
         """Return whether the run is still in progress."""
         return run_id in self._roots
 
+    def latest_in(self, conversation: Hashable) -> Root | None:
+        """The root in progress that began last in a conversation."""
+        with self._lock:
+            roots = [root for run_id, root in self._roots.items() if run_id == root.run_id]
+        return next((r for r in reversed(roots) if r.conversation == conversation), None)
+
     def begin(
         self,
         run_id: Hashable,

@@ -195,6 +195,19 @@ def user_of_store() -> User | None:
     return User.known(directory, *identify_running(None, AgentSettings()))
 
 
+def user_of_saver(config: RunnableConfig | None) -> User | None:
+    """Who uses a saver. LangGraph calls it outside the run, with the run's config."""
+    said = {**((config or {}).get("metadata") or {}), **((config or {}).get("configurable") or {})}
+    settings = AgentSettings().updated(said, "aios_")
+    if named := said.get("aios_agent"):
+        return User(directory, Caller.named(str(named), settings.group), settings)
+    thread_id = said.get("thread_id")
+    root = None if thread_id is None else tracker.latest_in(thread_id)
+    if root is None:
+        return user_of_store()
+    return User(directory, _of_root(root, thread_id), settings)
+
+
 def _config_of(run: ModelRun | None) -> dict[str, Any]:
     """Metadata and configurable of the run; the call's own metadata goes first."""
     around = ensure_config()

@@ -37,7 +37,7 @@ from langgraph.store.base import TTLConfig
 from aios_core import Agent, Kernel
 from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
-from langchain_aios.agents import user_of_store
+from langchain_aios.agents import user_of_saver, user_of_store
 from langchain_aios.checkpoint_keys import (
     config_of,
     key_of,
@@ -97,11 +97,11 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the latest of its thread."""
-        return self._home.run(self._get(config))
+        return self._home.run(self._get(config), user_of_saver(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The same on an event loop."""
-        return await self._home.arun(self._get(config))
+        return await self._home.arun(self._get(config), user_of_saver(config))
 
     def list(
         self,
@@ -112,7 +112,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """List checkpoints in the order of `InMemorySaver`: the newest of a thread first."""
-        yield from self._home.run(self._list(config, filter, before, limit))
+        yield from self._home.run(self._list(config, filter, before, limit), user_of_saver(config))
 
     async def alist(
         self,
@@ -123,7 +123,9 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """The same on an event loop."""
-        for found in await self._home.arun(self._list(config, filter, before, limit)):
+        for found in await self._home.arun(
+            self._list(config, filter, before, limit), user_of_saver(config)
+        ):
             yield found
 
     # --- writing ------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Keep a checkpoint; the config that names it."""
         del new_versions
-        return self._home.run(self._put(config, checkpoint, metadata))
+        return self._home.run(self._put(config, checkpoint, metadata), user_of_saver(config))
 
     async def aput(
         self,
@@ -148,7 +150,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """The same on an event loop."""
         del new_versions
-        return await self._home.arun(self._put(config, checkpoint, metadata))
+        return await self._home.arun(self._put(config, checkpoint, metadata), user_of_saver(config))
 
     def put_writes(
         self,
@@ -158,7 +160,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Keep what a task wrote before its step was complete. Repeats change nothing."""
-        self._home.run(self._put_writes(config, writes, task_id, task_path))
+        self._home.run(self._put_writes(config, writes, task_id, task_path), user_of_saver(config))
 
     async def aput_writes(
         self,
@@ -168,7 +170,9 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._put_writes(config, writes, task_id, task_path))
+        await self._home.arun(
+            self._put_writes(config, writes, task_id, task_path), user_of_saver(config)
+        )
 
     # --- forgetting and copying ---------------------------------------------------------------
 

@@ -16,8 +16,12 @@ from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
 from aios_core import InvalidRequest, Kernel, KernelConfig
+from aios_core import tool as aios_tool
+from aios_core.adapting import AgentSettings, Caller
 from aios_core.cores import ScriptedCore
 from langchain_aios import AIOSSaver
+from langchain_aios.agents import directory
+from langchain_aios.seat import Seat
 
 from .conftest import WallClock
 
@@ -242,3 +246,58 @@ class TestForgetting:
 
         assert await saver.aget_tuple(THREAD) is None
         assert await saver.asweep_ttl() > 0
+
+
+# --- whose labels a checkpoint carries ------------------------------------------------------------
+
+
+def _run(kernel: Kernel, saver: AIOSSaver, thread: str, *, reads_web: bool = False) -> set[str]:
+    """One run of a graph on a thread; the labels of its agent at its end."""
+    labels: set[str] = set()
+
+    @aios_tool(read_only=True, trusted=False)
+    def web() -> str:
+        """A page."""
+        return "page"
+
+    def read(state: dict[str, Any]) -> dict[str, Any]:
+        if reads_web:
+            with Seat(kernel=kernel).taken() as agent:
+                agent.tools.offer(web)
+                agent.tools.run("web")
+        return {"notes": [*state.get("notes", ()), "read" if reads_web else "thought"]}
+
+    def end(_: dict[str, Any]) -> dict[str, Any]:
+        with Seat(kernel=kernel).taken() as agent:
+            labels.update(agent._process.labels)
+        return {}
+
+    graph: Any = StateGraph(dict)
+    graph.add_node("read", read)
+    graph.add_node("end", end)
+    graph.add_edge(START, "read")
+    graph.add_edge("read", "end")
+    graph.compile(checkpointer=saver).invoke({}, {"configurable": {"thread_id": thread}})
+    return labels
+
+
+def test_a_run_that_loads_a_checkpoint_gets_the_labels_of_the_run_that_wrote_it(
+    kernel: Kernel,
+) -> None:
+    saver = AIOSSaver(kernel=kernel)
+
+    assert _run(kernel, saver, "1", reads_web=True) == {"tool:web"}
+    assert _run(kernel, saver, "2") == set(), "another thread has read nothing"
+    assert _run(kernel, saver, "1") == {"tool:web"}, "what it goes on from was read from the web"
+    assert _run(kernel, saver, "2") == set()
+
+
+def test_a_named_agent_gets_the_labels_of_the_checkpoint_that_it_loads(kernel: Kernel) -> None:
+    saver = AIOSSaver(kernel=kernel)
+    _run(kernel, saver, "1", reads_web=True)
+
+    found = saver.get_tuple({"configurable": {"thread_id": "1", "aios_agent": "reader"}})
+
+    assert found is not None
+    with directory.use(kernel, Caller.named("reader"), AgentSettings()) as agent:
+        assert agent._process.labels == {"tool:web"}
