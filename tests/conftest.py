@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 5.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 def pytest_configure() -> None:

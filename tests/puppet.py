@@ -47,7 +47,7 @@ from aios_core.syscalls import LLMGenerate
 from aios_core.testing import run_virtual
 
 P = ParamSpec("P")
-PATIENCE = 10.0  # real seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # real seconds; only ever spent when a test is about to fail
 
 
 class PuppetCore:

@@ -37,7 +37,7 @@ from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.syscalls import Request
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +443,7 @@ class TestManagersThatSwallowCancellations:
 
 async def test_a_deadline_says_that_a_tool_had_no_slot_or_ran(tmp_path: Path) -> None:
     started, go_on = threading.Event(), threading.Event()
+    go_on.set()
 
     @tool(read_only=True, trusted=True, parallel=1)
     def slow() -> None:
@@ -458,7 +459,10 @@ async def test_a_deadline_says_that_a_tool_had_no_slot_or_ran(tmp_path: Path) ->
     async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
         agent = await kernel.aspawn("alice")
         await kernel.aload_tools(slow)
-        running = asyncio.ensure_future(agent.tools.arun("slow", {}, timeout_s=1.0))
+        await agent.tools.arun("slow", {})  # all that is opened at the first call is open
+        started.clear()
+        go_on.clear()
+        running = asyncio.ensure_future(agent.tools.arun("slow", {}, timeout_s=3.0))
         await until(started)
 
         with pytest.raises(DeadlineExceeded, match="waiting for a slot of tool 'slow'"):

@@ -32,7 +32,7 @@ from aios_core.storage.semantic.collections import Collections
 from aios_core.storage.semantic.nearest import ExactIndex, Found
 from tests.storage.semantic_rig import Counting, Files, rigged
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 needs_chroma = pytest.mark.skipif(not is_installed(), reason="chromadb is not installed")
 CHROMA = RetrievalConfig(index="chroma")
 

@@ -13,7 +13,7 @@ from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess
 
-PATIENCE = 5.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 class OpenDoor:

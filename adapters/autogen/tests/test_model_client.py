@@ -152,7 +152,7 @@ async def test_the_clients_options_go_under_those_of_the_call(kernel: Kernel) ->
 
 
 async def test_calls_at_once_do_not_wait_for_each_other(boot: Boot, watch: Watch) -> None:
-    client = AIOSChatCompletionClient(kernel=boot(latency_s=0.05))
+    client = AIOSChatCompletionClient(kernel=boot(latency_s=1.0))
 
     answers = await asyncio.gather(*(client.create(say(f"{n}")) for n in range(8)))
 

@@ -401,11 +401,11 @@ def test_code_that_takes_too_long_is_killed_and_the_model_goes_on(
     boot: Boot, interpreter: Any, runner: Runner
 ) -> None:
     kernel = boot(coder("import time; time.sleep(3600)"))
-    attach(interpreter, kernel=kernel, timeout_s=0.2)
+    attach(interpreter, kernel=kernel, timeout_s=2.0)
 
     said = chat(interpreter)
 
-    assert said[1][2].startswith("DeadlineExceeded: no answer within 0.2 s")
+    assert said[1][2].startswith("DeadlineExceeded: no answer within 2 s")
     assert said[2][2].startswith("It said: DeadlineExceeded")
     assert len(runner.ran) == 1
 

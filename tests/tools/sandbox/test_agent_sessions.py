@@ -33,7 +33,7 @@ from aios_core.tools.sandbox.files import Mirror, make_alike
 from .files import Files
 from .probes import gone, processes_with, there
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 ALICE = "default/alice"
 FOREVER = "while True: pass"
 
@@ -515,7 +515,7 @@ async def test_a_session_in_which_no_cell_could_begin_does_not_count(
 async def test_an_idle_session_ends_and_what_it_left_goes_with_the_next_one(
     config: SandboxConfig, files: Files
 ) -> None:
-    sandbox = Sandbox(replace(config, session_idle_s=0.1))
+    sandbox = Sandbox(replace(config, session_idle_s=2.0))
     sessions = AgentSessions(sandbox, files, is_alive=lambda _: True)
     await sessions.execute(ALICE, "a", "x = 1")
     assert await ended(sandbox)

@@ -12,7 +12,7 @@ import pytest
 from aios_core.tools.sandbox.endings import to_the_end
 from aios_core.tools.sandbox.workspace import scratch
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 class Slow:

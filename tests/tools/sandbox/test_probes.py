@@ -20,7 +20,7 @@ from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
 
 from .probes import PRELUDE, PROBES, REFUSED_CALLS, Probe, gone, processes_with, there
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 @pytest.fixture

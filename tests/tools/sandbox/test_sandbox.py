@@ -19,7 +19,7 @@ from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
 from .files import Files, contents
 from .probes import gone, processes_with, there
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 async def test_python_runs_and_says_what_it_printed(sandbox: Sandbox) -> None:

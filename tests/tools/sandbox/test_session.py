@@ -18,7 +18,7 @@ from aios_core.tools.sandbox import KilledBy, Sandbox, Session
 
 from .probes import processes_with, there
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 async def ended(session: Session) -> bool:
@@ -302,8 +302,8 @@ async def test_any_thread_may_use_it(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 async def short(config: SandboxConfig) -> AsyncIterator[Sandbox]:
-    """Sessions that live for a moment."""
-    sandbox = Sandbox(replace(config, session_life_s=1.0, session_idle_s=0.2))
+    """Sessions that live for a moment, which is long enough to start one on a busy machine."""
+    sandbox = Sandbox(replace(config, session_life_s=5.0, session_idle_s=2.0))
     yield sandbox
     await sandbox.close()
 
