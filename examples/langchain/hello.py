@@ -15,8 +15,8 @@ def weather(city: str) -> str:
     return {"Oslo": "4 degrees, snow", "Lima": "22 degrees, sunny"}[city]
 
 
-# No kernel is made here: an embedded one starts at the first call and is closed at exit. Without
-# any configuration it serves the tiny model that comes with the project.
+# No kernel is made here: the default kernel starts at the first call and is closed at exit.
+# Without any configuration it serves the bundled test model.
 agent = create_agent(ChatAIOS(), tools=[weather])
 
 for city in ("Oslo", "Lima"):
