@@ -67,3 +67,27 @@ def test_a_call_is_refused_once_every_core_of_its_model_asks_for_a_long_pause() 
 
         assert refused.value.retry_after_s > 3_000
         assert (len(first.exchanges), len(second.exchanges)) == (1, 1)
+
+
+def test_a_core_that_keeps_no_pause_itself_is_left_for_another_one() -> None:
+    limited = [RateLimited("busy", 3_600.0)] * 9
+    cores = [
+        ScriptedCore(limited, name="limited", models=("m",)),
+        ScriptedCore("here", name="free", models=("m",)),
+    ]
+    with Kernel(CONFIG, cores=cores) as kernel:
+        agent = kernel.spawn("a")
+
+        assert [agent.llm.generate(f"call {n}").text for n in range(4)] == ["here"] * 4
+        kernel.check()
+
+
+def test_a_call_that_left_a_limited_core_returns_to_it_if_the_other_one_is_down() -> None:
+    gone = Refuse(429, "come back tomorrow", {"Retry-After": "3600"})
+    with StubServer([gone], models=["m"]) as server:
+        first = ScriptedCore([RateLimited("busy", 3_600.0), "here"], name="first", models=("m",))
+        second = OpenAICore(server.base_url, ["m"], name="second")
+        with Kernel(CONFIG, cores=[first, second]) as kernel:
+            text = kernel.spawn("a").llm.generate("hello").text
+
+    assert text == "here"

@@ -38,6 +38,8 @@ from pydantic import BaseModel, Field
 
 from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
 from aios_core.adapting import install, uninstall
+from aios_core.cores import ScriptedCore
+from aios_core.cores.embedding import OpenAIEmbedder
 from aios_core.cores.openai_compatible import OpenAICore
 from aios_core.errors import RateLimited
 from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
@@ -537,6 +539,48 @@ def test_fallbacks_get_their_turn(sides: Callable[..., Sides], kernel: Kernel) -
     for program in (with_fallbacks, with_middleware):
         native, ours = both.run(program)
         assert native == ours == "You said: hi"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model: model.embed_query("hi"),
+        lambda model: model.embed_documents(["hi"]),
+        lambda model: asyncio.run(model.aembed_query("hi")),
+        lambda model: asyncio.run(model.aembed_documents(["hi"])),
+    ],
+)
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Refuse(401, "bad key"), openai.AuthenticationError),
+        (Refuse(403, "not yours"), openai.PermissionDeniedError),
+        (Refuse(404, "no such model", code="model_not_found"), openai.NotFoundError),
+        (Refuse(429, "slow down"), openai.RateLimitError),
+        (Refuse(400, TOO_LONG, code="context_length_exceeded"), openai.BadRequestError),
+        (Refuse(500, "oh"), openai.InternalServerError),
+    ],
+    ids=str,
+)
+def test_an_error_of_an_embedding_is_caught_as_natively(
+    refusal: Refuse, kind: type[Exception], ask: Callable[[Any], Any]
+) -> None:
+    config = KernelConfig.load(environ={}, state={"directory": ":memory:"})
+    with StubServer(refusal) as server:
+        kernel = Kernel(
+            config, cores=[ScriptedCore("hi")], embedder=OpenAIEmbedder(server.base_url, "stub")
+        )
+        former = set_default_kernel(kernel.start())
+        install("langchain")
+        try:
+            with pytest.raises(kind) as caught:
+                ask(OpenAIEmbeddings(model="stub", max_retries=0))
+        finally:
+            uninstall()
+            set_default_kernel(former)
+            kernel.close(0)
+
+    assert isinstance(caught.value, KernelError)
 
 
 SLOW: Final = Refuse(429, "slow down", {"Retry-After": "0.05"})
