@@ -85,7 +85,7 @@ def _facts(explanation: Explanation) -> dict[str, Any]:
         "right": str(access.right),
         "resource": str(access.resource),
         "considered": [
-            {"what": one.what, "fits": one.fits, "result": one.said}
+            {"what": one.what, "fits": one.fits, "result": one.reason}
             for one in explanation.considered
         ],
     }
