@@ -7,6 +7,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,31 @@ def test_importing_the_package_alone_loads_none_of_its_modules() -> None:
     )
 
     assert ended.stdout.splitlines() == ["[]", "aios_core.errors False"]
+
+
+# --- circles --------------------------------------------------------------------------------------
+
+
+def _imports_of(body: list[ast.stmt]) -> set[str]:
+    """Names that a module imports when it is loaded or type-checked, not within functions."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.If | ast.Try):
+            found |= _imports_of(node.body) | _imports_of(node.orelse)
+    return found
+
+
+def test_no_modules_import_one_another_in_a_circle_not_even_for_types() -> None:
+    root = Path(__file__).resolve().parent.parent
+    files = [f for f in (root / "aios_core").rglob("*.py") if f.name != "__init__.py"]
+    modules = {".".join(f.relative_to(root).with_suffix("").parts): f for f in files}
+    graph = {
+        module: (_imports_of(ast.parse(file.read_text()).body) & modules.keys()) - {module}
+        for module, file in modules.items()
+    }
+    assert sum(map(len, graph.values())) > len(modules), "nothing was found"
+    tuple(TopologicalSorter(graph).static_order())  # raises `CycleError` with the circle

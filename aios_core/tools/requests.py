@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from aios_core.checking import reads_arguments, require_text
 from aios_core.errors import InvalidArguments, InvalidRequest
@@ -15,9 +15,6 @@ from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 from aios_core.tools.strict_json import NotJSON, parse, plain
-
-if TYPE_CHECKING:
-    from aios_core.tools.tool import Tool
 
 MAX_ARGUMENT_BYTES: Final = 1 << 20
 
@@ -149,6 +146,14 @@ class McpServer(CheckedFields):
             )
 
 
+class OfferedFunction(Protocol):
+    """A function with what a model is told about it: `aios_core.tools.tool.Tool`."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """Return what runs when the tool is called."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolLoad(Request[tuple[str, ...]]):
     """Offer more tools: those of a file, a module, an MCP server, or one function.
@@ -159,7 +164,7 @@ class ToolLoad(Request[tuple[str, ...]]):
 
     kind: ClassVar[str] = "tool.load"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
-    source: str | Path | Tool | Callable[..., Any] | McpServer
+    source: str | Path | OfferedFunction | Callable[..., Any] | McpServer
     is_private: bool = False
 
     def __post_init__(self) -> None:
