@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from aios_core.bridge import AsyncStream, Stream
-from aios_core.checking import reads_arguments
+from aios_core.checking import is_a, reads_arguments
 from aios_core.core import PromptSize
 from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
@@ -170,7 +170,8 @@ def _read_sampling(stop: str | Sequence[str] | None, settings: Mapping[str, Any]
     known = Sampling.__dataclass_fields__
     if unknown := [name for name in settings if name not in known]:
         raise TypeError(f"unexpected argument {unknown[0]!r}; did you mean a key of `extra`?")
-    stops = (stop,) if isinstance(stop, str) else tuple(require_items("stop", stop or ()))
+    given: Any = () if stop is None else stop
+    stops = (given,) if is_a(given, str) else tuple(require_items("stop", given))
     return Sampling(stop=stops, **settings)
 
 

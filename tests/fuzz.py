@@ -295,10 +295,9 @@ def targets(kernel: Kernel, agent: Agent) -> list[Target]:
 
 def constructors() -> list[Target]:
     """All public dataclasses of the package, as users build them."""
+    public = [(name, getattr(aios_core, name)) for name in sorted(aios_core.__all__)]
     return [
-        _target(name, one)
-        for name, one in sorted(vars(aios_core).items())
-        if name in aios_core.__all__ and isinstance(one, type) and is_dataclass(one)
+        _target(name, one) for name, one in public if isinstance(one, type) and is_dataclass(one)
     ]
 
 

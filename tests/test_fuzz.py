@@ -68,6 +68,7 @@ def test_every_part_of_the_public_surface_is_called(kernel: Kernel) -> None:
     titles = [target.title for target in fuzz.targets(kernel, kernel.spawn("alice"))]
 
     assert len(titles) > 150
+    assert "Budget" in [target.title for target in fuzz.constructors()]
     for part in ("kernel.spawn", "memory.write", "storage.share", "tools.arun", "llm.astream"):
         assert part in titles
 

@@ -9,7 +9,7 @@ from typing import Any
 from aios_core.access.decision import Decision
 from aios_core.access.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.checking import reads_arguments
+from aios_core.checking import is_a, reads_arguments
 from aios_core.errors import InvalidRequest
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of
 from aios_core.manager import Port
@@ -101,7 +101,7 @@ class AccessHandle:
     def _grant(
         self, resource: Resource | str, to: str, rights: Iterable[str], for_s: float | None
     ) -> AccessGrant:
-        wanted = (rights,) if isinstance(rights, str) else rights
+        wanted = (rights,) if is_a(rights, str) else rights
         return AccessGrant(self._resource(resource), to, wanted, for_s)  # type: ignore[arg-type]
 
     def _check(
