@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from aios_core import Agent, Budget, Kernel
-from aios_core.adapting import AgentSettings, Mode, Patches
+from aios_core.adapting import AgentSettings, Mode, Patches, give_notice
 from aios_core.errors import InvalidRequest, KernelError
 from open_interpreter_aios.completions import AdmittedCompletions, Completions
 from open_interpreter_aios.figures import Figures
@@ -30,6 +30,11 @@ from open_interpreter_aios.terminal import SandboxTerminal
 log = logging.getLogger(__name__)
 
 _ATTRIBUTE: Final = "aios"  # of an interpreter: its attachment
+
+_OWN_COMPLETIONS: Final = (
+    "the program replaced interpreter.llm.completions: its calls go past the kernel; leave it "
+    "as it is, or `detach` the interpreter"
+)
 
 Chunk = dict[str, Any]
 
@@ -170,7 +175,7 @@ class Attachment:
             self._completions = AdmittedCompletions(self._seat, llm.completions)
         else:
             chosen = self._chosen(llm.model, model, is_substitute)
-            self._completions = Completions(self._seat, chosen)
+            self._completions = Completions(self._seat, chosen, lambda: llm.context_window)
             replace(llm, "run", self._run)
         replace(llm, "completions", self._completions)
 
@@ -194,16 +199,21 @@ class Attachment:
     def _run(self, messages: list[Chunk]) -> Iterator[Chunk]:
         """In the place of `Llm.run`: no tokenizer to fetch, no provider's tables to look up."""
         llm, theirs = self._interpreter.llm, self._theirs
-        if any(one["type"] == "image" and one.get("format") != "description" for one in messages):
-            raise InvalidRequest("an image among the messages; this kernel takes text only")
+        if llm.supports_vision is False and any(map(_is_image, messages)):
+            raise InvalidRequest(
+                "llm.supports_vision: got False, with an image among the messages; allowed: None, "
+                "for the core to decide, or a message of the format 'description'"
+            )
+        if llm.completions is not self._completions:
+            give_notice(log, "open-interpreter: completions", _OWN_COMPLETIONS)
         calls_functions = llm.supports_functions is not False
         params: dict[str, Any] = {
             "model": llm.model,
             "messages": theirs.convert_to_openai_messages(
-                messages,
+                _with_fewer_images(messages, num_first=0 if self._interpreter.os else 1),
                 function_calling=calls_functions,
-                vision=False,
-                shrink_images=False,
+                vision=True,
+                shrink_images=self._interpreter.shrink_images,
                 interpreter=self._interpreter,
             ),
             "stream": True,
@@ -264,6 +274,17 @@ def _directory(given: str | Path | None, conversation: str) -> Path:
         return Path(given)
     name = re.sub(r"[^\w-]+", "_", conversation)[:80]
     return Path("open_interpreter_figures", name)
+
+
+def _is_image(message: Chunk) -> bool:
+    return message["type"] == "image" and message.get("format") != "description"
+
+
+def _with_fewer_images(messages: list[Chunk], *, num_first: int) -> list[Chunk]:
+    """Leave out the images that Open Interpreter leaves out: all but the first ones and two."""
+    places = [place for place, one in enumerate(messages) if one["type"] == "image"]
+    left_out = set(places[num_first:-2])
+    return [one for place, one in enumerate(messages) if place not in left_out]
 
 
 def _is_closing(error: BaseException | None) -> bool:

@@ -30,21 +30,30 @@ class Completions:
     Args:
         seat: whose calls these are.
         model: answers which model to ask for, given the one that the program names.
+        window: returns the context window that the program sets, in tokens; None: the core's.
     """
 
-    def __init__(self, seat: Seat, model: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        model: Callable[[str], str | None],
+        window: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._seat = seat
         self._model = model
+        self._window = window
         self._stream: Stream | None = None  # of the call under way
+        self._is_stopped = False  # `stop` came during the call; set before `_stream` is read
 
     def __call__(self, **params: Any) -> Iterator[dict[str, Any]]:
         """The chunks of one answer. Raises what the kernel refuses with."""
+        self._is_stopped = False
         said = {key: value for key, value in params.items() if key not in _OF_THE_WIRE}
         with self._seat.failing(), self._seat.taken() as agent:
             request = read_request(said)
             request["model"] = self._model(str(params.get("model")))
             request["parallel_tool_calls"] = False  # Open Interpreter reads the first call only
-            request["messages"] = _fitting(agent, request)
+            request["messages"] = _fitting(agent, request, self._window())
             writer = ChunkWriter(request["model"] or "aios")
             with agent.llm.stream(**request) as deltas, self._stoppable(deltas):
                 for delta in deltas:
@@ -55,6 +64,10 @@ class Completions:
 
     def stop(self) -> None:
         """Cancel the call under way, from any thread; its reader gets `SyscallCancelled`."""
+        self._is_stopped = True
+        self._withdraw()
+
+    def _withdraw(self) -> None:
         stream = self._stream
         if stream is not None and stream.call is not None:
             stream.call.withdraw()
@@ -62,6 +75,8 @@ class Completions:
     @contextmanager
     def _stoppable(self, stream: Stream) -> Iterator[None]:
         self._stream = stream
+        if self._is_stopped:  # between the call and its stream
+            self._withdraw()
         try:
             yield
         finally:
@@ -101,7 +116,7 @@ class AdmittedCompletions:
         """Nothing: LiteLLM's calls block. The next chunk finds the generator closed."""
 
 
-def _fitting(agent: Agent, request: Mapping[str, Any]) -> list[Message]:
+def _fitting(agent: Agent, request: Mapping[str, Any], window: int | None = None) -> list[Message]:
     """The messages without the oldest turns, where all of them leave no room for an answer.
 
     The system's message and the last turn stay; a turn begins with what the user says.
@@ -112,9 +127,11 @@ def _fitting(agent: Agent, request: Mapping[str, Any]) -> list[Message]:
     rest = list(messages[len(head) :])
     while True:
         size = agent.llm.measure([*head, *rest], **options)
-        wanted = request.get("max_tokens") or int(size.context_window * _ANSWER_SHARE)
+        allowed = min(window or size.context_window, size.context_window)
+        num_left = size.num_left - (size.context_window - allowed)
+        wanted = request.get("max_tokens") or int(allowed * _ANSWER_SHARE)
         begins = [place for place, one in enumerate(rest) if place and one.role == "user"]
-        if size.num_left >= wanted or not begins:
+        if num_left >= wanted or not begins:
             return [*head, *rest]
         rest = rest[begins[0] :]
 

@@ -19,6 +19,7 @@ from aios_core.adapting import (
     served_model,
 )
 from aios_core.errors import KernelError
+from open_interpreter_aios.errors import as_litellm_error
 
 directory: Final = AgentDirectory()
 
@@ -50,7 +51,7 @@ class Seat:
         )
         self._settings = settings
         self._kernel = kernel
-        self.failure: KernelError | None = None  # what ended the turn, for whoever called `chat`
+        self.failure: Exception | None = None  # what ended the turn, for whoever called `chat`
 
     @contextmanager
     def taken(self) -> Iterator[Agent]:
@@ -64,15 +65,15 @@ class Seat:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Remember a kernel error that leaves the block.
+        """Remember a kernel error that leaves the block, as one of LiteLLM's kind too.
 
         Open Interpreter makes other errors, or texts, of those that pass through it.
         """
         try:
             yield
         except KernelError as exc:
-            self.failure = exc
-            raise
+            self.failure = as_litellm_error(exc)
+            raise self.failure from exc.__cause__
 
     def admits(self, model: str) -> None:
         """See that the kernel has slots for a provider's model."""

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
+import litellm
 import pytest
 from interpreter import OpenInterpreter
 
 from aios_core import Budget, Delta, EventKind, Kernel, ToolCall
 from aios_core.errors import (
+    AuthenticationFailed,
     BudgetExceeded,
+    ContentFiltered,
+    ContextOverflow,
     CoreError,
+    CoreUnavailable,
+    DeadlineExceeded,
     InvalidRequest,
     KernelClosed,
+    KernelError,
+    ModelNotFound,
+    PermissionRefused,
+    RateLimited,
     SyscallCancelled,
 )
 from aios_core.testing import Watch
 from aios_core.testing.watch import FOR_EVER, PATIENCE
 from open_interpreter_aios import attach, detach
+from open_interpreter_aios.errors import as_litellm_error
 
 from .conftest import Boot, Runner
 from .programs import told
@@ -168,12 +180,121 @@ def test_the_oldest_turns_are_left_out_where_the_window_is_full(
     assert len(interpreter.messages) == 10  # nothing is forgotten
 
 
-def test_an_image_is_refused_by_name(boot: Boot, interpreter: Any) -> None:
-    attach(interpreter, kernel=boot(echo))
-    image = {"role": "user", "type": "image", "format": "base64.png", "content": "aGk="}
+IMAGE = {"role": "user", "type": "image", "format": "base64.png", "content": "aGk="}
 
-    with pytest.raises(InvalidRequest, match="an image"):
-        interpreter.chat(image, display=False)
+
+def images_of(request: Any) -> list[str]:
+    """The addresses of the images that a core is asked about."""
+    parts = [part for message in request.messages for part in message.parts]
+    return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+
+
+def test_an_image_reaches_a_core_that_takes_images(boot: Boot, interpreter: Any) -> None:
+    kernel = boot(["a picture"])
+    attach(interpreter, kernel=kernel)
+
+    assert told(interpreter.chat(IMAGE, display=False)) == [("assistant", "message", "a picture")]
+    (core,) = kernel.pool
+    assert images_of(core.requests[-1]) == ["data:image/png;base64,aGk="]  # type: ignore[attr-defined]
+
+
+def test_an_image_in_a_file_goes_with_its_path(
+    boot: Boot, interpreter: Any, tmp_path: Path
+) -> None:
+    kernel = boot(["a picture"])
+    attach(interpreter, kernel=kernel)
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(b"hi")
+
+    interpreter.chat({**IMAGE, "format": "path", "content": str(file)}, display=False)
+
+    (core,) = kernel.pool
+    request = core.requests[-1]  # type: ignore[attr-defined]
+    assert images_of(request) == ["data:image/jpg;base64,aGk="]
+    assert str(file) in request.messages[-1].content
+
+
+def test_of_many_images_the_first_and_the_last_two_are_sent(boot: Boot, interpreter: Any) -> None:
+    kernel = boot(["some pictures"])
+    attach(interpreter, kernel=kernel)
+
+    interpreter.chat([{**IMAGE, "content": f"{number}AAA"} for number in range(5)], display=False)
+
+    (core,) = kernel.pool
+    sent = [url[-4:] for url in images_of(core.requests[-1])]  # type: ignore[attr-defined]
+    assert sent == ["0AAA", "3AAA", "4AAA"]
+
+
+def test_a_program_that_wants_no_vision_is_asked_for_a_description(
+    boot: Boot, interpreter: Any
+) -> None:
+    attach(interpreter, kernel=boot(echo))
+    interpreter.llm.supports_vision = False
+
+    with pytest.raises(InvalidRequest, match="supports_vision"):
+        interpreter.chat(IMAGE, display=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "theirs"),
+    [
+        (AuthenticationFailed("core", "no key"), "AuthenticationError"),
+        (PermissionRefused("core", "not for you"), "PermissionDeniedError"),
+        (ModelNotFound("core", "gpt-9", ["m"]), "NotFoundError"),
+        (RateLimited("too often", 7.0), "RateLimitError"),
+        (ContextOverflow(9, 8, "m"), "ContextWindowExceededError"),
+        (ContentFiltered("core", "not that"), "ContentPolicyViolationError"),
+        (CoreUnavailable("gone", 1.0), "APIConnectionError"),
+        (DeadlineExceeded(3.0, "it waited"), "Timeout"),
+        (CoreError("core", "odd"), "InternalServerError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_error_is_also_the_one_that_litellm_raises(error: KernelError, theirs: str) -> None:
+    given = as_litellm_error(error)
+
+    assert isinstance(given, type(error))
+    assert isinstance(given, getattr(litellm.exceptions, theirs))
+    assert str(given) == str(error)
+
+
+def test_a_chat_raises_litellms_kind(boot: Boot, interpreter: Any) -> None:
+    def refuse(_: Any) -> str:
+        raise AuthenticationFailed("core", "the api key is wrong")
+
+    attach(interpreter, kernel=boot(refuse))
+
+    with pytest.raises(litellm.AuthenticationError, match=r"the api key is wrong") as caught:
+        chat(interpreter)
+    assert isinstance(caught.value, AuthenticationFailed)
+
+
+def test_a_context_window_that_the_program_sets_is_kept(boot: Boot, interpreter: Any) -> None:
+    kernel = boot(["ok"] * 5)
+    attach(interpreter, kernel=kernel)
+    interpreter.computer.languages = interpreter.computer.languages[1:]  # no hint on Python
+    interpreter.llm.context_window = 20
+
+    for turn in range(5):
+        chat(interpreter, f"turn {turn} has these words here")
+
+    (core,) = kernel.pool
+    sent = [message.content for message in core.requests[-1].messages]  # type: ignore[attr-defined]
+    assert "turn 0 has these words here" not in sent
+    assert sent[-1] == "turn 4 has these words here"
+
+
+def test_a_model_that_the_program_asks_by_itself_is_named_once(
+    boot: Boot, interpreter: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach(interpreter, kernel=boot(echo))
+    interpreter.llm.completions = lambda **_: iter([{"choices": [{"delta": {"content": "mine"}}]}])
+
+    chat(interpreter)
+    chat(interpreter)
+
+    named = [one for one in caplog.messages if "interpreter.llm.completions" in one]
+    assert len(named) == 1
 
 
 def test_closing_a_stream_frees_the_cores_slot_at_once(

@@ -14,6 +14,7 @@ from interpreter import OpenInterpreter
 
 from aios_core import Kernel, KernelConfig
 from aios_core.config import AccessConfig
+from aios_core.errors import InvalidRequest
 from open_interpreter_aios import attach
 
 from .conftest import Runner
@@ -60,6 +61,14 @@ def test_a_streamed_answer_is_the_whole_one(kernel: Kernel, interpreter: Any) ->
 
     assert len(pieces) > 1
     assert "".join(pieces) == interpreter.messages[-1]["content"]
+
+
+def test_an_image_is_refused_by_the_name_of_its_kind(kernel: Kernel, interpreter: Any) -> None:
+    attach(interpreter, kernel=kernel)
+    image = {"role": "user", "type": "image", "format": "base64.png", "content": "aGk="}
+
+    with pytest.raises(InvalidRequest, match="cannot take an image part"):
+        interpreter.chat(image, display=False)
 
 
 def test_open_interpreters_own_system_message_leaves_room(kernel: Kernel, runner: Runner) -> None:
