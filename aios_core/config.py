@@ -11,46 +11,39 @@ Only `KernelConfig.load` and `find_config_file` read anything.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 from aios_core.budget import Budget, Price
-from aios_core.config_decoder import Place, Range, decode, field_hints, suggest
+from aios_core.config_decoder import Place, Range, decode, field_hints
+from aios_core.config_sources import (
+    OTHER_VARIABLES,
+    find_config_file,
+    keys_of,
+    nested,
+    read_config_file,
+)
+from aios_core.core_kinds import BUILT_IN
 from aios_core.errors import ConfigError
+from aios_core.extensions import CORE_KINDS, POLICIES
 from aios_core.process import Guard
 from aios_core.redaction import RedactedRepr, learn_environment
 
 MIB = 1 << 20
-CONFIG_FILE: Final = "aios.toml"
-
-# Variables that are no keys of the tree: where the file is, what a terminal shows, and the
-# one-line ways to point at a real model (see `_core_from_environment`).
-OTHER_VARIABLES: Final = (
-    "AIOS_API_KEY",
-    "AIOS_BASE_URL",
-    "AIOS_CONFIG",
-    "AIOS_DEBUG",
-    "AIOS_MODEL",
-    "AIOS_QUIET",
-)
-
 Positive = Range(0, is_open=True)
 AtLeastOne = Range(1)
 Fraction = Range(0, 1, is_open=True)
-
-
-PolicyName = Literal["fifo", "round_robin", "priority", "fair", "las", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
     """Who runs when."""
 
-    policy: PolicyName = "auto"  # a key of aios_core.scheduler.POLICIES
+    policy: str = "auto"  # built in, or a name that a package registers under `aios.policies`
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields of that policy
     quantum: Annotated[int, AtLeastOne] | None = None  # tokens; None: the policy's own
     max_wait_s: Annotated[float, Positive] | None = None  # None: the policy's own
     keep_warm_s: float = 5.0  # an agent between two calls keeps its place on a core that long
@@ -61,6 +54,10 @@ class SchedulerConfig:
     core_patience_s: float = 10.0
     default_timeout_s: Annotated[float, Positive] | None = None
     expected_answer_tokens: Annotated[int, AtLeastOne] = 512  # reserved until answers are known
+
+    def __post_init__(self) -> None:
+        if isinstance(self.policy, str):  # else refused by the tree that it becomes a part of
+            POLICIES.require(self.policy, Place("policy", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,28 +283,11 @@ class GroupConfig:
     inherits: tuple[str, ...] = ()  # groups whose privileges its members have too
 
 
-CoreKind = Literal["transformers", "openai", "replay", "tiny"]
-
-# kind -> what it needs, and what it takes besides; `name`, `models` and `options` fit every kind.
-_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "transformers": ("path",),
-    "openai": ("models",),
-    "replay": ("path",),
-    "tiny": (),
-}
-_TAKES: Final[Mapping[str, tuple[str, ...]]] = {
-    "transformers": ("path",),
-    "openai": ("base_url", "api_key_env"),
-    "replay": ("path",),
-    "tiny": (),
-}
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class CoreConfig(RedactedRepr):
     """One LLM core. `kind` decides which of the others apply; `options` go to its constructor."""
 
-    kind: CoreKind
+    kind: str  # built in, or a name that a package registers under `aios.cores`
     name: str | None = None  # None: the kind, numbered if need be
     models: tuple[str, ...] = ()  # names under which agents ask for it; (): the path's last part
     path: str | None = None  # transformers: a directory or a hub name; replay: the recording
@@ -316,14 +296,10 @@ class CoreConfig(RedactedRepr):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in _NEEDS:
-            return  # refused by the tree that it becomes a part of
-        for key in _NEEDS[self.kind]:
-            if not getattr(self, key):
-                raise ConfigError(key, getattr(self, key), f"needed by kind {self.kind!r}")
-        for key in ("path", "base_url", "api_key_env"):
-            if key not in _TAKES[self.kind] and getattr(self, key) is not None:
-                raise ConfigError(key, getattr(self, key), f"not given for kind {self.kind!r}")
+        if (kind := BUILT_IN.get(self.kind)) is not None:
+            kind.require_keys(self.kind, self)
+        else:  # its own declaration is read when a core is built, since that imports its package
+            CORE_KINDS.require(self.kind, Place("kind", ""))
 
 
 Table = Mapping[str, Any]  # a section as plain data, laid over what is there
@@ -405,7 +381,7 @@ class KernelConfig:
         for layer in _layers(cls, path, environ, mistakes=None):
             config = layer(config)
         checked: Self = decode(cls, overrides, Place("", "an argument"), config)
-        return checked
+        return _without_stale_options(checked, config)
 
     @classmethod
     def load_leniently(
@@ -435,11 +411,16 @@ def _layers(
 
     With a list of mistakes, those within the file are collected there.
     """
+    of_file = cls()
 
     def file(config: C) -> C:
+        nonlocal of_file
         if (found := find_config_file(path, environ=environ)) is None:
             return config
-        checked: C = decode(cls, _read(found), Place("", str(found), mistakes=mistakes), config)
+        checked: C = decode(
+            cls, read_config_file(found), Place("", str(found), mistakes=mistakes), config
+        )
+        of_file = checked
         return checked
 
     def core(config: C) -> C:
@@ -449,7 +430,7 @@ def _layers(
 
     def variable(config: C, *, name: str) -> C:
         place = Place("", f"environment variable {name}", is_text=True)
-        checked: C = decode(cls, _nested(_keys_of(name, environ), environ[name]), place, config)
+        checked: C = decode(cls, nested(keys_of(name, environ, cls), environ[name]), place, config)
         return checked
 
     yield file
@@ -457,41 +438,15 @@ def _layers(
     for name in sorted(environ):
         if name.startswith("AIOS_") and environ[name] and name not in OTHER_VARIABLES:
             yield partial(variable, name=name)
+    yield lambda config: _without_stale_options(config, of_file)
 
 
-def find_config_file(
-    path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
-) -> Path | None:
-    """The file in force: `path`, else $AIOS_CONFIG, else ./aios.toml, else the user's own.
-
-    None if nothing was named and neither of the last two exists. Raises `ConfigError`
-    if one was named and is not there.
-    """
-    environ = os.environ if environ is None else environ
-    named, source = (path, "an argument") if path else (environ.get("AIOS_CONFIG"), "AIOS_CONFIG")
-    if named:
-        if not isinstance(named, str | Path):
-            raise ConfigError("configuration file", named, "a path", source)
-        try:
-            file = Path(named).expanduser()
-            is_there = file.is_file()
-        except (OSError, RuntimeError, ValueError):  # too long, or of a user that there is not
-            is_there = False
-        if not is_there:
-            raise ConfigError("configuration file", str(named), "a file that exists", source)
-        return file
-    home = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    places = (Path(CONFIG_FILE), Path(home).expanduser() / "aios" / CONFIG_FILE)
-    return next((file for file in places if file.is_file()), None)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(str(file), str(exc), "valid TOML, see https://toml.io") from exc
-    except OSError as exc:
-        raise ConfigError(str(file), exc.strerror, "a file that can be read") from exc
+def _without_stale_options(config: C, below: C) -> C:
+    """Drop the options of the policy below where another policy was chosen over it alone."""
+    new, old = config.scheduler, below.scheduler
+    if new.policy == old.policy or new.options != old.options:
+        return config
+    return replace(config, scheduler=replace(new, options={}))
 
 
 def _core_from_environment(environ: Mapping[str, str]) -> CoreConfig | None:
@@ -506,34 +461,3 @@ def _core_from_environment(environ: Mapping[str, str]) -> CoreConfig | None:
     if model == "tiny":
         return CoreConfig("tiny")
     return CoreConfig("transformers", path=model) if model else None
-
-
-def _keys_of(variable: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the keys that a variable sets; none, if it belongs to another program.
-
-    A name without ``__`` that is no key belongs to another program, unless it looks like a slip.
-    Raises `ConfigError` for a slip.
-    """
-    known = {f"AIOS_{name.upper()}" for name in field_hints(KernelConfig)}
-    if variable in known or "__" in variable:
-        return variable.removeprefix("AIOS_").lower().split("__")
-    if hint := _meant_key(variable) or suggest(variable, sorted(known.union(OTHER_VARIABLES))):
-        raise ConfigError(variable, environ[variable], f"no such key; {hint}", "the environment")
-    return []
-
-
-def _meant_key(variable: str) -> str:
-    """A phrase that names a table's key which was written with one ``_``; empty if it is none."""
-    for name, hint in field_hints(KernelConfig).items():
-        prefix = f"AIOS_{name.upper()}_"
-        key = variable.removeprefix(prefix).lower()
-        if variable.startswith(prefix) and is_dataclass(hint) and key in field_hints(hint):  # type: ignore[arg-type]
-            return f"did you mean '{prefix}_{key.upper()}', with two underscores?"
-    return ""
-
-
-def _nested(keys: list[str], value: str) -> dict[str, Any]:
-    nested: Any = value if keys else {}
-    for key in reversed(keys):
-        nested = {key: nested}
-    return nested  # type: ignore[no-any-return]

@@ -99,6 +99,22 @@ def _decode(  # noqa: PLR0911 - one for each kind of annotation
     return _decode_scalar(hint, bounds, value, place)
 
 
+def is_decodable(hint: Any) -> bool:
+    """Whether `decode` understands an annotation."""
+    hint, _ = _unwrap(hint)
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        inner = [part for part in parts if part is not NoneType]
+        return len(inner) == 1 and is_decodable(inner[0])
+    if origin is Literal or hint is Any or hint in _SCALARS:
+        return True
+    if origin is tuple:
+        return len(parts) == 2 and parts[1] is Ellipsis and is_decodable(parts[0])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return parts[0] is str and is_decodable(parts[1])
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """A phrase that names the closest of the known names; empty if none is close."""
     close = difflib.get_close_matches(wrong, list(known), n=1)

@@ -8,7 +8,7 @@ never raise; `preempt` and `cancel` of an unknown run are ignored, since the run
 may have ended on its own meanwhile. The sink may be called from any thread.
 
 What a core cannot do it says in its `Capabilities`, and the scheduler adapts.
-Implementations are in `aios_core.cores`; `tests/cores/contract.py` is the suite
+Implementations are in `aios_core.cores`; `aios_core.testing.core_contract` is the suite
 that each of them passes. `StreamingCore` there turns an async generator into a
 core, which is all that most remote backends need.
 """

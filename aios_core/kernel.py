@@ -39,6 +39,7 @@ from aios_core.crossing import Crossing
 from aios_core.embedding import Embedder
 from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject
 from aios_core.events import EventStream, Observer
+from aios_core.extensions import POLICIES
 from aios_core.lifecycle import Lifecycle
 from aios_core.manager import Gatekeeper
 from aios_core.options import SpawnOptions
@@ -46,7 +47,8 @@ from aios_core.parts import Given, Parts, make_cores
 from aios_core.port import AgentPort
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.redaction import shown_repr
-from aios_core.scheduler import POLICIES, Policy
+from aios_core.scheduler import Policy
+from aios_core.scheduler.named_policy import build_policy
 from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
@@ -545,15 +547,9 @@ def _require_a(name: str, value: object, kind: type) -> None:
 def _policy(chosen: Any, config: KernelConfig) -> Policy:
     if is_a(chosen, Policy):
         return cast(Policy, chosen)
-    if require_text("policy", chosen) not in POLICIES:
-        raise NoSuchObject("policy", chosen, POLICIES)
-    settings = config.scheduler
-    policy = POLICIES[chosen]()
-    if settings.quantum is not None:
-        policy = replace(policy, quantum=settings.quantum)
-    if settings.max_wait_s is not None:
-        policy = replace(policy, max_wait_s=settings.max_wait_s)
-    return policy
+    if not POLICIES.has(require_text("policy", chosen)):
+        raise NoSuchObject("policy", chosen, POLICIES.names())
+    return build_policy(chosen, config.scheduler)
 
 
 _kernels: WeakSet[Kernel] = WeakSet()

@@ -10,14 +10,13 @@ import pytest
 
 from aios_core.budget import Budget, Price
 from aios_core.config import (
-    OTHER_VARIABLES,
     CoreConfig,
     GroupConfig,
     KernelConfig,
     SchedulerConfig,
-    find_config_file,
 )
 from aios_core.config_decoder import field_hints
+from aios_core.config_sources import OTHER_VARIABLES, find_config_file
 from aios_core.errors import ConfigError
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "config.md"

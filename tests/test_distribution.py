@@ -12,7 +12,7 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 import aios_core
-from aios_core.cores.factory import _KINDS
+from aios_core.core_kinds import OPENAI
 from aios_core.distribution import DISTRIBUTION, FOLDERS, install_command
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def test_an_adapter_brings_the_core_libraries_that_its_framework_would_bring_too
     extras = metadata(".").core.optional_dependencies
 
     assert "aios-kernel[openai]>=0.1,<0.2" in project["project"]["dependencies"]
-    assert f"openai<{_KINDS['openai'].newest['openai'] + 1},>=2" in extras["openai"]
+    assert f"openai<{OPENAI.newest['openai'] + 1},>=2" in extras["openai"]
 
 
 def test_no_hint_names_the_package_of_another_project() -> None:

@@ -14,9 +14,11 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Final
 
 import aios_core
+from aios_core.cli.extension_checks import check_extensions
 from aios_core.cli.findings import Finding, Health, misconfigured
 from aios_core.cli.state_checks import check_state
-from aios_core.config import CoreConfig, KernelConfig, find_config_file
+from aios_core.config import CoreConfig, KernelConfig
+from aios_core.config_sources import find_config_file
 from aios_core.core import Core
 from aios_core.cores.factory import build_core, core_names
 from aios_core.cores.pool import CorePool
@@ -57,6 +59,7 @@ def examine(
     yield from _libraries()
     begin("the installed commands and adapters")
     yield from _entry_points()
+    yield from check_extensions()
     begin("the configuration")
     config, found = _config(path)
     yield from found

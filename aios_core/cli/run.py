@@ -24,10 +24,11 @@ from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
 from aios_core.cli.interruption import end_soon
 from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.cli.options import add_config
-from aios_core.config import KernelConfig, find_config_file
+from aios_core.config import KernelConfig
+from aios_core.config_sources import find_config_file
 from aios_core.embedded import set_default_kernel
 from aios_core.errors import InvalidRequest
-from aios_core.scheduler import POLICIES
+from aios_core.extensions import POLICIES
 from aios_core.trace import require_trace_path
 
 _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "aios run [--policy POLICY] [--mode MODE] [--config FILE] [--trace FILE] "
         "(SCRIPT | -m MODULE) [ARGUMENT ...]"
     )
-    parser.add_argument("--policy", choices=tuple(POLICIES), help="who runs when")
+    parser.add_argument("--policy", choices=POLICIES.names(), help="who runs when")
     parser.add_argument(
         "--mode",
         choices=get_args(Mode),

@@ -1,9 +1,9 @@
 """From the configuration to cores that can be started.
 
-A kind of core is one row of `_KINDS`. Its library is imported when a core of that
-kind is built, and not before; one that is not installed is named, with what
-installs it. No model is loaded and no endpoint reached here: that is `Core.start`'s
-work. A recording is read.
+A kind of core is a `CoreKind`. Its library is imported when a core of that kind is
+built, and not before; one that is not installed is named, with what installs it. No
+model is loaded and no endpoint reached here: that is `Core.start`'s work. A recording
+is read.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Final, TextIO, get_args
+from inspect import Parameter
+from typing import Any, Final, TextIO
 
 from aios_core.config import CoreConfig
-from aios_core.config_decoder import Place, decode, suggest
+from aios_core.config_decoder import Place, decode, is_decodable, suggest
 from aios_core.core import Core
-from aios_core.distribution import install_command
-from aios_core.errors import ModelLoadError
-from aios_core.redaction import learn, learn_settings
-from aios_core.tiny import TINY_MODEL, tiny_model_path
-
-OPENAI_URL: Final = "https://api.openai.com/v1"
+from aios_core.core_kinds import BUILT_IN, CoreKind
+from aios_core.errors import ConfigError, ModelLoadError
+from aios_core.extensions import CORE_KINDS
+from aios_core.redaction import learn_settings
 
 DEFAULT_CORE_NOTICE: Final = (
     "aios: no core is configured; using the tiny model that comes with the project. For a real one "
@@ -61,18 +58,30 @@ def build_core(
 ) -> Core:
     """One of them; `key` is where its table stands. Raises the same."""
     learn_settings(config.options)
-    kind, place = _KINDS[config.kind], Place(key, "")
-    settings = kind.settings(config, place, os.environ if environ is None else environ)
-    settings["name"] = name
+    environ, place = os.environ if environ is None else environ, Place(key, "")
+    kind = _kind_of(config, place)
+    arguments = {**kind.arguments(config, place, environ), "name": name}
     if models := config.models or kind.models(config):
-        settings["models"] = models
+        arguments["models"] = models
     constructor = _constructor(kind, name)
-    options = _options(constructor, config.options, settings, place.at("options"))
+    options = _options(constructor, config.options, arguments, place.at("options"))
     try:
-        core: Core = constructor(**settings, **{**kind.defaults, **options})
+        core: Core = constructor(**arguments, **{**kind.defaults, **options})
     except (TypeError, ValueError) as exc:
         raise place.at("options").refuse(dict(config.options), str(exc)) from exc
     return core
+
+
+def kind_of(name: str, place: Place) -> CoreKind:
+    """Find a kind of core by name. Raises `ConfigError` that names the package at fault."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    declared = CORE_KINDS.load(name, place)
+    if isinstance(declared, CoreKind):
+        return declared
+    if not callable(declared):
+        raise place.refuse(name, "a kind whose entry point is a CoreKind or a core's constructor")
+    return CoreKind.of(declared)
 
 
 def core_names(configs: Iterable[CoreConfig]) -> list[str]:
@@ -96,92 +105,34 @@ def announce_default_core(stream: TextIO, *, environ: Mapping[str, str] | None =
         print(DEFAULT_CORE_NOTICE, file=stream)
 
 
-# --- kinds ----------------------------------------------------------------------------------------
+# --- construction -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How cores of one kind are made."""
-
-    module: str
-    constructor: str
-    settings: Callable[[CoreConfig, Place, Mapping[str, str]], dict[str, Any]]
-    models: Callable[[CoreConfig], tuple[str, ...]]  # where the configuration names none
-    extra: str = ""  # of our distribution: what installs the library
-    newest: Mapping[str, int] = field(default_factory=dict)  # package -> greatest major version
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
-
-
-def _openai_settings(
-    config: CoreConfig, place: Place, environ: Mapping[str, str]
-) -> dict[str, Any]:
-    variable = config.api_key_env or ("OPENAI_API_KEY" if config.base_url is None else None)
-    if variable and not environ.get(variable):
-        allowed = "the name of an environment variable that is set and holds the key"
-        raise place.at("api_key_env").refuse(variable, allowed)
-    learn(environ[variable] if variable else None)
-    return {
-        "base_url": config.base_url or OPENAI_URL,
-        "api_key": environ[variable] if variable else None,
-    }
-
-
-def _model_name(config: CoreConfig) -> tuple[str, ...]:
-    """A hub name as it is; the last part of a path."""
-    path = Path(str(config.path)).expanduser()
-    is_local = path.exists() or path.is_absolute() or str(config.path).startswith((".", "~"))
-    return (path.resolve().name if is_local else str(config.path),)
-
-
-_KINDS: Final[Mapping[str, Kind]] = {
-    "transformers": Kind(
-        "aios_core.cores.transformers.core",
-        "TransformersCore",
-        lambda config, _place, _environ: {"model": str(config.path)},
-        _model_name,
-        extra="transformers",
-        defaults={"keep_contexts": True},
-    ),
-    "tiny": Kind(
-        "aios_core.cores.transformers.core",
-        "TransformersCore",
-        lambda _config, _place, _environ: {"model": tiny_model_path()},
-        lambda _config: (TINY_MODEL,),
-        extra="transformers",
-        # A second thread slows so small a model down, also on idle cores.
-        defaults={"keep_contexts": True, "num_threads": 1},
-    ),
-    "openai": Kind(
-        "aios_core.cores.openai_compatible",
-        "OpenAICore",
-        _openai_settings,
-        lambda config: config.models,
-        extra="openai",
-        newest={"openai": 2},
-    ),
-    "replay": Kind(
-        "aios_core.cores.replay",
-        "ReplayCore",
-        lambda config, _place, _environ: {"path": str(config.path)},
-        lambda _config: (),
-    ),
-}
-
-
-def _constructor(kind: Kind, core: str) -> Callable[..., Any]:
-    for package, newest in kind.newest.items():
-        _require_not_newer(package, newest, kind.extra, core)
+def _kind_of(config: CoreConfig, place: Place) -> CoreKind:
+    kind = kind_of(config.kind, place.at("kind"))
     try:
-        return getattr(import_module(kind.module), kind.constructor)  # type: ignore[no-any-return]
+        kind.require_keys(config.kind, config)
+    except ConfigError as exc:
+        raise place.at(exc.key).refuse(exc.got, exc.allowed) from exc
+    return kind
+
+
+def _constructor(kind: CoreKind, core: str) -> Callable[..., Any]:
+    for package, newest in kind.newest.items():
+        _require_not_newer(package, newest, kind.install, core)
+    if not isinstance(kind.build, str):
+        return kind.build
+    module, _, name = kind.build.partition(":")
+    try:
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
     except ImportError as exc:
         missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
         why = f"{missing}, which is not installed" if missing else f"a library that fails: {exc}"
-        raise ModelLoadError(
-            f"core {core!r} needs {why}; install it with: {install_command(kind.extra)}"
-        ) from exc
+        install = f"; install it with: {kind.install}" if kind.install else ""
+        raise ModelLoadError(f"core {core!r} needs {why}{install}") from exc
 
 
-def _require_not_newer(package: str, newest: int, extra: str, core: str) -> None:
+def _require_not_newer(package: str, newest: int, install: str, core: str) -> None:
     """Raise `ModelLoadError` for a package of a later major version than this file was made for."""
     try:
         installed = version(package)
@@ -190,7 +141,7 @@ def _require_not_newer(package: str, newest: int, extra: str, core: str) -> None
     if int(installed.partition(".")[0]) > newest:
         raise ModelLoadError(
             f"core {core!r} needs {package} {newest}, and {package} {installed} is installed; "
-            f"install it with: {install_command(extra)}"
+            f"install it with: {install}"
         )
 
 
@@ -202,21 +153,25 @@ def _options(
 ) -> dict[str, Any]:
     """The options of a table, refused by name where the constructor does not know them."""
     parameters = inspect.signature(constructor, eval_str=True).parameters
-    known = [name for name in parameters if name not in settled]
+    kinds = {parameter.kind for parameter in parameters.values()}
+    known = [name for name, one in parameters.items() if name not in settled and _is_named(one)]
     for name, value in options.items():
-        if name not in known:
+        if name not in known and (name in settled or Parameter.VAR_KEYWORD not in kinds):
             hint = f"{phrase} " if (phrase := suggest(name, known)) else ""
             allowed = f"no value, since there is no such option; {hint}The options are: "
-            raise place.at(name).refuse(value, allowed + ", ".join(known))
+            raise place.at(name).refuse(value, allowed + (", ".join(known) or "none"))
     return {
         name: _option(parameters[name].annotation, value, place.at(name))
+        if name in known
+        else value
         for name, value in options.items()
     }
 
 
+def _is_named(parameter: Parameter) -> bool:
+    return parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
 def _option(hint: Any, value: Any, place: Place) -> Any:
-    """A table becomes the dataclass that the constructor asks for; the rest goes as it is."""
-    for part in (hint, *get_args(hint)):
-        if isinstance(part, type) and is_dataclass(part):
-            return decode(part, value, place)
-    return value
+    """Check an option against the parameter's annotation, where the annotation can say it."""
+    return decode(hint, value, place) if is_decodable(hint) else value

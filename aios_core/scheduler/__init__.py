@@ -10,7 +10,9 @@ from aios_core.scheduler.policy import (
     Policy,
     Priority,
     QueueLoad,
+    Rank,
     RoundRobin,
+    Waiting,
 )
 from aios_core.scheduler.scheduler import Scheduler
 
@@ -24,6 +26,8 @@ __all__ = [
     "Policy",
     "Priority",
     "QueueLoad",
+    "Rank",
     "RoundRobin",
     "Scheduler",
+    "Waiting",
 ]

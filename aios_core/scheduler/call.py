@@ -16,7 +16,7 @@ from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
 from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.contained import release
-from aios_core.scheduler.ready import Route, Ticket
+from aios_core.scheduler.ready import Route, Ticket, served_model
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import Syscall, SyscallState
 
@@ -67,8 +67,7 @@ class Call:
     @property
     def model(self) -> str:
         """The model that serves it: another than it asked for if that has no core up."""
-        asked, served = self.syscall.request.model, self.route[0].models
-        return asked if asked is not None and asked in served else served[0]
+        return served_model(self.syscall.request, self.route)
 
     @property
     def doing(self) -> str:

@@ -349,6 +349,7 @@ class Dispatcher:
             prompt_tokens=call.allowance.prompt_tokens if call.allowance else prepared.num_tokens,
             max_tokens=call.prepared.max_tokens if call.prepared else prepared.max_tokens,
             now=self._clock.now(),
+            expect_answer=partial(self._estimates.answer_tokens, call.process.pid, call.model),
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)

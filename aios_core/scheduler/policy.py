@@ -2,8 +2,9 @@
 
 A policy is a frozen dataclass that gives pure answers about plain data. Its
 fields are its settings. To add one, write a class with a `rank` (a few lines) and
-pass an instance to `Kernel(policy=...)`, or list the class in `POLICIES`, where
-the contract tests of ``tests/scheduler`` pick it up.
+pass an instance to `Kernel(policy=...)`, or register the class as an entry point of
+the group `aios.policies`, which gives it a name in `aios.toml`. Ours are in `POLICIES`,
+where the contract tests of ``tests/scheduler`` pick them up.
 
 The mechanism is the same for all of them (see `scheduler`): the waiting call of
 the smallest rank runs first. Each time that a running call has generated `quantum`
@@ -52,6 +53,29 @@ class Waiting(Protocol):
     @property
     def priority(self) -> int:
         """Smaller is more urgent."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, counted or else estimated; 0 for a call of a tool."""
+
+    @property
+    def expected_answer_tokens(self) -> int:
+        """Tokens that the answer is expected to have, at most the call's limit; 0 for a tool.
+
+        What nine of ten earlier answers to the agent, or else of the model, did not exceed. It
+        stays what it was when first asked for, since a rank must not shrink while a call waits.
+        """
+
+    @property
+    def deadline_at(self) -> float | None:
+        """When the call fails unless it is answered, in seconds of the kernel's clock.
+
+        None: never, or a call of a tool.
+        """
+
+    @property
+    def model(self) -> str | None:
+        """The model that serves the call; None for a call of a tool."""
 
     @property
     def agent(self) -> Share:

@@ -12,7 +12,7 @@ active agent may overtake theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -57,15 +57,37 @@ class Decision:
 class _AtTail:
     """A running call as it would stand in the queue if it joined now."""
 
-    seq: int
+    ticket: Ticket
     queued_at: float
-    priority: int
-    agent: FlowShare
-    group: FlowShare
+    seq: int = LAST
 
-    @classmethod
-    def of(cls, ticket: Ticket, now: float) -> _AtTail:
-        return cls(LAST, now, ticket.priority, ticket.agent, ticket.group)
+    @property
+    def priority(self) -> int:
+        return self.ticket.priority
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.ticket.prompt_tokens
+
+    @property
+    def expected_answer_tokens(self) -> int:
+        return self.ticket.expected_answer_tokens
+
+    @property
+    def deadline_at(self) -> float | None:
+        return self.ticket.deadline_at
+
+    @property
+    def model(self) -> str | None:
+        return self.ticket.model
+
+    @property
+    def agent(self) -> FlowShare:
+        return self.ticket.agent
+
+    @property
+    def group(self) -> FlowShare:
+        return self.ticket.group
 
 
 class Scheduler:
@@ -149,10 +171,14 @@ class Scheduler:
         prompt_tokens: int,
         max_tokens: int,
         now: float,
+        expect_answer: Callable[[], int] | None = None,
     ) -> Ticket:
-        """Add a new call at the tail of the queue of its route."""
+        """Add a new call at the tail of the queue of its route.
+
+        `expect_answer` estimates the answer's tokens; None: as many as it may have.
+        """
         agent, group = self.share_of(process)
-        ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens)
+        ticket = Ticket(syscall, agent, group, route, prompt_tokens, max_tokens, expect_answer)
         ticket.seq, ticket.queued_at = next(self._seqs), now
         group.enter(self._floor)
         agent.enter(group.floor)
@@ -429,7 +455,7 @@ class Scheduler:
             return False
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
         at_tail = self._policy.takes_turns
-        mine = self._policy.rank_running(_AtTail.of(running, now) if at_tail else running)
+        mine = self._policy.rank_running(_AtTail(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _victim_for(self, lane: Lane, now: float) -> Ticket | None:

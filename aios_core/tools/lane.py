@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
+from typing import ClassVar
 
 from aios_core.tools.breaker import Breaker, Bucket
 from aios_core.tools.services import Flow, Ranking
@@ -49,6 +50,10 @@ class Turn:
     state: TurnState = TurnState.WAITING
     charged_ms: float = 0.0
     since: float = 0.0  # when it began to run, or to linger
+    prompt_tokens: ClassVar[int] = 0  # what policies read of calls of models
+    expected_answer_tokens: ClassVar[int] = 0
+    deadline_at: ClassVar[float | None] = None
+    model: ClassVar[str | None] = None
 
     def __repr__(self) -> str:
         return f"<Turn {self.id} of agent {self.pid} for {self.tool.id}: {self.state}>"

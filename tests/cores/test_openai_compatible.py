@@ -50,9 +50,8 @@ from aios_core.messages import (
 )
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.testing.core_contract import CoreContract, Rig
 from aios_core.testing.stub_server import Answer, Drop, Hang, Raw, Refuse, Script, StubServer
-
-from .contract import CoreContract, Rig
 
 STORY = "Once upon a time there was a kernel that never lost a single call of its agents."
 TELL = Answer(STORY)

@@ -28,8 +28,7 @@ from aios_core.messages import (
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing import run_virtual
-
-from .contract import CoreContract, Rig
+from aios_core.testing.core_contract import CoreContract, Rig
 
 STORY = "Once upon a time there was a kernel that never lost a single call of its agents."
 CALL = ToolCall("call_7", "add", '{"a": 1, "b": 2}')

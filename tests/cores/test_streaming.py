@@ -24,8 +24,7 @@ from aios_core.errors import ContextOverflow, CoreError, KernelBug
 from aios_core.messages import Delta, FinishReason, Usage, parse_messages
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
-
-from .contract import CoreContract, Rig
+from aios_core.testing.core_contract import CoreContract, Rig
 
 WORDS = [f"word{n} " for n in range(20)]
 

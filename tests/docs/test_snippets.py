@@ -30,7 +30,7 @@ from aios_core import KernelConfig, set_default_kernel
 from aios_core.access.policy import Policy
 from aios_core.access.policy_file import parse_policy
 from aios_core.cli import parser_of
-from aios_core.config import OTHER_VARIABLES
+from aios_core.config_sources import OTHER_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

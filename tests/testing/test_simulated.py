@@ -27,7 +27,7 @@ from aios_core.messages import Message, Sampling
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing import CostModel, SimulatedCore, run_virtual
-from tests.cores.contract import CoreContract
+from aios_core.testing.core_contract import CoreContract
 
 T = TypeVar("T")
 

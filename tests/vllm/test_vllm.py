@@ -23,9 +23,9 @@ from aios_core.messages import (
 )
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.testing.core_contract import CoreContract, Rig
 from models.tiny.tokenizer import CONTROL
 
-from ..cores.contract import CoreContract, Rig  # noqa: TID252 - tests are no package
 from .conftest import VLLMServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

@@ -10,8 +10,7 @@ from aios_core.core import Core
 from aios_core.cores.transformers import TransformersCore
 from aios_core.messages import Sampling, ToolSpec, parse_messages
 from aios_core.syscalls import LLMGenerate
-
-from ..contract import CoreContract  # noqa: TID252 - tests are no package to name
+from aios_core.testing.core_contract import CoreContract
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
 ADD = ToolSpec(

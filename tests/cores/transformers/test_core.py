@@ -29,8 +29,8 @@ from aios_core.errors import (
 from aios_core.messages import FinishReason, Message, ResponseFormat, Sampling, ToolSpec
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import LLMGenerate
+from aios_core.testing.core_contract import Rig
 
-from ..contract import Rig  # noqa: TID252 - tests are no package to name
 from .conftest import TINY
 
 CALCULATOR = ToolSpec(

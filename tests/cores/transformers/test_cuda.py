@@ -18,8 +18,7 @@ from aios_core.cores.transformers.loading import load_model
 from aios_core.cores.transformers.selfcheck import check_model
 from aios_core.messages import Sampling, parse_messages
 from aios_core.syscalls import LLMGenerate
-
-from ..contract import Rig  # noqa: TID252 - tests are no package to name
+from aios_core.testing.core_contract import Rig
 
 
 def varlen_reference(

@@ -1,4 +1,6 @@
-"""What every core must do, as tests: subclass `CoreContract` and say how to make the core.
+"""Test any core against the contract of `aios_core.core`.
+
+Subclass `CoreContract` and say how to make the core (pytest with pytest-asyncio, mode "auto"):
 
     class TestMyCore(CoreContract):
         def make_core(self) -> Core:

@@ -1,0 +1,150 @@
+"""The kinds of cores: how a table of `[[cores]]` becomes the arguments of a core's constructor.
+
+A kind is one `CoreKind`. Ours are below; packages register further ones as entry points of the
+group `aios.cores`. A kind names its constructor, whose module is imported when a core of that kind
+is built, and not before.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from aios_core.config_decoder import Place
+from aios_core.distribution import install_command
+from aios_core.errors import ConfigError
+from aios_core.redaction import learn
+from aios_core.tiny import TINY_MODEL, tiny_model_path
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
+KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, beside those that fit every kind
+
+Arguments = dict[str, Any]
+
+
+class CoreTable(Protocol):
+    """A table of `[[cores]]`; `aios_core.config.CoreConfig` is one."""
+
+    @property
+    def models(self) -> tuple[str, ...]: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def base_url(self) -> str | None: ...
+    @property
+    def api_key_env(self) -> str | None: ...
+
+
+def arguments_of(table: CoreTable, place: Place, environ: Mapping[str, str]) -> Arguments:
+    """The keys of a table under their own names; the key that `api_key_env` names as `api_key`."""
+    given = {"path": table.path, "base_url": table.base_url}
+    arguments = {name: value for name, value in given.items() if value is not None}
+    if table.api_key_env is not None:
+        arguments["api_key"] = read_key(table.api_key_env, place, environ)
+    return arguments
+
+
+def read_key(variable: str, place: Place, environ: Mapping[str, str]) -> str:
+    """Read a key from the environment, and never show it. Raises `ConfigError`."""
+    if not (key := environ.get(variable)):
+        allowed = "the name of an environment variable that is set and holds the key"
+        raise place.at("api_key_env").refuse(variable, allowed)
+    learn(key)
+    return key
+
+
+def _named_models(table: CoreTable) -> tuple[str, ...]:
+    return table.models
+
+
+@dataclass(frozen=True, slots=True)
+class CoreKind:
+    """How cores of one kind are built.
+
+    The constructor's parameters are the declaration: it gets `name`, and `models` unless they are
+    empty; each key of `[cores.options]` is a parameter by name, checked against its annotation.
+    """
+
+    build: Callable[..., Any] | str  # the constructor, or "module:name" of it
+    needs: Sequence[str] = ()  # keys of the table that have to be there, of `KEYS` and "models"
+    takes: Sequence[str] = ()  # ... and that may be there
+    install: str = ""  # the command that installs its libraries
+    newest: Mapping[str, int] = field(default_factory=dict)  # package -> greatest major version
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
+    arguments: Callable[[CoreTable, Place, Mapping[str, str]], Arguments] = arguments_of
+    models: Callable[[CoreTable], tuple[str, ...]] = _named_models  # if the table names none
+
+    @classmethod
+    def of(cls, build: Callable[..., Any]) -> CoreKind:
+        """Declare a kind by its constructor: parameters without a default are needed."""
+        parameters = inspect.signature(build).parameters
+        names = {"models": "models", **{key: key for key in KEYS}, "api_key_env": "api_key"}
+        known = {key: parameters[name] for key, name in names.items() if name in parameters}
+        needs = [key for key, one in known.items() if one.default is one.empty]
+        return cls(build, needs, [key for key in known if key not in needs])
+
+    def require_keys(self, kind: str, table: CoreTable) -> None:
+        """Raise `ConfigError` for a key that is missing, or that this kind does not take."""
+        for key in self.needs:
+            if not getattr(table, key):
+                raise ConfigError(key, getattr(table, key), f"needed by kind {kind!r}")
+        for key in KEYS:
+            given = getattr(table, key)
+            if key not in (*self.needs, *self.takes) and given is not None:
+                raise ConfigError(key, given, f"not given for kind {kind!r}")
+
+
+# --- ours -----------------------------------------------------------------------------------------
+
+
+def _openai_arguments(table: CoreTable, place: Place, environ: Mapping[str, str]) -> Arguments:
+    variable = table.api_key_env or ("OPENAI_API_KEY" if table.base_url is None else None)
+    key = read_key(variable, place, environ) if variable else None
+    return {"base_url": table.base_url or OPENAI_URL, "api_key": key}
+
+
+def _model_name(table: CoreTable) -> tuple[str, ...]:
+    """A hub name as it is; the last part of a path."""
+    path = Path(str(table.path)).expanduser()
+    is_local = path.exists() or path.is_absolute() or str(table.path).startswith((".", "~"))
+    return (path.resolve().name if is_local else str(table.path),)
+
+
+TRANSFORMERS: Final = CoreKind(
+    "aios_core.cores.transformers.core:TransformersCore",
+    needs=("path",),
+    install=install_command("transformers"),
+    defaults={"keep_contexts": True},
+    arguments=lambda table, _place, _environ: {"model": str(table.path)},
+    models=_model_name,
+)
+
+TINY: Final = CoreKind(
+    "aios_core.cores.transformers.core:TransformersCore",
+    install=install_command("transformers"),
+    # A second thread slows so small a model down, also on idle cores.
+    defaults={"keep_contexts": True, "num_threads": 1},
+    arguments=lambda _table, _place, _environ: {"model": tiny_model_path()},
+    models=lambda _table: (TINY_MODEL,),
+)
+
+OPENAI: Final = CoreKind(
+    "aios_core.cores.openai_compatible:OpenAICore",
+    needs=("models",),
+    takes=("base_url", "api_key_env"),
+    install=install_command("openai"),
+    newest={"openai": 2},
+    arguments=_openai_arguments,
+)
+
+REPLAY: Final = CoreKind("aios_core.cores.replay:ReplayCore", needs=("path",))
+
+BUILT_IN: Final[Mapping[str, CoreKind]] = {
+    "transformers": TRANSFORMERS,
+    "openai": OPENAI,
+    "replay": REPLAY,
+    "tiny": TINY,
+}
