@@ -27,3 +27,10 @@ def install_example(folder: str, site: Path, monkeypatch: pytest.MonkeyPatch) ->
     project = tomllib.loads((EXAMPLES / folder / "pyproject.toml").read_text())["project"]
     monkeypatch.syspath_prepend(EXAMPLES / folder)
     write_metadata(site, project["name"], project["entry-points"])
+
+
+def install_examples(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    """Install all of them."""
+    monkeypatch.syspath_prepend(site)
+    for folder in FOLDERS:
+        install_example(folder, site, monkeypatch)

@@ -63,7 +63,7 @@ def build_core(
     arguments = {**kind.arguments(config, place, environ), "name": name}
     if models := config.models or kind.models(config):
         arguments["models"] = models
-    constructor = _constructor(kind, name)
+    constructor = constructor_of(kind, name)
     options = _options(constructor, config.options, arguments, place.at("options"))
     try:
         core: Core = constructor(**arguments, **{**kind.defaults, **options})
@@ -117,7 +117,8 @@ def _kind_of(config: CoreConfig, place: Place) -> CoreKind:
     return kind
 
 
-def _constructor(kind: CoreKind, core: str) -> Callable[..., Any]:
+def constructor_of(kind: CoreKind, core: str) -> Callable[..., Any]:
+    """Import the constructor of a kind. Raises `ModelLoadError` if a library is missing."""
     for package, newest in kind.newest.items():
         _require_not_newer(package, newest, kind.install, core)
     if not isinstance(kind.build, str):

@@ -32,6 +32,8 @@ from aios_core.access.policy_file import parse_policy
 from aios_core.cli import parser_of
 from aios_core.config_sources import OTHER_VARIABLES
 
+from ..example_packages import install_examples  # noqa: TID252 - tests are no package to name
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -100,7 +102,9 @@ def blocks_of(page: str) -> list[Block]:
 
 
 @pytest.fixture
-def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def empty_place(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """An empty folder, a state of its own, and no kernel or patch that outlives the page."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("AIOS_")]:
@@ -108,6 +112,7 @@ def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.setenv("AIOS_QUIET", "1")
     monkeypatch.setenv("OPENAI_API_KEY", "never sent")  # clients "before" are made, not asked
     monkeypatch.setenv("AIOS_STATE__DIRECTORY", ":memory:")
+    install_examples(monkeypatch, tmp_path_factory.mktemp("site"))
     former = set_default_kernel(None)
     yield tmp_path
     aios_core.uninstall()

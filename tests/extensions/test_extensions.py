@@ -1,9 +1,12 @@
 """Cores and policies by name, ours and those that other packages register."""
 
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from aios_core.cli.extension_checks import check_extensions
 from aios_core.config import CoreConfig, SchedulerConfig
 from aios_core.config_decoder import Place
 from aios_core.core_kinds import BUILT_IN
-from aios_core.cores.factory import build_cores
+from aios_core.cores.factory import build_cores, constructor_of
 from aios_core.extensions import CORE_KINDS, POLICIES, Extension
 from aios_core.scheduler import POLICIES as CLASSES
 from aios_core.scheduler import Auto, Fair, Policy, Priority
@@ -263,3 +266,44 @@ class TestDoctor:
 def test_an_extension_says_where_it_comes_from() -> None:
     assert Extension("a", "b:c").origin == "built in"
     assert Extension("a", "b:c", "pkg 2.0").origin == "from pkg 2.0"
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "entry-points.md"
+
+
+def documented(heading: str) -> dict[tuple[str, str], str]:
+    """The defaults in a table of the reference, by name and option."""
+    section = PAGE.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
+    rows = re.findall(r"^\| (`.*?`) \| (`.*?`) \| (.*?) \|", section, re.MULTILINE)
+    return {
+        (name.strip("` "), option.strip("` ")): default.strip("`")
+        for names, options, default in rows
+        for name in names.split(",")
+        for option in options.split(",")
+    }
+
+
+def test_the_reference_lists_every_option_of_every_kind_with_its_default() -> None:
+    given = {"self", "model", "path", "name", "models", "base_url", "api_key"}
+    words = {"None": "none", "True": "true", "False": "false", "()": "empty"}
+    shown = {}
+    for name, kind in BUILT_IN.items():
+        parameters = inspect.signature(constructor_of(kind, name)).parameters
+        for option, parameter in parameters.items():
+            default = kind.defaults.get(option, parameter.default)
+            if option not in given and (name, option) != ("tiny", "num_threads"):
+                shown[name, option] = words.get(str(default), str(default))
+
+    listed = documented("Options of the built-in kinds")
+
+    assert listed.pop(("tiny", "num_threads")) == "none"
+    assert listed == shown
+
+
+def test_the_reference_lists_every_option_of_every_policy() -> None:
+    common = {item.name for item in fields(Policy)}
+    own = {
+        (n, i.name) for n, make in CLASSES.items() for i in fields(make()) if i.name not in common
+    }
+
+    assert set(documented("Options of the built-in policies")) == own
