@@ -1,4 +1,4 @@
-"""What agents and groups have used, and what their budgets leave. Pure bookkeeping."""
+"""Counters of what agents and groups have used, and what is left of their budgets. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aios_core.messages import Usage
 
 @dataclass(slots=True)
 class Accounting:
-    """What an agent has used so far."""
+    """The usage of one agent so far."""
 
     usage: Usage = field(default_factory=Usage)
     money: float = 0.0  # in the currency of the configured prices

@@ -1,4 +1,4 @@
-"""What is left running is ended with the program, while there still are thread pools.
+"""Close kernels at interpreter exit, before Python shuts down its thread pools.
 
 Python stops the pools before it runs what `atexit` has, and closing a kernel needs
 them. What was registered last is called first, so the pools' own module has to be
@@ -25,7 +25,7 @@ IDLE_S: Final = 5.0  # a thread that asked nothing for so long may wait for the 
 
 
 class Closable(Protocol):
-    """What is closed when the program ends."""
+    """Something to close when the program ends."""
 
     @property
     def num_under_way(self) -> int:
@@ -36,7 +36,7 @@ class Closable(Protocol):
 
 
 class _Leftovers:
-    """What nobody has closed."""
+    """The kernels and other objects that are still open."""
 
     def __init__(self) -> None:
         self._lock = free_after_fork(threading.Lock())  # guards what follows
@@ -67,7 +67,7 @@ class _Leftovers:
                 log.exception("%r could not be closed at exit", one)
 
     def _await_threads(self) -> None:
-        """Let the program's own threads go on, as Python does a moment later, while they ask."""
+        """Wait for the program's own threads, as Python does a moment later, while they call."""
         deadline = time.monotonic() + IDLE_S
         while (others := _own_threads()) and time.monotonic() < deadline:
             others[0].join(POLL_S)

@@ -90,7 +90,7 @@ class LoopThread:
             self.loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_S))
         for task in tasks:
             if task.done() and not task.cancelled():
-                task.exception()  # nobody is left to hear of it
+                task.exception()  # mark it as retrieved: no caller is left
 
 
 class LocalAnswer:
@@ -104,7 +104,7 @@ class LocalAnswer:
         self.future: asyncio.Future[Completion] = loop.create_future()
 
     def delta(self, delta: Delta) -> None:
-        """Nobody watches."""
+        """Ignore a delta: this caller wants the whole answer."""
 
     def resolve(self, completion: Completion) -> None:
         if not self.future.done():
@@ -142,7 +142,7 @@ class ThreadAnswer:
         self.future: Future[Completion] = Future()
 
     def delta(self, delta: Delta) -> None:
-        """Nobody watches."""
+        """Ignore a delta: this caller wants the whole answer."""
 
     def resolve(self, completion: Completion) -> None:
         if self.future.set_running_or_notify_cancel():
@@ -221,7 +221,7 @@ class Stream:
         raise item
 
     def close(self) -> None:
-        """Cancel the call if it still goes on. Idempotent."""
+        """Cancel the call if it is still running. Idempotent."""
         if not self._is_over:
             self._is_over = True
             if self.call:
@@ -253,7 +253,7 @@ class _Mailbox:
             self._waiter.set_result(None)
 
     def post(self, item: Item) -> None:
-        """The same, from any thread."""
+        """Put an item from any thread."""
         _post(self._loop, self.put, item)
 
     async def get(self) -> Item:
@@ -302,7 +302,7 @@ class AsyncStream:
         raise item
 
     def close(self) -> None:
-        """Cancel the call if it still goes on. Idempotent."""
+        """Cancel the call if it is still running. Idempotent."""
         if not self._is_over:
             self._is_over = True
             if self.call:
@@ -333,4 +333,4 @@ def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], valu
     try:
         loop.call_soon_threadsafe(function, value)
     except RuntimeError:
-        return  # the caller's loop is closed; nobody is left to hear
+        return  # the caller's loop is closed: no caller is left

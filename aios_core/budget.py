@@ -27,7 +27,7 @@ T = TypeVar("T", int, float)
 
 
 RESOURCES: Final = ("tokens", "money", "calls")
-_ROUNDING: Final = 1e-9  # of money, whose sums are not exact
+_ROUNDING: Final = 1e-9  # of money, since sums of floats are not exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What an agent and its children together may spend. None: no limit."""
+    """The most that an agent and its descendants may spend together. None: no limit."""
 
     tokens: int | None = None
     money: float | None = None
@@ -86,7 +86,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs, in any one currency."""
+    """The price of a model, in any one currency."""
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
@@ -254,9 +254,9 @@ class BudgetAccount:
 
 
 class Reservation:
-    """Something set aside on an account, until `settle` says what it really cost.
+    """An amount set aside on an account, until `settle` replaces it with the real cost.
 
-    It can `grow`, and be parked while nobody uses it: only what was spent so far counts then.
+    It can `grow`, and be parked while its call does not run: then only the amount spent counts.
     """
 
     __slots__ = ("_account", "_is_open", "amount", "booked")
@@ -307,7 +307,7 @@ class Reservation:
         return uncovered
 
     def _uncovered(self, more: Cost) -> Cost:
-        """What of a cost exceeds what is set aside, and what the limits leave beyond that."""
+        """Return the part of a cost that neither the reservation nor the limits cover."""
         account = self._account
         excess = more - self.amount
         tokens, money, calls = 0, 0.0, 0

@@ -83,7 +83,7 @@ def is_a(value: object, kind: Any) -> bool:
 
 def require_unicode(name: str, text: str) -> None:
     """Raise `InvalidRequest` for a text that has no bytes: with half of a surrogate pair."""
-    if text.isascii():  # known to the text already, whatever its length
+    if text.isascii():  # a stored flag: no scan, at any length
         return
     try:
         text.encode()
@@ -121,12 +121,12 @@ def is_unicode(text: str) -> bool:
 
 
 def exact_text(text: str) -> str:
-    """The same characters as an exact `str`: methods of subclasses are foreign code."""
+    """Copy a text to an exact `str`, since methods of subclasses are foreign code."""
     return text if type(text) is str else str.__getitem__(text, slice(None))
 
 
 def exact_number(number: float) -> int | float:
-    """The same number as an exact `int` or `float`: methods of subclasses are foreign code."""
+    """Copy a number to an exact `int` or `float`, since methods of subclasses are foreign code."""
     if type(number) is int or type(number) is float or type(number) is bool:
         return number
     return int.__int__(number) if isinstance(number, int) else float.__float__(number)
@@ -136,7 +136,7 @@ def is_finite(number: float) -> bool:
     """Whether a number is a float that is finite, or would be one."""
     try:
         return isfinite(number)
-    except OverflowError:  # a whole number that is no float
+    except OverflowError:  # a whole number beyond the range of floats
         return False
 
 
@@ -184,13 +184,13 @@ def copy_json(name: str, value: Any, depth: int = 0) -> Any:
 
 def short_repr(value: Any) -> str:
     """Return the `repr` of a dataclass without the fields that have their default."""
-    told = []
+    shown = []
     for item in fields(value):
         content = getattr(value, item.name)
         default = item.default_factory() if item.default_factory is not MISSING else item.default
         if content != default:
-            told.append(f"{item.name}={content!r}")
-    return f"{type(value).__name__}({', '.join(told)})"
+            shown.append(f"{item.name}={content!r}")
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 @reads_arguments

@@ -1,8 +1,8 @@
 """Check figures from outside against what the kernel knows, before they count.
 
-Backends report tokens, memory and times. What is impossible (negative, half a token, not a
-number), absurd, or less than what the kernel has seen arrive is not booked; the kernel's own
-count is. Pure: the caller emits the event.
+Backends report tokens, memory and times. A figure that is impossible (negative, half a token,
+not a number), absurd, or less than what the kernel has received is replaced by the kernel's
+own count. Pure: the caller emits the event.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def whole_number(value: object, *, at_least: int = 0, at_most: int = MOST_TOKENS
 def claimed_number(value: Any) -> Any:
     """Return a reported count as it came, for `check_usage` to judge; 0 for None.
 
-    A value that is no number becomes a `NoCount`.
+    A value that is not a number becomes a `NoCount`.
     """
     if value is None:
         return 0
@@ -43,7 +43,7 @@ def claimed_number(value: Any) -> Any:
 
 
 class NoCount(int):
-    """A claim that is no count, such as "12" or nan. Counts as -1; its `repr` is the claim."""
+    """A claim that is not a count, such as "12" or nan. Counts as -1; its `repr` is the claim."""
 
     claim: str
 
@@ -64,14 +64,14 @@ class NoCount(int):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the kernel knows itself of one call."""
+    """The kernel's own figures for one call."""
 
     prompt_tokens: int  # counted or estimated
-    max_prompt_tokens: int  # a bound from above, as far as the texts go
+    max_prompt_tokens: int  # an upper bound from the texts
     context_window: int
     output_tokens: int  # counted or estimated
-    min_output_tokens: int  # that have surely arrived
-    max_output_tokens: int | None = None  # that the answer may have; None: nobody limits it
+    min_output_tokens: int  # that have certainly arrived
+    max_output_tokens: int | None = None  # that the answer may have; None: no limit
     is_exact: bool = False  # whether the counts are those of the model's own tokenizer
 
     def usage(self) -> Usage:
@@ -115,7 +115,7 @@ def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
 def _fault_of_prompt(claim: object, known: Evidence) -> str:
     number = whole_number(claim)
     if number is None:
-        return f"claimed {claim!r:.40}, which is no count"
+        return f"claimed {claim!r:.40}, which is not a count"
     most = min(4 * known.max_prompt_tokens + _HIDDEN_PROMPT, max(known.context_window, 1))
     if number > max(most, known.prompt_tokens):
         return f"claimed {number:,}, and the prompt has about {known.prompt_tokens:,}"
@@ -127,7 +127,7 @@ def _fault_of_prompt(claim: object, known: Evidence) -> str:
 def _fault_of_output(claim: object, known: Evidence) -> str:
     number = whole_number(claim)
     if number is None:
-        return f"claimed {claim!r:.40}, which is no count"
+        return f"claimed {claim!r:.40}, which is not a count"
     if number < known.min_output_tokens:
         return f"claimed {number:,}, and {known.min_output_tokens:,} or more arrived"
     limit = known.max_output_tokens
@@ -157,11 +157,11 @@ def _faults_of_parts(claimed: Usage) -> Iterator[tuple[str, str]]:
         whole = getattr(claimed, of)
         number = whole_number(claim)
         if number is None:
-            yield key, f"claimed {claim!r:.40}, which is no count"
+            yield key, f"claimed {claim!r:.40}, which is not a count"
         elif number > whole:
             yield key, f"claimed {number:,} of {whole:,} {of}"
 
 
 def _whole(usage: Usage) -> dict[str, Any]:
-    """The counts as integers: 12.0 is one, and comes as a float from some servers."""
+    """Return the counts as integers: some servers send 12.0."""
     return {key: int(getattr(usage, key)) for key in _COUNTS}

@@ -31,7 +31,7 @@ class Usage:
     reasoning_tokens: int = 0  # of the output
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
-    is_estimated: bool = field(default=False, kw_only=True)  # nobody reported it
+    is_estimated: bool = field(default=False, kw_only=True)  # the backend did not report it
 
     __repr__ = short_repr
 

@@ -236,7 +236,7 @@ _rest_of: Final = attrgetter(*_UNSET)
 
 
 def _require_apart(what: str, extra: Mapping[str, Any], fields: Sequence[str]) -> None:
-    """Refuse keys that would be written over what a field says."""
+    """Refuse keys that would overwrite a field."""
     if isinstance(extra, Mapping) and (twice := [key for key in fields if key in extra]):
         raise InvalidRequest(f"{what}: {twice[0]!r} is a field of its own; set that")
 
@@ -266,7 +266,7 @@ def parse_messages(
 
 
 def text_of_part(part: Mapping[str, Any]) -> str:
-    """Return the text of a content part; "" for a part that is no text."""
+    """Return the text of a content part; "" for other parts."""
     text = part.get("text")
     is_text = part.get("type", "text") in _TEXT_TYPES and isinstance(text, str)
     return str(text) if is_text else ""

@@ -7,7 +7,7 @@ back through a `ReportSink`; every run ends in exactly one of `Finished`,
 never raise; `preempt` and `cancel` of an unknown run are ignored, since the run
 may have ended on its own meanwhile. The sink may be called from any thread.
 
-What a core cannot do it says in its `Capabilities`, and the scheduler adapts.
+A core states its limits in its `Capabilities`, and the scheduler adapts.
 Implementations are in `aios_core.cores`; `aios_core.testing.core_contract` is the suite
 that each of them passes. `StreamingCore` there turns an async generator into a
 core, which is all that most remote backends need.
@@ -36,11 +36,11 @@ TEXT_ONLY: Final = frozenset({"text"})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a core can do, stated by the core itself."""
+    """The abilities of a core, as stated by the core itself."""
 
     context_window: int  # tokens of prompt and answer together
-    preemptible: bool = False  # a running call can be stopped and hands back a snapshot
-    exact_resume: bool = False  # a resumed call says what it would have said uninterrupted
+    preemptible: bool = False  # a running call can be stopped and returns a snapshot
+    exact_resume: bool = False  # a resumed call gives the text of an uninterrupted one
     exact_recompute: bool = True  # ... also if its KV image was dropped and is computed again
     kv_snapshots: bool = False  # snapshots can hold a KV image
     tools: bool = True
@@ -49,13 +49,13 @@ class Capabilities:
     parts: frozenset[str] | None = TEXT_ONLY  # kinds of content parts; None: the backend decides
     choices: bool = False  # several answers to one prompt in one run
     warm_contexts: bool = False  # `Run.warm` saves computing what two prompts have in common
-    external: bool = False  # callers ask a provider themselves; the kernel hears of it at the end
+    external: bool = False  # callers call a provider themselves, and report the end to the kernel
     notes: tuple[str, ...] = ()  # limits that a person should know of
 
 
 @dataclass(frozen=True, slots=True)
 class CoreLoad:
-    """How full a core is. Cheap to ask; the scheduler asks before each decision."""
+    """The load of a core. Cheap to read: the scheduler reads it before each decision."""
 
     slots: int  # sequences that may run at once
     num_running: int
@@ -78,7 +78,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """How much room a prompt takes in the context window of the core that would get it."""
+    """The size of a prompt, and the context window of the core that would get it."""
 
     num_tokens: int  # an estimate if `is_exact` is false
     context_window: int  # tokens of prompt and answer together
@@ -92,18 +92,18 @@ class PromptSize:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One stretch of work on one syscall: from its start, or from a snapshot."""
+    """One run of a syscall on a core: from its start, or from a snapshot."""
 
     id: int  # of the syscall; a core never has two runs of one syscall
     pid: int
     request: LLMGenerate
     prepared: Prepared
-    snapshot: Snapshot | None = None  # go on from here; the core takes over its KV image
+    snapshot: Snapshot | None = None  # continue from here; the core takes over its KV image
     warm: Snapshot | None = None  # context of the agent's last call; its KV image is taken over too
     priority: int = 0
-    wants_deltas: bool = True  # false: nobody watches, `Progress` may come without text
+    wants_deltas: bool = True  # false: no caller streams, `Progress` may come without text
     # Tokens that each answer may have, earlier runs included, if the caller or a budget limits
-    # it: what a backend is to be told. The kernel ends the run there, whatever the core does.
+    # it. The core passes it to its backend; the kernel ends the run there in any case.
     token_limit: int | None = None
 
 
@@ -135,7 +135,7 @@ class Preempted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A run cannot be completed. `usage` is what it took all the same."""
+    """A run cannot be completed. `usage` is what it used nevertheless."""
 
     run_id: int
     error: KernelError
@@ -144,7 +144,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A cancelled run holds nothing any more."""
+    """A cancelled run has released everything."""
 
     run_id: int
     usage: Usage = field(default_factory=Usage)
@@ -194,7 +194,7 @@ class Core(Protocol):
         """
 
     def run(self, run: Run) -> None:
-        """Begin a run, or go on from its snapshot."""
+        """Start a run, or continue from its snapshot."""
 
     def preempt(self, run_id: int) -> None:
         """Stop a run at its next token: `Preempted`, or its end if that comes first."""
@@ -203,10 +203,10 @@ class Core(Protocol):
         """Drop a run and free what it holds: `Stopped`, or its end if that comes first."""
 
     def load(self) -> CoreLoad:
-        """How full the core is now."""
+        """Return the current load of the core."""
 
     def open_image(self, path: Path) -> KVImage:
-        """The KV image that an image of this core, or of an equal one, wrote to `path`.
+        """Open a KV image that this core, or an equal one, wrote to `path`.
 
         Blocks while it reads the file's header. Raises `SnapshotError` if the file is damaged or
         of another model, or if this core takes no images.
@@ -230,13 +230,13 @@ NO_ROOM: Final = CoreLoad(slots=1, num_running=1, is_up=False)
 
 
 def load_of(core: Core) -> CoreLoad:
-    """Return how full a core is. One that cannot answer has no room for anybody."""
+    """Return the load of a core; a core that fails to report it counts as full."""
     try:
         load = core.load()
         if isfinite(load.available_in_s) and load.slots > 0:
             return load
         return replace(load, available_in_s=0.0) if load.slots > 0 else NO_ROOM
-    except RAISED as exc:  # a third-party core; those of others go on
+    except RAISED as exc:  # a third-party core; the other cores continue
         pass_on(exc)
-        log_raised(log, exc, "core %r could not say how full it is", core.name)
+        log_raised(log, exc, "core %r failed to report its load", core.name)
         return NO_ROOM

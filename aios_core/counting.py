@@ -1,7 +1,7 @@
 """Count tokens without a tokenizer: never too many, or about right.
 
 `at_least` is a bound from below: what stops an answer at its limit may not stop one that kept
-it. `TokenRatio` estimates: what is booked where nobody else counts. Both are about texts of
+it. `TokenRatio` estimates, for accounting where no backend counts. Both are about texts of
 people and programs; a text made to fool them is bounded by its bytes.
 
 A tokenizer makes one token or more of each word between blanks, seldom more than 24 bytes
@@ -26,10 +26,10 @@ _TOKENS_PER_MESSAGE: Final = 4  # that a chat template puts around it
 _TOKENS_PER_IMAGE: Final = {"low": 85}  # OpenAI's guide to images and vision, by detail
 _TOKENS_OF_ANY_IMAGE: Final = 765  # ... of 1,024 by 1,024 pixels
 
-# Parts of a message that its content has already, or that are no text.
+# Fields of a message that repeat its content, or hold something other than text.
 _NOT_READ_AS_TEXT: Final = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
 
-_ENOUGH_BYTES: Final = 64  # a shorter text says little about a ratio
+_ENOUGH_BYTES: Final = 64  # a shorter text does not give a useful ratio
 _FORGET: Final = 0.9  # what a ratio keeps of its past with each further text
 
 
@@ -49,7 +49,7 @@ def num_bytes(text: str) -> int:
 
 
 class TokenRatio:
-    """How many bytes of text one token of a model stands for, learned from what it reports."""
+    """The bytes of text per token of a model, learned from the usage that it reports."""
 
     def __init__(self) -> None:
         self._num_bytes = 0.0

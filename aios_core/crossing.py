@@ -57,7 +57,7 @@ class Crossing:
         return self.bound
 
     def refuse_to_block(self, instead: str) -> None:
-        """Raise `WouldBlock` on the loop's thread; `instead` says what to do there."""
+        """Raise `WouldBlock` on the loop's thread; the error recommends `instead`."""
         self.loop()
         if self.is_here:
             raise WouldBlock(f"this is the kernel's own loop; use {instead}")
@@ -100,7 +100,7 @@ class Crossing:
         return future.result()
 
     async def acall(self, function: Callable[[], T]) -> T:
-        """The same, without blocking the running loop."""
+        """Run a function on the loop and await its result, from any loop."""
         if asyncio.get_running_loop() is self.loop():
             return function()
         future: Future[T] = Future()
@@ -135,7 +135,7 @@ class Crossing:
 
 def _settle(future: Future[T], function: Callable[[], T]) -> None:
     if not future.set_running_or_notify_cancel():
-        return  # whoever asked has gone; nothing was done
+        return  # the caller was cancelled before the function started
     try:
         future.set_result(function())
     except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it

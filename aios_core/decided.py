@@ -1,7 +1,7 @@
 """The options that the kernel decides, which no other option may set again.
 
 Access, budget, guard, audit and scheduling decide by the arguments of a call. A
-backend's own names for the same things, passed beside them, would undo what was
+backend's own names for the same things, passed in addition, would undo what was
 decided; so they are refused, and the error names the argument to use. One table
 holds them for the kernel's own `extra` and for all that frameworks pass on.
 """
@@ -63,17 +63,17 @@ ARGUMENT_OF: Final[Mapping[str, str]] = {
     "request_timeout": "timeout_s",
 }
 
-#: What belongs to the connection between the kernel and a backend, and to nobody else.
+#: Keys that belong to the connection between the kernel and a backend only.
 OF_THE_CONNECTION: Final[Mapping[str, str]] = {
     "stream": "`llm.stream` streams",
     "stream_options": "the kernel asks for usage itself",
-    "extra_headers": "the configuration of the core says how its endpoint is reached",
-    "extra_query": "the configuration of the core says how its endpoint is reached",
+    "extra_headers": "the configuration of the core defines how its endpoint is reached",
+    "extra_query": "the configuration of the core defines how its endpoint is reached",
     "extra_body": "put its keys into `extra` itself",
     "api_key": "the configuration of the core holds the key",
-    "api_base": "the configuration of the core says where its endpoint is",
-    "user_config": "the configuration of the core says where its endpoint is",
-    "base_url": "the configuration of the core says where its endpoint is",
+    "api_base": "the configuration of the core defines its endpoint",
+    "user_config": "the configuration of the core defines its endpoint",
+    "base_url": "the configuration of the core defines its endpoint",
     "use_beam_search": "it computes several answers for one; use the argument `n`",
     "continue_final_message": "the kernel resumes answers itself",
     "add_generation_prompt": "the kernel resumes answers itself",
@@ -94,7 +94,7 @@ OF_ROUTING: Final = frozenset(
 def require_free_extra(extra: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` if `extra` would set again what the kernel decided.
 
-    Servers written in Go read keys whatever their case, so case does not matter here.
+    Servers written in Go ignore the case of keys, so case does not matter here.
     """
     for key in extra:
         name = str(key).strip().casefold()

@@ -16,7 +16,7 @@ DISTRIBUTION: Final = "aios-kernel"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)\s*(?P<version>[^;\s]*)")
 
 # The other packages of the project, and where a checkout has them. They are not published yet, so
-# a bare `pip install NAME` would find nothing, or a package of somebody else.
+# a bare `pip install NAME` would find nothing, or a third party's package.
 FOLDERS: Final[Mapping[str, str]] = {
     "aios-plugins": "./plugins",
     "autogen-aios": "./adapters/autogen",

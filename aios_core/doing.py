@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Doing:
-    """What one request is busy with; empty: nothing in particular."""
+    """What one request waits for, as text for people; empty if it is unknown."""
 
     text: str = ""
 

@@ -29,7 +29,7 @@ def default_kernel(*, cores: CoreFactory | None = None) -> Kernel:
     """Return the default kernel of this process; start it if necessary.
 
     Configured by `aios.toml` and the environment; without any configuration it
-    serves the tiny model that comes with the project. After a fork the child gets
+    serves the bundled model. After a fork the child gets
     a kernel of its own, configured as its parent's was.
 
     Args:

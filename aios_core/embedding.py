@@ -1,8 +1,8 @@
 """The contract of an embedding core: texts in, vectors out.
 
-Memory and storage search with vectors, agents and adapters ask for them; none of
-them knows who makes them. The implementations are in `aios_core.cores.embedding`;
-the kernel builds one and passes it to whoever searches.
+Memory and storage search with vectors, and agents and adapters request them; none of
+them depends on an implementation. The implementations are in `aios_core.cores.embedding`;
+the kernel builds one and passes it to its users.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from aios_core.syscalls import Discloses, Request
 
 MAX_TEXTS: Final = 2_048  # of one request
 MAX_CHARS: Final = 4_000_000  # of one request, all texts together
-MODEL: Final = "embedding"  # what a policy calls the kernel's embedder, whichever it is
+MODEL: Final = "embedding"  # the name of the kernel's embedder in access policies
 
 Vector = Sequence[float]
-#: Called with what happened to an agent, and the facts of it.
+#: Called with the kind of an event, its agent and its facts.
 Tell = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
 
 
@@ -49,14 +49,14 @@ class Embedder(Protocol):
 
     @property
     def dimensions(self) -> int:
-        """How many numbers a vector has; 0 if that is known only after the first `embed`."""
+        """The length of a vector; 0 if it is known only after the first `embed`."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        """One vector for each text, in order; of length 1, or all zeros for a text without content.
+        """Return one vector for each text, in order; of norm 1, or zeros for an empty text.
 
         Raises `InvalidRequest`, `RetryLater` (a provider that wants a pause) and
-        `BackendError` (the model or the endpoint failed). Cancelling the await frees what
-        waits for it.
+        `BackendError` (the model or the endpoint failed). Cancelling the await frees
+        everything that the call holds.
         """
 
     async def close(self) -> None:
@@ -65,14 +65,14 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Metered(Protocol):
-    """An embedder whose texts cost tokens; its vectors come as `Embedded`, which counts them."""
+    """An embedder that costs tokens; its vectors come as `Embedded`, which counts them."""
 
     @property
     def model(self) -> str:
-        """Under which name its price is configured."""
+        """The name under which its price is configured."""
 
     def max_tokens(self, texts: Sequence[str]) -> int:
-        """A bound on the tokens that the texts have, from above."""
+        """Return an upper bound on the tokens of the texts."""
 
 
 class Embedded(list[Vector]):
@@ -86,15 +86,15 @@ class Embedded(list[Vector]):
 
 
 class BilledEmbedder:
-    """The kernel's embedder, for work that agents pay for and for the kernel's own.
+    """The kernel's embedder, which charges agents for their texts.
 
-    An agent pays what its texts cost: a bound is reserved before the call, what was used
-    is booked after it. An embedder that counts no tokens costs none.
+    An estimate is reserved before the call, and the tokens used are charged after it. An
+    embedder that counts no tokens costs nothing.
 
     Args:
         embedder: makes the vectors.
-        prices: what a million tokens of a model cost.
-        tell: hears of figures that were not believed, and of what a budget could not pay.
+        prices: returns the price of a model's tokens.
+        tell: is called with events: rejected figures, and costs that a budget could not pay.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class BilledEmbedder:
 
     @property
     def name(self) -> str:
-        """See `Embedder.name`."""
+        """The embedder's name: its model and version."""
         return self._embedder.name
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        """See `Embedder.embed`. Nobody pays: the kernel wants it, such as an index of files."""
+        """Embed texts at no agent's expense, for the kernel's own work such as a file index."""
         return await self._embedder.embed(texts)
 
     async def embed_for(
@@ -121,8 +121,8 @@ class BilledEmbedder:
     ) -> Sequence[Vector]:
         """Embed texts at an agent's expense, as so many calls.
 
-        Waits for others to settle if too little of the budget is unreserved. Raises
-        `BudgetExceeded` besides, if it needs more than is unspent.
+        Waits for other reservations to settle if too little of the budget is unreserved. Also
+        raises `BudgetExceeded`, if it needs more than is unspent.
         """
         embedder = self._embedder
         price = self._prices(embedder.model) if isinstance(embedder, Metered) else Price()
@@ -147,7 +147,7 @@ class BilledEmbedder:
         return vectors
 
     def _used(self, process: AgentProcess, claimed: object, about: int, bound: int) -> Usage:
-        """The tokens that the embedder reports, if there can be so many; else the estimate."""
+        """Return the tokens that the embedder reports, or the estimate if they are impossible."""
         number = whole_number(claimed, at_most=bound)
         if number or (number is not None and not bound):
             return Usage(input_tokens=number)
@@ -163,14 +163,14 @@ class BilledEmbedder:
 
 
 def _about(texts: Sequence[str]) -> int:
-    """Estimate the tokens of texts, none of which is without any."""
+    """Estimate the tokens of texts, at least one each."""
     ratio = TokenRatio()
     return sum(max(1, ratio.tokens_in(text)) for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Embed(Request[tuple[Vector, ...]]):
-    """The vectors of texts. `model` is the embedder's name, or None for whichever there is."""
+    """Embed texts. `model` is the embedder's name, or None for the kernel's embedder."""
 
     kind: ClassVar[str] = "llm.embed"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -192,8 +192,8 @@ class Embed(Request[tuple[Vector, ...]]):
         if (num_chars := sum(map(len, self.texts))) > MAX_CHARS:
             raise InvalidRequest(f"texts: {num_chars} characters; allowed: up to {MAX_CHARS}")
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are nobody's
-        """To ask a model."""
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are unowned
+        """Call a model."""
         digest = hashlib.sha256()
         for text in self.texts:
             digest.update(hashlib.sha256(text.encode()).digest())

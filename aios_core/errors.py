@@ -5,8 +5,8 @@
     │   ├── ContextOverflow      the prompt does not fit the model's context window
     │   ├── NoSuchObject         unknown model, agent, tool, file ...; names the known ones
     │   ├── InvalidArguments     a tool's arguments do not fit its schema; names each field
-    │   ├── InvalidPath          a path leaves its root, or is no path at all
-    │   ├── Conflict             it was changed by another, or is there already; look again
+    │   ├── InvalidPath          a path leaves its root, or is not a valid path
+    │   ├── Conflict             another agent changed it, or it exists already; read it again
     │   └── ConfigError          a key of the configuration has a bad name or value
     ├── RetryLater               nothing is wrong; wait `retry_after_s` seconds and repeat
     │   ├── Overloaded           a bounded queue is full
@@ -18,7 +18,7 @@
     │   ├── QuotaExceeded        bytes, blocks, files or versions that it may keep
     │   ├── RunawayStopped       it repeats itself, spawns too deep or calls too often
     │   └── AccessDenied         it lacks the privilege
-    │       └── ApprovalRefused  a person said no, or nobody answered in time
+    │       └── ApprovalRefused  a person refused, or no one answered in time
     ├── Interrupted              the call was ended from outside, its work is lost
     │   ├── DeadlineExceeded     its deadline passed
     │   ├── SyscallCancelled     its caller, its agent's death or a person withdrew it
@@ -36,7 +36,7 @@
     │   ├── SchedulingPolicyError  a scheduling policy raised, or ranked a call by no rank
     │   ├── StateError           the state directory cannot be used: damaged, full, locked, too new
     │   ├── ToolError            a tool raised, died or hung
-    │   │   └── ToolInDoubt      the kernel died while it ran; nobody knows whether it took effect
+    │   │   └── ToolInDoubt      the kernel died while it ran; whether it took effect is unknown
     │   └── SandboxUnavailable   nothing here can confine code, so it is not run
     ├── WouldBlock               a blocking call was made on the kernel's own loop
     └── KernelBug                an invariant broke; never caught, always a defect
@@ -98,9 +98,9 @@ __all__ = [
 ]
 
 
-_MAX_TOLD = 50  # names that a message lists
+_MAX_LISTED = 50  # names in a message
 
-UNKNOWN_PAUSE_S: Final = 1.0  # where the time that somebody asks to wait is no time
+UNKNOWN_PAUSE_S: Final = 1.0  # used where a requested time is not a number
 LONGEST_PAUSE_S: Final = 86_400.0
 
 
@@ -115,10 +115,10 @@ def pause_of(claimed: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReply:
-    """What the provider behind a core answered instead of serving a call."""
+    """The reply of a core's provider that refused a call."""
 
     status_code: int | None = None  # of HTTP; None: the error came inside an answer
-    message: str = ""  # in the provider's words, without secrets
+    message: str = ""  # the provider's, without secrets
     code: str = ""
     request_id: str = ""  # to quote to the provider
 
@@ -135,8 +135,8 @@ class KernelError(Exception):
 
     reply: ProviderReply | None = None
 
-    #: Where the names, figures and texts come from that the message quotes besides the caller's
-    #: own. The agent that gets the error has read them, and carries these labels from then on.
+    #: Labels of the names, figures and texts of other agents that the message quotes. The agent
+    #: that gets the error has read them, and carries these labels from then on.
     labels: frozenset[str] = frozenset()
 
     def __init__(self, *args: object) -> None:
@@ -166,7 +166,7 @@ class KernelError(Exception):
         """The message in the provider's reply; None without one."""
         return self.reply.message if self.reply else None
 
-    is_startup = False  # raised while a kernel started: nothing of it is there
+    is_startup = False  # raised while a kernel started, which left nothing behind
 
 
 class InvalidRequest(KernelError):
@@ -193,9 +193,9 @@ class NoSuchObject(InvalidRequest):
         self, kind: str, name: object, known: Iterable[object] = (), *, of: str = ""
     ) -> None:
         have = sorted(map(str, known), key=lambda one: (int(one) if one.isdecimal() else 0, one))
-        more = f" and {len(have) - _MAX_TOLD:,} more" if len(have) > _MAX_TOLD else ""
-        told = f"; have {have[:_MAX_TOLD]}{more}" if have else ""
-        super().__init__(f"no {kind} {shown_repr(name)}{f' of {of}' if of else ''}{told}")
+        more = f" and {len(have) - _MAX_LISTED:,} more" if len(have) > _MAX_LISTED else ""
+        listed = f"; have {have[:_MAX_LISTED]}{more}" if have else ""
+        super().__init__(f"no {kind} {shown_repr(name)}{f' of {of}' if of else ''}{listed}")
         self.kind = kind
         self.name = name
         self.known = tuple(have)
@@ -206,18 +206,18 @@ class InvalidArguments(InvalidRequest):
     """Arguments of a tool do not fit its schema.
 
     `faults` maps each field (a JSON path such as "items[2].price") to what came and
-    what is expected, in words that a model can act on.
+    what is expected, so that a model can act on it.
     """
 
     def __init__(self, tool: str, faults: Mapping[str, str]) -> None:
-        told = "; ".join(f"{field}: {fault}" for field, fault in faults.items())
-        super().__init__(f"arguments of {tool!r} do not fit: {told}")
+        listed = "; ".join(f"{field}: {fault}" for field, fault in faults.items())
+        super().__init__(f"arguments of {tool!r} do not fit: {listed}")
         self.tool = tool
         self.faults = dict(faults)
 
 
 class InvalidPath(InvalidRequest):
-    """A path leaves its root, or is no path at all."""
+    """A path leaves its root, or is not a valid path."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"path {path!r}: {reason}")
@@ -281,7 +281,7 @@ class CoreUnavailable(RetryLater):
 
 
 class ToolUnavailable(RetryLater):
-    """A tool is at its limit, or failed so often of late that it is left alone for a while."""
+    """A tool is at its limit, or failed so often lately that its circuit breaker is open."""
 
     def __init__(self, tool: str, reason: str, retry_after_s: float) -> None:
         super().__init__(f"tool {tool!r} {reason}", retry_after_s)
@@ -289,7 +289,7 @@ class ToolUnavailable(RetryLater):
 
 
 class LimitReached(KernelError):
-    """The agent used up something that it was given."""
+    """The agent reached one of its limits."""
 
 
 class BudgetExceeded(LimitReached):
@@ -348,7 +348,7 @@ class QuotaExceeded(LimitReached):
 
 
 class RunawayStopped(LimitReached):
-    """An agent repeats itself, has too deep a family or makes too many calls."""
+    """An agent repeats itself, spawns too deep or makes too many calls."""
 
 
 class AccessDenied(LimitReached):
@@ -364,7 +364,7 @@ class AccessDenied(LimitReached):
 
 
 class ApprovalRefused(AccessDenied):
-    """The request needed an approval: a person said no, or nobody answered in time."""
+    """The request needed an approval, which was refused or not given in time."""
 
 
 class Interrupted(KernelError):

@@ -1,8 +1,8 @@
-"""What happened in the kernel, as a stream of small facts.
+"""Events of the kernel: a stream of small facts.
 
 Observers are callables; they are called on the kernel's loop, in order, and must
 return at once (hand the event to a queue if there is more to do). An observer
-that raises is dropped with a logged traceback; the kernel goes on.
+that raises is dropped with a logged traceback; the kernel continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class EventKind(StrEnum):
-    """Everything that is told to observers."""
+    """The kinds of events that observers receive."""
 
     AGENT_SPAWNED = "agent spawned"
     AGENT_FROZEN = "agent frozen"
@@ -89,7 +89,7 @@ class EventStream:
         return lambda: self._drop(observer)
 
     def emit(self, event: KernelEvent) -> None:
-        """Tell every observer, without the secrets in its facts."""
+        """Notify every observer, with secrets removed from the facts."""
         if not self.observers:
             return
         facts = redact_values(event.facts) if event.facts else event.facts
@@ -154,7 +154,7 @@ class Journal:
 
 
 def _shown(value: object) -> object:
-    """Digits below a millisecond, or a thousandth of a small number, tell a reader nothing."""
+    """Round a number for people, to a millisecond or to three significant digits."""
     if not isinstance(value, float) or not isfinite(value):
         return value
     return f"{value:.3f}" if abs(value) >= 1 else f"{value:.3g}"

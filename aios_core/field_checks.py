@@ -1,6 +1,6 @@
 """Checks the fields of a request against their annotations, when it is built.
 
-The one place where wrong types are refused: what a request checks besides (ranges, forms,
+The one place where wrong types are refused: other checks of a request (ranges, forms,
 what is converted) comes after and may rely on the types. Looked at are texts, numbers and
 booleans, also where None is allowed; fields of other types, which a class may convert, it checks
 itself.
@@ -65,7 +65,7 @@ def require_fields(request: object) -> None:
 
 
 def _checked(own: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A `__post_init__` that has the fields checked first, by whichever class is built."""
+    """Build a `__post_init__` that checks the fields first, in subclasses too."""
 
     def post_init(self: Any) -> None:
         if type(self).__post_init__ is post_init:  # and not called by a subclass's own

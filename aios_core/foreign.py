@@ -8,7 +8,7 @@ a traceback that keeps half of the program alive.
 - `describe_on_worker` also shows texts that foreign code makes. It waits for them at most
   `RENDER_S`, on a thread of its own, and only for threads that may wait.
 - `detach` makes an exception safe to hand on: without its frames, with a text of them.
-- `pass_on` lets Ctrl-C reach the program after the kernel has answered whoever waits.
+- `pass_on` lets Ctrl-C reach the program after the kernel has answered the waiting callers.
 
 Promises: none of these raises; every text has at most `MAX_CHARS` characters, plus a name.
 """
@@ -52,13 +52,13 @@ _of: Final[dict[str, Any]] = {
     for name in ("args", "__cause__", "__context__", "__traceback__", "__dict__")
 }
 _GROUP: Final[dict[str, Any]] = dict(vars(BaseExceptionGroup))
-# What the built-in `__str__` of a class shows beside `args`.
+# Attributes that the built-in `__str__` of a class shows in addition to `args`.
 _SHOWN: Final[dict[type, tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "filename2"),
     ImportError: ("msg",),
     SyntaxError: ("msg", "filename", "lineno"),
 }
-# A class that defines one of these runs its own code when an exception is shown or let go of.
+# A class that defines one of these runs its own code when an exception is shown or freed.
 _OWN_WAYS: Final = frozenset(
     [
         *("__class__", "__cause__", "__context__", "__del__", "__getattr__", "__getattribute__"),
@@ -147,7 +147,7 @@ def detach(exc: BaseException, text: str | None = None) -> BaseException:
 
 
 def release_frames(exc: BaseException) -> None:
-    """Let go of where an exception was raised, and of what was handled then."""
+    """Drop the traceback and the context of an exception."""
     _of["__context__"].__set__(exc, None)
     _of["__traceback__"].__set__(exc, None)
 
@@ -159,7 +159,7 @@ def is_harmless(exc: BaseException) -> bool:
 
 
 def is_kernel_error(exc: BaseException) -> bool:
-    """Return whether it is an error of the kernel and harmless, whatever its causes are."""
+    """Return whether an exception is one of the kernel's, and harmless with any causes."""
     lineage = _read["__mro__"].__get__(type(exc))
     return (
         issubclass(type(exc), KernelError)

@@ -1,4 +1,4 @@
-"""What a forked child finds: locks that nobody holds.
+"""Replace locks in a forked child, where no thread would ever release them.
 
 A fork copies a lock as it is, and of all threads only the one that forked. A lock that
 another thread held at that moment would never be free in the child.

@@ -1,6 +1,6 @@
-"""The syscalls by which agents share: grant a right, revoke it, see who has what.
+"""The syscalls by which agents share: grant a right, or revoke it.
 
-They stand below the managers so that the handles of memory and storage can build
+They are below the managers so that the handles of memory and storage can build
 them (`agent.memory.share(...)`); `aios_core.access` serves them.
 """
 
@@ -24,9 +24,9 @@ GROUP: Final = "group:"  # "group:staff": the members of that group, and of thos
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A right over a resource and what is below it, given to somebody.
+    """Rights over a resource and everything below it, given to an agent or a group.
 
-    Times are seconds since 1970. `granted_by` is an identity, or "policy" for those
+    Times are seconds since 1970. `granted_by` is an identity, or "policy" for grants
     of the policy file.
     """
 
@@ -36,7 +36,7 @@ class Grant:
     granted_by: str
     granted_at: float = 0.0
     expires_at: float | None = None  # None: until it is revoked
-    labels: frozenset[str] = frozenset()  # of who gave it: the names in it may come from there
+    labels: frozenset[str] = frozenset()  # of the grantor, who may have copied the names
 
     def __str__(self) -> str:
         rights = "+".join(sorted(self.rights))
@@ -45,14 +45,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessGrant(Request[tuple[str, ...]]):
-    """Give somebody rights over a resource and all that is below it.
+    """Grant rights over a resource and everything below it.
 
-    Returns what is doubtful about it, as texts: the resource or the receiver does not exist. The
-    grant is made anyway.
+    Returns doubts about the grant, as texts: the resource or the receiver does not exist. The
+    grant is made nevertheless.
 
-    A name covers what is below it: a grant on "/docs" that on "/docs/a.txt", one on ""
-    everything of that kind. It replaces an earlier grant of this grantor to
-    that receiver. No agent can grant a right that it does not have itself.
+    A grant on "/docs" includes "/docs/a.txt", and one on "" everything of that kind. It
+    replaces an earlier grant of the same grantor to the same receiver. No agent can grant a
+    right that it does not have itself.
     """
 
     kind: ClassVar[str] = "access.grant"
@@ -76,8 +76,8 @@ class AccessGrant(Request[tuple[str, ...]]):
                 f"for_s: got {shown_repr(self.for_s)}; allowed: seconds above 0, or None"
             )
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - whose it is, the resource says
-        """To share the resource. To everybody it cannot be undone: what was read is known."""
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - the resource names its owner
+        """Share the resource. With all agents it is irreversible: what was read is known."""
         return Access(
             self.kind,
             Right.SHARE,
@@ -89,9 +89,9 @@ class AccessGrant(Request[tuple[str, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class AccessRevoke(Request[None]):
-    """Take back what was granted to somebody over a resource and what is below it.
+    """Revoke the rights of a receiver over a resource and everything below it.
 
-    With it go the grants that the receiver could give only because of it. Raises
+    Grants that the receiver could give only because of them are revoked too. Raises
     `NoSuchObject` if there is no such grant.
     """
 
@@ -104,8 +104,8 @@ class AccessRevoke(Request[None]):
         _require_resource(self.resource)
         _require_receiver(self.to)
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - whose it is, the resource says
-        """To share the resource, or no longer."""
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - the resource names its owner
+        """Share the resource, or stop sharing it."""
         return Access(self.kind, Right.SHARE, self.resource, {"to": self.to})
 
 
@@ -116,7 +116,7 @@ def _require_resource(resource: object) -> None:
         )
     if resource.owner is None:
         raise InvalidRequest(
-            f"{resource} is nobody's to share; the policy file says who may use it"
+            f"{resource} has no owner to share it; the policy file defines who may use it"
         )
     require_identity("resource", resource.owner)
 
@@ -135,7 +135,7 @@ def _require_receiver(to: object) -> None:
 def require_identity(
     what: str, text: object, group: str = DEFAULT_GROUP, *, or_else: str = ""
 ) -> None:
-    """Raise `InvalidRequest` unless it may be an identity: "GROUP/NAME", or below another's."""
+    """Raise `InvalidRequest` unless a text can be an identity: "GROUP/NAME[/CHILD]"."""
     names = text.split("/") if isinstance(text, str) else []
     if len(names) > 1 and all(names):
         return
@@ -148,7 +148,7 @@ class ShareWarning(UserWarning):
 
 
 def warn_of(doubts: tuple[str, ...]) -> None:
-    """Warn the caller's caller of what is doubtful about a grant."""
+    """Emit a warning for each doubt about a grant, at the caller's caller."""
     for doubt in doubts:
         warnings.warn(f"the grant may be a mistake: {doubt}", ShareWarning, stacklevel=3)
 
@@ -156,7 +156,7 @@ def warn_of(doubts: tuple[str, ...]) -> None:
 def _checked(rights: Iterable[Right]) -> frozenset[Right]:
     try:
         checked = frozenset(map(Right, (rights,) if isinstance(rights, str) else rights))
-    except Exception:  # noqa: BLE001 - no rights, whatever else it is
+    except Exception:  # noqa: BLE001 - foreign objects may raise anything
         checked = frozenset()
     if not checked:
         raise InvalidRequest(

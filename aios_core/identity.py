@@ -1,4 +1,4 @@
-"""Names that outlive processes: whose memory and files are whose.
+"""Durable names of agents, which own memory and files across process lifetimes.
 
 An identity is the group and the name of an agent, below its parent's identity if
 it has one: "research/reader", "research/reader/helper". What an agent keeps
@@ -62,7 +62,7 @@ class Identities:
     ) -> str:
         """Take an identity for an agent of that name; `above` is its parent's.
 
-        `wanted` is the one that it had in an earlier life: it gets it back if nobody has it
+        `wanted` is its identity from an earlier lifetime: it gets it back if no agent has it
         now, else another one below the same parent. Raises `InvalidRequest` if that is not
         an identity of an agent of this name.
         """

@@ -30,7 +30,7 @@ Post = Callable[[AgentProcess, LLMGenerate, Answer, SubmitOptions], Withdrawable
 
 
 class Lifecycle:
-    """What happens to the agents of one kernel; `Kernel` documents each step."""
+    """Spawns, freezes, saves, loads and exits the agents of one kernel."""
 
     def __init__(
         self, parts: Parts, processes: ProcessTable, events: EventStream, post: Post
@@ -102,7 +102,7 @@ class Lifecycle:
                 ],
                 self._parts.clock.now(),
             )
-            # What its calls in flight have cost so far, they pay anew where they are loaded.
+            # The calls in flight pay their cost so far again in the kernel that loads them.
             booked = sum((call.booked for call in calls), Cost())
             frozen = replace(frozen, spent=frozen.spent - booked)
             await asyncio.to_thread(frozen.write, directory)
@@ -114,7 +114,7 @@ class Lifecycle:
                 require_savable(process.name, call.syscall.id, call.syscall.request)
 
     async def load(self, directory: Path) -> tuple[AgentProcess, Sequence[Future[Completion]]]:
-        """The agent, and the answers of its calls, which go on."""
+        """Load an agent. Returns it with the pending answers of its calls, which continue."""
         frozen = await asyncio.to_thread(FrozenAgent.read, directory)
         routes = [self._parts.pool.route(call.request.model) for call in frozen.calls]
         process = self._revive(frozen)

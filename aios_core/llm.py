@@ -41,7 +41,7 @@ from aios_core.syscalls import LLMGenerate
 class LLM:
     """The LLM syscalls of one agent. The arguments of all methods are those of `request`.
 
-    All raise, besides what a core reports: `InvalidRequest` (malformed, unknown
+    All raise, in addition to errors of the core: `InvalidRequest` (malformed, unknown
     model, prompt too long), `Overloaded`, `BudgetExceeded`, `RunawayStopped`,
     `DeadlineExceeded`, `SyscallCancelled`, `KernelClosed`; the blocking ones
     `WouldBlock` when called on the kernel's own loop.
@@ -62,14 +62,17 @@ class LLM:
     def embed(self, texts: Sequence[str], *, timeout_s: float | None = None) -> tuple[Vector, ...]:
         """The vectors of texts, of length 1: near in meaning is near in cosine.
 
-        Raises `RateLimited` and `BackendError` besides, if the embedder does.
+        Raises `RateLimited` and `BackendError` too, if the embedder does.
         """
         return self._port.call(Embed(texts), timeout_s=timeout_s)
 
     async def aembed(
         self, texts: Sequence[str], *, timeout_s: float | None = None
     ) -> tuple[Vector, ...]:
-        """The same on any event loop. Cancelling the await cancels the request."""
+        """Embed texts without blocking the event loop (async form of `embed`).
+
+        Cancelling the await cancels the request.
+        """
         return await self._port.acall(Embed(texts), timeout_s=timeout_s)
 
     def stream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Stream:
@@ -83,7 +86,7 @@ class LLM:
         return self._port.astream(request, options)
 
     def measure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
-        """How many tokens the prompt has, and how many the model takes. Asks no model.
+        """Count the tokens of a prompt, and those that the model accepts. Calls no model.
 
         Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
         """

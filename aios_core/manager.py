@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An answer whose content comes from somewhere that matters.
+    """An answer with the labels of the data in it.
 
     The kernel unwraps it for the caller and adds the labels to those of the agent;
-    what an agent writes from then on is stored with them (promise: a label is never lost by
-    writing and reading back).
+    everything that the agent writes from then on is stored with them (promise: a label is never
+    lost by writing and reading back).
     """
 
     value: Any
@@ -32,17 +32,17 @@ class Labelled:
 
 
 def labelled(value: Any, labels: frozenset[str]) -> Any:
-    """The value, with the labels if there are any."""
+    """Return a value with labels, or the value alone if there are none."""
     return Labelled(value, labels) if labels else value
 
 
 def all_labelled(values: Sequence[HasLabels]) -> Any:
-    """A tuple of them, with the labels of all, and of their names."""
+    """Return a tuple of values with the labels of all of them and of their names."""
     return labelled(tuple(values), labels_of_all(values))
 
 
 def labels_of_all(values: Iterable[HasLabels]) -> frozenset[str]:
-    """The labels of several things together, those of their names included."""
+    """Return the labels of several values together, those of their names included."""
     return frozenset[str]().union(*(_all_labels(value) for value in values))
 
 
@@ -52,9 +52,9 @@ def _all_labels(value: HasLabels) -> frozenset[str]:
 
 
 class HasLabels(Protocol):
-    """Something that is given back to agents, and knows where it comes from.
+    """A value that managers return to agents, with the labels of its origin.
 
-    If its name may come from elsewhere than its content, `name_labels` says from where.
+    If its name may have another origin than its content, `name_labels` holds the name's labels.
     """
 
     @property
@@ -74,60 +74,62 @@ class Manager(Protocol):
         """The types of request that it serves."""
 
     async def start(self) -> None:
-        """Called once, before the first request. Opens nothing that nobody asked for."""
+        """Start serving; called once, before the first request. Opens nothing before it is used."""
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
-        """Serve a request whose access was granted; the result, or a `Labelled` one.
+        """Serve an authorized request. Returns the result, or a `Labelled` one.
 
-        Raises `KernelError`s. A cancelled await frees all that the request holds.
+        Raises `KernelError`s. Cancelling the await frees everything that the request holds.
         """
 
     def forget(self, process: AgentProcess) -> None:
-        """An agent exited; what lives in this process for it can go."""
+        """Free what this process holds for an agent that exited."""
 
     async def close(self) -> None:
-        """Stop and free everything; requests under way were answered or cancelled before."""
+        """Stop and free everything; requests in flight were answered or cancelled before."""
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""
 
 
 class Holder(Protocol):
-    """A `Manager` of things that agents can share; a slip in a grant is found by asking it."""
+    """A `Manager` of things that agents can share; it reports whether they exist."""
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Whether there is such a thing, or something below it; None: not of this manager's."""
+        """Return whether a resource, or one below it, exists; None: not this manager's kind."""
 
     async def knows(self, identity: str) -> bool:
         """Return whether an agent of that identity keeps something here, or ever did."""
 
 
 class Preparing(Protocol):
-    """A `Manager` that has to look at a request before it can say what the request accesses."""
+    """A `Manager` that has to resolve a request before its access is known."""
 
     async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
-        """The request that is checked, and performed, in its place. Changes nothing.
+        """Return the request to authorize and perform instead. Changes nothing.
 
-        Raises `KernelError`s for a request that cannot be served, whoever makes it.
+        Raises `KernelError`s for a request that cannot be served for any agent.
         """
 
 
 def waiting_for(awaitable: object) -> str:
-    """For people: what a gatekeeper's awaitable waits for."""
+    """Describe, for people, what a gatekeeper's awaitable waits for."""
     return str(getattr(awaitable, "doing", "waiting for an approval"))
 
 
 class Gatekeeper(Protocol):
-    """Decides who may do what. Called on the kernel's loop before every request."""
+    """Authorizes requests. Called on the kernel's loop before every request."""
 
     def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
-        """None: go on. An awaitable: wait for it, as for an approval. Raises `AccessDenied`.
+        """Authorize a request. Returns None, or what to await first, such as an approval.
+
+        Raises `AccessDenied`.
 
         If the awaitable has an attribute `doing` ("waiting for ..."), it is shown to people.
         """
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
-        """Write down what became of a request that was let through: "done", or an error's name."""
+        """Record the outcome of an authorized request: "done", or an error's name."""
 
 
 class Port(Protocol):
@@ -145,4 +147,4 @@ class Port(Protocol):
         """Make a request and wait for its answer."""
 
     async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
-        """The same on any event loop. Cancelling the await cancels the request."""
+        """Make a request and await its answer, on any loop; cancelling cancels the request."""

@@ -36,7 +36,7 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class PromptOptions(SamplingOptions, total=False):
-    """All that an LLM request says next to its messages and its model."""
+    """The arguments of an LLM request, without its messages and its model."""
 
     tools: Tools
     tool_choice: ToolChoice | None
@@ -47,7 +47,7 @@ class PromptOptions(SamplingOptions, total=False):
 
 
 class RequestOptions(PromptOptions, total=False):
-    """All that an LLM request says next to its messages."""
+    """The arguments of an LLM request, without its messages."""
 
     model: str | None
 

@@ -47,14 +47,14 @@ from aios_core.trap import TrapHandler
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a caller gave a kernel; None: as the configuration has it."""
+    """The components that a caller passed to a kernel; None: built from the configuration."""
 
     policy: Policy
     cores: Sequence[Core] | None = None  # None: `make_cores` has them made
     gatekeeper: Gatekeeper | None = None
     approver: Approver | None = None
     embedder: Embedder | None = None
-    managers: Sequence[Manager] = ()  # besides the kernel's own
+    managers: Sequence[Manager] = ()  # in addition to the kernel's own
 
 
 def make_cores(config: KernelConfig) -> Sequence[Core]:
@@ -216,7 +216,7 @@ class Parts:
         self.dispatcher.cores_started()
 
     async def close(self, drain_s: float) -> None:
-        """Give what is under way `drain_s` seconds to end, cancel the rest, free everything."""
+        """Wait `drain_s` seconds for requests in flight, cancel the rest, and free everything."""
         try:
             await asyncio.gather(self.dispatcher.drain(drain_s), self.traps.drain(drain_s))
         finally:
@@ -229,7 +229,7 @@ class Parts:
                 await self._close_shared()
 
     async def _close_shared(self) -> None:
-        """What managers share, the latest first."""
+        """List the shared components, in the order in which they close."""
         for service in reversed(self._shared):
             await service.close()
         await self._embedder.close()
@@ -248,7 +248,7 @@ class Parts:
         self._events.emit(KernelEvent(self.clock.now(), EventKind.CORE_UP, facts=facts))
 
     def forget(self, process: AgentProcess, reason: KernelError) -> None:
-        """Cancel what an agent that ends has under way, and free what is held for it."""
+        """Cancel the requests of an agent that exits, and free everything held for it."""
         for call_id in tuple(process.live_calls):
             self.dispatcher.cancel(call_id, reason)
         self.traps.cancel_all(process, reason)
@@ -273,10 +273,10 @@ class Parts:
 def _select(
     policy: GuardedPolicy, num_waiting: int, num_slots: int, num_groups: int
 ) -> GuardedPolicy:
-    """What the policy uses for the calls of tools under that load."""
+    """Select the ranking that the policy uses for tool calls under that load."""
     return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:
-    """What a model costs; a provider's own model the same, when its caller asks for it."""
+    """Return the price of a model, or of the same model called at its provider."""
     return prices.get(model.removesuffix(AT_PROVIDER), FREE)

@@ -1,8 +1,7 @@
-"""What a request wants to do to what: all that the access manager looks at.
+"""The access that a request needs: an action, a right and a resource.
 
-Every request says so about itself (`Request.access`). This module decides
-nothing; `aios_core.access` does. The requests by which agents give each other
-rights are in `aios_core.grants`.
+Every request describes its own access (`Request.access`); `aios_core.access` decides. The
+requests by which agents grant each other rights are in `aios_core.grants`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 
 class Right(StrEnum):
-    """What is done to a resource."""
+    """A right to do something to a resource."""
 
     READ = "read"
     WRITE = "write"  # change it, add to it, remove it
@@ -34,11 +33,11 @@ ALL_RIGHTS: Final = frozenset(Right)
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Something that belongs to an agent, or to nobody.
+    """Something that belongs to an agent, or is unowned.
 
     `owner` is the identity of an agent (`AgentProcess.identity`), or None for
-    what the kernel itself offers: tools, models, shared mounts. `name` is a block
-    of memory, a path, a tool, a model; "" stands for everything of that kind.
+    unowned resources: tools, models, shared mounts. `name` is a block of memory, a path, a
+    tool, a model; "" stands for everything of that kind.
     """
 
     kind: str  # "memory", "file", "tool", "model", "agent"
@@ -55,13 +54,13 @@ class Access:
 
     `arguments` holds plain JSON values (bytes as their SHA-256), complete enough
     that two requests with equal actions, resources and arguments do the same: an
-    approval is bound to them. `also` holds what the same request does besides, such
-    as to the place that a file is moved to: each of them has to be allowed too.
+    approval is bound to them. `also` holds the other accesses of the same request, such
+    as to the destination of a moved file; each of them has to be allowed too.
     """
 
     action: str  # the request's kind, such as "memory.write"
     right: Right
     resource: Resource
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    irreversible: str | None = None  # why it cannot be undone, in words; None: it can be
+    irreversible: str | None = None  # why it cannot be undone, as text; None: it can be
     also: tuple[Access, ...] = ()

@@ -1,4 +1,4 @@
-"""Files and directories that only their user can read, whatever the umask is.
+"""Create files and directories that only their user can read, with any umask.
 
 Every file that the kernel makes for itself is made here: mode 0600 in directories of
 mode 0700, set after creation so that neither the umask nor an access control list of
@@ -31,7 +31,7 @@ def make_directory(path: Path) -> None:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file, which is made for its user alone if `flags` say that it is made."""
+    """Open a file; if `flags` create it, only its user gets access."""
     descriptor = os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
     try:
         _restrict(descriptor, FILE_MODE)

@@ -30,13 +30,13 @@ class ProcessState(StrEnum):
     """Where an agent stands."""
 
     ACTIVE = "active"
-    FROZEN = "frozen"  # its calls wait, whatever their turn
+    FROZEN = "frozen"  # its calls are held
     EXITED = "exited"
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What counts as an agent out of control. None: no limit."""
+    """Limits that stop a runaway agent. None: no limit."""
 
     max_repeats: int | None = 50  # the same request again and again
     max_calls: int | None = 10_000  # of one agent
@@ -56,7 +56,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class WallLimit:
-    """When an agent's time is up, and whose budget says so."""
+    """The instant when an agent's wall time ends, and the owner of the budget that sets it."""
 
     at: float
     owner: str
@@ -89,7 +89,7 @@ class AgentProcess:
     weight: float  # share of its group's service under `fair`
     budget: BudgetAccount
     spawned_at: float
-    identity: str  # whose memory and files it has: see `aios_core.identity`
+    identity: str  # the durable owner of its memory and files: see `aios_core.identity`
     wall: WallLimit | None = None  # the tightest of its own, its group's and its parent's
     state: ProcessState = ProcessState.ACTIVE
     accounting: Accounting = field(default_factory=Accounting)
@@ -257,7 +257,7 @@ class ProcessTable:
         return self._identities.is_taken(identity)
 
     def mark(self, identity: str, labels: frozenset[str]) -> None:
-        """What comes from there was read by, or for, the agent of that identity, if it lives."""
+        """Add labels to the live agent of an identity, which has read data that carries them."""
         for process in self:
             if process.identity == identity:
                 process.take_labels(labels)

@@ -1,13 +1,13 @@
-"""Texts that labelled agents were given or have said, so that whoever brings one along is marked.
+"""Recognize texts of labeled agents, so that an agent that uses one takes its labels.
 
 The kernel does not see the variables of a program, but it sees the same text again: in the
-prompt of another agent, among the arguments of a tool, in what is written to memory. A
-framework's agents pass each other's messages on word for word.
+prompt of another agent, among the arguments of a tool, in a write to memory. A framework's
+agents pass each other's messages on word for word.
 
-Kept are hashes of whole texts, the last `MAX_TEXTS` of them, in RAM. Not seen are a text
-that was changed or is a part of another, and one from before the kernel began. Texts shorter
-than `MIN_CHARS` are too often equal by chance: one counts only as a message that bears the name
-of the agent that said it, as those of a team's agents do. Belongs to the kernel's loop.
+Hashes of whole texts are kept in RAM, the last `MAX_TEXTS` of them. A text that was changed,
+is a part of another, or is older than the kernel is not recognized. Texts shorter than
+`MIN_CHARS` are too often equal by chance: one counts only as a message with the name of its
+agent, as in a team of agents. Belongs to the kernel's loop.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from aios_core.process import AgentProcess
 
 MIN_CHARS: Final = 24
 MAX_TEXTS: Final = 50_000
-_MAX_BYTES: Final = 1 << 16  # of a file that is taken for a text: decoding takes the loop's time
+_MAX_BYTES: Final = 1 << 16  # of a file treated as text, since decoding takes the loop's time
 _MAX_DEPTH: Final = 6
 _MAX_SETS: Final = 1_000
-_CONTENTS: Final = ("data", "value", "content", "text")  # of what managers answer with
+_CONTENTS: Final = ("data", "value", "content", "text")  # attributes of managers' answers
 
 
 class LabelledTexts:
-    """Hashes of texts, each with the labels of those who said or read it."""
+    """Hashes of texts, each with the labels of the agents that wrote or read it."""
 
     def __init__(self) -> None:
         self.labels: OrderedDict[int, frozenset[str]] = OrderedDict()  # by text, the latest last
@@ -45,7 +45,7 @@ class LabelledTexts:
         return len(self.labels)
 
     def remember(self, value: object, labels: AbstractSet[str], agent: str) -> None:
-        """Keep the texts in a value that an agent of that name was given, or has said."""
+        """Keep the texts in a value that an agent of that name has read or written."""
         for text in texts_in(value) if labels else ():
             for key in (_key(text), _key_of_message(agent, text)):
                 if key is not None:
@@ -71,12 +71,12 @@ class LabelledTexts:
                 self.remember(getattr(item, name, None), own, agent)
 
     def mark(self, process: AgentProcess, value: object) -> None:
-        """An agent brings a value along: it takes the labels of the texts in it."""
+        """Add the labels of the texts in a value to the agent that uses it."""
         if self.labels:
             self._take(process, map(_key, texts_in(value)))
 
     def mark_prompt(self, process: AgentProcess, messages: Sequence[Message]) -> None:
-        """An agent puts a conversation to a model: it takes the labels of what is said there."""
+        """Add the labels of the texts in a prompt to the agent that sends it."""
         if self.labels:
             self.mark(process, messages)
             named = (one for one in messages if one.name and one.role != "tool")
@@ -88,7 +88,7 @@ class LabelledTexts:
 
 
 def texts_in(value: object, depth: int = _MAX_DEPTH) -> Iterator[str]:
-    """The texts in a message or a request; of bytes those that may be one."""
+    """Yield the texts in a message or a request; short bytes are decoded."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):
@@ -100,7 +100,7 @@ def texts_in(value: object, depth: int = _MAX_DEPTH) -> Iterator[str]:
 
 
 def forms_of(result: object) -> tuple[Any, ...]:
-    """A tool's result, and the texts as which frameworks show it to a model."""
+    """Return a tool's result, and the texts that frameworks make of it for a model."""
     if isinstance(result, str | bytes):
         return (result,)
     return (json.dumps(result, ensure_ascii=False, default=str), str(result), result)
@@ -122,6 +122,6 @@ def _key(text: str) -> int | None:
 
 
 def _key_of_message(name: str, text: str) -> int | None:
-    """The key of a short text as the message of an agent."""
+    """Return the key of a short text as a message of an agent."""
     text = text.strip()
     return hash((name, text)) if 0 < len(text) < MIN_CHARS else None

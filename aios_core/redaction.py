@@ -27,7 +27,7 @@ _SECRET_NAME: Final = re.compile(
     r"secret(_?key)?|token)\]?$",
     re.IGNORECASE,
 )
-# What is a secret by its form, whoever's it is: a part of every such text, the form, what stays.
+# Forms of secrets: a part of every such text, the pattern, and the part that stays visible.
 _SECRET_FORMS: Final = (
     ("://", re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"), REDACTED),
     ("Bearer ", re.compile(r"\b(Bearer)\s+(?=\S*\d)[\w.~+/\-]{8,}=*"), rf"\1 {REDACTED}"),
@@ -58,7 +58,7 @@ def learn(*secrets: str | None) -> None:
 
 
 def learn_settings(settings: Mapping[str, Any]) -> None:
-    """Learn the values whose names say that they are secrets: headers, options, attributes."""
+    """Learn values as secrets by their names: headers, options, attributes."""
     learn(
         *(
             value
@@ -111,7 +111,7 @@ def shown_repr(value: Any) -> str:
 def _repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - it is somebody else's code, or nested too deeply
+    except Exception:  # noqa: BLE001 - it is foreign code, or nested too deeply
         return f"<{type(value).__name__}>"
 
 
@@ -186,5 +186,5 @@ def learn_environment(environ: Mapping[str, str]) -> None:
 
 
 def shown_texts(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Arguments of an exception, redacted and fit to be printed; what is no text stays."""
+    """Redact the texts among an exception's arguments; other values stay."""
     return tuple(printable(redact(value)) if type(value) is str else value for value in values)

@@ -1,4 +1,4 @@
-"""How the next token is chosen, and when to stop.
+"""Sampling settings: how the next token is chosen, and when generation stops.
 
 A setting that a program leaves out stays None and is not sent: the backend's own
 default applies. Cores in this process are greedy by default.
@@ -45,7 +45,7 @@ class Sampling:
         self._require(_is_count(self.max_tokens), "max_tokens", ">= 1")
         self._require(_is_within(self.temperature, 0.0, 10.0), "temperature", "0 to 10")
         self._require(_is_positive_share(self.top_p), "top_p", "above 0, at most 1")
-        is_all = self.top_k == -1  # how vLLM says "all tokens"
+        is_all = self.top_k == -1  # vLLM's value for "all tokens"
         self._require(is_all or _is_count(self.top_k), "top_k", ">= 1, or -1 for all")
         self._require(_is_integer(self.seed), "seed", "a whole number")
         self._require(_are_texts(self.stop), "stop", "non-empty texts")
@@ -67,7 +67,7 @@ class Sampling:
 
     @property
     def num_choices(self) -> int:
-        """How many answers are wanted."""
+        """The number of answers wanted."""
         return self.n or 1
 
     @property

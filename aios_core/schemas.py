@@ -26,13 +26,13 @@ class ToolSpec:
     """A tool as it is offered to a model.
 
     `raw` is the tool as it was written in OpenAI's format; `to_dict` returns it
-    unchanged as long as the other fields say what it says.
+    unchanged as long as the other fields are equal to it.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})  # JSON Schema
-    strict: bool | None = None  # None: not said
+    strict: bool | None = None  # None: unset
     raw: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @reads_arguments
@@ -168,7 +168,7 @@ class ResponseFormat:
     @classmethod
     @reads_arguments
     def from_dict(cls, raw: Mapping[str, Any]) -> ResponseFormat:
-        """Read OpenAI's `response_format`, of whatever type. Raises `InvalidRequest`."""
+        """Read OpenAI's `response_format` of any type. Raises `InvalidRequest`."""
         if not isinstance(raw, Mapping) or not isinstance(raw.get("type"), str):
             raise InvalidRequest(
                 "response_format: allowed: OpenAI's {'type': 'json_schema', ...}, "

@@ -93,7 +93,7 @@ class _Part:
 
 
 class _Nobody:
-    """An answer that nobody waits for."""
+    """An answer without a waiting caller."""
 
     wants_deltas = False
 

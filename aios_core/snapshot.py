@@ -1,7 +1,7 @@
-"""What is kept of a generation that was interrupted, so that it can go on later.
+"""Snapshots: everything needed to continue an interrupted generation later.
 
 A snapshot always holds the *text* part: the token ids of the prompt and of what
-was generated, and the state of the sampler. That is enough to go on exactly, at
+was generated, and the state of the sampler. That is enough to continue exactly, at
 the price of computing the prompt again. It may also hold an image of the KV
 cache, which saves that price; images move between the tiers device, host and
 disk (see `aios_core.context`).
@@ -48,7 +48,7 @@ class KVImage(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens whose keys and values the image holds."""
+        """The number of tokens with keys and values in the image."""
 
     @property
     def num_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""How an LLM call comes to the dispatcher: from the kernel's loop, or from outside of it."""
+"""Submit LLM calls to the dispatcher, from the kernel's loop or from any thread."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Submitter:
         return PromptSize(min(estimate, prepared.num_tokens), window, is_exact=False)
 
     def measure_blocking(self, request: LLMGenerate) -> PromptSize:
-        """Measure a prompt from any thread; on the kernel's loop, if its core can say at once.
+        """Measure a prompt from any thread; on the kernel's loop if its core can count at once.
 
         Raises `WouldBlock` if it cannot.
         """
@@ -169,13 +169,13 @@ class Submitter:
         return submission
 
     def post_withdrawal(self, submission: Submission) -> None:
-        """The same for its end; even a garbage collector may call it."""
+        """Cancel a submission from any thread; even a garbage collector may call it."""
         self._crossing.post_if_open(submission.cancel)
 
 
 @dataclass(slots=True, eq=False)
 class _Remembered:
-    """An answer to an agent with labels: whoever brings its text along takes them too."""
+    """An answer to an agent with labels, which follow the text to other agents."""
 
     answer: Answer
     process: AgentProcess
@@ -213,7 +213,7 @@ class Submission:
             self.syscall = self.submitter.submit(
                 self.process, self.request, self.answer, **self.options
             )
-        except RAISED as exc:  # whatever it is, somebody waits to hear of it
+        except RAISED as exc:  # the waiting caller gets any exception
             pass_on(exc)
             self.answer.reject(exc)
 

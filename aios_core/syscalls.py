@@ -1,6 +1,6 @@
 """The syscall ABI: what an agent may ask, and the life of one request.
 
-A request says what is wanted and never changes. A `Syscall` wraps it with what
+A request describes what is wanted and never changes. A `Syscall` wraps it with what
 the kernel learns while serving it. All legal changes of state are in
 `TRANSITIONS`; anything else is a `KernelBug`.
 
@@ -42,14 +42,14 @@ T = TypeVar("T")  # what a request is answered with
 
 
 class Discloses(StrEnum):
-    """What data of others the answer to a request may bring to its agent."""
+    """The data of other agents that the answer to a request may contain."""
 
     NOTHING = "nothing"  # that it was done, or a figure of the change: sizes, numbers, counts
     CONTENT = "content"  # what others may have written or named: it is answered with labels
 
 
 class Request(CheckedFields, Generic[T]):
-    """What an agent asks of the kernel: a frozen dataclass, answered with a `T`.
+    """A request of an agent to the kernel: a frozen dataclass, answered with a `T`.
 
     LLM requests wait for a slot of a core; those of the other managers are served
     by the one that lists them (`aios_core.manager.Manager`). Fields of a wrong type are refused
@@ -60,10 +60,10 @@ class Request(CheckedFields, Generic[T]):
 
     kind: ClassVar[str]  # such as "memory.write": the manager, and what it is to do
     is_guarded: ClassVar[bool] = False  # the runaway guard counts it, and its repeats
-    discloses: ClassVar[Discloses | None] = None  # every request of the kernel's own says so
+    discloses: ClassVar[Discloses | None] = None  # all of the kernel's own requests set it
 
     def access(self, identity: str) -> Access:
-        """What the request does to what, when the agent of that identity makes it."""
+        """Describe the access that the request needs when the agent of that identity makes it."""
         raise NotImplementedError
 
 
@@ -87,7 +87,7 @@ class LLMGenerate(Request[Completion]):
     messages: tuple[Message, ...]
     model: str | None = None  # None: the kernel's default
     tools: tuple[ToolSpec, ...] = ()
-    tool_choice: ToolChoice | None = None  # None: not said, which is "auto"
+    tool_choice: ToolChoice | None = None  # None: unset, which is "auto"
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     sampling: Sampling = UNSET
@@ -129,7 +129,7 @@ class LLMGenerate(Request[Completion]):
         """The text of the last message; "" if there is none."""
         return self.messages[-1].content if self.messages else ""
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are nobody's
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - models are unowned
         """To ask a model."""
         return Access(self.kind, Right.EXECUTE, Resource("model", None, self.model or ""))
 

@@ -1,7 +1,7 @@
-"""Where the model is that comes with the project.
+"""Find the bundled model.
 
 A wheel carries it inside the package, a checkout has it in `models/`. Nothing is
-read here; whoever loads the model reads it.
+read here, but by the core that loads the model.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     accept ──> (prepare) ──> check access ──> (wait for approval) ──> perform ──> record ──> answer
 
 Promises: no request reaches a manager unchecked; every accepted one is answered
-exactly once, within its deadline; one that was cancelled, or whose agent exited,
-goes on nowhere. Everything here runs on the kernel's loop; what blocks is the
+exactly once, within its deadline; a request that was cancelled, or whose agent exited,
+continues nowhere. Everything here runs on the kernel's loop; what blocks is the
 managers' to keep off it.
 """
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Trap:
-    """A request under way."""
+    """A request in flight."""
 
     id: int
     process: AgentProcess
@@ -66,13 +66,13 @@ class _Trap:
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether its caller's task was cancelled by somebody else than the kernel."""
+        """Whether its caller's task was cancelled by someone other than the kernel."""
         ours = self.reason is not None
         return self.task is not None and self.task.cancelling() - ours > self.num_cancelled
 
 
 class TrapHandler:
-    """See the module. `ids` numbers syscalls; it is shared with the dispatcher."""
+    """Serves the requests that need no core. `ids` numbers syscalls, as for the dispatcher."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class TrapHandler:
         self._is_closing = False
 
     def __repr__(self) -> str:
-        return f"<TrapHandler: {len(self._traps)} requests under way>"
+        return f"<TrapHandler: {len(self._traps)} requests in flight>"
 
     @property
     def num_under_way(self) -> int:
@@ -161,7 +161,7 @@ class TrapHandler:
             raise
         except OF_THE_LOOP:
             raise
-        except RAISED as exc:  # of a manager that somebody else wrote
+        except RAISED as exc:  # of a third-party manager
             pass_on(exc)
             error = BackendError(f"{trap.request.kind} failed: {describe(exc)}")
             self._end(trap, SyscallState.FAILED, error)
@@ -210,7 +210,7 @@ class TrapHandler:
                 log_raised(log, exc, "the %s manager could not forget an agent", manager.name)
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests; give those under way `timeout_s` to end, then cancel them."""
+        """Refuse new requests; wait `timeout_s` for those in flight, then cancel them."""
         self._is_closing = True
         tasks = {trap.task for trap in self._traps.values() if trap.task is not None}
         tasks.discard(asyncio.current_task())
@@ -233,7 +233,7 @@ class TrapHandler:
         """Raise `KernelBug` unless every invariant holds, the managers' among them."""
         for trap in self._traps.values():
             if trap.task is None or trap.task.done():
-                raise KernelBug(f"request {trap.id} is under way and nobody serves it")
+                raise KernelBug(f"request {trap.id} is in flight and no task serves it")
         for manager in self.managers:
             manager.check()
 
@@ -248,7 +248,7 @@ class TrapHandler:
             return
         if (
             task.cancelling() <= trap.num_cancelled
-        ):  # else its caller has withdrawn it, and hears of nothing
+        ):  # else its caller has cancelled it and gets no answer
             trap.reason = reason
             task.cancel()
 
@@ -268,7 +268,7 @@ class TrapHandler:
 
 
 async def _take_back_cancellation(trap: _Trap) -> None:
-    """Let the caller's task go on uncancelled if the kernel cancelled it, whoever noticed."""
+    """Undo the cancellation of the caller's task if it was the kernel that cancelled it."""
     if trap.task is None or trap.reason is None:
         return
     if not trap.is_interrupted:

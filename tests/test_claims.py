@@ -115,7 +115,7 @@ def test_a_claim_that_is_no_number_is_reported_as_it_was_written(claim: Any, sho
 
     assert judged.usage == OWN
     for key in ("input_tokens", "output_tokens", "cached_tokens"):
-        assert f"{key}: claimed {shown}, which is no count" in judged.fault
+        assert f"{key}: claimed {shown}, which is not a count" in judged.fault
 
 
 @pytest.mark.parametrize(
