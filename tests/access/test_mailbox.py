@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import stat
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from aios_core import NoSuchObject, StateError
 from aios_core.access import ApprovalAnswer, ApprovalRequest
 from aios_core.access.mailbox import Mailbox
 from aios_core.access.pending import PendingApprover
+from aios_core.cli import main
 from aios_core.state import PlainVault
 
 
@@ -20,6 +24,12 @@ def question(number: int = 1, digest: str = "d") -> ApprovalRequest:
         f"{number:016x}", digest, 1, "default/bob", "tool.run", "tool::pay", {"amount": 5},
         "it spends", 0.0, 100.0,
     )  # fmt: skip
+
+
+def due() -> ApprovalRequest:
+    """A question that waits by the clock of the machine."""
+    now = time.time()
+    return replace(question(), asked_at=now, expires_at=now + 600.0)
 
 
 @pytest.fixture
@@ -98,6 +108,23 @@ async def test_an_approver_waits_for_the_answer_from_elsewhere(mailbox: Mailbox)
 
     assert (await asking).is_approved
     assert mailbox.waiting(1.0) == []
+
+
+async def test_a_person_can_copy_the_command_that_answers(
+    mailbox: Mailbox, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = asyncio.ensure_future(PendingApprover(mailbox, time.time, poll_s=0.01).ask(due()))
+    while not caplog.messages:
+        await asyncio.to_thread(mailbox.waiting, time.time())  # the thread's turn is the wait
+
+    (message,) = caplog.messages
+    assert "for up to " in message
+    assert "(or deny)" in message
+    command = message.partition("terminal: aios ")[2].partition(" (or")[0]
+    status = await asyncio.to_thread(main, shlex.split(command))
+
+    assert (status, (await asking).is_approved) == (0, True)
+    assert capsys.readouterr().out.startswith("approved: default/bob")
 
 
 async def test_a_caller_that_leaves_takes_its_question_down(mailbox: Mailbox) -> None:

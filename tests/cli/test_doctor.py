@@ -213,6 +213,18 @@ def test_for_people_there_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert "Nothing is broken." in out
 
 
+def test_a_trace_that_cannot_be_written_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    cores(monkeypatch, ScriptedCore("hello", name="tiny", models=("tiny",)))
+    monkeypatch.setenv("AIOS_TRACE", "/nowhere/trace.json")
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert found["configuration", "trace"]["health"] == "broken"
+
+
 def test_every_mistake_of_the_configuration_is_a_finding_and_the_rest_is_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

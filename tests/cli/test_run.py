@@ -120,6 +120,43 @@ def test_a_missing_script_is_one_line(capsys: Capture) -> None:
     assert capsys.readouterr().err == "aios: there is no script 'gone.py'\n"
 
 
+def test_a_folder_without_a_program_is_told_from_one_with_it(
+    script: Script, tmp_path: Path, capsys: Capture
+) -> None:
+    script("print('of the folder')", "app/__main__.py")
+    (tmp_path / "empty").mkdir()
+
+    assert main(["run", "app"]) == 0
+    assert capsys.readouterr().out == "of the folder\n"
+    assert main(["run", "empty"]) == 1
+    assert capsys.readouterr().err == (
+        "aios: 'empty' is a folder without __main__.py; name a script in it, or a module with -m\n"
+    )
+
+
+@pytest.mark.parametrize("trace", ["missing/trace.json", "."])
+def test_a_trace_that_cannot_be_written_is_reported_before_the_script_starts(
+    trace: str, script: Script, capsys: Capture
+) -> None:
+    name = script("print('started')")
+
+    assert main(["run", "--trace", trace, name]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("aios: trace: got ")
+    assert captured.err.count("\n") == 1
+
+
+def test_a_trace_that_can_be_written_is_left_alone_until_the_kernel_starts(
+    script: Script, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "trace.json").write_text("former")
+
+    assert main(["run", "--trace", "trace.json", script("print('started')")]) == 0
+    assert capsys.readouterr().out == "started\n"
+    assert (tmp_path / "trace.json").read_text() == "former"
+
+
 def test_a_missing_module_is_one_line(capsys: Capture) -> None:
     assert main(["run", "-m", "no_such_module"]) == 1
     assert capsys.readouterr().err.startswith("aios: cannot run the module 'no_such_module'")
