@@ -192,6 +192,7 @@ class ResponseFormat:
         )
 
 
+@reads_arguments
 def parse_tools(tools: Sequence[ToolSpec | Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
     """Accept tools as `ToolSpec` or in OpenAI's format. Two may not share a name."""
     tools = require_items("tools", tools)

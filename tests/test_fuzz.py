@@ -175,6 +175,7 @@ def test_arguments_of_foreign_classes_are_taken_for_what_they_hold_or_refused() 
             lambda: agent.tools.run("t", Unreadable(a="b")),
             lambda: agent.memory.write("b", Pretender()),  # type: ignore[arg-type]
             lambda: agent.llm.generate(Pretender()),  # type: ignore[arg-type]
+            lambda: agent.llm.generate("hi", tools=[Pretender()]),  # type: ignore[list-item]
             lambda: kernel.freeze(Pretender()),  # type: ignore[arg-type]
             lambda: agent.storage.watch(quiet_s="long"),  # type: ignore[arg-type]
             lambda: agent.storage.watch(after="then"),  # type: ignore[arg-type]
