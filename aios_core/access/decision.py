@@ -66,6 +66,11 @@ class Standing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_free", self.right is not None and not self.rules)
 
+    @property
+    def is_always_free(self) -> bool:
+        """Return whether it is allowed, and no grant that it rests on expires."""
+        return self.is_free and self.until == math.inf
+
 
 def stand(
     subject: Subject, access: Access, policy: Policy, grants: Iterable[Grant], *, now: float

@@ -25,7 +25,7 @@ from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver,
 from aios_core.access.decision import Decision
 from aios_core.access.grant_store import GrantStore
 from aios_core.access.policy import Effect
-from aios_core.access.privileges import Privileges
+from aios_core.access.privileges import MODEL, Privileges
 from aios_core.access.record import AuditRecord
 from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
@@ -33,7 +33,6 @@ from aios_core.foreign import OF_THE_LOOP, RAISED, describe, pass_on
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 
-MODEL: Final = "model"
 _ASKED: Final = "waiting for an approval"
 _FLUSHED: Final = "waiting for the audit trail to be written"
 
@@ -92,9 +91,9 @@ class Gate:
         if (
             is_model
             and not self._audits_models
-            and self._privileges.standing(process, access).is_free
             and access.irreversible is None
             and not access.also
+            and self._may_ask(process, access)
         ):
             return None  # the path of nearly every model call
         trail = self._trail if not is_model or self._audits_models else None
@@ -115,6 +114,13 @@ class Gate:
         if trail is not None and _changes_outside(access):
             return _Waiting(_FLUSHED, lambda _: trail.flushed())
         return None
+
+    def _may_ask(self, process: AgentProcess, access: Access) -> bool:
+        """Return whether the agent may ask a model, whatever the arguments."""
+        known = self._privileges.free_models.get(process.pid, ())
+        if (access.action, access.right, access.resource.name) in known:
+            return access.resource.owner is None
+        return self._privileges.standing(process, access).is_free
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
         """Record the outcome of a request that was allowed."""

@@ -19,6 +19,7 @@ from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 
+MODEL: Final = "model"  # the kind of a model as a resource
 MAX_KEPT: Final = 10_000  # standings of one agent
 
 
@@ -32,6 +33,8 @@ class Privileges:
         self._subjects: dict[int, Subject] = {}
         self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # rules that may apply
         self._kept: dict[int, dict[tuple[str, Right, Resource], Standing]] = {}
+        # By agent: the models (action, right, name) that it may ask whatever the arguments.
+        self.free_models: dict[int, set[tuple[str, Right, str]]] = {}
 
     def adopt(self, policy: Policy) -> None:
         """Put another policy in force."""
@@ -46,6 +49,7 @@ class Privileges:
         Returns the grants that are not in force, see `GrantBook.settle`.
         """
         self._kept.clear()
+        self.free_models.clear()
         return self.grants.settle(self.policy, self._now())
 
     def forget(self, process: AgentProcess) -> None:
@@ -53,6 +57,7 @@ class Privileges:
         self._subjects.pop(process.pid, None)
         self._about.pop(process.pid, None)
         self._kept.pop(process.pid, None)
+        self.free_models.pop(process.pid, None)
 
     def subject(self, process: AgentProcess) -> Subject:
         """Describe an agent as rules and grants see it."""
@@ -76,7 +81,12 @@ class Privileges:
         standing = stand(self.subject(process), access, policy, grants, now=self._now())
         if len(kept) >= MAX_KEPT:
             kept.clear()
+            self.free_models.pop(process.pid, None)
         kept[key] = standing
+        resource = access.resource
+        if resource.kind == MODEL and resource.owner is None and standing.is_always_free:
+            free = self.free_models.setdefault(process.pid, set())
+            free.add((access.action, access.right, resource.name))
         return standing
 
     def _policy_about(self, process: AgentProcess, access: Access) -> Policy:
