@@ -4,7 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -67,8 +67,8 @@ def test_a_type_checker_accepts_a_program_and_refuses_each_mistake() -> None:
     assert mypy(HERE / "typed") == marked
 
 
-def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for namespace in NAMESPACES:
+def callables_of(namespaces: Iterable[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for namespace in namespaces:
         for name in namespace.__all__:
             thing = getattr(namespace, name)
             if inspect.isfunction(thing):
@@ -83,7 +83,7 @@ def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
 def test_no_public_callable_takes_arguments_that_nobody_can_see() -> None:
     untyped = {
         name
-        for name, function in public_callables()
+        for name, function in callables_of(NAMESPACES)
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.VAR_KEYWORD and parameter.annotation == "Any"
     }
@@ -112,3 +112,44 @@ def test_typed_options_have_the_types_of_the_fields_they_become() -> None:
     for options, table in ((SamplingOptions, Sampling), (ToolDeclaration, Tool)):
         theirs = get_type_hints(table)
         assert {name: theirs[name] for name in names_of(options)} == get_type_hints(options)
+
+
+# What reads like `chat` and `complete`, past LlamaIndex's callbacks, takes what they take.
+LIKE_THE_FRAMEWORKS = {
+    f"{prefix}{name}"
+    for prefix in ("", "a")
+    for name in ("answer", "answer_prompt", "steps", "steps_of_prompt")
+}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "autogen_aios",
+        "autogen_aios.agent_framework",
+        "autogen_aios.classic",
+        "langchain_aios",
+        "llama_index.embeddings.aios",
+        "llama_index.llms.aios",
+        "llama_index.storage.chat_store.aios",
+        "llama_index.vector_stores.aios",
+    ],
+)
+def test_an_adapter_leaves_open_only_what_its_framework_leaves_open(module: str) -> None:
+    adapter = pytest.importorskip(module)
+    classes = {name: getattr(adapter, name) for name in adapter.__all__}
+
+    def is_the_frameworks(name: str) -> bool:
+        owner, _, method = name.partition(".")
+        bases = inspect.getmro(classes[owner])[1:] if method else ()
+        return method in LIKE_THE_FRAMEWORKS or any(
+            method in vars(base) for base in bases if "aios" not in base.__module__
+        )
+
+    open_ended = {
+        name
+        for name, function in callables_of([adapter])
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.VAR_KEYWORD and parameter.annotation in ("Any", Any)
+    }
+    assert {name for name in open_ended if not is_the_frameworks(name)} == set()
