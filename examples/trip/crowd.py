@@ -18,7 +18,7 @@ TEAMS = ("travel", "lodging", "assistant")
 
 
 def describe() -> str:
-    """Say what happens in this step, in a few words."""
+    """Describe this step in a few words."""
     time = "simulated time" if model.is_scripted() else "real time"
     return f"{NUM_NEIGHBORS} more agents; {time}"
 
@@ -46,7 +46,7 @@ def cap(kernel: Kernel) -> None:
 
 
 def _run(work: Coroutine[Any, Any, dict[str, float]]) -> dict[str, float]:
-    """Run in virtual time with the script, whose words take time, and else in real time."""
+    """Run in virtual time with the script, and in real time with a real model."""
     return run_virtual(work) if model.is_scripted() else asyncio.run(work)
 
 

@@ -1,4 +1,4 @@
-"""What a second process does: continue an agent that was saved, or pay and not survive it."""
+"""The work of a second process: continue an agent that was saved, or pay and not survive it."""
 
 import sys
 

@@ -17,7 +17,7 @@ def make_kernel(
     policy: str = "fair",
     approver: Callable[[ApprovalRequest], bool] | None = None,
 ) -> Kernel:
-    """Make a kernel whose durable state is in a directory, or with ":memory:" nowhere."""
+    """Make a kernel that keeps its state in a directory, or nowhere with ":memory:"."""
     config = KernelConfig.load(
         HERE / "aios.toml",
         scheduler={"policy": policy},

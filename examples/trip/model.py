@@ -29,7 +29,7 @@ _SUMMARY = (
 
 
 def is_scripted() -> bool:
-    """Whether no real model was named."""
+    """Return whether no real model was named."""
     return not (os.environ.get("AIOS_BASE_URL") or os.environ.get("AIOS_MODEL"))
 
 

@@ -1,4 +1,4 @@
-"""What the traveler sees: plain lines that fit a terminal of 60 columns as well as one of 80."""
+"""The traveler's screen: plain lines that fit a terminal of 60 columns as well as one of 80."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the three teams do. Each function is one step of the trip."""
+"""The work of the three teams. Each function is one step of the trip."""
 
 import asyncio
 from typing import Any
@@ -65,7 +65,7 @@ async def _book(kernel: Kernel, lodging: Agent, tool: Any) -> dict[str, str]:
 
 
 def share_plans(travel: Agent, lodging: Agent, assistant: Agent) -> None:
-    """Give the assistant's group what the travel team found; nobody else gets it."""
+    """Give the assistant's group what the travel team found; no other agent gets it."""
     travel.memory.share("flight", "group:assistant")
     travel.storage.share("itinerary.md", "group:assistant", "read")
     flight = assistant.memory.read("flight", owner=travel.identity)
@@ -114,7 +114,7 @@ async def _ask(kernel: Kernel, assistant: Agent, question: str, *names: str) -> 
 
 
 def usage_of(agent: Agent) -> str:
-    """What an agent has used, in one line."""
+    """Return the usage of an agent in one line."""
     used = agent.accounting
     return (
         f"{agent.identity}: {used.num_calls} calls, "

@@ -29,7 +29,7 @@ def search_flights(origin: str, destination: str, day: str) -> str:
 
 @dataclass
 class Hotel:
-    """A hotel with two free rooms, whose booking system is easily confused."""
+    """A hotel with two free rooms and a booking system that is easily confused."""
 
     free: list[str] = field(default_factory=lambda: ["1204", "1205"])
     most_at_once: int = 0
@@ -60,7 +60,7 @@ def pay(payee: str, amount: float) -> str:
         amount: in dollars.
     """
     if os.environ.get("TRIP_POWER_CUT"):
-        os._exit(9)  # the process is gone before anybody knows whether the money is
+        os._exit(9)  # the process ends before the outcome is known
     return f"paid ${amount:g} to {payee}"
 
 

@@ -1,4 +1,4 @@
-"""What the page about the paper names is there: files, tests, syscalls and numbers."""
+"""The page about the paper names files, tests, syscalls and numbers that exist."""
 
 from __future__ import annotations
 

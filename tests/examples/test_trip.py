@@ -1,4 +1,4 @@
-"""The business trip of the tutorial runs: from its script, and on an endpoint that is no help."""
+"""The business trip of the tutorial runs: from its script, and on an unhelpful endpoint."""
 
 from __future__ import annotations
 
