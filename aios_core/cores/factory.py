@@ -20,9 +20,12 @@ from aios_core.config import CoreConfig
 from aios_core.config_decoder import Place, decode, is_decodable, suggest
 from aios_core.core import Core
 from aios_core.core_kinds import BUILT_IN, CoreKind
-from aios_core.errors import ConfigError, ModelLoadError
+from aios_core.errors import ConfigError, KernelError, ModelLoadError
 from aios_core.extensions import CORE_KINDS
+from aios_core.foreign import RAISED, describe_on_worker
 from aios_core.redaction import learn_settings
+
+CORE_PARTS: Final = ("models", "start", "prepare", "run", "preempt", "cancel", "load", "close")
 
 DEFAULT_CORE_NOTICE: Final = (
     "aios: no core is configured; using the tiny model that comes with the project. For a real one "
@@ -56,10 +59,22 @@ def build_cores(
 def build_core(
     config: CoreConfig, *, name: str, key: str, environ: Mapping[str, str] | None = None
 ) -> Core:
-    """One of them; `key` is where its table stands. Raises the same."""
+    """Build the core of one table; `key` is where the table stands. Raises as `build_cores`."""
     learn_settings(config.options)
     environ, place = os.environ if environ is None else environ, Place(key, "")
     kind = _kind_of(config, place)
+    try:
+        return _built(kind, config, name, place, environ)
+    except KernelError:
+        raise
+    except RAISED as exc:  # the constructor may be another package's
+        told = f"core {name!r} of kind {config.kind!r} cannot be made: {describe_on_worker(exc)}"
+        raise ModelLoadError(told) from exc
+
+
+def _built(
+    kind: CoreKind, config: CoreConfig, name: str, place: Place, environ: Mapping[str, str]
+) -> Core:
     arguments = {**kind.arguments(config, place, environ), "name": name}
     if models := config.models or kind.models(config):
         arguments["models"] = models
@@ -69,6 +84,9 @@ def build_core(
         core: Core = constructor(**arguments, **{**kind.defaults, **options})
     except (TypeError, ValueError) as exc:
         raise place.at("options").refuse(dict(config.options), str(exc)) from exc
+    if missing := [part for part in CORE_PARTS if not hasattr(core, part)]:
+        told = f"a kind whose constructor returns a core; this one has no {', '.join(missing)}"
+        raise place.at("kind").refuse(config.kind, told)
     return core
 
 
@@ -81,7 +99,10 @@ def kind_of(name: str, place: Place) -> CoreKind:
         return declared
     if not callable(declared):
         raise place.refuse(name, "a kind whose entry point is a CoreKind or a core's constructor")
-    return CoreKind.of(declared)
+    try:
+        return CoreKind.of(declared)
+    except (TypeError, ValueError) as exc:
+        raise place.refuse(name, f"a kind whose constructor has a signature: {exc}") from exc
 
 
 def core_names(configs: Iterable[CoreConfig]) -> list[str]:

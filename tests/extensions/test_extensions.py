@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aios_core import ConfigError, Kernel, KernelConfig, NoSuchObject
+from aios_core import ConfigError, Kernel, KernelConfig, ModelLoadError, NoSuchObject
 from aios_core.cli.extension_checks import check_extensions
 from aios_core.config import CoreConfig, SchedulerConfig
 from aios_core.config_decoder import Place
@@ -188,6 +188,14 @@ class Echo:
     def __init__(self, path, *, name, models=("echo",), api_key=None, level: int = 1, **more):
         self.name, self.models, self.given = name, models, (path, api_key, level, more)
 
+    start = prepare = run = preempt = cancel = load = close = print
+
+def rude(*, name):
+    raise SystemExit("no licence")
+
+def hollow(*, name):
+    return object()
+
 strict = lambda *, name, level=1: Echo("p", name=name, level=level)
 """
 
@@ -195,7 +203,8 @@ strict = lambda *, name, level=1: Echo("p", name=name, level=level)
 class TestCoreKinds:
     @pytest.fixture(autouse=True)
     def echo(self, install: Install, module: Module) -> None:
-        entries = {"loud": "third_party_echo:Echo", "strict": "third_party_echo:strict"}
+        names = {"loud": "Echo", "strict": "strict", "rude": "rude", "hollow": "hollow"}
+        entries = {name: f"third_party_echo:{value}" for name, value in names.items()}
         install("echoes", {"aios.cores": entries})
         module("third_party_echo", ECHO)
 
@@ -233,6 +242,18 @@ class TestCoreKinds:
             build_cores([CoreConfig(**table)], environ={})
 
         assert caught.value.key == key
+
+    def test_a_constructor_that_fails_is_blamed_by_the_kind(self) -> None:
+        with pytest.raises(ModelLoadError, match="'rude' cannot be made: SystemExit: no licence"):
+            build_cores([CoreConfig("rude")], environ={})
+        with pytest.raises(ConfigError, match="has no models, start") as caught:
+            build_cores([CoreConfig("hollow")], environ={})
+        assert caught.value.key == "cores[0].kind"
+
+    def test_a_variable_lists_cores_too(self) -> None:
+        config = KernelConfig.load(environ={"AIOS_CORES": '[{kind = "strict"}]'})
+
+        assert config.cores == (CoreConfig("strict"),)
 
     def test_an_unknown_kind_names_the_known_ones(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'loud'") as caught:
