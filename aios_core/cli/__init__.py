@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import Any, Final
 
 from aios_core import __version__
 from aios_core.cli.interruption import (
@@ -35,10 +35,10 @@ UNREAD: Final = 141  # the status that a shell gives a command that SIGPIPE ende
 
 # name -> what it does; the module of that name in this folder takes its options and runs it
 COMMANDS: Final[Mapping[str, str]] = {
-    "run": "run a script or a notebook with its LLM calls on the kernel",
+    "run": "run a script, module or notebook with its LLM calls on the kernel",
     "doctor": "see what is installed, which cores answer, and what to fix",
-    "access": "ask who may do what, and why",
-    "approvals": "see and answer what waits for an approval",
+    "access": "explain who may do what, and why",
+    "approvals": "list and answer calls that wait for an approval",
     "audit": "verify or read the audit trail",
     "state": "check a state directory, or accept an incomplete one",
     "tools": "list, show, run and check tools",
@@ -117,6 +117,20 @@ def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
         return int(command(arguments) or 0)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser of the command line or of a command, with the longest name beside its summary."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", _Formatter)
+        super().__init__(**settings)
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, max_help_position=26, **settings)
+        self._action_max_length = len("    completion")  # argparse forgets to count the indent
+
+
 def installed_commands() -> dict[str, EntryPoint]:
     """Return the commands that installed packages bring, by name; none replaces one of ours."""
     found = entry_points(group="aios.commands")
@@ -132,13 +146,13 @@ def parser_of(
         wanted: the commands to add with their options; the others are added by name alone.
         installed: the commands of other packages, which parse their options themselves.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="aios",
         description="An operating system for LLM agents.",
         epilog="See `aios COMMAND --help` for its options. The configuration is in aios.toml.",
     )
     parser.add_argument("--version", action="version", version=f"aios {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         if name in wanted:

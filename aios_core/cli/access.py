@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
     explain = actions.add_parser(
         "explain",
-        help="whether an agent may do something, and each thing that was considered",
+        help="show whether an agent may do something, and each rule that was considered",
         description="Show whether an agent may do something, and why. The exit status is 1 if not.",
     )
     add_state(explain)
@@ -36,8 +36,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resource", required=True, metavar="RESOURCE", help='as "memory:default/alice:notes"'
     )
     explain.add_argument("--right", metavar="RIGHT", help="read, write, execute or share")
-    explain.add_argument("--arguments", default="{}", metavar="JSON", help="for rules about them")
-    explain.add_argument("--label", action="append", default=[], metavar="LABEL", help="of data")
+    explain.add_argument(
+        "--arguments",
+        default="{}",
+        metavar="JSON",
+        help="the arguments of the action, for rules about them",
+    )
+    explain.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="a label of the data that the agent has read (repeatable)",
+    )
     explain.set_defaults(call=_explain)
 
 

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    actions = parser.add_subparsers(metavar="ACTION")
+    actions = parser.add_subparsers(metavar="ACTION", title="actions")
     add_state(parser)
     add_json(parser)
     parser.set_defaults(call=_list)
-    listing = actions.add_parser("list", help="what waits (also without an action)")
+    listing = actions.add_parser("list", help="list what waits (the default action)")
     add_state(listing)
     add_json(listing)
     listing.set_defaults(call=_list)
     for verb, is_approved in (("approve", True), ("deny", False)):
-        answer = actions.add_parser(verb, help=f"{verb} one that waits")
+        answer = actions.add_parser(verb, help=f"{verb} one of them")
         add_state(answer)
-        answer.add_argument("id", metavar="ID", help="of the question, or its beginning")
+        answer.add_argument(
+            "id", metavar="ID", help="the identifier of the request, or its first characters"
+        )
         answer.add_argument("--reason", default="", metavar="TEXT", help="for the agent that asked")
         answer.set_defaults(call=_answer, is_approved=is_approved)
 

@@ -21,17 +21,21 @@ _UNREADABLE: Final = "not what was written there"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
     verify = actions.add_parser(
         "verify",
-        help="look for edits, removals, changes of order and a cut end",
-        description="Look at the whole audit trail. The exit status is 1 if it was tampered with.",
+        help="check for edits, removals, reordering and a truncated end",
+        description="Check the whole audit trail. The exit status is 1 if it was tampered with.",
     )
     add_state(verify)
     add_json(verify)
-    verify.add_argument("--anchor", metavar="FILE", help="instead of access.audit_anchor")
+    verify.add_argument(
+        "--anchor",
+        metavar="FILE",
+        help="heads that were kept elsewhere (default: access.audit_anchor)",
+    )
     verify.set_defaults(call=_verify)
-    show = actions.add_parser("show", help="the latest records, a line of JSON each")
+    show = actions.add_parser("show", help="show the latest records, a line of JSON each")
     add_state(show)
     add_json(show)
     show.add_argument("-n", type=int, default=_SHOWN, metavar="N", help=f"how many ({_SHOWN})")

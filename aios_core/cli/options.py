@@ -12,13 +12,15 @@ from aios_core.errors import InvalidRequest
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``, the configuration of the command."""
-    parser.add_argument("--config", metavar="FILE", help="instead of ./aios.toml")
+    parser.add_argument("--config", metavar="FILE", help="the configuration (default: ./aios.toml)")
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and ``--state``, for commands that look into the state directory."""
     add_config(parser)
-    parser.add_argument("--state", metavar="DIR", help="instead of state.directory")
+    parser.add_argument(
+        "--state", metavar="DIR", help="the state directory (default: state.directory)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

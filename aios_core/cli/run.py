@@ -40,22 +40,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Run a Python script, a module or a notebook, unmodified, with its LLM calls on the kernel."
     )
     parser.usage = (
-        "aios run [--policy POLICY] [--mode MODE] [--config FILE] [--trace FILE] "
-        "(SCRIPT | -m MODULE) [ARGUMENT ...]"
+        "aios run [--policy POLICY] [--mode MODE] [--config FILE]\n"
+        "                [--trace FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]"
     )
-    parser.add_argument("--policy", choices=POLICIES.names(), help="who runs when")
+    parser.add_argument("--policy", choices=POLICIES.names(), help="the scheduling policy")
     parser.add_argument(
         "--mode",
         choices=get_args(Mode),
         default="substitute",
-        help="who answers: the kernel's cores, or the framework's own provider when it is let",
+        help="what answers: the kernel's cores, or the framework's own provider, in its turn",
     )
     add_config(parser)
     parser.add_argument(
         "--trace", metavar="FILE", help="write which agent ran where and when, for ui.perfetto.dev"
     )
-    parser.add_argument("-m", dest="module", nargs=_KEPT, metavar="MODULE", help="run a module")
-    parser.add_argument("script", nargs=_KEPT, metavar="SCRIPT", help="and its arguments")
+    parser.add_argument(
+        "-m", dest="module", nargs=_KEPT, metavar="MODULE", help="the module, and its arguments"
+    )
+    parser.add_argument(
+        "script", nargs=_KEPT, metavar="SCRIPT", help="the script or notebook, and its arguments"
+    )
     parser.set_defaults(call=lambda options: _run(parser, options))
 
 

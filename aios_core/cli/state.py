@@ -14,7 +14,7 @@ from aios_core.errors import InvalidRequest, StateError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
     check = actions.add_parser(
         "check",
         help="check whether a kernel would open it",

@@ -36,12 +36,12 @@ _PIECE: Final = 65_536  # characters of a stored result, at a time
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="which there are, from where, within which limits")
+    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
+    listing = actions.add_parser("list", help="list the tools, with their sources and limits")
     add_config(listing)
     add_json(listing)
     listing.set_defaults(call=_list)
-    show = actions.add_parser("show", help="what a tool does and takes, and how to call it")
+    show = actions.add_parser("show", help="show what a tool does and takes, and how to call it")
     add_config(show)
     add_json(show)
     show.add_argument("name", metavar="NAME", help='as "calculator", or "calculator@1"')
@@ -50,13 +50,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "run",
         help="run a tool as an agent does, and print its result",
         description="Run a tool through a kernel: its arguments are validated, the access policy "
-        "holds, and what cannot be undone is asked about. The exit status is 1 if it fails.",
+        "applies, and what cannot be undone needs an approval. The exit status is 1 if it fails.",
     )
     add_config(run)
-    run.add_argument("--state", metavar="DIR", help="instead of state.directory")
-    run.add_argument("--agent", default="operator", metavar="NAME", help="who calls (operator)")
+    run.add_argument(
+        "--state", metavar="DIR", help="the state directory (default: state.directory)"
+    )
+    run.add_argument(
+        "--agent",
+        default="operator",
+        metavar="NAME",
+        help="the agent that calls (default: operator)",
+    )
     run.add_argument("--group", metavar="GROUP", help="the caller's privilege group")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="for all of it")
+    run.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="for the whole call, an approval included"
+    )
     run.add_argument("name", metavar="NAME", help='as "calculator", or "calculator@1"')
     run.add_argument(
         "arguments", nargs="?", default="{}", metavar="JSON", help='an object; "-": standard input'
@@ -64,8 +73,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.set_defaults(call=_run)
     check = actions.add_parser(
         "check",
-        help="load a plug-in as a stranger's would be, and say what is wrong with it",
-        description="Load a plug-in and say what is wrong with it. The exit status is 1 if a "
+        help="load a plug-in as a kernel does, and report what is wrong with it",
+        description="Load a plug-in and report what is wrong with it. The exit status is 1 if a "
         "kernel would refuse it.",
     )
     add_config(check)
