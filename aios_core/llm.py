@@ -50,12 +50,23 @@ class LLM:
     _port: AgentPort
 
     def generate(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Completion:
-        """Continue the conversation, and wait for the whole answer."""
+        """Continue the conversation, and wait for the whole answer.
+
+        Args:
+            messages: a text, or messages, also in OpenAI's format.
+            **arguments: of the request: `model`, `tools`, `tool_choice`, `response_format`,
+                `stop`, `extra`, the fields of `Sampling` (`max_tokens`, `temperature` ...), which
+                `request` documents; and of the call: `timeout_s`, after which it fails, and
+                `priority`, in place of the agent's.
+        """
         request, options = _split(messages, arguments)
         return self._port.generate(request, options)
 
     async def agenerate(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Completion:
-        """Continue the conversation. Cancelling the await cancels the call."""
+        """Continue the conversation without blocking the event loop (async form of `generate`).
+
+        Cancelling the await cancels the call.
+        """
         request, options = _split(messages, arguments)
         return await self._port.agenerate(request, options)
 
@@ -76,24 +87,28 @@ class LLM:
         return await self._port.acall(Embed(texts), timeout_s=timeout_s)
 
     def stream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Stream:
-        """Continue the conversation, delta by delta."""
+        """Continue the conversation, delta by delta. The arguments are those of `generate`."""
         request, options = _split(messages, arguments)
         return self._port.stream(request, options)
 
     def astream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> AsyncStream:
-        """Continue the conversation, delta by delta, on the running event loop."""
+        """Continue the conversation, delta by delta, on the running event loop.
+
+        The arguments are those of `generate`.
+        """
         request, options = _split(messages, arguments)
         return self._port.astream(request, options)
 
     def measure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
         """Count the tokens of a prompt, and those that the model accepts. Calls no model.
 
+        The arguments are those of `request`.
         Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
         """
         return self._port.measure(request(messages, **arguments))
 
     async def ameasure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
-        """The same on any event loop."""
+        """Count the tokens of a prompt without blocking the event loop, as `measure` does."""
         return await self._port.ameasure(request(messages, **arguments))
 
 
