@@ -12,7 +12,6 @@ import crowd
 import model
 import moving
 import screen
-import teams
 import world
 from kernel import make_kernel
 
@@ -28,16 +27,16 @@ REAL = "Three teams, one model. A real model answers: what you see is what it do
 
 def main() -> None:
     """Run the trip in a directory of its own."""
+    screen.title(
+        "A business trip from San Francisco to New York",
+        SCRIPTED if model.is_scripted() else REAL,
+    )
     with tempfile.TemporaryDirectory(prefix="aios-trip-") as directory:
         run_trip(Path(directory))
 
 
 def run_trip(directory: Path) -> None:
     """Show all steps; what is kept lies in the directory."""
-    screen.title(
-        "A business trip from San Francisco to New York",
-        SCRIPTED if model.is_scripted() else REAL,
-    )
     try:
         with make_kernel(directory / "state", approver=approve) as kernel:
             run_steps(kernel, directory)
@@ -48,6 +47,8 @@ def run_trip(directory: Path) -> None:
 
 def run_steps(kernel: Kernel, directory: Path) -> None:
     """One step after the other, on one kernel."""
+    import teams  # noqa: PLC0415 - three frameworks take seconds; the title is shown before
+
     kernel.load_tools(world.pay)
     kernel.load_tools(world.put_in_calendar)
     travel = kernel.spawn("planner", group="travel")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 WIDEST = 80
 LABEL = 10
+MOST_LINES = 10  # of one thing; a model may write pages
 
 
 def width() -> int:
@@ -34,7 +35,7 @@ def line(label: str, text: object) -> None:
         piece for part in str(text).splitlines() for piece in textwrap.wrap(part, room) or [""]
     ] or [""]
     print(f"   {_dim(label.ljust(LABEL))}{first}")
-    for piece in rest:
+    for piece in rest if len(rest) < MOST_LINES else [*rest[: MOST_LINES - 2], "..."]:
         print(" " * (3 + LABEL) + piece)
 
 
