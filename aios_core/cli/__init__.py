@@ -138,15 +138,18 @@ def installed_commands() -> dict[str, EntryPoint]:
 
 
 def parser_of(
-    wanted: Sequence[str], installed: Mapping[str, EntryPoint]
+    wanted: Sequence[str],
+    installed: Mapping[str, EntryPoint],
+    options: Mapping[str, argparse.ArgumentParser] | None = None,
 ) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of the command line, and those of the commands by name.
 
     Args:
         wanted: the commands to add with their options; the others are added by name alone.
         installed: the commands of other packages, which parse their options themselves.
+        options: the parsers of those that offer one, for completion.
     """
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="aios",
         description="An operating system for LLM agents.",
         epilog="See `aios COMMAND --help` for its options. The configuration is in aios.toml.",
@@ -158,7 +161,8 @@ def parser_of(
         if name in wanted:
             import_module(f"{__name__}.{name}").configure(command)
     for name in sorted(installed.keys() | ELSEWHERE.keys()):
-        commands.add_parser(name, help=_summary(name, installed), add_help=False)
+        parents = [options[name]] if options and name in options else []
+        commands.add_parser(name, help=_summary(name, installed), add_help=False, parents=parents)
     return parser, commands.choices
 
 

@@ -7,7 +7,13 @@ presses the tab key; the script is written again after an upgrade.
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint
 from typing import Any, Final
+
+log = logging.getLogger(__name__)
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -32,13 +38,30 @@ def _completion(options: argparse.Namespace) -> int:
 
 def completion_script(shell: str) -> str:
     """Return the script for a shell of `SHELLS`, for all commands that are installed."""
-    import shtab  # noqa: PLC0415 - nothing else needs it
+    import shtab  # noqa: PLC0415 - no other command needs it
 
     from aios_core.cli import COMMANDS, installed_commands, parser_of  # noqa: PLC0415 - imports us
 
-    parser, _ = parser_of(tuple(COMMANDS), installed_commands())
+    installed = installed_commands()
+    parser, _ = parser_of(tuple(COMMANDS), installed, _offered(installed))
     _name_paths(parser, vars(shtab))
     return str(shtab.complete(parser, shell))
+
+
+def _offered(installed: Mapping[str, EntryPoint]) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers that modules of installed commands offer as a function `parser`."""
+    from aios_core.foreign import describe_on_worker  # noqa: PLC0415 - if needed
+
+    offered = {}
+    for name, entry in installed.items():
+        try:
+            parser = import_module(entry.module).parser()
+        except Exception as exc:  # noqa: BLE001 - another package's module may raise anything
+            log.debug("aios %s completes no options: %s", name, describe_on_worker(exc))
+            continue
+        if isinstance(parser, argparse.ArgumentParser):
+            offered[name] = parser
+    return offered
 
 
 def _name_paths(parser: argparse.ArgumentParser, known: dict[str, Any]) -> None:

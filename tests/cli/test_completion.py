@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from aios_core import cli
 from aios_core.cli import COMMANDS, main
 from aios_core.cli.completion import SHELLS, completion_script
 from aios_core.scheduler import POLICIES
@@ -80,6 +85,26 @@ def test_bash_completes_commands_options_values_and_files(
     (tmp_path / "my_state").mkdir()
 
     assert completed(line, tmp_path) == offered
+
+
+def test_options_of_an_installed_command_that_offers_its_parser_are_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType("stranger")
+    offered = argparse.ArgumentParser()
+    offered.add_argument("--loudness", choices=("soft", "loud"))
+    module.__dict__["parser"] = lambda: offered
+    monkeypatch.setitem(sys.modules, "stranger", module)
+    entries = [
+        EntryPoint("hello", "stranger:main", "aios.commands"),
+        EntryPoint("broken", "no_such_module:main", "aios.commands"),
+    ]
+    monkeypatch.setattr(cli, "entry_points", lambda group: entries)  # noqa: ARG005
+
+    script = completion_script("bash")
+
+    assert "--loudness" in script
+    assert "broken" in script
 
 
 def test_another_shell_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from langchain_aios.demo.arguments import parser
+
+__all__ = ["main", "parser"]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns its exit status."""

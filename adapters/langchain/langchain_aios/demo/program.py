@@ -17,6 +17,7 @@ from rich.console import Console
 
 from aios_core import tiny_model_path
 from langchain_aios.demo import files, systems
+from langchain_aios.demo.arguments import parser
 from langchain_aios.demo.kernel_agents import installed_frameworks
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import Run, Score, mean_score, score
@@ -24,7 +25,6 @@ from langchain_aios.demo.show import Display, print_table, shared, spreads, summ
 from langchain_aios.demo.verdict import OtherLoad, busy_note, verdict
 from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_crew, make_members
 
-POLICIES: Final = ("fifo", "round_robin", "fair", "las")
 INTERRUPTED: Final = 130
 _QUICK: Final = Size(
     num_heavy=2, num_light=1, num_steps=2, num_errands=1, num_each=1, think_s=(0.0, 0.1)
@@ -69,7 +69,7 @@ class Results:
 
 def run(argv: Sequence[str]) -> int:
     """Run the demo; returns its exit status."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     console, results = Console(), Results()
     size = _QUICK if options.quick else Size()
     members = make_members(size, options.seed)
@@ -84,44 +84,6 @@ def run(argv: Sequence[str]) -> int:
         _report(results, Path(options.out), console, busy_note(others.share()))
     console.print(f"{time.perf_counter() - started_at:.0f} s in all.", highlight=False)
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="aios demo",
-        description="24 LangChain agents on one small model, natively and under each policy.",
-    )
-    parser.add_argument("--out", default="out", metavar="DIR", help="where the files go (out)")
-    parser.add_argument(
-        "--rounds",
-        type=_at_least_one,
-        default=2,
-        metavar="N",
-        help="how often each system runs, in alternating order (2)",
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of the agents' tasks (1)")
-    parser.add_argument(
-        "--slots",
-        type=_at_least_one,
-        default=4,
-        metavar="N",
-        help="contexts that the kernel's core holds at once (4)",
-    )
-    parser.add_argument(
-        "--policies", nargs="+", choices=POLICIES, default=POLICIES, help="which to run (all)"
-    )
-    parser.add_argument("--quick", action="store_true", help="a few agents and tasks only")
-    return parser
-
-
-def _at_least_one(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: a whole number, at least 1")
-    return number
 
 
 class _Demo:
