@@ -9,9 +9,10 @@
     StreamingCore    turns an async generator into a core
 
 Importing this package imports no backend's library; the classes that need one
-are loaded when they are first named. A further remote API (Anthropic's is next)
-is a file with one more subclass of `StreamingCore`: its `stream` translates the
-events, its `open` builds the client, and the contract suite does the rest.
+are loaded when they are first named. A further remote API is a file with one more
+subclass of `StreamingCore`: its `stream` translates the events, its `open` builds
+the client. What such a file needs is here, `CoreKind` and `Range` to declare its
+options too; `aios_core.testing.core_contract` tests it.
 """
 
 from __future__ import annotations
@@ -19,21 +20,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from aios_core.config_decoder import Range
+from aios_core.core import Capabilities, Core, CoreLoad, Prepared, Progress
+from aios_core.core_kinds import CoreKind
 from aios_core.cores.pool import CorePool
 from aios_core.cores.replay import RecordingCore, ReplayCore
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.cores.streaming import StreamingCore
+from aios_core.cores.streaming import Item, LiveRun, StreamingCore
+from aios_core.snapshot import Snapshot
+from aios_core.syscalls import LLMGenerate
 
 if TYPE_CHECKING:
     from aios_core.cores.openai_compatible import OpenAICore
     from aios_core.cores.transformers import TransformersCore
 
 __all__ = [
+    "Capabilities",
+    "Core",
+    "CoreKind",
+    "CoreLoad",
     "CorePool",
+    "Item",
+    "LLMGenerate",
+    "LiveRun",
     "OpenAICore",
+    "Prepared",
+    "Progress",
+    "Range",
     "RecordingCore",
     "ReplayCore",
     "ScriptedCore",
+    "Snapshot",
     "StreamingCore",
     "TransformersCore",
 ]

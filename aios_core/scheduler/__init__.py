@@ -1,5 +1,6 @@
 """Scheduling: policies decide, the scheduler keeps order, the dispatcher acts."""
 
+from aios_core.config_decoder import Range
 from aios_core.scheduler.dispatcher import Dispatcher
 from aios_core.scheduler.policy import (
     FIFO,
@@ -26,6 +27,7 @@ __all__ = [
     "Policy",
     "Priority",
     "QueueLoad",
+    "Range",
     "Rank",
     "RoundRobin",
     "Scheduler",

@@ -1,5 +1,6 @@
 """The packages of ``examples/plugins``, used as somebody who installed them would."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,12 @@ def test_an_example_is_a_package_that_can_be_built(folder: str, tmp_path: Path) 
 
     assert Path(wheel).name.startswith("aios_")
     assert folder not in sys.modules
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*/*.py")), ids=lambda file: file.stem)
+def test_an_example_needs_nothing_but_public_names(file: Path) -> None:
+    public = {"cores", "errors", "messages", "scheduler"}
+    imported = re.findall(r"^from (aios_core[\w.]*) import", file.read_text(), re.MULTILINE)
+
+    assert imported
+    assert {name.removeprefix("aios_core.") for name in imported} <= public

@@ -9,13 +9,19 @@ from collections.abc import AsyncGenerator, Sequence
 from itertools import cycle, islice
 from typing import Annotated
 
-from aios_core.config_decoder import Range
-from aios_core.core import Capabilities, Prepared, Progress
-from aios_core.cores.streaming import Item, LiveRun, StreamingCore
+from aios_core.cores import (
+    Capabilities,
+    Item,
+    LiveRun,
+    LLMGenerate,
+    Prepared,
+    Progress,
+    Range,
+    Snapshot,
+    StreamingCore,
+)
 from aios_core.errors import ContextOverflow, InvalidRequest
 from aios_core.messages import Completion, Delta, FinishReason, Message, Usage
-from aios_core.snapshot import Snapshot
-from aios_core.syscalls import LLMGenerate
 
 
 class EchoCore(StreamingCore):

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from aios_core.config_decoder import Range
-from aios_core.scheduler import Policy, Rank, Waiting
+from aios_core.scheduler import Policy, Range, Rank, Waiting
 
 
 @dataclass(frozen=True, slots=True)
