@@ -1,4 +1,4 @@
-"""Memory: what an agent keeps in blocks, conversations and key-value namespaces."""
+"""The memory of agents: named blocks, conversations (threads) and key-value namespaces."""
 
 from aios_core.memory.handle import Memory
 from aios_core.memory.handle_kv import KeyValues

@@ -1,4 +1,4 @@
-"""Serves the requests for blocks: in pages, in RAM while they are used, durable before answers."""
+"""Serve the requests for blocks: paged, cached in RAM, durable before they are answered."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from aios_core.process import AgentProcess
 from aios_core.state import Connection
 from aios_core.syscalls import Request
 
-LARGE: Final = 1 << 16  # bytes; more is packed on a thread of its own, not the writer's
+LARGE: Final = 1 << 16  # bytes; more is compressed on a worker thread, not on the only writer's
 
 
 class BlockService:
-    """See the module."""
+    """Serves the requests for blocks of memory. Used on the kernel's loop only."""
 
     def __init__(
         self, shelf: Shelf, spaces: Spaces, residence: Residence, now: Callable[[], float]
@@ -41,7 +41,7 @@ class BlockService:
         self._shelf, self._spaces, self._residence, self._now = shelf, spaces, residence, now
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
-        """What serves which request."""
+        """Map each request type to its handler."""
         return {
             MemoryAlloc: self._alloc,
             MemoryRead: self._read,
@@ -68,7 +68,12 @@ class BlockService:
     async def _swap_in(
         self, space: Space, block: Block, request: MemoryRead
     ) -> tuple[BlockRow, range, list[bytes]]:
-        """Bring pages back; the block as it is then, and the pages that the request needs."""
+        """Load evicted pages. Returns the block's row, and the numbers and bytes of its pages.
+
+        The fast path reads on a reader thread. If the block changes meanwhile, or has changes
+        in flight, pages and row could be of two versions; then the read goes through the
+        writer's queue, behind those changes.
+        """
         tables = await self._shelf.opened()
         row = block.row
         if not space.pending[row.name]:
@@ -85,7 +90,9 @@ class BlockService:
 
             found, loaded = await tables.state.database.aread(load)
             if found is not None and (found.id, found.version) == (row.id, row.version):
-                if block.row is row and space.blocks.get(row.name) is block:  # nothing changed it
+                # The block may have been changed or removed during the await; then the pages
+                # are right for this answer (they match `row`), but not for the resident set.
+                if block.row is row and space.blocks.get(row.name) is block:
                     self._spaces.show(space, lambda: space.install(block, loaded, self._now()))
                 pages = loaded | here
                 return row, numbers, [pages[number] for number in numbers]
@@ -201,13 +208,14 @@ class BlockService:
 
 
 def _needed(row: BlockRow, request: MemoryRead) -> range:
-    """The pages that a read needs. Characters may lie anywhere: a text is read whole."""
+    """Return the pages that a read needs: of a text all, as characters have no fixed size."""
     if row.is_text:
         return range(row.num_pages)
     return row.pages_of(request.start, row.size if request.stop is None else request.stop)
 
 
 def _assembled(row: BlockRow, numbers: range, pages: list[bytes], request: MemoryRead) -> Any:
+    """Join pages to the value, or part of it, that the request asks for."""
     data = pages[0] if len(pages) == 1 else b"".join(pages)
     value = Content(data, row.is_text).value
     if not request.start and request.stop is None:

@@ -1,8 +1,7 @@
-"""Blocks and their pages in the database: what is durable of them.
+"""The database tables of blocks and their pages.
 
-Every function runs on the database's threads, in the transaction that its caller
-began, and works on what is committed: so changes of one block that wait at the
-same time are applied one after the other, whoever made them.
+Every function runs on the database's threads, in its caller's transaction, and works on
+what is committed: concurrent changes of one block are applied one after the other.
 
 A block's content is cut into pages of `page_bytes`, the last one shorter. Only the
 pages that a change touches are written.
@@ -27,7 +26,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
-    """A block as it is committed. `updated_at` in seconds since 1970."""
+    """The committed state of a block. `updated_at` is in seconds since 1970."""
 
     id: int
     name: str
@@ -38,18 +37,18 @@ class BlockRow:
     is_pinned: bool
     version: int
     updated_at: float
-    name_labels: frozenset[str]  # of who made it; never changed
+    name_labels: frozenset[str]  # of the agent that made the block; never changed
 
     @property
     def num_pages(self) -> int:
         return -(-self.size // self.page_bytes)
 
     def page_size(self, number: int) -> int:
-        """Bytes of one of its pages."""
+        """Return the size of a page in bytes; the last page may be shorter."""
         return min(self.page_bytes, self.size - number * self.page_bytes)
 
     def pages_of(self, start: int, stop: int) -> range:
-        """The pages that hold the bytes from `start` to before `stop`."""
+        """Return the numbers of the pages that hold the bytes `start` to `stop` (exclusive)."""
         stop = min(stop, self.size)
         if start >= stop:
             return range(0)
@@ -58,25 +57,25 @@ class BlockRow:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A block after a change, and the pages that have a new content."""
+    """A block's row after a change, and the pages with new content."""
 
     row: BlockRow
     pages: Mapping[int, bytes]
 
 
-Packed = Mapping[int, tuple[bytes, bytes]]  # by number: plain, and as it is stored
+Packed = Mapping[int, tuple[bytes, bytes]]  # by page number: plain bytes, stored bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of a page; bytes that an agent may pin."""
+    """The size of a page, and how much an agent may pin; both in bytes."""
 
     page_bytes: int
     pinned_bytes: int
 
 
 class BlockTable:
-    """See the module. `wall` tells the seconds since 1970."""
+    """Reads and changes blocks in the database. `wall` returns seconds since 1970."""
 
     def __init__(
         self, codec: Codec, quotas: Quotas, limits: Limits, wall: Callable[[], float]
@@ -89,18 +88,18 @@ class BlockTable:
     # --- reading -----------------------------------------------------------------------------
 
     def all(self, connection: Connection, owner: str) -> list[BlockRow]:
-        """The blocks of an agent."""
+        """Return all blocks of an agent."""
         query = f"SELECT {_COLUMNS} FROM memory_blocks WHERE owner = ?"  # noqa: S608 - constant
         return [_row(values) for values in connection.execute(query, (owner,))]
 
     def find(self, connection: Connection, owner: str, name: str) -> BlockRow | None:
-        """A block, if there is one of that name."""
+        """Return a block, or None if there is none of that name."""
         query = f"SELECT {_COLUMNS} FROM memory_blocks WHERE owner = ? AND name = ?"  # noqa: S608
         values = connection.execute(query, (owner, name)).fetchone()
         return _row(values) if values else None
 
     def get(self, connection: Connection, owner: str, name: str) -> BlockRow:
-        """A block. Raises `NoSuchObject`."""
+        """Return a block. Raises `NoSuchObject`."""
         row = self.find(connection, owner, name)
         if row is None:
             raise no_such_block(name, self.all(connection, owner))
@@ -109,23 +108,26 @@ class BlockTable:
     def pages(
         self, connection: Connection, owner: str, row: BlockRow, numbers: Iterable[int]
     ) -> dict[int, bytes]:
-        """The contents of some of its pages."""
+        """Return the plain bytes of some pages of a block, by page number."""
         found = {}
         for number in numbers:
             query = "SELECT content FROM memory_pages WHERE block = ? AND number = ?"
             stored = connection.execute(query, (row.id, number)).fetchone()
-            if stored is not None:  # None: of a newer state than `row`; the caller looks again
+            if stored is not None:  # None: the block is newer than `row`; the caller retries
                 found[number] = self._codec.unpack(stored[0], *_about(owner, row.name, number))
         return found
 
     def content(self, connection: Connection, owner: str, row: BlockRow) -> bytes:
-        """All of its bytes."""
+        """Return the whole content of a block."""
         return b"".join(self.pages(connection, owner, row, range(row.num_pages)).values())
 
     # --- changing ----------------------------------------------------------------------------
 
     def pack(self, owner: str, name: str, data: bytes) -> Packed:
-        """The pages of a whole block. Needs no connection: large ones are packed beforehand."""
+        """Cut a content into pages and encode them.
+
+        Needs no connection, so that large contents can be encoded before the transaction.
+        """
         size = self._limits.page_bytes
         plain = {n: data[n * size : (n + 1) * size] for n in range(-(-len(data) // size))}
         return self._pack_pages(owner, name, plain)
@@ -140,7 +142,7 @@ class BlockTable:
         pin: bool,
         labels: frozenset[str],
     ) -> Change:
-        """Make an empty block. Raises `Conflict` if there is one of that name."""
+        """Insert an empty block. Raises `Conflict` if there is one of that name."""
         if (there := self.find(connection, account.owner, name)) is not None:
             refusal = Conflict(f"{account.owner} has a block {name!r} already")
             raise refusal.with_labels(there.name_labels)
@@ -158,7 +160,7 @@ class BlockTable:
         labels: frozenset[str],
         packed: Packed,
     ) -> Change:
-        """Make a block of that content, in place of one that is there."""
+        """Write a whole block; it replaces an existing one of that name."""
         owner = account.owner
         old = self.find(connection, owner, name)
         charged = charge_of(old.size, name) if old else 0
@@ -190,7 +192,7 @@ class BlockTable:
         content: Content,
         labels: frozenset[str],
     ) -> Change:
-        """Put more at the end of a block, made if it is not there."""
+        """Append to a block; it is created if it does not exist."""
         old = self.find(connection, account.owner, name)
         if old is None:
             packed = self.pack(account.owner, name, content.data)
@@ -210,11 +212,11 @@ class BlockTable:
         at: int,
         labels: frozenset[str],
     ) -> Change:
-        """Write over a part of a block of bytes, from the byte `at` on; it may grow by that."""
+        """Overwrite part of a binary block, from byte `at` on. The block may grow."""
         old = self.get(connection, account.owner, name)
         _require_kind(old, content)
         if old.is_text:
-            refusal = "at: only blocks of bytes are written in parts; write it whole"
+            refusal = "at: only blocks of bytes can be written in parts; write the whole text"
             raise InvalidRequest(refusal).with_labels(old.labels)
         if at > old.size:
             refusal = f"at: got {at}; block {name!r} has {old.size} bytes"
@@ -222,7 +224,7 @@ class BlockTable:
         return self._overlay(connection, account, old, at=at, data=content.data, labels=labels)
 
     def pin(self, connection: Connection, owner: str, name: str, *, is_pinned: bool) -> Change:
-        """Keep a block in RAM, or no longer; its pages are in the answer if they are to stay."""
+        """Pin a block in RAM or unpin it. If pinned, the change holds all its pages."""
         row = replace(self.get(connection, owner, name), is_pinned=is_pinned)
         row = self._update(connection, owner, row)
         if not is_pinned:
@@ -230,14 +232,14 @@ class BlockTable:
         return Change(row, self.pages(connection, owner, row, range(row.num_pages)))
 
     def clear(self, connection: Connection, account: Account, name: str) -> BlockRow:
-        """Remove a block. Raises `NoSuchObject`."""
+        """Delete a block. Raises `NoSuchObject`."""
         row = self.get(connection, account.owner, name)
         connection.execute("DELETE FROM memory_blocks WHERE id = ?", (row.id,))
         self._quotas.charge(connection, account, -charge_of(row.size, name))
         return row
 
     def clear_all(self, connection: Connection, account: Account, prefix: str) -> list[BlockRow]:
-        """Remove the blocks whose names begin so; which ones."""
+        """Delete the blocks with a name prefix. Returns their rows."""
         rows = self.all(connection, account.owner)
         chosen = [row for row in rows if row.name.startswith(prefix)]
         for row in chosen:
@@ -262,11 +264,13 @@ class BlockTable:
         data: bytes,
         labels: frozenset[str],
     ) -> Change:
+        """Write bytes over a block from `at` on, storing only the pages that they touch."""
         size = max(old.size, at + len(data))
         self._quotas.charge(connection, account, size - old.size)
         new = replace(old, size=size, labels=old.labels | labels)
         row = self._update(connection, account.owner, new)
         touched = row.pages_of(at, at + len(data))
+        # Only the first and last page can keep some of their old bytes.
         before = self.pages(connection, account.owner, old, {*touched[:1], *touched[-1:]})
         plain = {}
         for number in touched:
@@ -297,6 +301,7 @@ class BlockTable:
         )
 
     def _update(self, connection: Connection, owner: str, row: BlockRow) -> BlockRow:
+        """Store a changed row under the next version. Raises `QuotaExceeded` if it is pinned."""
         row = replace(row, version=row.version + 1, updated_at=self._wall())
         connection.execute(
             "UPDATE memory_blocks SET size = ?, is_text = ?, page_bytes = ?, labels = ?, "
@@ -313,7 +318,7 @@ class BlockTable:
             ),
         )
         if row.is_pinned:
-            self._refuse_too_much_pinned(connection, owner, row)
+            self._require_room_to_pin(connection, owner, row)
         return row
 
     def _store(self, connection: Connection, row: BlockRow, packed: Packed) -> Change:
@@ -323,8 +328,8 @@ class BlockTable:
         )
         return Change(row, {number: plain for number, (plain, _) in packed.items()})
 
-    def _refuse_too_much_pinned(self, connection: Connection, owner: str, row: BlockRow) -> None:
-        """Raise `QuotaExceeded` if that block, pinned, is too much beside the others."""
+    def _require_room_to_pin(self, connection: Connection, owner: str, row: BlockRow) -> None:
+        """Raise `QuotaExceeded` if this block and the other pinned ones take too much RAM."""
         query = (
             "SELECT name, size, name_labels, labels FROM memory_blocks "
             "WHERE owner = ? AND is_pinned AND id != ?"
@@ -346,7 +351,7 @@ class BlockTable:
 
 
 def no_such_block(name: str, known: Iterable[BlockRow]) -> NoSuchObject:
-    """The error that names those that are there, with the labels of their names."""
+    """Build the error that lists the existing blocks, with the labels of their names."""
     rows = tuple(known)
     labels = frozenset[str]().union(*(row.name_labels for row in rows))
     return NoSuchObject("block", name, (row.name for row in rows)).with_labels(labels)

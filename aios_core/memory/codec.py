@@ -1,4 +1,4 @@
-"""How values look on disk: compressed with zstd if that helps, then sealed."""
+"""Encode values for the database: compressed with zstd if that helps, then encrypted."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _PLAIN, _ZSTD = b"\0", b"\1"  # the first byte of a packed value
 
 
 class Codec:
-    """Packs values for the database. Any thread may call it."""
+    """Encodes values for the database. Thread-safe."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._local = threading.local()  # a compressor serves one thread at a time
 
     def pack(self, data: bytes, *about: str) -> bytes:
-        """The value as it is stored; `about` names what it belongs to."""
+        """Encode a value. `about` names its place, and binds the ciphertext to it."""
         return self._vault.seal(self._compressed(data), "memory", *about)
 
     def unpack(self, stored: bytes, *about: str) -> bytes:
-        """The value again. Raises `StateError` if it is damaged or belongs elsewhere."""
+        """Decode a value. Raises `StateError` if it is damaged or stored in another place."""
         plain = self._vault.open(stored, "memory", *about)
         if plain[:1] == _PLAIN:
             return plain[1:]
@@ -50,16 +50,16 @@ class Codec:
 
 
 def labels_to_text(labels: Iterable[str]) -> str:
-    """Origin labels as they are stored; "" if there are none."""
+    """Encode labels for the database; "" if there are none."""
     return json.dumps(sorted(labels)) if labels else ""
 
 
 def labels_from_text(text: str) -> frozenset[str]:
-    """The opposite."""
+    """Decode labels that `labels_to_text` encoded."""
     return frozenset(json.loads(text)) if text else frozenset()
 
 
 def labels_from_rows(rows: Iterable[Iterable[Any]]) -> frozenset[str]:
-    """The labels in all columns of all rows together."""
+    """Return the union of the labels in all columns of all rows."""
     texts = {str(text) for row in rows for text in row if text}
     return frozenset[str]().union(*map(labels_from_text, texts))

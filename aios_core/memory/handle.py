@@ -1,11 +1,12 @@
-"""The memory of one agent, in the hands of its developer: `agent.memory`.
+"""The memory of one agent: `agent.memory`.
 
-Every call is one syscall; those that begin with `a` are awaited, on any event loop. All
-raise, besides what they say: `InvalidRequest`, `AccessDenied`, `ApprovalRefused`,
-`QuotaExceeded` (those that keep something), `StateError`, `DeadlineExceeded`,
-`SyscallCancelled`, `KernelClosed`; the blocking ones `WouldBlock` on the kernel's own loop.
+Every method is one syscall. Methods that begin with `a` are awaited, on any event loop; the
+others block, and raise `WouldBlock` on the kernel's own loop. Every method can also raise
+`InvalidRequest`, `AccessDenied`, `ApprovalRefused`, `StateError`, `DeadlineExceeded`,
+`SyscallCancelled` and `KernelClosed`; methods that store something, `QuotaExceeded`.
 
-`owner` is the identity of another agent whose memory is meant, if it shared that.
+`owner` is the identity of another agent, for access to memory that it shared. Sizes are in
+bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Rights = Right | str | Iterable[Right | str]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """See the module."""
+    """The memory of one agent: blocks, threads, key-value namespaces and semantic search."""
 
     _port: Port
 
@@ -54,7 +55,7 @@ class Memory:
         is_pinned: bool = False,
         owner: str | None = None,
     ) -> None:
-        """Make an empty block. Raises `Conflict` if there is one of that name."""
+        """Create an empty block. Raises `Conflict` if there is one of that name."""
         self._port.call(MemoryAlloc(block, is_text, is_pinned, owner=owner))
 
     async def aalloc(
@@ -65,99 +66,125 @@ class Memory:
         is_pinned: bool = False,
         owner: str | None = None,
     ) -> None:
-        """Make an empty block. Raises `Conflict` if there is one of that name."""
+        """Create an empty block. Raises `Conflict` if there is one of that name."""
         await self._port.acall(MemoryAlloc(block, is_text, is_pinned, owner=owner))
 
     def read(
         self, block: str, start: int = 0, stop: int | None = None, *, owner: str | None = None
     ) -> Value:
-        """A block, or a part of it: characters of a text, else bytes. Raises `NoSuchObject`."""
+        """Read a block, or the part from `start` to before `stop`. Raises `NoSuchObject`.
+
+        Positions count characters in a text block, and bytes in a binary one.
+        """
         return self._port.call(MemoryRead(block, start, stop, owner=owner))
 
     async def aread(
         self, block: str, start: int = 0, stop: int | None = None, *, owner: str | None = None
     ) -> Value:
-        """A block, or a part of it: characters of a text, else bytes. Raises `NoSuchObject`."""
+        """Read a block, or the part from `start` to before `stop`. Raises `NoSuchObject`.
+
+        Positions count characters in a text block, and bytes in a binary one.
+        """
         return await self._port.acall(MemoryRead(block, start, stop, owner=owner))
 
     def write(
         self, block: str, value: Value, *, at: int | None = None, owner: str | None = None
     ) -> int:
-        """Make a block of a value, or write over a part of one of bytes; its size in bytes."""
+        """Write a block, replacing the one of that name. Returns the size of the block.
+
+        With `at`, overwrite a binary block from that byte on; `at` is at most its size.
+        """
         return self._port.call(MemoryWrite(block, value, at, owner=owner))
 
     async def awrite(
         self, block: str, value: Value, *, at: int | None = None, owner: str | None = None
     ) -> int:
-        """Make a block of a value, or write over a part of one of bytes; its size in bytes."""
+        """Write a block, replacing the one of that name. Returns the size of the block.
+
+        With `at`, overwrite a binary block from that byte on; `at` is at most its size.
+        """
         return await self._port.acall(MemoryWrite(block, value, at, owner=owner))
 
     def append(self, block: str, value: Value, *, owner: str | None = None) -> int:
-        """Put more at the end of a block, made if it is not there; its size in bytes."""
+        """Append to a block; it is created if it does not exist. Returns the size of the block."""
         return self._port.call(MemoryAppend(block, value, owner=owner))
 
     async def aappend(self, block: str, value: Value, *, owner: str | None = None) -> int:
-        """Put more at the end of a block, made if it is not there; its size in bytes."""
+        """Append to a block; it is created if it does not exist. Returns the size of the block."""
         return await self._port.acall(MemoryAppend(block, value, owner=owner))
 
     def list(self, prefix: str = "", *, owner: str | None = None) -> tuple[BlockInfo, ...]:
-        """The blocks whose names begin so, in the order of their names."""
+        """List the blocks with names that start with `prefix`, sorted by name."""
         return self._port.call(MemoryList(prefix, owner=owner))
 
     async def alist(self, prefix: str = "", *, owner: str | None = None) -> tuple[BlockInfo, ...]:
-        """The blocks whose names begin so, in the order of their names."""
+        """List the blocks with names that start with `prefix`, sorted by name."""
         return await self._port.acall(MemoryList(prefix, owner=owner))
 
     def clear(self, block: str, *, owner: str | None = None) -> None:
-        """Remove a block. Raises `NoSuchObject`."""
+        """Delete a block. Raises `NoSuchObject`."""
         self._port.call(MemoryClear(block, owner=owner))
 
     async def aclear(self, block: str, *, owner: str | None = None) -> None:
-        """Remove a block. Raises `NoSuchObject`."""
+        """Delete a block. Raises `NoSuchObject`."""
         await self._port.acall(MemoryClear(block, owner=owner))
 
     def clear_all(self, prefix: str = "", *, owner: str | None = None) -> int:
-        """Remove the blocks whose names begin so; how many there were."""
+        """Delete the blocks with names that start with `prefix`. Returns how many."""
         return self._port.call(MemoryClearAll(prefix, owner=owner))
 
     async def aclear_all(self, prefix: str = "", *, owner: str | None = None) -> int:
-        """Remove the blocks whose names begin so; how many there were."""
+        """Delete the blocks with names that start with `prefix`. Returns how many."""
         return await self._port.acall(MemoryClearAll(prefix, owner=owner))
 
     def pin(self, block: str, *, owner: str | None = None) -> None:
-        """Keep the pages of a block in RAM, until `unpin`."""
+        """Keep all pages of a block in RAM until `unpin`. Raises `NoSuchObject`."""
         self._port.call(MemoryPin(block, True, owner=owner))
 
     async def apin(self, block: str, *, owner: str | None = None) -> None:
-        """Keep the pages of a block in RAM, until `unpin`."""
+        """Keep all pages of a block in RAM until `unpin`. Raises `NoSuchObject`."""
         await self._port.acall(MemoryPin(block, True, owner=owner))
 
     def unpin(self, block: str, *, owner: str | None = None) -> None:
-        """Let the pages of a block be evicted again."""
+        """Allow the pages of a block to be evicted again. Raises `NoSuchObject`."""
         self._port.call(MemoryPin(block, False, owner=owner))
 
     async def aunpin(self, block: str, *, owner: str | None = None) -> None:
-        """Let the pages of a block be evicted again."""
+        """Allow the pages of a block to be evicted again. Raises `NoSuchObject`."""
         await self._port.acall(MemoryPin(block, False, owner=owner))
 
     def search(
         self, query: str, *, limit: int = 5, prefix: str = "", owner: str | None = None
     ) -> tuple[MemoryHit, ...]:
-        """The passages of texts that are nearest in meaning, the nearest first."""
+        """Find the chunks of text blocks that are nearest in meaning to a query, best first.
+
+        Args:
+            query: the text to compare with.
+            limit: the maximum number of hits, at most 1,000.
+            prefix: search only the blocks with names that start with it.
+            owner: the agent that shared its memory; None: this agent.
+        """
         return self._port.call(MemorySearch(prefix, query, limit, owner=owner))
 
     async def asearch(
         self, query: str, *, limit: int = 5, prefix: str = "", owner: str | None = None
     ) -> tuple[MemoryHit, ...]:
-        """The passages of texts that are nearest in meaning, the nearest first."""
+        """Find the chunks of text blocks that are nearest in meaning to a query, best first.
+
+        Args:
+            query: the text to compare with.
+            limit: the maximum number of hits, at most 1,000.
+            prefix: search only the blocks with names that start with it.
+            owner: the agent that shared its memory; None: this agent.
+        """
         return await self._port.acall(MemorySearch(prefix, query, limit, owner=owner))
 
     def measure(self) -> MemoryUsage:
-        """How much of its quotas this agent's memory takes."""
+        """Return how much of its quotas this agent's memory uses."""
         return self._port.call(MemoryMeasure())
 
     async def ameasure(self) -> MemoryUsage:
-        """How much of its quotas this agent's memory takes."""
+        """Return how much of its quotas this agent's memory uses."""
         return await self._port.acall(MemoryMeasure())
 
     # --- sharing -----------------------------------------------------------------------------
@@ -165,53 +192,56 @@ class Memory:
     def share(
         self, name: str, with_: str, *, right: Rights = "read", for_s: float | None = None
     ) -> None:
-        """Let somebody read a block ("read"), change it ("write") or both, for `for_s` seconds.
+        """Grant other agents access to a part of this memory.
 
-        To change it alone does not let read: say `right=["read", "write"]`. `name` may also be
-        "thread:NAME", "kv:NAME", or "" for all there is; `with_` is an identity, "group:NAME"
-        or "*". Warns (`ShareWarning`) if the thing or the receiver does not
-        exist.
+        Warns (`ShareWarning`) if the object or the receiver does not exist.
+
+        Args:
+            name: a block, "thread:NAME", "kv:NAME", or "" for all of this agent's memory.
+            with_: an identity, "group:NAME", or "*" for every agent.
+            right: "read" or "write", or both as a list; "write" does not include "read".
+            for_s: seconds until the grant expires; None: until `unshare`.
         """
         warn_of(self._port.call(self._grant(name, with_, right, for_s)))
 
     async def ashare(
         self, name: str, with_: str, *, right: Rights = "read", for_s: float | None = None
     ) -> None:
-        """Let somebody read a block, change it or both; see `share`."""
+        """Grant other agents access to a part of this memory (async form of `share`)."""
         warn_of(await self._port.acall(self._grant(name, with_, right, for_s)))
 
     def unshare(self, name: str, with_: str) -> None:
-        """Take back what was shared. Raises `NoSuchObject` if it was not."""
+        """Revoke a grant that `share` gave. Raises `NoSuchObject` if there is none."""
         self._port.call(AccessRevoke(self._resource(name), with_))
 
     async def aunshare(self, name: str, with_: str) -> None:
-        """Take back what was shared. Raises `NoSuchObject` if it was not."""
+        """Revoke a grant that `share` gave. Raises `NoSuchObject` if there is none."""
         await self._port.acall(AccessRevoke(self._resource(name), with_))
 
     # --- conversations and namespaces --------------------------------------------------------
 
     def thread(self, name: str, *, owner: str | None = None) -> Thread:
-        """A conversation; it is made by the first message."""
+        """Return the handle of a conversation; the first message creates it."""
         return Thread(self._port, name, owner)
 
     def threads(self, prefix: str = "", *, owner: str | None = None) -> tuple[str, ...]:
-        """The names of the conversations, in order."""
+        """List the names of the conversations that start with `prefix`, sorted."""
         return self._port.call(ThreadList(prefix, owner=owner))
 
     async def athreads(self, prefix: str = "", *, owner: str | None = None) -> tuple[str, ...]:
-        """The names of the conversations, in order."""
+        """List the names of the conversations that start with `prefix`, sorted."""
         return await self._port.acall(ThreadList(prefix, owner=owner))
 
     def kv(self, namespace: str, *, owner: str | None = None) -> KeyValues:
-        """A key-value namespace; it is made by the first key."""
+        """Return the handle of a key-value namespace; the first key creates it."""
         return KeyValues(self._port, namespace, owner)
 
     def namespaces(self, prefix: str = "", *, owner: str | None = None) -> tuple[str, ...]:
-        """The names of the key-value namespaces that hold something, in order."""
+        """List the names of the non-empty key-value namespaces that start with `prefix`, sorted."""
         return self._port.call(KeyValueNamespaces(prefix, owner=owner))
 
     async def anamespaces(self, prefix: str = "", *, owner: str | None = None) -> tuple[str, ...]:
-        """The names of the key-value namespaces that hold something, in order."""
+        """List the names of the non-empty key-value namespaces that start with `prefix`, sorted."""
         return await self._port.acall(KeyValueNamespaces(prefix, owner=owner))
 
     # --- inside ------------------------------------------------------------------------------
@@ -220,5 +250,5 @@ class Memory:
         return Resource(KIND, self._port.identity, name)
 
     def _grant(self, name: str, to: str, right: Rights, for_s: float | None) -> AccessGrant:
-        # The request makes a set of one or several, and refuses what is no right.
+        # The request turns one right or several into a set, and rejects unknown rights.
         return AccessGrant(self._resource(name), to, right, for_s)  # type: ignore[arg-type]

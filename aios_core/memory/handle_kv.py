@@ -1,7 +1,7 @@
-"""One key-value namespace, in the hands of its developer: `agent.memory.kv("settings")`.
+"""A key-value namespace of an agent's memory: `agent.memory.kv("settings")`.
 
-Values are texts or bytes, keys texts in the order of their code points. Errors are those of
-`aios_core.memory.handle`.
+Values are texts or bytes. Keys are texts, sorted by code points. The errors that every method
+can raise are listed in `aios_core.memory.handle`.
 """
 
 from __future__ import annotations
@@ -25,52 +25,52 @@ from aios_core.memory.records import KeyValue, Value
 
 @dataclass(frozen=True, slots=True)
 class KeyValues:
-    """See the module."""
+    """One key-value namespace: reads, sets, lists and expires its entries."""
 
     _port: Port
     namespace: str
     owner: str | None = None
 
     def get(self, key: str) -> Value | None:
-        """The value of a key; None if it is not there."""
+        """Return the value of a key, or None if there is no such key."""
         return next((entry.value for entry in self.get_many((key,))), None)
 
     async def aget(self, key: str) -> Value | None:
-        """The value of a key; None if it is not there."""
+        """Return the value of a key, or None if there is no such key."""
         return next((entry.value for entry in await self.aget_many((key,))), None)
 
     def get_many(self, keys: Iterable[str]) -> tuple[KeyValue, ...]:
-        """The entries of those keys that are there, in the order asked for, of one instant."""
+        """Return the entries of the keys that exist, in the given order, from one snapshot."""
         chosen = tuple(require_items("keys", keys))
         return self._port.call(KeyValueGet(self.namespace, chosen, owner=self.owner))
 
     async def aget_many(self, keys: Iterable[str]) -> tuple[KeyValue, ...]:
-        """The entries of those keys that are there, in the order asked for, of one instant."""
+        """Return the entries of the keys that exist, in the given order, from one snapshot."""
         chosen = tuple(require_items("keys", keys))
         return await self._port.acall(KeyValueGet(self.namespace, chosen, owner=self.owner))
 
     def set(self, key: str, value: Value, *, ttl_s: float | None = None) -> None:
-        """Set a key, for `ttl_s` seconds or until it is removed."""
+        """Set a key. It expires after `ttl_s` seconds; None: never."""
         self.put({require_text("key", key): value}, ttl_s=ttl_s)
 
     async def aset(self, key: str, value: Value, *, ttl_s: float | None = None) -> None:
-        """Set a key, for `ttl_s` seconds or until it is removed."""
+        """Set a key. It expires after `ttl_s` seconds; None: never."""
         await self.aput({require_text("key", key): value}, ttl_s=ttl_s)
 
     def put(self, items: Mapping[str, Value | None], *, ttl_s: float | None = None) -> None:
-        """Set keys, and remove those whose value is None: all of them, or none."""
+        """Set several keys in one transaction, and remove the keys with the value None."""
         self._port.call(KeyValuePut(self.namespace, items, ttl_s, owner=self.owner))
 
     async def aput(self, items: Mapping[str, Value | None], *, ttl_s: float | None = None) -> None:
-        """Set keys, and remove those whose value is None: all of them, or none."""
+        """Set several keys in one transaction, and remove the keys with the value None."""
         await self._port.acall(KeyValuePut(self.namespace, items, ttl_s, owner=self.owner))
 
     def delete(self, *keys: str) -> None:
-        """Remove keys, all or none; those that are not there are ignored."""
+        """Remove keys in one transaction. Keys that do not exist are ignored."""
         self.put({require_text("key", key): None for key in keys})
 
     async def adelete(self, *keys: str) -> None:
-        """Remove keys, all or none; those that are not there are ignored."""
+        """Remove keys in one transaction. Keys that do not exist are ignored."""
         await self.aput({require_text("key", key): None for key in keys})
 
     def list(
@@ -82,13 +82,13 @@ class KeyValues:
         is_reversed: bool = False,
         with_values: bool = True,
     ) -> tuple[KeyValue, ...]:
-        """Entries whose keys begin so, in the order of their keys.
+        """List the entries with keys that start with `prefix`, sorted by key.
 
         Args:
-            prefix: of the keys.
-            after: begin behind this key, as the last one of the page before.
-            limit: at most so many.
-            is_reversed: the opposite order.
+            prefix: the start of the keys; "" for all entries.
+            after: start after this key, such as the last key of the previous page.
+            limit: the maximum number of entries; None: all.
+            is_reversed: sort in descending order.
             with_values: False leaves `value` None, and reads less.
         """
         listing = Listing(prefix, after, limit, is_reversed, with_values)
@@ -103,24 +103,24 @@ class KeyValues:
         is_reversed: bool = False,
         with_values: bool = True,
     ) -> tuple[KeyValue, ...]:
-        """Entries whose keys begin so; see `list`."""
+        """List the entries with keys that start with `prefix` (async form of `list`)."""
         listing = Listing(prefix, after, limit, is_reversed, with_values)
         return await self._port.acall(KeyValueList(self.namespace, listing, owner=self.owner))
 
     def clear(self, prefix: str = "") -> int:
-        """Remove all keys that begin so; how many there were."""
+        """Remove all keys that start with `prefix`. Returns how many there were."""
         return self._port.call(KeyValueClear(self.namespace, prefix, owner=self.owner))
 
     async def aclear(self, prefix: str = "") -> int:
-        """Remove all keys that begin so; how many there were."""
+        """Remove all keys that start with `prefix`. Returns how many there were."""
         return await self._port.acall(KeyValueClear(self.namespace, prefix, owner=self.owner))
 
     def touch(self, keys: Iterable[str] | None = None, *, prefix: str = "", ttl_s: float) -> int:
         """Restart the time to live of entries that expire. Returns how many there were.
 
         Args:
-            keys: of the entries; None: all that begin with the prefix.
-            prefix: of the keys, where none are named.
+            keys: the keys of the entries; None: all keys that start with `prefix`.
+            prefix: used if `keys` is None; "" for all entries.
             ttl_s: seconds until the entries expire. Entries without expiry are not changed.
         """
         chosen = None if keys is None else tuple(require_items("keys", keys))

@@ -1,7 +1,8 @@
-"""One conversation, in the hands of its developer: `agent.memory.thread("t")`.
+"""A conversation in an agent's memory: `agent.memory.thread("t")`.
 
-Messages are JSON values, read back as they were given; an `aios_core.Message` comes back as
-the mapping of its `to_dict`. Errors are those of `aios_core.memory.handle`.
+Messages are JSON values, and are read as they were appended; an `aios_core.Message` is read as
+the mapping that its `to_dict` returns. The errors that every method can raise are listed in
+`aios_core.memory.handle`.
 """
 
 from __future__ import annotations
@@ -28,18 +29,22 @@ from aios_core.memory.threads import ACTIVE, Window
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """See the module. Positions count from 0, the oldest message; archived ones are apart."""
+    """One conversation: an ordered log of messages.
+
+    A message has a number that never changes, and a position. Positions count from 0, the oldest
+    message, separately for active and archived messages.
+    """
 
     _port: Port
     name: str
     owner: str | None = None
 
     def append(self, *messages: Any) -> tuple[int, ...]:
-        """Add messages at the end, all or none; their numbers, which never change."""
+        """Append messages in one transaction. Returns their numbers, which never change."""
         return self._port.call(ThreadAppend(self.name, messages, owner=self.owner))
 
     async def aappend(self, *messages: Any) -> tuple[int, ...]:
-        """Add messages at the end, all or none; their numbers, which never change."""
+        """Append messages in one transaction. Returns their numbers, which never change."""
         return await self._port.acall(ThreadAppend(self.name, messages, owner=self.owner))
 
     def read(
@@ -50,9 +55,13 @@ class Thread:
         last: int | None = None,
         status: str = ACTIVE,
     ) -> tuple[ThreadEntry, ...]:
-        """Messages, the oldest first: `limit` of them from a position on, or the `last` ones.
+        """Read messages, the oldest first. Returns none if there is no such thread.
 
-        `status` is "active", "archived" or "all". None if there is no such thread.
+        Args:
+            start: the position of the first message.
+            limit: the maximum number of messages; None: to the end.
+            last: read this many of the newest messages instead of `start` and `limit`.
+            status: "active", "archived" or "all".
         """
         return self._port.call(self._read(start, limit, last, status))
 
@@ -64,23 +73,23 @@ class Thread:
         last: int | None = None,
         status: str = ACTIVE,
     ) -> tuple[ThreadEntry, ...]:
-        """Messages, the oldest first; see `read`."""
+        """Read messages, the oldest first (async form of `read`)."""
         return await self._port.acall(self._read(start, limit, last, status))
 
     def count(self, status: str = ACTIVE) -> int:
-        """How many messages of that status there are."""
+        """Return the number of messages with a status: "active", "archived" or "all"."""
         return self._port.call(ThreadCount(self.name, status, owner=self.owner))
 
     async def acount(self, status: str = ACTIVE) -> int:
-        """How many messages of that status there are."""
+        """Return the number of messages with a status: "active", "archived" or "all"."""
         return await self._port.acall(ThreadCount(self.name, status, owner=self.owner))
 
     def replace(self, messages: Sequence[Any]) -> tuple[int, ...]:
-        """Put messages in place of all there are, archived ones included; their numbers."""
+        """Replace all messages, archived ones included. Returns the numbers of the new ones."""
         return self._port.call(ThreadReplace(self.name, messages, owner=self.owner))
 
     async def areplace(self, messages: Sequence[Any]) -> tuple[int, ...]:
-        """Put messages in place of all there are, archived ones included; their numbers."""
+        """Replace all messages, archived ones included. Returns the numbers of the new ones."""
         return await self._port.acall(ThreadReplace(self.name, messages, owner=self.owner))
 
     def remove(
@@ -91,13 +100,15 @@ class Thread:
         first: int | None = None,
         last: int | None = None,
     ) -> tuple[ThreadEntry, ...]:
-        """Take messages out, chosen in one of four ways; those that were there.
+        """Remove messages. Returns the removed ones.
+
+        Give exactly one of:
 
         Args:
-            numbers: by number, archived ones too.
-            index: the one at a position; a negative one counts from the end.
-            first: that many of the oldest.
-            last: that many of the newest.
+            numbers: messages by number, archived ones too; unknown numbers are ignored.
+            index: the active message at a position; negative positions count from the end.
+            first: this many of the oldest active messages.
+            last: this many of the newest active messages.
         """
         chosen, window = _choice(numbers, index, first, last)
         return self._port.call(ThreadRemove(self.name, chosen, window, owner=self.owner))
@@ -110,7 +121,7 @@ class Thread:
         first: int | None = None,
         last: int | None = None,
     ) -> tuple[ThreadEntry, ...]:
-        """Take messages out; see `remove`."""
+        """Remove messages; returns the removed ones (async form of `remove`)."""
         chosen, window = _choice(numbers, index, first, last)
         return await self._port.acall(ThreadRemove(self.name, chosen, window, owner=self.owner))
 
@@ -122,7 +133,10 @@ class Thread:
         first: int | None = None,
         last: int | None = None,
     ) -> tuple[ThreadEntry, ...]:
-        """Put messages aside, chosen as in `remove`; those that were there."""
+        """Archive messages, so that `read` omits them by default. Returns the archived ones.
+
+        Give exactly one of `numbers`, `index`, `first` and `last`, as for `remove`.
+        """
         chosen, window = _choice(numbers, index, first, last)
         return self._port.call(ThreadArchive(self.name, chosen, window, owner=self.owner))
 
@@ -134,21 +148,21 @@ class Thread:
         first: int | None = None,
         last: int | None = None,
     ) -> tuple[ThreadEntry, ...]:
-        """Put messages aside; see `archive`."""
+        """Archive messages; returns the archived ones (async form of `archive`)."""
         chosen, window = _choice(numbers, index, first, last)
         return await self._port.acall(ThreadArchive(self.name, chosen, window, owner=self.owner))
 
     def clear(self) -> None:
-        """Remove the thread and its name. Raises `NoSuchObject`."""
+        """Delete the thread with all its messages. Raises `NoSuchObject`."""
         self._port.call(ThreadClear(self.name, owner=self.owner))
 
     async def aclear(self) -> None:
-        """Remove the thread and its name. Raises `NoSuchObject`."""
+        """Delete the thread with all its messages. Raises `NoSuchObject`."""
         await self._port.acall(ThreadClear(self.name, owner=self.owner))
 
     def _read(self, start: int, limit: int | None, last: int | None, status: str) -> ThreadRead:
         if last is not None and (start or limit is not None):
-            raise InvalidRequest("last: not together with start or limit")
+            raise InvalidRequest("last: cannot be combined with start or limit; give one of them")
         window = Window(status, start, limit) if last is None else Window(status, 0, last, True)
         return ThreadRead(self.name, None, window, owner=self.owner)
 
@@ -157,10 +171,11 @@ class Thread:
 def _choice(
     numbers: Iterable[int] | None, index: int | None, first: int | None, last: int | None
 ) -> tuple[tuple[int, ...] | None, Window]:
-    """Which messages are meant: by number, or else by a window."""
+    """Turn the arguments that choose messages into numbers, or else into a window."""
     given = [one for one in (numbers, index, first, last) if one is not None]
     if len(given) != 1:
-        raise InvalidRequest("say which messages: exactly one of numbers, index, first and last")
+        allowed = "exactly one of numbers, index, first and last"
+        raise InvalidRequest(f"messages: got {len(given)} ways to choose them; allowed: {allowed}")
     if numbers is not None:
         return tuple(require_items("numbers", numbers)), Window()
     require_integer("index", index)

@@ -1,8 +1,7 @@
-"""Key-value namespaces in the database: ordered by key, changed many keys at a time.
+"""The database table of key-value namespaces: sorted by key, several keys in a transaction.
 
-An entry whose time has come is not there any more, for readers at once; its row goes
-with the next change of its owner's namespaces. Runs on the database's threads, in its
-caller's transaction.
+Readers never see an expired entry; its row is deleted by a later change of its owner's
+namespaces. Runs on the database's threads, in its caller's transaction.
 """
 
 from __future__ import annotations
@@ -21,14 +20,17 @@ from aios_core.state import Connection
 
 _FACTS: Final = "is_text, created_at, updated_at, expires_at, labels, name_labels"
 _IS_THERE: Final = "(expires_at IS NULL OR expires_at > ?)"
-_MAX_PURGED: Final = 256  # rows that a change removes besides
+_MAX_PURGED: Final = 256  # expired rows that one change deletes, to keep its transaction short
 
-PackedItems = Sequence[tuple[str, Content | None, bytes]]  # None: the key is to go
+PackedItems = Sequence[tuple[str, Content | None, bytes]]  # None: remove the key
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(CheckedFields):
-    """Which entries of a namespace: those whose keys begin so, from one of the ends on."""
+    """A range of a namespace's entries: those with a key prefix, in ascending or descending order.
+
+    With `after`, only the keys behind that one; with `limit`, at most that many entries.
+    """
 
     prefix: str = ""
     after: str | None = None  # the last key of the page before
@@ -38,7 +40,7 @@ class Listing(CheckedFields):
 
 
 class KeyValueTable:
-    """See the module. `wall` tells the seconds since 1970."""
+    """Reads and changes key-value entries in the database. `wall` returns seconds since 1970."""
 
     def __init__(self, codec: Codec, quotas: Quotas, wall: Callable[[], float]) -> None:
         self._codec = codec
@@ -48,7 +50,7 @@ class KeyValueTable:
     def get(
         self, connection: Connection, owner: str, namespace: str, keys: Iterable[str]
     ) -> tuple[KeyValue, ...]:
-        """The entries of those keys that are there, in the order asked for."""
+        """Return the entries of the keys that exist, in the given order."""
         query = (
             f"SELECT key, value, {_FACTS} FROM memory_kv WHERE owner = ? AND namespace = ? "  # noqa: S608
             f"AND key = ? AND {_IS_THERE}"
@@ -63,7 +65,7 @@ class KeyValueTable:
     def list(
         self, connection: Connection, owner: str, namespace: str, listing: Listing
     ) -> tuple[KeyValue, ...]:
-        """Entries in the order of their keys."""
+        """Return the entries of a listing, sorted by key."""
         value = "value" if listing.with_values else "NULL"
         side, order = ("<", "DESC") if listing.is_reversed else (">", "ASC")
         query = (
@@ -83,7 +85,7 @@ class KeyValueTable:
         return tuple(self._entry(owner, namespace, row) for row in rows)
 
     def namespaces(self, connection: Connection, owner: str, prefix: str) -> tuple[Name, ...]:
-        """The namespaces that hold something, in order, with the labels of all that they hold."""
+        """Return the non-empty namespaces, sorted, each with the labels of all its entries."""
         query = (
             "SELECT DISTINCT namespace, labels, name_labels FROM memory_kv "
             "WHERE owner = ?1 AND namespace >= ?2 AND (?3 IS NULL OR namespace < ?3) "
@@ -97,7 +99,10 @@ class KeyValueTable:
         return tuple(Name(name, labels_from_rows(rows)) for name, rows in found.items())
 
     def pack(self, owner: str, namespace: str, items: Mapping[str, Content | None]) -> PackedItems:
-        """Values as they are stored. Needs no connection: large ones are packed beforehand."""
+        """Encode values for the table.
+
+        Needs no connection, so that large values can be encoded before the transaction.
+        """
         return [
             (key, content, self._codec.pack(content.data, *_about(owner, namespace, key)))
             if content is not None
@@ -115,7 +120,7 @@ class KeyValueTable:
         labels: frozenset[str],
         ttl_s: float | None,
     ) -> None:
-        """Set and remove keys, all of them or none."""
+        """Set and remove keys in the caller's transaction, and charge the difference."""
         now, owner = self._wall(), account.owner
         freed = self._purge(connection, owner, now)
         query = (
@@ -153,7 +158,7 @@ class KeyValueTable:
             )
 
     def clear(self, connection: Connection, account: Account, namespace: str, prefix: str) -> int:
-        """Remove the entries whose keys begin so; how many were there."""
+        """Delete the entries with a key prefix. Returns how many there were."""
         listing = Listing(prefix, with_values=False)
         keys = [one.key for one in self.list(connection, account.owner, namespace, listing)]
         items = [(key, None, b"") for key in keys]
@@ -168,7 +173,10 @@ class KeyValueTable:
         chosen: str | Sequence[str],
         ttl_s: float,
     ) -> int:
-        """Let the time of entries begin anew, of some keys or of a prefix; how many there were."""
+        """Restart the time to live of entries that expire. Returns how many there were.
+
+        `chosen` is a sequence of keys, or a key prefix.
+        """
         now = self._wall()
         query = "UPDATE memory_kv SET expires_at = ? WHERE owner = ? AND namespace = ? AND "
         query += "expires_at > ?"
@@ -182,7 +190,7 @@ class KeyValueTable:
         return len(list(connection.execute(query + " RETURNING key", about)))
 
     def sweep(self, connection: Connection, account: Account, namespace: str) -> int:
-        """Remove the entries whose time has come; how many there were."""
+        """Delete the expired entries. Returns how many there were."""
         query = (
             "DELETE FROM memory_kv WHERE expires_at <= ? AND owner = ? AND namespace = ? "
             "RETURNING charged"
@@ -211,7 +219,7 @@ class KeyValueTable:
         )
 
     def _charge(self, connection: Connection, account: Account, amount: int, now: float) -> None:
-        """Book bytes. Rows whose time has come are all removed before anything is refused."""
+        """Charge bytes; delete all expired rows of the owner before raising `QuotaExceeded`."""
         try:
             self._quotas.charge(connection, account, amount)
         except QuotaExceeded:
@@ -222,7 +230,7 @@ class KeyValueTable:
     def _purge(
         self, connection: Connection, owner: str, now: float, limit: int = _MAX_PURGED
     ) -> int:
-        """Remove rows of the owner whose time has come; the bytes that they were charged."""
+        """Delete expired rows of an owner. Returns the bytes that they were charged."""
         query = (
             "DELETE FROM memory_kv WHERE rowid IN (SELECT rowid FROM memory_kv "
             "WHERE expires_at <= ? AND owner = ? LIMIT ?) RETURNING charged"

@@ -1,7 +1,7 @@
-"""What an agent may ask of its namespaces. One is `kv:NAME` to those that share it.
+"""The requests for key-value namespaces, and the access that each of them needs.
 
-To set, change and remove keys is what they are for; only to clear a namespace says that
-it cannot be undone.
+In grants, a namespace is named `kv:NAME`. Setting and removing keys counts as normal use;
+only clearing a namespace is marked irreversible for the access check.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ class _NamespaceRequest(Request[T]):
         require_owner(self.owner)
 
     def arguments(self) -> Mapping[str, Any]:
-        """What the request says besides, as plain JSON values."""
+        """Return the other arguments of the request, as plain JSON values, for the access check."""
         return {}
 
     def irreversible(self) -> str | None:
-        """Why it cannot be undone; None: it can be, or it is what keys are for."""
+        """Return why the request cannot be undone; None: it can, or it is normal use of keys."""
         return None
 
     def access(self, identity: str) -> Access:
-        """The access to the namespace."""
+        """Return the access to the namespace that the request needs."""
         resource = Resource(KIND, self.owner or identity, NAMESPACE + self.namespace)
         return Access(self.kind, self.right, resource, self.arguments(), self.irreversible())
 
 
 @dataclass(frozen=True, slots=True)
 class KeyValueGet(_NamespaceRequest[tuple[KeyValue, ...]]):
-    """The entries of some keys, of those that are there, in the order asked for."""
+    """Read the entries of the keys that exist, in the given order."""
 
     kind: ClassVar[str] = "memory.kv_get"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -76,10 +76,10 @@ class KeyValueGet(_NamespaceRequest[tuple[KeyValue, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValuePut(_NamespaceRequest[None]):
-    """Set keys, and remove those whose value is None: all of them, or none.
+    """Set several keys in one transaction, and remove the keys with the value None.
 
-    `ttl_s` is how long they are there, in seconds; None: until they are removed. A key that is
-    set again keeps the time of its creation.
+    Keys expire after `ttl_s` seconds; None: never. Setting a key again keeps its time of
+    creation.
     """
 
     kind: ClassVar[str] = "memory.kv_put"
@@ -109,7 +109,7 @@ class KeyValuePut(_NamespaceRequest[None]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValueList(_NamespaceRequest[tuple[KeyValue, ...]]):
-    """Entries in the order of their keys, or the opposite."""
+    """List entries, sorted by key in ascending or descending order."""
 
     kind: ClassVar[str] = "memory.kv_list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -136,7 +136,7 @@ class KeyValueList(_NamespaceRequest[tuple[KeyValue, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValueClear(_NamespaceRequest[int]):
-    """Remove all keys that begin so; how many there were."""
+    """Remove all keys that start with `prefix`. Returns how many there were."""
 
     kind: ClassVar[str] = "memory.kv_clear"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -159,8 +159,8 @@ class KeyValueClear(_NamespaceRequest[int]):
 class KeyValueTouch(_NamespaceRequest[int]):
     """Restart the time to live of entries that expire. Returns how many there were.
 
-    Values stay as they are, and so do the entries that do not expire. `keys` None: all keys that
-    begin with the prefix.
+    Values do not change, nor do entries without an expiry. `keys` None: all keys that start with
+    `prefix`.
     """
 
     kind: ClassVar[str] = "memory.kv_touch"
@@ -198,7 +198,7 @@ class KeyValueSweep(_NamespaceRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class KeyValueNamespaces(Request[tuple[str, ...]]):
-    """The names of the namespaces that hold something, in order."""
+    """List the names of the non-empty namespaces that start with `prefix`, sorted."""
 
     kind: ClassVar[str] = "memory.kv_namespaces"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -210,6 +210,6 @@ class KeyValueNamespaces(Request[tuple[str, ...]]):
         require_owner(self.owner)
 
     def access(self, identity: str) -> Access:
-        """The access to all of them."""
+        """Return the access to all of the owner's memory."""
         resource = Resource(KIND, self.owner or identity)
         return Access(self.kind, Right.READ, resource, {"prefix": self.prefix})

@@ -1,17 +1,17 @@
-"""LRU-K: which page to give up, by the time of its K-th last use.
+"""Choose the page to evict with LRU-K, by the time of its K-th last use.
 
 O'Neil, O'Neil and Weikum, "The LRU-K Page Replacement Algorithm for Database Disk
-Buffering", SIGMOD 1993, figure 2.1. The page to go is the one whose K-th last
-reference lies farthest back, so that one pass over many pages drives out none that
-are used again and again. References within the *correlated reference period*
-count as one, and a page is spared for that long after its last. The history of
-a page outlives it by the *retained information period*, so that a page that
-returns is not taken for a new one.
+Buffering", SIGMOD 1993, figure 2.1. The victim is the page with the oldest K-th last
+reference, so that one scan over many pages does not evict pages that are used often.
+References within the *correlated reference period* count as one, and a page is not
+evicted for that long after its last one. The history of an evicted page is kept for the
+*retained information period*, so that a page that returns does not count as new.
 
-Where the paper leaves a choice: pages with fewer than K references go first, the least
-recently used of them before the others (its "subsidiary policy"); retained histories
-are limited in number too. `last` and HIST only grow, so a heap with keys that may be
-too small finds the least in logarithmic time, and a reference costs no search at all.
+Where the paper leaves a choice: pages with fewer than K references are evicted first, the
+least recently used of them before the others (its "subsidiary policy"); the number of
+retained histories is limited too. `last` and HIST only grow, so that the keys in the heap
+may be too small but never too large: a victim is found in logarithmic time, and a
+reference does not touch the heap at all.
 
 Pure: no clock, no I/O; `now` is in seconds of any clock that never runs backwards.
 """
@@ -29,22 +29,29 @@ from aios_core.errors import KernelBug
 K = TypeVar("K", bound=Hashable)
 
 NEVER: Final = float("-inf")
-MAX_SPARED: Final = 64  # pages in their correlated reference period that one search steps over
+MAX_SPARED: Final = 64  # pages in their correlated reference period that one search skips at most
 
 
 class _History:
-    """HIST and LAST of a page. `ticket` tells its place in the heap from older ones."""
+    """HIST and LAST of a page. `ticket` distinguishes its heap entry from outdated ones."""
 
     __slots__ = ("last", "ticket", "times")
 
     def __init__(self, k: int) -> None:
-        self.times = [NEVER] * k  # of uncorrelated references, the last one first
+        self.times = [NEVER] * k  # of the last K uncorrelated references, the newest first
         self.last = NEVER
         self.ticket = 0
 
 
 class LruK(Generic[K]):
-    """The pages that may go, and what is remembered of those that went."""
+    """The pages that may be evicted, and the retained histories of evicted ones.
+
+    Args:
+        k: how many uncorrelated references are remembered for each page.
+        correlated_s: the correlated reference period, in seconds.
+        retained_s: the retained information period, in seconds.
+        max_retained: how many histories of evicted pages are kept at most.
+    """
 
     def __init__(
         self,
@@ -59,12 +66,12 @@ class LruK(Generic[K]):
         self.retained_s = retained_s
         self.max_retained = max_retained
         self._pages: dict[K, _History] = {}
-        self._retained: OrderedDict[K, _History] = OrderedDict()  # the first one went first
+        self._retained: OrderedDict[K, _History] = OrderedDict()  # the first evicted first
         self._heap: list[tuple[float, float, int, K]] = []
         self._tickets = count(1)
 
     def __repr__(self) -> str:
-        return f"<LruK {self.k}: {len(self)} pages, {len(self._retained)} remembered>"
+        return f"<LruK {self.k}: {len(self)} pages, {len(self._retained)} retained>"
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -73,23 +80,25 @@ class LruK(Generic[K]):
         return page in self._pages
 
     def touch(self, page: K, now: float) -> None:
-        """A page is used; it is admitted if it is not there."""
+        """Record a reference to a page; a new page becomes a candidate for eviction."""
         history = self._pages.get(page)
         if history is None:
-            self._admit(page, now)
+            self._insert(page, now)
             return
         if now - history.last > self.correlated_s:  # a new, uncorrelated reference
             times = history.times
+            # Figure 2.1: a burst of correlated references counts as one instant, so the older
+            # times move forward by its length.
             period = history.last - times[0]
             times[1:] = [time + period for time in times[:-1]]
             times[0] = now
         history.last = now
 
     def victim(self, now: float, *, is_pressing: bool = False) -> K | None:
-        """Choose a page, and take it out.
+        """Choose the page to evict, and remove it from the candidates.
 
-        A page in its correlated reference period is spared, unless it `is_pressing` and
-        no other is found among the next `MAX_SPARED`. None: all are spared, or there is none.
+        Pages in their correlated reference period are skipped. If all of the first
+        `MAX_SPARED` are, return None; with `is_pressing`, return the first of them.
         """
         chosen: K | None = None
         spared: list[tuple[float, float, int, K]] = []
@@ -98,8 +107,8 @@ class LruK(Generic[K]):
             kth, last, ticket, page = entry
             history = self._pages.get(page)
             if history is None or history.ticket != ticket:
-                continue  # it has gone
-            if (history.times[-1], history.last) != (kth, last):  # used since: look again later
+                continue  # evicted or forgotten since; entries are removed lazily
+            if (history.times[-1], history.last) != (kth, last):  # used since: reinsert by new key
                 heapq.heappush(self._heap, (history.times[-1], history.last, ticket, page))
             elif now - last <= self.correlated_s:
                 spared.append(entry)
@@ -115,15 +124,15 @@ class LruK(Generic[K]):
         return chosen
 
     def take_out(self, page: K, now: float) -> None:
-        """The page is no candidate any more, and is remembered. Unknown ones are ignored."""
+        """Remove a page from the candidates, and retain its history. Unknown ones are ignored."""
         if page in self._pages:
             self._retain(page, now)
 
     def forget(self, page: K) -> None:
-        """The page exists no more."""
+        """Remove a deleted page and its history."""
         self._pages.pop(page, None)
         self._retained.pop(page, None)
-        if len(self._heap) > 2 * len(self._pages) + MAX_SPARED:
+        if len(self._heap) > 2 * len(self._pages) + MAX_SPARED:  # mostly outdated entries: rebuild
             self._heap = [
                 (history.times[-1], history.last, history.ticket, page)
                 for page, history in self._pages.items()
@@ -131,18 +140,18 @@ class LruK(Generic[K]):
             heapq.heapify(self._heap)
 
     def check(self) -> None:
-        """Raise `KernelBug` unless every page is in the heap once, not later than it should."""
+        """Raise `KernelBug` unless each page has a heap entry with a key that is not too large."""
         queued = {ticket: (kth, last) for kth, last, ticket, _ in self._heap}
         for page, history in self._pages.items():
             key = queued.get(history.ticket)
             if key is None or key > (history.times[-1], history.last):
-                raise KernelBug(f"{page!r} is not where eviction looks for it")
+                raise KernelBug(f"{page!r} is missing or too late in the eviction heap")
         if self._pages.keys() & self._retained.keys():
-            raise KernelBug("a page is there and remembered at once")
+            raise KernelBug("a page is a candidate and retained at once")
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _admit(self, page: K, now: float) -> None:
+    def _insert(self, page: K, now: float) -> None:
         history = self._retained.pop(page, None)
         if history is None or now - history.last > self.retained_s:
             history = _History(self.k)

@@ -1,17 +1,17 @@
-"""The memory manager: blocks in pages, conversations, key-value namespaces, search.
+"""The memory manager: paged blocks, conversations, key-value namespaces, semantic search.
 
-Where things are:
+Where data is:
 
-    RAM     `Space`: which blocks an agent has, and its resident pages
-    disk    SQLite: everything, always; `BlockTable`, `ThreadTable`, `KeyValueTable`
+    RAM     `Space`: the list of an agent's blocks, and its resident pages
+    disk    SQLite: all data, always; `BlockTable`, `ThreadTable`, `KeyValueTable`
 
-A write is answered once it is durable, and shown in RAM then: changes come back from the
-writer in the order of their commits. So a block that is resident is read on the kernel's
-loop, without a thread and without the disk, and equals what is committed. A page that was
-evicted is read on a thread; if its block is being changed meanwhile, behind those changes.
+A write is answered once it is durable. Its result is applied in RAM then: the writer
+delivers results in the order of the commits. So a resident block is read on the kernel's
+loop, without a thread and without the disk, and equals the committed state. An evicted
+page is read on a thread; if its block has changes in flight, after those changes.
 
-Promises: what was answered survives kill -9; a read after an answered write sees it, on
-whatever side of an eviction; no agent's pages take more RAM than its limit.
+Guarantees: an answered write survives kill -9; every read after it sees it, whether the
+page was evicted or not; no agent's pages take more RAM than its limit.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from aios_core.syscalls import Request
 
 
 class MemoryManager:
-    """See the module; `aios_core.manager.Manager` says who calls what.
+    """Serves the memory requests of all agents (a `Manager`).
 
     Args:
-        state: where it is kept; opened by the first request.
+        state: opens the state directory at the first request.
         config: sizes, quotas and the settings of LRU-K.
-        now: the kernel's clock, in seconds; for LRU-K.
-        embedder: for `MemorySearch`; None refuses it.
-        wall: seconds since 1970; for what is stored.
+        now: returns the kernel's time in seconds, for LRU-K.
+        embedder: embeds texts for `MemorySearch`; None: a search raises `InvalidRequest`.
+        wall: returns seconds since 1970, for stored times.
     """
 
     name = "memory"
@@ -93,10 +93,10 @@ class MemoryManager:
         return tuple(self._serve)
 
     async def start(self) -> None:
-        """Nothing to do: the state opens with the first request."""
+        """Do nothing: the first request opens the state."""
 
     async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
-        """A write that replaces what is there as an `Overwrite`, for the access check."""
+        """Turn a write that replaces existing content into an `Overwrite` for the access check."""
         if isinstance(request, MemoryWrite) and request.owner in (None, process.identity):
             space = await self._spaces.of(process.identity)
             if space.would_lose(request.block, request.at):
@@ -112,10 +112,13 @@ class MemoryManager:
         except (NoSuchObject, QuotaExceeded) as exc:
             if getattr(request, "owner", None) in (None, process.identity):
                 raise
-            raise _for_a_guest(exc) from None
+            raise _redact_for_non_owner(exc) from None
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Whether an agent has that block, thread or namespace, or something below that name."""
+        """Return whether a block, thread or namespace, or one below that name, exists.
+
+        None for a resource that is not memory.
+        """
         if resource.kind != KIND or resource.owner is None:
             return None
         owner, name = resource.owner, resource.name.rstrip("/")
@@ -125,14 +128,14 @@ class MemoryManager:
         return await tables.state.database.aread(lambda c: is_kept(c, owner, name))
 
     async def knows(self, identity: str) -> bool:
-        """Return whether an agent of that identity ever kept something in memory."""
+        """Return whether an agent of that identity ever stored something in memory."""
         tables = await self._shelf.opened()
         query = "SELECT 1 FROM memory_usage WHERE owner = ?"
         rows = await tables.state.database.aread(lambda c: c.execute(query, (identity,)).fetchall())
         return bool(rows)
 
     def forget(self, process: AgentProcess) -> None:
-        """Let go of what is in RAM of the agent; whoever reads it again brings it back."""
+        """Drop the cached pages of an exited agent; later reads load them from disk."""
         self._spaces.forget(process.identity)
 
     async def close(self) -> None:
@@ -142,8 +145,8 @@ class MemoryManager:
         self._spaces.check()
 
 
-def _for_a_guest(exc: NoSuchObject | QuotaExceeded) -> KernelError:
-    """An error about another's memory, without the names of what else that keeps."""
+def _redact_for_non_owner(exc: NoSuchObject | QuotaExceeded) -> KernelError:
+    """Remove from an error about another agent's memory the names of its other objects."""
     if isinstance(exc, NoSuchObject):
         return NoSuchObject(exc.kind, exc.name)
     return QuotaExceeded(
@@ -152,5 +155,5 @@ def _for_a_guest(exc: NoSuchObject | QuotaExceeded) -> KernelError:
         limit=exc.limit,
         used=exc.used,
         requested=exc.requested,
-        hint="its owner has to make room",
+        hint="its owner has to free some of it",
     )

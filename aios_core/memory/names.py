@@ -1,4 +1,4 @@
-"""Names of blocks, threads, namespaces and keys, and the order in which they are listed."""
+"""Check the names of blocks, threads, namespaces and keys, and search them by prefix."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from aios_core.state import Connection
 
 MAX_NAME_BYTES: Final = 512
 MAX_COUNT: Final = 2**53
-THREAD: Final = "thread:"  # what grants call a thread, before its name
-NAMESPACE: Final = "kv:"  # what grants call a key-value namespace, before its name
+THREAD: Final = "thread:"  # starts the name of a thread in grants
+NAMESPACE: Final = "kv:"  # starts the name of a key-value namespace in grants
 _LAST_BEFORE_SURROGATES: Final = 0xD7FF
 _FIRST_AFTER_SURROGATES: Final = 0xE000
 _LAST: Final = 0x10FFFF
 
 
 def require_name(what: str, name: object) -> str:
-    """The name, if it is one. Raises `InvalidRequest`."""
+    """Return a name. Raises `InvalidRequest` if it is empty or not valid."""
     if not isinstance(name, str) or not name:
         raise InvalidRequest(f"{what}: got {shown_repr(name)}; allowed: a text, not empty")
     return require_text(what, name)
 
 
 def require_text(what: str, text: object) -> str:
-    """A part of a name, or one that may be empty. Raises `InvalidRequest`."""
+    """Return a name or prefix that may be empty. Raises `InvalidRequest` if it is not valid."""
     if not isinstance(text, str):
         raise InvalidRequest(f"{what}: got {shown_repr(text)}; allowed: a text")
     try:
@@ -39,25 +39,29 @@ def require_text(what: str, text: object) -> str:
 
 
 def require_block(name: object) -> str:
-    """The name of a block. Those that grants use for threads and namespaces are none."""
+    """Return the name of a block. Raises `InvalidRequest`.
+
+    Names that grants use for threads and namespaces are not allowed.
+    """
     text = require_name("block", name)
     if text.startswith((THREAD, NAMESPACE)):
         raise InvalidRequest(
-            f"block: got {shown_repr(text)}; names do not begin with {THREAD!r} or 'kv:'"
+            f"block: got {shown_repr(text)}; a name cannot start with {THREAD!r} or {NAMESPACE!r}"
         )
     return text
 
 
 def require_owner(owner: object) -> None:
-    """Raise `InvalidRequest` unless it is an identity, or None for the caller's own."""
+    """Raise `InvalidRequest` unless the owner is an identity, or None for the caller."""
     if owner is not None:
         require_name("owner", owner)
 
 
 def beyond(prefix: str) -> str | None:
-    """The least text after all that begin with `prefix`, in the order of code points.
+    """Return the smallest text after all texts that start with `prefix`, or None.
 
-    That is also the order of their UTF-8 bytes, by which SQLite compares. None: no text is.
+    Texts are ordered by code points, which is also the order of their UTF-8 bytes, by which
+    SQLite compares. None: no text comes after them.
     """
     while prefix:
         prefix, last = prefix[:-1], ord(prefix[-1])
@@ -69,7 +73,7 @@ def beyond(prefix: str) -> str | None:
 
 
 def require_count(what: str, value: object, *, at_least: int = 0) -> None:
-    """Raise `InvalidRequest` unless it is None, or a whole number that is not too small."""
+    """Raise `InvalidRequest` unless the value is None or a whole number of at least `at_least`."""
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (is_number and at_least <= value <= MAX_COUNT):  # type: ignore[operator]
         allowed = f"a whole number, at least {at_least}, or None"
@@ -77,7 +81,7 @@ def require_count(what: str, value: object, *, at_least: int = 0) -> None:
 
 
 def is_kept(connection: Connection, owner: str, name: str) -> bool:
-    """Return whether there is something of that name, as grants say it, or below it."""
+    """Return whether an object has that name (in the form of grants), or one below it."""
     parameters = (owner, name, f"{name}/", f"{name}0")  # "0" comes after "/"
     return connection.execute(_IS_KEPT, parameters).fetchone() is not None
 

@@ -1,8 +1,8 @@
-"""What agents and groups may keep in memory: booked in the transaction that keeps it.
+"""Charge agents and groups for what they keep in memory.
 
-So the books are always those of what is stored, whatever was killed when. Content
-counts with its own size, uncompressed, and everything that has a name of its own
-with `OVERHEAD` bytes and its name besides.
+A charge is part of the transaction that stores the data, so that the recorded usage equals
+what is stored even after a crash. An object is charged with its uncompressed size, its name
+and `OVERHEAD` bytes.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from aios_core.memory.codec import labels_from_rows
 from aios_core.process import AgentProcess
 from aios_core.state import Connection
 
-OVERHEAD: Final = 64  # bytes that a block, a message or a key counts besides name and content
+OVERHEAD: Final = 64  # bytes charged for a block, message or key, in addition to name and content
 
 
 def charge_of(size: int, name: str = "") -> int:
-    """What an object counts, in bytes."""
+    """Return the bytes that an object is charged with."""
     return OVERHEAD + len(name.encode()) + size
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose quota it is. `group` None: another agent's, whose group is looked up."""
+    """The agent that is charged. `group` None: look up the group that its usage counts in."""
 
     owner: str
     group: str | None = None
 
     @classmethod
     def of(cls, process: AgentProcess, owner: str | None) -> Account:
-        """The account of the one whose memory is meant when that agent asks."""
+        """Return the account to charge when a process changes the memory of `owner`."""
         if owner is None or owner == process.identity:
             return cls(process.identity, process.group.name)
         return cls(owner)
@@ -42,9 +42,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Limits in bytes; None: no limit.
+    """The memory quotas of agents and groups, in bytes. None: no limit.
 
-    `groups` is laid over `of_group`, and `agents`, by identity, over `of_agent`.
+    `of_agent` and `of_group` are the defaults; `agents` (by identity) and `groups` (by name)
+    override them.
     """
 
     of_agent: int | None
@@ -59,43 +60,44 @@ class Quotas:
         return self.groups.get(group, self.of_group)
 
     def charge(self, connection: Connection, account: Account, amount: int) -> None:
-        """Book `amount` bytes more (or less, if negative).
+        """Charge `amount` bytes more (or less, if negative).
 
-        Raises `QuotaExceeded`; the transaction has to fail with it.
+        Raises `QuotaExceeded`; the caller must let it abort the transaction.
         """
         used, was_in = _usage(connection, account.owner)
         group = account.group or was_in or group_of(account.owner)
+        # The agent has been spawned into another group since: its bytes move there.
         if was_in is not None and was_in != group:
-            _book_group(connection, was_in, -used)
-            _book_group(connection, group, used)
+            _charge_group(connection, was_in, -used)
+            _charge_group(connection, group, used)
         if amount > 0:
-            _refuse_excess(
+            _require_quota(
                 connection, account.owner, self.limit_of_agent(account.owner), used, amount
             )
             limit = self.limit_of_group(group)
             taken = 0 if limit is None else group_usage(connection, group)
-            _refuse_excess(connection, f"group {group!r}", limit, taken, amount)
+            _require_quota(connection, f"group {group!r}", limit, taken, amount)
         connection.execute(
             "INSERT INTO memory_usage VALUES (?1, ?2, ?3) ON CONFLICT (owner) DO UPDATE "
             "SET bytes = excluded.bytes, family = excluded.family",
             (account.owner, group, used + amount),
         )
-        _book_group(connection, group, amount)
+        _charge_group(connection, group, amount)
 
     def usage(self, connection: Connection, account: Account) -> tuple[int, str, int]:
-        """Bytes of the agent, its group, bytes of the group."""
+        """Return the agent's bytes, the name of its group, and the group's bytes."""
         used, was_in = _usage(connection, account.owner)
         group = account.group or was_in or group_of(account.owner)
         return used, group, group_usage(connection, group)
 
 
 def group_of(identity: str) -> str:
-    """The group at the head of an identity."""
+    """Return the group that an identity starts with."""
     return unquote(identity.partition("/")[0])
 
 
 def group_usage(connection: Connection, group: str) -> int:
-    """Bytes that a group's agents keep."""
+    """Return the bytes that the agents of a group keep."""
     query = "SELECT bytes FROM memory_group_usage WHERE family = ?"
     row = connection.execute(query, (group,)).fetchone()
     return int(row[0]) if row else 0
@@ -107,7 +109,7 @@ def _usage(connection: Connection, owner: str) -> tuple[int, str | None]:
     return (int(row[0]), str(row[1])) if row else (0, None)
 
 
-def _book_group(connection: Connection, group: str, amount: int) -> None:
+def _charge_group(connection: Connection, group: str, amount: int) -> None:
     connection.execute(
         "INSERT INTO memory_group_usage VALUES (?, ?) ON CONFLICT (family) DO UPDATE "
         "SET bytes = excluded.bytes",
@@ -116,7 +118,7 @@ def _book_group(connection: Connection, group: str, amount: int) -> None:
 
 
 def labels_of_owner(connection: Connection, owner: str) -> frozenset[str]:
-    """The labels of all that an agent keeps in memory, names included."""
+    """Return the labels of all that an agent keeps in memory, those of names included."""
     return labels_from_rows(connection.execute(_LABELS, (owner,)))
 
 
@@ -139,24 +141,24 @@ _LARGEST: Final = """
 """
 
 
-def _refuse_excess(
-    connection: Connection, whose: str, limit: int | None, used: int, amount: int
+def _require_quota(
+    connection: Connection, holder: str, limit: int | None, used: int, amount: int
 ) -> None:
-    """Raise `QuotaExceeded` if an agent, or a group, would have more than it may."""
+    """Raise `QuotaExceeded` if an agent or group would exceed its limit, naming the largest."""
     if limit is None or used + amount <= limit:
         return
-    rows = connection.execute(_LARGEST, (whose,)).fetchall()
+    rows = connection.execute(_LARGEST, (holder,)).fetchall()
     largest = ", ".join(f"{name} ({size:,} bytes)" for name, size in rows)
     keys = "memory.quota_bytes, or memory.agent_quotas for this agent alone"
-    if whose.startswith("group "):
+    if holder.startswith("group "):
         keys = "memory.group_quotas"
         largest = "the memory of its agents"
     refusal = QuotaExceeded(
-        whose,
+        holder,
         "bytes of memory",
         limit=limit,
         used=used,
         requested=amount,
         hint=f"clear or shorten {largest or 'what is to be kept'}; or raise {keys}",
     )
-    raise refusal.with_labels(labels_of_owner(connection, whose))
+    raise refusal.with_labels(labels_of_owner(connection, holder))

@@ -1,4 +1,4 @@
-"""Serves the requests for conversations and key-value namespaces: straight from the tables."""
+"""Serve the requests for conversations and key-value namespaces, from the database alone."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from aios_core.syscalls import Request
 
 
 class ThreadService:
-    """Conversations; see the module."""
+    """Serves the requests for conversations."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
-        """What serves which request."""
+        """Map each request type to its handler."""
         return {
             ThreadAppend: self._append,
             ThreadReplace: self._replace,
@@ -119,13 +119,13 @@ class ThreadService:
 
 
 class KeyValueService:
-    """Key-value namespaces; see the module."""
+    """Serves the requests for key-value namespaces."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
-        """What serves which request."""
+        """Map each request type to its handler."""
         return {
             KeyValueGet: self._get,
             KeyValuePut: self._put,
@@ -141,7 +141,8 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.get(c, owner, request.namespace, request.keys)
         )
-        values = (entry.labels for entry in entries)  # the keys are the caller's own words
+        # The caller named the keys itself, so the labels of the keys reveal nothing new.
+        values = (entry.labels for entry in entries)
         return labelled(entries, frozenset[str]().union(*values))
 
     async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:

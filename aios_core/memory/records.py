@@ -1,4 +1,4 @@
-"""What the memory manager answers with: plain, frozen data."""
+"""The answers of the memory manager: plain, frozen data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Value = str | bytes
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A value as it is kept: bytes, and whether they are a text in UTF-8."""
+    """A value in stored form: bytes, and whether they are text in UTF-8."""
 
     data: bytes
     is_text: bool
 
     @classmethod
     def of(cls, value: object) -> Self:
-        """Raises `InvalidRequest` for what is neither text nor bytes."""
+        """Build a content from a text or bytes. Raises `InvalidRequest` for other types."""
         if isinstance(value, str):
             try:
                 return cls(value.encode(), True)
@@ -33,11 +33,11 @@ class Content:
 
     @property
     def value(self) -> Value:
-        """The text or the bytes again."""
+        """The content as the text or bytes that it was built from."""
         return self.data.decode() if self.is_text else self.data
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What an approval is bound to."""
+        """Return the hash of the content, to which an approval is bound."""
         digest = hashlib.sha256(self.data).hexdigest()
         return {"sha256": digest, "is_text": self.is_text}
 
@@ -53,16 +53,16 @@ class BlockInfo:
     size: int
     is_text: bool
     num_pages: int
-    num_resident: int  # of the pages
+    num_resident: int  # pages in RAM
     is_pinned: bool
     labels: frozenset[str]
     updated_at: float
-    name_labels: frozenset[str] = frozenset()  # of whoever named it
+    name_labels: frozenset[str] = frozenset()  # of the agent that chose the name
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The name of a thread or a namespace, and the labels of who gave it."""
+    """The name of a thread or namespace, and the labels of the agent that chose it."""
 
     text: str
     labels: frozenset[str]
@@ -70,18 +70,18 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class MemoryHit:
-    """A passage that a search found. `start` and `stop` count the characters of the block."""
+    """A chunk of a block that a search found. `start` and `stop` count the block's characters."""
 
     block: str
     text: str
     start: int
     stop: int
-    score: float  # the cosine between it and the query, at most 1
+    score: float  # cosine similarity to the query, at most 1
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUsage:
-    """How much of its quotas an agent's memory takes, in bytes. None: no limit."""
+    """The memory usage and quotas of an agent and its group, in bytes. None: no limit."""
 
     used: int
     limit: int | None
@@ -93,7 +93,7 @@ class MemoryUsage:
 
 @dataclass(frozen=True, slots=True)
 class ThreadEntry:
-    """One message of a thread. `number` never changes and is never given again."""
+    """One message of a thread. `number` never changes, and is never used again."""
 
     number: int
     content: Any  # JSON
@@ -104,7 +104,7 @@ class ThreadEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """One entry of a namespace; times in seconds since 1970. `value` is None if not asked for."""
+    """An entry of a namespace. Times are in seconds since 1970; `value` is None if not read."""
 
     key: str
     value: Value | None
@@ -112,4 +112,4 @@ class KeyValue:
     updated_at: float
     expires_at: float | None
     labels: frozenset[str]
-    name_labels: frozenset[str] = frozenset()  # of whoever set the key first
+    name_labels: frozenset[str] = frozenset()  # of the agent that set the key first

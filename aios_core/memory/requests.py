@@ -1,12 +1,13 @@
-"""What an agent may ask of the memory manager, and what each request does to what.
+"""The requests for blocks of memory, and the access that each of them needs.
 
-The paper's calls are among them: mem_alloc is `MemoryAlloc`, mem_read `MemoryRead`,
-mem_write `MemoryWrite` (and `MemoryAppend`), mem_clear `MemoryClear`. Those about
+They include the calls of the AIOS paper: mem_alloc is `MemoryAlloc`, mem_read `MemoryRead`,
+mem_write `MemoryWrite` (and `MemoryAppend`), mem_clear `MemoryClear`. Requests for
 conversations and key-value namespaces are in `thread_requests` and `kv_requests`.
 
-`owner` names the agent whose memory is meant; None: the caller. A change within what an
-agent keeps is what memory is for; what removes a whole block, or writes over one, says that it
-cannot be undone. (Whether a block of one's own is written over, the manager finds: `Overwrite`.)
+`owner` is the agent that owns the memory; None: the caller. Changing part of a block counts
+as normal use; removing or overwriting a whole block is marked irreversible for the access
+check. Only the manager knows whether a write overwrites the caller's own block; it then
+replaces the request by an `Overwrite`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ T = TypeVar("T")
 KIND = "memory"  # of the resources
 MAX_HITS = 1_000
 MAX_QUERY_CHARS = 10_000
-_GONE = "memory keeps no older versions"
+_NO_VERSIONS = "memory keeps no older versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,15 @@ class _BlockRequest(Request[T]):
         require_owner(self.owner)
 
     def arguments(self) -> Mapping[str, Any]:
-        """What the request says besides, as plain JSON values."""
+        """Return the other arguments of the request, as plain JSON values, for the access check."""
         return {}
 
-    def irreversible(self, identity: str) -> str | None:  # noqa: ARG002 - some look at it
-        """Why it cannot be undone; None: it can be, or nothing is lost."""
+    def irreversible(self, identity: str) -> str | None:  # noqa: ARG002 - used by subclasses
+        """Return why the request cannot be undone; None: it can, or nothing is lost."""
         return None
 
     def access(self, identity: str) -> Access:
-        """The access to the block."""
+        """Return the access to the block that the request needs."""
         return Access(
             self.kind,
             self.right,
@@ -63,7 +64,7 @@ class _BlockRequest(Request[T]):
 
 @dataclass(frozen=True, slots=True)
 class MemoryAlloc(_BlockRequest[None]):
-    """Make an empty block. Raises `Conflict` if there is one of that name."""
+    """Create an empty block. Raises `Conflict` if there is one of that name."""
 
     kind: ClassVar[str] = "memory.alloc"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -77,7 +78,10 @@ class MemoryAlloc(_BlockRequest[None]):
 
 @dataclass(frozen=True, slots=True)
 class MemoryRead(_BlockRequest[Value]):
-    """A block, or the part from `start` to before `stop`: characters of a text, else bytes."""
+    """Read a block, or the part from `start` to before `stop`. Raises `NoSuchObject`.
+
+    Positions count characters in a text block, and bytes in a binary one.
+    """
 
     kind: ClassVar[str] = "memory.read"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -96,7 +100,7 @@ class MemoryRead(_BlockRequest[Value]):
 
 @dataclass(frozen=True, slots=True)
 class _Change(_BlockRequest[int]):
-    """A request that brings a value; answered with the size of the block after it, in bytes."""
+    """A request that stores a value. Answered with the new size of the block, in bytes."""
 
     right: ClassVar[Right] = Right.WRITE
     value: Value
@@ -106,7 +110,7 @@ class _Change(_BlockRequest[int]):
         require_block(self.block)
         require_owner(self.owner)
         object.__setattr__(self, "content", Content.of(self.value))
-        object.__setattr__(self, "value", self.content.value)  # a buffer may change later
+        object.__setattr__(self, "value", self.content.value)  # the caller may reuse its buffer
 
     def arguments(self) -> Mapping[str, Any]:
         return self.content.fingerprint()
@@ -114,11 +118,11 @@ class _Change(_BlockRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class MemoryWrite(_Change):
-    """Make a block of this value; or write over a part of one that holds bytes."""
+    """Write a whole block, or overwrite part of a binary one. Returns the size of the block."""
 
     kind: ClassVar[str] = "memory.write"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
-    at: int | None = None  # the byte to begin with, at most its size; None: the whole block
+    at: int | None = None  # the first byte to overwrite, at most the size; None: the whole block
 
     def __post_init__(self) -> None:
         _Change.__post_init__(self)
@@ -128,26 +132,28 @@ class MemoryWrite(_Change):
         return {**self.content.fingerprint(), "at": self.at}
 
     def irreversible(self, identity: str) -> str | None:
-        is_anothers = self.owner not in (None, identity)
-        return f"it writes over another agent's memory; {_GONE}" if is_anothers else None
+        if self.owner in (None, identity):
+            return None
+        return f"it overwrites another agent's memory; {_NO_VERSIONS}"
 
 
 @dataclass(frozen=True, slots=True)
 class Overwrite(Request[int]):
-    """A `MemoryWrite` over something of the caller's own; the access check sees this."""
+    """A `MemoryWrite` that replaces the caller's own content, as the access check sees it."""
 
     kind: ClassVar[str] = MemoryWrite.kind
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     write: MemoryWrite
 
     def access(self, identity: str) -> Access:
-        """The access to the block."""
-        return replace(self.write.access(identity), irreversible=f"it writes over a block; {_GONE}")
+        """Return the access to the block that the request needs."""
+        reason = f"it overwrites a block; {_NO_VERSIONS}"
+        return replace(self.write.access(identity), irreversible=reason)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryAppend(_Change):
-    """Put a value at the end of a block, made if it is not there."""
+    """Append to a block; it is created if it does not exist. Returns the size of the block."""
 
     kind: ClassVar[str] = "memory.append"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -155,7 +161,7 @@ class MemoryAppend(_Change):
 
 @dataclass(frozen=True, slots=True)
 class MemoryPin(_BlockRequest[None]):
-    """Keep a block's pages in RAM, or no longer."""
+    """Pin the pages of a block in RAM, or unpin them."""
 
     kind: ClassVar[str] = "memory.pin"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -168,19 +174,19 @@ class MemoryPin(_BlockRequest[None]):
 
 @dataclass(frozen=True, slots=True)
 class MemoryClear(_BlockRequest[None]):
-    """Remove a block. Raises `NoSuchObject`."""
+    """Delete a block. Raises `NoSuchObject`."""
 
     kind: ClassVar[str] = "memory.clear"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
-    def irreversible(self, identity: str) -> str | None:  # noqa: ARG002 - whose it is, is the same
-        return f"it removes a block; {_GONE}"
+    def irreversible(self, identity: str) -> str | None:  # noqa: ARG002 - true of any owner
+        return f"it removes a block; {_NO_VERSIONS}"
 
 
 @dataclass(frozen=True, slots=True)
 class _PrefixRequest(Request[T]):
-    """A request about the blocks whose names begin in the same way."""
+    """A request about the blocks with names that start with `prefix`."""
 
     right: ClassVar[Right] = Right.READ
     prefix: str = ""
@@ -191,14 +197,14 @@ class _PrefixRequest(Request[T]):
         require_owner(self.owner)
 
     def access(self, identity: str) -> Access:
-        """The access to all blocks: which ones begin so is not known before."""
+        """Return the access to all of the owner's memory: the matching blocks are unknown yet."""
         resource = Resource(KIND, self.owner or identity)
         return Access(self.kind, self.right, resource, {"prefix": self.prefix})
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryList(_PrefixRequest[tuple[BlockInfo, ...]]):
-    """The blocks, in the order of their names."""
+    """List blocks, sorted by name."""
 
     kind: ClassVar[str] = "memory.list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -206,26 +212,26 @@ class MemoryList(_PrefixRequest[tuple[BlockInfo, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class MemoryClearAll(_PrefixRequest[int]):
-    """Remove blocks; how many there were."""
+    """Delete the blocks with names that start with `prefix`. Returns how many."""
 
     kind: ClassVar[str] = "memory.clear_all"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
     def access(self, identity: str) -> Access:
-        """The access to all blocks."""
+        """Return the access to all of the owner's memory."""
         return Access(
             self.kind,
             self.right,
             Resource(KIND, self.owner or identity),
             {"prefix": self.prefix},
-            f"it removes blocks; {_GONE}",
+            f"it removes blocks; {_NO_VERSIONS}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySearch(_PrefixRequest[tuple[MemoryHit, ...]]):
-    """The passages of texts that are nearest in meaning, the nearest first."""
+    """Find the chunks of text blocks that are nearest in meaning to a query, best first."""
 
     kind: ClassVar[str] = "memory.search"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -236,26 +242,26 @@ class MemorySearch(_PrefixRequest[tuple[MemoryHit, ...]]):
         require_text("prefix", self.prefix)
         require_owner(self.owner)
         if not isinstance(self.query, str) or not 0 < len(self.query) <= MAX_QUERY_CHARS:
-            allowed = f"a text of 1 to {MAX_QUERY_CHARS} characters"
+            allowed = f"a text of 1 to {MAX_QUERY_CHARS:,} characters"
             raise InvalidRequest(f"query: got {shown_repr(self.query)}; allowed: {allowed}")
         Content.of(self.query)
         require_count("limit", self.limit, at_least=1)
         if self.limit > MAX_HITS:
-            raise InvalidRequest(f"limit: got {self.limit}; allowed: at most {MAX_HITS}")
+            raise InvalidRequest(f"limit: got {self.limit:,}; allowed: at most {MAX_HITS:,}")
 
     def access(self, identity: str) -> Access:
-        """The access to all blocks."""
+        """Return the access to all of the owner's memory."""
         arguments = {"prefix": self.prefix, "query": self.query, "limit": self.limit}
         return Access(self.kind, self.right, Resource(KIND, self.owner or identity), arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMeasure(Request[MemoryUsage]):
-    """How much of its quotas the caller's memory takes."""
+    """Return how much of its quotas the caller's memory uses."""
 
     kind: ClassVar[str] = "memory.measure"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
-        """The access to all of its own."""
+        """Return the access to all of the caller's memory."""
         return Access(self.kind, Right.READ, Resource(KIND, identity))

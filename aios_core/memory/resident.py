@@ -1,9 +1,9 @@
-"""What is in RAM of one agent's memory, and what has to go.
+"""The pages of one agent's blocks that are in RAM, and their eviction.
 
-A space knows all blocks of an agent and holds some of their pages. Everything here is
-durable already, so eviction only lets go of bytes. Above the watermark it evicts
-pages that LRU-K gives up, sparing those in their correlated reference period; at the
-limit it evicts whatever is not pinned. Pinned pages are no candidates.
+A `Space` lists all blocks of an agent and holds some of their pages. All content is durable
+already, so eviction only frees RAM. Above the watermark, LRU-K chooses pages to evict,
+except those in their correlated reference period; above the limit, it chooses those too.
+Pinned pages are never evicted.
 
 Pure bookkeeping on the kernel's loop: no I/O, no clock.
 """
@@ -20,12 +20,15 @@ from aios_core.memory.blocks import BlockRow, Change, no_such_block
 from aios_core.memory.lru_k import LruK
 from aios_core.memory.records import BlockInfo
 
-_LEAST_PAGE: Final = 1_024  # bytes; how many histories are retained follows from it
+_LEAST_PAGE: Final = 1_024  # bytes; bounds the number of retained histories
 
 
 @dataclass(frozen=True, slots=True)
 class Residence:
-    """How much of an agent's memory may be in RAM, and how long histories are of use."""
+    """The limit of an agent's memory in RAM, and the settings of LRU-K.
+
+    Eviction starts above `watermark`, a fraction of `limit`. Periods are in seconds.
+    """
 
     limit: int  # bytes
     watermark: float
@@ -39,7 +42,7 @@ class Residence:
         return int(self.limit * self.watermark)
 
     def replacement(self) -> LruK[Page]:
-        """A new one of the algorithm."""
+        """Build an empty LRU-K with these settings."""
         return LruK(
             self.k,
             correlated_s=self.correlated_s,
@@ -50,7 +53,7 @@ class Residence:
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """A block, with those of its pages that are resident."""
+    """A block, and its resident pages by number."""
 
     row: BlockRow
     pages: dict[int, bytes] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Block:
         return len(self.pages) == self.row.num_pages
 
     def describe(self) -> BlockInfo:
-        """For the agent."""
+        """Describe the block for its agent."""
         row = self.row
         return BlockInfo(
             row.name,
@@ -79,10 +82,11 @@ Page = tuple[Block, int]
 
 
 class Space:
-    """See the module. `blocks` are all there are; `resident_bytes` what their pages take.
+    """All blocks of one agent, with their resident pages. Used on the kernel's loop only.
 
-    Invariants: pages are those of the version in `row`; a page is a candidate of LRU-K
-    exactly if it is resident and not pinned; never above the limit, pinned ones aside.
+    Invariants: a block's pages are of the version in its `row`; a page is a candidate of
+    LRU-K exactly if it is resident and not pinned; the pages that are not pinned are never
+    above the limit.
     """
 
     def __init__(self, owner: str, rows: list[BlockRow], residence: Residence) -> None:
@@ -90,7 +94,7 @@ class Space:
         self.blocks = {row.name: Block(row) for row in rows}
         self.resident_bytes = 0
         self.num_evicted = 0
-        self.pending: Counter[str] = Counter()  # changes under way, by the block's name
+        self.pending: Counter[str] = Counter()  # changes in flight, by block name
         self._residence = residence
         self._pages: LruK[Page] | None = None  # made with the first page
 
@@ -98,20 +102,20 @@ class Space:
         return f"<Space of {self.owner}: {len(self.blocks)} blocks, {self.resident_bytes} bytes>"
 
     def get(self, name: str) -> Block:
-        """A block. Raises `NoSuchObject`."""
+        """Return a block. Raises `NoSuchObject`."""
         block = self.blocks.get(name)
         if block is None:
             raise no_such_block(name, (one.row for one in self.blocks.values()))
         return block
 
     def would_lose(self, name: str, at: int | None) -> bool:
-        """Whether a write from the byte `at` on, or of the whole block, replaces something."""
+        """Return whether a write at the byte `at` (None: of the whole block) replaces content."""
         block = self.blocks.get(name)
         size = 0 if block is None else block.row.size
         return (at or 0) < size or self.pending[name] > 0
 
     def read(self, block: Block, numbers: range, now: float) -> list[bytes] | None:
-        """Pages, if all of them are resident."""
+        """Return some pages of a block if all of them are resident, else None."""
         pages = block.pages
         if len(pages) < len(numbers):
             return None
@@ -123,25 +127,25 @@ class Space:
         return found
 
     def touch(self, block: Block, numbers: Iterable[int], now: float) -> None:
-        """Resident pages are used."""
+        """Record a use of resident pages."""
         if not block.row.is_pinned:
             touch = self._replacement.touch
             for number in numbers:
                 touch((block, number), now)
 
     def apply(self, change: Change, now: float) -> None:
-        """A change is durable: show it. Changes of a space come in the order of their commits."""
+        """Apply a committed change. The caller passes changes in the order of their commits."""
         row = change.row
         block = self.blocks.get(row.name)
         if block is None:
             block = self.blocks[row.name] = Block(row)
         before, block.row = block.row, row
         if row.page_bytes != before.page_bytes:
-            gone = [*block.pages]
+            outdated = [*block.pages]
         else:
-            gone = [number for number in block.pages if number >= row.num_pages]
-        for number in gone:
-            self._let_go(block, number)
+            outdated = [number for number in block.pages if number >= row.num_pages]
+        for number in outdated:
+            self._release(block, number)
             self._replacement.forget((block, number))
         if row.is_pinned != before.is_pinned:
             move = self._replacement.take_out if row.is_pinned else self._replacement.touch
@@ -150,9 +154,9 @@ class Space:
         self.install(block, change.pages, now)
 
     def install(self, block: Block, pages: Mapping[int, bytes], now: float) -> None:
-        """Pages of the block's present version are here; the room for them is made.
+        """Make pages of the block's current version resident, and evict others as necessary.
 
-        Of more pages than fit, the last ones stay.
+        Of more pages than the limit allows, the last ones are kept.
         """
         numbers = list(pages)
         if not block.row.is_pinned:
@@ -162,25 +166,25 @@ class Space:
             block.pages[number] = pages[number]
             if not block.row.is_pinned:
                 self._replacement.touch((block, number), now)
-        for number in pages.keys() - set(numbers):  # of an older version, if at all
+        for number in pages.keys() - set(numbers):  # a resident copy would be outdated
             if number in block.pages:
-                self._let_go(block, number)
+                self._release(block, number)
                 self._replacement.forget((block, number))
         self._make_room(now)
 
     def drop(self, name: str) -> None:
-        """A block exists no more. Unknown ones are ignored."""
+        """Remove a deleted block. Unknown ones are ignored."""
         block = self.blocks.pop(name, None)
         if block is None:
             return
         for number in [*block.pages]:
-            self._let_go(block, number)
+            self._release(block, number)
         if self._pages is not None:
             for number in range(block.row.num_pages):
                 self._pages.forget((block, number))
 
     def evict(self, num_bytes: int, now: float) -> int:
-        """Let go of that much, if so much is not pinned; how many bytes went."""
+        """Evict `num_bytes`, or all that is not pinned. Returns how many bytes were freed."""
         before = self.resident_bytes
         while self.resident_bytes > before - num_bytes and self._evict_one(now, is_pressing=True):
             pass
@@ -198,7 +202,9 @@ class Space:
                 if len(data) != block.row.page_size(number):
                     raise KernelBug(f"page {number} of {block.row} has {len(data)} bytes")
                 if ((block, number) in self._replacement) == block.row.is_pinned:
-                    raise KernelBug(f"page {number} of {block.row} is lost to eviction")
+                    raise KernelBug(
+                        f"page {number} of {block.row} must be an eviction candidate or pinned"
+                    )
         if self.resident_bytes - pinned > self._residence.limit:
             raise KernelBug(f"{self!r} is above its limit of {self._residence.limit}")
         if self._pages is not None:
@@ -207,7 +213,8 @@ class Space:
                 len(block.pages) for block in self.blocks.values() if not block.row.is_pinned
             )
             if len(self._pages) != num_free:
-                raise KernelBug(f"{self!r} has {num_free} pages, and {len(self._pages)} to evict")
+                num = len(self._pages)
+                raise KernelBug(f"{self!r} has {num_free} unpinned pages, but {num} candidates")
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -227,9 +234,9 @@ class Space:
         victim = None if self._pages is None else self._pages.victim(now, is_pressing=is_pressing)
         if victim is None:
             return False
-        self._let_go(*victim)
+        self._release(*victim)
         self.num_evicted += 1
         return True
 
-    def _let_go(self, block: Block, number: int) -> None:
+    def _release(self, block: Block, number: int) -> None:
         self.resident_bytes -= len(block.pages.pop(number))

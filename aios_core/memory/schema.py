@@ -1,8 +1,8 @@
-"""The tables of memory. Each script leads from one version of them to the next.
+"""The database schema of memory. Each script migrates it from one version to the next.
 
-Names are plain text; contents are packed (`codec`). `charged` is what an object
-takes of its owner's quota. `labels` say where a content comes from, and `name_labels` where
-the name does: from whoever made the object, not from those who wrote to it since.
+Names are plain text; contents are encoded by `codec`. `charged` is what an object takes of
+its owner's quota, in bytes. `labels` mark the origin of a content, `name_labels` the origin
+of a name: the agent that made the object, not agents that wrote to it later.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ SCHEMA: Final = (
         bytes INTEGER NOT NULL CHECK (bytes >= 0)
     ) WITHOUT ROWID;
     """,
-    # What a name may give away stays with it, whatever is written under it later.
+    # A name can carry labeled data, so its labels stay when its content is replaced.
     """
     ALTER TABLE memory_blocks ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
     UPDATE memory_blocks SET name_labels = labels;

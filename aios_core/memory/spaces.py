@@ -1,7 +1,7 @@
-"""What is in RAM of all agents' blocks, in step with the disk.
+"""The resident sets of all agents, kept equal to the committed state.
 
-Changes come back from the writer in the order of their commits and are shown then, so
-that what a `Space` holds equals what is committed.
+The writer delivers changes in the order of their commits, and each is applied in RAM then,
+so that the content of a `Space` equals the committed state.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 
 class Spaces:
-    """The spaces of the agents that are in use. Belongs to the kernel's loop.
+    """The resident sets of the agents in use. Used on the kernel's loop only.
 
     Args:
-        shelf: what is on disk.
-        residence: how much of one agent is kept in RAM, and what goes first.
-        limit: bytes of all agents' pages together.
-        now: the kernel's clock, in seconds.
+        shelf: opens the tables on disk.
+        residence: how much of one agent's memory may be in RAM, and the settings of LRU-K.
+        limit: the maximum of all agents' pages together, in bytes.
+        now: returns the kernel's time in seconds.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Spaces:
         return len(self._spaces)
 
     def forget(self, owner: str) -> None:
-        """Let go of what is in RAM of an agent; whoever reads it again brings it back."""
+        """Drop the cached pages of an agent; later reads load them from disk."""
         space = self._spaces.pop(owner, None)
         if space is not None:
             self.resident_bytes -= space.resident_bytes
 
     async def close(self) -> None:
-        """Wait for the changes under way, and let go of everything."""
+        """Wait for the changes in flight, then drop all cached pages."""
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
         await self._settled.wait()
         self._spaces.clear()
@@ -66,21 +66,27 @@ class Spaces:
         if held != self.resident_bytes:
             raise KernelBug(f"the agents' pages take {held} bytes, not {self.resident_bytes}")
         if self._num_pending < 0 or self._settled.is_set() != (self._num_pending == 0):
-            raise KernelBug(f"memory miscounts {self._num_pending} changes under way")
+            raise KernelBug(f"memory counts {self._num_pending} changes in flight, which is wrong")
 
     async def of(self, owner: str) -> Space:
-        """What is known of an agent's blocks. There is no await between having it and using it."""
+        """Return the resident set of an agent; load its list of blocks at the first use.
+
+        Use the result before the next await: during one, it may be dropped.
+        """
         while (space := self._spaces.get(owner)) is None:
             loading = self._loading.get(owner)
             if loading is None:
                 loading = self._loading[owner] = asyncio.ensure_future(self._load(owner))
-                loading.add_done_callback(_look_at)
+                loading.add_done_callback(_retrieve_error)
             await asyncio.shield(loading)
         self._spaces.move_to_end(owner)
         return space
 
     async def _load(self, owner: str) -> None:
-        """Learn which blocks there are, behind the changes that are under way."""
+        """Load the list of an agent's blocks and their pinned pages.
+
+        Goes through the writer's queue, so that the list includes the changes in flight.
+        """
         try:
             tables = await self._shelf.opened()
 
@@ -110,7 +116,10 @@ class Spaces:
         work: Callable[[Connection], T],
         show: Callable[[T, float], object],
     ) -> T:
-        """Do `work` on the writer's thread, and `show` its durable result in the space."""
+        """Run `work` on the writer's thread, and `show` its committed result in the space.
+
+        While it is in flight, `space.pending` counts it for the block `name`.
+        """
         space.pending[name] += 1
 
         def settle() -> None:
@@ -130,10 +139,10 @@ class Spaces:
         show: Callable[[T, float], object],
         settle: Callable[[], object] = lambda: None,
     ) -> T:
-        """The result of `work`, after `show` was called with it: in the order of the commits.
+        """Return the result of `work` after `show` was called with it, in commit order.
 
-        A cancelled await takes the work back if it has not begun. Otherwise it is shown all
-        the same.
+        Cancelling the await withdraws work that has not started. Work that has started is
+        committed, and shown even then.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
@@ -160,6 +169,8 @@ class Spaces:
                 if not answer.done():
                     answer.set_result(done.result())
 
+        # The writer finishes transactions in commit order and `call_soon_threadsafe` keeps
+        # that order, so RAM changes in the order of the database.
         done.add_done_callback(lambda _done: loop.call_soon_threadsafe(finish))
         try:
             return await answer
@@ -168,16 +179,16 @@ class Spaces:
             raise
 
     def show(self, space: Space, show: Callable[[], object]) -> None:
-        """Change what a space holds, and keep all of them together below their limit."""
+        """Change a space, then evict pages until all spaces together are below the limit."""
         before = space.resident_bytes
         show()
         if self._spaces.get(space.owner) is not space:
-            return  # forgotten meanwhile
+            return  # dropped during an await; its bytes are no longer counted
         self.resident_bytes += space.resident_bytes - before
         self._make_room()
 
     def _make_room(self) -> None:
-        """Evict pages of those agents first who were silent for longest."""
+        """Evict pages, those of the least recently used agents first."""
         if self.resident_bytes <= self._limit:
             return
         now = self._now()
@@ -188,7 +199,7 @@ class Spaces:
             self.resident_bytes -= space.evict(excess, now)
 
 
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Those who waited may all have gone; then nobody else looks at its error."""
+def _retrieve_error(future: asyncio.Future[Any]) -> None:
+    """Mark the error as seen: if all waiters were cancelled, asyncio would log it."""
     if not future.cancelled():
         future.exception()

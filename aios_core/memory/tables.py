@@ -1,4 +1,4 @@
-"""Where memory is kept: the tables of the open state."""
+"""The tables of memory in the state directory, opened at first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aios_core.state import State, StateOpener
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The open state, and what is kept in it."""
+    """The open state, and memory's tables in it."""
 
     state: State
     blocks: BlockTable
@@ -27,13 +27,13 @@ class Tables:
 
 
 class Shelf:
-    """The tables, opened by the first request.
+    """Opens memory's tables at the first request.
 
     Args:
-        state: where they are.
+        state: opens the state directory.
         quotas: how much each agent and group may keep.
-        limits: of one block.
-        wall: seconds since 1970; for what is stored.
+        limits: the sizes of pages and of what is pinned.
+        wall: returns seconds since 1970, for stored times.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Shelf:
         self._tables: Tables | None = None
 
     async def opened(self) -> Tables:
-        """The tables. Raises `StateError`."""
+        """Return the tables; open the state if necessary. Raises `StateError`."""
         if self._tables is None:
             state = await self._state.opened()
             codec = Codec(state.vault)

@@ -1,8 +1,9 @@
-"""What an agent may ask of its conversations. A thread is `thread:NAME` to those that share it.
+"""The requests for conversations (threads), and the access that each of them needs.
 
-Messages are JSON values, stored as they are given; an `aios_core.Message` is stored in the
-form of its `to_dict`. To take messages out, or to replace them, is how a conversation is
-kept short; only to remove a whole thread says that it cannot be undone.
+In grants, a thread is named `thread:NAME`. Messages are JSON values; an `aios_core.Message`
+is stored in the form of its `to_dict`. Removing and replacing messages counts as normal use,
+since it keeps a conversation short; only removing a whole thread is marked irreversible for
+the access check.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _ThreadRequest(Request[T]):
     """A request about one thread."""
 
     right: ClassVar[Right] = Right.READ
-    loss: ClassVar[str | None] = None  # why it cannot be undone
+    loss: ClassVar[str | None] = None  # why the request cannot be undone
     thread: str
     owner: str | None = field(default=None, kw_only=True)
 
@@ -41,18 +42,18 @@ class _ThreadRequest(Request[T]):
         require_owner(self.owner)
 
     def arguments(self) -> Mapping[str, Any]:
-        """What the request says besides, as plain JSON values."""
+        """Return the other arguments of the request, as plain JSON values, for the access check."""
         return {}
 
     def access(self, identity: str) -> Access:
-        """The access to the thread."""
+        """Return the access to the thread that the request needs."""
         resource = Resource(KIND, self.owner or identity, THREAD + self.thread)
         return Access(self.kind, self.right, resource, self.arguments(), self.loss)
 
 
 @dataclass(frozen=True, slots=True)
 class _Messages(_ThreadRequest[tuple[int, ...]]):
-    """A request that brings messages; answered with their numbers."""
+    """A request that stores messages. Answered with their numbers."""
 
     right: ClassVar[Right] = Right.WRITE
     messages: Sequence[Any]
@@ -71,7 +72,7 @@ class _Messages(_ThreadRequest[tuple[int, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class ThreadAppend(_Messages):
-    """Add messages at the end, all or none, in order. The thread is made if need be."""
+    """Append messages in one transaction; the thread is created if it does not exist."""
 
     kind: ClassVar[str] = "memory.thread_append"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -79,7 +80,7 @@ class ThreadAppend(_Messages):
 
 @dataclass(frozen=True, slots=True)
 class ThreadReplace(_Messages):
-    """Put messages in place of all that the thread has, archived ones included."""
+    """Replace all messages of a thread, archived ones included."""
 
     kind: ClassVar[str] = "memory.thread_replace"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -87,7 +88,7 @@ class ThreadReplace(_Messages):
 
 @dataclass(frozen=True, slots=True)
 class _Windowed(_ThreadRequest[tuple[ThreadEntry, ...]]):
-    """A request about some messages: by their numbers, or else by a window."""
+    """A request about some messages, chosen by `numbers`, or else by a `window`."""
 
     numbers: tuple[int, ...] | None = None
     window: Window = field(default_factory=Window)
@@ -118,7 +119,7 @@ class _Windowed(_ThreadRequest[tuple[ThreadEntry, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class ThreadRead(_Windowed):
-    """Messages, the oldest first; none if there is no such thread."""
+    """Read messages, the oldest first; none if there is no such thread."""
 
     kind: ClassVar[str] = "memory.thread_read"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -126,7 +127,7 @@ class ThreadRead(_Windowed):
 
 @dataclass(frozen=True, slots=True)
 class ThreadRemove(_Windowed):
-    """Take messages out; answered with those that were there."""
+    """Remove messages. Answered with the removed ones."""
 
     kind: ClassVar[str] = "memory.thread_remove"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -135,7 +136,7 @@ class ThreadRemove(_Windowed):
 
 @dataclass(frozen=True, slots=True)
 class ThreadArchive(_Windowed):
-    """Put messages aside; answered with them."""
+    """Archive messages. Answered with the archived ones."""
 
     kind: ClassVar[str] = "memory.thread_archive"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -144,7 +145,7 @@ class ThreadArchive(_Windowed):
 
 @dataclass(frozen=True, slots=True)
 class ThreadCount(_ThreadRequest[int]):
-    """How many messages of a status a thread has."""
+    """Count the messages of a thread that have a status."""
 
     kind: ClassVar[str] = "memory.thread_count"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -159,7 +160,7 @@ class ThreadCount(_ThreadRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class ThreadClear(_ThreadRequest[None]):
-    """Remove a thread with all its messages. Raises `NoSuchObject`."""
+    """Delete a thread with all its messages. Raises `NoSuchObject`."""
 
     kind: ClassVar[str] = "memory.thread_clear"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -169,7 +170,7 @@ class ThreadClear(_ThreadRequest[None]):
 
 @dataclass(frozen=True, slots=True)
 class ThreadList(Request[tuple[str, ...]]):
-    """The names of the threads, in order."""
+    """List the names of the threads that start with `prefix`, sorted."""
 
     kind: ClassVar[str] = "memory.thread_list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -181,7 +182,7 @@ class ThreadList(Request[tuple[str, ...]]):
         require_owner(self.owner)
 
     def access(self, identity: str) -> Access:
-        """The access to all of them."""
+        """Return the access to all of the owner's memory."""
         resource = Resource(KIND, self.owner or identity)
         return Access(self.kind, Right.READ, resource, {"prefix": self.prefix})
 
@@ -192,5 +193,5 @@ def _encoded(message: object) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        told = reprlib.repr(message)  # which bounds its depth, as `repr` does not
-        raise InvalidRequest(f"messages: {told:.200} is not JSON: {exc}") from exc
+        shown = reprlib.repr(message)  # bounds the depth, which `repr` does not
+        raise InvalidRequest(f"messages: {shown:.200} is not JSON: {exc}") from exc

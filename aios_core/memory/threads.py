@@ -1,8 +1,8 @@
-"""Conversations in the database: an ordered log of messages for each thread.
+"""The database tables of conversations: an ordered log of messages for each thread.
 
-Every message has a number that never changes and is never given again, and a
-position: how many messages of the thread that are not archived (or are, if those are
-asked for) stand before it. Runs on the database's threads, in its caller's transaction.
+Every message has a number that never changes and is never used again, and a position: the
+number of messages of its status that come before it. Runs on the database's threads, in its
+caller's transaction.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IS_ARCHIVED: Final = {ACTIVE: (0, 0), ARCHIVED: (1, 1), ALL: (0, 1)}
 
 @dataclass(frozen=True, slots=True)
 class Window(CheckedFields):
-    """Which messages: by status, then skipping some and taking some, from one of the ends."""
+    """A range of a thread's messages: of a status, skip some and take some, from one end."""
 
     status: str = ACTIVE
     skip: int = 0
@@ -39,7 +39,7 @@ class Window(CheckedFields):
     is_from_end: bool = False
 
     def select(self, columns: str) -> str:
-        """A query for it, whose parameters are those of `parameters`."""
+        """Return the SQL query for the range; its parameters come from `parameters`."""
         order = "DESC" if self.is_from_end else "ASC"
         return (
             f"SELECT {columns} FROM memory_messages WHERE thread = ? "  # noqa: S608 - constants
@@ -52,7 +52,7 @@ class Window(CheckedFields):
 
 
 class ThreadTable:
-    """See the module. `wall` tells the seconds since 1970."""
+    """Reads and changes conversations in the database. `wall` returns seconds since 1970."""
 
     def __init__(self, codec: Codec, quotas: Quotas, wall: Callable[[], float]) -> None:
         self._codec = codec
@@ -64,7 +64,7 @@ class ThreadTable:
     def read(
         self, connection: Connection, owner: str, name: str, window: Window
     ) -> tuple[ThreadEntry, ...]:
-        """Messages, the oldest first, whichever end they were counted from."""
+        """Return the messages of a window, the oldest first, also if it counts from the end."""
         thread = _thread(connection, owner, name)
         if thread is None:
             return ()
@@ -75,7 +75,7 @@ class ThreadTable:
     def chosen(
         self, connection: Connection, owner: str, name: str, chosen: Window | tuple[int, ...]
     ) -> tuple[ThreadEntry, ...]:
-        """Messages by window, or those of some numbers that are there, the oldest first."""
+        """Return messages by window or by number, the oldest first; skip unknown numbers."""
         if isinstance(chosen, Window):
             return self.read(connection, owner, name, chosen)
         if (thread := _thread(connection, owner, name)) is None:
@@ -91,7 +91,7 @@ class ThreadTable:
     def count(
         self, connection: Connection, owner: str, name: str, status: str
     ) -> tuple[int, frozenset[str]]:
-        """How many messages of that status it has, 0 if there is no such thread; their labels."""
+        """Return the number of messages of a status, and their labels. 0 without such a thread."""
         query = (
             "SELECT count(*), m.labels FROM memory_messages m "
             "JOIN memory_threads t ON t.id = m.thread WHERE t.owner = ? AND t.name = ? "
@@ -101,7 +101,7 @@ class ThreadTable:
         return sum(int(row[0]) for row in rows), labels_from_rows(row[1:] for row in rows)
 
     def names(self, connection: Connection, owner: str, prefix: str) -> tuple[Name, ...]:
-        """The threads that there are, in order."""
+        """Return the threads with a name prefix, sorted."""
         query = (
             "SELECT name, name_labels FROM memory_threads WHERE owner = ?1 AND name >= ?2 "
             "AND (?3 IS NULL OR name < ?3) ORDER BY name"
@@ -119,7 +119,7 @@ class ThreadTable:
         contents: Sequence[bytes],
         labels: frozenset[str],
     ) -> tuple[int, ...]:
-        """Add messages at the end, in order; their numbers. The thread is made if need be."""
+        """Append messages, and create the thread if necessary. Returns their numbers."""
         self._quotas.charge(connection, account, _charge(contents))
         return self._insert(connection, account.owner, name, contents, labels)
 
@@ -131,7 +131,7 @@ class ThreadTable:
         contents: Sequence[bytes],
         labels: frozenset[str],
     ) -> tuple[int, ...]:
-        """Put these in place of all that the thread has, archived messages included."""
+        """Replace all messages of a thread, archived ones included. Returns the new numbers."""
         thread = _thread(connection, account.owner, name)
         before = 0 if thread is None else _charged(connection, thread)
         self._quotas.charge(connection, account, _charge(contents) - before)
@@ -142,7 +142,7 @@ class ThreadTable:
     def remove(
         self, connection: Connection, account: Account, name: str, chosen: Window | tuple[int, ...]
     ) -> tuple[ThreadEntry, ...]:
-        """Take messages out, by window or by number; those that were there."""
+        """Remove messages by window or by number. Returns the removed ones."""
         thread = _thread(connection, account.owner, name)
         if thread is None:
             return ()
@@ -158,7 +158,7 @@ class ThreadTable:
     def archive(
         self, connection: Connection, owner: str, name: str, chosen: Window | tuple[int, ...]
     ) -> tuple[ThreadEntry, ...]:
-        """Put messages aside, by window or by number: they stay, and are not active any more."""
+        """Archive messages by window or by number. Returns the archived ones."""
         thread = _thread(connection, owner, name)
         if thread is None:
             return ()
@@ -170,7 +170,7 @@ class ThreadTable:
         return entries
 
     def clear(self, connection: Connection, account: Account, name: str) -> None:
-        """Remove the thread. Raises `NoSuchObject`."""
+        """Delete a thread. Raises `NoSuchObject`."""
         thread = _thread(connection, account.owner, name)
         if thread is None:
             known = self.names(connection, account.owner, "")

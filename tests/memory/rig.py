@@ -1,4 +1,4 @@
-"""A memory manager on a state directory, whose process can be killed and started again."""
+"""A memory manager on a state directory, with a process that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Machine:
-    """One manager after another on the same directory, and an agent that uses them."""
+    """Successive managers on one directory, and an agent that uses them."""
 
     def __init__(self, directory: str | Path, config: MemoryConfig, **options: Any) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Machine:
         return answer.value if isinstance(answer, Labelled) else answer
 
     def restart(self) -> None:
-        """Lose all that is in RAM. What the disk has is the last answered state."""
+        """Lose all that is in RAM, as in a crash. The disk has the last answered state."""
         self.close_state()
         self._start()
 

@@ -1,4 +1,4 @@
-"""Memory equals a plain dictionary, whatever is evicted and whatever is killed."""
+"""Memory equals a plain dictionary, through evictions and kills."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Value = str | bytes
 
 
 class Model:
-    """What memory should do, in the plainest way."""
+    """The specified behavior of memory, as a dictionary."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, Value] = {}
@@ -136,7 +136,7 @@ class Memory(RuleBasedStateMachine):
         }
 
     def _on_both(self, request: Any, change: Any) -> Any:
-        """Do it here and there: both change, or both refuse and stay as they were."""
+        """Change memory and the model: both change, or both refuse and stay as they were."""
         try:
             answer = self.machine.ask(request)
         except QuotaExceeded:
@@ -154,7 +154,7 @@ TestMemory.settings = settings(max_examples=25, stateful_step_count=30, deadline
 
 
 def churn(machine: Machine, num_operations: int, seed: int) -> None:
-    """Random operations with evictions, ends of agents and restarts, against a dictionary."""
+    """Run random operations with evictions, exits and restarts, and compare with a dictionary."""
     chance = random.Random(seed)
     model: dict[str, bytes] = {}
     for step in range(num_operations):
@@ -174,7 +174,7 @@ def churn(machine: Machine, num_operations: int, seed: int) -> None:
 
 
 def change(machine: Machine, model: dict[str, bytes], name: str, chance: random.Random) -> None:
-    """One random change, there and in the dictionary."""
+    """Make one random change in memory and in the dictionary."""
     old, value = model.get(name), chance.randbytes(chance.randrange(100))
     kind = chance.choice(["write", "append", "patch", "clear"])
     if old is None or kind == "write":

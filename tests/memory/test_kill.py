@@ -1,4 +1,4 @@
-"""A process that is killed in the midst of writing loses nothing that it was answered."""
+"""A process that is killed while it writes loses no write that was answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LRU-K against the paper's own pseudo-code, and what it is for."""
+"""LRU-K against the pseudo-code of its paper, and its properties."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Paper:
     last: dict[int, float] = field(default_factory=dict)
 
     def reference(self, page: int, now: float) -> int | None:
-        """The page that has to go, if any."""
+        """Reference a page. Returns the page to evict, if any."""
         victim = None
         if page in self.pages:
             if now - self.last[page] > self.correlated:
@@ -57,7 +57,7 @@ class Paper:
     correlated=st.sampled_from([0.0, 1.0, 5.0]),
     retained=st.sampled_from([float("inf"), 10.0, 40.0]),
 )
-def test_it_gives_up_the_pages_that_the_paper_gives_up(
+def test_it_evicts_the_pages_that_the_paper_evicts(
     trace: list[tuple[int, int]], size: int, k: int, correlated: float, retained: float
 ) -> None:
     paper = Paper(size, k, correlated, retained)
@@ -75,7 +75,7 @@ def test_it_gives_up_the_pages_that_the_paper_gives_up(
         ours.check()
 
 
-def test_one_pass_over_many_pages_drives_out_none_that_are_used_again_and_again() -> None:
+def test_one_scan_over_many_pages_evicts_none_that_are_used_often() -> None:
     lru = LruK[str](2)
     for now in range(4):
         lru.touch(f"hot {now % 2}", now)
@@ -95,7 +95,7 @@ def test_a_burst_of_uses_counts_as_one() -> None:
     assert lru.victim(10.0) == "burst"
 
 
-def test_a_page_is_spared_just_after_its_use_unless_it_presses() -> None:
+def test_a_page_in_its_correlated_period_is_evicted_only_under_pressure() -> None:
     lru = LruK[int](2, correlated_s=1.0)
     lru.touch(1, 0.0)
 
@@ -103,7 +103,7 @@ def test_a_page_is_spared_just_after_its_use_unless_it_presses() -> None:
     assert lru.victim(0.5, is_pressing=True) == 1
 
 
-def test_a_page_that_returns_is_not_taken_for_a_new_one() -> None:
+def test_a_page_that_returns_does_not_count_as_new() -> None:
     lru = LruK[str](2)
     lru.touch("old", 0)
     assert lru.victim(1) == "old"
@@ -113,16 +113,16 @@ def test_a_page_that_returns_is_not_taken_for_a_new_one() -> None:
     assert lru.victim(4) == "new"
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_retained_histories_is_bounded() -> None:
     lru = LruK[int](2, max_retained=10)
     for now in range(100):
         lru.touch(now, now)
         lru.victim(now + 0.5)
 
-    assert repr(lru) == "<LruK 2: 0 pages, 10 remembered>"
+    assert repr(lru) == "<LruK 2: 0 pages, 10 retained>"
 
 
-def test_a_search_steps_over_a_bounded_number_of_spared_pages() -> None:
+def test_a_search_skips_a_bounded_number_of_pages() -> None:
     lru = LruK[int](2, correlated_s=10.0)
     for page in range(3 * MAX_SPARED):
         lru.touch(page, 1.0)

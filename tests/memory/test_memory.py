@@ -1,4 +1,4 @@
-"""The memory of agents, through the kernel: what they keep, share, find and may not."""
+"""The memory of agents, through the kernel: storing, sharing, finding, and what is refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestBlocks:
         assert alice.memory.read("notes", 6, 11) == "Grüße"
         assert alice.memory.read("image", 63, 66) == b"\1\0\1"
 
-    def test_it_grows_at_its_end_and_changes_in_its_midst(self, alice: Agent) -> None:
+    def test_a_block_is_appended_to_and_overwritten_in_part(self, alice: Agent) -> None:
         alice.memory.append("log", b"a" * 63)
         assert alice.memory.append("log", b"b" * 70) == 133
         alice.memory.write("log", b"XY", at=62)
@@ -79,7 +79,7 @@ class TestBlocks:
             False,
         )
 
-    def test_what_is_not_there_is_refused_with_what_is(self, alice: Agent) -> None:
+    def test_an_unknown_block_is_refused_with_the_names_of_known_ones(self, alice: Agent) -> None:
         alice.memory.write("notes", "x")
 
         with pytest.raises(NoSuchObject, match=r"no block 'nots'; have \['notes'\]"):
@@ -88,7 +88,7 @@ class TestBlocks:
             alice.memory.alloc("notes")
 
     @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "x" * 600, "thread:t", "kv:n", 7])
-    def test_what_is_no_name_is_refused(self, alice: Agent, name: Any) -> None:
+    def test_an_invalid_name_is_refused(self, alice: Agent, name: Any) -> None:
         with pytest.raises(InvalidRequest, match="block"):
             alice.memory.write(name, "x")
 
@@ -116,7 +116,7 @@ class TestBlocks:
 
         assert kernel._loop.call(step) == "x" * 1_000
 
-    def test_changes_that_wait_at_the_same_time_are_all_made(self, kernel: Kernel) -> None:
+    def test_concurrent_changes_are_all_made(self, kernel: Kernel) -> None:
         async def append_all() -> None:
             agent = await kernel.aspawn("alice")
             await agent.memory.awrite("log", "")
@@ -211,7 +211,7 @@ class TestResidence:
 
 
 class TestDurability:
-    def test_everything_is_there_in_the_next_life(self, tmp_path: Path) -> None:
+    def test_everything_survives_a_restart_of_the_kernel(self, tmp_path: Path) -> None:
         with kernel_on(tmp_path) as kernel:
             alice = kernel.spawn("alice")
             alice.memory.write("notes", "kept " * 10_000)
@@ -362,7 +362,7 @@ class TestLabels:
 
 
 def every_request(owner: str) -> list[Request[Any]]:
-    """One of each that can name an owner."""
+    """Build one of each request that can name an owner."""
     return [
         requests.MemoryAlloc("new", owner=owner),
         MemoryRead("notes", owner=owner),
@@ -437,7 +437,7 @@ class TestOthers:
         with pytest.raises(AccessDenied):
             bob.memory.read("notes", owner=alice.identity)
 
-    def test_a_guest_is_told_of_nothing_but_what_it_asked_for(
+    def test_an_error_names_nothing_else_that_the_owner_has(
         self, kernel: Kernel, alice: Agent
     ) -> None:
         bob = kernel.spawn("bob")
@@ -450,7 +450,7 @@ class TestOthers:
             bob.memory.read("notes", owner=alice.identity)
         assert (str(caught.value), caught.value.known) == ("no block 'notes'", ())
 
-    def test_a_guest_is_not_told_what_fills_its_hosts_memory(self) -> None:
+    def test_a_non_owner_does_not_learn_what_fills_the_memory(self) -> None:
         with kernel_on(":memory:", quota_bytes=1_000) as kernel:
             alice, bob = kernel.spawn("alice"), kernel.spawn("bob")
             alice.memory.write("salaries/bob", "x" * 700)
@@ -459,9 +459,11 @@ class TestOthers:
             with pytest.raises(QuotaExceeded) as caught:
                 bob.memory.append("notes", "x" * 500, owner=alice.identity)
             assert "salaries" not in str(caught.value)
-            assert "its owner has to make room" in str(caught.value)
+            assert "its owner has to free some of it" in str(caught.value)
 
-    def test_what_a_guest_adds_counts_against_the_owner(self, kernel: Kernel, alice: Agent) -> None:
+    def test_what_a_non_owner_adds_counts_against_the_owner(
+        self, kernel: Kernel, alice: Agent
+    ) -> None:
         bob = kernel.spawn("bob", group="others")
         alice.memory.write("notes", "x")
         alice.memory.share("notes", bob.identity, right="write")
@@ -490,7 +492,7 @@ class Counting:
         return [[float(text.count(letter)) for letter in letters] for text in texts]
 
     async def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: there is nothing to release."""
 
 
 class TestSearch:
@@ -512,7 +514,7 @@ class TestSearch:
             assert memory.search("bee", prefix="s")[0].block == "seas"
             assert len(memory.search("bee", limit=1)) == 1
 
-    def test_what_is_not_near_at_all_is_not_found(self) -> None:
+    def test_a_text_without_similarity_is_not_found(self) -> None:
         with kernel_on(":memory:") as kernel:
             memory = kernel.spawn("alice").memory
             memory.write("empty", "...")
@@ -552,7 +554,7 @@ class TestSearch:
             kernel.spawn("alice").memory.search("b")
             assert sorted(other.texts) == ["b", "bbb", "xyz"]
 
-    def test_what_is_gone_is_not_found(self) -> None:
+    def test_a_removed_block_is_not_found(self) -> None:
         with self.kernel_with(Counting()) as kernel:
             memory = kernel.spawn("alice").memory
             memory.write("a", "aaa")
@@ -685,7 +687,7 @@ class TestKeyValues:
                 kv.put({"b": None, "d": "4", "e": "x" * 2_000})
             assert [one.key for one in kv.list()] == ["b", "c"]
 
-    def test_a_key_ends_with_its_time(self) -> None:
+    def test_a_key_expires(self) -> None:
         now = [1_000.0]
         with kernel_on(":memory:") as kernel:
             memory = kernel.spawn("alice").memory
@@ -702,7 +704,7 @@ class TestKeyValues:
             assert memory.measure().used == 0
             assert memory.namespaces() == ()
 
-    def test_entries_that_are_touched_last_longer_and_no_others_do(self) -> None:
+    def test_only_touched_entries_last_longer(self) -> None:
         now = [1_000.0]
         with kernel_on(":memory:") as kernel:
             kv = kernel.spawn("alice").memory.kv("n")
@@ -719,7 +721,7 @@ class TestKeyValues:
             assert kv.sweep() == 1
             assert kv.sweep() == 0
 
-    def test_what_has_ended_makes_room_before_anything_is_refused(self) -> None:
+    def test_expired_keys_make_room_before_anything_is_refused(self) -> None:
         now = [1_000.0]
         with kernel_on(":memory:", quota_bytes=100_000) as kernel:
             kv = kernel.spawn("alice").memory.kv("n")
@@ -748,7 +750,9 @@ class TestKeyValues:
         assert alice.memory.namespaces() == ("one", "two")
         assert alice.memory.namespaces("t") == ("two",)
 
-    def test_a_key_that_is_set_again_keeps_its_birthday(self, kv: handle_kv.KeyValues) -> None:
+    def test_a_key_that_is_set_again_keeps_its_time_of_creation(
+        self, kv: handle_kv.KeyValues
+    ) -> None:
         kv.set("key", "1")
         (first,) = kv.get_many(["key"])
         kv.set("key", "2")
