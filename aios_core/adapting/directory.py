@@ -3,7 +3,8 @@
 How long an agent lives is said by its caller's kind, see `aios_core.adapting.callers`.
 Each adapter has a directory of its own, but those who are named are in one that all share.
 At most `max_agents` are kept; the least recently used go first. One lock guards the
-entries; it is not held while the kernel is asked for anything.
+entries; it is not held while the kernel is asked for anything. `end` never waits for it,
+since finalizers call it.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
+from aios_core.adapting.finalizer_lock import FinalizerLock
 from aios_core.adapting.spawning import Loop, Turn
 from aios_core.agent import Agent
 from aios_core.errors import KernelError
-from aios_core.forks import free_after_fork
 from aios_core.kernel import Kernel
 from aios_core.process import ProcessState
 
@@ -69,8 +70,7 @@ class AgentDirectory:
         self._max_agents = max_agents
         self._now = now
         self._entries: OrderedDict[Caller, _Entry] = OrderedDict()  # least recently used first
-        # Guards _entries and what is in it. Reentrant: a collection inside of it may end a run.
-        self._lock = free_after_fork(threading.RLock())
+        self._lock = FinalizerLock()  # guards _entries and what is in it
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -138,13 +138,18 @@ class AgentDirectory:
             raise
 
     def end(self, caller: Caller) -> None:
-        """The run or task is over: its agents exit, with their last call if there is one."""
-        with self._lock:
-            if (entry := self._entries.get(caller)) is None:
-                return
-            entry.is_over = True
-            gone = self._drop(caller, entry)
-        _exit(gone)
+        """Let the agents of a run or task exit, with their last call if there is one.
+
+        Never waits: a finalizer may call it. If another thread is changing the directory, that
+        thread carries it out.
+        """
+        self._lock.run_soon(partial(self._end, caller))
+
+    def _end(self, caller: Caller) -> Callable[[], object] | None:
+        if (entry := self._entries.get(caller)) is None:
+            return None
+        entry.is_over = True
+        return partial(_exit, self._drop(caller, entry))
 
     def check(self) -> None:
         """Raise `AssertionError` unless the invariants hold. For tests."""
@@ -160,8 +165,8 @@ class AgentDirectory:
     @contextmanager
     def _held(self, caller: Caller) -> Iterator[_Entry]:
         entry, gone = self._acquire(caller)
-        _exit(gone)
         try:
+            _exit(gone)
             yield entry
         finally:
             _exit(self._release(caller, entry))

@@ -8,13 +8,14 @@ latest with the one around it.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self
 
 from aios_core.adapting.callers import Caller, current_caller
+from aios_core.adapting.finalizer_lock import FinalizerLock
 
 _MAX_RUNS: Final = 100_000  # runs whose end was never told would stay for ever
 
@@ -33,11 +34,10 @@ class RunTree:
     """The root of every run in progress; reports when a root is over.
 
     Invariant: a root that is over has no descendants here. Used from any thread; the lock is
-    reentrant, since a garbage collection inside of it may end a `RunHold`, and it is not held
-    while `on_end` is called.
+    not held while `on_end` is called.
 
     Args:
-        on_end: called with each root that is over.
+        on_end: called with each root that is over; by a finalizer too, so it must not wait.
         waits_for_descendants: whether a root is over only when all its descendants have ended
             too. For frameworks that always report an end. Otherwise a root takes its descendants
             with it, since a cancelled run may end without a word.
@@ -52,7 +52,7 @@ class RunTree:
         self._families: dict[Hashable, set[Hashable]] = {}  # the runs that end with each root
         self._around: dict[Hashable, Hashable] = {}  # of a root inside of another's family
         self._returned: set[Hashable] = set()  # roots that have ended, and wait for descendants
-        self._lock = threading.RLock()  # guards the four above
+        self._lock = FinalizerLock()  # guards the four above
 
     @property
     def num_runs(self) -> int:
@@ -112,6 +112,14 @@ class RunTree:
     def _report(self, remove: Callable[[Hashable], list[Root]], run_id: Hashable) -> None:
         with self._lock:
             ended = remove(run_id)
+        self._notify(ended)
+
+    def end_soon(self, run_id: Hashable) -> None:
+        """Record that a run ends, without waiting for another thread: for finalizers."""
+        remove = self._leave if self._is_patient else self._forget
+        self._lock.run_soon(lambda: partial(self._notify, remove(run_id)))
+
+    def _notify(self, ended: list[Root]) -> None:
         for root in ended:
             self._on_end(root)
 
@@ -165,4 +173,4 @@ class RunHold:
         self.release()
 
     def __del__(self) -> None:
-        self.release()
+        self._tree.end_soon(self.key)
