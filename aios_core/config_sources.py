@@ -14,7 +14,7 @@ from aios_core.errors import ConfigError
 
 CONFIG_FILE: Final = "aios.toml"
 
-# Variables that are no keys of the tree: where the file is, what a terminal shows, and the
+# Variables that are not keys of the tree: where the file is, what a terminal shows, and the
 # one-line ways to point at a real model (see `_core_from_environment`).
 OTHER_VARIABLES: Final = (
     "AIOS_API_KEY",
@@ -65,7 +65,7 @@ def read_config_file(file: Path) -> dict[str, Any]:
 def keys_of(variable: str, environ: Mapping[str, str], tree: type) -> list[str]:
     """Return the keys that a variable sets; none, if it belongs to another program.
 
-    A name without ``__`` that is no key belongs to another program, unless it looks like a slip.
+    A name without ``__`` that is not a key belongs to another program, unless it looks like a slip.
     Raises `ConfigError` for a slip.
     """
     known = {f"AIOS_{name.upper()}" for name in field_hints(tree)}

@@ -1,8 +1,8 @@
 """The kinds of cores: how a table of `[[cores]]` becomes the arguments of a core's constructor.
 
 A kind is one `CoreKind`. Ours are below; packages register further ones as entry points of the
-group `aios.cores`. A kind names its constructor, whose module is imported when a core of that kind
-is built, and not before.
+group `aios.cores`. A kind names its constructor, and the constructor's module is imported when a
+core of that kind is built, and not before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aios_core.redaction import learn
 from aios_core.tiny import TINY_MODEL, tiny_model_path
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
-KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, beside those that fit every kind
+KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, next to those that fit every kind
 
 Arguments = dict[str, Any]
 
@@ -62,7 +62,7 @@ def _named_models(table: CoreTable) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CoreKind:
-    """How cores of one kind are built.
+    """The declaration of one kind of core.
 
     The constructor's parameters are the declaration: it gets `name`, and `models` unless they are
     empty; each key of `[cores.options]` is a parameter by name, checked against its annotation.
@@ -73,7 +73,7 @@ class CoreKind:
     takes: Sequence[str] = ()  # ... and that may be there
     install: str = ""  # the command that installs its libraries
     newest: Mapping[str, int] = field(default_factory=dict)  # package -> greatest major version
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # options unless the table says else
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # options that a table may change
     arguments: Callable[[CoreTable, Place, Mapping[str, str]], Arguments] = arguments_of
     models: Callable[[CoreTable], tuple[str, ...]] = _named_models  # if the table names none
 

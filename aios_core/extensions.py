@@ -1,4 +1,4 @@
-"""What packages add by name: kinds of cores and scheduling policies, found by entry point.
+"""Find what packages add by name: kinds of cores and scheduling policies, by entry point.
 
 A registry knows its built-in names without reading anything. Further names come from the metadata
 of installed packages, read when one is asked for; a package's module is imported only when its
@@ -31,7 +31,7 @@ class Extension:
         return f"from {self.package}" if self.package else "built in"
 
     def load(self) -> Any:
-        """Import it. Raises whatever its module raises."""
+        """Import it. Raises all that its module raises."""
         module, _, attribute = self.value.partition(":")
         return getattr(import_module(module), attribute)
 
@@ -57,7 +57,7 @@ class Registry:
         return list(dict.fromkeys(one.name for one in self.extensions()))
 
     def has(self, name: str) -> bool:
-        """Whether a name is known. Reads metadata only if it is not built in."""
+        """Return whether a name is known. Reads metadata only if it is not built in."""
         return name in self.built_in or name in self.names()
 
     def require(self, name: str, place: Place) -> None:

@@ -53,14 +53,14 @@ class RequestOptions(PromptOptions, total=False):
 
 
 class ServingOptions(TypedDict, total=False):
-    """How an LLM call is served: its time limit, and its priority instead of the agent's."""
+    """The time limit of an LLM call, and its priority instead of the agent's."""
 
     timeout_s: float | None
     priority: int | None
 
 
 class SubmitOptions(ServingOptions, total=False):
-    """How a call is submitted: also, where a saved one continues."""
+    """The options of a submitted call: also the snapshot from which a saved one continues."""
 
     resume_from: Snapshot | None
 
@@ -89,6 +89,6 @@ class SpawnOptions(ChildOptions, total=False):
 
 
 class LoadedOptions(SpawnOptions, total=False):
-    """How a saved agent is spawned again: with its identity, if that is still its own."""
+    """The keyword arguments of a saved agent's spawn: also the identity that it had."""
 
     identity: str | None

@@ -1,8 +1,8 @@
 """LLM cores: everything that generates, behind the contract of `aios_core.core`.
 
     ScriptedCore     answers from a script: for tests, and to measure the kernel alone
-    RecordingCore    wraps a core and writes down what it was asked and what it said
-    ReplayCore       says it again, offline
+    RecordingCore    wraps a core and records its requests and answers
+    ReplayCore       replays a recording, offline
     OpenAICore       an OpenAI-compatible endpoint: OpenAI, vLLM, Ollama, SGLang, llama.cpp ...
     TransformersCore any causal model that transformers loads, in this process
     CorePool         several cores: which of them serves a call

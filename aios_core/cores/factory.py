@@ -85,7 +85,7 @@ def _built(
     except (TypeError, ValueError) as exc:
         raise place.at("options").refuse(dict(config.options), str(exc)) from exc
     if missing := [part for part in CORE_PARTS if not hasattr(core, part)]:
-        told = f"a kind whose constructor returns a core; this one has no {', '.join(missing)}"
+        told = f"a kind that makes cores; what this one makes has no {', '.join(missing)}"
         raise place.at("kind").refuse(config.kind, told)
     return core
 
@@ -98,11 +98,13 @@ def kind_of(name: str, place: Place) -> CoreKind:
     if isinstance(declared, CoreKind):
         return declared
     if not callable(declared):
-        raise place.refuse(name, "a kind whose entry point is a CoreKind or a core's constructor")
+        raise place.refuse(
+            name, "a kind with an entry point that is a CoreKind or a core's constructor"
+        )
     try:
         return CoreKind.of(declared)
     except (TypeError, ValueError) as exc:
-        raise place.refuse(name, f"a kind whose constructor has a signature: {exc}") from exc
+        raise place.refuse(name, f"a kind with a constructor that has a signature: {exc}") from exc
 
 
 def core_names(configs: Iterable[CoreConfig]) -> list[str]:
@@ -120,7 +122,7 @@ def core_names(configs: Iterable[CoreConfig]) -> list[str]:
 
 
 def announce_default_core(stream: TextIO, *, environ: Mapping[str, str] | None = None) -> None:
-    """Say, in one line, that the tiny model is used for want of another. AIOS_QUIET=1: do not."""
+    """Print that the tiny model is used, since no core is configured; not with AIOS_QUIET=1."""
     environ = os.environ if environ is None else environ
     if environ.get("AIOS_QUIET", "") in ("", "0"):
         print(DEFAULT_CORE_NOTICE, file=stream)
@@ -159,7 +161,7 @@ def _require_not_newer(package: str, newest: int, install: str, core: str) -> No
     try:
         installed = version(package)
     except PackageNotFoundError:
-        return  # importing it says so
+        return  # importing it raises
     if int(installed.partition(".")[0]) > newest:
         raise ModelLoadError(
             f"core {core!r} needs {package} {newest}, and {package} {installed} is installed; "
@@ -195,5 +197,5 @@ def _is_named(parameter: Parameter) -> bool:
 
 
 def _option(hint: Any, value: Any, place: Place) -> Any:
-    """Check an option against the parameter's annotation, where the annotation can say it."""
+    """Check an option against the parameter's annotation, where that can be decoded."""
     return decode(hint, value, place) if is_decodable(hint) else value

@@ -66,7 +66,7 @@ def _made(name: str, place: Place) -> Policy:
         allowed = f"a policy that can be made: {describe_on_worker(exc)}"
         raise place.refuse(name, allowed) from exc
     if not isinstance(policy, Policy):
-        raise place.refuse(name, "a policy whose entry point is a subclass of Policy")
+        raise place.refuse(name, "a policy with an entry point that is a subclass of Policy")
     return policy
 
 

@@ -8,7 +8,7 @@ where the contract tests of ``tests/scheduler`` pick them up.
 
 The mechanism is the same for all of them (see `scheduler`): the waiting call of
 the smallest rank runs first. Each time that a running call has generated `quantum`
-tokens it is ranked again, beside those that wait; if one of them ranks before
+tokens it is ranked again, next to those that wait; if one of them ranks before
 it, it is preempted and waits in its turn. Under a policy that `takes_turns` it is
 ranked at the tail of the order of arrival. `interrupts` lets a waiting call take
 the slot of a running one at once. A call that has waited longer than
@@ -40,7 +40,7 @@ class Share(Protocol):
 
 
 class Waiting(Protocol):
-    """What a policy may know of a call."""
+    """A waiting call, as far as a policy may know it."""
 
     @property
     def seq(self) -> int:
@@ -109,7 +109,7 @@ class Policy(ABC):
         """Order of the waiting calls, smallest first. May only grow while a call waits."""
 
     def interrupts(self, waiting: Waiting, running: Waiting) -> bool:  # noqa: ARG002
-        """Whether a waiting call may interrupt a running one before its quantum is used up."""
+        """Return whether a waiting call may interrupt a running one before its quantum ends."""
         return False
 
     def select(self, load: QueueLoad) -> Policy:  # noqa: ARG002 - for those made of others

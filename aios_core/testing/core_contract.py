@@ -1,13 +1,13 @@
 """Test any core against the contract of `aios_core.core`.
 
-Subclass `CoreContract` and say how to make the core (pytest with pytest-asyncio, mode "auto"):
+Subclass `CoreContract` and override `make_core` (pytest with pytest-asyncio, mode "auto"):
 
     class TestMyCore(CoreContract):
         def make_core(self) -> Core:
             return MyCore(...)
 
-What a core says that it cannot do (`capabilities`) is skipped, with that as the
-reason; what it says that it can is held against it. `Rig` is the harness: a
+What a core does not claim (`capabilities`) is skipped, with that as the reason;
+what it claims is tested. `Rig` is the harness: a
 started core and all that it reports, with a patience that is spent only on
 failure.
 """
@@ -56,7 +56,7 @@ Final = Finished | Preempted | Failed | Stopped
 class Rig:
     """A core and everything that it reports.
 
-    `check` says whether the reports keep the contract's grammar: progress, then
+    `check` requires that the reports keep the contract's grammar: progress, then
     one end for each stretch of a run, then nothing.
     """
 
@@ -170,7 +170,7 @@ class CoreContract:
         raise NotImplementedError
 
     def request(self, max_tokens: int | None = 24) -> LLMGenerate:
-        """A request whose answer has at least 8 tokens and takes some time; greedy."""
+        """A greedy request with an answer of at least 8 tokens that takes some time."""
         messages = parse_messages("Tell me a long story of many words.")
         return LLMGenerate(messages, sampling=Sampling(max_tokens=max_tokens))
 
@@ -207,7 +207,7 @@ class CoreContract:
         if not getattr(rig.core.capabilities, capability):
             pytest.skip(f"{rig.core.name} does not claim: {capability}")
 
-    # --- what it says of itself ---------------------------------------------------------------
+    # --- its own description ------------------------------------------------------------------
 
     async def test_says_who_it_is(self, rig: Rig) -> None:
         assert rig.core.name

@@ -70,7 +70,7 @@ class EchoCore(StreamingCore):
         yield Completion(message, FinishReason.LENGTH, usage, self.model_of(request))
 
     def snapshot(self, live: LiveRun) -> Snapshot:
-        """Keep how many words were said: the next run counts on from there."""
-        said = tuple(range(live.num_tokens))
+        """Keep how many words were sent: the next run continues from there."""
+        sent = tuple(range(live.num_tokens))
         kept = super().snapshot(live)
-        return Snapshot(kept.model, kept.prompt_ids, said, text=kept.text)
+        return Snapshot(kept.model, kept.prompt_ids, sent, text=kept.text)
