@@ -32,11 +32,9 @@ from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.provenance import LabelledTexts
 from aios_core.redaction import learn_environment, learn_settings
-from aios_core.scheduler import Dispatcher, Policy, QueueLoad, Scheduler
+from aios_core.scheduler import Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.limits import Limits
-from aios_core.scheduler.shares import FlowShare
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
 from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
@@ -177,8 +175,7 @@ class Parts:
             state,
             clock=self.clock,
             ports=port,
-            select=partial(_select, GuardedPolicy(self._given.policy)),
-            make_flow=FlowShare,
+            policy=self._given.policy,
             code_runner=CodeService(crossing, sandbox, self._sessions),
         )
         collections = CollectionManager(state, embedder, spaces, config.retrieval)
@@ -268,13 +265,6 @@ class Parts:
         self.dispatcher.check()
         self.contexts.check()
         self.traps.check()
-
-
-def _select(
-    policy: GuardedPolicy, num_waiting: int, num_slots: int, num_groups: int
-) -> GuardedPolicy:
-    """Select the ranking that the policy uses for tool calls under that load."""
-    return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:

@@ -18,16 +18,17 @@ from aios_core.budget import BudgetAccount, Cost
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.policy import Rank
-from aios_core.scheduler.ready import Hold, ReadyQueue, Ticket
+from aios_core.scheduler.ranked_queue import RankedQueue
+from aios_core.scheduler.ready import Hold, Ticket
 
 
 class Order(Protocol):
     """The order of the calls: see `Scheduler`."""
 
-    def new_queue(self) -> ReadyQueue:
+    def new_queue(self) -> RankedQueue[Ticket]:
         """A queue in that order."""
 
-    def first_of(self, queue: ReadyQueue, now: float) -> Ticket | None:
+    def first_of(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
         """The most urgent call of a queue, which it keeps."""
 
     def urgency(self, ticket: Ticket, now: float) -> Rank:
@@ -66,7 +67,7 @@ class BudgetQueue:
         self._now = now
         self._on_freed = on_freed
         self.calls: dict[int, Call] = {}
-        self._waiting: dict[BudgetAccount, ReadyQueue] = {}
+        self._waiting: dict[BudgetAccount, RankedQueue[Ticket]] = {}
         self.freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
         self._listening: set[BudgetAccount] = set()
 

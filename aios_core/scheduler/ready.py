@@ -1,26 +1,17 @@
-"""Waiting calls in the order of a policy, at logarithmic cost.
-
-Ranks may grow while a call waits (its agent is served elsewhere), but never
-shrink. So a heap of the ranks at the time of the push is a lower bound of the
-true order, and the best call is found by ranking the top again until it stays
-the top.
-"""
+"""Tickets, and the queues of the calls that wait for the same cores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import count
-from typing import Protocol
+from operator import attrgetter
 
 from aios_core.core import Core
-from aios_core.scheduler.policy import Rank, Waiting
+from aios_core.scheduler.guarded_policy import GuardedPolicy
+from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import LLMGenerate, Syscall
-
-SLACK = 64  # entries of calls that left, kept before they are cleared away
 
 Route = tuple[Core, ...]  # the cores that can serve a call
 
@@ -40,13 +31,6 @@ class Hold(StrEnum):
     BUDGET = "what is left of its budget is reserved for others"
 
 
-class Ranking(Protocol):
-    """The order of waiting calls."""
-
-    def rank(self, call: Waiting) -> Rank:
-        """Return the rank of a call, smallest first. Never raises."""
-
-
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One call in the scheduler's books. Satisfies `policy.Waiting`."""
@@ -60,7 +44,6 @@ class Ticket:
     expect_answer: Callable[[], int] | None = None  # estimates the answer's tokens
     seq: int = -1
     queued_at: float = 0.0
-    entry: int = -1  # of the queue in which it waits
     quantum_used: int = 0
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
@@ -94,88 +77,17 @@ class Ticket:
         return bool(self.holds)
 
 
-class ReadyQueue:
-    """Waiting calls, by rank and by age.
-
-    Invariant: every member has one live entry in the heap and one in the order of
-    age, those that bear its `entry` number; others are skipped when they come up.
-    """
-
-    def __init__(self, policy: Ranking) -> None:
-        self._policy = policy
-        self._members: dict[int, Ticket] = {}  # by id of the syscall
-        self._heap: list[tuple[Rank, int, Ticket]] = []
-        self._ages: list[tuple[float, int, Ticket]] = []
-        self._entries = count()
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __iter__(self) -> Iterator[Ticket]:
-        return iter(tuple(self._members.values()))
-
-    def push(self, ticket: Ticket) -> None:
-        """Add a call whose `seq` and `queued_at` are set."""
-        ticket.entry = next(self._entries)
-        self._members[ticket.syscall.id] = ticket
-        heappush(self._heap, (self._policy.rank(ticket), ticket.entry, ticket))
-        heappush(self._ages, (ticket.queued_at, ticket.entry, ticket))
-        if max(len(self._heap), len(self._ages)) > 2 * len(self._members) + SLACK:
-            self._compact()
-
-    def __contains__(self, ticket: Ticket) -> bool:
-        return self._members.get(ticket.syscall.id) is ticket
-
-    def remove(self, ticket: Ticket) -> bool:
-        """Take a call out. False if it was not in."""
-        return self._members.pop(ticket.syscall.id, None) is not None
-
-    def best(self) -> Ticket | None:
-        """The call of the smallest rank, left in the queue."""
-        heap, members = self._heap, self._members
-        while heap:
-            known, entry, ticket = heap[0]
-            if ticket.entry != entry or ticket.syscall.id not in members:  # as in `_is_live`
-                heappop(heap)
-                continue
-            rank = self._policy.rank(ticket)
-            if rank <= known:
-                return ticket
-            heapreplace(heap, (rank, entry, ticket))
-        return None
-
-    def oldest(self) -> Ticket | None:
-        """The call that waits longest, left in the queue."""
-        while self._ages:
-            _, entry, ticket = self._ages[0]
-            if self._is_live(entry, ticket):
-                return ticket
-            heappop(self._ages)
-        return None
-
-    def use(self, policy: Ranking) -> None:
-        """Order the queue by another policy."""
-        self._policy = policy
-        self._heap = [(policy.rank(t), t.entry, t) for t in self._members.values()]
-        heapify(self._heap)
-
-    def _compact(self) -> None:
-        """Let go of calls that left without coming up; in the long run at no cost."""
-        self._heap = [item for item in self._heap if self._is_live(item[1], item[2])]
-        self._ages = [item for item in self._ages if self._is_live(item[1], item[2])]
-        heapify(self._heap)
-        heapify(self._ages)
-
-    def _is_live(self, entry: int, ticket: Ticket) -> bool:
-        return ticket.entry == entry and ticket.syscall.id in self._members
+def ticket_queue(policy: GuardedPolicy) -> RankedQueue[Ticket]:
+    """Return an empty queue of calls, in the order of a policy."""
+    return RankedQueue(policy.rank, attrgetter("queued_at"))
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
     """The calls that wait for one route: those of active agents, and those of new ones."""
 
-    returning: ReadyQueue
-    arriving: ReadyQueue
+    returning: RankedQueue[Ticket]
+    arriving: RankedQueue[Ticket]
 
     def __len__(self) -> int:
         return len(self.returning) + len(self.arriving)
@@ -192,7 +104,7 @@ class Lane:
         if not self.arriving.remove(ticket):
             self.returning.remove(ticket)
 
-    def use(self, policy: Ranking) -> None:
+    def reorder(self, policy: GuardedPolicy) -> None:
         """Order both queues by another policy."""
-        self.returning.use(policy)
-        self.arriving.use(policy)
+        self.returning.reorder(policy.rank)
+        self.arriving.reorder(policy.rank)

@@ -23,7 +23,8 @@ from aios_core.process import AgentProcess
 from aios_core.scheduler.admission import Admission, Plan
 from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
-from aios_core.scheduler.ready import Hold, Lane, ReadyQueue, Route, Ticket
+from aios_core.scheduler.ranked_queue import RankedQueue
+from aios_core.scheduler.ready import Hold, Lane, Route, Ticket
 from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.scheduler.waiting import WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState
@@ -290,11 +291,11 @@ class Scheduler:
         """A reason to hold a call is gone. It may be served once none is left."""
         self._waiting.release(ticket, reason)
 
-    def new_queue(self) -> ReadyQueue:
+    def new_queue(self) -> RankedQueue[Ticket]:
         """A queue for held calls, in the order of the policy in use."""
         return self._waiting.new_queue()
 
-    def first_of(self, queue: ReadyQueue, now: float) -> Ticket | None:
+    def first_of(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
         """The most urgent call of a queue, which it keeps."""
         return self._foremost(queue, now)
 
@@ -421,7 +422,7 @@ class Scheduler:
         warm = (c for c in ticket.route if self.admission.is_active(c, ticket.syscall.pid))
         return next((c for c in warm if pool.pick((c,))), core)
 
-    def _foremost(self, queue: ReadyQueue, now: float) -> Ticket | None:
+    def _foremost(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
         if self._policy.max_wait_s is not None:
             oldest = queue.oldest()
             if oldest is not None and self._is_overdue(oldest, now):
@@ -494,7 +495,7 @@ class Scheduler:
         chosen = self._configured.select(load)
         if chosen is not self._policy:
             self._policy = chosen
-            self._waiting.use(chosen)
+            self._waiting.reorder(chosen)
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""

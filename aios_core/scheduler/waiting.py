@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from weakref import WeakSet
 
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.ready import Hold, Lane, Ranking, ReadyQueue, Route, Ticket
+from aios_core.scheduler.guarded_policy import GuardedPolicy
+from aios_core.scheduler.ranked_queue import RankedQueue
+from aios_core.scheduler.ready import Hold, Lane, Route, Ticket, ticket_queue
 
 MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core
 
@@ -25,13 +27,13 @@ class WaitingCalls:
         admission: knows which agents have their context on a core.
     """
 
-    def __init__(self, ranking: Ranking, admission: Admission) -> None:
+    def __init__(self, ranking: GuardedPolicy, admission: Admission) -> None:
         self.lanes: dict[Route, Lane] = {}
         self.num_waiting = 0
         self._ranking = ranking
         self._admission = admission
         self._held: dict[int, Ticket] = {}
-        self._queues: WeakSet[ReadyQueue] = WeakSet()  # of held calls, kept by others
+        self._queues: WeakSet[RankedQueue[Ticket]] = WeakSet()  # of held calls, kept by others
 
     def __iter__(self) -> Iterator[Ticket]:
         for lane in self.lanes.values():
@@ -55,7 +57,7 @@ class WaitingCalls:
         """Add a call whose route, position and age are set."""
         lane = self.lanes.get(ticket.route)
         if lane is None:
-            lane = Lane(ReadyQueue(self._ranking), ReadyQueue(self._ranking))
+            lane = Lane(ticket_queue(self._ranking), ticket_queue(self._ranking))
             self.lanes[ticket.route] = lane
         self._count(ticket, 1)
         is_active = self._admission.has_any and self.is_active(ticket)
@@ -90,9 +92,9 @@ class WaitingCalls:
             self._count(ticket, -1)
             self.join(ticket)
 
-    def new_queue(self) -> ReadyQueue:
+    def new_queue(self) -> RankedQueue[Ticket]:
         """A queue for some of the held calls, kept in the order of the lanes."""
-        queue = ReadyQueue(self._ranking)
+        queue = ticket_queue(self._ranking)
         self._queues.add(queue)
         return queue
 
@@ -105,13 +107,13 @@ class WaitingCalls:
             ticket.route = route
             self.join(ticket)
 
-    def use(self, ranking: Ranking) -> None:
+    def reorder(self, ranking: GuardedPolicy) -> None:
         """Order the calls by another policy."""
         self._ranking = ranking
         for lane in self.lanes.values():
-            lane.use(ranking)
+            lane.reorder(ranking)
         for queue in self._queues:
-            queue.use(ranking)
+            queue.reorder(ranking.rank)
 
     def _count(self, ticket: Ticket, change: int) -> None:
         ticket.group.num_waiting += change

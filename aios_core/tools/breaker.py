@@ -1,4 +1,4 @@
-"""When to leave a failing tool alone, and when to call it only so often. Pure: time is given.
+"""Rest a tool that keeps failing. Pure: time is given.
 
     closed ──(failures in a row)──> open ──(cooldown_s)──> half open ──success──> closed
                                       ^                        │
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
-
-from aios_core.tools.tool import Rate
 
 _LONGEST: Final = 16  # times the first cooldown
 
@@ -99,28 +97,3 @@ class Breaker:
     def _circuits(self, pid: int) -> tuple[_Circuit, ...]:
         own = self._own.get(pid)
         return (self._shared,) if own is None else (self._shared, own)
-
-
-class Bucket:
-    """A rate: full at first, refilled with time (a token bucket)."""
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self.rate = rate
-        self._tokens = float(rate.calls)
-        self._at = now
-
-    def ready_in(self, now: float) -> float:
-        """Seconds until a call may begin; 0: now."""
-        self._refill(now)
-        return max(0.0, (1.0 - self._tokens) * self.rate.per_s / self.rate.calls)
-
-    def take(self, now: float) -> None:
-        """A call begins."""
-        self._refill(now)
-        self._tokens -= 1.0
-
-    def _refill(self, now: float) -> None:
-        gained = (now - self._at) * self.rate.calls / self.rate.per_s
-        # Rounded, so that waiting for `ready_in` seconds is enough.
-        self._tokens = min(float(self.rate.calls), round(self._tokens + gained, 9))
-        self._at = now

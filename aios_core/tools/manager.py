@@ -20,6 +20,7 @@ from aios_core.errors import InvalidArguments, InvalidRequest
 from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
+from aios_core.scheduler.policy import Policy
 from aios_core.state import StateOpener
 from aios_core.syscalls import Discloses, Request
 from aios_core.tools.calls import ToolCalls
@@ -40,7 +41,7 @@ from aios_core.tools.requests import (
 from aios_core.tools.results import StoredResults
 from aios_core.tools.schedule import Limits, Schedule
 from aios_core.tools.schema_processes import SchemaProcesses
-from aios_core.tools.services import CodeRunner, MakeFlow, Ports, SelectRanking
+from aios_core.tools.services import CodeRunner, Ports
 from aios_core.tools.tool import Tool
 
 _UNDECLARED: Final = frozenset(
@@ -93,8 +94,7 @@ class ToolManager:
         *,
         clock: Clock,
         ports: Ports,
-        select: SelectRanking,
-        make_flow: MakeFlow,
+        policy: Policy,
         code_runner: CodeRunner | None = None,
     ) -> None:
         """Starts nothing.
@@ -104,8 +104,7 @@ class ToolManager:
             state: where intents and large results are kept; opened when the first is.
             clock: time.
             ports: an agent's way into the kernel, for the tools that need it.
-            select: the scheduling policy for a load; see `aios_core.tools.services`.
-            make_flow: counts the service of an agent or a group.
+            policy: the scheduling policy, which orders the waiting calls.
             code_runner: where code that nobody has read may run; None: nowhere.
         """
         self._config = config
@@ -115,7 +114,7 @@ class ToolManager:
         self._journal = ToolJournal(state, keep_s=_DAY_S * config.journal_days)
         self._results = StoredResults(state, max_bytes=config.stored_bytes)
         self._calls = ToolCalls(
-            Schedule(_limits(config), select, make_flow),
+            Schedule(_limits(config), policy),
             clock=clock,
             default_timeout_s=config.timeout_s,
             code_timeout_s=max(config.timeout_s, config.sandbox.wall_s + _CODE_MARGIN_S),

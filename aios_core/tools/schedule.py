@@ -25,9 +25,12 @@ from math import inf
 from typing import TypeVar
 
 from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
-from aios_core.tools.breaker import Breaker, Bucket
-from aios_core.tools.lane import Lane, Rank, Turn, TurnState
-from aios_core.tools.services import Flow, MakeFlow, SelectRanking
+from aios_core.scheduler.guarded_policy import GuardedPolicy
+from aios_core.scheduler.policy import Policy, QueueLoad, Rank
+from aios_core.scheduler.shares import FlowShare
+from aios_core.scheduler.token_bucket import TokenBucket
+from aios_core.tools.breaker import Breaker
+from aios_core.tools.lane import Lane, Turn, TurnState
 from aios_core.tools.tool import Tool
 
 K = TypeVar("K")
@@ -52,14 +55,13 @@ class Limits:
 class Schedule:
     """See the module."""
 
-    def __init__(self, limits: Limits, select: SelectRanking, make_flow: MakeFlow) -> None:
+    def __init__(self, limits: Limits, policy: Policy) -> None:
         self.limits = limits
-        self._select = select
-        self._make_flow = make_flow
-        self._ranking = select(0, limits.max_running, 0)
+        self._configured = GuardedPolicy(policy)
+        self._ranking = self._configured.select(QueueLoad(0, limits.max_running, 0))
         self._lanes: dict[str, Lane] = {}
-        self._agents: dict[int, Flow] = {}
-        self._groups: dict[str, Flow] = {}
+        self._agents: dict[int, FlowShare] = {}
+        self._groups: dict[str, FlowShare] = {}
         self._floors: dict[str, float] = {}  # by group: virtual time of the member served last
         self._floor = 0.0  # the same of the groups
         self._holders: dict[str, Turn] = {}
@@ -118,7 +120,7 @@ class Schedule:
         if tool.rate is None:
             lane.bucket = None
         elif lane.bucket is None or lane.bucket.rate != tool.rate:
-            lane.bucket = Bucket(tool.rate, now)
+            lane.bucket = TokenBucket(tool.rate, now)
         group_flow = self._flow(self._groups, group[0], group)
         agent_flow = self._flow(self._agents, pid, agent)
         group_flow.enter(self._floor)
@@ -258,7 +260,7 @@ class Schedule:
     def _heads(self, now: float) -> Iterator[tuple[Rank, Turn]]:
         """The best call of each lane, with its rank; one that waited too long goes first."""
         limit, bound_s = self.limits.max_running_per_agent, self._ranking.max_wait_s
-        full = {pid: True for pid, number in self._running.items() if number >= limit}
+        full = {pid for pid, number in self._running.items() if number >= limit}
         for lane in self._lanes.values():
             if not lane.num_waiting:
                 continue
@@ -326,9 +328,9 @@ class Schedule:
 
     def _adapt(self) -> None:
         """Follow the policy's choice for this load."""
-        limits = self.limits
-        chosen = self._select(self.num_waiting, limits.max_running, len(self._busy_groups))
-        if chosen != self._ranking:
+        load = QueueLoad(self.num_waiting, self.limits.max_running, len(self._busy_groups))
+        chosen = self._configured.select(load)
+        if chosen is not self._ranking:
             self._ranking = chosen
             for lane in self._lanes.values():
                 lane.use(chosen)
@@ -336,10 +338,10 @@ class Schedule:
     def _hangs(self, turn: Turn, now: float) -> bool:
         return turn.state is TurnState.LINGERING and now - turn.since >= HANG_GRACE_S
 
-    def _flow(self, flows: dict[K, Flow], key: K, named: tuple[str, float]) -> Flow:
+    def _flow(self, flows: dict[K, FlowShare], key: K, named: tuple[str, float]) -> FlowShare:
         flow = flows.get(key)
         if flow is None:
-            flow = flows[key] = self._make_flow(*named)
+            flow = flows[key] = FlowShare(*named)
         return flow
 
     def _refuse_crowds(self, pid: int) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from aios_core.scheduler import FIFO, LAS, Auto, Fair, Policy, Priority, QueueLoad, RoundRobin
 from aios_core.scheduler.admission import HIGHEST, LOWEST, Admission
+from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.policy import Rank, Waiting
-from aios_core.scheduler.ready import Hold, ReadyQueue
+from aios_core.scheduler.ready import Hold, ticket_queue
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore
 
@@ -530,7 +531,7 @@ def test_a_finished_call_cannot_run_again() -> None:
 def test_a_queue_forgets_the_calls_that_left_it(policy: Policy) -> None:
     machine = Machine(policy)
     eldest = machine.submit(priority=-1)
-    queue = ReadyQueue(policy)
+    queue = ticket_queue(GuardedPolicy(policy))
     queue.push(eldest)
     for _ in range(2_000):
         call = machine.submit()

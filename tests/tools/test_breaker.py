@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aios_core import Rate
-from aios_core.tools.breaker import Breaker, Bucket
+from aios_core.scheduler.token_bucket import TokenBucket
+from aios_core.tools.breaker import Breaker
 
 ALICE, BOB = 1, 2
 
@@ -82,7 +83,7 @@ def test_zero_failures_means_that_it_never_opens() -> None:
 
 
 def test_a_rate_lets_a_burst_through_and_then_so_many_in_a_time() -> None:
-    bucket = Bucket(Rate(2, per_s=1.0), now=0.0)
+    bucket = TokenBucket(Rate(2, per_s=1.0), now=0.0)
     bucket.take(0.0)
     bucket.take(0.0)
     assert bucket.ready_in(0.0) == pytest.approx(0.5)
@@ -92,7 +93,7 @@ def test_a_rate_lets_a_burst_through_and_then_so_many_in_a_time() -> None:
 
 
 def test_an_idle_time_saves_up_no_more_than_one_burst() -> None:
-    bucket = Bucket(Rate(1, per_s=1.0), now=0.0)
+    bucket = TokenBucket(Rate(1, per_s=1.0), now=0.0)
     assert bucket.ready_in(100.0) == 0
     bucket.take(100.0)
     assert bucket.ready_in(100.0) > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,23 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aios_core import Overloaded, Rate, ToolUnavailable
-from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority, QueueLoad
+from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority
 from aios_core.scheduler.guarded_policy import GuardedPolicy
-from aios_core.scheduler.shares import FlowShare
 from aios_core.tools.lane import Turn, TurnState
 from aios_core.tools.schedule import Limits, Schedule
 
 from .rig import make
 
 
-def select(
-    policy: GuardedPolicy, num_waiting: int, num_slots: int, num_groups: int
-) -> GuardedPolicy:
-    return policy.select(QueueLoad(num_waiting, num_slots, num_groups))
-
-
 def schedule(policy: Policy | None = None, **limits: Any) -> Schedule:
-    return Schedule(Limits(**limits), partial(select, GuardedPolicy(policy or FIFO())), FlowShare)
+    return Schedule(Limits(**limits), policy or FIFO())
 
 
 def submit(
@@ -263,7 +255,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(sorted(POLICIES)))
     def use(self, name: str) -> None:
         policy = POLICIES[name]()
-        self.books._select = partial(select, policy)
+        self.books._configured = GuardedPolicy(policy)
 
     @rule(
         pid=st.integers(1, 4),

@@ -1,0 +1,42 @@
+"""Calls per time, as a token bucket. Pure: time is given."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Rate(Protocol):
+    """So many calls in so many seconds."""
+
+    @property
+    def calls(self) -> int:
+        """How many calls."""
+
+    @property
+    def per_s(self) -> float:
+        """In how many seconds."""
+
+
+class TokenBucket:
+    """The calls that a rate still allows: full at first, refilled with time."""
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate.calls)
+        self._at = now
+
+    def ready_in(self, now: float) -> float:
+        """Return the seconds until a call may begin; 0: now."""
+        self._refill(now)
+        return max(0.0, (1.0 - self._tokens) * self.rate.per_s / self.rate.calls)
+
+    def take(self, now: float) -> None:
+        """Take a token, as a call begins."""
+        self._refill(now)
+        self._tokens -= 1.0
+
+    def _refill(self, now: float) -> None:
+        gained = (now - self._at) * self.rate.calls / self.rate.per_s
+        # Rounded, so that waiting for `ready_in` seconds is enough.
+        self._tokens = min(float(self.rate.calls), round(self._tokens + gained, 9))
+        self._at = now
