@@ -23,6 +23,8 @@ _COLUMNS: Final = (
     "id, name, size, is_text, page_bytes, labels, is_pinned, version, updated_at, name_labels"
 )
 
+_AT_ONCE: Final = 500  # numbers in one statement
+
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
@@ -104,6 +106,17 @@ class BlockTable:
         if row is None:
             raise no_such_block(name, self.all(connection, owner))
         return row
+
+    def numbered(self, connection: Connection, numbers: Iterable[int]) -> list[BlockRow]:
+        """Return the blocks of these numbers, those that there are, in their order."""
+        wanted = sorted(numbers)
+        found: list[BlockRow] = []
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT {_COLUMNS} FROM memory_blocks WHERE id IN ({marks}) ORDER BY id"  # noqa: S608
+            found += [_row(values) for values in connection.execute(query, some)]
+        return found
 
     def pages(
         self, connection: Connection, owner: str, row: BlockRow, numbers: Iterable[int]

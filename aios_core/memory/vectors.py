@@ -1,57 +1,84 @@
-"""The vectors of blocks in the database: kept in step with the texts by version.
+"""The vectors of blocks in the database, and an index of them in RAM that is kept in step.
 
-A block's passages are embedded when a search needs them: writing never waits for a
+A block's chunks are embedded when a search needs them: writing never waits for a
 model, and what a kill interrupted is found missing by the next search. They count as
 up to date if their block has the version, and the embedder the name, that they were
-made for. Vectors are sealed like the texts that they tell about.
+made for. Vectors are encrypted like the texts that they tell about.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
 
+from aios_core.forks import free_after_fork
 from aios_core.memory.blocks import BlockRow, BlockTable
 from aios_core.memory.codec import Codec
-from aios_core.memory.passages import cosines, pack_vector, passages
 from aios_core.memory.records import MemoryHit
 from aios_core.state import Connection
+from aios_core.storage.semantic.chunking import cut
+from aios_core.storage.semantic.nearest import ExactIndex, Found
+from aios_core.storage.semantic.vectors import pack
+
+CHUNK_CHARS: Final = 800  # about a paragraph
+
+# The text blocks of an agent below a prefix; `?`: owner, prefix, prefix.
+_BELOW: Final = "b.owner = ? AND b.is_text AND substr(b.name, 1, length(?)) = ?"
+_UP_TO_DATE: Final = "i.block = b.id AND i.version = b.version AND i.embedder = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class Unindexed:
-    """A block whose vectors are missing or old, with its passages."""
+    """A block whose vectors are missing or old, with its chunks."""
 
     row: BlockRow
     places: tuple[tuple[int, int], ...]
     texts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the chunk of a vector is: characters `start` to before `stop` of a block."""
+
+    block: int
+    start: int
+    stop: int
+
+
 class VectorTable:
-    """See the module. Runs on the database's threads, in its caller's transaction."""
+    """The vectors of all agents' blocks.
+
+    Runs on the database's threads, in its caller's transaction. `_lock` guards the index.
+    """
 
     def __init__(self, codec: Codec, blocks: BlockTable) -> None:
         self._codec = codec
         self._blocks = blocks
+        self._lock = free_after_fork(threading.Lock())
+        self._index = _BlockIndex()
 
     def unindexed(
         self, connection: Connection, owner: str, prefix: str, embedder: str, most_chars: int
     ) -> list[Unindexed]:
-        """Blocks to embed, until their texts have `most_chars`; none: all is up to date."""
-        query = "SELECT version, embedder FROM memory_indexed WHERE block = ?"
+        """Return blocks to embed, until their texts have `most_chars`; none: all is up to date."""
+        query = (
+            f"SELECT b.id FROM memory_blocks b LEFT JOIN memory_indexed i ON {_UP_TO_DATE} "  # noqa: S608
+            f"WHERE {_BELOW} AND i.block IS NULL"
+        )
+        missing = connection.execute(query, (embedder, owner, prefix, prefix))
         found: list[Unindexed] = []
-        for row in self._texts(connection, owner, prefix):
+        for row in self._blocks.numbered(connection, [number for (number,) in missing]):
             if most_chars <= 0:
                 break
-            known = connection.execute(query, (row.id,)).fetchone()
-            if known == (row.version, embedder):
-                continue
             text = self._blocks.content(connection, owner, row).decode()
-            places = tuple(passages(text))
+            chunks = cut(text, CHUNK_CHARS, overlap=0)
             most_chars -= max(1, len(text))
-            texts = tuple(text[start:stop] for start, stop in places)
-            found.append(Unindexed(row, places, texts))
+            places = tuple((chunk.start, chunk.start + len(chunk.text)) for chunk in chunks)
+            found.append(Unindexed(row, places, tuple(chunk.text for chunk in chunks)))
         return found
 
     def store(
@@ -78,7 +105,7 @@ class VectorTable:
                     part,
                     start,
                     stop,
-                    self._codec.pack(pack_vector(vector), *_about(owner, now.name, part)),
+                    self._codec.pack(pack(vector), *_about(owner, now.name, part)),
                 )
                 for part, ((start, stop), vector) in enumerate(
                     zip(work.places, vectors, strict=True)
@@ -96,42 +123,127 @@ class VectorTable:
         query: Sequence[float],
         limit: int,
     ) -> tuple[tuple[MemoryHit, ...], frozenset[str]]:
-        """The passages nearest to a vector, the nearest first, and the labels of their blocks.
+        """Return the chunks nearest to a vector, the nearest first, and their blocks' labels.
 
         Those at a right angle, or beyond, are not near at all.
         """
-        places: list[tuple[BlockRow, int, int]] = []
-        vectors: list[bytes] = []
-        found = (
-            "SELECT v.part, v.start, v.stop, v.vector FROM memory_vectors v "
-            "JOIN memory_indexed i ON i.block = v.block "
-            "WHERE v.block = ? AND i.version = ? AND i.embedder = ? ORDER BY v.part"
-        )
-        for row in self._texts(connection, owner, prefix):
-            parameters = (row.id, row.version, embedder)
-            for part, start, stop, stored in connection.execute(found, parameters):
-                places.append((row, start, stop))
-                vectors.append(self._codec.unpack(stored, *_about(owner, row.name, part)))
-        if not places:
-            return (), frozenset()
-        scores = cosines(query, vectors)
-        near = (n for n in range(len(places)) if scores[n] > 0)
-        best = heapq.nlargest(limit, near, key=lambda n: (scores[n], -n))
-        texts: dict[int, str] = {}
-        hits = []
-        labels: frozenset[str] = frozenset()
-        for index in best:
-            row, start, stop = places[index]
-            if row.id not in texts:
-                texts[row.id] = self._blocks.content(connection, owner, row).decode()
-            text = texts[row.id][start:stop]
-            hits.append(MemoryHit(row.name, text, start, stop, scores[index]))
-            labels |= row.labels | row.name_labels
-        return tuple(hits), labels
+        current = self._up_to_date(connection, owner, "", embedder)
+        below = self._up_to_date(connection, owner, prefix, embedder) if prefix else current
+        with self._lock:
+            vectors = self._index.of(owner, embedder)
+            vectors.keep_only(current)
+            for number in below.keys() - vectors.versions.keys():
+                vectors.add(number, below[number], self._stored(connection, owner, number))
+            among = vectors.numbers_of(below) if prefix else None
+            near = [
+                (vectors.places[number], score)
+                for number, score in vectors.nearest(pack(query), limit, among)
+                if score > 0
+            ]
+        return self._hits(connection, owner, near)
 
-    def _texts(self, connection: Connection, owner: str, prefix: str) -> list[BlockRow]:
-        rows = self._blocks.all(connection, owner)
-        return [row for row in rows if row.is_text and row.name.startswith(prefix)]
+    def _up_to_date(
+        self, connection: Connection, owner: str, prefix: str, embedder: str
+    ) -> dict[int, int]:
+        """The versions of the indexed blocks below a prefix, by number."""
+        query = (
+            f"SELECT b.id, b.version FROM memory_blocks b JOIN memory_indexed i ON {_UP_TO_DATE} "  # noqa: S608
+            f"WHERE {_BELOW} ORDER BY b.id"
+        )
+        return dict(connection.execute(query, (embedder, owner, prefix, prefix)))
+
+    def _stored(
+        self, connection: Connection, owner: str, number: int
+    ) -> list[tuple[int, int, bytes]]:
+        """The chunks of a block: start, stop and vector."""
+        query = (
+            "SELECT b.name, v.part, v.start, v.stop, v.vector FROM memory_vectors v "
+            "JOIN memory_blocks b ON b.id = v.block WHERE v.block = ? ORDER BY v.part"
+        )
+        rows: Iterable[tuple[Any, ...]] = connection.execute(query, (number,))
+        return [
+            (start, stop, self._codec.unpack(vector, *_about(owner, name, part)))
+            for name, part, start, stop, vector in rows
+        ]
+
+    def _hits(
+        self, connection: Connection, owner: str, near: Sequence[tuple[_Place, float]]
+    ) -> tuple[tuple[MemoryHit, ...], frozenset[str]]:
+        rows = self._blocks.numbered(connection, {place.block for place, _ in near})
+        known = {row.id: row for row in rows}
+        texts = {row.id: self._blocks.content(connection, owner, row).decode() for row in rows}
+        hits = tuple(
+            MemoryHit(
+                known[place.block].name,
+                texts[place.block][place.start : place.stop],
+                place.start,
+                place.stop,
+                score,
+            )
+            for place, score in near
+        )
+        labels = (row.labels | row.name_labels for row in rows)
+        return hits, frozenset[str]().union(*labels)
+
+
+class _BlockIndex:
+    """The vectors that were searched lately, by owner, in one exact index."""
+
+    def __init__(self) -> None:
+        self._exact = ExactIndex()
+        self._owners: dict[str, _OwnerVectors] = {}
+        self._numbers = count()
+
+    def of(self, owner: str, embedder: str) -> _OwnerVectors:
+        """Return the vectors of an owner; none are known if they were forgotten."""
+        known = self._owners.get(owner)
+        if known is None or known.embedder != embedder or not self._exact.holds(known.space):
+            if known is not None:
+                known.keep_only({})
+            held = {o: v for o, v in self._owners.items() if self._exact.holds(v.space)}
+            known = _OwnerVectors(self._exact, next(self._numbers), embedder)
+            self._owners = {**held, owner: known}
+        return known
+
+
+@dataclass(slots=True)
+class _OwnerVectors:
+    """What an index has of one owner's blocks."""
+
+    index: ExactIndex
+    space: int
+    embedder: str
+    versions: dict[int, int] = field(default_factory=dict)  # by block
+    places: dict[int, _Place] = field(default_factory=dict)  # by number of the vector
+    _of_block: dict[int, list[int]] = field(default_factory=dict)
+    _last: int = 0
+
+    def keep_only(self, current: dict[int, int]) -> None:
+        """Forget the vectors of blocks that were changed or removed."""
+        for block in [b for b, version in self.versions.items() if current.get(b) != version]:
+            del self.versions[block]
+            numbers = self._of_block.pop(block)
+            self.index.remove(self.space, numbers)
+            for number in numbers:
+                del self.places[number]
+
+    def add(self, block: int, version: int, chunks: Sequence[tuple[int, int, bytes]]) -> None:
+        """Take the vectors of a block in."""
+        numbers = [self._last + n + 1 for n in range(len(chunks))]
+        self._last += len(chunks)
+        self.versions[block], self._of_block[block] = version, numbers
+        for number, (start, stop, _) in zip(numbers, chunks, strict=True):
+            self.places[number] = _Place(block, start, stop)
+        rows = [(n, vector) for n, (_, _, vector) in zip(numbers, chunks, strict=True)]
+        self.index.add(self.space, rows)
+
+    def numbers_of(self, blocks: Collection[int]) -> frozenset[int]:
+        """Return the numbers of some blocks' vectors."""
+        return frozenset(n for block in blocks for n in self._of_block.get(block, ()))
+
+    def nearest(self, query: bytes, limit: int, among: AbstractSet[int] | None) -> list[Found]:
+        """Return the nearest vectors, the nearest first."""
+        return self.index.nearest(self.space, query, limit, among)
 
 
 def _about(owner: str, name: str, part: int) -> tuple[str, ...]:

@@ -514,6 +514,41 @@ class TestSearch:
             assert memory.search("bee", prefix="s")[0].block == "seas"
             assert len(memory.search("bee", limit=1)) == 1
 
+    def test_a_search_finds_what_was_written_and_not_what_was_replaced_since_the_last_one(
+        self,
+    ) -> None:
+        with self.kernel_with(Counting()) as kernel:
+            alice, bob = kernel.spawn("alice").memory, kernel.spawn("bob").memory
+            alice.write("one", "bbbb")
+            alice.write("two", "cccc")
+            bob.write("one", "bbbb of bob")
+            assert [hit.block for hit in alice.search("b")] == ["one"]
+
+            alice.write("two", "bbbb too")
+            alice.write("three", "bb")
+            alice.clear("one")
+            assert {hit.block for hit in alice.search("b")} == {"two", "three"}
+            assert alice.search("c") == ()
+            assert [hit.text for hit in bob.search("b")] == ["bbbb of bob"]
+
+    def test_a_search_reads_the_vectors_of_a_block_once(self) -> None:
+        with self.kernel_with(Counting()) as kernel:
+            memory = kernel.spawn("alice").memory
+            for number in range(20):
+                memory.write(f"block {number}", "bbbb")
+            memory.search("b")
+            tables = kernel._inside.parts.memory._shelf._tables
+            assert tables is not None
+            read: list[int] = []
+            stored = tables.vectors._stored
+            tables.vectors._stored = lambda c, o, n: read.append(n) or stored(c, o, n)  # type: ignore[method-assign, func-returns-value]
+            memory.search("bb")
+            assert read == []
+
+            memory.write("block 3", "bbcc")
+            memory.search("bb")
+            assert len(read) == 1
+
     def test_a_text_without_similarity_is_not_found(self) -> None:
         with kernel_on(":memory:") as kernel:
             memory = kernel.spawn("alice").memory

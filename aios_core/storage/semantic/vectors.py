@@ -8,6 +8,7 @@ like every value.
 
 from __future__ import annotations
 
+import math
 import secrets
 import sys
 from array import array
@@ -32,6 +33,7 @@ SCHEMA: Final = (
     CREATE TABLE vector_instance (id TEXT NOT NULL)  -- tells this state directory from others
     """,
 )
+_ROUNDING: Final = 1e-3  # of the length of a vector of 32-bit floats
 _AT_ONCE: Final = 500  # numbers in one statement
 
 Row = tuple[int, bytes]
@@ -100,8 +102,11 @@ def instance(connection: Connection) -> str:
 
 
 def pack(vector: Sequence[float]) -> bytes:
-    """As it is stored."""
+    """Return a vector as it is stored: of length 1, as embedders are to return it, or all zeros."""
     numbers = array("f", vector)
+    length = math.hypot(*numbers)
+    if length and abs(length - 1.0) > _ROUNDING:
+        numbers = array("f", [number / length for number in numbers])
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tobytes()
