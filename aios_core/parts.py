@@ -34,7 +34,7 @@ from aios_core.provenance import LabelledTexts
 from aios_core.redaction import learn_environment, learn_settings
 from aios_core.scheduler import Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
 from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
@@ -143,7 +143,7 @@ class Parts:
             loop=loop,
             clock=self.clock,
             events=self._events,
-            limits=Limits(
+            limits=QueueLimits(
                 max_waiting=settings.max_waiting,
                 max_waiting_per_agent=settings.max_waiting_per_agent,
                 max_attempts=settings.max_attempts,

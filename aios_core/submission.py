@@ -46,7 +46,7 @@ class Submitter:
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
         dispatcher = self._parts.dispatcher
-        dispatcher.refuse_crowds(process)  # before it counts as one more call
+        dispatcher.require_room(process)  # before it counts as one more call
         if self._parts.texts.labels:
             self._parts.texts.mark_prompt(process, request.messages)
         if process.labels:

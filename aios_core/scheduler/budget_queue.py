@@ -19,7 +19,7 @@ from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.policy import Rank
 from aios_core.scheduler.ranked_queue import RankedQueue
-from aios_core.scheduler.ready import Hold, Ticket
+from aios_core.scheduler.ticket import Hold, Ticket
 
 
 class Order(Protocol):

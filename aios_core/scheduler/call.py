@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aios_core.budget import BudgetAccount, Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
+from aios_core.foreign import RAISED, log_raised, pass_on
 from aios_core.manager import waiting_for
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
 from aios_core.scheduler.allowance import Allowance
-from aios_core.scheduler.contained import release
-from aios_core.scheduler.ready import Route, Ticket, served_model
+from aios_core.scheduler.ticket import Route, Ticket, served_model
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import Syscall, SyscallState
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 PriceList = Callable[[str], Price]  # by model name
 
@@ -142,3 +146,49 @@ class Call:
         if self.resume_from is not None:
             release(self.resume_from)
             self.resume_from = None
+
+
+# --- third-party code: cores, answers, KV images --------------------------------------------------
+# All of it must return at once and never raise. What raises all the same is logged: the kernel is
+# in the middle of work for several agents when it calls it.
+
+
+def deliver(hand_over: Callable[[T], object], value: T) -> None:
+    """Hand a delta or an outcome to a caller, which may not exist any longer."""
+    try:
+        hand_over(value)
+    except RAISED as exc:
+        pass_on(exc)
+        log_raised(log, exc, "a caller could not be answered")
+
+
+def preempt(core: Core, run_id: int) -> None:
+    """Ask a core to stop a run at its next token."""
+    try:
+        core.preempt(run_id)
+    except RAISED as exc:
+        pass_on(exc)
+        log_raised(
+            log, exc, "core %r could not preempt run %d; the run continues", core.name, run_id
+        )
+
+
+def cancel(core: Core, run_id: int) -> None:
+    """Ask a core to drop a run."""
+    try:
+        core.cancel(run_id)
+    except RAISED as exc:
+        pass_on(exc)
+        log_raised(
+            log, exc, "core %r could not cancel run %d; the run keeps its slot", core.name, run_id
+        )
+
+
+def release(snapshot: Snapshot) -> None:
+    """Free the KV image of a snapshot, if it has one."""
+    try:
+        if snapshot.kv is not None:
+            snapshot.kv.release()
+    except RAISED as exc:
+        pass_on(exc)
+        log_raised(log, exc, "a KV image could not be freed")

@@ -42,25 +42,22 @@ from aios_core.events import EventKind, EventStream
 from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
-from aios_core.scheduler.call import Answer, Call, PriceList
+from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.contained import preempt, release
-from aios_core.scheduler.crowds import Crowds
 from aios_core.scheduler.deadlines import Deadlines
 from aios_core.scheduler.endings import Endings
 from aios_core.scheduler.estimates import Estimates
-from aios_core.scheduler.freezer import Freezer
+from aios_core.scheduler.freezer import Freezer, FreezeWaiters
 from aios_core.scheduler.inbox import ReportInbox
-from aios_core.scheduler.limits import Limits
 from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.outages import Outages, Steps
+from aios_core.scheduler.overload import OverloadGuard, QueueLimits
 from aios_core.scheduler.preparation import Preparation
-from aios_core.scheduler.ready import Hold, Ticket
 from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
 from aios_core.scheduler.run_reports import RunReports
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.stillness import Stillness
+from aios_core.scheduler.ticket import Hold, Ticket
 from aios_core.scheduler.verdicts import Join, join_text
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
@@ -84,13 +81,13 @@ class Dispatcher:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         events: EventStream,
-        limits: Limits | None = None,
+        limits: QueueLimits | None = None,
         prices: PriceList = lambda _model: Price(),
         join: Join = join_text,
         ids: Iterator[int] | None = None,
     ) -> None:
         self.scheduler = scheduler
-        self.limits = limits or Limits()
+        self.limits = limits or QueueLimits()
         self._cores = cores
         self._contexts = contexts
         self._loop = loop
@@ -107,8 +104,8 @@ class Dispatcher:
         self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._crowds = Crowds(self.limits)
-        self._stillness = Stillness()
+        self._overload = OverloadGuard(self.limits)
+        self._waiters = FreezeWaiters()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._spending = Spending(
             prices,
@@ -126,7 +123,7 @@ class Dispatcher:
         self._freezer = Freezer(
             scheduler,
             self._spending,
-            self._stillness,
+            self._waiters,
             calls=self._calls,
             running=self._running,
             dispatch=self.dispatch,
@@ -138,8 +135,8 @@ class Dispatcher:
             self.scheduler,
             self._contexts,
             self._spending,
-            crowds=self._crowds,
-            stillness=self._stillness,
+            overload=self._overload,
+            waiters=self._waiters,
             tell=self._tell,
             clock=self._clock,
             calls=self._calls,
@@ -156,7 +153,7 @@ class Dispatcher:
             keeper=self._keeper,
             retries=Retries(rule, self._keeper, self._clock),
             deadlines=self._deadlines,
-            stillness=self._stillness,
+            waiters=self._waiters,
             tell=self._tell,
             clock=self._clock,
             running=self._running,
@@ -216,7 +213,7 @@ class Dispatcher:
         """
         if self._is_closing:
             raise KernelClosed("the kernel is shutting down")
-        self.refuse_crowds(process)
+        self.require_room(process)
         route = self._cores.route(request.model)
         now = self._clock.now()
         syscall = Syscall(
@@ -248,7 +245,7 @@ class Dispatcher:
         """Estimate a prompt's tokens by what the model has shown of its tokenizer so far."""
         return self._estimates.ratio(model).prompt_tokens(request)
 
-    def refuse_crowds(self, process: AgentProcess) -> None:
+    def require_room(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
         num_waiting = len(self._calls) - len(self._running)  # those in preparation included
         limits = self.limits
@@ -257,7 +254,7 @@ class Dispatcher:
             or len(process.live_calls) >= limits.max_waiting_per_agent
         ):
             running = self._running.values()
-            self._crowds.refuse(process, num_waiting, running, self._clock.now())
+            self._overload.require_room(process, num_waiting, running, self._clock.now())
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
         """Withdraw a call; its caller hears `error`. False if it was answered already."""

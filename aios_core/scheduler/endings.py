@@ -12,15 +12,14 @@ from aios_core.completion import NO_USAGE
 from aios_core.errors import KernelBug, KernelError
 from aios_core.foreign import RAISED, describe, detach, log_raised, pass_on
 from aios_core.messages import Completion, Usage
-from aios_core.scheduler.call import Call
+from aios_core.scheduler.call import Call, cancel, deliver
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.contained import cancel, deliver
-from aios_core.scheduler.crowds import Crowds
+from aios_core.scheduler.freezer import FreezeWaiters
 from aios_core.scheduler.neighbours import Contexts
+from aios_core.scheduler.overload import OverloadGuard
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.stillness import Stillness
 from aios_core.syscalls import SyscallState
 
 log = logging.getLogger(__name__)
@@ -40,8 +39,8 @@ class Endings:
         contexts: Contexts,
         spending: Spending,
         *,
-        crowds: Crowds,
-        stillness: Stillness,
+        overload: OverloadGuard,
+        waiters: FreezeWaiters,
         tell: CallEvents,
         clock: Clock,
         calls: dict[int, Call],
@@ -50,8 +49,8 @@ class Endings:
         self._scheduler = scheduler
         self._contexts = contexts
         self._spending = spending
-        self._crowds = crowds
-        self._stillness = stillness
+        self._overload = overload
+        self._waiters = waiters
         self._tell = tell
         self._observers = tell.observers
         self._clock = clock
@@ -122,8 +121,8 @@ class Endings:
             believed, fault = self._spending.verdicts.usage(call, core or call.route[0], usage)
             self._tell.fault(call, core, fault)
             call.record_usage(believed)
-        if self._stillness.waiters:
-            self._stillness.look(self._running.values())
+        if self._waiters.waiters:
+            self._waiters.notify(self._running.values())
         if call.is_answered:
             self._forget(call)
 
@@ -141,7 +140,7 @@ class Endings:
             self._scheduler.finish(call.ticket, outcome, now, cost=cost)
         call.book(outcome)
         if outcome is not SyscallState.CANCELLED:
-            self._crowds.ended(call)
+            self._overload.record_answer(call)
         if call.core is not None:
             cancel(call.core, syscall.id)  # settled when the core has let go
         else:

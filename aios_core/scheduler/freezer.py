@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from aios_core.process import AgentProcess
-from aios_core.scheduler.call import Call
-from aios_core.scheduler.contained import preempt
-from aios_core.scheduler.ready import Hold, Ticket
+from aios_core.process import AgentProcess, ProcessState
+from aios_core.scheduler.call import Call, preempt
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.stillness import Stillness
+from aios_core.scheduler.ticket import Hold, Ticket
+
+
+class FreezeWaiters:
+    """Futures that resolve once no core works for a frozen agent. Used on the kernel's loop."""
+
+    def __init__(self) -> None:
+        self.waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
+
+    def wait(self, process: AgentProcess, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Return a future that is done when `notify` finds the agent off the cores."""
+        waiter: asyncio.Future[None] = loop.create_future()
+        self.waiters.append((process, waiter))
+        return waiter
+
+    def notify(self, running: Iterable[Call]) -> None:
+        """Resolve what waits for agents without a running call; these calls run."""
+        busy = {call.process for call in running if call.process.state is ProcessState.FROZEN}
+        waiters, self.waiters = self.waiters, []
+        for process, waiter in waiters:
+            if process in busy:
+                self.waiters.append((process, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
 
 
 class Freezer:
@@ -27,7 +48,7 @@ class Freezer:
         self,
         scheduler: Scheduler,
         spending: Spending,
-        stillness: Stillness,
+        waiters: FreezeWaiters,
         *,
         calls: Mapping[int, Call],
         running: Mapping[int, Call],
@@ -35,7 +56,7 @@ class Freezer:
     ) -> None:
         self._scheduler = scheduler
         self._spending = spending
-        self._stillness = stillness
+        self._waiters = waiters
         self._calls = calls
         self._running = running
         self._dispatch = dispatch
@@ -53,8 +74,8 @@ class Freezer:
                 preempt(call.core, call.syscall.id)
             elif call.ticket is not None and call.core is None:
                 self._set_aside(call, call.ticket, Hold.FROZEN)
-        done = self._stillness.of(process, loop)
-        self._stillness.look(self._running.values())
+        done = self._waiters.wait(process, loop)
+        self._waiters.notify(self._running.values())
         return done
 
     def thaw(self, process: AgentProcess) -> None:

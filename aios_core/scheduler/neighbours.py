@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aios_core.core import Core
 from aios_core.errors import CoreUnavailable, KernelError
-from aios_core.scheduler.ready import Route
+from aios_core.scheduler.ticket import Route
 from aios_core.snapshot import Snapshot
 
 

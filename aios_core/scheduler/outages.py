@@ -12,9 +12,9 @@ from aios_core.core import NO_ROOM, Core, Failed, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Contexts, Cores
-from aios_core.scheduler.ready import Route, Ticket
 from aios_core.scheduler.recovery import CoreKeeper
 from aios_core.scheduler.scheduler import Scheduler
+from aios_core.scheduler.ticket import Route, Ticket
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.foreign import OF_THE_LOOP, RAISED, describe, detach, is_kernel_error, pass_on
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.neighbours import Cores
-from aios_core.scheduler.ready import Route
+from aios_core.scheduler.ticket import Route
 
 log = logging.getLogger(__name__)
 

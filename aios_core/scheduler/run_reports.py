@@ -11,17 +11,16 @@ from aios_core.errors import CoreError, KernelBug, KernelClosed, KernelError
 from aios_core.events import EventKind
 from aios_core.messages import Usage
 from aios_core.process import ProcessState
-from aios_core.scheduler.call import Call
+from aios_core.scheduler.call import Call, deliver, preempt, release
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.contained import deliver, preempt, release
 from aios_core.scheduler.deadlines import Deadlines
 from aios_core.scheduler.endings import Endings
+from aios_core.scheduler.freezer import FreezeWaiters
 from aios_core.scheduler.neighbours import Contexts
-from aios_core.scheduler.ready import Hold, Ticket
 from aios_core.scheduler.recovery import CoreKeeper, Retries, Retry
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.stillness import Stillness
+from aios_core.scheduler.ticket import Hold, Ticket
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
 
@@ -46,7 +45,7 @@ class RunReports:
         keeper: CoreKeeper,
         retries: Retries,
         deadlines: Deadlines,
-        stillness: Stillness,
+        waiters: FreezeWaiters,
         tell: CallEvents,
         clock: Clock,
         running: dict[int, Call],
@@ -59,7 +58,7 @@ class RunReports:
         self._keeper = keeper
         self._retries = retries
         self._deadlines = deadlines
-        self._stillness = stillness
+        self._waiters = waiters
         self._tell = tell
         self._clock = clock
         self._running = running
@@ -128,7 +127,7 @@ class RunReports:
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
         self._contexts.relieve(core)
-        self._stillness.look(self._running.values())
+        self._waiters.notify(self._running.values())
         self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def failed(self, call: Call, core: Core, report: Failed) -> None:
@@ -167,7 +166,7 @@ class RunReports:
             self._deadlines.later(
                 call, again.delay_s, partial(self._end_backoff, call, call.ticket)
             )
-        self._stillness.look(self._running.values())
+        self._waiters.notify(self._running.values())
         self._tell.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 
     def _end_backoff(self, call: Call, ticket: Ticket) -> None:

@@ -24,9 +24,9 @@ from aios_core.scheduler.admission import Admission, Plan
 from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 from aios_core.scheduler.ranked_queue import RankedQueue
-from aios_core.scheduler.ready import Hold, Lane, Route, Ticket
 from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
-from aios_core.scheduler.waiting import WaitingCalls
+from aios_core.scheduler.ticket import Hold, Route, Ticket
+from aios_core.scheduler.waiting import RouteQueue, WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
@@ -367,7 +367,7 @@ class Scheduler:
         ticket.agent.charge(cost)
         ticket.group.charge(cost)
 
-    def _front(self, lane: Lane, core: Core, now: float) -> Ticket | None:
+    def _front(self, lane: RouteQueue, core: Core, now: float) -> Ticket | None:
         """The most urgent call of a lane that the core has room for. Changes nothing."""
         if not lane.returning:
             first = self._foremost(lane.arriving, now)
@@ -395,7 +395,7 @@ class Scheduler:
             self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
         )
 
-    def _evict_what_does_not_fit(self, lane: Lane, core: Core, now: float) -> None:
+    def _evict_what_does_not_fit(self, lane: RouteQueue, core: Core, now: float) -> None:
         """Let the foremost calls of active agents wait with the new ones' if they do not fit."""
         while ticket := self._foremost(lane.returning, now):
             plan = self._plan(ticket, core, load_of(core), now)
@@ -459,7 +459,7 @@ class Scheduler:
         mine = self._policy.rank_running(_AtTail(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
-    def _victim_for(self, lane: Lane, now: float) -> Ticket | None:
+    def _victim_for(self, lane: RouteQueue, now: float) -> Ticket | None:
         """The worst-ranked running call that the best new or returning call may interrupt."""
         if not self._policy.ever_interrupts or self._num_yielding >= self.num_ready:
             return None

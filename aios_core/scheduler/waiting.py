@@ -1,34 +1,69 @@
 """Where calls wait: in the queue of their route, or held back for a reason.
 
-The cores that can serve a call are its route; calls of one route share a lane. A
-held call keeps its place (its position and age), and is not in its lane meanwhile.
+The cores that can serve a call are its route; calls of one route share a queue. A
+held call keeps its place (its position and age), and is in no queue meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
 from weakref import WeakSet
 
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.ranked_queue import RankedQueue
-from aios_core.scheduler.ready import Hold, Lane, Route, Ticket, ticket_queue
+from aios_core.scheduler.ticket import Hold, Route, Ticket
 
 MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core
+
+
+def ticket_queue(policy: GuardedPolicy) -> RankedQueue[Ticket]:
+    """Return an empty queue of calls, in the order of a policy."""
+    return RankedQueue(policy.rank, attrgetter("queued_at"))
+
+
+@dataclass(slots=True, eq=False)
+class RouteQueue:
+    """The calls that wait for one route: those of active agents, and those of new ones."""
+
+    returning: RankedQueue[Ticket]
+    arriving: RankedQueue[Ticket]
+
+    def __len__(self) -> int:
+        return len(self.returning) + len(self.arriving)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        yield from self.returning
+        yield from self.arriving
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self.returning or ticket in self.arriving
+
+    def remove(self, ticket: Ticket) -> None:
+        """Take a call out, if it is in."""
+        if not self.arriving.remove(ticket):
+            self.returning.remove(ticket)
+
+    def reorder(self, policy: GuardedPolicy) -> None:
+        """Order both queues by another policy."""
+        self.returning.reorder(policy.rank)
+        self.arriving.reorder(policy.rank)
 
 
 class WaitingCalls:
     """All calls without a slot.
 
-    Invariant: a call is in exactly one lane while nothing holds it, else in `_held`.
+    Invariant: a call is in exactly one route's queue while nothing holds it, else in `_held`.
 
     Args:
-        ranking: the order of the calls of a lane.
+        ranking: the order of the calls of a route.
         admission: knows which agents have their context on a core.
     """
 
     def __init__(self, ranking: GuardedPolicy, admission: Admission) -> None:
-        self.lanes: dict[Route, Lane] = {}
+        self.lanes: dict[Route, RouteQueue] = {}
         self.num_waiting = 0
         self._ranking = ranking
         self._admission = admission
@@ -57,7 +92,7 @@ class WaitingCalls:
         """Add a call whose route, position and age are set."""
         lane = self.lanes.get(ticket.route)
         if lane is None:
-            lane = Lane(ticket_queue(self._ranking), ticket_queue(self._ranking))
+            lane = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
             self.lanes[ticket.route] = lane
         self._count(ticket, 1)
         is_active = self._admission.has_any and self.is_active(ticket)

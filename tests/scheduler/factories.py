@@ -10,8 +10,8 @@ from aios_core.core import Core
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Policy, Scheduler
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.ready import Route, Ticket
 from aios_core.scheduler.scheduler import Decision
+from aios_core.scheduler.ticket import Route, Ticket
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from tests.puppet import PuppetCore
 

@@ -15,7 +15,7 @@ from aios_core.cores import CorePool
 from aios_core.events import EventStream
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import FIFO, Dispatcher, Policy, Scheduler
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from aios_core.syscalls import LLMGenerate, Syscall
 from tests.puppet import settled
 
@@ -58,7 +58,7 @@ class Rig:
     """A dispatcher, its agents and its callers."""
 
     def __init__(
-        self, *cores: Core, policy: Policy, limits: Limits, price: Price, **pool: Any
+        self, *cores: Core, policy: Policy, limits: QueueLimits, price: Price, **pool: Any
     ) -> None:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
@@ -119,13 +119,17 @@ class Rig:
 async def rigged(
     *cores: Core,
     policy: Policy | None = None,
-    limits: Limits | None = None,
+    limits: QueueLimits | None = None,
     price: Price | None = None,
     **pool: Any,
 ) -> AsyncIterator[Rig]:
     """A started rig. At the end: invariants hold, every caller was answered, nothing is held."""
     rig = Rig(
-        *cores, policy=policy or FIFO(), limits=limits or Limits(), price=price or Price(), **pool
+        *cores,
+        policy=policy or FIFO(),
+        limits=limits or QueueLimits(),
+        price=price or Price(),
+        **pool,
     )
     sinks = {core.name: rig.dispatcher.sink(core) for core in cores}
     await rig.pool.start_all(sinks, rig.clock.now())

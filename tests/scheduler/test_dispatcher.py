@@ -28,7 +28,7 @@ from aios_core.core import CoreDown, Failed, Finished, Preempted, Progress, Stop
 from aios_core.messages import Delta, Usage
 from aios_core.process import ProcessState
 from aios_core.scheduler import Auto, RoundRobin
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from aios_core.snapshot import Snapshot, Tier
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore, settled, virtual
@@ -410,7 +410,7 @@ async def test_a_failure_without_effect_is_tried_again_after_a_growing_pause() -
 @virtual
 async def test_the_last_attempt_is_the_last() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=Limits(max_attempts=3)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=3)) as rig:
         _, caller = rig.submit(rig.agent())
         for _ in range(3):
             core.fail(LOST)
@@ -612,7 +612,7 @@ async def test_reviving_goes_on_whatever_the_core_raises(refusal: Exception) -> 
 @virtual
 async def test_calls_whose_cores_stay_down_are_refused_after_a_patience() -> None:
     core, other = PuppetCore(), PuppetCore("other", models=["else"])
-    async with rigged(core, other, limits=Limits(core_patience_s=10)) as rig:
+    async with rigged(core, other, limits=QueueLimits(core_patience_s=10)) as rig:
         agent = rig.agent()
         core.refuses_to_start = LOST
         _, caller = rig.submit(agent)
@@ -630,7 +630,7 @@ async def test_calls_whose_cores_stay_down_are_refused_after_a_patience() -> Non
 @virtual
 async def test_a_call_to_a_core_that_is_long_dead_is_refused_too() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=Limits(core_patience_s=10)) as rig:
+    async with rigged(core, limits=QueueLimits(core_patience_s=10)) as rig:
         core.refuses_to_start = LOST
         core.die(LOST)
         await asyncio.sleep(100)
@@ -679,7 +679,7 @@ async def test_calls_that_wait_for_a_dead_core_turn_to_its_stand_in() -> None:
 @virtual
 async def test_a_full_queue_refuses_with_a_retry_time() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=Limits(max_waiting=2)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting=2)) as rig:
         agent = rig.agent()
         for _ in range(3):  # one runs, two wait
             rig.submit(agent)
@@ -696,7 +696,7 @@ async def test_a_full_queue_refuses_with_a_retry_time() -> None:
 async def test_calls_that_are_being_prepared_count_as_waiting() -> None:
     core = PuppetCore()
     core.preparing = asyncio.Event()
-    async with rigged(core, limits=Limits(max_waiting=2)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting=2)) as rig:
         rig.submit(rig.agent("a"))
         rig.submit(rig.agent("b"))
 
@@ -708,7 +708,7 @@ async def test_calls_that_are_being_prepared_count_as_waiting() -> None:
 @virtual
 async def test_one_agent_cannot_fill_the_queue_of_all() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=Limits(max_waiting_per_agent=2)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting_per_agent=2)) as rig:
         greedy = rig.agent("greedy")
         rig.submit(greedy)
         rig.submit(greedy)

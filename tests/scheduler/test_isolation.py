@@ -20,9 +20,9 @@ from aios_core import (
 from aios_core.core import CoreDown, CoreLoad, Failed, Finished, Preempted, Progress
 from aios_core.messages import Delta
 from aios_core.scheduler import FIFO, Policy, QueueLoad
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from aios_core.scheduler.policy import Rank, Waiting
-from aios_core.scheduler.ready import Hold
+from aios_core.scheduler.ticket import Hold
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore, settled, virtual
@@ -315,7 +315,7 @@ async def test_a_core_that_raises_in_any_method_harms_no_call_of_another(method:
 @virtual
 async def test_a_core_that_cannot_say_how_full_it_is_counts_as_down() -> None:
     bad, good = PuppetCore("bad", models=["bad"]), PuppetCore("good", models=["good"])
-    async with rigged(bad, good, limits=Limits(core_patience_s=5.0)) as rig:
+    async with rigged(bad, good, limits=QueueLimits(core_patience_s=5.0)) as rig:
         bad.load = _raises  # type: ignore[method-assign]
         _, waiting = rig.submit(rig.agent("a"), model="bad")
         _, served = rig.submit(rig.agent("b"), model="good")
@@ -355,7 +355,7 @@ async def test_a_report_that_is_none_takes_no_other_of_its_batch_with_it() -> No
 @virtual
 async def test_a_core_that_dies_fails_each_of_its_calls_whatever_one_of_them_raises() -> None:
     core = PuppetCore(slots=3)
-    async with rigged(core, limits=Limits(max_attempts=1)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=1)) as rig:
         callers = [rig.submit(rig.agent())[1] for _ in range(3)]
         callers[0].reject = _raises  # type: ignore[method-assign]
         rig.callers.remove(callers[0])

@@ -9,7 +9,7 @@ import pytest
 
 from aios_core import CoreError, KernelConfig, Overloaded, RateLimited
 from aios_core.config import SchedulerConfig
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from tests.puppet import PuppetCore, asks, booted, error_of, settled, virtual
 
 from .rig import Rig, rigged
@@ -61,7 +61,7 @@ async def drained(rig: Rig) -> float:
 async def test_a_full_queue_tells_about_the_time_that_it_takes(slots: int, run_s: float) -> None:
     core = Clockwork(slots=slots)
     core.run_s = run_s
-    async with rigged(core, limits=Limits(max_waiting=8)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting=8)) as rig:
         for _ in range(3):
             rig.submit(rig.agent())
             await drained(rig)
@@ -77,7 +77,7 @@ async def test_a_full_queue_tells_about_the_time_that_it_takes(slots: int, run_s
 @virtual
 async def test_a_full_queue_of_one_agent_tells_about_the_time_that_this_agent_takes() -> None:
     core = Clockwork(slots=4)
-    async with rigged(core, limits=Limits(max_waiting_per_agent=5)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting_per_agent=5)) as rig:
         rig.submit(rig.agent())
         await drained(rig)
         greedy = rig.agent("greedy")
@@ -97,7 +97,7 @@ async def test_a_full_queue_of_one_agent_tells_about_the_time_that_this_agent_ta
 @virtual
 async def test_an_agent_that_has_no_slot_is_told_of_those_before_it() -> None:
     core = Clockwork()
-    async with rigged(core, limits=Limits(max_waiting_per_agent=2)) as rig:
+    async with rigged(core, limits=QueueLimits(max_waiting_per_agent=2)) as rig:
         rig.submit(rig.agent())
         await drained(rig)
         for n in range(6):
@@ -120,7 +120,7 @@ async def test_a_rate_limit_is_tried_as_often_as_any_failure_then_reaches_the_ca
     keeps: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     core = Refusing(1.0, keeps=keeps)
-    async with rigged(core, limits=Limits(max_attempts=3)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=3)) as rig:
         with caplog.at_level(logging.WARNING):
             _, caller = rig.submit(rig.agent())
             await asyncio.sleep(60)
@@ -134,7 +134,7 @@ async def test_a_rate_limit_is_tried_as_often_as_any_failure_then_reaches_the_ca
 @virtual
 async def test_a_rate_limit_is_not_waited_for_longer_than_the_patience(pause_s: float) -> None:
     core = Refusing(pause_s, keeps=True)
-    async with rigged(core, limits=Limits(max_attempts=1_000, retry_patience_s=30)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=1_000, retry_patience_s=30)) as rig:
         began = rig.clock.now()
         _, caller = rig.submit(rig.agent())
         while caller.outcome is None:  # noqa: ASYNC110 - in virtual time
@@ -147,7 +147,7 @@ async def test_a_rate_limit_is_not_waited_for_longer_than_the_patience(pause_s: 
 @virtual
 async def test_a_pause_beyond_the_patience_reaches_the_caller_at_once() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=Limits(retry_patience_s=30)) as rig:
+    async with rigged(core, limits=QueueLimits(retry_patience_s=30)) as rig:
         _, caller = rig.submit(rig.agent())
         core.fail(RateLimited("come back tomorrow", 31))
         await settled()
@@ -159,7 +159,7 @@ async def test_a_pause_beyond_the_patience_reaches_the_caller_at_once() -> None:
 @virtual
 async def test_a_call_that_others_outran_is_tried_while_the_core_serves() -> None:
     core = PuppetCore(slots=2)
-    async with rigged(core, limits=Limits(max_attempts=2)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=2)) as rig:
         _, unlucky = rig.submit(rig.agent("unlucky"), "unlucky")
         for _ in range(5):
             rig.submit(rig.agent("lucky"), "lucky")
@@ -177,7 +177,7 @@ async def test_a_call_that_others_outran_is_tried_while_the_core_serves() -> Non
 @virtual
 async def test_other_failures_end_with_the_patience_too() -> None:
     core = PuppetCore()
-    limits = Limits(max_attempts=1_000, retry_patience_s=5)
+    limits = QueueLimits(max_attempts=1_000, retry_patience_s=5)
     async with rigged(core, limits=limits) as rig:
         _, caller = rig.submit(rig.agent())
         while caller.outcome is None:

@@ -17,14 +17,14 @@ from aios_core.core import Finished, Prepared, Progress, Stopped
 from aios_core.messages import Completion, Delta, Message, ToolCallDelta, Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler import Priority
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.overload import QueueLimits
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing import run_virtual
 from tests.puppet import PuppetCore, settled, virtual
 
 from .rig import Rig, rigged
 
-LITTLE = Limits(expected_answer_tokens=20)
+LITTLE = QueueLimits(expected_answer_tokens=20)
 
 
 class BlurredCore(PuppetCore):

@@ -1,15 +1,12 @@
-"""Tickets, and the queues of the calls that wait for the same cores."""
+"""The entry of a call in the scheduler: where it may run, and what holds it back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from operator import attrgetter
 
 from aios_core.core import Core
-from aios_core.scheduler.guarded_policy import GuardedPolicy
-from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.shares import FlowShare
 from aios_core.syscalls import LLMGenerate, Syscall
 
@@ -75,36 +72,3 @@ class Ticket:
     @property
     def is_held(self) -> bool:
         return bool(self.holds)
-
-
-def ticket_queue(policy: GuardedPolicy) -> RankedQueue[Ticket]:
-    """Return an empty queue of calls, in the order of a policy."""
-    return RankedQueue(policy.rank, attrgetter("queued_at"))
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """The calls that wait for one route: those of active agents, and those of new ones."""
-
-    returning: RankedQueue[Ticket]
-    arriving: RankedQueue[Ticket]
-
-    def __len__(self) -> int:
-        return len(self.returning) + len(self.arriving)
-
-    def __iter__(self) -> Iterator[Ticket]:
-        yield from self.returning
-        yield from self.arriving
-
-    def __contains__(self, ticket: Ticket) -> bool:
-        return ticket in self.returning or ticket in self.arriving
-
-    def remove(self, ticket: Ticket) -> None:
-        """Take a call out, if it is in."""
-        if not self.arriving.remove(ticket):
-            self.returning.remove(ticket)
-
-    def reorder(self, policy: GuardedPolicy) -> None:
-        """Order both queues by another policy."""
-        self.returning.reorder(policy.rank)
-        self.arriving.reorder(policy.rank)

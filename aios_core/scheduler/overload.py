@@ -1,21 +1,35 @@
-"""How many calls may wait, and how long a full queue will take."""
+"""Refuse calls when a queue is full, and estimate when to retry."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from aios_core.errors import Overloaded
 from aios_core.process import AgentProcess
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.limits import Limits
+from aios_core.scheduler.estimates import EXPECTED_ANSWER_TOKENS
 
 _FIRST_GUESS_S: Final = 1.0  # how long a call runs, before any has
 _MEMORY: Final = 32  # calls that the mean is about
 _LEAST_S: Final = 0.05
 
 
-class Crowds:
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of the queues of a dispatcher, and how failed calls are tried again."""
+
+    max_waiting: int = 10_000  # calls without a slot, of all agents
+    max_waiting_per_agent: int = 1_000
+    max_attempts: int = 4  # of one call, when its cores fail
+    retry_patience_s: float = 120.0  # from a call's first failure to its last attempt
+    core_patience_s: float = 10.0  # calls wait that long for a core that is down
+    default_timeout_s: float | None = None
+    expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS  # before there are any to learn from
+
+
+class OverloadGuard:
     """Refuses calls when too many wait. Pure; it sees time as it is told.
 
     A refusal says when the queue will be worked off, as things are: the calls that wait
@@ -23,12 +37,12 @@ class Crowds:
     that are in use.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._mean_s = _FIRST_GUESS_S
         self._num_seen = 0
 
-    def refuse(
+    def require_room(
         self, process: AgentProcess, num_waiting: int, running: Collection[Call], now: float
     ) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
@@ -46,8 +60,8 @@ class Crowds:
             queue = f"the queue of agent {process.name!r}"
             raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
 
-    def ended(self, call: Call) -> None:
-        """Learn from a call that a core brought to its end."""
+    def record_answer(self, call: Call) -> None:
+        """Learn how long a call ran that a core brought to its end."""
         if call.syscall.running_s > 0:
             self._num_seen += 1
             weight = 1 / min(self._num_seen, _MEMORY)
