@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aios_core.agent import Agent
     from aios_core.bridge import AsyncStream, Stream
     from aios_core.budget import Budget, Price
+    from aios_core.bundled_model import tiny_model_path
     from aios_core.config import KernelConfig
     from aios_core.core import PromptSize
     from aios_core.embedded import default_kernel, set_default_kernel
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
         Watch,
     )
     from aios_core.storage.semantic import CollectionItem, CollectionMatch
-    from aios_core.tiny import tiny_model_path
     from aios_core.tools import (
         McpServer,
         Rate,
@@ -229,7 +229,7 @@ _NAMES: Final = {
         "CollectionItem",
         "CollectionMatch",
     ),
-    "tiny": ("tiny_model_path",),
+    "bundled_model": ("tiny_model_path",),
     "tools": (
         "McpServer",
         "Rate",

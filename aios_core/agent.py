@@ -9,7 +9,6 @@ from typing import Protocol, Self, Unpack
 
 from aios_core.access import AccessHandle
 from aios_core.accounting import Accounting, BudgetStatus
-from aios_core.checking import is_a
 from aios_core.errors import InvalidRequest
 from aios_core.llm import LLM
 from aios_core.memory import Memory
@@ -26,6 +25,7 @@ from aios_core.redaction import shown_repr
 from aios_core.storage import Storage
 from aios_core.storage.semantic import Collections
 from aios_core.tools import Tools as AgentTools
+from aios_core.untrusted.arguments import is_a
 
 
 class AgentControl(Protocol):

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Final, Protocol
 
-from aios_core.forks import free_after_fork
+from aios_core.fork_safety import free_after_fork
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from aios_core.errors import KernelBug
-from aios_core.foreign import log_raised
 from aios_core.messages import Completion, Delta
 from aios_core.redaction import scrub
+from aios_core.untrusted.third_party import log_raised
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from aios_core.checking import MAX_INTEGER, exact_text, is_unicode
 from aios_core.errors import ConfigError
-from aios_core.foreign import describe, detach
+from aios_core.untrusted.arguments import MAX_INTEGER, exact_text, is_unicode
+from aios_core.untrusted.third_party import describe, detach
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from aios_core.errors import KernelError
-from aios_core.foreign import RAISED, log_raised, pass_on
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.third_party import RAISED, log_raised, pass_on
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from aios_core.bundled_model import TINY_MODEL, tiny_model_path
 from aios_core.config_decoder import Place
 from aios_core.distribution import install_command
 from aios_core.errors import ConfigError
 from aios_core.redaction import learn
-from aios_core.tiny import TINY_MODEL, tiny_model_path
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, next to those that fit every kind

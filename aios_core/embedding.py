@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from aios_core.budget import Cost, Price, reserve_in_turn
-from aios_core.claims import whole_number
-from aios_core.counting import TokenRatio
 from aios_core.errors import InvalidRequest
 from aios_core.events import EventKind
 from aios_core.messages import Usage, require_unicode
@@ -22,6 +20,8 @@ from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
+from aios_core.token_estimate import TokenRatio
+from aios_core.untrusted.reported_numbers import whole_number
 
 MAX_TEXTS: Final = 2_048  # of one request
 MAX_CHARS: Final = 4_000_000  # of one request, all texts together

@@ -17,8 +17,8 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
-from aios_core.foreign import RAISED, log_raised, name_of, pass_on
 from aios_core.redaction import redact_values
+from aios_core.untrusted.third_party import RAISED, log_raised, name_of, pass_on
 
 log = logging.getLogger(__name__)
 

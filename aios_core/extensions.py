@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from aios_core.config_decoder import Place, suggest
-from aios_core.foreign import RAISED, describe_on_worker
+from aios_core.untrusted.third_party import RAISED, describe_on_worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ from aios_core.agent import Agent
 from aios_core.at_exit import close_at_exit, closed
 from aios_core.bridge import LoopThread
 from aios_core.budget import Budget
-from aios_core.checking import is_a, require_items, require_number, require_path, require_text
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
@@ -53,6 +52,13 @@ from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
 from aios_core.trace import Trace, free_path
+from aios_core.untrusted.arguments import (
+    is_a,
+    require_items,
+    require_number,
+    require_path,
+    require_text,
+)
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from aios_core.bridge import AsyncStream, Stream
-from aios_core.checking import is_a, reads_arguments
 from aios_core.core import PromptSize
 from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
@@ -23,6 +22,7 @@ from aios_core.messages import (
     require_items,
     require_number,
 )
+from aios_core.messages.sampling import UNSET
 from aios_core.options import (
     CallOptions,
     Messages,
@@ -33,8 +33,8 @@ from aios_core.options import (
 )
 from aios_core.port import AgentPort
 from aios_core.redaction import shown_repr
-from aios_core.sampling import UNSET
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.arguments import is_a, reads_arguments
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
 from aios_core.budget import Budget, BudgetAccount
-from aios_core.checking import exact_number, is_a, require_text
 from aios_core.errors import InvalidRequest, KernelBug, NoSuchObject, RunawayStopped
 from aios_core.identity import Identities
 from aios_core.messages import require_integer, require_number
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import Request
+from aios_core.untrusted.arguments import exact_number, is_a, require_text
 
 DEFAULT_GROUP = "default"
 

@@ -10,7 +10,6 @@ from typing import TypeVar, Unpack
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, InvalidRequest, SyscallCancelled, WouldBlock
-from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Completion, Delta
 from aios_core.options import SubmitOptions
 from aios_core.parts import Parts
@@ -21,6 +20,7 @@ from aios_core.redaction import shown_repr
 from aios_core.scheduler.call import Answer
 from aios_core.several import NOBODY, SeveralAnswers, single_requests
 from aios_core.syscalls import LLMGenerate, Request, Syscall
+from aios_core.untrusted.third_party import RAISED, pass_on
 
 _MAX_KEPT = 1_000
 T = TypeVar("T")

@@ -18,10 +18,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from aios_core.completion import NO_USAGE
-from aios_core.decided import require_free_extra
 from aios_core.errors import InvalidRequest, KernelBug
-from aios_core.field_checks import CheckedFields
 from aios_core.messages import (
     Completion,
     Message,
@@ -34,9 +31,12 @@ from aios_core.messages import (
     parse_tools,
     require_sendable,
 )
+from aios_core.messages.completion import NO_USAGE
+from aios_core.messages.sampling import UNSET
 from aios_core.permissions import Access, Resource, Right
-from aios_core.sampling import UNSET
+from aios_core.reserved_options import require_free_extra
 from aios_core.snapshot import Snapshot
+from aios_core.untrusted.fields import CheckedFields
 
 T = TypeVar("T")  # what a request is answered with
 
@@ -53,7 +53,7 @@ class Request(CheckedFields, Generic[T]):
 
     LLM requests wait for a slot of a core; those of the other managers are served
     by the one that lists them (`aios_core.manager.Manager`). Fields of a wrong type are refused
-    when a request is built, see `aios_core.field_checks`.
+    when a request is built, see `aios_core.untrusted.fields`.
     """
 
     __slots__ = ()

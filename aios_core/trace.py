@@ -18,10 +18,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Self
 
-from aios_core.checking import require_path
 from aios_core.errors import ConfigError, InvalidRequest
 from aios_core.events import EventKind, KernelEvent
 from aios_core.private_files import open_private
+from aios_core.untrusted.arguments import require_path
 
 _AGENTS: Final = 1  # the trace's process for agents; cores follow
 _OVER: Final = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED})

@@ -17,9 +17,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aios_core.checking import require_number
 from aios_core.clock import Clock, Timer
-from aios_core.doing import Doing, noting
 from aios_core.errors import (
     BackendError,
     DeadlineExceeded,
@@ -30,11 +28,20 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import OF_THE_LOOP, RAISED, describe, detach, log_raised, pass_on
 from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.provenance import LabelledTexts
 from aios_core.syscalls import Request, SyscallState
+from aios_core.untrusted.arguments import require_number
+from aios_core.untrusted.third_party import (
+    OF_THE_LOOP,
+    RAISED,
+    describe,
+    detach,
+    log_raised,
+    pass_on,
+)
+from aios_core.wait_reason import Doing, noting
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import aios_core
 from aios_core import Agent, Kernel, KernelError
 from aios_core.errors import KernelBug
 from aios_core.llm import request
-from aios_core.sampling import Sampling
+from aios_core.messages.sampling import Sampling
 
 
 class Strange:

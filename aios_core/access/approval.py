@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from aios_core.checking import MAX_INTEGER, exact_text
 from aios_core.permissions import Access
 from aios_core.redaction import shown_repr, visible
+from aios_core.untrusted.arguments import MAX_INTEGER, exact_text
 
 
 @dataclass(frozen=True, slots=True)

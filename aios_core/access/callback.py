@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver
-from aios_core.foreign_calls import call_on_thread
+from aios_core.untrusted.blocking_calls import call_on_thread
 
 Callback = Callable[
     [ApprovalRequest], bool | ApprovalAnswer | Awaitable[bool] | Awaitable[ApprovalAnswer]

@@ -13,13 +13,13 @@ from typing import Any, Final, TypedDict
 
 from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
 from aios_core.access.policy import Policy, Rule, Subject
-from aios_core.checking import require_text
 from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant, require_identity
 from aios_core.permissions import KINDS, Access, Resource, Right
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import known_kinds
+from aios_core.untrusted.arguments import require_text
 
 
 @dataclass(frozen=True, slots=True)

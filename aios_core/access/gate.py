@@ -29,9 +29,9 @@ from aios_core.access.privileges import MODEL, Privileges
 from aios_core.access.record import AuditRecord
 from aios_core.access.trail import AuditTrail
 from aios_core.errors import AccessDenied, ApprovalRefused
-from aios_core.foreign import OF_THE_LOOP, RAISED, describe, pass_on
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
+from aios_core.untrusted.third_party import OF_THE_LOOP, RAISED, describe, pass_on
 
 _ASKED: Final = "waiting for an approval"
 _FLUSHED: Final = "waiting for the audit trail to be written"

@@ -9,12 +9,12 @@ from typing import Any
 from aios_core.access.decision import Decision
 from aios_core.access.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.checking import is_a, reads_arguments
 from aios_core.errors import InvalidRequest
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of
 from aios_core.manager import Port
 from aios_core.permissions import Resource, Right
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import is_a, reads_arguments
 
 READ_ONLY = (Right.READ,)
 

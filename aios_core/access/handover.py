@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from aios_core.access.chain import Head
 from aios_core.access.record import AuditRecord, append_records
-from aios_core.checking import exact_text
-from aios_core.foreign import type_name
 from aios_core.state import Connection, Vault
+from aios_core.untrusted.arguments import exact_text
+from aios_core.untrusted.third_party import type_name
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,6 @@ from aios_core.access.policy_file import load_policy, refuse_circles
 from aios_core.access.privileges import Privileges
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
 from aios_core.access.trail import AuditTrail
-from aios_core.checking import require_items, require_text
 from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
@@ -40,6 +39,7 @@ from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
 from aios_core.syscalls import Request
+from aios_core.untrusted.arguments import require_items, require_text
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from aios_core.forks import free_after_fork
+from aios_core.fork_safety import free_after_fork
 
 #: Changes the state under the lock. Returns what to do once it is released, if anything.
 Work = Callable[[], Callable[[], object] | None]

@@ -26,9 +26,9 @@ from aios_core.adapting.models import forget_announced
 from aios_core.adapting.notices import forget_notices
 from aios_core.adapting.patching import ImportHook, Patches
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
-from aios_core.foreign import describe_on_worker
-from aios_core.forks import free_after_fork
+from aios_core.fork_safety import free_after_fork
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.third_party import describe_on_worker
 
 Mode = Literal["substitute", "admit"]
 

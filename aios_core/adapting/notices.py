@@ -12,7 +12,7 @@ import threading
 from collections.abc import Hashable
 from typing import Final
 
-from aios_core.forks import free_after_fork
+from aios_core.fork_safety import free_after_fork
 
 _lock = free_after_fork(threading.Lock())  # guards _given
 _given: Final[set[Hashable]] = set()

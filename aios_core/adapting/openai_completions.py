@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from aios_core.adapting.notices import give_notice
 from aios_core.adapting.openai_format import ChunkWriter, read_request, write_completion
-from aios_core.completion import Completion, Delta
 from aios_core.errors import InvalidRequest
+from aios_core.messages.completion import Completion, Delta
 from aios_core.redaction import shown_repr
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from aios_core.adapting.options import split_request_options
-from aios_core.checking import reads_arguments
-from aios_core.decided import ARGUMENT_OF
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
     Choice,
@@ -33,6 +31,8 @@ from aios_core.messages import (
     require_items,
 )
 from aios_core.redaction import shown_repr
+from aios_core.reserved_options import ARGUMENT_OF
+from aios_core.untrusted.arguments import reads_arguments
 
 # Blocks that say again what stands in the message's `tool_calls`.
 _CALL_ECHOES: Final = frozenset(

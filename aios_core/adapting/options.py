@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.decided import ARGUMENT_OF, OF_THE_CONNECTION
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
+from aios_core.reserved_options import ARGUMENT_OF, OF_THE_CONNECTION
 
 # Mappings inside the options whose keys are options themselves.
 _NESTED: Final = ("model_kwargs", "extra_body")

@@ -50,7 +50,7 @@ def completion_script(shell: str) -> str:
 
 def _offered(installed: Mapping[str, EntryPoint]) -> dict[str, argparse.ArgumentParser]:
     """Return the parsers that modules of installed commands offer as a function `parser`."""
-    from aios_core.foreign import describe_on_worker  # noqa: PLC0415 - if needed
+    from aios_core.untrusted.third_party import describe_on_worker  # noqa: PLC0415 - if needed
 
     offered = {}
     for name, entry in installed.items():

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from aios_core.cli.findings import Finding, Health
 from aios_core.errors import Conflict, KernelError
-from aios_core.foreign import places_of
 from aios_core.tools.catalogue import Catalogue
 from aios_core.tools.loading import load
 from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Plugin, offers_of
 from aios_core.tools.tool import Tool
+from aios_core.untrusted.third_party import places_of
 
 _AREA: Final = "plug-in"
 

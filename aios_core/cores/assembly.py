@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aios_core.conversation import REASONING_KEYS, THINKING_KEYS
 from aios_core.cores.merging import merge_blocks, merge_keys, merge_logprobs
 from aios_core.messages import (
     Completion,
@@ -24,6 +23,7 @@ from aios_core.messages import (
     ToolCallDelta,
     Usage,
 )
+from aios_core.messages.conversation import REASONING_KEYS, THINKING_KEYS
 
 _WORD = re.compile(r"\S+\s*|\s+")
 

@@ -22,8 +22,8 @@ from aios_core.core import Core
 from aios_core.core_kinds import BUILT_IN, CoreKind
 from aios_core.errors import ConfigError, KernelError, ModelLoadError
 from aios_core.extensions import CORE_KINDS
-from aios_core.foreign import RAISED, describe_on_worker
 from aios_core.redaction import learn_settings
+from aios_core.untrusted.third_party import RAISED, describe_on_worker
 
 CORE_PARTS: Final = ("models", "start", "prepare", "run", "preempt", "cancel", "load", "close")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from aios_core.checking import copy_json
+from aios_core.untrusted.arguments import copy_json
 
 # Repeated with each fragment, or set once.
 _WHOLE: Final = frozenset({"id", "type", "format", "index", "role", "name", "model", "expires_at"})

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.claims import claimed_number
-from aios_core.conversation import REASONING_KEYS, THINKING_KEYS
 from aios_core.core import Progress
 from aios_core.cores.assembly import Assembler, join
 from aios_core.cores.call_fragments import CallFragments
 from aios_core.cores.streaming import LiveRun
 from aios_core.messages import Choice, Completion, Delta, FinishReason, Usage, text_of_part
+from aios_core.messages.conversation import REASONING_KEYS, THINKING_KEYS
+from aios_core.untrusted.reported_numbers import claimed_number
 
 _KNOWN_OF_CHUNK: Final = frozenset(
     {"id", "object", "created", "model", "choices", "usage", "system_fingerprint"}

@@ -30,7 +30,6 @@ from urllib.parse import urlsplit
 import httpx
 import openai
 
-from aios_core.claims import whole_number
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
 from aios_core.cores.certificates import certificates
 from aios_core.cores.core_pause import CorePause
@@ -69,6 +68,7 @@ from aios_core.errors import (
     SnapshotError,
 )
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.reported_numbers import whole_number
 
 UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aios_core.checking import is_a
 from aios_core.core import Core, CoreLoad, ReportSink, load_of
 from aios_core.errors import (
     BackendError,
@@ -20,7 +19,8 @@ from aios_core.errors import (
     KernelError,
     NoSuchObject,
 )
-from aios_core.foreign import describe, detach
+from aios_core.untrusted.arguments import is_a
+from aios_core.untrusted.third_party import describe, detach
 
 FIRST_PROBE_S = 0.5
 MAX_PROBE_S = 30.0

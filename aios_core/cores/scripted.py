@@ -37,10 +37,10 @@ from aios_core.errors import (
     NoSuchObject,
     SnapshotError,
 )
-from aios_core.foreign import RAISED, describe, detach, pass_on
 from aios_core.messages import Completion, Delta, FinishReason, Message, ToolCall, Usage
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.third_party import RAISED, describe, detach, pass_on
 
 # One answer. A sequence of deltas streams just so, and may end in an error: a core that dies
 # in the middle of its answer.

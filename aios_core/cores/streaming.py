@@ -39,12 +39,12 @@ from aios_core.core import (
     Stopped,
 )
 from aios_core.cores.assembly import Assembler
-from aios_core.counting import answer_texts, at_least
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.redaction import scrub
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.token_estimate import answer_texts, at_least
 
 # What `stream` yields: a delta (counts as one token, or as many as its text has at
 # least), progress that counts its tokens itself, and at last the answer.

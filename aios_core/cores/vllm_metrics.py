@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from aios_core.claims import whole_number
+from aios_core.untrusted.reported_numbers import whole_number
 
 _MOST_TOKENS: Final = 10**12  # of one server's KV memory
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aios_core.checking import require_items, require_text
 from aios_core.manager import Port
 from aios_core.memory.kv import Listing
 from aios_core.memory.kv_requests import (
@@ -21,6 +20,7 @@ from aios_core.memory.kv_requests import (
     KeyValueTouch,
 )
 from aios_core.memory.records import KeyValue, Value
+from aios_core.untrusted.arguments import require_items, require_text
 
 
 @dataclass(frozen=True, slots=True)

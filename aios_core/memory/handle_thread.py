@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.checking import reads_arguments, require_integer, require_items
 from aios_core.errors import InvalidRequest
 from aios_core.manager import Port
 from aios_core.memory.records import ThreadEntry
@@ -25,6 +24,7 @@ from aios_core.memory.thread_requests import (
     ThreadReplace,
 )
 from aios_core.memory.threads import ACTIVE, Window
+from aios_core.untrusted.arguments import reads_arguments, require_integer, require_items
 
 
 @dataclass(frozen=True, slots=True)

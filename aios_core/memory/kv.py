@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import QuotaExceeded
-from aios_core.field_checks import CheckedFields
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
 from aios_core.memory.records import Content, KeyValue, Name
 from aios_core.state import Connection
+from aios_core.untrusted.fields import CheckedFields
 
 _FACTS: Final = "is_text, created_at, updated_at, expires_at, labels, name_labels"
 _IS_THERE: Final = "(expires_at IS NULL OR expires_at > ?)"

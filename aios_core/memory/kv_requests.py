@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from aios_core.checking import require_mapping
 from aios_core.errors import InvalidRequest
 from aios_core.memory.kv import Listing
 from aios_core.memory.names import (
@@ -26,6 +25,7 @@ from aios_core.messages import require_items, require_number
 from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
+from aios_core.untrusted.arguments import require_mapping
 
 T = TypeVar("T")
 

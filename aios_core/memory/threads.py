@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import NoSuchObject
-from aios_core.field_checks import CheckedFields
 from aios_core.manager import labels_of_all
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
 from aios_core.memory.names import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
 from aios_core.memory.records import Name, ThreadEntry
 from aios_core.state import Connection
+from aios_core.untrusted.fields import CheckedFields
 
 ACTIVE: Final = "active"
 ARCHIVED: Final = "archived"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from aios_core.forks import free_after_fork
+from aios_core.fork_safety import free_after_fork
 from aios_core.memory.blocks import BlockRow, BlockTable
 from aios_core.memory.codec import Codec
 from aios_core.memory.records import MemoryHit

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from aios_core.budget import FREE, Cost, Price
-from aios_core.claims import Evidence
 from aios_core.core import Prepared, Progress
-from aios_core.counting import TokenRatio, answer_texts, at_least
 from aios_core.messages import Delta, Message
 from aios_core.scheduler.trimming import start_of_delta
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
+from aios_core.token_estimate import TokenRatio, answer_texts, at_least
+from aios_core.untrusted.reported_numbers import Evidence
 
 LimitedBy = Literal["max_tokens", "window", "budget"]
 

@@ -12,7 +12,6 @@ from aios_core.budget import BudgetAccount, Cost, Price, Reservation
 from aios_core.clock import Timer
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelError
-from aios_core.foreign import RAISED, log_raised, pass_on
 from aios_core.manager import waiting_for
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
@@ -20,6 +19,7 @@ from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.ticket import Route, Ticket, served_model
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import Syscall, SyscallState
+from aios_core.untrusted.third_party import RAISED, log_raised, pass_on
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -39,7 +39,6 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream
-from aios_core.foreign import RAISED, pass_on
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
@@ -61,6 +60,7 @@ from aios_core.scheduler.ticket import Hold, Ticket
 from aios_core.scheduler.verdicts import Join, join_text
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
+from aios_core.untrusted.third_party import RAISED, pass_on
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ from typing import TypeVarTuple
 
 from aios_core.budget import NOTHING
 from aios_core.clock import Clock
-from aios_core.completion import NO_USAGE
 from aios_core.errors import KernelBug, KernelError
-from aios_core.foreign import RAISED, describe, detach, log_raised, pass_on
 from aios_core.messages import Completion, Usage
+from aios_core.messages.completion import NO_USAGE
 from aios_core.scheduler.call import Call, cancel, deliver
 from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.freezer import FreezeWaiters
@@ -21,6 +20,7 @@ from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
 from aios_core.syscalls import SyscallState
+from aios_core.untrusted.third_party import RAISED, describe, detach, log_raised, pass_on
 
 log = logging.getLogger(__name__)
 Args = TypeVarTuple("Args")

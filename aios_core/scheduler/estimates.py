@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final
 
-from aios_core.counting import TokenRatio
+from aios_core.token_estimate import TokenRatio
 
 EXPECTED_ANSWER_TOKENS: Final = 512
 _KEPT: Final = 50  # answers that are remembered of an agent, and of a model

@@ -15,8 +15,16 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.foreign import RAISED, describe, detach, log_raised, pass_on, shown_value, type_name
 from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.untrusted.third_party import (
+    RAISED,
+    describe,
+    detach,
+    log_raised,
+    pass_on,
+    shown_value,
+    type_name,
+)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from aios_core.core import Core, Report, ReportSink
-from aios_core.foreign import RAISED, log_raised, pass_on, type_name
+from aios_core.untrusted.third_party import RAISED, log_raised, pass_on, type_name
 
 log = logging.getLogger(__name__)
 

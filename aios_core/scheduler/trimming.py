@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from aios_core.counting import TokenRatio
 from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
+from aios_core.token_estimate import TokenRatio
 
 
 def start_of_delta(delta: Delta, num_tokens: int, ratio: TokenRatio) -> Delta:

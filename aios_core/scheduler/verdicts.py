@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from aios_core.claims import check_usage
-from aios_core.completion import NO_USAGE
 from aios_core.core import Core
 from aios_core.messages import (
     Choice,
@@ -18,11 +16,13 @@ from aios_core.messages import (
     ToolCall,
     Usage,
 )
+from aios_core.messages.completion import NO_USAGE
 from aios_core.scheduler.allowance import Allowance
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.estimates import Estimates
 from aios_core.scheduler.reservations import Reservations, allowance_of
 from aios_core.scheduler.trimming import start_of_message
+from aios_core.untrusted.reported_numbers import check_usage
 
 Join = Callable[[Sequence[Delta]], Sequence[Message]]  # one message for each answer
 

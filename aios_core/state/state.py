@@ -22,7 +22,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from aios_core.doing import doing
 from aios_core.errors import KernelClosed, KernelError, StateError
 from aios_core.private_files import make_directory
 from aios_core.state.blob_accounts import start_accounts
@@ -40,6 +39,7 @@ from aios_core.state.evidence import (
 )
 from aios_core.state.tightening import tighten_directory
 from aios_core.state.vault import Vault, vault_of
+from aios_core.wait_reason import doing
 
 T = TypeVar("T")
 

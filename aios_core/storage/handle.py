@@ -6,7 +6,6 @@ import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aios_core.checking import reads_arguments
 from aios_core.grants import AccessGrant, AccessRevoke, warn_of
 from aios_core.manager import Port
 from aios_core.messages import require_unicode
@@ -36,6 +35,7 @@ from aios_core.storage.requests import (
     TreeSnapshot,
 )
 from aios_core.storage.watch import AsyncWatch, Watch
+from aios_core.untrusted.arguments import reads_arguments
 
 Rights = str | Right | Iterable[str | Right]
 

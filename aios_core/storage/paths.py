@@ -17,9 +17,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-from aios_core.checking import exact_text, reads_arguments
 from aios_core.errors import InvalidPath
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import exact_text, reads_arguments
 
 ROOT: Final = "/"
 MOUNTS: Final = "/mnt"  # below it are the shared mounts, the same for every agent

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from aios_core.checking import require_integer, require_number
 from aios_core.errors import KernelClosed, SyscallCancelled
 from aios_core.manager import Port
 from aios_core.storage.records import FileChange
 from aios_core.storage.requests import FileChanges, FileWait
+from aios_core.untrusted.arguments import require_integer, require_number
 
 _BATCH: Final = 256
 _STEP_S: Final = 1.0  # one wait; a stream that was closed meanwhile ends then

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Final
 
 from aios_core.clock import Clock, Timer
-from aios_core.doing import doing
 from aios_core.errors import KernelError, ToolError
 from aios_core.process import AgentProcess
 from aios_core.tools.context import ToolContext
@@ -26,6 +25,7 @@ from aios_core.tools.running import Result, is_the_tools_fault, run
 from aios_core.tools.schedule import HANG_GRACE_S, Schedule
 from aios_core.tools.tool import Tool
 from aios_core.tools.workers import Workers
+from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)
 

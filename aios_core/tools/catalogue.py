@@ -16,8 +16,6 @@ from typing import Any
 
 from aios_core.config import McpServerConfig, ToolsConfig
 from aios_core.errors import Conflict, KernelError, ToolError
-from aios_core.foreign import ForeignException
-from aios_core.foreign_calls import call_on_thread
 from aios_core.redaction import learn, learn_settings
 from aios_core.tools.load_slots import LoadSlots
 from aios_core.tools.loading import installed_plugins, load, load_entry_point
@@ -26,6 +24,8 @@ from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
 from aios_core.tools.requests import McpServer, checked_source
 from aios_core.tools.tool import Tool
+from aios_core.untrusted.blocking_calls import call_on_thread
+from aios_core.untrusted.third_party import ForeignException
 
 log = logging.getLogger(__name__)
 

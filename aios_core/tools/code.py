@@ -22,9 +22,15 @@ from typing import Any, Final
 import pluggy
 
 from aios_core.errors import InvalidRequest, KernelError, NoSuchObject, ToolError
-from aios_core.foreign import describe, describe_on_worker, detach, shown_value, type_name
 from aios_core.tools import hookspecs
 from aios_core.tools.tool import Tool
+from aios_core.untrusted.third_party import (
+    describe,
+    describe_on_worker,
+    detach,
+    shown_value,
+    type_name,
+)
 
 _numbers = count(1)
 _MAX_SOURCE_BYTES: Final = 16 << 20

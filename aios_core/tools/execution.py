@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
-from aios_core.doing import doing
 from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
 from aios_core.manager import labelled
 from aios_core.process import AgentProcess
@@ -33,6 +32,7 @@ from aios_core.tools.results import StoredResults
 from aios_core.tools.running import Result
 from aios_core.tools.services import CodeRunner, Ports
 from aios_core.tools.worker_process import ToolDied
+from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aios_core.checking import is_a, reads_arguments, require_text
 from aios_core.errors import (
     InvalidRequest,
     KernelError,
@@ -38,6 +37,7 @@ from aios_core.tools.requests import (
     require_timeout,
 )
 from aios_core.tools.tool import Tool
+from aios_core.untrusted.arguments import is_a, reads_arguments, require_text
 
 Loadable = str | Path | Tool | Callable[..., Any] | McpServer
 Arguments = Mapping[str, Any] | str

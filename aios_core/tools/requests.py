@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
-from aios_core.checking import reads_arguments, require_text
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.field_checks import CheckedFields
 from aios_core.messages import ToolSpec, require_number
 from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr
 from aios_core.syscalls import Discloses, Request
 from aios_core.tools.strict_json import NotJSON, parse, plain
+from aios_core.untrusted.arguments import reads_arguments, require_text
+from aios_core.untrusted.fields import CheckedFields
 
 MAX_ARGUMENT_BYTES: Final = 1 << 20
 

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aios_core.errors import Interrupted, KernelBug, KernelError, ToolError
-from aios_core.foreign import describe_on_worker, detach, is_kernel_error, release_frames
 from aios_core.tools.context import ToolContext
 from aios_core.tools.processes import ToolProcesses
 from aios_core.tools.strict_json import NotJSON, dump, plain
 from aios_core.tools.tool import Tool
+from aios_core.untrusted.third_party import (
+    describe_on_worker,
+    detach,
+    is_kernel_error,
+    release_frames,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
-from aios_core.checking import reads_arguments, require_integer, require_number, require_text
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 from aios_core.tools.context import ToolContext
 from aios_core.tools.signature import description_of, parameters_of, type_hints_of
+from aios_core.untrusted.arguments import (
+    reads_arguments,
+    require_integer,
+    require_number,
+    require_text,
+)
 
 Isolation = Literal["thread", "process"]
 ISOLATIONS: Final = ("thread", "process")

@@ -20,8 +20,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.schema_cost import is_linear, is_quick, require_bounded, without_values
 from aios_core.tools.strict_json import MAX_DEPTH, NotJSON, parse
+from aios_core.untrusted.schema_cost import is_linear, is_quick, require_bounded, without_values
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import IO, Any
 
 from aios_core.errors import InvalidArguments, KernelError, ToolError
-from aios_core.foreign import describe_on_worker
 from aios_core.tools.code import load_file, load_module, tools_of
 from aios_core.tools.context import ToolContext
 from aios_core.tools.origin import find
@@ -25,6 +24,7 @@ from aios_core.tools.running import call, said
 from aios_core.tools.strict_json import dump, parse, plain
 from aios_core.tools.tool import Tool
 from aios_core.tools.validation import ArgumentSchema
+from aios_core.untrusted.third_party import describe_on_worker
 
 MAX_QUESTION_BYTES = 64 << 20
 MAX_CHECK_BYTES = 2 << 30  # of address space

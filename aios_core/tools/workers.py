@@ -17,7 +17,7 @@ from itertools import count
 from time import monotonic
 from typing import Final
 
-from aios_core.foreign import describe
+from aios_core.untrusted.third_party import describe
 
 log = logging.getLogger(__name__)
 

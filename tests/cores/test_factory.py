@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aios_core import tiny
+from aios_core import bundled_model
 from aios_core.config import CoreConfig
 from aios_core.cores import OpenAICore
 from aios_core.cores.factory import announce_default_core, build_cores, core_names
@@ -154,14 +154,14 @@ def test_the_tiny_model_is_found_in_a_wheel_before_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel, checkout = tmp_path / "wheel", tmp_path / "checkout"
-    monkeypatch.setattr(tiny, "_PLACES", (wheel, checkout))
+    monkeypatch.setattr(bundled_model, "_PLACES", (wheel, checkout))
     with pytest.raises(ModelLoadError, match="AIOS_MODEL"):
-        tiny.tiny_model_path()
+        bundled_model.tiny_model_path()
 
     for place in (checkout, wheel):
         place.mkdir()
         (place / "config.json").touch()
-        assert tiny.tiny_model_path() == place
+        assert bundled_model.tiny_model_path() == place
 
 
 @pytest.mark.parametrize(("environ", "num_lines"), [({}, 1), ({"AIOS_QUIET": "1"}, 0)])

@@ -10,10 +10,10 @@ from aios_core import Kernel, KernelConfig, ModelLoadError, tiny_model_path
 from aios_core.cores.openai_compatible import OpenAICore
 from aios_core.cores.prompt_counting import CountCache, LocalTokenizer
 from aios_core.cores.transformers import TransformersCore
-from aios_core.counting import TokenRatio
 from aios_core.messages import parse_messages
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing.stub_server import Answer, StubServer
+from aios_core.token_estimate import TokenRatio
 
 WORDS = "some words that a person would write in a letter to a friend, not too short " * 8
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}

@@ -31,8 +31,7 @@ from aios_core.access.policy import Policy
 from aios_core.access.policy_file import parse_policy
 from aios_core.cli import parser_of
 from aios_core.config_sources import OTHER_VARIABLES
-
-from ..example_packages import install_examples  # noqa: TID252 - tests are no package to name
+from tests.example_packages import install_examples
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

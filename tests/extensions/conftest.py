@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..example_packages import (  # noqa: TID252 - tests are no package to name
+from tests.example_packages import (
     FOLDERS,
     install_example,
     write_metadata,

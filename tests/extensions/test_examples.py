@@ -12,8 +12,7 @@ from aios_core.core import Core
 from aios_core.cores import ScriptedCore
 from aios_core.testing import run_virtual
 from aios_core.testing.core_contract import CoreContract
-
-from ..example_packages import EXAMPLES  # noqa: TID252 - tests are no package to name
+from tests.example_packages import EXAMPLES
 
 Example = Callable[[str], None]
 

@@ -13,7 +13,7 @@ import pytest
 
 from aios_core import Agent, Kernel, KernelConfig, ToolContext, ToolError
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.foreign import MAX_CHARS, RENDER_S
+from aios_core.untrusted.third_party import MAX_CHARS, RENDER_S
 
 from .rig import PATIENCE, OpenDoor, make, quiet_kernel
 

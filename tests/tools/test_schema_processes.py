@@ -14,8 +14,8 @@ import pytest
 
 from aios_core import InvalidArguments, InvalidRequest, Kernel, McpServer, Tool, ToolError
 from aios_core.errors import BackendError, Overloaded
-from aios_core.foreign_calls import call_on_thread
 from aios_core.tools import load_slots, schema_processes
+from aios_core.untrusted.blocking_calls import call_on_thread
 
 from .rig import PATIENCE, make, quiet_kernel
 

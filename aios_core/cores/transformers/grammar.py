@@ -22,8 +22,8 @@ from torch import Tensor
 from aios_core.cores.hermes import CLOSE, OPEN
 from aios_core.errors import InvalidRequest, SnapshotError
 from aios_core.messages import ToolSpec
-from aios_core.schema_cost import require_bounded
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.schema_cost import require_bounded
 
 _STYLE: Final = {
     "whitespace_flexible": False,

@@ -19,8 +19,8 @@ from aios_core.cores.hermes import CLOSE, OPEN
 from aios_core.cores.transformers.loading import LoadedModel
 from aios_core.errors import ContextOverflow, InvalidRequest
 from aios_core.messages import Message, ToolSpec
-from aios_core.schema_cost import require_bounded, without_values
 from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.schema_cost import require_bounded, without_values
 
 _PLAIN_TEMPLATE: Final = (  # for base models, which have none
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

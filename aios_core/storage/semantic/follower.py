@@ -21,7 +21,6 @@ from typing import Final
 from aios_core.config import RetrievalConfig
 from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
-from aios_core.foreign import describe, detach
 from aios_core.process import AgentProcess
 from aios_core.state import State, StateOpener
 from aios_core.storage.index import FileFeed, FileState, Hit
@@ -40,6 +39,7 @@ from aios_core.storage.semantic.file_index import (
     vectors_below,
 )
 from aios_core.storage.semantic.spaces import VectorSpaces
+from aios_core.untrusted.third_party import describe, detach
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from aios_core.foreign import log_raised
 from aios_core.tools.sandbox.limits import FLOOD_FACTOR
 from aios_core.tools.sandbox.result import OnOutput, Stream
+from aios_core.untrusted.third_party import log_raised
 
 _log = logging.getLogger(__name__)
 

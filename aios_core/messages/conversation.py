@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter, is_
 from typing import Any, Final, Literal, cast
 
-from aios_core.checking import (
+from aios_core.errors import InvalidRequest
+from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import (
     copy_json,
     copy_mapping,
     copy_mappings,
@@ -21,8 +23,6 @@ from aios_core.checking import (
     require_items,
     short_repr,
 )
-from aios_core.errors import InvalidRequest
-from aios_core.redaction import shown_repr
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.checking import copy_mapping, exact_text, reads_arguments, require_items
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import copy_mapping, exact_text, reads_arguments, require_items
 
 #: "auto", "none", "required", the name of one tool, or another choice in OpenAI's format.
 ToolChoice = str | Mapping[str, Any]

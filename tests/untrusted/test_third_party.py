@@ -15,7 +15,8 @@ from aios_core.access import ApprovalRequest
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import AccessDenied, InvalidArguments, ToolError
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.foreign import (
+from aios_core.syscalls import LLMGenerate
+from aios_core.untrusted.third_party import (
     MAX_CHARS,
     ForeignException,
     describe,
@@ -27,7 +28,6 @@ from aios_core.foreign import (
     name_of,
     places_of,
 )
-from aios_core.syscalls import LLMGenerate
 
 
 class Talkative(Exception):
@@ -99,7 +99,7 @@ def test_a_text_that_cannot_be_made_is_not_missed() -> None:
 
 
 def test_a_text_that_is_never_made_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aios_core.foreign.RENDER_S", 0.05)
+    monkeypatch.setattr("aios_core.untrusted.third_party.RENDER_S", 0.05)
     go_on = threading.Event()
 
     class Hanging(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from aios_core.foreign import ForeignException, describe
+from aios_core.untrusted.third_party import ForeignException, describe
 
 T = TypeVar("T")
 

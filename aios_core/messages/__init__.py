@@ -5,14 +5,7 @@ speaks, as frozen dataclasses that are checked when they are built. They know no
 model and no framework.
 """
 
-from aios_core.checking import (
-    require_integer,
-    require_items,
-    require_number,
-    require_sendable,
-    require_unicode,
-)
-from aios_core.completion import (
+from aios_core.messages.completion import (
     Choice,
     Completion,
     Delta,
@@ -20,7 +13,7 @@ from aios_core.completion import (
     ToolCallDelta,
     Usage,
 )
-from aios_core.conversation import (
+from aios_core.messages.conversation import (
     ROLES,
     Message,
     Role,
@@ -29,14 +22,21 @@ from aios_core.conversation import (
     parse_messages,
     text_of_part,
 )
-from aios_core.sampling import Sampling
-from aios_core.schemas import (
+from aios_core.messages.sampling import Sampling
+from aios_core.messages.schemas import (
     GENERAL_CHOICES,
     ResponseFormat,
     ToolChoice,
     ToolSpec,
     is_strict,
     parse_tools,
+)
+from aios_core.untrusted.arguments import (
+    require_integer,
+    require_items,
+    require_number,
+    require_sendable,
+    require_unicode,
 )
 
 __all__ = [

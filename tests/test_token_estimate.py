@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.counting import TokenRatio, at_least, prompt_bytes
 from aios_core.messages import Message, ToolSpec
 from aios_core.syscalls import LLMGenerate
+from aios_core.token_estimate import TokenRatio, at_least, prompt_bytes
 
 
 @pytest.mark.parametrize(

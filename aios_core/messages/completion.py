@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from aios_core.checking import short_repr
-from aios_core.conversation import Message, ToolCall
+from aios_core.messages.conversation import Message, ToolCall
+from aios_core.untrusted.arguments import short_repr
 
 
 class FinishReason(StrEnum):

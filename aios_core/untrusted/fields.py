@@ -17,7 +17,9 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Final, Union, get_args, get_origin
 
-from aios_core.checking import (
+from aios_core.errors import InvalidRequest, KernelError
+from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import (
     MAX_INTEGER,
     exact_number,
     exact_text,
@@ -25,9 +27,7 @@ from aios_core.checking import (
     require_number,
     require_unicode,
 )
-from aios_core.errors import InvalidRequest, KernelError
-from aios_core.foreign import describe, detach
-from aios_core.redaction import shown_repr
+from aios_core.untrusted.third_party import describe, detach
 
 _WORDS: Final[dict[type, str]] = {
     str: "a text",

@@ -8,7 +8,7 @@ import pytest
 
 from aios_core import InvalidRequest, Message, ToolCall, request
 from aios_core.adapting import split_request_options
-from aios_core.decided import ARGUMENT_OF, OF_ROUTING, OF_THE_CONNECTION
+from aios_core.reserved_options import ARGUMENT_OF, OF_ROUTING, OF_THE_CONNECTION
 from aios_core.syscalls import LLMGenerate
 
 HALF = "\ud83d"

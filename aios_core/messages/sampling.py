@@ -12,9 +12,15 @@ from numbers import Integral, Real
 from operator import attrgetter
 from typing import Any, Final
 
-from aios_core.checking import copy_mapping, exact_number, is_finite, reads_arguments, short_repr
 from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.arguments import (
+    copy_mapping,
+    exact_number,
+    is_finite,
+    reads_arguments,
+    short_repr,
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from aios_core.errors import InvalidRequest, KernelError
-from aios_core.foreign import describe, detach
 from aios_core.redaction import shown_repr
+from aios_core.untrusted.third_party import describe, detach
 
 T = TypeVar("T")
 P = ParamSpec("P")
