@@ -117,11 +117,11 @@ POLICIES: Final = Registry(
     "aios.policies",
     "scheduling policy",
     {
-        "fifo": "aios_core.scheduler.policy:FIFO",
-        "round_robin": "aios_core.scheduler.policy:RoundRobin",
-        "priority": "aios_core.scheduler.policy:Priority",
-        "fair": "aios_core.scheduler.policy:Fair",
-        "las": "aios_core.scheduler.policy:LAS",
-        "auto": "aios_core.scheduler.policy:Auto",
+        "fifo": "aios_core.queueing.policy:FIFO",
+        "round_robin": "aios_core.queueing.policy:RoundRobin",
+        "priority": "aios_core.queueing.policy:Priority",
+        "fair": "aios_core.queueing.policy:Fair",
+        "las": "aios_core.queueing.policy:LAS",
+        "auto": "aios_core.queueing.policy:Auto",
     },
 )

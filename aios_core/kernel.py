@@ -45,9 +45,9 @@ from aios_core.options import SpawnOptions
 from aios_core.parts import Given, Parts, make_cores
 from aios_core.port import AgentPort
 from aios_core.process import AgentProcess, ProcessTable
+from aios_core.queueing.named_policy import build_policy
 from aios_core.redaction import shown_repr
 from aios_core.scheduler import Policy
-from aios_core.scheduler.named_policy import build_policy
 from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable

@@ -22,8 +22,8 @@ from aios_core.access import ApprovalRequest
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.core import Run
 from aios_core.cores.scripted import ScriptedCore
+from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO
-from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.syscalls import LLMGenerate
 
 PATIENCE_S = 30.0  # spent only by a call that is never answered

@@ -11,7 +11,7 @@ from aios_core.config_decoder import Place
 from aios_core.cores.factory import kind_of
 from aios_core.errors import ConfigError
 from aios_core.extensions import CORE_KINDS, POLICIES, Extension, Registry, how_to_fix
-from aios_core.scheduler.named_policy import build_policy
+from aios_core.queueing.named_policy import build_policy
 
 
 def check_extensions() -> Iterator[Finding]:

@@ -1,8 +1,7 @@
 """Scheduling: policies decide, the scheduler keeps order, the dispatcher acts."""
 
 from aios_core.config_decoder import Range
-from aios_core.scheduler.dispatcher import Dispatcher
-from aios_core.scheduler.policy import (
+from aios_core.queueing.policy import (
     FIFO,
     LAS,
     POLICIES,
@@ -15,6 +14,7 @@ from aios_core.scheduler.policy import (
     RoundRobin,
     Waiting,
 )
+from aios_core.scheduler.dispatcher import Dispatcher
 from aios_core.scheduler.scheduler import Scheduler
 
 __all__ = [

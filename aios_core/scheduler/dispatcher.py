@@ -41,23 +41,23 @@ from aios_core.errors import (
 from aios_core.events import EventKind, EventStream
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
+from aios_core.scheduler.answer_checks import Join, join_text
 from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
+from aios_core.scheduler.call_endings import Endings
 from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.deadlines import Deadlines
-from aios_core.scheduler.endings import Endings
 from aios_core.scheduler.estimates import Estimates
-from aios_core.scheduler.freezer import Freezer, FreezeWaiters
+from aios_core.scheduler.holds import Freezer, FreezeWaiters
 from aios_core.scheduler.inbox import ReportInbox
-from aios_core.scheduler.neighbours import Contexts, Cores
 from aios_core.scheduler.outages import Outages, Steps
 from aios_core.scheduler.overload import OverloadGuard, QueueLimits
 from aios_core.scheduler.preparation import Preparation
+from aios_core.scheduler.protocols import Contexts, Cores
 from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
 from aios_core.scheduler.run_reports import RunReports
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending
 from aios_core.scheduler.ticket import Hold, Ticket
-from aios_core.scheduler.verdicts import Join, join_text
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from aios_core.untrusted.third_party import RAISED, pass_on

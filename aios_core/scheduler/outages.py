@@ -11,7 +11,7 @@ from aios_core.clock import Clock
 from aios_core.core import NO_ROOM, Core, Failed, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.neighbours import Contexts, Cores
+from aios_core.scheduler.protocols import Contexts, Cores
 from aios_core.scheduler.recovery import CoreKeeper
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.ticket import Route, Ticket

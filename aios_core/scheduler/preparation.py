@@ -10,7 +10,7 @@ from typing import Any
 from aios_core.core import Core, Prepared
 from aios_core.errors import KernelBug, KernelError, SyscallCancelled
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.endings import Endings
+from aios_core.scheduler.call_endings import Endings
 from aios_core.scheduler.recovery import CoreKeeper, as_kernel_error
 from aios_core.syscalls import SyscallState
 from aios_core.untrusted.third_party import RAISED, describe, pass_on

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Final, Generic, TypeVar
 
-from aios_core.scheduler.policy import Rank
+from aios_core.queueing.policy import Rank
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ from aios_core.events import EventKind
 from aios_core.messages import Usage
 from aios_core.process import ProcessState
 from aios_core.scheduler.call import Call, deliver, preempt, release
+from aios_core.scheduler.call_endings import Endings
 from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.deadlines import Deadlines
-from aios_core.scheduler.endings import Endings
-from aios_core.scheduler.freezer import FreezeWaiters
-from aios_core.scheduler.neighbours import Contexts
+from aios_core.scheduler.holds import FreezeWaiters
+from aios_core.scheduler.protocols import Contexts
 from aios_core.scheduler.recovery import CoreKeeper, Retries, Retry
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending

@@ -20,13 +20,13 @@ from typing import Protocol
 from aios_core.core import Core, CoreLoad, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
+from aios_core.queueing.guarded_policy import GuardedPolicy
+from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.queueing.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.scheduler.admission import Admission, Plan
-from aios_core.scheduler.guarded_policy import GuardedPolicy
-from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
 from aios_core.scheduler.ranked_queue import RankedQueue
-from aios_core.scheduler.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.scheduler.ticket import Hold, Route, Ticket
-from aios_core.scheduler.waiting import RouteQueue, WaitingCalls
+from aios_core.scheduler.waiting_calls import RouteQueue, WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that

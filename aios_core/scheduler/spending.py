@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aios_core.budget import BudgetAccount, Cost
+from aios_core.scheduler.answer_checks import Join, Verdicts
 from aios_core.scheduler.budget_queue import BudgetQueue, Order
 from aios_core.scheduler.call import Call, PriceList
 from aios_core.scheduler.estimates import Estimates
 from aios_core.scheduler.reservations import Reservations
-from aios_core.scheduler.verdicts import Join, Verdicts
 
 
 class Spending:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aios_core.core import Core
-from aios_core.scheduler.shares import FlowShare
+from aios_core.queueing.shares import FlowShare
 from aios_core.syscalls import LLMGenerate, Syscall
 
 Route = tuple[Core, ...]  # the cores that can serve a call

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from aios_core.scheduler.guarded_policy import LAST, GuardedPolicy
-from aios_core.scheduler.policy import Rank
+from aios_core.queueing.guarded_policy import LAST, GuardedPolicy
+from aios_core.queueing.policy import Rank
+from aios_core.queueing.shares import FlowShare
 from aios_core.scheduler.ranked_queue import RankedQueue
-from aios_core.scheduler.shares import FlowShare
 from aios_core.scheduler.token_bucket import TokenBucket
 from aios_core.tools.breaker import Breaker
 from aios_core.tools.tool import Tool
@@ -34,7 +34,7 @@ class TurnState(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One call in the books. Satisfies `aios_core.scheduler.policy.Waiting`."""
+    """One call in the books. Satisfies `aios_core.queueing.policy.Waiting`."""
 
     id: int
     pid: int

@@ -20,7 +20,7 @@ from aios_core.errors import InvalidArguments, InvalidRequest
 from aios_core.manager import all_labelled, labelled, labels_of_all
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
-from aios_core.scheduler.policy import Policy
+from aios_core.queueing.policy import Policy
 from aios_core.state import StateOpener
 from aios_core.syscalls import Discloses, Request
 from aios_core.tools.calls import ToolCalls

@@ -25,9 +25,9 @@ from math import inf
 from typing import TypeVar
 
 from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
-from aios_core.scheduler.guarded_policy import GuardedPolicy
-from aios_core.scheduler.policy import Policy, QueueLoad, Rank
-from aios_core.scheduler.shares import FlowShare
+from aios_core.queueing.guarded_policy import GuardedPolicy
+from aios_core.queueing.policy import Policy, QueueLoad, Rank
+from aios_core.queueing.shares import FlowShare
 from aios_core.scheduler.token_bucket import TokenBucket
 from aios_core.tools.breaker import Breaker
 from aios_core.tools.lane import Lane, Turn, TurnState

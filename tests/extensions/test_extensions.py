@@ -19,9 +19,9 @@ from aios_core.config_decoder import Place
 from aios_core.core_kinds import BUILT_IN
 from aios_core.cores.factory import build_cores, constructor_of
 from aios_core.extensions import CORE_KINDS, POLICIES, Extension
+from aios_core.queueing.named_policy import build_policy
 from aios_core.scheduler import POLICIES as CLASSES
 from aios_core.scheduler import Auto, Fair, Policy, Priority
-from aios_core.scheduler.named_policy import build_policy
 
 from .conftest import Install
 

@@ -19,9 +19,9 @@ from aios_core import (
 )
 from aios_core.core import CoreDown, CoreLoad, Failed, Finished, Preempted, Progress
 from aios_core.messages import Delta
+from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO, Policy, QueueLoad
 from aios_core.scheduler.overload import QueueLimits
-from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.scheduler.ticket import Hold
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
@@ -208,7 +208,7 @@ async def test_a_failing_policy_is_logged_once_for_each_question(
         for _ in range(5):
             rig.submit(rig.agent())
 
-        assert [r.name for r in caplog.records] == ["aios_core.scheduler.guarded_policy"]
+        assert [r.name for r in caplog.records] == ["aios_core.queueing.guarded_policy"]
 
 
 # --- answers --------------------------------------------------------------------------------------

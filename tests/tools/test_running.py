@@ -35,8 +35,8 @@ from aios_core import (
 from aios_core.manager import Gatekeeper
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess
+from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO
-from aios_core.scheduler.policy import Rank, Waiting
 from aios_core.testing.leftovers import nothing_left
 from aios_core.tools.requests import ToolList
 

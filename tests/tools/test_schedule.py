@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aios_core import Overloaded, Rate, ToolUnavailable
+from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority
-from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.tools.lane import Turn, TurnState
 from aios_core.tools.schedule import Limits, Schedule
 

@@ -11,13 +11,13 @@ from aios_core.clock import Clock
 from aios_core.errors import KernelBug, KernelError
 from aios_core.messages import Completion, Usage
 from aios_core.messages.completion import NO_USAGE
+from aios_core.queueing.shares import service_of
 from aios_core.scheduler.call import Call, cancel, deliver
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.freezer import FreezeWaiters
-from aios_core.scheduler.neighbours import Contexts
+from aios_core.scheduler.holds import FreezeWaiters
 from aios_core.scheduler.overload import OverloadGuard
+from aios_core.scheduler.protocols import Contexts
 from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.shares import service_of
 from aios_core.scheduler.spending import Spending
 from aios_core.syscalls import SyscallState
 from aios_core.untrusted.third_party import RAISED, describe, detach, log_raised, pass_on

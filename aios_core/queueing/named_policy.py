@@ -10,7 +10,7 @@ from aios_core.config import SchedulerConfig
 from aios_core.config_decoder import Place, decode, is_decodable, suggest
 from aios_core.errors import ConfigError
 from aios_core.extensions import POLICIES
-from aios_core.scheduler.policy import Policy
+from aios_core.queueing.policy import Policy
 from aios_core.untrusted.third_party import RAISED, describe_on_worker
 
 _COMMON = ("quantum", "max_wait_s")  # keys of `[scheduler]` itself, since every policy has them

@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.scheduler.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
 from aios_core.untrusted.third_party import (
     RAISED,
     describe,
@@ -36,7 +36,7 @@ Unranked = dict[int, tuple[Waiting, SchedulingPolicyError]]  # by `id` of the ca
 
 
 class GuardedPolicy:
-    """Asks one policy. Satisfies `tools.services.Ranking` too.
+    """Asks one policy. Satisfies `tools.protocols.Ranking` too.
 
     Each kind of failure is logged once for a policy, since questions are many.
     """

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from weakref import WeakSet
 
+from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.guarded_policy import GuardedPolicy
 from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.ticket import Hold, Route, Ticket
 
