@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from aios_core.config import KernelConfig
     from aios_core.core import PromptSize
     from aios_core.embedded import default_kernel, set_default_kernel
-    from aios_core.embedding import Embedder
     from aios_core.errors import (
         AccessDenied,
         ApprovalRefused,
@@ -85,6 +84,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from aios_core.process import ProcessState
+    from aios_core.retrieval.embedding import Embedder
     from aios_core.storage import (
         AsyncWatch,
         ChangeKind,
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
         StoredFile,
         Watch,
     )
-    from aios_core.storage.semantic import CollectionItem, CollectionMatch
+    from aios_core.storage.collections import CollectionItem, CollectionMatch
     from aios_core.tools import (
         McpServer,
         Rate,
@@ -146,7 +146,7 @@ _NAMES: Final = {
         "default_kernel",
         "set_default_kernel",
     ),
-    "embedding": ("Embedder",),
+    "retrieval.embedding": ("Embedder",),
     "errors": (
         "AccessDenied",
         "ApprovalRefused",
@@ -225,7 +225,7 @@ _NAMES: Final = {
         "StoredFile",
         "Watch",
     ),
-    "storage.semantic": (
+    "storage.collections": (
         "CollectionItem",
         "CollectionMatch",
     ),

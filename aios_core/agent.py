@@ -23,7 +23,7 @@ from aios_core.port import AgentPort
 from aios_core.process import ProcessState
 from aios_core.redaction import shown_repr
 from aios_core.storage import Storage
-from aios_core.storage.semantic import Collections
+from aios_core.storage.collections import Collections
 from aios_core.tools import Tools as AgentTools
 from aios_core.untrusted.arguments import is_a
 

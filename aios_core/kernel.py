@@ -35,7 +35,6 @@ from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
-from aios_core.embedding import Embedder
 from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject
 from aios_core.events import EventStream, Observer
 from aios_core.extensions import POLICIES
@@ -47,6 +46,7 @@ from aios_core.port import AgentPort
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.queueing.named_policy import build_policy
 from aios_core.redaction import shown_repr
+from aios_core.retrieval.embedding import Embedder
 from aios_core.scheduler import Policy
 from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate

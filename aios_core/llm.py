@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 from aios_core.bridge import AsyncStream, Stream
 from aios_core.core import PromptSize
-from aios_core.embedding import Embed, Vector
 from aios_core.errors import InvalidRequest
 from aios_core.messages import (
     GENERAL_CHOICES,
@@ -33,6 +32,7 @@ from aios_core.options import (
 )
 from aios_core.port import AgentPort
 from aios_core.redaction import shown_repr
+from aios_core.retrieval.embedding import Embed, Vector
 from aios_core.syscalls import LLMGenerate
 from aios_core.untrusted.arguments import is_a, reads_arguments
 

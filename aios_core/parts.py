@@ -24,7 +24,6 @@ from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.guest import AT_PROVIDER
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
-from aios_core.embedding import BilledEmbedder, Embedder
 from aios_core.errors import ConfigError, KernelError
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.manager import Gatekeeper, Manager, Port
@@ -32,12 +31,15 @@ from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.provenance import LabelledTexts
 from aios_core.redaction import learn_environment, learn_settings
+from aios_core.retrieval.embedding import BilledEmbedder, Embedder
+from aios_core.retrieval.vector_search import VectorSpaces
 from aios_core.scheduler import Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.overload import QueueLimits
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
-from aios_core.storage.semantic import CollectionManager, FileIndex, VectorSpaces
+from aios_core.storage.collections import CollectionManager
+from aios_core.storage.file_indexer import FileIndex
 from aios_core.tools import ToolManager
 from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
 from aios_core.trap import TrapHandler

@@ -18,8 +18,8 @@ from aios_core.access.chain import Head
 from aios_core.errors import StateError
 from aios_core.private_files import open_private, write_file
 from aios_core.state import Vault
-from aios_core.state.evidence import HEAD
-from aios_core.state.full_disk import cause
+from aios_core.state.completeness import HEAD
+from aios_core.state.disk_full import cause
 
 HEAD_FILE: Final = HEAD
 ANCHOR_EVERY_S: Final = 10.0

@@ -26,7 +26,7 @@ from aios_core.access.record import rows_after
 from aios_core.errors import StateError
 from aios_core.private_files import make_directory, write_file
 from aios_core.state import Connection, State, Vault
-from aios_core.state.full_disk import cause
+from aios_core.state.disk_full import cause
 
 FOLDER: Final = "audit"
 ARCHIVED: Final = "archived"  # the event of the record that vouches for a cut

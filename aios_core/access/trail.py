@@ -33,7 +33,7 @@ from aios_core.access.record import BROKEN, SCHEMA, AuditRecord, last_head
 from aios_core.errors import KernelError, Overloaded, StateError
 from aios_core.state import Connection, State, StateOpener
 from aios_core.state.acceptance import take_acceptance
-from aios_core.state.evidence import incomplete
+from aios_core.state.completeness import incomplete
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from aios_core.memory.requests import (
     MemoryRead,
     MemoryWrite,
 )
-from aios_core.memory.resident import Block, Residence, Space
-from aios_core.memory.spaces import Spaces
+from aios_core.memory.resident_set import Block, Residence, Space
+from aios_core.memory.resident_sets import Spaces
 from aios_core.memory.tables import Shelf, Tables
 from aios_core.process import AgentProcess
 from aios_core.state import Connection

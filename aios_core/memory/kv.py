@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aios_core.errors import QuotaExceeded
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
-from aios_core.memory.names import beyond
+from aios_core.memory.naming import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
 from aios_core.memory.records import Content, KeyValue, Name
 from aios_core.state import Connection

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
 from aios_core.memory.kv import Listing
-from aios_core.memory.names import (
+from aios_core.memory.naming import (
     NAMESPACE,
     require_count,
     require_name,

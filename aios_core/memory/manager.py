@@ -21,20 +21,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aios_core.config import MemoryConfig
-from aios_core.embedding import BilledEmbedder
 from aios_core.errors import KernelError, NoSuchObject, QuotaExceeded
 from aios_core.memory.block_service import BlockService
 from aios_core.memory.blocks import Limits
-from aios_core.memory.names import is_kept
+from aios_core.memory.naming import is_kept
 from aios_core.memory.quotas import Quotas
-from aios_core.memory.record_service import KeyValueService, ThreadService
 from aios_core.memory.requests import KIND, MemoryWrite, Overwrite
-from aios_core.memory.resident import Residence
+from aios_core.memory.resident_set import Residence
+from aios_core.memory.resident_sets import Spaces
 from aios_core.memory.search_service import SearchService
-from aios_core.memory.spaces import Spaces
 from aios_core.memory.tables import Shelf
+from aios_core.memory.thread_kv_service import KeyValueService, ThreadService
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
+from aios_core.retrieval.embedding import BilledEmbedder
 from aios_core.state import StateOpener
 from aios_core.syscalls import Request
 

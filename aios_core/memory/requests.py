@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
-from aios_core.memory.names import require_block, require_count, require_owner, require_text
+from aios_core.memory.naming import require_block, require_count, require_owner, require_text
 from aios_core.memory.records import BlockInfo, Content, MemoryHit, MemoryUsage, Value
 from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from aios_core.embedding import BilledEmbedder
 from aios_core.errors import InvalidRequest
 from aios_core.manager import labelled
 from aios_core.memory.records import MemoryHit
 from aios_core.memory.requests import MemorySearch
 from aios_core.memory.tables import Shelf
 from aios_core.process import AgentProcess
+from aios_core.retrieval.embedding import BilledEmbedder
 from aios_core.syscalls import Request
 
 EMBED_CHARS: Final = 1 << 18  # characters of texts that are embedded before they are stored

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aios_core.memory.block_vectors import VectorTable
 from aios_core.memory.blocks import BlockTable, Limits
 from aios_core.memory.codec import Codec
 from aios_core.memory.kv import KeyValueTable
 from aios_core.memory.quotas import Quotas
 from aios_core.memory.schema import COMPONENT, SCHEMA
 from aios_core.memory.threads import ThreadTable
-from aios_core.memory.vectors import VectorTable
 from aios_core.state import State, StateOpener
 
 

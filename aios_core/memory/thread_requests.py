@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
-from aios_core.memory.names import THREAD, require_count, require_name, require_owner, require_text
+from aios_core.memory.naming import THREAD, require_count, require_name, require_owner, require_text
 from aios_core.memory.records import ThreadEntry
 from aios_core.memory.requests import KIND
 from aios_core.memory.threads import ACTIVE, STATUSES, Window

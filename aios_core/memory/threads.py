@@ -15,7 +15,7 @@ from typing import Any, Final
 from aios_core.errors import NoSuchObject
 from aios_core.manager import labels_of_all
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
-from aios_core.memory.names import beyond
+from aios_core.memory.naming import beyond
 from aios_core.memory.quotas import Account, Quotas, charge_of
 from aios_core.memory.records import Name, ThreadEntry
 from aios_core.state import Connection

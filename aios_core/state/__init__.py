@@ -6,8 +6,8 @@ them, `directory_lock` and `evidence` make sure that the directory is complete a
 
 from aios_core.state.blobs import BlobStore
 from aios_core.state.database import Companion, Connection, Database
+from aios_core.state.encryption import PlainVault, Vault, read_key, vault_of
 from aios_core.state.state import MEMORY, State, StateOpener
-from aios_core.state.vault import PlainVault, Vault, read_key, vault_of
 
 __all__ = [
     "MEMORY",

@@ -16,9 +16,9 @@ from aios_core.errors import StateError
 from aios_core.private_files import make_directory
 from aios_core.state.blob_accounts import accept_missing
 from aios_core.state.blobs import SCHEMA
+from aios_core.state.completeness import BLOBS, DATABASE, HEAD, LOG, DatabaseFiles
 from aios_core.state.database import Connection, Database
 from aios_core.state.directory_lock import DirectoryLock
-from aios_core.state.evidence import BLOBS, DATABASE, HEAD, LOG, DatabaseFiles
 
 SET_ASIDE: Final = "set-aside"
 _ACCEPTED: Final = "accepted"  # a key of `meta`

@@ -17,8 +17,8 @@ from typing import Final
 
 from aios_core.private_files import PART, make_directory, tighten
 from aios_core.state.blobs import BlobStore
+from aios_core.state.completeness import incomplete
 from aios_core.state.database import Connection
-from aios_core.state.evidence import incomplete
 
 log = logging.getLogger(__name__)
 

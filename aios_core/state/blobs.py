@@ -31,8 +31,8 @@ import zstandard
 from aios_core.errors import StateError
 from aios_core.private_files import make_directory, sync_directory, write_file
 from aios_core.state.database import Database
-from aios_core.state.full_disk import cause
-from aios_core.state.vault import PlainVault, Vault
+from aios_core.state.disk_full import cause
+from aios_core.state.encryption import PlainVault, Vault
 
 SCHEMA: Final = (
     """

@@ -25,7 +25,7 @@ import apsw
 
 from aios_core.errors import KernelClosed, StateError
 from aios_core.private_files import make_file
-from aios_core.state.full_disk import free_space
+from aios_core.state.disk_full import free_space
 
 T = TypeVar("T")
 

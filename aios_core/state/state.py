@@ -7,7 +7,7 @@
       unaccounted/  blobs without a row, found at a start (`blob_accounts`)
 
 Only its user can access it: files 0600, directories 0700. A directory with something missing
-is refused (`evidence`), and one that is replaced while it is open is not written to.
+is refused (`completeness`), and one that is replaced while it is open is not written to.
 
 `StateOpener` opens the directory when the first request needs it, off the kernel's loop. A
 kernel with agents that only call models never touches the disk.
@@ -26,9 +26,7 @@ from aios_core.errors import KernelClosed, KernelError, StateError
 from aios_core.private_files import make_directory
 from aios_core.state.blob_accounts import start_accounts
 from aios_core.state.blobs import SCHEMA, BlobStore
-from aios_core.state.database import WAYS_OUT, Connection, Database
-from aios_core.state.directory_lock import DirectoryLock, Voucher
-from aios_core.state.evidence import (
+from aios_core.state.completeness import (
     BLOBS,
     DATABASE,
     LOG,
@@ -37,8 +35,10 @@ from aios_core.state.evidence import (
     require_database,
     require_same,
 )
-from aios_core.state.tightening import tighten_directory
-from aios_core.state.vault import Vault, vault_of
+from aios_core.state.database import WAYS_OUT, Connection, Database
+from aios_core.state.directory_lock import DirectoryLock, Voucher
+from aios_core.state.directory_permissions import tighten_directory
+from aios_core.state.encryption import Vault, vault_of
 from aios_core.wait_reason import doing
 
 T = TypeVar("T")

@@ -2,13 +2,13 @@
 
 requests   what may be asked          handle     agent.storage
 manager    serves it                  watch      streams of changes
-files      files and versions         trees      snapshots of whole trees
-mounts     directories of the host    beneath    what keeps paths inside them
-workspace  files for code that runs   index      the contract with the semantic index
+files      files and versions         tree_snapshots  snapshots of whole trees
+mounts     directories of the host    rooted_dir      what keeps paths inside them
+workspace  files for code that runs   semantic_index  the contract with the semantic index
+file_indexer  the index over files    collections     items that are found by meaning
 """
 
 from aios_core.storage.handle import Storage
-from aios_core.storage.index import FileFeed, FileState, Hit, SemanticIndex
 from aios_core.storage.manager import StorageManager
 from aios_core.storage.records import (
     ChangeKind,
@@ -19,6 +19,7 @@ from aios_core.storage.records import (
     StorageSpace,
     StoredFile,
 )
+from aios_core.storage.semantic_index import FileFeed, FileState, Hit, SemanticIndex
 from aios_core.storage.watch import AsyncWatch, Watch
 from aios_core.storage.workspace import Checkout, Committed, Workspaces
 

@@ -20,11 +20,11 @@ from typing import Any, Final
 from aios_core.config import StorageConfig
 from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject
 from aios_core.state import BlobStore, Connection, Vault
-from aios_core.storage.contents import Content, Contents
-from aios_core.storage.index import FileState
-from aios_core.storage.ledger import Ledger
+from aios_core.storage.content_store import Content, Contents
 from aios_core.storage.paths import ancestors, inside, is_below, rebased
+from aios_core.storage.quota_accounts import Ledger
 from aios_core.storage.records import ChangeKind, FileChange, FileVersion, Stamp, StoredFile
+from aios_core.storage.semantic_index import FileState
 
 _MAX_SUGGESTIONS: Final = 20
 

@@ -10,7 +10,6 @@ from aios_core.grants import AccessGrant, AccessRevoke, warn_of
 from aios_core.manager import Port
 from aios_core.messages import require_unicode
 from aios_core.permissions import Resource, Right
-from aios_core.storage.index import Hit
 from aios_core.storage.paths import ROOT, canonical
 from aios_core.storage.records import FileContent, FileVersion, SavedTree, StorageSpace, StoredFile
 from aios_core.storage.requests import (
@@ -34,6 +33,7 @@ from aios_core.storage.requests import (
     TreeRestore,
     TreeSnapshot,
 )
+from aios_core.storage.semantic_index import Hit
 from aios_core.storage.watch import AsyncWatch, Watch
 from aios_core.untrusted.arguments import reads_arguments
 

@@ -30,13 +30,14 @@ from aios_core.manager import all_labelled, labelled
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import Connection, State, StateOpener
-from aios_core.storage.collector import Collector
-from aios_core.storage.contents import INLINE_BYTES, Content
+from aios_core.storage.background import Work
+from aios_core.storage.blob_collector import Collector
+from aios_core.storage.change_notifier import News
+from aios_core.storage.content_store import INLINE_BYTES, Content
 from aios_core.storage.diff import unified
 from aios_core.storage.files import FileTable
-from aios_core.storage.index import FileState, SemanticIndex
+from aios_core.storage.mount_service import SharedFiles
 from aios_core.storage.mounts import Mounts, too_large
-from aios_core.storage.news import News
 from aios_core.storage.paths import ROOT
 from aios_core.storage.records import ChangeKind, FileContent, FileVersion, Stamp
 from aios_core.storage.requests import (
@@ -62,9 +63,8 @@ from aios_core.storage.requests import (
     TreeSnapshot,
 )
 from aios_core.storage.schema import COMPONENT, SCHEMA
-from aios_core.storage.shared_files import SharedFiles
-from aios_core.storage.trees import TreeTable
-from aios_core.storage.work import Work
+from aios_core.storage.semantic_index import FileState, SemanticIndex
+from aios_core.storage.tree_snapshots import TreeTable
 from aios_core.storage.workspace import Checkout, Checkouts, Committed, take_back, write_out
 from aios_core.syscalls import Request
 

@@ -28,9 +28,9 @@ from aios_core.errors import (
     QuotaExceeded,
 )
 from aios_core.state import Connection, Database
-from aios_core.storage.beneath import Beneath
 from aios_core.storage.paths import MOUNTS, in_mount, is_canonical_name
 from aios_core.storage.records import FileContent, StoredFile
+from aios_core.storage.rooted_dir import Beneath
 
 _MAX_WALKED: Final = 100_000  # files of one listing
 

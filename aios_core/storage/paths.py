@@ -8,7 +8,7 @@ after that (a full-width slash, dots made of one-dot leaders) is refused, as are
 "..", NUL and other control characters, characters that cannot be seen or that turn
 the direction of text, backslashes, and names that begin or end with a blank.
 
-Pure; the paths of a real directory are resolved by `beneath`.
+Pure; the paths of a real directory are resolved by `rooted_dir`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from aios_core.errors import InvalidRequest
 from aios_core.messages import require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr
-from aios_core.storage.index import Hit
 from aios_core.storage.paths import MOUNTS, ROOT, canonical, canonical_file, is_below
 from aios_core.storage.records import (
     FileChange,
@@ -31,6 +30,7 @@ from aios_core.storage.records import (
     StorageSpace,
     StoredFile,
 )
+from aios_core.storage.semantic_index import Hit
 from aios_core.syscalls import Discloses, Request
 
 T = TypeVar("T")

@@ -28,12 +28,12 @@ from aios_core.errors import (
 )
 from aios_core.manager import labels_of_all
 from aios_core.state import Connection, State
-from aios_core.storage.beneath import Beneath
-from aios_core.storage.contents import Content
+from aios_core.storage.content_store import Content
 from aios_core.storage.files import FileTable
 from aios_core.storage.mounts import too_large
 from aios_core.storage.paths import MOUNTS, ROOT, canonical_file, is_below
 from aios_core.storage.records import Stamp, StoredFile
+from aios_core.storage.rooted_dir import Beneath
 
 MAX_FILES: Final = 20_000
 _MAX_CHECKOUTS: Final = 1_024  # that may be taken back

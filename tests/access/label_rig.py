@@ -41,6 +41,12 @@ from aios_core.memory.thread_requests import (
     ThreadReplace,
 )
 from aios_core.permissions import Resource, Right
+from aios_core.storage.collections.requests import (
+    CollectionGet,
+    CollectionItem,
+    CollectionPut,
+    CollectionSearch,
+)
 from aios_core.storage.requests import (
     FileChanges,
     FileDiff,
@@ -55,12 +61,6 @@ from aios_core.storage.requests import (
     TreeList,
     TreeRestore,
     TreeSnapshot,
-)
-from aios_core.storage.semantic.collection_requests import (
-    CollectionGet,
-    CollectionItem,
-    CollectionPut,
-    CollectionSearch,
 )
 from aios_core.syscalls import Request
 from aios_core.tools import Tool, ToolContext

@@ -17,7 +17,7 @@ from aios_core.access.policy_file import parse_policy
 from aios_core.cli import main
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Resource, Right
-from aios_core.storage.semantic.collection_requests import CollectionItem
+from aios_core.storage.collections.requests import CollectionItem
 
 ALICE, BOB = "default/alice", "default/bob"
 pytestmark = pytest.mark.filterwarnings("error")

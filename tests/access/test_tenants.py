@@ -10,7 +10,7 @@ import pytest
 
 from aios_core import AccessDenied, Agent, Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.storage.semantic import CollectionItem
+from aios_core.storage.collections import CollectionItem
 
 LARGE = b"the same report, page after page. " * 10_000  # kept as a blob, once for all who have it
 

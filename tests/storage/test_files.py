@@ -23,7 +23,7 @@ from aios_core.errors import (
     StateError,
 )
 from aios_core.storage import Storage
-from aios_core.storage.contents import INLINE_BYTES
+from aios_core.storage.content_store import INLINE_BYTES
 from aios_core.storage.requests import FileMove, FileRead, FileWrite, TreeRestore
 
 from .rig import kernel, labelled

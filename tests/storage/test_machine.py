@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from aios_core.config import StorageConfig
 from aios_core.errors import Conflict, NoSuchObject
 from aios_core.state import Connection, State
-from aios_core.storage.contents import INLINE_BYTES
+from aios_core.storage.content_store import INLINE_BYTES
 from aios_core.storage.files import FileTable
 from aios_core.storage.records import Stamp
 from aios_core.storage.schema import COMPONENT, SCHEMA
-from aios_core.storage.trees import TreeTable
+from aios_core.storage.tree_snapshots import TreeTable
 
 ME = "default/me"
 STAMP = Stamp(ME, 0.0)

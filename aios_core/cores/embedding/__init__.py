@@ -1,4 +1,4 @@
-"""Embedding cores: what turns texts into vectors, behind `aios_core.embedding.Embedder`.
+"""Embedding cores: what turns texts into vectors, behind `aios_core.retrieval.embedding.Embedder`.
 
     HashingEmbedder       words and their parts, hashed: no download, no library, no meaning
     TransformersEmbedder  a sentence-transformer directory, in this process

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.cores.openai_errors import Refusal, error_of, error_within, no_completion
 from aios_core.distribution import install_command
-from aios_core.embedding import Embedded, Vector
 from aios_core.errors import CoreError, KernelClosed, KernelError, ModelLoadError
+from aios_core.retrieval.embedding import Embedded, Vector
 from aios_core.untrusted.reported_numbers import claimed_number
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from aios_core.cores.embedding.endpoint import BATCH_SIZE as ENDPOINT_BATCH
 from aios_core.cores.embedding.endpoint import OpenAIEmbedder
 from aios_core.cores.embedding.hashing import DIMENSIONS, HashingEmbedder
 from aios_core.cores.embedding.in_process import BATCH_SIZE, TransformersEmbedder
-from aios_core.embedding import Embedder
 from aios_core.errors import ConfigError
 from aios_core.redaction import learn
+from aios_core.retrieval.embedding import Embedder
 
 OPENAI_URL = "https://api.openai.com/v1"
 

@@ -27,8 +27,8 @@ from itertools import pairwise
 from typing import Final
 from zlib import crc32
 
-from aios_core.embedding import Vector
 from aios_core.errors import InvalidRequest
+from aios_core.retrieval.embedding import Vector
 
 DIMENSIONS: Final = 1_024
 VERSION: Final = 1  # goes up with every change that changes a vector

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from aios_core.cores.embedding.directory import SentenceDirectory
 from aios_core.distribution import install_command
-from aios_core.embedding import Embedded, Vector
 from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
+from aios_core.retrieval.embedding import Embedded, Vector
 from aios_core.untrusted.third_party import describe
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from aios_core.embedding import BilledEmbedder, Embed, Vector
 from aios_core.errors import KernelBug, NoSuchObject, Overloaded
 from aios_core.process import AgentProcess
+from aios_core.retrieval.embedding import BilledEmbedder, Embed, Vector
 from aios_core.syscalls import Request
 
 MAX_WAITING: Final = 256  # requests that are under way at once

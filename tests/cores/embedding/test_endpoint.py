@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from aios_core.cores.embedding import OpenAIEmbedder
-from aios_core.embedding import Metered
 from aios_core.errors import (
     ContextOverflow,
     CoreError,
@@ -18,6 +17,7 @@ from aios_core.errors import (
     NoSuchObject,
     RateLimited,
 )
+from aios_core.retrieval.embedding import Metered
 from aios_core.testing.stub_server import Answer, Drop, Hang, Raw, Refuse, StubServer
 
 

@@ -25,10 +25,10 @@ from aios_core import (
 )
 from aios_core.cores.embedding.manager import EmbeddingManager
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.embedding import MAX_TEXTS, BilledEmbedder, Embed, Embedded, Vector
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess, ProcessTable
-from aios_core.storage.semantic.collection_requests import CollectionItem
+from aios_core.retrieval.embedding import MAX_TEXTS, BilledEmbedder, Embed, Embedded, Vector
+from aios_core.storage.collections.requests import CollectionItem
 from tests.puppet import settled
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.storage.semantic.chunking import cut, readable
+from aios_core.retrieval.chunking import cut, readable
 
 TEXTS = st.text(alphabet="ab.\n é", max_size=600)
 SIZES = st.integers(20, 120)

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
-from aios_core.embedding import Vector
 from aios_core.errors import InvalidRequest
 from aios_core.messages import require_items, require_unicode
 from aios_core.permissions import Access, Resource, Right
 from aios_core.redaction import shown_repr
+from aios_core.retrieval.embedding import Vector
 from aios_core.syscalls import Discloses, Request
 from aios_core.untrusted.fields import CheckedFields
 

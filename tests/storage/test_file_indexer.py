@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from aios_core import Kernel, KernelConfig
 from aios_core.config import RetrievalConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.embedding import Embed
 from aios_core.errors import (
     BackendError,
     ConfigError,
@@ -21,16 +20,17 @@ from aios_core.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from aios_core.storage.semantic.choice import Indexes
-from aios_core.storage.semantic.chroma import is_installed
-from aios_core.storage.semantic.collection_requests import (
+from aios_core.retrieval.chroma import is_installed
+from aios_core.retrieval.embedding import Embed
+from aios_core.retrieval.index_choice import Indexes
+from aios_core.retrieval.nearest import ExactIndex, Found
+from aios_core.storage.collections.manager import Collections
+from aios_core.storage.collections.requests import (
     CollectionItem,
     CollectionPut,
     CollectionSearch,
 )
-from aios_core.storage.semantic.collections import Collections
-from aios_core.storage.semantic.nearest import ExactIndex, Found
-from tests.storage.semantic_rig import Counting, Files, rigged
+from tests.retrieval.rig import Counting, Files, rigged
 
 PATIENCE_S = 30.0
 needs_chroma = pytest.mark.skipif(not is_installed(), reason="chromadb is not installed")

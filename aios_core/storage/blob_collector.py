@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aios_core.errors import KernelError
 from aios_core.state import StateOpener
-from aios_core.storage.work import Work
+from aios_core.storage.background import Work
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from aios_core.errors import BackendError
 from aios_core.private_files import tighten_below
-from aios_core.storage.semantic.nearest import Found
-from aios_core.storage.semantic.vectors import Row, unpack
+from aios_core.retrieval.nearest import Found
+from aios_core.retrieval.vector_rows import Row, unpack
 
 T = TypeVar("T")
 

@@ -19,10 +19,10 @@ from aios_core.fork_safety import free_after_fork
 from aios_core.memory.blocks import BlockRow, BlockTable
 from aios_core.memory.codec import Codec
 from aios_core.memory.records import MemoryHit
+from aios_core.retrieval.chunking import cut
+from aios_core.retrieval.nearest import ExactIndex, Found
+from aios_core.retrieval.vector_rows import pack
 from aios_core.state import Connection
-from aios_core.storage.semantic.chunking import cut
-from aios_core.storage.semantic.nearest import ExactIndex, Found
-from aios_core.storage.semantic.vectors import pack
 
 CHUNK_CHARS: Final = 800  # about a paragraph
 

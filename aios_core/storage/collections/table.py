@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aios_core.embedding import Vector
 from aios_core.errors import Conflict, InvalidRequest, QuotaExceeded
+from aios_core.retrieval.embedding import Vector
+from aios_core.retrieval.vector_rows import put, remove, space_id, unpack
 from aios_core.state import Connection, Vault
-from aios_core.storage.semantic.collection_requests import CollectionItem, CollectionMatch
-from aios_core.storage.semantic.vectors import put, remove, space_id, unpack
+from aios_core.storage.collections.requests import CollectionItem, CollectionMatch
 
 COMPONENT: Final = "collections"
 SCHEMA: Final = (

@@ -1,4 +1,4 @@
-"""The semantic index over agents' files (`aios_core.storage.index.SemanticIndex`).
+"""The semantic index over agents' files (`aios_core.storage.semantic_index.SemanticIndex`).
 
 It follows the log of changes with a durable cursor: nothing is indexed until
 somebody searches for the first time, from then on in the background, also in later
@@ -19,14 +19,13 @@ from contextlib import suppress
 from typing import Final
 
 from aios_core.config import RetrievalConfig
-from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
 from aios_core.process import AgentProcess
+from aios_core.retrieval.chunking import cut, readable
+from aios_core.retrieval.embedding import BilledEmbedder, Vector
+from aios_core.retrieval.vector_search import VectorSpaces
 from aios_core.state import State, StateOpener
-from aios_core.storage.index import FileFeed, FileState, Hit
-from aios_core.storage.paths import ROOT
-from aios_core.storage.semantic.chunking import cut, readable
-from aios_core.storage.semantic.file_index import (
+from aios_core.storage.file_index import (
     COMPONENT,
     SCHEMA,
     Update,
@@ -38,7 +37,8 @@ from aios_core.storage.semantic.file_index import (
     texts_of,
     vectors_below,
 )
-from aios_core.storage.semantic.spaces import VectorSpaces
+from aios_core.storage.paths import ROOT
+from aios_core.storage.semantic_index import FileFeed, FileState, Hit
 from aios_core.untrusted.third_party import describe, detach
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from typing import Final
 from aios_core.config import RetrievalConfig
 from aios_core.distribution import install_command
 from aios_core.errors import ConfigError, ModelLoadError
+from aios_core.retrieval.chroma import ChromaIndex, is_installed
+from aios_core.retrieval.nearest import ExactIndex, VectorIndex
+from aios_core.retrieval.vector_rows import instance
 from aios_core.state import State
-from aios_core.storage.semantic.chroma import ChromaIndex, is_installed
-from aios_core.storage.semantic.nearest import ExactIndex, VectorIndex
-from aios_core.storage.semantic.vectors import instance
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from aios_core.config import RetrievalConfig
 from aios_core.cores.embedding.hashing import hashed
-from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.process import ProcessTable
+from aios_core.retrieval.embedding import BilledEmbedder, Vector
+from aios_core.retrieval.index_choice import Indexes
+from aios_core.retrieval.vector_search import VectorSpaces
 from aios_core.state import StateOpener
-from aios_core.storage.index import FileState, Hit
-from aios_core.storage.semantic import FileIndex, VectorSpaces
-from aios_core.storage.semantic.choice import Indexes
+from aios_core.storage.file_indexer import FileIndex
+from aios_core.storage.semantic_index import FileState, Hit
 
 
 @dataclass

@@ -10,6 +10,7 @@ from aios_core.errors import AccessDenied, InvalidRequest
 from aios_core.manager import all_labelled, labelled
 from aios_core.process import AgentProcess
 from aios_core.state import Database
+from aios_core.storage.background import Work
 from aios_core.storage.mounts import Mounts
 from aios_core.storage.records import ChangeKind, FileContent, FileVersion, StoredFile
 from aios_core.storage.requests import (
@@ -22,7 +23,6 @@ from aios_core.storage.requests import (
     FileStat,
     FileWrite,
 )
-from aios_core.storage.work import Work
 
 _CHANGES: Final = {
     FileCreate: ChangeKind.CREATE,

@@ -22,12 +22,11 @@ from itertools import chain
 from typing import Final, TypeVar
 
 from aios_core.config import RetrievalConfig
-from aios_core.embedding import Vector
 from aios_core.errors import BackendError, KernelClosed
-from aios_core.state import Connection, State, StateOpener, Vault
-from aios_core.storage.semantic.choice import Indexes, choose
-from aios_core.storage.semantic.nearest import Found, VectorIndex, exact
-from aios_core.storage.semantic.vectors import (
+from aios_core.retrieval.embedding import Vector
+from aios_core.retrieval.index_choice import Indexes, choose
+from aios_core.retrieval.nearest import Found, VectorIndex, exact
+from aios_core.retrieval.vector_rows import (
     COMPONENT,
     SCHEMA,
     Row,
@@ -36,6 +35,7 @@ from aios_core.storage.semantic.vectors import (
     load,
     pack,
 )
+from aios_core.state import Connection, State, StateOpener, Vault
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from aios_core.errors import KernelBug
 from aios_core.memory.blocks import BlockRow, Change
-from aios_core.memory.resident import Residence, Space
+from aios_core.memory.resident_set import Residence, Space
 from aios_core.memory.tables import Shelf, Tables
 from aios_core.state import Connection
 

@@ -1,7 +1,7 @@
 """Which vectors of a space are nearest: the contract of an index, and the exact one.
 
 An index is derived data. It may forget everything at any time and is then filled
-again from the rows (`aios_core.storage.semantic.spaces`).
+again from the rows (`aios_core.retrieval.vector_search`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from operator import mul
 from typing import Any, Final, Protocol
 
-from aios_core.storage.semantic.vectors import Row, unpack
+from aios_core.retrieval.vector_rows import Row, unpack
 
 MAX_BYTES: Final = 512 << 20  # of vectors that the exact index keeps in memory
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from aios_core.errors import BackendError
-from aios_core.storage.semantic import nearest
-from aios_core.storage.semantic.chroma import ChromaIndex, is_installed
-from aios_core.storage.semantic.nearest import ExactIndex, VectorIndex
-from aios_core.storage.semantic.vectors import Row, pack
+from aios_core.retrieval import nearest
+from aios_core.retrieval.chroma import ChromaIndex, is_installed
+from aios_core.retrieval.nearest import ExactIndex, VectorIndex
+from aios_core.retrieval.vector_rows import Row, pack
 
 needs_chroma = pytest.mark.skipif(not is_installed(), reason="chromadb is not installed")
 

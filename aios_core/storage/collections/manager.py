@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from aios_core.config import RetrievalConfig
-from aios_core.embedding import BilledEmbedder, Vector
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.manager import Port, all_labelled, labelled
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
+from aios_core.retrieval.embedding import BilledEmbedder, Vector
+from aios_core.retrieval.vector_search import VectorSpaces
 from aios_core.state import StateOpener
-from aios_core.storage.semantic.collection_requests import (
+from aios_core.storage.collections.requests import (
     CollectionDelete,
     CollectionGet,
     CollectionItem,
@@ -30,7 +31,7 @@ from aios_core.storage.semantic.collection_requests import (
     CollectionPut,
     CollectionSearch,
 )
-from aios_core.storage.semantic.collection_table import (
+from aios_core.storage.collections.table import (
     COMPONENT,
     SCHEMA,
     delete,
@@ -42,7 +43,6 @@ from aios_core.storage.semantic.collection_table import (
     usage,
     where,
 )
-from aios_core.storage.semantic.spaces import VectorSpaces
 from aios_core.syscalls import Request
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.embedding import Vector
+from aios_core.retrieval.chunking import Chunk
+from aios_core.retrieval.embedding import Vector
+from aios_core.retrieval.nearest import Found
+from aios_core.retrieval.vector_rows import put, remove, space_id
 from aios_core.state import Connection, Vault
-from aios_core.storage.index import FileState, Hit
 from aios_core.storage.paths import ROOT, inside
-from aios_core.storage.semantic.chunking import Chunk
-from aios_core.storage.semantic.nearest import Found
-from aios_core.storage.semantic.vectors import put, remove, space_id
+from aios_core.storage.semantic_index import FileState, Hit
 
 COMPONENT: Final = "file_index"
 SCHEMA: Final = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aios_core.errors import InvalidPath, NoSuchObject
-from aios_core.storage.beneath import Beneath, has_openat2
+from aios_core.storage.rooted_dir import Beneath, has_openat2
 
 SECRET = b"secret"
 WAYS = ["openat2", "walk"]
