@@ -132,7 +132,7 @@ TINY: Final = CoreKind(
 )
 
 OPENAI: Final = CoreKind(
-    "aios_core.cores.openai_compatible:OpenAICore",
+    "aios_core.cores.openai.core:OpenAICore",
     needs=("models",),
     takes=("base_url", "api_key_env"),
     install=install_command("openai"),

@@ -18,10 +18,10 @@ from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig
 from aios_core.context import ContextSwitcher
 from aios_core.core import Core
-from aios_core.cores.assembly import messages_of
+from aios_core.cores.deltas import messages_of
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
+from aios_core.cores.external import AT_PROVIDER
 from aios_core.cores.factory import announce_default_core, build_cores
-from aios_core.cores.guest import AT_PROVIDER
 from aios_core.cores.pool import CorePool
 from aios_core.crossing import Crossing
 from aios_core.errors import ConfigError, KernelError

@@ -11,7 +11,7 @@ import pytest
 
 from aios_core import ConfigError, Kernel, KernelConfig, KernelError, tool
 from aios_core.config import CoreConfig, McpServerConfig, StateConfig, ToolsConfig
-from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import CoreError
 from aios_core.events import EventKind, EventStream, KernelEvent

@@ -31,7 +31,7 @@ from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
 if TYPE_CHECKING:
-    from aios_core.cores.openai_compatible import OpenAICore
+    from aios_core.cores.openai.core import OpenAICore
     from aios_core.cores.transformers import TransformersCore
 
 __all__ = [
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _LOADED_WHEN_NAMED = {
-    "OpenAICore": "aios_core.cores.openai_compatible",
+    "OpenAICore": "aios_core.cores.openai.core",
     "TransformersCore": "aios_core.cores.transformers",
 }
 

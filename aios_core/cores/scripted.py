@@ -27,7 +27,7 @@ from aios_core.cores.answer_format import (
     encode_completion,
     encode_delta,
 )
-from aios_core.cores.assembly import assemble, count_words, split, whole, words
+from aios_core.cores.deltas import assemble, count_words, split, whole, words
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import (
     ContextOverflow,

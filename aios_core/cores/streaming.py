@@ -38,7 +38,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.assembly import Assembler
+from aios_core.cores.deltas import Assembler
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.redaction import scrub

@@ -38,7 +38,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.assembly import assemble
+from aios_core.cores.deltas import assemble
 from aios_core.errors import ContextOverflow, InvalidRequest, KernelError
 from aios_core.messages import (
     Completion,

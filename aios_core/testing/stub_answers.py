@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from aios_core.cores.assembly import assemble, split, whole, words
+from aios_core.cores.deltas import assemble, split, whole, words
 from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
 
 FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts

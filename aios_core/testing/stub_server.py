@@ -29,7 +29,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from aios_core.cores.assembly import assemble, words
+from aios_core.cores.deltas import assemble, words
 from aios_core.messages import Delta
 from aios_core.testing.stub_answers import (
     FIRST_OUTPUT_ID,

@@ -30,8 +30,8 @@ from aios_core.adapting import (
     write_completion,
 )
 from aios_core.core import Prepared, Run
-from aios_core.cores.assembly import split
-from aios_core.cores.openai_chunks import ChunkReader
+from aios_core.cores.deltas import split
+from aios_core.cores.openai.chunks import ChunkReader
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import InvalidRequest
 from aios_core.syscalls import LLMGenerate

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from aios_core import Agent, Delta, InvalidRequest, Message
-from aios_core.cores.assembly import assemble
+from aios_core.cores.deltas import assemble
 from compat_bench.reroute.switchboard import (
     KEY,
     LostOnTheWay,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.cores.assembly import assemble
+from aios_core.cores.deltas import assemble
 from aios_core.cores.hermes import ToolCallParser, parse_call
 from aios_core.messages import Delta
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aios_core.core import Core, Failed, Finished, Progress
-from aios_core.cores.assembly import assemble
+from aios_core.cores.deltas import assemble
 from aios_core.cores.replay import RecordingCore, ReplayCore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import ModelLoadError, NoSuchObject, RateLimited

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aios_core.core import Core, Failed, Preempted, Report, Run, Stopped, count_prompt
-from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.errors import ContextOverflow
 from aios_core.messages import (
     Completion,

@@ -33,7 +33,7 @@ from aios_core import (
 )
 from aios_core import Message as KernelMessage
 from aios_core.adapting import write_completion
-from aios_core.cores.guest import GuestCore
+from aios_core.cores.external import GuestCore
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
 

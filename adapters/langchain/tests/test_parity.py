@@ -40,7 +40,7 @@ from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
 from aios_core.adapting import install, uninstall
 from aios_core.cores import ScriptedCore
 from aios_core.cores.embedding import OpenAIEmbedder
-from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.errors import RateLimited
 from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
 from langchain_aios import ChatAIOS

@@ -8,11 +8,11 @@
 A kind is one row in `factory`; its library is imported when it is first used.
 """
 
-from aios_core.cores.embedding.endpoint import OpenAIEmbedder
 from aios_core.cores.embedding.factory import build_embedder
 from aios_core.cores.embedding.hashing import HashingEmbedder
-from aios_core.cores.embedding.in_process import TransformersEmbedder
 from aios_core.cores.embedding.manager import EmbeddingManager
+from aios_core.cores.embedding.openai import OpenAIEmbedder
+from aios_core.cores.embedding.transformers import TransformersEmbedder
 
 __all__ = [
     "EmbeddingManager",

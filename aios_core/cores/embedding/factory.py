@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 
 from aios_core.config import EmbeddingConfig
-from aios_core.cores.embedding.endpoint import BATCH_SIZE as ENDPOINT_BATCH
-from aios_core.cores.embedding.endpoint import OpenAIEmbedder
 from aios_core.cores.embedding.hashing import DIMENSIONS, HashingEmbedder
-from aios_core.cores.embedding.in_process import BATCH_SIZE, TransformersEmbedder
+from aios_core.cores.embedding.openai import BATCH_SIZE as ENDPOINT_BATCH
+from aios_core.cores.embedding.openai import OpenAIEmbedder
+from aios_core.cores.embedding.transformers import BATCH_SIZE, TransformersEmbedder
 from aios_core.errors import ConfigError
 from aios_core.redaction import learn
 from aios_core.retrieval.embedding import Embedder

@@ -28,7 +28,6 @@ import torch
 from aios_core.core import Capabilities, CoreLoad, Failed, Prepared, ReportSink, Run
 from aios_core.cores.transformers.attention import PackedBatch
 from aios_core.cores.transformers.engine import PackedEngine
-from aios_core.cores.transformers.fallback import FallbackEngine
 from aios_core.cores.transformers.generation import GenerationStarter, release_images
 from aios_core.cores.transformers.grammar import GrammarCompiler
 from aios_core.cores.transformers.kv import KVAccount, KVLayout, SequenceImage
@@ -38,6 +37,7 @@ from aios_core.cores.transformers.loop import StepLoop
 from aios_core.cores.transformers.prompt import Prompter
 from aios_core.cores.transformers.sampling import Penalties
 from aios_core.cores.transformers.selfcheck import CheckedModel, check_model, measure_prefill
+from aios_core.cores.transformers.unpacked import FallbackEngine
 from aios_core.errors import CoreError, SnapshotError
 from aios_core.syscalls import LLMGenerate
 

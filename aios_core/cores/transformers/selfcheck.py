@@ -24,12 +24,12 @@ from aios_core.cores.transformers.attention import (
     ShapeProbe,
     UnsupportedModel,
 )
-from aios_core.cores.transformers.cuda import VarlenBatch
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.kv import KVAccount, KVLayout
 from aios_core.cores.transformers.loading import LoadedModel
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.sequence import Sequence
+from aios_core.cores.transformers.varlen import VarlenBatch
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from aios_core.cores.transformers.engine import PackedEngine
-from aios_core.cores.transformers.fallback import FallbackEngine
 from aios_core.cores.transformers.kv import KVAccount
 from aios_core.cores.transformers.loading import LoadedModel, load_model
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.selfcheck import check_model
 from aios_core.cores.transformers.sequence import Engine, Sequence
+from aios_core.cores.transformers.unpacked import FallbackEngine
 
 NUM_TOKENS = 24
 GREEDY = Sampler(0.0, 1.0, None, 0)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from aios_core.core import CoreDown, Failed, Finished, Preempted, Run, Stopped
-from aios_core.cores.assembly import assemble
+from aios_core.cores.deltas import assemble
 from aios_core.cores.transformers import TransformersCore
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.kv import DeviceKV, SequenceImage

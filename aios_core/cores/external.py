@@ -28,8 +28,8 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.limit_memory import LimitMemory
-from aios_core.cores.openai_wire import max_prompt_tokens
+from aios_core.cores.openai.refused_limits import LimitMemory
+from aios_core.cores.openai.wire import max_prompt_tokens
 from aios_core.errors import InvalidRequest, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage

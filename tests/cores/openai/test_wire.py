@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios_core.core import Prepared, Run
-from aios_core.cores import event_stream
-from aios_core.cores.assembly import assemble
-from aios_core.cores.event_stream import EventReader
-from aios_core.cores.openai_chunks import ChunkReader
-from aios_core.cores.openai_errors import MAX_PAUSE_S, Refusal, error_of
-from aios_core.cores.openai_wire import chat_body, max_prompt_tokens
+from aios_core.cores.deltas import assemble
+from aios_core.cores.openai import event_stream
+from aios_core.cores.openai.chunks import ChunkReader
+from aios_core.cores.openai.errors import MAX_PAUSE_S, Refusal, error_of
+from aios_core.cores.openai.event_stream import EventReader
+from aios_core.cores.openai.vllm_metrics import KVPressure, read_pressure
+from aios_core.cores.openai.wire import chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun
-from aios_core.cores.vllm_metrics import KVPressure, read_pressure
 from aios_core.errors import ContextOverflow
 from aios_core.messages import (
     Delta,

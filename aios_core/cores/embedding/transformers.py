@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aios_core.cores.embedding.directory import SentenceDirectory
+from aios_core.cores.embedding.model_directory import SentenceDirectory
 from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
 from aios_core.retrieval.embedding import Embedded, Vector
 from aios_core.untrusted.third_party import describe
 
 if TYPE_CHECKING:
-    from aios_core.cores.embedding.sentence import SentenceModel
+    from aios_core.cores.embedding.sentence_model import SentenceModel
 
 BATCH_SIZE = 32
 
@@ -108,7 +108,7 @@ class TransformersEmbedder:
         """On the worker: load the model if need be, and run one batch."""
         try:
             if self._loaded is None:
-                from aios_core.cores.embedding.sentence import (  # noqa: PLC0415 - torch, if used
+                from aios_core.cores.embedding.sentence_model import (  # noqa: PLC0415 - torch, if used
                     SentenceModel,
                 )
 

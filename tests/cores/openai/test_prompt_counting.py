@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from aios_core import Kernel, KernelConfig, ModelLoadError, tiny_model_path
-from aios_core.cores.openai_compatible import OpenAICore
-from aios_core.cores.prompt_counting import CountCache, LocalTokenizer
+from aios_core.cores.openai.core import OpenAICore
+from aios_core.cores.openai.prompt_counting import CountCache, LocalTokenizer
 from aios_core.cores.transformers import TransformersCore
 from aios_core.messages import parse_messages
 from aios_core.syscalls import LLMGenerate

@@ -1,7 +1,7 @@
 """The OpenAI chat format: requests as bodies.
 
 Pure translation, without a client. What the request does not set is not sent.
-`aios_core.cores.openai_chunks` reads what comes back. Sources: OpenAI's API
+`aios_core.cores.openai.chunks` reads what comes back. Sources: OpenAI's API
 reference (chat completions), and vLLM's documentation of its server's extra
 parameters (`priority`, `return_token_ids`, `continue_final_message`).
 """

@@ -8,7 +8,7 @@ import pytest
 
 from aios_core import Kernel, KernelConfig, RateLimited
 from aios_core.config import SchedulerConfig
-from aios_core.cores.openai_compatible import OpenAICore
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from aios_core.cores.vllm_metrics import KVPressure, read_pressure
+from aios_core.cores.openai.vllm_metrics import KVPressure, read_pressure
 
 log = logging.getLogger(__name__)
 

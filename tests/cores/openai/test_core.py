@@ -23,8 +23,8 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.assembly import assemble
-from aios_core.cores.openai_compatible import OpenAICore, TimeLimits
+from aios_core.cores.deltas import assemble
+from aios_core.cores.openai.core import OpenAICore, TimeLimits
 from aios_core.errors import (
     AuthenticationFailed,
     ContentFiltered,

@@ -1,6 +1,6 @@
 """A sentence transformer, loaded: texts in, pooled and normalised states out. Blocks.
 
-With `aios_core.cores.embedding.directory` all that is needed of the
+With `aios_core.cores.embedding.model_directory` all that is needed of the
 sentence-transformers library (Reimers and Gurevych, 2019): tokenise, one pass of
 the transformer, pool over the tokens, scale to length 1.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as chatter
 
-from aios_core.cores.embedding.directory import SentenceDirectory
+from aios_core.cores.embedding.model_directory import SentenceDirectory
 from aios_core.errors import ModelLoadError
 
 _LONGEST: Final = 8_192  # tokens, where neither the files nor the model set a limit

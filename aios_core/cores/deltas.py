@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aios_core.cores.merging import merge_blocks, merge_keys, merge_logprobs
+from aios_core.cores.delta_merging import merge_blocks, merge_keys, merge_logprobs
 from aios_core.messages import (
     Completion,
     Delta,

@@ -13,9 +13,9 @@ from torch import Tensor
 from aios_core.core import Finished
 from aios_core.cores.transformers import TransformersCore
 from aios_core.cores.transformers.attention import causal_mask
-from aios_core.cores.transformers.cuda import VarlenBatch
 from aios_core.cores.transformers.loading import load_model
 from aios_core.cores.transformers.selfcheck import check_model
+from aios_core.cores.transformers.varlen import VarlenBatch
 from aios_core.messages import Sampling, parse_messages
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing.core_contract import Rig
@@ -58,7 +58,7 @@ def varlen_reference(
 def test_one_kernel_for_the_batch_computes_what_the_model_computes(
     kind: str, model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios_core.cores.transformers.cuda.varlen_attn", varlen_reference)
+    monkeypatch.setattr("aios_core.cores.transformers.varlen.varlen_attn", varlen_reference)
     monkeypatch.setattr(VarlenBatch, "suits", staticmethod(lambda *_: True))
 
     checked = check_model(load_model(model_folder(kind)))

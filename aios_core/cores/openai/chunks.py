@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aios_core.core import Progress
-from aios_core.cores.assembly import Assembler, join
-from aios_core.cores.call_fragments import CallFragments
+from aios_core.cores.deltas import Assembler, join
+from aios_core.cores.openai.call_fragments import CallFragments
 from aios_core.cores.streaming import LiveRun
 from aios_core.messages import Choice, Completion, Delta, FinishReason, Usage, text_of_part
 from aios_core.messages.conversation import REASONING_KEYS, THINKING_KEYS

@@ -31,34 +31,34 @@ import httpx
 import openai
 
 from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
-from aios_core.cores.certificates import certificates
-from aios_core.cores.core_pause import CorePause
-from aios_core.cores.event_stream import EventReader, ServerEvent, read_events
-from aios_core.cores.limit_memory import LimitMemory
-from aios_core.cores.openai_chunks import ChunkReader
-from aios_core.cores.openai_errors import (
+from aios_core.cores.openai.certificates import certificates
+from aios_core.cores.openai.chunks import ChunkReader
+from aios_core.cores.openai.core_pause import CorePause
+from aios_core.cores.openai.errors import (
     Refusal,
     error_of,
     error_within,
     innermost_cause,
     no_completion,
 )
-from aios_core.cores.openai_wire import (
-    Flavor,
-    chat_body,
-    max_prompt_tokens,
-    resume_body,
-    resume_ids_body,
-)
-from aios_core.cores.pressure_watch import PressureWatch
-from aios_core.cores.prompt_counting import (
+from aios_core.cores.openai.event_stream import EventReader, ServerEvent, read_events
+from aios_core.cores.openai.pressure_watch import PressureWatch
+from aios_core.cores.openai.prompt_counting import (
     CountCache,
     LocalTokenizer,
     count_at_server,
     is_countable,
     tokenize_body,
 )
-from aios_core.cores.send_trace import sending, watch_request
+from aios_core.cores.openai.refused_limits import LimitMemory
+from aios_core.cores.openai.send_trace import sending, watch_request
+from aios_core.cores.openai.wire import (
+    Flavor,
+    chat_body,
+    max_prompt_tokens,
+    resume_body,
+    resume_ids_body,
+)
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import (
     AuthenticationFailed,
