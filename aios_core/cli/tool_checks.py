@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from aios_core.cli.findings import Finding, Health
 from aios_core.errors import Conflict, KernelError
-from aios_core.tools.catalogue import Catalogue
-from aios_core.tools.loading import load
-from aios_core.tools.origin import Origin
+from aios_core.tools.catalog import Catalogue
+from aios_core.tools.function_origin import Origin
 from aios_core.tools.registry import Plugin, offers_of
+from aios_core.tools.sources import load
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.third_party import places_of
 

@@ -26,7 +26,7 @@ from aios_core.config import KernelConfig, ToolsConfig
 from aios_core.distribution import install_from_checkout
 
 if TYPE_CHECKING:
-    from aios_core.tools.catalogue import Catalogue
+    from aios_core.tools.catalog import Catalogue
     from aios_core.tools.registry import Offer
     from aios_core.tools.requests import ToolRun
     from aios_core.tools.tool import Tool
@@ -319,7 +319,7 @@ def _check(options: argparse.Namespace) -> int:
 @asynccontextmanager
 async def _catalogue(config: ToolsConfig) -> AsyncIterator[Catalogue]:
     """A kernel's catalogue without the kernel; closed afterwards, MCP servers too."""
-    from aios_core.tools.catalogue import Catalogue  # noqa: PLC0415 - if needed
+    from aios_core.tools.catalog import Catalogue  # noqa: PLC0415 - if needed
 
     _search_here()
     catalogue = Catalogue(config)

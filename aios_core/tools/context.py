@@ -9,7 +9,7 @@ from typing import Any
 
 from aios_core.errors import InvalidRequest, SandboxUnavailable, SyscallCancelled
 from aios_core.manager import Port
-from aios_core.tools.services import CodeRunner
+from aios_core.tools.protocols import CodeRunner
 from aios_core.tools.tool_port import ToolCodeRunner, ToolPort
 
 

@@ -1,6 +1,6 @@
 """The tool manager: the paper's fifth box. Serves the syscalls of `aios_core.tools.requests`.
 
-    ToolRun ──> resolve, validate ──(access check)──> run (`execution`) ──> answer
+    ToolRun ──> resolve, validate ──(access check)──> run (`executor`) ──> answer
 
 Promises: no arguments reach a tool, or the access check, that do not fit its schema;
 a tool that raises, hangs, exits or floods harms only its caller; nothing of a tool
@@ -23,10 +23,11 @@ from aios_core.process import AgentProcess
 from aios_core.queueing.policy import Policy
 from aios_core.state import StateOpener
 from aios_core.syscalls import Discloses, Request
-from aios_core.tools.calls import ToolCalls
-from aios_core.tools.catalogue import Catalogue
-from aios_core.tools.execution import Execution
+from aios_core.tools.catalog import Catalogue
+from aios_core.tools.dispatcher import ToolCalls
+from aios_core.tools.executor import Execution
 from aios_core.tools.journal import ToolJournal
+from aios_core.tools.protocols import CodeRunner, Ports
 from aios_core.tools.registry import Offer
 from aios_core.tools.requests import (
     ToolDoubts,
@@ -39,9 +40,8 @@ from aios_core.tools.requests import (
     ToolUnload,
 )
 from aios_core.tools.results import StoredResults
-from aios_core.tools.schedule import Limits, Schedule
+from aios_core.tools.scheduler import Limits, Schedule
 from aios_core.tools.schema_processes import SchemaProcesses
-from aios_core.tools.services import CodeRunner, Ports
 from aios_core.tools.tool import Tool
 
 _UNDECLARED: Final = frozenset(

@@ -18,7 +18,7 @@ from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelError, ToolError, ToolUnavailable
 from aios_core.tools.mcp_transports import LastWords, http, pipes
 from aios_core.tools.requests import McpServer
-from aios_core.tools.worker_process import ToolDied
+from aios_core.tools.tool_process import ToolDied
 
 _POLITE_S: Final = 3.0  # for taking leave of a server
 _MAX_TOOLS: Final = 1_000  # of one server

@@ -24,7 +24,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.tools.guarded import Lifeline, ask_guardian_to_kill, kill_group
+from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.requests import McpServer
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ HEAD_CHARACTERS: Final = 2_000
 
 
 class StoredResults:
-    """See the module. Satisfies `aios_core.tools.services.ResultStore`."""
+    """See the module. Satisfies `aios_core.tools.protocols.ResultStore`."""
 
     def __init__(self, state: StateOpener, *, max_bytes: int) -> None:
         self._state = state

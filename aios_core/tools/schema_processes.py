@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from aios_core.errors import InvalidArguments, Overloaded
 from aios_core.tools.strict_json import dump
-from aios_core.tools.worker_process import WorkerProcess, value_of
+from aios_core.tools.tool_process import WorkerProcess, value_of
 from aios_core.untrusted.blocking_calls import call_on_thread
 
 CHECK_S: Final = 5.0

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar, Unpack
 from aios_core.errors import InvalidRequest, SyscallCancelled
 from aios_core.manager import Port
 from aios_core.syscalls import Request
+from aios_core.tools.protocols import CellOptions, CodeOptions, CodeRunner
 from aios_core.tools.requests import ToolRun
 from aios_core.tools.sandbox import ExecutionResult, Language
-from aios_core.tools.services import CellOptions, CodeOptions, CodeRunner
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import pytest
 
 from aios_core import InvalidArguments, InvalidRequest, Kernel, McpServer, Tool, ToolError
 from aios_core.errors import BackendError, Overloaded
-from aios_core.tools import load_slots, schema_processes
+from aios_core.tools import load_limit, schema_processes
 from aios_core.untrusted.blocking_calls import call_on_thread
 
 from .rig import PATIENCE, make, quiet_kernel
@@ -179,7 +179,7 @@ async def test_an_agent_that_loads_what_hangs_keeps_no_other_waiting(
 
 
 def test_loads_that_hang_are_bounded(hanging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_slots, "MAX_OF_PROGRAM", 2)
+    monkeypatch.setattr(load_limit, "MAX_OF_PROGRAM", 2)
     with quiet_kernel(tools={"load_timeout_s": 0.1}) as kernel:
         for _ in range(2):
             with pytest.raises(ToolError, match="not loaded within"):
@@ -198,7 +198,7 @@ def test_what_has_no_end_is_not_read(
     elif kind == "device":
         file.symlink_to("/dev/zero")
     else:
-        monkeypatch.setattr("aios_core.tools.code._MAX_SOURCE_BYTES", 10)
+        monkeypatch.setattr("aios_core.tools.import_code._MAX_SOURCE_BYTES", 10)
         file.write_text("x = 1 + 2 + 3\n")
     with (
         quiet_kernel() as kernel,

@@ -1,6 +1,7 @@
 """Code that nobody has read runs here, confined, or not at all. Start with `sandbox`."""
 
 from aios_core.tools.sandbox.agent_sessions import AgentSessions
+from aios_core.tools.sandbox.backend import Availability, Confined, Program, Tier
 from aios_core.tools.sandbox.detection import TIERS, choose, survey
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import (
@@ -14,7 +15,6 @@ from aios_core.tools.sandbox.runner import LANGUAGES, Language
 from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.service import CodeService
 from aios_core.tools.sandbox.session import Session
-from aios_core.tools.sandbox.tier import Availability, Confined, Program, Tier
 from aios_core.tools.sandbox.workspace import MarkingWorkspace, Workspace
 
 __all__ = [

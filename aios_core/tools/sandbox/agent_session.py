@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from aios_core.errors import SyscallCancelled, ToolError
-from aios_core.tools.sandbox.endings import to_the_end
-from aios_core.tools.sandbox.files import make_alike
+from aios_core.tools.sandbox.file_sync import make_alike
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.session import Session
+from aios_core.tools.sandbox.shielding import to_the_end
 from aios_core.tools.sandbox.workspace import Workspace, empty_directory, scratch
 
 T = TypeVar("T")

@@ -33,6 +33,8 @@ from typing import Any, Final
 
 from aios_core.errors import SandboxUnavailable
 from aios_core.tools.sandbox import seccomp
+from aios_core.tools.sandbox.backend import DOCUMENTS, WORK, Availability, Pipes, Program
+from aios_core.tools.sandbox.bwrap_process import Jailed
 from aios_core.tools.sandbox.interpreter import (
     Interpreter,
     User,
@@ -40,10 +42,8 @@ from aios_core.tools.sandbox.interpreter import (
     can_read,
     find_interpreter,
 )
-from aios_core.tools.sandbox.jailed import Jailed
 from aios_core.tools.sandbox.limits import MIB, Limits
 from aios_core.tools.sandbox.packages import PACKAGES
-from aios_core.tools.sandbox.tier import DOCUMENTS, WORK, Availability, Pipes, Program
 from aios_core.tools.sandbox.tree import Tree
 
 _GATE: Final = 'echo && read -r _ && exec "$@"'
@@ -75,7 +75,7 @@ _FROM_ETC: Final = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc
 
 
 class Bubblewrap:
-    """See the module, and `tier.Tier`."""
+    """See the module, and `backend.Tier`."""
 
     name: Final = "bubblewrap"
 

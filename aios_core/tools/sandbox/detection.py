@@ -10,8 +10,8 @@ from typing import Final
 
 from aios_core.config import SandboxConfig
 from aios_core.errors import SandboxUnavailable
+from aios_core.tools.sandbox.backend import Availability, Tier
 from aios_core.tools.sandbox.bubblewrap import Bubblewrap
-from aios_core.tools.sandbox.tier import Availability, Tier
 
 MakeTier = Callable[[SandboxConfig], Tier]
 

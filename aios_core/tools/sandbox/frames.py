@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from aios_core.tools.sandbox.descriptors import read, write
+from aios_core.tools.sandbox.fd_wait import read, write
 from aios_core.tools.strict_json import NotJSON, parse
 
 LONGEST: Final = 8 << 20  # bytes

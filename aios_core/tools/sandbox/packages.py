@@ -17,7 +17,7 @@ from typing import Final
 
 from aios_core.config_decoder import suggest
 from aios_core.errors import ConfigError
-from aios_core.tools.sandbox.tier import DOCUMENTS, WORK
+from aios_core.tools.sandbox.backend import DOCUMENTS, WORK
 
 PACKAGES: Final = f"{DOCUMENTS}/packages"
 

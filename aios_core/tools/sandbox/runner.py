@@ -12,11 +12,11 @@ from typing import Final, Literal, get_args
 
 from aios_core.errors import InvalidRequest
 from aios_core.tools.sandbox import packages as sandbox_packages
-from aios_core.tools.sandbox.box import Box
-from aios_core.tools.sandbox.files import Mirror
+from aios_core.tools.sandbox.backend import DOCUMENTS, Confined, Program, Tier
+from aios_core.tools.sandbox.file_sync import Mirror
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import ExecutionResult, FileChanges, KilledBy, OnOutput
-from aios_core.tools.sandbox.tier import DOCUMENTS, Confined, Program, Tier
+from aios_core.tools.sandbox.supervised import Box
 
 Language = Literal["python", "shell"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)

@@ -24,15 +24,15 @@ from typing import Final
 from aios_core.config import SandboxConfig
 from aios_core.errors import KernelClosed, QuotaExceeded, RetryLater
 from aios_core.tools.sandbox import runner
+from aios_core.tools.sandbox.backend import Tier
+from aios_core.tools.sandbox.cell_runner import Notebook, Span
 from aios_core.tools.sandbox.detection import TIERS, MakeTier, choose
 from aios_core.tools.sandbox.limits import Limits
-from aios_core.tools.sandbox.loop_thread import LoopThread
-from aios_core.tools.sandbox.notebook import Notebook, Span
 from aios_core.tools.sandbox.packages import find_packages
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
+from aios_core.tools.sandbox.sandbox_loop import LoopThread
 from aios_core.tools.sandbox.session import Session, on_this_loop
-from aios_core.tools.sandbox.tier import Tier
 from aios_core.tools.sandbox.workspace import Workspace, scratch
 
 _NUM_THREADS: Final = 4  # for starting, copying files and reading /proc

@@ -25,7 +25,7 @@ class WayThere(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CodeService:
-    """Implements `aios_core.tools.services.CodeRunner`. Output goes straight to the tool's loop."""
+    """Implements `tools.protocols.CodeRunner`. Output goes straight to the tool's loop."""
 
     way: WayThere
     sandbox: Sandbox

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aios_core.tools.sandbox.loop_thread import LoopThread
-from aios_core.tools.sandbox.notebook import Notebook
+from aios_core.tools.sandbox.cell_runner import Notebook
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput, Stream
 from aios_core.tools.sandbox.runner import Language
+from aios_core.tools.sandbox.sandbox_loop import LoopThread
 
 
 class Session:
-    """Cells of code that find each other's variables; see `notebook`. Made by a `Sandbox`."""
+    """Cells of code that find each other's variables; see `cell_runner`. Made by a `Sandbox`."""
 
     def __init__(
         self, owner: str, notebook: Notebook, thread: LoopThread, admit: Callable[[Session], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from aios_core.tools.sandbox.endings import to_the_end
+from aios_core.tools.sandbox.shielding import to_the_end
 
 empty_directory = partial(TemporaryDirectory, prefix="aios-sandbox-")
 

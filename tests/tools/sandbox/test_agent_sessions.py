@@ -28,7 +28,7 @@ from aios_core.errors import (
 from aios_core.process import ProcessTable
 from aios_core.testing import Leftovers, obliging
 from aios_core.tools.sandbox import AgentSessions, KilledBy, Sandbox, Session
-from aios_core.tools.sandbox.files import Mirror, make_alike
+from aios_core.tools.sandbox.file_sync import Mirror, make_alike
 
 from .files import Files
 from .probes import gone, processes_with, there

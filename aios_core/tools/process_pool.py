@@ -1,6 +1,6 @@
 """Tools in processes of their own, which can be killed: for code that hangs or dies.
 
-A process is Python with `aios_core.tools.worker`, which loads the file or module that a tool
+A process is Python with `aios_core.tools.process_main`, which loads the file or module that a tool
 comes from, and is kept for its next calls; another is started ahead. It gets arguments and gives
 results as JSON lines; there is no pickle, no shell and no kernel in it. This isolates faults,
 not malice: a process has its user's rights. Untrusted code belongs in the sandbox.
@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from aios_core.errors import ToolError
 from aios_core.tools.context import ToolContext
-from aios_core.tools.origin import Origin
+from aios_core.tools.function_origin import Origin
 from aios_core.tools.strict_json import dump
 from aios_core.tools.tool import Tool
-from aios_core.tools.worker_process import ToolDied, WorkerProcess, value_of
+from aios_core.tools.tool_process import ToolDied, WorkerProcess, value_of
 
 _MAX_IDLE: Final = 4
 _NUM_AHEAD: Final = 1  # started before it is needed, once a first one was

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aios_core.tools.sandbox.endings import to_the_end
+from aios_core.tools.sandbox.shielding import to_the_end
 from aios_core.tools.sandbox.workspace import scratch
 
 PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail

@@ -21,17 +21,17 @@ from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
 from aios_core.manager import labelled
 from aios_core.process import AgentProcess
 from aios_core.tools import strict_json
-from aios_core.tools.calls import Outcome, ToolCalls, ToolHung
+from aios_core.tools.attempt import Result
 from aios_core.tools.context import ToolContext
+from aios_core.tools.dispatcher import Outcome, ToolCalls, ToolHung
 from aios_core.tools.journal import Intent, ToolJournal
-from aios_core.tools.labelling import LabellingRunner
-from aios_core.tools.lane import Turn
+from aios_core.tools.labeling import LabellingRunner
+from aios_core.tools.protocols import CodeRunner, Ports
 from aios_core.tools.registry import Offer, labels_of
 from aios_core.tools.requests import StoredResult
 from aios_core.tools.results import StoredResults
-from aios_core.tools.running import Result
-from aios_core.tools.services import CodeRunner, Ports
-from aios_core.tools.worker_process import ToolDied
+from aios_core.tools.tool_process import ToolDied
+from aios_core.tools.tool_queue import Turn
 from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from typing import Any, Final
 from aios_core.clock import Clock, Timer
 from aios_core.errors import KernelError, ToolError
 from aios_core.process import AgentProcess
+from aios_core.tools.attempt import Result, is_the_tools_fault, run
 from aios_core.tools.context import ToolContext
-from aios_core.tools.lane import Lane, Turn, TurnState
-from aios_core.tools.processes import ToolProcesses
-from aios_core.tools.running import Result, is_the_tools_fault, run
-from aios_core.tools.schedule import HANG_GRACE_S, Schedule
+from aios_core.tools.process_pool import ToolProcesses
+from aios_core.tools.scheduler import HANG_GRACE_S, Schedule
+from aios_core.tools.thread_pool import Workers
 from aios_core.tools.tool import Tool
-from aios_core.tools.workers import Workers
+from aios_core.tools.tool_queue import Lane, Turn, TurnState
 from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)

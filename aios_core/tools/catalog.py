@@ -17,12 +17,12 @@ from typing import Any
 from aios_core.config import McpServerConfig, ToolsConfig
 from aios_core.errors import Conflict, KernelError, ToolError
 from aios_core.redaction import learn, learn_settings
-from aios_core.tools.load_slots import LoadSlots
-from aios_core.tools.loading import installed_plugins, load, load_entry_point
+from aios_core.tools.function_origin import Origin
+from aios_core.tools.load_limit import LoadSlots
 from aios_core.tools.mcp import CheckResult, McpClients
-from aios_core.tools.origin import Origin
 from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
 from aios_core.tools.requests import McpServer, checked_source
+from aios_core.tools.sources import installed_plugins, load, load_entry_point
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.blocking_calls import call_on_thread
 from aios_core.untrusted.third_party import ForeignException

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from aios_core import InvalidRequest, Kernel, McpServer, Tool, ToolError
-from aios_core.tools import calls
-from aios_core.tools.guarded import Lifeline, ask_guardian_to_kill
-from aios_core.tools.origin import Origin
+from aios_core.tools import dispatcher
+from aios_core.tools.function_origin import Origin
+from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill
 
 from .rig import PATIENCE, TEXT, quiet_kernel
 
@@ -186,7 +186,7 @@ def test_starting_up_is_not_the_tools_time(tmp_path: Path) -> None:
     file = tmp_path / "slow.py"
     file.write_text(
         "import sys, time\nfrom aios_core import tool\n"
-        "if 'aios_core.tools.worker' in sys.modules: time.sleep(3.5)\n"
+        "if 'aios_core.tools.process_main' in sys.modules: time.sleep(3.5)\n"
         '@tool(isolation="process", read_only=True, timeout_s=3.0)\n'
         "def quick() -> str: return 'here'\n"
     )
@@ -198,11 +198,11 @@ def test_starting_up_is_not_the_tools_time(tmp_path: Path) -> None:
 def test_one_that_never_starts_up_is_refused_and_not_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "START_UP_S", 0.2)
+    monkeypatch.setattr(dispatcher, "START_UP_S", 0.2)
     file = tmp_path / "never.py"
     file.write_text(
         "import sys, time\nfrom aios_core import tool\n"
-        "if 'aios_core.tools.worker' in sys.modules: time.sleep(1_000)\n"
+        "if 'aios_core.tools.process_main' in sys.modules: time.sleep(1_000)\n"
         '@tool(isolation="process")\n'
         "def pay() -> str: return 'paid'\n"
     )

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from aios_core.errors import Interrupted, KernelBug, KernelError, ToolError
 from aios_core.tools.context import ToolContext
-from aios_core.tools.processes import ToolProcesses
+from aios_core.tools.process_pool import ToolProcesses
 from aios_core.tools.strict_json import NotJSON, dump, plain
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.third_party import (

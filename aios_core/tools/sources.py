@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aios_core.errors import InvalidRequest, NoSuchObject
-from aios_core.tools.code import load_file, load_module, tools_of
+from aios_core.tools.function_origin import require_attribute
 from aios_core.tools.hookspecs import ENTRY_POINTS
-from aios_core.tools.origin import require_attribute
+from aios_core.tools.import_code import load_file, load_module, tools_of
 from aios_core.tools.registry import Plugin
 from aios_core.tools.requests import is_path, source_name
 from aios_core.tools.tool import Tool

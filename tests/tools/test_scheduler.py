@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from aios_core import Overloaded, Rate, ToolUnavailable
 from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority
-from aios_core.tools.lane import Turn, TurnState
-from aios_core.tools.schedule import Limits, Schedule
+from aios_core.tools.scheduler import Limits, Schedule
+from aios_core.tools.tool_queue import Turn, TurnState
 
 from .rig import make
 

@@ -15,14 +15,14 @@ import signal
 import subprocess
 from contextlib import suppress
 
-from aios_core.tools.sandbox.descriptors import readable
-from aios_core.tools.sandbox.memory import family, memory_of
-from aios_core.tools.sandbox.tier import Pipes, Usage
+from aios_core.tools.sandbox.backend import Pipes, Usage
+from aios_core.tools.sandbox.fd_wait import readable
+from aios_core.tools.sandbox.process_memory import family, memory_of
 from aios_core.tools.sandbox.tree import Tree
 
 
 class Jailed:
-    """See the module, and `tier.Confined`."""
+    """See the module, and `backend.Confined`."""
 
     def __init__(
         self,

@@ -8,12 +8,12 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
-from aios_core.tools.sandbox.capture import Capture
-from aios_core.tools.sandbox.descriptors import write
-from aios_core.tools.sandbox.endings import to_the_end
+from aios_core.tools.sandbox.backend import Confined, Program, Tier
+from aios_core.tools.sandbox.fd_wait import write
 from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.output_capture import Capture
 from aios_core.tools.sandbox.result import KilledBy
-from aios_core.tools.sandbox.tier import Confined, Program, Tier
+from aios_core.tools.sandbox.shielding import to_the_end
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""One process that runs tools (`aios_core.tools.worker`), as the kernel holds it.
+"""One process that runs tools (`aios_core.tools.process_main`), as the kernel holds it.
 
 It is started under a guardian, which ends it with all that it started. It gets questions and
 gives answers as JSON lines. Any thread may kill it; one at a time asks it.
@@ -13,7 +13,7 @@ import threading
 from typing import IO, Any, Final
 
 from aios_core.errors import InvalidArguments, ToolError
-from aios_core.tools.guarded import KILL_S, Lifeline, ask_guardian_to_kill, kill_group
+from aios_core.tools.guarded_program import KILL_S, Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.strict_json import NotJSON, dump, parse
 
 _MAX_LOAD_ANSWER: Final = 65_536
@@ -33,7 +33,7 @@ class WorkerProcess:
         self._killing = threading.Lock()
         self._lifeline = Lifeline()
         self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
-            self._lifeline.command([sys.executable, "-m", "aios_core.tools.worker"]),
+            self._lifeline.command([sys.executable, "-m", "aios_core.tools.process_main"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aios_core import KernelError, Overloaded, ToolError
-from aios_core.tools.load_slots import (
+from aios_core.tools.load_limit import (
     MAX_OF_AGENT,
     MAX_OF_AGENTS,
     MAX_OF_PROGRAM,

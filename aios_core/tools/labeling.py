@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aios_core.process import AgentProcess
+from aios_core.tools.protocols import CodeRunner
 from aios_core.tools.sandbox import ExecutionResult, Language, Limits, OnOutput
-from aios_core.tools.services import CodeRunner
 
 
 @dataclass(frozen=True, slots=True)

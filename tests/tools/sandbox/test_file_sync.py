@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aios_core.errors import Conflict, QuotaExceeded
-from aios_core.tools.sandbox.files import Mirror, make_alike
+from aios_core.tools.sandbox.file_sync import Mirror, make_alike
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.tree import Tree
 

@@ -19,8 +19,8 @@ from typing import Final
 
 from aios_core.errors import InvalidRequest, ToolError
 from aios_core.tools.sandbox import packages as sandbox_packages
-from aios_core.tools.sandbox.box import Box
-from aios_core.tools.sandbox.files import Mirror
+from aios_core.tools.sandbox.backend import DOCUMENTS, Program, Tier
+from aios_core.tools.sandbox.file_sync import Mirror
 from aios_core.tools.sandbox.frames import BadFrame, Channel, Reply
 from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import ExecutionResult, FileChanges, KilledBy, OnOutput
@@ -31,7 +31,7 @@ from aios_core.tools.sandbox.runner import (
     encoded,
     notice_of,
 )
-from aios_core.tools.sandbox.tier import DOCUMENTS, Program, Tier
+from aios_core.tools.sandbox.supervised import Box
 
 _GRACE_S: Final = 2.0  # for an interrupted cell to end, before its session is ended
 _INSIST_S: Final = 0.2  # it is interrupted again, in case it had not begun

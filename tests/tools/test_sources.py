@@ -22,8 +22,8 @@ from aios_core import (
     Tool,
     ToolError,
 )
-from aios_core.tools.catalogue import Catalogue
-from aios_core.tools.code import load_module
+from aios_core.tools.catalog import Catalogue
+from aios_core.tools.import_code import load_module
 from aios_core.tools.registry import Plugin, ToolRegistry, offers_of
 
 from .rig import PATIENCE, Held, make, quiet_kernel

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from aios_core.errors import InvalidRequest
-from aios_core.tools.code import module_of
+from aios_core.tools.import_code import module_of
 from aios_core.tools.tool import Tool
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from aios_core import Rate
 from aios_core.scheduler.token_bucket import TokenBucket
-from aios_core.tools.breaker import Breaker
+from aios_core.tools.circuit_breaker import Breaker
 
 ALICE, BOB = 1, 2
 

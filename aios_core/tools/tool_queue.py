@@ -17,7 +17,7 @@ from aios_core.queueing.policy import Rank
 from aios_core.queueing.shares import FlowShare
 from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.token_bucket import TokenBucket
-from aios_core.tools.breaker import Breaker
+from aios_core.tools.circuit_breaker import Breaker
 from aios_core.tools.tool import Tool
 
 FIRST_GUESS_S = 0.1  # how long a tool takes, before it has been seen

@@ -1,4 +1,4 @@
-"""`python -m aios_core.tools.worker`: runs one kind of tool for a kernel that can kill it.
+"""`python -m aios_core.tools.process_main`: runs one kind of tool for a kernel that can kill it.
 
 A question a line on standard input, an answer a line on standard output, both JSON.
 What the tool prints goes nowhere. When the kernel's end of the pipe closes, because
@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import IO, Any
 
 from aios_core.errors import InvalidArguments, KernelError, ToolError
-from aios_core.tools.code import load_file, load_module, tools_of
+from aios_core.tools.attempt import call, said
 from aios_core.tools.context import ToolContext
-from aios_core.tools.origin import find
-from aios_core.tools.running import call, said
+from aios_core.tools.function_origin import find
+from aios_core.tools.import_code import load_file, load_module, tools_of
 from aios_core.tools.strict_json import dump, parse, plain
 from aios_core.tools.tool import Tool
 from aios_core.tools.validation import ArgumentSchema
@@ -140,5 +140,5 @@ def _answer(line: bytes, source: Source) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.modules["aios_core.tools.worker"] = sys.modules["__main__"]
+    sys.modules["aios_core.tools.process_main"] = sys.modules["__main__"]
     main()
