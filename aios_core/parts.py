@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from aios_core.access import AccessManager, Approver
-from aios_core.access.doubts import Census
+from aios_core.access.policy.grant_warnings import Census
 from aios_core.budget import FREE, Price
 from aios_core.clock import LoopClock
 from aios_core.config import KernelConfig

@@ -16,9 +16,9 @@ from typing import Any
 from _report import arguments, quantile, show, write
 
 from aios_core import Kernel, KernelConfig
-from aios_core.access.chain import GENESIS, Row, link, verify
-from aios_core.access.policy import Condition, Effect, Policy, Rule
-from aios_core.access.privileges import Privileges
+from aios_core.access.audit.chain import GENESIS, Row, link, verify
+from aios_core.access.policy.privileges import Privileges
+from aios_core.access.policy.rules import Condition, Effect, Policy, Rule
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from aios_core.access.inspection import Inspection
+from aios_core.access.audit.inspection import Inspection
 from aios_core.state import PlainVault
 
 from .puppet import PATIENCE

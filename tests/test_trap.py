@@ -27,7 +27,7 @@ from aios_core import (
     WouldBlock,
     tool,
 )
-from aios_core.access.trail import AuditTrail
+from aios_core.access.audit.trail import AuditTrail
 from aios_core.config import AccessConfig, StateConfig, ToolsConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.manager import Labelled

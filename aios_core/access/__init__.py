@@ -4,15 +4,20 @@
 `approval` and its approvers ask people, and `trail` records decisions and outcomes.
 """
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, FixedApprover
-from aios_core.access.callback import Callback, CallbackApprover
-from aios_core.access.decision import Decision
-from aios_core.access.explain import ExplainOptions, Explanation, parse_resource
+from aios_core.access.approvals.approval import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Approver,
+    FixedApprover,
+)
+from aios_core.access.approvals.callback import Callback, CallbackApprover
+from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.access.handle import AccessHandle
 from aios_core.access.manager import AccessManager, explained
-from aios_core.access.policy import Effect
+from aios_core.access.policy.decision import Decision
+from aios_core.access.policy.explain import ExplainOptions, Explanation, parse_resource
+from aios_core.access.policy.rules import Effect
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.access.terminal import TerminalApprover
 from aios_core.grants import ShareWarning
 
 __all__ = [

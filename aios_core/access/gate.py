@@ -21,13 +21,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, digest_of, plain
-from aios_core.access.decision import Decision
-from aios_core.access.grant_store import GrantStore
-from aios_core.access.policy import Effect
-from aios_core.access.privileges import MODEL, Privileges
-from aios_core.access.record import AuditRecord
-from aios_core.access.trail import AuditTrail
+from aios_core.access.approvals.approval import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Approver,
+    digest_of,
+    plain,
+)
+from aios_core.access.audit.record import AuditRecord
+from aios_core.access.audit.trail import AuditTrail
+from aios_core.access.policy.decision import Decision
+from aios_core.access.policy.grant_writer import GrantStore
+from aios_core.access.policy.privileges import MODEL, Privileges
+from aios_core.access.policy.rules import Effect
 from aios_core.errors import AccessDenied, ApprovalRefused
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.access.decision import Decision
-from aios_core.access.explain import access_to, parse_resource
+from aios_core.access.policy.decision import Decision
+from aios_core.access.policy.explain import access_to, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
 from aios_core.errors import InvalidRequest
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of

@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Unpack
 
-from aios_core.access.approval import Approver
-from aios_core.access.approvers import approver_of
-from aios_core.access.doubts import Census, doubts_about
-from aios_core.access.explain import AccessOptions, Explanation, access_to, explain
+from aios_core.access.approvals.approval import Approver
+from aios_core.access.approvals.factory import approver_of
+from aios_core.access.audit.model_calls import ModelCalls
+from aios_core.access.audit.trail import AuditTrail
 from aios_core.access.gate import Gate
-from aios_core.access.grant_book import rights_of
-from aios_core.access.grant_store import GrantStore
-from aios_core.access.model_calls import ModelCalls
-from aios_core.access.policy import GroupRule, Policy
-from aios_core.access.policy_file import load_policy, refuse_circles
-from aios_core.access.privileges import Privileges
+from aios_core.access.policy.explain import AccessOptions, Explanation, access_to, explain
+from aios_core.access.policy.file import load_policy, refuse_circles
+from aios_core.access.policy.grant_warnings import Census, doubts_about
+from aios_core.access.policy.grant_writer import GrantStore
+from aios_core.access.policy.grants import rights_of
+from aios_core.access.policy.privileges import Privileges
+from aios_core.access.policy.rules import GroupRule, Policy
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
-from aios_core.access.trail import AuditTrail
 from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream

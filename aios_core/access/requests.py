@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from aios_core.access.decision import Decision
+from aios_core.access.policy.decision import Decision
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right

@@ -15,7 +15,7 @@ from aios_core.config import KernelConfig
 from aios_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from aios_core.access.mailbox import Mailbox
+    from aios_core.access.approvals.files import Mailbox
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def _answer(options: argparse.Namespace) -> int:
 
 def _mailbox(options: argparse.Namespace) -> Mailbox | None:
     """The approvals of the state directory; None if there are none yet."""
-    from aios_core.access.mailbox import Mailbox  # noqa: PLC0415 - if needed
+    from aios_core.access.approvals.files import Mailbox  # noqa: PLC0415 - if needed
     from aios_core.state import read_key, vault_of  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)

@@ -13,7 +13,7 @@ from aios_core.cli.progress import progress
 from aios_core.config import KernelConfig
 
 if TYPE_CHECKING:
-    from aios_core.access.inspection import Inspection
+    from aios_core.access.audit.inspection import Inspection
 
 _SHOWN: Final = 20  # records of the trail, unless a number is given
 _UNREADABLE: Final = "not what was written there"
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from aios_core.access.anchor import read_anchor  # noqa: PLC0415 - if needed
+    from aios_core.access.audit.heads import read_anchor  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
     anchor = options.anchor or config.access.audit_anchor
@@ -89,7 +89,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _inspected(config: KernelConfig, directory: str | None) -> Inspection:
-    from aios_core.access.inspection import Inspection  # noqa: PLC0415 - if needed
+    from aios_core.access.audit.inspection import Inspection  # noqa: PLC0415 - if needed
     from aios_core.state import read_key, vault_of  # noqa: PLC0415
 
     vault = vault_of(read_key(config.state.encryption_key))

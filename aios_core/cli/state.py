@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from aios_core.access.record import SCHEMA  # noqa: PLC0415 - if needed
-    from aios_core.access.trail import find_gap  # noqa: PLC0415 - if needed
+    from aios_core.access.audit.record import SCHEMA  # noqa: PLC0415 - if needed
+    from aios_core.access.audit.trail import find_gap  # noqa: PLC0415 - if needed
     from aios_core.state import State, read_key  # noqa: PLC0415 - if needed
 
     config, directory = _directory(options)

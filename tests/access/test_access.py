@@ -20,9 +20,9 @@ from aios_core import (
     NoSuchObject,
 )
 from aios_core.access import ApprovalAnswer, ApprovalRequest, Effect
-from aios_core.access.decision import decide
-from aios_core.access.policy import Policy
-from aios_core.access.trail import AuditTrail
+from aios_core.access.audit.trail import AuditTrail
+from aios_core.access.policy.decision import decide
+from aios_core.access.policy.rules import Policy
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.memory.requests import MemoryWrite, Overwrite
 from aios_core.permissions import Access, Resource, Right

@@ -10,10 +10,10 @@ import pytest
 
 from aios_core import Agent, ConfigError, InvalidRequest, Kernel, KernelConfig
 from aios_core.access import ShareWarning
-from aios_core.access.decision import OWN_UPKEEP
-from aios_core.access.explain import _FINAL, _FINAL_FOR_ALL
-from aios_core.access.policy import Policy
-from aios_core.access.policy_file import parse_policy
+from aios_core.access.policy.decision import OWN_UPKEEP
+from aios_core.access.policy.explain import _FINAL, _FINAL_FOR_ALL
+from aios_core.access.policy.file import parse_policy
+from aios_core.access.policy.rules import Policy
 from aios_core.cli import main
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Resource, Right

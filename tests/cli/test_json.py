@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aios_core import Kernel, KernelConfig
-from aios_core.access.approval import ApprovalRequest
-from aios_core.access.mailbox import Mailbox
+from aios_core.access.approvals.approval import ApprovalRequest
+from aios_core.access.approvals.files import Mailbox
 from aios_core.cli import COMMANDS, main, parser_of
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.state import vault_of

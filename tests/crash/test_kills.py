@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from aios_core.access.inspection import Inspection
+from aios_core.access.audit.inspection import Inspection
 from aios_core.state import PlainVault
 
 from .audited_worker import kernel_on

@@ -27,8 +27,8 @@ import pytest
 
 import aios_core
 from aios_core import KernelConfig, set_default_kernel
-from aios_core.access.policy import Policy
-from aios_core.access.policy_file import parse_policy
+from aios_core.access.policy.file import parse_policy
+from aios_core.access.policy.rules import Policy
 from aios_core.cli import parser_of
 from aios_core.config_sources import OTHER_VARIABLES
 from tests.example_packages import install_examples

@@ -9,8 +9,8 @@ import apsw
 import pytest
 
 from aios_core import StateError
-from aios_core.access.anchor import write_head
-from aios_core.access.chain import GENESIS, Head
+from aios_core.access.audit.chain import GENESIS, Head
+from aios_core.access.audit.heads import write_head
 from aios_core.state import PlainVault, State
 
 ADVICE = "the disk is full.*[Ff]ree space on the disk of .*; writing continues by itself then"

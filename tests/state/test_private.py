@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from aios_core import Kernel, KernelConfig
-from aios_core.access.approval import ApprovalRequest
-from aios_core.access.mailbox import Mailbox
+from aios_core.access.approvals.approval import ApprovalRequest
+from aios_core.access.approvals.files import Mailbox
 from aios_core.cores.replay import RecordingCore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.private_files import make_directory, write_file

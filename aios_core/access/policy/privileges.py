@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from aios_core.access.decision import Decision, Standing, resolve, stand
-from aios_core.access.grant_book import GrantBook
-from aios_core.access.policy import Effect, Policy, Subject
+from aios_core.access.policy.decision import Decision, Standing, resolve, stand
+from aios_core.access.policy.grants import GrantBook
+from aios_core.access.policy.rules import Effect, Policy, Subject
 from aios_core.errors import KernelBug
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.access.approval import encoded, plain
-from aios_core.access.chain import GENESIS, Head, Row, link
+from aios_core.access.approvals.approval import encoded, plain
+from aios_core.access.audit.chain import GENESIS, Head, Row, link
 from aios_core.permissions import Access
 from aios_core.state import Connection, Vault
 

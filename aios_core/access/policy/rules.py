@@ -1,6 +1,6 @@
 """Access policies: rules, conditions on arguments, and groups that inherit.
 
-Plain data with pure predicates; `decision.py` combines them and `policy_file.py` reads
+Plain data with pure predicates; `decision.py` combines them and `file.py` reads
 them from a file. A rule ignores what it does not mention.
 
 Promise: a condition that cannot be decided (a text where a number is compared, a malformed
@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-from aios_core.access.operators import OPERATORS
+from aios_core.access.policy.operators import OPERATORS
 from aios_core.grants import EVERYBODY, GROUP
 from aios_core.permissions import Resource, Right
 from aios_core.process import DEFAULT_GROUP

@@ -17,10 +17,10 @@ from urllib.parse import quote
 
 import apsw
 
-from aios_core.access.anchor import read_head
-from aios_core.access.archive import ARCHIVED, Archive, archives_of, read_archive
-from aios_core.access.chain import Head, Report, Row, verify
-from aios_core.access.record import BROKEN, rows
+from aios_core.access.audit.archive import ARCHIVED, Archive, archives_of, read_archive
+from aios_core.access.audit.chain import Head, Report, Row, verify
+from aios_core.access.audit.heads import read_head
+from aios_core.access.audit.record import BROKEN, rows
 from aios_core.errors import StateError
 from aios_core.state import Connection, Vault
 

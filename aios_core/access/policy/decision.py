@@ -25,7 +25,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.access.policy import Effect, Policy, Rule, Subject, is_below
+from aios_core.access.policy.rules import Effect, Policy, Rule, Subject, is_below
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 

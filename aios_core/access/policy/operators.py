@@ -1,6 +1,6 @@
 """Tests of arguments in rules: `amount = {above = 100}`, `url = {not_host = ["*.org"]}`.
 
-Each test is pure and returns True, False, or None if it cannot decide; `policy.py` defines
+Each test is pure and returns True, False, or None if it cannot decide; `rules.py` defines
 what None means. ``docs/explanation/security.md`` lists the tests, and a test compares.
 """
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
-from aios_core.access.decision import Decision, decide, has_expired, is_granted, own_right
-from aios_core.access.policy import Policy, Rule, Subject
+from aios_core.access.policy.decision import Decision, decide, has_expired, is_granted, own_right
+from aios_core.access.policy.rules import Policy, Rule, Subject
 from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant, require_identity

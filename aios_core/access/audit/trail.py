@@ -19,17 +19,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.access.anchor import (
+from aios_core.access.audit.archive import ARCHIVED, cut, write_archive
+from aios_core.access.audit.chain import GENESIS, Head
+from aios_core.access.audit.heads import (
     ANCHOR_EVERY_S,
     HEAD_FILE,
     append_anchor,
     read_head,
     write_head,
 )
-from aios_core.access.archive import ARCHIVED, cut, write_archive
-from aios_core.access.chain import GENESIS, Head
-from aios_core.access.handover import Handover
-from aios_core.access.record import BROKEN, SCHEMA, AuditRecord, last_head
+from aios_core.access.audit.outbox import Handover
+from aios_core.access.audit.record import BROKEN, SCHEMA, AuditRecord, last_head
 from aios_core.errors import KernelError, Overloaded, StateError
 from aios_core.state import Connection, State, StateOpener
 from aios_core.state.acceptance import take_acceptance

@@ -10,9 +10,9 @@ import apsw
 import pytest
 
 from aios_core import Kernel, KernelConfig
-from aios_core.access.archive import ARCHIVED, FOLDER
-from aios_core.access.inspection import Inspection
-from aios_core.access.trail import DAY_S
+from aios_core.access.audit.archive import ARCHIVED, FOLDER
+from aios_core.access.audit.inspection import Inspection
+from aios_core.access.audit.trail import DAY_S
 from aios_core.cli import main
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.state import PlainVault, Vault, vault_of

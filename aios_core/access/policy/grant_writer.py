@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aios_core.access import grant_book
-from aios_core.access.privileges import Privileges
+from aios_core.access.policy import grants as grant_book
+from aios_core.access.policy.privileges import Privileges
 from aios_core.errors import NoSuchObject
 from aios_core.grants import Grant
 from aios_core.manager import labels_of_all

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.access.decision import decide, stand
-from aios_core.access.grant_book import GrantBook, supported_grants
-from aios_core.access.policy import Condition, Effect, Policy, Rule, is_below, names_above
+from aios_core.access.policy.decision import decide, stand
+from aios_core.access.policy.grants import GrantBook, supported_grants
+from aios_core.access.policy.rules import Condition, Effect, Policy, Rule, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 

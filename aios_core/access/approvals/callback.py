@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver
+from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest, Approver
 from aios_core.untrusted.blocking_calls import call_on_thread
 
 Callback = Callable[

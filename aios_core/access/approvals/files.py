@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
+from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
 from aios_core.errors import NoSuchObject, StateError
 from aios_core.state import Vault
 

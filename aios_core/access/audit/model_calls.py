@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from aios_core.access.record import AuditRecord
-from aios_core.access.trail import AuditTrail
+from aios_core.access.audit.record import AuditRecord
+from aios_core.access.audit.trail import AuditTrail
 from aios_core.events import EventKind, KernelEvent
 
 ENDS: Final = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED, EventKind.REFUSED})

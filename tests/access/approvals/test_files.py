@@ -13,8 +13,8 @@ import pytest
 
 from aios_core import NoSuchObject, StateError
 from aios_core.access import ApprovalAnswer, ApprovalRequest
-from aios_core.access.mailbox import Mailbox
-from aios_core.access.pending import PendingApprover
+from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.queue import PendingApprover
 from aios_core.cli import main
 from aios_core.state import PlainVault
 

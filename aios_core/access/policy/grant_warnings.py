@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from aios_core.access.policy import Policy, matches
+from aios_core.access.policy.rules import Policy, matches
 from aios_core.grants import EVERYBODY, GROUP, AccessGrant, Grant
 from aios_core.manager import Holder
 from aios_core.permissions import Resource, Right

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from aios_core.access.chain import Head
+from aios_core.access.audit.chain import Head
 from aios_core.errors import StateError
 from aios_core.private_files import open_private, write_file
 from aios_core.state import Vault

@@ -7,8 +7,8 @@ import logging
 import shlex
 from collections.abc import Callable
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
-from aios_core.access.mailbox import Mailbox
+from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
+from aios_core.access.approvals.files import Mailbox
 
 log = logging.getLogger(__name__)
 

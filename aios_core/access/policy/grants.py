@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from aios_core.access.decision import has_expired, stand
-from aios_core.access.policy import Effect, Policy, Subject, is_below, names_above
+from aios_core.access.policy.decision import has_expired, stand
+from aios_core.access.policy.rules import Effect, Policy, Subject, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
 from aios_core.state import Connection

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import zstandard
 
-from aios_core.access.chain import GENESIS, Head, Row
-from aios_core.access.record import rows_after
+from aios_core.access.audit.chain import GENESIS, Head, Row
+from aios_core.access.audit.record import rows_after
 from aios_core.errors import StateError
 from aios_core.private_files import make_directory, write_file
 from aios_core.state import Connection, State, Vault

@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from aios_core.access.approval import ApprovalRequest
-from aios_core.access.approvers import approver_of
-from aios_core.access.live_display import stream_behind
-from aios_core.access.terminal import TerminalApprover
+from aios_core.access.approvals.approval import ApprovalRequest
+from aios_core.access.approvals.factory import approver_of
+from aios_core.access.approvals.live_display import stream_behind
+from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.state import StateOpener
 
 pty = pytest.importorskip("pty")

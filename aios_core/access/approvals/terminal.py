@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest
-from aios_core.access.live_display import paused_display, stream_behind
+from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
+from aios_core.access.approvals.live_display import paused_display, stream_behind
 
 NO_TERMINAL: Final = (
     "access.approver is 'terminal', and standard input is not a terminal; run the program "

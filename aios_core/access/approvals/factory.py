@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aios_core.access.approval import ApprovalAnswer, ApprovalRequest, Approver, FixedApprover
-from aios_core.access.mailbox import Mailbox
-from aios_core.access.pending import PendingApprover
-from aios_core.access.terminal import TerminalApprover
+from aios_core.access.approvals.approval import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Approver,
+    FixedApprover,
+)
+from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.queue import PendingApprover
+from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.state import StateOpener
 
 HOW = (

@@ -12,8 +12,8 @@ import logging
 import threading
 from dataclasses import replace
 
-from aios_core.access.chain import Head
-from aios_core.access.record import AuditRecord, append_records
+from aios_core.access.audit.chain import Head
+from aios_core.access.audit.record import AuditRecord, append_records
 from aios_core.state import Connection, Vault
 from aios_core.untrusted.arguments import exact_text
 from aios_core.untrusted.third_party import type_name

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios_core import AccessDenied, Kernel, KernelConfig, StateError, tool
-from aios_core.access.anchor import HEAD_FILE, read_anchor, read_head
-from aios_core.access.chain import GENESIS, Head, Row, link, verify
-from aios_core.access.handover import Handover
-from aios_core.access.inspection import Inspection
-from aios_core.access.record import SCHEMA, AuditRecord, last_head, rows
+from aios_core.access.audit.chain import GENESIS, Head, Row, link, verify
+from aios_core.access.audit.heads import HEAD_FILE, read_anchor, read_head
+from aios_core.access.audit.inspection import Inspection
+from aios_core.access.audit.outbox import Handover
+from aios_core.access.audit.record import SCHEMA, AuditRecord, last_head, rows
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access, Resource, Right
 from aios_core.state import PlainVault, State
@@ -182,7 +182,7 @@ def rename(directory: Path, table: str, to: str) -> None:
 async def test_what_cannot_be_recorded_is_not_done_but_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
+    monkeypatch.setattr("aios_core.access.audit.trail.RETRY_S", 0.01)
     ran: list[int] = []
 
     def look(n: int) -> str:
@@ -218,7 +218,7 @@ async def test_what_cannot_be_recorded_is_not_done_but_reading(
 async def test_a_change_is_never_durable_before_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios_core.access.trail.WRITE_WITHIN_S", 3_600.0)  # by itself: never
+    monkeypatch.setattr("aios_core.access.audit.trail.WRITE_WITHIN_S", 3_600.0)  # by itself: never
     async with kernel_on(tmp_path) as kernel:
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("notes", "one")
@@ -246,7 +246,7 @@ async def test_a_change_in_a_mount_waits_for_its_record(
         await alice.memory.awrite("notes", "one")
         trail = kernel._inside.parts.access.trail
         assert trail is not None
-        monkeypatch.setattr("aios_core.access.trail.RETRY_S", 0.01)
+        monkeypatch.setattr("aios_core.access.audit.trail.RETRY_S", 0.01)
         rename(tmp_path / "state", "audit", "hidden")
         trail._fault = None
 

@@ -22,8 +22,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from aios_core.access.operators import OPERATORS
-from aios_core.access.policy import NEGATION, Condition, Effect, GroupRule, Policy, Rule, matches
+from aios_core.access.policy.operators import OPERATORS
+from aios_core.access.policy.rules import (
+    NEGATION,
+    Condition,
+    Effect,
+    GroupRule,
+    Policy,
+    Rule,
+    matches,
+)
 from aios_core.config_decoder import Place, decode, suggest
 from aios_core.errors import ConfigError
 from aios_core.grants import GROUP
