@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
     from aios_core.adapting.launching import install, uninstall
-    from aios_core.agent import Agent
-    from aios_core.bridge import AsyncStream, Stream
     from aios_core.budget import Budget, Price
     from aios_core.bundled_model import tiny_model_path
     from aios_core.config import KernelConfig
     from aios_core.core import PromptSize
-    from aios_core.embedded import default_kernel, set_default_kernel
     from aios_core.errors import (
         AccessDenied,
         ApprovalRefused,
@@ -67,8 +64,11 @@ if TYPE_CHECKING:
         WouldBlock,
     )
     from aios_core.events import EventKind, Journal, KernelEvent
-    from aios_core.kernel import Kernel
-    from aios_core.llm import LLM, request
+    from aios_core.kernel.agent import Agent
+    from aios_core.kernel.bridge import AsyncStream, Stream
+    from aios_core.kernel.default import default_kernel, set_default_kernel
+    from aios_core.kernel.kernel import Kernel
+    from aios_core.kernel.llm import LLM, request
     from aios_core.memory import Memory
     from aios_core.messages import (
         Choice,
@@ -127,12 +127,12 @@ _NAMES: Final = {
         "install",
         "uninstall",
     ),
-    "agent": ("Agent",),
-    "llm": (
+    "kernel.agent": ("Agent",),
+    "kernel.llm": (
         "LLM",
         "request",
     ),
-    "bridge": (
+    "kernel.bridge": (
         "AsyncStream",
         "Stream",
     ),
@@ -142,7 +142,7 @@ _NAMES: Final = {
     ),
     "config": ("KernelConfig",),
     "core": ("PromptSize",),
-    "embedded": (
+    "kernel.default": (
         "default_kernel",
         "set_default_kernel",
     ),
@@ -195,7 +195,7 @@ _NAMES: Final = {
         "Journal",
         "KernelEvent",
     ),
-    "kernel": ("Kernel",),
+    "kernel.kernel": ("Kernel",),
     "memory": ("Memory",),
     "messages": (
         "Choice",
@@ -355,7 +355,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name, or a module that has public names, when it is first used."""
     if name in _MODULES:
         value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    elif name in _NAMES:
+    elif name in {module.partition(".")[0] for module in _NAMES}:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import aios_core
 from aios_core import Agent, Kernel, KernelError
 from aios_core.errors import KernelBug
-from aios_core.llm import request
+from aios_core.kernel.llm import request
 from aios_core.messages.sampling import Sampling
 
 

@@ -24,9 +24,8 @@ from typing import Any, Final, cast
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.adapting.finalizer_lock import FinalizerLock
 from aios_core.adapting.spawning import Loop, Turn
-from aios_core.agent import Agent
 from aios_core.errors import KernelError
-from aios_core.kernel import Kernel
+from aios_core.kernel import Agent, Kernel
 from aios_core.process import ProcessState
 
 log = logging.getLogger(__name__)

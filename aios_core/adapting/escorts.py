@@ -20,7 +20,6 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from aios_core.agent import Agent
 from aios_core.errors import (
     InvalidRequest,
     LimitReached,
@@ -28,6 +27,7 @@ from aios_core.errors import (
     SandboxUnavailable,
     ToolError,
 )
+from aios_core.kernel import Agent
 from aios_core.tools import StoredResult, Tool, ToolContext
 
 #: What a model can act on; anything else is for the program that runs the agent.

@@ -24,8 +24,7 @@ from typing import Generic, TypeVar
 
 from aios_core.adapting.callers import AgentSettings, Caller
 from aios_core.adapting.directory import AgentDirectory
-from aios_core.agent import Agent
-from aios_core.kernel import Kernel
+from aios_core.kernel import Agent, Kernel
 
 T = TypeVar("T")
 

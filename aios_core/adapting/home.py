@@ -22,9 +22,8 @@ from typing import Any, Final, Self, TypeVar, cast
 from aios_core.adapting.callers import AgentSettings, Caller, CallerKind
 from aios_core.adapting.directory import AgentDirectory
 from aios_core.adapting.kernels import adefault_kernel
-from aios_core.agent import Agent
-from aios_core.embedded import default_kernel
-from aios_core.kernel import Kernel
+from aios_core.kernel import Agent, Kernel
+from aios_core.kernel.default import default_kernel
 
 T = TypeVar("T")
 

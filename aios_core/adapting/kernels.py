@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from aios_core.embedded import default_kernel
 from aios_core.kernel import Kernel
+from aios_core.kernel.default import default_kernel
 
 _ready_in: int | None = None  # the process whose default kernel is known to run
 

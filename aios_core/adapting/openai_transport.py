@@ -32,11 +32,10 @@ from aios_core.adapting.openai_completions import (
 )
 from aios_core.adapting.openai_errors import as_both, as_openai_error, as_response
 from aios_core.adapting.openai_format import ChunkWriter, read_request, write_completion
-from aios_core.agent import Agent
-from aios_core.bridge import AsyncStream, Stream
-from aios_core.embedded import default_kernel
 from aios_core.errors import InvalidRequest, KernelError
-from aios_core.kernel import Kernel
+from aios_core.kernel import Agent, Kernel
+from aios_core.kernel.bridge import AsyncStream, Stream
+from aios_core.kernel.default import default_kernel
 from aios_core.messages.completion import Completion, Delta
 
 log = logging.getLogger(__name__)

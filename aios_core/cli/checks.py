@@ -25,9 +25,9 @@ from aios_core.cores.pool import CorePool
 from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.kernel import Kernel
+from aios_core.kernel.trace import require_trace_path
 from aios_core.tools.sandbox import survey
 from aios_core.tools.sandbox.packages import find_packages
-from aios_core.trace import require_trace_path
 from aios_core.untrusted.third_party import describe_on_worker
 
 # library -> the command that installs it

@@ -26,10 +26,10 @@ from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.cli.options import add_config
 from aios_core.config import KernelConfig
 from aios_core.config_sources import find_config_file
-from aios_core.embedded import set_default_kernel
 from aios_core.errors import InvalidRequest
 from aios_core.extensions import POLICIES
-from aios_core.trace import require_trace_path
+from aios_core.kernel.default import set_default_kernel
+from aios_core.kernel.trace import require_trace_path
 
 _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
 

@@ -1,7 +1,7 @@
 """What the dispatcher asks of the boxes beside it: the pool of cores and the context switcher.
 
 The implementations are `cores.pool.CorePool` and `context.ContextSwitcher`;
-`kernel.py` passes them in.
+`kernel/kernel.py` passes them in.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from aios_core import AccessDenied, Agent, Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.provenance import MAX_TEXTS, LabelledTexts, texts_in
+from aios_core.kernel.provenance import MAX_TEXTS, LabelledTexts, texts_in
 from aios_core.tools.handle import as_text
 
 from .label_rig import (

@@ -71,7 +71,7 @@ def test_the_help_of_a_command_loads_no_other_command_no_kernel_and_no_library(
 
     others = {f"aios_core.cli.{name}" for name in COMMANDS if name != command}
     heavy = {"apsw", "cryptography", "jsonschema", "openai", "rich", "shtab", "torch"}
-    kernel = {"aios_core.kernel", "aios_core.cores", "aios_core.tools", "aios_core.state"}
+    kernel = {"aios_core.kernel.kernel", "aios_core.cores", "aios_core.tools", "aios_core.state"}
     assert loaded & others == set()
     if command != "run":  # which puts frameworks on the kernel
         assert loaded & (heavy | kernel) == set()
@@ -80,7 +80,7 @@ def test_the_help_of_a_command_loads_no_other_command_no_kernel_and_no_library(
 def test_approvals_are_listed_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOS_STATE__DIRECTORY", "/nowhere/state")
 
-    assert loaded_by("approvals") & {"aios_core.kernel", "aios_core.cores", "torch"} == set()
+    assert loaded_by("approvals") & {"aios_core.kernel.kernel", "aios_core.cores", "torch"} == set()
 
 
 @pytest.mark.parametrize("command", ["doctor", "audit verify", "tools list", "run script.py"])

@@ -37,7 +37,7 @@ from aios_core.errors import (
     RequestRefused,
     SnapshotError,
 )
-from aios_core.llm import request
+from aios_core.kernel.llm import request
 from aios_core.messages import (
     FinishReason,
     Message,

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from aios_core.bridge import AsyncStream, Stream
 from aios_core.core import PromptSize
 from aios_core.errors import InvalidRequest
+from aios_core.kernel.bridge import AsyncStream, Stream
+from aios_core.kernel.port import AgentPort
 from aios_core.messages import (
     GENERAL_CHOICES,
     Completion,
@@ -30,7 +31,6 @@ from aios_core.options import (
     SubmitOptions,
     Tools,
 )
-from aios_core.port import AgentPort
 from aios_core.redaction import shown_repr
 from aios_core.retrieval.embedding import Embed, Vector
 from aios_core.syscalls import LLMGenerate

@@ -13,13 +13,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeVar
 
-from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, Stream, ThreadAnswer
 from aios_core.core import PromptSize
-from aios_core.crossing import Crossing
+from aios_core.kernel.bridge import AsyncStream, LocalAnswer, LoopAnswer, Stream, ThreadAnswer
+from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.submission import Submitter
 from aios_core.messages import Completion
 from aios_core.options import SubmitOptions
 from aios_core.process import AgentProcess
-from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate, Request
 
 T = TypeVar("T")

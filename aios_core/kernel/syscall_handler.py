@@ -28,9 +28,9 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.kernel.provenance import LabelledTexts
 from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
-from aios_core.provenance import LabelledTexts
 from aios_core.syscalls import Request, SyscallState
 from aios_core.untrusted.arguments import require_number
 from aios_core.untrusted.third_party import (

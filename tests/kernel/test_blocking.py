@@ -13,14 +13,14 @@ from aios_core import Kernel, KernelConfig, tool
 from aios_core.config import CoreConfig, StateConfig, ToolsConfig
 from aios_core.cores import RecordingCore, ScriptedCore
 from aios_core.testing.stub_server import StubServer
+from tests.puppet import PATIENCE
 
 from .blocking import blocking_calls
-from .puppet import PATIENCE
 
 COLD = """
 import asyncio, sys
 from aios_core.adapting import adefault_kernel
-from tests.blocking import blocking_calls
+from tests.kernel.blocking import blocking_calls
 
 async def main():
     with blocking_calls() as found:
@@ -40,7 +40,7 @@ asyncio.run(main())
 def test_a_cold_first_call_blocks_no_loop() -> None:
     done = subprocess.run(  # noqa: S603 - our own text
         [sys.executable, "-c", COLD],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=12 * PATIENCE,

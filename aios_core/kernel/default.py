@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from aios_core.config import KernelConfig
 from aios_core.core import Core
 from aios_core.fork_safety import free_after_fork
-from aios_core.kernel import Kernel
+from aios_core.kernel.kernel import Kernel
 
 CoreFactory = Callable[[], Sequence[Core]]
 

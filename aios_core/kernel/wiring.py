@@ -23,13 +23,14 @@ from aios_core.cores.embedding import EmbeddingManager, build_embedder
 from aios_core.cores.external import AT_PROVIDER
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
-from aios_core.crossing import Crossing
 from aios_core.errors import ConfigError, KernelError
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.provenance import LabelledTexts
+from aios_core.kernel.syscall_handler import TrapHandler
 from aios_core.manager import Gatekeeper, Manager, Port
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
-from aios_core.provenance import LabelledTexts
 from aios_core.redaction import learn_environment, learn_settings
 from aios_core.retrieval.embedding import BilledEmbedder, Embedder
 from aios_core.retrieval.vector_search import VectorSpaces
@@ -42,7 +43,6 @@ from aios_core.storage.collections import CollectionManager
 from aios_core.storage.file_indexer import FileIndex
 from aios_core.tools import ToolManager
 from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
-from aios_core.trap import TrapHandler
 
 
 @dataclass(frozen=True, slots=True)

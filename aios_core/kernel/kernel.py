@@ -27,31 +27,31 @@ from aios_core.access import (
     explained,
 )
 from aios_core.accounting import GroupStatus
-from aios_core.agent import Agent
-from aios_core.at_exit import close_at_exit, closed
-from aios_core.bridge import LoopThread
 from aios_core.budget import Budget
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
-from aios_core.crossing import Crossing
 from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject
 from aios_core.events import EventStream, Observer
 from aios_core.extensions import POLICIES
-from aios_core.lifecycle import Lifecycle
+from aios_core.kernel.agent import Agent
+from aios_core.kernel.bridge import LoopThread
+from aios_core.kernel.exit import close_at_exit, closed
+from aios_core.kernel.lifecycle import Lifecycle
+from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.port import AgentPort
+from aios_core.kernel.submission import Submitter
+from aios_core.kernel.trace import Trace, free_path
+from aios_core.kernel.wiring import Given, Parts, make_cores
 from aios_core.manager import Gatekeeper
 from aios_core.options import SpawnOptions
-from aios_core.parts import Given, Parts, make_cores
-from aios_core.port import AgentPort
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.queueing.named_policy import build_policy
 from aios_core.redaction import shown_repr
 from aios_core.retrieval.embedding import Embedder
 from aios_core.scheduler import Policy
-from aios_core.submission import Submitter
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
-from aios_core.trace import Trace, free_path
 from aios_core.untrusted.arguments import (
     is_a,
     require_items,

@@ -25,8 +25,7 @@ from aios_core.adapting import aadmit_model, aadmitted
 from aios_core.config import StateConfig, ToolsConfig
 from aios_core.core import Finished
 from aios_core.cores import ScriptedCore
-
-from .puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled
+from tests.puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled
 
 SLOW = "one two three four five"
 

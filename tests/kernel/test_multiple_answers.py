@@ -9,8 +9,7 @@ import pytest
 
 from aios_core import Budget, BudgetExceeded, CoreError, Delta, SyscallCancelled
 from aios_core.cores import ScriptedCore
-
-from .puppet import booted, settled, virtual
+from tests.puppet import booted, settled, virtual
 
 
 @virtual

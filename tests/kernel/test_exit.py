@@ -13,8 +13,7 @@ from pathlib import Path
 
 from aios_core.access.audit.inspection import Inspection
 from aios_core.state import PlainVault
-
-from .puppet import PATIENCE
+from tests.puppet import PATIENCE
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading
@@ -87,8 +86,8 @@ def test_threads_that_outlive_the_main_one_keep_their_kernel(tmp_path: Path) -> 
 def test_a_thread_that_waits_for_the_end_does_not_stop_it(tmp_path: Path) -> None:
     done = run(
         """
-        import aios_core.at_exit
-        aios_core.at_exit.IDLE_S = 0.1
+        import aios_core.kernel.exit
+        aios_core.kernel.exit.IDLE_S = 0.1
         kernel = make().start()
         threading.Thread(target=threading.main_thread().join).start()
         """,

@@ -9,9 +9,15 @@ import threading
 import pytest
 
 from aios_core import Completion, Delta, FinishReason, KernelBug, Message, SyscallCancelled, Usage
-from aios_core.bridge import AsyncStream, LocalAnswer, LoopAnswer, LoopThread, Stream, ThreadAnswer
-
-from .puppet import PATIENCE, settled, virtual
+from aios_core.kernel.bridge import (
+    AsyncStream,
+    LocalAnswer,
+    LoopAnswer,
+    LoopThread,
+    Stream,
+    ThreadAnswer,
+)
+from tests.puppet import PATIENCE, settled, virtual
 
 ANSWER = Completion(Message("assistant", "hi"), FinishReason.STOP, Usage(1, 1), "m")
 

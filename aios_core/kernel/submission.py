@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import TypeVar, Unpack
 
 from aios_core.core import Prepared, PromptSize, count_prompt
-from aios_core.crossing import Crossing
 from aios_core.errors import ContextOverflow, InvalidRequest, SyscallCancelled, WouldBlock
+from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.multiple_answers import NOBODY, SeveralAnswers, single_requests
+from aios_core.kernel.provenance import LabelledTexts
+from aios_core.kernel.wiring import Parts
 from aios_core.messages import Completion, Delta
 from aios_core.options import SubmitOptions
-from aios_core.parts import Parts
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
-from aios_core.provenance import LabelledTexts
 from aios_core.redaction import shown_repr
 from aios_core.scheduler.call import Answer
-from aios_core.several import NOBODY, SeveralAnswers, single_requests
 from aios_core.syscalls import LLMGenerate, Request, Syscall
 from aios_core.untrusted.third_party import RAISED, pass_on
 

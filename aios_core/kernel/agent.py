@@ -10,7 +10,8 @@ from typing import Protocol, Self, Unpack
 from aios_core.access import AccessHandle
 from aios_core.accounting import Accounting, BudgetStatus
 from aios_core.errors import InvalidRequest
-from aios_core.llm import LLM
+from aios_core.kernel.llm import LLM
+from aios_core.kernel.port import AgentPort
 from aios_core.memory import Memory
 from aios_core.messages import (
     Completion,
@@ -19,7 +20,6 @@ from aios_core.options import (
     ChildOptions,
     SpawnOptions,
 )
-from aios_core.port import AgentPort
 from aios_core.process import ProcessState
 from aios_core.redaction import shown_repr
 from aios_core.storage import Storage

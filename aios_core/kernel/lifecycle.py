@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from aios_core.bridge import ThreadAnswer, Withdrawable
 from aios_core.budget import Cost
 from aios_core.context import FrozenAgent, FrozenCall, require_savable
 from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
+from aios_core.kernel.bridge import ThreadAnswer, Withdrawable
+from aios_core.kernel.wiring import Parts
 from aios_core.messages import Completion
 from aios_core.options import LoadedOptions, SubmitOptions
-from aios_core.parts import Parts
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
 from aios_core.scheduler.call import Answer
 from aios_core.syscalls import LLMGenerate

@@ -43,8 +43,7 @@ from aios_core.cores import ScriptedCore
 from aios_core.process import Guard
 from aios_core.scheduler import FIFO
 from aios_core.testing import SimulatedCore
-
-from .puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled, virtual
+from tests.puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled, virtual
 
 QUICK = KernelConfig(drain_s=0.0)
 

@@ -11,12 +11,11 @@ import pytest
 
 from aios_core import Kernel, KernelConfig, default_kernel, set_default_kernel
 from aios_core.cores import ScriptedCore
-
-from .puppet import PATIENCE
+from tests.puppet import PATIENCE
 
 PRELUDE = """
 import os, sys, threading
-import aios_core.embedded as embedded
+import aios_core.kernel.default as embedded
 from aios_core import Kernel, KernelConfig, default_kernel
 from aios_core.cores import ScriptedCore
 

@@ -12,7 +12,7 @@ import pytest
 from aios_core import InvalidRequest, Journal, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
 from aios_core.events import EventKind, KernelEvent
-from aios_core.trace import TraceBuilder, free_path
+from aios_core.kernel.trace import TraceBuilder, free_path
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,22 @@
+"""The kernel: wires the components, and is the border to callers.
+
+kernel            `Kernel`: spawn agents, observe, close
+agent, llm        `Agent` and `LLM`: the handles that programs use
+port              the way of an agent's requests into the kernel
+wiring            build and close the components
+lifecycle         spawn, freeze, save, load and end agents, on the kernel's loop
+submission        bring an LLM call to the dispatcher; `multiple_answers` for several of one prompt
+syscall_handler   serve syscalls that need no core
+bridge            answers and streams for callers on threads and event loops
+loop_portal       run code on the kernel's loop from anywhere
+default           the kernel of programs that make none
+exit              close kernels when the interpreter exits
+provenance        find texts that labeled agents have read or written
+trace             write who ran where and when, for Perfetto
+"""
+
+from aios_core.kernel.agent import Agent
+from aios_core.kernel.kernel import Kernel
+from aios_core.kernel.llm import LLM
+
+__all__ = ["LLM", "Agent", "Kernel"]
