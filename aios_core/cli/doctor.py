@@ -52,7 +52,7 @@ def _seconds(text: str) -> float:
 def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415 - `aios --help` needs none of it
 
-    from aios_core.cli.checks import examine  # noqa: PLC0415
+    from aios_core.cli.doctor_checks import examine  # noqa: PLC0415
 
     console = Console()
     with progress("checking") as begin:

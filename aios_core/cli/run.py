@@ -22,8 +22,8 @@ from aios_core.adapting import Mode, install, uninstall
 from aios_core.adapting.notices import show_notices
 from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
 from aios_core.cli.interruption import end_soon
-from aios_core.cli.notebook import is_notebook, run_notebook
 from aios_core.cli.options import add_config
+from aios_core.cli.run_notebook import is_notebook, run_notebook
 from aios_core.config import KernelConfig
 from aios_core.config_sources import find_config_file
 from aios_core.errors import InvalidRequest

@@ -57,8 +57,8 @@ from aios_core.errors import (
 from aios_core.messages import Completion, Delta, Message, Usage
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
-from aios_core.testing.costs import CoreStats, CostModel
-from aios_core.testing.kv import DeviceMemory, SimulatedKV
+from aios_core.testing.cost_model import CoreStats, CostModel
+from aios_core.testing.simulated_kv import DeviceMemory, SimulatedKV
 from aios_core.testing.tokens import Answer, answer_key, encode_prompt, made_up_prompt
 
 _WATERMARK: Final = 0.01  # of KV memory that stays free when a sequence is admitted, as in vLLM

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aios_core.cli import checks, main
+from aios_core.cli import doctor_checks, main
 from aios_core.core import Core
 from aios_core.cores import ScriptedCore
 from aios_core.errors import ConfigError, CoreError, ModelLoadError
@@ -22,7 +22,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(
-        checks, "_gpu", lambda: checks.Finding("here", "gpu", checks.Health.ABSENT, "none")
+        doctor_checks,
+        "_gpu",
+        lambda: doctor_checks.Finding("here", "gpu", doctor_checks.Health.ABSENT, "none"),
     )
 
 
@@ -36,7 +38,7 @@ def cores(monkeypatch: pytest.MonkeyPatch, *made: Core | Exception) -> None:
             raise core
         return core
 
-    monkeypatch.setattr(checks, "build_core", build)
+    monkeypatch.setattr(doctor_checks, "build_core", build)
 
 
 def examine(capsys: Capture, *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
@@ -147,7 +149,7 @@ def test_a_library_that_is_not_installed_is_absent_and_says_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     cores(monkeypatch, ScriptedCore("hello"))
-    monkeypatch.setattr(checks, "LIBRARIES", {"no-such-library": "pip install it"})
+    monkeypatch.setattr(doctor_checks, "LIBRARIES", {"no-such-library": "pip install it"})
 
     status, found = examine(capsys)
 
@@ -164,7 +166,7 @@ def test_a_launcher_that_cannot_be_loaded_is_broken(
         EntryPoint("bad", "no_such_module:launch", "aios.launchers"),
     ]
     monkeypatch.setattr(
-        checks, "entry_points", lambda group: entries if group == "aios.launchers" else []
+        doctor_checks, "entry_points", lambda group: entries if group == "aios.launchers" else []
     )
 
     status, found = examine(capsys)

@@ -14,7 +14,7 @@ from aios_core import EventKind, Kernel, KernelConfig, ToolCall
 from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.testing import Watch
-from aios_core.testing.watch import FOR_EVER
+from aios_core.testing.event_watcher import FOR_EVER
 from compat_bench import remote
 from compat_bench.remote import OpenInterpreterDriver, RemoteFailure, WorkerGone
 from compat_bench.sources import Endpoint, OnKernel, costless_endpoint, costless_kernel

@@ -15,7 +15,7 @@ from aios_core import EventKind, Kernel, ToolCall
 from aios_core import Message as KernelMessage
 from aios_core.errors import BudgetExceeded, InvalidRequest
 from aios_core.testing import Watch
-from aios_core.testing.watch import FOR_EVER
+from aios_core.testing.event_watcher import FOR_EVER
 from autogen_aios.agent_framework import AIOSChatClient, RawAIOSChatClient
 
 from .conftest import Boot

@@ -33,7 +33,7 @@ from pydantic import BaseModel
 from aios_core import EventKind, Kernel, Message, ToolCall
 from aios_core.errors import SyscallCancelled
 from aios_core.testing import Watch, obliging
-from aios_core.testing.watch import FOR_EVER
+from aios_core.testing.event_watcher import FOR_EVER
 from autogen_aios import AIOSChatCompletionClient
 
 from .conftest import Boot

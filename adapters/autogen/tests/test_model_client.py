@@ -35,7 +35,7 @@ from aios_core.errors import (
     NoSuchObject,
 )
 from aios_core.testing import Watch, obliging
-from aios_core.testing.watch import FOR_EVER
+from aios_core.testing.event_watcher import FOR_EVER
 from autogen_aios import AIOSChatCompletionClient
 
 from .conftest import Boot

@@ -17,7 +17,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from aios_core import EventKind, Kernel
 from aios_core.adapting import CallerKind
 from aios_core.errors import InvalidRequest, SyscallCancelled
-from aios_core.testing.watch import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOR_EVER, Watch
 from langchain_aios import ChatAIOS
 from langchain_aios.agents import directory, tracker
 

@@ -29,7 +29,7 @@ from aios_core import (
 from aios_core.cores import ScriptedCore
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, InvalidRequest, WouldBlock
 from aios_core.testing import obliging
-from aios_core.testing.watch import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOR_EVER, Watch
 from langchain_aios import ChatAIOS
 
 from .conftest import Boot

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from aios_core import EventKind, Kernel, set_default_kernel
 from aios_core.adapting import install, uninstall
 from aios_core.errors import NoSuchObject
-from aios_core.testing.watch import Watch
+from aios_core.testing.event_watcher import Watch
 from langchain_aios import AIOSEmbeddings
 
 from .conftest import Boot

@@ -25,8 +25,8 @@ from langgraph.graph import END, START, StateGraph
 from aios_core import EventKind, Kernel
 from aios_core.adapting import CallerKind, install, uninstall
 from aios_core.errors import KernelError
+from aios_core.testing.event_watcher import Watch
 from aios_core.testing.stub_server import Answer, StubServer
-from aios_core.testing.watch import Watch
 from langchain_aios import ChatAIOS
 from langchain_aios.agents import directory, tracker
 

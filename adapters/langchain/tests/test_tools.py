@@ -17,7 +17,7 @@ from langgraph.types import Command
 
 from aios_core import EventKind, InvalidArguments, Kernel
 from aios_core import tool as kernel_tool
-from aios_core.testing.watch import Watch
+from aios_core.testing.event_watcher import Watch
 from langchain_aios import (
     AIOSMiddleware,
     ChatAIOS,

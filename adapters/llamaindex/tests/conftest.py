@@ -11,7 +11,7 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import obliging
-from aios_core.testing.watch import Watch
+from aios_core.testing.event_watcher import Watch
 from llama_index_aios.agents import directory
 
 Boot = Callable[..., Kernel]

@@ -13,7 +13,7 @@ from llama_index.core.workflow import Context
 from llama_index.llms.aios import AIOSLLM
 
 from aios_core import EventKind, InvalidRequest, Kernel
-from aios_core.testing.watch import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOR_EVER, Watch
 from llama_index_aios.agents import directory
 
 from .conftest import Boot

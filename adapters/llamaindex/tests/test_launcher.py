@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from aios_core import InvalidRequest, Kernel, NoSuchObject, set_default_kernel
 from aios_core.adapting import install, uninstall
-from aios_core.testing.watch import Watch
+from aios_core.testing.event_watcher import Watch
 
 from .conftest import Boot
 

@@ -40,7 +40,7 @@ from aios_core import (
     Usage,
 )
 from aios_core.messages import Message
-from aios_core.testing.watch import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOR_EVER, Watch
 from llama_index_aios.translation import to_chat_response, to_messages
 
 from .conftest import Boot

@@ -11,7 +11,7 @@ from llama_index.llms.aios import AIOSLLM
 
 from aios_core import EventKind, Kernel
 from aios_core import tool as kernel_tool
-from aios_core.testing.watch import Watch
+from aios_core.testing.event_watcher import Watch
 from llama_index_aios.tools import kernel_tools, wrap_tools
 
 from .conftest import Boot

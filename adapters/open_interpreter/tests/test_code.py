@@ -14,7 +14,7 @@ from interpreter import OpenInterpreter
 from aios_core import Kernel, ToolContext
 from aios_core.config import SandboxConfig
 from aios_core.errors import ApprovalRefused, InvalidRequest, SandboxUnavailable
-from aios_core.testing.watch import PATIENCE, Watch
+from aios_core.testing.event_watcher import PATIENCE, Watch
 from open_interpreter_aios import attach, detach
 from open_interpreter_aios.block import Block
 

@@ -28,7 +28,7 @@ from aios_core.errors import (
     SyscallCancelled,
 )
 from aios_core.testing import Watch
-from aios_core.testing.watch import FOR_EVER, PATIENCE
+from aios_core.testing.event_watcher import FOR_EVER, PATIENCE
 from open_interpreter_aios import attach, detach
 from open_interpreter_aios.errors import as_litellm_error
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aios_core import Kernel, KernelConfig
-from aios_core.cli.checks import _sandbox
+from aios_core.cli.doctor_checks import _sandbox
 from aios_core.cli.findings import Health
 from aios_core.config import SandboxConfig, StateConfig, ToolsConfig
 from aios_core.cores import ScriptedCore

@@ -13,7 +13,7 @@ pytest_plugins = ["pytester"]
 HEAD = """
 import asyncio, threading
 import pytest
-pytest_plugins = ["aios_core.testing.plugin"]
+pytest_plugins = ["aios_core.testing.pytest_plugin"]
 """
 
 

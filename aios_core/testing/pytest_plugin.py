@@ -2,7 +2,7 @@
 
 Put this into a `conftest.py`:
 
-    pytest_plugins = ["aios_core.testing.plugin"]
+    pytest_plugins = ["aios_core.testing.pytest_plugin"]
 
 and script the core in a test module by overriding `script`:
 
