@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
-    from aios_core.adapting.launching import install, uninstall
     from aios_core.budget import Budget, Price
     from aios_core.bundled_model import tiny_model_path
     from aios_core.config import KernelConfig
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from aios_core.kernel.default import default_kernel, set_default_kernel
     from aios_core.kernel.kernel import Kernel
     from aios_core.kernel.llm import LLM, request
+    from aios_core.launch.launcher import install, uninstall
     from aios_core.memory import Memory
     from aios_core.messages import (
         Choice,
@@ -123,7 +123,7 @@ _NAMES: Final = {
         "BudgetStatus",
         "GroupStatus",
     ),
-    "adapting.launching": (
+    "launch.launcher": (
         "install",
         "uninstall",
     ),

@@ -72,7 +72,8 @@ def test_every_extra_that_a_hint_names_exists() -> None:
     hints = re.compile(r"install_command\([\"'](\w+)[\"']\)")
     named = {
         extra
-        for path in (ROOT / "aios_core").rglob("*.py")
+        for folder in ("aios_core", "adapters/common")
+        for path in (ROOT / folder).rglob("*.py")
         for extra in hints.findall(path.read_text())
     }
 

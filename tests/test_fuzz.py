@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from aios_adapters import read_request
 from aios_core import Agent, InvalidRequest, Kernel, KernelConfig
-from aios_core.adapting import read_request
 from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
 

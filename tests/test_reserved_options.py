@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from aios_adapters import split_request_options
 from aios_core import InvalidRequest, Message, ToolCall, request
-from aios_core.adapting import split_request_options
 from aios_core.reserved_options import ARGUMENT_OF, OF_ROUTING, OF_THE_CONNECTION
 from aios_core.syscalls import LLMGenerate
 

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
-from aios_core.adapting import Mode, install, uninstall
-from aios_core.adapting.notices import show_notices
 from aios_core.cli.failures import is_debugging, place_of, report, setup_failure
 from aios_core.cli.interruption import end_soon
 from aios_core.cli.options import add_config
@@ -30,6 +28,8 @@ from aios_core.errors import InvalidRequest
 from aios_core.extensions import POLICIES
 from aios_core.kernel.default import set_default_kernel
 from aios_core.kernel.trace import require_trace_path
+from aios_core.launch import Mode, install, uninstall
+from aios_core.launch.notices import show_notices
 
 _KEPT = argparse.REMAINDER  # what follows belongs to the script, its options too
 

@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
-from aios_core.adapting import launching
 from aios_core.cli import main
 from aios_core.cores import ScriptedCore
+from aios_core.launch import launcher as launching
 
 Script = Callable[..., str]
 Capture = pytest.CaptureFixture[str]

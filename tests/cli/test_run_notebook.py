@@ -23,7 +23,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Notebook:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AIOS_STATE__DIRECTORY", ":memory:")
     monkeypatch.setenv("AIOS_QUIET", "1")
-    monkeypatch.setattr("aios_core.adapting.launching.entry_points", lambda group: [])  # noqa: ARG005
+    monkeypatch.setattr("aios_core.launch.launcher.entry_points", lambda group: [])  # noqa: ARG005
 
     def write(*cells: str) -> str:
         told = [{"cell_type": "markdown", "source": "# a title"}]

@@ -19,7 +19,7 @@ from .blocking import blocking_calls
 
 COLD = """
 import asyncio, sys
-from aios_core.adapting import adefault_kernel
+from aios_adapters import adefault_kernel
 from tests.kernel.blocking import blocking_calls
 
 async def main():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aios_adapters import aadmit_model, aadmitted
 from aios_core import (
     Agent,
     Budget,
@@ -21,7 +22,6 @@ from aios_core import (
     Usage,
     tool,
 )
-from aios_core.adapting import aadmit_model, aadmitted
 from aios_core.config import StateConfig, ToolsConfig
 from aios_core.core import Finished
 from aios_core.cores import ScriptedCore

@@ -12,7 +12,7 @@ starts nothing.
 
 from typing import TYPE_CHECKING
 
-from aios_core.adapting import lazy_names
+from aios_adapters import lazy_names
 
 if TYPE_CHECKING:
     from autogen_aios.code_executor import AIOSCodeExecutor

@@ -30,13 +30,7 @@ from collections.abc import (
 from contextlib import ExitStack, closing, suppress
 from typing import Any, ClassVar, Final
 
-from aios_core import (
-    Agent,
-    Budget,
-    Kernel,
-    errors,
-)
-from aios_core.adapting import (
+from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
@@ -46,13 +40,19 @@ from aios_core.adapting import (
     as_chat_options,
     current_caller,
     enclosing,
-    give_notice,
     read_options,
     read_response_format,
     served_model,
 )
-from autogen_aios.missing import missing
-from autogen_aios.whose import read_aios
+from aios_core import (
+    Agent,
+    Budget,
+    Kernel,
+    errors,
+)
+from aios_core.launch import give_notice
+from autogen_aios.agent_options import read_aios
+from autogen_aios.missing_extra import missing
 
 try:
     from agent_framework import (

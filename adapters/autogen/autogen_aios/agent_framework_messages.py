@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from aios_adapters import read_tool_choice
 from aios_core import Completion, Delta, FinishReason, ToolCall, ToolSpec, Usage
 from aios_core import Message as KernelMessage
-from aios_core.adapting import read_tool_choice
 from aios_core.errors import InvalidRequest
-from autogen_aios.missing import missing
+from autogen_aios.missing_extra import missing
 
 try:
     from agent_framework import (

@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from agent_framework import ChatResponse, ChatResponseUpdate, ResponseStream
 
+from aios_adapters import DEFAULT_MODEL, NO_KEY, KernelTransport
 from aios_core import Agent, Kernel
-from aios_core.adapting import DEFAULT_MODEL, NO_KEY, KernelTransport, Patches
+from aios_core.launch import Patches
 from autogen_aios.agent_framework import (
     Asker,
     RawAIOSChatClient,

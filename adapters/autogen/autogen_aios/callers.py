@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from autogen_core import BaseAgent, MessageHandlerContext
 
-from aios_core.adapting import AgentDirectory, Caller, CallerKind, current_caller, enclosing
+from aios_adapters import AgentDirectory, Caller, CallerKind, current_caller, enclosing
 
 # What a team adds to the names of those who serve it.
 _OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")

@@ -24,12 +24,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
-from aios_core import Agent, Completion, Kernel, Usage, default_kernel
-from aios_core.adapting import (
+from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
-    Patches,
     admit_model,
     admitted,
     current_caller,
@@ -42,9 +40,11 @@ from aios_core.adapting import (
     told,
     write_completion,
 )
-from autogen_aios.missing import missing
+from aios_core import Agent, Completion, Kernel, Usage, default_kernel
+from aios_core.launch import Patches
+from autogen_aios.agent_options import read_aios
+from autogen_aios.missing_extra import missing
 from autogen_aios.unserved import watch_classic
-from autogen_aios.whose import read_aios
 
 try:
     import autogen.oai.client as oai
@@ -53,7 +53,7 @@ try:
     from autogen.io.base import IOStream
     from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
-    from aios_core.adapting import openai_named
+    from aios_adapters import openai_named
 except ModuleNotFoundError as exc:
     raise missing(__name__, exc, "classic") from exc
 

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 from aios_core import Kernel, Message, default_kernel, request
-from aios_core.adapting import Patches
+from aios_core.launch import Patches
 
 _FRAME: Final = "x"  # precedes every text that is counted, since a prompt may not be empty
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from aios_core import Agent, Kernel, Tool, ToolContext
 from aios_core.errors import DeadlineExceeded, InvalidRequest
-from autogen_aios.seat import Seat
+from autogen_aios.agent_ref import Seat
 
 Language = Literal["python", "shell"]
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aios_core.adapting import Launcher
+from aios_core.launch import Launcher
 
 _AUTOGEN: Final = {"autogen_core.models._model_client": "autogen_aios.unserved:watch_autogen"}
 _FRAMEWORK: Final = {"agent_framework._clients": "autogen_aios.unserved:watch_agent_framework"}
@@ -16,7 +16,7 @@ launcher: Final = Launcher(
         },
         "admit": {
             **_AUTOGEN,
-            "autogen_ext.models.openai._openai_client": "autogen_aios.admission:admit",
+            "autogen_ext.models.openai._openai_client": "autogen_aios.passthrough:admit",
         },
     },
     tested={"autogen-core": ("0.7.",), "autogen-ext": ("0.7.",)},
@@ -49,9 +49,9 @@ agent_framework: Final = Launcher(
         },
         "admit": {
             **_FRAMEWORK,
-            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_admission:admit",
+            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_passthrough:admit",
             "agent_framework_openai._chat_completion_client": (
-                "autogen_aios.agent_framework_admission:admit"
+                "autogen_aios.agent_framework_passthrough:admit"
             ),
         },
     },

@@ -31,7 +31,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from aios_core import Agent, Kernel
 from aios_core.errors import InvalidRequest, NoSuchObject
-from autogen_aios.seat import Seat
+from autogen_aios.agent_ref import Seat
 
 _HEADING: Final = "\nRelevant memory content:\n"
 _ANY_MESSAGE: Final[TypeAdapter[LLMMessage]] = TypeAdapter(LLMMessage)

@@ -32,6 +32,14 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel, ConfigDict
 
+from aios_adapters import (
+    AgentSettings,
+    Caller,
+    adefault_kernel,
+    ahold,
+    read_options,
+    write_completion,
+)
 from aios_core import (
     Agent,
     Budget,
@@ -43,18 +51,10 @@ from aios_core import (
     default_kernel,
     request,
 )
-from aios_core.adapting import (
-    AgentSettings,
-    Caller,
-    adefault_kernel,
-    ahold,
-    read_options,
-    write_completion,
-)
 from aios_core.errors import SyscallCancelled
 from autogen_aios import translation
+from autogen_aios.agent_options import read_aios
 from autogen_aios.callers import directory, find_caller
-from autogen_aios.whose import read_aios
 
 _events = logging.getLogger(EVENT_LOGGER_NAME)
 

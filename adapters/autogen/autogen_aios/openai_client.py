@@ -22,8 +22,9 @@ from weakref import WeakKeyDictionary
 
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
+from aios_adapters import NO_KEY, KernelTransport, ahold
 from aios_core import Agent, Kernel
-from aios_core.adapting import NO_KEY, KernelTransport, Patches, ahold
+from aios_core.launch import Patches
 from autogen_aios.callers import directory
 from autogen_aios.model_client import AIOSChatCompletionClient, Asker
 

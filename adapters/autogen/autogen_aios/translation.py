@@ -26,6 +26,7 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
+from aios_adapters import read_response_format, read_tool_choice
 from aios_core import (
     Completion,
     Delta,
@@ -36,7 +37,6 @@ from aios_core import (
     ToolSpec,
     Usage,
 )
-from aios_core.adapting import read_response_format, read_tool_choice
 from aios_core.errors import InvalidRequest
 
 _FINISH_REASONS: Final[Mapping[FinishReason, FinishReasons]] = {

@@ -13,7 +13,8 @@ from inspect import iscoroutinefunction
 from types import ModuleType
 from typing import Any, Final
 
-from aios_core.adapting import Patches, is_served, name_unserved
+from aios_adapters import is_served, name_unserved
+from aios_core.launch import Patches
 
 _OURS: Final = __name__.partition(".")[0]
 _CREATING: Final = ("create", "create_stream")

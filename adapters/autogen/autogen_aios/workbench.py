@@ -33,7 +33,7 @@ from aios_core.errors import (
     ToolError,
 )
 from aios_core.tools import ToolDeclaration
-from autogen_aios.seat import Seat
+from autogen_aios.agent_ref import Seat
 
 # What a model can act on; anything else is for the program that runs the agent.
 _FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)

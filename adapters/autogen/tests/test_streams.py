@@ -27,8 +27,8 @@ from autogen_core.models import ChatCompletionClient, UserMessage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 import aios_core
+from aios_adapters import Caller
 from aios_core import EventKind, Kernel
-from aios_core.adapting import Caller
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
 from autogen_aios import AIOSChatCompletionClient, callers, classic

@@ -10,7 +10,7 @@ checked, cancellable. Importing this starts nothing.
 
 from typing import TYPE_CHECKING
 
-from aios_core.adapting import lazy_names
+from aios_adapters import lazy_names
 
 if TYPE_CHECKING:
     from langchain_aios.caches import AIOSCache

@@ -15,9 +15,9 @@ from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
-from langchain_aios.agents import user_of_store
+from langchain_aios.callers import user_of_store
 
 # All that an answer is made of. Nothing else is ever built from what is stored.
 _ALLOWED: Final = (

@@ -1,6 +1,6 @@
 """`ChatAIOS`: LangChain's chat model, answered by the kernel.
 
-Every call is a syscall of the agent that makes it (`langchain_aios.agents` finds
+Every call is a syscall of the agent that makes it (`langchain_aios.callers` finds
 out which), so it is scheduled, accounted, checked and can be taken back. All four
 ways to call are native: the asynchronous ones use no thread and block no loop,
 streams pass deltas on as they come, and cancelling the task or closing the stream
@@ -36,8 +36,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from aios_core import Agent, Budget, InvalidRequest, Kernel, default_kernel
-from aios_core.adapting import (
+from aios_adapters import (
     AgentSettings,
     Caller,
     adefault_kernel,
@@ -45,8 +44,9 @@ from aios_core.adapting import (
     read_options,
     read_tool_choice,
 )
-from langchain_aios import entries, translation
-from langchain_aios.agents import (
+from aios_core import Agent, Budget, InvalidRequest, Kernel, default_kernel
+from langchain_aios import model_methods, translation
+from langchain_aios.callers import (
     RunManager,
     directory,
     identify,
@@ -140,16 +140,16 @@ class ChatAIOS(BaseChatModel):
 
     # --- how LangChain's users call it: what `configurable` says of the agent is handed on ----
 
-    invoke = entries.hand_on(BaseChatModel.invoke)
-    ainvoke = entries.hand_on(BaseChatModel.ainvoke)
-    stream = entries.hand_on(BaseChatModel.stream)
-    astream = entries.hand_on(BaseChatModel.astream)
-    stream_events = entries.hand_on(BaseChatModel.stream_events)
-    astream_events = entries.hand_on(BaseChatModel.astream_events)
-    batch = entries.as_one(BaseChatModel.batch)
-    abatch = entries.as_one_soon(BaseChatModel.abatch)
-    batch_as_completed = entries.as_one_by_one(BaseChatModel.batch_as_completed)
-    abatch_as_completed = entries.as_one_by_one_soon(BaseChatModel.abatch_as_completed)
+    invoke = model_methods.hand_on(BaseChatModel.invoke)
+    ainvoke = model_methods.hand_on(BaseChatModel.ainvoke)
+    stream = model_methods.hand_on(BaseChatModel.stream)
+    astream = model_methods.hand_on(BaseChatModel.astream)
+    stream_events = model_methods.hand_on(BaseChatModel.stream_events)
+    astream_events = model_methods.hand_on(BaseChatModel.astream_events)
+    batch = model_methods.as_one(BaseChatModel.batch)
+    abatch = model_methods.as_one_soon(BaseChatModel.abatch)
+    batch_as_completed = model_methods.as_one_by_one(BaseChatModel.batch_as_completed)
+    abatch_as_completed = model_methods.as_one_by_one_soon(BaseChatModel.abatch_as_completed)
 
     # --- LangChain's four ways to call --------------------------------------------------------
 

@@ -34,10 +34,10 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.store.base import TTLConfig
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
-from langchain_aios.agents import user_of_saver, user_of_store
+from langchain_aios.callers import user_of_saver, user_of_store
 from langchain_aios.checkpoint_keys import (
     config_of,
     key_of,

@@ -8,8 +8,8 @@ from typing import Final
 from langchain_core.embeddings import Embeddings
 
 from aios_core import Agent, Kernel
+from langchain_aios.agent_ref import Seat
 from langchain_aios.errors import translated
-from langchain_aios.seat import Seat
 
 _BATCH: Final = 256  # texts of one syscall
 

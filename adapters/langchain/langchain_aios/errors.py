@@ -2,7 +2,7 @@
 
 For one, `ContextOverflowError`, on which its summarising middleware acts, or
 `ModelError` with `is_retryable`, on which its retrying middleware does. What is
-raised is both, see `aios_core.adapting.errors`.
+raised is both, see `aios_adapters.error_mapping`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from langchain_core import exceptions as theirs
 
+from aios_adapters import ErrorNames
 from aios_core import errors as ours
-from aios_core.adapting import ErrorNames
 
 _SERVER_ERROR: Final = 500
 # The most special first. Names that an older langchain-core lacks are left out.

@@ -43,10 +43,11 @@ from langgraph.store.base import (
     tokenize_path,
 )
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script, give_notice
 from aios_core.errors import InvalidRequest
-from langchain_aios.agents import user_of_store
+from aios_core.launch import give_notice
+from langchain_aios.callers import user_of_store
 from langchain_aios.item_search import Namespace, Vector, fits, matches, nearness, ranked
 from langchain_aios.item_values import dump_value, load_value
 from langchain_aios.ttl_sweeper import Sweeper

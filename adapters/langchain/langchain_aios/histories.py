@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
-from langchain_aios.agents import user_of_store
+from langchain_aios.callers import user_of_store
 
 
 class AIOSChatMessageHistory(BaseChatMessageHistory):

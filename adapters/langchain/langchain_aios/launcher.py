@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aios_core.adapting import Launcher
+from aios_core.launch import Launcher
 
 _UNSERVED: Final = {
     "langchain_core.language_models.chat_models": "langchain_aios.unserved:watch_chat_models",
@@ -14,21 +14,21 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_UNSERVED,
-            "langchain_openai.chat_models.base": "langchain_aios.substitution:patch",
-            "langchain_openai.chat_models.azure": "langchain_aios.substitution:patch_azure",
-            "langchain_openai.embeddings.base": "langchain_aios.substitution:patch_embeddings",
+            "langchain_openai.chat_models.base": "langchain_aios.substitute:patch",
+            "langchain_openai.chat_models.azure": "langchain_aios.substitute:patch_azure",
+            "langchain_openai.embeddings.base": "langchain_aios.substitute:patch_embeddings",
             "langchain_openai.embeddings.azure": (
-                "langchain_aios.substitution:patch_azure_embeddings"
+                "langchain_aios.substitute:patch_azure_embeddings"
             ),
             "langchain_openai.llms.azure": "langchain_aios.openai_completions:patch_azure",
             "langchain_openai.llms.base": "langchain_aios.openai_completions:patch",
         },
         "admit": {
             **_UNSERVED,
-            "langchain_openai.chat_models.azure": "langchain_aios.admission:admit",
-            "langchain_openai.chat_models.base": "langchain_aios.admission:admit",
-            "langchain_openai.embeddings.base": "langchain_aios.embedding_admission:admit",
-            "langchain_openai.llms.base": "langchain_aios.completion_admission:admit",
+            "langchain_openai.chat_models.azure": "langchain_aios.passthrough:admit",
+            "langchain_openai.chat_models.base": "langchain_aios.passthrough:admit",
+            "langchain_openai.embeddings.base": "langchain_aios.passthrough_embeddings:admit",
+            "langchain_openai.llms.base": "langchain_aios.passthrough_completions:admit",
         },
     },
     tested={"langchain-core": ("1.",), "langchain-openai": ("1.",)},

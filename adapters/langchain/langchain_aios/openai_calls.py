@@ -18,16 +18,16 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from openai.types.chat import ChatCompletion
 
-from aios_core import Choice, Completion, Delta, Kernel
-from aios_core.adapting import (
+from aios_adapters import (
     ChunkWriter,
     as_chat_options,
-    give_notice,
     read_request,
     served_model,
     split_request_options,
     write_completion,
 )
+from aios_core import Choice, Completion, Delta, Kernel
+from aios_core.launch import give_notice
 from langchain_aios import openai_errors
 from langchain_aios.translation import rest_of, thoughts_of
 

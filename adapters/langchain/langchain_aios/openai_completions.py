@@ -1,6 +1,6 @@
 """Scripts that use `langchain_openai.OpenAI`, the old completions, run on the kernel unmodified.
 
-As in `substitution`, the four methods that talk to OpenAI are replaced on the classes. The
+As in `substitute`, the four methods that talk to OpenAI are replaced on the classes. The
 kernel's cores are chat models: a prompt is asked as the message of a user. Several
 prompts, and several answers to one (`n`), are calls of their own and run at once, without
 a thread. `best_of` is not supported: the first answers are returned, and a notice reports that.
@@ -16,13 +16,14 @@ from typing import Any, Final
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
+from aios_adapters import adefault_kernel, old_logprobs, served_model
 from aios_core import Completion, Kernel, Usage, default_kernel
-from aios_core.adapting import Patches, adefault_kernel, old_logprobs, served_model
+from aios_core.launch import Patches
 from langchain_aios.chat_models import ChatAIOS
-from langchain_aios.entries import patch_entries
+from langchain_aios.model_methods import patch_entries
 from langchain_aios.openai_calls import name_unused, seconds_of
 from langchain_aios.openai_errors import translated
-from langchain_aios.substitution import without_azure, without_key
+from langchain_aios.substitute import without_azure, without_key
 from langchain_aios.token_counts import patch_counts
 
 _OF_THE_CONNECTION: Final = (

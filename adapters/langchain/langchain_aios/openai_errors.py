@@ -13,7 +13,7 @@ from typing import Any, Final
 import openai
 from langchain_openai.chat_models import base as theirs
 
-from aios_core.adapting import as_openai_error, openai_kind_of
+from aios_adapters import as_openai_error, openai_kind_of
 from aios_core.errors import ContextOverflow, CoreError, DeadlineExceeded, KernelError, RetryLater
 from langchain_aios.errors import retry_facts
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, InvalidRequest, Kernel
-from aios_core.adapting import Ask, Home, Script
-from langchain_aios.agents import user_of_store
+from langchain_aios.callers import user_of_store
 
 Value = Any  # a text, bytes, a JSON value or a `Document`
 

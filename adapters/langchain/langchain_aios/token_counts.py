@@ -12,9 +12,10 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from aios_adapters import served_model
 from aios_core import Kernel, Message, PromptSize, default_kernel
 from aios_core import request as llm_request
-from aios_core.adapting import Patches, served_model
+from aios_core.launch import Patches
 from langchain_aios import translation
 
 _FRAME = "x"  # a text beside which another one is measured, since no prompt is empty

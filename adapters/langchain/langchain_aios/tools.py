@@ -30,14 +30,14 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import TypeIs
 
-from aios_core import Agent, Kernel, StoredResult, ToolSpec
-from aios_core.adapting import (
+from aios_adapters import (
     FOR_THE_MODEL,
     Escorts,
     Offered,
     as_text,
 )
-from langchain_aios.seat import Seat
+from aios_core import Agent, Kernel, StoredResult, ToolSpec
+from langchain_aios.agent_ref import Seat
 
 Declared = Mapping[str, Mapping[str, Any]]
 

@@ -4,7 +4,7 @@ Pure functions over plain data; no model, no kernel, no callbacks. Promises: pic
 thoughts, refusals and names are carried, in OpenAI's format, whichever format of LangChain's
 they were written in; what is only an echo of something else (a `tool_use` block beside
 `tool_calls`) is left out; usage appears once in a stream. What is OpenAI's rather than
-LangChain's is read by `aios_core.adapting`.
+LangChain's is read by `aios_adapters`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from langchain_core.messages.tool import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from aios_adapters import ROLES, read_parts, read_response_format
 from aios_core import Choice, Completion, Delta, Message, ResponseFormat, ToolCall, ToolSpec, Usage
-from aios_core.adapting import ROLES, read_parts, read_response_format
 from aios_core.errors import InvalidRequest
 from aios_core.messages import text_of_part
 

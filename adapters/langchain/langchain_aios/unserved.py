@@ -12,7 +12,8 @@ from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
-from aios_core.adapting import Patches, is_served, name_unserved
+from aios_adapters import is_served, name_unserved
+from aios_core.launch import Patches
 
 _OURS: Final = __name__.partition(".")[0]
 _ASKING: Final = ("_generate", "_agenerate", "_stream", "_astream")  # what a provider's class has

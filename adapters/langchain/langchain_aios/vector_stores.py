@@ -20,10 +20,10 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, CollectionItem, CollectionMatch, Kernel
-from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
-from langchain_aios.agents import user_of_store
+from langchain_aios.callers import user_of_store
 from langchain_aios.embeddings import AIOSEmbeddings
 
 _BATCH: Final = 1_000  # documents of one syscall, at most

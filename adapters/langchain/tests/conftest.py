@@ -12,7 +12,7 @@ from aios_core.cores import ScriptedCore
 from aios_core.testing import obliging
 from aios_core.testing.event_watcher import Watch
 from aios_core.testing.stub_server import Behavior, StubServer
-from langchain_aios.agents import directory
+from langchain_aios.callers import directory
 
 Boot = Callable[..., Kernel]
 Serve = Callable[..., StubServer]

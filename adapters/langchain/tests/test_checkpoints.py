@@ -15,13 +15,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
+from aios_adapters import AgentSettings, Caller
 from aios_core import InvalidRequest, Kernel, KernelConfig
 from aios_core import tool as aios_tool
-from aios_core.adapting import AgentSettings, Caller
 from aios_core.cores import ScriptedCore
 from langchain_aios import AIOSSaver
-from langchain_aios.agents import directory
-from langchain_aios.seat import Seat
+from langchain_aios.agent_ref import Seat
+from langchain_aios.callers import directory
 
 from .conftest import WallClock
 

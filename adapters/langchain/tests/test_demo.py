@@ -15,10 +15,12 @@ from rich.console import Console
 from aios_core import AccessDenied, EventKind, Kernel, KernelConfig, KernelEvent, ToolCall
 from aios_core.cores import ScriptedCore
 from langchain_aios.demo import main, systems
-from langchain_aios.demo.files import trace
+from langchain_aios.demo.display import print_table, spreads, summary
+from langchain_aios.demo.facts import STOCK, TOOLS, WEATHER, calculate
 from langchain_aios.demo.kernel_agents import employ, installed_frameworks
+from langchain_aios.demo.kernel_tools import PLUGINS, open_office
 from langchain_aios.demo.native_agents import PlainDesk, make_tools
-from langchain_aios.demo.office import PLUGINS, open_office
+from langchain_aios.demo.output_files import trace
 from langchain_aios.demo.records import (
     CallRecord,
     Run,
@@ -31,12 +33,10 @@ from langchain_aios.demo.records import (
     percentile,
     score,
 )
-from langchain_aios.demo.show import print_table, spreads, summary
 from langchain_aios.demo.systems import Recorder
 from langchain_aios.demo.tasks import Fact, Note, Time, Worksheet, errand, worksheet
 from langchain_aios.demo.verdict import busy_note, verdict
 from langchain_aios.demo.workload import GROUPS, Member, Size, make_crew, make_members
-from langchain_aios.demo.world import STOCK, TOOLS, WEATHER, calculate
 
 SPREAD = Spread(98_765.43, 98_765.43, 98_765.43, 98_765.43)
 OFFICE = KernelConfig(

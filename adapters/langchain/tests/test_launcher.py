@@ -19,8 +19,8 @@ from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, set_default_kernel
-from aios_core.adapting import install, uninstall
 from aios_core.errors import NoSuchObject
+from aios_core.launch import install, uninstall
 from aios_core.testing.event_watcher import Watch
 from langchain_aios import AIOSEmbeddings
 
@@ -160,7 +160,7 @@ from aios_core import install
 install("langchain")
 assert "langchain_core" not in sys.modules, "nothing is imported for its own sake"
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-assert ChatOpenAI._generate.__module__ == "langchain_aios.substitution"
+assert ChatOpenAI._generate.__module__ == "langchain_aios.substitute"
 ChatOpenAI(model="gpt-4o-mini")
 """
     done = subprocess.run(  # noqa: S603 - our own words

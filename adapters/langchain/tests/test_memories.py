@@ -21,7 +21,7 @@ from langchain_aios import (
     AIOSStore,
     ChatAIOS,
 )
-from langchain_aios.seat import Seat
+from langchain_aios.agent_ref import Seat
 
 from .conftest import Boot
 

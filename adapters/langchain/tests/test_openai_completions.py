@@ -12,7 +12,7 @@ from langchain_openai import OpenAI
 from langchain_openai.llms.base import BaseOpenAI
 
 from aios_core import Completion, EventKind, FinishReason, Kernel, Message, Usage
-from aios_core.adapting import install, uninstall
+from aios_core.launch import install, uninstall
 from aios_core.testing.event_watcher import Watch
 from langchain_aios.openai_completions import _about
 

@@ -37,11 +37,11 @@ from langchain_openai import (
 from pydantic import BaseModel, Field
 
 from aios_core import Kernel, KernelConfig, KernelError, set_default_kernel
-from aios_core.adapting import install, uninstall
 from aios_core.cores import ScriptedCore
 from aios_core.cores.embedding import OpenAIEmbedder
 from aios_core.cores.openai.core import OpenAICore
 from aios_core.errors import RateLimited
+from aios_core.launch import install, uninstall
 from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubServer
 from langchain_aios import ChatAIOS
 from langchain_aios.openai_calls import seconds_of

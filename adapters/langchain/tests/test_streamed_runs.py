@@ -22,13 +22,14 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
+from aios_adapters import CallerKind
 from aios_core import EventKind, Kernel
-from aios_core.adapting import CallerKind, install, uninstall
 from aios_core.errors import KernelError
+from aios_core.launch import install, uninstall
 from aios_core.testing.event_watcher import Watch
 from aios_core.testing.stub_server import Answer, StubServer
 from langchain_aios import ChatAIOS
-from langchain_aios.agents import directory, tracker
+from langchain_aios.callers import directory, tracker
 
 from .conftest import Boot
 

@@ -12,8 +12,8 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_openai import ChatOpenAI, OpenAI
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
-from aios_core.adapting import install, uninstall
 from aios_core.cores.openai.core import OpenAICore
+from aios_core.launch import install, uninstall
 from aios_core.testing.stub_server import Answer, StubServer
 from langchain_aios import ChatAIOS
 

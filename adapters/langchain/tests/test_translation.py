@@ -17,6 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.tools import tool
 
+from aios_adapters import read_tool_choice
 from aios_core import (
     Choice,
     Completion,
@@ -28,7 +29,6 @@ from aios_core import (
     ToolCallDelta,
     Usage,
 )
-from aios_core.adapting import read_tool_choice
 from aios_core.errors import InvalidRequest
 from langchain_aios.translation import (
     to_chunk,

@@ -24,7 +24,7 @@ from langchain_core.outputs import (
 from langchain_openai import ChatOpenAI
 
 from aios_core import Kernel
-from aios_core.adapting import install, uninstall
+from aios_core.launch import install, uninstall
 from langchain_aios import ChatAIOS
 
 LATER = "ChatAnthropic (langchain_anthropic) asks its provider itself"

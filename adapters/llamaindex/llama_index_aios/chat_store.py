@@ -18,9 +18,9 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
-from llama_index_aios.agents import user_of_store
+from llama_index_aios.callers import user_of_store
 
 _PREFIX = "llamaindex/"
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from aios_core.adapting import Patches
+from aios_core.launch import Patches
 from llama_index_aios.embeddings import AIOSEmbedding
 from llama_index_aios.llm import AIOSLLM
 

@@ -7,9 +7,9 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, Kernel
-from aios_core.adapting import Ask, Home, Script
-from llama_index_aios.agents import user_of_store
+from llama_index_aios.callers import user_of_store
 
 
 class AIOSEmbedding(BaseEmbedding):

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aios_core.adapting import Launcher
+from aios_core.launch import Launcher
 
 _WATCH: Final = {"llama_index.core.base.llms.base": "llama_index_aios.unserved:watch"}
 
@@ -19,8 +19,8 @@ launcher: Final = Launcher(
         "admit": {
             **_WATCH,
             "llama_index.embeddings.openai.base": "llama_index_aios.openai_embedding:admit",
-            "llama_index.llms.openai.base": "llama_index_aios.admission:admit",
-            "llama_index.llms.openai.responses": "llama_index_aios.admission:admit_responses",
+            "llama_index.llms.openai.base": "llama_index_aios.passthrough:admit",
+            "llama_index.llms.openai.responses": "llama_index_aios.passthrough:admit_responses",
         },
     },
     tested={"llama-index-core": ("0.14.",)},

@@ -43,8 +43,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools.types import BaseTool
 from llama_index.core.types import PydanticProgramMode
 
-from aios_core import Agent, Budget, Kernel, Message, default_kernel, request
-from aios_core.adapting import (
+from aios_adapters import (
     AgentSettings,
     Caller,
     RunHold,
@@ -54,8 +53,9 @@ from aios_core.adapting import (
     read_response_format,
     read_tool_choice,
 )
+from aios_core import Agent, Budget, Kernel, Message, default_kernel, request
 from llama_index_aios import translation
-from llama_index_aios.agents import claim, directory, identify, tree
+from llama_index_aios.callers import claim, directory, identify, tree
 
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]

@@ -14,17 +14,17 @@ from functools import wraps
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
-from aios_core import Message, Usage
-from aios_core.adapting import (
+from aios_adapters import (
     AgentSettings,
-    Patches,
     aadmit_model,
     aadmitted,
     admit_model,
     admitted,
     openai_named,
 )
-from llama_index_aios.agents import directory, identify, tree
+from aios_core import Message, Usage
+from aios_core.launch import Patches
+from llama_index_aios.callers import directory, identify, tree
 from llama_index_aios.embeddings import AIOSEmbedding
 
 _METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_embeddings")

@@ -22,17 +22,10 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
 )
 
+from aios_adapters import NO_KEY, AgentSettings, Caller, KernelTransport, RunHold, ahold
 from aios_core import Agent, Kernel, default_kernel
-from aios_core.adapting import (
-    NO_KEY,
-    AgentSettings,
-    Caller,
-    KernelTransport,
-    Patches,
-    RunHold,
-    ahold,
-)
-from llama_index_aios.agents import claim, directory, identify, tree
+from aios_core.launch import Patches
+from llama_index_aios.callers import claim, directory, identify, tree
 from llama_index_aios.llm import Metadata
 
 Asked = Sequence[ChatMessage] | str

@@ -25,17 +25,10 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.prompts import PromptTemplate
 
+from aios_adapters import NO_KEY, adefault_kernel, as_chat_options, openai_named, served_model
 from aios_core import default_kernel
-from aios_core.adapting import (
-    NO_KEY,
-    Patches,
-    adefault_kernel,
-    as_chat_options,
-    give_notice,
-    openai_named,
-    served_model,
-)
 from aios_core.errors import InvalidRequest
+from aios_core.launch import Patches, give_notice
 from llama_index_aios.llm import AIOSLLM, AsyncChatSteps
 from llama_index_aios.openai_llm import windowed
 

@@ -19,8 +19,7 @@ from typing import Any
 from llama_index.core.tools import AsyncBaseTool, FunctionTool, ToolMetadata, ToolOutput
 from llama_index.core.tools.types import BaseTool, adapt_to_async_tool
 
-from aios_core import Agent, Kernel, StoredResult, ToolSpec, default_kernel
-from aios_core.adapting import (
+from aios_adapters import (
     FOR_THE_MODEL,
     AgentSettings,
     Escorts,
@@ -28,7 +27,8 @@ from aios_core.adapting import (
     adefault_kernel,
     as_text,
 )
-from llama_index_aios.agents import directory, identify, tree
+from aios_core import Agent, Kernel, StoredResult, ToolSpec, default_kernel
+from llama_index_aios.callers import directory, identify, tree
 
 Declared = Mapping[str, Mapping[str, Any]]
 

@@ -31,8 +31,8 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.tools.types import BaseTool
 
+from aios_adapters import write_completion
 from aios_core import Completion, Delta, Message, ToolCall, ToolSpec
-from aios_core.adapting import write_completion
 from aios_core.errors import InvalidRequest
 
 _ROLES: Final = {

@@ -14,7 +14,8 @@ from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from llama_index_instrumentation import get_dispatcher
 
-from aios_core.adapting import Patches, is_served, name_unserved
+from aios_adapters import is_served, name_unserved
+from aios_core.launch import Patches
 
 _OURS: Final = __name__.partition(".")[0]
 _ASKING: Final = ("answer", "_chat", "_achat", "_stream_chat", "_astream_chat")

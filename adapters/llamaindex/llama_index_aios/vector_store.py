@@ -29,10 +29,10 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
+from aios_adapters import Ask, Home, Script
 from aios_core import Agent, CollectionItem, Kernel
-from aios_core.adapting import Ask, Home, Script
 from aios_core.errors import InvalidRequest
-from llama_index_aios.agents import user_of_store
+from llama_index_aios.callers import user_of_store
 
 _BATCH: Final = 1_000
 _EQUAL: Final = (FilterOperator.EQ, FilterOperator.IN)

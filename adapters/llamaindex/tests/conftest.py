@@ -12,7 +12,7 @@ from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import obliging
 from aios_core.testing.event_watcher import Watch
-from llama_index_aios.agents import directory
+from llama_index_aios.callers import directory
 
 Boot = Callable[..., Kernel]
 HERE = Path(__file__).parent

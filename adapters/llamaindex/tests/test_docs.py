@@ -14,8 +14,8 @@ from llama_index.llms.openai import OpenAI
 from llama_index.storage.chat_store import aios as chat_stores
 
 import aios_core
+from aios_adapters import write_completion
 from aios_core import Completion, EventKind, FinishReason, Message, Usage
-from aios_core.adapting import write_completion
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Raw, StubServer
 

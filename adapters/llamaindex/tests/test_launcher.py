@@ -19,7 +19,7 @@ from llama_index.llms.openai import OpenAI, OpenAIResponses
 from pydantic import BaseModel
 
 from aios_core import InvalidRequest, Kernel, NoSuchObject, set_default_kernel
-from aios_core.adapting import install, uninstall
+from aios_core.launch import install, uninstall
 from aios_core.testing.event_watcher import Watch
 
 from .conftest import Boot

@@ -22,11 +22,11 @@ from llama_index.llms.openai import OpenAI
 from workflows.errors import WorkflowCancelledByUser
 
 import aios_core
+from aios_adapters import Caller
 from aios_core import Kernel
-from aios_core.adapting import Caller
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
-from llama_index_aios.agents import directory, tree
+from llama_index_aios.callers import directory, tree
 
 # A chat engine's own thread raises what its stream does.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

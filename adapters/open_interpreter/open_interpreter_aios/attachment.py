@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from aios_adapters import AgentSettings
 from aios_core import Agent, Budget, Kernel
-from aios_core.adapting import AgentSettings, Mode, Patches, give_notice
 from aios_core.errors import InvalidRequest, KernelError
+from aios_core.launch import Mode, Patches, give_notice
 from open_interpreter_aios.completions import AdmittedCompletions, Completions
 from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.history import History
-from open_interpreter_aios.seat import Seat
+from open_interpreter_aios.interpreter_agent import Seat
 from open_interpreter_aios.terminal import SandboxTerminal
 
 log = logging.getLogger(__name__)

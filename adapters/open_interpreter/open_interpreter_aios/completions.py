@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Final
 
+from aios_adapters import ChunkWriter, admitted, read_messages, read_request, told
 from aios_core import Agent, Delta, Message, Stream, Usage
-from aios_core.adapting import ChunkWriter, admitted, read_messages, read_request, told
-from open_interpreter_aios.seat import Seat
+from open_interpreter_aios.interpreter_agent import Seat
 
 # What Open Interpreter tells LiteLLM about the way to a provider; no business of a core's.
 _OF_THE_WIRE: Final = ("api_key", "api_base", "api_version", "conversation_id", "model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from aios_core.adapting import as_both, as_openai_error, openai_kind_of
+from aios_adapters import as_both, as_openai_error, openai_kind_of
 from aios_core.errors import ContentFiltered, ContextOverflow, KernelError
 
 # LiteLLM's own, of which OpenAI's client knows only the general kind.

@@ -3,7 +3,7 @@
 import sys
 from typing import Final
 
-from aios_core.adapting import Launcher
+from aios_core.launch import Launcher
 
 
 class _Launcher(Launcher):
@@ -11,7 +11,7 @@ class _Launcher(Launcher):
 
     def uninstall(self) -> None:
         super().uninstall()
-        if (launching := sys.modules.get("open_interpreter_aios.launching")) is not None:
+        if (launching := sys.modules.get("open_interpreter_aios.patches")) is not None:
             launching.detach_all()
 
 
@@ -23,9 +23,9 @@ launcher: Final = _Launcher(
     patches={
         "substitute": {
             **_FIRST,
-            "interpreter.core.core": "open_interpreter_aios.launching:substitute",
+            "interpreter.core.core": "open_interpreter_aios.patches:substitute",
         },
-        "admit": {**_FIRST, "interpreter.core.core": "open_interpreter_aios.launching:admit"},
+        "admit": {**_FIRST, "interpreter.core.core": "open_interpreter_aios.patches:admit"},
     },
     tested={"open-interpreter": ("0.4.3",)},
 )

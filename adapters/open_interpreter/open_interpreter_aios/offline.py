@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from aios_core.adapting import Patches
+from aios_core.launch import Patches
 
 
 def stay_offline(_: ModuleType, __: Patches) -> None:

@@ -25,8 +25,8 @@ from itertools import count
 from typing import Any, Final
 from weakref import WeakSet
 
+from aios_adapters import FOR_THE_MODEL
 from aios_core import Agent
-from aios_core.adapting import FOR_THE_MODEL
 from aios_core.errors import (
     AccessDenied,
     DeadlineExceeded,
@@ -34,10 +34,10 @@ from aios_core.errors import (
     KernelError,
     SandboxUnavailable,
 )
-from open_interpreter_aios.block import Block
-from open_interpreter_aios.code import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
+from open_interpreter_aios.code_block import Block
+from open_interpreter_aios.code_tools import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
 from open_interpreter_aios.figures import Figures
-from open_interpreter_aios.seat import Seat
+from open_interpreter_aios.interpreter_agent import Seat
 
 log = logging.getLogger(__name__)
 

@@ -133,7 +133,7 @@ def watch() -> Watch:
 @pytest.fixture
 def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
-    from open_interpreter_aios.seat import directory  # noqa: PLC0415 - where it is installed
+    from open_interpreter_aios.interpreter_agent import directory  # noqa: PLC0415 - where it is installed
 
     started: list[Kernel] = []
 

@@ -21,8 +21,8 @@ import json
 from aios_core import Kernel, ToolCall, ToolContext, set_default_kernel
 from aios_core.cores import ScriptedCore
 
-from open_interpreter_aios.block import Block
-from open_interpreter_aios import code as tools
+from open_interpreter_aios.code_block import Block
+from open_interpreter_aios import code_tools as tools
 
 
 class Runner:

@@ -12,11 +12,11 @@ from typing import Final
 
 from aios_core import Agent, Kernel
 from langchain_aios import ChatAIOS, akernel_tools
+from langchain_aios.demo.facts import TOOLS
+from langchain_aios.demo.kernel_tools import KernelDesk
 from langchain_aios.demo.native_agents import ask_of
-from langchain_aios.demo.office import KernelDesk
 from langchain_aios.demo.tasks import Ask
 from langchain_aios.demo.workload import Member, Post
-from langchain_aios.demo.world import TOOLS
 
 MAX_TOKENS: Final = 64  # of an answer
 

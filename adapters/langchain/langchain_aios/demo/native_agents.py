@@ -10,9 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, tool
 
+from langchain_aios.demo.facts import STOCK, TOOLS, WEATHER, calculate, time_of_day
 from langchain_aios.demo.tasks import Ask
 from langchain_aios.demo.workload import Member, Post
-from langchain_aios.demo.world import STOCK, TOOLS, WEATHER, calculate, time_of_day
 
 
 @dataclass(slots=True)

@@ -16,12 +16,12 @@ from typing import Final
 from rich.console import Console
 
 from aios_core import tiny_model_path
-from langchain_aios.demo import files, systems
+from langchain_aios.demo import output_files, systems
 from langchain_aios.demo.arguments import parser
+from langchain_aios.demo.display import Display, print_table, shared, spreads, summary
 from langchain_aios.demo.kernel_agents import installed_frameworks
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import Run, Score, mean_score, score
-from langchain_aios.demo.show import Display, print_table, shared, spreads, summary
 from langchain_aios.demo.verdict import OtherLoad, busy_note, verdict
 from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_crew, make_members
 
@@ -187,7 +187,7 @@ def _report(results: Results, out: Path, console: Console, note: str) -> None:
     for sentence in (*verdict(complete, systems.NATIVE), note):
         if sentence:
             console.print(sentence, highlight=False)
-    written = files.write(
+    written = output_files.write(
         out,
         results.runs,
         scores,

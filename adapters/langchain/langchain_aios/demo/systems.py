@@ -13,8 +13,8 @@ from aios_core import EventKind, Kernel, KernelConfig, KernelEvent
 from langchain_aios import ChatAIOS
 from langchain_aios.demo import kernel_agents, native_agents
 from langchain_aios.demo.kernel_agents import MakeAsk
+from langchain_aios.demo.kernel_tools import PLUGINS, open_office
 from langchain_aios.demo.native import NativeChat
-from langchain_aios.demo.office import PLUGINS, open_office
 from langchain_aios.demo.records import CallRecord, Run, Stopwatch
 from langchain_aios.demo.workload import Member, Post, run_members
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from langchain_aios.demo.world import CITIES, STOCK, WEATHER, WORDS, calculate, time_of_day
+from langchain_aios.demo.facts import CITIES, STOCK, WEATHER, WORDS, calculate, time_of_day
 
 Ask = Callable[[str], Awaitable[str]]  # one question to the agent; its final answer
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from langchain_aios.demo.display import COLOURS
 from langchain_aios.demo.records import Run, Score, lanes
-from langchain_aios.demo.show import COLOURS
 from langchain_aios.demo.workload import LIGHT
 
 if TYPE_CHECKING:

@@ -1,0 +1,184 @@
+"""Mode "admit" for Agent Framework's OpenAI clients: their provider and key, the kernel's say.
+
+The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask still
+makes every call; function calls, middleware and telemetry stay theirs. Each call waits
+for a slot of its provider's model, counts as a syscall of the agent that makes it,
+and is cancelled with the kernel's reason when that is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing
+from functools import partial
+from types import ModuleType
+from typing import Any, Final
+
+from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseStream, UsageDetails
+
+from aios_adapters import Entering, Slot, aadmit_model, aadmitted, said_limits, told
+from aios_core import Usage
+from aios_core.launch import Patches
+from autogen_aios.agent_framework import (
+    RawAIOSChatClient,
+    noting_the_agent,
+    translated,
+    untangle_streams,
+)
+from autogen_aios.agent_framework_messages import instructed, to_messages
+
+Options = Mapping[str, Any]
+Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
+
+_CLASSES: Final = ("OpenAIChatClient", "OpenAIChatCompletionClient")
+_OURS: Final = "aios"  # the option in which somebody says whose call it is
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the chat clients of a module of `agent_framework_openai` ask when the kernel says so."""
+    for name in _CLASSES:
+        if (client := getattr(module, name, None)) is not None:
+            raw = getattr(module, f"Raw{name}")
+            asking = _admitting(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
+            patches.replace(raw, "_inner_get_response", asking)
+            patches.replace(client, "get_response", noting_the_agent(client.get_response))
+
+
+def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def _inner_get_response(
+        self: Any,
+        *,
+        messages: Sequence[Message],
+        options: Options,
+        stream: bool = False,
+        **kwargs: Any,
+    ) -> Awaitable[ChatResponse] | Updates:
+        theirs = _without_ours(options)
+        asking = partial(ask, self, messages=messages, stream=stream, **kwargs)
+        asked = _Asked(asking, theirs, said_limits(options))
+        slot = _slot(self, messages, options, asked, kwargs)
+        if not stream:
+            return _answered(slot, asked)
+        # Refuses wrong options now, sends nothing until it is read, and knows the answer's format.
+        finalizer = asked.begin()._finalizer  # noqa: SLF001 - the framework's own seam
+        return ResponseStream(_streamed(slot, asked), finalizer=finalizer)
+
+    return _inner_get_response
+
+
+class _Asked:
+    """One call of their client, which is made with what its budget has left.
+
+    Args:
+        ask: their method, but for the options.
+        options: the program's; what their client takes out of them is taken out here.
+        limits: what the options say of the answer's length.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Any], options: Options, limits: Mapping[str, int | None]
+    ) -> None:
+        self.options = options
+        self.limits = limits
+        self._ask = ask
+        self._sent = options
+        self._begun: Any = None
+
+    def begin(self) -> Any:
+        """Return the result of the client's own method for the options that are sent now."""
+        self._begun = begun = self._ask(options=self._sent)
+        return begun
+
+    def within(self, slot: Slot) -> Any:
+        """Return the options with the limit of a slot, if the program set none."""
+        limited = slot.limiting(self.options, own=self.limits["max_tokens"])
+        # Whoever drops the stream unread must drop it as a whole: nothing here keeps a part of it.
+        begun, self._begun = self._begun, None
+        if limited == dict(self.options) and begun is not None:
+            return begun
+        self._sent = self.options if limited == dict(self.options) else limited
+        return self._ask(options=self._sent)
+
+    def use_up(self) -> None:
+        """Take out of the program's options what their client took out of those it was sent."""
+        if isinstance(self.options, dict):
+            for key in self.options.keys() - self._sent.keys():
+                del self.options[key]
+
+
+async def _answered(entering: AbstractAsyncContextManager[Slot], asked: _Asked) -> ChatResponse:
+    with translated():
+        async with entering as slot:
+            response: ChatResponse = await slot.run(asked.within(slot))
+            slot.settle(_usage([response.usage_details]), response.text)
+            return response
+
+
+async def _streamed(
+    entering: AbstractAsyncContextManager[Slot], asked: _Asked
+) -> AsyncGenerator[ChatResponseUpdate]:
+    said: list[ChatResponseUpdate] = []
+    untangle_streams()
+    with translated():
+        async with entering as slot, aclosing(slot.each(_read(asked.within(slot)))) as pieces:
+            async for update in pieces:
+                said.append(update)
+                yield update
+            counted = [content.usage_details for update in said for content in update.contents]
+            slot.settle(_usage(counted), "".join(update.text for update in said))
+
+
+async def _read(updates: Updates) -> AsyncGenerator[ChatResponseUpdate]:
+    """The stream as a generator, whose closing closes it."""
+    async with updates:
+        async for update in updates:
+            yield update
+
+
+def _slot(
+    client: Any,
+    messages: Sequence[Message],
+    options: Options,
+    asked: _Asked,
+    kwargs: Mapping[str, Any],
+) -> AbstractAsyncContextManager[Slot]:
+    model = str(options.get("model") or client.model)
+    known = told(messages, to_messages)
+    request: dict[str, Any] = {"messages": [*instructed(options), *known], **asked.limits}
+
+    def use_up(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            asked.use_up()
+            if isinstance(options, dict) and asked.options is not options:
+                for key in options.keys() - asked.options.keys() - {_OURS}:
+                    del options[key]  # their client took it out: it is used up
+
+    with translated():
+        asker = RawAIOSChatClient().asker(options, kwargs)  # here: a stream may be read elsewhere
+
+    async def enter(stack: AsyncExitStack) -> Slot:
+        whose = RawAIOSChatClient(kernel=await aadmit_model(model))
+        stack.push(use_up)
+        agent = await whose.hold(stack.enter_context(ExitStack()), *asker)
+        return await stack.enter_async_context(aadmitted(agent, model, **request))
+
+    return Entering(enter)
+
+
+def _without_ours(options: Options) -> Options:
+    """What their client is told; the very same if nothing was said to us."""
+    if _OURS not in options:
+        return options
+    return {key: value for key, value in options.items() if key != _OURS}
+
+
+def _usage(counted: Iterable[UsageDetails | None]) -> Usage:
+    usage = Usage()
+    for took in counted:
+        if took:
+            usage += Usage(
+                took.get("input_token_count") or 0,
+                took.get("output_token_count") or 0,
+                took.get("cache_read_input_token_count") or 0,
+            )
+    return usage

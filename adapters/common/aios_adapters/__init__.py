@@ -1,0 +1,146 @@
+"""Parts that every framework's adapter needs: for the bundled adapters and third-party ones.
+
+    callers             the caller behind a call: found on the stack, in a task, on a thread
+    runs                runs that know only their parent, and their roots
+    agent_directory     the agent of a caller: spawned at its first call, exited with its end
+    shared_spawn        one spawn where a caller's first calls come at the same time
+    async_scope         hold an agent over the steps of a stream that may never be closed
+    agent_store         run the operations of a framework's store as one agent
+    tool_bridge         a framework's own tools through the kernel
+    passthrough         calls that a framework makes itself, when the kernel schedules them
+    request_options     split the options of a call by who decides them
+    answer_limits       answer limits, under the names of the provider
+    model_names         models that no core serves, and who answers in their place
+    unserved            name clients of a provider that no patch serves, once
+    error_mapping       the kernel's errors under a framework's names as well
+    openai_format       OpenAI's dictionaries, which every framework speaks, to the kernel and back
+    openai_completions  OpenAI's prompts without roles, as conversations
+    openai_responses    options of OpenAI's Responses API, as those of chat completions
+    openai_transport    OpenAI's own client with the kernel in its endpoint's place
+    openai_errors       the kernel's errors as those of OpenAI's client
+    kernels             the kernel of the process, for callers on an event loop
+    lazy_exports        names of a package that are imported on first use
+
+An adapter translates its framework's own classes and leaves the rest to these; what patches
+classes at import is in `aios_core.launch`. Nothing here knows a framework, and importing it starts
+nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from aios_adapters.agent_directory import AgentDirectory
+from aios_adapters.agent_store import Ask, Home, Script, User
+from aios_adapters.answer_limits import limit_parameter, said_limits
+from aios_adapters.async_scope import Entering, ahold
+from aios_adapters.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
+from aios_adapters.error_mapping import ErrorNames
+from aios_adapters.kernels import adefault_kernel
+from aios_adapters.lazy_exports import lazy_names
+from aios_adapters.model_names import served_model
+from aios_adapters.openai_completions import old_logprobs
+from aios_adapters.openai_format import (
+    ROLES,
+    ChunkWriter,
+    read_messages,
+    read_options,
+    read_parts,
+    read_request,
+    read_response_format,
+    read_text,
+    read_tool_choice,
+    write_completion,
+)
+from aios_adapters.openai_responses import as_chat_options
+from aios_adapters.passthrough import (
+    Slot,
+    aadmit_model,
+    aadmitted,
+    admit_model,
+    admitted,
+    told,
+)
+from aios_adapters.request_options import RequestOptions, split_request_options
+from aios_adapters.runs import Root, RunHold, RunTree
+from aios_adapters.tool_bridge import FOR_THE_MODEL, Escorts, Offered
+from aios_adapters.unserved import is_served, name_unserved
+from aios_core.tools.handle import as_text
+
+if TYPE_CHECKING:
+    from aios_adapters.openai_errors import (
+        as_both,
+        as_openai_error,
+        openai_kind_of,
+        openai_named,
+    )
+    from aios_adapters.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
+
+# What needs the package `openai`, which is imported with it.
+__getattr__ = lazy_names(
+    {
+        "DEFAULT_MODEL": "aios_adapters.openai_transport",
+        "NO_KEY": "aios_adapters.openai_transport",
+        "KernelTransport": "aios_adapters.openai_transport",
+        "as_both": "aios_adapters.openai_errors",
+        "as_openai_error": "aios_adapters.openai_errors",
+        "openai_kind_of": "aios_adapters.openai_errors",
+        "openai_named": "aios_adapters.openai_errors",
+    },
+    install="openai",
+)
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "FOR_THE_MODEL",
+    "NO_KEY",
+    "ROLES",
+    "AgentDirectory",
+    "AgentSettings",
+    "Ask",
+    "Caller",
+    "CallerKind",
+    "ChunkWriter",
+    "Entering",
+    "ErrorNames",
+    "Escorts",
+    "Home",
+    "KernelTransport",
+    "Offered",
+    "RequestOptions",
+    "Root",
+    "RunHold",
+    "RunTree",
+    "Script",
+    "Slot",
+    "User",
+    "aadmit_model",
+    "aadmitted",
+    "adefault_kernel",
+    "admit_model",
+    "admitted",
+    "ahold",
+    "as_both",
+    "as_chat_options",
+    "as_openai_error",
+    "as_text",
+    "current_caller",
+    "enclosing",
+    "is_served",
+    "lazy_names",
+    "limit_parameter",
+    "name_unserved",
+    "old_logprobs",
+    "openai_kind_of",
+    "openai_named",
+    "read_messages",
+    "read_options",
+    "read_parts",
+    "read_request",
+    "read_response_format",
+    "read_text",
+    "read_tool_choice",
+    "said_limits",
+    "served_model",
+    "split_request_options",
+    "told",
+    "write_completion",
+]

@@ -1,0 +1,60 @@
+"""An agent held over the steps of an asynchronous generator, and let go without an await.
+
+A generator that somebody leaves half-read is closed late: by the loop when it stops,
+which closes whatever generators are left in any order, those inside of others too (and
+`@asynccontextmanager` is one); or by nobody, when it outlives its loop. So a stream holds
+nothing whose end has to be awaited.
+
+    with ExitStack() as stack:
+        agent = await ahold(stack, directory, kernel, caller, settings)
+        deltas = stack.enter_context(closing(agent.llm.astream(...)))
+        async for delta in deltas:
+            yield ...
+
+Where a block has to be entered with awaits and left without them, `Entering` makes one
+that is no generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from aios_adapters.agent_directory import AgentDirectory
+from aios_adapters.callers import AgentSettings, Caller
+from aios_core.kernel import Agent, Kernel
+
+T = TypeVar("T")
+
+
+class Entering(Generic[T]):
+    """An `async with` block: `enter` fills a stack and returns the block's value."""
+
+    def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
+        self._enter = enter
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> T:
+        async with AsyncExitStack() as stack:
+            value = await self._enter(stack)
+            self._stack = stack.pop_all()
+        return value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, exc, tb)
+
+
+async def ahold(
+    stack: ExitStack,
+    directory: AgentDirectory,
+    kernel: Kernel,
+    caller: Caller,
+    settings: AgentSettings,
+) -> Agent:
+    """The caller's agent, spawned if need be; it does not exit before the stack unwinds."""
+    async with directory.ause(kernel, caller, settings):
+        return stack.enter_context(directory.use(kernel, caller, settings))

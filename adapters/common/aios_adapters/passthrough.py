@@ -1,0 +1,273 @@
+"""Mode "admit": a framework's own client asks its provider, when the kernel lets it.
+
+    async with aadmitted(agent, "gpt-4o", messages=[...]) as slot:
+        answer = await slot.run(client.create(...))
+        slot.settle(Usage(12, 3), answer.text)
+
+The block begins when the scheduler gives the call a slot, and counts as an LLM
+syscall of the agent: it waits by the policy, reserves from budgets, has a deadline.
+When the kernel takes it back (the agent exits, the deadline passes), what runs in
+`slot.run` or `slot.each` is cancelled and the kernel's reason is raised. A provider's
+own exception passes through as it is, and the call has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, suppress
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+from aios_adapters.answer_limits import said_limits
+from aios_core.cores.external import AT_PROVIDER, GUEST, Guest, GuestCore
+from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
+from aios_core.kernel import Agent, Kernel
+from aios_core.kernel.bridge import AsyncStream
+from aios_core.kernel.default import default_kernel
+from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
+from aios_core.options import CallOptions, Messages, ProviderOptions
+
+T = TypeVar("T")
+
+
+class Slot:
+    """The right to ask the provider now. `settle` before the block ends, or nothing is booked."""
+
+    def __init__(self, model: str, watch: asyncio.Future[Completion] | None = None) -> None:
+        self.guest = Guest()
+        self.completion = _completion(model, Usage(), "", ())
+        self._model = model
+        self._watch = watch  # done as soon as the kernel has ended the call
+
+    @property
+    def token_limit(self) -> int | None:
+        """Return the answer's token limit, set by the program or its budget; None for no limit."""
+        return self.guest.token_limit
+
+    def limiting(
+        self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: int | None = None
+    ) -> dict[str, Any]:
+        """Arguments of a provider's client, with the budget's limit if the program set none.
+
+        Args:
+            arguments: what the client would be called with.
+            key: what the client calls the limit.
+            own: the limit that the program set elsewhere, as when it made the client.
+        """
+        is_set = own is not None or said_limits(arguments)["max_tokens"] is not None
+        limit = None if is_set else self.token_limit
+        if limit is None:
+            return dict(arguments)
+        self.guest.has_sent_limit = True
+        return {**arguments, key: limit}
+
+    def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
+        """Say what the provider's answer took, and what it said."""
+        self.completion = _completion(self._model, usage, text, tool_calls)
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Await the provider. Cancelled, with the kernel's reason, if the slot is taken back."""
+        self.guest.was_sent = True
+        task = asyncio.ensure_future(work)
+        await self._until(task)
+        return task.result()
+
+    def each(self, items: AsyncIterator[T]) -> Pieces[T]:
+        """Iterate over the provider's stream, in the same way."""
+        self.guest.was_sent = True
+        return Pieces(self, items)
+
+    async def _until(self, task: asyncio.Future[Any]) -> None:
+        """Wait for it, or raise why the kernel ended the call."""
+        assert self._watch is not None, "made by `aadmitted`"  # noqa: S101
+        try:
+            await asyncio.wait({task, self._watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if self._watch.done() and (error := self._watch.exception()) is not None:
+            task.cancelled() or task.exception()  # nobody else will look at it
+            raise error
+
+
+class Pieces(AsyncIterator[T]):
+    """A provider's stream, asked for its next item as `Slot.run` does; closed when it fails.
+
+    No generator, and neither is what holds a slot: the loop closes whatever generators are left
+    when it stops, in any order, see `aios_adapters.async_scope`.
+    """
+
+    def __init__(self, slot: Slot, items: AsyncIterator[T]) -> None:
+        self._slot = slot
+        self._items = items
+
+    async def __anext__(self) -> T:
+        step = asyncio.ensure_future(_anext(self._items))
+        try:
+            await self._slot._until(step)  # noqa: SLF001 - ours
+            item = step.result()
+        except BaseException:
+            await self.aclose()
+            raise
+        if item is None:
+            raise StopAsyncIteration
+        return item[0]
+
+    async def aclose(self) -> None:
+        """Close the provider's stream. Idempotent."""
+        if isinstance(self._items, AsyncGenerator):
+            await self._items.aclose()
+
+
+async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
+    """The next item, boxed; None at the end, since no task may raise StopAsyncIteration."""
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return None
+
+
+@contextmanager
+def admitted(
+    agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
+) -> Iterator[Slot]:
+    """A slot for a blocking call of a provider's model, with the arguments of `agent.llm.stream`.
+
+    A blocking call cannot be interrupted: if the kernel takes the slot back meanwhile, the
+    answer is dropped and the kernel's reason raised once it is there.
+    """
+    slot = Slot(model)
+    with agent.llm.stream(messages, **_guarded(options, model, slot)) as stream:
+        next(stream)
+        slot.guest.was_sent = True
+        try:
+            yield slot
+        except BaseException as exc:
+            slot.guest.fail(_provider_failed(model, exc))
+            raise
+        slot.guest.finish(slot.completion)
+        for _ in stream:
+            pass
+
+
+def aadmitted(
+    agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
+) -> AbstractAsyncContextManager[Slot]:
+    """The same on an event loop; ask the provider with `slot.run` or `slot.each`.
+
+    A generator that is closed inside of the block, by whomever and however late, waits for
+    nothing.
+    """
+    return _Admission(agent, model, messages, options)
+
+
+class _Admission:
+    """A slot from the kernel's "now" to the end of the block."""
+
+    def __init__(
+        self, agent: Agent, model: str, messages: Messages, options: ProviderOptions
+    ) -> None:
+        self._agent = agent
+        self._messages = messages
+        self._options = options
+        self._model = model
+        self._slot = Slot(model)
+
+    async def __aenter__(self) -> Slot:
+        options = _guarded(self._options, self._model, self._slot)
+        with ExitStack() as stack:
+            stream = stack.enter_context(
+                closing(self._agent.llm.astream(self._messages, **options))
+            )
+            await anext(stream)
+            self._stack = stack.pop_all()
+        self._watch = self._slot._watch = asyncio.ensure_future(_end_of(stream))  # noqa: SLF001
+        return self._slot
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if exc is None:
+                self._slot.guest.finish(self._slot.completion)
+                await self._watch
+            elif isinstance(exc, Exception):
+                self._slot.guest.fail(_provider_failed(self._model, exc))
+                with suppress(KernelError):
+                    await self._watch
+            elif not self._watch.done():  # the caller is cancelled, or closes its generator
+                self._watch.cancel()
+
+
+def admit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+    """The kernel that lets calls of a provider's model run; the default one if None is given.
+
+    Args:
+        model: as the provider calls it.
+        kernel: gets slots for the model, if it has none yet. A default kernel that has to be
+            started and has no core configured gets these alone, and loads no model.
+        slots: how many calls the provider shall get at once.
+    """
+    kernel = kernel or default_kernel(cores=lambda: [GuestCore(model, slots=slots)])
+    if model + AT_PROVIDER not in kernel.pool.models:
+        with suppress(ConfigError):  # another thread was quicker
+            kernel.add_core(GuestCore(model, slots=slots))
+    return kernel
+
+
+async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+    """The same from an event loop."""
+    if kernel is None:
+        cores = [GuestCore(model, slots=slots)]
+        kernel = await asyncio.to_thread(default_kernel, cores=lambda: cores)
+    if model + AT_PROVIDER not in kernel.pool.models:
+        with suppress(ConfigError):
+            await kernel.aadd_core(GuestCore(model, slots=slots))
+    return kernel
+
+
+def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]) -> list[Message]:
+    """A framework's conversation for the kernel's books, by the adapter's own translation.
+
+    A message that the kernel could not carry (a picture, say) is the provider's business: a
+    remark stands in its place.
+    """
+    known: list[Message] = []
+    for message in messages:
+        try:
+            known += translate([message])
+        except InvalidRequest:
+            known.append(Message("user", "(for the provider alone)"))
+    return known
+
+
+def _guarded(options: ProviderOptions, model: str, slot: Slot) -> CallOptions:
+    return {**options, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
+
+
+async def _end_of(stream: AsyncStream) -> Completion:
+    async for _ in stream:
+        pass
+    return stream.completion
+
+
+def _completion(model: str, usage: Usage, text: str, tool_calls: Sequence[ToolCall]) -> Completion:
+    reason = FinishReason.TOOL_CALLS if tool_calls else FinishReason.STOP
+    return Completion(Message("assistant", text, tuple(tool_calls)), reason, usage, model)
+
+
+def _provider_failed(model: str, cause: BaseException) -> CoreError:
+    error = CoreError(model + AT_PROVIDER, f"{type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,240 @@
+"""Which agent a call belongs to, found without the user's help.
+
+In this order: the agent that is named (in the run's config, then on the model),
+the root run (one `invoke` or `stream` of a graph or chain with all that it starts,
+sub-agents and tools included; a run inside of it with a `thread_id` of its own is
+another root), and for a call outside any run the asyncio task or the thread that
+makes it. `aios_adapters.callers` says how long each one's agent lives.
+
+A run knows only its parent, so `RunTracker`, a callback handler that LangChain
+adds to every run of the process, keeps who descends from whom. It keeps also which
+model's run began last in a context: LangChain does not tell a stream its own run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.tracers.context import register_configure_hook
+
+from aios_adapters import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    CallerKind,
+    Root,
+    RunTree,
+    User,
+    current_caller,
+)
+
+RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """The run of one call of a model, and what its config said."""
+
+    run_id: UUID
+    metadata: Mapping[str, Any]
+
+
+class RunTracker(RunTree, BaseCallbackHandler):
+    """The tree of LangChain's runs in this process."""
+
+    run_inline = True  # a look into a dictionary; no thread is worth it
+
+    def run_of(self, run_manager: RunManager) -> ModelRun | None:
+        """The run that a model is called in.
+
+        LangChain hands a stream no run manager, but tells of its run right before, in the same
+        context.
+        """
+        if run_manager:
+            return ModelRun(run_manager.run_id, run_manager.metadata)
+        latest = _latest.get()
+        return latest if latest and self.is_live(latest.run_id) else None
+
+    @contextmanager
+    def during(self, run_manager: RunManager) -> Iterator[None]:
+        """For the call of a run. LangChain does not tell that it was cancelled; this does."""
+        run = self.run_of(run_manager)
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            if run:
+                self.end(run.run_id)
+            raise
+
+    # LangChain's side: one method for each kind of run and each way to end.
+
+    def on_chain_start(
+        self,
+        *_: Any,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """A run of any kind begins."""
+        self.begin(run_id, parent_run_id, more.get("name"), (metadata or {}).get("thread_id"))
+
+    on_tool_start = on_retriever_start = on_chain_start
+
+    def on_chat_model_start(self, *about: Any, run_id: UUID, **more: Any) -> None:
+        """A model's run begins."""
+        self.on_chain_start(*about, run_id=run_id, **more)
+        _latest.set(ModelRun(run_id, more.get("metadata") or {}))
+
+    on_llm_start = on_chat_model_start
+
+    def on_chain_end(self, *_: Any, run_id: UUID, **_more: Any) -> None:
+        """A run of any kind ends, in whatever way."""
+        self.end(run_id)
+
+    on_tool_end = on_retriever_end = on_llm_end = on_chain_end
+    on_chain_error = on_tool_error = on_retriever_error = on_llm_error = on_chain_end
+
+
+def identify(
+    tracker: RunTracker, name: str | None, defaults: AgentSettings, run_manager: RunManager
+) -> tuple[Caller, AgentSettings]:
+    """Whose call this is, and what its agent shall be like.
+
+    Args:
+        tracker: knows the runs.
+        name: of the agent, as the model was told; None if it was not.
+        defaults: as the model was told; the run's config goes before them.
+        run_manager: of the call; None outside LangChain's own entry points, and for streams.
+
+    Raises:
+        InvalidRequest: an `aios_...` key of the config has a bad value.
+    """
+    run = tracker.run_of(run_manager)
+    config = _config_of(run)
+    settings = defaults.updated(config, "aios_")
+    if named := config.get("aios_agent") or name:
+        return Caller.named(str(named), settings.group), settings
+    root = tracker.root_of(run.run_id) if run else _root_around()
+    is_whole = root is not None and run is not None and root.run_id == run.run_id
+    if found := _in_conversation(root, config.get("thread_id"), is_whole=is_whole):
+        return found, settings
+    # LangChain makes an asynchronous call in a task of its own, and those of a batch on a pool's
+    # threads; the tracker saw whose the first is, and `batching` the others.
+    return _batched.get() or (root.caller if root else current_caller()), settings
+
+
+def _in_conversation(root: Root | None, thread_id: Any, *, is_whole: bool) -> Caller | None:
+    """The root run as a caller, unless it is only one call, which belongs to no conversation."""
+    if root is not None and (thread_id or not is_whole):
+        return _of_root(root, thread_id)
+    if thread_id:
+        return Caller(CallerKind.CONVERSATION, str(thread_id), f"thread {thread_id}")
+    return None
+
+
+def _root_around() -> Root | None:
+    """The root of the run that goes on around the caller, where that is no model's."""
+    parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
+    return tracker.root_of(parent_id) if parent_id else None
+
+
+@contextmanager
+def batching() -> Iterator[None]:
+    """Calls that begin in the block and belong to no run are those of whoever entered it."""
+    token = _batched.set(_batched.get() or current_caller())
+    try:
+        yield
+    finally:
+        _batched.reset(token)
+
+
+def in_batch() -> Context:
+    """The same for what is run in this context, step by step."""
+    context = copy_context()
+    context.run(_batched.set, _batched.get() or current_caller())
+    return context
+
+
+def with_metadata(config: RunnableConfig | None) -> RunnableConfig | None:
+    """Copy what a config's `configurable` says of the agent to its metadata.
+
+    That is all that a model's call gets of it.
+    """
+    said = (config or {}).get("configurable") or {}
+    about = {key: said[key] for key in said if key == "thread_id" or key.startswith("aios_")}
+    if config is None or not about:
+        return config
+    return {**config, "metadata": {**about, **(config.get("metadata") or {})}}
+
+
+def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
+    """Whose call it is within a run without one of its own, such as a tool's body."""
+    config = _config_of(None)
+    settings = defaults.updated(config, "aios_")
+    if named := config.get("aios_agent") or name:
+        return Caller.named(str(named), settings.group), settings
+    found = _in_conversation(_root_around(), config.get("thread_id"), is_whole=False)
+    return found or current_caller(), settings
+
+
+def user_of_store() -> User | None:
+    """Who uses a store, where it is known: the run around the call, or who has called a model."""
+    return User.known(directory, *identify_running(None, AgentSettings()))
+
+
+def user_of_saver(config: RunnableConfig | None) -> User | None:
+    """Who uses a saver. LangGraph calls it outside the run, with the run's config."""
+    said = {**((config or {}).get("metadata") or {}), **((config or {}).get("configurable") or {})}
+    settings = AgentSettings().updated(said, "aios_")
+    if named := said.get("aios_agent"):
+        return User(directory, Caller.named(str(named), settings.group), settings)
+    thread_id = said.get("thread_id")
+    root = None if thread_id is None else tracker.latest_in(thread_id)
+    if root is None:
+        return user_of_store()
+    return User(directory, _of_root(root, thread_id), settings)
+
+
+def _config_of(run: ModelRun | None) -> dict[str, Any]:
+    """Metadata and configurable of the run; the call's own metadata goes first."""
+    around = ensure_config()
+    inner = run.metadata if run else {}
+    return {**around["configurable"], **around["metadata"], **inner}
+
+
+def _of_root(root: Root, thread_id: Any = None) -> Caller:
+    conversation = thread_id or root.conversation
+    name = f"thread {conversation}" if conversation else f"{root.name}-{str(root.run_id)[-6:]}"
+    return Caller(CallerKind.RUN, root.run_id, name)
+
+
+# --- of this process ---------------------------------------------------------------------------
+
+
+def _end_of(root: Root) -> None:
+    directory.end(_of_root(root))
+
+
+def _is_live(caller: Caller) -> bool:
+    return isinstance(caller.key, UUID) and tracker.is_live(caller.key)
+
+
+tracker: Final[RunTracker] = RunTracker(_end_of)
+_latest: ContextVar[ModelRun | None] = ContextVar("aios_model_run", default=None)
+_batched: ContextVar[Caller | None] = ContextVar("aios_batch", default=None)
+directory: Final[AgentDirectory] = AgentDirectory(is_live=_is_live)
+_tracking: ContextVar[RunTracker | None] = ContextVar("aios_runs", default=tracker)
+register_configure_hook(_tracking, inheritable=True)

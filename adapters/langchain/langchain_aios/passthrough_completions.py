@@ -1,0 +1,128 @@
+"""Mode "admit" for `langchain_openai.OpenAI`, the old completions: see `passthrough`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from langchain_core.outputs import GenerationChunk, LLMResult
+
+from aios_adapters import Slot, said_limits
+from aios_core import Usage
+from aios_core.launch import Patches
+from langchain_aios.model_methods import patch_entries
+from langchain_aios.passthrough import Limits, slot_now, slot_soon
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the completion models of `langchain_openai.llms.base` ask when the kernel says so.
+
+    The prompts that go to the provider at once are one call. A model with `streaming` asks by
+    its own `_stream`, whose calls are counted.
+    """
+    owner = module.BaseOpenAI
+    generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
+    stream, astream = owner._stream, owner._astream  # noqa: SLF001
+
+    def _generate(
+        self: Any,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        if self.streaming:
+            result: LLMResult = generate(self, prompts, stop, run_manager, **kwargs)
+            return result
+        limits = _limits(self, kwargs, len(prompts))
+        with slot_now(self, _told(prompts), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            result = generate(self, prompts, stop, run_manager, **limited)
+            return _settled(slot, result)
+
+    async def _agenerate(
+        self: Any,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        if self.streaming:
+            result: LLMResult = await agenerate(self, prompts, stop, run_manager, **kwargs)
+            return result
+        limits = _limits(self, kwargs, len(prompts))
+        async with slot_soon(self, _told(prompts), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            work = agenerate(self, prompts, stop, run_manager, **limited)
+            return _settled(slot, await slot.run(work))
+
+    def _stream(
+        self: Any,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        said = ""
+        limits = _limits(self, kwargs, 1)
+        with slot_now(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            for chunk in stream(self, prompt, stop, run_manager, **limited):
+                said += chunk.text
+                yield chunk
+            slot.settle(Usage(), said)
+
+    async def _astream(
+        self: Any,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        said = ""
+        limits = _limits(self, kwargs, 1)
+        async with slot_soon(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+            limited = _limited(self, slot, kwargs, limits)
+            chunks = astream(self, prompt, stop, run_manager, **limited)
+            async for chunk in slot.each(chunks):
+                said += chunk.text
+                yield chunk
+            slot.settle(Usage(), said)
+
+    for method in (_generate, _agenerate, _stream, _astream):
+        patches.replace(owner, method.__name__, method)
+    patch_entries(owner, patches)
+
+
+def _told(prompts: list[str]) -> list[HumanMessage]:
+    return [HumanMessage(prompt) for prompt in prompts]
+
+
+def _limits(theirs: Any, kwargs: Mapping[str, Any], num_prompts: int) -> Limits:
+    """Return the program's limit of each answer; the class's default limit does not count."""
+    params = dict(theirs._invocation_params)  # noqa: SLF001 - what it will send
+    if not _has_said_a_limit(theirs):
+        params.pop("max_tokens", None)
+    return said_limits(params, kwargs, num_prompts=num_prompts)
+
+
+def _limited(theirs: Any, slot: Slot, kwargs: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Their arguments with what their budget has left, at most what the class would have sent."""
+    limited = slot.limiting(kwargs, own=limits["max_tokens"])
+    if limited != kwargs and not _has_said_a_limit(theirs):
+        limited["max_tokens"] = min(limited["max_tokens"], theirs.max_tokens)
+    return limited
+
+
+def _has_said_a_limit(theirs: Any) -> bool:
+    return "max_tokens" in {*theirs.model_fields_set, *theirs.model_kwargs}
+
+
+def _settled(slot: Slot, result: LLMResult) -> LLMResult:
+    """Book what the provider says that it took."""
+    took = (result.llm_output or {}).get("token_usage") or {}
+    usage = Usage(took.get("prompt_tokens") or 0, took.get("completion_tokens") or 0)
+    slot.settle(usage, "\n".join(one.text for answers in result.generations for one in answers))
+    return result

@@ -1,0 +1,92 @@
+"""Mode "admit" for `OpenAIEmbeddings`: the provider makes the vectors when the kernel says so.
+
+A call waits for a slot of its model like a chat model's, see `passthrough`, and is a
+syscall of the agent that makes it. Its tokens are those that the provider counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from aios_adapters import AgentSettings, aadmit_model, aadmitted, admit_model, admitted
+from aios_core import Message, Usage
+from aios_core.launch import Patches
+from langchain_aios.callers import directory, identify_running
+from langchain_aios.openai_errors import translated
+
+Vectors = list[list[float]]
+
+
+def admit(module: ModuleType, patches: Patches) -> None:
+    """Let the embeddings of `langchain_openai.embeddings.base` ask when the kernel says so."""
+    owner = module.OpenAIEmbeddings
+    embed, aembed = owner.embed_documents, owner.aembed_documents
+
+    def embed_documents(
+        self: Any, texts: list[str], chunk_size: int | None = None, **kwargs: Any
+    ) -> Vectors:
+        caller, settings = identify_running(None, AgentSettings())
+        model, meter = str(self.model), _Meter(self.client)
+        with (
+            translated(),
+            directory.use(admit_model(model), caller, settings) as agent,
+            admitted(agent, model, **_request(texts)) as slot,
+        ):
+            vectors: Vectors = embed(meter.put_on(self, "client"), texts, chunk_size, **kwargs)
+            slot.settle(meter.usage)
+            return vectors
+
+    async def aembed_documents(
+        self: Any, texts: list[str], chunk_size: int | None = None, **kwargs: Any
+    ) -> Vectors:
+        caller, settings = identify_running(None, AgentSettings())
+        model, meter = str(self.model), _AsyncMeter(self.async_client)
+        with translated():
+            kernel = await aadmit_model(model)
+            async with (
+                directory.ause(kernel, caller, settings) as agent,
+                aadmitted(agent, model, **_request(texts)) as slot,
+            ):
+                theirs = meter.put_on(self, "async_client")
+                vectors: Vectors = await slot.run(aembed(theirs, texts, chunk_size, **kwargs))
+                slot.settle(meter.usage)
+                return vectors
+
+    patches.replace(owner, "embed_documents", embed_documents)
+    patches.replace(owner, "aembed_documents", aembed_documents)
+
+
+def _request(texts: Sequence[str]) -> dict[str, Any]:
+    """What the kernel's books say of the call: an answer has no tokens, but must have room."""
+    return {"messages": [Message("user", text) for text in texts], "max_tokens": 1}
+
+
+class _Meter:
+    """A client of OpenAI's embeddings that adds up what its answers say that they took."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.usage = Usage()
+
+    def put_on(self, theirs: Any, name: str) -> Any:
+        """The embeddings with this in the place of their client; without one they say why."""
+        return theirs if self._client is None else theirs.model_copy(update={name: self})
+
+    def create(self, **said: Any) -> Any:
+        """Ask."""
+        return self._read(self._client.create(**said))
+
+    def _read(self, response: Any) -> Any:
+        took = response if isinstance(response, dict) else response.model_dump()
+        self.usage += Usage((took.get("usage") or {}).get("prompt_tokens") or 0)
+        return response
+
+
+class _AsyncMeter(_Meter):
+    """The same on an event loop."""
+
+    async def create(self, **said: Any) -> Any:
+        """Ask."""
+        return self._read(await self._client.create(**said))

@@ -1,0 +1,86 @@
+"""Whose calls an interpreter makes: those of one agent, and how a turn of it came to its end.
+
+One interpreter is one agent: the one that was given or named, else an agent of its own
+that ends with the interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from aios_adapters import (
+    AgentDirectory,
+    AgentSettings,
+    Caller,
+    admit_model,
+    served_model,
+)
+from aios_core import Agent, Kernel, default_kernel
+from aios_core.errors import KernelError
+from open_interpreter_aios.errors import as_litellm_error
+
+directory: Final = AgentDirectory()
+
+_NAME: Final = "interpreter"  # of an agent that nobody named
+
+
+class Seat:
+    """See the module.
+
+    Args:
+        interpreter: whose calls these are.
+        agent: an agent of the kernel, or a name; None for an agent of the interpreter's own.
+        settings: of an agent that is spawned.
+        kernel: None for the embedded kernel of this process, from the first call on.
+    """
+
+    def __init__(
+        self,
+        interpreter: Any,
+        agent: str | Agent | None,
+        settings: AgentSettings,
+        kernel: Kernel | None,
+    ) -> None:
+        self._given = agent if isinstance(agent, Agent) else None
+        self._caller = (
+            Caller.named(agent, settings.group)
+            if isinstance(agent, str)
+            else Caller.of_object(interpreter, _NAME)
+        )
+        self._settings = settings
+        self._kernel = kernel
+        self.failure: Exception | None = None  # what ended the turn, for whoever called `chat`
+
+    @contextmanager
+    def taken(self) -> Iterator[Agent]:
+        """The agent, for one call."""
+        if self._given is not None:
+            yield self._given
+            return
+        kernel = self._kernel or default_kernel()
+        with directory.use(kernel, self._caller, self._settings) as agent:
+            yield agent
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Remember a kernel error that leaves the block, as one of LiteLLM's kind too.
+
+        Open Interpreter makes other errors, or texts, of those that pass through it.
+        """
+        try:
+            yield
+        except KernelError as exc:
+            self.failure = as_litellm_error(exc)
+            raise self.failure from exc.__cause__
+
+    def admits(self, model: str) -> None:
+        """See that the kernel has slots for a provider's model."""
+        admit_model(model, self._kernel)
+
+    def served(self, model: str) -> str | None:
+        """The model to ask for where the program names one; see `served_model`."""
+        if self._given is not None:
+            return model
+        return served_model(self._kernel or default_kernel(), model)

@@ -1,0 +1,192 @@
+"""`install()`: programs that know nothing of the kernel run on it.
+
+An adapter offers a `Launcher` under the entry point group `aios.launchers`; `aios
+run` and `install` apply them all. A launcher names the modules of its framework
+and what to do to each once it is imported, so that a program pays only for the
+frameworks that it uses.
+
+    substitute    the kernel's cores answer; no provider, no key
+    admit         the framework's own client asks its provider, when the kernel says so:
+                  scheduled, metered, cancellable
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
+from typing import Final, Literal, Protocol, get_args
+
+from aios_core.errors import InvalidRequest, KernelError, NoSuchObject
+from aios_core.fork_safety import free_after_fork
+from aios_core.launch.notices import forget_notices
+from aios_core.launch.patching import ImportHook, Patches
+from aios_core.redaction import shown_repr
+from aios_core.untrusted.third_party import describe_on_worker
+
+Mode = Literal["substitute", "admit"]
+
+GROUP: Final = "aios.launchers"
+
+
+class LauncherFailed(KernelError):
+    """An installed adapter could not put its framework on the kernel."""
+
+    is_startup = True  # the calls of its framework would go past the kernel
+
+
+class Launches(Protocol):
+    """What an entry point of the group `aios.launchers` names."""
+
+    def install(self, mode: Mode) -> None:
+        """Put the framework on the kernel, at once or when it is imported. Idempotent.
+
+        Raises `InvalidRequest` if there is no such mode for it.
+        """
+
+    def warn_at_import(self, mode: Mode) -> None:
+        """Where there is no such mode: say so if a program imports the framework."""
+
+    def uninstall(self) -> None:
+        """Give everything back. Idempotent."""
+
+
+@dataclass(slots=True)
+class Launcher:
+    """The patches of one framework.
+
+    Args:
+        framework: its name, as a person would say it.
+        patches: of each mode: which module, and as "module:function" what patches it. That
+            function takes the module and a `Patches`; it is imported when the module is.
+        tested: of distributions, the beginning of the versions that this was tested with, such
+            as {"autogen-core": ("0.7.",)}. Others are warned of when they are patched.
+    """
+
+    framework: str
+    patches: Mapping[str, Mapping[str, str]]
+    tested: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    _hook: ImportHook | None = field(default=None, init=False, repr=False)
+    _mode: str | None = field(default=None, init=False)
+
+    def install(self, mode: Mode) -> None:
+        """Patch what is imported, and what will be. In another mode than before: change over.
+
+        Raises `InvalidRequest` if the framework has no such mode.
+        """
+        if mode not in self.patches:
+            raise InvalidRequest(f"{self.framework} has no mode {mode!r}; have {[*self.patches]}")
+        if mode == self._mode:
+            return
+        self.uninstall()
+        self._mode = mode
+        self._hook = ImportHook(
+            {name: partial(self._patch, target) for name, target in self.patches[mode].items()}
+        )
+        self._hook.apply()
+
+    def warn_at_import(self, mode: Mode) -> None:
+        """Where there is no such mode: say so if a program imports the framework."""
+        self.uninstall()
+        modules = {name for patches in self.patches.values() for name in patches}
+        self._hook = ImportHook(dict.fromkeys(modules, partial(self._warn, mode)))
+        self._hook.apply()
+
+    def uninstall(self) -> None:
+        """Give the framework back what it had."""
+        if self._hook is not None:
+            self._hook.undo()
+        self._hook = self._mode = None
+
+    def _patch(self, target: str, module: ModuleType, patches: Patches) -> None:
+        self._warn_of_untested()
+        place, _, name = target.partition(":")
+        getattr(import_module(place), name)(module, patches)
+
+    def _warn(self, mode: str, *_: object) -> None:
+        warnings.warn(
+            f"{self.framework} has no mode {mode!r}; its calls go past the kernel", stacklevel=2
+        )
+
+    def _warn_of_untested(self) -> None:
+        for dist, beginnings in self.tested.items():
+            try:
+                found = version(dist)
+            except PackageNotFoundError:
+                continue
+            if not found.startswith(tuple(beginnings)):
+                known = ", ".join(f"{one}*" for one in beginnings)
+                warnings.warn(
+                    f"{dist} {found} was not tested with AIOS; tested: {known}", stacklevel=2
+                )
+
+
+_lock = free_after_fork(threading.Lock())  # guards _installed
+_installed: dict[str, Launches] = {}
+_after_uninstall: Final[list[Callable[[], None]]] = []
+
+
+def on_uninstall(action: Callable[[], None]) -> None:
+    """Run an action at the end of every `uninstall`, such as to forget what was announced."""
+    _after_uninstall.append(action)
+
+
+def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substitute") -> None:
+    """Put the LLM calls of agent frameworks on the embedded kernel of this process.
+
+    Before or after the frameworks are imported; nothing is imported for it. Idempotent.
+
+    Args:
+        frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all;
+            one without the mode warns when it is imported.
+        mode: "substitute" or "admit", see the module.
+
+    Raises:
+        InvalidRequest: an unknown mode, or one that a framework named here does not have.
+        NoSuchObject: an adapter that is not installed.
+        LauncherFailed: an adapter could not.
+    """
+    if mode not in get_args(Mode):
+        raise InvalidRequest(f"mode: got {shown_repr(mode)}; allowed: {list(get_args(Mode))}")
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    names = (frameworks,) if isinstance(frameworks, str) else frameworks
+    chosen = tuple(found) if names is None else tuple(names)
+    if unknown := [name for name in chosen if name not in found]:
+        raise NoSuchObject("adapter", unknown[0], found)
+    with _lock:
+        for name in chosen:
+            _installed[name] = _launched(found[name], mode, is_optional=names is None)
+
+
+def uninstall() -> None:
+    """Give every framework back what it had. Idempotent."""
+    with _lock:
+        while _installed:
+            _installed.popitem()[1].uninstall()
+    for action in _after_uninstall:
+        action()
+    forget_notices()
+
+
+def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> Launches:
+    try:
+        launcher: Launches = entry.load()
+        try:
+            launcher.install(mode)
+        except InvalidRequest:
+            if not is_optional:
+                raise
+            launcher.warn_at_import(mode)
+    except InvalidRequest:
+        raise
+    except Exception as exc:
+        owner = entry.dist.name if entry.dist else entry.value
+        raise LauncherFailed(
+            f"the launcher {entry.name!r} of {owner} failed: {describe_on_worker(exc)}"
+        ) from exc
+    return launcher
