@@ -25,13 +25,13 @@ from rich.table import Table as RichTable
 
 from aios_core import __version__
 from aios_core.scheduler import POLICIES
+from compat_bench.backends import MAX_TOKENS, TINY, Choice, Models
 from compat_bench.drivers import DRIVERS, Driver, load_driver
 from compat_bench.findings import SERVER_NOTE, TINY_NOTES, findings
-from compat_bench.page import page
+from compat_bench.html_page import page
 from compat_bench.problems import Problem, read_problems
 from compat_bench.records import Results
 from compat_bench.runner import Plan, Runner
-from compat_bench.sources import MAX_TOKENS, TINY, Choice, Models
 from compat_bench.tables import grid, markdown, matrix, tables
 from compat_bench.tasks import KINDS, check_kinds, make_tasks
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from aios_core.tools.sandbox import Sandbox
-from compat_bench.code_running import sandbox_refusal
+from compat_bench.backends import Models, OnKernel, Source, costless_endpoint, costless_kernel
+from compat_bench.code_execution import sandbox_refusal
 from compat_bench.drivers import CannotRun, Driver, SpeaksAlone
 from compat_bench.problems import Problem, judge
 from compat_bench.records import (
@@ -39,7 +40,6 @@ from compat_bench.records import (
     mean,
     quantile,
 )
-from compat_bench.sources import Models, OnKernel, Source, costless_endpoint, costless_kernel
 from compat_bench.tasks import (
     CODE_EXECUTION,
     PARALLEL,

@@ -1,6 +1,6 @@
 """What the agents are asked: tasks as data, the same for every framework and system.
 
-Each is a conversation of words that the tiny model's training never saw (`drafts`), taken
+Each is a conversation of words that the tiny model's training never saw (`task_builder`), taken
 apart into what the user says, the tools with their true results, and what a right agent
 does and says. A model of another kind is asked the same; what counts as right then is the
 calls, not the wording.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from compat_bench.drafts import MAKERS, Draft, draft
+from compat_bench.task_builder import MAKERS, Draft, draft
 from models.tiny.data.dialogue import Tool as DialogueTool
 from models.tiny.data.dialogue import Turn
 

@@ -1,7 +1,7 @@
 """One driver for each framework; loaded when it is asked for, since frameworks are slow to import.
 
 Open Interpreter needs an environment of its own (its pins fit no other framework), so
-its driver runs there and is reached through `compat_bench.remote`.
+its driver runs there and is reached through `compat_bench.interpreter_client`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DRIVERS: Final[Mapping[str, tuple[str, str]]] = {
     "langchain": ("compat_bench.drivers.langchain", "LangChainDriver"),
     "autogen": ("compat_bench.drivers.autogen", "AutoGenDriver"),
     "llamaindex": ("compat_bench.drivers.llamaindex", "LlamaIndexDriver"),
-    "open_interpreter": ("compat_bench.remote", "OpenInterpreterDriver"),
+    "open_interpreter": ("compat_bench.interpreter_client", "OpenInterpreterDriver"),
 }
 
 

@@ -34,10 +34,10 @@ from autogen_core.tools import BaseTool
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from pydantic import BaseModel, ConfigDict, create_model
 
-from compat_bench.code_running import TIMEOUT_S, Execute, said_of
+from compat_bench.backends import Endpoint, Source
+from compat_bench.code_execution import TIMEOUT_S, Execute, said_of
 from compat_bench.drivers import react
 from compat_bench.drivers.base import TYPES, Find, Recorder, kept, vectors
-from compat_bench.sources import Endpoint, Source
 from compat_bench.tasks import (
     CODE_EXECUTION,
     KINDS,

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from aios_core.cores.embedding.hashing import hashed
-from compat_bench.code_running import Execute, execute_tool
-from compat_bench.sources import OnKernel, Source
+from compat_bench.backends import OnKernel, Source
+from compat_bench.code_execution import Execute, execute_tool
 from compat_bench.tasks import Backing, Member, Outcome, SeenCall, Task, ToolStub
 
 T = TypeVar("T")

@@ -19,10 +19,10 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from compat_bench.code_running import run_plainly
+from compat_bench.backends import Endpoint, OnKernel, Source
+from compat_bench.code_execution import run_plainly
 from compat_bench.drivers import react
 from compat_bench.drivers.base import CannotRun, Find, Recorder, kept, offered_code, vectors
-from compat_bench.sources import Endpoint, OnKernel, Source
 from compat_bench.tasks import (
     KINDS,
     REACT,

@@ -24,10 +24,10 @@ from llama_index.core.tools.types import BaseTool
 from llama_index.core.workflow import Context
 from pydantic import create_model
 
-from compat_bench.code_running import run_plainly
+from compat_bench.backends import Endpoint, OnKernel, Source
+from compat_bench.code_execution import run_plainly
 from compat_bench.drivers import react
 from compat_bench.drivers.base import TYPES, Find, Recorder, kept, offered_code, vectors
-from compat_bench.sources import Endpoint, OnKernel, Source
 from compat_bench.tasks import (
     KINDS,
     REACT,

@@ -35,8 +35,8 @@ from models.tiny.batches import Batch, Source, batches
 from models.tiny.evaluate import quick_check
 from models.tiny.loss import loss_of
 from models.tiny.muon import Muon
-from models.tiny.pieces import Pieces
 from models.tiny.settings import STATE, Settings, alone_in, asked, stages_of
+from models.tiny.shared_embeddings import Pieces
 from models.tiny.tokenizer import PAD, WINDOW, build_tokenizer, wrap
 
 WARM_UP: Final = 40  # steps

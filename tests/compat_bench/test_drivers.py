@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_bench.code_running import run_plainly
+from compat_bench.code_execution import run_plainly
 from compat_bench.drivers import SpeaksAlone, load_driver, react
 from compat_bench.drivers.base import Recorder
 from compat_bench.records import Results

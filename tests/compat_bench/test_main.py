@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from compat_bench import __main__ as command
-from compat_bench.plain_server import at_once, serve
-from compat_bench.sources import Choice, Endpoint, OnKernel, Source, costless_kernel
+from compat_bench.backends import Choice, Endpoint, OnKernel, Source, costless_kernel
+from compat_bench.baseline_server import at_once, serve
 from compat_bench.tasks import Outcome, Task
 
 QUICK = ["--frameworks", "langchain", "--tasks", "single tool", "--each", "2"]

@@ -9,7 +9,7 @@ import pytest
 
 from aios_core import SandboxUnavailable
 from aios_core.tools.sandbox import ExecutionResult, KilledBy, Sandbox
-from compat_bench.code_running import sandbox_refusal
+from compat_bench.code_execution import sandbox_refusal
 from compat_bench.problems import Problem, Verdict, code_in, judge, read_problems
 
 SAMPLE = Path(__file__).with_name("problems.jsonl")

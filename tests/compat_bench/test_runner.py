@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from aios_core.tools.sandbox import ExecutionResult, Sandbox
+from compat_bench.backends import Endpoint, OnKernel, Source, costless_kernel
+from compat_bench.baseline_server import at_once, serve
 from compat_bench.drivers import CannotRun
 from compat_bench.findings import findings
-from compat_bench.page import page
-from compat_bench.plain_server import at_once, serve
+from compat_bench.html_page import page
 from compat_bench.problems import Problem
 from compat_bench.records import BARE, KERNEL, NATIVE, Results, TaskRow
 from compat_bench.runner import Plan, Runner
-from compat_bench.sources import Endpoint, OnKernel, Source, costless_kernel
 from compat_bench.tables import grid, markdown, matrix, tables
 from compat_bench.tasks import Outcome, Task, make_tasks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aios_core.cores.embedding.hashing import hashed
-from compat_bench.code_running import run_plainly
+from compat_bench.code_execution import run_plainly
 from compat_bench.tasks import KINDS, Outcome, SeenCall, Task, ToolStub, check_kinds, make_tasks
 
 

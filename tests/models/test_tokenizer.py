@@ -13,7 +13,7 @@ import torch
 from models.tiny.data import render, training_dialogue
 from models.tiny.data.dialogue import CALL, CALL_END
 from models.tiny.data.pools import NOUNS, VERBS, words
-from models.tiny.pieces import Pieces
+from models.tiny.shared_embeddings import Pieces
 from models.tiny.tokenizer import CONTROL, SPACE, build_tokenizer, forms
 
 

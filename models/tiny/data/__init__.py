@@ -13,7 +13,7 @@ from models.tiny.data.chains import chain, cities, parallel, sequence
 from models.tiny.data.dialogue import Dialogue, render
 from models.tiny.data.execution import execution
 from models.tiny.data.finishing import finishing
-from models.tiny.data.handover import handover, referral
+from models.tiny.data.handoff import handover, referral
 from models.tiny.data.history import history
 from models.tiny.data.pools import Pool, is_held_out
 from models.tiny.data.react import react

@@ -1,6 +1,6 @@
 """Open Interpreter's driver: its agents run in an environment of its own, which is spoken to.
 
-Its requirements fit no other framework's, so a worker (`remote_worker`) runs under the Python
+Its requirements fit no other framework's, so a worker (`interpreter_worker`) runs under the Python
 that `AIOS_INTERPRETER_PYTHON` names, or else `.venv-interpreter/bin/python`, which `make
 test-interpreter` makes. Each line that passes is a JSON object; see there.
 
@@ -28,12 +28,12 @@ from typing import Any, ClassVar, Final
 from aios_core import Agent
 from aios_core.cores.answer_format import encode_completion, encode_delta
 from aios_core.errors import KernelError
-from compat_bench.sources import Endpoint, OnKernel, Source
+from compat_bench.backends import Endpoint, OnKernel, Source
 from compat_bench.tasks import CODE_EXECUTION, PLAIN_TALK, Outcome, SeenCall, Task
 
 PYTHON: Final = "AIOS_INTERPRETER_PYTHON"  # the environment variable that names it
 ROOT: Final = Path(__file__).resolve().parent.parent
-WORKER: Final = Path(__file__).with_name("remote_worker.py")
+WORKER: Final = Path(__file__).with_name("interpreter_worker.py")
 END_S: Final = 10.0  # for a worker to end by itself
 TOLD: Final = 500  # characters of what a worker said before it died
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aios_core import EventKind, Kernel, KernelConfig, KernelEvent, tiny_model_path
 from aios_core.cores.scripted import ScriptedCore
-from compat_bench.plain_server import NO_KEY, PlainModel, PlainServer, at_once, serve
+from compat_bench.baseline_server import NO_KEY, PlainModel, PlainServer, at_once, serve
 
 SLOTS: Final = 16  # contexts that the kernel's core holds at once
 TINY: Final = "tiny"

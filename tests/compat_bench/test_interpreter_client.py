@@ -15,9 +15,9 @@ from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.testing import Watch
 from aios_core.testing.event_watcher import FOR_EVER
-from compat_bench import remote
-from compat_bench.remote import OpenInterpreterDriver, RemoteFailure, WorkerGone
-from compat_bench.sources import Endpoint, OnKernel, costless_endpoint, costless_kernel
+from compat_bench import interpreter_client
+from compat_bench.backends import Endpoint, OnKernel, costless_endpoint, costless_kernel
+from compat_bench.interpreter_client import OpenInterpreterDriver, RemoteFailure, WorkerGone
 from compat_bench.tasks import Outcome, SeenCall, make_tasks
 
 (TALK,) = make_tasks(["plain talk"], 1)
@@ -157,7 +157,7 @@ async def test_a_task_that_is_cancelled_here_leaves_no_call_behind(
 def test_without_an_environment_one_line_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(remote.PYTHON, str(tmp_path / "python"))
+    monkeypatch.setenv(interpreter_client.PYTHON, str(tmp_path / "python"))
 
     with pytest.raises(ImportError, match=r"make test-interpreter.*AIOS_INTERPRETER_PYTHON"):
         OpenInterpreterDriver()

@@ -1,4 +1,4 @@
-"""The other side of `compat_bench.remote`: Open Interpreter's agents, in its own environment.
+"""Run Open Interpreter's agents for `interpreter_client`, in an environment of their own.
 
 Reads one JSON object a line from standard input, and writes such lines to what was its
 standard output:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from compat_bench.plain_server import _parsed, at_once, serve
+from compat_bench.baseline_server import _parsed, at_once, serve
 
 
 def test_openais_client_is_answered_streaming_or_not() -> None:
