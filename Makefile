@@ -41,7 +41,7 @@ INTERPRETER_ADAPTER := adapters/open_interpreter
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-gpu test-vllm test-interpreter check check-static \
+.PHONY: help setup demo trip test test-slow test-gpu test-vllm test-interpreter check check-static \
 	check-tests format docs docs-serve bench clean clean-all
 
 help: ## List what there is
@@ -54,6 +54,9 @@ setup: $(VENV)/ready.stamp ## Make .venv (the other targets do this by themselve
 
 demo: setup ## Run 24 agents on the tiny model, natively and under each policy
 	@$(BIN)/aios demo $(ARGS)
+
+trip: setup ## Let three teams of three frameworks plan a business trip on one model
+	@$(BIN)/python examples/trip
 
 test: setup ## Run the tests: no GPU, key or network needed
 	@$(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
