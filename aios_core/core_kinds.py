@@ -21,6 +21,7 @@ from aios_core.redaction import learn
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, next to those that fit every kind
+PARAMETERS: Final = ("name", "models", "path", "base_url", "api_key")  # that are not options
 
 Arguments = dict[str, Any]
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 from aios_core.config import CoreConfig
 from aios_core.config_decoder import Place, decode, is_decodable, suggest
 from aios_core.core import Core
-from aios_core.core_kinds import BUILT_IN, CoreKind
+from aios_core.core_kinds import BUILT_IN, PARAMETERS, CoreKind
 from aios_core.errors import ConfigError, KernelError, ModelLoadError
 from aios_core.extensions import CORE_KINDS
 from aios_core.redaction import learn_settings
@@ -79,7 +79,7 @@ def _built(
     if models := config.models or kind.models(config):
         arguments["models"] = models
     constructor = constructor_of(kind, name)
-    options = _options(constructor, config.options, arguments, place.at("options"))
+    options = _options(constructor, config.options, {*arguments, *PARAMETERS}, place.at("options"))
     try:
         core: Core = constructor(**arguments, **{**kind.defaults, **options})
     except (TypeError, ValueError) as exc:

@@ -232,6 +232,11 @@ class TestCoreKinds:
                 "cores[0].options.levl",
                 "did you mean 'level'",
             ),
+            (
+                {"kind": "loud", "path": "p", "options": {"models": ["m"]}},
+                "cores[0].options.models",
+                "The options are: level",
+            ),
             ({"kind": "strict", "path": "p"}, "cores[0].path", "not given for kind 'strict'"),
         ],
     )
