@@ -1,11 +1,11 @@
-"""Versioned files of agents, shared mounts, and the search in them.
+"""Versioned files of agents, shared mounts, and semantic search in files.
 
-requests   what may be asked          handle     agent.storage
-manager    serves it                  watch      streams of changes
-files      files and versions         tree_snapshots  snapshots of whole trees
-mounts     directories of the host    rooted_dir      what keeps paths inside them
-workspace  files for code that runs   semantic_index  the contract with the semantic index
-file_indexer  the index over files    collections     items that are found by meaning
+requests       the requests for files           handle          `agent.storage`
+manager        serves the requests              watch           streams of changes
+files          files and their versions         tree_snapshots  snapshots of whole trees
+mounts         shared host directories          rooted_dir      confines paths to a directory
+workspace      files for sandboxed code         semantic_index  the contract with the index
+file_indexer   the semantic index of files      collections     items found by meaning
 """
 
 from aios_core.storage.handle import Storage

@@ -1,4 +1,4 @@
-"""Work beside the kernel's loop: on the storage threads, or going on when its caller has gone."""
+"""Run blocking work on storage threads, and work that continues if its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ _THREADS: Final = 4
 
 
 class Work:
-    """Runs on the kernel's loop, which none of it blocks. The threads start with the first use."""
+    """The background tasks and threads of the storage manager. Used on the kernel's loop only.
+
+    The threads start at the first use.
+    """
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.is_ending = False  # nothing new is begun in the background
+        self.is_ending = False  # start nothing new in the background
 
     def __len__(self) -> int:
-        """What is under way."""
+        """Return the number of running tasks."""
         return len(self._tasks)
 
     async def on_thread(self, work: Callable[[], T]) -> T:
-        """What blocks. Raises `KernelClosed` once the threads have ended."""
+        """Run blocking work on a storage thread. Raises `KernelClosed` after `close`."""
         if self._threads is None:
             if self.is_ending:
                 raise KernelClosed("the storage manager is closed")
@@ -35,28 +38,28 @@ class Work:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that goes on if the caller is cancelled."""
+        """Run work to its end, even if the caller is cancelled, and return its result."""
         return await asyncio.shield(self.begin(work))
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Work that nobody has to await; `drain` does."""
+        """Start work as a task that the caller need not await; `drain` waits for it."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def settled(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no task is running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def drain(self) -> None:
-        """Let what is under way come to its end, and begin nothing new beside it."""
+        """Start no new background work, and wait for the running tasks."""
         self.is_ending = True
         await self.settled()
 
     async def close(self) -> None:
-        """End the threads, of which none starts again."""
+        """Stop the threads; they do not start again."""
         self.is_ending = True
         threads, self._threads = self._threads, None
         if threads is not None:
@@ -65,4 +68,4 @@ class Work:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller has it, or has gone
+            task.exception()  # mark it as seen: a cancelled caller no longer reads it

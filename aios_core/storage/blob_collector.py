@@ -1,4 +1,4 @@
-"""Removes the large contents that no version has any more, in the background, now and then."""
+"""Remove unreferenced blobs in the background."""
 
 from __future__ import annotations
 
@@ -13,35 +13,42 @@ from aios_core.storage.background import Work
 
 log = logging.getLogger(__name__)
 
-_EVERY: Final = 64  # large versions, between two looks
+_EVERY: Final = 64  # stored blobs between two collections
 
 
 class Collector:
-    """One look at a time. What a look cannot remove stays for the next one."""
+    """Removes blobs that no version refers to, one run at a time.
+
+    A blob that a run cannot remove is tried again in the next run. Used on the kernel's loop
+    only; the files are removed on a storage thread.
+    """
 
     def __init__(self, state: StateOpener, work: Work) -> None:
         self._state = state
         self._work = work
-        self._num_large = 0  # versions since the last look
-        self._look: asyncio.Task[Any] | None = None
+        self._num_stored = 0  # blobs since the last run
+        self._running: asyncio.Task[Any] | None = None
 
     def stored_large(self) -> None:
-        """A version with a large content was stored; each may have replaced another one."""
-        self._num_large += 1
-        if self._num_large >= _EVERY:
+        """Count a stored blob; after `_EVERY` of them, schedule a run.
+
+        Each stored blob may have replaced another one.
+        """
+        self._num_stored += 1
+        if self._num_stored >= _EVERY:
             self.look_soon()
 
     def look_soon(self) -> None:
-        """There may be contents of nobody."""
-        if self._look is None and not self._work.is_ending:
-            self._look = self._work.begin(self._collect())
+        """Start a run unless one is running: there may be unreferenced blobs."""
+        if self._running is None and not self._work.is_ending:
+            self._running = self._work.begin(self._collect())
 
     async def _collect(self) -> None:
-        self._num_large = 0
+        self._num_stored = 0
         try:
             state = await self._state.opened()
             await self._work.on_thread(partial(state.blobs.collect, state.database))
         except (KernelError, OSError) as exc:
-            log.warning("contents of nobody stay for now: %s", exc)
+            log.warning("unreferenced blobs were not removed; the next run retries: %s", exc)
         finally:
-            self._look = None
+            self._running = None

@@ -1,4 +1,4 @@
-"""Tells those who wait that an owner's files have changed."""
+"""Notify waiting requests when an owner's files change."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 class News:
-    """Runs on the kernel's loop."""
+    """Wakes the waiters of an owner at its next change. Used on the kernel's loop only."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # by owner
 
     @contextmanager
     def next_of(self, owner: str) -> Iterator[asyncio.Future[None]]:
-        """A future that the owner's next change makes done, for as long as somebody cares."""
+        """Return a future, valid in the `with` block, that the owner's next change resolves."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._waiting.setdefault(owner, set())
         waiters.add(waiter)
@@ -27,7 +27,7 @@ class News:
                 del self._waiting[owner]
 
     def tell(self, owner: str) -> None:
-        """A change to the owner's files is durable."""
+        """Wake all waiters of an owner: a change of its files is durable."""
         for waiter in self._waiting.pop(owner, ()):
             if not waiter.done():
                 waiter.set_result(None)

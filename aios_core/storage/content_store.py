@@ -1,7 +1,7 @@
-"""Where the bytes of a version are: sealed in its row if they are few, else in a blob.
+"""Store the bytes of file versions: encrypted in the row if they are few, else in a blob.
 
-A small version costs no file of its own and shares the commit of its row; a large
-one is compressed, and stored once however many versions have it.
+A small content needs no file of its own, and is committed with its row. A large one is
+compressed, and stored once even if many versions have it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 from aios_core.errors import KernelBug
 from aios_core.state import BlobStore, Connection, Vault
 
-INLINE_BYTES: Final = 16 * 1024
+INLINE_BYTES: Final = 16 * 1024  # larger contents are stored as blobs
 
 
 @dataclass(slots=True, eq=False)
@@ -22,34 +22,37 @@ class Content:
     size: int
     data: bytes | None = None
     blob: str | None = None
-    is_held: bool = False  # the blob was put, and no row refers to it yet
+    is_held: bool = False  # the blob is stored, and no row refers to it yet
 
     def is_same(self, other: Content) -> bool:
-        """Return whether both are the same bytes."""
+        """Return whether both contents have equal bytes."""
         return (self.size, self.data, self.blob) == (other.size, other.data, other.blob)
 
 
 class Contents:
-    """Puts contents in and gets them out. Any thread may call it."""
+    """Stores and reads the contents of file versions. Thread-safe."""
 
     def __init__(self, vault: Vault, blobs: BlobStore) -> None:
         self._vault = vault
         self._blobs = blobs
 
     def store(self, data: bytes) -> Content:
-        """Store what is large, durably; `discard` the content if no row comes to refer to it."""
+        """Store a large content durably as a blob; keep a small one in memory, for its row.
+
+        The caller must `discard` the content if no row refers to it in the end.
+        """
         if len(data) <= INLINE_BYTES:
             return Content(len(data), data)
         return Content(len(data), blob=self._blobs.put(data), is_held=True)
 
     def discard(self, content: Content) -> None:
-        """The content is not going to be a version's."""
+        """Release the blob of a content that no version will have."""
         if content.is_held and content.blob is not None:
             content.is_held = False
             self._blobs.release(content.blob)
 
     def data(self, content: Content) -> bytes:
-        """The bytes. Raises `StateError` if the blob is missing or damaged."""
+        """Return the bytes of a content. Raises `StateError` if its blob is missing or damaged."""
         if content.data is not None:
             return content.data
         if content.blob is None:
@@ -59,13 +62,13 @@ class Contents:
     # --- in a transaction --------------------------------------------------------------------
 
     def sealed(self, content: Content | None, about: tuple[str, ...]) -> bytes | None:
-        """What goes into the row of a version."""
+        """Encrypt a small content for the row of its version; None if it is not in the row."""
         if content is None or content.data is None:
             return None
         return self._vault.seal(content.data, "file", *about)
 
     def opened(self, size: int, stored: Any, blob: Any, about: tuple[str, ...]) -> Content | None:
-        """The content that the row of a version has; None: the version is a deletion."""
+        """Decode the content in the row of a version; None: the version is a deletion."""
         if blob is not None:
             return Content(size, blob=str(blob))
         return None if stored is None else Content(size, self._vault.open(stored, "file", *about))
@@ -73,10 +76,10 @@ class Contents:
     def link(
         self, connection: Connection, content: Content | None, *, is_moved: bool = False
     ) -> None:
-        """One more version has the content.
+        """Count one more version that refers to the blob of a content.
 
-        Raises `StateError` if it is an older version's and damaged; one that `is_moved` promises
-        no more than the version before did, and is not looked at.
+        Raises `StateError` if an older version's blob is damaged. With `is_moved`, the blob is
+        not verified: a move reads nothing, and keeps the blob of the version before it.
         """
         if content is None or content.blob is None:
             return
@@ -87,6 +90,6 @@ class Contents:
             self._blobs.link_again(connection, content.blob, is_verified=is_moved)
 
     def unlink(self, connection: Connection, blob: Any) -> None:
-        """One version less has the blob, if it had one."""
+        """Count one version less that refers to a blob, if there is one."""
         if blob is not None:
             self._blobs.unlink(connection, str(blob))

@@ -1,4 +1,4 @@
-"""What changed between two contents, as a unified diff. Pure."""
+"""Compare two contents as a unified diff. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from typing import Final
 from aios_core.errors import InvalidRequest
 from aios_core.storage.records import FileContent
 
-MAX_BYTES: Final = 1 << 20  # of each text; comparing takes time that grows faster than its length
+MAX_BYTES: Final = 1 << 20  # of each text; the time of a comparison grows faster than its length
 MAX_LINES: Final = 20_000
 
 
 def unified(path: str, old: FileContent, new: FileContent) -> str:
-    """The diff; "" if both are equal. Raises `InvalidRequest` if one is too long to compare."""
+    """Return the unified diff of two contents; "" if they are equal.
+
+    Raises `InvalidRequest` if one is too long to compare.
+    """
     if old.data == new.data:
         return ""
     names = f"{path}@{old.version}", f"{path}@{new.version}"
     for content, name in zip((old, new), names, strict=True):
         if len(content.data) > MAX_BYTES or content.data.count(b"\n") > MAX_LINES:
-            raise InvalidRequest(f"{name} is too long to compare; read both versions instead")
+            allowed = f"{MAX_BYTES:,} bytes and {MAX_LINES:,} lines"
+            raise InvalidRequest(
+                f"{name} is too long to compare; allowed: {allowed}; read both versions instead"
+            )
     try:
         before, after = old.data.decode(), new.data.decode()
     except UnicodeDecodeError:

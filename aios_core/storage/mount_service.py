@@ -1,4 +1,4 @@
-"""Serves the requests for paths below /mnt: each is one call of `Mounts`, on a storage thread."""
+"""Serve the requests for paths below /mnt: each is one call of `Mounts`, on a storage thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANGES: Final = {
 
 
 class SharedFiles:
-    """See the module. A change that was begun is finished even if its caller goes away."""
+    """Serves the requests for files in mounts. A change that has started is not cancelled."""
 
     def __init__(self, mounts: Mounts, work: Work, now: Callable[[], float]) -> None:
         self._mounts = mounts
@@ -42,12 +42,15 @@ class SharedFiles:
         self._now = now
 
     async def told_apart(self, request: FileWrite) -> FileWrite | FileCreate:
-        """A write where nothing is yet overwrites nothing: nobody has to be asked."""
+        """Turn a write to a new path into a `FileCreate`, which needs no approval.
+
+        If another program creates the file before the write, that fails with `Conflict`.
+        """
         exists = await self._work.on_thread(partial(self._mounts.exists, request.path))
         return request if exists else FileCreate(request.path, request.data)
 
     async def perform(self, process: AgentProcess, request: Any, database: Database) -> Any:
-        """Raises `AccessDenied` for a change of what is for reading only."""
+        """Serve one request. Raises `AccessDenied` for a change in a read-only mount."""
         if type(request) in _CHANGES:
             return await self._change(process, request, database)
         return await self._look(request, database)
@@ -66,7 +69,7 @@ class SharedFiles:
     async def _change(self, process: AgentProcess, request: Any, database: Database) -> FileVersion:
         mounts, path = self._mounts, request.path
         if not mounts.is_writable(path):
-            raise AccessDenied(process.pid, request.kind, path, "the mount is for reading only")
+            raise AccessDenied(process.pid, request.kind, path, "the mount is read-only")
         labels = frozenset(process.labels)
         work: Callable[[], StoredFile | None]
         if isinstance(request, FileAppend):

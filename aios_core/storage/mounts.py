@@ -1,11 +1,11 @@
-"""Shared mounts: directories of the host that every agent sees below /mnt.
+"""Shared mounts: host directories that every agent sees below /mnt.
 
-Files in a mount belong to nobody and have no versions. What an agent wrote there is
-remembered with its origin labels; whatever is read from a mount also carries the
-label "mount:NAME", since others than agents may have written it. Names that are not
-canonical (see `paths`) are not listed, because they could not be reached.
+Files in a mount are unowned and have no versions. The labels of what an agent writes there
+are stored. Every content that is read from a mount also has the label "mount:NAME", since
+programs outside the kernel may have written it. Files with names that are not canonical
+(see `paths`) are not listed, because no request could reach them.
 
-Everything here blocks and runs on the storage threads. `_lock` guards the opened roots.
+Every function blocks and runs on the storage threads.
 """
 
 from __future__ import annotations
@@ -32,29 +32,32 @@ from aios_core.storage.paths import MOUNTS, in_mount, is_canonical_name
 from aios_core.storage.records import FileContent, StoredFile
 from aios_core.storage.rooted_dir import Beneath
 
-_MAX_WALKED: Final = 100_000  # files of one listing
+_MAX_WALKED: Final = 100_000  # files in one listing
 
 
 class Mounts:
-    """See the module. `database` has the labels; None until there are any to look up."""
+    """Reads and changes the files of the shared mounts.
+
+    The methods take the database that stores the labels. Thread-safe.
+    """
 
     def __init__(self, mounts: Mapping[str, MountConfig], max_file_bytes: int) -> None:
         self._mounts = dict(mounts)
         self._max_file_bytes = max_file_bytes
         self._roots: dict[str, Beneath] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _roots
 
     def require(self) -> None:
-        """Raise `ConfigError` unless each can be reached and is a directory."""
+        """Raise `ConfigError` unless each mount has a valid name and an existing directory."""
         for name, config in self._mounts.items():
             key = f"storage.mounts.{name}"
             if "/" in name or not is_canonical_name(name):
-                raise ConfigError(key, name, "a name as in a path, without slashes")
+                raise ConfigError(key, name, "a valid file name, without slashes")
             if not os.path.isdir(os.path.expanduser(config.directory)):  # noqa: PTH111, PTH112 - a text
                 raise ConfigError(f"{key}.directory", config.directory, "a directory that exists")
 
     def close(self) -> None:
-        """Let go of the directories. Idempotent."""
+        """Close the host directories. Idempotent."""
         with self._lock:
             for root in self._roots.values():
                 root.close()
@@ -65,7 +68,7 @@ class Mounts:
         return self._config(self._split(path)[0]).mode == "write"
 
     def exists(self, path: str) -> bool:
-        """Return whether something is there."""
+        """Return whether something is at a path."""
         name, inner = self._split(path)
         try:
             os.close(self._root(name).open(inner, os.O_RDONLY))
@@ -74,7 +77,7 @@ class Mounts:
         return True
 
     def read(self, database: Database, path: str) -> FileContent:
-        """The content of a file."""
+        """Read a file."""
         name, inner = self._split(path)
         with _whole_paths(name):
             data, _ = self._root(name).read(inner, self._max_file_bytes)
@@ -82,7 +85,7 @@ class Mounts:
         return FileContent(data, 0, self.labels(database, path))
 
     def stat(self, database: Database, path: str) -> StoredFile:
-        """The facts of a file."""
+        """Return the metadata of a file."""
         name, inner = self._split(path)
         with _whole_paths(name):
             descriptor = self._root(name).open(inner, os.O_RDONLY)
@@ -97,7 +100,7 @@ class Mounts:
     def listing(
         self, database: Database, path: str, after: str | None, limit: int
     ) -> list[StoredFile]:
-        """The files at or below a path, in the order of their paths; at "/mnt" of all mounts."""
+        """Return the files at or below a path, sorted; for "/mnt", those of all mounts."""
         names = sorted(self._mounts) if path == MOUNTS else [self._split(path)[0]]
         found: list[StoredFile] = []
         for name in names:
@@ -107,7 +110,8 @@ class Mounts:
                     labels = frozenset({f"mount:{name}"}) | known.get(below, frozenset())
                     found.append(_stored(f"{MOUNTS}/{name}/{below}", facts, labels))
                 if len(found) > _MAX_WALKED:
-                    raise InvalidPath(path, f"has more than {_MAX_WALKED:,} files; list a part")
+                    reason = f"has more than {_MAX_WALKED:,} files; list a directory below it"
+                    raise InvalidPath(path, reason)
         found.sort(key=lambda file: file.path)
         return [file for file in found if after is None or file.path > after][:limit]
 
@@ -120,7 +124,7 @@ class Mounts:
         *,
         is_new: bool = False,
     ) -> StoredFile:
-        """Replace a file, or make it; all of it or nothing."""
+        """Replace or create a file, atomically."""
         self._require_size(len(data), path)
         name, inner = self._split(path)
         self._label(database, path, labels | self.known_labels(database, path))
@@ -130,13 +134,13 @@ class Mounts:
         except FileExistsError as exc:
             raise Conflict(f"{path} is there already") from exc
         if not is_new:
-            self._label(database, path, labels)  # what was there before is gone
+            self._label(database, path, labels)  # the old content, with its labels, is replaced
         return self.stat(database, path)
 
     def append(
         self, database: Database, path: str, data: bytes, labels: frozenset[str]
     ) -> StoredFile:
-        """Add to the end of a file, or make it."""
+        """Append to a file; it is created if it does not exist."""
         name, inner = self._split(path)
         self._require_size(len(data), path)
         self._label(database, path, labels | self.known_labels(database, path))
@@ -145,16 +149,17 @@ class Mounts:
         return self.stat(database, path)
 
     def delete(self, path: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         name, inner = self._split(path)
         with _whole_paths(name):
             self._root(name).delete(inner)
 
     def move(self, database: Database, path: str, to: str, labels: frozenset[str]) -> StoredFile:
-        """Give a file another path in the same mount."""
+        """Move a file within its mount."""
         (name, inner), (target, new) = self._split(path), self._split(to)
         if name != target:
-            raise InvalidPath(to, f"is in another mount than {path}; read the one, write the other")
+            reason = f"is in another mount than {path}; read one file and write the other instead"
+            raise InvalidPath(to, reason)
         self._label(database, to, labels | self.known_labels(database, path), is_named=True)
         try:
             with _whole_paths(name):
@@ -164,11 +169,11 @@ class Mounts:
         return self.stat(database, to)
 
     def labels(self, database: Database, path: str) -> frozenset[str]:
-        """Where a file's content comes from, as far as it is known."""
+        """Return the labels of a file: those that agents wrote it with, and "mount:NAME"."""
         return self.known_labels(database, path) | {f"mount:{self._split(path)[0]}"}
 
     def known_labels(self, database: Database, path: str) -> frozenset[str]:
-        """The labels that agents wrote a file with."""
+        """Return the labels that agents wrote a file with."""
         key = self._split(path)
         row = database.read(
             lambda c: c.execute(
@@ -182,7 +187,7 @@ class Mounts:
     def _split(self, path: str) -> tuple[str, str]:
         place = in_mount(path)
         if place is None:
-            raise InvalidPath(path, "is in no mount")
+            raise InvalidPath(path, f"is not in a mount; paths in mounts are {MOUNTS}/NAME/PATH")
         return place
 
     def _config(self, name: str) -> MountConfig:
@@ -203,9 +208,9 @@ class Mounts:
     def _label(
         self, database: Database, path: str, labels: frozenset[str], *, is_named: bool = False
     ) -> None:
-        """Remember labels, before the content is there: a crash leaves too many, not too few.
+        """Store the labels of a file before its content, so that a crash leaves too many of them.
 
-        `is_named`: they are the name's too. A file that nothing is known of is named with them.
+        With `is_named`, they become labels of the name too, as they do for a new file.
         """
         key, stored = self._split(path), json.dumps(sorted(labels))
 
@@ -233,7 +238,7 @@ _LABEL: Final = """
 
 
 def _known(database: Database, mount: str) -> dict[str, frozenset[str]]:
-    """The labels of the files of a mount and of their names, by path; of agents' files alone."""
+    """Return the stored labels of a mount's files and their names, by path inside the mount."""
     query = "SELECT path, labels, name_labels FROM mount_labels WHERE mount = ?"
     rows = database.read(lambda c: c.execute(query, (mount,)).fetchall())
     return {
@@ -244,7 +249,7 @@ def _known(database: Database, mount: str) -> dict[str, frozenset[str]]:
 
 @contextmanager
 def _whole_paths(mount: str) -> Iterator[None]:
-    """What fails in a mount is told with the path that agents know it by."""
+    """Raise errors with the full path below /mnt instead of the path inside the mount."""
 
     def whole(inner: object) -> str:
         return f"{MOUNTS}/{mount}/{inner}".rstrip("/")
@@ -260,11 +265,11 @@ def _whole_paths(mount: str) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as exc:
-        raise BackendError(f"mount {mount!r} refuses: {exc.strerror or exc}") from exc
+        raise BackendError(f"mount {mount!r} failed: {exc.strerror or exc}") from exc
 
 
 def too_large(path: str, size: int, limit: int) -> QuotaExceeded:
-    """The error for a file beyond `storage.max_file_bytes`."""
+    """Build the error for a file larger than `storage.max_file_bytes`."""
     return QuotaExceeded(
         path,
         "bytes of one file",

@@ -1,14 +1,14 @@
-"""Paths of stored files: one spelling for each, and none that leads out.
+"""Normalize the paths of stored files, so that each file has one path below its owner's root.
 
     canonical("notes//a.txt") == "/notes/a.txt"
 
-A path counts from its owner's root, "/". It is brought to Unicode's form NFKC,
-so that two spellings that look alike are one file. What would mean something else
-after that (a full-width slash, dots made of one-dot leaders) is refused, as are
-"..", NUL and other control characters, characters that cannot be seen or that turn
-the direction of text, backslashes, and names that begin or end with a blank.
+A path is relative to its owner's root, "/". It is normalized to Unicode NFKC, so that two
+spellings that look equal are one file. A character that would change the path by that (a
+full-width slash, dots made of one-dot leaders) is refused, as are "..", NUL and other
+control characters, invisible characters, characters that change the direction of text,
+backslashes, and names that start or end with a blank.
 
-Pure; the paths of a real directory are resolved by `rooted_dir`.
+Pure; `rooted_dir` resolves the paths of host directories.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aios_core.redaction import shown_repr
 from aios_core.untrusted.arguments import exact_text, reads_arguments
 
 ROOT: Final = "/"
-MOUNTS: Final = "/mnt"  # below it are the shared mounts, the same for every agent
+MOUNTS: Final = "/mnt"  # the directory of the shared mounts, equal for every agent
 MAX_PATH_BYTES: Final = 1024  # of UTF-8
 MAX_NAME_BYTES: Final = 255
 MAX_DEPTH: Final = 64
@@ -33,7 +33,7 @@ _SPECIAL: Final = "/\\"
 
 @reads_arguments
 def canonical(path: str) -> str:
-    """The one spelling of a path. Raises `InvalidPath`, which says why."""
+    """Return the canonical form of a path. Raises `InvalidPath` with the reason."""
     if not isinstance(path, str):
         raise InvalidPath(shown_repr(path), "a path is a text")
     path = exact_text(path)
@@ -51,17 +51,17 @@ def canonical(path: str) -> str:
 
 
 def canonical_file(path: str) -> str:
-    """The same for something that is to be a file: not the root, nor the place of the mounts."""
+    """Return the canonical form of a file's path. Raises `InvalidPath` if it is a directory's."""
     whole = canonical(path)
     if whole in (ROOT, MOUNTS):
         raise InvalidPath(path, "is a directory, not a file")
     if path.endswith("/"):
-        raise InvalidPath(path, f"ends as a directory does; the file is {whole!r}")
+        raise InvalidPath(path, f"ends with '/', as a directory; the file is {whole!r}")
     return whole
 
 
 def is_canonical_name(name: str) -> bool:
-    """Return whether a name of a real directory can be reached under its own spelling."""
+    """Return whether a name in a host directory is canonical, so that requests can reach it."""
     try:
         return name not in ("", ".") and _canonical_name(name, name) == name
     except InvalidPath:
@@ -69,7 +69,7 @@ def is_canonical_name(name: str) -> bool:
 
 
 def ancestors(path: str) -> Iterator[str]:
-    """The directories above a canonical path, without the root: "/a", "/a/b" for "/a/b/c"."""
+    """Yield the directories above a canonical path, without the root: "/a", "/a/b" for "/a/b/c"."""
     end = path.find("/", 1)
     while end > 0:
         yield path[:end]
@@ -77,24 +77,24 @@ def ancestors(path: str) -> Iterator[str]:
 
 
 def is_below(path: str, root: str) -> bool:
-    """Return whether a canonical path is another one, or lies below it."""
+    """Return whether a canonical path equals another one or is below it."""
     return root in (ROOT, path) or path.startswith(root + "/")
 
 
 def inside(root: str) -> tuple[str, str]:
-    """The bounds of all paths strictly below a canonical one: low <= path < high."""
+    """Return the bounds of all paths strictly below a canonical one: low <= path < high."""
     stem = "" if root == ROOT else root
     return f"{stem}/", f"{stem}0"  # "0" follows "/"
 
 
 def rebased(path: str, old: str, new: str) -> str:
-    """A path below `old`, seen below `new` instead."""
+    """Replace the prefix `old` of a canonical path by `new`."""
     rest = path if old == ROOT else path[len(old) :]
     return (rest or ROOT) if new == ROOT else new + rest
 
 
 def in_mount(path: str) -> tuple[str, str] | None:
-    """The mount that a canonical path is in and the path inside it; None: it is in none."""
+    """Return the mount of a canonical path and the path inside it; None: it is not in a mount."""
     if not path.startswith(MOUNTS + "/"):
         return None
     name, _, rest = path[len(MOUNTS) + 1 :].partition("/")
@@ -104,16 +104,16 @@ def in_mount(path: str) -> tuple[str, str] | None:
 def _canonical_name(name: str, path: str) -> str:
     plain = unicodedata.normalize("NFKC", name)
     if plain in ("..", ".", ""):
-        reason = "'..' is not followed" if name == ".." else f"{name!r} is no name"
+        reason = "'..' is not followed" if name == ".." else f"{name!r} is not a valid name"
         raise InvalidPath(path, reason)
     for char in plain:
         if char in _SPECIAL:
-            raise InvalidPath(path, f"{char!r} is not part of a name")
+            raise InvalidPath(path, f"{char!r} is not allowed in a name")
         kind = unicodedata.category(char)
         if kind in ("Cc", "Cs", "Cf", "Zl", "Zp") and char not in _JOINERS:
-            raise InvalidPath(path, f"U+{ord(char):04X} cannot be seen")
+            raise InvalidPath(path, f"U+{ord(char):04X} is invisible; not allowed in a name")
     if plain != plain.strip():
-        raise InvalidPath(path, "a name does not begin or end with a blank")
+        raise InvalidPath(path, "a name must not start or end with a blank")
     if len(plain.encode()) > MAX_NAME_BYTES:
         raise InvalidPath(path, f"a name is longer than {MAX_NAME_BYTES} bytes")
     return plain

@@ -1,4 +1,4 @@
-"""How much an owner, and the owners of a group together, may keep. Pure decisions."""
+"""Check usage against the storage quotas of agents and groups. Pure decisions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aios_core.errors import QuotaExceeded
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept: all versions of all files, deleted ones included."""
+    """The usage of an owner or group: all versions of all files, deleted ones included."""
 
     bytes: int = 0
     files: int = 0
@@ -18,14 +18,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Freeable:
-    """Bytes that could go without touching what is there now."""
+    """The bytes of an owner that could be freed without touching current contents."""
 
     in_deleted: int = 0  # bytes of deleted files
     num_deleted: int = 0
     in_old: int = 0  # bytes of versions of live files that are not the newest
 
     def hint(self, resource: str) -> str:
-        """What would free some, in words."""
+        """Describe how to free some of a resource ("bytes" or "files")."""
         ways = []
         if self.num_deleted:
             ways.append(
@@ -39,9 +39,15 @@ class Freeable:
 def exceeded(
     owner: str, quota: StorageQuota, kept: Kept, more: Kept, freeable: Freeable, *, setting: str
 ) -> QuotaExceeded | None:
-    """The error if `more`, which `kept` holds already, went beyond the quota.
+    """Return the error if the usage exceeds the quota, else None.
 
-    `setting`: where in the configuration the quota is, such as "storage.agent".
+    Args:
+        owner: the agent or group, for the message.
+        quota: its limits.
+        kept: its usage, `more` included.
+        more: what the request adds; only a resource that grows can exceed its limit.
+        freeable: what could be freed, for the hint.
+        setting: the configuration key of the quota, such as "storage.agent".
     """
     limits = (
         ("bytes", quota.max_bytes, kept.bytes, more.bytes),

@@ -1,4 +1,7 @@
-"""What each owner keeps, booked in the transaction that changes it, and held to its quota."""
+"""Charge owners for the files that they keep, and enforce their quotas.
+
+A charge is part of the transaction that changes the files.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ _FREEABLE = """
 
 
 class Ledger:
-    """See the module. Its methods run in a transaction of the caller."""
+    """Charges owners for stored files, and enforces quotas. Runs in the caller's transaction."""
 
     def __init__(self, limits: StorageConfig) -> None:
         self._limits = limits
 
     def book(self, connection: Connection, owner: str, *, num_bytes: int, num_files: int) -> None:
-        """Add to what the owner keeps. Raises `QuotaExceeded` if that is more than it may."""
+        """Charge an owner for bytes and files, negative if fewer. Raises `QuotaExceeded`."""
         group = group_of(owner)
         connection.execute(_ADD, (owner, group, num_bytes, num_files))
         if num_bytes <= 0 and num_files <= 0:
@@ -61,14 +64,14 @@ class Ledger:
             )
 
     def kept(self, connection: Connection, owner: str) -> Kept:
-        """What the owner keeps."""
+        """Return what an owner keeps."""
         row = connection.execute(
             "SELECT bytes, files FROM file_usage WHERE owner = ?", (owner,)
         ).fetchone()
         return Kept(*row) if row else Kept()
 
     def usage(self, connection: Connection, owner: str) -> StorageSpace:
-        """What the owner keeps, and may keep."""
+        """Return what an owner keeps and the quota of it."""
         kept, quota = self.kept(connection, owner), self._limits.agent
         return StorageSpace(kept.bytes, kept.files, quota.max_bytes, quota.max_files)
 
@@ -84,7 +87,7 @@ class Ledger:
         setting: str,
     ) -> None:
         if exceeded(who, quota, kept, more, Freeable(), setting=setting) is None:
-            return
+            return  # the query for the hint reads all versions: only for a refusal
         row: Any = connection.execute(_FREEABLE, (owner,)).fetchone()
         error = exceeded(who, quota, kept, more, Freeable(*row), setting=setting)
         if error is not None:
@@ -92,5 +95,5 @@ class Ledger:
 
 
 def group_of(owner: str) -> str:
-    """The group that an identity begins with."""
+    """Return the group that an identity starts with."""
     return unquote(owner.partition("/")[0])

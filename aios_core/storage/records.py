@@ -1,4 +1,4 @@
-"""What the storage manager answers with. Times are seconds since 1970, sizes are bytes."""
+"""The answers of the storage manager. Times are in seconds since 1970, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ChangeKind(StrEnum):
-    """What made a version."""
+    """The kind of change that made a version."""
 
     CREATE = "create"
     WRITE = "write"
@@ -15,28 +15,28 @@ class ChangeKind(StrEnum):
     MOVE = "move"
     DELETE = "delete"
     ROLLBACK = "rollback"
-    RESTORE = "restore"  # of a whole tree
-    PURGE = "purge"  # the file and its history are gone for good
+    RESTORE = "restore"  # of a tree snapshot
+    PURGE = "purge"  # the file and its history were removed permanently
 
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """One version of a file: what it was made by, and when. `seq` orders the changes of all."""
+    """One version of a file: its change, author and time. `seq` orders the changes of all files."""
 
-    path: str  # where the file was then
+    path: str  # of the file at that version
     version: int  # 1 is the first
     change: ChangeKind
     size: int
     at: float
     author: str  # identity of the agent that made it
-    labels: frozenset[str]  # where its content comes from
+    labels: frozenset[str]  # of its content
     seq: int
-    name_labels: frozenset[str] = frozenset()  # where the file's names come from
+    name_labels: frozenset[str] = frozenset()  # of the paths that the file has had
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as it is now. `version` is 0 in a mount, whose files have no versions."""
+    """The current state of a file. `version` is 0 in a mount: files there have no versions."""
 
     path: str
     owner: str | None  # None: in a mount
@@ -45,51 +45,51 @@ class StoredFile:
     changed_at: float
     is_deleted: bool = False
     labels: frozenset[str] = frozenset()
-    name_labels: frozenset[str] = frozenset()  # where its path comes from
+    name_labels: frozenset[str] = frozenset()  # of its path
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """The content of one version."""
+    """The content of one version of a file."""
 
     data: bytes
-    version: int  # pass it as `if_version` to write only if nobody else did
+    version: int  # pass it as `if_version`, to write only if no one else has written since
     labels: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
-        """The content as UTF-8; what is none is replaced by U+FFFD."""
+        """The content decoded as UTF-8, with invalid bytes replaced by U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One thing that happened to a file, as a watcher sees it."""
+    """One change of a file, as a watcher receives it."""
 
-    seq: int  # go on from here: `watch(after=seq)`
+    seq: int  # `watch(after=seq)` continues after this change
     owner: str
     path: str
     change: ChangeKind
     version: int
     at: float
     labels: frozenset[str] = frozenset()
-    name_labels: frozenset[str] = frozenset()  # where its path comes from
+    name_labels: frozenset[str] = frozenset()  # of its path
 
 
 @dataclass(frozen=True, slots=True)
 class SavedTree:
-    """A snapshot of a tree: which version of which file was where."""
+    """A tree snapshot: which version of which file was where below a path."""
 
     name: str
     root: str
     at: float
     num_files: int
-    labels: frozenset[str] = frozenset()  # of who made and named it
+    labels: frozenset[str] = frozenset()  # of the agent that made and named it
 
 
 @dataclass(frozen=True, slots=True)
 class StorageSpace:
-    """What an owner keeps, old versions and deleted files included."""
+    """The storage usage and quota of an owner, old versions and deleted files included."""
 
     bytes: int
     files: int
@@ -99,7 +99,7 @@ class StorageSpace:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Who makes a change, from what, and when."""
+    """The author, time and labels of a change."""
 
     author: str
     at: float

@@ -1,13 +1,13 @@
-"""What an agent may ask of the storage manager, and what each request does to what.
+"""The requests for files, and the access that each of them needs.
 
-The paper's calls are among them: sto_create is `FileCreate`, sto_read `FileRead`,
+They include the calls of the AIOS paper: sto_create is `FileCreate`, sto_read `FileRead`,
 sto_write `FileWrite` and `FileAppend`, sto_clear `FileDelete` and `FilePurge`,
-sto_retrieve `FileRetrieve`, sto_rollback `FileRollback` and `TreeRestore`; sto_share
-is a grant on a file (`aios_core.access`).
+sto_retrieve `FileRetrieve`, sto_rollback `FileRollback` and `TreeRestore`; sto_share is a
+grant on a file (`aios_core.access`).
 
-Paths are made canonical when a request is built, so that what was checked, what
-was approved and what is done are one path. `owner` names the agent whose file is
-meant, None the caller; below "/mnt" files are nobody's.
+The constructor of a request makes its paths canonical, so that the access check, the
+approval and the manager use one path. `owner` is the agent that owns the file; None: the
+caller. Files below "/mnt" are unowned.
 """
 
 from __future__ import annotations
@@ -67,23 +67,23 @@ class _PathRequest(Request[T]):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the path is in the shared mounts."""
+        """Return whether the path is in the shared mounts."""
         return is_below(self.path, MOUNTS)
 
     def of(self, identity: str) -> str | None:
-        """Whose file is meant when the agent of that identity asks; None: it is in a mount."""
+        """Return the owner of the file for a caller of that identity; None: it is in a mount."""
         return None if self.is_shared else self.owner or identity
 
     def arguments(self) -> Mapping[str, Any]:
-        """What the request says besides the path, as plain JSON values."""
+        """Return the other arguments of the request, as plain JSON values, for the access check."""
         return {}
 
     def irreversible(self) -> str | None:
-        """Why it cannot be undone; None: it can be."""
+        """Return why the request cannot be undone; None: it can."""
         return None
 
     def access(self, identity: str) -> Access:
-        """The access to the file, or to the directory."""
+        """Return the access to the file or directory that the request needs."""
         return Access(
             self.kind,
             self.right,
@@ -95,7 +95,10 @@ class _PathRequest(Request[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Change(_PathRequest[T]):
-    """A request that makes a version, if the newest one is `if_version` (0: there is no file)."""
+    """A request that makes a version.
+
+    With `if_version`, it fails with `Conflict` unless that is the newest version (0: no file).
+    """
 
     right: ClassVar[Right] = Right.WRITE
     if_version: int | None = field(default=None, kw_only=True)
@@ -109,7 +112,7 @@ class _Change(_PathRequest[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Write(_Change[FileVersion]):
-    """A request that brings content."""
+    """A request that stores content."""
 
     data: bytes = b""
 
@@ -128,7 +131,7 @@ class _Write(_Change[FileVersion]):
 
 @dataclass(frozen=True, slots=True)
 class FileCreate(_Write):
-    """Make a file that is not there. Raises `Conflict` if it is."""
+    """Create a file. Raises `Conflict` if it exists."""
 
     kind: ClassVar[str] = "storage.create"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -136,7 +139,7 @@ class FileCreate(_Write):
 
 @dataclass(frozen=True, slots=True)
 class FileWrite(_Write):
-    """Give a file its content, as a new version; makes the file if it is not there."""
+    """Write a file as a new version; the file is created if it does not exist."""
 
     kind: ClassVar[str] = "storage.write"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -147,7 +150,7 @@ class FileWrite(_Write):
 
 @dataclass(frozen=True, slots=True)
 class FileAppend(_Write):
-    """Add to the end of a file, as a new version; makes the file if it is not there."""
+    """Append to a file as a new version; the file is created if it does not exist."""
 
     kind: ClassVar[str] = "storage.append"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -155,7 +158,7 @@ class FileAppend(_Write):
 
 @dataclass(frozen=True, slots=True)
 class FileRead(_PathRequest[FileContent]):
-    """The content of a file, or of one of its versions."""
+    """Read a file, or one of its versions."""
 
     kind: ClassVar[str] = "storage.read"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -171,7 +174,7 @@ class FileRead(_PathRequest[FileContent]):
 
 @dataclass(frozen=True, slots=True)
 class FileStat(_PathRequest[StoredFile]):
-    """What is known of a file."""
+    """Return the metadata of a file."""
 
     kind: ClassVar[str] = "storage.stat"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -179,14 +182,14 @@ class FileStat(_PathRequest[StoredFile]):
 
 @dataclass(frozen=True, slots=True)
 class FileList(_PathRequest[tuple[StoredFile, ...]]):
-    """The files below a directory, by path; those that were deleted if `deleted`."""
+    """List the files below a directory, sorted by path; with `deleted`, the deleted ones."""
 
     kind: ClassVar[str] = "storage.list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
     is_file: ClassVar[bool] = False
     path: str = ROOT
     deleted: bool = field(default=False, kw_only=True)
-    after: str | None = field(default=None, kw_only=True)  # go on behind this path
+    after: str | None = field(default=None, kw_only=True)  # start after this path
     limit: int = field(default=MAX_LISTED, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -201,9 +204,9 @@ class FileList(_PathRequest[tuple[StoredFile, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class FileMove(_Change[FileVersion]):
-    """Give a file, or all files below a directory, another path. The history goes along.
+    """Move a file, or all files below a directory, with their history.
 
-    Answered with the version that the move made; the last one, for a directory.
+    Answered with the version that the move made; for a directory, with the last one.
     """
 
     kind: ClassVar[str] = "storage.move"
@@ -216,14 +219,14 @@ class FileMove(_Change[FileVersion]):
         if is_below(self.to, MOUNTS) != self.is_shared:
             raise InvalidRequest(
                 f"{self.path} cannot move to {self.to}: one of them is in a mount, where files "
-                "have no history; read the one and write the other"
+                "have no history; read one file and write the other instead"
             )
 
     def arguments(self) -> Mapping[str, Any]:
         return {"path": self.path, "to": self.to, "if_version": self.if_version}
 
     def access(self, identity: str) -> Access:
-        """Writing in both places."""
+        """Return the write access to both paths."""
         there = Resource("file", self.of(identity), self.to)
         also = (Access(self.kind, self.right, there, self.arguments()),)
         return replace(_Change.access(self, identity), also=also)
@@ -231,7 +234,7 @@ class FileMove(_Change[FileVersion]):
 
 @dataclass(frozen=True, slots=True)
 class FileDelete(_Change[FileVersion]):
-    """Delete a file. That is a version: `FileRollback` brings it back, `FilePurge` forgets it."""
+    """Delete a file with a new version: `FileRollback` restores it, `FilePurge` removes it."""
 
     kind: ClassVar[str] = "storage.delete"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -245,19 +248,19 @@ class FileDelete(_Change[FileVersion]):
 
 @dataclass(frozen=True, slots=True)
 class _History(_PathRequest[T]):
-    """A request about versions, which files in mounts have not."""
+    """A request about versions. Files in mounts have none."""
 
     def __post_init__(self) -> None:
         _PathRequest.__post_init__(self)
         if self.is_shared:
-            raise InvalidRequest(f"{self.path} is in a mount, which keeps no versions")
+            raise InvalidRequest(f"{self.path} is in a mount; files in mounts have no versions")
 
 
 @dataclass(frozen=True, slots=True)
 class FilePurge(_History[int]):
-    """Forget a deleted file with its whole history, or the versions before `before`.
+    """Remove a deleted file with its whole history, or the versions before `before`.
 
-    Answered with the number of bytes that this freed.
+    Answered with the number of bytes that it freed.
     """
 
     kind: ClassVar[str] = "storage.purge"
@@ -278,7 +281,7 @@ class FilePurge(_History[int]):
 
 @dataclass(frozen=True, slots=True)
 class FileHistory(_History[tuple[FileVersion, ...]]):
-    """All versions of a file, the newest first."""
+    """List all versions of a file, the newest first."""
 
     kind: ClassVar[str] = "storage.history"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -286,9 +289,9 @@ class FileHistory(_History[tuple[FileVersion, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class FileDiff(_History[str]):
-    """What changed from one version to another, as a unified diff.
+    """Compare two versions of a file as a unified diff.
 
-    Without `old`, from the version before; without `new`, to the newest.
+    Without `new`, the newest version is compared; without `old`, the version before `new`.
     """
 
     kind: ClassVar[str] = "storage.diff"
@@ -298,7 +301,7 @@ class FileDiff(_History[str]):
 
     def __post_init__(self) -> None:
         _History.__post_init__(self)
-        _require_count("old", self.old, at_least=0)  # 0: before there was anything
+        _require_count("old", self.old, at_least=0)  # 0: an empty file
         _require_count("new", self.new, at_least=1)
 
     def arguments(self) -> Mapping[str, Any]:
@@ -307,7 +310,7 @@ class FileDiff(_History[str]):
 
 @dataclass(frozen=True, slots=True)
 class FileRollback(_History[FileVersion]):
-    """Make the content of an older version the newest one. Brings a deleted file back."""
+    """Make the content of an older version the newest one. Restores a deleted file too."""
 
     kind: ClassVar[str] = "storage.rollback"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -326,7 +329,7 @@ class FileRollback(_History[FileVersion]):
 
 @dataclass(frozen=True, slots=True)
 class FileChanges(_History[tuple[FileChange, ...]]):
-    """The versions that were made below a path after change `after`; the oldest first."""
+    """List the versions made below a path after change number `after`, the oldest first."""
 
     kind: ClassVar[str] = "storage.changes"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -345,10 +348,10 @@ class FileChanges(_History[tuple[FileChange, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class FileWait(_History[int]):
-    """Wait, at most `wait_s` seconds, until something changed after change `after`.
+    """Wait at most `wait_s` seconds for a change with a number above `after`.
 
-    Answered with the number of the owner's last change and nothing else: what it
-    was is asked for with `FileChanges`, which is checked anew. `after` -1 waits for nothing.
+    Answered with only the number of the owner's last change. `FileChanges` then reads the
+    changes, with an access check of its own. With `after` -1, it is answered at once.
     """
 
     kind: ClassVar[str] = "storage.wait"
@@ -360,7 +363,7 @@ class FileWait(_History[int]):
 
 @dataclass(frozen=True, slots=True)
 class FileRetrieve(_History[tuple[Hit, ...]]):
-    """The `k` parts of files below a path whose meaning is closest to a text."""
+    """Find the `k` chunks of files below a path that are nearest in meaning to a text."""
 
     kind: ClassVar[str] = "storage.retrieve"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -376,7 +379,7 @@ class FileRetrieve(_History[tuple[Hit, ...]]):
         require_unicode("query", self.query)
         if len(self.query) > MAX_QUERY_CHARS:
             raise InvalidRequest(
-                f"query: got {len(self.query)} characters; allowed: up to {MAX_QUERY_CHARS}"
+                f"query: got {len(self.query):,} characters; allowed: up to {MAX_QUERY_CHARS:,}"
             )
 
     def arguments(self) -> Mapping[str, Any]:
@@ -401,7 +404,7 @@ class _TreeRequest(_History[T]):
 
 @dataclass(frozen=True, slots=True)
 class TreeSnapshot(_TreeRequest[SavedTree]):
-    """Remember which version of which file is where, below a path. Copies nothing."""
+    """Save which version of which file is where below a path, under a name. Copies no content."""
 
     kind: ClassVar[str] = "storage.snapshot"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -410,7 +413,7 @@ class TreeSnapshot(_TreeRequest[SavedTree]):
 
 @dataclass(frozen=True, slots=True)
 class TreeRestore(_TreeRequest[int]):
-    """Make the tree below a path what it was at a snapshot of it, by new versions; how many."""
+    """Restore the tree below a path from a snapshot, with new versions. Returns how many."""
 
     kind: ClassVar[str] = "storage.restore"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -419,19 +422,19 @@ class TreeRestore(_TreeRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class TreeForget(_TreeRequest[None]):
-    """Drop a snapshot; the versions that only it held may go."""
+    """Delete a snapshot. Versions that only it retained may be removed."""
 
     kind: ClassVar[str] = "storage.forget"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
     right: ClassVar[Right] = Right.WRITE
 
     def irreversible(self) -> str | None:
-        return "a forgotten snapshot cannot be restored"
+        return "a deleted snapshot cannot be restored"
 
 
 @dataclass(frozen=True, slots=True)
 class TreeList(_History[tuple[SavedTree, ...]]):
-    """The snapshots of an owner's trees at or below a path, the oldest first."""
+    """List the snapshots of an owner's trees at or below a path, the oldest first."""
 
     kind: ClassVar[str] = "storage.snapshots"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -441,7 +444,7 @@ class TreeList(_History[tuple[SavedTree, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class StorageUsage(_History[StorageSpace]):
-    """What an owner keeps, and may keep."""
+    """Return the storage usage and quota of an owner."""
 
     kind: ClassVar[str] = "storage.usage"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT

@@ -1,13 +1,13 @@
-"""A directory of the host that nothing leads out of.
+"""Access to a host directory that no path can leave.
 
-Every path is opened relative to a descriptor of the directory, and no symbolic
-link is followed, not even in the middle, not even one that appears between two
-looks: Linux resolves the path in one step (`openat2` with RESOLVE_BENEATH and
-RESOLVE_NO_SYMLINKS); elsewhere it is walked name by name with O_NOFOLLOW, each
-step from a descriptor of the one before, which no race can redirect.
+Every path is opened relative to a descriptor of the directory, and no symbolic link is
+followed, in no component of the path, and not even if it appears during the call: Linux
+resolves the path in one step (`openat2` with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS).
+Elsewhere the path is walked name by name with O_NOFOLLOW, each step from the descriptor of
+the step before, which no race can redirect.
 
-Only ordinary files and directories are opened; a FIFO or a device is refused.
-Everything here blocks; not for an event loop.
+Only regular files and directories are opened; FIFOs and devices are refused. Every function
+blocks, so that none may run on an event loop.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class _OpenHow(ctypes.Structure):
 
 
 class Beneath:
-    """See the module. Paths are relative, of canonical names with "/" between them; "" is the root.
+    """An open host directory, as with RESOLVE_BENEATH: its paths cannot lead out of it.
 
-    Opened by its constructor; raises `OSError` if there is no such directory.
+    Paths are relative: canonical names with "/" between them; "" is the directory itself. The
+    constructor opens it, and raises `OSError` if there is no such directory.
     """
 
     def __init__(self, directory: Path | str, *, with_openat2: bool | None = None) -> None:
@@ -53,17 +54,21 @@ class Beneath:
         self._with_openat2 = has_openat2() if with_openat2 is None else with_openat2
 
     def close(self) -> None:
-        """Let go of the directory. Idempotent."""
+        """Close the directory. Idempotent."""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
-        """A descriptor of what is at a path.
+        """Open a path, and return the descriptor.
 
-        Raises `InvalidPath` for a link or anything that leads out, or is neither file
-        nor directory, `NoSuchObject`, and `OSError`.
+        Raises:
+            InvalidPath: it leads through a link or out of the directory, or it is neither a file
+                nor a directory.
+            NoSuchObject: there is nothing at the path.
+            OSError: any other failure.
         """
+        # O_NONBLOCK: opening a FIFO must not wait for its other end; the type is checked below.
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
         try:
             if self._with_openat2:
@@ -80,7 +85,7 @@ class Beneath:
 
     @contextmanager
     def directory(self, path: str, *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a directory; `make` makes what is missing of it."""
+        """Open a directory for a `with` block; `make` creates its missing parts."""
         descriptor = self._made(path) if make else self.open(path, _DIRECTORY)
         try:
             yield descriptor
@@ -88,7 +93,10 @@ class Beneath:
             os.close(descriptor)
 
     def read(self, path: str, limit: int) -> tuple[bytes, os.stat_result]:
-        """The content of a file, at most `limit` + 1 bytes of it, and its facts."""
+        """Read a file, at most `limit` + 1 bytes of it. Returns the bytes and its `stat` result.
+
+        The extra byte shows the caller that the file is too large.
+        """
         descriptor = self.open(path, os.O_RDONLY)
         facts = os.fstat(descriptor)
         if stat.S_ISDIR(facts.st_mode):
@@ -98,9 +106,9 @@ class Beneath:
             return file.read(limit + 1), facts
 
     def write(self, path: str, data: bytes, *, is_new: bool = False) -> None:
-        """Replace a file, or make it: all of it or nothing, durable.
+        """Replace or create a file, atomically and durably.
 
-        Raises `FileExistsError` if it must be new and is not.
+        Raises `FileExistsError` if `is_new` and the file exists.
         """
         above, _, name = path.rpartition("/")
         with self.directory(above, make=True) as directory:
@@ -117,7 +125,7 @@ class Beneath:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                if is_new:
+                if is_new:  # unlike a rename, a link fails if the name exists
                     os.link(part, name, src_dir_fd=directory, dst_dir_fd=directory)
                 else:
                     os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -127,7 +135,7 @@ class Beneath:
                     os.unlink(part, dir_fd=directory)
 
     def place(self, path: str, data: bytes) -> None:
-        """Make a file in a directory that need not outlive this process."""
+        """Create a file without syncing it to disk, for directories of temporary files."""
         above, _, _ = path.rpartition("/")
         with self.directory(above, make=True):
             descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -135,7 +143,7 @@ class Beneath:
             file.write(data)
 
     def append(self, path: str, data: bytes) -> None:
-        """Add to the end of a file, made if it is not there, durably."""
+        """Append to a file, durably; it is created if it does not exist."""
         above = path.rpartition("/")[0]
         with self.directory(above, make=True) as directory:
             descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -146,7 +154,7 @@ class Beneath:
             os.fsync(directory)
 
     def delete(self, path: str) -> None:
-        """Remove a file; a link is removed, not what it points to."""
+        """Delete a file. Of a link, the link itself is deleted."""
         above, _, name = path.rpartition("/")
         with self.directory(above) as directory:
             try:
@@ -156,7 +164,7 @@ class Beneath:
             os.fsync(directory)
 
     def move(self, path: str, to: str) -> None:
-        """Rename a file to a path where nothing is. Raises `FileExistsError` if there is."""
+        """Rename a file. Raises `FileExistsError` if something is at the new path."""
         above, _, name = path.rpartition("/")
         above_it, _, new = to.rpartition("/")
         with self.directory(above) as source, self.directory(above_it, make=True) as target:
@@ -172,7 +180,10 @@ class Beneath:
                 os.fsync(directory)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, os.stat_result]]:
-        """The files at or below a directory, by path; links and special files are left out."""
+        """Yield the path and `stat` result of each file below a directory, sorted by path.
+
+        Links and special files are skipped.
+        """
         pending = [path]
         while pending:
             here = pending.pop()
@@ -189,7 +200,7 @@ class Beneath:
     # --- inside ------------------------------------------------------------------------------
 
     def _made(self, path: str) -> int:
-        """A directory, made with those above it where they are missing, durably."""
+        """Open a directory; create it and its missing parents, durably."""
         descriptor = os.dup(self._root)
         for name in filter(None, path.split("/")):
             try:
@@ -208,7 +219,7 @@ class Beneath:
         return descriptor
 
     def _walk(self, path: str, flags: int, mode: int) -> int:
-        """Name by name, for systems without `openat2`."""
+        """Open a path name by name, on systems without `openat2`."""
         *above, last = path.split("/") if path else ["."]
         descriptor = os.dup(self._root)
         try:
@@ -226,7 +237,7 @@ class Beneath:
 
 @cache
 def has_openat2() -> bool:
-    """Return whether the system resolves a path beneath a directory by itself (Linux since 5.6)."""
+    """Return whether the system supports `openat2` (Linux since 5.6)."""
     if not sys.platform.startswith("linux"):
         return False
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -263,7 +274,7 @@ def _openat2(root: int, path: str, flags: int, mode: int) -> int:
 
 
 def _refuse_special(directory: int, name: str, path: str) -> None:
-    """Raise `InvalidPath` if something other than a file is there."""
+    """Raise `InvalidPath` if something other than a regular file has that name."""
     try:
         kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -281,7 +292,7 @@ def _refuse_dots(name: str) -> None:
 
 
 def _converted(exc: OSError, path: str) -> Exception:
-    """What the caller can do about a failed look at a path."""
+    """Convert a system error at a path to an error for the agent, where there is one."""
     if exc.errno in _LEADS_OUT:
         return InvalidPath(path, "goes through a symbolic link, or out of its root")
     if exc.errno == errno.ENOENT:
@@ -289,5 +300,5 @@ def _converted(exc: OSError, path: str) -> Exception:
     if exc.errno in (errno.ENOTDIR, errno.EISDIR):
         return InvalidPath(path, "goes through a file or a link, or is a directory")
     if exc.errno in (errno.EINVAL, errno.ENAMETOOLONG, errno.ENXIO):
-        return InvalidPath(path, exc.strerror or "is no path here")
+        return InvalidPath(path, exc.strerror or "is not a valid path")
     return exc

@@ -1,10 +1,10 @@
-"""The tables of the files. Each script leads from one version of them to the next.
+"""The database schema of files. Each script migrates it from one version to the next.
 
-A file is a row of `files`; every change to it is a row of `file_versions` with the
-whole content after it: sealed in the row if it is small, a blob if it is large.
-`seq` numbers the changes of all files in the order in which they were committed.
-`labels` say where a content comes from, and `name_labels` where the paths that the file
-had do: from those who made and moved it.
+A file is a row of `files`. Every change of it is a row of `file_versions` with the whole
+content after the change: encrypted in the row if it is small, a blob if it is large. `seq`
+numbers the changes of all files in the order of their commits. `labels` mark the origin of
+a content, `name_labels` the origin of the paths that the file has had: the agents that made
+and moved it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ SCHEMA: Final = (
         PRIMARY KEY (mount, path)
     ) WITHOUT ROWID;
     """,
-    # What a name may give away stays with it, whatever is written under it later.
+    # A name can carry labeled data, so its labels stay when its content is replaced.
     """
     ALTER TABLE files ADD COLUMN name_labels TEXT NOT NULL DEFAULT '[]';
     UPDATE files SET name_labels = coalesce((

@@ -1,9 +1,9 @@
-"""Snapshots of whole trees: which version of which file was where.
+"""Tree snapshots: which version of which file was where below a path.
 
-A snapshot copies nothing; the versions that it holds are spared by retention.
-Restoring it makes new versions: files that came later are deleted, the others get
-the content that they had. A file that moved out of the tree stays where it is, with
-its history; its old content is written anew in the old place.
+A snapshot copies no content; retention keeps the versions that it refers to. Restoring it
+makes new versions: files that were created later are deleted, the others get the content
+that they had. A file that was moved out of the tree stays at its new path, with its
+history; its old content is written to a new file at the old path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SAVE: Final = """
 
 
 class TreeTable:
-    """See the module. Its methods run in a transaction of the caller."""
+    """Saves, restores and lists tree snapshots. Runs in the caller's transaction."""
 
     def __init__(self, files: FileTable, max_snapshots: int) -> None:
         self._files = files
@@ -50,10 +50,10 @@ class TreeTable:
         *,
         labels: frozenset[str] = frozenset(),
     ) -> SavedTree:
-        """Remember the tree below a path. Raises `Conflict` if the name is taken."""
+        """Save the tree below a path. Raises `Conflict` if the name is taken."""
         known = self.listing(connection, owner, ROOT)
         if any(tree.name == name for tree in known):
-            raise Conflict(f"there is a snapshot {name!r} already; forget it, or take another name")
+            raise Conflict(f"a snapshot {name!r} exists; delete it, or choose another name")
         if len(known) >= self._max_snapshots:
             refusal = QuotaExceeded(
                 f"agent {owner!r}",
@@ -61,7 +61,7 @@ class TreeTable:
                 limit=self._max_snapshots,
                 used=len(known),
                 requested=1,
-                hint="forget some, such as " + repr(known[0].name) if known else "none are allowed",
+                hint=f"delete some, such as {known[0].name!r}" if known else "none are allowed",
             )
             raise refusal.with_labels(labels_of_all(known[:1]))
         connection.execute(
@@ -77,7 +77,7 @@ class TreeTable:
     def restore(
         self, connection: Connection, owner: str, root: str, name: str, stamp: Stamp
     ) -> int:
-        """Make the tree what it was; how many versions that took."""
+        """Restore the tree from a snapshot. Returns the number of new versions."""
         tree = self._get(connection, owner, root, name)
         wanted = connection.execute(
             "SELECT e.path, e.file, v.version, v.size, v.content, v.blob, v.labels "
@@ -100,7 +100,7 @@ class TreeTable:
         return made
 
     def blobs_of(self, connection: Connection, owner: str, name: str) -> tuple[str, ...]:
-        """The blobs of what a snapshot holds."""
+        """Return the addresses of the blobs that a snapshot refers to."""
         rows: Any = connection.execute(
             "SELECT DISTINCT v.blob FROM file_trees t JOIN file_tree_entries e ON e.tree = t.id "
             "JOIN file_versions v ON v.file = e.file AND v.version = e.version "
@@ -110,12 +110,12 @@ class TreeTable:
         return tuple(blob for (blob,) in rows)
 
     def forget(self, connection: Connection, owner: str, root: str, name: str) -> None:
-        """Drop a snapshot. What only it held goes with the next change of its file."""
+        """Delete a snapshot. Versions that only it retained are removed by their files' changes."""
         tree = self._get(connection, owner, root, name)
         connection.execute("DELETE FROM file_trees WHERE id = ?", (tree,))
 
     def listing(self, connection: Connection, owner: str, root: str) -> tuple[SavedTree, ...]:
-        """The snapshots of trees at or below a path, the oldest first."""
+        """Return the snapshots of trees at or below a path, the oldest first."""
         rows: Any = connection.execute(f"{_TREE} WHERE t.owner = ? ORDER BY t.id", (owner,))
         trees = (
             SavedTree(name, root, at, num_files, labels_of(labels))
@@ -131,9 +131,9 @@ class TreeTable:
             known = self.listing(connection, owner, root)
             refusal = NoSuchObject("snapshot", name, [tree.name for tree in known])
             raise refusal.with_labels(labels_of_all(known))
-        if row[1] != root:  # so that whoever may write below one path cannot reach another
+        if row[1] != root:  # the access check was for `root`; the snapshot must not reach further
             raise InvalidRequest(
-                f"snapshot {name!r} is not of {root}; give the path it was made of"
+                f"snapshot {name!r} is not of {root}; give the path that it was made of"
             )
         return int(row[0])
 
@@ -150,6 +150,6 @@ class TreeTable:
                 return 0
             if self._files.read(connection, owner, path)[1].is_same(content):
                 return 0
-        labelled = Stamp(stamp.author, stamp.at, stamp.labels | labels_of(labels))
-        self._files.write(connection, owner, path, content, labelled, change=ChangeKind.RESTORE)
+        restored = Stamp(stamp.author, stamp.at, stamp.labels | labels_of(labels))
+        self._files.write(connection, owner, path, content, restored, change=ChangeKind.RESTORE)
         return 1

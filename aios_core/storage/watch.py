@@ -1,10 +1,10 @@
 """Streams of changes below a path, for threads and for event loops.
 
-Nothing is queued: the versions in the database are the queue, of which a watcher
-asks for what follows the last one that it saw. So a slow watcher costs nothing and
-loses nothing but versions that were dropped meanwhile, one that starts anew goes on
-where it was (`after=change.seq`), and each look is a request of its own, whose
-access is checked: a grant that is revoked ends the stream with `AccessDenied`.
+Nothing is queued in memory: a watcher reads the versions in the database that follow the
+last one it received. So a slow watcher costs nothing, and misses only versions that
+retention has removed. A new watcher can continue after the last change of an older one
+(`after=change.seq`). Every read is a request with an access check of its own: when the grant
+is revoked, the stream ends with `AccessDenied`.
 
 A stream ends when it is closed, when its agent exits and when the kernel closes.
 """
@@ -23,13 +23,13 @@ from aios_core.storage.records import FileChange
 from aios_core.storage.requests import FileChanges, FileWait
 from aios_core.untrusted.arguments import require_integer, require_number
 
-_BATCH: Final = 256
-_STEP_S: Final = 1.0  # one wait; a stream that was closed meanwhile ends then
+_BATCH: Final = 256  # changes that one request reads at most
+_STEP_S: Final = 1.0  # of one wait; a closed stream ends after it at the latest
 
 
 @dataclass(slots=True)
 class _Position:
-    """How far a watcher has come, and what it asks next. Pure."""
+    """The progress of a watcher, which decides its next request. Pure."""
 
     path: str
     owner: str | None
@@ -77,7 +77,7 @@ def _position(path: str, owner: str | None, after: int | None, quiet_s: float | 
 
 
 class Watch:
-    """The changes below a path, for a plain thread. A context manager and an iterator."""
+    """A blocking stream of the changes below a path: a context manager and an iterator."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Watch:
         raise StopIteration
 
     def close(self) -> None:
-        """End the stream; a thread that waits for the next change returns within a second."""
+        """End the stream. A thread that waits for the next change returns within a second."""
         self._position.is_closed = True
 
     def __enter__(self) -> Self:
@@ -123,7 +123,10 @@ class Watch:
 
 
 class AsyncWatch:
-    """The same for an event loop. Begins with `async with`, or with its first step."""
+    """A stream of the changes below a path for event loops: `async with` and `async for`.
+
+    It starts with `async with`, or else with the first step of the iteration.
+    """
 
     def __init__(
         self,

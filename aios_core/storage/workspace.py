@@ -1,13 +1,13 @@
-"""An agent's files as a real directory, for code that runs over it, and the changes taken back.
+"""Check out an agent's files to a host directory for sandboxed code, and commit the changes.
 
     checkout = await workspaces.checkout("research/reader", directory)
     ...                                       # sandboxed code reads and writes there
     report = await workspaces.commit("research/reader", directory, labels)
 
-What comes back is a stranger's: links and special files are left out, sizes and
-numbers are bounded, names that are no canonical paths are reported and skipped. All
-changes are one transaction, and a file that was changed in the storage meanwhile is
-a `Conflict` unless both sides agree.
+The directory is untrusted at commit: links and special files are skipped, sizes and numbers
+are bounded, and files without a canonical path are reported and skipped. All changes are
+one transaction. A file that was changed in storage since the checkout is a `Conflict`,
+unless both contents are equal.
 """
 
 from __future__ import annotations
@@ -36,45 +36,48 @@ from aios_core.storage.records import Stamp, StoredFile
 from aios_core.storage.rooted_dir import Beneath
 
 MAX_FILES: Final = 20_000
-_MAX_CHECKOUTS: Final = 1_024  # that may be taken back
+_MAX_CHECKOUTS: Final = 1_024  # that can be committed; older ones are forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A tree that was written out: from whom, where to, and which versions."""
+    """A checked-out tree: its owner, the directory, and the versions of its files."""
 
     owner: str
     directory: Path
     versions: Mapping[str, int]  # by path
-    labels: frozenset[str]  # of all files together: whoever reads the directory has them
+    labels: frozenset[str]  # of all files together: code in the directory can read all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What was taken back."""
+    """The result of a commit: the changed paths, and the files that were skipped."""
 
     written: tuple[str, ...]
     deleted: tuple[str, ...]
-    skipped: Mapping[str, str]  # name in the directory -> why it is no stored file now
+    skipped: Mapping[str, str]  # name in the directory -> why it was not stored
 
 
 class Workspaces(Protocol):
-    """What the storage manager offers to whoever runs code over an agent's files."""
+    """Checks out and commits an agent's files, for running code over them."""
 
     async def checkout(self, identity: str, directory: Path) -> Checkout:
-        """Write the agent's live files into an empty directory; which they are."""
+        """Write the agent's files into an empty directory. Returns their versions."""
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
-        """Store what changed there since its checkout, as new versions.
+        """Store the changes in a directory since its checkout, as new versions.
 
-        They carry those labels and the ones of the files that were checked out, all of
-        which the code could read. Once for each checkout. Raises `Conflict`,
-        `QuotaExceeded`; nothing was stored then.
+        The versions get the given labels and those of all checked-out files, which the code
+        could read. A checkout can be committed once.
+
+        Raises:
+            Conflict: a file was changed in storage since the checkout; nothing is stored.
+            QuotaExceeded: the changes exceed a quota; nothing is stored.
         """
 
 
 class Checkouts:
-    """Those that may be taken back, each of them once; of too many the oldest are forgotten."""
+    """The checkouts that can still be committed, each once; beyond a limit, the newest ones."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[str, Path], Checkout] = OrderedDict()
@@ -85,15 +88,15 @@ class Checkouts:
             self._open.popitem(last=False)
 
     def take(self, owner: str, directory: Path) -> Checkout:
-        """Raises `InvalidRequest` if the directory holds none of the owner's."""
+        """Return a checkout and forget it. Raises `InvalidRequest` if there is none."""
         done = self._open.pop((owner, directory), None)
         if done is None:
-            raise InvalidRequest(f"{directory} holds no checkout of {owner!r} to take back")
+            raise InvalidRequest(f"{directory} has no checkout of {owner!r} to commit")
         return done
 
 
 def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Checkout:
-    """See `Workspaces.checkout`. Blocks."""
+    """Write an owner's files into a directory (`Workspaces.checkout`). Blocks."""
 
     def files(connection: Connection) -> list[tuple[StoredFile, Content]]:
         listed = table.listing(
@@ -117,12 +120,12 @@ def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Ch
 def take_back(
     state: State, table: FileTable, checkout: Checkout, stamp: Stamp, max_file_bytes: int
 ) -> Committed:
-    """See `Workspaces.commit`. Blocks."""
+    """Store the changes in a checked-out directory (`Workspaces.commit`). Blocks."""
     found, skipped = _read_back(checkout, max_file_bytes)
     held: list[Content] = []
 
     def is_known(connection: Connection, path: str, data: bytes) -> bool:
-        """Return whether the storage has the same content there."""
+        """Return whether storage has equal content at the path."""
         try:
             content = table.read(connection, checkout.owner, path)[1]
         except NoSuchObject:
@@ -138,18 +141,18 @@ def take_back(
         contents = dict(zip(paths, held, strict=True))
 
         def store(connection: Connection) -> tuple[str, ...]:
-            gone = []
+            deleted = []
             for path in sorted(checkout.versions.keys() - found.keys()):
                 row = table.find(connection, checkout.owner, path)
                 if path not in skipped and row is not None and row.is_live:
                     _require_unchanged(checkout, path, row.version)
                     table.delete(connection, checkout.owner, path, stamp)
-                    gone.append(path)
+                    deleted.append(path)
             for path, content in contents.items():
                 row = table.find(connection, checkout.owner, path)
                 _require_unchanged(checkout, path, row.live_version if row else 0)
                 table.write(connection, checkout.owner, path, content, stamp)
-            return tuple(gone)
+            return tuple(deleted)
 
         deleted = state.database.write(store)
     finally:
@@ -159,7 +162,7 @@ def take_back(
 
 
 def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files of the directory by canonical path, and what is none and why."""
+    """Read the files of a checked-out directory by path, and the reasons for skipped ones."""
     found: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
     beneath = Beneath(checkout.directory)
@@ -170,7 +173,8 @@ def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes
             try:
                 path = canonical_file("/" + name)
                 if path != "/" + name or is_below(path, MOUNTS):
-                    raise InvalidPath(name, "has another spelling, or is the place of the mounts")
+                    reason = f"its canonical path is another one, or it is below {MOUNTS}"
+                    raise InvalidPath(name, reason)
                 data, _ = beneath.read(name, max_file_bytes)
             except KernelError as exc:
                 skipped["/" + name] = str(exc)
@@ -186,7 +190,8 @@ def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes
 def _require_unchanged(checkout: Checkout, path: str, version: int) -> None:
     if checkout.versions.get(path, 0) != version:
         raise Conflict(
-            f"{path} was changed while code ran over a copy of it; nothing of the copy was stored"
+            f"{path} was changed in storage since the checkout; nothing was stored; "
+            "check the files out again"
         )
 
 
@@ -197,5 +202,5 @@ def _too_many(owner: str, number: int) -> QuotaExceeded:
         limit=MAX_FILES,
         used=0,
         requested=number,
-        hint="move some elsewhere",
+        hint="move some of them to another agent or a mount, or delete some",
     )

@@ -1,4 +1,4 @@
-"""What the tests of the semantic index share: files without a storage manager, and embedders."""
+"""Fixtures of the tests of the semantic index: files without a storage manager, and embedders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from aios_core.storage.semantic_index import FileState, Hit
 
 @dataclass
 class Files:
-    """Files with their changes, as storage offers them to an index."""
+    """A `FileFeed` of files in memory."""
 
     states: dict[int, FileState] = field(default_factory=dict)
     data: dict[int, bytes] = field(default_factory=dict)
     seq: int = 0
 
     def write(self, owner: str, path: str, text: str | bytes, **facts: frozenset[str]) -> int:
-        """Make or change a file; its number."""
+        """Create or change a file. Returns the number of the change."""
         file = self.find(owner, path) or len(self.states) + 1
         self.data[file] = text.encode() if isinstance(text, str) else text
         self.note(file, owner=owner, path=path, size=len(self.data[file]), is_live=True, **facts)
@@ -59,7 +59,7 @@ class Files:
 
 
 class Counting:
-    """The hashing embedder; remembers what it was asked, and fails on order."""
+    """The hashing embedder; it records the texts that it embeds, and fails on demand."""
 
     def __init__(self, name: str = "counting-1") -> None:
         self.name = name
@@ -87,7 +87,7 @@ class Counting:
             await self._news.wait()
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Rig:
     opener: StateOpener
 
     async def find(self, owner: str, query: str, *, k: int = 5, path: str = "/") -> list[Hit]:
-        """Search, knowing all changes so far."""
+        """Search with all changes so far included."""
         process = ProcessTable().spawn("reader", now=0.0)
         found = await self.index.retrieve(process, owner, query, k=k, path=path, seq=self.files.seq)
         return list(found)
@@ -120,7 +120,7 @@ async def rigged(
     key: bytes | None = None,
     indexes: Indexes | None = None,
 ) -> AsyncIterator[Rig]:
-    """A rig, closed at the end as a kernel does it."""
+    """Build a rig, and close it in the order in which a kernel does."""
     config = config or RetrievalConfig(index="exact", chunk_chars=200, overlap_chars=20)
     files, embedder = files or Files(), embedder or Counting()
     opener = StateOpener(directory, lambda: key)

@@ -64,7 +64,7 @@ def test_the_nearest_come_in_order_and_no_more_than_there_are(index: VectorIndex
     assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
 
 
-def test_it_says_what_a_full_comparison_says(index: VectorIndex) -> None:
+def test_it_finds_what_a_full_comparison_finds(index: VectorIndex) -> None:
     some = rows(200)
     index.add(1, some)
     query = rows(1, seed=3)[0][1]
@@ -85,7 +85,7 @@ def test_what_was_removed_is_not_found(index: VectorIndex) -> None:
     assert index.nearest(1, some[4][1], 1)[0][0] == 5  # the others stayed where they belong
 
 
-def test_spaces_know_nothing_of_each_other(index: VectorIndex) -> None:
+def test_a_search_finds_nothing_of_another_index(index: VectorIndex) -> None:
     some = rows(20)
     index.add(1, some[:10])
     index.add(2, some[10:])
@@ -142,7 +142,7 @@ def test_chroma_has_its_vectors_again_in_another_process_of_the_same_state(tmp_p
 
 
 @needs_chroma
-def test_chroma_that_cannot_work_says_so(tmp_path: Path) -> None:
+def test_chroma_that_cannot_work_is_reported(tmp_path: Path) -> None:
     place = tmp_path / "chroma"
     place.write_text("a file where the folder should be")
     index = ChromaIndex(place, instance="one")
@@ -152,7 +152,7 @@ def test_chroma_that_cannot_work_says_so(tmp_path: Path) -> None:
 
 
 @needs_chroma
-def test_a_chroma_server_that_is_not_there_says_so() -> None:
+def test_an_unreachable_chroma_server_is_reported() -> None:
     index = ChromaIndex(None, url="http://127.0.0.1:1", instance="one")
 
     with pytest.raises(BackendError, match=r"127\.0\.0\.1:1"):

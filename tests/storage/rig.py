@@ -13,7 +13,7 @@ from aios_core.cores.scripted import ScriptedCore
 
 @contextmanager
 def kernel(directory: Path | str = ":memory:", **storage: Any) -> Iterator[Kernel]:
-    """A kernel whose agents never talk to a model; its files are checked at the end."""
+    """Run a kernel with agents that call no model; check the invariants of files at the end."""
     config = KernelConfig.load(
         environ={},
         state={"directory": str(directory)},
@@ -32,5 +32,5 @@ async def _check_files(running: Kernel) -> None:
 
 
 def labelled(agent: Agent, *labels: str) -> None:
-    """Let an agent have read something of that origin."""
+    """Give an agent labels, as if it had read data of that origin."""
     agent._process.labels.update(labels)

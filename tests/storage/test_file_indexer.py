@@ -1,4 +1,4 @@
-"""The index over files follows every change, finds no one else's, and survives bad days."""
+"""The index over files follows every change, finds only its owner's, and survives failures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_an_agent_finds_what_it_wrote_a_moment_ago() -> None:
         assert 0 < first.score <= 1
 
 
-async def test_nobody_finds_the_files_of_another() -> None:
+async def test_no_agent_finds_the_files_of_another() -> None:
     async with rigged() as rig:
         rig.files.write("default/a", "/secret.txt", "the kettle is in the kitchen")
         rig.files.write("default/b", "/own.txt", "a dog")
@@ -99,7 +99,7 @@ async def test_a_long_file_is_found_by_its_parts() -> None:
         assert text[first.start :].startswith(first.excerpt)
 
 
-async def test_files_that_are_no_text_are_not_found() -> None:
+async def test_binary_files_are_not_found() -> None:
     async with rigged() as rig:
         rig.files.write("x/y", "/picture", b"kettle\0\0\0")
 
@@ -211,7 +211,7 @@ async def test_once_somebody_has_searched_changes_are_taken_in_without_being_ask
 # --- bad days ------------------------------------------------------------------------------------
 
 
-async def test_a_later_kernel_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+async def test_a_later_kernel_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
     files, embedder = Files(), Counting()
     async with rigged(tmp_path, files=files, embedder=embedder) as rig:
         files.write("x/y", "/tea", "kettle on")
@@ -224,7 +224,7 @@ async def test_a_later_kernel_goes_on_where_the_last_one_stopped(tmp_path: Path)
     assert embedder.texts.count("kettle on") == 1
 
 
-async def test_an_embedder_that_fails_is_heard_of_and_tried_again() -> None:
+async def test_an_embedder_that_fails_is_reported_and_tried_again() -> None:
     async with rigged() as rig:
         rig.files.write("x/y", "/tea", "kettle")
         rig.embedder.failures = [RateLimited("too much", 3_600.0), BackendError("broken")]
@@ -247,7 +247,7 @@ async def test_a_text_that_the_embedder_refuses_is_left_out_alone() -> None:
         assert await rig.paths("x/y", "kettle") == ["/good"]
 
 
-async def test_another_embedder_begins_anew(tmp_path: Path) -> None:
+async def test_another_embedder_starts_a_new_index(tmp_path: Path) -> None:
     files = Files()
     async with rigged(tmp_path, files=files) as rig:
         files.write("x/y", "/tea", "kettle")
@@ -272,7 +272,7 @@ async def test_a_file_that_changes_while_it_is_taken_in_is_found_as_it_is_then()
         assert [hit.excerpt for hit in await rig.find("x/y", "dog")] == ["a dog"]
 
 
-async def test_a_cancelled_search_leaves_nobody_waiting() -> None:
+async def test_a_cancelled_search_leaves_no_waiter() -> None:
     async with rigged() as rig:
         rig.files.write("x/y", "/tea", "kettle")
         search = asyncio.create_task(rig.find("x/y", "kettle"))
@@ -285,7 +285,7 @@ async def test_a_cancelled_search_leaves_nobody_waiting() -> None:
         assert await rig.paths("x/y", "kettle") == ["/tea"]
 
 
-async def test_an_index_that_fails_is_stood_in_for_and_used_again() -> None:
+async def test_an_index_that_fails_is_replaced_and_used_again() -> None:
     class Moody(ExactIndex):
         is_ill = True
 
@@ -365,7 +365,7 @@ async def test_what_chroma_lost_is_filled_in_again_without_embedding(tmp_path: P
 
 
 @needs_chroma
-async def test_what_chroma_has_too_much_is_taken_out(tmp_path: Path) -> None:
+async def test_extra_vectors_in_chroma_are_removed(tmp_path: Path) -> None:
     files = Files()
     old = tmp_path / "backup"
     async with rigged(tmp_path / "state", files=files, config=CHROMA) as rig:
@@ -384,7 +384,7 @@ async def test_what_chroma_has_too_much_is_taken_out(tmp_path: Path) -> None:
 
 
 @needs_chroma
-async def test_chroma_gets_numbers_and_vectors_and_no_word_besides(tmp_path: Path) -> None:
+async def test_chroma_gets_only_numbers_and_vectors(tmp_path: Path) -> None:
     async with rigged(tmp_path, config=CHROMA) as rig:
         rig.files.write("x/secretagent", "/secretpath", "secretword")
         await rig.find("x/secretagent", "secretword")
@@ -434,7 +434,7 @@ STEPS = st.lists(
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whatever_happens_a_search_finds_what_is_there(
+def test_a_search_finds_what_is_there_after_any_sequence_of_changes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str, list[str]]]
 ) -> None:
     asyncio.run(_live(tmp_path_factory.mktemp("state"), steps))

@@ -108,7 +108,7 @@ class TestVersions:
         assert files.read("a") == LARGE
         assert files.read("a", version=2) == b"two"
 
-    def test_a_deleted_file_is_gone_and_can_be_brought_back(self, files: Storage) -> None:
+    def test_a_deleted_file_is_not_read_and_can_be_restored(self, files: Storage) -> None:
         files.write("a", "one")
         files.delete("a")
 
@@ -155,7 +155,9 @@ class TestVersions:
         with pytest.raises(Conflict, match="directory"):
             files.write("d", "y")
 
-    def test_a_missing_file_is_refused_with_its_neighbours(self, files: Storage) -> None:
+    def test_a_missing_file_is_refused_with_the_names_of_its_neighbors(
+        self, files: Storage
+    ) -> None:
         files.write("notes/a", "x")
 
         with pytest.raises(NoSuchObject, match="/notes/a"):
@@ -170,7 +172,7 @@ class TestVersions:
 
 
 class TestRetention:
-    def test_the_oldest_versions_go(self) -> None:
+    def test_the_oldest_versions_are_removed(self) -> None:
         with kernel(max_versions=3) as running:
             files = running.spawn("alice").storage
             for number in range(6):
@@ -193,7 +195,7 @@ class TestRetention:
             with pytest.raises(NoSuchObject):
                 files.read("a", version=1)
 
-    def test_a_moved_content_is_charged_once_until_it_is_gone(self) -> None:
+    def test_a_moved_content_is_charged_once_until_it_is_removed(self) -> None:
         with kernel(max_versions=2) as running:
             files = running.spawn("alice").storage
             files.write("a", b"x" * 100)
@@ -298,7 +300,7 @@ class TestTrees:
         with kernel(max_snapshots=1) as running:
             files = running.spawn("alice").storage
             files.snapshot("a")
-            with pytest.raises(QuotaExceeded, match="forget some, such as 'a'"):
+            with pytest.raises(QuotaExceeded, match="delete some, such as 'a'"):
                 files.snapshot("b")
 
 
@@ -389,7 +391,7 @@ class TestOthers:
 
 
 class TestWatching:
-    def test_a_watcher_hears_of_every_change_below_its_path(self, files: Storage) -> None:
+    def test_a_watcher_receives_every_change_below_its_path(self, files: Storage) -> None:
         with files.watch("d", quiet_s=5) as watch:
             files.write("d/a", "x")
             files.write("e", "x")
@@ -411,7 +413,7 @@ class TestWatching:
             await files.awrite("a", "x")
             assert (await anext(watch)).path == "/a"
 
-    def test_a_watch_goes_on_after_a_change_that_it_knows(self, files: Storage) -> None:
+    def test_a_watch_continues_after_a_given_change(self, files: Storage) -> None:
         first = files.write("a", "x")
         files.write("b", "x")
         assert [c.path for c in files.watch(after=first.seq, quiet_s=0.01)] == ["/b"]
@@ -451,7 +453,7 @@ class TestMounts:
         with kernel(mounts=mounts) as running:
             yield running.spawn("alice").storage
 
-    def test_files_of_the_host_are_read_and_say_where_they_come_from(
+    def test_files_of_the_host_are_read_with_the_label_of_their_mount(
         self, mounted: Storage
     ) -> None:
         found = mounted.fetch("/mnt/docs/a.txt")
@@ -465,7 +467,7 @@ class TestMounts:
             lambda: mounted.delete("/mnt/docs/a.txt"),
             lambda: mounted.move("/mnt/docs/a.txt", "/mnt/docs/b"),
         ):
-            with pytest.raises(AccessDenied, match="for reading only"):
+            with pytest.raises(AccessDenied, match="read-only"):
                 attempt()
 
     def test_a_mount_for_writing_is_a_directory_of_the_host(
@@ -495,7 +497,7 @@ class TestMounts:
         with pytest.raises(NoSuchObject, match="docs"):
             mounted.read("/mnt/dcs/a.txt")
 
-    def test_what_fails_in_a_mount_is_told_with_its_whole_path(self, mounted: Storage) -> None:
+    def test_an_error_in_a_mount_has_the_whole_path(self, mounted: Storage) -> None:
         mounted.write("/mnt/work/sub/a", "x")
         with pytest.raises(InvalidPath, match="'/mnt/work/sub': is a directory"):
             mounted.read("/mnt/work/sub")
@@ -518,7 +520,7 @@ class TestMounts:
             pass
         assert caught.value.key == key
 
-    def test_what_is_no_content_or_no_file_is_refused_in_the_words_of_its_caller(
+    def test_invalid_contents_and_paths_are_refused_with_what_was_given(
         self, mounted: Storage
     ) -> None:
         with pytest.raises(InvalidRequest, match="got int; allowed: a text or bytes"):
@@ -527,7 +529,7 @@ class TestMounts:
             mounted.write("a", "\ud800")
         with pytest.raises(InvalidRequest, match="is not valid Unicode"):
             mounted.retrieve("\ud800")
-        with pytest.raises(InvalidPath, match="ends as a directory does; the file is '/dir'"):
+        with pytest.raises(InvalidPath, match="ends with '/', as a directory; the file is '/dir'"):
             mounted.write("dir/", "x")
 
     def test_an_unknown_version_is_refused_with_those_that_there_are(
@@ -553,7 +555,7 @@ class TestMounts:
 
 
 class TestRequests:
-    def test_what_is_checked_is_the_path_that_is_meant(self) -> None:
+    def test_the_canonical_path_is_checked(self) -> None:
         access = FileRead("a//./b").access("default/alice")
         assert str(access.resource) == "file:default/alice:/a/b"
         assert FileRead("/mnt/d/a", owner="x").access("me").resource.owner is None
@@ -581,8 +583,8 @@ class TestRequests:
             make()  # type: ignore[operator]
 
 
-class TestLives:
-    def test_files_are_there_in_the_next_life_of_the_kernel(self, tmp_path: Path) -> None:
+class TestRestarts:
+    def test_files_survive_a_restart_of_the_kernel(self, tmp_path: Path) -> None:
         with kernel(tmp_path) as running:
             running.spawn("alice").storage.write("a", LARGE)
         with kernel(tmp_path) as running:
@@ -598,7 +600,7 @@ class TestLives:
             assert (await anext(watch)).path in {"/a", "/b"}
         assert all(f.size in (len(LARGE), 1) for f in await files.alist())
 
-    def test_a_lost_blob_is_told(self, tmp_path: Path) -> None:
+    def test_a_lost_blob_is_reported(self, tmp_path: Path) -> None:
         with kernel(tmp_path) as running:
             files = running.spawn("alice").storage
             files.write("a", LARGE)
@@ -624,7 +626,7 @@ class TestLives:
             with pytest.raises(StateError, match="damaged"):
                 files.restore("then")
             assert files.read("b") == b"small"
-            files.write("c", LARGE)  # the same content, written anew
+            files.write("c", LARGE)  # the same content, written again
             files.rollback("b", 1)
             assert files.read("b") == LARGE
 

@@ -121,7 +121,7 @@ class Files(RuleBasedStateMachine):
             assert path in self.live() or path not in self.model
         else:
             del self.model[path]
-            self.saved = None  # the snapshot may have held it, under whatever path
+            self.saved = None  # the snapshot may have held it, under any path
         self.state.blobs.collect(self.state.database)
 
     @rule()
@@ -144,7 +144,7 @@ class Files(RuleBasedStateMachine):
             if self.model.setdefault(path, [None] if path not in self.model else [])[-1] is None:
                 self.model[path].append(data)
         for path, versions in self.model.items():
-            if versions[0] is None:  # a file that is made anew: it had no version before
+            if versions[0] is None:  # a new file: it had no version before
                 self.model[path] = versions[1:]
         self.change(lambda c: self.trees.restore(c, ME, "/", "tree", STAMP))
 

@@ -1,4 +1,4 @@
-"""Paths: one spelling for each, and none that leads out."""
+"""Each file has one path, and no path leads out of its owner's root."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_path_has_one_spelling(given_path: str, meant: str) -> None:
         "ab/" * 400,
     ],
 )
-def test_what_would_mean_something_else_is_refused(path: str) -> None:
+def test_a_path_that_normalizes_to_another_one_is_refused(path: str) -> None:
     with pytest.raises(InvalidPath):
         canonical(path)
 
@@ -72,7 +72,7 @@ def test_only_text_is_a_path(path: object) -> None:
 
 
 @given(st.text(max_size=60))
-def test_a_canonical_path_stays_what_it_is_and_goes_nowhere_else(path: str) -> None:
+def test_a_canonical_path_is_its_own_canonical_form(path: str) -> None:
     try:
         once = canonical(path)
     except InvalidPath:
@@ -83,7 +83,7 @@ def test_a_canonical_path_stays_what_it_is_and_goes_nowhere_else(path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/", "/mnt", "mnt/"])
-def test_the_root_and_the_place_of_the_mounts_are_no_files(path: str) -> None:
+def test_the_root_and_the_directory_of_mounts_are_not_files(path: str) -> None:
     with pytest.raises(InvalidPath, match="directory"):
         canonical_file(path)
 

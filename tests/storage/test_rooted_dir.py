@@ -71,7 +71,7 @@ def test_no_link_in_the_middle_is_followed(beneath: Beneath, tmp_path: Path) -> 
     assert list((tmp_path / "outside").iterdir()) == [tmp_path / "outside" / "secret"]
 
 
-def test_a_fifo_is_refused_and_nobody_waits_for_it(beneath: Beneath, tmp_path: Path) -> None:
+def test_a_fifo_is_refused_without_waiting_for_its_writer(beneath: Beneath, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "root" / "fifo")
 
     with pytest.raises(InvalidPath):
@@ -115,7 +115,7 @@ def test_what_must_be_new_does_not_replace(beneath: Beneath) -> None:
 
 @pytest.mark.parametrize("tries", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_no_race_with_a_link_gets_out(beneath: Beneath, tmp_path: Path, tries: int) -> None:
-    """Somebody swaps a folder and a link to the outside as fast as it can."""
+    """A thread swaps a folder and a link to the outside as fast as it can."""
     root, over = tmp_path / "root", threading.Event()
     (root / "folder").mkdir()
     (root / "folder" / "secret").write_bytes(b"inside")

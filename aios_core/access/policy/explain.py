@@ -124,7 +124,7 @@ _FINAL: Final = {
     "memory.kv_clear": "memory keeps no older versions",
     "memory.thread_clear": "memory keeps no older versions",
     "memory.write": "it may write over a block; memory keeps no older versions",
-    "storage.forget": "a forgotten snapshot cannot be restored",
+    "storage.forget": "a deleted snapshot cannot be restored",
     "storage.purge": "a purged version cannot be brought back",
     "tool.resolve": "it settles whether a call took effect",
 }
