@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
@@ -79,3 +80,16 @@ def test_every_extra_that_a_hint_names_exists() -> None:
 
     assert named
     assert named <= extras.keys()
+
+
+def test_the_wheel_of_the_kernel_holds_both_packages_and_the_command() -> None:
+    builder = WheelBuilder(str(ROOT))
+    shipped = {one.distribution_path for one in builder.recurse_included_files()}
+    folders = {place.split("/")[0] for place in shipped}
+
+    assert folders == {"aios_adapters", "aios_command.py", "aios_core"}
+    assert {
+        f"{package}/{name}"
+        for package in ("aios_adapters", "aios_core")
+        for name in ("__init__.py", "py.typed")
+    } <= shipped

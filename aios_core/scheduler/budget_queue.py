@@ -17,8 +17,8 @@ from typing import Protocol
 from aios_core.budget import BudgetAccount, Cost
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.queueing.policy import Rank
+from aios_core.queueing.ranked_queue import RankedQueue
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.ticket import Hold, Ticket
 
 

@@ -22,9 +22,9 @@ from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
 from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.queueing.ranked_queue import RankedQueue
 from aios_core.queueing.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.scheduler.admission import Admission, Plan
-from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.ticket import Hold, Route, Ticket
 from aios_core.scheduler.waiting_calls import RouteQueue, WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState

@@ -12,8 +12,8 @@ from operator import attrgetter
 from weakref import WeakSet
 
 from aios_core.queueing.guarded_policy import GuardedPolicy
+from aios_core.queueing.ranked_queue import RankedQueue
 from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.ranked_queue import RankedQueue
 from aios_core.scheduler.ticket import Hold, Route, Ticket
 
 MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aios_core import Rate
-from aios_core.scheduler.token_bucket import TokenBucket
+from aios_core.queueing.token_bucket import TokenBucket
 from aios_core.tools.circuit_breaker import Breaker
 
 ALICE, BOB = 1, 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aios_core.scheduler.ranked_queue import RankedQueue
+from aios_core.queueing.ranked_queue import RankedQueue
 
 
 @dataclass(eq=False)
