@@ -1,24 +1,24 @@
-"""Limit what one call may generate, counted as it arrives, even if its core ignores limits.
+"""What one answer may have, what of it has come, and what of a reported usage is believed.
 
-The limit is the caller's, or what its budget has left. `take` hands on what is within it and
-says when the answer has to end; a core's own count is believed as far as the text that came
-with it allows that. Pure.
+The limit is the caller's, or what its budget has left; it holds even if a core ignores it. A core's
+own count is believed as far as the text that came with it allows that. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple
 
 from aios_core.budget import FREE, Cost, Price
 from aios_core.core import Prepared, Progress
-from aios_core.messages import Delta, Message
-from aios_core.scheduler.trimming import start_of_delta
+from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta, Usage
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.token_estimate import TokenRatio, answer_texts, at_least
-from aios_core.untrusted.reported_numbers import Evidence
+from aios_core.untrusted.reported_numbers import whole_number
 
 LimitedBy = Literal["max_tokens", "window", "budget"]
 
@@ -149,3 +149,223 @@ class Allowance:
         self.num_tokens = self.num_estimated = self._told = len(snapshot.output_ids)
         if snapshot.text:
             self.heard.append(Delta(snapshot.text))
+
+
+_HIDDEN_PROMPT: Final = 16_384  # tokens that a backend may put before ours: templates, safety rules
+_HIDDEN_OUTPUT: Final = 65_536  # tokens of reasoning that no backend has to show
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The kernel's own figures for one call."""
+
+    prompt_tokens: int  # counted or estimated
+    max_prompt_tokens: int  # an upper bound from the texts
+    context_window: int
+    output_tokens: int  # counted or estimated
+    min_output_tokens: int  # that have certainly arrived
+    max_output_tokens: int | None = None  # that the answer may have; None: no limit
+    is_exact: bool = False  # whether the counts are those of the model's own tokenizer
+
+    def usage(self) -> Usage:
+        """The kernel's own count."""
+        is_estimated = not self.is_exact
+        return Usage(self.prompt_tokens, self.output_tokens, is_estimated=is_estimated)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The usage to book, and why it is not the one that was claimed; "" if it is."""
+
+    usage: Usage
+    fault: str = ""
+
+
+def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
+    """Check a reported usage. Replaces each figure that cannot be true by the kernel's own."""
+    faults: dict[str, str] = {}
+    if fault := _fault_of_prompt(claimed.input_tokens, evidence):
+        faults["input_tokens"] = fault
+        claimed = replace(
+            claimed, input_tokens=evidence.prompt_tokens, is_estimated=not evidence.is_exact
+        )
+    if fault := _fault_of_output(claimed.output_tokens, evidence):
+        faults["output_tokens"] = fault
+        claimed = replace(
+            claimed, output_tokens=evidence.output_tokens, is_estimated=not evidence.is_exact
+        )
+    for key, fault in _faults_of_parts(claimed):
+        faults[key] = fault
+        none: dict[str, Any] = {key: 0}
+        claimed = replace(claimed, **none)
+    if set(map(type, _counts_of(claimed))) != {int}:
+        claimed = replace(claimed, **_whole(claimed))
+    if not faults:
+        return Judged(claimed)
+    return Judged(claimed, "; ".join(f"{key}: {fault}" for key, fault in faults.items()))
+
+
+def _fault_of_prompt(claim: object, known: Evidence) -> str:
+    number = whole_number(claim)
+    if number is None:
+        return f"claimed {claim!r:.40}, which is not a count"
+    most = min(4 * known.max_prompt_tokens + _HIDDEN_PROMPT, max(known.context_window, 1))
+    if number > max(most, known.prompt_tokens):
+        return f"claimed {number:,}, and the prompt has about {known.prompt_tokens:,}"
+    if number == 0 and known.prompt_tokens:
+        return f"claimed none, and the prompt has about {known.prompt_tokens:,}"
+    return ""
+
+
+def _fault_of_output(claim: object, known: Evidence) -> str:
+    number = whole_number(claim)
+    if number is None:
+        return f"claimed {claim!r:.40}, which is not a count"
+    if number < known.min_output_tokens:
+        return f"claimed {number:,}, and {known.min_output_tokens:,} or more arrived"
+    limit = known.max_output_tokens
+    if limit is not None and number > limit:
+        return f"claimed {number:,}, and {limit:,} were allowed"
+    if limit is None and number > 16 * known.output_tokens + _HIDDEN_OUTPUT:
+        return f"claimed {number:,}, and about {known.output_tokens:,} arrived"
+    return ""
+
+
+#: The figures that are a part of another one.
+_PARTS: Final = {
+    "cached_tokens": "input_tokens",
+    "cache_write_tokens": "input_tokens",
+    "audio_input_tokens": "input_tokens",
+    "reasoning_tokens": "output_tokens",
+    "audio_output_tokens": "output_tokens",
+}
+_COUNTS: Final = ("input_tokens", "output_tokens", *_PARTS)
+_counts_of: Final = attrgetter(*_COUNTS)
+
+
+def _faults_of_parts(claimed: Usage) -> Iterator[tuple[str, str]]:
+    for key, of in _PARTS.items():
+        if (claim := getattr(claimed, key)) == 0:
+            continue
+        whole = getattr(claimed, of)
+        number = whole_number(claim)
+        if number is None:
+            yield key, f"claimed {claim!r:.40}, which is not a count"
+        elif number > whole:
+            yield key, f"claimed {number:,} of {whole:,} {of}"
+
+
+def _whole(usage: Usage) -> dict[str, Any]:
+    """Return the counts as integers: some servers send 12.0."""
+    return {key: int(getattr(usage, key)) for key in _COUNTS}
+
+
+def start_of_delta(delta: Delta, num_tokens: int, ratio: TokenRatio) -> Delta:
+    """Return the start of a delta, up to that many tokens."""
+    return replace(delta, **_changes(delta, "text", num_tokens, ratio))
+
+
+def start_of_message(message: Message, num_tokens: int, ratio: TokenRatio) -> Message:
+    """Return the start of an assistant's message, up to that many tokens."""
+    return replace(message, **_changes(message, "content", num_tokens, ratio))
+
+
+def _changes(
+    answer: Delta | Message, text_key: str, num_tokens: int, ratio: TokenRatio
+) -> dict[str, Any]:
+    """What is to be shortened, in the order in which a model writes.
+
+    That is reasoning, text, a refusal, tool calls.
+    """
+    left = num_tokens
+    changes: dict[str, Any] = {}
+    for key in ("reasoning", text_key, "refusal"):
+        if said := getattr(answer, key, None):
+            kept = ratio.start_of(said, left) if left > 0 else ""
+            left -= ratio.tokens_in(kept)
+            changes |= {} if kept == said else {key: kept}
+    if changes and answer.thinking:
+        changes["thinking"] = ()  # its signatures are of the whole
+    if answer.tool_calls:
+        changes["tool_calls"] = tuple(_first_calls(answer.tool_calls, left, ratio))
+    return changes
+
+
+def _first_calls(
+    calls: tuple[ToolCall, ...] | tuple[ToolCallDelta, ...], left: int, ratio: TokenRatio
+) -> list[Any]:
+    """The calls that begin within the limit, the last one with as much as is within it."""
+    kept = []
+    for call in calls:
+        if left <= 0:
+            break
+        left -= ratio.tokens_in(call.name or "")
+        arguments = ratio.start_of(call.arguments, left) if left > 0 else ""
+        left -= ratio.tokens_in(arguments)
+        kept.append(replace(call, arguments=arguments))
+    return kept
+
+
+# --- how long answers will be ---------------------------------------------------------------------
+# Learned from what was answered; before that, from the configuration.
+
+EXPECTED_ANSWER_TOKENS: Final = 512
+_KEPT: Final = 50  # answers that are remembered of an agent, and of a model
+_ENOUGH: Final = 3  # fewer answers say nothing
+_MOST_AGENTS: Final = 10_000  # of which answers are remembered
+_LEAST: Final = 16  # tokens that are expected of any answer
+
+
+class AnswerSizes:
+    """The lengths of the latest answers."""
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque(maxlen=_KEPT)
+
+    def add(self, num_tokens: int) -> None:
+        """Remember one more answer."""
+        self._sizes.append(num_tokens)
+
+    def percentile_90(self) -> int | None:
+        """Return the length that nine of ten answers did not exceed; None for too few answers."""
+        if len(self._sizes) < _ENOUGH:
+            return None
+        ranked = sorted(self._sizes)
+        return ranked[(len(ranked) * 9) // 10]
+
+
+class Estimates:
+    """Expects of an agent, or else of a model, what nine of ten of its answers were."""
+
+    def __init__(self, expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS) -> None:
+        self._default = expected_answer_tokens
+        self._agents: OrderedDict[int, AnswerSizes] = OrderedDict()
+        self._models: dict[str, AnswerSizes] = {}
+        self._ratios: dict[str, TokenRatio] = {}
+
+    def answer_tokens(self, pid: int, model: str) -> int:
+        """Estimate the tokens of an answer."""
+        for sizes in (self._agents.get(pid), self._models.get(model)):
+            if sizes is not None and (size := sizes.percentile_90()) is not None:
+                return max(_LEAST, size)
+        return self._default
+
+    def ratio(self, model: str) -> TokenRatio:
+        """The bytes that a token of a model has; shared by all that use the model."""
+        ratio = self._ratios.get(model)
+        if ratio is None:
+            ratio = self._ratios[model] = TokenRatio()
+        return ratio
+
+    def learn(self, pid: int, model: str, num_tokens: int) -> None:
+        """Learn the number of tokens of an answer of a model to an agent."""
+        if pid in self._agents:
+            self._agents.move_to_end(pid)
+        else:
+            self._agents[pid] = AnswerSizes()
+            if len(self._agents) > _MOST_AGENTS:
+                self._agents.popitem(last=False)
+        if model not in self._models:
+            self._models[model] = AnswerSizes()
+        self._agents[pid].add(num_tokens)
+        self._models[model].add(num_tokens)

@@ -19,7 +19,7 @@ from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.queueing.policy import Rank
 from aios_core.queueing.ranked_queue import RankedQueue
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.ticket import Hold, Ticket
+from aios_core.scheduler.waiting_calls import Hold, Ticket
 
 
 class Order(Protocol):

@@ -16,7 +16,7 @@ from aios_core.manager import waiting_for
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.process import AgentProcess
 from aios_core.scheduler.allowance import Allowance
-from aios_core.scheduler.ticket import Route, Ticket, served_model
+from aios_core.scheduler.waiting_calls import Route, Ticket, served_model
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import Syscall, SyscallState
 from aios_core.untrusted.third_party import RAISED, log_raised, pass_on

@@ -41,26 +41,23 @@ from aios_core.errors import (
 from aios_core.events import EventKind, EventStream
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState
-from aios_core.scheduler.answer_checks import Join, join_text
+from aios_core.scheduler.allowance import Estimates
 from aios_core.scheduler.call import Answer, Call, PriceList, preempt, release
-from aios_core.scheduler.call_endings import Endings
 from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.deadlines import Deadlines
-from aios_core.scheduler.estimates import Estimates
-from aios_core.scheduler.holds import Freezer, FreezeWaiters
-from aios_core.scheduler.inbox import ReportInbox
+from aios_core.scheduler.dispatch_state import DispatchState
+from aios_core.scheduler.holds import Freezer
 from aios_core.scheduler.outages import Outages, Steps
 from aios_core.scheduler.overload import OverloadGuard, QueueLimits
-from aios_core.scheduler.preparation import Preparation
 from aios_core.scheduler.protocols import Contexts, Cores
 from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
-from aios_core.scheduler.run_reports import RunReports
+from aios_core.scheduler.reports import Endings, ReportInbox, RunReports
 from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.ticket import Hold, Ticket
+from aios_core.scheduler.spending import Join, Spending, join_text
+from aios_core.scheduler.waiting_calls import Hold, Ticket
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
-from aios_core.untrusted.third_party import RAISED, pass_on
+from aios_core.untrusted.third_party import RAISED, describe, pass_on
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +65,7 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Moves calls between their callers, the scheduler and the cores.
 
-    Invariants (see `check`): a call is in `_calls` from its submit until it is
-    answered and no core works on it; it is in `_running` while a core does.
+    Invariants: see `DispatchState`.
     """
 
     def __init__(
@@ -94,8 +90,6 @@ class Dispatcher:
         self._clock = clock
         self._tell = CallEvents(events, clock)
         self._observers = events.observers
-        self._calls: dict[int, Call] = {}
-        self._running: dict[int, Call] = {}  # a core works on them; may be answered already
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
@@ -105,7 +99,6 @@ class Dispatcher:
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._overload = OverloadGuard(self.limits)
-        self._waiters = FreezeWaiters()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
         self._spending = Spending(
             prices,
@@ -115,71 +108,32 @@ class Dispatcher:
             now=clock.now,
             on_freed=self._dispatch_soon,
         )
-        self._ends = self._make_endings()
-        self._reports = self._make_run_reports()
-        self._preparation = Preparation(
-            self._keeper, self._ends, loop=loop, on_prepared=self._enqueue, watch=self._watch
-        )
-        self._freezer = Freezer(
+        self._state = state = DispatchState(
             scheduler,
+            contexts,
             self._spending,
-            self._waiters,
-            calls=self._calls,
-            running=self._running,
-            dispatch=self.dispatch,
+            self._keeper,
+            self._overload,
+            self._tell,
+            clock,
+            self.dispatch,
         )
-        self._outages = self._make_outages()
-
-    def _make_endings(self) -> Endings:
-        return Endings(
-            self.scheduler,
-            self._contexts,
-            self._spending,
-            overload=self._overload,
-            waiters=self._waiters,
-            tell=self._tell,
-            clock=self._clock,
-            calls=self._calls,
-            running=self._running,
-        )
-
-    def _make_run_reports(self) -> RunReports:
+        self._calls, self._running = state.calls, state.running
+        self._freezer = Freezer(state)
+        self._ends = Endings(state)
         rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
-        return RunReports(
-            self.scheduler,
-            self._contexts,
-            self._spending,
-            self._ends,
-            keeper=self._keeper,
-            retries=Retries(rule, self._keeper, self._clock),
-            deadlines=self._deadlines,
-            waiters=self._waiters,
-            tell=self._tell,
-            clock=self._clock,
-            running=self._running,
-            dispatch=self.dispatch,
-        )
-
-    def _make_outages(self) -> Outages:
+        retries = Retries(rule, self._keeper, clock)
+        self._reports = RunReports(state, self._ends, retries=retries, deadlines=self._deadlines)
         steps = Steps(
             attempt=self._ends.attempt,
             failed=self._reports.failed,
             fail=self._ends.fail,
-            prepare=self._preparation.prepare,
+            prepare=self._prepare,
             withdraw=self._withdraw,
             watch=self._watch,
         )
-        return Outages(
-            self.scheduler,
-            self._cores,
-            self._contexts,
-            self._keeper,
-            clock=self._clock,
-            steps=steps,
-            calls=self._calls,
-            running=self._running,
-            patience_s=self.limits.core_patience_s,
-        )
+        patience_s = self.limits.core_patience_s
+        self._outages = Outages(state, cores, steps=steps, patience_s=patience_s)
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
@@ -236,9 +190,9 @@ class Dispatcher:
         if process.wall is not None:
             self._deadlines.check_wall(call)
         if approval is not None:
-            self._preparation.await_approval(call, approval)
+            self._await_approval(call, approval)
         elif not call.is_answered:  # neither late nor withdrawn by an observer
-            self._ends.attempt(call, self._preparation.prepare)
+            self._ends.attempt(call, self._prepare)
         return syscall
 
     def estimate_prompt(self, request: LLMGenerate, model: str) -> int:
@@ -332,6 +286,52 @@ class Dispatcher:
             self._ends.attempt(call, self._reports.take, core, report)
 
     # --- the way of a call -------------------------------------------------------------------
+
+    def _await_approval(self, call: Call, approval: Awaitable[None]) -> None:
+        """Prepare a call once it is approved; it fails if it is not."""
+        call.approval = approval
+        call.preparing = asyncio.ensure_future(approval, loop=self._loop)
+        self._watch(call.preparing)
+        call.preparing.add_done_callback(partial(self._approved, call))
+
+    def _prepare(self, call: Call) -> None:
+        """Measure the request, on the loop if that is quick, else in a task."""
+        core = self._keeper.first_up(call.route) if self._keeper.outages else call.route[0]
+        try:
+            prepared = core.prepare(call.syscall.request)
+            if not isinstance(prepared, Prepared):
+                call.preparing = asyncio.ensure_future(prepared, loop=self._loop)
+                self._watch(call.preparing)
+                call.preparing.add_done_callback(partial(self._prepared, call, core))
+                return
+        except RAISED as exc:  # whatever it is, it is this caller's answer
+            pass_on(exc)
+            self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
+            return
+        self._enqueue(call, prepared)
+
+    def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
+        """Somebody answered whether the call may be made."""
+        call.preparing = call.approval = None
+        error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
+        if call.is_answered:
+            return
+        if error is None:
+            self._ends.attempt(call, self._prepare)
+            return
+        if not isinstance(error, KernelError):
+            error = KernelBug(f"the approval of {call.syscall!r} failed: {describe(error)}")
+        self._ends.conclude(call, SyscallState.FAILED, error=error)
+
+    def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
+        call.preparing = None
+        error = SyscallCancelled("its preparation was") if done.cancelled() else done.exception()
+        if call.is_answered:
+            return
+        if error is None:
+            self._ends.attempt(call, self._enqueue, done.result())
+        else:
+            self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
@@ -495,25 +495,6 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _has_place(self, call: Call) -> bool:
-        """Return whether an unanswered call is being prepared, waits in a queue, or runs."""
-        if call.ticket is None:
-            return call.preparing is not None
-        is_running = call.syscall.id in self._running
-        has_slot = call.syscall.state is SyscallState.RUNNING
-        return self.scheduler.has(call.ticket) and is_running == has_slot
-
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds. For tests and debugging."""
-        self.scheduler.check()
-        self._spending.check()
-        for call in self._calls.values():
-            if call.is_answered and call.core is None:
-                raise KernelBug(f"{call.syscall!r} is answered and still here")
-            if not call.is_answered and call.syscall.id not in call.process.live_calls:
-                raise KernelBug(f"{call.syscall!r} is unknown to its agent")
-            if not call.is_answered and not self._has_place(call):
-                raise KernelBug(f"{call.syscall!r} has no answer, and nothing will bring one")
-        for call in self._running.values():
-            if call.core is None:
-                raise KernelBug(f"{call.syscall!r} runs on no core")
+        self._state.check()

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
 
-from aios_core.process import AgentProcess, ProcessState
+from aios_core.process import AgentProcess
 from aios_core.scheduler.call import Call, preempt
-from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.spending import Spending
-from aios_core.scheduler.ticket import Hold, Ticket
-
-
-class FreezeWaiters:
-    """Futures that resolve once no core works for a frozen agent. Used on the kernel's loop."""
-
-    def __init__(self) -> None:
-        self.waiters: list[tuple[AgentProcess, asyncio.Future[None]]] = []
-
-    def wait(self, process: AgentProcess, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Return a future that is done when `notify` finds the agent off the cores."""
-        waiter: asyncio.Future[None] = loop.create_future()
-        self.waiters.append((process, waiter))
-        return waiter
-
-    def notify(self, running: Iterable[Call]) -> None:
-        """Resolve what waits for agents without a running call; these calls run."""
-        busy = {call.process for call in running if call.process.state is ProcessState.FROZEN}
-        waiters, self.waiters = self.waiters, []
-        for process, waiter in waiters:
-            if process in busy:
-                self.waiters.append((process, waiter))
-            elif not waiter.done():
-                waiter.set_result(None)
+from aios_core.scheduler.dispatch_state import DispatchState
+from aios_core.scheduler.waiting_calls import Hold, Ticket
 
 
 class Freezer:
-    """Holds calls and lets them go again.
+    """Holds the calls of frozen agents, and those whose KV image is being moved."""
 
-    Args:
-        calls: all that have no answer, by id.
-        running: those that a core works on.
-        dispatch: fills the free slots.
-    """
-
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        spending: Spending,
-        waiters: FreezeWaiters,
-        *,
-        calls: Mapping[int, Call],
-        running: Mapping[int, Call],
-        dispatch: Callable[[], None],
-    ) -> None:
-        self._scheduler = scheduler
-        self._spending = spending
-        self._waiters = waiters
-        self._calls = calls
-        self._running = running
-        self._dispatch = dispatch
+    def __init__(self, state: DispatchState) -> None:
+        self._scheduler = state.scheduler
+        self._spending = state.spending
+        self._waiters = state.waiters
+        self._calls = state.calls
+        self._running = state.running
+        self._dispatch = state.dispatch
 
     def freeze(
         self, process: AgentProcess, loop: asyncio.AbstractEventLoop

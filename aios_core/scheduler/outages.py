@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aios_core.clock import Clock
 from aios_core.core import NO_ROOM, Core, Failed, load_of
 from aios_core.errors import CoreError, KernelError, RateLimited
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.protocols import Contexts, Cores
-from aios_core.scheduler.recovery import CoreKeeper
-from aios_core.scheduler.scheduler import Scheduler
-from aios_core.scheduler.ticket import Route, Ticket
+from aios_core.scheduler.dispatch_state import DispatchState
+from aios_core.scheduler.protocols import Cores
+from aios_core.scheduler.waiting_calls import Route, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +30,20 @@ class Steps:
 class Outages:
     """Moves calls off dead cores, and refuses those that wait for one in vain.
 
-    Args:
-        calls: all that have no answer, by id.
-        running: those that a core works on.
-        patience_s: how long calls wait for a core that is down.
+    `patience_s` is how long calls wait for a core that is down.
     """
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        cores: Cores,
-        contexts: Contexts,
-        keeper: CoreKeeper,
-        *,
-        clock: Clock,
-        steps: Steps,
-        calls: Mapping[int, Call],
-        running: Mapping[int, Call],
-        patience_s: float,
+        self, state: DispatchState, cores: Cores, *, steps: Steps, patience_s: float
     ) -> None:
-        self._scheduler = scheduler
+        self._scheduler = state.scheduler
         self._cores = cores
-        self._contexts = contexts
-        self._keeper = keeper
-        self._clock = clock
+        self._contexts = state.contexts
+        self._keeper = state.keeper
+        self._clock = state.clock
         self._do = steps
-        self._calls = calls
-        self._running = running
+        self._calls = state.calls
+        self._running = state.running
         self._patience_s = patience_s
 
     def died(self, core: Core, error: KernelError) -> None:

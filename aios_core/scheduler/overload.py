@@ -8,8 +8,8 @@ from typing import Final
 
 from aios_core.errors import Overloaded
 from aios_core.process import AgentProcess
+from aios_core.scheduler.allowance import EXPECTED_ANSWER_TOKENS
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.estimates import EXPECTED_ANSWER_TOKENS
 
 _FIRST_GUESS_S: Final = 1.0  # how long a call runs, before any has
 _MEMORY: Final = 32  # calls that the mean is about

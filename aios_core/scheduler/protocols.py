@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aios_core.core import Core
 from aios_core.errors import CoreUnavailable, KernelError
-from aios_core.scheduler.ticket import Route
+from aios_core.scheduler.waiting_calls import Route
 from aios_core.snapshot import Snapshot
 
 
@@ -54,6 +54,16 @@ class Cores(Protocol):
 
     def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
         """The error for a call whose cores are all down."""
+
+
+class Pool(Protocol):
+    """What the scheduler asks of the set of cores."""
+
+    def pick(self, candidates: Route) -> Core | None:
+        """The core with most room among the candidates; None if none has a free slot."""
+
+    def used(self, core: Core) -> None:
+        """The core was given a call; among equals it is another's turn now."""
 
 
 class Contexts(Protocol):

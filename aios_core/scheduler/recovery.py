@@ -20,7 +20,7 @@ from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimite
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.protocols import Cores
-from aios_core.scheduler.ticket import Route
+from aios_core.scheduler.waiting_calls import Route
 from aios_core.untrusted.third_party import (
     OF_THE_LOOP,
     RAISED,

@@ -18,9 +18,8 @@ from aios_core.budget import NOTHING, BudgetAccount, Cost, Price
 from aios_core.core import Core, Prepared, Progress
 from aios_core.errors import BudgetExceeded, KernelBug
 from aios_core.messages import Delta
-from aios_core.scheduler.allowance import Allowance
+from aios_core.scheduler.allowance import Allowance, Estimates
 from aios_core.scheduler.call import Call, PriceList
-from aios_core.scheduler.estimates import Estimates
 
 _ANSWERS: Final = frozenset({"tokens", "money"})  # limits that bound what is generated
 _STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many

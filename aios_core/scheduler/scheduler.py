@@ -15,35 +15,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
 
 from aios_core.core import Core, CoreLoad, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
 from aios_core.queueing.guarded_policy import GuardedPolicy
-from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.queueing.policy import (
+    OUTPUT_COST,
+    PROMPT_COST,
+    FlowShare,
+    Policy,
+    QueueLoad,
+    Rank,
+    Waiting,
+)
 from aios_core.queueing.ranked_queue import RankedQueue
-from aios_core.queueing.shares import OUTPUT_COST, PROMPT_COST, FlowShare
 from aios_core.scheduler.admission import Admission, Plan
-from aios_core.scheduler.ticket import Hold, Route, Ticket
-from aios_core.scheduler.waiting_calls import RouteQueue, WaitingCalls
+from aios_core.scheduler.protocols import Pool
+from aios_core.scheduler.waiting_calls import AtTail, Hold, Route, RouteQueue, Ticket, WaitingCalls
 from aios_core.syscalls import Syscall, SyscallState
 
 RECONSIDER_S = 0.1  # an adaptive policy looks at the load no more often than that
-LAST = 1 << 62  # behind every position in the order of arrival
 ADMIT_WITHIN_S = 60.0  # once memory bars the best new call for so long, nothing overtakes it
 UNDISTURBED = 8  # tokens that a call generates in peace each time that it has a slot
 WAITING = (SyscallState.READY, SyscallState.SUSPENDED)
-
-
-class Pool(Protocol):
-    """What the scheduler asks of the set of cores."""
-
-    def pick(self, candidates: Route) -> Core | None:
-        """The core with most room among the candidates; None if none has a free slot."""
-
-    def used(self, core: Core) -> None:
-        """The core was given a call; among equals it is another's turn now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +47,6 @@ class Decision:
 
     ticket: Ticket
     core: Core
-
-
-@dataclass(frozen=True, slots=True)
-class _AtTail:
-    """A running call as it would stand in the queue if it joined now."""
-
-    ticket: Ticket
-    queued_at: float
-    seq: int = LAST
-
-    @property
-    def priority(self) -> int:
-        return self.ticket.priority
-
-    @property
-    def prompt_tokens(self) -> int:
-        return self.ticket.prompt_tokens
-
-    @property
-    def expected_answer_tokens(self) -> int:
-        return self.ticket.expected_answer_tokens
-
-    @property
-    def deadline_at(self) -> float | None:
-        return self.ticket.deadline_at
-
-    @property
-    def model(self) -> str | None:
-        return self.ticket.model
-
-    @property
-    def agent(self) -> FlowShare:
-        return self.ticket.agent
-
-    @property
-    def group(self) -> FlowShare:
-        return self.ticket.group
 
 
 class Scheduler:
@@ -456,7 +414,7 @@ class Scheduler:
             return False
         fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
         at_tail = self._policy.takes_turns
-        mine = self._policy.rank_running(_AtTail(running, now) if at_tail else running)
+        mine = self._policy.rank_running(AtTail(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
     def _victim_for(self, lane: RouteQueue, now: float) -> Ticket | None:

@@ -26,8 +26,7 @@ from typing import TypeVar
 
 from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
 from aios_core.queueing.guarded_policy import GuardedPolicy
-from aios_core.queueing.policy import Policy, QueueLoad, Rank
-from aios_core.queueing.shares import FlowShare
+from aios_core.queueing.policy import FlowShare, Policy, QueueLoad, Rank
 from aios_core.queueing.token_bucket import TokenBucket
 from aios_core.tools.circuit_breaker import Breaker
 from aios_core.tools.tool import Tool

@@ -11,7 +11,7 @@ from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Policy, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.scheduler import Decision
-from aios_core.scheduler.ticket import Route, Ticket
+from aios_core.scheduler.waiting_calls import Route, Ticket
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from tests.puppet import PuppetCore
 

@@ -22,7 +22,7 @@ from aios_core.messages import Delta
 from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO, Policy, QueueLoad
 from aios_core.scheduler.overload import QueueLimits
-from aios_core.scheduler.ticket import Hold
+from aios_core.scheduler.waiting_calls import Hold
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore, settled, virtual

@@ -18,10 +18,9 @@ from hypothesis.stateful import (
 )
 
 from aios_core.extensions import POLICIES as REGISTERED
-from aios_core.queueing.policy import Rank, Waiting
-from aios_core.queueing.shares import FlowShare
+from aios_core.queueing.policy import FlowShare, Rank, Waiting
 from aios_core.scheduler import POLICIES, Policy, QueueLoad
-from aios_core.scheduler.ticket import Hold, Route, Ticket
+from aios_core.scheduler.waiting_calls import Hold, Route, Ticket
 from aios_core.syscalls import Syscall, SyscallState
 from tests.puppet import PuppetCore
 

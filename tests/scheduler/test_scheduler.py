@@ -11,8 +11,7 @@ from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO, LAS, Auto, Fair, Policy, Priority, QueueLoad, RoundRobin
 from aios_core.scheduler.admission import HIGHEST, LOWEST, Admission
-from aios_core.scheduler.ticket import Hold
-from aios_core.scheduler.waiting_calls import ticket_queue
+from aios_core.scheduler.waiting_calls import Hold, ticket_queue
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from aios_core.errors import LONGEST_PAUSE_S, Overloaded, RateLimited, pause_of
 from aios_core.messages import Usage
-from aios_core.untrusted.reported_numbers import Evidence, check_usage, claimed_number, whole_number
+from aios_core.scheduler.allowance import Evidence, check_usage
+from aios_core.untrusted.reported_numbers import claimed_number, whole_number
 
 SEEN = Evidence(
     prompt_tokens=100,
