@@ -1,9 +1,9 @@
-"""The vectors of blocks in the database, and an index of them in RAM that is kept in step.
+"""The vectors of blocks in the database, and an index of them in RAM.
 
-A block's chunks are embedded when a search needs them: writing never waits for a
-model, and what a kill interrupted is found missing by the next search. They count as
-up to date if their block has the version, and the embedder the name, that they were
-made for. Vectors are encrypted like the texts that they tell about.
+A block's chunks are embedded when a search needs them: a write never waits for a model, and
+after a crash the next search makes the missing vectors. Vectors are up to date if they were
+made for the current version of the block and by the current embedder. They are encrypted
+like the texts, as a vector reveals much of its text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UP_TO_DATE: Final = "i.block = b.id AND i.version = b.version AND i.embedder = 
 
 @dataclass(frozen=True, slots=True)
 class Unindexed:
-    """A block whose vectors are missing or old, with its chunks."""
+    """A block with missing or outdated vectors, and its chunks."""
 
     row: BlockRow
     places: tuple[tuple[int, int], ...]
@@ -42,7 +42,7 @@ class Unindexed:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the chunk of a vector is: characters `start` to before `stop` of a block."""
+    """The position of a vector's chunk: characters `start` to before `stop` of a block."""
 
     block: int
     start: int
@@ -50,21 +50,21 @@ class _Place:
 
 
 class VectorTable:
-    """The vectors of all agents' blocks.
+    """Stores and searches the vectors of blocks.
 
-    Runs on the database's threads, in its caller's transaction. `_lock` guards the index.
+    Runs on the database's threads, in its caller's transaction.
     """
 
     def __init__(self, codec: Codec, blocks: BlockTable) -> None:
         self._codec = codec
         self._blocks = blocks
-        self._lock = free_after_fork(threading.Lock())
+        self._lock = free_after_fork(threading.Lock())  # guards the index
         self._index = _BlockIndex()
 
     def unindexed(
         self, connection: Connection, owner: str, prefix: str, embedder: str, most_chars: int
     ) -> list[Unindexed]:
-        """Return blocks to embed, until their texts have `most_chars`; none: all is up to date."""
+        """Return blocks to embed, of about `most_chars` characters; empty if all are up to date."""
         query = (
             f"SELECT b.id FROM memory_blocks b LEFT JOIN memory_indexed i ON {_UP_TO_DATE} "  # noqa: S608
             f"WHERE {_BELOW} AND i.block IS NULL"
@@ -89,7 +89,7 @@ class VectorTable:
         vectors: Sequence[Sequence[float]],
         embedder: str,
     ) -> None:
-        """Keep the vectors of a block, unless it was changed or removed since."""
+        """Store the vectors of a block, unless it was changed or removed since."""
         now = self._blocks.find(connection, owner, work.row.name)
         if now is None or (now.id, now.version) != (work.row.id, work.row.version):
             return
@@ -123,9 +123,9 @@ class VectorTable:
         query: Sequence[float],
         limit: int,
     ) -> tuple[tuple[MemoryHit, ...], frozenset[str]]:
-        """Return the chunks nearest to a vector, the nearest first, and their blocks' labels.
+        """Return the chunks nearest to a vector, best first, and the labels of their blocks.
 
-        Those at a right angle, or beyond, are not near at all.
+        Only chunks with a positive cosine similarity count as near.
         """
         current = self._up_to_date(connection, owner, "", embedder)
         below = self._up_to_date(connection, owner, prefix, embedder) if prefix else current
@@ -145,7 +145,7 @@ class VectorTable:
     def _up_to_date(
         self, connection: Connection, owner: str, prefix: str, embedder: str
     ) -> dict[int, int]:
-        """The versions of the indexed blocks below a prefix, by number."""
+        """Return the versions of the indexed blocks with a name prefix, by number."""
         query = (
             f"SELECT b.id, b.version FROM memory_blocks b JOIN memory_indexed i ON {_UP_TO_DATE} "  # noqa: S608
             f"WHERE {_BELOW} ORDER BY b.id"
@@ -155,7 +155,7 @@ class VectorTable:
     def _stored(
         self, connection: Connection, owner: str, number: int
     ) -> list[tuple[int, int, bytes]]:
-        """The chunks of a block: start, stop and vector."""
+        """Return the start, stop and vector of each chunk of a block."""
         query = (
             "SELECT b.name, v.part, v.start, v.stop, v.vector FROM memory_vectors v "
             "JOIN memory_blocks b ON b.id = v.block WHERE v.block = ? ORDER BY v.part"
@@ -187,7 +187,7 @@ class VectorTable:
 
 
 class _BlockIndex:
-    """The vectors that were searched lately, by owner, in one exact index."""
+    """The vectors of recently searched owners, in one `ExactIndex`."""
 
     def __init__(self) -> None:
         self._exact = ExactIndex()
@@ -195,7 +195,7 @@ class _BlockIndex:
         self._numbers = count()
 
     def of(self, owner: str, embedder: str) -> _OwnerVectors:
-        """Return the vectors of an owner; none are known if they were forgotten."""
+        """Return the vectors of an owner; empty if there are none or they were dropped."""
         known = self._owners.get(owner)
         if known is None or known.embedder != embedder or not self._exact.holds(known.space):
             if known is not None:
@@ -208,7 +208,7 @@ class _BlockIndex:
 
 @dataclass(slots=True)
 class _OwnerVectors:
-    """What an index has of one owner's blocks."""
+    """The vectors of one owner's blocks that the index has."""
 
     index: ExactIndex
     space: int
@@ -219,7 +219,7 @@ class _OwnerVectors:
     _last: int = 0
 
     def keep_only(self, current: dict[int, int]) -> None:
-        """Forget the vectors of blocks that were changed or removed."""
+        """Remove the vectors of blocks that were changed or deleted."""
         for block in [b for b, version in self.versions.items() if current.get(b) != version]:
             del self.versions[block]
             numbers = self._of_block.pop(block)
@@ -228,7 +228,7 @@ class _OwnerVectors:
                 del self.places[number]
 
     def add(self, block: int, version: int, chunks: Sequence[tuple[int, int, bytes]]) -> None:
-        """Take the vectors of a block in."""
+        """Add the vectors of a block."""
         numbers = [self._last + n + 1 for n in range(len(chunks))]
         self._last += len(chunks)
         self.versions[block], self._of_block[block] = version, numbers

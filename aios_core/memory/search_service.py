@@ -1,4 +1,4 @@
-"""Serves searches in memory: by the vectors of passages, made when somebody first searches."""
+"""Serve searches in memory by the vectors of chunks, which are made at the first search."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder
 from aios_core.syscalls import Request
 
-EMBED_CHARS: Final = 1 << 18  # characters of texts that are embedded before they are stored
+EMBED_CHARS: Final = 1 << 18  # characters embedded before their vectors are stored
 
 
 class SearchService:
-    """See the module."""
+    """Serves `MemorySearch`. Embeds new and changed texts before it searches."""
 
     def __init__(self, shelf: Shelf, embedder: BilledEmbedder | None) -> None:
         self._shelf, self._embedder = shelf, embedder
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
-        """What serves which request."""
+        """Map each request type to its handler."""
         return {MemorySearch: self._search}
 
     async def _search(self, process: AgentProcess, request: MemorySearch) -> Any:
         if self._embedder is None:
-            raise InvalidRequest("a search needs an embedding core, and this kernel has none")
+            raise InvalidRequest("memory.search needs an embedder; this kernel has none")
         owner, prefix, embedder = request.owner or process.identity, request.prefix, self._embedder
         tables = await self._shelf.opened()
         database = tables.state.database

@@ -1,12 +1,12 @@
-"""Find by meaning: embeddings, chunks, and indexes of vectors.
+"""Semantic search: embeddings, chunks, and vector indexes.
 
     embedding      the contract of an embedder: texts in, vectors out
-    chunking       cut a text into parts that a search can find
-    vector_rows    vectors in the state database, from which every index is made
+    chunking       cut texts into chunks, each of which gets a vector
+    vector_rows    vectors in the state database, from which every index is built
     nearest        the contract of an index, and exact search
-    chroma         Chroma as an index
-    index_choice   select the index of a set of vectors
-    vector_search  rows of vectors, and an index that is kept in step with them
+    chroma         search with Chroma
+    index_choice   select exact search or Chroma for an index
+    vector_search  search an index, and keep it equal to the rows of its vectors
 
-Used by files, collections and memory. An index is derived data: it can be dropped and made again.
+Used by files, collections and memory. An index is derived data: it can be dropped and rebuilt.
 """

@@ -1,12 +1,12 @@
-"""Chroma as an index: embedded in this process, or a server.
+"""Search vector indexes with Chroma, embedded in this process or on a server.
 
-The only file that imports `chromadb`, at the first search, since that takes a
-second. Chroma gets numbers and vectors, one collection for each space, and nothing
-else: no text, no path, no name of an agent, and never a function that embeds (its
-default one downloads a model). Its telemetry is off.
+This is the only file that imports `chromadb`; it does so at the first search, as the import
+takes a second. Chroma gets only numbers and vectors, in one collection for each index: no
+text, no path, no name of an agent, and no embedding function (its default one downloads a
+model). Its telemetry is off.
 
-What Chroma loses (a kill, a power cut, a deleted folder) is added again from the
-rows when the space is next filled.
+Vectors that Chroma loses (by a kill, a power cut or a deleted folder) are added again from
+the rows when the index is next built.
 """
 
 from __future__ import annotations
@@ -26,25 +26,23 @@ from aios_core.retrieval.vector_rows import Row, unpack
 T = TypeVar("T")
 
 _BATCH: Final = 1_000
-_AMONG_FACTOR: Final = 8  # how many times as many are asked for where only some count
-# What HNSW (Malkov and Yashunin, 2016) is built and searched with; see bench/retrieval.py.
+_AMONG_FACTOR: Final = 8  # request this many times `k` vectors if only some of them may be found
+# The settings of HNSW (Malkov and Yashunin, 2016); measured by bench/retrieval.py.
 _HNSW: Final = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, "ef_search": 200}
 
 
 def is_installed() -> bool:
-    """Return whether there is a `chromadb`; imports nothing."""
+    """Return whether `chromadb` is installed, without importing it."""
     return find_spec("chromadb") is not None
 
 
 class ChromaIndex:
-    """See the module.
+    """Holds vector indexes in Chroma (a `VectorIndex`). Every method can raise `BackendError`.
 
     Args:
-        path: where the embedded one keeps its files; None: nowhere, in memory.
-        url: of a server, instead.
-        instance: tells the collections of this state directory from those of others.
-
-    Its methods raise `BackendError`.
+        path: the folder of the embedded Chroma; None: it keeps its data in memory.
+        url: the address of a Chroma server to use instead.
+        instance: the id of this state directory, part of the names of its collections.
     """
 
     name = "chroma"
@@ -84,7 +82,7 @@ class ChromaIndex:
     # --- inside ------------------------------------------------------------------------------
 
     def _do(self, work: Callable[[], T]) -> T:
-        """Do it; a failure loses the client, so that the next try begins anew."""
+        """Run an operation; after a failure, drop the client, so that the next one reconnects."""
         try:
             return work()
         except Exception as exc:
@@ -120,14 +118,14 @@ class ChromaIndex:
             )
         if self._path is None:
             return chromadb.EphemeralClient(settings=settings)
-        self._path.mkdir(mode=0o700, exist_ok=True)  # below a state directory that is there
+        self._path.mkdir(mode=0o700, exist_ok=True)  # the state directory exists
         client = chromadb.PersistentClient(path=str(self._path), settings=settings)
         tighten_below(self._path)
         return client
 
     def _add(self, space: int, rows: Sequence[Row]) -> None:
         collection = self._collection(space)
-        # HNSW has no place for what has no direction.
+        # A zero vector has no direction, so HNSW cannot place it by cosine.
         rows = [row for row in rows if any(row[1])]
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]

@@ -1,8 +1,9 @@
-"""Cut a text into parts that a search can find: pure.
+"""Cut texts into chunks, each of which gets a vector. Pure.
 
-A part ends where a reader would pause (a paragraph, a line, a sentence, a word) and
-begins with the end of the part before, so that what straddles a cut is found whole.
-Equal beginnings are cut alike: adding to a file changes its last parts only.
+A chunk ends where a reader would pause: at a paragraph, a line, a sentence or a word. It
+starts with the end of the chunk before, so that a phrase that spans a cut is in one chunk.
+Texts with equal starts are cut at equal places, so that appending changes only the last
+chunks.
 """
 
 from __future__ import annotations
@@ -13,45 +14,47 @@ from typing import Final
 
 _PAUSES: Final = ("\n\n", "\n", ". ", " ")  # the best first
 _BLANK = re.compile(r"\s")
-_MAX_FOREIGN: Final = 0.1  # of the characters; with more of them it is no text
+_MAX_INVALID: Final = 0.1  # of the characters; data with more invalid ones is not text
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A part of a text: `text` begins at character `start` of the whole."""
+    """A part of a text; it starts at character `start` of the text."""
 
     start: int
     text: str
 
 
 def cut(text: str, size: int, overlap: int) -> list[Chunk]:
-    """Parts of at most `size` characters, each repeating up to `overlap` of the one before.
+    """Cut a text into chunks that together contain every character but white space.
 
-    Every character that is no white space is in one of them. `overlap` is at most half
-    of `size`.
+    Args:
+        text: the whole text.
+        size: the maximum length of a chunk, in characters.
+        overlap: how much of the chunk before a chunk repeats at most; at most half of `size`.
     """
     chunks, start = [], 0
     while start < len(text):
         end = _end(text, start, size)
-        if piece := text[start:end].rstrip():
-            chunks.append(Chunk(start, piece))
+        if part := text[start:end].rstrip():
+            chunks.append(Chunk(start, part))
         if end == len(text):
             break
-        start = _beginning(text, end - overlap, end)
+        start = _start(text, end - overlap, end)
     return chunks
 
 
 def readable(data: bytes, max_chars: int) -> str | None:
-    """The text of a file, up to `max_chars` characters; None if it is none."""
-    head = data[: max_chars * 4]  # bytes of a character, at most
+    """Decode up to `max_chars` characters of a file as UTF-8; None if it is not a text file."""
+    head = data[: max_chars * 4]  # a character has at most 4 bytes
     if b"\0" in head:
         return None
     text = head.decode("utf-8", "replace")[:max_chars]
-    return None if text.count("\ufffd") > _MAX_FOREIGN * len(text) else text
+    return None if text.count("\ufffd") > _MAX_INVALID * len(text) else text
 
 
 def _end(text: str, start: int, size: int) -> int:
-    """Behind the last pause in the last quarter of what fits."""
+    """Return the end of a chunk: after the best pause in the last quarter of its size."""
     limit = start + size
     if limit >= len(text):
         return len(text)
@@ -62,8 +65,8 @@ def _end(text: str, start: int, size: int) -> int:
     return limit
 
 
-def _beginning(text: str, earliest: int, end: int) -> int:
-    """The first word that begins at or behind `earliest`; `end` at the latest."""
+def _start(text: str, earliest: int, end: int) -> int:
+    """Return the start of the first word at or after `earliest`, or `earliest` without any."""
     if earliest >= end:
         return end
     blank = _BLANK.search(text, earliest - 1, end)

@@ -1,8 +1,8 @@
-"""The contract of an embedding core: texts in, vectors out.
+"""The contract of an embedder: texts in, vectors out.
 
-Memory and storage search with vectors, and agents and adapters request them; none of
-them depends on an implementation. The implementations are in `aios_core.cores.embedding`;
-the kernel builds one and passes it to its users.
+Memory and storage search by vectors, and agents and adapters request them; none of them
+depends on an implementation. The implementations are in `aios_core.cores.embedding`; the
+kernel builds one and passes it to its users.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Tell = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors of one length, for one meaning of "near": the cosine.
+    """Turns texts into vectors of one length, to be compared by cosine similarity.
 
-    Its methods are called on the kernel's loop and never block it. Concurrent calls
-    are allowed; the embedder batches and bounds its own work.
+    Its methods are called on the kernel's loop and must not block it. Concurrent calls are
+    allowed; the embedder batches and bounds its own work.
     """
 
     @property
@@ -65,7 +65,7 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Metered(Protocol):
-    """An embedder that costs tokens; its vectors come as `Embedded`, which counts them."""
+    """An embedder that costs tokens. Its `embed` returns `Embedded`, with the number of tokens."""
 
     @property
     def model(self) -> str:

@@ -1,7 +1,7 @@
-"""Which index a space of vectors is searched with.
+"""Select how the vectors of an index are searched: exactly, or approximately with Chroma.
 
-Comparing a question with every vector is exact, and the faster way for as long as
-they are not too many (`bench/retrieval.py`); an approximate index is for more.
+Comparing the query with every vector is exact, and faster up to some 200,000 vectors
+(`bench/retrieval.py`); an approximate index is for more.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from aios_core.state import State
 
 log = logging.getLogger(__name__)
 
-CHROMA: Final = "chroma"  # the folder below the state directory
-LARGE_BYTES: Final = 200 << 20  # of one space: 200,000 vectors of 256 numbers
+CHROMA: Final = "chroma"  # the folder in the state directory
+LARGE_BYTES: Final = 200 << 20  # of one index: 200,000 vectors of 256 numbers
 
 
 class Indexes:
-    """One index for all spaces, or another for those that are large.
+    """Selects the implementation that holds a vector index, by the size of the index.
 
     Args:
-        index: the one for all.
-        make_large: makes the one for large spaces, when there is the first. May raise
-            `BackendError`.
-        large_bytes: a space with more bytes of vectors than this is large.
+        index: holds the indexes that are not large.
+        make_large: builds what holds large indexes, when there is the first one; None: `index`
+            holds all of them. May raise `BackendError`.
+        large_bytes: an index with more bytes of vectors than this is large.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Indexes:
         self._large_bytes = large_bytes
 
     def of(self, num_bytes: int, current: VectorIndex | None = None) -> VectorIndex:
-        """The index for a space with so many bytes of vectors; `current`: which one it has.
+        """Return what should hold an index of `num_bytes`; `current` is what holds it now.
 
-        A space that was large keeps its index: it could be large again with the next change,
-        and moving takes time.
+        An index that has been large stays where it is, even if it shrinks: it could be large
+        again with the next change, and moving it takes time.
         """
         if self._large is not None and current is self._large:
             return self._large
@@ -61,43 +61,45 @@ class Indexes:
         return self._large
 
     def close(self) -> None:
-        """Free both."""
+        """Close both implementations."""
         self._index.close()
         if self._large is not None:
             self._large.close()
 
 
 def choose(config: RetrievalConfig, state: State) -> Indexes:
-    """The indexes that the configuration means for this state directory. Blocks.
+    """Select what holds the vector indexes of a state directory, by the configuration. Blocks.
 
-    Chroma stores vectors as they are, and a vector tells much of its text: an encrypted
-    state gets it only on a server that was named.
+    Chroma does not encrypt vectors, and a vector reveals much of its text: with an encrypted
+    state, Chroma is used only on a configured server.
 
-    Raises `ConfigError`, `ModelLoadError` (Chroma was asked for and is not installed).
+    Raises:
+        ConfigError: the configuration requires Chroma, in an encrypted state directory.
+        ModelLoadError: the configuration requires Chroma, which is not installed.
     """
     if config.index == "exact":
         return Indexes(ExactIndex())
     is_remote = config.chroma_url is not None
-    is_asked_for = config.index == "chroma" or is_remote
-    if not is_asked_for and (state.directory is None or state.vault.is_sealing):
+    is_required = config.index == "chroma" or is_remote
+    if not is_required and (state.directory is None or state.vault.is_sealing):
         return Indexes(ExactIndex())
     if not is_installed():
-        if is_asked_for:
+        if is_required:
             raise ModelLoadError(
                 "retrieval.index 'chroma' needs chromadb, which is not installed; "
                 f"install it with: {install_command('retrieval')}"
             )
         log.info(
-            "every vector is compared in a search, since chromadb is not installed; for large "
-            "collections: %s",
+            "searches compare the query with every vector, as chromadb is not installed; for "
+            "large collections: %s",
             install_command("retrieval"),
         )
         return Indexes(ExactIndex())
     if state.vault.is_sealing and not is_remote:
-        allowed = "'exact' or 'auto' while state.encryption_key is set: Chroma does not encrypt"
+        allowed = "'exact' or 'auto' if state.encryption_key is set: Chroma does not encrypt"
         raise ConfigError("retrieval.index", config.index, allowed)
     make = partial(_chroma, config, state)
-    return Indexes(make()) if is_asked_for else Indexes(ExactIndex(), make)
+    return Indexes(make()) if is_required else Indexes(ExactIndex(), make)
 
 
 def _chroma(config: RetrievalConfig, state: State) -> ChromaIndex:

@@ -1,6 +1,6 @@
-"""Which vectors of a space are nearest: the contract of an index, and the exact one.
+"""Find the nearest vectors: the contract of an implementation, and exact search.
 
-An index is derived data. It may forget everything at any time and is then filled
+An index is derived data. An implementation may drop it at any time; it is then built
 again from the rows (`aios_core.retrieval.vector_search`).
 """
 
@@ -17,54 +17,60 @@ from typing import Any, Final, Protocol
 
 from aios_core.retrieval.vector_rows import Row, unpack
 
-MAX_BYTES: Final = 512 << 20  # of vectors that the exact index keeps in memory
+MAX_BYTES: Final = 512 << 20  # of all vectors that exact search keeps in RAM
 
-Found = tuple[int, float]  # the number of a vector, and its cosine with the query
+Found = tuple[int, float]  # the number of a vector, and its cosine similarity to the query
 
 
 class VectorIndex(Protocol):
-    """Blocks; used by one thread at a time. Every space is an index of its own."""
+    """Holds vector indexes, each under a number, and searches them.
+
+    Its methods block. It is used by one thread at a time.
+    """
 
     @property
     def name(self) -> str:
-        """For people: "exact", "chroma"."""
+        """The name for messages: "exact" or "chroma"."""
 
     def holds(self, space: int) -> bool:
-        """Return whether it has kept what this process gave it."""
+        """Return whether it still has the vectors that this process added to an index."""
 
     def ids(self, space: int) -> AbstractSet[int]:
-        """What it has, also from earlier processes."""
+        """Return the numbers of an index's vectors, those of earlier processes included."""
 
     def add(self, space: int, rows: Sequence[Row]) -> None:
-        """Take vectors in. Adding one twice is adding it once."""
+        """Add vectors to an index. A vector that it has already is ignored."""
 
     def remove(self, space: int, ids: Collection[int]) -> None:
-        """Forget vectors. Those that it does not have are ignored."""
+        """Remove vectors from an index. Unknown ones are ignored."""
 
     def nearest(
         self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
     ) -> list[Found]:
-        """The `k` nearest, or nearly so, the best first; of these numbers only, if `among`.
+        """Return the `k` nearest vectors, exactly or approximately, best first.
 
-        An index that cannot look among some may find fewer than there are.
+        With `among`, return only vectors with these numbers. An approximate index may then
+        return fewer than there are.
         """
 
     def close(self) -> None:
-        """Free everything."""
+        """Free all resources."""
 
 
 class ExactIndex:
-    """Compares the query with every vector: exact, and fast enough for tens of thousands.
+    """Holds vector indexes in RAM, and compares the query with every vector.
 
-    With numpy one product of a matrix; without it, plain Python. Spaces that were
-    not searched lately are forgotten when all together exceed `max_bytes`.
+    Uses numpy if it is installed, plain Python otherwise. If all indexes together exceed
+    `max_bytes`, the least recently searched ones are dropped.
     """
 
     name = "exact"
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._matrices: OrderedDict[int, _Matrix] = OrderedDict()  # the last one searched last
+        self._matrices: OrderedDict[int, _Matrix] = (
+            OrderedDict()
+        )  # the least recently searched first
 
     def holds(self, space: int) -> bool:
         return space in self._matrices
@@ -104,7 +110,7 @@ class ExactIndex:
 
 
 def exact(rows: Iterable[Row], vector: bytes, k: int) -> list[Found]:
-    """The `k` nearest of some rows."""
+    """Return the `k` nearest of some rows, best first."""
     matrix = _Matrix()
     for number, packed in rows:
         matrix.add(number, packed)
@@ -112,7 +118,7 @@ def exact(rows: Iterable[Row], vector: bytes, k: int) -> list[Found]:
 
 
 class _Matrix:
-    """Vectors of one length, row by row; a removed row is filled with the last one."""
+    """Vectors of one length in one buffer. Removing a row moves the last row into its place."""
 
     def __init__(self) -> None:
         self.places: dict[int, int] = {}  # number -> row
@@ -130,7 +136,7 @@ class _Matrix:
         if not self._numbers:
             self._row_bytes = len(packed)
         if len(packed) != self._row_bytes:
-            return  # of another model, and about to be removed
+            return  # of another embedder; its rows are about to be removed
         self.places[number] = len(self._numbers)
         self._numbers.append(number)
         self._data += packed
@@ -186,7 +192,7 @@ def _without_numpy(
 
 def _numpy() -> Any:
     try:
-        import numpy as np  # noqa: PLC0415 - not a dependency; used if it is there
+        import numpy as np  # noqa: PLC0415 - not a dependency; used if installed
     except ImportError:
         return None
     return np

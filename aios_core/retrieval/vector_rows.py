@@ -1,9 +1,8 @@
-"""The vectors, in the state database: what every index over them is made from.
+"""The vectors in the state database, from which every vector index is built.
 
-A *space* is what is searched together: the files of one agent, or one collection.
-A row never changes, and its number is random and never used twice, so that an
-index is in step with the rows if it holds the same numbers. Vectors are sealed
-like every value.
+An index is a set of vectors that are searched together: the files of one agent, or one
+collection. A row never changes, and its number is random and never used twice, so that an
+index equals its rows if it has the same numbers. Vectors are encrypted like every value.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SCHEMA: Final = (
         vector BLOB NOT NULL  -- float32, little-endian
     );
     CREATE INDEX vectors_by_space ON vectors (space);
-    CREATE TABLE vector_instance (id TEXT NOT NULL)  -- tells this state directory from others
+    CREATE TABLE vector_instance (id TEXT NOT NULL)  -- a random id of this state directory
     """,
 )
 _ROUNDING: Final = 1e-3  # of the length of a vector of 32-bit floats
@@ -40,7 +39,7 @@ Row = tuple[int, bytes]
 
 
 def space_id(connection: Connection, name: str) -> int:
-    """The number of a space, which is made if need be. Writes."""
+    """Return the number of an index; create it if necessary. Writes."""
     connection.execute("INSERT OR IGNORE INTO vector_spaces (name) VALUES (?)", (name,))
     found = find_space(connection, name)
     assert found is not None  # noqa: S101 - it was just made
@@ -48,7 +47,7 @@ def space_id(connection: Connection, name: str) -> int:
 
 
 def find_space(connection: Connection, name: str) -> int | None:
-    """The number of a space; None if there is none."""
+    """Return the number of an index; None if there is none of that name."""
     found: int | None = _one(connection, "SELECT id FROM vector_spaces WHERE name = ?", (name,))
     return found
 
@@ -56,7 +55,7 @@ def find_space(connection: Connection, name: str) -> int | None:
 def put(
     connection: Connection, vault: Vault, space: int, vectors: Iterable[Sequence[float]]
 ) -> list[int]:
-    """Add vectors; their numbers. Writes."""
+    """Store vectors. Returns their numbers. Writes."""
     ids = []
     for vector in vectors:
         number = secrets.randbits(62)
@@ -67,12 +66,12 @@ def put(
 
 
 def remove(connection: Connection, ids: Iterable[int]) -> None:
-    """Take vectors out. Writes."""
+    """Delete vectors. Writes."""
     connection.executemany("DELETE FROM vectors WHERE id = ?", [(number,) for number in ids])
 
 
 def ids_in(connection: Connection, space: int) -> set[int]:
-    """The numbers of a space's vectors."""
+    """Return the numbers of an index's vectors."""
     rows: Any = connection.execute("SELECT id FROM vectors WHERE space = ?", (space,))
     return {number for (number,) in rows}
 
@@ -80,7 +79,7 @@ def ids_in(connection: Connection, space: int) -> set[int]:
 def load(
     connection: Connection, vault: Vault, space: int, ids: Iterable[int]
 ) -> Iterator[list[Row]]:
-    """The vectors of these numbers that the space has, some at a time, packed."""
+    """Yield the packed vectors of an index that have these numbers, some at a time."""
     wanted = list(ids)
     for start in range(0, len(wanted), _AT_ONCE):
         some = wanted[start : start + _AT_ONCE]
@@ -93,7 +92,7 @@ def load(
 
 
 def instance(connection: Connection) -> str:
-    """A name of this state directory, made at its first use. Writes."""
+    """Return the id of this state directory; make it at the first use. Writes."""
     found: str | None = _one(connection, "SELECT id FROM vector_instance", ())
     if found is None:
         found = secrets.token_hex(8)
@@ -102,7 +101,10 @@ def instance(connection: Connection) -> str:
 
 
 def pack(vector: Sequence[float]) -> bytes:
-    """Return a vector as it is stored: of length 1, as embedders are to return it, or all zeros."""
+    """Encode a vector as 32-bit floats, with length 1 unless it is all zeros.
+
+    Embedders should return vectors of length 1; this normalizes those that do not.
+    """
     numbers = array("f", vector)
     length = math.hypot(*numbers)
     if length and abs(length - 1.0) > _ROUNDING:
@@ -113,7 +115,7 @@ def pack(vector: Sequence[float]) -> bytes:
 
 
 def unpack(packed: bytes) -> array[float]:
-    """The opposite of `pack`."""
+    """Decode a vector that `pack` encoded."""
     numbers = array("f")
     numbers.frombytes(packed)
     if sys.byteorder == "big":

@@ -1,12 +1,12 @@
-"""Spaces of vectors that can be searched: the rows, and an index kept in step with them.
+"""Search vector indexes, and keep each equal to its rows in the database.
 
-    rows (state.db, the truth) ──> index (Chroma or exact, derived)
+    rows (in state.db, authoritative) ──> index (exact or Chroma, derived)
 
-The index works on one thread. A space is filled when it is first searched: what
-the index has is compared with the rows by number, and the difference is made up,
-so that nothing that a crash lost or left behind stays. From then on every change
-that was committed is passed on (`changed`). An index that fails is replaced by an
-exact search over the rows, until it works again.
+The indexes are used on one worker thread. An index is synced at its first search: the
+numbers that it has are compared with those of the rows, and the difference is added or
+removed, so that a crash leaves neither missing nor extra vectors. From then on, `changed`
+passes every committed change on. While an index fails, exact search over the rows replaces
+it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_FILL: Final = 5_000  # rows that an index is given at once
+_FILL: Final = 5_000  # rows that are added to an index at a time
 
 
 class VectorSpaces:
-    """See the module. Belongs to the kernel's loop; opened by the first search or change."""
+    """Searches the vector indexes of files and collections. Used on the kernel's loop only.
+
+    The first search opens the indexes, and starts the worker thread.
+    """
 
     def __init__(
         self,
@@ -58,14 +61,17 @@ class VectorSpaces:
         self._choose = choose_indexes or partial(choose, config or RetrievalConfig())
         state.add_migrations(COMPONENT, SCHEMA)
         self._worker: ThreadPoolExecutor | None = None
-        self._indexes: Indexes | None = None  # the worker's, as the next
+        self._indexes: Indexes | None = None  # this and the next: used by the worker
         self._in_step: dict[int, _Filled] = {}
         self._is_closed = False
 
     async def nearest(
         self, space: str, vector: Vector, k: int, *, among: AbstractSet[int] | None = None
     ) -> list[Found]:
-        """The `k` vectors of a space that are nearest, of these numbers only, if `among`."""
+        """Return the `k` vectors of an index that are nearest to a vector, best first.
+
+        With `among`, return only vectors with these numbers.
+        """
         state = await self._state.opened()
         packed = pack(vector)
         return await self._run(lambda: self._nearest(state, space, packed, k, among))
@@ -73,7 +79,7 @@ class VectorSpaces:
     async def changed(
         self, space: str, added: Sequence[tuple[int, Vector]], removed: Iterable[int]
     ) -> None:
-        """Tell the index what was committed. A space that nobody has searched waits for that."""
+        """Pass a committed change on to an index. One that is not synced yet ignores it."""
         if self._indexes is None or not (added or removed):
             return
         state = await self._state.opened()
@@ -82,7 +88,7 @@ class VectorSpaces:
         await self._run(lambda: self._change(state, space, rows, gone))
 
     async def close(self) -> None:
-        """Free the index. Idempotent."""
+        """Close all indexes and stop the worker. Idempotent."""
         self._is_closed = True
         if self._worker is not None:
             worker, self._worker = self._worker, None
@@ -110,13 +116,13 @@ class VectorSpaces:
                 return found
         except BackendError as exc:
             self._in_step.pop(number, None)
-            log.warning("%s; every vector is compared instead", exc)
+            log.warning("%s; searching all vectors exactly instead", exc)
         return self._compared(state, number, vector, k, among)
 
     def _compared(
         self, state: State, space: int, vector: bytes, k: int, among: AbstractSet[int] | None
     ) -> list[Found]:
-        """Without the index: read the rows and compare them all."""
+        """Search without the index: read all rows and compare them."""
 
         def work(connection: Connection) -> list[Found]:
             ids = ids_in(connection, space) if among is None else among
@@ -125,14 +131,14 @@ class VectorSpaces:
         return state.database.read(work)
 
     def _filled(self, state: State, space: int, row_bytes: int) -> VectorIndex:
-        """The index of a space, in step with its rows."""
+        """Return what holds an index, after making it equal to the rows."""
         if self._indexes is None:
             self._indexes = self._choose(state)
         filled = self._in_step.get(space)
         if filled and filled.index.holds(space):
             if filled.index is self._indexes.of(filled.count * row_bytes, filled.index):
                 return filled.index
-            filled.index.remove(space, set(filled.index.ids(space)))  # outgrown
+            filled.index.remove(space, set(filled.index.ids(space)))  # it grew large: move it
         there = state.database.read(lambda connection: ids_in(connection, space))
         index = self._indexes.of(len(there) * row_bytes)
         have = index.ids(space)
@@ -158,7 +164,7 @@ class VectorSpaces:
             filled.count += len(rows) - len(gone)
         except BackendError as exc:
             del self._in_step[number]
-            log.warning("%s; the next search fills it again", exc)
+            log.warning("%s; the next search syncs it again", exc)
 
     def _shut(self, worker: ThreadPoolExecutor) -> None:
         worker.shutdown(cancel_futures=True)
@@ -169,10 +175,10 @@ class VectorSpaces:
 
 @dataclass(slots=True)
 class _Filled:
-    """A space that is in step with its rows."""
+    """An index that equals its rows, and what holds it."""
 
     index: VectorIndex
-    count: int  # of its vectors
+    count: int  # vectors in it
 
 
 def _rows(vault: Vault, space: int, ids: Iterable[int], connection: Connection) -> list[Row]:

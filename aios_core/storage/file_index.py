@@ -1,9 +1,8 @@
-"""What is indexed of the files: tables, and changes to them. For the database's threads.
+"""The database tables of the semantic index of files. For the database's threads.
 
-One transaction takes a file's parts in and moves the cursor behind its change, so
-that after a crash the index goes on exactly where it was. A part whose text was
-there before keeps its vector: moving a file embeds nothing, adding to it embeds
-the end.
+One transaction stores a file's chunks and moves the cursor past its change, so that after a
+crash the index continues exactly where it was. A chunk with an unchanged text keeps its
+vector: moving a file embeds nothing, appending to it embeds only its end.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SCHEMA: Final = (
     """
     CREATE TABLE file_index (
         id INTEGER PRIMARY KEY CHECK (id = 1),
-        made_by TEXT NOT NULL,  -- embedder and way of cutting; another one begins anew
+        made_by TEXT NOT NULL,  -- embedder and settings of the chunks; others start a new index
         seq INTEGER NOT NULL  -- of the last change that is in the index
     );
     CREATE TABLE indexed_files (
@@ -49,16 +48,16 @@ SCHEMA: Final = (
 
 @dataclass(slots=True)
 class Update:
-    """What becomes of one file. `chunks` None: it is forgotten."""
+    """A change of the index of one file. `chunks` None: remove the file."""
 
     state: FileState
     chunks: Sequence[Chunk] | None = None
-    vectors: dict[str, Vector] = field(default_factory=dict)  # of the texts that are new
+    vectors: dict[str, Vector] = field(default_factory=dict)  # by new text
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a commit changed in the space of one owner."""
+    """The vectors that a commit added to and removed from the index of one owner."""
 
     owner: str
     added: Sequence[tuple[int, Vector]]
@@ -66,19 +65,19 @@ class Applied:
 
 
 def space_of(owner: str) -> str:
-    """The name of the space that holds an agent's files."""
+    """Return the name of the vector index of an agent's files."""
     return f"files:{owner}"
 
 
 def cursor(connection: Connection, made_by: str) -> int | None:
-    """The last change that is indexed; None if there is no such index."""
+    """Return the last change that is indexed; None if there is no index by this embedder."""
     row: Any = connection.execute("SELECT seq FROM file_index WHERE made_by = ?", (made_by,))
     found = row.fetchone()
     return found[0] if found else None
 
 
 def begin(connection: Connection, made_by: str) -> int:
-    """The cursor of an index by this embedder; one by another is dropped. Writes."""
+    """Return the cursor of the index; drop an index by another embedder. Writes."""
     if (seq := cursor(connection, made_by)) is not None:
         return seq
     vectors: Any = connection.execute("SELECT vector FROM indexed_chunks").fetchall()
@@ -89,12 +88,12 @@ def begin(connection: Connection, made_by: str) -> int:
 
 
 def exists(connection: Connection) -> bool:
-    """Return whether anybody ever searched the files."""
+    """Return whether there is an index: the first search in files starts it."""
     return connection.execute("SELECT 1 FROM file_index").fetchone() is not None
 
 
 def texts_of(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
-    """The parts of a file that are indexed: text -> the number of its vector."""
+    """Return the indexed chunks of a file: text -> number of its vector."""
     rows: Any = connection.execute(
         "SELECT vector, text FROM indexed_chunks WHERE file = ?", (file,)
     )
@@ -104,7 +103,7 @@ def texts_of(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
 def apply(
     connection: Connection, vault: Vault, updates: Iterable[Update], seq: int
 ) -> list[Applied]:
-    """Take updates in, and move the cursor to `seq`. Writes."""
+    """Store updates, and move the cursor to `seq`. Writes."""
     applied = [_apply(connection, vault, update) for update in updates]
     connection.execute("UPDATE file_index SET seq = ?", (seq,))
     return applied
@@ -130,7 +129,7 @@ def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
     kept: set[str] = set()
     for chunk in update.chunks:
         if chunk.text in kept:
-            continue  # a repeated part is found once
+            continue  # a repeated chunk is indexed once
         kept.add(chunk.text)
         if (number := have.get(chunk.text)) is not None:
             connection.execute(
@@ -144,13 +143,13 @@ def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
                 (number, state.file, chunk.start, sealed),
             )
             added.append((number, vector))
-    gone = [number for text, number in have.items() if text not in kept]
-    remove(connection, gone)
-    return Applied(state.owner, added, gone)
+    outdated = [number for text, number in have.items() if text not in kept]
+    remove(connection, outdated)
+    return Applied(state.owner, added, outdated)
 
 
 def vectors_below(connection: Connection, owner: str, path: str) -> frozenset[int]:
-    """The numbers of the vectors of an owner's files at or below a path."""
+    """Return the numbers of the vectors of an owner's files at or below a path."""
     low, high = inside(path)
     rows: Any = connection.execute(
         """
@@ -165,7 +164,10 @@ def vectors_below(connection: Connection, owner: str, path: str) -> frozenset[in
 def hits(
     connection: Connection, vault: Vault, owner: str, path: str, found: Iterable[Found]
 ) -> list[Hit]:
-    """What was found, if it is this owner's and below the path; whatever the index said."""
+    """Return the found chunks that are this owner's and below the path.
+
+    An index may be outdated or wrong, so the rows decide.
+    """
     low, high = inside(path)
     result = []
     for number, score in found:

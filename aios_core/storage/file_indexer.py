@@ -1,13 +1,12 @@
-"""The semantic index over agents' files (`aios_core.storage.semantic_index.SemanticIndex`).
+"""Index agents' files for semantic search, in the background (a `SemanticIndex`).
 
-It follows the log of changes with a durable cursor: nothing is indexed until
-somebody searches for the first time, from then on in the background, also in later
-kernels. A search first waits until the changes that its caller has seen are in;
-when they cannot be indexed, because the embedder fails, it says so. A text that the
-embedder refuses is left out, and the rest goes on.
+The indexer follows the log of file changes with a durable cursor. It starts at the first
+search; from then on it runs in the background, in later kernels too. A search first waits
+until the changes that its caller has seen are indexed; if indexing fails, because the
+embedder fails, the search raises that error. A text that the embedder refuses is skipped.
 
-Promise: what is found belongs to the owner that was asked for and lies below the
-path that was asked for; the rows decide that, whatever an index answers.
+Guarantee: every hit belongs to the requested owner and is below the requested path. The
+rows in the database decide that, even if an index returns a wrong vector.
 """
 
 from __future__ import annotations
@@ -43,15 +42,22 @@ from aios_core.untrusted.third_party import describe, detach
 
 log = logging.getLogger(__name__)
 
-_STEP_FILES: Final = 64  # files that are taken in by one commit
-_STEP_BYTES: Final = 8 << 20  # the same in bytes; one file at least
-_STEP_TEXTS: Final = 256  # parts that are embedded by one call
-_FIRST_PAUSE_S: Final = 1.0  # after a failure, unless it says how long; doubles
+_STEP_FILES: Final = 64  # files that one commit indexes at most
+_STEP_BYTES: Final = 8 << 20  # bytes of files that one commit indexes; at least one file
+_STEP_TEXTS: Final = 256  # chunks that one call embeds
+_FIRST_PAUSE_S: Final = 1.0  # after a failure without `retry_after_s`; doubles each time
 _LAST_PAUSE_S: Final = 60.0
 
 
 class FileIndex:
-    """See the module. Belongs to the kernel's loop."""
+    """Indexes agents' files and searches them. Used on the kernel's loop only.
+
+    Args:
+        state: opens the state directory at the first search.
+        embedder: embeds chunks (at no agent's expense) and queries.
+        spaces: searches the vectors of files.
+        config: sizes of chunks and files.
+    """
 
     def __init__(
         self,
@@ -66,10 +72,10 @@ class FileIndex:
         self._config = config or RetrievalConfig()
         self._feed: FileFeed | None = None
         self._seq: int | None = None  # the cursor; None: not read yet
-        self._newest = 0  # the last change that is known of
+        self._newest = 0  # the last known change
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # for a change to be in
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # for a change to be indexed
         self._is_closed = False
         state.add_migrations(COMPONENT, SCHEMA)
 
@@ -86,7 +92,7 @@ class FileIndex:
     async def retrieve(
         self, process: AgentProcess, owner: str, query: str, *, k: int, path: str, seq: int
     ) -> Sequence[Hit]:
-        """See `SemanticIndex`. Raises what the embedder raises, and `StateError`."""
+        """Return the best hits (see `SemanticIndex`). Raises the embedder's errors."""
         state = await self._state.opened()
         await self._reach(state, seq)
         vector = (await self._embedder.embed_for(process, [query]))[0]
@@ -107,18 +113,18 @@ class FileIndex:
 
     def check(self) -> None:
         if self._waiting and (self._task is None or self._task.done()):
-            raise KernelBug(f"{len(self._waiting)} searches wait and nothing is being indexed")
+            raise KernelBug(f"{len(self._waiting)} searches wait, but the indexer does not run")
 
     # --- following the log -------------------------------------------------------------------
 
     @property
     def _made_by(self) -> str:
-        """Vectors of another embedder, or of other parts, are of no use."""
-        cutting = self._config
-        return f"{self._embedder.name} {cutting.chunk_chars}/{cutting.overlap_chars}/1"
+        """The embedder and chunk settings; vectors made with others cannot be compared."""
+        config = self._config
+        return f"{self._embedder.name} {config.chunk_chars}/{config.overlap_chars}/1"
 
     async def _reach(self, state: State, seq: int) -> None:
-        """Wait until a change is in the index, which begins to exist if need be."""
+        """Wait until a change is indexed; create the index if necessary."""
         if self._seq is None:
             begun = await state.database.awrite(lambda c: begin(c, self._made_by))
             self._seq = begun if self._seq is None else self._seq
@@ -141,7 +147,7 @@ class FileIndex:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="file-index")
 
     async def _run(self) -> None:
-        """Index what is new whenever there is something. Ends when it is cancelled."""
+        """Index changes as they come, until cancelled."""
         pause_s: float | None = None
         while True:
             with suppress(TimeoutError):
@@ -152,33 +158,33 @@ class FileIndex:
                 pause_s = None
             except KernelError as exc:
                 pause_s = self._failed(exc, pause_s)
-            except Exception as exc:  # noqa: BLE001 - searches wait, and must hear of it
+            except Exception as exc:  # noqa: BLE001 - waiting searches must get the error
                 error = BackendError(f"indexing files failed: {describe(exc)}")
                 error.__cause__ = detach(exc)
                 pause_s = self._failed(error, pause_s)
 
     def _failed(self, error: KernelError, last_pause_s: float | None) -> float:
-        """Tell those who wait; how long to leave it alone, unless somebody searches again."""
-        log.warning("files are not indexed for now: %s", error)
+        """Fail the waiting searches. Returns the seconds until the next try without a search."""
+        log.warning("indexing files failed and will be tried again: %s", error)
         self._answer(error)
-        told: float | None = getattr(error, "retry_after_s", None)
-        return told or min((last_pause_s or _FIRST_PAUSE_S / 2) * 2, _LAST_PAUSE_S)
+        advised: float | None = getattr(error, "retry_after_s", None)
+        return advised or min((last_pause_s or _FIRST_PAUSE_S / 2) * 2, _LAST_PAUSE_S)
 
     async def _catch_up(self) -> None:
         state = await self._state.opened()
         if self._seq is None:
             if not await state.database.aread(exists):
-                return  # nobody has ever searched
+                return  # no search has ever started the index
             self._seq = await state.database.awrite(lambda c: begin(c, self._made_by))
         while self._seq < self._newest:
-            known = self._newest  # committed before the step looks
+            known = self._newest  # committed before the step reads the feed
             if not await self._step(state):
-                self._seq = max(self._seq, known)  # those changes were followed by later ones
+                self._seq = max(self._seq, known)  # later changes superseded these
             self._answer(None)
 
     def _answer(self, error: KernelError | None) -> None:
-        """Wake the searches that waited for what is in now, or all of them with an error."""
-        still = []
+        """Wake the searches that wait for changes indexed by now; with an error, fail all."""
+        waiting = []
         for seq, arrived in self._waiting:
             if arrived.done():
                 continue
@@ -187,11 +193,11 @@ class FileIndex:
             elif self._seq is not None and seq <= self._seq:
                 arrived.set_result(None)
             else:
-                still.append((seq, arrived))
-        self._waiting = still
+                waiting.append((seq, arrived))
+        self._waiting = waiting
 
     async def _step(self, state: State) -> bool:
-        """Take in the next few changes, with one commit; False: there are none."""
+        """Index the next changes in one commit. Returns False if there are none."""
         if self._feed is None or self._seq is None:
             raise KernelBug("the file index was not started")
         states = _first_few(await self._feed.changed(self._seq, _STEP_FILES))
@@ -207,23 +213,23 @@ class FileIndex:
         return True
 
     async def _update(self, state: State, file: FileState) -> Update | None:
-        """What becomes of a file; its new texts are still to be embedded. None: nothing yet."""
+        """Return the update for a file, without vectors; None if a newer state follows."""
         if not file.is_live or file.path is None or self._feed is None:
             return Update(file)
         data = await self._feed.content(file)
         if data is None:
-            return None  # it changed again; that change is behind this one
-        cutting = self._config
-        text = await asyncio.to_thread(readable, data, cutting.max_file_chars)
+            return None  # the file changed again, and that change comes later in the feed
+        config = self._config
+        text = await asyncio.to_thread(readable, data, config.max_file_chars)
         if text is None:
             return Update(file)
-        chunks = await asyncio.to_thread(cut, text, cutting.chunk_chars, cutting.overlap_chars)
+        chunks = await asyncio.to_thread(cut, text, config.chunk_chars, config.overlap_chars)
         have = await state.database.aread(lambda c: texts_of(c, state.vault, file.file))
         new: dict[str, Vector] = {chunk.text: () for chunk in chunks if chunk.text not in have}
         return Update(file, chunks, new)
 
     async def _embed_new(self, updates: Sequence[Update]) -> None:
-        """Fill in the vectors of the new texts; those that the embedder refuses are left out."""
+        """Embed the new texts of updates; drop texts that the embedder refuses."""
         texts = list(dict.fromkeys(text for update in updates for text in update.vectors))
         vectors: dict[str, Vector] = {}
         for start in range(0, len(texts), _STEP_TEXTS):
@@ -236,14 +242,15 @@ class FileIndex:
             return dict(zip(texts, await self._embedder.embed(texts), strict=True))
         except InvalidRequest as exc:
             if len(texts) == 1:
-                log.warning("a part of a file is not indexed: %s", exc)
+                log.warning("a chunk of a file is not indexed: %s", exc)
                 return {}
+            # One text is refused; halving the batch finds it in a logarithmic number of calls.
             half = len(texts) // 2
             return await self._embedded(texts[:half]) | await self._embedded(texts[half:])
 
 
 def _first_few(states: Sequence[FileState]) -> Sequence[FileState]:
-    """As many as one step takes in."""
+    """Return as many of the states as one step indexes."""
     num_bytes = 0
     for position, state in enumerate(states):
         num_bytes += state.size if state.is_live else 0

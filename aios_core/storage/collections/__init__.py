@@ -1,7 +1,7 @@
-"""Collections: items under keys, found by meaning.
+"""Collections of agents: items under keys, found by semantic search.
 
-requests  the syscalls
-manager   serves them; `Collections` is an agent's handle
+requests  the requests, and the access that each needs
+manager   serves the requests; `Collections` is the handle of an agent
 table     the rows in the state database
 """
 

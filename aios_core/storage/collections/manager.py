@@ -1,11 +1,11 @@
-"""Collections: items under keys, found by meaning; and the handle that agents use.
+"""Serve the requests for collections: items under keys, found by semantic search.
 
     agent.collections.put("notes", [CollectionItem("a", "the kettle is in the kitchen")])
     agent.collections.search("notes", "where is the kettle?", k=3)
 
-An item is durable when `put` answers. Vectors are made by the kernel's embedder,
-unless they come with the items (a framework's own embeddings); one collection holds
-the vectors of one embedder. Labels of what an agent has read stay with what it puts.
+An item is durable when `put` returns. The kernel's embedder makes the vectors, unless they
+are given with the items (a framework's own embeddings); all vectors of a collection are of
+one embedder. An item gets the labels of the agent that puts it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ from aios_core.syscalls import Request
 
 
 class CollectionManager:
-    """See the module. Belongs to the kernel's loop; the embedder is the kernel's."""
+    """Serves the collection requests of all agents (a `Manager`). Used on the kernel's loop only.
+
+    Args:
+        state: opens the state directory at the first request.
+        embedder: embeds items and queries; owned by the kernel, which closes it.
+        spaces: searches the vectors of collections.
+        config: the quota of an owner's collections.
+    """
 
     def __init__(
         self,
@@ -71,7 +78,7 @@ class CollectionManager:
         return (CollectionPut, CollectionGet, CollectionDelete, CollectionSearch)
 
     async def start(self) -> None:
-        """The state opens with the first request."""
+        """Do nothing: the first request opens the state."""
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
         """Serve one request. Raises `Conflict`, `InvalidRequest`, `QuotaExceeded`, `StateError`."""
@@ -89,7 +96,7 @@ class CollectionManager:
                 raise KernelBug(f"not a request for collections: {request!r}")
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Return whether an owner has a collection of that name, or any."""
+        """Return whether an owner has a collection of that name; True without a name."""
         owner, name = resource.owner, resource.name
         if resource.kind != "collection" or owner is None:
             return None
@@ -102,13 +109,13 @@ class CollectionManager:
         return bool(await state.database.aread(lambda c: usage(c, identity)))
 
     def forget(self, process: AgentProcess) -> None:
-        """Nothing lives here for an agent."""
+        """Do nothing: nothing is cached for an agent."""
 
     async def close(self) -> None:
-        """The spaces close after this."""
+        """Do nothing: the kernel closes the vector indexes later."""
 
     def check(self) -> None:
-        """There is no state here that could break."""
+        """Do nothing: there is no state in RAM."""
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -120,14 +127,14 @@ class CollectionManager:
             return ()
         given = [entry.vector for entry in items if entry.vector is not None]
         if given and len(given) < len(items):
-            raise InvalidRequest("items: some come with vectors and some without")
+            raise InvalidRequest("items: some have vectors and some do not; give all or none")
         texts = [entry.text for entry in items]
         vectors = given or await self._embedder.embed_for(process, texts)
         pairs = list(zip(items, map(normalised, vectors), strict=True))
         state = await self._state.opened()
         made_by = "" if given else self._embedder.name
         labels = frozenset(process.labels)
-        collection, came, gone = await state.database.awrite(
+        collection, numbers, removed = await state.database.awrite(
             lambda c: store(
                 c,
                 state.vault,
@@ -139,8 +146,8 @@ class CollectionManager:
                 max_bytes=self._max_bytes,
             )
         )
-        added = list(zip(came, (vector for _, vector in pairs), strict=True))
-        await self._spaces.changed(collection.space, added, gone)
+        added = list(zip(numbers, (vector for _, vector in pairs), strict=True))
+        await self._spaces.changed(collection.space, added, removed)
         return tuple(entry.key for entry in items)
 
     async def _get(self, owner: str, request: CollectionGet) -> Any:
@@ -148,17 +155,18 @@ class CollectionManager:
         items = await state.database.aread(
             lambda c: get(c, state.vault, owner, request.collection, request.keys)
         )
-        values = (item.labels for item in items)  # the keys are the caller's own words
+        # The caller named the keys itself, so the labels of the keys reveal nothing new.
+        values = (item.labels for item in items)
         return labelled(tuple(items), frozenset[str]().union(*values))
 
     async def _delete(self, owner: str, request: CollectionDelete) -> int:
         state = await self._state.opened()
-        collection, gone = await state.database.awrite(
+        collection, removed = await state.database.awrite(
             lambda c: delete(c, owner, request.collection, request.keys)
         )
         if collection is not None:
-            await self._spaces.changed(collection.space, (), gone)
-        return len(gone)
+            await self._spaces.changed(collection.space, (), removed)
+        return len(removed)
 
     async def _search(self, process: AgentProcess, owner: str, request: CollectionSearch) -> Any:
         state = await self._state.opened()
@@ -173,7 +181,7 @@ class CollectionManager:
             vector = normalised(request.query)
         if len(vector) != collection.dimensions:
             raise InvalidRequest(
-                f"query: a vector of {len(vector)} numbers; those of collection "
+                f"query: got a vector of {len(vector)} numbers; those of collection "
                 f"{collection.name!r} have {collection.dimensions}"
             )
         among = None
@@ -191,51 +199,51 @@ class CollectionManager:
 
 
 def normalised(vector: Vector) -> Vector:
-    """The vector with length 1; zeros stay."""
+    """Scale a vector to length 1; a zero vector is returned as it is."""
     length = math.sqrt(math.fsum(number * number for number in vector))
     return tuple(number / length for number in vector) if length > 0 else tuple(vector)
 
 
 @dataclass(frozen=True, slots=True)
 class Collections:
-    """One agent's collections. `owner` names another agent's, which takes a grant."""
+    """The collections of one agent. `owner` is another agent that shared its collection."""
 
     _port: Port
 
     def put(
         self, collection: str, items: Sequence[CollectionItem], *, owner: str | None = None
     ) -> tuple[str, ...]:
-        """Put items in, in place of those of the same keys; the keys."""
+        """Store items; an item replaces the one under its key. Returns the keys."""
         return self._port.call(CollectionPut(collection, items, owner=owner))
 
     async def aput(
         self, collection: str, items: Sequence[CollectionItem], *, owner: str | None = None
     ) -> tuple[str, ...]:
-        """The same, awaited."""
+        """Store items; returns the keys (async form of `put`)."""
         return await self._port.acall(CollectionPut(collection, items, owner=owner))
 
     def get(
         self, collection: str, keys: Sequence[str], *, owner: str | None = None
     ) -> tuple[CollectionMatch, ...]:
-        """The items of some keys, in their order; those that are not there are left out."""
+        """Read the items under some keys, in the given order; unknown keys are skipped."""
         return self._port.call(CollectionGet(collection, keys, owner=owner))
 
     async def aget(
         self, collection: str, keys: Sequence[str], *, owner: str | None = None
     ) -> tuple[CollectionMatch, ...]:
-        """The same, awaited."""
+        """Read the items under some keys (async form of `get`)."""
         return await self._port.acall(CollectionGet(collection, keys, owner=owner))
 
     def delete(
         self, collection: str, keys: Sequence[str] | None = None, *, owner: str | None = None
     ) -> int:
-        """Take the items of some keys out, or with None the whole collection; how many went."""
+        """Delete the items under some keys, or with None the collection. Returns how many items."""
         return self._port.call(CollectionDelete(collection, keys, owner=owner))
 
     async def adelete(
         self, collection: str, keys: Sequence[str] | None = None, *, owner: str | None = None
     ) -> int:
-        """The same, awaited."""
+        """Delete items or the whole collection; returns how many items (async form of `delete`)."""
         return await self._port.acall(CollectionDelete(collection, keys, owner=owner))
 
     def search(
@@ -248,7 +256,17 @@ class Collections:
         with_vectors: bool = False,
         owner: str | None = None,
     ) -> tuple[CollectionMatch, ...]:
-        """The `k` items that are closest to a text or a vector; see `CollectionSearch`."""
+        """Find the items that are nearest in meaning to a text, or to a vector, best first.
+
+        Args:
+            collection: the name of the collection; an unknown one has no items.
+            query: a text, or a vector of the length of the collection's vectors.
+            k: the maximum number of items.
+            where: only items with these values in their metadata; a list matches any of its
+                members.
+            with_vectors: also return the items' vectors.
+            owner: the agent that shared the collection; None: this agent.
+        """
         return self._port.call(
             CollectionSearch(
                 collection,
@@ -270,7 +288,7 @@ class Collections:
         with_vectors: bool = False,
         owner: str | None = None,
     ) -> tuple[CollectionMatch, ...]:
-        """The same, awaited."""
+        """Find the nearest items of a collection (async form of `search`)."""
         return await self._port.acall(
             CollectionSearch(
                 collection,

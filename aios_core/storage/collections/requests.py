@@ -1,8 +1,8 @@
-"""What an agent may ask of its collections, and what each request does to what.
+"""The requests for collections, and the access that each of them needs.
 
-A collection is a set of items under keys, found by meaning: what a vector store of
-a framework keeps its documents in. `owner` names the agent whose collection is
-meant, None the caller.
+A collection is a set of items under keys that is searched by meaning; the vector stores of
+frameworks keep their documents in collections. `owner` is the agent that owns the
+collection; None: the caller.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_ITEMS: Final = 2_048  # of one request
 
 @dataclass(frozen=True, slots=True)
 class CollectionItem(CheckedFields):
-    """Something to be found by its text. `vector` None: the kernel's embedder makes it."""
+    """An item to store: its text is embedded and searched. `vector` None: the kernel embeds it."""
 
     key: str
     text: str
@@ -41,15 +41,15 @@ class CollectionItem(CheckedFields):
 
 @dataclass(frozen=True, slots=True)
 class CollectionMatch:
-    """An item that was found. `score` is the cosine with what was searched for."""
+    """An item that was read or found. `score` is its cosine similarity to the query."""
 
     key: str
     text: str
     metadata: Mapping[str, Any]
     score: float = 1.0
-    vector: Vector | None = None  # if it was asked for
+    vector: Vector | None = None  # only if the search had `with_vectors`
     labels: frozenset[str] = frozenset()
-    name_labels: frozenset[str] = frozenset()  # of whoever put something under this key first
+    name_labels: frozenset[str] = frozenset()  # of the agent that used this key first
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +72,19 @@ class _CollectionRequest(Request[T]):
             )
 
     def of(self, identity: str) -> str:
-        """Whose collection is meant when the agent of that identity asks."""
+        """Return the owner of the collection for a caller of that identity."""
         return self.owner or identity
 
     def arguments(self) -> Mapping[str, Any]:
-        """What the request says besides the collection, as plain JSON values."""
+        """Return the other arguments of the request, as plain JSON values, for the access check."""
         return {}
 
     def irreversible(self) -> str | None:
-        """Why it cannot be undone; None: it can be."""
+        """Return why the request cannot be undone; None: it can."""
         return None
 
     def access(self, identity: str) -> Access:
-        """The access to the collection."""
+        """Return the access to the collection that the request needs."""
         return Access(
             self.kind,
             self.right,
@@ -96,7 +96,7 @@ class _CollectionRequest(Request[T]):
 
 @dataclass(frozen=True, slots=True)
 class CollectionPut(_CollectionRequest[tuple[str, ...]]):
-    """Put items in, in place of those of the same keys. Answered with the keys."""
+    """Store items; an item replaces the one under its key. Answered with the keys."""
 
     kind: ClassVar[str] = "collection.put"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -107,11 +107,11 @@ class CollectionPut(_CollectionRequest[tuple[str, ...]]):
         _CollectionRequest.__post_init__(self)
         object.__setattr__(self, "items", tuple(require_items("items", self.items)))
         if len(self.items) > MAX_ITEMS:
-            raise InvalidRequest(f"items: got {len(self.items)}; allowed: up to {MAX_ITEMS}")
+            raise InvalidRequest(f"items: got {len(self.items):,}; allowed: up to {MAX_ITEMS:,}")
         for item in self.items:
             _require_item(item)
         if len({item.key for item in self.items}) < len(self.items):
-            raise InvalidRequest("items: two have the same key")
+            raise InvalidRequest("items: two have the same key; give each key once")
 
     def arguments(self) -> Mapping[str, Any]:
         digest = hashlib.sha256()
@@ -124,7 +124,7 @@ class CollectionPut(_CollectionRequest[tuple[str, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class CollectionGet(_CollectionRequest[tuple[CollectionMatch, ...]]):
-    """The items of some keys, in their order; those that are not there are left out."""
+    """Read the items under some keys, in the given order; unknown keys are skipped."""
 
     kind: ClassVar[str] = "collection.get"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -140,7 +140,7 @@ class CollectionGet(_CollectionRequest[tuple[CollectionMatch, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class CollectionDelete(_CollectionRequest[int]):
-    """Take the items of some keys out, or with None all of them; how many there were."""
+    """Delete the items under some keys, or with None the collection. Returns how many items."""
 
     kind: ClassVar[str] = "collection.delete"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -161,10 +161,10 @@ class CollectionDelete(_CollectionRequest[int]):
 
 @dataclass(frozen=True, slots=True)
 class CollectionSearch(_CollectionRequest[tuple[CollectionMatch, ...]]):
-    """The `k` items that are closest to a text, or to a vector, the best first.
+    """Find the `k` items that are nearest in meaning to a text, or to a vector, best first.
 
-    `where` lets only those count whose metadata has these values; a value that is a
-    list stands for any of its members.
+    `where` restricts the search to items with these values in their metadata; a list matches
+    any of its members.
     """
 
     kind: ClassVar[str] = "collection.search"
@@ -197,12 +197,14 @@ def _require_item(item: object) -> None:
         raise InvalidRequest(f"items: got {shown_repr(item)} among them; allowed: CollectionItem")
     _checked_keys((item.key,))
     if not isinstance(item.text, str):
-        raise InvalidRequest(f"item {item.key!r}: its text is {item.text!r:.80}, and no text")
+        raise InvalidRequest(
+            f"item {item.key!r}: text: got {shown_repr(item.text)}; allowed: a str"
+        )
     require_unicode(f"item {item.key!r}", item.text)
     try:
         json.dumps(dict(item.metadata), allow_nan=False)
     except (TypeError, ValueError) as exc:
-        raise InvalidRequest(f"item {item.key!r}: its metadata is no JSON object: {exc}") from exc
+        raise InvalidRequest(f"item {item.key!r}: metadata is not a JSON object: {exc}") from exc
     if item.vector is not None:
         _checked_vector(item.vector)
 
@@ -223,5 +225,6 @@ def _checked_vector(vector: object) -> tuple[float, ...]:
     except (TypeError, ValueError) as exc:
         raise InvalidRequest(f"vector: got {shown_repr(vector)}; allowed: numbers") from exc
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise InvalidRequest("vector: it is empty, or has a number that is not finite")
+        allowed = "finite numbers, at least one"
+        raise InvalidRequest(f"vector: got {shown_repr(vector)}; allowed: {allowed}")
     return numbers

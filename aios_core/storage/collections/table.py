@@ -1,4 +1,4 @@
-"""The tables of collections. Blocks; for the database's threads."""
+"""The database tables of collections. Runs on the database's threads, in a transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA: Final = (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         owner TEXT NOT NULL,
         name TEXT NOT NULL,
-        made_by TEXT NOT NULL,  -- the embedder, or "" for vectors that came with the items
+        made_by TEXT NOT NULL,  -- the embedder, or "" for vectors that callers gave
         dimensions INTEGER NOT NULL,
         UNIQUE (owner, name)
     );
@@ -38,7 +38,7 @@ SCHEMA: Final = (
         bytes INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
-    # Of who named the key, whatever is put there later.
+    # A key can carry labeled data, so its labels stay when its item is replaced.
     """
     ALTER TABLE collection_items ADD COLUMN name_labels TEXT NOT NULL DEFAULT '';
     UPDATE collection_items SET name_labels = labels;
@@ -48,7 +48,7 @@ SCHEMA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """One collection."""
+    """A row of `collections`."""
 
     id: int
     owner: str
@@ -58,12 +58,12 @@ class Collection:
 
     @property
     def space(self) -> str:
-        """The name of the space that its vectors are in."""
+        """The name of the vector index of its items."""
         return f"collection:{self.id}"
 
 
 def find(connection: Connection, owner: str, name: str) -> Collection | None:
-    """The collection of that name; None if there is none."""
+    """Return the collection of that name; None if there is none."""
     row: Any = connection.execute(
         "SELECT id, owner, name, made_by, dimensions FROM collections WHERE owner = ? AND name = ?",
         (owner, name),
@@ -82,32 +82,37 @@ def store(
     labels: frozenset[str],
     max_bytes: int | None,
 ) -> tuple[Collection, list[int], list[int]]:
-    """Put items with their vectors in; the numbers that came and those that went. Writes.
+    """Store items with their vectors. Writes.
 
-    Raises `Conflict` (another embedder), `InvalidRequest` (another length), `QuotaExceeded`.
+    Returns the collection, and the numbers of the vectors that were added and removed.
+
+    Raises:
+        Conflict: the collection's vectors were made by another embedder.
+        InvalidRequest: the vectors have another length than those of the collection.
+        QuotaExceeded: the owner's collections exceed the quota.
     """
     dimensions = len(items[0][1])
     collection = _opened(connection, owner, name, made_by, dimensions)
     for item, vector in items:
         if len(vector) != collection.dimensions:
             raise InvalidRequest(
-                f"item {item.key!r}: a vector of {len(vector)} numbers; those of collection "
+                f"item {item.key!r}: got a vector of {len(vector)} numbers; those of collection "
                 f"{name!r} have {collection.dimensions}"
             )
     used_before = usage(connection, owner)
     named = _name_labels(connection, collection, [item.key for item, _ in items])
-    gone = _drop(connection, collection, [item.key for item, _ in items])
+    removed = _drop(connection, collection, [item.key for item, _ in items])
     space = space_id(connection, collection.space)
     numbers = put(connection, vault, space, (vector for _, vector in items))
     for number, (item, vector) in zip(numbers, items, strict=True):
         plain = json.dumps([item.text, dict(item.metadata)]).encode()
         content = vault.seal(plain, "item", str(number))
         charged = len(plain) + len(item.key) + 4 * len(vector)
-        told = "\n".join(sorted(labels))
-        name = named.get(item.key, told)
+        stored_labels = "\n".join(sorted(labels))
+        key_labels = named.get(item.key, stored_labels)
         connection.execute(
             "INSERT INTO collection_items VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (number, collection.id, item.key, content, told, charged, name),
+            (number, collection.id, item.key, content, stored_labels, charged, key_labels),
         )
         _charge(connection, owner, charged)
     used = usage(connection, owner)
@@ -120,13 +125,13 @@ def store(
             requested=used - used_before,
             hint="delete items, or raise retrieval.max_collection_bytes",
         )
-    return collection, numbers, gone
+    return collection, numbers, removed
 
 
 def delete(
     connection: Connection, owner: str, name: str, keys: Sequence[str] | None
 ) -> tuple[Collection | None, list[int]]:
-    """Take items out, or the whole collection; the numbers that went. Writes."""
+    """Delete items, or with None the whole collection. Returns the removed vectors. Writes."""
     collection = find(connection, owner, name)
     if collection is None:
         return None, []
@@ -135,15 +140,15 @@ def delete(
     rows: Any = connection.execute(
         "SELECT key FROM collection_items WHERE collection = ?", (collection.id,)
     ).fetchall()
-    gone = _drop(connection, collection, [key for (key,) in rows])
+    removed = _drop(connection, collection, [key for (key,) in rows])
     connection.execute("DELETE FROM collections WHERE id = ?", (collection.id,))
-    return collection, gone
+    return collection, removed
 
 
 def get(
     connection: Connection, vault: Vault, owner: str, name: str, keys: Iterable[str]
 ) -> list[CollectionMatch]:
-    """The items of some keys, in their order."""
+    """Return the items under some keys, in the given order; skip unknown keys."""
     collection = find(connection, owner, name)
     if collection is None:
         return []
@@ -167,7 +172,7 @@ def item(
     score: float = 1.0,
     with_vector: bool = False,
 ) -> CollectionMatch | None:
-    """The item of a vector, if it is in the collection; whatever an index said."""
+    """Return the item of a vector if it is in the collection: an index may be outdated."""
     row: Any = connection.execute(
         """
         SELECT i.key, i.content, i.labels, i.name_labels, v.vector
@@ -193,7 +198,7 @@ def _labels(stored: str) -> frozenset[str]:
 def _name_labels(
     connection: Connection, collection: Collection, keys: Iterable[str]
 ) -> dict[str, str]:
-    """The stored labels of the keys that are there."""
+    """Return the stored labels of the keys that exist."""
     query = "SELECT key, name_labels FROM collection_items WHERE collection = ? AND key = ?"
     rows = (connection.execute(query, (collection.id, key)).fetchone() for key in keys)
     return {str(row[0]): str(row[1]) for row in rows if row is not None}
@@ -202,7 +207,7 @@ def _name_labels(
 def where(
     connection: Connection, vault: Vault, collection: Collection, wanted: Mapping[str, Any]
 ) -> frozenset[int]:
-    """The vectors of the items whose metadata has these values. Reads them all."""
+    """Return the vectors of the items with these values in their metadata. Reads all items."""
     rows: Any = connection.execute(
         "SELECT vector, content FROM collection_items WHERE collection = ?", (collection.id,)
     )
@@ -214,7 +219,7 @@ def where(
 
 
 def usage(connection: Connection, owner: str) -> int:
-    """Bytes that an owner's collections take."""
+    """Return the bytes that an owner's collections take."""
     row: Any = connection.execute(
         "SELECT bytes FROM collection_usage WHERE owner = ?", (owner,)
     ).fetchone()
@@ -232,7 +237,7 @@ def _has(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _opened(
     connection: Connection, owner: str, name: str, made_by: str, dimensions: int
 ) -> Collection:
-    """The collection, which is made if need be."""
+    """Return a collection; create it if necessary. Raises `Conflict` for another embedder."""
     if (found := find(connection, owner, name)) is None:
         connection.execute(
             "INSERT INTO collections (owner, name, made_by, dimensions) VALUES (?, ?, ?, ?)",
@@ -249,23 +254,23 @@ def require_maker(collection: Collection, made_by: str) -> None:
     if collection.made_by != made_by:
         theirs, ours = (who or "its callers" for who in (collection.made_by, made_by))
         raise Conflict(
-            f"the vectors of collection {collection.name!r} were made by {theirs}, not by {ours}; "
-            "they do not compare. Delete the collection and put its items in again"
+            f"the vectors of collection {collection.name!r} were made by {theirs}, not by {ours}, "
+            "and cannot be compared; delete the collection and put its items again"
         )
 
 
 def _drop(connection: Connection, collection: Collection, keys: Iterable[str]) -> list[int]:
-    gone = []
+    removed = []
     for key in keys:
         row: Any = connection.execute(
             "SELECT vector, charged FROM collection_items WHERE collection = ? AND key = ?",
             (collection.id, key),
         ).fetchone()
         if row is not None:
-            gone.append(row[0])
+            removed.append(row[0])
             _charge(connection, collection.owner, -row[1])
-    remove(connection, gone)  # and with them the items
-    return gone
+    remove(connection, removed)  # deletes the items too, by the foreign key
+    return removed
 
 
 def _charge(connection: Connection, owner: str, num_bytes: int) -> None:
