@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from aios_core.process import ProcessState
+    from aios_core.queueing.policy import Policy
     from aios_core.retrieval.embedding import Embedder
     from aios_core.storage import (
         AsyncWatch,
@@ -146,6 +147,7 @@ _NAMES: Final = {
         "default_kernel",
         "set_default_kernel",
     ),
+    "queueing.policy": ("Policy",),
     "retrieval.embedding": ("Embedder",),
     "errors": (
         "AccessDenied",
@@ -301,6 +303,7 @@ __all__ = [
     "OutOfMemory",
     "Overloaded",
     "PermissionRefused",
+    "Policy",
     "Price",
     "ProcessState",
     "PromptSize",

@@ -42,7 +42,7 @@ OPEN_BY_NATURE = {f"AccessHandle.{name}" for name in ("check", "acheck", "ask", 
 
 def mypy(folder: Path) -> list[tuple[str, int, str]]:
     """Check the programs of a folder. Returns the file, the line and the code of each error."""
-    # The cache is the project's own: whoever checked the library before has done the work.
+    # The cache is the project's own: an earlier check of the library has done most of the work.
     done = subprocess.run(  # noqa: S603 - this Python
         [sys.executable, "-m", "mypy", "--no-error-summary", str(folder)],
         cwd=HERE.parent,

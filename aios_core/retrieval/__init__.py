@@ -10,3 +10,7 @@
 
 Used by files, collections and memory. An index is derived data: it can be dropped and rebuilt.
 """
+
+from aios_core.retrieval.embedding import Embedder, Metered, Vector
+
+__all__ = ["Embedder", "Metered", "Vector"]

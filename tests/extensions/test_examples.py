@@ -1,4 +1,4 @@
-"""The packages of ``examples/plugins``, used as somebody who installed them would."""
+"""The packages of ``examples/plugins``, used as if they were installed."""
 
 import re
 import sys
