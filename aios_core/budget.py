@@ -2,7 +2,7 @@
 
 An agent's account has limits of its own and counts against those of its parent
 and of its group; a reservation is made on all of them or on none, so a family of
-agents cannot spend more than its head was given, whatever the concurrency. Pure
+agents cannot spend more than the limit of its root, at any concurrency. Pure
 bookkeeping: no clock, no lock (only the kernel's loop touches it, where `reserve_in_turn`
 waits).
 

@@ -40,7 +40,7 @@ Fraction = Range(0, 1, is_open=True)
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """Who runs when."""
+    """Scheduling: the policy, its options, and the limits of queues and retries."""
 
     policy: str = "auto"  # built in, or a name that a package registers under `aios.policies`
     options: Mapping[str, Any] = field(default_factory=dict)  # fields of that policy
@@ -91,7 +91,7 @@ class StateConfig(RedactedRepr):
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
-    """What agents remember. Quotas are of what is kept; None: no limit."""
+    """Memory of agents. Quotas bound what is stored; None: no limit."""
 
     page_bytes: Annotated[int, Range(64, MIB)] = 16_384
     resident_bytes: Annotated[int, AtLeastOne] = 4 * MIB  # of an agent's pages, in RAM
@@ -108,7 +108,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class StorageQuota:
-    """What may be kept, old versions and deleted files included. None: no limit."""
+    """Storage quota, old versions and deleted files included. None: no limit."""
 
     max_bytes: int | None = None
     max_files: int | None = None
@@ -136,10 +136,12 @@ class StorageConfig:
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """How the code that agents write is confined. Without a tier that works, it is not run."""
+    """The sandbox for code that agents write. Without a working backend, code is not run."""
 
     tier: Literal["auto", "bubblewrap"] = "auto"
-    uid: Annotated[int, Range(1, 2**32 - 2)] | None = 65534  # whom root drops to; 65534: nobody
+    uid: Annotated[int, Range(1, 2**32 - 2)] | None = (
+        65534  # the user that root drops to; 65534: `nobody`
+    )
     gid: Annotated[int, Range(1, 2**32 - 2)] | None = None  # None: the same number
     python: str | None = None  # an interpreter; None: this one's, or the system's
     read_only: tuple[str, ...] = ()  # further paths of this machine that code may read
@@ -165,11 +167,13 @@ class McpServerConfig(RedactedRepr):
 
     command: str | None = None
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # besides PATH, HOME and the like
+    env: Mapping[str, str] = field(
+        default_factory=dict
+    )  # in addition to PATH, HOME and a few others
     cwd: str | None = None
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    trusted: bool = False  # whether what it says about its tools is believed
+    trusted: bool = False  # whether its annotations of tools are believed
     timeout_s: Annotated[float, Positive] = 30.0  # to connect
 
     def __post_init__(self) -> None:
@@ -185,7 +189,7 @@ class ToolsConfig(RedactedRepr):
     load: tuple[str, ...] = ()  # modules, and paths of files
     mcp: Mapping[str, McpServerConfig] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tool
-    timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool says otherwise;
+    timeout_s: Annotated[float, Positive] = 60.0  # of one attempt, unless the tool sets its own;
     # of a tool that runs code a little more than sandbox.wall_s, if that is longer
     load_timeout_s: Annotated[float, Positive] = 60.0  # of one plug-in, file, module or server
     max_running: Annotated[int, AtLeastOne] = 16
@@ -208,11 +212,11 @@ RightName = Literal["read", "write", "execute", "share"]
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """Who may do what."""
+    """Access: rules, approvals and the audit trail."""
 
     policy: str | None = None  # a file of rules; None: owners, parents and grants alone
     parents: tuple[RightName, ...] = ("read",)  # rights over what descendants own
-    common: tuple[RightName, ...] = ("read", "write", "execute")  # over what is nobody's
+    common: tuple[RightName, ...] = ("read", "write", "execute")  # over unowned resources
     ask_owners: bool = False  # before they clear their own memory, or purge their own files
     approver: Literal["auto", "terminal", "pending", "allow", "deny"] = "auto"
     approval_timeout_s: Annotated[float, Positive] = 600.0
@@ -224,7 +228,7 @@ class AccessConfig:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EmbeddingConfig(RedactedRepr):
-    """How texts become vectors. `kind` decides which of the others apply."""
+    """The embedder, which turns texts into vectors. `kind` decides which other keys apply."""
 
     kind: Literal["hashing", "transformers", "openai"] = "hashing"
     path: str | None = None  # transformers: a sentence-transformer directory
@@ -246,7 +250,7 @@ class EmbeddingConfig(RedactedRepr):
                 raise ConfigError(key, getattr(self, key), f"not given for kind {self.kind!r}")
 
 
-# kind -> what it needs, and what it takes besides
+# kind -> the keys it needs, and the optional ones
 _EMBEDDING_KEYS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "hashing": ((), ("dimensions",)),
     "transformers": (("path",), ("model", "batch_size")),
@@ -256,7 +260,7 @@ _EMBEDDING_KEYS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalConfig:
-    """How vectors are searched, and how files are cut for it."""
+    """Search by meaning: the vector index, and how files are chunked for it."""
 
     index: Literal["auto", "exact", "chroma"] = "auto"  # auto: exact while vectors are few
     chroma_url: str | None = None  # of a Chroma server; None: embedded, below state.directory
@@ -280,7 +284,7 @@ class GroupConfig:
 
     weight: Annotated[float, Positive] = 1.0
     budget: Budget = field(default_factory=Budget)
-    inherits: tuple[str, ...] = ()  # groups whose privileges its members have too
+    inherits: tuple[str, ...] = ()  # groups; its members have their privileges too
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -288,7 +292,7 @@ class CoreConfig(RedactedRepr):
     """One LLM core. `kind` decides which of the others apply; `options` go to its constructor."""
 
     kind: str  # built in, or a name that a package registers under `aios.cores`
-    name: str | None = None  # None: the kind, numbered if need be
+    name: str | None = None  # None: the kind, numbered if necessary
     models: tuple[str, ...] = ()  # names under which agents ask for it; (): the path's last part
     path: str | None = None  # transformers: a directory or a hub name; replay: the recording
     base_url: str | None = None  # openai; None: OpenAI itself
@@ -329,12 +333,12 @@ class ConfigOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Everything that a kernel can be told.
+    """The whole configuration of a kernel.
 
     Sections may also be given as plain mappings. Raises `ConfigError`.
     """
 
-    cores: tuple[CoreConfig, ...] = ()  # none: the tiny model that comes with the project
+    cores: tuple[CoreConfig, ...] = ()  # none: the bundled model
     default_model: str | None = None  # None: the first core's first model
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model
@@ -350,7 +354,7 @@ class KernelConfig:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     guard: Guard = field(default_factory=Guard)
     trace: str | None = None  # a file for https://ui.perfetto.dev; None: no trace is written
-    drain_s: float = 5.0  # `close()` gives calls under way that long to end
+    drain_s: float = 5.0  # seconds that `close()` waits for calls in flight
 
     def __post_init__(self) -> None:
         for name, hint in field_hints(type(self)).items():

@@ -100,7 +100,7 @@ def _decode(  # noqa: PLR0911 - one for each kind of annotation
 
 
 def is_decodable(hint: Any) -> bool:
-    """Whether `decode` understands an annotation."""
+    """Return whether `decode` understands an annotation."""
     hint, _ = _unwrap(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):

@@ -1,7 +1,7 @@
-"""What an LLM core is: the contract between the dispatcher and whatever generates.
+"""The contract of an LLM core, between the dispatcher and anything that generates.
 
-A core runs several sequences at once. The dispatcher hands it a `Run` and hears
-back through a `ReportSink`; every run ends in exactly one of `Finished`,
+A core runs several sequences at once. The dispatcher passes it a `Run` and receives
+reports through a `ReportSink`; every run ends in exactly one of `Finished`,
 `Preempted`, `Failed` and `Stopped`, and nothing is reported of it afterwards.
 `run`, `preempt` and `cancel` are called on the kernel's loop, return at once and
 never raise; `preempt` and `cancel` of an unknown run are ignored, since the run
@@ -219,7 +219,7 @@ class Core(Protocol):
 async def count_prompt(core: Core, request: LLMGenerate) -> int | None:
     """Return how many tokens a prompt has, if the core can count them; else None.
 
-    Cores whose `prepare` only bounds a prompt may have a method `count_prompt` of this form.
+    A core with a `prepare` that only bounds a prompt may have a method `count_prompt` like this.
     """
     counting: Callable[[LLMGenerate], Awaitable[int | None]] | None
     counting = getattr(core, "count_prompt", None)

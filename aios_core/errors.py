@@ -273,7 +273,7 @@ class Overloaded(RetryLater):
 
 
 class RateLimited(RetryLater):
-    """The provider behind a core accepts no more for now (HTTP 429)."""
+    """The provider behind a core refuses further calls for now (HTTP 429)."""
 
 
 class CoreUnavailable(RetryLater):
@@ -395,8 +395,8 @@ class BackendError(KernelError):
 class CoreError(BackendError):
     """A core failed while serving a call.
 
-    `is_retryable` says whether the same call may be sent again, here or to
-    another core, without the risk of doing something twice.
+    `is_retryable`: the same call may be sent again, to this or another core, without the risk
+    of doing something twice.
     """
 
     def __init__(self, core: str, message: str, *, is_retryable: bool = False) -> None:
@@ -431,7 +431,7 @@ class ModelNotFound(CoreError, NoSuchObject):
 
 
 class OutOfMemory(BackendError):
-    """The device has no room for this call; others go on."""
+    """The device has not enough memory for this call; others continue."""
 
     def __init__(self, core: str, message: str) -> None:
         super().__init__(f"core {core!r} is out of memory: {message}")
@@ -468,11 +468,11 @@ class ToolError(BackendError):
 
 
 class ToolInDoubt(ToolError):
-    """The kernel died while the tool ran; nobody knows whether it took effect."""
+    """The kernel died while the tool ran; whether it took effect is unknown."""
 
 
 class SandboxUnavailable(BackendError):
-    """Nothing on this machine can confine code, so it is not run; the message says what would."""
+    """No isolation backend works on this machine, so code is not run; the message names a fix."""
 
 
 class WouldBlock(KernelError):

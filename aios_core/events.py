@@ -118,7 +118,7 @@ class Journal:
 
     def __init__(self, keep: int = 100_000) -> None:
         self._events: deque[KernelEvent] = deque(maxlen=keep)
-        self._names: dict[int, str] = {}  # of the agents whose start was seen, by pid
+        self._names: dict[int, str] = {}  # by pid, of agents with a recorded start
 
     def __call__(self, event: KernelEvent) -> None:
         if event.kind is EventKind.AGENT_SPAWNED and event.pid is not None:

@@ -51,7 +51,7 @@ class Group:
     name: str
     weight: float = 1.0
     budget: BudgetAccount = field(default_factory=lambda: BudgetAccount("group"))
-    exited: Accounting = field(default_factory=Accounting)  # of agents that are not alive any more
+    exited: Accounting = field(default_factory=Accounting)  # of exited agents
 
 
 @dataclass(frozen=True, slots=True)

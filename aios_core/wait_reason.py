@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Doing:
-    """What one request waits for, as text for people; empty if it is unknown."""
+    """The reason why one request waits, as text for people; empty if it is unknown."""
 
     text: str = ""
 

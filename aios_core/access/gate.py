@@ -122,7 +122,7 @@ class Gate:
         return None
 
     def _may_ask(self, process: AgentProcess, access: Access) -> bool:
-        """Return whether the agent may ask a model, whatever the arguments."""
+        """Return whether the agent may call a model, with any arguments."""
         known = self._privileges.free_models.get(process.pid, ())
         if (access.action, access.right, access.resource.name) in known:
             return access.resource.owner is None

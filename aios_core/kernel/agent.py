@@ -29,7 +29,7 @@ from aios_core.untrusted.arguments import is_a
 
 
 class AgentControl(Protocol):
-    """What an agent's handle asks of the kernel to control its process; `Kernel` documents it."""
+    """The part of a kernel that an agent's handle uses to control its process."""
 
     def time(self) -> float:
         """Return the time of the kernel's clock in seconds."""
@@ -104,7 +104,7 @@ class Agent:
 
     @property
     def accounting(self) -> Accounting:
-        """What the agent has taken so far; live, for reading only."""
+        """The usage of the agent so far; updated live, read-only."""
         return self._process.accounting
 
     @property
@@ -146,25 +146,25 @@ class Agent:
         self._kernel.exit(self.pid)
 
     def exit_soon(self) -> None:
-        """The same, waiting for nothing: from any thread, a finalizer's too."""
+        """Request the end of the agent without waiting. Safe in finalizers, on any thread."""
         self._kernel.exit_soon(self.pid)
 
     def freeze(self) -> None:
         """Take the agent off the cores until `thaw`; returns once it holds no slot.
 
-        Its callers go on waiting. A call on a core that cannot be preempted runs to its end.
+        Its callers keep waiting. A call on a core that cannot be preempted runs to its end.
         """
         self._kernel.freeze(self.pid)
 
     def thaw(self) -> None:
-        """Let a frozen agent go on."""
+        """Let a frozen agent continue."""
         self._kernel.thaw(self.pid)
 
     def save(self, directory: str | Path) -> None:
-        """Freeze the agent and write it to a directory, its generations in flight included.
+        """Freeze the agent and write it to a directory, with its generations in flight.
 
-        `Kernel.load_agent` brings it back, also in another process. `Kernel.save_agent` says
-        what is refused.
+        `Kernel.load_agent` restores it, also in another process. `Kernel.save_agent` documents
+        what cannot be saved.
         """
         self._kernel.save_agent(self.pid, directory)
 

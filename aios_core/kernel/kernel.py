@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
-    """What there is once a kernel has started."""
+    """The components of a started kernel."""
 
     parts: Parts
     lives: Lifecycle
@@ -83,7 +83,7 @@ class Kernel:
         approver: asks people about what cannot be undone, instead of the configured one; a
             function may be given, which takes an `ApprovalRequest` and answers True or False.
         embedder: turns texts into vectors, instead of the configured one; closed with the kernel.
-        observers: are told every `KernelEvent`.
+        observers: called with every `KernelEvent`.
 
     A kernel is started once and closed once.
     """
@@ -125,7 +125,7 @@ class Kernel:
         state = "closed" if loop.is_closed else "running" if loop.is_bound else "not started"
         return f"<Kernel {state}: {len(self.processes)} agents, policy {self._policy.name!r}>"
 
-    # --- life --------------------------------------------------------------------------------
+    # --- lifecycle ---------------------------------------------------------------------------
 
     def start(self) -> Self:
         """Start on a thread of its own and wait until the cores serve.
@@ -145,10 +145,10 @@ class Kernel:
         return self
 
     def close(self, drain_s: float | None = None) -> None:
-        """Give calls under way `drain_s` seconds to end, cancel the rest, free everything.
+        """Wait `drain_s` seconds for calls in flight, cancel the rest, and free everything.
 
         Idempotent. Only for a kernel that was started with `start` or `with`; done when the
-        program ends if nobody did.
+        program ends, if it was not closed before.
         """
         if self._thread is None or self._loop.is_closed:
             return
@@ -186,7 +186,7 @@ class Kernel:
 
     @property
     def _inside(self) -> _Inside:
-        """Raises `KernelClosed` before the kernel has started."""
+        """The components. Raises `KernelClosed` before the kernel has started."""
         if self._started is None:
             self._loop.loop()
             raise KernelClosed("the kernel has not started")
@@ -194,11 +194,11 @@ class Kernel:
 
     @property
     def pool(self) -> CorePool:
-        """The cores, to be looked at. Raises `KernelClosed` before the kernel has started."""
+        """The cores, for inspection. Raises `KernelClosed` before the kernel has started."""
         return self._inside.parts.pool
 
     async def aclose(self, drain_s: float | None = None) -> None:
-        """The same as `close`, on the kernel's loop. Idempotent."""
+        """Close without blocking the event loop (async form of `close`). Idempotent."""
         if self._loop.is_closed or not self._loop.is_bound:
             return
         require_number("drain_s", drain_s, at_least=0)
@@ -234,10 +234,10 @@ class Kernel:
             "an approver": given.approver is not approver,
             "managers": bool(given.managers),
         }
-        if told := ", ".join(name for name, is_given in objects.items() if is_given):
+        if listed := ", ".join(name for name, is_given in objects.items() if is_given):
             raise KernelClosed(
-                f"this process was forked, and the kernel of its parent was given {told} as "
-                "objects, which work in the parent alone; make a Kernel here and give it to "
+                f"this process was forked, and the kernel of its parent has {listed} as "
+                "objects, which work only in the parent; make a Kernel here and pass it to "
                 "`set_default_kernel`, or start the process by 'spawn' instead of 'fork'"
             )
         return Kernel(self.config, policy=self._policy, approver=approver)
@@ -309,7 +309,7 @@ class Kernel:
         return Agent(self, self._port(self._inside.lives.spawn(name, **settings)))
 
     def _port(self, process: AgentProcess) -> AgentPort:
-        """The way into this kernel of one of its agents."""
+        """Build the port through which one agent makes its requests."""
         return AgentPort(self._loop, self._inside.submitter, process)
 
     def exit(self, pid: int) -> None:
@@ -318,7 +318,7 @@ class Kernel:
             self._loop.call(partial(self._inside.lives.exit, pid))
 
     def exit_soon(self, pid: int) -> None:
-        """The same, waiting for nothing; even a garbage collector may call it."""
+        """Request the end of an agent without waiting. Safe in finalizers, on any thread."""
         self._loop.post_if_open(partial(self._exit_if_open, pid))
 
     def _exit_if_open(self, pid: int) -> None:
@@ -326,32 +326,32 @@ class Kernel:
             self._inside.lives.exit(pid)
 
     async def aexit(self, pid: int) -> None:
-        """The same from an event loop."""
+        """End an agent without blocking the event loop (async form of `exit`)."""
         if not self._loop.is_closed:
             await self._loop.acall(partial(self._inside.lives.exit, pid))
 
     def freeze(self, pid: int) -> None:
-        """Take an agent off the cores; see `Agent.freeze`."""
+        """Take an agent off the cores until `thaw`; returns once it holds no slot."""
         self._loop.run(self.afreeze(pid))
 
     async def afreeze(self, pid: int) -> None:
-        """The same, awaitable on any loop."""
+        """Freeze an agent without blocking the event loop (async form of `freeze`)."""
         await self._loop.arun(self._inside.lives.freeze(pid))
 
     def thaw(self, pid: int) -> None:
-        """Let a frozen agent go on."""
+        """Let a frozen agent continue."""
         self._loop.call(partial(self._inside.lives.thaw, pid))
 
     def save_agent(self, pid: int, directory: str | Path) -> None:
-        """Freeze an agent and write it to a directory; see `Agent.save`.
+        """Freeze an agent and write it to a directory, with its generations in flight.
 
         Raises `SnapshotError` if the directory cannot be written or belongs to something else, and
-        if a call waits that a framework makes itself (mode "admit"); then the agent goes on.
+        if an external call of a framework is in flight; then the agent continues.
         """
         self._loop.run(self.asave_agent(pid, directory))
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
-        """The same, awaitable on any loop."""
+        """Save an agent without blocking the event loop (async form of `save_agent`)."""
         await self._loop.arun(self._inside.lives.save(pid, require_path("directory", directory)))
 
     def load_agent(self, directory: str | Path) -> Agent:
@@ -367,7 +367,7 @@ class Kernel:
         return self._loop.run(self.aload_agent(directory))
 
     async def aload_agent(self, directory: str | Path) -> Agent:
-        """The same, awaitable on any loop."""
+        """Load an agent without blocking the event loop (async form of `load_agent`)."""
         return await self._loop.arun(self._load(require_path("directory", directory)))
 
     async def _load(self, directory: Path) -> Agent:
@@ -386,19 +386,19 @@ class Kernel:
         self._loop.run(self.aadd_core(core))
 
     async def aadd_core(self, core: Core) -> None:
-        """The same, awaitable on any loop."""
+        """Add a core without blocking the event loop (async form of `add_core`)."""
         _checked_cores([core])
         await self._loop.arun(self._inside.parts.add_core(core))
 
     # --- prompts ------------------------------------------------------------------------------
 
     def measure(self, request: LLMGenerate) -> PromptSize:
-        """How much room a prompt takes. On the kernel's own loop: if the core can say at once."""
+        """Count the tokens of a prompt. On the kernel's own loop, only if the core can at once."""
         _require_a("request", request, LLMGenerate)
         return self._inside.submitter.measure_blocking(request)
 
     async def ameasure(self, request: LLMGenerate) -> PromptSize:
-        """The same, awaitable on any event loop."""
+        """Count the tokens of a prompt without blocking the event loop."""
         _require_a("request", request, LLMGenerate)
         return await self._loop.arun(self._inside.submitter.measure(request))
 
@@ -407,24 +407,26 @@ class Kernel:
     def load_tools(self, source: Loadable) -> tuple[str, ...]:
         """Offer the tools of a file, a module, a function or an MCP server to all agents.
 
-        Done by whoever runs the kernel, so nobody is asked; `agent.tools.load` is a syscall.
+        The operator of the kernel calls it, so no access check is made; `agent.tools.load` is
+        the syscall.
         """
         return self._loop.run(self.aload_tools(source))
 
     async def aload_tools(self, source: Loadable) -> tuple[str, ...]:
-        """The same, awaitable on any event loop."""
+        """Load tools without blocking the event loop (async form of `load_tools`)."""
         return await self._loop.arun(self._inside.parts.tools.catalogue.load(source))
 
     def unload_tools(self, name: str) -> tuple[str, ...]:
-        """Offer a plug-in, a tool or a version to all agents no more; the ids.
+        """Stop offering a plug-in, a tool or a version to all agents. Returns the removed ids.
 
-        Done by whoever runs the kernel, so nobody is asked; `agent.tools.unload` is a syscall.
+        The operator of the kernel calls it, so no access check is made; `agent.tools.unload` is
+        the syscall.
         Raises `NoSuchObject`.
         """
         return self._loop.run(self.aunload_tools(name))
 
     async def aunload_tools(self, name: str) -> tuple[str, ...]:
-        """The same, awaitable on any event loop."""
+        """Unload tools without blocking the event loop (async form of `unload_tools`)."""
         require_text("name", name)
         return await self._loop.arun(self._inside.parts.tools.unload(name))
 
@@ -438,13 +440,13 @@ class Kernel:
         self._loop.run(self.areload_policy())
 
     async def areload_policy(self) -> None:
-        """The same, awaitable on any event loop."""
+        """Reload the policy file without blocking the event loop."""
         await self._loop.arun(self._inside.parts.access.reload())
 
     def explain(
         self, agent: str, action: str, resource: str, **about: Unpack[ExplainOptions]
     ) -> Explanation:
-        """Whether an agent may do something to a resource, and each thing that was considered.
+        """Explain whether an agent may do something to a resource, with all that was considered.
 
         Args:
             agent: its identity, such as "default/bob".
@@ -464,10 +466,10 @@ class Kernel:
         access = self._inside.parts.access
         return await self._loop.arun(explained(access, agent, action, resource, **about))
 
-    # --- looking in --------------------------------------------------------------------------
+    # --- observing ---------------------------------------------------------------------------
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Tell `observer` every event from now on. Returns a function that ends it."""
+        """Notify `observer` of every event from now on. Returns a function that stops it."""
         _checked_observers([observer])
         return self.events.subscribe(observer)
 
@@ -492,7 +494,7 @@ class Kernel:
 
     @property
     def num_under_way(self) -> int:
-        """Syscalls that are served just now. From any thread."""
+        """The number of syscalls in flight. From any thread."""
         return self._inside.parts.num_under_way
 
     def check(self) -> None:
@@ -501,7 +503,7 @@ class Kernel:
 
 
 def _checked_cores(cores: Any) -> tuple[Core, ...] | None:
-    """The cores that a caller gave. Raises `InvalidRequest`."""
+    """Check the cores that a caller passed. Raises `InvalidRequest`."""
     if cores is None:
         return None
     given: tuple[Core, ...] = tuple(require_items("cores", cores))
@@ -519,7 +521,7 @@ def _checked_cores(cores: Any) -> tuple[Core, ...] | None:
 
 
 def _checked_observers(observers: Any) -> tuple[Observer, ...]:
-    """The observers that a caller gave. Raises `InvalidRequest`."""
+    """Check the observers that a caller passed. Raises `InvalidRequest`."""
     given: tuple[Observer, ...] = tuple(require_items("observers", observers))
     for observer in given:
         if not callable(observer):
@@ -541,7 +543,7 @@ def _has(value: object, name: str) -> bool:
     """Return whether an object has an attribute, which may be one that cannot be read yet."""
     try:
         return hasattr(value, name)
-    except Exception:  # noqa: BLE001 - a property that says why; it is there
+    except Exception:  # noqa: BLE001 - a property that raises exists all the same
         return hasattr(type(value), name)
 
 
@@ -562,7 +564,7 @@ _kernels: WeakSet[Kernel] = WeakSet()
 
 
 def _close_in_child() -> None:
-    """After a fork: the threads of these kernels live in the parent; here they are closed."""
+    """Close the parent's kernels in a forked child, where their threads do not exist."""
     for kernel in _kernels:
         kernel._loop.leave_behind(os.getppid())  # noqa: SLF001
 

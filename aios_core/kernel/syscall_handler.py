@@ -3,9 +3,9 @@
     accept ──> (prepare) ──> check access ──> (wait for approval) ──> perform ──> record ──> answer
 
 Promises: no request reaches a manager unchecked; every accepted one is answered
-exactly once, within its deadline; a request that was cancelled, or whose agent exited,
-continues nowhere. Everything here runs on the kernel's loop; what blocks is the
-managers' to keep off it.
+exactly once, within its deadline; a request that was cancelled, or of an agent that exited,
+continues nowhere. Everything here runs on the kernel's loop; the managers keep blocking work
+off it.
 """
 
 from __future__ import annotations

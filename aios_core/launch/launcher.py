@@ -6,8 +6,8 @@ and what to do to each once it is imported, so that a program pays only for the
 frameworks that it uses.
 
     substitute    the kernel's cores answer; no provider, no key
-    admit         the framework's own client asks its provider, when the kernel says so:
-                  scheduled, metered, cancellable
+    admit         the framework's own client calls its provider, when the kernel schedules it:
+                  metered and cancellable
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LauncherFailed(KernelError):
 
 
 class Launches(Protocol):
-    """What an entry point of the group `aios.launchers` names."""
+    """The object that an entry point of the group `aios.launchers` names."""
 
     def install(self, mode: Mode) -> None:
         """Put the framework on the kernel, at once or when it is imported. Idempotent.
@@ -50,7 +50,7 @@ class Launches(Protocol):
         """
 
     def warn_at_import(self, mode: Mode) -> None:
-        """Where there is no such mode: say so if a program imports the framework."""
+        """Warn, once a program imports the framework, that it does not support the mode."""
 
     def uninstall(self) -> None:
         """Give everything back. Idempotent."""
@@ -61,7 +61,7 @@ class Launcher:
     """The patches of one framework.
 
     Args:
-        framework: its name, as a person would say it.
+        framework: its name, for people.
         patches: of each mode: which module, and as "module:function" what patches it. That
             function takes the module and a `Patches`; it is imported when the module is.
         tested: of distributions, the beginning of the versions that this was tested with, such
@@ -91,7 +91,7 @@ class Launcher:
         self._hook.apply()
 
     def warn_at_import(self, mode: Mode) -> None:
-        """Where there is no such mode: say so if a program imports the framework."""
+        """Warn, once a program imports the framework, that it does not support the mode."""
         self.uninstall()
         modules = {name for patches in self.patches.values() for name in patches}
         self._hook = ImportHook(dict.fromkeys(modules, partial(self._warn, mode)))

@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Patches:
-    """What was replaced, and how it was."""
+    """The replaced attributes, and their originals."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
@@ -107,5 +107,5 @@ class ImportHook(MetaPathFinder):
 
 
 def _is_ready(module: ModuleType) -> bool:
-    """Return whether its own code has run; else the finder that imports it is asked no more."""
+    """Return whether a module's own code has run, after which its finder is not needed."""
     return not getattr(module.__spec__, "_initializing", False)

@@ -1,7 +1,7 @@
 """Ask a third-party scheduling policy, and contain what it raises.
 
 A policy's answers are used in the middle of the kernel's bookkeeping, often about
-several calls at once. Whatever it raises, or answers instead of a rank, is caught
+several calls at once. Anything it raises, or returns instead of a rank, is caught
 here: a waiting call that cannot be ranked is set aside with the reason
 (`take_unranked`), and every other question gets the answer that changes least.
 """

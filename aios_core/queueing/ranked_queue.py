@@ -1,4 +1,4 @@
-"""A queue whose order may change while its items wait, at logarithmic cost.
+"""A queue that can be reordered while its items wait, at logarithmic cost.
 
 A rank may only grow while an item waits: the service of its owner grows, never the reverse. So a
 rank known from before is a lower bound, and the first item is found by ranking the top of the heap

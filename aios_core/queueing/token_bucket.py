@@ -10,7 +10,7 @@ class Rate(Protocol):
 
     @property
     def calls(self) -> int:
-        """How many calls."""
+        """The number of calls."""
 
     @property
     def per_s(self) -> float:

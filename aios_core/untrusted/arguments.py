@@ -133,7 +133,7 @@ def exact_number(number: float) -> int | float:
 
 
 def is_finite(number: float) -> bool:
-    """Whether a number is a float that is finite, or would be one."""
+    """Return whether a number is finite as a float."""
     try:
         return isfinite(number)
     except OverflowError:  # a whole number beyond the range of floats

@@ -26,9 +26,9 @@ from typing import Any, Final
 from aios_core.errors import KernelError
 from aios_core.redaction import redact, scrub
 
-# What foreign code may raise where the kernel calls it: anything. What is no `Exception`, such as
-# `SystemExit` (`sys.exit()`), would end the loop's callback, or all that the loop does. Whoever
-# catches it calls `pass_on`.
+# Foreign code that the kernel calls may raise anything. A `BaseException` such as `SystemExit`
+# (`sys.exit()`) would end the loop's callback, or the loop itself. Every handler that catches it
+# calls `pass_on`.
 RAISED: Final = BaseException
 OF_THE_LOOP: Final = (asyncio.CancelledError, GeneratorExit)  # what an await raises by itself
 MAX_CHARS: Final = 4_000  # of one text
@@ -129,11 +129,11 @@ def shown_value(value: object, depth: int = 0) -> str | None:
 
 
 def detach(exc: BaseException, text: str | None = None) -> BaseException:
-    """An exception that may be kept and shown anywhere: itself, or a `ForeignException`.
+    """Return an exception that may be kept and shown anywhere: itself, or a `ForeignException`.
 
-    Itself if its text, and the texts of its causes, need no foreign code. Its frames are let
-    go of, since they keep alive all that the code worked with; a note says where they were.
-    `text` is what a worker made of it; None: `describe`.
+    It is itself if its text, and the texts of its causes, need no foreign code. Its frames are
+    dropped, since they keep alive everything that the code used; a note names the place instead.
+    `text` is the text from a worker; None: `describe`.
     """
     if not is_harmless(exc):
         return ForeignException(f"{text or describe(exc)}\n{where_raised(exc)}".rstrip())

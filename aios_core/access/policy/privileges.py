@@ -33,7 +33,7 @@ class Privileges:
         self._subjects: dict[int, Subject] = {}
         self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # rules that may apply
         self._kept: dict[int, dict[tuple[str, Right, Resource], Standing]] = {}
-        # By agent: the models (action, right, name) that it may ask whatever the arguments.
+        # By agent: the models (action, right, name) that it may call with any arguments.
         self.free_models: dict[int, set[tuple[str, Right, str]]] = {}
 
     def adopt(self, policy: Policy) -> None:
