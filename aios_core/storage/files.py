@@ -1,12 +1,13 @@
-"""The files and their versions, in transactions of the caller.
+"""The database tables of files and their versions.
 
-Nothing is ever changed in place: each change adds a version that is complete in
-itself. Deleting is a version without content, so it can be taken back; a file that
-comes back goes on with its history. Only retention and `purge` forget versions.
+Nothing is changed in place: every change adds a version with the whole content. Deleting
+adds a version without content, so that it can be undone; a restored file continues its
+history. Only retention and `purge` remove versions.
 
-Promises, which `check` re-derives: one file at a path; no file lies below another
-file; `files` says what the newest version says; the ledger is the sum of the
-versions. No clock, no thread, no access check: those are the manager's and the kernel's.
+Invariants, which `check` verifies: there is one file at a path; no file is below another
+file; the rows of `files` agree with their newest versions; the recorded usage is the sum of
+the versions. Uses no clock and no threads, and checks no access: the manager and the kernel
+do.
 """
 
 from __future__ import annotations
@@ -69,16 +70,16 @@ class FileRow:
     path: str
     version: int
     is_live: bool
-    name_labels: frozenset[str] = frozenset()  # of those who gave it a path
+    name_labels: frozenset[str] = frozenset()  # of the agents that made and moved it
 
     @property
     def live_version(self) -> int:
-        """What `if_version` is compared with: 0 if the file is deleted."""
+        """The version that `if_version` is compared with: 0 if the file is deleted."""
         return self.version if self.is_live else 0
 
 
 class FileTable:
-    """See the module."""
+    """Reads and changes files and their versions. Runs in the caller's transaction."""
 
     def __init__(self, vault: Vault, blobs: BlobStore, limits: StorageConfig) -> None:
         self.contents = Contents(vault, blobs)
@@ -88,7 +89,7 @@ class FileTable:
     # --- reading -----------------------------------------------------------------------------
 
     def find(self, connection: Connection, owner: str, path: str) -> FileRow | None:
-        """The file at a path, also a deleted one."""
+        """Return the file at a path, also a deleted one; None if there is none."""
         row = connection.execute(
             f"SELECT {_ROW} FROM files WHERE owner = ? AND path = ?",  # noqa: S608 - constant
             (owner, path),
@@ -96,7 +97,7 @@ class FileTable:
         return _file_row(row) if row else None
 
     def get(self, connection: Connection, owner: str, path: str) -> FileRow:
-        """The live file at a path. Raises `NoSuchObject` with what there is instead."""
+        """Return the live file at a path. Raises `NoSuchObject`, which lists its neighbors."""
         row = self.find(connection, owner, path)
         if row is None or not row.is_live:
             raise self._missing(connection, owner, path)
@@ -105,7 +106,7 @@ class FileTable:
     def read(
         self, connection: Connection, owner: str, path: str, version: int | None = None
     ) -> tuple[FileVersion, Content]:
-        """A version of a file and its content; the newest one if none is named."""
+        """Return a version of a file and its content; None: the newest version."""
         if version is None:
             row = self.get(connection, owner, path)
             return self._read(connection, row, row.version)
@@ -117,13 +118,13 @@ class FileTable:
     def opened(
         self, file: tuple[str, int], version: int, size: int, stored: Any, blob: Any
     ) -> Content | None:
-        """The content that the columns of a version say; None if it was a deletion."""
+        """Decode the content in the columns of a version; None: the version is a deletion."""
         return self.contents.opened(size, stored, blob, _about(*file, version))
 
     def blobs_of(
         self, connection: Connection, owner: str, path: str, version: int
     ) -> tuple[str, ...]:
-        """The blob of a version, if it has one."""
+        """Return the address of a version's blob, if it has one."""
         rows: Any = connection.execute(
             "SELECT v.blob FROM files f JOIN file_versions v ON v.file = f.id "
             "WHERE f.owner = ? AND f.path = ? AND v.version = ? AND v.blob IS NOT NULL",
@@ -132,7 +133,7 @@ class FileTable:
         return tuple(blob for (blob,) in rows)
 
     def read_state(self, connection: Connection, state: FileState) -> Content | None:
-        """The content of a state of the feed; None: it is the newest no more."""
+        """Return the content of a state of the feed; None: the file has changed since."""
         row = connection.execute(
             f"SELECT {_ROW} FROM files WHERE id = ? AND seq = ?",  # noqa: S608 - constant
             (state.file, state.seq),
@@ -142,7 +143,7 @@ class FileTable:
         return self._read(connection, _file_row(row), state.version)[1]
 
     def history(self, connection: Connection, owner: str, path: str) -> tuple[FileVersion, ...]:
-        """The versions that are kept of a file, the newest first."""
+        """Return the stored versions of a file, the newest first."""
         row = self.find(connection, owner, path)
         if row is None:
             raise self._missing(connection, owner, path)
@@ -150,7 +151,7 @@ class FileTable:
         return tuple(_file_version(one, row.name_labels) for one in rows)
 
     def stat(self, connection: Connection, owner: str, path: str) -> StoredFile:
-        """A file as it is now, also a deleted one."""
+        """Return the current state of a file, also of a deleted one."""
         row = connection.execute(_STAT, (owner, path)).fetchone()
         if row is None:
             raise self._missing(connection, owner, path)
@@ -166,7 +167,7 @@ class FileTable:
         after: str | None,
         limit: int,
     ) -> tuple[StoredFile, ...]:
-        """The files at or below a path, in the order of their paths."""
+        """Return the files at or below a path, sorted by path."""
         values = (owner, root, *inside(root), int(not deleted), after or "", limit)
         rows = connection.execute(_LIST, values)
         return tuple(_stored_file(owner, row) for row in rows)
@@ -174,7 +175,7 @@ class FileTable:
     def changes(
         self, connection: Connection, owner: str, root: str, *, after: int, limit: int
     ) -> tuple[FileChange, ...]:
-        """The versions made at or below a path since change `after`."""
+        """Return the versions made at or below a path since change number `after`."""
         rows = connection.execute(
             "SELECT v.seq, v.owner, v.path, v.change, v.version, v.at, v.labels, f.name_labels "
             "FROM file_versions v JOIN files f ON f.id = v.file WHERE v.owner = ? AND v.seq > ? "
@@ -189,17 +190,17 @@ class FileTable:
         )
 
     def labels_of_owner(self, connection: Connection, owner: str) -> frozenset[str]:
-        """The labels of all that an owner keeps, of contents and names."""
+        """Return the labels of all that an owner keeps, of contents and names."""
         rows = connection.execute(_LABELS, (owner,))
         return frozenset[str]().union(*(labels_of(row[0]) for row in rows))
 
     def last_change(self, connection: Connection, owner: str) -> int:
-        """The number of the owner's last change; 0: there was none."""
+        """Return the number of the owner's last change; 0: there was none."""
         query = "SELECT coalesce(max(seq), 0) FROM file_versions WHERE owner = ?"
         return one_number(connection, query, (owner,))
 
     def states(self, connection: Connection, after: int, limit: int) -> tuple[FileState, ...]:
-        """The newest states of the files that changed since change `after`."""
+        """Return the newest states of the files that changed since change number `after`."""
         rows = connection.execute(
             "SELECT f.seq, f.id, f.owner, f.path, f.version, v.size, f.is_live, v.labels, "
             "f.name_labels "
@@ -227,9 +228,10 @@ class FileTable:
         change: ChangeKind = ChangeKind.WRITE,
         if_version: int | None = None,
     ) -> FileVersion:
-        """A new version with that content; of a new file, or one that was deleted, if need be.
+        """Add a version with a content; create or restore the file if necessary.
 
-        Raises `Conflict` if `if_version` is not the newest, or the path goes through a file.
+        Raises `Conflict` if `if_version` is not the newest version, or if a file is above the
+        path or files are below it.
         """
         row = self.find(connection, owner, path)
         _require_version(path, if_version, row.live_version if row else 0)
@@ -249,7 +251,7 @@ class FileTable:
         *,
         if_version: int | None = None,
     ) -> FileVersion:
-        """A version without content."""
+        """Delete a file: add a version without content."""
         row = self.get(connection, owner, path)
         _require_version(path, if_version, row.version)
         return self._add(connection, (row, path), ChangeKind.DELETE, None, stamp)
@@ -264,7 +266,7 @@ class FileTable:
         *,
         if_version: int | None = None,
     ) -> FileVersion:
-        """A version with the content of an older one. Brings a deleted file back."""
+        """Add a version with the content of an older one. Restores a deleted file too."""
         row = self.find(connection, owner, path)
         if row is None:
             raise self._missing(connection, owner, path)
@@ -285,7 +287,7 @@ class FileTable:
         *,
         if_version: int | None = None,
     ) -> FileVersion:
-        """Give a file, or each file below a directory, another path; the last version made."""
+        """Move a file, or each file below a directory. Returns the last version made."""
         row = self.find(connection, owner, path)
         if row is not None and row.is_live:
             _require_version(path, if_version, row.version)
@@ -296,14 +298,14 @@ class FileTable:
         if if_version is not None:
             raise InvalidRequest(f"if_version: {path} is a directory, which has no versions")
         if is_below(to, path):
-            raise Conflict(f"{path} cannot move into itself")
+            raise Conflict(f"{path} cannot be moved to {to}, which is inside it")
         made = [self._move(connection, row, rebased(row.path, path, to), stamp) for row in rows]
         return made[-1]
 
     def purge(self, connection: Connection, owner: str, path: str, before: int | None) -> int:
-        """Forget a deleted file, or the versions before one of a file; the bytes freed.
+        """Remove a deleted file, or the versions of a file before `before`. Returns bytes freed.
 
-        A snapshot keeps the versions that it holds from the second, not from the first.
+        The versions of a snapshot are kept in the second case, but not in the first.
         """
         row = self.find(connection, owner, path)
         if row is None:
@@ -313,7 +315,7 @@ class FileTable:
             self.ledger.book(connection, owner, num_bytes=-freed, num_files=0)
             return freed
         if row.is_live:
-            raise Conflict(f"{path} is there; delete it before its history is purged")
+            raise Conflict(f"{path} is not deleted; delete it before you purge its history")
         freed = 0
         versions: list[Any] = connection.execute(
             "SELECT charged, blob FROM file_versions WHERE file = ?", (row.id,)
@@ -323,6 +325,7 @@ class FileTable:
             self.contents.unlink(connection, blob)
         connection.execute("DELETE FROM file_tree_entries WHERE file = ?", (row.id,))
         connection.execute("DELETE FROM file_versions WHERE file = ?", (row.id,))
+        # The row stays without a path, so that the index sees the purge as a change.
         stub = FileRow(row.id, owner, "", row.version + 1, is_live=False)
         seq = self._insert(connection, stub, ChangeKind.PURGE, None, Stamp("", 0.0), charged=0)
         connection.execute(
@@ -375,11 +378,11 @@ class FileTable:
         return NoSuchObject("file", path, [file.path for file in near]).with_labels(labels)
 
     def _require_place(self, connection: Connection, owner: str, path: str) -> None:
-        """Raise `Conflict` if a file is above the path, or files are below it."""
+        """Raise `Conflict` if a file is above the path or files are below it."""
         for above in ancestors(path):
             row = self.find(connection, owner, above)
             if row is not None and row.is_live:
-                refusal = Conflict(f"{path} cannot be made: {above} is a file")
+                refusal = Conflict(f"{path} cannot be created: {above} is a file")
                 raise refusal.with_labels(row.name_labels)
         low, high = inside(path)
         below = connection.execute(
@@ -388,7 +391,7 @@ class FileTable:
             (owner, low, high),
         ).fetchone()
         if below is not None:
-            refusal = Conflict(f"{path} cannot be made: it is a directory, with {below[0]}")
+            refusal = Conflict(f"{path} cannot be created: it is a directory, with {below[0]}")
             raise refusal.with_labels(labels_of(str(below[1])))
 
     def _new_file(
@@ -405,7 +408,7 @@ class FileTable:
     def _move(self, connection: Connection, row: FileRow, to: str, stamp: Stamp) -> FileVersion:
         there = self.find(connection, row.owner, to)
         if there is not None and there.is_live:
-            refusal = Conflict(f"{to} is there already, at version {there.version}")
+            refusal = Conflict(f"{to} exists, at version {there.version}")
             raise refusal.with_labels(there.name_labels)
         self._require_place(connection, row.owner, to)
         if there is not None:
@@ -420,7 +423,7 @@ class FileTable:
         return self._add(connection, (row, to), ChangeKind.MOVE, content, stamp)
 
     def _step_aside(self, connection: Connection, row: FileRow) -> None:
-        """Keep the history of a deleted file whose path another one takes: as "path~1"."""
+        """Rename a deleted file to "path~1", so that another one can take its path."""
         for number in count(1):
             aside = f"{row.path}~{number}"
             if self.find(connection, row.owner, aside) is None:
@@ -435,10 +438,10 @@ class FileTable:
         content: Content | None,
         stamp: Stamp,
     ) -> FileVersion:
-        """Make the next version of a file, and all that follows from it."""
+        """Add the next version of a file; apply retention, quotas and blob references."""
         row, path = place
         size = content.size if content else 0
-        charged = 0 if change is ChangeKind.MOVE else size  # its bytes are those of the last one
+        charged = 0 if change is ChangeKind.MOVE else size  # a move shares the bytes before it
         new = FileRow(row.id, row.owner, path, row.version + 1, is_live=content is not None)
         seq = self._insert(connection, new, change, content, stamp, charged=charged)
         connection.execute(
@@ -501,9 +504,10 @@ class FileTable:
         return connection.last_insert_rowid()
 
     def _drop_old(self, connection: Connection, row: FileRow, before: int, *, limit: int) -> int:
-        """Forget up to `limit` (-1: all) of the versions before one; the bytes freed.
+        """Remove up to `limit` (-1: all) of the versions before `before`. Returns bytes freed.
 
-        What a snapshot holds stays. The bytes of a version that was moved next are the move's.
+        Versions of snapshots are kept. If the version after a removed one is a move, it takes
+        over the charge, as it shares the bytes.
         """
         freed = 0
         dropped: list[Any] = connection.execute(_UNHELD, (row.id, before, limit)).fetchall()
@@ -528,7 +532,7 @@ class FileTable:
 
 
 _INVARIANTS: Final = {
-    "a file is not what its newest version says": """
+    "a file disagrees with its newest version": """
         SELECT f.id, f.version, v.version, v.change FROM files f
         LEFT JOIN file_versions v ON v.seq = f.seq
         WHERE v.file IS NOT f.id OR v.version IS NOT f.version
@@ -542,7 +546,7 @@ _INVARIANTS: Final = {
         SELECT a.path, b.path FROM files a JOIN files b ON a.owner = b.owner
         AND b.path >= a.path || '/' AND b.path < a.path || '0' WHERE a.is_live AND b.is_live
     """,
-    "the ledger is not the sum of the versions": """
+    "the recorded usage is not the sum of the versions": """
         SELECT u.owner, u.bytes, u.files, s.bytes, s.files FROM file_usage u LEFT JOIN (
             SELECT f.owner, sum(v.charged) AS bytes, count(DISTINCT f.id) AS files
             FROM files f JOIN file_versions v ON v.file = f.id
@@ -555,7 +559,7 @@ _INVARIANTS: Final = {
         LEFT JOIN blobs b ON b.address = v.blob
         WHERE v.blob IS NOT NULL AND coalesce(b.refs, 0) = 0
     """,
-    "a snapshot holds what is gone": """
+    "a snapshot refers to a removed version": """
         SELECT e.tree, e.file, e.version FROM file_tree_entries e
         LEFT JOIN file_versions v ON v.file = e.file AND v.version = e.version
         WHERE v.seq IS NULL
@@ -566,12 +570,12 @@ _INVARIANTS: Final = {
 def _require_version(path: str, expected: int | None, newest: int) -> None:
     if expected is None or expected == newest:
         return
-    now = f"is at version {newest}" if newest else "is not there"
-    raise Conflict(f"{path} {now}, and version {expected} was expected; read it again")
+    now = f"is at version {newest}" if newest else "does not exist"
+    raise Conflict(f"{path} {now}, but if_version is {expected}; read it again")
 
 
 def _about(owner: str, file: int, version: int) -> tuple[str, str, str]:
-    """What a sealed content belongs to."""
+    """Return the place of an encrypted content, to which it is bound."""
     return owner, str(file), str(version)
 
 
@@ -592,10 +596,11 @@ def _file_version(row: Sequence[Any], names: frozenset[str]) -> FileVersion:
 
 
 def one_number(connection: Connection, query: str, values: Sequence[Any]) -> int:
-    """The whole number that a query is answered with."""
+    """Return the whole number that a query results in."""
     row: Any = connection.execute(query, values).fetchone()
     return int(row[0])
 
 
 def labels_of(stored: str) -> frozenset[str]:
+    """Decode stored labels."""
     return frozenset(json.loads(stored)) if stored != "[]" else frozenset()

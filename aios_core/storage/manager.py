@@ -1,11 +1,11 @@
-"""Serves the storage requests: on the kernel's loop, with all work on other threads.
+"""Serve the storage requests on the kernel's loop, with all work on other threads.
 
     request ──> database threads (rows) ──> storage threads (large contents, mounts) ──> answer
                                    └──> watchers and the semantic index, once it is durable
 
-A change that was begun is finished and made known even if its caller goes away.
-Whether a caller may do what it asks was decided before; origin labels are taken
-from the process and given back with what is read.
+A change that has started is finished and published even if its caller is cancelled. The
+access check has already passed. Writes take labels from the process, and reads return them
+with the content.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ Handler = Callable[[AgentProcess, Any], Awaitable[Any]]
 
 
 class StorageManager:
-    """See the module. Also a `FileFeed` for its index, and `Workspaces` for whoever runs code.
+    """Serves the storage requests of all agents (a `Manager`).
+
+    Also a `FileFeed` for its semantic index, and `Workspaces` for running code over files.
 
     Args:
-        state: where files are kept; opened with the first request.
+        state: opens the state directory at the first request.
         config: limits, quotas, mounts.
-        index: searches by meaning; None: `FileRetrieve` is refused.
-        now: seconds since 1970.
+        index: the semantic index of files; None: `FileRetrieve` is refused.
+        now: returns seconds since 1970.
     """
 
     name = "storage"
@@ -129,21 +131,21 @@ class StorageManager:
         }
 
     def __repr__(self) -> str:
-        return f"<StorageManager: {len(self._work)} changes under way>"
+        return f"<StorageManager: {len(self._work)} changes in flight>"
 
     @property
     def requests(self) -> Sequence[type[Request[Any]]]:
         return tuple(self._handlers)
 
     async def start(self) -> None:
-        """Raises `ConfigError` for a mount that cannot be."""
+        """Check the mounts and start the index. Raises `ConfigError` for an invalid mount."""
         if self._config.mounts:
             await asyncio.to_thread(self._mounts.require)
         if self._index is not None:
             await self._index.start(self)
 
     async def prepare(self, process: AgentProcess, request: Any) -> Any:  # noqa: ARG002 - `Preparing`
-        """A write into a mount may be a `FileCreate`."""
+        """Turn a write to a new path in a mount into a `FileCreate`."""
         if isinstance(request, FileWrite) and request.is_shared:
             return await self._shared.told_apart(request)
         return request
@@ -157,10 +159,11 @@ class StorageManager:
         except NoSuchObject as exc:
             if request.owner in (None, process.identity):
                 raise
-            raise NoSuchObject(exc.kind, exc.name, of=exc.of) from None  # what else it has, is its
+            # Another agent must not learn the names of the owner's other files.
+            raise NoSuchObject(exc.kind, exc.name, of=exc.of) from None
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Return whether an owner has a file at a path or below it."""
+        """Return whether an owner has a file at a path or below it; None: not a file."""
         if resource.kind != "file" or resource.owner is None:
             return None
         owner, path = resource.owner, resource.name or ROOT
@@ -178,10 +181,10 @@ class StorageManager:
         return bool(await self._look(lambda c: c.execute(query, (identity,)).fetchall()))
 
     def forget(self, process: AgentProcess) -> None:
-        """Files outlive their agents; nothing is kept for the process itself."""
+        """Do nothing: nothing is cached for a process."""
 
     async def close(self) -> None:
-        """Finish the changes under way; let go of mounts and threads."""
+        """Finish the changes in flight, then close the index, the threads and the mounts."""
         await self._work.drain()
         if self._index is not None:
             await self._index.close()
@@ -210,7 +213,7 @@ class StorageManager:
                     data = await self._work.on_thread(partial(table.contents.data, content))
                 return FileContent(data, version.version, version.labels)
             except StateError:
-                if attempt == 2:  # the first time, it may just have been dropped
+                if attempt == 2:  # the first time, the version may have been removed meanwhile
                     raise
         raise KernelClosed("unreachable")
 
@@ -256,15 +259,15 @@ class StorageManager:
             else FileContent(b"", 0)
             for version in (old, new)
         ]
-        told = await self._work.on_thread(partial(unified, path, *texts))
-        return labelled(told, texts[0].labels | texts[1].labels)
+        text = await self._work.on_thread(partial(unified, path, *texts))
+        return labelled(text, texts[0].labels | texts[1].labels)
 
     async def _write(self, process: AgentProcess, request: FileWrite | FileCreate) -> FileVersion:
         owner = _owner(process, request)
         if_version = request.if_version
         if isinstance(request, FileCreate):
             if if_version:
-                raise InvalidRequest("if_version: a file that is created has none")
+                raise InvalidRequest("if_version: a new file has no version; allowed: 0 or None")
             if_version = 0
         stamp = self._stamp(process)
         return await self._work.finish(
@@ -282,7 +285,7 @@ class StorageManager:
         return await self._work.finish(self._add(process, request, self._stamp(process)))
 
     async def _add(self, process: AgentProcess, request: FileAppend, stamp: Stamp) -> FileVersion:
-        """Read, add, write unless somebody else wrote meanwhile; then again."""
+        """Read, append and write; start over if another writer was faster."""
         owner, path = _owner(process, request), request.path
         lock = self._appending.setdefault((owner, path), asyncio.Lock())
         async with lock:
@@ -293,8 +296,8 @@ class StorageManager:
                     old = FileContent(b"", 0)
                 if request.if_version not in (None, old.version):
                     raise Conflict(
-                        f"{path} is at version {old.version}, and version {request.if_version} "
-                        "was expected; read it again"
+                        f"{path} is at version {old.version}, but if_version is "
+                        f"{request.if_version}; read it again"
                     )
                 labels = stamp.labels | old.labels
                 try:
@@ -308,7 +311,7 @@ class StorageManager:
                     )
                 except Conflict:
                     if await self._version(owner, path) == old.version:
-                        raise  # something else is in the way
+                        raise  # not a race: the path itself conflicts
 
     async def _version(self, owner: str, path: str) -> int:
         _, table, _ = await self._tables()
@@ -365,7 +368,7 @@ class StorageManager:
                 c, owner, request.path, request.to, stamp, if_version=request.if_version
             ),
         )
-        is_known = moved.path == request.to  # else it is a file that a directory held
+        is_known = moved.path == request.to  # else a file in the moved directory, a new name
         return moved if is_known else labelled(moved, moved.labels | moved.name_labels)
 
     async def _rollback(self, process: AgentProcess, request: FileRollback) -> Any:
@@ -444,7 +447,7 @@ class StorageManager:
     async def _wait(self, process: AgentProcess, request: FileWait) -> int:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        with self._news.next_of(owner) as change:  # before looking: nothing is missed in between
+        with self._news.next_of(owner) as change:  # before the read, so that no change is missed
             last = await self._look(lambda c: table.last_change(c, owner))
             if request.after < 0 or last > request.after:
                 return last
@@ -454,7 +457,7 @@ class StorageManager:
     async def _retrieve(self, process: AgentProcess, request: FileRetrieve) -> Any:
         owner = _owner(process, request)
         if self._index is None:
-            raise InvalidRequest("this kernel has no semantic index")
+            raise InvalidRequest("storage.retrieve needs a semantic index; this kernel has none")
         _, table, _ = await self._tables()
         seq = await self._look(lambda c: table.last_change(c, owner))
         hits = await self._index.retrieve(
@@ -463,12 +466,12 @@ class StorageManager:
         return all_labelled(hits)
 
     async def changed(self, after: int, limit: int = 256) -> Sequence[FileState]:
-        """For the index: the files whose last change has a number above `after`."""
+        """Return the states of files with a last change above `after` (see `FileFeed`)."""
         _, table, _ = await self._tables()
         return await self._look(lambda c: table.states(c, after, limit))
 
     async def content(self, state: FileState) -> bytes | None:
-        """For the index: the content of a state; None: a newer one follows."""
+        """Return the content of a state; None: a newer one follows (see `FileFeed`)."""
         _, table, _ = await self._tables()
         content = await self._look(lambda c: table.read_state(c, state))
         if content is None or content.data is not None:
@@ -483,14 +486,14 @@ class StorageManager:
     # --- working directories -----------------------------------------------------------------
 
     async def checkout(self, identity: str, directory: Path) -> Checkout:
-        """See `Workspaces`."""
+        """Write an agent's files into an empty directory (see `Workspaces`)."""
         state, table, _ = await self._tables()
         done = await self._work.on_thread(partial(write_out, state, table, identity, directory))
         self._checkouts.add(done)
         return done
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
-        """See `Workspaces`."""
+        """Store the changes in a checked-out directory (see `Workspaces`)."""
         done = self._checkouts.take(identity, directory)
         state, table, _ = await self._tables()
         stamp = Stamp(identity, self._now(), labels | done.labels)
@@ -521,7 +524,7 @@ class StorageManager:
         return await state.database.aread(work)
 
     async def _verify(self, find: Callable[[Connection], Sequence[str]]) -> None:
-        """Look at blobs to which new rows will refer, off the thread that writes."""
+        """Verify blobs to which new rows will refer, off the database's writing thread."""
         state, _, _ = await self._tables()
         if blobs := await self._look(find):
             await self._work.on_thread(partial(state.blobs.verify_all, blobs))
@@ -533,22 +536,22 @@ class StorageManager:
         return await self._work.finish(self._commit(owner, work))
 
     async def _commit(self, owner: str, work: Callable[[Connection], T]) -> T:
-        """Make a change and, once it is durable, make it known."""
+        """Commit a change, then notify watchers and the index."""
         state, table, _ = await self._tables()
         done, seq = await state.database.awrite(lambda c: (work(c), table.last_change(c, owner)))
-        self._make_known(owner, seq)
+        self._publish(owner, seq)
         return done
 
     async def _announce(self, owner: str) -> None:
         _, table, _ = await self._tables()
-        self._make_known(owner, await self._look(lambda c: table.last_change(c, owner)))
+        self._publish(owner, await self._look(lambda c: table.last_change(c, owner)))
 
-    def _make_known(self, owner: str, seq: int) -> None:
+    def _publish(self, owner: str, seq: int) -> None:
         self._news.tell(owner)
         if self._index is not None:
             self._index.notify(seq)
 
 
 def _owner(process: AgentProcess, request: Any) -> str:
-    """Whose files are meant: the caller's, unless the request says otherwise."""
+    """Return the owner of the files: the caller, unless the request names another agent."""
     return str(request.owner or process.identity)

@@ -132,7 +132,7 @@ class Mounts:
             with _whole_paths(name):
                 self._root(name).write(inner, data, is_new=is_new)
         except FileExistsError as exc:
-            raise Conflict(f"{path} is there already") from exc
+            raise Conflict(f"{path} exists") from exc
         if not is_new:
             self._label(database, path, labels)  # the old content, with its labels, is replaced
         return self.stat(database, path)
@@ -165,7 +165,7 @@ class Mounts:
             with _whole_paths(name):
                 self._root(name).move(inner, new)
         except FileExistsError as exc:
-            raise Conflict(f"{to} is there already") from exc
+            raise Conflict(f"{to} exists") from exc
         return self.stat(database, to)
 
     def labels(self, database: Database, path: str) -> frozenset[str]:

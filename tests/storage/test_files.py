@@ -80,7 +80,7 @@ class TestVersions:
         first = files.write("a", "one")
         files.write("a", "two", if_version=first.version)
 
-        with pytest.raises(Conflict, match="at version 2, and version 1 was expected"):
+        with pytest.raises(Conflict, match="at version 2, but if_version is 1"):
             files.write("a", "three", if_version=first.version)
         with pytest.raises(Conflict):
             files.write("a", "new", if_version=0)
