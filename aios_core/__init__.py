@@ -67,9 +67,8 @@ if TYPE_CHECKING:
     from aios_core.kernel.bridge import AsyncStream, Stream
     from aios_core.kernel.default import default_kernel, set_default_kernel
     from aios_core.kernel.kernel import Kernel
-    from aios_core.kernel.llm import LLM, request
+    from aios_core.kernel.llm import request
     from aios_core.launch.launcher import install, uninstall
-    from aios_core.memory import Memory
     from aios_core.messages import (
         Choice,
         Completion,
@@ -85,32 +84,12 @@ if TYPE_CHECKING:
     )
     from aios_core.process import ProcessState
     from aios_core.queueing.policy import Policy
-    from aios_core.retrieval.embedding import Embedder
-    from aios_core.storage import (
-        AsyncWatch,
-        ChangeKind,
-        FileChange,
-        FileContent,
-        FileVersion,
-        Hit,
-        SavedTree,
-        Storage,
-        StorageManager,
-        StorageSpace,
-        StoredFile,
-        Watch,
-    )
-    from aios_core.storage.collections import CollectionItem, CollectionMatch
+    from aios_core.storage.collections import CollectionItem
     from aios_core.tools import (
         McpServer,
         Rate,
-        StoredResult,
         Tool,
         ToolContext,
-        ToolInfo,
-        ToolManager,
-        ToolRun,
-        Tools,
         hookimpl,
         tool,
     )
@@ -129,10 +108,7 @@ _NAMES: Final = {
         "uninstall",
     ),
     "kernel.agent": ("Agent",),
-    "kernel.llm": (
-        "LLM",
-        "request",
-    ),
+    "kernel.llm": ("request",),
     "kernel.bridge": (
         "AsyncStream",
         "Stream",
@@ -148,7 +124,6 @@ _NAMES: Final = {
         "set_default_kernel",
     ),
     "queueing.policy": ("Policy",),
-    "retrieval.embedding": ("Embedder",),
     "errors": (
         "AccessDenied",
         "ApprovalRefused",
@@ -198,7 +173,6 @@ _NAMES: Final = {
         "KernelEvent",
     ),
     "kernel.kernel": ("Kernel",),
-    "memory": ("Memory",),
     "messages": (
         "Choice",
         "Completion",
@@ -213,58 +187,34 @@ _NAMES: Final = {
         "Usage",
     ),
     "process": ("ProcessState",),
-    "storage": (
-        "AsyncWatch",
-        "ChangeKind",
-        "FileChange",
-        "FileContent",
-        "FileVersion",
-        "Hit",
-        "SavedTree",
-        "Storage",
-        "StorageManager",
-        "StorageSpace",
-        "StoredFile",
-        "Watch",
-    ),
-    "storage.collections": (
-        "CollectionItem",
-        "CollectionMatch",
-    ),
+    "storage.collections": ("CollectionItem",),
     "bundled_model": ("tiny_model_path",),
     "tools": (
         "McpServer",
         "Rate",
-        "StoredResult",
         "Tool",
         "ToolContext",
-        "ToolInfo",
-        "ToolManager",
-        "ToolRun",
-        "Tools",
         "hookimpl",
         "tool",
     ),
 }
+# Folders that offer further names.
+_NAMESPACES: Final = ("access", "cores", "memory", "retrieval", "scheduler", "storage", "tools")
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "LLM",
     "AccessDenied",
     "Accounting",
     "Agent",
     "ApprovalRefused",
     "AsyncStream",
-    "AsyncWatch",
     "AuthenticationFailed",
     "BackendError",
     "Budget",
     "BudgetExceeded",
     "BudgetStatus",
-    "ChangeKind",
     "Choice",
     "CollectionItem",
-    "CollectionMatch",
     "Completion",
     "ConfigError",
     "Conflict",
@@ -274,14 +224,9 @@ __all__ = [
     "CoreUnavailable",
     "DeadlineExceeded",
     "Delta",
-    "Embedder",
     "EventKind",
-    "FileChange",
-    "FileContent",
-    "FileVersion",
     "FinishReason",
     "GroupStatus",
-    "Hit",
     "Interrupted",
     "InvalidArguments",
     "InvalidPath",
@@ -295,7 +240,6 @@ __all__ = [
     "KernelEvent",
     "LimitReached",
     "McpServer",
-    "Memory",
     "Message",
     "ModelLoadError",
     "ModelNotFound",
@@ -317,15 +261,9 @@ __all__ = [
     "RunawayStopped",
     "Sampling",
     "SandboxUnavailable",
-    "SavedTree",
     "SchedulingPolicyError",
     "SnapshotError",
     "StateError",
-    "Storage",
-    "StorageManager",
-    "StorageSpace",
-    "StoredFile",
-    "StoredResult",
     "Stream",
     "SyscallCancelled",
     "Tool",
@@ -334,14 +272,9 @@ __all__ = [
     "ToolContext",
     "ToolError",
     "ToolInDoubt",
-    "ToolInfo",
-    "ToolManager",
-    "ToolRun",
     "ToolSpec",
     "ToolUnavailable",
-    "Tools",
     "Usage",
-    "Watch",
     "WouldBlock",
     "default_kernel",
     "hookimpl",
@@ -358,7 +291,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name, or a module that has public names, when it is first used."""
     if name in _MODULES:
         value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    elif name in {module.partition(".")[0] for module in _NAMES}:
+    elif name in _NAMESPACES or name in {module.partition(".")[0] for module in _NAMES}:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ workspace      files for sandboxed code         semantic_index  the contract wit
 file_indexer   the semantic index of files      collections     items found by meaning
 """
 
+from aios_core.storage.collections import CollectionItem, CollectionMatch, Collections
 from aios_core.storage.handle import Storage
 from aios_core.storage.manager import StorageManager
 from aios_core.storage.records import (
@@ -27,6 +28,9 @@ __all__ = [
     "AsyncWatch",
     "ChangeKind",
     "Checkout",
+    "CollectionItem",
+    "CollectionMatch",
+    "Collections",
     "Committed",
     "FileChange",
     "FileContent",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aios_core import Storage, ToolContext, tool
+from aios_core import ToolContext, tool
+from aios_core.storage import Storage
 
 
 @tool(read_only=True, trusted=True)

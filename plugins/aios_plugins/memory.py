@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aios_core import Memory, NoSuchObject, ToolContext, tool
+from aios_core import NoSuchObject, ToolContext, tool
+from aios_core.memory import Memory
 
 
 @tool(trusted=True, idempotent=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aios_core import InvalidRequest, NoSuchObject, QuotaExceeded, StoredResult
+from aios_core import InvalidRequest, NoSuchObject, QuotaExceeded
 from aios_core.messages import ToolCall
+from aios_core.tools import StoredResult
 
 from .rig import make, quiet_kernel
 

@@ -28,7 +28,6 @@ from aios_core import (
     ToolContext,
     ToolError,
     ToolInDoubt,
-    ToolRun,
     ToolUnavailable,
     tool,
 )
@@ -38,6 +37,7 @@ from aios_core.process import AgentProcess
 from aios_core.queueing.policy import Rank, Waiting
 from aios_core.scheduler import FIFO
 from aios_core.testing.leftovers import nothing_left
+from aios_core.tools import ToolRun
 from aios_core.tools.requests import ToolList
 
 from .rig import PATIENCE, Held, make, quiet_kernel

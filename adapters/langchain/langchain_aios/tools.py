@@ -36,7 +36,8 @@ from aios_adapters import (
     Offered,
     as_text,
 )
-from aios_core import Agent, Kernel, StoredResult, ToolSpec
+from aios_core import Agent, Kernel, ToolSpec
+from aios_core.tools import StoredResult
 from langchain_aios.agent_ref import Seat
 
 Declared = Mapping[str, Mapping[str, Any]]

@@ -21,8 +21,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from aios_adapters import Ask, Home, Script
-from aios_core import Agent, CollectionItem, CollectionMatch, Kernel
+from aios_core import Agent, CollectionItem, Kernel
 from aios_core.errors import InvalidRequest
+from aios_core.storage import CollectionMatch
 from langchain_aios.callers import user_of_store
 from langchain_aios.embeddings import AIOSEmbeddings
 

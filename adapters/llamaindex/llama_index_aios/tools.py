@@ -27,7 +27,8 @@ from aios_adapters import (
     adefault_kernel,
     as_text,
 )
-from aios_core import Agent, Kernel, StoredResult, ToolSpec, default_kernel
+from aios_core import Agent, Kernel, ToolSpec, default_kernel
+from aios_core.tools import StoredResult
 from llama_index_aios.callers import directory, identify, tree
 
 Declared = Mapping[str, Mapping[str, Any]]

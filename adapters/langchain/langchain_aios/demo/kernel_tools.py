@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from aios_core import Agent, Kernel, Memory, NoSuchObject, Storage, Tool, ToolContext, tool
+from aios_core import Agent, Kernel, NoSuchObject, Tool, ToolContext, tool
+from aios_core.memory import Memory
+from aios_core.storage import Storage
 from langchain_aios.demo.facts import STOCK, TOOLS, WEATHER, time_of_day
 
 PLUGINS: Final = ("calculator",)  # of aios-plugins
