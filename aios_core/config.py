@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 from aios_core.budget import Budget, Price
 from aios_core.config_decoder import Place, Range, decode, field_hints
@@ -355,6 +355,10 @@ class KernelConfig:
     guard: Guard = field(default_factory=Guard)
     trace: str | None = None  # a file for https://ui.perfetto.dev; None: no trace is written
     drain_s: float = 5.0  # seconds that `close()` waits for calls in flight
+
+    if TYPE_CHECKING:  # the generated one would refuse sections that are plain mappings
+
+        def __init__(self, **options: Unpack[ConfigOptions]) -> None: ...
 
     def __post_init__(self) -> None:
         for name, hint in field_hints(type(self)).items():

@@ -24,6 +24,10 @@ def configured() -> KernelConfig:
     )
 
 
+def plain() -> KernelConfig:
+    return KernelConfig(state={"directory": ":memory:"}, groups={"a": {"weight": 2}})
+
+
 def family(kernel: Kernel) -> Sequence[Agent]:
     boss = kernel.spawn("boss", group="office", priority=1, weight=2.0, budget=Budget(tokens=100))
     return [boss, boss.spawn("clerk", priority=2), kernel.spawn("guest", parent=boss.pid)]

@@ -60,11 +60,11 @@ async def _kernel(
     groups = sorted({member.group for member in members})
     with TemporaryDirectory(prefix="aios-demo-") as state:
         config = KernelConfig(
-            groups={group: {} for group in groups},  # type: ignore[misc]
-            cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),  # type: ignore[arg-type]
-            scheduler={"policy": policy, "quantum": quantum},  # type: ignore[arg-type]
-            state={"directory": state},  # type: ignore[arg-type]
-            tools={"plugins": PLUGINS},  # type: ignore[arg-type]
+            groups={group: {} for group in groups},
+            cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),
+            scheduler={"policy": policy, "quantum": quantum},
+            state={"directory": state},
+            tools={"plugins": PLUGINS},
         )
         async with Kernel(config, observers=[Recorder(run, watch)]) as kernel:
             await open_office(kernel, groups)
