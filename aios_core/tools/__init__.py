@@ -1,7 +1,7 @@
-"""Tools: what they are, who offers them, and how agents run them.
+"""Tools: functions that agents run through the kernel, and the plug-ins that offer them.
 
-`Tool` and `tool` make one, `hookspecs` is what a plug-in implements, `ToolManager`
-serves the syscalls, `Tools` is an agent's handle on them.
+`tool` makes a `Tool` from a function, `hookspecs` is the interface of plug-ins, `ToolManager`
+serves the syscalls, and `Tools` is the handle `agent.tools`.
 """
 
 from aios_core.tools.context import ToolContext

@@ -1,9 +1,9 @@
-"""One attempt at running a tool: on a worker's thread, or in a process that it drives.
+"""Run one attempt of a tool: on a worker thread, or in a process that the thread waits for.
 
-Promise: whatever the tool does, the outcome is a plain JSON value or an exception of
-the kernel's tree, with a bounded text and without the tool's frames. What it raises becomes
-`ToolError`, also `SystemExit`; errors of the kernel that say what the caller can do
-(`InvalidArguments`, `AccessDenied` ...) pass.
+Promise: the outcome is always a plain JSON value or a `KernelError`, with a bounded text and
+without references to the tool's frames. Any exception of a tool, even `SystemExit`, becomes a
+`ToolError`; errors of the kernel that a caller can act on (`InvalidArguments`, `AccessDenied`
+...) pass unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aios_core.untrusted.third_party import (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool returned: plain JSON, and the same as bytes."""
+    """The result of a tool: plain JSON, and its encoded form."""
 
     value: Any
     encoded: bytes
@@ -44,9 +44,15 @@ def run(
     max_bytes: int,
     begun: Callable[[], object],
 ) -> Result | KernelError:
-    """Run the tool here and now; its result, or its failure. Raises nothing.
+    """Run a tool on this thread and return its result or its failure. Never raises.
 
-    `begun` is called once the tool's own process, if it has one, is ready.
+    Args:
+        tool: the tool.
+        arguments: they fit its schema.
+        context: of the call.
+        processes: for tools with `isolation="process"`.
+        max_bytes: the largest result, as JSON.
+        begun: called once the tool's own process, if it has one, is ready.
     """
     try:
         if tool.isolation == "process":
@@ -54,7 +60,7 @@ def run(
         else:
             value = call(tool, arguments, context)
         return _result(tool, value, max_bytes)
-    except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the caller's to know
+    except BaseException as exc:  # noqa: BLE001 - third-party code may raise anything
         raised = exc
     try:
         return _failure(tool, raised)
@@ -65,7 +71,7 @@ def run(
 
 
 def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Any:
-    """Call the tool's function, with a loop of its own if it is a coroutine function."""
+    """Call a tool's function, in a new event loop if it is a coroutine function."""
     given = dict(arguments)
     if tool.context_name is not None:
         given[tool.context_name] = context
@@ -76,7 +82,7 @@ def call(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Any:
 
 
 async def _awaited(answer: Any, context: ToolContext) -> Any:
-    """Await what the tool returned; its caller's leaving cancels it."""
+    """Await a tool's coroutine, and cancel it when its caller stops waiting."""
     task = asyncio.ensure_future(answer)
     loop = asyncio.get_running_loop()
 
@@ -110,7 +116,7 @@ def _result(tool: Tool, value: Any, max_bytes: int) -> Result:
 
 
 def _failure(tool: Tool, raised: BaseException) -> KernelError:
-    """What was raised, as an error of the kernel that may be handed on anywhere."""
+    """Convert an exception of a tool to a `KernelError` without references to the tool's frames."""
     kind = type(raised)
     if is_kernel_error(raised) and not issubclass(kind, KernelBug):
         error = cast(KernelError, raised)
@@ -126,7 +132,10 @@ def _failure(tool: Tool, raised: BaseException) -> KernelError:
 
 
 def said(exc: BaseException) -> str:
-    """Describe what a tool did instead of returning. Runs third-party code on a thread only."""
+    """Describe how a tool failed: that it raised, or called exit.
+
+    Runs third-party code (`__str__` of the exception) on another thread.
+    """
     return _in_words(exc, describe_on_worker(exc))
 
 
@@ -137,5 +146,5 @@ def _in_words(exc: BaseException, text: str) -> str:
 
 
 def is_the_tools_fault(exc: BaseException) -> bool:
-    """Return whether a failure says something about the tool, rather than about this call."""
+    """Return whether a failure counts against the tool, rather than only against this call."""
     return isinstance(exc, ToolError) and not isinstance(exc.__cause__, Interrupted)

@@ -1,8 +1,8 @@
-"""The tools that there are now: the configured ones, those loaded since, and how they change.
+"""Load and unload tools: the configured ones, and those that agents and the program add.
 
-Loading runs third-party code, so it happens on threads; what it brings is put into
-the registry on the kernel's loop, in one step. One load or unload at a time of each agent,
-and within a time: neither another agent nor `close` waits for code that hangs.
+Loading runs third-party code, so it happens on threads; the loaded tools are put into
+the registry on the kernel's loop, in one step. Each agent loads or unloads one source at a
+time, within a time limit: neither another agent nor `close` waits for code that hangs.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _Made = tuple[Plugin, tuple[Offer, ...]]
 
 
 class Catalogue:
-    """See the module. Nothing is loaded before the first request asks for a tool."""
+    """The loaded tools of a kernel. Nothing is loaded before the first request for a tool."""
 
     def __init__(self, config: ToolsConfig, check_result: CheckResult | None = None) -> None:
-        """Load nothing yet. `check_result` checks what MCP servers return; None: nothing is."""
+        """Prepare an empty catalog. `check_result` checks what MCP servers return, if given."""
         self.registry = ToolRegistry()
         self.problems: dict[str, str] = {}  # plug-ins that could not be loaded, and why
         self._config = config
-        # JSON inside of JSON takes more.
+        # Twice, since a result travels as JSON inside of JSON, with its quotes escaped.
         self._mcp = McpClients(2 * config.max_result_bytes, check_result)
         self._held: dict[tuple[str | None, str], Callable[[], object]] = {}  # by owner and key
         self._loading: asyncio.Task[None] | None = None  # the configured plug-ins
@@ -58,15 +58,24 @@ class Catalogue:
         loader: str | None = None,
         labels: frozenset[str] = frozenset(),
     ) -> tuple[str, ...]:
-        """Offer the tools of a source, or its tools of now if it was loaded before; their ids.
+        """Load a source, or load it again, and offer its tools.
 
-        `owner` is the agent that they are for, None for all; `loader` the one that offers them,
-        None for the program; `labels` are the loader's.
+        Args:
+            source: a file, a module, a plug-in, a function, a `Tool` or an MCP server.
+            owner: the identity of the agent that may use the tools; None for all agents.
+            loader: the identity of the agent that loads them; None for the program.
+            labels: where the loader's data comes from; the tools carry them.
+
+        Returns:
+            The ids of the tools.
 
         Raises:
-            NoSuchObject, ToolError, BackendError: it cannot be loaded.
+            NoSuchObject: there is no such file, module or plug-in.
+            ToolError: its code raises, or takes longer than `tools.load_timeout_s`.
+            BackendError: the MCP server cannot be used.
             InvalidRequest: it offers no tools, or bad ones.
             Conflict: another source offers one of them.
+            Overloaded: too many sources are being loaded.
         """
         source = checked_source(source)
         work: Callable[[], Plugin]
@@ -82,7 +91,19 @@ class Catalogue:
     async def unload(
         self, name: str, *, owner: str | None = None, loader: str | None = None
     ) -> tuple[str, ...]:
-        """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
+        """Stop offering a plug-in, a tool or a version.
+
+        Args:
+            name: of a source, a tool ("calculator") or a version ("calculator@1").
+            owner: the agent that was offered it alone; None for what all agents are offered.
+            loader: the identity of the agent that asks for it; None for the program.
+
+        Returns:
+            The ids of the removed tools.
+
+        Raises:
+            NoSuchObject: nothing of that name is offered.
+        """
         async with self._lock_of(loader):
             if owner is None:
                 await self._loaded_already()
@@ -91,13 +112,17 @@ class Catalogue:
             return removed
 
     def forget(self, owner: str) -> None:
-        """An agent exited: its own tools go, and what they hold."""
+        """Remove the private tools of an exited agent and release what they hold."""
         self.registry.forget(owner)
         self._locks.pop(owner, None)
         self._release_unoffered(owner)
 
     async def loaded(self) -> None:
-        """Wait for the configured plug-ins. Raises `Conflict` if two offer the same tool."""
+        """Wait until the configured plug-ins are loaded.
+
+        Raises:
+            Conflict: two of them offer the same tool.
+        """
         if self._loading is None:
             self._loading = asyncio.create_task(self._load_configured(), name="tools: loading")
         loading = self._loading
@@ -105,11 +130,11 @@ class Catalogue:
             await asyncio.shield(loading)
         except KernelError:
             if self._loading is loading:
-                self._loading = None  # tried again by the next request
+                self._loading = None  # the next request tries again
             raise
 
     async def close(self) -> None:
-        """Give up what is being loaded, and close the connections to MCP servers."""
+        """Abandon what is being loaded and close the connections to MCP servers."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait({self._loading})
@@ -129,7 +154,7 @@ class Catalogue:
             try:
                 for tool in plugin.tools:
                     if tool.isolation == "process":
-                        Origin.of(tool)  # or else refuse it now
+                        Origin.of(tool)  # refuse it now rather than at its first call
                 return plugin, offers_of(plugin, owner, labels)
             except BaseException:
                 _release(plugin)
@@ -160,7 +185,7 @@ class Catalogue:
                 make,
                 "aios-tool-load",
                 timeout_s=limit_s,
-                on_late=lambda made: _release(made[0]),  # nobody waits for it any longer
+                on_late=lambda made: _release(made[0]),  # its caller stopped waiting
                 on_end=partial(self._slots.give_back, loader),
             )
         except TimeoutError as exc:
@@ -170,14 +195,17 @@ class Catalogue:
             raise ToolError("tools", f"cannot be loaded: {exc}") from exc
 
     def _release_unoffered(self, owner: str | None) -> None:
-        """Free what sources held that offer nothing any more."""
+        """Release what is held by sources that no longer offer a tool."""
         offered = set(self.registry.keys(owner))
         for whose, key in tuple(self._held):
             if whose == owner and key not in offered:
                 self._held.pop((whose, key))()
 
     async def _loaded_already(self) -> None:
-        """The same for a load or an unload, which may be what mends a conflict."""
+        """Wait for the configured plug-ins, but tolerate a conflict.
+
+        For a load or an unload, which may be what resolves the conflict.
+        """
         try:
             await self.loaded()
         except Conflict as exc:
@@ -201,9 +229,9 @@ class Catalogue:
                 await self._offer(work, None)
             except Conflict:
                 raise
-            except KernelError as exc:  # the others are not to suffer
+            except KernelError as exc:  # the other sources are loaded all the same
                 self.problems[name] = str(exc)
-                log.error("%s is not loaded: %s", name, exc)  # noqa: TRY400 - the cause is told
+                log.error("%s is not loaded: %s", name, exc)  # noqa: TRY400 - its text is enough
             else:
                 self.problems.pop(name, None)
 
@@ -228,7 +256,7 @@ def _mcp_server(name: str, config: McpServerConfig) -> McpServer:
 
 
 def _from_environment(values: Mapping[str, str]) -> dict[str, str]:
-    """Secrets stand in the environment, not in the file: "env:NAME"."""
+    """Replace values "env:NAME" by environment variables, so that no secret is in the file."""
     found = {
         name: os.environ.get(value.removeprefix("env:"), "") if value.startswith("env:") else value
         for name, value in values.items()

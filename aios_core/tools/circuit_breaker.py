@@ -1,12 +1,12 @@
-"""Rest a tool that keeps failing. Pure: time is given.
+"""Decide when a failing tool rests. Pure: time is an argument.
 
     closed ──(failures in a row)──> open ──(cooldown_s)──> half open ──success──> closed
                                       ^                        │
                                       └────────failure─────────┘   (twice the time, up to a bound)
 
 A circuit breaker (Nygard, "Release It!") at two levels: one for each agent, and one
-for all. An agent that fails alone, with arguments of its own making, is alone
-refused; failures of several agents are the tool's, and it is left alone by all.
+for all. An agent that fails alone, probably because of its own arguments, is refused
+alone. Failures of several agents are attributed to the tool, and all agents are refused.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-_LONGEST: Final = 16  # times the first cooldown
+_LONGEST: Final = 16  # times the first cooldown; doubling without a bound would never end
 
 
 @dataclass(slots=True)
 class _Circuit:
-    """One level."""
+    """The circuit of one agent, or of all agents together."""
 
     num_failures: int = 0  # in a row
-    agents: set[int] = field(default_factory=set)  # who saw them
+    agents: set[int] = field(default_factory=set)  # the agents that saw them
     open_until: float | None = None  # None: closed
     cooldown_s: float = 0.0
-    tried_by: int | None = None  # half open: the call whose outcome decides
+    tried_by: int | None = None  # half open: the id of the call that decides by its outcome
 
     def refused_for(self, now: float) -> float:
-        """Seconds until a call is let through; 0: now."""
+        """Return the seconds until a call is allowed; 0 for now."""
         if self.open_until is None:
             return 0.0
         if self.tried_by is not None:
@@ -46,7 +46,7 @@ class _Circuit:
 
 
 class Breaker:
-    """The circuits of one tool. `max_failures` 0: never opens."""
+    """The circuits of one tool. With `max_failures=0` they never open."""
 
     def __init__(self, max_failures: int, cooldown_s: float) -> None:
         self._max_failures = max_failures
@@ -55,28 +55,28 @@ class Breaker:
         self._own: dict[int, _Circuit] = {}  # by pid; only of agents that saw a failure
 
     def refused_for(self, pid: int, now: float) -> float:
-        """Seconds for which calls of this agent are refused; 0: they are let through."""
+        """Return for how many seconds calls of this agent are refused; 0 if they are allowed."""
         return max(circuit.refused_for(now) for circuit in self._circuits(pid))
 
     def admit(self, pid: int, call: int) -> None:
-        """A call was let through. On a half-open circuit its outcome decides."""
+        """Record that a call was allowed. On a half-open circuit its outcome decides."""
         for circuit in self._circuits(pid):
             if circuit.open_until is not None and circuit.tried_by is None:
                 circuit.tried_by = call
 
     def withdraw(self, pid: int, call: int) -> None:
-        """A call ended without a verdict: another one may try."""
+        """Record that a call ended without a verdict, so that another one may try."""
         for circuit in self._circuits(pid):
             if circuit.tried_by == call:
                 circuit.tried_by = None
 
     def succeed(self, pid: int) -> None:
-        """A call ended well."""
+        """Record a success: close the circuits."""
         self._shared.close()
         self._own.pop(pid, None)
 
     def fail(self, pid: int, now: float) -> bool:
-        """A call failed. True if calls that wait are to be refused now."""
+        """Record a failure. Returns whether waiting calls have to be refused now."""
         if not self._max_failures:
             return False
         own = self._own.setdefault(pid, _Circuit())
@@ -91,7 +91,7 @@ class Breaker:
         return opened
 
     def forget(self, pid: int) -> None:
-        """An agent exited."""
+        """Drop the circuit of an exited agent."""
         self._own.pop(pid, None)
 
     def _circuits(self, pid: int) -> tuple[_Circuit, ...]:

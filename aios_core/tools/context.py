@@ -1,4 +1,4 @@
-"""What a running tool may know and use of the kernel: its caller's rights, never more."""
+"""The context of a running tool: facts of its call, and the kernel with the caller's rights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aios_core.tools.tool_port import ToolCodeRunner, ToolPort
 
 
 class Cancellation:
-    """Whether the caller has stopped waiting, or the call has ended. Any thread may use it.
+    """A flag that is set when a caller stops waiting for its call. Any thread may use it.
 
-    `_lock` guards the callbacks; they run outside of it.
+    `_lock` guards the callbacks; they run outside of it, since they may block or take locks.
     """
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class Cancellation:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing may be done for the call any longer."""
+        """Whether the call has ended, or its caller has stopped waiting."""
         return self._has_ended or self._event.is_set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep at most that long; True if the call was cancelled meanwhile."""
+        """Sleep for at most `timeout_s` seconds. Returns whether the call was cancelled."""
         return self._event.wait(timeout_s)
 
     def set(self) -> None:
-        """Cancel. Idempotent."""
+        """Cancel the call: set the flag and run the callbacks. Idempotent."""
         with self._lock:
             self._event.set()
             callbacks, self._callbacks = self._callbacks, []
@@ -53,7 +53,7 @@ class Cancellation:
             self._callbacks.clear()
 
     def then(self, callback: Callable[[], object]) -> None:
-        """Call this once cancelled, on the thread that cancels; at once if it is already."""
+        """Call `callback` on cancellation, on the thread that cancels; now if it has happened."""
         with self._lock:
             if not self._event.is_set():
                 if not self._has_ended:
@@ -64,14 +64,14 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """One call, as its tool sees it. A tool asks for it with a parameter of this type."""
+    """The facts of one call, for its tool. A tool gets it in a parameter of this type."""
 
     tool: str  # "calculator@1"
-    caller: str  # the identity of the agent that calls
+    caller: str  # the identity of the calling agent
     call_id: str
-    idempotency_key: str  # the same when the same call is repeated, also after a crash
+    idempotency_key: str  # equal when the same call is repeated, also after a crash
     attempt: int = 1
-    labels: frozenset[str] = frozenset()  # where what the agent has read comes from
+    labels: frozenset[str] = frozenset()  # of the calling agent: the sources of what it has read
     settings: Mapping[str, Any] = field(default_factory=dict)  # `tools.settings.NAME`
     cancellation: Cancellation = field(default_factory=Cancellation)
     _port: Port | None = None
@@ -79,21 +79,27 @@ class ToolContext:
 
     @property
     def port(self) -> Port:
-        """The caller's way into the kernel, for handles such as `Storage(context.port)`.
+        """The caller's port to the kernel, for handles such as `Storage(context.port)`.
 
-        What goes through it is the caller's request, checked as such. It ends with the call:
-        later requests raise `SyscallCancelled`. Raises `InvalidRequest` in a process of its
-        own, where there is none.
+        A request through it counts, and is checked, as the caller's own. The port ends with the
+        call: later requests raise `SyscallCancelled`.
+
+        Raises:
+            InvalidRequest: the tool runs in a process of its own, which has no port.
         """
         if self._port is None:
-            raise InvalidRequest(f"{self.tool} runs apart from the kernel and has no port")
+            raise InvalidRequest(
+                f"{self.tool} runs in a process of its own, which has no port to the kernel; "
+                "a tool that needs one runs with isolation='thread'"
+            )
         return ToolPort(self._port, self.tool, self.cancellation)
 
     @property
     def code_runner(self) -> CodeRunner:
-        """Where the caller's code may run, until the call ends.
+        """The sandbox for the caller's code, until the call ends.
 
-        Raises `SandboxUnavailable` where nothing confines it.
+        Raises:
+            SandboxUnavailable: this kernel has no sandbox.
         """
         if self._code_runner is None:
             raise SandboxUnavailable("this kernel has no sandbox; code is not run without one")
@@ -101,7 +107,7 @@ class ToolContext:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the caller has stopped waiting; a tool that takes long asks now and then."""
+        """Whether the caller has stopped waiting. A tool that takes long checks it regularly."""
         return self.cancellation.is_set
 
     def raise_if_cancelled(self) -> None:

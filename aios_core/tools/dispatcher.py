@@ -1,9 +1,8 @@
-"""Carry out what the schedule decides: wait for a turn, run an attempt, hear of its end.
+"""Carry out what the tool scheduler decides: wait for a slot, run an attempt, end it.
 
-Promise: every attempt has one outcome for its caller, at the latest when its time-out
-or its caller's patience is over; and whatever it holds is held until what it
-started has really ended, be that later. Lives on the kernel's loop; tools run on
-`Workers`.
+Promise: every attempt has one outcome for its caller, at the latest at its timeout or its
+caller's deadline. What it holds (thread, exclusive resources) is held until the tool's code
+has really ended, which may be later. Runs on the kernel's loop; tools run on threads.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from aios_core.wait_reason import doing
 log = logging.getLogger(__name__)
 
 Outcome = Result | KernelError
-START_UP_S: Final = 60.0  # a tool's process has that long to start and to load the tool
+START_UP_S: Final = 60.0  # for a tool's process to start and to load the tool
 _NOT_STARTED: Final = f"its process was not ready within {START_UP_S:g} s; the tool has not run"
 
 
@@ -40,17 +39,20 @@ class ToolHung(ToolError):
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
-    """One run of a tool, until it has really ended."""
+    """One run of a tool, until its code has really ended."""
 
     turn: Turn
     context: ToolContext
     answer: asyncio.Future[Result]
-    on_late: Callable[[Outcome], object]  # told how it ended, if its caller has not waited for it
+    on_late: Callable[[Outcome], object]  # gets the outcome if the caller stopped waiting
     timers: list[Timer] = field(default_factory=list)
 
 
 class ToolCalls:
-    """See the module."""
+    """Runs the attempts of tool calls in the order of the tool scheduler.
+
+    Used on the kernel's loop only.
+    """
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class ToolCalls:
         self.schedule = schedule
         self._clock = clock
         self._default_timeout_s = default_timeout_s
-        self._code_timeout_s = code_timeout_s  # of tools that run code, which has its own limit
+        self._code_timeout_s = code_timeout_s  # of tools that run code, which has a limit too
         self._max_result_bytes = max_result_bytes
         self._workers = Workers()
         self._processes = ToolProcesses()
@@ -76,9 +78,11 @@ class ToolCalls:
         return f"<ToolCalls: {self.schedule!r}>"
 
     async def turn(self, process: AgentProcess, tool: Tool, lane: str) -> Turn:
-        """Wait until a call may run; it holds its place until `drop` or the end of an attempt.
+        """Wait until a call may run. It holds its slot until `drop`, or the end of an attempt.
 
-        Raises `Overloaded` and `ToolUnavailable`.
+        Raises:
+            Overloaded: too many calls wait.
+            ToolUnavailable: the tool's circuit breaker is open, or its calls hang.
         """
         turn = self.schedule.submit(
             tool,
@@ -102,7 +106,7 @@ class ToolCalls:
         return turn
 
     def drop(self, turn: Turn) -> None:
-        """A call runs no tool after all."""
+        """Release the slot of a call that does not run its tool after all."""
         self.schedule.end(turn, self._clock.now())
         self._pump()
 
@@ -113,11 +117,18 @@ class ToolCalls:
         context: ToolContext,
         on_late: Callable[[Outcome], object],
     ) -> Result:
-        """Run the tool once. Cancelling the await cancels it, as far as it can be.
+        """Run the tool once. Cancelling the await cancels the run, as far as possible.
+
+        Args:
+            turn: the call, which holds a slot.
+            arguments: they fit the tool's schema.
+            context: passed to the tool if it asks for one.
+            on_late: called with the outcome if the caller has stopped waiting before.
 
         Raises:
-            ToolHung: it took longer than it may.
-            KernelError: what it raised; `ToolError` for what is not the kernel's.
+            ToolHung: the tool took longer than its timeout.
+            KernelError: the error of the kernel that the tool raised, or a `ToolError` for any
+                other exception.
         """
         loop = asyncio.get_running_loop()
         attempt = _Attempt(turn, context, loop.create_future(), on_late)
@@ -142,7 +153,7 @@ class ToolCalls:
             context.cancellation.end()
             try:
                 loop.call_soon_threadsafe(self._ended, attempt, outcome)
-            except RuntimeError:  # the kernel is gone
+            except RuntimeError:  # the kernel's loop is closed
                 return
 
         try:
@@ -154,11 +165,11 @@ class ToolCalls:
             raise
 
     def forget(self, pid: int) -> None:
-        """An agent exited."""
+        """Drop what is kept for an exited agent."""
         self.schedule.forget(pid)
 
     async def close(self) -> None:
-        """End what can be ended. Tools that hang in threads are left behind."""
+        """Cancel what runs and end processes and idle threads. Threads that hang are abandoned."""
         for attempt in tuple(self._attempts):
             attempt.context.cancellation.set()
             self._cancel_timers(attempt)
@@ -174,7 +185,7 @@ class ToolCalls:
     # --- inside ------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Start all that may run; come back when a rate allows more."""
+        """Start all calls that may run; set a timer for when a rate allows the next."""
         now = self._clock.now()
         self._refuse_unranked()
         while (turn := self.schedule.pick(now)) is not None:
@@ -187,14 +198,14 @@ class ToolCalls:
         self._timer = None if next_at is None else self._clock.call_at(next_at, self._pump)
 
     def _refuse_unranked(self) -> None:
-        """Fail the calls that the policy could not rank; their callers take them out."""
+        """Fail the calls that the policy could not rank; `turn` then removes them."""
         for turn, error in self.schedule.take_unranked():
             ready = self._waiting.get(turn.id)
             if ready is not None and not ready.done():
                 ready.set_exception(error)
 
     def _ended(self, attempt: _Attempt, outcome: Outcome) -> None:
-        """The tool has really ended."""
+        """Release what the attempt held, now that the tool's code has really ended."""
         now = self._clock.now()
         turn = attempt.turn
         is_late = attempt.answer.done()
@@ -213,7 +224,7 @@ class ToolCalls:
         self._pump()
 
     def _begin(self, attempt: _Attempt) -> None:
-        """The tool itself runs from now on, and its time with it."""
+        """Start the timeout of an attempt: from now on the tool itself runs."""
         if attempt.answer.done():
             return
         tool = attempt.turn.tool
@@ -223,7 +234,7 @@ class ToolCalls:
         self._expire_in(attempt, timeout_s, late)
 
     def _expire_in(self, attempt: _Attempt, timeout_s: float, late: ToolError) -> None:
-        """Let an attempt fail unless it ends in time, instead of at the time set before."""
+        """Set when an attempt fails unless it has ended, instead of the time set before."""
         self._cancel_timers(attempt)
         expire = partial(self._expire, attempt, late)
         attempt.timers.append(self._clock.call_at(self._clock.now() + timeout_s, expire))
@@ -236,7 +247,7 @@ class ToolCalls:
         self._abandon(attempt)
 
     def _abandon(self, attempt: _Attempt) -> None:
-        """The caller waits no more; the tool may go on."""
+        """Free the slot of an attempt without a caller; its tool may still run."""
         if attempt not in self._attempts or attempt.turn.state is not TurnState.RUNNING:
             return
         now = self._clock.now()
@@ -249,9 +260,9 @@ class ToolCalls:
         self._pump()
 
     def _give_up(self, attempt: _Attempt) -> None:
-        """A tool goes on though nobody waits: those that wait for what it holds are told."""
+        """Report a tool that still runs without a caller: refuse the calls that wait for it."""
         if attempt in self._attempts:
-            log.warning("a call of %s hangs, and holds its thread", attempt.turn.tool.id)
+            log.warning("a call of tool %s hangs and keeps its thread", attempt.turn.tool.id)
             for lane in {turn.lane for turn in self.schedule}:
                 self._refuse_waiting(lane)
 

@@ -1,9 +1,9 @@
-"""One call, from its turn to its answer: journaled if it has effects, repeated if it may be.
+"""Run one tool call: wait for a slot, journal effects, retry where allowed, answer.
 
-    turn ──> intent ──> attempt (──> back off ──> turn ──> attempt) ──> outcome ──> answer
+    slot ──> intent ──> attempt (──> back off ──> slot ──> attempt) ──> outcome ──> answer
 
-Promises: a tool with effects begins only once its intent is durable, and is answered
-only once its outcome is; a call that was interrupted is journaled as unknown.
+Promises: a tool with effects starts only once its intent is durable, and its caller is answered
+only once its outcome is durable; an interrupted call is journaled as unknown.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FIRST_BACKOFF_S: Final = 0.5
 
 
 class Execution:
-    """See the module."""
+    """Runs tool calls: each from its slot to its answer. Used on the kernel's loop only."""
 
     def __init__(
         self,
@@ -69,7 +69,11 @@ class Execution:
         arguments: Mapping[str, Any],
         idempotency_key: str | None,
     ) -> Any:
-        """Run a tool with arguments that fit; its answer, `Labelled` if it is not trusted."""
+        """Run a tool with arguments that fit its schema.
+
+        Returns:
+            Its answer, wrapped with the labels of its sources if there are any.
+        """
         tool = offer.tool
         labels = labels_of(tool) | offer.labels
         call_id = secrets.token_hex(12)
@@ -90,7 +94,7 @@ class Execution:
         return labelled(answer, labels)
 
     async def settle(self) -> None:
-        """Wait until all that is known is written down."""
+        """Wait until all known outcomes are journaled."""
         while self._background:
             await asyncio.wait(self._background)
 
@@ -103,13 +107,17 @@ class Execution:
         intent: Intent,
         labels: frozenset[str],
     ) -> tuple[Any, frozenset[str]]:
-        """Run a tool between its journaled intent and its journaled outcome; also its labels."""
+        """Run a tool between its journaled intent and its journaled outcome.
+
+        Returns:
+            The answer and its labels.
+        """
         turn = await self._calls.turn(process, intent.tool, offer.lane)
         try:
             earlier = await self._journal.begin(intent)
         except BaseException as exc:
             self._calls.drop(turn)
-            if not isinstance(exc, KernelError):  # it may have been written, or be on its way
+            if not isinstance(exc, KernelError):  # cancelled: the intent may be written by now
                 self._later(self._journal.withdraw(intent))
             raise
         if earlier is not None:
@@ -128,11 +136,12 @@ class Execution:
                 raise
             raise ToolInDoubt(
                 intent.tool.name,
-                f"{exc.message}; nobody knows whether it took effect (agent.tools.in_doubt())",
+                f"{exc.message}; it is unknown whether it took effect (agent.tools.in_doubt())",
             ) from exc
         except KernelError:
             await self._journal.finish(intent, "failed")
             raise
+        # A task of its own, shielded: a cancelled caller must not leave a done call in doubt.
         finishing = asyncio.ensure_future(self._journal.finish(intent, "done", kept))
         self._keep(finishing)
         await asyncio.shield(finishing)
@@ -145,15 +154,15 @@ class Execution:
         intent: Intent,
         turn: Turn | None = None,
     ) -> Result:
-        """Run the tool, again if it failed and says that it may be."""
+        """Run the tool, and again after a failure as often as it allows."""
         tool = intent.tool
         attempt, patience_s = 1, self._config.retry_patience_s
         on_late = partial(self._ended_late, process, intent)
         while True:
             if turn is None:
                 turn = await self._calls.turn(process, tool, offer.lane)
-            # Before it runs: what it does through its port carries its label, and so does what
-            # it says of a failure.
+            # Before it runs, so that what it does through its port, and the text of a failure,
+            # carry its label.
             process.take_labels(labels_of(tool) | offer.labels)
             context = self._context(process, intent, attempt)
             try:
@@ -187,17 +196,17 @@ class Execution:
         )
 
     def _ended_late(self, process: AgentProcess, intent: Intent, outcome: Outcome) -> None:
-        """A tool ended after its caller had gone: now it is known how."""
+        """Journal the outcome of a tool that ended after its caller stopped waiting."""
         if intent.tool.read_only or not isinstance(outcome, Result):
-            return  # a failure after all that says little: it stays unknown
+            return  # a late failure does not prove that nothing took effect: it stays unknown
         kept = _kept(outcome.value, process.labels)
         self._later(self._journal.finish(intent, "done", kept))
 
     async def _answer(
         self, process: AgentProcess, result: Result, labels: frozenset[str]
     ) -> tuple[Any, bytes]:
-        """What the caller gets, and the same as it is kept in the journal."""
-        labels = labels | process.labels  # it may say whatever its caller has read
+        """Return what the caller gets, and its form in the journal."""
+        labels = labels | process.labels  # the answer may quote all that its caller has read
         if len(result.encoded) <= self._config.inline_bytes:
             return result.value, _kept(result.value, labels)
         stored = await self._results.put(process.identity, result.encoded, labels)
@@ -212,7 +221,7 @@ class Execution:
             timer.cancel()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Journal something that nobody waits for; `close` does."""
+        """Journal something in the background; only `settle` waits for it."""
         self._keep(asyncio.ensure_future(work))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -239,7 +248,7 @@ def _kept(answer: Any, labels: Iterable[str]) -> bytes:
 
 
 def _restored(kept: bytes) -> tuple[Any, frozenset[str]]:
-    """An answer that was kept, and where it comes from."""
+    """Return an answer from the journal, and its labels."""
     told = strict_json.parse(kept, len(kept))
     labels = frozenset(told.get("labels", ()))
     return StoredResult(*told["stored"]) if "stored" in told else told["value"], labels

@@ -1,9 +1,9 @@
 """Find a tool's function again in another process.
 
-A process cannot be given a function, only its name: a tool that runs in one has to be found in
-a module or a file, as an attribute of it or among the tools that its hook returns. What is made
-anew in each call of a factory (a closure, a lambda, a `partial`, a bound method) has no such
-place, and is refused when it is offered.
+A function cannot be sent to a process, only its name: a tool with `isolation="process"` has to
+be found in a module or a file, as an attribute of it or among the tools that its hook returns.
+A function that a factory makes at each call (a closure, a lambda, a `partial`, a bound method)
+has no such place, and is refused when it is offered.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from aios_core.tools.tool import Tool
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The module of a tool, and where the tool is in it."""
+    """The place of a tool's function: its module, and where it is in the module."""
 
     module: str
     name: str  # of the tool
-    path: str = ""  # the file, if it is no importable module
+    path: str = ""  # the file, if the module is not importable
     digest: str = ""  # SHA-256 of the source when it was loaded; "" for a first import
     attribute: str = ""  # "TOOL", "function" or "Class.function"; "": among `tools_of` the module
 
     @classmethod
     def of(cls, tool: Tool) -> Origin:
-        """Find the module of a tool. Raises `InvalidRequest` if another process cannot."""
+        """Find the place of a tool. Raises `InvalidRequest` if a process cannot find it again."""
         module = module_of(tool.function) or ""
         found = sys.modules.get(module)
         path = getattr(found, "__aios_path__", "")
@@ -44,12 +44,12 @@ class Origin:
 
     @property
     def source(self) -> tuple[str, str, str]:
-        """What a process loads; it may then run all tools of it."""
+        """The module, path and digest that a process loads, to run any tool of the module."""
         return self.module, self.path, self.digest
 
 
 def require_attribute(tool: Tool) -> None:
-    """Raise `InvalidRequest` unless a single tool, offered as an object, is found again."""
+    """Raise `InvalidRequest` unless a process can find a tool that was offered as an object."""
     if not Origin.of(tool).attribute:
         function = tool.function
         named = getattr(function, "__qualname__", type(function).__name__)
@@ -61,7 +61,7 @@ def require_attribute(tool: Tool) -> None:
 
 
 def find(module: ModuleType, attribute: str) -> Any:
-    """The tool or function at an attribute. Raises `AttributeError`."""
+    """Return the tool or function at a dotted attribute. Raises `AttributeError`."""
     found: Any = module
     for name in attribute.split("."):
         found = getattr(found, name)
@@ -69,7 +69,7 @@ def find(module: ModuleType, attribute: str) -> Any:
 
 
 def _attribute_of(tool: Tool, module: ModuleType) -> str:
-    """Where the tool or its function is in the module; "" if it is nowhere."""
+    """Return the attribute of the module that is the tool or its function, or ""."""
     for name, value in tuple(vars(module).items()):
         if value is tool or value is tool.function or _function_of(value) is tool.function:
             return name

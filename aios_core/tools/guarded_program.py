@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-KILL_S: Final = 6.0  # a guardian has that long to end what it guards; then its group is killed
+KILL_S: Final = 6.0  # for a guardian to end what it guards, before its group is killed
 _GUARDIAN: Final = str(Path(__file__).with_name("guardian.py"))
 
 
 class Lifeline:
-    """A pipe whose end tells a guardian that nobody wants its program any longer.
+    """A pipe to a guardian: when it closes, the guardian ends its program.
 
     `_lock` guards the descriptors.
     """
@@ -32,15 +32,15 @@ class Lifeline:
 
     @property
     def descriptor(self) -> int:
-        """The end that the guardian gets; pass it on (`pass_fds`)."""
+        """The guardian's end of the pipe, for `pass_fds`."""
         return self._theirs
 
     def command(self, program: Sequence[str]) -> list[str]:
-        """The command that runs a program under a guardian."""
+        """Return the command that runs a program under a guardian."""
         return [sys.executable, "-I", "-S", _GUARDIAN, str(self._theirs), *program]
 
     def started(self) -> None:
-        """Close the guardian's end here, once it has its own."""
+        """Close this process's copy of the guardian's end, once the guardian has started."""
         with self._lock:
             if not self._has_started:
                 self._has_started = True
@@ -56,12 +56,12 @@ class Lifeline:
 
 
 def ask_guardian_to_kill(pid: int) -> None:
-    """Ask a guardian to kill all that it guards. It must not have been reaped yet."""
+    """Ask a guardian to kill all that it guards. The guardian must not have been reaped yet."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGUSR1)
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process group that a guardian leads, itself among it."""
+    """Kill the process group of a guardian, including the guardian."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

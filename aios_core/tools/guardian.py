@@ -4,13 +4,13 @@
 
 A program's descendants may leave its process group and its session (`setsid`, a double
 fork), where signals to a group do not find them. On Linux, this process adopts them when
-their parents end (`PR_SET_CHILD_SUBREAPER`), so they stay its descendants whatever they do.
+their parents end (`PR_SET_CHILD_SUBREAPER`), so they always stay its descendants.
 
-It ends them, and itself as the program ended, when the program ends; when it gets
-`SIGUSR1`; and when the pipe LIFELINE, a descriptor, is closed, since its owner died.
+It ends them when the program ends, when it receives `SIGUSR1`, and when the pipe LIFELINE (a
+file descriptor) closes because its owner died. Then it ends with the status of the program.
 
-Elsewhere there is no such adoption: descendants that leave the process group live on.
-Needs nothing but Python's standard library, and starts in a few milliseconds.
+Other systems have no such adoption: descendants that leave the process group keep running.
+Uses only Python's standard library, to start in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import time
 from contextlib import suppress
 
 _PR_SET_CHILD_SUBREAPER = 36
-_PASS_S = 0.002  # between two looks at what is left
-_ENDING_S = 5.0  # then it ends itself, whatever is left
+_PASS_S = 0.002  # between two scans for descendants
+_ENDING_S = 5.0  # after which the guardian ends, even if descendants are left
 _FOR_THE_PROGRAM = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent to the whole group
 
 
 def main() -> None:
-    """Run the program of the command line, until it and its descendants have ended."""
+    """Run the program of the command line until it and its descendants have ended."""
     lifeline, program = int(sys.argv[1]), sys.argv[2:]
     os.set_inheritable(lifeline, False)
     if sys.platform == "linux":
@@ -54,19 +54,19 @@ def _start(program: list[str]) -> int:
     except OSError as exc:
         sys.exit(f"{program[0]} cannot be started: {exc.strerror}")
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # or else their other ends never see that the program has closed them
+    for stream in (0, 1, 2):  # or else its pipes stay open after the program has closed them
         os.dup2(nowhere, stream)
     return pid
 
 
 def _watch(pid: int, lifeline: int, awake: int) -> int | None:
-    """Wait for the program's end; its status, or None if it is to be killed."""
+    """Wait until the program ends. Returns its status, or None if it has to be killed."""
     waiting = select.poll()
     waiting.register(lifeline, select.POLLIN)
     waiting.register(awake, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in waiting.poll()}
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:  # the program, or an orphan of its
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:  # the program, or an adopted descendant
             if ended[0] == pid:
                 return ended[1]
         if lifeline in ready or signal.SIGUSR1 in os.read(awake, 4_096):
@@ -74,7 +74,7 @@ def _watch(pid: int, lifeline: int, awake: int) -> int | None:
 
 
 def _end_all() -> None:
-    """Stop all descendants, so that none starts another; then kill them."""
+    """Stop all descendants, so that none starts another process; then kill them."""
     late = time.monotonic() + _ENDING_S
     seen: set[int] = set()
     while (new := _descendants() - seen) and time.monotonic() < late:
@@ -121,13 +121,13 @@ def _descendants() -> set[int]:
 
 
 def _end_like(status: int | None) -> None:
-    """End as the program did, by the same signal or with the same status."""
+    """End this process as the program ended: by the same signal, or with the same status."""
     if status is not None and os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = signal.SIGKILL if status is None else os.WTERMSIG(status)
     import resource  # noqa: PLC0415 - seldom needed
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has dumped its own
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has written its own core dump
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

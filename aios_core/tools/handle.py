@@ -1,4 +1,4 @@
-"""The tool syscalls of one agent: what a developer writes as `agent.tools`."""
+"""The handle `agent.tools`: run, list, load and unload tools, and resolve calls in doubt."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ from aios_core.untrusted.arguments import is_a, reads_arguments, require_text
 Loadable = str | Path | Tool | Callable[..., Any] | McpServer
 Arguments = Mapping[str, Any] | str
 
-# What a model can act on; anything else is for the program that runs the agent.
+# Errors that a model can act on; all others are raised to the program that runs the agent.
 _FOR_THE_MODEL = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """See the module. Each blocking method has an async twin, its name with an "a" in front.
+    """The tools of one agent: `agent.tools`. Each method has an async form, named with an "a".
 
-    All raise `AccessDenied`, `DeadlineExceeded`, `SyscallCancelled`, `KernelClosed`; the
-    blocking ones `WouldBlock` on the kernel's own loop.
+    All methods raise `AccessDenied`, `DeadlineExceeded`, `SyscallCancelled` and `KernelClosed`;
+    the blocking ones raise `WouldBlock` on the kernel's own event loop.
     """
 
     _port: Port
 
-    # --- running -----------------------------------------------------------------------------
+    # --- run ---------------------------------------------------------------------------------
 
     def run(
         self,
@@ -69,19 +69,22 @@ class Tools:
         """Run a tool and wait for its result: plain JSON, or a `StoredResult` if it is large.
 
         Args:
-            name: "calculator", or one version of it: "calculator@1".
-            arguments: by name, or the JSON text that a model wrote.
-            idempotency_key: names what is meant, so that a repeat is known as one. None: the
-                call is like no other.
-            timeout_s: for all of it, the wait for its turn and for an approval included.
+            name: of the tool: "calculator", or one version of it: "calculator@1".
+            arguments: by name, or as the JSON text that a model wrote.
+            idempotency_key: identifies the intent: a repeat with the same key is answered with
+                the first outcome. None: every call is a new one.
+            timeout_s: seconds for the whole call, including the wait for a slot and for an
+                approval. None: no limit.
 
         Raises:
-            NoSuchObject: no such tool, or version.
-            InvalidArguments: they do not fit; says which field, what came, what is expected.
-            ToolUnavailable, Overloaded: not now; says when.
-            ToolError: it raised, died, hung or flooded.
-            ToolInDoubt: nobody knows whether this call, or an equal one before, took effect.
-            Conflict: the key was used for other arguments, or its call is under way.
+            NoSuchObject: there is no such tool, or version.
+            InvalidArguments: they do not fit the schema; names each field, the value that was
+                given, and what is expected.
+            ToolUnavailable: the tool failed too often or hangs; `retry_after_s` has the wait.
+            Overloaded: too many calls wait; `retry_after_s` has the wait.
+            ToolError: the tool raised, died, hung, or returned too much.
+            ToolInDoubt: it is unknown whether this call, or an equal one before, took effect.
+            Conflict: the key was used for other arguments, or its call is still in flight.
         """
         require_timeout(timeout_s)
         request = ToolRun(name, _given(arguments), idempotency_key)
@@ -95,7 +98,10 @@ class Tools:
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> Any:
-        """Run a tool. Cancelling the await cancels the call."""
+        """Run a tool without blocking the event loop (async form of `run`).
+
+        Cancelling the await cancels the call.
+        """
         require_timeout(timeout_s)
         request = ToolRun(name, _given(arguments), idempotency_key)
         return await self._port.acall(request, timeout_s=timeout_s)
@@ -103,10 +109,18 @@ class Tools:
     def run_calls(
         self, tool_calls: Iterable[ToolCall], *, timeout_s: float | None = None
     ) -> builtins.list[Message]:
-        """Run the calls of one completion in parallel; a tool message for each, in their order.
+        """Run the tool calls of one completion in parallel.
 
-        What a model can act on (bad arguments, an unknown tool, a refusal, a failure) is
-        said in its message; what it cannot is raised once all have ended.
+        Args:
+            tool_calls: `completion.tool_calls`.
+            timeout_s: seconds for each call. None: no limit.
+
+        Returns:
+            A tool message for each call, in their order. An error that a model can act on (bad
+            arguments, an unknown tool, a refusal, a failure) is the content of its message.
+
+        Raises:
+            KernelError: a call failed in another way; raised once all calls have ended.
         """
         try:
             asyncio.get_running_loop()
@@ -117,7 +131,10 @@ class Tools:
     async def arun_calls(
         self, tool_calls: Iterable[ToolCall], *, timeout_s: float | None = None
     ) -> builtins.list[Message]:
-        """The same, awaited. Cancelling the await cancels all of them."""
+        """Run tool calls without blocking the event loop (async form of `run_calls`).
+
+        Cancelling the await cancels all of them.
+        """
         require_timeout(timeout_s)
         calls = require_items("tool_calls", tool_calls)
         if wrong := [call for call in calls if not is_a(call, ToolCall)]:
@@ -140,89 +157,135 @@ class Tools:
         return Message("tool", content, tool_call_id=call.id, name=call.name)
 
     def read(self, result: StoredResult | str, offset: int = 0, length: int = 16_384) -> str:
-        """A part of a stored result, in characters. Raises `NoSuchObject` if it is gone."""
+        """Read a part of a stored result.
+
+        Args:
+            result: the result, or its `reference`.
+            offset: of the first character.
+            length: the maximum number of characters.
+
+        Raises:
+            NoSuchObject: it is not stored, or was removed to make room for newer ones.
+        """
         return self._port.call(ToolRead(_reference(result), offset, length))
 
     async def aread(self, result: StoredResult | str, offset: int = 0, length: int = 16_384) -> str:
-        """The same, awaited."""
+        """Read a part of a stored result without blocking the event loop (async form of `read`)."""
         return await self._port.acall(ToolRead(_reference(result), offset, length))
 
-    # --- which there are ---------------------------------------------------------------------
+    # --- list, load, unload ------------------------------------------------------------------
 
     def list(self) -> tuple[ToolInfo, ...]:
-        """All tools that the agent may name, with who offers them."""
+        """List all tools that the agent can run, with their sources."""
         return self._port.call(ToolList())
 
     async def alist(self) -> tuple[ToolInfo, ...]:
-        """The same, awaited."""
+        """List the tools without blocking the event loop (async form of `list`)."""
         return await self._port.acall(ToolList())
 
     def specs(self, *names: str) -> tuple[ToolSpec, ...]:
-        """The newest of each tool, as it is offered to a model; only those named, if any is.
+        """Return tools in the form that is offered to a model, each in its newest version.
 
-        Raises `InvalidRequest` if one that is named is not there.
+        Args:
+            *names: of the tools; without names, all.
+
+        Raises:
+            InvalidRequest: there is no tool of such a name.
         """
         return _specs(self.list(), names)
 
     async def aspecs(self, *names: str) -> tuple[ToolSpec, ...]:
-        """The same, awaited."""
+        """Return tools for a model without blocking the event loop (async form of `specs`)."""
         return _specs(await self.alist(), names)
 
     def load(self, source: Loadable) -> tuple[str, ...]:
-        """Offer the tools of a file, a module, an MCP server or a function to everybody.
+        """Offer the tools of a file, a module, an MCP server or a function to all agents.
 
-        Loading a source again reloads it; calls under way end with the old code. The ids of
-        the tools. Raises `NoSuchObject`, `ToolError`, `InvalidRequest`, `Conflict`.
+        Loading a source again reloads it; calls in flight end with the old code.
+
+        Returns:
+            The ids of the tools.
+
+        Raises:
+            NoSuchObject: there is no such file, module or plug-in.
+            ToolError: loading it raises or takes too long.
+            BackendError: the MCP server cannot be used.
+            InvalidRequest: it offers no tools, or bad ones.
+            Conflict: another source offers one of them.
+            Overloaded: too many sources are being loaded.
         """
         return self._port.call(ToolLoad(source))
 
     async def aload(self, source: Loadable) -> tuple[str, ...]:
-        """The same, awaited."""
+        """Load tools without blocking the event loop (async form of `load`)."""
         return await self._port.acall(ToolLoad(source))
 
     def offer(self, source: Loadable) -> tuple[str, ...]:
-        """Offer tools to this agent alone, until it exits. They go before everybody's."""
+        """Offer tools to this agent alone, until it exits. Raises what `load` raises.
+
+        A private tool hides a shared one of the same name.
+
+        Returns:
+            The ids of the tools.
+        """
         return self._port.call(ToolLoad(source, is_private=True))
 
     async def aoffer(self, source: Loadable) -> tuple[str, ...]:
-        """The same, awaited."""
+        """Offer private tools without blocking the event loop (async form of `offer`)."""
         return await self._port.acall(ToolLoad(source, is_private=True))
 
     def unload(self, name: str, *, own: bool = False) -> tuple[str, ...]:
-        """Offer a tool, a version ("calculator@1") or a source no more; the ids.
+        """Stop offering a tool, a version or a source. Calls in flight end as usual.
 
-        `own`: one of those that `offer` offered. Raises `NoSuchObject`.
+        Args:
+            name: of a tool ("calculator"), a version ("calculator@1") or a source, as listed.
+            own: remove a private tool (from `offer`) instead of one that all agents have.
+
+        Returns:
+            The ids of the removed tools.
+
+        Raises:
+            NoSuchObject: nothing of that name is offered.
         """
         return self._port.call(ToolUnload(name, own))
 
     async def aunload(self, name: str, *, own: bool = False) -> tuple[str, ...]:
-        """The same, awaited."""
+        """Stop offering tools without blocking the event loop (async form of `unload`)."""
         return await self._port.acall(ToolUnload(name, own))
 
     # --- in doubt ----------------------------------------------------------------------------
 
     def in_doubt(self) -> tuple[Doubt, ...]:
-        """Calls of this agent, also before a crash, of which nobody knows whether they took effect.
+        """List this agent's calls of which it is unknown whether they took effect.
 
-        One that `is_repeatable` may be run again with its `idempotency_key`.
+        They were interrupted, by a timeout or a crash. One that `is_repeatable` may be run again
+        with its `idempotency_key`; the others wait for `resolve`.
         """
         return self._port.call(ToolDoubts())
 
     async def ain_doubt(self) -> tuple[Doubt, ...]:
-        """The same, awaited."""
+        """List the calls in doubt without blocking the event loop (async form of `in_doubt`)."""
         return await self._port.acall(ToolDoubts())
 
     def resolve(self, call_id: str, *, took_effect: bool) -> None:
-        """Say what became of a call in doubt. Raises `NoSuchObject` if it is not in doubt."""
+        """Record whether a call in doubt took effect, after checking the outside world.
+
+        Args:
+            call_id: from `in_doubt`.
+            took_effect: if False, the call may be made again.
+
+        Raises:
+            NoSuchObject: no such call is in doubt.
+        """
         self._port.call(ToolResolve(call_id, took_effect))
 
     async def aresolve(self, call_id: str, *, took_effect: bool) -> None:
-        """The same, awaited."""
+        """Resolve a call in doubt without blocking the event loop (async form of `resolve`)."""
         await self._port.acall(ToolResolve(call_id, took_effect))
 
 
 def as_text(result: Any) -> str:
-    """A result as a model reads it."""
+    """Return a tool's result as text for a model: texts as they are, all else as JSON."""
     if isinstance(result, str | StoredResult):
         return str(result)
     return json.dumps(result, ensure_ascii=False)
@@ -241,5 +304,5 @@ def _specs(listed: Iterable[ToolInfo], names: tuple[str, ...]) -> tuple[ToolSpec
     names = tuple(require_text("a tool's name", name) for name in names)
     newest = {info.name: info.spec for info in listed if info.is_newest}
     if unknown := [name for name in names if name not in newest]:
-        raise InvalidRequest(f"no tools {unknown}; have {sorted(newest)}")
+        raise InvalidRequest(f"there are no tools {unknown}; available: {sorted(newest)}")
     return tuple(newest[name] for name in names or newest)

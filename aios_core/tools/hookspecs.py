@@ -1,13 +1,13 @@
-"""The whole surface for plug-ins: one hook that returns tools.
+"""The plug-in interface: one hook, `aios_tools`, that returns tools.
 
-A plug-in is a module (or an object) that an installed distribution names as an
-entry point of the group `aios.plugins`:
+A plug-in is a module (or an object) that an installed distribution lists as an
+entry point in the group `aios.plugins`:
 
     [project.entry-points."aios.plugins"]
     weather = "my_package.weather"
 
-In it, `@hookimpl` marks an `aios_tools` of its own; a module without one offers
-the tools that it made with `@tool`.
+In the plug-in, `@hookimpl` marks its function `aios_tools`; a module without one offers
+the tools that it defines with `@tool`.
 """
 
 from __future__ import annotations
@@ -28,4 +28,4 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def aios_tools() -> Iterable[Tool]:  # type: ignore[empty-body]
-    """The tools that this plug-in offers; called each time that it is loaded or reloaded."""
+    """Return the tools that this plug-in offers. Called at each load and reload."""

@@ -1,9 +1,9 @@
-"""Strangers' code into this process: a file or a module, fresh each time that it is loaded.
+"""Import third-party code into this process: a file or a module, fresh at each load.
 
-A reload makes a new module object, so that calls under way end with the functions,
-and the globals, that they began with. The source is compiled from what is on disk
-now, past Python's cache, whose time stamps are too coarse for an edit a moment ago.
-Runs on a worker's thread: a stranger's import may take any time.
+A reload makes a new module object, so that calls in flight end with the functions and
+globals that they started with. The source is compiled from the file on disk, not taken from
+Python's bytecode cache, because its time stamps are too coarse for an edit a moment ago.
+Called on a worker thread, since a third-party import may take any time.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ _MAX_TOOLS: Final = 1_000  # of one source
 
 
 def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
-    """Run a Python file as a module of its own.
+    """Run a Python file as a new module.
+
+    Args:
+        path: of the file; "~" is expanded.
+        expected: the SHA-256 of its content, in hex; "" for any.
 
     Raises:
         NoSuchObject: there is no such file.
-        InvalidRequest: it is a directory.
-        ToolError: it cannot be read or compiled, raises, or is not what was `expected`.
+        InvalidRequest: it is a directory, a device or a pipe, or too large.
+        ToolError: it cannot be read or compiled, raises, or has another hash than `expected`.
     """
     file = Path(path).expanduser().absolute()
     try:
@@ -60,9 +64,9 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
     module = ModuleType(f"aios_tools_{file.stem}_{digest[:8]}_{next(_numbers)}")
     module.__file__ = str(file)
     vars(module).update(__aios_path__=str(file), __aios_digest__=digest)
-    sys.modules[module.__name__] = module  # annotations and dataclasses look there
+    sys.modules[module.__name__] = module  # where annotations and dataclasses look it up
     try:
-        exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - what loading is
+        exec(compile(source, str(file), "exec"), vars(module))  # noqa: S102 - loading means to run it
     except BaseException as exc:  # noqa: BLE001 - foreign code
         del sys.modules[module.__name__]
         text = describe_on_worker(exc)
@@ -71,7 +75,7 @@ def load_file(path: str | Path, *, expected: str = "") -> ModuleType:
 
 
 def _read(file: Path) -> bytes:
-    """The bytes of a regular file that is not too large; a pipe or a device has no end."""
+    """Read a regular file that is not too large; a pipe or a device may have no end."""
     if file.is_dir():
         raise IsADirectoryError(str(file))
     if file.exists() and not file.is_file():
@@ -84,7 +88,7 @@ def _read(file: Path) -> bytes:
 
 
 def load_module(name: str, *, fresh: bool = False) -> ModuleType:
-    """Import a module; `fresh`: run its code again, into a new module object.
+    """Import a module, or with `fresh` run its code again in a new module object.
 
     Raises:
         NoSuchObject: there is no such module.
@@ -129,10 +133,10 @@ def _execute(loader: Any, module: ModuleType) -> None:
 
 
 def tools_of(plugin: object) -> tuple[Tool, ...]:
-    """What a plug-in offers: by its hook, or without one the tools made in the module itself.
+    """Return the tools of a plug-in: from its hook, or those that its module defines.
 
     Raises:
-        InvalidRequest: it offers nothing, something that is no `Tool`, or one twice.
+        InvalidRequest: it offers nothing, too much, something other than a `Tool`, or one twice.
         ToolError: its hook raises.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -178,7 +182,7 @@ def tools_of(plugin: object) -> tuple[Tool, ...]:
 
 
 def _made_in(plugin: object, name: str) -> list[Tool]:
-    """The tools that the module made, each once; those that it imported are another's."""
+    """Return the tools that a module defines, each once, without those that it imports."""
     found = {
         id(one): one for one in getattr(plugin, "__dict__", {}).values() if isinstance(one, Tool)
     }
@@ -186,7 +190,7 @@ def _made_in(plugin: object, name: str) -> list[Tool]:
 
 
 def module_of(function: Any) -> str | None:
-    """The name of the module that a function, or what a `partial` is made of, comes from."""
+    """Return the name of the module that defines a function, or the function of a `partial`."""
     while isinstance(function, partial):
         function = function.func
     module: str | None = getattr(function, "__module__", None)

@@ -1,14 +1,14 @@
-"""What tools were asked to do to the world, written down before they do it.
+"""The effect journal: a durable log of tool calls with effects, written before they run.
 
     intent ──(the tool runs)──> done | failed | unknown ──(a person)──> took effect | had no effect
 
-The intent of every call that is not read-only is durable before it begins, and its
-outcome before it is answered. A kernel that dies in between leaves an intent
-without an outcome; the next one knows it by its `boot`. A call that may be repeated
-is run again with the same key; any other is *in doubt*: it is not run again, nor is
-one with equal arguments, before a person has said what became of it.
+The intent of every call that is not read-only is durable before the tool starts, and its
+outcome before the caller is answered. A kernel that dies in between leaves an intent without
+an outcome; the next kernel recognizes it by its `boot`. A call that may be repeated is run
+again with the same key. Any other is *in doubt*: neither it nor a call with equal arguments
+runs before a person has resolved it.
 
-The key names an intent of one agent for one tool. A repeat with the same key is
+The key identifies an intent of one agent for one tool. A repeat with the same key is
 answered with the first outcome; with other arguments it is refused.
 """
 
@@ -68,19 +68,19 @@ _IN_DOUBT: Final = "((outcome IS NULL AND boot != :boot) OR outcome = 'unknown')
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call that is about to begin."""
+    """A call with effects that is about to start."""
 
     identity: str
     tool: Tool
     arguments: Mapping[str, Any]
     call_id: str
     key: str
-    keeps_result: bool  # a caller that gave the key may ask again
+    keeps_result: bool  # a caller that gave a key may repeat the call and needs its result
     labels: frozenset[str] = frozenset()  # of the caller: the arguments may quote what it read
 
 
 class ToolJournal:
-    """See the module. `wall` is the time of day, in seconds since 1970."""
+    """The effect journal of one state directory. `wall` returns seconds since 1970."""
 
     def __init__(
         self, state: StateOpener, *, keep_s: float, wall: Callable[[], float] = time.time
@@ -93,12 +93,15 @@ class ToolJournal:
         self._is_pruned = False
 
     async def begin(self, intent: Intent) -> bytes | None:
-        """Write an intent down; None: go on. Else the result of the same call, done before.
+        """Journal an intent, durably.
+
+        Returns:
+            None if the tool has to run, or the result of an earlier call with this key.
 
         Raises:
-            Conflict: the key was used for other arguments, or its call is under way.
+            Conflict: the key was used for other arguments, or its call is still in flight.
             ToolInDoubt: this call, or an equal one, may have taken effect already.
-            StateError: it could not be written.
+            StateError: the intent could not be written.
         """
         state = await self._state.opened()
         return await state.database.awrite(
@@ -106,7 +109,7 @@ class ToolJournal:
         )
 
     async def finish(self, intent: Intent, outcome: str, result: bytes | None = None) -> None:
-        """Write down how a call ended: "done", "failed" or "unknown"."""
+        """Journal how a call ended: "done", "failed" or "unknown"."""
         state = await self._state.opened()
         about = ("tool_call", intent.identity, intent.call_id, "result")
         is_kept = result is not None and intent.keeps_result and len(result) <= MAX_KEPT_BYTES
@@ -123,7 +126,7 @@ class ToolJournal:
         await state.database.awrite(write)
 
     async def withdraw(self, intent: Intent) -> None:
-        """A call whose intent may have been written did not begin after all."""
+        """Remove the intent, if it was written, of a call that did not start after all."""
         state = await self._state.opened()
         await state.database.awrite(
             lambda connection: connection.execute(
@@ -132,7 +135,7 @@ class ToolJournal:
         )
 
     async def in_doubt(self, identity: str) -> tuple[Doubt, ...]:
-        """The calls of an agent of which nobody knows whether they took effect, oldest first."""
+        """Return the calls in doubt of an agent, oldest first."""
         state = await self._state.opened()
         query = (
             "SELECT call_id, tool, version, arguments, key, started_at, is_repeatable, labels "  # noqa: S608
@@ -143,7 +146,11 @@ class ToolJournal:
         return tuple(_doubt(identity, state.vault, *row) for row in rows)
 
     async def resolve(self, identity: str, call_id: str, *, took_effect: bool) -> None:
-        """Settle a doubt. Raises `NoSuchObject` if there is none of that id."""
+        """Record whether a call in doubt took effect.
+
+        Raises:
+            NoSuchObject: no call of that id is in doubt.
+        """
         state = await self._state.opened()
         outcome = "took effect" if took_effect else "had no effect"
         given = {
@@ -169,7 +176,7 @@ class ToolJournal:
 
     def _begin(self, connection: Connection, state: State, intent: Intent) -> bytes | None:
         vault, tool = state.vault, intent.tool
-        if not self._is_pruned:  # once in the life of a kernel
+        if not self._is_pruned:  # once for each kernel
             self._prune(connection)
         digest = self._hash(connection, vault, intent.arguments)
         place = (intent.identity, tool.name, intent.key)
@@ -226,17 +233,25 @@ class ToolJournal:
         self._is_pruned = True
 
     def _refuse_repeat(self, intent: Intent, boot: str, outcome: str | None) -> None:
-        """Return whether a call of this key may begin again."""
+        """Raise unless a call with the key of an earlier one may start.
+
+        Raises:
+            Conflict: the earlier call took effect, or is still in flight.
+            ToolInDoubt: it may have taken effect.
+        """
         tool = intent.tool
         if outcome == "took effect":
             raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} took effect already")
         if outcome is None and boot == self._boot:
-            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} is under way")
+            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} is still in flight")
         if outcome in (None, "unknown") and not tool.is_repeatable:
             raise _in_doubt(tool)
 
     def _refuse_doubtful(self, connection: Connection, intent: Intent, digest: bytes) -> None:
-        """An equal call is in doubt: this one may be its repeat, by an agent that forgot."""
+        """Raise `ToolInDoubt` if a call with equal arguments is in doubt.
+
+        This one may be its repeat, by an agent that lost its memory of the first in a crash.
+        """
         row = connection.execute(
             "SELECT 1 FROM tool_calls WHERE identity = :identity AND tool = :tool "  # noqa: S608
             f"AND arguments_hash = :digest AND {_IN_DOUBT}",
@@ -252,7 +267,7 @@ class ToolJournal:
 
     @staticmethod
     def _hash(connection: Connection, vault: Vault, arguments: Mapping[str, Any]) -> bytes:
-        """Of the arguments, salted: few arguments could be guessed from a plain one."""
+        """Return a salted hash of the arguments: from a plain hash, short ones could be guessed."""
         row = connection.execute("SELECT value FROM tool_secrets WHERE name = 'salt'").fetchone()
         if row is not None:
             salt = vault.open(row[0], "tool_secret", "salt")
@@ -266,8 +281,8 @@ class ToolJournal:
 def _in_doubt(tool: Tool) -> ToolInDoubt:
     return ToolInDoubt(
         tool.name,
-        "this call was begun before, and nobody knows whether it took effect; a person has to look "
-        "(agent.tools.in_doubt(), agent.tools.resolve())",
+        "this call was started before, and it is unknown whether it took effect; a person has to "
+        "check (agent.tools.in_doubt(), agent.tools.resolve())",
     )
 
 

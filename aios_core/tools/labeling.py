@@ -1,4 +1,4 @@
-"""Code that a tool runs carries what its agent has read, whatever the tool remembers to pass on."""
+"""Label the code that a tool runs with the labels of its agent, even if the tool passes none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aios_core.tools.sandbox import ExecutionResult, Language, Limits, OnOutput
 
 @dataclass(frozen=True, slots=True)
 class LabellingRunner:
-    """The code runner of one call: adds the labels of the calling agent to those that are given."""
+    """The code runner of one call: adds the labels of the calling agent to the given ones."""
 
     _runner: CodeRunner
     _process: AgentProcess
@@ -26,7 +26,7 @@ class LabellingRunner:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run code once; see `CodeRunner.run_for`."""
+        """Run code once, as `CodeRunner.run_for` does."""
         return await self._runner.run_for(
             identity,
             language,
@@ -47,7 +47,7 @@ class LabellingRunner:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run a cell of a session; see `CodeRunner.run_in_session`."""
+        """Run a cell of a session, as `CodeRunner.run_in_session` does."""
         return await self._runner.run_in_session(
             identity,
             name,

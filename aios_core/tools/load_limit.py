@@ -1,8 +1,8 @@
-"""Bound how many sources are loaded at once, those whose code hangs included.
+"""Bound how many sources are loaded at once, including sources that hang while they load.
 
-A load that hangs keeps its thread for as long as the process lives, so there are few. One agent can
-take two. All agents together have a number of which the last are for those that load nothing
-else, and the program that owns the kernel has its own.
+A load that hangs keeps its thread until the Python process ends, so the number is small. One
+agent can take two. Of those for all agents, some are reserved for agents that load nothing
+else. The program that owns the kernel has its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _RETRY_S: Final = 5.0
 
 
 class LoadSlots:
-    """Counts the loads of each agent, by identity; None is the program. Lives on the loop."""
+    """Counts the loads of each agent, by identity; None is the program.
+
+    Used on the kernel's loop only.
+    """
 
     def __init__(self) -> None:
         self._taken: Counter[str | None] = Counter()
@@ -29,7 +32,7 @@ class LoadSlots:
         return f"<LoadSlots: {self._taken.total()} taken>"
 
     def take(self, loader: str | None) -> None:
-        """Take the place of a load. Raises `Overloaded` if there is none."""
+        """Take a slot for a load. Raises `Overloaded` if there is none."""
         limit = MAX_OF_PROGRAM if loader is None else MAX_OF_AGENT
         if self._taken[loader] >= limit:
             of = "the program" if loader is None else f"agent {loader!r}"
@@ -40,7 +43,7 @@ class LoadSlots:
         self._taken[loader] += 1
 
     def give_back(self, loader: str | None) -> None:
-        """Give back the place of a load that has ended."""
+        """Return the slot of a load that has ended."""
         self._taken[loader] -= 1
         if not self._taken[loader]:
             del self._taken[loader]

@@ -1,10 +1,10 @@
-"""The tool manager: the paper's fifth box. Serves the syscalls of `aios_core.tools.requests`.
+"""The tool manager: serves the syscalls of `aios_core.tools.requests`.
 
     ToolRun ──> resolve, validate ──(access check)──> run (`executor`) ──> answer
 
-Promises: no arguments reach a tool, or the access check, that do not fit its schema;
-a tool that raises, hangs, exits or floods harms only its caller; nothing of a tool
-runs on the kernel's loop.
+Promises: arguments that do not fit a tool's schema reach neither the access check nor the
+tool; a tool that raises, hangs, exits or returns too much harms only its caller; no code of a
+tool runs on the kernel's loop.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _UNDECLARED: Final = frozenset(
     {"name", "description", "parameters", "function", "version", "context_name"}
 )
 _DAY_S: Final = 86_400.0
-_CODE_MARGIN_S: Final = 15.0  # for files in and out: code is told of its own limit before a tool is
+_CODE_MARGIN_S: Final = 15.0  # for copying files: code reaches its own limit before its tool does
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun(Request[Any]):
-    """A `ToolRun` whose tool is known and whose arguments fit; the access check sees this."""
+    """A `ToolRun` with its tool resolved and its arguments validated, for the access check."""
 
     kind: ClassVar[str] = ToolRun.kind
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
@@ -61,8 +61,8 @@ class PreparedRun(Request[Any]):
     arguments: Mapping[str, Any]
     idempotency_key: str | None
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - the offer knows its owner
-        """To run the tool with these arguments; "@version" is not one of them."""
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - the offer has its owner
+        """Return the access: to run the tool with these arguments, and "@version"."""
         tool = self.offer.tool
         return Access(
             self.kind,
@@ -74,7 +74,7 @@ class PreparedRun(Request[Any]):
 
 
 class ToolManager:
-    """See the module. Implements `aios_core.manager.Manager`."""
+    """Serves the tool syscalls of one kernel. Implements `aios_core.manager.Manager`."""
 
     name = "tool"
     requests: Sequence[type[Request[Any]]] = (
@@ -97,15 +97,15 @@ class ToolManager:
         policy: Policy,
         code_runner: CodeRunner | None = None,
     ) -> None:
-        """Starts nothing.
+        """Prepare a manager without starting a thread, a process or a load.
 
         Args:
-            config: the part of the configuration that is about tools.
-            state: where intents and large results are kept; opened when the first is.
-            clock: time.
-            ports: an agent's way into the kernel, for the tools that need it.
+            config: the section `tools` of the configuration.
+            state: the state directory, for intents and large results; opened for the first one.
+            clock: of the kernel.
+            ports: makes an agent's port to the kernel, for tools that use the kernel.
             policy: the scheduling policy, which orders the waiting calls.
-            code_runner: where code that nobody has read may run; None: nowhere.
+            code_runner: the sandbox for untrusted code; None if there is none.
         """
         self._config = config
         self._clock = clock
@@ -136,12 +136,14 @@ class ToolManager:
     # --- Manager -----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Loads nothing: plug-ins are loaded when a tool is first asked for."""
+        """Do nothing: plug-ins are loaded at the first request for a tool."""
 
     async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
         """Resolve and validate a `ToolRun`, before the access check.
 
-        Raises `NoSuchObject` and `InvalidArguments`.
+        Raises:
+            NoSuchObject: there is no such tool.
+            InvalidArguments: the arguments do not fit its schema.
         """
         if not isinstance(request, ToolRun):
             checked: Request[Any] = request
@@ -155,7 +157,7 @@ class ToolManager:
         return PreparedRun(offer, arguments, request.idempotency_key)
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:  # noqa: PLR0911 - a table
-        """Serve one of `requests`, `ToolRun`s as `prepare` made them."""
+        """Serve one of `requests`; a `ToolRun` in the form that `prepare` returns."""
         match request:
             case PreparedRun(offer, arguments, key):
                 return await self._execution.run(process, offer, arguments, key)
@@ -181,7 +183,7 @@ class ToolManager:
                 raise InvalidRequest(f"the tool manager does not perform {request!r:.100}")
 
     async def holds(self, resource: Resource) -> bool | None:
-        """Return whether an agent offers itself a tool of that name."""
+        """Return whether an agent has a private tool of that name; None if it is not its own."""
         owner, name = resource.owner, resource.name.partition("@")[0]
         if resource.kind != "tool" or owner is None:
             return None
@@ -189,17 +191,17 @@ class ToolManager:
         return not name or name in own
 
     async def knows(self, identity: str) -> bool:  # noqa: ARG002 - a `Holder`'s
-        """Whether an agent of that identity was here before: tools of one's own end with a life."""
+        """Return False: private tools end with their process, so no earlier one left any."""
         return False
 
     def forget(self, process: AgentProcess) -> None:
-        """Its own tools go with it."""
+        """Remove the private tools of an exited agent."""
         self.catalogue.forget(process.identity)
         self._calls.forget(process.pid)
         self._drop_idle()
 
     async def close(self) -> None:
-        """End what can be ended, and wait until what is known is written down."""
+        """End running tools as far as possible, and wait until known outcomes are journaled."""
         await self.catalogue.close()
         await asyncio.to_thread(self._schemas.close)
         await self._calls.close()
@@ -213,7 +215,11 @@ class ToolManager:
     async def unload(
         self, name: str, *, owner: str | None = None, loader: str | None = None
     ) -> tuple[str, ...]:
-        """Offer a plug-in, a tool or a version no more; the ids. Raises `NoSuchObject`."""
+        """Stop offering a plug-in, a tool or a version. Returns the ids of the removed tools.
+
+        Raises:
+            NoSuchObject: nothing of that name is offered.
+        """
         removed = await self.catalogue.unload(name, owner=owner, loader=loader)
         self._drop_idle()
         return removed
@@ -223,7 +229,7 @@ class ToolManager:
     async def _checked(
         self, agent: str, offer: Offer, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """The arguments as the tool gets them. Raises `InvalidArguments`."""
+        """Return the arguments in the form that the tool gets. Raises `InvalidArguments`."""
         tool = offer.tool
         if offer.schema.is_quick(arguments):
             return offer.schema.checked(arguments, repairs=tool.repairs)
@@ -273,7 +279,7 @@ class ToolManager:
 
 
 def declared_by(tool: Tool) -> dict[str, Any]:
-    """What a tool says about itself that is not the default."""
+    """Return the declarations of a tool that differ from the default, by name."""
     return {
         one.name: getattr(tool, one.name)
         for one in fields(tool)

@@ -1,10 +1,9 @@
 """Tools of MCP servers (Model Context Protocol), with the official `mcp` package, 1.x or 2.x.
 
-All connections live on one event loop of their own, in a thread that the first
-server starts; the `mcp` package is imported then, not before. A tool of server
-"github" called "search" is "github_search" here. What a server says about its tools
-is believed only if it is configured as trusted (the protocol's own advice): else
-each has effects, and cannot be undone.
+All connections share one event loop, in a thread that starts with the first server; the `mcp`
+package is imported then, not before. The tool "search" of server "github" is called
+"github_search". A server's annotations of its tools count only if the server is configured as
+trusted (as the protocol advises); otherwise each tool is taken to have irreversible effects.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ T = TypeVar("T")
 CheckResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 
 _CLOSING_S: Final = 10.0
-_NAME_LENGTH: Final = 64  # what every model API takes
+_NAME_LENGTH: Final = 64  # accepted by every model API
 _DIGEST_LENGTH: Final = 8
-_MAX_ERROR_CHARS: Final = 3_000  # of what a server says of a failure
+_MAX_ERROR_CHARS: Final = 3_000  # of the text that a server returns for a failure
 
 
 class McpClients:
-    """See the module. `_lock` guards the thread, the loop and which connections there are."""
+    """The connections to MCP servers. `_lock` guards the thread, the loop and the connections."""
 
     def __init__(self, max_bytes: int = 64 << 20, check_result: CheckResult | None = None) -> None:
-        """Connect to nothing yet. `max_bytes`: of one message of a server."""
+        """Prepare without connecting. `max_bytes` bounds one message of a server."""
         self._check_result = check_result
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -50,13 +49,16 @@ class McpClients:
         self._is_closed = False
 
     def load(self, server: McpServer) -> Plugin:
-        """Connect and list the tools. The plug-in's `release` closes the connection. Blocks.
+        """Connect to a server and list its tools. Blocks.
+
+        Returns:
+            The tools; `release` of the result closes the connection.
 
         Raises:
             BackendError: the package is missing, the server does not answer, or its answer
                 cannot be used.
-            InvalidRequest: it lists what is no tool.
-            KernelClosed: meanwhile.
+            InvalidRequest: it lists something that cannot be a tool.
+            KernelClosed: the kernel was closed meanwhile.
         """
         connection = Connection(server, self._max_bytes)
         with self._lock:
@@ -96,7 +98,7 @@ class McpClients:
         """Close a connection once its calls have ended. Does not block."""
         try:
             closing = self._run(connection.close_when_idle())
-        except KernelClosed:  # which closes all of them
+        except KernelClosed:  # `close` closes all connections
             return
         closing.add_done_callback(lambda _: self._forget(connection))
 
@@ -149,15 +151,17 @@ def _tool(
             context_name="aios_context",
             read_only=read_only,
             idempotent=bool(hints.get("idempotentHint", False)),
-            irreversible=f"does what MCP server {server.name!r} likes" if is_destructive else None,
+            irreversible=f"has unknown effects of MCP server {server.name!r}"
+            if is_destructive
+            else None,
             trusted=server.trusted,
         )
     except InvalidRequest as exc:
-        raise InvalidRequest(f"MCP server {server.name!r} lists what is no tool: {exc}") from exc
+        raise InvalidRequest(f"MCP server {server.name!r} lists an invalid tool: {exc}") from exc
 
 
 def _name(server: McpServer, name: str) -> str:
-    """What the tool is called here; one that is too long keeps a mark of what was cut."""
+    """Return the kernel's name for a server's tool; a long one is cut and gets a hash."""
     full = re.sub(r"[^A-Za-z0-9_-]", "_", f"{server.name}_{name}")
     if len(full) <= _NAME_LENGTH:
         return full
@@ -171,7 +175,7 @@ def _require_fitting(
     schema: Mapping[str, Any] | None,
     check: CheckResult | None,
 ) -> None:
-    """Raise `ToolError` unless a structured result fits the schema that the server gave for it."""
+    """Raise `ToolError` unless a structured result fits the schema that the server lists."""
     if schema is None or check is None or result.get("isError"):
         return
     found = result.get("structuredContent")
@@ -190,7 +194,7 @@ def _require_fitting(
 
 
 def _value(tool: str, result: Mapping[str, Any]) -> Any:
-    """The structured content, or the texts, or the list of what it is."""
+    """Return the value of a result: its structured content, or its texts, or its parts."""
     content = result.get("content", [])
     texts = [part["text"] for part in content if part.get("type") == "text"]
     if result.get("isError"):
@@ -209,7 +213,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _close_all(connections: Iterable[Connection]) -> None:
-    """Close all connections, also those that are still being opened; then end what is left."""
+    """Close all connections, also those that are still being opened; then end other tasks."""
     await asyncio.gather(*(one.close() for one in connections), return_exceptions=True)
     tasks = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
     for task in tasks:

@@ -1,10 +1,11 @@
-"""One MCP server as long as it is offered: its session, made anew when it was lost.
+"""A connection to one MCP server: opens a session, and another when that is lost.
 
-Lives on the loop of `aios_core.tools.mcp`. A session's contexts are entered and left
-by a task of its own, as the package asks.
+Runs on the loop of `aios_core.tools.mcp`. A session's contexts are entered and left
+by a task of its own, because the package requires one task for both.
 
-Promises: callers that find the session lost share one new one; what was being opened
-for nobody any more is closed; a call whose connection broke is not known to have failed.
+Promises: callers that find the session lost share one new session; a session that no caller
+waits for any longer is closed; a call that loses its connection is not reported as failed,
+because it may have taken effect.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from aios_core.tools.mcp_transports import LastWords, http, pipes
 from aios_core.tools.requests import McpServer
 from aios_core.tools.tool_process import ToolDied
 
-_POLITE_S: Final = 3.0  # for taking leave of a server
+_POLITE_S: Final = 3.0  # for a server to end its session before it is ended
 _MAX_TOOLS: Final = 1_000  # of one server
 _MAX_LIST_BYTES: Final = 16 << 20
 _CONNECTION_CLOSED: Final = -32_000  # of the package; servers use it for errors of their own too
 
 
 class Connection:
-    """See the module."""
+    """The connection to one MCP server for as long as its tools are offered."""
 
     def __init__(self, server: McpServer, max_bytes: int) -> None:
         self._server = server
@@ -40,20 +41,28 @@ class Connection:
         self._idle.set()
 
     async def tools(self) -> list[dict[str, Any]]:
-        """Connect; the tools as the protocol lists them. Raises `BackendError`."""
+        """Connect and return the tools, as the protocol lists them. Raises `BackendError`."""
         return (await self._opened()).tools
 
     async def call(self, tool: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a tool; its result as the protocol has it. `tool` is what it is called here.
+        """Run a tool.
+
+        Args:
+            tool: the kernel's name of the tool, for errors.
+            name: the server's name of the tool.
+            arguments: of the call.
+
+        Returns:
+            The result, as in the protocol.
 
         Raises:
-            ToolDied: the connection broke in the middle.
+            ToolDied: the connection broke during the call.
             ToolError: the server answered with an error of the protocol.
             ToolUnavailable: the server was loaded again, or unloaded.
-            BackendError: the connection was lost before, and there is no new one.
+            BackendError: the connection was lost before the call, and cannot be opened again.
         """
         if self._is_closed:
-            raise ToolUnavailable(tool, "is offered by a new connection now", 0.0)
+            raise ToolUnavailable(tool, "was loaded again or unloaded; call it again", 0.0)
         self._num_calls += 1
         self._idle.clear()
         try:
@@ -65,13 +74,13 @@ class Connection:
                 self._idle.set()
 
     async def close_when_idle(self) -> None:
-        """Take no more calls, and close once those under way have ended."""
+        """Refuse new calls, and close once the calls in flight have ended."""
         self._is_closed = True
         await self._idle.wait()
         await self.close()
 
     async def close(self) -> None:
-        """Close now. Idempotent."""
+        """Close the connection at once. Idempotent."""
         self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -90,7 +99,7 @@ class Connection:
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> _Session:
-        """A new session, within `timeout_s`."""
+        """Open a new session within the server's `timeout_s`."""
         if self._session is not None:
             await self._session.close()
         session = self._session = _Session(self._server, self._max_bytes)
@@ -104,7 +113,7 @@ class Connection:
 
 
 class _Session:
-    """One life of the connection."""
+    """One session with a server; it is opened once, and never again after it was lost."""
 
     def __init__(self, server: McpServer, max_bytes: int) -> None:
         self.tools: list[dict[str, Any]] = []
@@ -124,7 +133,11 @@ class _Session:
         return is_alive and self._is_open and not self._has_broken
 
     async def open(self) -> None:
-        """Connect and list the tools. Cancelling the await ends it. Raises `BackendError`."""
+        """Connect and list the tools. Cancelling the await ends the session.
+
+        Raises:
+            BackendError: the server cannot be used.
+        """
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(ready), name=f"mcp {self._server.name}: life")
         try:
@@ -134,7 +147,7 @@ class _Session:
             raise
 
     async def call(self, tool: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Connection.call`."""
+        """Run a tool, as `Connection.call` does."""
         if self._task is None:
             raise RuntimeError("a session is opened before it is used")
         calling = asyncio.ensure_future(self._client.call_tool(name, dict(arguments)))
@@ -145,7 +158,7 @@ class _Session:
             if self._is_the_connections(exc):
                 self._has_broken = True
                 raise self._broke(tool) from exc
-            raise ToolError(tool, f"the MCP server said: {exc}") from exc
+            raise ToolError(tool, f"the MCP server returned an error: {exc}") from exc
         finally:
             calling.cancel()
         if result is None:
@@ -154,7 +167,7 @@ class _Session:
         return dumped
 
     async def close(self) -> None:
-        """End it, and the program if there is one. Idempotent."""
+        """End the session, and the server's program if there is one. Idempotent."""
         self._closing.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_POLITE_S)
@@ -172,13 +185,13 @@ class _Session:
                 if not ready.done():
                     ready.set_result(None)
                 await self._closing.wait()
-        except BaseException as exc:  # noqa: BLE001 - told to whoever opens it
+        except BaseException as exc:  # noqa: BLE001 - raised where it is opened
             if not ready.done():
                 ready.set_exception(self._converted(exc))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
-        """A session of the package, initialised."""
+        """Enter an initialized session of the `mcp` package."""
         server = self._server
         try:
             from mcp import ClientSession  # noqa: PLC0415 - an extra, and slow to import
@@ -205,7 +218,7 @@ class _Session:
         """Return whether an error is the end of the connection, rather than the server's answer."""
         error = getattr(exc, "error", None)
         if error is None:
-            return not isinstance(exc, ValueError | RuntimeError)  # those refuse an answer
+            return not isinstance(exc, ValueError | RuntimeError)  # raised for a bad answer
         is_over_http = self._server.url is not None
         text = str(getattr(error, "message", ""))
         if getattr(error, "code", None) == _CONNECTION_CLOSED:
@@ -224,7 +237,7 @@ class _Session:
 
 
 async def _listed(client: Any) -> list[dict[str, Any]]:
-    """The tools of all pages."""
+    """Return the tools of all pages of a server's list."""
     from mcp import types  # noqa: PLC0415 - an extra
 
     tools: list[dict[str, Any]] = []
@@ -248,9 +261,9 @@ async def _listed(client: Any) -> list[dict[str, Any]]:
 
 
 def _without_checks(kind: type[Any]) -> type[Any]:
-    """A session class that does not check results itself: it would do so on the shared loop.
+    """Return a session class that does not check results, which it would do on the shared loop.
 
-    `aios_core.tools.mcp` does, where a pattern of one server can stop no other.
+    `aios_core.tools.mcp` checks them where a slow pattern of one server delays no other.
     """
 
     async def nothing(*_: Any, **__: Any) -> None:
@@ -264,6 +277,6 @@ def _without_checks(kind: type[Any]) -> type[Any]:
 
 
 def _heard(task: asyncio.Task[Any]) -> None:
-    """An opening that failed after those who waited for it had gone."""
+    """Retrieve the exception of an opening that no one awaits, so that asyncio logs no warning."""
     if not task.cancelled():
         task.exception()

@@ -1,12 +1,12 @@
-"""How MCP messages travel: over a program's pipes, or over HTTP. Both bounded.
+"""Transport MCP messages over a program's pipes or over HTTP, with a bound on their size.
 
-The pipes are our own, since the package's have no limit: a server that writes without
-end would take all memory. What a server writes to standard error is logged, and its end
-is told when the server cannot be used.
+The transport over pipes replaces that of the `mcp` package, which has no limit: a server that
+writes without end would take all memory. A server's standard error is logged, and its last
+part is added to the error when the server cannot be used.
 
-Promises: no message takes more than `max_bytes`; leaving the context ends the program
-and all that it started, within `GRACE_S` a few times, also if it ignores being asked, or its
-descendants have left its session (`aios_core.tools.guardian`).
+Promises: no message takes more than `max_bytes`; leaving the context ends the program and all
+its descendants within a few times `GRACE_S`, even if they ignore signals or have left its
+session (`aios_core.tools.guardian`).
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from aios_core.tools.requests import McpServer
 
 log = logging.getLogger(__name__)
 
-GRACE_S: Final = 2.0  # to end by itself once its input is closed, and again once it is asked to
+GRACE_S: Final = 2.0  # for a server to end after its input is closed, and again after a signal
 _TOLD_BYTES: Final = 1_000  # of standard error, in a message
-_READ_S: Final = 300.0  # between two pieces of an answer over HTTP
+_READ_S: Final = 300.0  # between two chunks of an answer over HTTP
 
 
 class LastWords:
-    """Why a server has gone, as far as it is known: the end of its standard error."""
+    """The last part of a server's standard error, as a reason why the server ended."""
 
     def __init__(self, name: str) -> None:
-        self.fault = "has gone"  # or what it did that ended it
+        self.fault = "has ended"  # or what it did wrong
         self._name = name
         self._tail = b""
 
     def __str__(self) -> str:
         said = self._tail.decode(errors="replace").strip()
-        return f"; it said: {said}" if said else ""
+        return f"; its standard error ends with: {said}" if said else ""
 
     async def follow(self, stream: asyncio.StreamReader) -> None:
-        """Read it, whatever comes, to its end."""
+        """Read and log standard error to its end."""
         while piece := await stream.read(65_536):
             self._tail = (self._tail + piece)[-_TOLD_BYTES:]
             log.debug("MCP server %s: %s", self._name, piece.decode(errors="replace").rstrip())
@@ -57,9 +57,12 @@ class LastWords:
 async def pipes(
     server: McpServer, words: LastWords, *, max_bytes: int
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """Start a server's program; the streams of its messages. The first ends when it does.
+    """Start a server's program and enter the streams of its messages, incoming and outgoing.
 
-    Raises `OSError` if it cannot be started.
+    The incoming stream ends when the program ends.
+
+    Raises:
+        OSError: the program cannot be started.
     """
     from anyio import create_memory_object_stream, create_task_group  # noqa: PLC0415 - of the extra
     from mcp.client.stdio import get_default_environment  # noqa: PLC0415
@@ -101,13 +104,13 @@ async def pipes(
         for stream in (arrived, incoming, outgoing, leaving):
             stream.close()
         ending = asyncio.ensure_future(_end(process, following, lifeline))
-        while not ending.done():  # whoever cancels it meanwhile: it is not left alive
+        while not ending.done():  # even if cancelled again, the program must not be left running
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(ending)
 
 
 def _require_program(server: McpServer, environment: Mapping[str, str]) -> str:
-    """The program to start. Raises `FileNotFoundError` if there is none that can be."""
+    """Return the path of the program to start. Raises `FileNotFoundError` if there is none."""
     command = server.command or ""
     if "/" in command:
         path = Path(server.cwd or ".", command).expanduser()
@@ -122,7 +125,7 @@ def _require_program(server: McpServer, environment: Mapping[str, str]) -> str:
 async def _receive(
     stdout: asyncio.StreamReader, arrived: Any, words: LastWords, max_bytes: int
 ) -> None:
-    """Messages, a line each. What is none is handed over as the error that it is."""
+    """Parse messages, one a line, and send them on; a bad line is sent as its `ValueError`."""
     from anyio import BrokenResourceError, ClosedResourceError  # noqa: PLC0415
     from mcp.shared.message import SessionMessage  # noqa: PLC0415
 
@@ -145,7 +148,7 @@ async def _receive(
 
 
 async def _send(leaving: Any, stdin: asyncio.StreamWriter) -> None:
-    with suppress(OSError):  # it has gone, which its other pipe tells
+    with suppress(OSError):  # the program has ended, which `_receive` notices
         async for message in leaving:
             text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
             stdin.write(f"{text}\n".encode())
@@ -153,7 +156,7 @@ async def _send(leaving: Any, stdin: asyncio.StreamWriter) -> None:
 
 
 def _parser() -> Callable[[bytes], Any]:
-    """What reads a message: mcp 2.x has an adapter, 1.x a model."""
+    """Return the parser of messages: an adapter in mcp 2.x, a model in 1.x."""
     from mcp import types  # noqa: PLC0415
 
     adapter = getattr(types, "jsonrpc_message_adapter", None)
@@ -166,7 +169,7 @@ def _parser() -> Callable[[bytes], Any]:
 async def _end(
     process: asyncio.subprocess.Process, following: asyncio.Task[None], lifeline: Lifeline
 ) -> None:
-    """Close its input, then ask it to end, then end it; as the protocol's life cycle says."""
+    """Close the program's input, then ask it to end, then kill it, as the protocol requires."""
     if process.stdin is not None:
         process.stdin.close()
     ways: tuple[Callable[[int], object], ...] = (
@@ -191,7 +194,7 @@ async def _end(
 
 @asynccontextmanager
 async def http(server: McpServer, *, max_bytes: int) -> AsyncIterator[tuple[Any, Any]]:
-    """The streams of messages to and from a URL (streamable HTTP)."""
+    """Enter the streams of messages from and to a URL (streamable HTTP)."""
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - of the extra
 
     known = inspect.signature(streamable_http_client).parameters
@@ -207,11 +210,11 @@ async def http(server: McpServer, *, max_bytes: int) -> AsyncIterator[tuple[Any,
 
 
 def _client(transport: Any, server: McpServer, max_bytes: int) -> Any:
-    """A client of the library that the installed `mcp` uses: httpx for 1.x, httpx2 for 2.x."""
+    """Make a client of the HTTP library that `mcp` uses: httpx for 1.x, httpx2 for 2.x."""
     library = getattr(transport, "httpx2", None) or transport.httpx
 
     class Bounded(library.AsyncByteStream):  # type: ignore[misc, name-defined]
-        """A body that ends with an error where it grows too large."""
+        """A response body that raises when it gets larger than `max_bytes`."""
 
         def __init__(self, stream: Any) -> None:
             self._stream = stream

@@ -1,8 +1,8 @@
-"""`python -m aios_core.tools.process_main`: runs one kind of tool for a kernel that can kill it.
+"""`python -m aios_core.tools.process_main`: the process that runs tools for a kernel.
 
-A question a line on standard input, an answer a line on standard output, both JSON.
-What the tool prints goes nowhere. When the kernel's end of the pipe closes, because
-the kernel is gone, a thread ends this process, whatever the tool does.
+It reads a question a line from standard input and writes an answer a line to standard output,
+both JSON. Output of the tool is discarded. When the kernel's end of the pipe closes, because
+the kernel has ended, a thread ends this process even while the tool runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_CHECK_BYTES = 2 << 30  # of address space
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
+    """Answer questions until standard input is closed."""
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     asked = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
@@ -68,31 +68,31 @@ def _run(question: dict[str, Any], source: Source) -> Any:
 def _encoded(answer: dict[str, Any]) -> bytes:
     try:
         return dump(answer)
-    except BaseException:  # noqa: BLE001 - of an error that a tool made with things of its own
-        return dump({"error": "raised an error with facts that are no JSON"})
+    except BaseException:  # noqa: BLE001 - an error may hold any objects of the tool
+        return dump({"error": "raised an error that cannot be encoded as JSON"})
 
 
 def _listen(asked: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
     try:
         for line in asked:
             questions.put(line)
-    finally:  # the kernel has gone, or the tool has closed all descriptors
+    finally:  # the kernel has ended, or the tool has closed all descriptors
         os._exit(0)
 
 
 class Source:
-    """What this process has loaded."""
+    """The module that this process has loaded, and its tools."""
 
     def __init__(self) -> None:
         self._module: ModuleType | None = None
         self._tools: dict[tuple[str, str], Tool] | None = None  # of the module's hook
 
     def load(self, module: str, path: str, digest: str) -> None:
-        """Run a file, or import a module. Raises `KernelError`s."""
+        """Run a file, or import a module. Raises a `KernelError` if that fails."""
         self._module = load_file(path, expected=digest) if path else load_module(module)
 
     def find(self, question: Mapping[str, Any]) -> Tool:
-        """The tool of a question. Raises `ToolError` if the module has none such."""
+        """Return the tool of a question. Raises `ToolError` if the module does not offer it."""
         if self._module is None:
             raise ToolError(question["tool"], "its process has loaded nothing")
         if question["attribute"]:
@@ -109,7 +109,10 @@ class Source:
 def _checked(
     tool: str, schema: Mapping[str, Any], value: Mapping[str, Any], repairs: bool
 ) -> Mapping[str, Any]:
-    """Check a value against a schema; this process does nothing else then, and may be killed."""
+    """Check a value against a schema, within a memory limit for the whole process.
+
+    Processes that check values run no tools, so the kernel can kill one that takes too long.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (MAX_CHECK_BYTES, MAX_CHECK_BYTES))
     return ArgumentSchema(tool, schema).checked(value, repairs=repairs)
 
@@ -135,7 +138,7 @@ def _answer(line: bytes, source: Source) -> dict[str, Any]:
         return {"error": str(exc.message)}
     except KernelError as exc:
         return {"error": describe_on_worker(exc)}
-    except BaseException as exc:  # noqa: BLE001 - it is the caller's, who reads it there
+    except BaseException as exc:  # noqa: BLE001 - the kernel reports it to the caller
         return {"error": said(exc)}
 
 

@@ -1,13 +1,14 @@
-"""Tools in processes of their own, which can be killed: for code that hangs or dies.
+"""Run tools in processes, which can be killed: for code that hangs or crashes.
 
-A process is Python with `aios_core.tools.process_main`, which loads the file or module that a tool
-comes from, and is kept for its next calls; another is started ahead. It gets arguments and gives
-results as JSON lines; there is no pickle, no shell and no kernel in it. This isolates faults,
-not malice: a process has its user's rights. Untrusted code belongs in the sandbox.
+A process runs `aios_core.tools.process_main`, which loads the file or module of a tool and is kept
+for its next calls; another process is started ahead. Arguments and results are JSON lines; the
+process uses no pickle and no shell, and has no kernel. This isolates faults, not malice: the
+process has the rights of the kernel's user. Untrusted code belongs in the sandbox.
 
-Promise: whatever a tool started is ended with its process, also what left its group and session.
+Promise: all descendants of a tool's process end with it, even those that left its group and
+session.
 
-`_lock` guards which processes there are. Runs on the tools' threads.
+`_lock` guards the lists of processes. Used on the threads of tools.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from aios_core.tools.tool import Tool
 from aios_core.tools.tool_process import ToolDied, WorkerProcess, value_of
 
 _MAX_IDLE: Final = 4
-_NUM_AHEAD: Final = 1  # started before it is needed, once a first one was
-_MARGIN: Final = 4_096  # bytes of an answer besides the result
+_NUM_AHEAD: Final = 1  # processes started before they are needed, after the first call
+_MARGIN: Final = 4_096  # bytes of an answer in addition to the result
 
 
 class ToolProcesses:
-    """The processes that run tools, or wait for their next call."""
+    """The processes of a kernel that run tools, or wait for their next call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[WorkerProcess] = []  # that have loaded something; the oldest first
-        self._ahead: list[WorkerProcess] = []  # that have loaded nothing yet
+        self._idle: list[WorkerProcess] = []  # with a loaded source; the longest unused first
+        self._ahead: list[WorkerProcess] = []  # without a source yet
         self._busy: set[WorkerProcess] = set()
         self._is_closed = False
 
@@ -48,12 +49,20 @@ class ToolProcesses:
         max_bytes: int,
         begun: Callable[[], object] = lambda: None,
     ) -> Any:
-        """Run a tool in a process, and kill that if the caller leaves. Blocks.
+        """Run a tool in a process, and kill the process if the caller stops waiting. Blocks.
 
-        `begun` is called once the process is ready and the tool's own time begins.
+        Args:
+            tool: with `isolation="process"`.
+            arguments: they fit its schema.
+            context: of the call; its cancellation kills the process.
+            max_bytes: the largest result, as JSON.
+            begun: called once the process is ready, when the tool's timeout starts.
+
+        Returns:
+            The tool's result, plain JSON.
 
         Raises:
-            ToolError: it raised, died, answered too much, or was killed.
+            ToolError: it raised, died, returned too much, or was killed.
             InvalidArguments: it refused its arguments.
         """
         origin = Origin.of(tool)
@@ -68,7 +77,7 @@ class ToolProcesses:
         answer = process.ask(_question(origin, tool, arguments, context), max_bytes + _MARGIN)
         if not answer.endswith(b"\n"):
             raise self._died(process, tool, context, len(answer), max_bytes)
-        context.cancellation.end()  # from here on, no cancellation kills what may be another's
+        context.cancellation.end()  # from here on the process may serve another call: do not kill
         if context.is_cancelled:
             self._drop(process)
         else:
@@ -77,7 +86,7 @@ class ToolProcesses:
         return value_of(tool.name, answer, max_bytes + _MARGIN)
 
     def close(self) -> None:
-        """Kill them all. Blocks."""
+        """Kill all processes. Blocks until they have ended."""
         with self._lock:
             self._is_closed = True
             unused = [*self._idle, *self._ahead]
@@ -110,7 +119,7 @@ class ToolProcesses:
         return ToolDied(tool.name, f"its process died ({_ended(code)})")
 
     def _take(self, tool: str, source: tuple[str, str, str]) -> WorkerProcess:
-        """Return a process that has loaded that source, or a fresh one."""
+        """Return a process that has loaded that source, or a new one."""
         with self._lock:
             if self._is_closed:
                 raise ToolError(tool, "the kernel is closing")
@@ -126,10 +135,10 @@ class ToolProcesses:
         return process
 
     def _start_ahead(self, tool: str) -> None:
-        """Start processes that will be ready when a tool of another source is called."""
+        """Start processes ahead, to be ready when a tool of another source is called."""
         with self._lock:
             missing = _NUM_AHEAD - len(self._ahead)
-        with contextlib.suppress(ToolError):  # nobody waits for them
+        with contextlib.suppress(ToolError):  # no call waits for them
             for _ in range(missing):
                 self._started(tool, self._ahead.append)
 

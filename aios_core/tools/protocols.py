@@ -1,4 +1,4 @@
-"""What tools may need of siblings; the kernel passes the implementations in."""
+"""Protocols of what the tool manager needs; the kernel passes the implementations in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CellOptions(CodeOptions, total=False):
 
 
 class CodeRunner(Protocol):
-    """Runs code that nobody has read where it can do no harm. `aios_core.tools.sandbox` has one."""
+    """Runs untrusted code confined, such as the sandbox in `aios_core.tools.sandbox`."""
 
     async def run_for(
         self,
@@ -40,10 +40,18 @@ class CodeRunner(Protocol):
         limits: CodeLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run code on an agent's files. Cancelling the await kills it.
+        """Run code on an agent's files. Cancelling the await kills the code.
 
-        `on_output` is called on this loop with output as it comes. Raises
-        `SandboxUnavailable` where nothing can confine the code.
+        Args:
+            identity: of the agent.
+            language: "python" or "shell".
+            code: the program.
+            labels: the sources of the code; the files that it writes carry them.
+            limits: of this run; None for the configured ones.
+            on_output: called on this loop with output as it arrives.
+
+        Raises:
+            SandboxUnavailable: nothing on this machine can confine the code.
         """
 
     async def run_in_session(
@@ -57,31 +65,31 @@ class CodeRunner(Protocol):
         limits: CodeLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run a cell in an agent's session of that name, which the first cell begins.
+        """Run a cell in a named session of an agent; the first cell starts the session.
 
-        It finds the variables of the cells before it, and the agent's files as they are now;
-        what it changes there becomes their newest versions. Where the session had ended (idle,
-        out of memory, another took its place ...), the cell begins a new one, and `notice` says
-        so. Cancelling the await interrupts the cell, as with Ctrl-C, and ends the session if
-        that does not help.
+        The cell has the variables of the cells before it, and the agent's files in their newest
+        versions; files that it changes get new versions. If the session had ended (idle, out of
+        memory, replaced by another ...), the cell starts a new one, and `notice` of the result
+        reports that. Cancelling the await interrupts the cell, as with Ctrl-C, and ends the
+        session if the cell does not stop.
 
         Args:
             identity: the agent; its sessions end when it exits.
-            name: of the session, among the agent's.
+            name: of the session, among those of the agent.
             code: the cell.
             language: "shell" shares the files, not the variables.
-            labels: where the code, and what it was written for, comes from.
-            limits: those of the first cell are the session's; `wall_s` is each cell's own.
-            on_output: called on this loop with output as it comes.
+            labels: the sources of the code and of the request for it.
+            limits: those of the first cell hold for the session; `wall_s` for each cell.
+            on_output: called on this loop with output as it arrives.
 
         Raises:
-            SandboxUnavailable: nothing here can confine it.
-            QuotaExceeded: cells run in as many sessions as the agent may have, or it has too
+            SandboxUnavailable: nothing on this machine can confine the code.
+            QuotaExceeded: cells run in all sessions that the agent may have, or it has too
                 many files.
-            RetryLater: all agents together have as many sessions as they may.
+            RetryLater: cells run in all sessions that all agents together may have.
             Conflict: a file that the cell changed was changed in the storage meanwhile; nothing
                 was stored.
         """
 
     async def end_session(self, identity: str, name: str) -> bool:
-        """End a session, whatever it does. Whether there was one of that name."""
+        """End a session, even while a cell runs. Returns whether there was one of that name."""

@@ -1,11 +1,11 @@
-"""Which tools there are, and who offers them. Bookkeeping only, on the kernel's loop.
+"""The registry of offered tools, with their sources and owners. Used on the kernel's loop only.
 
-A plug-in offers its tools all at once, and what it offered before is replaced in the
-same step: nobody sees half of a reload. Several versions of a tool stand side by
-side; the bare name is the newest. An agent's own tools go before everybody's.
+A plug-in's tools are added in one step that also replaces those of its earlier load: no agent
+sees half of a reload. Several versions of a tool can be offered together; the bare name means
+the newest. An agent's private tools hide shared tools of the same name.
 
-Promise: no tool of a name and version is offered twice to the same agent; a second
-offer is refused with both sources named, and nothing has changed then.
+Promise: no name and version is offered twice to one agent; a second offer is refused with an
+error that names both sources, and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,38 +21,44 @@ from aios_core.tools.validation import ArgumentSchema
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:
-    """A tool, and where it comes from."""
+    """A tool with its source and its owner."""
 
     tool: Tool
     schema: ArgumentSchema
     source: str  # for people: "plug-in calculator of aios-plugins 0.1.0"
-    owner: str | None = None  # the identity of the agent whose own it is
-    labels: frozenset[str] = frozenset()  # where its name and its description come from
+    owner: str | None = None  # the identity of the agent that has it privately; None: shared
+    labels: frozenset[str] = frozenset()  # the sources of its name and its description
 
     @property
     def lane(self) -> str:
-        """The name of what limits its calls."""
+        """The name of the queue of its calls."""
         return f"{self.owner or ''}:{self.tool.id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """What one source offers. `key` names it: loading the same key again is a reload."""
+    """The tools of one source. `key` identifies it: loading the same key again is a reload."""
 
     key: str
     source: str
     tools: tuple[Tool, ...]
-    release: Callable[[], object] | None = None  # called once it is offered no more; quick
-    is_foreign: bool = False  # somebody outside names and describes its tools, untrusted
+    release: Callable[[], object] | None = None  # called once no tool is offered; must be quick
+    is_foreign: bool = False  # names and descriptions come from an untrusted third party
 
 
 def offers_of(
     plugin: Plugin, owner: str | None = None, labels: frozenset[str] = frozenset()
 ) -> tuple[Offer, ...]:
-    """Compile the schemas; may take time. Raises `InvalidRequest` for a bad one.
+    """Compile the schemas of a plug-in's tools, which may take time.
 
-    `labels` are those of the agent that offers them. What an outsider says of its tools is its
-    word as much as what they return.
+    Args:
+        plugin: the tools; if it is foreign, their descriptions are as untrusted as their results,
+            and get the same label.
+        owner: the agent that has them privately; None for all agents.
+        labels: of the agent that offers them.
+
+    Raises:
+        InvalidRequest: a schema is invalid.
     """
     return tuple(
         Offer(
@@ -67,12 +73,12 @@ def offers_of(
 
 
 def labels_of(tool: Tool) -> frozenset[str]:
-    """Where what a tool returns comes from."""
+    """Return the label of a tool's results: none for a trusted tool, else "tool:NAME"."""
     return frozenset() if tool.trusted else frozenset({f"tool:{tool.name}"})
 
 
 class ToolRegistry:
-    """See the module."""
+    """The tools that a kernel offers, by owner, name and version."""
 
     def __init__(self) -> None:
         self._plugins: dict[tuple[str | None, str], tuple[Offer, ...]] = {}  # by owner and key
@@ -86,10 +92,11 @@ class ToolRegistry:
             yield from offers
 
     def put(self, key: str, offers: Sequence[Offer], owner: str | None = None) -> None:
-        """Offer these tools instead of what `key` offered before.
+        """Offer tools, in place of those that `key` offered before.
 
-        Raises `Conflict` if another source offers one of them, or this one two of the same;
-        nothing has changed then.
+        Raises:
+            Conflict: another source offers one of them, or this one offers one twice. Nothing
+                is changed then.
         """
         replaced = self._plugins.get((owner, key), ())
         ids = [offer.tool.id for offer in offers]
@@ -110,9 +117,10 @@ class ToolRegistry:
             versions[offer.tool.version] = offer
 
     def resolve(self, name: str, identity: str | None = None) -> Offer:
-        """The tool of that name, or of that name and version, for that agent.
+        """Return the tool that a name ("calculator", "calculator@1") means for an agent.
 
-        Raises `NoSuchObject`, which names those that there are.
+        Raises:
+            NoSuchObject: there is none; names similar ones.
         """
         bare, _, version = name.partition("@")
         for owner in dict.fromkeys((identity, None)):
@@ -127,22 +135,26 @@ class ToolRegistry:
         raise refusal.with_labels(labels_of_all(visible))
 
     def visible(self, identity: str | None) -> list[Offer]:
-        """All that an agent may name, by name and version."""
+        """Return all tools that an agent can run, in the order of name and version."""
         found = [offer for offer in self if offer.owner in (None, identity)]
         return sorted(found, key=lambda one: (one.tool.name, one.tool.version_key))
 
     def is_newest(self, offer: Offer, identity: str | None) -> bool:
-        """Return whether the bare name stands for this one."""
+        """Return whether the bare name means this version, for an agent."""
         return self.resolve(offer.tool.name, identity) is offer
 
     def is_offered(self, lane: str) -> bool:
-        """Return whether a tool with that lane is offered still."""
+        """Return whether a tool with a queue of that name is still offered."""
         return any(offer.lane == lane for offer in self)
 
     def remove(self, name: str, owner: str | None = None) -> tuple[str, ...]:
-        """Take away what a key or source offers, or a tool, or one version; the ids.
+        """Remove a tool, one version of it, or all tools of a key or source.
 
-        Raises `NoSuchObject`.
+        Returns:
+            The ids of the removed tools.
+
+        Raises:
+            NoSuchObject: nothing of that name is offered.
         """
         removed: list[str] = []
         for (whose, key), offers in tuple(self._plugins.items()):
@@ -168,15 +180,15 @@ class ToolRegistry:
         return tuple(removed)
 
     def labels_of_owner(self, owner: str | None) -> frozenset[str]:
-        """Where the names of all that is offered to everybody, or to one agent alone, come from."""
+        """Return the labels of all shared tools (None), or of an agent's private tools."""
         return labels_of_all([offer for offer in self if offer.owner == owner])
 
     def keys(self, owner: str | None = None) -> list[str]:
-        """The keys of what is loaded."""
+        """Return the keys of the loaded plug-ins of an owner."""
         return [key for whose, key in self._plugins if whose == owner]
 
     def forget(self, owner: str) -> None:
-        """An agent exited: its own tools go."""
+        """Remove the private tools of an exited agent."""
         for whose, key in tuple(self._plugins):
             if whose == owner:
                 self._remove(self._plugins.pop((whose, key)))

@@ -1,4 +1,4 @@
-"""The syscalls of the tool manager, and what they are answered with."""
+"""The syscalls of the tool manager, and the types of their answers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MAX_ARGUMENT_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ToolRun(Request[Any]):
-    """Run a tool. Answered with what it returns, plain JSON, or a `StoredResult`.
+    """Run a tool. Answered with its result, plain JSON, or a `StoredResult` if it is large.
 
-    `arguments` may be the JSON text that a model wrote. `idempotency_key` names the
-    intent: a repeat with the same key is the same call, see `aios_core.tools.journal`.
+    `arguments` may be the JSON text that a model wrote. `idempotency_key` identifies the
+    intent: a repeat with the same key is the same call (`aios_core.tools.journal`).
     """
 
     kind: ClassVar[str] = "tool.run"
@@ -32,7 +32,7 @@ class ToolRun(Request[Any]):
     is_guarded: ClassVar[bool] = True
     name: str  # "calculator", or one version of it: "calculator@1"
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    idempotency_key: str | None = None  # None: the call is like no other
+    idempotency_key: str | None = None  # None: every call is a new one
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -44,23 +44,23 @@ class ToolRun(Request[Any]):
         object.__setattr__(self, "arguments", _plain_arguments(self.name, self.arguments))
 
     def access(self, identity: str) -> Access:  # noqa: ARG002 - tools are the kernel's
-        """To run the tool; the manager puts in what the tool says about itself."""
+        """Return the access: to run the tool. The manager adds what the tool declares."""
         resource = Resource("tool", None, self.name)
         return Access(self.kind, Right.EXECUTE, resource, self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A result that was too large to hand over; `ToolRead` gives it piece by piece."""
+    """A result that is too large for an answer; `agent.tools.read` returns parts of it."""
 
     reference: str
-    num_bytes: int  # of its JSON text, or of the text that it is
-    head: str  # how it begins
+    num_bytes: int  # of the result, as text or as JSON
+    head: str  # its first characters
 
     def __str__(self) -> str:
         return (
             f"[{self.num_bytes:,} bytes, too many to show; stored as {self.reference}. "
-            f"It begins:]\n{self.head}"
+            f"It starts with:]\n{self.head}"
         )
 
 
@@ -83,25 +83,25 @@ class ToolRead(Request[str]):
                 )
 
     def access(self, identity: str) -> Access:
-        """To read what is the agent's own."""
+        """Return the access: to read a result of the agent."""
         return Access(self.kind, Right.READ, Resource("tool_result", identity, self.reference))
 
 
 @dataclass(frozen=True, slots=True)
 class ToolInfo:
-    """A tool as it is listed."""
+    """A tool in the list of tools."""
 
     name: str
     version: str
     description: str
     parameters: Mapping[str, Any]
-    source: str  # who offers it
-    is_newest: bool  # what the bare name stands for
-    owner: str | None  # the agent whose own it is; None: everybody's
+    source: str  # the plug-in, file, module, function or MCP server that offers it
+    is_newest: bool  # the bare name means this version
+    owner: str | None  # the agent that has it privately; None: all agents have it
     declared: Mapping[str, Any]  # read_only, idempotent, irreversible, ... where not the default
     num_running: int = 0
     num_waiting: int = 0
-    refused_for_s: float = 0.0  # its circuit breaker is open
+    refused_for_s: float = 0.0  # seconds until its circuit breaker allows calls
 
     @property
     def id(self) -> str:
@@ -109,57 +109,58 @@ class ToolInfo:
 
     @property
     def spec(self) -> ToolSpec:
-        """The tool as it is offered to a model."""
+        """The tool in the form that is offered to a model."""
         return ToolSpec(self.name, self.description, self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolList(Request[tuple[ToolInfo, ...]]):
-    """Which tools there are."""
+    """List the tools that the agent can run."""
 
     kind: ClassVar[str] = "tool.list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:  # noqa: ARG002
-        """To look at the tools."""
+        """Return the access: to read the list of tools."""
         return Access(self.kind, Right.READ, Resource("tool", None))
 
 
 @dataclass(frozen=True, slots=True)
 class McpServer(CheckedFields):
-    """Where an MCP server is: a program to start (stdio), or a URL (streamable HTTP)."""
+    """The address of an MCP server: a program to start (stdio), or a URL (streamable HTTP)."""
 
     name: str
     command: str | None = None
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # besides the few that are always passed
+    env: Mapping[str, str] = field(default_factory=dict)  # added to PATH, HOME and a few others
     cwd: str | None = None
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    trusted: bool = False  # whether what it says about its tools is believed
-    timeout_s: float = 30.0  # to connect
+    trusted: bool = False  # whether its annotations of its tools count
+    timeout_s: float = 30.0  # for connecting
 
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
             raise InvalidRequest(
-                f"MCP server {self.name!r} has a command or a url, and one of them"
+                f"MCP server {self.name!r}: got command {self.command!r} and url {self.url!r}; "
+                "allowed: either a command or a url"
             )
 
 
 class OfferedFunction(Protocol):
-    """A function with what a model is told about it: `aios_core.tools.tool.Tool`."""
+    """A function with its description for models, such as `aios_core.tools.tool.Tool`."""
 
     @property
     def function(self) -> Callable[..., Any]:
-        """Return what runs when the tool is called."""
+        """The function that runs when the tool is called."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolLoad(Request[tuple[str, ...]]):
-    """Offer more tools: those of a file, a module, an MCP server, or one function.
+    """Offer the tools of a file, a module or an MCP server, or one function.
 
-    Loading again what is loaded reloads it: calls under way end with the old code.
-    Answered with the ids of the tools. `is_private`: for the calling agent alone, until it exits.
+    Loading a source again reloads it: calls in flight end with the old code. Answered with the
+    ids of the tools. With `is_private`, they are for the calling agent alone, until it exits.
     """
 
     kind: ClassVar[str] = "tool.load"
@@ -171,9 +172,9 @@ class ToolLoad(Request[tuple[str, ...]]):
         object.__setattr__(self, "source", checked_source(self.source))
 
     def access(self, identity: str) -> Access:
-        """To bring code into the kernel's process, or to offer a function of one's own.
+        """Return the access: to bring code into the kernel's process, or to offer a function.
 
-        What would be run is among the arguments, so that an approval is for exactly that.
+        The code or program to run is among the arguments, so that an approval covers only it.
         """
         named = source_name(self.source)
         return Access(
@@ -188,17 +189,17 @@ class ToolLoad(Request[tuple[str, ...]]):
         if isinstance(self.source, McpServer):
             if self.source.command is not None:
                 return "starts a program with the rights of the kernel's user"
-            return "connects the kernel to a server, and offers the tools that the server lists"
+            return "connects the kernel to a server and offers the tools of the server"
         if isinstance(self.source, str | Path):
             return "runs code in the kernel's process"
-        return None if self.is_private else "offers a function of this program to everybody"
+        return None if self.is_private else "offers a function of this program to all agents"
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUnload(Request[tuple[str, ...]]):
-    """Offer a plug-in, or a tool, no more. Calls under way end as they would.
+    """Stop offering a plug-in, a tool or a version. Calls in flight end as usual.
 
-    `name` is that of a tool ("calculator"), of one version, or of a source as `ToolList` says it.
+    `name` is that of a tool ("calculator"), of a version, or of a source as listed.
     """
 
     kind: ClassVar[str] = "tool.unload"
@@ -207,44 +208,44 @@ class ToolUnload(Request[tuple[str, ...]]):
     is_private: bool = False
 
     def access(self, identity: str) -> Access:
-        """To change what everybody is offered, or only oneself."""
+        """Return the access: to change the tools of all agents, or only of the agent."""
         owner = identity if self.is_private else None
         return Access(
             self.kind,
             Right.WRITE,
             Resource("tool", owner, self.name),
-            irreversible=None if self.is_private else "takes a tool from everybody",
+            irreversible=None if self.is_private else "takes a tool away from all agents",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A call of which nobody knows whether it took effect."""
+    """A call of which it is unknown whether it took effect."""
 
     call_id: str
     tool: str
     arguments: Mapping[str, Any]
     idempotency_key: str
     started_at: float  # seconds since 1970
-    is_repeatable: bool  # may be run again with its key
-    labels: frozenset[str] = frozenset()  # of the agent that made it: its arguments quote them
+    is_repeatable: bool  # it may be run again with its key
+    labels: frozenset[str] = frozenset()  # of its agent; the arguments may quote what it read
 
 
 @dataclass(frozen=True, slots=True)
 class ToolDoubts(Request[tuple[Doubt, ...]]):
-    """The agent's calls of which nobody knows whether they took effect."""
+    """List the agent's calls of which it is unknown whether they took effect."""
 
     kind: ClassVar[str] = "tool.in_doubt"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
 
     def access(self, identity: str) -> Access:
-        """To see one's own calls."""
+        """Return the access: to read the agent's calls."""
         return Access(self.kind, Right.READ, Resource("tool_call", identity))
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResolve(Request[None]):
-    """Say what became of a call in doubt, after a look at the world outside."""
+    """Record whether a call in doubt took effect, after checking the outside world."""
 
     kind: ClassVar[str] = "tool.resolve"
     discloses: ClassVar[Discloses | None] = Discloses.NOTHING
@@ -252,19 +253,19 @@ class ToolResolve(Request[None]):
     took_effect: bool
 
     def access(self, identity: str) -> Access:
-        """To settle one's own call; a person ought to have looked."""
+        """Return the access: to resolve a call of the agent, which a person has to confirm."""
         return Access(
             self.kind,
             Right.WRITE,
             Resource("tool_call", identity, self.call_id),
             {"took_effect": self.took_effect},
-            irreversible="settles whether a call took effect, which only a person can find out",
+            irreversible="records whether a call took effect, which only a person can find out",
         )
 
 
 @reads_arguments
 def checked_source(source: Any) -> Any:
-    """Where tools come from. Raises `InvalidRequest` for what can offer none."""
+    """Return a source of tools. Raises `InvalidRequest` for anything that cannot be one."""
     if isinstance(source, str):
         text = require_text("source", source)
         if not text or "\0" in text:
@@ -283,7 +284,7 @@ def _is_tool(source: object) -> bool:
 
 
 def source_name(source: object) -> str:
-    """A source in words, for rules, lists and messages."""
+    """Return the name of a source, for access rules, lists and messages."""
     if isinstance(source, McpServer):
         return f"mcp:{source.name}"
     if isinstance(source, str | Path):
@@ -294,7 +295,10 @@ def source_name(source: object) -> str:
 
 
 def _started_by(source: object) -> dict[str, Any]:
-    """What loading a source runs or reaches, for rules and approvals; secrets by name only."""
+    """Return what loading a source runs or connects to, for rules and approvals.
+
+    Secrets are listed by name only.
+    """
     if isinstance(source, str | Path) and is_path(source):
         return {"path": str(Path(source).expanduser().absolute())}
     if not isinstance(source, McpServer):
@@ -311,7 +315,7 @@ def _started_by(source: object) -> dict[str, Any]:
 
 
 def is_path(source: str | Path) -> bool:
-    """Whether a source is a file: a `Path`, or a text with a slash or that ends with ".py"."""
+    """Return whether a source is a file: a `Path`, a text with a slash, or one that ends ".py"."""
     return isinstance(source, Path) or "/" in source or source.endswith(".py")
 
 
@@ -326,7 +330,7 @@ def _plain_arguments(tool: str, arguments: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidArguments(tool, {"arguments": f"got {shown_repr(value)}, expected an object"})
     if reserved := [name for name in value if name.startswith("@")]:
-        raise InvalidArguments(tool, {reserved[0]: "no argument begins with '@'"})
+        raise InvalidArguments(tool, {reserved[0]: "is not allowed; no argument starts with '@'"})
     return value
 
 

@@ -1,7 +1,7 @@
-"""Results that are too large to hand over: kept as blobs, read piece by piece.
+"""Store results that are too large for an answer as blobs, and read them in parts.
 
 They belong to the agent that made the call. When an agent's results take more than
-`max_bytes`, its oldest go.
+`max_bytes`, its oldest ones are removed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,24 @@ HEAD_CHARACTERS: Final = 2_000
 
 
 class StoredResults:
-    """See the module. Satisfies `aios_core.tools.protocols.ResultStore`."""
+    """The stored results of all agents in one state directory."""
 
     def __init__(self, state: StateOpener, *, max_bytes: int) -> None:
         self._state = state
         self._max_bytes = max_bytes
 
     async def put(self, identity: str, result: bytes, labels: Iterable[str]) -> StoredResult:
-        """Store a text durably. Raises `StateError`, `QuotaExceeded`."""
+        """Store a result durably.
+
+        Args:
+            identity: the agent that owns it.
+            result: as UTF-8.
+            labels: the sources of its content.
+
+        Raises:
+            QuotaExceeded: it is larger than all results of an agent may be.
+            StateError: it cannot be written.
+        """
         if len(result) > self._max_bytes:
             raise QuotaExceeded(
                 identity,
@@ -56,7 +66,7 @@ class StoredResults:
         try:
             has_removed = await asyncio.shield(state.database.awrite(write))
         except asyncio.CancelledError:
-            raise  # it is stored, unread, and goes when room is needed
+            raise  # it may be stored without a reader, and is removed when room is needed
         except BaseException:
             state.blobs.release(address)
             raise
@@ -66,7 +76,7 @@ class StoredResults:
         return StoredResult(reference, len(result), head)
 
     async def get(self, identity: str, reference: str) -> tuple[str, frozenset[str]]:
-        """The text, and the labels it was stored with. Raises `NoSuchObject`."""
+        """Return a result as text, and its labels. Raises `NoSuchObject`."""
         state = await self._state.opened()
         row = await state.database.aread(
             lambda connection: connection.execute(

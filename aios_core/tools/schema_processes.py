@@ -1,11 +1,11 @@
-"""Check values against slow schemas, in processes that are killed after a time.
+"""Check values against slow schemas, in processes that are killed after a time limit.
 
-A pattern, a reference to itself, `uniqueItems`: a schema of a plug-in or an MCP server may keep
-Python's `re` or `jsonschema` busy for ever, and no thread can be ended. A process can.
+With a pattern, a self-reference or `uniqueItems`, a third-party schema may keep Python's `re` or
+`jsonschema` busy forever. A thread cannot be ended then, but a process can.
 
-Promises: a check ends within `CHECK_S` of its process being ready; one agent has one check at a
-time and waits behind its own only; nothing else uses these processes and threads; `close` does
-not wait for a check.
+Promises: a check ends within `CHECK_S` after its process is ready; an agent's checks run one at
+a time and wait for its own only; nothing else uses these processes and threads; `close` does not
+wait for a check.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _READY: Final = dump({"ready": None})
 
 
 class SchemaProcesses:
-    """The processes that check values. `_lock` guards them; only the loop uses the rest."""
+    """The processes that check values. `_lock` guards them; only the loop uses the other fields."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,9 +53,18 @@ class SchemaProcesses:
         *,
         repairs: bool,
     ) -> dict[str, Any]:
-        """The arguments as the tool gets them.
+        """Check arguments in a process and return them in the form that the tool gets.
 
-        Raises `InvalidArguments`, also if that takes too long; `Overloaded`.
+        Args:
+            agent: the identity of the caller.
+            tool: the name, for errors.
+            schema: of the arguments.
+            arguments: plain JSON.
+            repairs: whether harmless mistakes are coerced.
+
+        Raises:
+            InvalidArguments: they do not fit, or the check takes longer than `CHECK_S`.
+            Overloaded: too many checks of the agent wait.
         """
         if self._waiting[agent] >= _MAX_WAITING:
             raise Overloaded(f"the queue of argument checks of {agent}", _MAX_WAITING, CHECK_S)
@@ -67,12 +76,12 @@ class SchemaProcesses:
         return await asyncio.shield(task)
 
     def check_result(self, tool: str, schema: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Check what a tool returned, on its thread. Raises `InvalidArguments`. Blocks."""
+        """Check a tool's result on the calling thread. Raises `InvalidArguments`. Blocks."""
         with self._results_at_once:
             self._check(tool, schema, result, False)
 
     def close(self) -> None:
-        """Kill all processes. Blocks for that only."""
+        """Kill all processes. Blocks only until they have ended."""
         with self._lock:
             self._is_closed = True
             idle, busy = tuple(self._idle), tuple(self._busy)
@@ -83,7 +92,7 @@ class SchemaProcesses:
             process.close()
 
     async def settle(self) -> None:
-        """Wait until the checks have ended whose processes `close` killed."""
+        """Wait until all checks have ended, after `close` killed their processes."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -102,12 +111,12 @@ class SchemaProcesses:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller has it, or has gone
+            task.exception()  # retrieve it: the caller got it from the shield, or was cancelled
 
     def _check(
         self, tool: str, schema: Mapping[str, Any], value: Mapping[str, Any], repairs: bool
     ) -> Any:
-        """On a thread."""
+        """Check a value in a process. Blocks, so it runs on a thread."""
         question = dump(
             {"check": {"tool": tool, "schema": schema, "value": value, "repairs": repairs}}
         )
@@ -152,7 +161,7 @@ class SchemaProcesses:
 
 
 def _asked(process: WorkerProcess, question: bytes, within_s: float) -> bytes:
-    """A process's answer, or nothing if it dies or is killed for taking too long."""
+    """Return the answer of a process, or b"" if it dies or is killed after `within_s` seconds."""
     watch = threading.Timer(within_s, process.kill)
     watch.daemon = True
     watch.start()

@@ -1,8 +1,8 @@
-"""A JSON schema from a function's annotations and its docstring. Pure; needs no pydantic.
+"""Derive a JSON schema from a function's annotations and docstring, without pydantic. Pure.
 
-Understood: `str`, `int`, `float`, `bool`, `None`, `Any`, `list[X]`, `tuple[X, ...]`,
+Supported: `str`, `int`, `float`, `bool`, `None`, `Any`, `list[X]`, `tuple[X, ...]`,
 `dict[str, X]`, `X | Y`, `Literal`, enums, TypedDicts, dataclasses, and
-`Annotated[X, "what it is"]` or `Annotated[X, {"minimum": 0}]` for more of JSON Schema.
+`Annotated[X, "description"]` or `Annotated[X, {"minimum": 0}]` for more of JSON Schema.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ENTRY: Final = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 def type_hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations, resolved. Raises `InvalidRequest` if a name in them is unknown."""
+    """Return the resolved annotations. Raises `InvalidRequest` if they use an unknown name."""
     target = function if hasattr(function, "__annotations__") else type(function).__call__
     try:
         return get_type_hints(target, include_extras=True)
@@ -50,7 +50,10 @@ def type_hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def parameters_of(function: Callable[..., Any], skipped: frozenset[str]) -> dict[str, Any]:
-    """The JSON schema of the arguments; closed, unless the function takes ``**anything``."""
+    """Return the JSON schema of a function's arguments, without those in `skipped`.
+
+    It allows no further arguments, unless the function takes ``**anything``.
+    """
     hints, told = type_hints_of(function), _told_arguments(inspect.getdoc(function) or "")
     properties: dict[str, Any] = {}
     required: list[str] = []
@@ -76,7 +79,7 @@ def parameters_of(function: Callable[..., Any], skipped: frozenset[str]) -> dict
 
 
 def description_of(function: Callable[..., Any]) -> str:
-    """The docstring up to its first section."""
+    """Return the docstring of a function up to its first section."""
     lines: list[str] = []
     for line in (inspect.getdoc(function) or "").splitlines():
         if _SECTION.match(line):
@@ -86,7 +89,7 @@ def description_of(function: Callable[..., Any]) -> str:
 
 
 def schema_of(hint: Any, where: str) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind
-    """The JSON schema of one annotation. Raises `InvalidRequest` if there is none."""
+    """Return the JSON schema of one annotation. Raises `InvalidRequest` if there is none."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return {}
@@ -111,7 +114,7 @@ def schema_of(hint: Any, where: str) -> dict[str, Any]:  # noqa: PLR0911 - one f
         return {"enum": [member.value for member in hint]}
     if is_typeddict(hint) or (isinstance(hint, type) and is_dataclass(hint)):
         return _record(hint, where)
-    raise InvalidRequest(f"{where} has annotation {hint!r}, which JSON has no counterpart for")
+    raise InvalidRequest(f"{where}: annotation {hint!r} has no counterpart in JSON")
 
 
 def _annotated(inner: tuple[Any, ...], where: str) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def _record(hint: type, where: str) -> dict[str, Any]:
 
 
 def _told_arguments(doc: str) -> dict[str, str]:
-    """What the docstring's ``Args:`` section says of each argument."""
+    """Return the description of each argument in the docstring's ``Args:`` section."""
     told: dict[str, str] = {}
     name, is_in_section, indent = "", False, 0
     for line in doc.splitlines():
@@ -179,5 +182,5 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError) as exc:
-        told = f"{shown_repr(function)}: its parameters are not known; give the tool `parameters`"
+        told = f"{shown_repr(function)}: its parameters are unknown; give the tool `parameters`"
         raise InvalidRequest(told) from exc

@@ -1,6 +1,6 @@
-"""Where tools come from: installed plug-ins, modules, files, functions, MCP servers.
+"""Load tools from installed plug-ins, modules, files and functions.
 
-Everything here runs strangers' code and blocks: it is called on a worker's thread.
+All functions here run third-party code and may block: call them on a worker thread.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from aios_core.tools.tool import tool as make_tool
 
 
 def installed_plugins(names: tuple[str, ...] | None) -> Iterator[EntryPoint]:
-    """The entry points of the group `aios.plugins`, by name; None: all.
+    """Return the entry points of the group `aios.plugins`, those of the given names or all.
 
-    Raises `NoSuchObject` if one that is named is not installed.
+    Raises:
+        NoSuchObject: a named plug-in is not installed.
     """
     found = sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value))
     if names is None:
@@ -37,7 +38,7 @@ def installed_plugins(names: tuple[str, ...] | None) -> Iterator[EntryPoint]:
 
 
 def load_entry_point(entry: EntryPoint, *, fresh: bool = False) -> Plugin:
-    """The tools of an installed plug-in. Raises what `load_module` and `tools_of` raise."""
+    """Load an installed plug-in. Raises what `load_module` and `tools_of` raise."""
     plugin: object = load_module(entry.module, fresh=fresh)
     try:
         for attribute in filter(None, (entry.attr or "").split(".")):
@@ -49,15 +50,15 @@ def load_entry_point(entry: EntryPoint, *, fresh: bool = False) -> Plugin:
 
 
 def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) -> Plugin:
-    """The tools of a file, a module, an installed plug-in, or one function.
+    """Load a file, a module, an installed plug-in, or one function.
 
-    A text with a slash, or that ends with ".py", is a path; else it is the name of a
-    module, or of an entry point.
+    A text with a slash, or that ends with ".py", is a path; any other text is the name of a
+    module or of an entry point.
 
     Raises:
         NoSuchObject: there is no such file or module.
         ToolError: loading it raises.
-        InvalidRequest: it offers no tools, or something else.
+        InvalidRequest: it offers no tools, or something other than tools.
     """
     if isinstance(source, str) and not is_path(source):
         for entry in entry_points(group=ENTRY_POINTS):
@@ -74,7 +75,7 @@ def load(source: str | Path | Tool | Callable[..., Any], *, fresh: bool = True) 
         named = source_name(one)
         return Plugin(f"{named} as {one.id}", named, (one,))
     raise InvalidRequest(
-        f"tools come from a file, a module or a function, not from {source!r:.100}"
+        f"source of tools: got {source!r:.100}; allowed: a file, a module or a function"
     )
 
 

@@ -1,8 +1,8 @@
-"""Plain JSON and nothing else: what agents send to tools, and what tools send back.
+"""Strict JSON, for the arguments and results of tools.
 
-Refused, though Python's `json` lets it pass (RFC 8259, I-JSON RFC 7493): NaN and
-infinities, numbers that become them (1e999), lone surrogates, a key twice in one
-object; and what is too large or too deep. Pure.
+Refuses what Python's `json` accepts against RFC 8259 and I-JSON (RFC 7493): NaN and
+infinities, numbers that become infinite (1e999), lone surrogates, and a key twice in one
+object; also values that are too large or too deep. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DEPTH: Final = 64
 
 
 class NotJSON(ValueError):
-    """Not plain JSON; `path` says where in it, "" for all of it."""
+    """A value that is not plain JSON. `path` is the place of the fault, "" for the whole value."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
@@ -25,10 +25,10 @@ class NotJSON(ValueError):
 
 
 def parse(text: str | bytes, max_bytes: int) -> Any:
-    """The value of a JSON text. Raises `NotJSON`; the size is looked at first."""
+    """Parse a JSON text of at most `max_bytes`. Raises `NotJSON`."""
     num_bytes = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "replace"))
     if num_bytes > max_bytes:
-        raise NotJSON("", f"{num_bytes:,} bytes; at most {max_bytes:,} are taken")
+        raise NotJSON("", f"got {num_bytes:,} bytes; allowed: at most {max_bytes:,}")
     try:
         value = json.loads(
             text,
@@ -44,7 +44,7 @@ def parse(text: str | bytes, max_bytes: int) -> Any:
 
 
 def plain(value: Any, path: str = "", depth: int = 0) -> Any:
-    """A deep copy made of dict, list, str, int, float, bool and None. Raises `NotJSON`."""
+    """Return a deep copy made of dict, list, str, int, float, bool and None. Raises `NotJSON`."""
     if depth > MAX_DEPTH:
         raise NotJSON(path, f"nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
@@ -53,7 +53,7 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, float):
         if not isfinite(value):
-            raise NotJSON(path, f"{value!r} is no JSON number")
+            raise NotJSON(path, f"{value!r} is not a JSON number")
         return float(value)
     if isinstance(value, str):
         return _text(value, path)
@@ -68,7 +68,7 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """A plain value as compact UTF-8; equal values give equal bytes."""
+    """Encode a plain value as compact UTF-8; equal values give equal bytes."""
     return json.dumps(
         value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
     ).encode()
@@ -84,12 +84,12 @@ def _text(value: str, path: str) -> str:
 
 def _key(key: Any, path: str) -> str:
     if not isinstance(key, str):
-        raise NotJSON(path, f"a key {key!r}; keys are texts")
+        raise NotJSON(path, f"a key {key!r}; allowed: texts")
     return _text(key, path)
 
 
 def _refuse_constant(name: str) -> Any:
-    raise NotJSON("", f"{name} is no JSON number")
+    raise NotJSON("", f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -103,5 +103,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise NotJSON("", f"the keys {twice} are there more than once")
+        raise NotJSON("", f"the keys {twice} occur more than once")
     return found

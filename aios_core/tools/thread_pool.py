@@ -1,10 +1,10 @@
-"""Threads for tools: bounded, made when needed, replaced while a call hangs in one.
+"""A thread pool for tools: threads start when needed, and are replaced while they hang.
 
-A thread cannot be killed. When a caller has its answer and the tool goes on, the
-pool forgets the thread: another may start in its place, and the old one ends with
-its call. What that costs is bounded by the schedule (`Limits.max_lingering`).
+A thread cannot be killed. When a caller has its answer and the tool still runs, another thread
+may start in place of its thread, which ends with the tool. The scheduler bounds how many
+threads hang that way (`max_lingering`).
 
-`_lock` guards the counts; foreign code runs outside of it.
+`_lock` guards the counts; third-party code runs outside of it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from aios_core.untrusted.third_party import describe
 
 log = logging.getLogger(__name__)
 
-IDLE_S: Final = 10.0  # a thread without work ends after that long
-CLOSING_S: Final = 1.0  # `close` waits that long for calls that ought to end
+IDLE_S: Final = 10.0  # after which a thread without work ends
+CLOSING_S: Final = 1.0  # that `close` waits for threads to end
 
 
 class Workers:
-    """See the module. The schedule sees to it that no more is submitted than may run."""
+    """The threads that run tools. The scheduler bounds how much work is submitted."""
 
     def __init__(self, name: str = "aios-tool") -> None:
         self._name = name
@@ -41,7 +41,7 @@ class Workers:
         return f"<Workers: {len(self._threads)} threads>"
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` on a thread; it must not raise. Once they are closed, nothing is run."""
+        """Run `work`, which must not raise, on a thread. After `close`, do nothing."""
         with self._lock:
             if self._is_closed:
                 return
@@ -58,7 +58,7 @@ class Workers:
             thread.start()
 
     def close(self) -> None:
-        """End the threads; those in which a call hangs are left behind. Blocks."""
+        """End the threads, and abandon those in which a tool hangs. Blocks for `CLOSING_S`."""
         with self._lock:
             self._is_closed = True
             threads = tuple(self._threads)
@@ -75,10 +75,10 @@ class Workers:
             while (work := self._next()) is not None:
                 try:
                     work()
-                except BaseException as exc:  # noqa: BLE001 - raised into the thread from outside
+                except BaseException as exc:  # noqa: BLE001 - may be raised into the thread from outside
                     log.error("a worker's task raised %s", describe(exc))  # noqa: TRY400
                 finally:
-                    del work  # nothing of a call outlives it here
+                    del work  # or else this frame keeps the objects of the call alive
                     with self._lock:
                         self._num_free += 1
         finally:
@@ -90,7 +90,7 @@ class Workers:
             return self._work.get(timeout=IDLE_S)
         except queue.Empty:
             with self._lock:
-                if self._num_free <= 0:  # work is on its way
+                if self._num_free <= 0:  # work was submitted, and its `put` follows
                     return self._work.get()
                 self._num_free -= 1
                 return None

@@ -1,11 +1,11 @@
-"""What a tool is: a name, a JSON schema, a function, and what it says about itself.
+"""Tools: a function with a name, a JSON schema and declarations, and the decorator `tool`.
 
     @tool(read_only=True, trusted=True)
     def word_count(text: str) -> int:
         "Count the words of a text."
         return len(text.split())
 
-The function may be called and tested as before: `word_count.function("a b")`.
+The function can still be called directly, as in a test: `word_count.function("a b")`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from aios_core.untrusted.arguments import (
 Isolation = Literal["thread", "process"]
 ISOLATIONS: Final = ("thread", "process")
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # what every model API takes
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # accepted by every model API
 _VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `calls` calls begin in any `per_s` seconds, on average; that many at once."""
+    """A rate limit: on average, at most `calls` calls start in `per_s` seconds.
+
+    After a pause, that many may start at once.
+    """
 
     calls: int
     per_s: float = 1.0
@@ -53,10 +56,8 @@ class Rate:
 class Tool:
     """A function that agents may call through the kernel.
 
-    What a tool does not say is taken at its worst: it has effects, they cannot be
-    repeated, and its results come from a stranger.
-
-    Raises `InvalidRequest` if the description contradicts itself.
+    The defaults assume the worst: the tool has effects, must not be repeated, and returns
+    untrusted results. Declarations that contradict each other raise `InvalidRequest`.
     """
 
     name: str
@@ -65,17 +66,17 @@ class Tool:
     function: Callable[..., Any]  # takes the arguments by name; may be a coroutine function
     version: str = "1"
     read_only: bool = False  # changes nothing anywhere; may be repeated freely
-    idempotent: bool = False  # done twice (with one idempotency key) is done once
+    idempotent: bool = False  # running it twice with one idempotency key has the effect of once
     irreversible: str | None = None  # why it cannot be undone, such as "sends a message"
-    runs_code: bool = False  # of others, in the sandbox: not where nothing can confine it
-    trusted: bool = False  # no: what it returns carries the label "tool:NAME"
-    repairs: bool = True  # harmless mistakes in arguments may be mended
-    exclusive: tuple[str, ...] = ()  # names of what no two calls may use at once
+    runs_code: bool = False  # of others, in the sandbox; refused without one
+    trusted: bool = False  # if False, its results carry the label "tool:NAME"
+    repairs: bool = True  # harmless mistakes in arguments are coerced
+    exclusive: tuple[str, ...] = ()  # names of resources that no two calls may use at once
     parallel: int | None = None  # calls at once; None: as many as there are workers
     rate: Rate | None = None
-    timeout_s: float | None = None  # of one attempt; None: the kernel's default
+    timeout_s: float | None = None  # of one attempt; None: `tools.timeout_s`
     retries: int = 0  # further attempts after a failure; idempotent tools only
-    isolation: Isolation = "thread"  # "process": in one that can be killed; no kernel services
+    isolation: Isolation = "thread"  # "process": can be killed, but cannot use the kernel
     context_name: str | None = field(default=None, kw_only=True)  # parameter of the `ToolContext`
 
     @reads_arguments
@@ -85,20 +86,31 @@ class Tool:
             raise InvalidRequest(
                 f"tool name {self.name!r}; allowed: letters, digits, '_' and '-', at most 64"
             )
-        self._require(_VERSION.fullmatch(self.version), f"version {self.version!r}, not like 1.2")
-        self._require(self.isolation in ISOLATIONS, f"isolation {self.isolation!r}")
+        self._require(
+            _VERSION.fullmatch(self.version), f"version {self.version!r}; allowed: numbers and dots"
+        )
+        self._require(
+            self.isolation in ISOLATIONS, f"isolation {self.isolation!r}; allowed: {ISOLATIONS}"
+        )
         self._require(
             not self.retries or self.is_repeatable,
-            "retries, and is neither read_only nor idempotent",
+            "retries; allowed only with read_only or idempotent",
         )
         self._require(
-            not (self.read_only and self.irreversible), "read_only, and also irreversible"
+            not (self.read_only and self.irreversible), "read_only and irreversible; allowed: one"
         )
-        self._require(self.retries >= 0, f"{self.retries} retries")
-        self._require(self.parallel is None or self.parallel >= 1, f"parallel {self.parallel}")
-        self._require(self.timeout_s is None or self.timeout_s > 0, f"timeout_s {self.timeout_s}")
+        self._require(self.retries >= 0, f"retries {self.retries}; allowed: 0 or more")
         self._require(
-            self.parameters.get("type", "object") == "object", "parameters that are no object"
+            self.parallel is None or self.parallel >= 1,
+            f"parallel {self.parallel}; allowed: 1 or more",
+        )
+        self._require(
+            self.timeout_s is None or self.timeout_s > 0,
+            f"timeout_s {self.timeout_s}; allowed: above 0",
+        )
+        self._require(
+            self.parameters.get("type", "object") == "object",
+            "parameters of another type than object",
         )
 
     def __repr__(self) -> str:
@@ -111,16 +123,16 @@ class Tool:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether running it again, with the same key, does no harm."""
+        """Whether running it again with the same key is harmless."""
         return self.read_only or self.idempotent
 
     @property
     def version_key(self) -> tuple[int, ...]:
-        """Orders versions."""
+        """The version as numbers, for comparison."""
         return tuple(map(int, self.version.split(".")))
 
     def _require_types(self) -> None:
-        """Refuse fields of the wrong type by name; texts are kept without foreign methods."""
+        """Refuse fields of a wrong type by name, and copy texts, without third-party methods."""
         for key in ("name", "description", "version"):
             object.__setattr__(self, key, require_text(f"a tool's {key}", getattr(self, key)))
         for key in ("retries", "parallel"):
@@ -137,7 +149,7 @@ class Tool:
 
 
 class ToolDeclaration(TypedDict, total=False):
-    """What `tool` takes next to name, description and schema: the other fields of `Tool`."""
+    """The keyword arguments of `tool` after name, description and schema: fields of `Tool`."""
 
     version: str
     read_only: bool
@@ -177,16 +189,16 @@ def tool(
     parameters: Mapping[str, Any] | None = None,
     **declared: Unpack[ToolDeclaration],
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a tool of a function: its schema comes from its annotations and its docstring.
+    """Make a tool from a function, with a schema from its annotations and its docstring.
 
-    A parameter annotated `ToolContext` gets the context of the call and is no part of
+    A parameter annotated `ToolContext` gets the context of the call and is not part of
     the schema.
 
     Args:
-        function: what the tool runs; given by the bare decorator.
-        name: None for the function's own.
-        description: None for the docstring without its sections.
-        parameters: a JSON schema instead of the one from the annotations.
+        function: the function, when `tool` is used as a bare decorator.
+        name: of the tool; None for the name of the function.
+        description: for models; None for the docstring up to its first section.
+        parameters: a JSON schema in place of the one from the annotations.
         **declared: the other fields of `Tool`.
 
     Raises:
@@ -214,5 +226,5 @@ def tool(
 def _name_of(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
-        raise InvalidRequest(f"{shown_repr(function)} has no name of its own; give the tool one")
+        raise InvalidRequest(f"{shown_repr(function)} has no name; give the tool a `name`")
     return name

@@ -1,7 +1,7 @@
-"""Let a running tool use the kernel on behalf of its caller, while its call runs.
+"""Give a running tool access to the kernel on behalf of its caller, until its call ends.
 
-A tool may keep its context, or leave a thread behind: neither is a way into the kernel once
-the call has ended, or its caller has stopped waiting.
+A tool may keep its context or leave a thread behind, but neither can use the kernel once
+the call has ended or its caller has stopped waiting.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 
 class CallLife(Protocol):
-    """Whether a call still runs."""
+    """The state of a call: whether it still runs."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or its caller has stopped waiting."""
+        """Whether the call has ended, or its caller has stopped waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolPort:
-    """The caller's port, while the call runs, and not for tools.
+    """The caller's port for the duration of the call, without the right to run tools.
 
-    A tool that waits for another could wait for ever. Implements `aios_core.manager.Port`.
+    A tool that waits for another tool could deadlock. Implements `aios_core.manager.Port`.
     """
 
     _port: Port
@@ -44,12 +44,12 @@ class ToolPort:
         return self._port.identity
 
     def call(self, request: Request[T], *, timeout_s: float | None = None) -> T:
-        """Make a request of the caller's and wait for its answer."""
+        """Make a request as the caller and wait for its answer."""
         self._require_allowed(request)
         return self._port.call(request, timeout_s=timeout_s)
 
     async def acall(self, request: Request[T], *, timeout_s: float | None = None) -> T:
-        """Make a request of the caller's without blocking the event loop."""
+        """Make a request as the caller without blocking the event loop (async form of `call`)."""
         self._require_allowed(request)
         return await self._port.acall(request, timeout_s=timeout_s)
 
@@ -63,7 +63,7 @@ class ToolPort:
 
 @dataclass(frozen=True, slots=True)
 class ToolCodeRunner:
-    """The sandbox, while the call runs, and for its caller alone. Implements `CodeRunner`."""
+    """The sandbox for the duration of the call, for its caller alone. Implements `CodeRunner`."""
 
     _runner: CodeRunner
     _tool: str
@@ -73,19 +73,19 @@ class ToolCodeRunner:
     async def run_for(
         self, identity: str, language: Language, code: str, **options: Unpack[CodeOptions]
     ) -> ExecutionResult:
-        """Run code on the caller's files; see `CodeRunner.run_for` for the options."""
+        """Run code on the caller's files, with the options of `CodeRunner.run_for`."""
         self._require_allowed(identity)
         return await self._runner.run_for(identity, language, code, **options)
 
     async def run_in_session(
         self, identity: str, name: str, code: str, **options: Unpack[CellOptions]
     ) -> ExecutionResult:
-        """Run a cell in a session of the caller's; see `CodeRunner.run_in_session`."""
+        """Run a cell in a session of the caller, as `CodeRunner.run_in_session` does."""
         self._require_allowed(identity)
         return await self._runner.run_in_session(identity, name, code, **options)
 
     async def end_session(self, identity: str, name: str) -> bool:
-        """End a session of the caller's. Returns whether there was one of that name."""
+        """End a session of the caller. Returns whether there was one of that name."""
         self._require_allowed(identity)
         return await self._runner.end_session(identity, name)
 
@@ -98,6 +98,6 @@ class ToolCodeRunner:
 
 
 def require_running(life: CallLife, tool: str, what: str) -> None:
-    """Raise `SyscallCancelled` once a call is over."""
+    """Raise `SyscallCancelled` if a call has ended."""
     if life.is_over:
-        raise SyscallCancelled(f"the call of {tool} is over, and its {what} ended with it")
+        raise SyscallCancelled(f"the call of {tool} has ended, and its {what} with it")

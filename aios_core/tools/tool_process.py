@@ -1,7 +1,7 @@
-"""One process that runs tools (`aios_core.tools.process_main`), as the kernel holds it.
+"""The kernel's side of a process that runs tools (`aios_core.tools.process_main`).
 
-It is started under a guardian, which ends it with all that it started. It gets questions and
-gives answers as JSON lines. Any thread may kill it; one at a time asks it.
+It is started under a guardian, which ends it with all its descendants. Questions and answers
+are JSON lines. One thread at a time may ask; any thread may kill.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _ENDED_S: Final = 1.0
 
 
 class ToolDied(ToolError):
-    """Its process ended in the middle: nobody knows how far it came."""
+    """The tool's process ended during a call, so it is unknown whether the call took effect."""
 
 
 class WorkerProcess:
-    """A process for tools: empty at first, then of one source. `_killing` guards its end."""
+    """A process for tools: without a source at first, then with one. `_killing` guards its end."""
 
     def __init__(self) -> None:
-        """Start it; it gets ready by itself. Raises `OSError`."""
-        self.source: tuple[str, str, str] | None = None  # what it has loaded
+        """Start the process without waiting until it is ready. Raises `OSError`."""
+        self.source: tuple[str, str, str] | None = None  # that it has loaded
         self._killing = threading.Lock()
         self._lifeline = Lifeline()
         self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own code
@@ -43,9 +43,10 @@ class WorkerProcess:
         self._lifeline.started()
 
     def load(self, tool: str, source: tuple[str, str, str]) -> None:
-        """Load what a tool comes from, once. Blocks until the process has started, too.
+        """Load the source of a tool, unless it is loaded. Blocks until the process is ready.
 
-        Raises `ToolError` if it cannot be loaded, or the process dies: no tool has run then.
+        Raises:
+            ToolError: the source cannot be loaded, or the process died; no tool has run.
         """
         if self.source == source:
             return
@@ -58,7 +59,10 @@ class WorkerProcess:
         self.source = source
 
     def ask(self, question: bytes, max_bytes: int) -> bytes:
-        """Its answer, a whole line; without an end if it died, or answers with more than that."""
+        """Ask a question and return the answer: a line, or a part of it without its end.
+
+        The end is missing if the process died, or the answer has more than `max_bytes`.
+        """
         stdin, stdout = self._pipes
         try:
             stdin.write(question + b"\n")
@@ -68,13 +72,13 @@ class WorkerProcess:
             return b""
 
     def wait_ended(self) -> None:
-        """Give one that seems to have ended by itself a moment, so that it is known how."""
+        """Wait a moment for a process that seems to have ended, to get its exit status."""
         with self._killing, contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_ENDED_S)
 
     def kill(self) -> int:
-        """End it and all that it started; how it ended. Any thread, any number of times."""
-        with self._killing:  # once it is reaped, its number may be another's
+        """Kill the process and its descendants. Returns its exit status. Idempotent; any thread."""
+        with self._killing:  # once it is reaped, its pid may belong to another process
             if self._process.returncode is None:
                 ask_guardian_to_kill(self._process.pid)
                 self._lifeline.cut()
@@ -85,7 +89,7 @@ class WorkerProcess:
             return int(self._process.wait())
 
     def close(self) -> int:
-        """Kill it, if it lives, and close its pipes; how it ended."""
+        """Kill the process and close its pipes. Returns its exit status."""
         code = self.kill()
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
@@ -101,11 +105,11 @@ class WorkerProcess:
 
 
 def value_of(tool: str, answer: bytes, max_bytes: int) -> Any:
-    """The value that an answer holds. Raises the `ToolError` or `InvalidArguments` that it is."""
+    """Return the value of an answer, or raise the `ToolError` or `InvalidArguments` in it."""
     try:
         told = parse(answer, max_bytes)
     except NotJSON as exc:
-        raise ToolError(tool, f"returned no JSON value: {exc}") from exc
+        raise ToolError(tool, f"did not return a JSON value: {exc}") from exc
     if "faults" in told:
         raise InvalidArguments(tool, told["faults"])
     if "error" in told:

@@ -1,13 +1,13 @@
 """Check arguments against a tool's JSON schema: coerce harmless mistakes, refuse all others.
 
-Harmless is what leaves one reading only: a number or a truth value written as a
-text, a list or object written as JSON text, one item where a list is expected, a
-whole number written as 3.0, null for what may be left out, a default that was left
-out. Everything else is reported to the model: which field, what came, what is expected.
+A mistake is harmless if it can be read in one way only: a number or a truth value written as
+text, a list or object written as JSON text, one item where a list is expected, a whole number
+written as 3.0, null for an optional field, a missing field with a default. All other faults
+are reported to the model: the field, the value that was given, and what is expected.
 
-Pure, but not always quick: a schema with patterns or references can take for ever, so only
+Pure, but not always quick: a schema with patterns or references can take forever, so only
 `is_quick` arguments are checked on the kernel's loop, and others in a process that can be
-killed (`aios_core.tools.schema_processes`). Making an `ArgumentSchema` belongs onto a thread.
+killed (`aios_core.tools.schema_processes`). Construct an `ArgumentSchema` on a thread.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _MAX_FAULTS: Final = 10
-_MAX_TOLD: Final = 500  # characters of what is wrong with a schema
-_MAX_PASSES: Final = 4  # a mended value may show the next thing to mend, within it
+_MAX_TOLD: Final = 500  # characters of an error about a schema
+_MAX_PASSES: Final = 4  # a coerced value may contain a value that needs coercion too
 _ARTICLES: Final[Mapping[str, str]] = {
     "integer": "a whole number",
     "number": "a number",
@@ -58,13 +58,14 @@ _WORDS: Final[Mapping[str, str]] = {
 
 
 class ArgumentSchema:
-    """One tool's schema, checked once and used for every call. Any thread may use it.
+    """The schema of one tool, checked once and used for every call. Any thread may use it.
 
-    Raises `InvalidRequest` if it is no JSON schema, or refers to one elsewhere.
+    The constructor raises `InvalidRequest` for an invalid schema, and for one that refers to
+    another document.
     """
 
     def __init__(self, tool: str, schema: Mapping[str, Any]) -> None:
-        # Here, since importing it reads the meta-schemas from disk.
+        # Imported here, on a thread, because the import reads the meta-schemas from disk.
         import jsonschema  # noqa: PLC0415
         import referencing  # noqa: PLC0415
 
@@ -75,15 +76,15 @@ class ArgumentSchema:
             kind.check_schema(without_values(own))
         except jsonschema.SchemaError as exc:
             raise InvalidRequest(
-                f"tool {tool!r}: its parameters are no JSON schema: {exc.message[:_MAX_TOLD]}"
+                f"tool {tool!r}: its parameters are not a JSON schema: {exc.message[:_MAX_TOLD]}"
             ) from exc
         except RecursionError:
             raise InvalidRequest(f"tool {tool!r}: its parameters are nested too deep") from None
         if foreign := [ref for ref in _references(own) if not ref.startswith("#")]:
-            raise InvalidRequest(f"tool {tool!r}: its schema refers elsewhere: {foreign}")
+            raise InvalidRequest(f"tool {tool!r}: its schema refers to other documents: {foreign}")
         self._tool = tool
         self._unresolvable = referencing.exceptions.Unresolvable
-        # A registry of its own: without one, jsonschema fetches what a schema refers to.
+        # With an empty registry; without one, jsonschema fetches referenced documents.
         self._validator: Validator = kind(own, registry=referencing.Registry())
         self._is_linear = is_linear(own)
         self._schema = own
@@ -94,11 +95,11 @@ class ArgumentSchema:
         return self._schema
 
     def is_quick(self, arguments: Mapping[str, Any]) -> bool:
-        """Return whether these arguments may be checked where nothing may take long."""
+        """Return whether checking these arguments is quick enough for the kernel's loop."""
         return self._is_linear and is_quick(self.num_parts, arguments)
 
     def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
-        """A copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
+        """Return a copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
         value = deepcopy(dict(arguments))
         faults: dict[str, str] = {}
         try:
@@ -116,12 +117,12 @@ class ArgumentSchema:
         _fill_defaults(self._schema, value)
         for _ in range(_MAX_PASSES):
             errors = list(self._validator.iter_errors(value))
-            if not any([self._mend(value, error) for error in errors]):  # noqa: C419 - mend them all
+            if not any([self._mend(value, error) for error in errors]):  # noqa: C419 - coerce all
                 break
         _make_whole(self._schema, value)
 
     def _mend(self, root: dict[str, Any], error: ValidationError) -> bool:
-        """Mend one fault in place, if that is harmless."""
+        """Coerce one faulty value in place if that is harmless. Returns whether it did."""
         path = list(error.absolute_path)
         if not path or error.validator not in ("type", "anyOf", "oneOf"):
             return False
@@ -147,7 +148,7 @@ class ArgumentSchema:
 
 
 def _readings(value: Any, types: Sequence[str]) -> Iterator[Any]:
-    """What a value may have been meant to be."""
+    """Yield the possible meanings of a value."""
     if isinstance(value, str):
         text = value.strip()
         if {"integer", "number"} & set(types):
@@ -163,7 +164,7 @@ def _readings(value: Any, types: Sequence[str]) -> Iterator[Any]:
 
 
 def _types(schema: Any) -> list[str]:
-    """The types that a schema allows at its top."""
+    """Return the types that a schema allows at its top level."""
     if not isinstance(schema, Mapping):
         return []
     named = schema.get("type", ())
@@ -184,7 +185,7 @@ def _fill_defaults(schema: Any, value: Any, depth: int = 0) -> None:
 
 
 def _make_whole(schema: Any, value: Any) -> None:
-    """3.0 fits "integer"; give the tool what it asked for."""
+    """Convert whole floats to integers where the schema asks for "integer", which 3.0 fits."""
     if not isinstance(value, dict) or not isinstance(schema, Mapping):
         return
     for name, inner in schema.get("properties", {}).items():
@@ -195,7 +196,7 @@ def _make_whole(schema: Any, value: Any) -> None:
 
 
 def _told(error: ValidationError) -> dict[str, str]:
-    """A fault in words, by field."""
+    """Describe a fault as text, by field."""
     path, keyword = _json_path(error.absolute_path), str(error.validator)
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
     wanted: Any = error.validator_value
@@ -217,7 +218,7 @@ def _told(error: ValidationError) -> dict[str, str]:
         shown = _shown(wanted) if isinstance(wanted, list | str) else str(wanted)
         expected = _WORDS[keyword].format(shown)
     else:
-        expected = f"what satisfies {keyword} {_shown(wanted)}"
+        expected = f"a value that satisfies {keyword} {_shown(wanted)}"
     return {path or "arguments": f"got {_shown(instance)}, expected {expected}"}
 
 
@@ -234,7 +235,7 @@ def _expected(schema: Any) -> str:
 def _unknown(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"is unknown; {hint}there are {', '.join(known) or 'no arguments'}"
+    return f"is unknown; {hint}allowed: {', '.join(known) or 'no arguments'}"
 
 
 def _shown(value: Any, limit: int = 120) -> str:
@@ -254,7 +255,7 @@ def _joined(path: str, name: Any) -> str:
 
 
 def _references(schema: Any) -> Iterator[str]:
-    """All ``$ref`` and ``$dynamicRef``, wherever they stand."""
+    """Yield all ``$ref`` and ``$dynamicRef`` of a schema, at any depth."""
     stack = [schema]
     while stack:
         one = stack.pop()

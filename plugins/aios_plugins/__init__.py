@@ -1,1 +1,1 @@
-"""Tools that come with AIOS. The kernel loads them as it loads anybody's: by entry point."""
+"""The bundled tools of AIOS. The kernel loads them like those of others: by entry point."""

@@ -1,6 +1,6 @@
-"""Arithmetic, and nothing else: an expression is read as Python's grammar has it, never run.
+"""Evaluate arithmetic expressions, by interpreting Python's syntax tree without running code.
 
-Bounded: numbers of at most 4,300 digits, powers that stay below that, 1,000 characters.
+Bounded: at most 1,000 characters, and numbers (also results of powers) of about 4,300 digits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[..., Number]]] = {
 
 @tool(read_only=True, trusted=True)
 def calculator(expression: str) -> str:
-    """Do math.
+    """Evaluate an arithmetic expression.
 
     Args:
         expression: such as "12 * (3 + 4)"; + - * / // % ** and abs, max, min, round, sqrt.
@@ -51,7 +51,7 @@ def calculator(expression: str) -> str:
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, RecursionError) as exc:
-        raise InvalidRequest(f"expression: {expression!r:.80} is no arithmetic") from exc
+        raise InvalidRequest(f"expression: {expression!r:.80} is not arithmetic") from exc
     except (ArithmeticError, ValueError) as exc:
         raise InvalidRequest(f"expression: {exc}") from exc
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -78,7 +78,7 @@ def _value(node: ast.expr) -> Number:
                 raise ValueError(f"{name}: {exc}") from exc
         case _:
             pass
-    raise ValueError(f"{ast.unparse(node)!r:.80} is no arithmetic")
+    raise ValueError(f"{ast.unparse(node)!r:.80} is not arithmetic")
 
 
 def _power(base: Number, exponent: Number) -> Number:

@@ -1,4 +1,4 @@
-"""What time it is."""
+"""The current date and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aios_core import InvalidRequest, tool
 
 @tool(read_only=True, trusted=True)
 def clock(zone: str = "UTC") -> str:
-    """Tell the current date and time.
+    """Return the current date and time.
 
     Args:
         zone: a time zone, such as "Europe/Oslo".
@@ -18,5 +18,7 @@ def clock(zone: str = "UTC") -> str:
     try:
         place = UTC if zone == "UTC" else ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise InvalidRequest(f"zone: no time zone {zone!r}; one is 'Europe/Oslo'") from exc
+        raise InvalidRequest(
+            f"zone: got {zone!r}; allowed: a time zone such as 'Europe/Oslo'"
+        ) from exc
     return datetime.now(place).strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -1,4 +1,4 @@
-"""Python and shell code in the sandbox, on the agent's files. Nowhere else, ever."""
+"""Run Python and shell code on the agent's files, only ever in the sandbox."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal
 from aios_core import ToolContext, ToolError, tool
 
 
-@tool(runs_code=True, irreversible="runs code that nobody has read")
+@tool(runs_code=True, irreversible="runs untrusted code")
 async def python(code: str, context: ToolContext) -> str:
     """Run Python code on your files and return what it prints.
 
     Args:
-        code: a program; it prints its results.
+        code: a program that prints its results.
     """
     return await _run("python", code, context)
 
 
-@tool(runs_code=True, irreversible="runs code that nobody has read")
+@tool(runs_code=True, irreversible="runs untrusted code")
 async def shell(command: str, context: ToolContext) -> str:
     """Run a shell command on your files and return what it prints.
 
@@ -28,7 +28,12 @@ async def shell(command: str, context: ToolContext) -> str:
 
 
 async def _run(language: Literal["python", "shell"], code: str, context: ToolContext) -> str:
-    """What it printed. Raises `SandboxUnavailable` where nothing confines it, else `ToolError`."""
+    """Run code and return what it prints.
+
+    Raises:
+        SandboxUnavailable: this machine cannot confine code.
+        ToolError: the exit status is not 0.
+    """
     result = await context.code_runner.run_for(
         context.caller, language, code, labels=context.labels
     )

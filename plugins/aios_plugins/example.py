@@ -1,13 +1,12 @@
 """A plug-in to copy.
 
-In your own distribution, name it like this:
+In your own distribution, list it as an entry point:
 
     [project.entry-points."aios.plugins"]
     example = "my_package.example"
 
-A function with type hints and a docstring is a tool. What it does not say about itself is
-taken at its worst: that it has effects, that these cannot be repeated, and that what it
-returns is a stranger's word.
+A function with type hints and a docstring is a tool. The defaults of its declarations assume
+the worst: it has effects, must not be repeated, and returns untrusted results.
 """
 
 from __future__ import annotations
@@ -21,6 +20,6 @@ def count_words(text: str, longer_than: int = 0) -> int:
 
     Args:
         text: what to count in.
-        longer_than: only words with more letters than that.
+        longer_than: count only words with more letters than this.
     """
     return sum(len(word) > longer_than for word in text.split())

@@ -1,4 +1,4 @@
-"""The agent's own files, through its storage: versioned, bounded, undoable."""
+"""Read and write the agent's own files, which are versioned and bounded by its quota."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_file(path: str, context: ToolContext) -> str:
 
 @tool(trusted=True)
 def write_file(path: str, text: str, context: ToolContext) -> str:
-    """Write a text file; what it held before can be brought back.
+    """Write a text file; its earlier content can be restored.
 
     Args:
         path: of the file, such as "notes/today.txt".

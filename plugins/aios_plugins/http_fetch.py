@@ -2,11 +2,11 @@
 
     [tools.settings.http_fetch]
     hosts = ["example.org", "*.wikipedia.org"]
-    private = ["127.0.0.1"]       # addresses of this network that may be reached; none otherwise
+    private = ["127.0.0.1"]       # addresses of the private network that may be reached
 
-Promises: only hosts on the list, also after redirects; never an address of a private
-network unless it is listed; bounded in time and size. What comes back is a stranger's
-word, and marked so.
+Promises: it connects only to hosts on the list, also after redirects, and never to an address
+of a private network unless that is listed; time and size are bounded. Pages are labeled as
+untrusted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _checked(url: str, hosts: tuple[str, ...]) -> SplitResult:
 def _get(
     parts: SplitResult, private: frozenset[str], name: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of one request, to the very address that was checked."""
+    """Make one request to the checked address and return status, headers and body."""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = parts.hostname or ""
     try:
@@ -82,14 +82,14 @@ def _get(
         finally:
             connection.close()
     except (OSError, http.client.HTTPException) as exc:
-        raise ToolError(name, f"{host} cannot be fetched from: {exc}") from exc
+        raise ToolError(name, f"cannot fetch from {host}: {exc}") from exc
     if len(body) > MAX_BYTES:
         raise ToolError(name, f"{host} sends more than {MAX_BYTES:,} bytes")
     return response.status, headers, body
 
 
 def _address(host: str, port: int, private: frozenset[str]) -> str:
-    """An address of the host that may be reached. Raises `InvalidRequest`."""
+    """Return an address of the host that may be reached. Raises `InvalidRequest`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     address = str(found[0][4][0])
     if not ipaddress.ip_address(address).is_global and address not in private:
@@ -98,7 +98,7 @@ def _address(host: str, port: int, private: frozenset[str]) -> str:
 
 
 class _Plain(http.client.HTTPConnection):
-    """Connects to the address that was checked, whatever the name says by now."""
+    """An HTTP connection to the checked address, even if the name resolves to another by now."""
 
     address: str
 
@@ -107,7 +107,7 @@ class _Plain(http.client.HTTPConnection):
 
 
 class _Secure(http.client.HTTPSConnection):
-    """The same, with the name's certificate."""
+    """An HTTPS connection to the checked address, with the certificate of the name."""
 
     address: str
 

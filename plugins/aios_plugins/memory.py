@@ -1,4 +1,4 @@
-"""What the agent remembers, through its memory."""
+"""Remember, recall and search values in the agent's memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def remember(key: str, value: str, context: ToolContext) -> str:
     """Remember a value under a key.
 
     Args:
-        key: what it is called.
-        value: what to remember.
+        key: the name of the value.
+        value: the text to remember.
     """
     Memory(context.port).write(key, value)
     return "remembered"
@@ -20,10 +20,10 @@ def remember(key: str, value: str, context: ToolContext) -> str:
 
 @tool(read_only=True, trusted=True)
 def recall(key: str, context: ToolContext) -> str:
-    """Recall what was remembered under a key.
+    """Recall the value that was remembered under a key.
 
     Args:
-        key: what it is called.
+        key: the name of the value.
     """
     try:
         return str(Memory(context.port).read(key))
@@ -33,10 +33,10 @@ def recall(key: str, context: ToolContext) -> str:
 
 @tool(read_only=True, trusted=True)
 def search_memory(query: str, context: ToolContext) -> list[str]:
-    """Search all that was remembered.
+    """Search all remembered values.
 
     Args:
-        query: words that it should be about.
+        query: words that describe what to find.
     """
     hits = Memory(context.port).search(query)
     return [f"{hit.block}: {hit.text}" for hit in hits]

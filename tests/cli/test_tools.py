@@ -208,7 +208,7 @@ class TestRun:
             (["calculator", "[1]"], "expected an object"),
             (["calculator", "{}"], "expression: is missing"),
             (["calculator", '{"expresion": "1"}'], "did you mean 'expression'?"),
-            (["calculator", '{"expression": "import os"}'], "is no arithmetic"),
+            (["calculator", '{"expression": "import os"}'], "is not arithmetic"),
             (["fail"], "tool 'fail': raised OSError: no network"),
             (["send", '{"to": "a", "kind": "bomb"}'], "one of"),
             (["send", '{"to": "a", "kind": "letter"}'], "access.approver is 'deny'"),
@@ -305,7 +305,7 @@ class TestCheck:
             ),
             (
                 "from aios_core import tool\n@tool\ndef f(x: set[int]) -> None: 'Do.'",
-                ["JSON has no counterpart for", "plug.py, line "],
+                ["has no counterpart in JSON", "plug.py, line "],
             ),
             (BAD_SCHEMAS, ["f@1: ", "g@1: ", "2 broken"]),
             (
@@ -314,7 +314,7 @@ class TestCheck:
             ),
             (
                 "from aios_core import tool\n@tool(retries=2)\ndef f() -> None: 'Do.'\n",
-                ["neither read_only nor idempotent"],
+                ["allowed only with read_only or idempotent"],
             ),
         ],
     )

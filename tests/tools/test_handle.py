@@ -58,7 +58,7 @@ def test_a_model_is_told_what_it_can_mend_and_the_other_calls_go_on() -> None:
     assert texts[0] == '{"said": "é"}'
     assert texts[1] == (
         "InvalidArguments: arguments of 'echo' do not fit: wo: is unknown; did you mean 'who'? "
-        "there are who"
+        "allowed: who"
     )
     assert texts[2] == "NoSuchObject: no tool 'ecco'; have ['echo', 'fail']"
     assert texts[3].startswith("InvalidArguments: arguments of 'echo' do not fit: arguments: not")

@@ -139,7 +139,7 @@ class TestKeys:
             )
             first.start()
             assert held.has_begun()
-            with pytest.raises(Conflict, match="is under way"):
+            with pytest.raises(Conflict, match="is still in flight"):
                 agent.tools.run("slow", idempotency_key="k")
             held.may_end.set()
             first.join(PATIENCE)
@@ -190,7 +190,7 @@ class TestDoubt:
 
             [doubt] = agent.tools.in_doubt()
             assert (doubt.tool, doubt.arguments) == ("pay@1", {"who": "bob"})
-            with pytest.raises(ToolInDoubt, match="a person has to look"):
+            with pytest.raises(ToolInDoubt, match="a person has to check"):
                 agent.tools.run("pay", {"who": "bob"})
 
             agent.tools.resolve(doubt.call_id, took_effect=True)

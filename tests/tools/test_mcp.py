@@ -199,7 +199,7 @@ class TestMisbehaviour:
         self, agent: Agent, marks: Marks
     ) -> None:
         first = agent.tools.run("probe_pid")["pid"]
-        with pytest.raises(ToolInDoubt, match="MCP server 'probe' has gone"):
+        with pytest.raises(ToolInDoubt, match="MCP server 'probe' has ended"):
             agent.tools.run("probe_die")
         assert [doubt.tool for doubt in agent.tools.in_doubt()] == ["probe_die@1"]
         assert marks.of("dies") == [first]
@@ -208,7 +208,7 @@ class TestMisbehaviour:
     def test_a_repeatable_call_is_not_in_doubt(self, kernel: Kernel, serving: Serving) -> None:
         kernel.load_tools(serving(trusted=True))
         agent = kernel.spawn("alice")
-        with pytest.raises(ToolError, match="has gone") as caught:
+        with pytest.raises(ToolError, match="has ended") as caught:
             agent.tools.run("probe_die")
         assert not isinstance(caught.value, ToolInDoubt)
 
@@ -466,7 +466,7 @@ class TestHttp:
         with quiet_kernel() as kernel:
             kernel.load_tools(over_http(site))
             agent = kernel.spawn("alice")
-            with pytest.raises(ToolInDoubt, match="has gone"):
+            with pytest.raises(ToolInDoubt, match="has ended"):
                 agent.tools.run("probe_die")
             assert len(marks.of("dies")) == 1
             with pytest.raises(BackendError):

@@ -257,7 +257,7 @@ class TestAccess:
         assert access.irreversible == "sends money"
 
     def test_no_argument_can_pass_for_the_version(self, agent: Agent) -> None:
-        with pytest.raises(InvalidArguments, match="begins with '@'"):
+        with pytest.raises(InvalidArguments, match="starts with '@'"):
             agent.tools.run("pay", {"@version": "1"})
 
 
@@ -377,7 +377,7 @@ class TestProcesses:
         self, kernel: Kernel, agent: Agent, tmp_path: Path
     ) -> None:
         kernel.load_tools(processes(tmp_path))
-        with pytest.raises(ToolInDoubt, match="nobody knows whether it took effect"):
+        with pytest.raises(ToolInDoubt, match="it is unknown whether it took effect"):
             agent.tools.run("pay_and_die")
         assert [doubt.tool for doubt in agent.tools.in_doubt()] == ["pay_and_die@1"]
 

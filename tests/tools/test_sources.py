@@ -143,7 +143,7 @@ class TestInstalled:
             (
                 "from aios_core import tool\n@tool(parameters={'required': 3})\ndef t(): ...",
                 "",
-                "no JSON schema",
+                "not a JSON schema",
             ),
         ],
     )

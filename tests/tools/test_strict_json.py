@@ -24,12 +24,12 @@ VALUES = st.recursive(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("NaN", "NaN is no JSON number"),
+        ("NaN", "NaN is not a JSON number"),
         ('{"x": -Infinity}', "-Infinity"),
         ("1e999", "too large"),
         (r'"\ud800"', "lone surrogate"),
         (r'{"\udfff": 1}', "lone surrogate"),
-        ('{"x": 1, "y": {"z": 1, "z": 2}}', r"\['z'\] are there more than once"),
+        ('{"x": 1, "y": {"z": 1, "z": 2}}', r"\['z'\] occur more than once"),
         ("{", "not JSON"),
         ("", "not JSON"),
         ("[" * 100 + "]" * 100, "nested deeper"),

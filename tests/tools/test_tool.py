@@ -101,7 +101,7 @@ def test_annotations_become_json_schema(hint: Any, schema: dict[str, Any]) -> No
 
 
 def test_an_annotation_without_a_json_counterpart_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequest, match="'when' has annotation"):
+    with pytest.raises(InvalidRequest, match="'when': annotation"):
 
         @tool
         def wait(when: complex) -> None:
@@ -132,12 +132,12 @@ def test_a_function_that_takes_anything_has_an_open_schema() -> None:
     [
         ({"name": "no spaces"}, "tool name 'no spaces'"),
         ({"version": "new"}, "version 'new'"),
-        ({"retries": 1}, "neither read_only nor idempotent"),
-        ({"read_only": True, "irreversible": "pays"}, "read_only, and also irreversible"),
+        ({"retries": 1}, "allowed only with read_only or idempotent"),
+        ({"read_only": True, "irreversible": "pays"}, "read_only and irreversible"),
         ({"parallel": 0}, "parallel 0"),
         ({"timeout_s": 0}, "timeout_s 0"),
         ({"isolation": "jail"}, "isolation 'jail'"),
-        ({"parameters": {"type": "string"}}, "no object"),
+        ({"parameters": {"type": "string"}}, "of another type than object"),
     ],
 )
 def test_a_description_that_contradicts_itself_is_refused(

@@ -48,7 +48,7 @@ def _kept(kernel: Kernel) -> ToolContext:
 def test_a_port_ends_with_its_call() -> None:
     with quiet_kernel() as kernel:
         context = _kept(kernel)
-        with pytest.raises(SyscallCancelled, match="the call of keep@1 is over, and its port"):
+        with pytest.raises(SyscallCancelled, match="the call of keep@1 has ended, and its port"):
             context.port.call(ToolList())
 
 
@@ -63,7 +63,7 @@ async def test_a_port_ends_with_its_call_for_coroutines_too() -> None:
         await kernel.aload_tools(make("keep", keep, context_name="context"))
         agent = await kernel.aspawn("alice")
         assert await agent.tools.arun("keep") == 1
-        with pytest.raises(SyscallCancelled, match="is over"):
+        with pytest.raises(SyscallCancelled, match="has ended"):
             await kept[0].port.acall(ToolList())
 
 
@@ -106,7 +106,7 @@ async def test_a_code_runner_is_for_its_caller_and_ends_with_its_call(
     with pytest.raises(InvalidRequest, match="runs code for 'default/bob'; allowed: its caller"):
         await use(context.code_runner, "default/bob")
     context.cancellation.end()
-    with pytest.raises(SyscallCancelled, match="its code runner ended with it"):
+    with pytest.raises(SyscallCancelled, match="its code runner with it"):
         await use(context.code_runner, "default/alice")
     assert runner.ran_for == ["default/alice"]
 

@@ -43,7 +43,7 @@ _RUN_CODE: Final = Tool(
         "required": ["language", "code"],
     },
     run_code,
-    irreversible="runs code that nobody has read",
+    irreversible="runs untrusted code",
     runs_code=True,
     repairs=False,
     context_name="context",

@@ -66,7 +66,7 @@ RUN_CODE: Final = Tool(
         "required": ["language", "code", "conversation", "interpreter"],
     },
     run_code,
-    irreversible="runs code that nobody has read",
+    irreversible="runs untrusted code",
     runs_code=True,
     repairs=False,
     context_name="context",

@@ -104,7 +104,7 @@ def test_without_a_sandbox_code_is_not_run_and_the_reason_says_what_to_do(
     mark = tmp_path / "mark"
 
     def nowhere(_: ToolContext) -> Any:
-        raise SandboxUnavailable("nothing confines code here; to get it: install bubblewrap")
+        raise SandboxUnavailable("nothing confines code here; to fix it: install bubblewrap")
 
     monkeypatch.setattr(ToolContext, "code_runner", property(nowhere))
     attach(interpreter, kernel=boot(coder(f"open({str(mark)!r}, 'w')")))

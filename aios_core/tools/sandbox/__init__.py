@@ -1,4 +1,8 @@
-"""Code that nobody has read runs here, confined, or not at all. Start with `sandbox`."""
+"""Run untrusted code confined, or not at all.
+
+`Sandbox` runs programs and opens sessions, `detection` selects the isolation backend,
+`AgentSessions` keeps the sessions of agents, and `CodeService` offers all that to tools.
+"""
 
 from aios_core.tools.sandbox.agent_sessions import AgentSessions
 from aios_core.tools.sandbox.backend import Availability, Confined, Program, Tier

@@ -1,12 +1,12 @@
-"""One agent's session: cells that find each other's variables, on the agent's files.
+"""A session of one agent: cells that share variables and work on the agent's files.
 
-    storage ──check out──> directory ──> the session's own ──> /work, a cell
-    storage <───commit──── directory <── the session's own <── /work
+    storage ──check out──> directory ──> directory of the session ──> /work, a cell
+    storage <───commit──── directory <── directory of the session <── /work
 
-Before a cell the files are those of the storage; what the cell changed becomes their
-newest versions, with the labels of all that the session could read so far. A session
-that has ended is begun anew by the next cell, which says so. Lives on the kernel's
-loop; what blocks is done on threads.
+Before a cell, the files are brought to the state of the storage; afterwards, changed files
+become new versions, with the labels of all that the session could read so far. After a
+session has ended, the next cell starts a new one, and its result reports that. Runs on the
+kernel's loop; blocking work runs on threads.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ T = TypeVar("T")
 
 
 class AgentSession:
-    """See the module.
+    """A named session of one agent, with its files and labels.
 
-    Invariant: one cell at a time runs; there is a directory as long as there is a session.
+    Invariant: one cell runs at a time; the directory exists as long as the session.
     """
 
     def __init__(
         self, identity: str, name: str, sandbox: Sandbox, workspace: Workspace | None
     ) -> None:
-        """Begins nothing; the first cell does."""
+        """Prepare without starting a process; the first cell starts it."""
         self._identity = identity
         self._name = name
         self._sandbox = sandbox
         self._workspace = workspace
         self._turn = asyncio.Lock()
-        self._num_cells = 0  # under way, or waiting for their turn
+        self._num_cells = 0  # running or waiting
         self._session: Session | None = None
         self._files: TemporaryDirectory[str] | None = None
         self._labels: frozenset[str] = frozenset()
-        self._lost: str | None = None  # why the one before has ended, until a cell has told it
+        self._lost: str | None = None  # why the last session ended, until a cell has reported it
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -60,17 +60,17 @@ class AgentSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a cell runs, or waits."""
+        """Whether a cell runs or waits."""
         return self._num_cells > 0
 
     @property
     def is_asleep(self) -> bool:
-        """Whether no process of it is there, nor about to be."""
+        """Whether it has no process and is not about to start one."""
         return not self.is_busy and (self._session is None or self._session.state == "ended")
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether there is something to `tidy`."""
+        """Whether there is something for `tidy` to free."""
         return self._files is not None
 
     async def execute(
@@ -82,7 +82,7 @@ class AgentSession:
         limits: Limits | None,
         on_output: OnOutput | None,
     ) -> ExecutionResult:
-        """Run a cell; see `CodeRunner.run_in_session`. Those that wait keep their order."""
+        """Run a cell, as `CodeRunner.run_in_session` does. Waiting cells keep their order."""
         self._num_cells += 1
         try:
             async with self._turn:
@@ -90,24 +90,24 @@ class AgentSession:
                     try:
                         return await self._cell(code, language, labels, limits, on_output)
                     except ToolError:
-                        # It has ended in the moment before the cell: that one has not run.
+                        # The session ended just before the cell, which has not run: try again.
                         if self._session is None or self._session.state != "ended":
                             raise
         finally:
             self._num_cells -= 1
 
     async def tidy(self) -> None:
-        """Free what a session that has ended left behind."""
+        """Free the directory of a session that has ended."""
         async with self._turn:
             await self._drop_ended()
 
     async def sleep(self, why: str) -> None:
-        """End the session for now; the next cell begins another, and says why."""
+        """End the session for now; the next cell starts another and reports `why`."""
         async with self._turn:
             await self._lose(why)
 
     async def close(self) -> None:
-        """End it for good, whatever it does. Idempotent."""
+        """End the session permanently, even while a cell runs. Idempotent."""
         self._is_over = True
         if self._session is not None:
             await self._session.close()
@@ -141,14 +141,14 @@ class AgentSession:
                     await _blocking(lambda: make_alike(files, directory))
                     await self._workspace.commit(self._identity, directory, self._labels)
         finally:
-            if session.state == "new":  # nothing ran in it, and no time would end it
+            if session.state == "new":  # no cell ran, so no idle timer would ever end it
                 await self._drop()
         notice = "; ".join(filter(None, (self._lost, result.notice))) or None
         self._lost = None
         return replace(result, labels=self._labels, notice=notice)
 
     async def _begun(self, limits: Limits | None) -> tuple[Session, Path]:
-        """The session, in which no cell runs, and its directory."""
+        """Return the session, in which no cell runs, and its directory."""
         if self._session is not None:
             await self._session.settle()
         await self._drop_ended()

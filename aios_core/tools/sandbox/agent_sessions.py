@@ -1,10 +1,9 @@
 """The sessions of all agents, by agent and name.
 
-A session is its agent's alone: it is found by the agent's identity, works on that
-agent's files and ends with the agent, so that the next one of the same identity finds
-none of its variables. How many there may be, and how long they live, is the sandbox's
-to say; where an agent has as many as it may, another takes the place of the one that it
-has not used for longest. Lives on the kernel's loop, which alone touches the table.
+A session belongs to one agent: it is found by the agent's identity, works on the agent's
+files and ends with the agent, so that a later agent of the same identity finds none of its
+variables. The sandbox bounds the number and the lifetime of sessions; when an agent has as
+many as it may, a new one replaces its least recently used. Used on the kernel's loop only.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from aios_core.tools.sandbox.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-_MAX_REMEMBERED: Final = 1_000  # names; those asleep beyond that are forgotten, the oldest first
+_MAX_REMEMBERED: Final = 1_000  # names; beyond that, the oldest without a process are dropped
 
 
 class AgentSessions:
-    """See the module.
+    """The sessions of a kernel's agents.
 
     Args:
-        sandbox: where they run.
-        workspace: the files of agents; None: they work on no files.
-        is_alive: whether an identity is that of an agent that lives.
+        sandbox: runs their processes.
+        workspace: the files of agents; None if sessions work without files.
+        is_alive: returns whether an identity belongs to a live agent.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class AgentSessions:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run a cell in a session of an agent; see `CodeRunner.run_in_session`.
+        """Run a cell in a session of an agent, as `CodeRunner.run_in_session` does.
 
         Raises what `Session.execute`, `Sandbox.open_session` and the workspace raise, and
-        `SyscallCancelled` if the agent has exited or the session is ended meanwhile.
+        `SyscallCancelled` if the agent has exited, or the session is ended meanwhile.
         """
         if self._is_closed:
             raise KernelClosed("the kernel is closed")
@@ -78,7 +77,7 @@ class AgentSessions:
         )
 
     async def end(self, identity: str, name: str) -> bool:
-        """End a session, whatever it does. Whether there was one of that name."""
+        """End a session, even while a cell runs. Returns whether there was one of that name."""
         session = self._sessions.pop((identity, name), None)
         if session is None:
             return False
@@ -86,12 +85,12 @@ class AgentSessions:
         return True
 
     def forget(self, identity: str) -> None:
-        """An agent exited: its sessions are found no more, and end."""
+        """End the sessions of an exited agent."""
         for key in [key for key in self._sessions if key[0] == identity]:
             self._later(self._sessions.pop(key).close())
 
     async def close(self) -> None:
-        """End all of them. Idempotent."""
+        """End all sessions. Idempotent."""
         self._is_closed = True
         for identity in {identity for identity, _ in self._sessions}:
             self.forget(identity)
@@ -101,12 +100,12 @@ class AgentSessions:
     # --- inside -----------------------------------------------------------------------------------
 
     async def _make_room(self, identity: str) -> None:
-        """Let there be one session less of an agent that has as many as it may."""
+        """End an idle session of an agent that has as many as it may."""
         own = [session for (who, _), session in self._sessions.items() if who == identity]
         awake = [session for session in own if not session.is_asleep]
         idle = [session for session in awake if not session.is_busy]
         if idle and len(awake) >= self._sandbox.sessions_per_agent:
-            await asyncio.shield(self._later(idle[0].sleep("another of its agent took its place")))
+            await asyncio.shield(self._later(idle[0].sleep("replaced by another of its agent")))
 
     def _new(self, identity: str, name: str) -> AgentSession:
         asleep = [key for key, session in self._sessions.items() if session.is_asleep]
@@ -126,4 +125,4 @@ class AgentSessions:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            log.error("an agent's session was not freed: %s", exc)
+            log.error("a session of an agent could not be ended: %s", exc)

@@ -1,8 +1,8 @@
 """Save matplotlib's figures as files, inside the sandbox.
 
-It is read as text and placed inside, where it is matplotlib's backend; nobody imports it here.
-`plt.show()` saves all open figures as PNG below ``figures/`` and closes them, and so does
-the end of a cell or of a program. Each is named in the output.
+The kernel never imports this file: it is copied into the sandbox, as matplotlib's backend.
+`plt.show()` saves all open figures as PNG files in ``figures/`` and closes them, and so does
+the end of a cell or of a program. The path of each is printed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import os
 import sys
 from typing import Any
 
-if "matplotlib" in sys.modules:  # which asks its backend for a canvas
+if "matplotlib" in sys.modules:  # matplotlib requires a canvas from its backend
     from matplotlib.backends.backend_agg import FigureCanvasAgg as FigureCanvas  # noqa: F401
 
 FOLDER = os.path.join(os.environ.get("HOME", "."), "figures")  # noqa: PTH118 - needs no pathlib
 
 
 def save_open() -> None:
-    """Save and close the figures that are open, if the program uses matplotlib at all."""
+    """Save and close all open figures, if the program uses matplotlib."""
     pyplot: Any = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
@@ -29,12 +29,12 @@ def save_open() -> None:
             path = _next_path()
             figure.savefig(path)
             shown = os.path.relpath(path, os.path.dirname(FOLDER))  # noqa: PTH120
-            print(f"figure saved as {shown}", flush=True)  # noqa: T201 - for who reads the output
+            print(f"figure saved as {shown}", flush=True)  # noqa: T201 - part of the program's output
     pyplot.close("all")
 
 
 def show(*_: object, **__: object) -> None:
-    """Called by `matplotlib.pyplot.show`."""
+    """Save and close all open figures; `matplotlib.pyplot.show` calls this."""
     save_open()
 
 

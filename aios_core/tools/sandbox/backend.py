@@ -1,11 +1,10 @@
-"""A tier: one way to confine code, if this machine has it.
+"""The interface of isolation backends: each is one way to confine code on some machines.
 
-A tier starts a program that can reach nothing but what it was given, and hands
-back the process. It runs no code outside. Which tiers there are is the table in
-`detection`.
+A backend starts a program that can access only what it was given, and returns the process. It
+never runs code unconfined. `detection` has the table of backends.
 
-A program sees `/work`, its own directory, which is empty at first and bounded,
-`/tmp`, the read-only system, and its `documents`.
+A program has `/work`, its own directory, which is empty at first and bounded, `/tmp`, the
+read-only system, and its `documents`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ DOCUMENTS: Final = "/run/aios"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to start. `argv[0]` is looked for inside.
+    """A program to start. `argv[0]` is looked up inside the sandbox.
 
     A program with `has_control` has two further pipes; the descriptors to read from and
-    to write to are the last two arguments that it is given.
+    to write to are its last two arguments.
     """
 
     argv: tuple[str, ...]
@@ -36,12 +35,12 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     has_control: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)  # place below `packages.PACKAGES` ->
-    # path of the host, to be seen there, read-only
+    # path of the host, which is bound there read-only
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a tier works here. `said` is how it is; `mend` how to get it."""
+    """The finding whether a backend works on this machine, with a reason and a fix."""
 
     is_there: bool
     said: str
@@ -50,7 +49,7 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a confined program uses at one moment."""
+    """The resources that a confined program uses at one moment."""
 
     memory_bytes: int
     num_files: int
@@ -58,7 +57,7 @@ class Usage:
 
 @dataclass(slots=True)
 class Pipes:
-    """Descriptors of this process's ends. -1: closed, or not there."""
+    """The descriptors of this process's ends of the pipes; -1 if closed or not made."""
 
     stdin: int = -1
     stdout: int = -1
@@ -77,54 +76,58 @@ class Pipes:
 
 
 class Confined(Protocol):
-    """A started program that waits for `release`, and then for its end.
+    """A confined program, which starts to run at `release`.
 
-    Invariant: once `wait` has returned, no process of it is alive.
+    Invariant: once `wait` has returned, none of its processes is alive.
     """
 
     @property
     def work(self) -> Tree:
-        """Its /work, which outlives it until `close`."""
+        """The directory /work, accessible until `close`, even after the program has ended."""
 
     @property
     def pipes(self) -> Pipes:
-        """This process's ends, non-blocking; `close` closes those that are open."""
+        """This process's ends of the pipes, non-blocking; `close` closes those that are open."""
 
     def release(self) -> None:
-        """Let the program begin; until then only the tier's own code runs."""
+        """Let the program start; until then only code of the backend runs."""
 
     def interrupt(self) -> None:
-        """Send it SIGINT."""
+        """Send SIGINT to the program."""
 
     def kill(self) -> None:
-        """End all its processes now. May be called again, and after the end."""
+        """Kill all its processes. May be called again, and after the end."""
 
     async def wait(self) -> int:
-        """The exit status, 128 + n for signal n."""
+        """Wait until all its processes have ended.
+
+        Returns:
+            The exit status; 128 + n for signal n.
+        """
 
     def wait_blocking(self) -> int:
-        """The same, for a thread."""
+        """Wait on a thread until all its processes have ended (blocking form of `wait`)."""
 
     def usage(self) -> Usage:
-        """Blocks for a moment: not for an event loop."""
+        """Measure the resources in use. Blocks for a moment: do not call it on an event loop."""
 
     def close(self) -> None:
-        """Free descriptors, after `wait`."""
+        """Free all descriptors. Call it after `wait`."""
 
 
 class Tier(Protocol):
-    """Its methods block; `Sandbox` calls them on threads that outlive what they start."""
+    """An isolation backend. Its methods block; the threads that call them outlive the programs."""
 
     @property
     def name(self) -> str:
-        """As the configuration calls it."""
+        """The name in the configuration."""
 
     @property
     def python(self) -> str:
         """The Python interpreter inside. Raises `SandboxUnavailable` if there is none."""
 
     def examine(self) -> Availability:
-        """Try it with a harmless program."""
+        """Try the backend with a harmless program."""
 
     def start(self, program: Program) -> Confined:
         """Start a program.

@@ -1,8 +1,8 @@
-"""Classic BPF, as much of it as a seccomp filter needs.
+"""Build programs in classic BPF, as far as a seccomp filter needs it.
 
-A program is a tuple of instructions, and a branch is a test followed by its two
-arms, so programs are built by composing them: there are no labels and nothing to
-resolve. Jumps only go forward; the kernel takes no others.
+A program is a tuple of instructions. A branch is a test followed by its two arms, so programs
+are composed from programs, without labels to resolve. Jumps only go forward, because the Linux
+kernel accepts no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RETURN: Final = 0x06  # BPF_RET | BPF_K
 
 
 class Instruction(NamedTuple):
-    """`struct sock_filter`. `then` and `otherwise` count from the next instruction."""
+    """One `struct sock_filter`. `then` and `otherwise` count from the next instruction."""
 
     code: int
     then: int
@@ -34,17 +34,20 @@ Program = tuple[Instruction, ...]
 
 
 def load(offset: int) -> Program:
-    """The word at that byte becomes what tests look at."""
+    """Load the 32-bit word at a byte offset, for the tests that follow."""
     return (Instruction(LOAD, 0, 0, offset),)
 
 
 def give(action: int) -> Program:
-    """End with this action."""
+    """End the filter with an action."""
     return (Instruction(RETURN, 0, 0, action),)
 
 
 def branch(test: int, k: int, then: Program, otherwise: Program) -> Program:
-    """`then` if the test of the loaded word with `k` holds. Both arms must end in `give`."""
+    """Run `then` if the test of the loaded word with `k` holds, else `otherwise`.
+
+    Both arms must end in `give`.
+    """
     if len(otherwise) <= _FARTHEST:
         return (Instruction(test, len(otherwise), 0, k), *otherwise, *then)
     over = Instruction(JUMP, 0, 0, len(otherwise))
@@ -52,10 +55,10 @@ def branch(test: int, k: int, then: Program, otherwise: Program) -> Program:
 
 
 def encode(program: Program) -> bytes:
-    """The program as the kernel reads it, in this machine's byte order.
+    """Encode a program for the Linux kernel, in this machine's byte order.
 
     Raises:
-        ValueError: it is empty or too long.
+        ValueError: the program is empty or too long.
     """
     if not 0 < len(program) <= MOST_INSTRUCTIONS:
         raise ValueError(f"{len(program)} instructions; allowed: 1 to {MOST_INSTRUCTIONS}")

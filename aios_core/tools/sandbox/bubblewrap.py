@@ -1,19 +1,18 @@
-"""The tier of unprivileged namespaces: `bwrap`, never started as root, under a seccomp filter.
+"""The isolation backend `bubblewrap`: `bwrap` with unprivileged namespaces and a seccomp filter.
 
-What confined code gets: every namespace its own (no network but an unconnected
-loopback), the system's programs read-only, a home in memory, a /proc of its own
-processes, a handful of devices, an environment that is made here, no capability,
-no way to new privileges. It dies with this process, and with the thread that
-started it, which therefore has to live as long.
+Confined code gets namespaces of every kind (with a loopback interface as its only network),
+the system's programs read-only, a home directory in memory, a /proc with its own processes, a
+few devices, a new environment, no capability, and no way to gain privileges. It dies with this
+process, and with the thread that started it, so that thread has to live as long.
 
-A start leaves no foreign code running before its limits and files are in place: bwrap sets
-up the sandbox and runs `_GATE`, which says that it is there and waits for a line on its standard
-input; files are copied into /work; `release` sends the line, and the gate becomes prlimit(1),
-and that the program. The limits are set inside, because root in a container mostly lacks the
-capability to set them on another user's process.
+No untrusted code runs before its limits and files are in place: bwrap sets up the sandbox and
+runs `_GATE`, which reports that it is ready and waits for a line on its standard input; files
+are copied into /work; `release` sends the line, and the gate executes prlimit(1), which executes
+the program. The limits are set inside, because root in a container usually lacks the capability
+to set them on another user's process.
 
-Root is no way in: bwrap started by root, even with every capability dropped, can
-write the host's `core_pattern`. A root caller drops to the configured user first.
+bwrap is never started as root: even with every capability dropped, it could write the host's
+`core_pattern`. If the kernel runs as root, it switches to the configured user first.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from aios_core.tools.sandbox.packages import PACKAGES
 from aios_core.tools.sandbox.tree import Tree
 
 _GATE: Final = 'echo && read -r _ && exec "$@"'
-_PATIENCE_S: Final = 20.0  # for bwrap to get ready, on a very busy machine
+_PATIENCE_S: Final = 20.0  # for bwrap to get ready, even on a very busy machine
 
 _INSTALL: Final = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
 _ALLOW: Final = (
@@ -57,7 +56,7 @@ _ALLOW: Final = (
 )
 _DROP: Final = "set tools.sandbox.uid to an unprivileged user, or do not run as root"
 
-_INSIDE: Final = 1000  # uid and gid as the program sees them
+_INSIDE: Final = 1000  # uid and gid inside
 _ETC: Final[Mapping[str, str]] = {
     "/etc/passwd": f"agent:x:{_INSIDE}:{_INSIDE}::{WORK}:/bin/sh\n",
     "/etc/group": f"agent:x:{_INSIDE}:\n",
@@ -75,7 +74,7 @@ _FROM_ETC: Final = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc
 
 
 class Bubblewrap:
-    """See the module, and `backend.Tier`."""
+    """The isolation backend that uses bubblewrap. Implements `backend.Tier`."""
 
     name: Final = "bubblewrap"
 
@@ -87,12 +86,12 @@ class Bubblewrap:
         python: str | None = None,
         read_only: Sequence[str] = (),
     ) -> None:
-        """Finds nothing and starts nothing yet.
+        """Prepare without looking for bwrap or starting anything.
 
         Args:
-            uid: whom a root caller drops to; not looked at for others.
-            gid: None: the same number.
-            python: the interpreter to run inside; None: this one's, or the system's.
+            uid: the user that a root caller switches to; ignored for other callers.
+            gid: the group; None for the number of `uid`.
+            python: the interpreter to run inside; None for this one, or the system's.
             read_only: further paths of the host that the code may read.
         """
         self._uid = uid
@@ -109,7 +108,7 @@ class Bubblewrap:
 
     def examine(self) -> Availability:
         try:
-            _ = self._bwrap  # said first, because everything else is for its sake
+            _ = self._bwrap  # first: without bwrap, all other findings are useless
             interpreter = self._interpreter
             jailed = self.start(Program((interpreter.executable, "-c", ""), Limits()))
         except SandboxUnavailable as exc:
@@ -142,20 +141,20 @@ class Bubblewrap:
         if sys.platform != "linux" or platform.machine() not in seccomp.ARCHITECTURES:
             here = f"{platform.system()} on {platform.machine()}"
             known = ", ".join(seccomp.ARCHITECTURES)
-            raise SandboxUnavailable(
-                f"bubblewrap confines nothing here ({here}); use Linux on {known}"
-            )
+            raise SandboxUnavailable(f"bubblewrap does not work on {here}; use Linux on {known}")
         if (found := shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")) is None:
             raise SandboxUnavailable(f"there is no bwrap; {_INSTALL}")
         return found
 
     @property
     def _user(self) -> User:
-        """Who bwrap is started as. Asked anew each time: this process may change its user."""
+        """The user that bwrap runs as. Read at each use, since this process may change its user."""
         if os.geteuid() != 0 and os.getuid() != 0:
             return User(os.geteuid(), os.getegid())
         if not self._uid or not self._gid:
-            raise SandboxUnavailable(f"the caller is root and has no user to drop to; {_DROP}")
+            raise SandboxUnavailable(
+                f"the kernel runs as root and has no user to switch to; {_DROP}"
+            )
         return User(self._uid, self._gid)
 
     @property
@@ -172,7 +171,7 @@ class Bubblewrap:
     # --- the command line -------------------------------------------------------------------------
 
     def _options(self, program: Program, start: _Start) -> list[str]:
-        """For bwrap, in the order in which it follows them."""
+        """Return the options for bwrap, which applies them in their order."""
         limits = program.limits
         environment = {**_ENVIRONMENT, **program.environment}
         documents = {f"{DOCUMENTS}/{name}": text for name, text in program.documents.items()}
@@ -199,7 +198,7 @@ class Bubblewrap:
         for path, content in documents.items():
             options += ["--perms", "0444", "--file", str(start.document(content)), path]
         options += ["--proc", "/proc", "--dev", "/dev"]
-        # The first process is bwrap itself, which has no limits: its memory is nobody's to write.
+        # Process 1 is bwrap itself, which has no limits: hide its memory and descriptors.
         options += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1"]
         for path, size in (
             ("/dev/shm", 64 * MIB),  # noqa: S108 - the sandbox's own
@@ -212,7 +211,11 @@ class Bubblewrap:
         return [*options, "--chdir", WORK]
 
     def _shown(self, packages: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-        """Return where packages are inside and on the host. Requires a fitting interpreter."""
+        """Yield the places of packages inside and on the host.
+
+        Raises:
+            SandboxUnavailable: the interpreter has another version, or cannot read a package.
+        """
         if packages and self._interpreter.tag != sys.implementation.cache_tag:
             raise SandboxUnavailable(
                 f"{self._interpreter.executable} is {self._interpreter.tag}, and the packages of "
@@ -228,7 +231,7 @@ class Bubblewrap:
             yield f"{PACKAGES}/{place}", path
 
     def _seen(self) -> Iterable[str]:
-        """What else of the host is bound, read-only."""
+        """Yield further paths of the host to bind read-only."""
         user = self._user
         for path in self._read_only:
             if not can_reach(path, user):
@@ -245,19 +248,19 @@ _PYTHON: Final = "name another interpreter in tools.sandbox.python"
 
 
 class _Start:
-    """One start, step by step. `undo` closes and kills whatever a failed one leaves behind."""
+    """One start of a program, step by step. If it fails, `undo` closes and kills all of it."""
 
     def __init__(self, undo: ExitStack) -> None:
         self._undo = undo
-        self._theirs: list[int] = []  # open until bwrap has them
-        self._passed: list[int] = []  # those of them that it has by their number
+        self._theirs: list[int] = []  # descriptors to close once bwrap has its copies
+        self._passed: list[int] = []  # those of them that bwrap inherits by number
         self._pipes = Pipes()
         self._undo.callback(self._pipes.close)
         self._control: tuple[str, ...] = ()
         self._stdio: tuple[int, int, int] = (-1, -1, -1)
 
     def document(self, content: bytes) -> int:
-        """A descriptor from which bwrap reads it."""
+        """Return a descriptor from which bwrap can read `content`."""
         descriptor = os.memfd_create("aios-sandbox")
         self._theirs.append(descriptor)
         self._passed.append(descriptor)
@@ -286,7 +289,7 @@ class _Start:
         self._undo.callback(os.close, self._facts)
         self._passed.append(told)
         options = [*options, "--info-fd", str(told)]
-        # Through a descriptor, because everybody can read a command line, also inside.
+        # Through a descriptor, because any process can read a command line, also inside.
         arguments = self.document("\0".join([*options, ""]).encode())
         limited = ["prlimit", *program.limits.prlimit_options(), "--", *program.argv]
         gate = ["/bin/sh", "-c", _GATE, "gate", *limited, *self._control]
@@ -313,11 +316,11 @@ class _Start:
         self._undo.callback(self._outer.kill)
 
     def finish(self, limits: Limits, user: User) -> Jailed:
-        """Wait for the gate and take hold of the processes. Then nothing is left to undo."""
+        """Wait for the gate and open pidfds of the processes. Afterwards nothing is undone."""
         init = self._child()
         pidfd = os.pidfd_open(init)
         self._undo.callback(os.close, pidfd)
-        if _parent_of(init) != self._outer.pid:  # it ended, and its number was given away
+        if _parent_of(init) != self._outer.pid:  # it has ended, and its pid was reused
             raise self._failed()
         if self._read(self._pipes.stdout, 1) != b"\n":
             raise self._failed()
@@ -360,7 +363,7 @@ class _Start:
         self._undo.callback(os.close, descriptor)
         return Tree(descriptor, user.uid, user.gid)
 
-    # --- what bwrap says --------------------------------------------------------------------------
+    # --- bwrap's reports --------------------------------------------------------------------------
 
     def _child(self) -> int:
         said = b""
@@ -372,7 +375,7 @@ class _Start:
             raise self._failed() from exc
 
     def _read(self, descriptor: int, size: int) -> bytes:
-        """What is there within the patience; nothing at its end."""
+        """Read what arrives within `_PATIENCE_S`, or b"" at the end of the stream."""
         readable, _, _ = select.select([descriptor], [], [], _PATIENCE_S)
         if not readable:
             raise self._failed(f"is not ready after {_PATIENCE_S:g} s")
@@ -384,7 +387,7 @@ class _Start:
         told = how
         if not told and select.select([self._pipes.stderr], [], [], 1.0)[0]:
             told = os.read(self._pipes.stderr, 1_000).decode(errors="replace").strip()
-        return SandboxUnavailable(f"bwrap cannot confine anything here ({told}); {_ALLOW}")
+        return SandboxUnavailable(f"bwrap cannot confine code on this machine ({told}); {_ALLOW}")
 
 
 def _parent_of(pid: int) -> int:

@@ -1,10 +1,9 @@
-"""A process that `bwrap` confines, seen from outside.
+"""Control a process that `bwrap` confines, from outside.
 
-Three processes matter: bwrap itself (`outer`), the first one in the namespace of
-processes (`init`, also bwrap), and the program. When init dies the kernel kills all
-that are left in the namespace, so it is the one to kill and the one to wait for.
-Each is held by a pidfd: a number that was given to another process is never
-signalled.
+Three processes matter: bwrap itself (`outer`), the first process of the PID namespace (`init`,
+also bwrap), and the program. When init dies, Linux kills all others in the namespace, so init
+is the process to kill and to wait for. Each is referred to by a pidfd, so that a signal never
+reaches another process that got a reused pid.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from aios_core.tools.sandbox.tree import Tree
 
 
 class Jailed:
-    """See the module, and `backend.Confined`."""
+    """A program confined by bwrap. Implements `backend.Confined`."""
 
     def __init__(
         self,
@@ -34,7 +33,7 @@ class Jailed:
         trees: tuple[Tree, Tree],
         suspicious: int,
     ) -> None:
-        """Takes over every descriptor.
+        """Take over all descriptors.
 
         Args:
             outer: bwrap.
@@ -42,7 +41,7 @@ class Jailed:
             program: the pidfd of the program.
             pipes: to the program.
             trees: its /work and its /tmp.
-            suspicious: bytes of memory from which on they are counted exactly.
+            suspicious: bytes of memory from which on memory is counted exactly.
         """
         self._outer = outer
         self._outer_fd = os.pidfd_open(outer.pid)
@@ -79,7 +78,7 @@ class Jailed:
         return self._status()
 
     def wait_blocking(self) -> int:
-        """The same, for a thread."""
+        """Wait on a thread until all processes have ended (blocking form of `wait`)."""
         for pidfd in (self._outer_fd, self._init):
             select.select([pidfd], [], [])
         return self._status()

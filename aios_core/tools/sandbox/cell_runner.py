@@ -1,9 +1,9 @@
-"""A notebook: cells of code that run one after the other and find each other's variables.
+"""Run cells of code one after the other in a process that keeps their variables.
 
-This is what is behind a `Session`. A Python process (`driver`) lives in a sandbox for
-as long as the session does, with the limits of its sandbox, a longest life and a
-longest time of doing nothing. A session that has ended, for whatever reason, says so
-and why at the next cell, and can be started again, without its variables. Lives on one event loop.
+This implements a `Session`. A Python process (`driver`) runs in a sandbox as long as the
+session, within the sandbox's limits, a maximum lifetime and a maximum idle time. After a
+session has ended for any reason, the next cell raises an error with that reason; the session
+can be restarted, without its variables. Runs on one event loop.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from aios_core.tools.sandbox.runner import (
 from aios_core.tools.sandbox.supervised import Box
 
 _GRACE_S: Final = 2.0  # for an interrupted cell to end, before its session is ended
-_INSIST_S: Final = 0.2  # it is interrupted again, in case it had not begun
+_INSIST_S: Final = 0.2  # between two interrupts, since the cell may not have started at the first
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How long a session may live."""
+    """The maximum lifetime and idle time of a session, in seconds."""
 
     life_s: float = 3600.0
     idle_s: float = 600.0
 
 
 class Notebook:
-    """See the module.
+    """Runs the cells of one session.
 
-    Invariant: at most one cell runs; others wait in the order in which they came.
+    Invariant: at most one cell runs; others wait in the order of their arrival.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class Notebook:
         *,
         packages: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts nothing; the first cell does.
+        """Prepare without starting a process; the first cell starts it.
 
         Args:
-            tier: confines it.
-            limits: `wall_s` is for one cell, `cpu_s` is not looked at: its life bounds that.
-            span: how long it may live.
-            threads: for what blocks; they have to outlive it.
-            files: a directory that is kept like its /work, before and after each cell.
-            packages: what its code may import besides, as `packages.find_packages` has it.
+            tier: the isolation backend.
+            limits: `wall_s` is for each cell; `cpu_s` is raised to the maximum lifetime.
+            span: the maximum lifetime and idle time.
+            threads: for blocking work; they have to outlive the session.
+            files: a directory that is synchronized with /work before and after each cell.
+            packages: further packages to import, from `packages.find_packages`.
         """
         self._tier = tier
-        # A session's processor time adds up over its life.
+        # The processor time of a session adds up over its lifetime.
         self._limits = replace(limits, cpu_s=max(limits.cpu_s, int(span.life_s)))
         self._span = span
         self._threads = threads
@@ -83,7 +83,7 @@ class Notebook:
         self._channel: Channel | None = None
         self._mirror: Mirror | None = None
         self._num_cells = 0
-        self._why: str | None = None  # it has ended, in words
+        self._why: str | None = None  # the reason why it has ended
         self._is_interrupted = False
         self._is_running = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -115,17 +115,17 @@ class Notebook:
     ) -> ExecutionResult:
         """Run a cell. A shell cell shares the files, not the variables.
 
-        A cell that takes too long, or whose await is cancelled, is interrupted, as with Ctrl-C;
-        if that does not end it, the session is ended.
+        A cell that takes too long is interrupted, as with Ctrl-C, and so is a cell when the await
+        is cancelled. If the cell does not stop then, the session is ended.
 
         Raises:
-            ToolError: the session has ended; `restart` begins it anew.
-            SandboxUnavailable: nothing here can confine it.
-            InvalidRequest: the code or the language is none.
+            ToolError: the session has ended; `restart` makes it usable again.
+            SandboxUnavailable: nothing on this machine can confine the code.
+            InvalidRequest: the code is not valid text, or the language is unknown.
         """
         encoded(code)
         if language not in LANGUAGES:
-            raise InvalidRequest(f"no language {language!r}; have {list(LANGUAGES)}")
+            raise InvalidRequest(f"language: got {language!r}; allowed: {list(LANGUAGES)}")
         async with self._turn:
             box, channel = await self._started()
             self._num_cells += 1
@@ -142,12 +142,12 @@ class Notebook:
                 if self._box is box:
                     box.stdout.listen(None)
                     box.stderr.listen(None)
-                    self._start_timer("idle", self._span.idle_s, "it did nothing for too long")
+                    self._start_timer("idle", self._span.idle_s, "it was idle for too long")
                 else:
                     await box.close()
 
     def interrupt(self) -> bool:
-        """Interrupt the running cell, as with Ctrl-C. Whether there was one."""
+        """Interrupt the running cell, as with Ctrl-C. Returns whether a cell was running."""
         if not self._is_running or self._box is None:
             return False
         self._is_interrupted = True
@@ -155,19 +155,19 @@ class Notebook:
         return True
 
     async def settle(self) -> None:
-        """Wait until no cell runs, or waits."""
+        """Wait until no cell runs or waits."""
         async with self._turn:
             return
 
     async def restart(self) -> None:
-        """End it, and let the next cell begin it anew, without variables."""
+        """End the process; the next cell starts another, without the variables."""
         self._end("it was restarted")
         async with self._turn:
             await self._freed()
             self._why = None
 
     async def close(self) -> None:
-        """End it at once, whatever it does. Idempotent."""
+        """End the session at once, even while a cell runs. Idempotent."""
         self._end("it was closed")
         async with self._turn:
             await self._freed()
@@ -191,13 +191,13 @@ class Notebook:
                 await self._stop(replying)
         except asyncio.CancelledError:
             await self._stop(replying)
-            box.stdout.take(), box.stderr.take()  # nobody's; not the next cell's
+            box.stdout.take(), box.stderr.take()  # discard it, or the next cell would return it
             raise
         reply = replying.result() if replying.done() and not replying.cancelled() else None
         return await self._result(box, reply, killed_by, wall_s, loop.time() - began)
 
     async def _converse(self, channel: Channel, language: Language, code: str) -> Reply | None:
-        """The cell's reply; None if the driver is gone, or says what it cannot mean."""
+        """Send a cell and return its reply; None if the driver has ended or broke the protocol."""
         cell = self._num_cells
         try:
             await channel.send(cell, language, code)
@@ -212,7 +212,7 @@ class Notebook:
         return reply
 
     async def _stop(self, replying: asyncio.Task[Reply | None]) -> None:
-        """Interrupt the cell, and if that is not enough, end the session."""
+        """Interrupt the cell, and end the session if the cell does not stop."""
         try:
             for _ in range(round(_GRACE_S / _INSIST_S)):
                 if self._box is not None:
@@ -260,12 +260,13 @@ class Notebook:
             files=changes,
         )
 
-    # --- its life ---------------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------
 
     async def _started(self) -> tuple[Box, Channel]:
         if self._why is not None:
             raise ToolError(
-                "session", f"it has ended: {self._why}; restart it to go on without its variables"
+                "session",
+                f"it has ended: {self._why}; restart it to continue without its variables",
             )
         if self._box is None or self._channel is None:
             argv = (self._tier.python, f"{DOCUMENTS}/driver.py")
@@ -287,7 +288,7 @@ class Notebook:
             box.when_ended(lambda status: self._died(box, status))
             if self._files is not None:
                 self._mirror = Mirror(self._files, box.confined.work, self._limits)
-            self._start_timer("life", self._span.life_s, "its life is over")
+            self._start_timer("life", self._span.life_s, "it reached its maximum lifetime")
         return self._box, self._channel
 
     def _start_timer(self, name: str, after_s: float, why: str) -> None:
@@ -304,7 +305,10 @@ class Notebook:
             self._end(_why_died(box, status, self._limits))
 
     def _end(self, why: str, by: KilledBy | None = None) -> None:
-        """Kill it. The first reason stays. Who runs a cell frees it, otherwise a task does."""
+        """Kill the process. The first reason is kept.
+
+        While a cell runs, its `execute` frees the process; otherwise a task does.
+        """
         for name in tuple(self._timers):
             self._stop_timer(name)
         if self._why is None:
@@ -324,7 +328,7 @@ class Notebook:
 
 
 async def _last_status(box: Box) -> int:
-    """Of a driver that answers no more: it is about to end, or it is ended."""
+    """Return the exit status of a driver that stopped answering; kill it if it still runs."""
     try:
         async with asyncio.timeout(_GRACE_S):
             return await box.wait()

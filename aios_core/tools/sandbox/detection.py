@@ -1,6 +1,6 @@
-"""Which tiers there are, and which of them this machine has. Blocks: not for an event loop.
+"""Find the isolation backend for this machine. Blocks: do not call it on an event loop.
 
-There is no last row that confines nothing: where no tier works, code does not run.
+No backend runs code unconfined: where none works, code does not run.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ def _bubblewrap(config: SandboxConfig) -> Tier:
     )
 
 
-#: The best first. A further tier (WebAssembly, gVisor, a remote machine) is a row.
+#: The best first. Another backend (WebAssembly, gVisor, a remote machine) is one more entry.
 TIERS: Final[Mapping[str, MakeTier]] = {"bubblewrap": _bubblewrap}
 
 
 def survey(
     config: SandboxConfig, tiers: Mapping[str, MakeTier] = TIERS
 ) -> dict[str, tuple[Tier, Availability]]:
-    """Every tier that the configuration permits, tried."""
+    """Try every isolation backend that the configuration permits, and return the findings."""
     names = tuple(tiers) if config.tier == "auto" else (config.tier,)
     made = {name: tiers[name](config) for name in names}
     return {name: (tier, tier.examine()) for name, tier in made.items()}
 
 
 def choose(config: SandboxConfig, tiers: Mapping[str, MakeTier] = TIERS) -> Tier:
-    """The best tier that works here.
+    """Return the best isolation backend that works on this machine.
 
     Raises:
-        SandboxUnavailable: none does; it says of each why, and how to get it.
+        SandboxUnavailable: none works; the message has the reason and a fix for each.
     """
     why = []
     names = tuple(tiers) if config.tier == "auto" else (config.tier,)
@@ -47,8 +47,8 @@ def choose(config: SandboxConfig, tiers: Mapping[str, MakeTier] = TIERS) -> Tier
         tier = tiers[name](config)
         if (availability := tier.examine()).is_there:
             return tier
-        mend = f"; to get it: {availability.mend}" if availability.mend else ""
+        mend = f"; to fix it: {availability.mend}" if availability.mend else ""
         why.append(f"{name}: {availability.said}{mend}")
     raise SandboxUnavailable(
-        f"code is not run, because nothing here confines it ({'. '.join(why)})"
+        f"code is not run, because nothing on this machine can confine it ({'. '.join(why)})"
     )

@@ -1,10 +1,9 @@
-"""Runs the cells of a session, inside the sandbox. Needs nothing but the standard library.
+"""The program that runs the cells of a session, inside the sandbox.
 
-It is read as text and placed inside; nobody imports it. Its two arguments are the
-descriptors to read cells from and to write replies to. It keeps the variables of
-one cell for the next, in `__main__`. What it promises is only for the convenience
-of the code that it runs, which can do with this process what it likes: the sandbox
-is around both.
+The kernel never imports this file: it is copied into the sandbox, and uses only the standard
+library. Its two arguments are the descriptors to read cells from and to write replies to.
+Variables are kept between cells, in `__main__`. None of this is a security boundary, because a
+cell can do anything to this process: the sandbox confines both.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ LONGEST_VALUE = 100_000  # characters
 
 
 class Driver:
-    """The loop, and the variables."""
+    """The loop that runs cells, with their variables."""
 
     def __init__(self, cells: int, replies: int) -> None:
-        self._cells = open(cells, "rb", buffering=0)  # noqa: SIM115 - for good
+        self._cells = open(cells, "rb", buffering=0)  # noqa: SIM115 - open until the end
         self._replies = replies
         self._pid = os.getpid()
         self._main = types.ModuleType("__main__")
         sys.modules["__main__"] = self._main
 
     def serve(self) -> None:
-        """Until there are no more cells."""
+        """Run cells until the kernel closes its end of the pipe."""
         while (cell := self._next()) is not None:
             try:
                 try:
@@ -62,7 +61,7 @@ class Driver:
         try:
             value = self._evaluate(cell["code"], name)
             text = None if value is None else repr(value)
-        except BaseException as exc:  # noqa: BLE001 - whatever the cell raises is its answer
+        except BaseException as exc:  # noqa: BLE001 - any exception is the result of the cell
             _show(exc)
             return 1, None
         finally:
@@ -72,7 +71,7 @@ class Driver:
         return 0, text and text.encode(errors="replace").decode()
 
     def _evaluate(self, code: str, name: str) -> Any:
-        """Execute it; the value of its last statement, if that is an expression."""
+        """Execute code. Returns the value of its last statement, if that is an expression."""
         tree = ast.parse(code, name)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         variables = self._main.__dict__
@@ -106,7 +105,7 @@ class Driver:
 
 
 def _show(exc: BaseException) -> None:
-    """The traceback from the cell on, without the frames of this file."""
+    """Print a traceback without the frames of this file."""
     frames = exc.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
@@ -114,14 +113,14 @@ def _show(exc: BaseException) -> None:
 
 
 def _save_figures() -> None:
-    """Save what matplotlib has open, as files that outlive the cell."""
+    """Save matplotlib's open figures as files, which outlive the cell."""
     if "matplotlib.pyplot" not in sys.modules:
         return
     try:
-        import aios_figures  # type: ignore[import-not-found]  # noqa: PLC0415 - there inside alone
+        import aios_figures  # type: ignore[import-not-found]  # noqa: PLC0415 - exists only inside
 
         aios_figures.save_open()
-    except Exception as exc:  # noqa: BLE001 - a figure that cannot be drawn
+    except Exception as exc:  # noqa: BLE001 - drawing may raise anything
         _show(exc)
 
 

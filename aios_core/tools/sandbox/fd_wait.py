@@ -1,4 +1,4 @@
-"""Waiting for descriptors on an event loop. One waiter for each descriptor and direction."""
+"""Wait for file descriptors on an event loop: one waiter for each descriptor and direction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHUNK: Final = 1 << 16  # bytes; a pipe's size
 
 
 async def readable(descriptor: int) -> None:
-    """Wait until there is something to read, or its end. A pidfd: until its process has ended."""
+    """Wait until a descriptor has data or is at its end; for a pidfd, until its process ended."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(descriptor, _resolve, ready)
@@ -21,7 +21,7 @@ async def readable(descriptor: int) -> None:
 
 
 async def writable(descriptor: int) -> None:
-    """Wait until there is room, or nobody who reads."""
+    """Wait until a descriptor accepts data, or its reader has closed it."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_writer(descriptor, _resolve, ready)
@@ -32,7 +32,7 @@ async def writable(descriptor: int) -> None:
 
 
 async def read(descriptor: int) -> bytes:
-    """What is there, once something is; nothing at the end. The descriptor is non-blocking."""
+    """Wait for data of a non-blocking descriptor and return it, or b"" at its end."""
     while True:
         try:
             return os.read(descriptor, _CHUNK)
@@ -41,7 +41,7 @@ async def read(descriptor: int) -> bytes:
 
 
 async def write(descriptor: int, content: bytes) -> None:
-    """Write all of it to a non-blocking descriptor. Raises `BrokenPipeError`."""
+    """Write all of `content` to a non-blocking descriptor. Raises `BrokenPipeError`."""
     left = memoryview(content)
     while left:
         try:

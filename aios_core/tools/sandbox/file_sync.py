@@ -1,7 +1,7 @@
-"""The files of confined code: copied into its tree before it runs, copied out after.
+"""Copy files into the sandbox before code runs, and changed files out afterwards.
 
-Nothing of the host is writable inside, and nothing that code leaves behind is on a
-disk, unless it is copied out here. Blocks: not for an event loop.
+Confined code can write nothing on the host, and its files are in memory only, so this is the
+one way out of the sandbox. Blocks: do not call it on an event loop.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from aios_core.tools.sandbox.limits import Limits
 from aios_core.tools.sandbox.result import FileChanges
 from aios_core.tools.sandbox.tree import ENTER, Entry, Stamp, Tree
 
-_TICK_NS: Final = 12_000_000  # more than a kernel's tick; stamps are taken from a clock like that
+_TICK_NS: Final = 12_000_000  # more than a tick of the clock that file systems take stamps from
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Mirror:
-    """Keeps a directory of the host and a tree alike, copying only what changed."""
+    """Synchronizes a directory of the host with a tree in the sandbox, copying only changes."""
 
     def __init__(self, directory: Path, inside: Tree, limits: Limits) -> None:
         self._directory = directory
@@ -36,11 +36,11 @@ class Mirror:
         self._seen_inside: dict[str, Stamp] = {}
 
     def push(self) -> None:
-        """Bring the files of the host in. What was removed there is removed inside.
+        """Copy changed files of the host in, and remove those inside that were removed there.
 
         Raises:
-            QuotaExceeded: they are more than the sandbox has room for.
-            Conflict: code put something else in the place of one.
+            QuotaExceeded: the files are more, or larger, than the limits allow.
+            Conflict: code put something other than a file in the place of one.
         """
         with _opened(self._directory) as outside:
             walk = outside.walk(self._limits.files)
@@ -56,7 +56,11 @@ class Mirror:
                     self._seen_outside[path] = entry.stamp
 
     def pull(self, *, is_last: bool = False) -> FileChanges:
-        """Bring what changed inside out. `is_last`: nobody will ask again."""
+        """Copy changed files out, and remove those on the host that were removed inside.
+
+        Args:
+            is_last: there is no later call, so it need not wait until stamps can differ.
+        """
         with _opened(self._directory) as outside:
             walk = self._inside.walk(self._limits.files)
             removed = self._seen_inside.keys() - walk.files.keys() if walk.is_complete else set()
@@ -67,7 +71,7 @@ class Mirror:
             for path, entry in sorted(walk.files.items()):
                 if self._seen_inside.get(path) == entry.stamp:
                     continue
-                room -= entry.stamp.size  # as it says; holes count too
+                room -= entry.stamp.size  # the apparent size; holes count too
                 stamp = self._copy_out(outside, entry) if room >= 0 else None
                 if stamp is None:
                     skipped.append(path)
@@ -94,7 +98,7 @@ class Mirror:
             os.close(reader)
 
     def _copy_out(self, outside: Tree, entry: Entry) -> Stamp | None:
-        """None: it was changed under our hands, may not be read, or has no place outside."""
+        """Copy a file out. Returns None if it changed meanwhile, or cannot be read or placed."""
         try:
             reader = self._inside.read(entry.path)
         except OSError:
@@ -112,16 +116,16 @@ class Mirror:
         limits = self._limits
         resource, limit = ("bytes", limits.disk_bytes) if is_complete else ("files", limits.files)
         requested = size if is_complete else limits.files + 1
-        hint = "hand it a part of them, or raise its limits"
+        hint = "pass fewer files, or raise the limits of tools.sandbox"
         return QuotaExceeded(
             "the sandbox", resource, limit=limit, used=0, requested=requested, hint=hint
         )
 
 
 def make_alike(source: Path, target: Path) -> None:
-    """Give a directory of ours the files of another one; those that it has already stay untouched.
+    """Make a directory's files equal to those of another, and leave equal files untouched.
 
-    Both hold what was checked out or copied out: nobody hostile is at work there.
+    Both are on the host, so no untrusted code changes them meanwhile.
     """
     with _opened(source) as there, _opened(target) as here:
         wanted, found = there.walk(sys.maxsize).files, here.walk(sys.maxsize).files
@@ -146,7 +150,7 @@ def _opened(directory: Path) -> Iterator[Tree]:
 
 
 def _outlast(stamps: Iterable[Stamp]) -> None:
-    """Wait until a file that changes gets another stamp: clocks of file systems tick slowly."""
+    """Wait until a further change would get another stamp: file systems use a coarse clock."""
     newest = max((stamp.changed_ns for stamp in stamps), default=0)
     if 0 <= (age_ns := time.time_ns() - newest) < _TICK_NS:
         time.sleep((_TICK_NS - age_ns) / 1e9)

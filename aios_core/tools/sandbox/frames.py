@@ -1,8 +1,7 @@
-"""Messages between a session and its driver: four bytes of length, then JSON.
+"""Frame the messages between a session and its driver: four bytes of length, then JSON.
 
-What comes from the driver was written by the same process that runs foreign code,
-so nothing of it is believed: a frame has a greatest length, is plain JSON, and
-fits `Reply`, or the session is over. Lives on one event loop.
+The driver's process runs untrusted code, so its messages are untrusted: a frame that is too
+long, is not plain JSON, or does not fit `Reply` ends the session. Runs on one event loop.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _HEADER: Final = struct.Struct(">I")
 
 
 class BadFrame(Exception):
-    """What came is no reply."""
+    """A frame that is not a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A cell has ended. `value`: what its last expression was, as text."""
+    """The report that a cell has ended. `value` is the `repr` of its last expression."""
 
     cell: int
     exit_code: int
@@ -33,7 +32,7 @@ class Reply:
 
 
 class Channel:
-    """Two pipes to a driver."""
+    """The two pipes to and from a driver."""
 
     def __init__(self, to_driver: int, from_driver: int) -> None:
         self._to_driver = to_driver
@@ -41,12 +40,16 @@ class Channel:
         self._received = bytearray()
 
     async def send(self, cell: int, language: str, code: str) -> None:
-        """Raises `BrokenPipeError` if the driver is gone."""
+        """Send a cell. Raises `BrokenPipeError` if the driver has ended."""
         frame = json.dumps({"cell": cell, "language": language, "code": code}).encode()
         await write(self._to_driver, _HEADER.pack(len(frame)) + frame)
 
     async def receive(self) -> Reply | None:
-        """The next reply; None if the driver is gone. Raises `BadFrame`. May be cancelled."""
+        """Return the next reply, or None if the driver has ended. May be cancelled.
+
+        Raises:
+            BadFrame: the driver sent something else.
+        """
         while (frame := self._frame()) is None:
             chunk = await read(self._from_driver)
             if not chunk:
@@ -77,4 +80,4 @@ def _reply(frame: bytes) -> Reply:
         case {"cell": int(cell), "exit_code": int(code), "value": str() | None as value}:
             return Reply(int(cell), int(code), value)
         case _:
-            raise BadFrame("a frame that is no reply")
+            raise BadFrame("a frame that is not a reply")

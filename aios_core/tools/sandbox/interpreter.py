@@ -1,8 +1,8 @@
-"""Which Python runs inside, and what has to be seen of the host for it.
+"""Find the Python interpreter to run inside, and the paths of the host that it needs.
 
-The interpreter of this process is preferred, without the packages of its virtual
-environment: those are the project's. It has to be one that the sandbox's user can
-reach; an interpreter below a home directory of mode 0700 is not.
+The interpreter of this process is preferred, without the packages of its virtual environment,
+which belong to the program. The sandbox's user has to be able to reach it: an interpreter in a
+home directory of mode 0700 cannot be used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ASK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """`directories` are bound read-only, at their own places; /usr is there anyway."""
+    """A Python interpreter. `directories` are bound read-only, in addition to /usr."""
 
     executable: str
     directories: tuple[str, ...]
@@ -36,18 +36,18 @@ class Interpreter:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who the sandbox is on the host."""
+    """The user of the host that the sandbox runs as."""
 
     uid: int
     gid: int
 
 
 def find_interpreter(configured: str | None, user: User) -> Interpreter:
-    """The interpreter to run inside.
+    """Return the interpreter to run inside.
 
     Args:
-        configured: the path of one; its packages are seen inside too.
-        user: who has to reach it.
+        configured: the path of one, with its packages; None to search for one without.
+        user: has to be able to reach it.
 
     Raises:
         SandboxUnavailable: there is none that the user can reach.
@@ -62,12 +62,12 @@ def find_interpreter(configured: str | None, user: User) -> Interpreter:
             return interpreter
     raise SandboxUnavailable(
         f"user {user.uid} can reach none of the Python interpreters {', '.join(tried)}; install "
-        "one for everybody (apt install python3), or name one in tools.sandbox.python"
+        "one for all users (apt install python3), or name one in tools.sandbox.python"
     )
 
 
 def can_reach(path: str, user: User) -> bool:
-    """Return whether a user without groups can go there and read it, as far as modes tell."""
+    """Return whether the modes let a user without other groups enter and read a path."""
     try:
         real = Path(path).resolve(strict=True)
         return all(_may(place.stat(), user) for place in (real, *real.parents))
@@ -76,7 +76,7 @@ def can_reach(path: str, user: User) -> bool:
 
 
 def can_read(path: str, user: User) -> bool:
-    """Return whether a user without groups can read a file, or enter and list a folder, there."""
+    """Return whether a user without other groups can read a file, or list a folder."""
     try:
         real = Path(path).resolve(strict=True)
         status = real.stat()
@@ -98,7 +98,7 @@ def _has(status: os.stat_result, user: User, needed: int) -> bool:
 
 @cache
 def _described(path: str, *, has_packages: bool) -> Interpreter | None:
-    """Ask an interpreter where it lives. None: there is none at that path."""
+    """Ask an interpreter for its prefixes and version; None if the path is not a Python."""
     if not os.access(path, os.X_OK):
         return None
     try:
@@ -107,7 +107,7 @@ def _described(path: str, *, has_packages: bool) -> Interpreter | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    if len(lines := asked.stdout.splitlines()) != 3:  # it ran, and is no Python
+    if len(lines := asked.stdout.splitlines()) != 3:  # it ran, but is not a Python
         return None
     base, prefix, tag = lines
     seen: Iterable[str] = (base, prefix) if has_packages else (base,)

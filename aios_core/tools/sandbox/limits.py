@@ -1,4 +1,4 @@
-"""What confined code may use."""
+"""The resource limits of confined code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOOD_FACTOR: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one run, or of a session for its whole life (`wall_s`: of one of its cells)."""
+    """The limits of one run, or of a session over its lifetime (`wall_s`: of each cell)."""
 
     wall_s: float = 60.0
     cpu_s: int = 60  # of one process
@@ -22,13 +22,13 @@ class Limits:
     open_files: int = 256  # of one process
     disk_bytes: int = 256 * MIB  # of /work, and as much again of /tmp; one file may be as large
     files: int = 20_000  # of /work, and of /tmp
-    output_bytes: int = 1 * MIB  # of stdout, and of stderr; what is beyond is cut
+    output_bytes: int = 1 * MIB  # of stdout, and of stderr; further output is cut
 
     def prlimit_options(self) -> list[str]:
-        """The part that the kernel enforces for each process, for prlimit(1).
+        """Return the options of prlimit(1) for the limits that Linux enforces on a process.
 
-        One second after the soft limit of CPU time, which a program can ignore, comes the hard
-        one, which it cannot.
+        The hard limit of CPU time, which a program cannot ignore, follows one second after the
+        soft one, which it can.
         """
         mapped = 2 * self.memory_bytes
         return [

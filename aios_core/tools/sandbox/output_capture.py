@@ -1,4 +1,4 @@
-"""What a program writes, as it comes, cut where it is too much. Lives on one event loop."""
+"""Capture the output of a program up to a limit. Runs on one event loop."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _CHUNK: Final = 1 << 16  # bytes; a pipe's size
 
 
 class Capture:
-    """One stream. Keeps the first `limit` bytes between two `take`s and counts the rest.
+    """The captured output of one stream: the first `limit` bytes since the last `take`.
 
-    A stream that goes on far beyond calls `on_flood` once: reading is work too.
+    A stream far beyond the limit calls `on_flood` once, because even reading and discarding it
+    takes time.
     """
 
     def __init__(
@@ -38,16 +39,16 @@ class Capture:
         self._loop.add_reader(descriptor, self._read)
 
     def listen(self, on_output: OnOutput | None) -> None:
-        """Hand on what was kept since the last `take`, and what comes from now on."""
+        """Pass what was kept since the last `take`, and all later output, to `on_output`."""
         self._on_output = on_output
         self._hand_on("".join(self._parts))
 
     async def end(self) -> None:
-        """Wait until nobody can write to it any more."""
+        """Wait until all writers have closed the stream."""
         await self._ended
 
     def take(self) -> tuple[str, bool]:
-        """All that was written since the last time, also what is still in the pipe; was it cut."""
+        """Return the output since the last `take`, including the pipe's, and whether it was cut."""
         while self._read():
             pass
         self._keep(self._decoder.decode(b"", final=True))
@@ -56,7 +57,7 @@ class Capture:
         return taken
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._loop.remove_reader(self._descriptor)
         if not self._ended.done():
             self._ended.set_result(None)
@@ -68,7 +69,7 @@ class Capture:
         self._is_flood = False
 
     def _read(self) -> bool:
-        """Return whether there was something."""
+        """Read a chunk. Returns whether there may be more."""
         if self._ended.done():
             return False
         try:
@@ -96,6 +97,6 @@ class Capture:
         if text and self._on_output is not None:
             try:
                 self._on_output(self._stream, text)
-            except Exception as exc:  # noqa: BLE001 - a stranger's callback
-                log_raised(_log, exc, "a listener to confined code's output failed; it is dropped")
+            except Exception as exc:  # noqa: BLE001 - a third-party callback
+                log_raised(_log, exc, "`on_output` of confined code raised; it is not called again")
                 self._on_output = None

@@ -1,8 +1,8 @@
 """Find installed packages that code in the sandbox may import.
 
-A name in `tools.sandbox.packages` is a distribution of this program's environment. It is shown
-inside with all that it requires, read-only, and nothing else of the environment is. What an
-isolation backend has to show is a mapping from places below `PACKAGES` to paths of the host.
+A name in `tools.sandbox.packages` is a distribution of this program's environment. It is bound
+read-only inside, with all that it requires and nothing else of the environment. The isolation
+backend gets a mapping from places below `PACKAGES` to paths of the host.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _REQUIREMENT: Final = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*
 _EXTRA: Final = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 _MAX_SHOWN: Final = 30  # installed distributions in an error
 
-#: For every Python inside: where the packages are, and what becomes of matplotlib's figures.
+#: For every Python inside: the places of packages, and the backend for matplotlib's figures.
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "PYTHONPATH": f"{WORK}:{PACKAGES}",  # modules among the files can be imported
     "MPLBACKEND": "module://aios_figures",
     "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108 - the sandbox's own
-    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - caches of libraries are no files of the agent
+    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - caches of libraries are not files of the agent
     "OPENBLAS_NUM_THREADS": "4",  # a thread for each processor is more than the sandbox allows
     "OMP_NUM_THREADS": "4",
 }
 
 
 def documents() -> dict[str, bytes]:
-    """The modules of ours that Python inside finds among the packages."""
+    """Return the modules of the kernel that Python inside finds among the packages."""
     source = resources.files(__package__).joinpath("aios_figures.py").read_bytes()
     return {"packages/aios_figures.py": source}
 
@@ -86,7 +86,10 @@ def _require_installed(name: str) -> None:
 
 
 def _places(package: Distribution) -> dict[str, str]:
-    """The top-level folders and files of a distribution; of a namespace, what is its own there."""
+    """Return the top-level folders and files of a distribution, and their paths on the host.
+
+    Of a namespace package, only the distribution's own part.
+    """
     files = [PurePosixPath(file) for file in package.files or ()]
     files = [file for file in files if ".." not in file.parts and file.suffix != ".pth"]
     packages = {file.parent for file in files if file.name == "__init__.py"}
@@ -98,7 +101,7 @@ def _places(package: Distribution) -> dict[str, str]:
 
 
 def _place(file: PurePosixPath, packages: set[PurePosixPath]) -> PurePosixPath:
-    """The outermost folder of a file that belongs to its distribution alone."""
+    """Return the outermost folder of a file that belongs to its distribution alone."""
     folders = [PurePosixPath(*file.parts[:depth]) for depth in range(1, len(file.parts))]
     for folder in folders:
         if folder in packages or folder.suffix in (".dist-info", ".libs", ".data"):

@@ -1,4 +1,4 @@
-"""How much memory the processes below one take together, from /proc. Blocks for a moment."""
+"""Measure the memory of a process and its descendants from /proc. Blocks for a moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")  # bytes
 
 
 def family(pid: int) -> list[int]:
-    """A process and all its descendants. Who begins or ends meanwhile may be missed."""
+    """Return a process and its descendants; those that start or end meanwhile may be missing."""
     found, at = [pid], 0
     while at < len(found):
         for listing in Path(f"/proc/{found[at]}/task").glob("*/children"):
@@ -22,10 +22,10 @@ def family(pid: int) -> list[int]:
 
 
 def memory_of(pids: list[int], suspicious: int) -> int:
-    """Bytes of the processes together.
+    """Return the memory of processes together, in bytes.
 
-    Counted roughly, until they could be `suspicious` bytes: pages that are shared then count
-    for each process. From there on they are counted exactly, which takes longer.
+    While it is certainly below `suspicious`, the result is an estimate that counts shared pages
+    for each process. From there on it is exact, which takes longer.
     """
     sizes = [_sizes(pid) for pid in pids]
     if sum(mapped for mapped, _ in sizes) < suspicious:
@@ -37,7 +37,7 @@ def memory_of(pids: list[int], suspicious: int) -> int:
 
 
 def _sizes(pid: int) -> tuple[int, int]:
-    """Mapped and resident bytes."""
+    """Return the mapped and the resident bytes of a process."""
     with suppress(OSError, IndexError, ValueError):
         mapped, resident = Path(f"/proc/{pid}/statm").read_text().split()[:2]
         return int(mapped) * _PAGE, int(resident) * _PAGE
@@ -45,7 +45,7 @@ def _sizes(pid: int) -> tuple[int, int]:
 
 
 def _own(pid: int) -> int:
-    """Its part of the pages that are in memory, without shared memory."""
+    """Return a process's proportional share of resident pages, without shared memory."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         amounts = {line.split()[0]: int(line.split()[1]) << 10 for line in lines[1:]}
@@ -54,9 +54,10 @@ def _own(pid: int) -> int:
 
 
 def _shared(pid: int) -> dict[str, int]:
-    """Anonymous shared memory that it has mapped, by inode.
+    """Return the sizes of a process's anonymous shared memory, by inode.
 
-    All of it counts: pages that no page table mentions any more (MADV_DONTNEED) are still there.
+    All mapped bytes count: pages without an entry in a page table (after MADV_DONTNEED) are
+    still in memory.
     """
     found: dict[str, int] = {}
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What became of a piece of code."""
+"""The result of running code in the sandbox."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Stream = Literal["stdout", "stderr"]
 
-#: Called with each piece of output that is kept, as it comes; must return quickly.
+#: Called with each fragment of the kept output, as it arrives; must return quickly.
 OnOutput = Callable[[Stream, str], None]
 
 
@@ -21,17 +21,17 @@ class KilledBy(StrEnum):
     MEMORY = "memory"
     DISK = "disk"
     OUTPUT = "output"
-    INTERRUPT = "interrupt"  # a cell of a session, by `Session.interrupt`
-    LIFE = "life"  # the session that it ran in
+    INTERRUPT = "interrupt"  # a cell of a session was interrupted by `Session.interrupt`
+    LIFE = "life"  # its session reached its maximum lifetime or idle time
 
 
 @dataclass(frozen=True, slots=True)
 class FileChanges:
-    """Paths in the directory of files, "/" between their parts, in order."""
+    """The changed paths below the working directory, sorted, with "/" as separator."""
 
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()  # links, devices, names that are no UTF-8, beyond a limit
+    skipped: tuple[str, ...] = ()  # links, devices, names that are not UTF-8, beyond a limit
 
     def __bool__(self) -> bool:
         return bool(self.written or self.removed or self.skipped)
@@ -39,10 +39,11 @@ class FileChanges:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """Output is UTF-8 with replacement characters where it was not.
+    """The result of running code: output, exit code, changed files, limits reached.
 
-    `exit_code` is that of the process, 128 + n if signal n ended it; for the cell of a
-    session 0, or 1 if it raised, and then the traceback is at the end of `stderr`.
+    Output that is not UTF-8 has replacement characters. `exit_code` is that of the process, and
+    128 + n if signal n ended it. For a cell of a session it is 0, or 1 if the cell raised; then
+    the traceback is at the end of `stderr`.
     """
 
     stdout: str
@@ -51,14 +52,14 @@ class ExecutionResult:
     duration_s: float
     killed_by: KilledBy | None = None
     truncated: bool = False  # output was cut
-    value: str | None = None  # of a cell: its last expression, as `repr` says it
-    notice: str | None = None  # what its reader has to know besides, in words
+    value: str | None = None  # of a cell: the `repr` of its last expression
+    notice: str | None = None  # for the reader: a limit that was reached, a session that was lost
     files: FileChanges = FileChanges()
-    labels: frozenset[str] = frozenset()  # where the files come from that the code could read
+    labels: frozenset[str] = frozenset()  # the sources of the files that the code could read
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The pictures among the files that it wrote, such as figures of matplotlib."""
+        """The PNG files among those that the code wrote, such as figures of matplotlib."""
         return tuple(path for path in self.files.written if path.endswith(".png"))
 
     @property

@@ -1,4 +1,4 @@
-"""One run of one piece of code. Lives on one event loop."""
+"""Run a program in the sandbox to its end. Runs on one event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 PYTHON_ENVIRONMENT: Final[Mapping[str, str]] = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONSAFEPATH": "1",
-    "PYTHONUNBUFFERED": "1",  # output comes when it is written
+    "PYTHONUNBUFFERED": "1",  # output arrives when it is written
     **sandbox_packages.ENVIRONMENT,
 }
 _CPU_EXCEEDED: Final = 128 + signal.SIGXCPU
@@ -37,7 +37,7 @@ def program_for(
     limits: Limits,
     packages: Mapping[str, str] | None = None,
 ) -> Program:
-    """The program that is that code. Raises `InvalidRequest` for a language that is not known."""
+    """Return the program that runs `code`. Raises `InvalidRequest` for an unknown language."""
     source = encoded(code)
     match language:
         case "python":
@@ -47,19 +47,19 @@ def program_for(
             argv = ("/bin/sh", f"{DOCUMENTS}/main.sh")
             name = "main.sh"
         case _:
-            raise InvalidRequest(f"no language {language!r}; have {list(LANGUAGES)}")
+            raise InvalidRequest(f"language: got {language!r}; allowed: {list(LANGUAGES)}")
     documents = {name: source, **sandbox_packages.documents()}
     return Program(argv, limits, documents, PYTHON_ENVIRONMENT, packages=packages or {})
 
 
 def encoded(code: str) -> bytes:
-    """Raises `InvalidRequest` for what is no text, or cannot be code."""
+    """Return code as UTF-8. Raises `InvalidRequest` if it cannot be encoded, or contains NUL."""
     if "\0" in code:
-        raise InvalidRequest("code may not hold NUL")
+        raise InvalidRequest("code contains the character NUL, which is not allowed")
     try:
         return code.encode()
     except UnicodeEncodeError as exc:
-        raise InvalidRequest("code may not hold lone surrogates") from exc
+        raise InvalidRequest("code contains lone surrogates, which are not allowed") from exc
 
 
 async def run(
@@ -71,7 +71,7 @@ async def run(
     stdin: bytes = b"",
     on_output: OnOutput | None = None,
 ) -> ExecutionResult:
-    """Run a program to its end, or to that of its limits. Cancelling kills all of it."""
+    """Run a program until it ends or exceeds a limit. Cancelling kills all its processes."""
     loop = asyncio.get_running_loop()
     limits = program.limits
     mirrors: list[Mirror] = []
@@ -122,12 +122,12 @@ async def _end(box: Box, wall_s: float) -> int:
 
 
 def notice_of(killed_by: KilledBy | None, limits: Limits) -> str | None:
-    """What to say to those who wrote the code."""
+    """Return the reason why a program was ended, for the author of the code; None if it was not."""
     told = {
         KilledBy.WALL: f"it was still running after {limits.wall_s:g} s",
         KilledBy.CPU: f"it used more than {limits.cpu_s} s of processor time",
         KilledBy.MEMORY: f"it used more than {limits.memory_bytes:,} bytes of memory",
-        KilledBy.DISK: f"it made more than {limits.files:,} files",
+        KilledBy.DISK: f"it created more than {limits.files:,} files",
         KilledBy.OUTPUT: f"it wrote far more than {limits.output_bytes:,} bytes",
     }
     return f"ended: {told[killed_by]}" if killed_by in told else None

@@ -1,13 +1,11 @@
-"""Runs code that nobody has read, confined, or not at all.
+"""Run untrusted code confined, or not at all.
 
-A `Sandbox` picks the best tier that the machine has (`detection`) the first time
-that it is asked to run something. It works on an event loop in a thread of its
-own, so that neither the kernel's loop nor a tool's thread ever does more than wait
-for it, and it can be asked from any of them.
+A `Sandbox` selects the best isolation backend of the machine (`detection`) at its first use. It
+works on an event loop in its own thread, so the kernel's loop and the threads of tools only
+wait for it, and all of them can use it.
 
-Promises: code that cannot be confined is refused (`SandboxUnavailable`), never run;
-a run that is cancelled is killed with all its processes; after `close` nothing of it
-is alive.
+Promises: code that cannot be confined is refused (`SandboxUnavailable`), never run; a cancelled
+run is killed with all its processes; after `close` none of its processes is alive.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _NUM_THREADS: Final = 4  # for starting, copying files and reading /proc
 
 
 class Sandbox:
-    """See the module. Its methods may be called from any thread.
+    """Runs programs and sessions confined. Any thread may call its methods.
 
     `_lock` guards `_sessions`.
     """
@@ -51,15 +49,15 @@ class Sandbox:
         workspace: Workspace | None = None,
         tiers: Mapping[str, MakeTier] = TIERS,
     ) -> None:
-        """Looks for the packages alone, and starts nothing yet.
+        """Find the configured packages, without starting anything.
 
         Args:
-            config: limits, the user, the tier.
-            workspace: where the files of agents are, for `run_for`.
-            tiers: those to choose from.
+            config: the section `tools.sandbox` of the configuration; None for the defaults.
+            workspace: the files of agents, for `run_for`; None to run without files.
+            tiers: the isolation backends to select from.
 
         Raises:
-            ConfigError: one of the packages is not installed here.
+            ConfigError: one of the packages is not installed in this environment.
         """
         self._workspace = workspace
         self._config = config = config or SandboxConfig()
@@ -72,8 +70,8 @@ class Sandbox:
         self._choosing = asyncio.Lock()
         self._places = asyncio.Semaphore(config.parallel)
         self._thread = LoopThread("aios-sandbox")
-        # They live until `close`, which a tier relies on: a process that is to die with its parent
-        # dies with the thread that started it.
+        # They live until `close`, which backends rely on: a process with a parent-death signal
+        # dies with the thread that started it, not only with the process.
         self._threads = ThreadPoolExecutor(_NUM_THREADS, "aios-sandbox")
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
@@ -99,16 +97,16 @@ class Sandbox:
         Args:
             language: "python" or "shell".
             code: the program.
-            files: a directory whose files it finds in its working directory; what it changes
-                there is changed here when it has ended, however that was.
-            stdin: what it can read.
-            limits: None: those of the configuration.
-            on_output: called on this loop with output as it comes.
+            files: a directory that is copied into the working directory of the code; when the
+                code has ended in any way, its changes are copied back.
+            stdin: the standard input of the code.
+            limits: of this run; None for the configured ones.
+            on_output: called on this loop with output as it arrives.
 
         Raises:
-            SandboxUnavailable: nothing here can confine it.
-            InvalidRequest: the code or the language is none.
-            QuotaExceeded: the files are larger than its disk.
+            SandboxUnavailable: nothing on this machine can confine the code.
+            InvalidRequest: the code is not valid text, or the language is unknown.
+            QuotaExceeded: the files are more, or larger, than the limits allow.
         """
         listen = on_this_loop(on_output)
         running = self._run(
@@ -126,7 +124,10 @@ class Sandbox:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """The same for a thread. `on_output` is called on another one."""
+        """Run code on the calling thread (blocking form of `run`).
+
+        `on_output` is called on another thread.
+        """
         running = self._run(
             language, code, files=files, stdin=stdin, limits=limits, on_output=on_output
         )
@@ -142,11 +143,13 @@ class Sandbox:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """Run code on an agent's files; what it changed becomes their newest versions.
+        """Run code on an agent's files; files that it changes get new versions.
 
-        These carry `labels` and those of the files that the code could read, which the result
-        has too. Without a workspace it runs on no files. Raises what `run` and the workspace
-        raise; the workspace is asked on this loop.
+        The new versions carry `labels` and the labels of the files that the code could read; the
+        result carries the latter. Without a workspace, the code runs without files. The
+        workspace is used on this loop.
+
+        Raises what `run` and the workspace raise.
         """
         if self._workspace is None:
             return await self.run(language, code, limits=limits, on_output=on_output)
@@ -181,28 +184,28 @@ class Sandbox:
     async def open_session(
         self, owner: str, *, files: Path | None = None, limits: Limits | None = None
     ) -> Session:
-        """A session for an agent; its process starts with the first cell.
+        """Open a session for an agent; its process starts at the first cell.
 
         Args:
-            owner: the agent's identity.
-            files: a directory that is kept like the session's own, before and after each cell.
-            limits: None: those of the configuration.
+            owner: the identity of the agent.
+            files: a directory that is synchronized with the session's before and after each cell.
+            limits: of the session; None for the configured ones.
 
         Raises:
-            SandboxUnavailable: nothing here can confine it.
-            QuotaExceeded: the agent has as many as it may.
-            RetryLater: all agents together have.
+            SandboxUnavailable: nothing on this machine can confine the code.
+            QuotaExceeded: the agent has as many sessions as it may.
+            RetryLater: all agents together have as many sessions as they may.
         """
         return await asyncio.wrap_future(self._thread.submit(self._open(owner, files, limits)))
 
     def open_session_blocking(
         self, owner: str, *, files: Path | None = None, limits: Limits | None = None
     ) -> Session:
-        """The same for a thread."""
+        """Open a session from a thread (blocking form of `open_session`)."""
         return self._thread.wait_for(self._open(owner, files, limits))
 
     def sessions(self, owner: str) -> list[Session]:
-        """Those of an agent that have not ended."""
+        """Return the sessions of an agent that have not ended."""
         with self._lock:
             self._sessions = [one for one in self._sessions if one.state != "ended"]
             return [one for one in self._sessions if one.owner == owner]
@@ -222,7 +225,12 @@ class Sandbox:
         return session
 
     def _admit(self, session: Session) -> None:
-        """Count it as one of its owner's, once."""
+        """Count a session as one of its owner, once.
+
+        Raises:
+            QuotaExceeded: its owner has as many as it may.
+            RetryLater: all agents together have as many as they may.
+        """
         config = self._config
         with self._lock:
             if self._is_closed:
@@ -235,27 +243,27 @@ class Sandbox:
                     session.owner, "sessions", limit=most, used=num_own, requested=1, hint=hint
                 )
             if len(others) >= config.sessions:
-                told = f"{len(others)} sessions are alive; tools.sandbox.sessions allows no more"
+                told = f"{len(others)} sessions are alive, as many as tools.sandbox.sessions allows"
                 raise RetryLater(told, config.session_idle_s)
             self._sessions = [*others, session]
 
-    # --- its own life -----------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------
 
     async def examine(self) -> Tier:
-        """The tier that code will run in. Raises `SandboxUnavailable`."""
+        """Return the isolation backend that code will run in. Raises `SandboxUnavailable`."""
         return await asyncio.wrap_future(self._thread.submit(self._chosen()))
 
     async def close(self) -> None:
-        """Kill everything. Idempotent."""
+        """Kill all programs and sessions. Idempotent."""
         loop = asyncio.get_running_loop()
         closer = ThreadPoolExecutor(1, "aios-sandbox-close")
         try:
             await loop.run_in_executor(closer, self.close_blocking)
         finally:
-            closer.shutdown(wait=False)  # a close that was cancelled goes on there
+            closer.shutdown(wait=False)  # if cancelled, the close continues on this thread
 
     def close_blocking(self) -> None:
-        """The same for a thread."""
+        """Kill all programs and sessions (blocking form of `close`). Idempotent."""
         with self._lock:
             was_closed, self._is_closed = self._is_closed, True
             sessions, self._sessions = self._sessions, []
@@ -278,7 +286,7 @@ class Sandbox:
 
 
 def limits_of(config: SandboxConfig) -> Limits:
-    """The part of the configuration that is limits."""
+    """Return the limits in the configuration."""
     return Limits(
         wall_s=config.wall_s,
         cpu_s=config.cpu_s,

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what must not disturb another loop."""
+"""An event loop in its own thread, for work that must not delay another loop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Started by the first `submit`; ended by `close`.
+    """An event loop in a thread that starts at the first `submit` and ends at `close`.
 
-    `_lock` guards `_loop`, `_thread` and `_is_closed`, which any thread may ask for.
+    `_lock` guards `_loop`, `_thread` and `_is_closed`; any thread may use the methods.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,7 +28,7 @@ class LoopThread:
         self._submitted: set[asyncio.Task[Any]] = set()  # touched by the loop only
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it there. Cancelling the future cancels it. Raises `KernelClosed`."""
+        """Run a coroutine on the loop. Cancelling the future cancels it. Raises `KernelClosed`."""
         try:
             with self._lock:
                 loop = self._started()
@@ -38,7 +38,7 @@ class LoopThread:
             raise
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it there and wait. An interrupted wait cancels it."""
+        """Run a coroutine on the loop and wait for it. An interrupted wait cancels it."""
         future = self.submit(work)
         try:
             return future.result()
@@ -47,7 +47,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what runs, let it end, and end the thread. Not to be called on it."""
+        """Cancel what runs, wait for its end, and end the thread. Do not call it on that thread."""
         with self._lock:
             self._is_closed = True
             loop, thread = self._loop, self._thread
@@ -79,7 +79,7 @@ class LoopThread:
             loop.run_forever()
             for task in self._submitted:
                 task.cancel()
-            # Not cancelled: tasks that those started. They clean up, and end by themselves.
+            # Tasks that those have started are not cancelled: they clean up and end by themselves.
             while tasks := asyncio.all_tasks(loop):
                 loop.run_until_complete(asyncio.wait(tasks))
         finally:

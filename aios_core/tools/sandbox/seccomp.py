@@ -1,10 +1,9 @@
-"""The system calls that confined code may make: everything that is not named is refused.
+"""The seccomp filter: the list of system calls that confined code may make.
 
-Promises: a call of another architecture's table kills the process; a number that
-is newer than this table answers ENOSYS, so that libraries fall back; anything
-else that is not allowed answers EPERM. Sockets are of the family AF_UNIX only, no
-namespace can be made, no terminal can be typed into. Pure: `filter_for` gives
-bytes, and `bwrap` loads them.
+Promises: a call through the table of another architecture kills the process; a number that is
+newer than this table returns ENOSYS, so that libraries fall back; any other call that is not
+allowed returns EPERM. Sockets are limited to AF_UNIX, no namespace can be created, and no
+input can be injected into a terminal. Pure: `filter_for` returns bytes, which `bwrap` loads.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ ALLOW: Final = 0x7FFF_0000
 # offsets in struct seccomp_data
 _NUMBER: Final = 0
 _ARCHITECTURE: Final = 4
-_ARGUMENTS: Final = 16  # 64 bits each, low word first on the machines that we know
+_ARGUMENTS: Final = 16  # 64 bits each, low word first on all machines of `ARCHITECTURES`
 
 _NEW_NAMESPACES: Final = 0x7E02_0000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _AF_UNIX: Final = 1
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-_PERSONALITIES: Final = (0, 0xFFFF_FFFF)  # the usual one, and asking which it is
+_PERSONALITIES: Final = (0, 0xFFFF_FFFF)  # the default one, and the query of the current one
 
 _permit: Final = bpf.give(ALLOW)
 _refuse: Final = bpf.give(ERRNO | errno.EPERM)
@@ -40,7 +39,7 @@ _unknown: Final = bpf.give(ERRNO | errno.ENOSYS)
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """`audit` is the kernel's AUDIT_ARCH_*; `column` is that of the table of numbers."""
+    """A machine: `audit` is its AUDIT_ARCH_* of Linux, `column` that of the table of numbers."""
 
     audit: int
     column: int
@@ -53,7 +52,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 
 
 def filter_for(machine: str) -> bytes:
-    """The filter for `platform.machine()`, encoded.
+    """Return the encoded filter for a value of `platform.machine()`.
 
     Raises:
         KeyError: there is no table for that machine.
@@ -63,7 +62,7 @@ def filter_for(machine: str) -> bytes:
 
 @cache
 def program_for(machine: str) -> Program:
-    """The same as instructions."""
+    """Return the filter for a machine, as instructions."""
     architecture = ARCHITECTURES[machine]
     checked = bpf.load(_NUMBER) + _search(_answers(architecture.column))
     return bpf.load(_ARCHITECTURE) + bpf.branch(
@@ -72,7 +71,7 @@ def program_for(machine: str) -> Program:
 
 
 def _answers(column: int) -> dict[int, Program]:
-    """Number -> what happens."""
+    """Return the program for each allowed system call, by number."""
     answers: dict[int, Program] = {}
     for name, numbers in ALLOWED.items():
         if (number := numbers[column]) is not None:
@@ -81,9 +80,12 @@ def _answers(column: int) -> dict[int, Program]:
 
 
 def _search(answers: Mapping[int, Program]) -> Program:
-    """A binary search over the runs of equal answers. `answers` is not empty."""
+    """Return a binary search over ranges of numbers with equal answers.
+
+    `answers` must not be empty. A linear search would cost every system call more.
+    """
     highest = max(answers)
-    runs: list[tuple[int, Program]] = []  # from that number on
+    runs: list[tuple[int, Program]] = []  # the first number of each range, and its answer
     for number in range(highest + 1):
         answer = answers.get(number, _refuse)
         if not runs or answer != runs[-1][1]:
@@ -100,11 +102,11 @@ def _halve(runs: list[tuple[int, Program]]) -> Program:
     )
 
 
-# --- what depends on arguments --------------------------------------------------------------------
+# --- rules that depend on arguments ---------------------------------------------------------------
 
 
 def _argument(index: int) -> Program:
-    """The low word: the kernel looks at no more of these arguments."""
+    """Load the low word of an argument; Linux ignores the high word of those that are checked."""
     return bpf.load(_ARGUMENTS + 8 * index)
 
 
@@ -128,7 +130,7 @@ def _clone() -> Program:
 
 _RULES: Final[Mapping[str, Callable[[], Program]]] = {
     "clone": _clone,
-    "clone3": lambda: _unknown,  # its flags are in memory, where no filter looks; clone serves
+    "clone3": lambda: _unknown,  # its flags are in memory, invisible to filters; clone replaces it
     "ioctl": lambda: _none_of(1, _TERMINAL_INPUT),
     "personality": lambda: _one_of(0, _PERSONALITIES),
     "socket": lambda: _one_of(0, (_AF_UNIX,)),

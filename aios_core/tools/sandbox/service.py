@@ -1,4 +1,4 @@
-"""The sandbox as tools have it, which run on threads with loops of their own."""
+"""The code runner of tools: the sandbox, reached from the threads and loops of tools."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 
 class WayThere(Protocol):
-    """The way onto the loop on which agents' files and sessions live."""
+    """Runs coroutines on the kernel's loop, where agents' files and sessions are used."""
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine there, from any loop; cancelling the await cancels it."""
+        """Await a coroutine on that loop, from any loop. Cancelling the await cancels it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeService:
-    """Implements `tools.protocols.CodeRunner`. Output goes straight to the tool's loop."""
+    """Runs code for tools. Implements `CodeRunner`; output goes directly to the tool's loop."""
 
     way: WayThere
     sandbox: Sandbox
@@ -41,7 +41,7 @@ class CodeService:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """See `Sandbox.run_for`."""
+        """Run code on an agent's files, as `Sandbox.run_for` does."""
         running = self.sandbox.run_for(
             identity,
             language,
@@ -63,7 +63,7 @@ class CodeService:
         limits: Limits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """See `AgentSessions.execute`."""
+        """Run a cell in a session of an agent, as `AgentSessions.execute` does."""
         running = self.sessions.execute(
             identity,
             name,
@@ -76,5 +76,5 @@ class CodeService:
         return await self.way.arun(running)
 
     async def end_session(self, identity: str, name: str) -> bool:
-        """See `AgentSessions.end`."""
+        """End a session. Returns whether there was one of that name."""
         return await self.way.arun(self.sessions.end(identity, name))

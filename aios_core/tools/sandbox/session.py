@@ -1,4 +1,4 @@
-"""The handle of a session, for any thread and any event loop."""
+"""The handle of a session, usable from any thread and any event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from aios_core.tools.sandbox.sandbox_loop import LoopThread
 
 
 class Session:
-    """Cells of code that find each other's variables; see `cell_runner`. Made by a `Sandbox`."""
+    """A process in the sandbox that runs cells of code with shared variables.
+
+    `Sandbox.open_session` makes one.
+    """
 
     def __init__(
         self, owner: str, notebook: Notebook, thread: LoopThread, admit: Callable[[Session], None]
@@ -34,7 +37,7 @@ class Session:
 
     @property
     def why_ended(self) -> str | None:
-        """Why it has ended, in words; None: it has not."""
+        """The reason why it has ended; None if it has not."""
         return self._notebook.why_ended
 
     async def execute(
@@ -47,13 +50,19 @@ class Session:
     ) -> ExecutionResult:
         """Run a cell; one runs at a time. A shell cell shares the files, not the variables.
 
-        A cell that takes too long, or whose await is cancelled, is interrupted, as with Ctrl-C;
-        if that does not end it, the session is ended. `on_output` is called on this loop.
+        A cell that takes too long is interrupted, as with Ctrl-C, and so is a cell when the await
+        is cancelled. If the cell does not stop then, the session is ended.
+
+        Args:
+            code: the cell.
+            language: "python" or "shell".
+            timeout_s: for this cell, at most `limits.wall_s`; None for `limits.wall_s`.
+            on_output: called on this loop with output as it arrives.
 
         Raises:
-            ToolError: the session has ended; `restart` lets it begin anew.
-            SandboxUnavailable: nothing here can confine it.
-            InvalidRequest: the code or the language is none.
+            ToolError: the session has ended; `restart` makes it usable again.
+            SandboxUnavailable: nothing on this machine can confine the code.
+            InvalidRequest: the code is not valid text, or the language is unknown.
         """
         listen = on_this_loop(on_output)
         cell = self._notebook.execute(
@@ -69,44 +78,48 @@ class Session:
         timeout_s: float | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
-        """The same for a thread. `on_output` is called on another one."""
+        """Run a cell from a thread (blocking form of `execute`).
+
+        `on_output` is called on another thread.
+        """
         cell = self._notebook.execute(
             code, language=language, timeout_s=timeout_s, on_output=on_output
         )
         return self._thread.wait_for(cell)
 
     async def interrupt(self) -> bool:
-        """Interrupt the running cell, as with Ctrl-C. Whether there was one."""
+        """Interrupt the running cell, as with Ctrl-C. Returns whether a cell was running."""
         return await asyncio.wrap_future(self._thread.submit(self._interrupt()))
 
     def interrupt_blocking(self) -> bool:
-        """The same for a thread."""
+        """Interrupt the running cell from a thread (blocking form of `interrupt`)."""
         return self._thread.wait_for(self._interrupt())
 
     async def settle(self) -> None:
-        """Wait until no cell runs: one whose await was cancelled takes a moment to stop."""
+        """Wait until no cell runs; after a cancelled await, its cell takes a moment to stop."""
         await asyncio.wrap_future(self._thread.submit(self._notebook.settle()))
 
     async def restart(self) -> None:
-        """End it; the next cell begins it anew, without variables.
+        """End the process; the next cell starts another, without the variables.
 
         Raises:
-            QuotaExceeded: its owner has opened others meanwhile.
+            QuotaExceeded: its owner has opened as many other sessions meanwhile as it may.
+            RetryLater: all agents together have as many sessions as they may.
         """
         self._admit(self)
         await asyncio.wrap_future(self._thread.submit(self._notebook.restart()))
 
     def restart_blocking(self) -> None:
-        """The same for a thread."""
+        """End the process from a thread (blocking form of `restart`)."""
         self._admit(self)
         self._thread.wait_for(self._notebook.restart())
 
     async def close(self) -> None:
-        """End it, whatever it does. Idempotent."""
+        """End the session, even while a cell runs. Idempotent."""
         await asyncio.wrap_future(self._thread.submit(self._notebook.close()))
 
     def close_blocking(self) -> None:
-        """The same for a thread."""
+        """End the session from a thread (blocking form of `close`)."""
         self._thread.wait_for(self._notebook.close())
 
     async def _interrupt(self) -> bool:
@@ -114,9 +127,9 @@ class Session:
 
 
 def on_this_loop(on_output: OnOutput | None) -> OnOutput | None:
-    """The same, called on the running loop wherever it is called from.
+    """Wrap a listener so that it is called on the running loop, from any thread.
 
-    One that has a loop already keeps it, so that pieces go there straight away.
+    A listener that is wrapped already keeps its loop, so that output goes there directly.
     """
     if on_output is None or isinstance(on_output, _OnLoop):
         return on_output
@@ -125,11 +138,11 @@ def on_this_loop(on_output: OnOutput | None) -> OnOutput | None:
 
 @dataclass(frozen=True, slots=True)
 class _OnLoop:
-    """A listener that is called on its own loop, in the order of the pieces."""
+    """A listener that is called on its own loop, in the order of the output."""
 
     loop: asyncio.AbstractEventLoop
     on_output: OnOutput
 
     def __call__(self, stream: Stream, text: str) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody listens any more
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self.on_output, stream, text)

@@ -1,4 +1,4 @@
-"""Awaits that are not left before what they wait for has ended."""
+"""Await work to its end, even if the await is cancelled."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
-    """Await it; if the await is cancelled, let the work end first, and be cancelled then.
+    """Await work; if the await is cancelled, wait for the end of the work and then raise.
 
-    For what works on a thread, which cannot be cancelled: whoever comes next must not meet it.
+    For work on a thread, which cannot be cancelled: the next user of the same files or process
+    must not run while it still does.
     """
     working = asyncio.ensure_future(work)
     try:
@@ -21,5 +22,5 @@ async def to_the_end(work: Awaitable[T]) -> T:
         if not working.done():
             await asyncio.wait([working])
         if not working.cancelled():
-            working.exception()  # nobody's any more
+            working.exception()  # retrieve it, so that asyncio logs no warning
         raise

@@ -1,4 +1,4 @@
-"""A confined program while it runs: its output, its watch, its end. Lives on one event loop."""
+"""Supervise a confined program: capture output, enforce limits, end it. Runs on one event loop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WATCH_EVERY_S: Final = 0.1
 
 
 class Box:
-    """Kills what uses more than its limits, and says which it was.
+    """A running confined program, which is killed when it exceeds a limit.
 
-    Invariant: after `close` no process of it is alive and no descriptor open.
+    Invariant: after `close`, none of its processes is alive and no descriptor is open.
     """
 
     def __init__(self, confined: Confined, limits: Limits, threads: Executor) -> None:
-        """Made by `start`."""
+        """Supervise a program that `start` has started."""
         self.killed_by: KilledBy | None = None
         self.confined = confined
         self._limits = limits
@@ -47,16 +47,16 @@ class Box:
         *,
         prepare: Callable[[Confined], object] | None = None,
     ) -> Self:
-        """Start a program and let it go.
+        """Start a program and supervise it.
 
         Args:
-            tier: confines it.
-            program: what to start.
-            threads: for what blocks; they have to live as long as the program.
-            prepare: called on one of them before the program begins, to copy files in.
+            tier: the isolation backend.
+            program: the program to start.
+            threads: for blocking work; they have to exist as long as the program.
+            prepare: called on one of them before the program starts, to copy files in.
 
         Raises:
-            SandboxUnavailable: it cannot be confined.
+            SandboxUnavailable: the program cannot be confined.
         """
 
         def ready() -> Confined:
@@ -82,33 +82,36 @@ class Box:
         return box
 
     async def blocking(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do it on a thread, to its end: also if the await is cancelled."""
+        """Run blocking work on a thread and wait for its end, even if the await is cancelled."""
         loop = asyncio.get_running_loop()
         return await to_the_end(loop.run_in_executor(self._threads, work, *arguments))
 
     def kill(self, by: KilledBy | None = None) -> None:
-        """End it now. The first reason stays."""
+        """Kill the program. The first reason is kept in `killed_by`."""
         if self.killed_by is None and not self._end.done():
             self.killed_by = by
         self.confined.kill()
 
     async def wait(self) -> int:
-        """Its exit status, once all its processes are gone. May be cancelled and called again."""
+        """Wait until all its processes have ended. Returns the exit status.
+
+        May be cancelled and called again.
+        """
         return await asyncio.shield(self._end)
 
     def when_ended(self, callback: Callable[[int], None]) -> None:
-        """Call this with the exit status once it has ended."""
+        """Call `callback` with the exit status once the program has ended."""
         self._end.add_done_callback(lambda end: callback(end.result()))
 
     async def feed(self, content: bytes) -> None:
-        """Write to its standard input, then close that. A program need not read it."""
+        """Write to the program's standard input, then close it. The program need not read it."""
         pipes = self.confined.pipes
         with suppress(BrokenPipeError):
             await write(pipes.stdin, content)
         pipes.close_one("stdin")
 
     async def close(self) -> None:
-        """Kill it if need be, and free everything. Ends also when it is cancelled."""
+        """Kill the program if it runs, and free everything, even if the await is cancelled."""
         self._watch.cancel()
         self.confined.kill()
         closing = asyncio.create_task(self._close(), name="sandbox: close")
@@ -124,7 +127,7 @@ class Box:
         self.kill(KilledBy.OUTPUT)
 
     async def _watched(self) -> None:
-        """Limits that the kernel does not count for us."""
+        """Enforce the limits that the operating system does not enforce itself."""
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             usage = await self.blocking(self.confined.usage)
@@ -135,10 +138,10 @@ class Box:
 
 
 async def _abandon(starting: asyncio.Future[Confined]) -> None:
-    """A start that nobody waits for any more."""
+    """End a program that was still being started when its caller was cancelled."""
     try:
         confined = await starting
-    except Exception:  # noqa: BLE001 - it failed; there is nobody to be told, and nothing to free
+    except Exception:  # noqa: BLE001 - the start failed: no caller waits, and nothing has to be freed
         return
     confined.kill()
     await confined.wait()

@@ -1,9 +1,9 @@
-"""A directory tree by its descriptor, one side of which may be hostile.
+"""Access a directory tree through its descriptor, safely against code that changes it.
 
-`/work` is a file system in memory of the sandbox alone, reached from outside through
-a descriptor. Confined code may race with what is done here (a session does not stop
-for it), so every step goes from directory to directory, follows no link, opens
-nothing but regular files, and is bounded. All of it blocks: not for an event loop.
+`/work` is an in-memory file system of one sandbox, accessed from outside through a descriptor.
+Confined code may change it at the same time (a session does not stop meanwhile), so every step
+goes from directory to directory, follows no link, opens only regular files, and is bounded.
+All functions block: do not call them on an event loop.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from functools import cache
 from typing import Final, NamedTuple
 
 _CHUNK: Final = 1 << 20  # bytes
-_DEEPEST: Final = 64  # directories below one another; what is deeper is skipped
+_DEEPEST: Final = 64  # nested directories; deeper ones are skipped
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Stamp(NamedTuple):
-    """Changes whenever a file does; its owner cannot set `changed_ns` back."""
+    """A fingerprint that changes whenever a file changes; `changed_ns` cannot be set back."""
 
     size: int
     inode: int
@@ -38,7 +38,7 @@ class Stamp(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A regular file. `path` has "/" between its parts."""
+    """A regular file of a tree. `path` has "/" between its parts."""
 
     path: str
     stamp: Stamp
@@ -47,10 +47,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Made with an open directory, which stays its maker's.
+    """A directory tree below an open directory, which the caller closes.
 
-    `uid` and `gid`: whose files they are. Root acts as that user here, because a file
-    system of another user namespace takes no files from users that it does not know.
+    `uid` and `gid` own the files. Root acts as that user here, because the file system of
+    another user namespace accepts no files from users that are not mapped in it.
     """
 
     descriptor: int
@@ -58,26 +58,26 @@ class Tree:
     gid: int
 
     def num_files(self) -> int:
-        """Files and directories in its file system."""
+        """Return the number of files and directories in its file system."""
         status = os.fstatvfs(self.descriptor)
         return status.f_files - status.f_ffree
 
     def walk(self, most: int) -> Walk:
-        """Its regular files."""
+        """Find its regular files, among at most `most` entries."""
         with self._acting():
             return Walk(self.descriptor, most)
 
     def read(self, path: str) -> int:
-        """A descriptor to read a file from. Raises `OSError`."""
+        """Open a file and return its descriptor. Raises `OSError`."""
         with self._acting(), self._parent(path) as (directory, name):
             reader = os.open(name, _READ, dir_fd=directory)
         if not stat.S_ISREG(os.fstat(reader).st_mode):
             os.close(reader)
-            raise OSError(errno.EINVAL, "not a regular file any more", path)
+            raise OSError(errno.EINVAL, "no longer a regular file", path)
         return reader
 
     def write(self, entry: Entry, reader: int) -> Stamp:
-        """Put a file there, in place of any that is, at most as large as its entry says.
+        """Write a file, in place of an existing one, with at most the size of its entry.
 
         Raises `OSError`.
         """
@@ -93,7 +93,7 @@ class Tree:
                 os.close(writer)
 
     def remove(self, path: str) -> None:
-        """Remove a file if it is there, and the directories above it that became empty."""
+        """Remove a file if it exists, and its parent directories if they became empty."""
         with self._acting(), suppress(OSError):
             with self._parent(path) as (directory, name):
                 os.unlink(name, dir_fd=directory)
@@ -103,7 +103,7 @@ class Tree:
 
     @contextmanager
     def _parent(self, path: str, *, is_made: bool = False) -> Iterator[tuple[int, str]]:
-        """The directory of a path, opened, and the name in it."""
+        """Open the parent directory of a path. Enters its descriptor and the file's name."""
         *above, name = path.split("/")
         directory = os.open(".", ENTER, dir_fd=self.descriptor)
         try:
@@ -120,7 +120,7 @@ class Tree:
 
     @contextmanager
     def _acting(self) -> Iterator[None]:
-        """As the owner, for this thread and what it does to files."""
+        """Act as the owner of the files, for file operations of this thread."""
         uid, gid = os.geteuid(), os.getegid()
         if uid != 0 or self.uid == 0:
             yield
@@ -136,7 +136,7 @@ class Tree:
 
 
 class Walk:
-    """What a walk found. `is_complete`: there was nothing beyond the most that was asked for."""
+    """The files that a walk found. `is_complete` if there were not more entries than allowed."""
 
     def __init__(self, root: int, most: int) -> None:
         self.files: dict[str, Entry] = {}
@@ -146,7 +146,7 @@ class Walk:
         self.is_complete = self._left >= 0
 
     def _enter(self, directory: int, above: str, depth: int) -> None:
-        """Closes `directory`."""
+        """Add the files of a directory, and close it."""
         try:
             for name in sorted(os.listdir(directory)):
                 self._left -= 1

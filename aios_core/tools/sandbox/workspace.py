@@ -1,4 +1,4 @@
-"""Whose files confined code works on; the kernel passes the implementation in."""
+"""The interface to agents' files for confined code; the kernel passes the implementation in."""
 
 from __future__ import annotations
 
@@ -18,48 +18,52 @@ empty_directory = partial(TemporaryDirectory, prefix="aios-sandbox-")
 
 
 class CheckedOut(Protocol):
-    """What was put into a directory."""
+    """The files that a check-out put into a directory."""
 
     @property
     def labels(self) -> frozenset[str]:
-        """Where those files come from: whoever reads the directory has read all of that."""
+        """The labels of all those files; code in the directory can read all of them."""
 
 
 class Workspace(Protocol):
-    """An agent's files, as a directory for a while."""
+    """Agents' files, checked out into directories."""
 
     async def checkout(self, identity: str, directory: Path) -> CheckedOut:
-        """Put the agent's files into an empty directory."""
+        """Copy an agent's files into an empty directory."""
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> object:
-        """Make what differs there the newest versions of the agent's files."""
+        """Make the files that differ in the directory new versions of the agent's files."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkingWorkspace:
-    """A workspace whose agents carry the labels of their files before code can read these.
+    """A workspace that labels an agent with the labels of its files before code can read them.
 
-    Whatever becomes of the code, its caller may have heard of all that it could read: from
-    its output as it comes, from what it raises, or from what a later cell says.
+    Before, because even code that fails may pass on all that it could read: in its output, in
+    an exception, or in a later cell.
     """
 
     workspace: Workspace
     mark: Callable[[str, frozenset[str]], object]  # adds labels to the agent of that identity
 
     async def checkout(self, identity: str, directory: Path) -> CheckedOut:
-        """See `Workspace`."""
+        """Copy an agent's files into an empty directory, and label the agent."""
         checked_out = await self.workspace.checkout(identity, directory)
         self.mark(identity, checked_out.labels)
         return checked_out
 
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> object:
-        """See `Workspace`."""
+        """Make the files that differ in the directory new versions of the agent's files."""
         return await self.workspace.commit(identity, directory, labels)
 
 
 @asynccontextmanager
 async def scratch(threads: Executor | None = None) -> AsyncIterator[Path]:
-    """An empty directory for a while. `threads`: for what blocks; None: the running loop's."""
+    """Enter an empty temporary directory.
+
+    Args:
+        threads: for the blocking work; None for the default threads of the running loop.
+    """
     loop = asyncio.get_running_loop()
     making = loop.run_in_executor(threads, empty_directory)
     try:

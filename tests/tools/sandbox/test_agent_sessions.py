@@ -455,7 +455,7 @@ async def test_one_more_takes_the_place_of_the_one_that_was_not_used_for_longest
     lost = await sessions.execute(ALICE, "b", "'kept' in globals()")
 
     assert lost.value == "False"
-    assert "another of its agent took its place" in (lost.notice or "")
+    assert "replaced by another of its agent" in (lost.notice or "")
 
 
 async def test_another_agents_sessions_make_no_room(
@@ -524,7 +524,7 @@ async def test_an_idle_session_ends_and_what_it_left_goes_with_the_next_one(
     result = await sessions.execute(ALICE, "a", "'x' in globals()")
 
     assert result.value == "False"
-    assert "it did nothing for too long" in (result.notice or "")
+    assert "it was idle for too long" in (result.notice or "")
     await sessions.close()
     await sandbox.close()
 

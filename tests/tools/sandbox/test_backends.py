@@ -78,7 +78,7 @@ def test_the_first_tier_that_works_is_chosen() -> None:
 async def test_without_a_tier_nothing_runs_and_it_says_how_to_get_one(started: list[Any]) -> None:
     sandbox = Sandbox(tiers={"absent": Absent})
     try:
-        with pytest.raises(SandboxUnavailable, match=r"it is not there; to get it: buy one"):
+        with pytest.raises(SandboxUnavailable, match=r"it is not there; to fix it: buy one"):
             await sandbox.run("python", "print(1)")
         with pytest.raises(SandboxUnavailable):
             await sandbox.run("shell", "echo")

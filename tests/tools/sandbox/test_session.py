@@ -313,7 +313,7 @@ async def test_a_session_that_does_nothing_ends(short: Sandbox) -> None:
     await session.execute("x = 1")
 
     assert await ended(session)
-    assert session.why_ended == "it did nothing for too long"
+    assert session.why_ended == "it was idle for too long"
 
 
 async def test_a_session_that_never_rests_ends_when_its_life_is_over(short: Sandbox) -> None:
@@ -322,7 +322,7 @@ async def test_a_session_that_never_rests_ends_when_its_life_is_over(short: Sand
     result = await session.execute("import time; time.sleep(100)")
 
     assert result.killed_by is KilledBy.LIFE
-    assert "its life is over" in (result.notice or "")
+    assert "it reached its maximum lifetime" in (result.notice or "")
 
 
 async def test_an_agent_has_so_many_sessions_and_no_more(sandbox: Sandbox) -> None:
