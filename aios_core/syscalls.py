@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from operator import attrgetter, is_
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 from aios_core.errors import InvalidRequest, KernelBug
 from aios_core.messages import (
@@ -32,11 +33,12 @@ from aios_core.messages import (
     require_sendable,
 )
 from aios_core.messages.completion import NO_USAGE
+from aios_core.messages.conversation import is_plain_ascii
 from aios_core.messages.sampling import UNSET
 from aios_core.permissions import Access, Resource, Right
 from aios_core.reserved_options import require_free_extra
 from aios_core.snapshot import Snapshot
-from aios_core.untrusted.fields import CheckedFields
+from aios_core.untrusted.fields import CheckedFields, check_all, checks_itself
 
 T = TypeVar("T")  # what a request is answered with
 
@@ -93,7 +95,15 @@ class LLMGenerate(Request[Completion]):
     sampling: Sampling = UNSET
     extra: Mapping[str, Any] = field(default_factory=dict)  # passed to the core's backend as is
 
+    @checks_itself
     def __post_init__(self) -> None:
+        extra, messages = cast(Any, self.extra), cast(Any, self.messages)
+        is_unset = all(map(is_, _rest_of(self), _UNSET_REST)) and type(extra) is dict and not extra
+        if is_unset and type(messages) is tuple and all(map(is_plain_ascii, messages)):
+            return  # only texts, as in most requests: nothing is left to check
+        check_all(self, LLMGenerate._check)
+
+    def _check(self) -> None:
         if self.extra:
             require_free_extra(self.extra)
         self._require_unicode()
@@ -164,6 +174,12 @@ class LLMGenerate(Request[Completion]):
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise InvalidRequest(f"not an LLM request: {exc!r}") from exc
+
+
+_rest_of: Final = attrgetter(
+    "model", "tools", "tool_choice", "parallel_tool_calls", "response_format", "sampling"
+)
+_UNSET_REST: Final = (None, (), None, None, None, UNSET)
 
 
 class SyscallState(StrEnum):

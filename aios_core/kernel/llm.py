@@ -13,6 +13,7 @@ from aios_core.kernel.port import AgentPort
 from aios_core.messages import (
     GENERAL_CHOICES,
     Completion,
+    Message,
     ResponseFormat,
     Sampling,
     ToolChoice,
@@ -152,7 +153,9 @@ def request(
     if extra is not None:
         _require_type("extra", extra, Mapping)
     return LLMGenerate(
-        messages=parse_messages(messages),
+        messages=(
+            (Message("user", messages),) if type(messages) is str else parse_messages(messages)
+        ),
         model=model,
         tools=offered,
         tool_choice=tool_choice,

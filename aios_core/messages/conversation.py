@@ -122,13 +122,16 @@ class Message:
 
     __repr__ = short_repr
 
-    @reads_arguments
     def __post_init__(self) -> None:
         role, extra = cast(Any, self.role), cast(Any, self.extra)
         if type(role) is str and type(self.content) is str and role in ROLES:
             rest_is_unset = all(map(is_, _rest_of(self), _UNSET.values()))
             if rest_is_unset and type(extra) is dict and not extra:
-                return  # a role and a text, as nearly always
+                return  # a role and a text, as nearly always: nothing of it runs foreign code
+        self._check()
+
+    @reads_arguments
+    def _check(self) -> None:
         if not isinstance(self.role, str) or self.role not in ROLES:
             raise InvalidRequest(f"role: got {shown_repr(self.role)}; allowed: {list(ROLES)}")
         if not isinstance(self.content, str):
@@ -239,6 +242,12 @@ def _require_apart(what: str, extra: Mapping[str, Any], fields: Sequence[str]) -
     """Refuse keys that would overwrite a field."""
     if isinstance(extra, Mapping) and (twice := [key for key in fields if key in extra]):
         raise InvalidRequest(f"{what}: {twice[0]!r} is a field of its own; set that")
+
+
+def is_plain_ascii(message: Message) -> bool:
+    """Return whether a message is a role and an ASCII text, in exact types, and nothing else."""
+    text: Any = message.content
+    return type(message) is Message and message.is_plain and type(text) is str and text.isascii()
 
 
 @reads_arguments

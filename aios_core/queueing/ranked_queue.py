@@ -1,20 +1,163 @@
-"""A queue that can be reordered while its items wait, at logarithmic cost.
+"""Waiting calls in the order of a scheduling policy, at logarithmic cost.
 
-A rank may only grow while an item waits: the service of its owner grows, never the reverse. So a
-rank known from before is a lower bound, and the first item is found by ranking the top of the heap
+A rank may only grow while a call waits: the service of its owner grows, never the reverse. So a
+rank known from before is a lower bound, and the first call is found by ranking the top of the heap
 again until it stays at the top.
+
+A policy may be third-party code, and its answers are used in the middle of the kernel's
+bookkeeping, often about several calls at once. Anything it raises, or returns instead of a rank, is
+caught here: a waiting call that cannot be ranked is set aside with the reason (`take_unranked`),
+and every other question gets the answer that changes least.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import Final, Generic, TypeVar
+from math import inf, isnan
+from numbers import Real
+from typing import Any, Final, Generic, TypeVar
 
-from aios_core.queueing.policy import Rank
+from aios_core.errors import SchedulingPolicyError
+from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.untrusted.third_party import (
+    RAISED,
+    describe,
+    detach,
+    log_raised,
+    pass_on,
+    shown_value,
+    type_name,
+)
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LAST: Final[Rank] = (inf,)  # of a waiting call that cannot be ranked, until it is refused
+FIRST: Final[Rank] = (-inf,)  # of a running one: it keeps its slot
+
+Unranked = dict[int, tuple[Waiting, SchedulingPolicyError]]  # by `id` of the call
+
+
+class GuardedPolicy:
+    """Asks one policy. Satisfies `tools.protocols.Ranking` too.
+
+    Each kind of failure is logged once for a policy, since questions are many.
+    """
+
+    def __init__(self, policy: Policy, unranked: Unranked | None = None) -> None:
+        self.policy = policy
+        self.unranked: Unranked = {} if unranked is None else unranked
+        self._logged: set[str] = set()
+        self._selected: GuardedPolicy = self
+        self.adapts = type(policy).select is not Policy.select
+        self.ever_interrupts = type(policy).interrupts is not Policy.interrupts
+        # Settings of a frozen dataclass: read once, since the scheduler asks for them all the time.
+        self.quantum = self._asked("quantum", lambda: _number(policy.quantum), None)
+        self.max_wait_s = self._asked("max_wait_s", lambda: _number(policy.max_wait_s), None)
+        self.takes_turns = self._asked("takes_turns", lambda: bool(policy.takes_turns), False)
+        self.warm_first = self._asked("warm_first", lambda: bool(policy.warm_first), False)
+
+    def __repr__(self) -> str:
+        return f"<GuardedPolicy {type(self.policy).__name__}>"
+
+    # --- questions ---------------------------------------------------------------------------
+
+    def rank(self, call: Waiting) -> Rank:
+        """Rank a waiting call. One that cannot be ranked goes last, and to `take_unranked`."""
+        try:
+            rank = self.policy.rank(call)
+            if type(rank) is tuple and len(rank) == 1 and type(rank[0]) is int:
+                return rank  # as FIFO's: nothing more to check
+            return _checked(rank)
+        except RAISED as exc:
+            pass_on(exc)
+            self.unranked[id(call)] = (call, self._failed("rank", exc))
+            return LAST
+
+    def rank_running(self, call: Waiting) -> Rank:
+        """Rank a running call. One that cannot be ranked goes first: it is not interrupted."""
+        return self._asked("rank", lambda: _checked(self.policy.rank(call)), FIRST)
+
+    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+        """Return whether a waiting call may interrupt a running one."""
+        return self._asked(
+            "interrupts", lambda: bool(self.policy.interrupts(waiting, running)), False
+        )
+
+    def select(self, load: QueueLoad) -> GuardedPolicy:
+        """Return the policy to use under this load; the current one if that fails."""
+        if not self.adapts:
+            return self
+        used = self._selected
+        chosen = self._asked("select", lambda: _policy(self.policy.select(load)), used.policy)
+        if not self._asked("__eq__", lambda: bool(chosen == used.policy), chosen is used.policy):
+            is_own = chosen is self.policy
+            self._selected = self if is_own else GuardedPolicy(chosen, self.unranked)
+        return self._selected
+
+    # --- failures ----------------------------------------------------------------------------
+
+    def take_unranked(self) -> list[tuple[Waiting, SchedulingPolicyError]]:
+        """Return the calls that could not be ranked since the last time, and why."""
+        if not self.unranked:
+            return []
+        unranked = list(self.unranked.values())
+        self.unranked.clear()
+        return unranked
+
+    def _asked(self, question: str, ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except RAISED as exc:
+            pass_on(exc)
+            self._failed(question, exc)
+            return otherwise
+
+    def _failed(self, question: str, exc: BaseException) -> SchedulingPolicyError:
+        error = SchedulingPolicyError(
+            type(self.policy).__name__, f"`{question}` failed: {describe(exc)}"
+        )
+        if question not in self._logged:
+            self._logged.add(question)
+            log_raised(log, exc, "%s (logged once)", error)
+        error.__cause__ = detach(exc)
+        return error
+
+
+def _checked(rank: Any) -> Rank:
+    """The rank, if it is one. Anything else would raise later, inside a heap of others' ranks."""
+    if not isinstance(rank, tuple):
+        raise TypeError(f"a rank is a tuple of numbers, not {_shown(rank)}")
+    for part in rank:
+        if type(part) is int:  # what needs no further look, before what takes a slow one
+            continue
+        if not isinstance(part, Real) or isnan(part):
+            raise TypeError(f"a rank is a tuple of numbers, not one with {_shown(part)}")
+    return tuple(rank)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, without its own `__repr__`."""
+    return shown_value(value) or f"<{type_name(value)}>"
+
+
+def _policy(chosen: Policy) -> Policy:
+    if not isinstance(chosen, Policy):
+        raise TypeError(f"a policy selects a policy, not {_shown(chosen)}")
+    return chosen
+
+
+N = TypeVar("N", int, float)
+
+
+def _number(value: N | None) -> N | None:
+    if value is not None and not (isinstance(value, Real) and value >= 0):
+        raise TypeError(f"a number of at least 0, or None, not {_shown(value)}")
+    return value
+
 
 SLACK: Final = 64  # heap entries of items that left, kept before they are cleared away
 

@@ -1,4 +1,23 @@
-"""Scheduling: policies decide, the scheduler keeps order, the dispatcher acts."""
+"""Decide which LLM call runs next on which core, and carry that out.
+
+    scheduler       decide: the next call, its core, who is preempted (pure)
+    waiting_calls   the calls without a slot, by the cores that can serve them
+    admission       which agents' contexts fit a core's KV memory
+    dispatcher      act: accept, prepare, start, cancel and drain calls
+    reports         handle what cores report, and answer calls
+    call            one call with everything that it holds
+    spending        reserve, settle and judge what calls cost
+    allowance       what one answer may have, and what of a reported usage is believed
+    budget_queue    calls that wait until others have settled
+    recovery        restart cores, retry calls; `outages` moves calls off dead cores
+    overload        refuse calls when a queue is full
+    deadlines       the timers of calls; `holds` keeps frozen agents' calls back
+    call_events     emit the events of calls
+    dispatch_state  what the parts of one dispatcher share
+    protocols       what the dispatcher needs of other components
+
+The policies are in `aios_core.queueing`.
+"""
 
 from aios_core.config_decoder import Range
 from aios_core.queueing.policy import (

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from aios_core.budget import FREE, Cost, Price
 from aios_core.core import Prepared, Progress
@@ -18,7 +18,7 @@ from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta, Usage
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.token_estimate import TokenRatio, answer_texts, at_least
-from aios_core.untrusted.reported_numbers import whole_number
+from aios_core.untrusted.reported_numbers import MOST_TOKENS, whole_number
 
 LimitedBy = Literal["max_tokens", "window", "budget"]
 
@@ -205,8 +205,14 @@ def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
     return Judged(claimed, "; ".join(f"{key}: {fault}" for key, fault in faults.items()))
 
 
+def _count_of(claim: object) -> int | None:
+    """Return a reported count; None if it is not one."""
+    is_plain = type(claim) is int and 0 <= claim <= MOST_TOKENS  # nearly always
+    return cast(int, claim) if is_plain else whole_number(claim)
+
+
 def _fault_of_prompt(claim: object, known: Evidence) -> str:
-    number = whole_number(claim)
+    number = _count_of(claim)
     if number is None:
         return f"claimed {claim!r:.40}, which is not a count"
     most = min(4 * known.max_prompt_tokens + _HIDDEN_PROMPT, max(known.context_window, 1))
@@ -218,7 +224,7 @@ def _fault_of_prompt(claim: object, known: Evidence) -> str:
 
 
 def _fault_of_output(claim: object, known: Evidence) -> str:
-    number = whole_number(claim)
+    number = _count_of(claim)
     if number is None:
         return f"claimed {claim!r:.40}, which is not a count"
     if number < known.min_output_tokens:
@@ -316,6 +322,10 @@ _MOST_AGENTS: Final = 10_000  # of which answers are remembered
 _LEAST: Final = 16  # tokens that are expected of any answer
 
 
+_FIRST_RUN_S: Final = 1.0  # how long a call runs, before any has
+_LATEST_RUNS: Final = 32  # that the mean is about
+
+
 class AnswerSizes:
     """The lengths of the latest answers."""
 
@@ -339,9 +349,17 @@ class Estimates:
 
     def __init__(self, expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS) -> None:
         self._default = expected_answer_tokens
+        self.run_s = _FIRST_RUN_S  # the mean of late
+        self._num_runs = 0
         self._agents: OrderedDict[int, AnswerSizes] = OrderedDict()
         self._models: dict[str, AnswerSizes] = {}
         self._ratios: dict[str, TokenRatio] = {}
+
+    def learn_run(self, seconds: float) -> None:
+        """Learn how long a call ran that a core brought to its end."""
+        if seconds > 0:
+            self._num_runs += 1
+            self.run_s += (seconds - self.run_s) / min(self._num_runs, _LATEST_RUNS)
 
     def answer_tokens(self, pid: int, model: str) -> int:
         """Estimate the tokens of an answer."""

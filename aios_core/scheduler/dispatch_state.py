@@ -11,7 +11,6 @@ from aios_core.errors import KernelBug
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.call_events import CallEvents
-from aios_core.scheduler.overload import OverloadGuard
 from aios_core.scheduler.protocols import Contexts
 from aios_core.scheduler.recovery import CoreKeeper
 from aios_core.scheduler.scheduler import Scheduler
@@ -54,7 +53,6 @@ class DispatchState:
     contexts: Contexts
     spending: Spending
     keeper: CoreKeeper
-    overload: OverloadGuard
     tell: CallEvents
     clock: Clock
     dispatch: Callable[[], None]  # fills the free slots

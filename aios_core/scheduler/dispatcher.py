@@ -98,8 +98,8 @@ class Dispatcher:
         self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._overload = OverloadGuard(self.limits)
         self._estimates = Estimates(self.limits.expected_answer_tokens)
+        self._overload = OverloadGuard(self.limits, self._estimates)
         self._spending = Spending(
             prices,
             self._estimates,
@@ -113,7 +113,6 @@ class Dispatcher:
             contexts,
             self._spending,
             self._keeper,
-            self._overload,
             self._tell,
             clock,
             self.dispatch,

@@ -8,11 +8,9 @@ from typing import Final
 
 from aios_core.errors import Overloaded
 from aios_core.process import AgentProcess
-from aios_core.scheduler.allowance import EXPECTED_ANSWER_TOKENS
+from aios_core.scheduler.allowance import EXPECTED_ANSWER_TOKENS, Estimates
 from aios_core.scheduler.call import Call
 
-_FIRST_GUESS_S: Final = 1.0  # how long a call runs, before any has
-_MEMORY: Final = 32  # calls that the mean is about
 _LEAST_S: Final = 0.05
 
 
@@ -30,17 +28,16 @@ class QueueLimits:
 
 
 class OverloadGuard:
-    """Refuses calls when too many wait. Pure; it sees time as it is told.
+    """Refuses calls when too many wait. Pure: time is given.
 
     A refusal says when the queue will be worked off, as things are: the calls that wait
     and what is left of those that run, at the mean running time of late, on the slots
     that are in use.
     """
 
-    def __init__(self, limits: QueueLimits) -> None:
+    def __init__(self, limits: QueueLimits, estimates: Estimates) -> None:
         self._limits = limits
-        self._mean_s = _FIRST_GUESS_S
-        self._num_seen = 0
+        self._estimates = estimates
 
     def require_room(
         self, process: AgentProcess, num_waiting: int, running: Collection[Call], now: float
@@ -60,17 +57,11 @@ class OverloadGuard:
             queue = f"the queue of agent {process.name!r}"
             raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
 
-    def record_answer(self, call: Call) -> None:
-        """Learn how long a call ran that a core brought to its end."""
-        if call.syscall.running_s > 0:
-            self._num_seen += 1
-            weight = 1 / min(self._num_seen, _MEMORY)
-            self._mean_s += weight * (call.syscall.running_s - self._mean_s)
-
     def _time_for(self, num_waiting: int, running: Collection[Call], now: float) -> float:
         """Return the seconds until that many calls, and the running ones, are done."""
-        left_s = sum(max(0.0, self._mean_s - _elapsed_s(call, now)) for call in running)
-        work_s = left_s + num_waiting * self._mean_s
+        mean_s = self._estimates.run_s
+        left_s = sum(max(0.0, mean_s - _elapsed_s(call, now)) for call in running)
+        work_s = left_s + num_waiting * mean_s
         return max(_LEAST_S, work_s / max(1, len(running)))
 
 

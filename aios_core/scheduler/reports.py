@@ -113,7 +113,7 @@ class Endings:
         self._scheduler = state.scheduler
         self._contexts = state.contexts
         self._spending = state.spending
-        self._overload = state.overload
+        self._estimates = state.spending.estimates
         self._waiters = state.waiters
         self._tell = state.tell
         self._observers = state.tell.observers
@@ -204,7 +204,7 @@ class Endings:
             self._scheduler.finish(call.ticket, outcome, now, cost=cost)
         call.book(outcome)
         if outcome is not SyscallState.CANCELLED:
-            self._overload.record_answer(call)
+            self._estimates.learn_run(syscall.running_s)
         if call.core is not None:
             cancel(call.core, syscall.id)  # settled when the core has let go
         else:

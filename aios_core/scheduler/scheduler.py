@@ -19,7 +19,6 @@ from itertools import count
 from aios_core.core import Core, CoreLoad, load_of
 from aios_core.errors import KernelBug, SchedulingPolicyError
 from aios_core.process import AgentProcess
-from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import (
     OUTPUT_COST,
     PROMPT_COST,
@@ -29,7 +28,7 @@ from aios_core.queueing.policy import (
     Rank,
     Waiting,
 )
-from aios_core.queueing.ranked_queue import RankedQueue
+from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
 from aios_core.scheduler.admission import Admission, Plan
 from aios_core.scheduler.protocols import Pool
 from aios_core.scheduler.waiting_calls import AtTail, Hold, Route, RouteQueue, Ticket, WaitingCalls

@@ -13,9 +13,8 @@ from operator import attrgetter
 from weakref import WeakSet
 
 from aios_core.core import Core
-from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import FlowShare
-from aios_core.queueing.ranked_queue import RankedQueue
+from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
 from aios_core.scheduler.admission import Admission
 from aios_core.syscalls import LLMGenerate, Syscall
 

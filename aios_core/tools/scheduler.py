@@ -25,8 +25,8 @@ from math import inf
 from typing import TypeVar
 
 from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
-from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import FlowShare, Policy, QueueLoad, Rank
+from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.queueing.token_bucket import TokenBucket
 from aios_core.tools.circuit_breaker import Breaker
 from aios_core.tools.tool import Tool

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from aios_core.queueing.guarded_policy import LAST, GuardedPolicy
 from aios_core.queueing.policy import FlowShare, Rank
-from aios_core.queueing.ranked_queue import RankedQueue
+from aios_core.queueing.ranked_queue import LAST, GuardedPolicy, RankedQueue
 from aios_core.queueing.token_bucket import TokenBucket
 from aios_core.tools.circuit_breaker import Breaker
 from aios_core.tools.tool import Tool

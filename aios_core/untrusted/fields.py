@@ -70,17 +70,33 @@ def _checked(own: Callable[[Any], None]) -> Callable[[Any], None]:
     def post_init(self: Any) -> None:
         if type(self).__post_init__ is post_init:  # and not called by a subclass's own
             require_fields(self)
-        try:
-            own(self)
-        except KernelError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - of an argument's own methods
-            raise InvalidRequest(
-                f"{type(self).__name__}: reading an argument raised {describe(exc)}"
-            ) from detach(exc)
+        _run_contained(own, self)
 
+    return checks_itself(post_init)
+
+
+def checks_itself(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Mark a `__post_init__` that has the fields checked where that is needed; see `check_all`."""
     post_init.checks_fields = True  # type: ignore[attr-defined]
     return post_init
+
+
+def check_all(request: Any, own: Callable[[Any], None]) -> None:
+    """Check the fields of a request, then what its class checks."""
+    require_fields(request)
+    _run_contained(own, request)
+
+
+def _run_contained(own: Callable[[Any], None], request: Any) -> None:
+    """Run a check. What an argument's own methods raise becomes `InvalidRequest`."""
+    try:
+        own(request)
+    except KernelError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - of an argument's own methods
+        raise InvalidRequest(
+            f"{type(request).__name__}: reading an argument raised {describe(exc)}"
+        ) from detach(exc)
 
 
 def _require(request: object, name: str, kind: type, value: object, *, may_be_none: bool) -> None:

@@ -208,7 +208,7 @@ async def test_a_failing_policy_is_logged_once_for_each_question(
         for _ in range(5):
             rig.submit(rig.agent())
 
-        assert [r.name for r in caplog.records] == ["aios_core.queueing.guarded_policy"]
+        assert [r.name for r in caplog.records] == ["aios_core.queueing.ranked_queue"]
 
 
 # --- answers --------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from aios_core.queueing.guarded_policy import GuardedPolicy
 from aios_core.queueing.policy import Rank, Waiting
+from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, Auto, Fair, Policy, Priority, QueueLoad, RoundRobin
 from aios_core.scheduler.admission import HIGHEST, LOWEST, Admission
 from aios_core.scheduler.waiting_calls import Hold, ticket_queue

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aios_core import Overloaded, Rate, ToolUnavailable
-from aios_core.queueing.guarded_policy import GuardedPolicy
+from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, POLICIES, Auto, Fair, Policy, Priority
 from aios_core.tools.scheduler import Limits, Schedule
 from aios_core.tools.tool_queue import Turn, TurnState
