@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from aios_core.errors import InvalidRequest
 
@@ -105,3 +105,8 @@ def _parsed(identity: str, name: str) -> tuple[str, int]:
 def _escaped(name: str) -> str:
     """The name without the characters that mean something in an identity."""
     return quote(name, safe=" ").replace("~", "%7E")
+
+
+def group_of(identity: str) -> str:
+    """Return the group that an identity starts with."""
+    return unquote(identity.partition("/")[0])

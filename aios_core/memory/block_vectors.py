@@ -32,7 +32,7 @@ _UP_TO_DATE: Final = "i.block = b.id AND i.version = b.version AND i.embedder = 
 
 
 @dataclass(frozen=True, slots=True)
-class Unindexed:
+class StaleBlock:
     """A block with missing or outdated vectors, and its chunks."""
 
     row: BlockRow
@@ -49,7 +49,7 @@ class _Place:
     stop: int
 
 
-class VectorTable:
+class BlockVectorTable:
     """Stores and searches the vectors of blocks.
 
     Runs on the database's threads, in its caller's transaction.
@@ -61,16 +61,16 @@ class VectorTable:
         self._lock = free_after_fork(threading.Lock())  # guards the index
         self._index = _BlockIndex()
 
-    def unindexed(
+    def stale_blocks(
         self, connection: Connection, owner: str, prefix: str, embedder: str, most_chars: int
-    ) -> list[Unindexed]:
+    ) -> list[StaleBlock]:
         """Return blocks to embed, of about `most_chars` characters; empty if all are up to date."""
         query = (
             f"SELECT b.id FROM memory_blocks b LEFT JOIN memory_indexed i ON {_UP_TO_DATE} "  # noqa: S608
             f"WHERE {_BELOW} AND i.block IS NULL"
         )
         missing = connection.execute(query, (embedder, owner, prefix, prefix))
-        found: list[Unindexed] = []
+        found: list[StaleBlock] = []
         for row in self._blocks.numbered(connection, [number for (number,) in missing]):
             if most_chars <= 0:
                 break
@@ -78,14 +78,14 @@ class VectorTable:
             chunks = cut(text, CHUNK_CHARS, overlap=0)
             most_chars -= max(1, len(text))
             places = tuple((chunk.start, chunk.start + len(chunk.text)) for chunk in chunks)
-            found.append(Unindexed(row, places, tuple(chunk.text for chunk in chunks)))
+            found.append(StaleBlock(row, places, tuple(chunk.text for chunk in chunks)))
         return found
 
     def store(
         self,
         connection: Connection,
         owner: str,
-        work: Unindexed,
+        work: StaleBlock,
         vectors: Sequence[Sequence[float]],
         embedder: str,
     ) -> None:

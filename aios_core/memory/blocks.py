@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, NoSuchObject, QuotaExceeded
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
-from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.quotas import QuotaOwner, Quotas, size_charged
 from aios_core.memory.records import Content
 from aios_core.state import Connection
 
@@ -69,7 +69,7 @@ Packed = Mapping[int, tuple[bytes, bytes]]  # by page number: plain bytes, store
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BlockLimits:
     """The size of a page, and how much an agent may pin; both in bytes."""
 
     page_bytes: int
@@ -80,7 +80,7 @@ class BlockTable:
     """Reads and changes blocks in the database. `wall` returns seconds since 1970."""
 
     def __init__(
-        self, codec: Codec, quotas: Quotas, limits: Limits, wall: Callable[[], float]
+        self, codec: Codec, quotas: Quotas, limits: BlockLimits, wall: Callable[[], float]
     ) -> None:
         self._codec = codec
         self._quotas = quotas
@@ -148,7 +148,7 @@ class BlockTable:
     def alloc(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         *,
         is_text: bool,
@@ -156,17 +156,21 @@ class BlockTable:
         labels: frozenset[str],
     ) -> Change:
         """Insert an empty block. Raises `Conflict` if there is one of that name."""
-        if (there := self.find(connection, account.owner, name)) is not None:
-            refusal = Conflict(f"{account.owner} has a block {name!r} already")
+        if (there := self.find(connection, quota_owner.owner, name)) is not None:
+            refusal = Conflict(f"{quota_owner.owner} has a block {name!r} already")
             raise refusal.with_labels(there.name_labels)
-        self._quotas.charge(connection, account, charge_of(0, name))
-        row = self._insert(connection, account.owner, name, Content(b"", is_text), labels)
-        return self.pin(connection, account.owner, name, is_pinned=True) if pin else Change(row, {})
+        self._quotas.charge(connection, quota_owner, size_charged(0, name))
+        row = self._insert(connection, quota_owner.owner, name, Content(b"", is_text), labels)
+        return (
+            self.pin(connection, quota_owner.owner, name, is_pinned=True)
+            if pin
+            else Change(row, {})
+        )
 
     def write(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         content: Content,
         *,
@@ -174,10 +178,12 @@ class BlockTable:
         packed: Packed,
     ) -> Change:
         """Write a whole block; it replaces an existing one of that name."""
-        owner = account.owner
+        owner = quota_owner.owner
         old = self.find(connection, owner, name)
-        charged = charge_of(old.size, name) if old else 0
-        self._quotas.charge(connection, account, charge_of(len(content.data), name) - charged)
+        charged = size_charged(old.size, name) if old else 0
+        self._quotas.charge(
+            connection, quota_owner, size_charged(len(content.data), name) - charged
+        )
         if old is None:
             row = self._insert(connection, owner, name, content, labels)
         else:
@@ -200,33 +206,33 @@ class BlockTable:
     def append(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         content: Content,
         labels: frozenset[str],
     ) -> Change:
         """Append to a block; it is created if it does not exist."""
-        old = self.find(connection, account.owner, name)
+        old = self.find(connection, quota_owner.owner, name)
         if old is None:
-            packed = self.pack(account.owner, name, content.data)
-            return self.write(connection, account, name, content, labels=labels, packed=packed)
+            packed = self.pack(quota_owner.owner, name, content.data)
+            return self.write(connection, quota_owner, name, content, labels=labels, packed=packed)
         _require_kind(old, content)
         return self._overlay(
-            connection, account, old, at=old.size, data=content.data, labels=labels
+            connection, quota_owner, old, at=old.size, data=content.data, labels=labels
         )
 
     def patch(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         content: Content,
         *,
         at: int,
         labels: frozenset[str],
     ) -> Change:
-        """Overwrite part of a binary block, from byte `at` on. The block may grow."""
-        old = self.get(connection, account.owner, name)
+        """MemoryOverwrite part of a binary block, from byte `at` on. The block may grow."""
+        old = self.get(connection, quota_owner.owner, name)
         _require_kind(old, content)
         if old.is_text:
             refusal = "at: only blocks of bytes can be written in parts; write the whole text"
@@ -234,7 +240,7 @@ class BlockTable:
         if at > old.size:
             refusal = f"at: got {at}; block {name!r} has {old.size} bytes"
             raise InvalidRequest(refusal).with_labels(old.labels)
-        return self._overlay(connection, account, old, at=at, data=content.data, labels=labels)
+        return self._overlay(connection, quota_owner, old, at=at, data=content.data, labels=labels)
 
     def pin(self, connection: Connection, owner: str, name: str, *, is_pinned: bool) -> Change:
         """Pin a block in RAM or unpin it. If pinned, the change holds all its pages."""
@@ -244,19 +250,21 @@ class BlockTable:
             return Change(row, {})
         return Change(row, self.pages(connection, owner, row, range(row.num_pages)))
 
-    def clear(self, connection: Connection, account: Account, name: str) -> BlockRow:
+    def clear(self, connection: Connection, quota_owner: QuotaOwner, name: str) -> BlockRow:
         """Delete a block. Raises `NoSuchObject`."""
-        row = self.get(connection, account.owner, name)
+        row = self.get(connection, quota_owner.owner, name)
         connection.execute("DELETE FROM memory_blocks WHERE id = ?", (row.id,))
-        self._quotas.charge(connection, account, -charge_of(row.size, name))
+        self._quotas.charge(connection, quota_owner, -size_charged(row.size, name))
         return row
 
-    def clear_all(self, connection: Connection, account: Account, prefix: str) -> list[BlockRow]:
+    def clear_all(
+        self, connection: Connection, quota_owner: QuotaOwner, prefix: str
+    ) -> list[BlockRow]:
         """Delete the blocks with a name prefix. Returns their rows."""
-        rows = self.all(connection, account.owner)
+        rows = self.all(connection, quota_owner.owner)
         chosen = [row for row in rows if row.name.startswith(prefix)]
         for row in chosen:
-            self.clear(connection, account, row.name)
+            self.clear(connection, quota_owner, row.name)
         return chosen
 
     # --- inside ------------------------------------------------------------------------------
@@ -270,7 +278,7 @@ class BlockTable:
     def _overlay(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         old: BlockRow,
         *,
         at: int,
@@ -279,12 +287,12 @@ class BlockTable:
     ) -> Change:
         """Write bytes over a block from `at` on, storing only the pages that they touch."""
         size = max(old.size, at + len(data))
-        self._quotas.charge(connection, account, size - old.size)
+        self._quotas.charge(connection, quota_owner, size - old.size)
         new = replace(old, size=size, labels=old.labels | labels)
-        row = self._update(connection, account.owner, new)
+        row = self._update(connection, quota_owner.owner, new)
         touched = row.pages_of(at, at + len(data))
         # Only the first and last page can keep some of their old bytes.
-        before = self.pages(connection, account.owner, old, {*touched[:1], *touched[-1:]})
+        before = self.pages(connection, quota_owner.owner, old, {*touched[:1], *touched[-1:]})
         plain = {}
         for number in touched:
             first = number * row.page_bytes
@@ -292,7 +300,7 @@ class BlockTable:
             begin, end = max(at - first, 0), min(at + len(data) - first, row.page_bytes)
             piece = data[first + begin - at : first + end - at]
             plain[number] = page[:begin] + piece + page[end:]
-        return self._store(connection, row, self._pack_pages(account.owner, old.name, plain))
+        return self._store(connection, row, self._pack_pages(quota_owner.owner, old.name, plain))
 
     def _insert(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aios_core.manager import Port
-from aios_core.memory.kv import Listing
+from aios_core.memory.kv import KeyRange
 from aios_core.memory.kv_requests import (
     KeyValueClear,
     KeyValueGet,
@@ -91,8 +91,8 @@ class KeyValues:
             is_reversed: sort in descending order.
             with_values: False leaves `value` None, and reads less.
         """
-        listing = Listing(prefix, after, limit, is_reversed, with_values)
-        return self._port.call(KeyValueList(self.namespace, listing, owner=self.owner))
+        key_range = KeyRange(prefix, after, limit, is_reversed, with_values)
+        return self._port.call(KeyValueList(self.namespace, key_range, owner=self.owner))
 
     async def alist(
         self,
@@ -104,8 +104,8 @@ class KeyValues:
         with_values: bool = True,
     ) -> tuple[KeyValue, ...]:
         """List the entries with keys that start with `prefix` (async form of `list`)."""
-        listing = Listing(prefix, after, limit, is_reversed, with_values)
-        return await self._port.acall(KeyValueList(self.namespace, listing, owner=self.owner))
+        key_range = KeyRange(prefix, after, limit, is_reversed, with_values)
+        return await self._port.acall(KeyValueList(self.namespace, key_range, owner=self.owner))
 
     def clear(self, prefix: str = "") -> int:
         """Remove all keys that start with `prefix`. Returns how many there were."""

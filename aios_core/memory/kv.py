@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from aios_core.errors import QuotaExceeded
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
-from aios_core.memory.naming import beyond
-from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.naming import prefix_end
+from aios_core.memory.quotas import QuotaOwner, Quotas, size_charged
 from aios_core.memory.records import Content, KeyValue, Name
 from aios_core.state import Connection
 from aios_core.untrusted.fields import CheckedFields
@@ -26,7 +26,7 @@ PackedItems = Sequence[tuple[str, Content | None, bytes]]  # None: remove the ke
 
 
 @dataclass(frozen=True, slots=True)
-class Listing(CheckedFields):
+class KeyRange(CheckedFields):
     """A range of a namespace's entries: those with a key prefix, in ascending or descending order.
 
     With `after`, only the keys behind that one; with `limit`, at most that many entries.
@@ -63,24 +63,24 @@ class KeyValueTable:
         return tuple(self._entry(owner, namespace, row) for row in rows if row is not None)
 
     def list(
-        self, connection: Connection, owner: str, namespace: str, listing: Listing
+        self, connection: Connection, owner: str, namespace: str, key_range: KeyRange
     ) -> tuple[KeyValue, ...]:
-        """Return the entries of a listing, sorted by key."""
-        value = "value" if listing.with_values else "NULL"
-        side, order = ("<", "DESC") if listing.is_reversed else (">", "ASC")
+        """Return the entries of a key_range, sorted by key."""
+        value = "value" if key_range.with_values else "NULL"
+        side, order = ("<", "DESC") if key_range.is_reversed else (">", "ASC")
         query = (
             f"SELECT key, {value}, {_FACTS} FROM memory_kv WHERE owner = ? AND namespace = ? "  # noqa: S608
             f"AND {_IS_THERE} AND key >= ?"
         )
-        parameters: list[Any] = [owner, namespace, self._wall(), listing.prefix]
-        if (end := beyond(listing.prefix)) is not None:
+        parameters: list[Any] = [owner, namespace, self._wall(), key_range.prefix]
+        if (end := prefix_end(key_range.prefix)) is not None:
             query += " AND key < ?"
             parameters.append(end)
-        if listing.after is not None:
+        if key_range.after is not None:
             query += f" AND key {side} ?"
-            parameters.append(listing.after)
+            parameters.append(key_range.after)
         query += f" ORDER BY key {order} LIMIT ?"
-        parameters.append(-1 if listing.limit is None else listing.limit)
+        parameters.append(-1 if key_range.limit is None else key_range.limit)
         rows = connection.execute(query, parameters).fetchall()
         return tuple(self._entry(owner, namespace, row) for row in rows)
 
@@ -92,7 +92,7 @@ class KeyValueTable:
             "AND (expires_at IS NULL OR expires_at > ?4) "
             "ORDER BY namespace"
         )
-        parameters = (owner, prefix, beyond(prefix), self._wall())
+        parameters = (owner, prefix, prefix_end(prefix), self._wall())
         found: dict[str, list[Any]] = {}
         for name, *labels in connection.execute(query, parameters):
             found.setdefault(str(name), []).append(labels)
@@ -113,7 +113,7 @@ class KeyValueTable:
     def put(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         namespace: str,
         items: PackedItems,
         *,
@@ -121,7 +121,7 @@ class KeyValueTable:
         ttl_s: float | None,
     ) -> None:
         """Set and remove keys in the caller's transaction, and charge the difference."""
-        now, owner = self._wall(), account.owner
+        now, owner = self._wall(), quota_owner.owner
         freed = self._purge(connection, owner, now)
         query = (
             "SELECT charged, created_at, name_labels FROM memory_kv "
@@ -131,9 +131,11 @@ class KeyValueTable:
             key: connection.execute(query, (owner, namespace, key)).fetchone()
             for key, _, _ in items
         }
-        charges = {key: charge_of(len(content.data), key) for key, content, _ in items if content}
+        charges = {
+            key: size_charged(len(content.data), key) for key, content, _ in items if content
+        }
         amount = sum(charges.values()) - sum(int(old[0]) for old in before.values() if old)
-        self._charge(connection, account, amount - freed, now)
+        self._charge(connection, quota_owner, amount - freed, now)
         for key, content, stored in items:
             if content is None:
                 query = "DELETE FROM memory_kv WHERE owner = ? AND namespace = ? AND key = ?"
@@ -157,12 +159,14 @@ class KeyValueTable:
                 ),
             )
 
-    def clear(self, connection: Connection, account: Account, namespace: str, prefix: str) -> int:
+    def clear(
+        self, connection: Connection, quota_owner: QuotaOwner, namespace: str, prefix: str
+    ) -> int:
         """Delete the entries with a key prefix. Returns how many there were."""
-        listing = Listing(prefix, with_values=False)
-        keys = [one.key for one in self.list(connection, account.owner, namespace, listing)]
+        key_range = KeyRange(prefix, with_values=False)
+        keys = [one.key for one in self.list(connection, quota_owner.owner, namespace, key_range)]
         items = [(key, None, b"") for key in keys]
-        self.put(connection, account, namespace, items, labels=frozenset(), ttl_s=None)
+        self.put(connection, quota_owner, namespace, items, labels=frozenset(), ttl_s=None)
         return len(keys)
 
     def touch(
@@ -185,19 +189,19 @@ class KeyValueTable:
             query += " AND key = ? RETURNING key"
             return sum(len(list(connection.execute(query, (*about, key)))) for key in chosen)
         query, about = query + " AND key >= ?", (*about, chosen)
-        if (end := beyond(chosen)) is not None:
+        if (end := prefix_end(chosen)) is not None:
             query, about = query + " AND key < ?", (*about, end)
         return len(list(connection.execute(query + " RETURNING key", about)))
 
-    def sweep(self, connection: Connection, account: Account, namespace: str) -> int:
+    def sweep(self, connection: Connection, quota_owner: QuotaOwner, namespace: str) -> int:
         """Delete the expired entries. Returns how many there were."""
         query = (
             "DELETE FROM memory_kv WHERE expires_at <= ? AND owner = ? AND namespace = ? "
             "RETURNING charged"
         )
-        about = (self._wall(), account.owner, namespace)
+        about = (self._wall(), quota_owner.owner, namespace)
         freed = [int(row[0]) for row in connection.execute(query, about)]
-        self._quotas.charge(connection, account, -sum(freed))
+        self._quotas.charge(connection, quota_owner, -sum(freed))
         return len(freed)
 
     # --- inside ------------------------------------------------------------------------------
@@ -218,14 +222,16 @@ class KeyValueTable:
             labels_from_text(named),
         )
 
-    def _charge(self, connection: Connection, account: Account, amount: int, now: float) -> None:
+    def _charge(
+        self, connection: Connection, quota_owner: QuotaOwner, amount: int, now: float
+    ) -> None:
         """Charge bytes; delete all expired rows of the owner before raising `QuotaExceeded`."""
         try:
-            self._quotas.charge(connection, account, amount)
+            self._quotas.charge(connection, quota_owner, amount)
         except QuotaExceeded:
-            if not (freed := self._purge(connection, account.owner, now, limit=-1)):
+            if not (freed := self._purge(connection, quota_owner.owner, now, limit=-1)):
                 raise
-            self._quotas.charge(connection, account, amount - freed)
+            self._quotas.charge(connection, quota_owner, amount - freed)
 
     def _purge(
         self, connection: Connection, owner: str, now: float, limit: int = _MAX_PURGED

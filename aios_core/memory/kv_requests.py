@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from aios_core.errors import InvalidRequest
-from aios_core.memory.kv import Listing
+from aios_core.memory.kv import KeyRange
 from aios_core.memory.naming import (
     NAMESPACE,
     require_count,
@@ -113,24 +113,24 @@ class KeyValueList(_NamespaceRequest[tuple[KeyValue, ...]]):
 
     kind: ClassVar[str] = "memory.kv_list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
-    listing: Listing = field(default_factory=Listing)
+    key_range: KeyRange = field(default_factory=KeyRange)
 
     def __post_init__(self) -> None:
         require_name("namespace", self.namespace)
         require_owner(self.owner)
-        require_text("prefix", self.listing.prefix)
-        require_count("limit", self.listing.limit, at_least=0)
-        if self.listing.after is not None:
-            require_text("after", self.listing.after)
+        require_text("prefix", self.key_range.prefix)
+        require_count("limit", self.key_range.limit, at_least=0)
+        if self.key_range.after is not None:
+            require_text("after", self.key_range.after)
 
     def arguments(self) -> Mapping[str, Any]:
-        listing = self.listing
+        key_range = self.key_range
         return {
-            "prefix": listing.prefix,
-            "after": listing.after,
-            "limit": listing.limit,
-            "is_reversed": listing.is_reversed,
-            "with_values": listing.with_values,
+            "prefix": key_range.prefix,
+            "after": key_range.after,
+            "limit": key_range.limit,
+            "is_reversed": key_range.is_reversed,
+            "with_values": key_range.with_values,
         }
 
 

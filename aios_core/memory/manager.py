@@ -2,7 +2,7 @@
 
 Where data is:
 
-    RAM     `Space`: the list of an agent's blocks, and its resident pages
+    RAM     `ResidentSet`: the list of an agent's blocks, and its resident pages
     disk    SQLite: all data, always; `BlockTable`, `ThreadTable`, `KeyValueTable`
 
 A write is answered once it is durable. Its result is applied in RAM then: the writer
@@ -23,14 +23,14 @@ from typing import Any
 from aios_core.config import MemoryConfig
 from aios_core.errors import KernelError, NoSuchObject, QuotaExceeded
 from aios_core.memory.block_service import BlockService
-from aios_core.memory.blocks import Limits
+from aios_core.memory.blocks import BlockLimits
 from aios_core.memory.naming import is_kept
 from aios_core.memory.quotas import Quotas
-from aios_core.memory.requests import KIND, MemoryWrite, Overwrite
-from aios_core.memory.resident_set import Residence
-from aios_core.memory.resident_sets import Spaces
+from aios_core.memory.requests import KIND, MemoryOverwrite, MemoryWrite
+from aios_core.memory.resident_set import ResidencyLimits
+from aios_core.memory.resident_sets import ResidentSets
 from aios_core.memory.search_service import SearchService
-from aios_core.memory.tables import Shelf
+from aios_core.memory.tables import LazyTables
 from aios_core.memory.thread_kv_service import KeyValueService, ThreadService
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
@@ -61,7 +61,7 @@ class MemoryManager:
         embedder: BilledEmbedder | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        residence = Residence(
+        residency = ResidencyLimits(
             limit=config.resident_bytes,
             watermark=config.watermark,
             k=config.lru_k,
@@ -71,22 +71,26 @@ class MemoryManager:
         quotas = Quotas(
             config.quota_bytes, config.group_quota_bytes, config.group_quotas, config.agent_quotas
         )
-        self._shelf = Shelf(state, quotas, Limits(config.page_bytes, residence.high), wall)
-        self._spaces = Spaces(self._shelf, residence, config.total_resident_bytes, now)
+        self._tables = LazyTables(
+            state, quotas, BlockLimits(config.page_bytes, residency.high), wall
+        )
+        self._residents = ResidentSets(self._tables, residency, config.total_resident_bytes, now)
         self._serve = {
             kind: handler
             for service in (
-                BlockService(self._shelf, self._spaces, residence, now),
-                SearchService(self._shelf, embedder),
-                ThreadService(self._shelf),
-                KeyValueService(self._shelf),
+                BlockService(self._tables, self._residents, residency, now),
+                SearchService(self._tables, embedder),
+                ThreadService(self._tables),
+                KeyValueService(self._tables),
             )
             for kind, handler in service.handlers().items()
         }
 
     def __repr__(self) -> str:
-        spaces = self._spaces
-        return f"<MemoryManager: {len(spaces)} agents, {spaces.resident_bytes} bytes resident>"
+        residents = self._residents
+        return (
+            f"<MemoryManager: {len(residents)} agents, {residents.resident_bytes} bytes resident>"
+        )
 
     @property
     def requests(self) -> Sequence[type[Request[Any]]]:
@@ -96,16 +100,16 @@ class MemoryManager:
         """Do nothing: the first request opens the state."""
 
     async def prepare(self, process: AgentProcess, request: Any) -> Request[Any]:
-        """Turn a write that replaces existing content into an `Overwrite` for the access check."""
+        """Turn a write that replaces content into a `MemoryOverwrite`, for the access check."""
         if isinstance(request, MemoryWrite) and request.owner in (None, process.identity):
-            space = await self._spaces.of(process.identity)
-            if space.would_lose(request.block, request.at):
-                return Overwrite(request)
+            resident = await self._residents.of(process.identity)
+            if resident.would_overwrite(request.block, request.at):
+                return MemoryOverwrite(request)
         checked: Request[Any] = request
         return checked
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
-        if isinstance(request, Overwrite):
+        if isinstance(request, MemoryOverwrite):
             request = request.write
         try:
             return await self._serve[type(request)](process, request)
@@ -124,25 +128,25 @@ class MemoryManager:
         owner, name = resource.owner, resource.name.rstrip("/")
         if not name:
             return True
-        tables = await self._shelf.opened()
+        tables = await self._tables.open()
         return await tables.state.database.aread(lambda c: is_kept(c, owner, name))
 
     async def knows(self, identity: str) -> bool:
         """Return whether an agent of that identity ever stored something in memory."""
-        tables = await self._shelf.opened()
+        tables = await self._tables.open()
         query = "SELECT 1 FROM memory_usage WHERE owner = ?"
         rows = await tables.state.database.aread(lambda c: c.execute(query, (identity,)).fetchall())
         return bool(rows)
 
     def forget(self, process: AgentProcess) -> None:
         """Drop the cached pages of an exited agent; later reads load them from disk."""
-        self._spaces.forget(process.identity)
+        self._residents.forget(process.identity)
 
     async def close(self) -> None:
-        await self._spaces.close()
+        await self._residents.close()
 
     def check(self) -> None:
-        self._spaces.check()
+        self._residents.check()
 
 
 def _redact_for_non_owner(exc: NoSuchObject | QuotaExceeded) -> KernelError:

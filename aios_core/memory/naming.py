@@ -57,7 +57,7 @@ def require_owner(owner: object) -> None:
         require_name("owner", owner)
 
 
-def beyond(prefix: str) -> str | None:
+def prefix_end(prefix: str) -> str | None:
     """Return the smallest text after all texts that start with `prefix`, or None.
 
     Texts are ordered by code points, which is also the order of their UTF-8 bytes, by which

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote
 
 from aios_core.errors import QuotaExceeded
+from aios_core.identity import group_of
 from aios_core.memory.codec import labels_from_rows
 from aios_core.process import AgentProcess
 from aios_core.state import Connection
@@ -20,21 +20,21 @@ from aios_core.state import Connection
 OVERHEAD: Final = 64  # bytes charged for a block, message or key, in addition to name and content
 
 
-def charge_of(size: int, name: str = "") -> int:
+def size_charged(size: int, name: str = "") -> int:
     """Return the bytes that an object is charged with."""
     return OVERHEAD + len(name.encode()) + size
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class QuotaOwner:
     """The agent that is charged. `group` None: look up the group that its usage counts in."""
 
     owner: str
     group: str | None = None
 
     @classmethod
-    def of(cls, process: AgentProcess, owner: str | None) -> Account:
-        """Return the account to charge when a process changes the memory of `owner`."""
+    def of(cls, process: AgentProcess, owner: str | None) -> QuotaOwner:
+        """Return the quota_owner to charge when a process changes the memory of `owner`."""
         if owner is None or owner == process.identity:
             return cls(process.identity, process.group.name)
         return cls(owner)
@@ -59,20 +59,20 @@ class Quotas:
     def limit_of_group(self, group: str) -> int | None:
         return self.groups.get(group, self.of_group)
 
-    def charge(self, connection: Connection, account: Account, amount: int) -> None:
+    def charge(self, connection: Connection, quota_owner: QuotaOwner, amount: int) -> None:
         """Charge `amount` bytes more (or less, if negative).
 
         Raises `QuotaExceeded`; the caller must let it abort the transaction.
         """
-        used, was_in = _usage(connection, account.owner)
-        group = account.group or was_in or group_of(account.owner)
+        used, was_in = _usage(connection, quota_owner.owner)
+        group = quota_owner.group or was_in or group_of(quota_owner.owner)
         # The agent has been spawned into another group since: its bytes move there.
         if was_in is not None and was_in != group:
             _charge_group(connection, was_in, -used)
             _charge_group(connection, group, used)
         if amount > 0:
             _require_quota(
-                connection, account.owner, self.limit_of_agent(account.owner), used, amount
+                connection, quota_owner.owner, self.limit_of_agent(quota_owner.owner), used, amount
             )
             limit = self.limit_of_group(group)
             taken = 0 if limit is None else group_usage(connection, group)
@@ -80,20 +80,15 @@ class Quotas:
         connection.execute(
             "INSERT INTO memory_usage VALUES (?1, ?2, ?3) ON CONFLICT (owner) DO UPDATE "
             "SET bytes = excluded.bytes, family = excluded.family",
-            (account.owner, group, used + amount),
+            (quota_owner.owner, group, used + amount),
         )
         _charge_group(connection, group, amount)
 
-    def usage(self, connection: Connection, account: Account) -> tuple[int, str, int]:
+    def usage(self, connection: Connection, quota_owner: QuotaOwner) -> tuple[int, str, int]:
         """Return the agent's bytes, the name of its group, and the group's bytes."""
-        used, was_in = _usage(connection, account.owner)
-        group = account.group or was_in or group_of(account.owner)
+        used, was_in = _usage(connection, quota_owner.owner)
+        group = quota_owner.group or was_in or group_of(quota_owner.owner)
         return used, group, group_usage(connection, group)
-
-
-def group_of(identity: str) -> str:
-    """Return the group that an identity starts with."""
-    return unquote(identity.partition("/")[0])
 
 
 def group_usage(connection: Connection, group: str) -> int:

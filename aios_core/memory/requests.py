@@ -7,7 +7,7 @@ conversations and key-value namespaces are in `thread_requests` and `kv_requests
 `owner` is the agent that owns the memory; None: the caller. Changing part of a block counts
 as normal use; removing or overwriting a whole block is marked irreversible for the access
 check. Only the manager knows whether a write overwrites the caller's own block; it then
-replaces the request by an `Overwrite`.
+replaces the request by a `MemoryOverwrite`.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class MemoryWrite(_Change):
 
 
 @dataclass(frozen=True, slots=True)
-class Overwrite(Request[int]):
+class MemoryOverwrite(Request[int]):
     """A `MemoryWrite` that replaces the caller's own content, as the access check sees it."""
 
     kind: ClassVar[str] = MemoryWrite.kind

@@ -1,6 +1,6 @@
 """The pages of one agent's blocks that are in RAM, and their eviction.
 
-A `Space` lists all blocks of an agent and holds some of their pages. All content is durable
+A `ResidentSet` lists all blocks of an agent and holds some of their pages. All content is durable
 already, so eviction only frees RAM. Above the watermark, LRU-K chooses pages to evict,
 except those in their correlated reference period; above the limit, it chooses those too.
 Pinned pages are never evicted.
@@ -24,7 +24,7 @@ _LEAST_PAGE: Final = 1_024  # bytes; bounds the number of retained histories
 
 
 @dataclass(frozen=True, slots=True)
-class Residence:
+class ResidencyLimits:
     """The limit of an agent's memory in RAM, and the settings of LRU-K.
 
     Eviction starts above `watermark`, a fraction of `limit`. Periods are in seconds.
@@ -81,7 +81,7 @@ class Block:
 Page = tuple[Block, int]
 
 
-class Space:
+class ResidentSet:
     """All blocks of one agent, with their resident pages. Used on the kernel's loop only.
 
     Invariants: a block's pages are of the version in its `row`; a page is a candidate of
@@ -89,17 +89,19 @@ class Space:
     above the limit.
     """
 
-    def __init__(self, owner: str, rows: list[BlockRow], residence: Residence) -> None:
+    def __init__(self, owner: str, rows: list[BlockRow], residency: ResidencyLimits) -> None:
         self.owner = owner
         self.blocks = {row.name: Block(row) for row in rows}
         self.resident_bytes = 0
         self.num_evicted = 0
         self.pending: Counter[str] = Counter()  # changes in flight, by block name
-        self._residence = residence
+        self._residency = residency
         self._pages: LruK[Page] | None = None  # made with the first page
 
     def __repr__(self) -> str:
-        return f"<Space of {self.owner}: {len(self.blocks)} blocks, {self.resident_bytes} bytes>"
+        return (
+            f"<ResidentSet of {self.owner}: {len(self.blocks)} blocks, {self.resident_bytes} bytes>"
+        )
 
     def get(self, name: str) -> Block:
         """Return a block. Raises `NoSuchObject`."""
@@ -108,7 +110,7 @@ class Space:
             raise no_such_block(name, (one.row for one in self.blocks.values()))
         return block
 
-    def would_lose(self, name: str, at: int | None) -> bool:
+    def would_overwrite(self, name: str, at: int | None) -> bool:
         """Return whether a write at the byte `at` (None: of the whole block) replaces content."""
         block = self.blocks.get(name)
         size = 0 if block is None else block.row.size
@@ -160,7 +162,7 @@ class Space:
         """
         numbers = list(pages)
         if not block.row.is_pinned:
-            numbers = numbers[-max(1, self._residence.limit // block.row.page_bytes) :]
+            numbers = numbers[-max(1, self._residency.limit // block.row.page_bytes) :]
         for number in numbers:
             self.resident_bytes += len(pages[number]) - len(block.pages.get(number, b""))
             block.pages[number] = pages[number]
@@ -205,8 +207,8 @@ class Space:
                     raise KernelBug(
                         f"page {number} of {block.row} must be an eviction candidate or pinned"
                     )
-        if self.resident_bytes - pinned > self._residence.limit:
-            raise KernelBug(f"{self!r} is above its limit of {self._residence.limit}")
+        if self.resident_bytes - pinned > self._residency.limit:
+            raise KernelBug(f"{self!r} is above its limit of {self._residency.limit}")
         if self._pages is not None:
             self._pages.check()
             num_free = sum(
@@ -221,11 +223,11 @@ class Space:
     @property
     def _replacement(self) -> LruK[Page]:
         if self._pages is None:
-            self._pages = self._residence.replacement()
+            self._pages = self._residency.replacement()
         return self._pages
 
     def _make_room(self, now: float) -> None:
-        high, limit = self._residence.high, self._residence.limit
+        high, limit = self._residency.high, self._residency.limit
         while self.resident_bytes > high:
             if not self._evict_one(now, is_pressing=self.resident_bytes > limit):
                 return

@@ -10,7 +10,7 @@ from aios_core.errors import InvalidRequest
 from aios_core.manager import labelled
 from aios_core.memory.records import MemoryHit
 from aios_core.memory.requests import MemorySearch
-from aios_core.memory.tables import Shelf
+from aios_core.memory.tables import LazyTables
 from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder
 from aios_core.syscalls import Request
@@ -21,8 +21,8 @@ EMBED_CHARS: Final = 1 << 18  # characters embedded before their vectors are sto
 class SearchService:
     """Serves `MemorySearch`. Embeds new and changed texts before it searches."""
 
-    def __init__(self, shelf: Shelf, embedder: BilledEmbedder | None) -> None:
-        self._shelf, self._embedder = shelf, embedder
+    def __init__(self, tables: LazyTables, embedder: BilledEmbedder | None) -> None:
+        self._tables, self._embedder = tables, embedder
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
         """Map each request type to its handler."""
@@ -32,10 +32,10 @@ class SearchService:
         if self._embedder is None:
             raise InvalidRequest("memory.search needs an embedder; this kernel has none")
         owner, prefix, embedder = request.owner or process.identity, request.prefix, self._embedder
-        tables = await self._shelf.opened()
+        tables = await self._tables.open()
         database = tables.state.database
         missing = partial(
-            tables.vectors.unindexed,
+            tables.vectors.stale_blocks,
             owner=owner,
             prefix=prefix,
             embedder=embedder.name,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aios_core.memory.block_vectors import VectorTable
-from aios_core.memory.blocks import BlockTable, Limits
+from aios_core.memory.block_vectors import BlockVectorTable
+from aios_core.memory.blocks import BlockLimits, BlockTable
 from aios_core.memory.codec import Codec
 from aios_core.memory.kv import KeyValueTable
 from aios_core.memory.quotas import Quotas
@@ -16,17 +16,17 @@ from aios_core.state import State, StateOpener
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class MemoryTables:
     """The open state, and memory's tables in it."""
 
     state: State
     blocks: BlockTable
     threads: ThreadTable
     kv: KeyValueTable
-    vectors: VectorTable
+    vectors: BlockVectorTable
 
 
-class Shelf:
+class LazyTables:
     """Opens memory's tables at the first request.
 
     Args:
@@ -37,24 +37,24 @@ class Shelf:
     """
 
     def __init__(
-        self, state: StateOpener, quotas: Quotas, limits: Limits, wall: Callable[[], float]
+        self, state: StateOpener, quotas: Quotas, limits: BlockLimits, wall: Callable[[], float]
     ) -> None:
         state.add_migrations(COMPONENT, SCHEMA)
         self._state, self._limits, self._wall = state, limits, wall
         self.quotas = quotas
-        self._tables: Tables | None = None
+        self._tables: MemoryTables | None = None
 
-    async def opened(self) -> Tables:
+    async def open(self) -> MemoryTables:
         """Return the tables; open the state if necessary. Raises `StateError`."""
         if self._tables is None:
             state = await self._state.opened()
             codec = Codec(state.vault)
             blocks = BlockTable(codec, self.quotas, self._limits, self._wall)
-            self._tables = Tables(
+            self._tables = MemoryTables(
                 state,
                 blocks,
                 ThreadTable(codec, self.quotas, self._wall),
                 KeyValueTable(codec, self.quotas, self._wall),
-                VectorTable(codec, blocks),
+                BlockVectorTable(codec, blocks),
             )
         return self._tables

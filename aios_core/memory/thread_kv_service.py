@@ -18,9 +18,9 @@ from aios_core.memory.kv_requests import (
     KeyValueSweep,
     KeyValueTouch,
 )
-from aios_core.memory.quotas import Account
+from aios_core.memory.quotas import QuotaOwner
 from aios_core.memory.records import Name
-from aios_core.memory.tables import Shelf
+from aios_core.memory.tables import LazyTables
 from aios_core.memory.thread_requests import (
     ThreadAppend,
     ThreadArchive,
@@ -40,8 +40,8 @@ from aios_core.syscalls import Request
 class ThreadService:
     """Serves the requests for conversations."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, tables: LazyTables) -> None:
+        self._tables = tables
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
         """Map each request type to its handler."""
@@ -68,50 +68,50 @@ class ThreadService:
         request: ThreadAppend | ThreadReplace,
         put: Callable[..., tuple[int, ...]],
     ) -> tuple[int, ...]:
-        account, labels = Account.of(process, request.owner), frozenset(process.labels)
-        tables = await self._shelf.opened()
+        quota_owner, labels = QuotaOwner.of(process, request.owner), frozenset(process.labels)
+        tables = await self._tables.open()
         return await tables.state.database.awrite(
             lambda connection: put(
-                tables.threads, connection, account, request.thread, request.contents, labels
+                tables.threads, connection, quota_owner, request.thread, request.contents, labels
             )
         )
 
     async def _read(self, process: AgentProcess, request: ThreadRead) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         entries = await tables.state.database.aread(
             lambda c: tables.threads.chosen(c, owner, request.thread, request.chosen)
         )
         return all_labelled(entries)
 
     async def _remove(self, process: AgentProcess, request: ThreadRemove) -> Any:
-        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
         entries = await tables.state.database.awrite(
-            lambda c: tables.threads.remove(c, account, request.thread, request.chosen)
+            lambda c: tables.threads.remove(c, quota_owner, request.thread, request.chosen)
         )
         return all_labelled(entries)
 
     async def _archive(self, process: AgentProcess, request: ThreadArchive) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         entries = await tables.state.database.awrite(
             lambda c: tables.threads.archive(c, owner, request.thread, request.chosen)
         )
         return all_labelled(entries)
 
     async def _count(self, process: AgentProcess, request: ThreadCount) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         number, labels = await tables.state.database.aread(
             lambda c: tables.threads.count(c, owner, request.thread, request.status)
         )
         return labelled(number, labels)
 
     async def _clear(self, process: AgentProcess, request: ThreadClear) -> None:
-        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
         await tables.state.database.awrite(
-            lambda c: tables.threads.clear(c, account, request.thread)
+            lambda c: tables.threads.clear(c, quota_owner, request.thread)
         )
 
     async def _list(self, process: AgentProcess, request: ThreadList) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         names = await tables.state.database.aread(
             lambda c: tables.threads.names(c, owner, request.prefix)
         )
@@ -121,8 +121,8 @@ class ThreadService:
 class KeyValueService:
     """Serves the requests for key-value namespaces."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, tables: LazyTables) -> None:
+        self._tables = tables
 
     def handlers(self) -> Mapping[type[Request[Any]], Callable[..., Any]]:
         """Map each request type to its handler."""
@@ -137,7 +137,7 @@ class KeyValueService:
         }
 
     async def _get(self, process: AgentProcess, request: KeyValueGet) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         entries = await tables.state.database.aread(
             lambda c: tables.kv.get(c, owner, request.namespace, request.keys)
         )
@@ -146,47 +146,47 @@ class KeyValueService:
         return labelled(entries, frozenset[str]().union(*values))
 
     async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:
-        account, labels = Account.of(process, request.owner), frozenset(process.labels)
-        tables = await self._shelf.opened()
-        pack = partial(tables.kv.pack, account.owner, request.namespace, request.contents)
+        quota_owner, labels = QuotaOwner.of(process, request.owner), frozenset(process.labels)
+        tables = await self._tables.open()
+        pack = partial(tables.kv.pack, quota_owner.owner, request.namespace, request.contents)
         size = sum(len(content.data) for content in request.contents.values() if content)
         packed = await asyncio.to_thread(pack) if size > LARGE else None
 
         def put(connection: Connection) -> None:
             items = pack() if packed is None else packed
-            put_all = partial(tables.kv.put, connection, account, request.namespace, items)
+            put_all = partial(tables.kv.put, connection, quota_owner, request.namespace, items)
             put_all(labels=labels, ttl_s=request.ttl_s)
 
         await tables.state.database.awrite(put)
 
     async def _list(self, process: AgentProcess, request: KeyValueList) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         entries = await tables.state.database.aread(
-            lambda c: tables.kv.list(c, owner, request.namespace, request.listing)
+            lambda c: tables.kv.list(c, owner, request.namespace, request.key_range)
         )
         return all_labelled(entries)
 
     async def _clear(self, process: AgentProcess, request: KeyValueClear) -> int:
-        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
         return await tables.state.database.awrite(
-            lambda c: tables.kv.clear(c, account, request.namespace, request.prefix)
+            lambda c: tables.kv.clear(c, quota_owner, request.namespace, request.prefix)
         )
 
     async def _touch(self, process: AgentProcess, request: KeyValueTouch) -> int:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         chosen = request.prefix if request.keys is None else request.keys
         return await tables.state.database.awrite(
             lambda c: tables.kv.touch(c, owner, request.namespace, chosen, request.ttl_s)
         )
 
     async def _sweep(self, process: AgentProcess, request: KeyValueSweep) -> int:
-        account, tables = Account.of(process, request.owner), await self._shelf.opened()
+        quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
         return await tables.state.database.awrite(
-            lambda c: tables.kv.sweep(c, account, request.namespace)
+            lambda c: tables.kv.sweep(c, quota_owner, request.namespace)
         )
 
     async def _namespaces(self, process: AgentProcess, request: KeyValueNamespaces) -> Any:
-        owner, tables = request.owner or process.identity, await self._shelf.opened()
+        owner, tables = request.owner or process.identity, await self._tables.open()
         names = await tables.state.database.aread(
             lambda c: tables.kv.namespaces(c, owner, request.prefix)
         )

@@ -15,8 +15,8 @@ from typing import Any, Final
 from aios_core.errors import NoSuchObject
 from aios_core.manager import labels_of_all
 from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
-from aios_core.memory.naming import beyond
-from aios_core.memory.quotas import Account, Quotas, charge_of
+from aios_core.memory.naming import prefix_end
+from aios_core.memory.quotas import QuotaOwner, Quotas, size_charged
 from aios_core.memory.records import Name, ThreadEntry
 from aios_core.state import Connection
 from aios_core.untrusted.fields import CheckedFields
@@ -106,7 +106,7 @@ class ThreadTable:
             "SELECT name, name_labels FROM memory_threads WHERE owner = ?1 AND name >= ?2 "
             "AND (?3 IS NULL OR name < ?3) ORDER BY name"
         )
-        rows: Any = connection.execute(query, (owner, prefix, beyond(prefix)))
+        rows: Any = connection.execute(query, (owner, prefix, prefix_end(prefix)))
         return tuple(Name(str(name), labels_from_text(labels)) for name, labels in rows)
 
     # --- changing ----------------------------------------------------------------------------
@@ -114,45 +114,49 @@ class ThreadTable:
     def append(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         contents: Sequence[bytes],
         labels: frozenset[str],
     ) -> tuple[int, ...]:
         """Append messages, and create the thread if necessary. Returns their numbers."""
-        self._quotas.charge(connection, account, _charge(contents))
-        return self._insert(connection, account.owner, name, contents, labels)
+        self._quotas.charge(connection, quota_owner, _charge(contents))
+        return self._insert(connection, quota_owner.owner, name, contents, labels)
 
     def replace(
         self,
         connection: Connection,
-        account: Account,
+        quota_owner: QuotaOwner,
         name: str,
         contents: Sequence[bytes],
         labels: frozenset[str],
     ) -> tuple[int, ...]:
         """Replace all messages of a thread, archived ones included. Returns the new numbers."""
-        thread = _thread(connection, account.owner, name)
+        thread = _thread(connection, quota_owner.owner, name)
         before = 0 if thread is None else _charged(connection, thread)
-        self._quotas.charge(connection, account, _charge(contents) - before)
+        self._quotas.charge(connection, quota_owner, _charge(contents) - before)
         if thread is not None:
             connection.execute("DELETE FROM memory_messages WHERE thread = ?", (thread,))
-        return self._insert(connection, account.owner, name, contents, labels)
+        return self._insert(connection, quota_owner.owner, name, contents, labels)
 
     def remove(
-        self, connection: Connection, account: Account, name: str, chosen: Window | tuple[int, ...]
+        self,
+        connection: Connection,
+        quota_owner: QuotaOwner,
+        name: str,
+        chosen: Window | tuple[int, ...],
     ) -> tuple[ThreadEntry, ...]:
         """Remove messages by window or by number. Returns the removed ones."""
-        thread = _thread(connection, account.owner, name)
+        thread = _thread(connection, quota_owner.owner, name)
         if thread is None:
             return ()
-        entries = self.chosen(connection, account.owner, name, chosen)
+        entries = self.chosen(connection, quota_owner.owner, name, chosen)
         freed = 0
         for entry in entries:
             query = "DELETE FROM memory_messages WHERE thread = ? AND number = ? RETURNING charged"
             row = connection.execute(query, (thread, entry.number)).fetchone()
             freed += int(row[0]) if row else 0
-        self._quotas.charge(connection, account, -freed)
+        self._quotas.charge(connection, quota_owner, -freed)
         return entries
 
     def archive(
@@ -169,14 +173,14 @@ class ThreadTable:
         )
         return entries
 
-    def clear(self, connection: Connection, account: Account, name: str) -> None:
+    def clear(self, connection: Connection, quota_owner: QuotaOwner, name: str) -> None:
         """Delete a thread. Raises `NoSuchObject`."""
-        thread = _thread(connection, account.owner, name)
+        thread = _thread(connection, quota_owner.owner, name)
         if thread is None:
-            known = self.names(connection, account.owner, "")
+            known = self.names(connection, quota_owner.owner, "")
             refusal = NoSuchObject("thread", name, (one.text for one in known))
             raise refusal.with_labels(labels_of_all(known))
-        self._quotas.charge(connection, account, -_charged(connection, thread))
+        self._quotas.charge(connection, quota_owner, -_charged(connection, thread))
         connection.execute("DELETE FROM memory_threads WHERE id = ?", (thread,))
 
     # --- inside ------------------------------------------------------------------------------
@@ -220,7 +224,7 @@ class ThreadTable:
                     thread,
                     number,
                     self._codec.pack(content, *_about(owner, name, number)),
-                    charge_of(len(content)),
+                    size_charged(len(content)),
                     text,
                     now,
                 )
@@ -237,7 +241,7 @@ def _thread(connection: Connection, owner: str, name: str) -> int | None:
 
 
 def _charge(contents: Sequence[bytes]) -> int:
-    return sum(charge_of(len(content)) for content in contents)
+    return sum(size_charged(len(content)) for content in contents)
 
 
 def _charged(connection: Connection, thread: int) -> int:

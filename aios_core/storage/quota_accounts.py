@@ -6,9 +6,9 @@ A charge is part of the transaction that changes the files.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 from aios_core.config import StorageConfig, StorageQuota
+from aios_core.identity import group_of
 from aios_core.state import Connection
 from aios_core.storage.quota import Freeable, Kept, exceeded
 from aios_core.storage.records import StorageSpace
@@ -92,8 +92,3 @@ class Ledger:
         error = exceeded(who, quota, kept, more, Freeable(*row), setting=setting)
         if error is not None:
             raise error
-
-
-def group_of(owner: str) -> str:
-    """Return the group that an identity starts with."""
-    return unquote(owner.partition("/")[0])

@@ -14,7 +14,7 @@ from aios_core import AccessDenied, Agent, ApprovalRefused, Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import KernelError
 from aios_core.grants import AccessGrant
-from aios_core.memory.kv import Listing
+from aios_core.memory.kv import KeyRange
 from aios_core.memory.kv_requests import (
     KeyValueGet,
     KeyValueList,
@@ -186,7 +186,7 @@ STORES: Mapping[str, Store] = {
         value=(KeyValueGet(SECRET, (SECRET,)),),
         listing=(
             KeyValueList(SECRET),
-            KeyValueList(SECRET, Listing(with_values=False)),
+            KeyValueList(SECRET, KeyRange(with_values=False)),
             KeyValueNamespaces(),
         ),
         again=(KeyValuePut(SECRET, {SECRET: "fine"}),),

@@ -24,7 +24,7 @@ from aios_core.access.audit.trail import AuditTrail
 from aios_core.access.policy.decision import decide
 from aios_core.access.policy.rules import Policy
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.memory.requests import MemoryWrite, Overwrite
+from aios_core.memory.requests import MemoryOverwrite, MemoryWrite
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import LLMGenerate, Request
 from aios_core.tools import McpServer
@@ -583,6 +583,6 @@ def _own_accesses(kind: type[Request[Any]]) -> list[Access]:
         names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         if names.issuperset(fields):
             request = dataclasses.replace(_some(kind), **fields)
-            checked = Overwrite(request) if isinstance(request, MemoryWrite) else request
+            checked = MemoryOverwrite(request) if isinstance(request, MemoryWrite) else request
             found.append(checked.access(ALICE))
     return found

@@ -24,7 +24,7 @@ from aios_core import (
 )
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.memory import handle_kv, handle_thread, kv_requests, requests, thread_requests
-from aios_core.memory.kv import Listing
+from aios_core.memory.kv import KeyRange
 from aios_core.memory.requests import MemoryRead, MemoryWrite
 from aios_core.memory.threads import Window
 from aios_core.syscalls import Request
@@ -383,7 +383,7 @@ def every_request(owner: str) -> list[Request[Any]]:
         thread_requests.ThreadList(owner=owner),
         kv_requests.KeyValueGet("n", ("key",), owner=owner),
         kv_requests.KeyValuePut("n", {"key": "mine"}, owner=owner),
-        kv_requests.KeyValueList("n", Listing(), owner=owner),
+        kv_requests.KeyValueList("n", KeyRange(), owner=owner),
         kv_requests.KeyValueClear("n", owner=owner),
         kv_requests.KeyValueTouch("n", ("key",), ttl_s=1.0, owner=owner),
         kv_requests.KeyValueSweep("n", owner=owner),
