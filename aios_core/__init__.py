@@ -64,10 +64,10 @@ if TYPE_CHECKING:
     )
     from aios_core.events import EventKind, Journal, KernelEvent
     from aios_core.kernel.agent import Agent
-    from aios_core.kernel.bridge import AsyncStream, Stream
     from aios_core.kernel.default import default_kernel, set_default_kernel
     from aios_core.kernel.kernel import Kernel
     from aios_core.kernel.llm import request
+    from aios_core.kernel.streams import AsyncStream, Stream
     from aios_core.launch.launcher import install, uninstall
     from aios_core.messages import (
         Choice,
@@ -109,7 +109,7 @@ _NAMES: Final = {
     ),
     "kernel.agent": ("Agent",),
     "kernel.llm": ("request",),
-    "kernel.bridge": (
+    "kernel.streams": (
         "AsyncStream",
         "Stream",
     ),

@@ -2,12 +2,13 @@
 
 kernel            `Kernel`: spawn agents, observe, close
 agent, llm        `Agent` and `LLM`: the handles that programs use
-port              the way of an agent's requests into the kernel
+port              an agent's way into the kernel, for LLM calls and all other requests
 wiring            build and close the components
 lifecycle         spawn, freeze, save, load and end agents, on the kernel's loop
-submission        bring an LLM call to the dispatcher; `multiple_answers` for several of one prompt
+multiple_answers  make one call for each of several answers to a prompt
 syscall_handler   serve syscalls that need no core
-bridge            answers and streams for callers on threads and event loops
+streams           answers that arrive piece by piece, on threads and event loops
+loop_thread       the thread of the kernel's loop, if the program has none for it
 loop_portal       run code on the kernel's loop from anywhere
 default           the kernel of programs that make none
 exit              close kernels when the interpreter exits

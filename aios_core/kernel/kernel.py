@@ -35,12 +35,11 @@ from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchOb
 from aios_core.events import EventStream, Observer
 from aios_core.extensions import POLICIES
 from aios_core.kernel.agent import Agent
-from aios_core.kernel.bridge import LoopThread
 from aios_core.kernel.exit import close_at_exit, closed
 from aios_core.kernel.lifecycle import Lifecycle
 from aios_core.kernel.loop_portal import Crossing
-from aios_core.kernel.port import AgentPort
-from aios_core.kernel.submission import Submitter
+from aios_core.kernel.loop_thread import LoopThread
+from aios_core.kernel.port import AgentPort, Submitter
 from aios_core.kernel.trace import Trace, free_path
 from aios_core.kernel.wiring import Given, Parts, make_cores
 from aios_core.manager import Gatekeeper

@@ -16,7 +16,8 @@ from aios_core.context import FrozenAgent, FrozenCall, require_savable
 from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.kernel.bridge import ThreadAnswer, Withdrawable
+from aios_core.kernel.port import ThreadAnswer
+from aios_core.kernel.streams import Withdrawable
 from aios_core.kernel.wiring import Parts
 from aios_core.messages import Completion
 from aios_core.options import LoadedOptions, SubmitOptions

@@ -8,8 +8,8 @@ from typing import Any, Unpack
 
 from aios_core.core import PromptSize
 from aios_core.errors import InvalidRequest
-from aios_core.kernel.bridge import AsyncStream, Stream
 from aios_core.kernel.port import AgentPort
+from aios_core.kernel.streams import AsyncStream, Stream
 from aios_core.messages import (
     GENERAL_CHOICES,
     Completion,

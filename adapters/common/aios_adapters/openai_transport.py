@@ -33,8 +33,8 @@ from aios_adapters.openai_errors import as_both, as_openai_error, as_response
 from aios_adapters.openai_format import ChunkWriter, read_request, write_completion
 from aios_core.errors import InvalidRequest, KernelError
 from aios_core.kernel import Agent, Kernel
-from aios_core.kernel.bridge import AsyncStream, Stream
 from aios_core.kernel.default import default_kernel
+from aios_core.kernel.streams import AsyncStream, Stream
 from aios_core.launch.notices import give_notice
 from aios_core.messages.completion import Completion, Delta
 

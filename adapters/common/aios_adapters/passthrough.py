@@ -32,8 +32,8 @@ from aios_adapters.answer_limits import said_limits
 from aios_core.cores.external import AT_PROVIDER, GUEST, Guest, GuestCore
 from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
 from aios_core.kernel import Agent, Kernel
-from aios_core.kernel.bridge import AsyncStream
 from aios_core.kernel.default import default_kernel
+from aios_core.kernel.streams import AsyncStream
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
 from aios_core.options import CallOptions, Messages, ProviderOptions
 

@@ -1,156 +1,20 @@
-"""Crossings between the kernel's loop and everybody else.
+"""Answers that arrive piece by piece, for callers on a thread or on any event loop.
 
-A caller may be on the kernel's own loop (no crossing), on another event loop, or
-on a plain thread. For each there is an `Answer` that brings the outcome home, and
-a stream that brings deltas home. `LoopThread` is the thread on which the kernel's
-loop runs when the program has none for it.
-
-No lock is held across a crossing, and nothing here waits on the kernel's loop.
+No lock is held while a delta crosses from the kernel's loop, and nothing here waits on that loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 from aios_core.errors import KernelBug
 from aios_core.messages import Completion, Delta
 from aios_core.redaction import scrub
-from aios_core.untrusted.third_party import log_raised
-
-T = TypeVar("T")
-log = logging.getLogger(__name__)
-
-GRACE_S: Final = 10.0  # for cancelled tasks, at the end of a loop
-
-
-class LoopThread:
-    """An event loop in a daemon thread of its own."""
-
-    def __init__(self, name: str = "aios-kernel") -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for its result, on the calling thread."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def close(self, *, within_s: float | None = None) -> None:
-        """Cancel what runs there, stop the loop and join the thread. Idempotent.
-
-        Args:
-            within_s: seconds to wait for the thread; None: until it has ended.
-        """
-        if self._thread.is_alive() and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(within_s)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self._run_until_stopped()
-            self._end_tasks()
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        finally:
-            self.loop.close()
-
-    def _run_until_stopped(self) -> None:
-        """Run the loop. A `sys.exit()` in one callback does not end it."""
-        while True:
-            try:
-                self.loop.run_forever()
-            except (SystemExit, KeyboardInterrupt) as exc:  # Ctrl-C is the main thread's
-                log_raised(
-                    log, exc, "code on the kernel's loop tried to end the program; it continues"
-                )
-            else:
-                return
-
-    def _end_tasks(self) -> None:
-        """Cancel what still runs; what was cancelled already (Ctrl-C) may free what it has."""
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            if not task.cancelling():
-                task.cancel()
-        if tasks:
-            self.loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_S))
-        for task in tasks:
-            if task.done() and not task.cancelled():
-                task.exception()  # mark it as retrieved: no caller is left
-
-
-class LocalAnswer:
-    """For a caller on the kernel's own loop."""
-
-    wants_deltas = False
-
-    __slots__ = ("future",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.future: asyncio.Future[Completion] = loop.create_future()
-
-    def delta(self, delta: Delta) -> None:
-        """Ignore a delta: this caller wants the whole answer."""
-
-    def resolve(self, completion: Completion) -> None:
-        if not self.future.done():
-            self.future.set_result(completion)
-
-    def reject(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(scrub(error))
-
-
-class LoopAnswer(LocalAnswer):
-    """For a caller on another event loop."""
-
-    __slots__ = ("_loop",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._loop = loop
-
-    def resolve(self, completion: Completion) -> None:
-        _post(self._loop, super().resolve, completion)
-
-    def reject(self, error: BaseException) -> None:
-        _post(self._loop, super().reject, error)
-
-
-class ThreadAnswer:
-    """For a caller that waits on a thread. The future is the caller's, who may cancel it."""
-
-    wants_deltas = False
-
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: Future[Completion] = Future()
-
-    def delta(self, delta: Delta) -> None:
-        """Ignore a delta: this caller wants the whole answer."""
-
-    def resolve(self, completion: Completion) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(completion)
-
-    def reject(self, error: BaseException) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(scrub(error))
 
 
 class Withdrawable(Protocol):
@@ -254,7 +118,7 @@ class _Mailbox:
 
     def post(self, item: Item) -> None:
         """Put an item from any thread."""
-        _post(self._loop, self.put, item)
+        post_to(self._loop, self.put, item)
 
     async def get(self) -> Item:
         while not self._items:
@@ -329,7 +193,9 @@ def _required(completion: Completion | None) -> Completion:
     return completion
 
 
-def _post(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], value: object) -> None:
+def post_to(
+    loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], value: object
+) -> None:
     try:
         loop.call_soon_threadsafe(function, value)
     except RuntimeError:

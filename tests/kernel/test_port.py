@@ -9,14 +9,9 @@ import threading
 import pytest
 
 from aios_core import Completion, Delta, FinishReason, KernelBug, Message, SyscallCancelled, Usage
-from aios_core.kernel.bridge import (
-    AsyncStream,
-    LocalAnswer,
-    LoopAnswer,
-    LoopThread,
-    Stream,
-    ThreadAnswer,
-)
+from aios_core.kernel.loop_thread import LoopThread
+from aios_core.kernel.port import LocalAnswer, LoopAnswer, ThreadAnswer
+from aios_core.kernel.streams import AsyncStream, Stream
 from tests.puppet import PATIENCE, settled, virtual
 
 ANSWER = Completion(Message("assistant", "hi"), FinishReason.STOP, Usage(1, 1), "m")
