@@ -32,8 +32,7 @@ from aios_core.messages import (
     parse_tools,
     require_sendable,
 )
-from aios_core.messages.completion import NO_USAGE
-from aios_core.messages.conversation import is_plain_ascii
+from aios_core.messages.conversation import NO_USAGE, is_plain_ascii
 from aios_core.messages.sampling import UNSET
 from aios_core.permissions import Access, Resource, Right
 from aios_core.reserved_options import require_free_extra

@@ -5,19 +5,17 @@ speaks, as frozen dataclasses that are checked when they are built. They know no
 model and no framework.
 """
 
-from aios_core.messages.completion import (
+from aios_core.messages.conversation import (
+    ROLES,
     Choice,
     Completion,
     Delta,
     FinishReason,
-    ToolCallDelta,
-    Usage,
-)
-from aios_core.messages.conversation import (
-    ROLES,
     Message,
     Role,
     ToolCall,
+    ToolCallDelta,
+    Usage,
     kind_of_part,
     parse_messages,
     text_of_part,

@@ -24,7 +24,7 @@ from aios_core.core import Core, Failed, Finished, Preempted, Progress, Report, 
 from aios_core.errors import CoreError, KernelBug, KernelClosed, KernelError
 from aios_core.events import EventKind
 from aios_core.messages import Completion, Usage
-from aios_core.messages.completion import NO_USAGE
+from aios_core.messages.conversation import NO_USAGE
 from aios_core.process import ProcessState
 from aios_core.queueing.policy import service_of
 from aios_core.scheduler.call import Call, cancel, deliver, preempt, release

@@ -27,7 +27,7 @@ from aios_core.messages import (
     ToolCall,
     Usage,
 )
-from aios_core.messages.completion import NO_USAGE
+from aios_core.messages.conversation import NO_USAGE
 from aios_core.scheduler.allowance import Allowance, Estimates, check_usage, start_of_message
 from aios_core.scheduler.budget_queue import BudgetQueue, Order
 from aios_core.scheduler.call import Call, PriceList

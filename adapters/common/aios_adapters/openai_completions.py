@@ -14,7 +14,7 @@ from typing import Any, Final
 from aios_adapters.openai_format import ChunkWriter, read_request, write_completion
 from aios_core.errors import InvalidRequest
 from aios_core.launch.notices import give_notice
-from aios_core.messages.completion import Completion, Delta
+from aios_core.messages.conversation import Completion, Delta
 from aios_core.redaction import shown_repr
 
 log = logging.getLogger(__name__)

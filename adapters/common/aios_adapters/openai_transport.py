@@ -36,7 +36,7 @@ from aios_core.kernel import Agent, Kernel
 from aios_core.kernel.default import default_kernel
 from aios_core.kernel.streams import AsyncStream, Stream
 from aios_core.launch.notices import give_notice
-from aios_core.messages.completion import Completion, Delta
+from aios_core.messages.conversation import Completion, Delta
 
 log = logging.getLogger(__name__)
 
