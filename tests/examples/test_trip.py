@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aios_core.messages import parse_messages
+from aios_core.syscalls import LLMGenerate
 from aios_core.testing.stub_server import Answer, StubServer
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +88,21 @@ def test_a_real_endpoint_takes_the_place_of_the_script(tmp_path: Path) -> None:
     assert shown.count("I would rather not.") > 3
     assert "no room was booked" in shown
     assert "the model changed nothing" in shown
+
+
+@pytest.mark.timeout(300)
+def test_a_capable_endpoint_plans_the_same_trip(tmp_path: Path) -> None:
+    for name in FRAMEWORKS:
+        pytest.importorskip(name)
+    script = runpy.run_path(str(ROOT / "examples" / "trip" / "model.py"))["_answer"]
+
+    def answer(body: dict[str, Any]) -> Answer:
+        return Answer(message=script(LLMGenerate(parse_messages(body["messages"]))))
+
+    with StubServer(answer, models=["capable"]) as server:
+        shown = run_trip(tmp_path, AIOS_BASE_URL=server.base_url, AIOS_MODEL="capable")
+
+    text = " ".join(shown.split())
+    ends_first = "both processes wrote the same text"  # an endpoint is not interrupted
+    assert [part for part in SHOWN if part not in text and part != ends_first] == []
+    assert "this core ends an answer before it stops" in text
