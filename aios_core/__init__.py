@@ -62,11 +62,11 @@ if TYPE_CHECKING:
         ToolUnavailable,
         WouldBlock,
     )
-    from aios_core.events import EventKind, Journal, KernelEvent
+    from aios_core.events import EventKind, EventLog, KernelEvent
     from aios_core.kernel.agent import Agent
     from aios_core.kernel.default import default_kernel, set_default_kernel
     from aios_core.kernel.kernel import Kernel
-    from aios_core.kernel.llm import request
+    from aios_core.kernel.llm import build_llm_request
     from aios_core.kernel.streams import AsyncStream, Stream
     from aios_core.launch.launcher import install, uninstall
     from aios_core.messages import (
@@ -108,7 +108,7 @@ _NAMES: Final = {
         "uninstall",
     ),
     "kernel.agent": ("Agent",),
-    "kernel.llm": ("request",),
+    "kernel.llm": ("build_llm_request",),
     "kernel.streams": (
         "AsyncStream",
         "Stream",
@@ -169,7 +169,7 @@ _NAMES: Final = {
     ),
     "events": (
         "EventKind",
-        "Journal",
+        "EventLog",
         "KernelEvent",
     ),
     "kernel.kernel": ("Kernel",),
@@ -225,13 +225,13 @@ __all__ = [
     "DeadlineExceeded",
     "Delta",
     "EventKind",
+    "EventLog",
     "FinishReason",
     "GroupStatus",
     "Interrupted",
     "InvalidArguments",
     "InvalidPath",
     "InvalidRequest",
-    "Journal",
     "Kernel",
     "KernelBug",
     "KernelClosed",
@@ -276,10 +276,10 @@ __all__ = [
     "ToolUnavailable",
     "Usage",
     "WouldBlock",
+    "build_llm_request",
     "default_kernel",
     "hookimpl",
     "install",
-    "request",
     "set_default_kernel",
     "tiny_model_path",
     "tool",

@@ -26,26 +26,26 @@ log = logging.getLogger(__name__)
 class EventKind(StrEnum):
     """The kinds of events that observers receive."""
 
-    AGENT_SPAWNED = "agent spawned"
-    AGENT_FROZEN = "agent frozen"
-    AGENT_THAWED = "agent thawed"
-    AGENT_EXITED = "agent exited"
-    SUBMITTED = "submitted"
-    REFUSED = "refused"
-    DISPATCHED = "dispatched"
-    PREEMPTED = "preempted"
-    RETRIED = "retried"
-    SWAPPED = "swapped"  # a KV image changed its tier
-    WAITING_FOR_BUDGET = "waiting for budget"  # until calls in flight have settled
-    CUT = "cut"  # the kernel ended an answer at its limit
-    CLAIM_REJECTED = "claim rejected"  # figures of a backend that cannot be; ours were booked
-    OVERRUN = "overrun"  # a backend took more than a budget had; the excess is not booked
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    CORE_UP = "core up"
-    CORE_DOWN = "core down"
-    POLICY_CHANGED = "policy changed"
+    AGENT_SPAWNED = "agent.spawned"
+    AGENT_FROZEN = "agent.frozen"
+    AGENT_THAWED = "agent.thawed"
+    AGENT_EXITED = "agent.exited"
+    SUBMITTED = "call.submitted"
+    REFUSED = "call.refused"
+    DISPATCHED = "call.dispatched"
+    PREEMPTED = "call.preempted"
+    RETRIED = "call.retried"
+    SWAPPED = "call.swapped"  # a KV image changed its tier
+    WAITING_FOR_BUDGET = "call.waiting_for_budget"  # until calls in flight have settled
+    CUT = "call.cut"  # the kernel ended an answer at its limit
+    CLAIM_REJECTED = "core.claim_rejected"  # a backend's impossible figures
+    OVERRUN = "call.overrun"  # a backend used more than a budget had
+    DONE = "call.done"
+    FAILED = "call.failed"
+    CANCELLED = "call.cancelled"
+    CORE_UP = "core.up"
+    CORE_DOWN = "core.down"
+    POLICY_CHANGED = "scheduler.policy_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,12 @@ class EventStream:
             self.observers.remove(observer)
 
 
-class Journal:
+class EventLog:
     """An observer that keeps the latest events, to print the story of a call or an agent.
 
-    >>> journal = Journal(keep=1000)
+    >>> journal = EventLog(keep=1000)
     >>> journal(KernelEvent(0.5, EventKind.SUBMITTED, pid=1, syscall_id=7))
-    >>> print(journal.story(syscall_id=7))
+    >>> print(journal.format(syscall_id=7))
     +0.500 s     agent 1 syscall 7 submitted
     """
 
@@ -137,7 +137,7 @@ class Journal:
             and (syscall_id is None or event.syscall_id == syscall_id)
         ]
 
-    def story(self, *, pid: int | None = None, syscall_id: int | None = None) -> str:
+    def format(self, *, pid: int | None = None, syscall_id: int | None = None) -> str:
         """The kept events of one agent or one syscall as text, one line an event.
 
         A line has the local time of day (where it is not known: the seconds of the kernel's clock),

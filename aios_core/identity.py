@@ -22,7 +22,7 @@ _MAX_DIGITS: Final = 5  # of a number: `guard.max_agents` allows 100,000 agents 
 
 
 @dataclass(slots=True)
-class _Namesakes:
+class _NameCounts:
     highest: int = 0
     free: list[int] = field(default_factory=list)  # a heap, all below `highest`
     num_alive: int = 0
@@ -55,7 +55,7 @@ class Identities:
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[str, int]] = {}  # identity -> its stem and number
-        self._namesakes: dict[str, _Namesakes] = {}
+        self._namesakes: dict[str, _NameCounts] = {}
 
     def claim(
         self, name: str, group: str, above: str | None = None, *, wanted: str | None = None
@@ -69,7 +69,7 @@ class Identities:
         stem, number = f"{above or _escaped(group)}/{_escaped(name)}", None
         if wanted is not None:
             stem, number = _parsed(wanted, name)
-        namesakes = self._namesakes.setdefault(stem, _Namesakes())
+        namesakes = self._namesakes.setdefault(stem, _NameCounts())
         number = namesakes.take(number)
         identity = stem if number == 1 else f"{stem}~{number}"
         self._taken[identity] = (stem, number)

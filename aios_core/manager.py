@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """An answer with the labels of the data in it.
 
     The kernel unwraps it for the caller and adds the labels to those of the agent;
@@ -31,14 +31,14 @@ class Labelled:
     labels: frozenset[str]
 
 
-def labelled(value: Any, labels: frozenset[str]) -> Any:
+def with_labels(value: Any, labels: frozenset[str]) -> Any:
     """Return a value with labels, or the value alone if there are none."""
-    return Labelled(value, labels) if labels else value
+    return Labeled(value, labels) if labels else value
 
 
-def all_labelled(values: Sequence[HasLabels]) -> Any:
+def with_all_labels(values: Sequence[HasLabels]) -> Any:
     """Return a tuple of values with the labels of all of them and of their names."""
-    return labelled(tuple(values), labels_of_all(values))
+    return with_labels(tuple(values), labels_of_all(values))
 
 
 def labels_of_all(values: Iterable[HasLabels]) -> frozenset[str]:
@@ -77,7 +77,7 @@ class Manager(Protocol):
         """Start serving; called once, before the first request. Opens nothing before it is used."""
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
-        """Serve an authorized request. Returns the result, or a `Labelled` one.
+        """Serve an authorized request. Returns the result, or a `Labeled` one.
 
         Raises `KernelError`s. Cancelling the await frees everything that the request holds.
         """

@@ -55,7 +55,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class WallLimit:
+class WallDeadline:
     """The instant when an agent's wall time ends, and the owner of the budget that sets it."""
 
     at: float
@@ -64,8 +64,8 @@ class WallLimit:
 
     @classmethod
     def tightest(
-        cls, now: float, accounts: Iterable[BudgetAccount], inherited: WallLimit | None
-    ) -> WallLimit | None:
+        cls, now: float, accounts: Iterable[BudgetAccount], inherited: WallDeadline | None
+    ) -> WallDeadline | None:
         """The earliest of what the accounts allow from `now` on, and of an inherited limit."""
         walls = [
             cls(now + account.limits.wall_s, account.owner, account.limits.wall_s)
@@ -90,7 +90,7 @@ class AgentProcess:
     budget: BudgetAccount
     spawned_at: float
     identity: str  # the durable owner of its memory and files: see `aios_core.identity`
-    wall: WallLimit | None = None  # the tightest of its own, its group's and its parent's
+    wall: WallDeadline | None = None  # the tightest of its own, its group's and its parent's
     state: ProcessState = ProcessState.ACTIVE
     accounting: Accounting = field(default_factory=Accounting)
     children: dict[int, AgentProcess] = field(default_factory=dict)
@@ -227,7 +227,7 @@ class ProcessTable:
             identity=self._identities.claim(
                 name, belongs_to.name, elder.identity if elder else None, wanted=identity
             ),
-            wall=WallLimit.tightest(
+            wall=WallDeadline.tightest(
                 now, (account, belongs_to.budget), elder.wall if elder else None
             ),
             labels=set(elder.labels) if elder else set(),

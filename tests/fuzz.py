@@ -18,7 +18,7 @@ from typing import Any, Final
 import aios_core
 from aios_core import Agent, Kernel, KernelError
 from aios_core.errors import KernelBug
-from aios_core.kernel.llm import request
+from aios_core.kernel.llm import build_llm_request
 from aios_core.messages.sampling import Sampling
 
 
@@ -232,12 +232,12 @@ PATIENCE_S: Final = 30.0  # of an answer that does not come
 # They end what the next call needs, or take what only the kernel makes (a process, a request).
 LEFT_OUT: Final = frozenset(
     {"start", "close", "aclose", "exit", "aexit", "call", "acall", "stream", "perform", "aperform"}
-    | {"astream", "exit_soon", "reload_policy", "areload_policy"}
+    | {"astream", "request_exit", "reload_access_policy", "areload_access_policy"}
 )
 _LLM_ARGUMENTS: Final = (
     *(
         name
-        for name in inspect.signature(request).parameters
+        for name in inspect.signature(build_llm_request).parameters
         if name not in ("messages", "sampling")
     ),
     *(item.name for item in fields(Sampling) if item.name != "stop"),

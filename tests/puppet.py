@@ -17,8 +17,8 @@ from aios_core import (
     Agent,
     Completion,
     Delta,
+    EventLog,
     FinishReason,
-    Journal,
     Kernel,
     KernelConfig,
     KernelError,
@@ -217,7 +217,7 @@ async def booted(
 ) -> AsyncIterator[Kernel]:
     """A kernel on the running loop, whose invariants are checked when the block ends."""
     kernel = Kernel(config or KernelConfig(drain_s=0.0), cores=cores, **settings)
-    kernel.journal = Journal()  # type: ignore[attr-defined]
+    kernel.journal = EventLog()  # type: ignore[attr-defined]
     kernel.subscribe(kernel.journal)  # type: ignore[attr-defined]
     async with kernel:
         yield kernel

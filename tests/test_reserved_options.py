@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aios_adapters import split_request_options
-from aios_core import InvalidRequest, Message, ToolCall, request
+from aios_core import InvalidRequest, Message, ToolCall, build_llm_request
 from aios_core.reserved_options import ARGUMENT_OF, OF_ROUTING, OF_THE_CONNECTION
 from aios_core.syscalls import LLMGenerate
 
@@ -18,20 +18,20 @@ HALF = "\ud83d"
 def test_extra_may_not_say_what_an_argument_says(key: str, argument: str) -> None:
     for spelled in (key, key.upper()):  # some servers read keys in any case
         with pytest.raises(InvalidRequest, match=f"extra: '{spelled}'.*argument '{argument}'"):
-            request("hi", extra={spelled: 1})
+            build_llm_request("hi", extra={spelled: 1})
 
 
 @pytest.mark.parametrize("key", OF_THE_CONNECTION)
 def test_extra_may_not_say_how_the_endpoint_is_reached(key: str) -> None:
     with pytest.raises(InvalidRequest, match=f"extra: '{key}' cannot be set by a call: "):
-        request("hi", extra={key: 1})
+        build_llm_request("hi", extra={key: 1})
 
 
 @pytest.mark.parametrize("key", sorted(OF_ROUTING))
 def test_extra_may_not_let_a_gateway_choose_another_model(key: str) -> None:
     for spelled in (key, key.title()):
         with pytest.raises(InvalidRequest, match=f"extra: '{spelled}'.*argument 'model'"):
-            request("hi", extra={spelled: ["another/model"]})
+            build_llm_request("hi", extra={spelled: ["another/model"]})
 
 
 def test_a_frameworks_options_for_a_gateways_choice_of_model_are_not_taken_for_a_models_name() -> (
@@ -41,19 +41,19 @@ def test_a_frameworks_options_for_a_gateways_choice_of_model_are_not_taken_for_a
 
     assert options.arguments == {"model": "a"}
     with pytest.raises(InvalidRequest, match="'models'"):
-        request("hi", extra=options.extra)
+        build_llm_request("hi", extra=options.extra)
 
 
 def test_the_host_of_a_model_is_a_gateways_to_choose() -> None:
     extra = {"provider": {"order": ["one", "two"], "sort": "price"}, "transforms": ["middle-out"]}
 
-    assert request("hi", extra=extra).extra == extra
+    assert build_llm_request("hi", extra=extra).extra == extra
 
 
 def test_everything_else_in_extra_passes() -> None:
     extra = {"reasoning_effort": "low", "user": "ann", "guided_regex": "a+", "ignore_eos": True}
 
-    assert request("hi", extra=extra).extra == extra
+    assert build_llm_request("hi", extra=extra).extra == extra
 
 
 def test_a_messages_extra_may_not_replace_its_fields() -> None:
@@ -98,13 +98,13 @@ def test_a_frameworks_options_become_arguments_wherever_they_stand() -> None:
 )
 def test_text_without_bytes_is_refused_wherever_it_stands(asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="Unicode"):
-        request(**{"messages": "hi", **asked})
+        build_llm_request(**{"messages": "hi", **asked})
 
 
 def test_what_a_caller_changes_later_does_not_reach_the_request() -> None:
     part = {"type": "image_url", "image_url": {"url": "a"}}
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-    made = request([{"role": "user", "content": [part]}], tools=[tool])
+    made = build_llm_request([{"role": "user", "content": [part]}], tools=[tool])
     part["image_url"] = {"url": "b"}
     tool["function"]["strict"] = True  # type: ignore[index]
 
@@ -113,7 +113,7 @@ def test_what_a_caller_changes_later_does_not_reach_the_request() -> None:
 
 
 def test_a_request_survives_its_saved_form() -> None:
-    made = request(
+    made = build_llm_request(
         [
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]},
             {"role": "assistant", "content": None, "reasoning": "hm", "audio": {"id": "x"}},

@@ -19,7 +19,7 @@ import aios_core.scheduler
 import aios_core.storage
 import aios_core.testing
 import aios_core.tools
-from aios_core import KernelConfig, Sampling, Tool, request
+from aios_core import KernelConfig, Sampling, Tool, build_llm_request
 from aios_core.config import ConfigOptions
 from aios_core.options import ChildOptions, RequestOptions, SamplingOptions, SpawnOptions
 from aios_core.tools import ToolDeclaration
@@ -95,7 +95,7 @@ def names_of(options: type) -> set[str]:
 
 
 def test_typed_options_are_those_that_are_taken() -> None:
-    build = inspect.signature(request).parameters
+    build = inspect.signature(build_llm_request).parameters
     named = {name for name, at in build.items() if at.kind is at.KEYWORD_ONLY}
     sampling = {item.name for item in fields(Sampling)} - {"stop"}
     assert names_of(SamplingOptions) == sampling

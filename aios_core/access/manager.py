@@ -34,7 +34,7 @@ from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, require_identity
-from aios_core.manager import all_labelled, labelled, labels_of_all
+from aios_core.manager import labels_of_all, with_all_labels, with_labels
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener
@@ -214,7 +214,7 @@ class AccessManager:
     async def _list(self, process: AgentProcess) -> Any:
         await self._store.load()
         subject = self.privileges.subject(process)
-        return all_labelled(
+        return with_all_labels(
             [
                 grant
                 for grant in self.privileges.grants
@@ -226,7 +226,7 @@ class AccessManager:
         await self._store.load()
         decision, part = self.privileges.decide(process, request.wanted)
         quoted = self.privileges.grants.on(part.resource)
-        return labelled(decision, labels_of_all(quoted))
+        return with_labels(decision, labels_of_all(quoted))
 
     async def explain(
         self, identity: str, access: Access, labels: frozenset[str] = frozenset()

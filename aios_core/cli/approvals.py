@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    mailbox = _mailbox(options)
+    mailbox = _deltas(options)
     waiting = mailbox.waiting(time.time()) if mailbox else []
     if options.json:
         print_json([asdict(request) for request in waiting])
@@ -55,7 +55,7 @@ def _list(options: argparse.Namespace) -> int:
 def _answer(options: argparse.Namespace) -> int:
     from aios_core.access import ApprovalAnswer  # noqa: PLC0415 - if needed
 
-    mailbox = _mailbox(options)
+    mailbox = _deltas(options)
     if mailbox is None:
         raise InvalidRequest("nothing waits for an approval")
     request = mailbox.find(options.id, time.time())
@@ -65,7 +65,7 @@ def _answer(options: argparse.Namespace) -> int:
     return 0
 
 
-def _mailbox(options: argparse.Namespace) -> Mailbox | None:
+def _deltas(options: argparse.Namespace) -> Mailbox | None:
     """The approvals of the state directory; None if there are none yet."""
     from aios_core.access.approvals.files import Mailbox  # noqa: PLC0415 - if needed
     from aios_core.state import read_key, vault_of  # noqa: PLC0415 - if needed

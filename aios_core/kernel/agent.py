@@ -46,7 +46,7 @@ class AgentControl(Protocol):
     async def aexit(self, pid: int) -> None:
         """End an agent and its children without blocking the event loop."""
 
-    def exit_soon(self, pid: int) -> None:
+    def request_exit(self, pid: int) -> None:
         """Request the end of an agent without waiting for it."""
 
     def freeze(self, pid: int) -> None:
@@ -76,7 +76,7 @@ class Agent:
         self.tools = AgentTools(self.port)
         self.storage = Storage(self.port)
         self.collections = Collections(self.port)
-        self.pending: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
+        self.resumed_calls: tuple[Future[Completion], ...] = ()  # calls that it was loaded with
 
     def __repr__(self) -> str:
         return f"<Agent {self.pid} {shown_repr(self.name)}: {self.state}>"
@@ -145,9 +145,9 @@ class Agent:
         """End the agent and its children; their calls are cancelled. Idempotent."""
         self._kernel.exit(self.pid)
 
-    def exit_soon(self) -> None:
+    def request_exit(self) -> None:
         """Request the end of the agent without waiting. Safe in finalizers, on any thread."""
-        self._kernel.exit_soon(self.pid)
+        self._kernel.request_exit(self.pid)
 
     def freeze(self) -> None:
         """Take the agent off the cores until `thaw`; returns once it holds no slot.

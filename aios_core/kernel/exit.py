@@ -28,14 +28,14 @@ class Closable(Protocol):
     """Something to close when the program ends."""
 
     @property
-    def num_under_way(self) -> int:
+    def num_in_flight(self) -> int:
         """Calls that it serves just now."""
 
     def close(self) -> None:
         """End it. Idempotent."""
 
 
-class _Leftovers:
+class _OpenKernels:
     """The kernels and other objects that are still open."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class _Leftovers:
                 left = tuple(self._left.values())
             if not left:
                 return
-            if any(one.num_under_way for one in left):
+            if any(one.num_in_flight for one in left):
                 deadline = time.monotonic() + IDLE_S
 
 
@@ -92,14 +92,14 @@ def _own_threads() -> list[threading.Thread]:
     ]
 
 
-_leftovers = _Leftovers()
+_leftovers = _OpenKernels()
 
 
-def close_at_exit(one: Closable) -> None:
+def register_for_exit(one: Closable) -> None:
     """Have it closed when the program ends, unless `closed` comes first."""
     _leftovers.add(one)
 
 
-def closed(one: Closable) -> None:
+def unregister(one: Closable) -> None:
     """It was closed in time."""
     _leftovers.remove(one)

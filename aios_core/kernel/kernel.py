@@ -35,13 +35,13 @@ from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchOb
 from aios_core.events import EventStream, Observer
 from aios_core.extensions import POLICIES
 from aios_core.kernel.agent import Agent
-from aios_core.kernel.exit import close_at_exit, closed
+from aios_core.kernel.exit import register_for_exit, unregister
 from aios_core.kernel.lifecycle import Lifecycle
-from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.loop_portal import LoopPortal
 from aios_core.kernel.loop_thread import LoopThread
 from aios_core.kernel.port import AgentPort, Submitter
 from aios_core.kernel.trace import Trace, free_path
-from aios_core.kernel.wiring import Given, Parts, make_cores
+from aios_core.kernel.wiring import Components, Overrides, make_cores
 from aios_core.manager import Gatekeeper
 from aios_core.options import SpawnOptions
 from aios_core.process import AgentProcess, ProcessTable
@@ -66,8 +66,8 @@ T = TypeVar("T")
 class _Inside:
     """The components of a started kernel."""
 
-    parts: Parts
-    lives: Lifecycle
+    parts: Components
+    lifecycle: Lifecycle
     submitter: Submitter
 
 
@@ -108,11 +108,11 @@ class Kernel:
         self._policy = _policy(
             self.config.scheduler.policy if policy is None else policy, self.config
         )
-        self._given = Given(
+        self._given = Overrides(
             self._policy, _checked_cores(cores), gatekeeper, CallbackApprover.of(approver), embedder
         )
         self._thread: LoopThread | None = None
-        self._loop = Crossing()
+        self._loop = LoopPortal()
         self._started: _Inside | None = None
         self._traces: list[Trace] = []
         self.processes = ProcessTable(self.config.guard)
@@ -140,7 +140,7 @@ class Kernel:
             # An import in a worker thread cannot be stopped; Ctrl-C does not wait for it.
             self._thread.close(within_s=1.0 if isinstance(exc, KeyboardInterrupt) else None)
             raise
-        close_at_exit(self)
+        register_for_exit(self)
         return self
 
     def close(self, drain_s: float | None = None) -> None:
@@ -151,19 +151,19 @@ class Kernel:
         """
         if self._thread is None or self._loop.is_closed:
             return
-        self._loop.refuse_to_block("aclose()")
+        self._loop.require_off_loop("aclose()")
         try:
             self._thread.run(self.aclose(drain_s))
         finally:
             self._thread.close()
-            closed(self)
+            unregister(self)
 
     async def _boot(self) -> None:
         self._loop.bind()
         given = self._given
         if given.cores is None:
             given = replace(given, cores=await asyncio.to_thread(make_cores, self.config))
-        parts = Parts(
+        parts = Components(
             self.config,
             given,
             events=self.events,
@@ -305,7 +305,7 @@ class Kernel:
         return await self._loop.acall(partial(self._spawn, name, **settings))
 
     def _spawn(self, name: str, **settings: Unpack[SpawnOptions]) -> Agent:
-        return Agent(self, self._port(self._inside.lives.spawn(name, **settings)))
+        return Agent(self, self._port(self._inside.lifecycle.spawn(name, **settings)))
 
     def _port(self, process: AgentProcess) -> AgentPort:
         """Build the port through which one agent makes its requests."""
@@ -314,20 +314,20 @@ class Kernel:
     def exit(self, pid: int) -> None:
         """End an agent and its children; their calls are cancelled. Unknown pids are ignored."""
         if not self._loop.is_closed:
-            self._loop.call(partial(self._inside.lives.exit, pid))
+            self._loop.call(partial(self._inside.lifecycle.exit, pid))
 
-    def exit_soon(self, pid: int) -> None:
+    def request_exit(self, pid: int) -> None:
         """Request the end of an agent without waiting. Safe in finalizers, on any thread."""
         self._loop.post_if_open(partial(self._exit_if_open, pid))
 
     def _exit_if_open(self, pid: int) -> None:
         if not self._loop.is_closed:
-            self._inside.lives.exit(pid)
+            self._inside.lifecycle.exit(pid)
 
     async def aexit(self, pid: int) -> None:
         """End an agent without blocking the event loop (async form of `exit`)."""
         if not self._loop.is_closed:
-            await self._loop.acall(partial(self._inside.lives.exit, pid))
+            await self._loop.acall(partial(self._inside.lifecycle.exit, pid))
 
     def freeze(self, pid: int) -> None:
         """Take an agent off the cores until `thaw`; returns once it holds no slot."""
@@ -335,11 +335,11 @@ class Kernel:
 
     async def afreeze(self, pid: int) -> None:
         """Freeze an agent without blocking the event loop (async form of `freeze`)."""
-        await self._loop.arun(self._inside.lives.freeze(pid))
+        await self._loop.arun(self._inside.lifecycle.freeze(pid))
 
     def thaw(self, pid: int) -> None:
         """Let a frozen agent continue."""
-        self._loop.call(partial(self._inside.lives.thaw, pid))
+        self._loop.call(partial(self._inside.lifecycle.thaw, pid))
 
     def save_agent(self, pid: int, directory: str | Path) -> None:
         """Freeze an agent and write it to a directory, with its generations in flight.
@@ -351,12 +351,14 @@ class Kernel:
 
     async def asave_agent(self, pid: int, directory: str | Path) -> None:
         """Save an agent without blocking the event loop (async form of `save_agent`)."""
-        await self._loop.arun(self._inside.lives.save(pid, require_path("directory", directory)))
+        await self._loop.arun(
+            self._inside.lifecycle.save(pid, require_path("directory", directory))
+        )
 
     def load_agent(self, directory: str | Path) -> Agent:
         """Bring back an agent that `Agent.save` wrote; its calls in flight continue at once.
 
-        Their answers are in `agent.pending`; cancelling one cancels its call. What the
+        Their answers are in `agent.resumed_calls`; cancelling one cancels its call. What the
         agent had spent still counts against its budget. It gets its identity back, and so its
         memory and files, unless an agent of that identity is alive: then it is a copy, with
         an identity of its own. The directory is only read.
@@ -370,9 +372,9 @@ class Kernel:
         return await self._loop.arun(self._load(require_path("directory", directory)))
 
     async def _load(self, directory: Path) -> Agent:
-        process, pending = await self._inside.lives.load(directory)
+        process, pending = await self._inside.lifecycle.load(directory)
         agent = Agent(self, self._port(process))
-        agent.pending = tuple(pending)
+        agent.resumed_calls = tuple(pending)
         return agent
 
     # --- cores -------------------------------------------------------------------------------
@@ -391,12 +393,12 @@ class Kernel:
 
     # --- prompts ------------------------------------------------------------------------------
 
-    def measure(self, request: LLMGenerate) -> PromptSize:
+    def measure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt. On the kernel's own loop, only if the core can at once."""
         _require_a("request", request, LLMGenerate)
         return self._inside.submitter.measure_blocking(request)
 
-    async def ameasure(self, request: LLMGenerate) -> PromptSize:
+    async def ameasure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt without blocking the event loop."""
         _require_a("request", request, LLMGenerate)
         return await self._loop.arun(self._inside.submitter.measure(request))
@@ -431,18 +433,18 @@ class Kernel:
 
     # --- access ------------------------------------------------------------------------------
 
-    def reload_policy(self) -> None:
+    def reload_access_policy(self) -> None:
         """Put the policy file in force at once; changes of it are also noticed within seconds.
 
         Raises `ConfigError` with the line and the rule if it is broken; the old one stays.
         """
-        self._loop.run(self.areload_policy())
+        self._loop.run(self.areload_access_policy())
 
-    async def areload_policy(self) -> None:
+    async def areload_access_policy(self) -> None:
         """Reload the policy file without blocking the event loop."""
         await self._loop.arun(self._inside.parts.access.reload())
 
-    def explain(
+    def explain_access(
         self, agent: str, action: str, resource: str, **about: Unpack[ExplainOptions]
     ) -> Explanation:
         """Explain whether an agent may do something to a resource, with all that was considered.
@@ -456,12 +458,12 @@ class Kernel:
         Raises:
             InvalidRequest: one of them is malformed.
         """
-        return self._loop.run(self.aexplain(agent, action, resource, **about))
+        return self._loop.run(self.aexplain_access(agent, action, resource, **about))
 
-    async def aexplain(
+    async def aexplain_access(
         self, agent: str, action: str, resource: str, **about: Unpack[ExplainOptions]
     ) -> Explanation:
-        """Explain an access without blocking the event loop; `explain` documents the arguments."""
+        """Explain an access without blocking the event loop (async form of `explain_access`)."""
         access = self._inside.parts.access
         return await self._loop.arun(explained(access, agent, action, resource, **about))
 
@@ -492,9 +494,9 @@ class Kernel:
         return self._inside.parts.clock.now()
 
     @property
-    def num_under_way(self) -> int:
+    def num_in_flight(self) -> int:
         """The number of syscalls in flight. From any thread."""
-        return self._inside.parts.num_under_way
+        return self._inside.parts.num_in_flight
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""

@@ -17,8 +17,8 @@ from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.kernel.port import ThreadAnswer
-from aios_core.kernel.streams import Withdrawable
-from aios_core.kernel.wiring import Parts
+from aios_core.kernel.streams import Cancellable
+from aios_core.kernel.wiring import Components
 from aios_core.messages import Completion
 from aios_core.options import LoadedOptions, SubmitOptions
 from aios_core.process import AgentProcess, ProcessState, ProcessTable
@@ -27,14 +27,14 @@ from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
 
-Post = Callable[[AgentProcess, LLMGenerate, Answer, SubmitOptions], Withdrawable]
+Post = Callable[[AgentProcess, LLMGenerate, Answer, SubmitOptions], Cancellable]
 
 
 class Lifecycle:
     """Spawns, freezes, saves, loads and exits the agents of one kernel."""
 
     def __init__(
-        self, parts: Parts, processes: ProcessTable, events: EventStream, post: Post
+        self, parts: Components, processes: ProcessTable, events: EventStream, post: Post
     ) -> None:
         """`post` brings a call to the loop, as a caller's would come."""
         self._parts, self._processes, self._events, self._post = parts, processes, events, post
@@ -175,7 +175,7 @@ class Lifecycle:
             self._events.emit(KernelEvent(now, kind, process.pid, facts=facts))
 
 
-def _withdraw_if_cancelled(call: Withdrawable, answer: Future[Completion]) -> None:
+def _withdraw_if_cancelled(call: Cancellable, answer: Future[Completion]) -> None:
     """Cancel the call if the holder of its answer has cancelled it."""
     if answer.cancelled():
         call.withdraw()

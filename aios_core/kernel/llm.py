@@ -40,7 +40,7 @@ from aios_core.untrusted.arguments import is_a, reads_arguments
 
 @dataclass(frozen=True, slots=True)
 class LLM:
-    """The LLM syscalls of one agent. The arguments of all methods are those of `request`.
+    """The LLM syscalls of one agent. The arguments of all methods are those of `build_llm_request`.
 
     All raise, in addition to errors of the core: `InvalidRequest` (malformed, unknown
     model, prompt too long), `Overloaded`, `BudgetExceeded`, `RunawayStopped`,
@@ -57,8 +57,8 @@ class LLM:
             messages: a text, or messages, also in OpenAI's format.
             **arguments: of the request: `model`, `tools`, `tool_choice`, `response_format`,
                 `stop`, `extra`, the fields of `Sampling` (`max_tokens`, `temperature` ...), which
-                `request` documents; and of the call: `timeout_s`, after which it fails, and
-                `priority`, in place of the agent's.
+                `build_llm_request` documents; and of the call: `timeout_s`, after which it fails,
+                and `priority`, in place of the agent's.
         """
         request, options = _split(messages, arguments)
         return self._port.generate(request, options)
@@ -103,17 +103,17 @@ class LLM:
     def measure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
         """Count the tokens of a prompt, and those that the model accepts. Calls no model.
 
-        The arguments are those of `request`.
+        The arguments are those of `build_llm_request`.
         Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
         """
-        return self._port.measure(request(messages, **arguments))
+        return self._port.measure(build_llm_request(messages, **arguments))
 
     async def ameasure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
         """Count the tokens of a prompt without blocking the event loop, as `measure` does."""
-        return await self._port.ameasure(request(messages, **arguments))
+        return await self._port.ameasure(build_llm_request(messages, **arguments))
 
 
-def request(
+def build_llm_request(
     messages: Messages,
     *,
     model: str | None = None,
@@ -210,4 +210,4 @@ def _split(messages: Messages, options: CallOptions) -> tuple[LLMGenerate, Submi
     if priority is not None:
         require_integer("priority", priority)
     asked: RequestOptions = options
-    return request(messages, **asked), {"timeout_s": timeout_s, "priority": priority}
+    return build_llm_request(messages, **asked), {"timeout_s": timeout_s, "priority": priority}

@@ -18,7 +18,7 @@ from aios_core.errors import KernelClosed, KernelError, WouldBlock
 T = TypeVar("T")
 
 
-class Crossing:
+class LoopPortal:
     """One event loop, seen from outside. Not bound to it before `bind`, nor after `close`."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Crossing:
         return self.bound is not None
 
     @property
-    def is_here(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the calling thread is the loop's."""
         return self.bound is not None and threading.get_ident() == self._thread
 
@@ -56,10 +56,10 @@ class Crossing:
             raise KernelClosed("the kernel is closed")
         return self.bound
 
-    def refuse_to_block(self, instead: str) -> None:
+    def require_off_loop(self, instead: str) -> None:
         """Raise `WouldBlock` on the loop's thread; the error recommends `instead`."""
         self.loop()
-        if self.is_here:
+        if self.is_current:
             raise WouldBlock(f"this is the kernel's own loop; use {instead}")
 
     def leave_behind(self, parent: int) -> None:
@@ -70,7 +70,7 @@ class Crossing:
     def post(self, function: Callable[[], object]) -> None:
         """Run a function on the loop, soon; at once if this is the loop's thread."""
         loop = self.loop()
-        if self.is_here:
+        if self.is_current:
             function()
             return
         try:
@@ -92,7 +92,7 @@ class Crossing:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the loop and wait for its result; it must not wait itself."""
-        if self.is_here:
+        if self.is_current:
             self.loop()
             return function()
         future: Future[T] = Future()
@@ -110,7 +110,7 @@ class Crossing:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result, on another thread."""
         try:
-            self.refuse_to_block("the asynchronous form")
+            self.require_off_loop("the asynchronous form")
         except KernelError:
             work.close()
             raise

@@ -17,11 +17,11 @@ from typing import TypeVar, Unpack
 
 from aios_core.core import Prepared, PromptSize, count_prompt
 from aios_core.errors import ContextOverflow, InvalidRequest, SyscallCancelled, WouldBlock
-from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.loop_portal import LoopPortal
 from aios_core.kernel.multiple_answers import NOBODY, SeveralAnswers, single_requests
 from aios_core.kernel.provenance import LabelledTexts
 from aios_core.kernel.streams import AsyncStream, Stream, post_to
-from aios_core.kernel.wiring import Parts
+from aios_core.kernel.wiring import Components
 from aios_core.messages import Completion, Delta
 from aios_core.options import SubmitOptions
 from aios_core.permissions import Access, Resource, Right
@@ -101,7 +101,7 @@ T = TypeVar("T")
 class Submitter:
     """Checks an agent and its call, and hands the call to the dispatcher."""
 
-    def __init__(self, parts: Parts, processes: ProcessTable, crossing: Crossing) -> None:
+    def __init__(self, parts: Components, processes: ProcessTable, crossing: LoopPortal) -> None:
         self._parts, self._processes, self._crossing = parts, processes, crossing
         self._model_access: dict[str | None, Access] = {}
 
@@ -208,7 +208,7 @@ class Submitter:
         Raises `WouldBlock` if it cannot.
         """
         self._crossing.loop()
-        if not self._crossing.is_here:
+        if not self._crossing.is_current:
             return self._crossing.run(self.measure(request))
         measuring = self.measure_here(request)
         try:
@@ -240,7 +240,7 @@ class Submitter:
         self._crossing.post(submission.submit)
         return submission
 
-    def post_withdrawal(self, submission: Submission) -> None:
+    def post_cancel(self, submission: Submission) -> None:
         """Cancel a submission from any thread; even a garbage collector may call it."""
         self._crossing.post_if_open(submission.cancel)
 
@@ -291,7 +291,7 @@ class Submission:
 
     def withdraw(self) -> None:
         """Cancel the call, from any thread and at any point: a garbage collector may call it."""
-        self.submitter.post_withdrawal(self)
+        self.submitter.post_cancel(self)
 
     def cancel(self) -> None:
         """On the loop."""
@@ -303,7 +303,7 @@ class Submission:
 class AgentPort:
     """One agent's way into the kernel (`aios_core.manager.Port`, and the LLM calls)."""
 
-    _loop: Crossing
+    _loop: LoopPortal
     _submitter: Submitter
     process: AgentProcess
 
@@ -319,7 +319,7 @@ class AgentPort:
 
     def generate(self, request: LLMGenerate, options: SubmitOptions) -> Completion:
         """Submit a call and wait for its answer, on a thread that is not the kernel's loop."""
-        self._loop.refuse_to_block("agenerate()")
+        self._loop.require_off_loop("agenerate()")
         answer = ThreadAnswer()
         call = self._submitter.post(self.process, request, answer, options)
         try:
@@ -349,7 +349,7 @@ class AgentPort:
 
     def stream(self, request: LLMGenerate, options: SubmitOptions) -> Stream:
         """Submit a call and hand back its deltas, on a thread that is not the kernel's loop."""
-        self._loop.refuse_to_block("astream()")
+        self._loop.require_off_loop("astream()")
         stream = Stream()
         stream.call = self._submitter.post(self.process, request, stream.answer, options)
         return stream

@@ -19,7 +19,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from aios_core.manager import Labelled
+from aios_core.manager import Labeled
 from aios_core.messages import Message
 from aios_core.process import AgentProcess
 
@@ -59,7 +59,7 @@ class LabelledTexts:
             self._sets.clear()
         return self._sets.setdefault(labels, labels)
 
-    def remember_answer(self, answer: Labelled, agent: str) -> None:
+    def remember_answer(self, answer: Labeled, agent: str) -> None:
         """Keep the contents in an answer, each with its own labels; names are not contents."""
         items = answer.value if isinstance(answer.value, tuple) else (answer.value,)
         for item in items:

@@ -17,7 +17,7 @@ from aios_core.messages import Completion, Delta
 from aios_core.redaction import scrub
 
 
-class Withdrawable(Protocol):
+class Cancellable(Protocol):
     """A call that was submitted."""
 
     def withdraw(self) -> None:
@@ -56,7 +56,7 @@ class Stream:
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self.answer = StreamAnswer(self._items.put)
-        self.call: Withdrawable | None = None
+        self.call: Cancellable | None = None
         self._completion: Completion | None = None
         self._is_over = False
 
@@ -103,7 +103,7 @@ class Stream:
         self.close()
 
 
-class _Mailbox:
+class _DeltaQueue:
     """Items for a reader on an event loop, who may wait for the next one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -134,10 +134,10 @@ class AsyncStream:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, is_local: bool) -> None:
-        self._mailbox = _Mailbox(loop)
+        self._deltas = _DeltaQueue(loop)
         # `is_local`: the loop is the kernel's own
-        self.answer = StreamAnswer(self._mailbox.put if is_local else self._mailbox.post)
-        self.call: Withdrawable | None = None
+        self.answer = StreamAnswer(self._deltas.put if is_local else self._deltas.post)
+        self.call: Cancellable | None = None
         self._completion: Completion | None = None
         self._is_over = False
 
@@ -153,7 +153,7 @@ class AsyncStream:
         if self._is_over:
             raise StopAsyncIteration
         try:
-            item = await self._mailbox.get()
+            item = await self._deltas.get()
         except BaseException:  # cancelled while waiting
             self.close()
             raise

@@ -29,7 +29,7 @@ from aios_core.errors import (
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.kernel.provenance import LabelledTexts
-from aios_core.manager import Gatekeeper, Labelled, Manager, waiting_for
+from aios_core.manager import Gatekeeper, Labeled, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.syscalls import Request, SyscallState
 from aios_core.untrusted.arguments import require_number
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Trap:
+class _Pending:
     """A request in flight."""
 
     id: int
@@ -78,7 +78,7 @@ class _Trap:
         return self.task is not None and self.task.cancelling() - ours > self.num_cancelled
 
 
-class TrapHandler:
+class SyscallHandler:
     """Serves the requests that need no core. `ids` numbers syscalls, as for the dispatcher."""
 
     def __init__(
@@ -100,16 +100,16 @@ class TrapHandler:
         self._clock = clock
         self._events = events
         self._default_timeout_s = default_timeout_s
-        self._traps: dict[int, _Trap] = {}
+        self._pending: dict[int, _Pending] = {}
         self._is_closing = False
 
     def __repr__(self) -> str:
-        return f"<TrapHandler: {len(self._traps)} requests in flight>"
+        return f"<SyscallHandler: {len(self._pending)} requests in flight>"
 
     @property
-    def num_under_way(self) -> int:
+    def num_in_flight(self) -> int:
         """Requests that have no answer yet."""
-        return len(self._traps)
+        return len(self._pending)
 
     async def start(self) -> None:
         """Start the managers, in order."""
@@ -128,10 +128,10 @@ class TrapHandler:
             raise KernelClosed("the kernel is shutting down")
         if process.state is ProcessState.EXITED:
             raise SyscallCancelled(f"agent {process.name!r} has exited")
-        trap = _Trap(next(self._ids), process, request, self._clock.now())
+        trap = _Pending(next(self._ids), process, request, self._clock.now())
         trap.task = asyncio.current_task()
         trap.num_cancelled = trap.task.cancelling() if trap.task is not None else 0
-        self._traps[trap.id] = trap
+        self._pending[trap.id] = trap
         self._emit(EventKind.SUBMITTED, trap, request=request.kind)
         timer = self._timer(trap, self._default_timeout_s if timeout_s is None else timeout_s)
         try:
@@ -140,16 +140,16 @@ class TrapHandler:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._traps.pop(trap.id, None)
+            self._pending.pop(trap.id, None)
             await _take_back_cancellation(trap)
 
-    def _timer(self, trap: _Trap, timeout_s: float | None) -> Timer | None:
+    def _timer(self, trap: _Pending, timeout_s: float | None) -> Timer | None:
         if timeout_s is None:
             return None
         late = self._clock.now() + timeout_s
         return self._clock.call_at(late, lambda: self._expire(trap, timeout_s))
 
-    async def _answer(self, trap: _Trap, manager: Manager) -> Any:
+    async def _answer(self, trap: _Pending, manager: Manager) -> Any:
         """Serve a request and keep the books of how that ended."""
         try:
             answer = await self._serve(trap, manager)
@@ -176,7 +176,7 @@ class TrapHandler:
         self._end(trap, SyscallState.DONE)
         return answer
 
-    async def _serve(self, trap: _Trap, manager: Manager) -> Any:
+    async def _serve(self, trap: _Pending, manager: Manager) -> Any:
         process, request = trap.process, trap.request
         trap.served_by = manager.name
         if (prepare := getattr(manager, "prepare", None)) is not None:
@@ -195,7 +195,7 @@ class TrapHandler:
             self._gatekeeper.record(process, access, type(exc).__name__)
             raise
         self._gatekeeper.record(process, access, "done")
-        if isinstance(answer, Labelled):
+        if isinstance(answer, Labeled):
             process.take_labels(answer.labels)
             self._texts.remember_answer(answer, process.name)
             return answer.value
@@ -203,7 +203,7 @@ class TrapHandler:
 
     def cancel_all(self, process: AgentProcess, reason: KernelError) -> None:
         """End the requests of an agent."""
-        for trap in tuple(self._traps.values()):
+        for trap in tuple(self._pending.values()):
             if trap.process.pid == process.pid:  # or a stand-in for it
                 self._cancel(trap, reason)
 
@@ -219,12 +219,12 @@ class TrapHandler:
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; wait `timeout_s` for those in flight, then cancel them."""
         self._is_closing = True
-        tasks = {trap.task for trap in self._traps.values() if trap.task is not None}
+        tasks = {trap.task for trap in self._pending.values() if trap.task is not None}
         tasks.discard(asyncio.current_task())
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout_s)
-        for trap in tuple(self._traps.values()):
+        for trap in tuple(self._pending.values()):
             self._cancel(trap, KernelClosed("the kernel shut down first"))
         if late:
             await asyncio.wait(late)
@@ -238,7 +238,7 @@ class TrapHandler:
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds, the managers' among them."""
-        for trap in self._traps.values():
+        for trap in self._pending.values():
             if trap.task is None or trap.task.done():
                 raise KernelBug(f"request {trap.id} is in flight and no task serves it")
         for manager in self.managers:
@@ -246,12 +246,12 @@ class TrapHandler:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _expire(self, trap: _Trap, timeout_s: float) -> None:
+    def _expire(self, trap: _Pending, timeout_s: float) -> None:
         self._cancel(trap, DeadlineExceeded(timeout_s, trap.doing))
 
-    def _cancel(self, trap: _Trap, reason: KernelError) -> None:
+    def _cancel(self, trap: _Pending, reason: KernelError) -> None:
         task = trap.task
-        if trap.id not in self._traps or trap.reason is not None or task is None:
+        if trap.id not in self._pending or trap.reason is not None or task is None:
             return
         if (
             task.cancelling() <= trap.num_cancelled
@@ -259,22 +259,22 @@ class TrapHandler:
             trap.reason = reason
             task.cancel()
 
-    def _end(self, trap: _Trap, outcome: SyscallState, error: KernelError | None = None) -> None:
+    def _end(self, trap: _Pending, outcome: SyscallState, error: KernelError | None = None) -> None:
         books = trap.process.accounting
         books.num_requests[trap.request.kind] += 1
         books.num_failed += outcome is SyscallState.FAILED
         facts = {"error": type(error).__name__, "reason": str(error)} if error else {}
         self._emit(
-            EventKind(outcome.value), trap, took_s=self._clock.now() - trap.submitted_at, **facts
+            EventKind[outcome.name], trap, took_s=self._clock.now() - trap.submitted_at, **facts
         )
 
-    def _emit(self, kind: EventKind, trap: _Trap, **facts: Any) -> None:
+    def _emit(self, kind: EventKind, trap: _Pending, **facts: Any) -> None:
         if self._events:
             now = self._clock.now()
             self._events.emit(KernelEvent(now, kind, trap.process.pid, trap.id, facts))
 
 
-async def _take_back_cancellation(trap: _Trap) -> None:
+async def _take_back_cancellation(trap: _Pending) -> None:
     """Undo the cancellation of the caller's task if it was the kernel that cancelled it."""
     if trap.task is None or trap.reason is None:
         return

@@ -25,9 +25,9 @@ from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
 from aios_core.errors import ConfigError, KernelError
 from aios_core.events import EventKind, EventStream, KernelEvent
-from aios_core.kernel.loop_portal import Crossing
+from aios_core.kernel.loop_portal import LoopPortal
 from aios_core.kernel.provenance import LabelledTexts
-from aios_core.kernel.syscall_handler import TrapHandler
+from aios_core.kernel.syscall_handler import SyscallHandler
 from aios_core.manager import Gatekeeper, Manager, Port
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
@@ -46,7 +46,7 @@ from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Overrides:
     """The components that a caller passed to a kernel; None: built from the configuration."""
 
     policy: Policy
@@ -71,17 +71,17 @@ def _learn_secrets(cores: Sequence[Core]) -> None:
         learn_settings(getattr(core, "__dict__", {}))
 
 
-class Parts:
+class Components:
     """Everything that works inside a kernel. Made on its loop, and touched only there."""
 
     def __init__(
         self,
         config: KernelConfig,
-        given: Given,
+        given: Overrides,
         *,
         events: EventStream,
         processes: ProcessTable,
-        crossing: Crossing,
+        crossing: LoopPortal,
         port: Callable[[AgentProcess], Port],
     ) -> None:
         """Wire them; nothing starts. Raises `ConfigError`."""
@@ -121,7 +121,7 @@ class Parts:
             partial(_price, config.prices),
             self._tell,
         )
-        self.traps = TrapHandler(
+        self.traps = SyscallHandler(
             (*self._managers(crossing, port), *given.managers),
             self.gatekeeper,
             ids=ids,
@@ -160,7 +160,7 @@ class Parts:
         )
 
     def _managers(
-        self, crossing: Crossing, port: Callable[[AgentProcess], Port]
+        self, crossing: LoopPortal, port: Callable[[AgentProcess], Port]
     ) -> Sequence[Manager]:
         """Memory, storage, tools and access, in the order in which they start."""
         config, state, embedder = self._config, self._state, self._embedder
@@ -257,9 +257,9 @@ class Parts:
         self._sessions.forget(process.identity)
 
     @property
-    def num_under_way(self) -> int:
+    def num_in_flight(self) -> int:
         """Syscalls that are served just now. From any thread."""
-        return self.dispatcher.num_under_way + self.traps.num_under_way
+        return self.dispatcher.num_in_flight + self.traps.num_in_flight
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from aios_core.manager import all_labelled, labelled
+from aios_core.manager import with_all_labels, with_labels
 from aios_core.memory.blocks import BlockRow, Change
 from aios_core.memory.quotas import QuotaOwner, labels_of_owner
 from aios_core.memory.records import Content, MemoryUsage
@@ -72,7 +72,7 @@ class BlockService:
         if pages is None:
             row, numbers, pages = await self._swap_in(resident, block, request)
         value = _assembled(row, numbers, pages, request)
-        return labelled(value, row.labels)
+        return with_labels(value, row.labels)
 
     async def _swap_in(
         self, resident: ResidentSet, block: Block, request: MemoryRead
@@ -198,7 +198,7 @@ class BlockService:
     async def _list(self, process: AgentProcess, request: MemoryList) -> Any:
         resident = await self._residents.of(request.owner or process.identity)
         chosen = sorted(name for name in resident.blocks if name.startswith(request.prefix))
-        return all_labelled([resident.blocks[name].describe() for name in chosen])
+        return with_all_labels([resident.blocks[name].describe() for name in chosen])
 
     async def _measure(self, process: AgentProcess, _request: MemoryMeasure) -> Any:
         quota_owner = QuotaOwner.of(process, None)
@@ -215,7 +215,7 @@ class BlockService:
             resident.resident_bytes,
             self._residency.limit,
         )
-        return labelled(usage, labels)
+        return with_labels(usage, labels)
 
     async def _tables_and_resident(self, owner: str) -> tuple[MemoryTables, ResidentSet]:
         tables = await self._tables.open()

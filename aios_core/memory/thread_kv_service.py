@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aios_core.manager import all_labelled, labelled, labels_of_all
+from aios_core.manager import labels_of_all, with_all_labels, with_labels
 from aios_core.memory.block_service import LARGE
 from aios_core.memory.kv_requests import (
     KeyValueClear,
@@ -81,28 +81,28 @@ class ThreadService:
         entries = await tables.state.database.aread(
             lambda c: tables.threads.chosen(c, owner, request.thread, request.chosen)
         )
-        return all_labelled(entries)
+        return with_all_labels(entries)
 
     async def _remove(self, process: AgentProcess, request: ThreadRemove) -> Any:
         quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
         entries = await tables.state.database.awrite(
             lambda c: tables.threads.remove(c, quota_owner, request.thread, request.chosen)
         )
-        return all_labelled(entries)
+        return with_all_labels(entries)
 
     async def _archive(self, process: AgentProcess, request: ThreadArchive) -> Any:
         owner, tables = request.owner or process.identity, await self._tables.open()
         entries = await tables.state.database.awrite(
             lambda c: tables.threads.archive(c, owner, request.thread, request.chosen)
         )
-        return all_labelled(entries)
+        return with_all_labels(entries)
 
     async def _count(self, process: AgentProcess, request: ThreadCount) -> Any:
         owner, tables = request.owner or process.identity, await self._tables.open()
         number, labels = await tables.state.database.aread(
             lambda c: tables.threads.count(c, owner, request.thread, request.status)
         )
-        return labelled(number, labels)
+        return with_labels(number, labels)
 
     async def _clear(self, process: AgentProcess, request: ThreadClear) -> None:
         quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
@@ -143,7 +143,7 @@ class KeyValueService:
         )
         # The caller named the keys itself, so the labels of the keys reveal nothing new.
         values = (entry.labels for entry in entries)
-        return labelled(entries, frozenset[str]().union(*values))
+        return with_labels(entries, frozenset[str]().union(*values))
 
     async def _put(self, process: AgentProcess, request: KeyValuePut) -> None:
         quota_owner, labels = QuotaOwner.of(process, request.owner), frozenset(process.labels)
@@ -164,7 +164,7 @@ class KeyValueService:
         entries = await tables.state.database.aread(
             lambda c: tables.kv.list(c, owner, request.namespace, request.key_range)
         )
-        return all_labelled(entries)
+        return with_all_labels(entries)
 
     async def _clear(self, process: AgentProcess, request: KeyValueClear) -> int:
         quota_owner, tables = QuotaOwner.of(process, request.owner), await self._tables.open()
@@ -194,4 +194,4 @@ class KeyValueService:
 
 
 def _texts_of(names: Sequence[Name]) -> Any:
-    return labelled(tuple(name.text for name in names), labels_of_all(names))
+    return with_labels(tuple(name.text for name in names), labels_of_all(names))

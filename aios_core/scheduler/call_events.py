@@ -38,7 +38,7 @@ class CallEvents:
     ) -> None:
         """Emit how a call ended."""
         if self._events.observers:
-            self.emit(EventKind(outcome.value), call, **_facts(completion, error))
+            self.emit(EventKind[outcome.name], call, **_facts(completion, error))
 
     def cut(self, call: Call, completion: Completion) -> None:
         """Emit that the kernel ended an answer at a limit."""

@@ -140,7 +140,7 @@ class Dispatcher:
     # --- what the kernel calls ---------------------------------------------------------------
 
     @property
-    def num_under_way(self) -> int:
+    def num_in_flight(self) -> int:
         """Calls that have no answer yet."""
         return len(self._calls)
 

@@ -26,7 +26,7 @@ from aios_core.errors import (
     NoSuchObject,
     StateError,
 )
-from aios_core.manager import all_labelled, labelled
+from aios_core.manager import with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import Connection, State, StateOpener
@@ -199,7 +199,7 @@ class StorageManager:
 
     async def _read(self, process: AgentProcess, request: FileRead) -> Any:
         content = await self._content(_owner(process, request), request)
-        return labelled(content, content.labels)
+        return with_labels(content, content.labels)
 
     async def _content(self, owner: str, request: FileRead) -> FileContent:
         state, table, _ = await self._tables()
@@ -221,12 +221,12 @@ class StorageManager:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
         file = await self._look(lambda c: table.stat(c, owner, request.path))
-        return labelled(file, file.labels)
+        return with_labels(file, file.labels)
 
     async def _list(self, process: AgentProcess, request: FileList) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return all_labelled(
+        return with_all_labels(
             await self._look(
                 lambda c: table.listing(
                     c,
@@ -242,7 +242,7 @@ class StorageManager:
     async def _history(self, process: AgentProcess, request: FileHistory) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return all_labelled(await self._look(lambda c: table.history(c, owner, request.path)))
+        return with_all_labels(await self._look(lambda c: table.history(c, owner, request.path)))
 
     async def _diff(self, process: AgentProcess, request: FileDiff) -> Any:
         owner, path = _owner(process, request), request.path
@@ -260,7 +260,7 @@ class StorageManager:
             for version in (old, new)
         ]
         text = await self._work.on_thread(partial(unified, path, *texts))
-        return labelled(text, texts[0].labels | texts[1].labels)
+        return with_labels(text, texts[0].labels | texts[1].labels)
 
     async def _write(self, process: AgentProcess, request: FileWrite | FileCreate) -> FileVersion:
         owner = _owner(process, request)
@@ -369,7 +369,7 @@ class StorageManager:
             ),
         )
         is_known = moved.path == request.to  # else a file in the moved directory, a new name
-        return moved if is_known else labelled(moved, moved.labels | moved.name_labels)
+        return moved if is_known else with_labels(moved, moved.labels | moved.name_labels)
 
     async def _rollback(self, process: AgentProcess, request: FileRollback) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
@@ -397,7 +397,7 @@ class StorageManager:
         usage, labels = await self._look(
             lambda c: (table.ledger.usage(c, owner), table.labels_of_owner(c, owner))
         )
-        return labelled(usage, labels)
+        return with_labels(usage, labels)
 
     # --- trees -------------------------------------------------------------------------------
 
@@ -429,14 +429,14 @@ class StorageManager:
     async def _trees(self, process: AgentProcess, request: TreeList) -> Any:
         owner = _owner(process, request)
         _, _, trees = await self._tables()
-        return all_labelled(await self._look(lambda c: trees.listing(c, owner, request.path)))
+        return with_all_labels(await self._look(lambda c: trees.listing(c, owner, request.path)))
 
     # --- watching and finding ----------------------------------------------------------------
 
     async def _changes(self, process: AgentProcess, request: FileChanges) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        return all_labelled(
+        return with_all_labels(
             await self._look(
                 lambda c: table.changes(
                     c, owner, request.path, after=request.after, limit=request.limit
@@ -463,7 +463,7 @@ class StorageManager:
         hits = await self._index.retrieve(
             process, owner, request.query, k=request.k, path=request.path, seq=seq
         )
-        return all_labelled(hits)
+        return with_all_labels(hits)
 
     async def changed(self, after: int, limit: int = 256) -> Sequence[FileState]:
         """Return the states of files with a last change above `after` (see `FileFeed`)."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from aios_core.errors import AccessDenied, InvalidRequest
-from aios_core.manager import all_labelled, labelled
+from aios_core.manager import with_all_labels, with_labels
 from aios_core.process import AgentProcess
 from aios_core.state import Database
 from aios_core.storage.background import Work
@@ -59,12 +59,12 @@ class SharedFiles:
         mounts, path = self._mounts, request.path
         if isinstance(request, FileList):
             listing = partial(mounts.listing, database, path, request.after, request.limit)
-            return all_labelled(await self._work.on_thread(listing))
+            return with_all_labels(await self._work.on_thread(listing))
         if isinstance(request, FileRead) and request.version is not None:
             raise InvalidRequest(f"version: {path} is in a mount, which has no versions")
         look = mounts.read if isinstance(request, FileRead) else mounts.stat
         found: FileContent | StoredFile = await self._work.on_thread(partial(look, database, path))
-        return labelled(found, found.labels)
+        return with_labels(found, found.labels)
 
     async def _change(self, process: AgentProcess, request: Any, database: Database) -> FileVersion:
         mounts, path = self._mounts, request.path

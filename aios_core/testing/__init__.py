@@ -1,13 +1,13 @@
 """Fakes for testing agents and kernels: no model, no network, no waiting.
 
 `run_virtual` runs a coroutine on virtual time, `ManualClock` is turned by hand,
-`SimulatedCore` generates by a cost model, `ScriptedCore(obliging)` does what it is asked to,
+`SimulatedCore` generates by a cost model, `ScriptedCore(cooperative_script)` obeys requests,
 `Watch` waits for events, `nothing_left` holds code to cleaning up.
 All of it is product code: users test their agents with it too. For pytest see
 `aios_core.testing.pytest_plugin`, the one module here that needs pytest.
 """
 
-from aios_core.testing.cooperative import obliging
+from aios_core.testing.cooperative import cooperative_script
 from aios_core.testing.cost_model import CoreStats, CostModel
 from aios_core.testing.event_watcher import Watch
 from aios_core.testing.leftovers import Leftovers, nothing_left
@@ -26,7 +26,7 @@ __all__ = [
     "SimulatedKV",
     "VirtualLoop",
     "Watch",
+    "cooperative_script",
     "nothing_left",
-    "obliging",
     "run_virtual",
 ]

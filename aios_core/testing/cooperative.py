@@ -1,6 +1,6 @@
 """For tests of agents: a script for `ScriptedCore` that does what it is asked to.
 
-    ScriptedCore(obliging)
+    ScriptedCore(cooperative_script)
 
 It calls the tool that it must call, or that is mentioned, or the first one, with
 arguments made from the prompt by the tool's schema; answers with JSON where a
@@ -33,7 +33,7 @@ class Asked(Protocol):
     def response_format(self) -> ResponseFormat | None: ...
 
 
-def obliging(request: Asked) -> Message:
+def cooperative_script(request: Asked) -> Message:
     """The answer to a request."""
     last = request.messages[-1] if request.messages else Message("user")
     if request.response_format is not None and request.response_format.is_constraint:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
-from aios_core.manager import labelled
+from aios_core.manager import with_labels
 from aios_core.process import AgentProcess
 from aios_core.tools import strict_json
 from aios_core.tools.attempt import Result
@@ -91,7 +91,7 @@ class Execution:
             answer, _ = await self._answer(process, result, labels)
         else:
             answer, labels = await self._with_effects(process, offer, intent, labels)
-        return labelled(answer, labels)
+        return with_labels(answer, labels)
 
     async def settle(self) -> None:
         """Wait until all known outcomes are journaled."""
@@ -196,7 +196,7 @@ class Execution:
         )
 
     def _ended_late(self, process: AgentProcess, intent: Intent, outcome: Outcome) -> None:
-        """Journal the outcome of a tool that ended after its caller stopped waiting."""
+        """EventLog the outcome of a tool that ended after its caller stopped waiting."""
         if intent.tool.read_only or not isinstance(outcome, Result):
             return  # a late failure does not prove that nothing took effect: it stays unknown
         kept = _kept(outcome.value, process.labels)
@@ -221,7 +221,7 @@ class Execution:
             timer.cancel()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Journal something in the background; only `settle` waits for it."""
+        """EventLog something in the background; only `settle` waits for it."""
         self._keep(asyncio.ensure_future(work))
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -93,7 +93,7 @@ class ToolJournal:
         self._is_pruned = False
 
     async def begin(self, intent: Intent) -> bytes | None:
-        """Journal an intent, durably.
+        """EventLog an intent, durably.
 
         Returns:
             None if the tool has to run, or the result of an earlier call with this key.
@@ -109,7 +109,7 @@ class ToolJournal:
         )
 
     async def finish(self, intent: Intent, outcome: str, result: bytes | None = None) -> None:
-        """Journal how a call ended: "done", "failed" or "unknown"."""
+        """EventLog how a call ended: "done", "failed" or "unknown"."""
         state = await self._state.opened()
         about = ("tool_call", intent.identity, intent.call_id, "result")
         is_kept = result is not None and intent.keeps_result and len(result) <= MAX_KEPT_BYTES

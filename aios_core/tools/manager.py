@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.manager import all_labelled, labelled, labels_of_all
+from aios_core.manager import labels_of_all, with_all_labels, with_labels
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.queueing.policy import Policy
@@ -168,13 +168,13 @@ class ToolManager:
             case ToolUnload():
                 owner = process.identity if request.is_private else None
                 labels = self.catalogue.registry.labels_of_owner(owner)
-                return labelled(
+                return with_labels(
                     await self.unload(request.name, owner=owner, loader=process.identity), labels
                 )
             case ToolRead():
                 return await self._read(process, request)
             case ToolDoubts():
-                return all_labelled(await self._journal.in_doubt(process.identity))
+                return with_all_labels(await self._journal.in_doubt(process.identity))
             case ToolResolve(call_id, took_effect):
                 return await self._journal.resolve(
                     process.identity, call_id, took_effect=took_effect
@@ -244,12 +244,12 @@ class ToolManager:
             request.source, owner=owner, loader=process.identity, labels=labels
         )
         offers = self.catalogue.registry.visible(owner)
-        return labelled(ids, labels_of_all([offer for offer in offers if offer.tool.id in ids]))
+        return with_labels(ids, labels_of_all([offer for offer in offers if offer.tool.id in ids]))
 
     async def _list(self, process: AgentProcess) -> Any:
         await self.catalogue.loaded()
         visible = self.catalogue.registry.visible(process.identity)
-        return labelled(
+        return with_labels(
             tuple(self._told(offer, process) for offer in visible), labels_of_all(visible)
         )
 
@@ -272,7 +272,7 @@ class ToolManager:
     async def _read(self, process: AgentProcess, request: ToolRead) -> Any:
         text, labels = await self._results.get(process.identity, request.reference)
         piece = text[request.offset :][: request.length]
-        return labelled(piece, labels)
+        return with_labels(piece, labels)
 
     def _drop_idle(self) -> None:
         self._calls.schedule.drop_idle(self.catalogue.registry.is_offered)

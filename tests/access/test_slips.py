@@ -176,14 +176,14 @@ class TestQuestions:
         self, kernel: Kernel, asked: tuple[str, str, str], told: str
     ) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            await kernel.aexplain(*asked)
+            await kernel.aexplain_access(*asked)
         assert told in str(caught.value)
 
     async def test_every_action_of_the_kernel_may_be_asked_about(self, kernel: Kernel) -> None:
         managers = kernel._inside.parts.traps.managers
         kinds = {kind.kind for one in managers for kind in one.requests} | {"llm.generate"}
         for kind in kinds:
-            assert await kernel.aexplain(BOB, kind, "memory:default/alice:n")
+            assert await kernel.aexplain_access(BOB, kind, "memory:default/alice:n")
 
     @pytest.mark.parametrize(
         ("asked", "effect"),
@@ -204,7 +204,7 @@ class TestQuestions:
         await kernel.aspawn("bob")
         await alice.memory.ashare("notes", BOB, right="write")
 
-        explanation = await kernel.aexplain(*asked)
+        explanation = await kernel.aexplain_access(*asked)
 
         assert explanation.decision.effect == effect
 

@@ -18,7 +18,7 @@ from aios_adapters import (
     current_caller,
     enclosing,
 )
-from aios_core import Budget, EventKind, Journal, Kernel, KernelConfig
+from aios_core import Budget, EventKind, EventLog, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
 from aios_core.errors import InvalidRequest
 
@@ -237,7 +237,7 @@ async def test_simultaneous_first_calls_get_one_agent(kernel: Kernel) -> None:
 
 
 async def test_simultaneous_first_calls_spawn_no_agent_for_nothing(kernel: Kernel) -> None:
-    agents, spawned, named = AgentDirectory(), Journal(), Caller.named("ann")
+    agents, spawned, named = AgentDirectory(), EventLog(), Caller.named("ann")
     kernel.events.subscribe(spawned)
 
     async def identity(stop: asyncio.Event | None = None) -> str:
@@ -261,7 +261,7 @@ async def test_simultaneous_first_calls_spawn_no_agent_for_nothing(kernel: Kerne
 
 
 def test_simultaneous_first_calls_of_threads_spawn_one_agent(kernel: Kernel) -> None:
-    agents, spawned = AgentDirectory(), Journal()
+    agents, spawned = AgentDirectory(), EventLog()
     kernel.events.subscribe(spawned)
     together = threading.Barrier(8)
 

@@ -27,7 +27,7 @@ from aios_core import (
     ToolCall,
     ToolCallDelta,
     Usage,
-    request,
+    build_llm_request,
 )
 from aios_core.core import Prepared, Run
 from aios_core.cores.deltas import split
@@ -152,7 +152,7 @@ def test_a_whole_request_is_one_that_the_kernel_takes() -> None:
     }
 
     arguments = read_request(said)
-    made = request(arguments.pop("messages"), **arguments)
+    made = build_llm_request(arguments.pop("messages"), **arguments)
 
     assert (made.model, made.tool_choice, made.sampling.stop) == ("m", "add", ("x",))
     assert (made.sampling.logit_bias, made.sampling.n) == ({"7": -1}, 2)

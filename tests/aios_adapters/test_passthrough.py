@@ -247,7 +247,7 @@ async def test_the_end_of_its_agent_cancels_what_the_provider_is_asked(
 
     call = asyncio.create_task(ask())
     await watch.await_(EventKind.DISPATCHED)
-    agent.exit_soon()
+    agent.request_exit()
 
     with pytest.raises(SyscallCancelled, match="'a' exited"):
         await call
@@ -308,7 +308,7 @@ async def test_a_stream_passes_item_by_item_and_is_closed_when_the_slot_is_taken
             async for number in slot.each(numbers(closed)):
                 seen.append(number)
                 if number == 2:
-                    agent.exit_soon()
+                    agent.request_exit()
 
     with pytest.raises(SyscallCancelled):
         await consume()

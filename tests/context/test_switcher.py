@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aios_core import Journal, KernelBug
+from aios_core import EventLog, KernelBug
 from aios_core.context import ContextSwitcher
 from aios_core.core import Capabilities
 from aios_core.events import EventStream
@@ -74,7 +74,7 @@ async def switching(
         disk_bytes=bounds.get("disk", 1_000),
         watermark=0.5,
         directory=str(directory) if directory else None,
-        events=EventStream([Journal()]),
+        events=EventStream([EventLog()]),
         now=asyncio.get_running_loop().time,
     )
     switcher.on_moving = lambda call, is_moving: moving.append((call, is_moving))

@@ -70,7 +70,7 @@ async def use(kernel: Kernel, place: Path) -> None:
     await kernel.asave_agent(agent.pid, place / "saved")
     await kernel.aexit(agent.pid)
     await kernel.aload_agent(place / "saved")
-    await kernel.areload_policy()
+    await kernel.areload_access_policy()
 
 
 @pytest.mark.parametrize("is_local", [True, False], ids=["own loop", "thread"])

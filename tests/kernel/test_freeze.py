@@ -48,7 +48,7 @@ async def test_a_generation_in_flight_goes_on_in_another_kernel(tmp_path: Path) 
     core = ScriptedCore("something else", preemptible=True)
     async with booted(core) as kernel:
         agent = await kernel.aload_agent(tmp_path / "teller")
-        answers = [await asyncio.wrap_future(pending) for pending in agent.pending]
+        answers = [await asyncio.wrap_future(pending) for pending in agent.resumed_calls]
 
         assert (agent.name, agent.group) == ("teller", "tales")
         assert agent._process.priority == 2
@@ -67,7 +67,7 @@ async def test_a_call_in_flight_is_paid_once_where_it_is_loaded(tmp_path: Path) 
 
     async with booted(ScriptedCore("something else", preemptible=True)) as kernel:
         agent = await kernel.aload_agent(tmp_path / "teller")
-        answer = await asyncio.wrap_future(agent.pending[0])
+        answer = await asyncio.wrap_future(agent.resumed_calls[0])
         await settled()
 
         assert answer.text == SLOW
@@ -274,7 +274,7 @@ async def test_an_owner_who_cancels_a_loaded_answer_withdraws_that_call_and_no_o
         loaded = await kernel.aload_agent(tmp_path / "saved")
         await settled()
         assert len(core.runs) == 4
-        loaded.pending[0].cancel()
+        loaded.resumed_calls[0].cancel()
         core.tell(*[Finished(run_id, core.completion(run_id)) for run_id in core.runs])
         core.runs.clear()
 

@@ -22,8 +22,8 @@ from aios_core import (
     BudgetExceeded,
     CoreError,
     EventKind,
+    EventLog,
     InvalidRequest,
-    Journal,
     Kernel,
     KernelClosed,
     KernelConfig,
@@ -343,7 +343,7 @@ def test_ctrl_c_ends_a_blocked_call_and_the_program() -> None:
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    while "dispatched" not in process.stdout.readline():
+    while "call.dispatched" not in process.stdout.readline():
         assert process.poll() is None
 
     process.send_signal(2)
@@ -760,7 +760,7 @@ async def test_an_observer_may_end_the_agent_that_it_is_told_of() -> None:
 
 
 def test_unsubscribing_ends_the_telling(boot: Callable[..., Kernel]) -> None:
-    kernel, journal = boot(), Journal()
+    kernel, journal = boot(), EventLog()
 
     unsubscribe = kernel.subscribe(journal)
     kernel.spawn("a")

@@ -57,7 +57,7 @@ async def test_one_that_fails_fails_them_all_and_ends_the_others() -> None:
             await kernel.spawn("a").llm.agenerate("hi", n=3)
         await settled()
 
-        assert kernel.num_under_way == 0
+        assert kernel.num_in_flight == 0
 
 
 @virtual
@@ -72,4 +72,4 @@ async def test_whoever_gives_up_on_several_answers_frees_every_slot() -> None:
             await call
         await settled()
 
-        assert kernel.num_under_way == 0
+        assert kernel.num_in_flight == 0

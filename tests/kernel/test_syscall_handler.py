@@ -18,8 +18,8 @@ from aios_core import (
     BackendError,
     DeadlineExceeded,
     EventKind,
+    EventLog,
     InvalidRequest,
-    Journal,
     Kernel,
     KernelClosed,
     KernelConfig,
@@ -30,7 +30,7 @@ from aios_core import (
 from aios_core.access.audit.trail import AuditTrail
 from aios_core.config import AccessConfig, StateConfig, ToolsConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.manager import Labelled
+from aios_core.manager import Labeled
 from aios_core.memory.requests import MemoryList
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
@@ -87,7 +87,7 @@ class Drawer:
         if request.name == "broken":
             raise ZeroDivisionError("oops")
         if request.name == "from the web":
-            return Labelled("news", frozenset({"web"}))
+            return Labeled("news", frozenset({"web"}))
         return f"{process.name}: {request.name}"
 
     def forget(self, process: AgentProcess) -> None:
@@ -179,7 +179,7 @@ class TestServing:
                 agent.port.call(Peek("socks"))
 
     async def test_its_story_can_be_told(self, drawer: Drawer, door: Doorkeeper) -> None:
-        journal = Journal()
+        journal = EventLog()
         async with DrawerKernel(drawer, door, observers=[journal]) as kernel:
             agent = await kernel.aspawn("alice")
             await agent.port.acall(Peek("socks"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aios_core import InvalidRequest, Journal, Kernel, KernelConfig
+from aios_core import EventLog, InvalidRequest, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
 from aios_core.events import EventKind, KernelEvent
 from aios_core.kernel.trace import TraceBuilder, free_path
@@ -101,13 +101,13 @@ def test_two_calls_at_once_have_a_slot_each_and_a_free_one_is_taken_again() -> N
 
 
 def test_a_story_has_the_time_of_day_and_the_agents_name() -> None:
-    journal = Journal()
+    journal = EventLog()
     with Kernel(KernelConfig(), cores=[ScriptedCore("hello")], observers=[journal]) as kernel:
         agent = kernel.spawn("reader")
         agent.llm.generate("hi")
-        story = journal.story(pid=agent.pid)
+        story = journal.format(pid=agent.pid)
 
     lines = story.splitlines()
     assert len(lines) >= 4
     assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} reader \d", line) for line in lines)
-    assert lines[-1].endswith("done") or " done " in lines[-1]
+    assert lines[-1].endswith("done") or " call.done " in lines[-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aios_core.config import MemoryConfig
-from aios_core.manager import Labelled
+from aios_core.manager import Labeled
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.state import StateOpener
@@ -38,7 +38,7 @@ class Machine:
         self.time += 1.0
         answer = self.run(self.manager.perform(process or self.process, request))
         self.manager.check()
-        return answer.value if isinstance(answer, Labelled) else answer
+        return answer.value if isinstance(answer, Labeled) else answer
 
     def restart(self) -> None:
         """Lose all that is in RAM, as in a crash. The disk has the last answered state."""

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core import InvalidRequest, Message, ResponseFormat, Sampling, ToolCall, ToolSpec, request
+from aios_core import (
+    InvalidRequest,
+    Message,
+    ResponseFormat,
+    Sampling,
+    ToolCall,
+    ToolSpec,
+    build_llm_request,
+)
 from aios_core.messages import Delta, ToolCallDelta, Usage, parse_messages, parse_tools
 
 TEXT = st.text(max_size=20)
@@ -111,7 +119,7 @@ def test_whatever_the_arguments_are_the_request_is_built_or_refused(
     arguments: dict[str, Any],
 ) -> None:
     with suppress(InvalidRequest):
-        request("hi", **arguments)
+        build_llm_request("hi", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +199,7 @@ def test_a_bad_sampling_setting_is_refused_by_name(setting: str, value: Any) -> 
 )
 def test_what_does_not_fit_together_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        request("hi", **bad)
+        build_llm_request("hi", **bad)
 
 
 @pytest.mark.parametrize("argument", ["response_format", "tools", "extra"])
@@ -202,11 +210,13 @@ def test_what_is_nested_too_deep_is_refused_by_name(argument: str) -> None:
     given = [{"name": "add", "parameters": deep}] if argument == "tools" else deep
 
     with pytest.raises(InvalidRequest, match="nested deeper than"):
-        request("hi", **{argument: given})
+        build_llm_request("hi", **{argument: given})
 
 
 def test_a_request_takes_what_callers_write() -> None:
-    built = request("hi", stop="END", response_format={"type": "object"}, tools=[{"name": "add"}])
+    built = build_llm_request(
+        "hi", stop="END", response_format={"type": "object"}, tools=[{"name": "add"}]
+    )
 
     assert built.sampling.stop == ("END",)
     assert built.response_format == ResponseFormat({"type": "object"})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aios_core import Budget, Completion, Delta, Journal, Message, Price, Sampling
+from aios_core import Budget, Completion, Delta, EventLog, Message, Price, Sampling
 from aios_core.clock import LoopClock
 from aios_core.context import ContextSwitcher
 from aios_core.core import Core
@@ -62,7 +62,7 @@ class Rig:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop)
-        self.journal = Journal()
+        self.journal = EventLog()
         events = self.events = EventStream([self.journal])
         self.contexts = ContextSwitcher(
             host_bytes=1 << 20,

@@ -988,7 +988,10 @@ async def test_what_does_not_end_in_time_hears_that_the_kernel_closed() -> None:
 # --- observers ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["submitted", "dispatched", "preempted", "retried", "cancelled"])
+@pytest.mark.parametrize(
+    "kind",
+    ["call.submitted", "call.dispatched", "call.preempted", "call.retried", "call.cancelled"],
+)
 @virtual
 async def test_an_observer_may_cancel_the_call_that_it_is_told_of(kind: str) -> None:
     core = PuppetCore(slots=1)
@@ -1002,12 +1005,12 @@ async def test_an_observer_may_cancel_the_call_that_it_is_told_of(kind: str) -> 
         rig.events.subscribe(judge)
         syscall, caller = rig.submit(agent, "first")
         rig.submit(agent, "second")
-        if kind == "preempted":
+        if kind == "call.preempted":
             core.progress(num_tokens=1)
-        elif kind == "retried":
+        elif kind == "call.retried":
             core.fail(LOST)
         await settled()
-        if kind == "cancelled":
+        if kind == "call.cancelled":
             rig.dispatcher.cancel(syscall.id)
         await asyncio.sleep(3)
         rig.check()
@@ -1030,8 +1033,8 @@ async def test_the_story_of_a_call_can_be_told() -> None:
         core.finish()
         await settled()
 
-        story = [str(e.kind) for e in rig.journal.events(syscall_id=syscall.id)]
-        assert story == ["submitted", "dispatched", "preempted", "dispatched", "done"]
+        kinds = [event.kind.name for event in rig.journal.events(syscall_id=syscall.id)]
+        assert kinds == ["SUBMITTED", "DISPATCHED", "PREEMPTED", "DISPATCHED", "DONE"]
 
 
 @virtual

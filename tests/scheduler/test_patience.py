@@ -48,7 +48,7 @@ class Refusing(PuppetCore):
 async def drained(rig: Rig) -> float:
     """Seconds until every call has its answer."""
     began = rig.clock.now()
-    while rig.dispatcher.num_under_way:  # noqa: ASYNC110 - in virtual time
+    while rig.dispatcher.num_in_flight:  # noqa: ASYNC110 - in virtual time
         await asyncio.sleep(0.01)
     return rig.clock.now() - began
 

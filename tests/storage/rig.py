@@ -31,6 +31,6 @@ async def _check_files(running: Kernel) -> None:
     await state.database.aread(table.check)
 
 
-def labelled(agent: Agent, *labels: str) -> None:
+def with_labels(agent: Agent, *labels: str) -> None:
     """Give an agent labels, as if it had read data of that origin."""
     agent._process.labels.update(labels)

@@ -26,7 +26,7 @@ from aios_core.storage import Storage
 from aios_core.storage.content_store import INLINE_BYTES
 from aios_core.storage.requests import FileMove, FileRead, FileWrite, TreeRestore
 
-from .rig import kernel, labelled
+from .rig import kernel, with_labels
 
 LARGE = bytes(range(256)) * (INLINE_BYTES // 256) + b"and more"
 
@@ -356,7 +356,7 @@ class TestOthers:
 
     def test_a_label_is_not_lost_by_writing_and_reading_back(self, running: Kernel) -> None:
         alice, bob = running.spawn("alice"), running.spawn("bob")
-        labelled(alice, "web")
+        with_labels(alice, "web")
         alice.storage.write("a", "from the web")
         alice.storage.move("a", "b")
         alice.storage.share("b", bob.identity)
@@ -369,7 +369,7 @@ class TestOthers:
         self, running: Kernel
     ) -> None:
         alice = running.spawn("alice", group="g")
-        labelled(alice, "web")
+        with_labels(alice, "web")
         alice.storage.write("a", "of the web")
         alice.exit()
         again = running.spawn("alice", group="g")
@@ -382,7 +382,7 @@ class TestOthers:
 
     def test_adding_keeps_the_labels_of_what_was_there(self, running: Kernel) -> None:
         alice = running.spawn("alice")
-        labelled(alice, "web")
+        with_labels(alice, "web")
         alice.storage.write("a", "x")
         alice.exit()
         again = running.spawn("alice")
@@ -544,7 +544,7 @@ class TestMounts:
     def test_labels_of_what_was_written_to_a_mount_are_remembered(self, tmp_path: Path) -> None:
         with kernel(mounts={"w": {"directory": str(tmp_path), "mode": "write"}}) as running:
             alice, bob = running.spawn("alice"), running.spawn("bob")
-            labelled(alice, "web")
+            with_labels(alice, "web")
             alice.storage.write("/mnt/w/a", "x")
             bob.storage.read("/mnt/w/a")
             assert bob._process.labels == {"web", "mount:w"}

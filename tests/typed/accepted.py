@@ -51,4 +51,6 @@ def shared_options(agent: Agent) -> PromptSize:
 
 
 def explained(kernel: Kernel) -> tuple[Explanation, Tool]:
-    return kernel.explain("a/b", "memory.read", "memory:a/b:x", labels=["web"], right="read"), knock
+    return kernel.explain_access(
+        "a/b", "memory.read", "memory:a/b:x", labels=["web"], right="read"
+    ), knock

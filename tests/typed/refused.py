@@ -39,6 +39,6 @@ def wrong_settings(kernel: Kernel) -> None:
     KernelConfig.load(drain_s="long")  # arg-type
     KernelConfig(schedular={"policy": "fair"})  # call-arg
     KernelConfig(trace=3)  # arg-type
-    kernel.explain("a/b", "memory.read", "memory:a/b:x", rights="read")  # call-arg
+    kernel.explain_access("a/b", "memory.read", "memory:a/b:x", rights="read")  # call-arg
     tool(read_onely=True)  # call-overload
     tool(timeout_s="5")  # call-overload

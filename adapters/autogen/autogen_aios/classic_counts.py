@@ -12,7 +12,7 @@ from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
-from aios_core import Kernel, Message, default_kernel, request
+from aios_core import Kernel, Message, build_llm_request, default_kernel
 from aios_core.launch import Patches
 
 _FRAME: Final = "x"  # precedes every text that is counted, since a prompt may not be empty
@@ -58,4 +58,6 @@ class KernelEncoding:
 
     def _count(self, text: str) -> int:
         model = self._asked if self._asked in self._kernel.pool.models else None
-        return self._kernel.measure(request([Message("user", text)], model=model)).num_tokens
+        return self._kernel.measure_prompt(
+            build_llm_request([Message("user", text)], model=model)
+        ).num_tokens

@@ -48,8 +48,8 @@ from aios_core import (
     Message,
     PromptSize,
     Usage,
+    build_llm_request,
     default_kernel,
-    request,
 )
 from aios_core.errors import SyscallCancelled
 from autogen_aios import translation
@@ -305,12 +305,12 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         self, messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema]
     ) -> PromptSize:
         said = translation.to_messages(messages, with_names=self._with_names)
-        asked = request(
+        asked = build_llm_request(
             said or [Message("user", " .")],  # AutoGen also counts an empty context
             model=self._options["model"],  # type: ignore[arg-type] # one of several kinds
             tools=translation.to_tools(tools),
         )
-        return (self._kernel or default_kernel()).measure(asked)
+        return (self._kernel or default_kernel()).measure_prompt(asked)
 
     def _account(self, completion: Completion) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.cores import ScriptedCore
-from aios_core.testing import Watch, obliging
+from aios_core.testing import Watch, cooperative_script
 from autogen_aios.callers import directory
 
 QUIET = KernelConfig(state=StateConfig(directory=":memory:"), access=AccessConfig(approver="allow"))
@@ -29,7 +29,7 @@ def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, **settings: Any) -> Kernel:
+    def start(script: Any = cooperative_script, **settings: Any) -> Kernel:
         core = ScriptedCore(script, **settings)
         started.append(Kernel(QUIET, cores=[core], observers=[watch]).start())
         return started[-1]

@@ -32,7 +32,7 @@ from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, Message, ToolCall
 from aios_core.errors import SyscallCancelled
-from aios_core.testing import Watch, obliging
+from aios_core.testing import Watch, cooperative_script
 from aios_core.testing.event_watcher import FOR_EVER
 from autogen_aios import AIOSChatCompletionClient
 
@@ -143,13 +143,13 @@ async def test_each_agent_of_a_round_robin_is_an_agent_of_the_kernel(
 
 
 def naming(*names: str) -> Any:
-    """Picks the speakers in turn, and is obliging to everything else."""
+    """Picks the speakers in turn, and is cooperative_script to everything else."""
     turns = iter(names)
 
     def script(request: Any) -> Message:
         if "Read the above conversation" in request.messages[0].content:
             return Message("assistant", next(turns))
-        return obliging(request)
+        return cooperative_script(request)
 
     return script
 

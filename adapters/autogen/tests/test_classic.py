@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, Message, ToolCall, set_default_kernel
 from aios_core.errors import BudgetExceeded, InvalidRequest, NoSuchObject
-from aios_core.testing import Watch, obliging
+from aios_core.testing import Watch, cooperative_script
 from autogen_aios.classic import AIOSModelClient, register, unregister
 
 from .conftest import Boot
@@ -87,13 +87,13 @@ def test_parallel_calls_are_all_executed(boot: Boot) -> None:
 
 
 def naming(*names: str) -> Any:
-    """Picks the speakers in turn, and is obliging to everything else."""
+    """Picks the speakers in turn, and is cooperative_script to everything else."""
     turns = iter(names)
 
     def script(request: Any) -> Message:
         if "role play game" in request.messages[0].content:
             return Message("assistant", next(turns))
-        return obliging(request)
+        return cooperative_script(request)
 
     return script
 

@@ -34,7 +34,7 @@ from aios_core.errors import (
     KernelClosed,
     NoSuchObject,
 )
-from aios_core.testing import Watch, obliging
+from aios_core.testing import Watch, cooperative_script
 from aios_core.testing.event_watcher import FOR_EVER
 from autogen_aios import AIOSChatCompletionClient
 
@@ -422,7 +422,7 @@ def test_one_client_serves_many_loops_on_many_threads(kernel: Kernel) -> None:
 
 
 async def test_on_the_kernels_own_loop_nothing_blocks() -> None:
-    async with Kernel(KernelConfig(), cores=[ScriptedCore(obliging)]) as kernel:
+    async with Kernel(KernelConfig(), cores=[ScriptedCore(cooperative_script)]) as kernel:
         client = AIOSChatCompletionClient(kernel=kernel)
 
         assert (await client.create(say("hi"))).content == "You said: hi"

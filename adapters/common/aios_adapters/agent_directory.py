@@ -323,7 +323,7 @@ def _spawning(settings: AgentSettings) -> dict[str, Any]:
 
 def _exit(agents: list[Agent]) -> None:
     for agent in agents:
-        agent.exit_soon()
+        agent.request_exit()
 
 
 def _collect(

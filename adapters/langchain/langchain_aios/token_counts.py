@@ -13,8 +13,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from aios_adapters import served_model
-from aios_core import Kernel, Message, PromptSize, default_kernel
-from aios_core import request as llm_request
+from aios_core import Kernel, Message, PromptSize, build_llm_request, default_kernel
 from aios_core.launch import Patches
 from langchain_aios import translation
 
@@ -26,7 +25,7 @@ Measure = Callable[..., PromptSize]  # (messages, model=, tools=)
 
 def measure_of(kernel: Kernel) -> Measure:
     """How a kernel measures prompts, with the arguments of `agent.llm.measure`."""
-    return lambda messages, **about: kernel.measure(llm_request(messages, **about))
+    return lambda messages, **about: kernel.measure_prompt(build_llm_request(messages, **about))
 
 
 def count_text(measure: Measure, model: str | None, text: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
-from aios_core.testing import obliging
+from aios_core.testing import cooperative_script
 from aios_core.testing.event_watcher import Watch
 from aios_core.testing.stub_server import Behavior, StubServer
 from langchain_aios.callers import directory
@@ -43,7 +43,7 @@ def boot(watch: Watch) -> Iterator[Boot]:
     started: list[Kernel] = []
 
     def start(
-        script: Any = obliging, memory: Any = None, access: Any = None, **settings: Any
+        script: Any = cooperative_script, memory: Any = None, access: Any = None, **settings: Any
     ) -> Kernel:
         config = KernelConfig.load(
             environ={},

@@ -28,7 +28,7 @@ from aios_core import (
 )
 from aios_core.cores import ScriptedCore
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, InvalidRequest, WouldBlock
-from aios_core.testing import obliging
+from aios_core.testing import cooperative_script
 from aios_core.testing.event_watcher import FOR_EVER, Watch
 from langchain_aios import ChatAIOS
 
@@ -297,7 +297,7 @@ async def test_a_blocking_call_inside_a_foreign_loop_works(kernel: Kernel) -> No
 
 
 async def test_a_blocking_call_on_the_kernels_own_loop_is_refused() -> None:
-    async with Kernel(KernelConfig(), cores=[ScriptedCore(obliging)]) as kernel:
+    async with Kernel(KernelConfig(), cores=[ScriptedCore(cooperative_script)]) as kernel:
         llm = ChatAIOS(kernel=kernel)
 
         with pytest.raises(WouldBlock, match="agenerate"):

@@ -17,7 +17,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from aios_core import Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
-from aios_core.testing import obliging
+from aios_core.testing import cooperative_script
 from langchain_aios import ChatAIOS
 
 # The suite measures the time of a stream in a way that its benchmark plug-in calls unused.
@@ -32,7 +32,7 @@ class _OnScript:
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _kernel(cls) -> Iterator[None]:
-        core = ScriptedCore(obliging, models=("scripted", "another"))
+        core = ScriptedCore(cooperative_script, models=("scripted", "another"))
         with Kernel(KernelConfig(), cores=[core]) as cls.kernel:
             kernel = cls.kernel
             yield

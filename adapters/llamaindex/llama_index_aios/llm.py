@@ -53,7 +53,7 @@ from aios_adapters import (
     read_response_format,
     read_tool_choice,
 )
-from aios_core import Agent, Budget, Kernel, Message, default_kernel, request
+from aios_core import Agent, Budget, Kernel, Message, build_llm_request, default_kernel
 from llama_index_aios import translation
 from llama_index_aios.callers import claim, directory, identify, tree
 
@@ -167,8 +167,8 @@ class AIOSLLM(FunctionCallingLLM):
     def _count(self, text: str) -> int:
         """The tokens of a prompt that is this text, with what goes around it."""
         kernel = self.kernel or default_kernel()
-        said = request([Message("user", text)], model=self.model)
-        return kernel.measure(said).num_tokens
+        said = build_llm_request([Message("user", text)], model=self.model)
+        return kernel.measure_prompt(said).num_tokens
 
     # --- LlamaIndex's eight ways to call ------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
-from aios_core.testing import obliging
+from aios_core.testing import cooperative_script
 from aios_core.testing.event_watcher import Watch
 from llama_index_aios.callers import directory
 
@@ -43,7 +43,7 @@ def boot(watch: Watch) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, access: Any = None, **settings: Any) -> Kernel:
+    def start(script: Any = cooperative_script, access: Any = None, **settings: Any) -> Kernel:
         config = KernelConfig.load(environ={}, state={"directory": ":memory:"}, access=access or {})
         core = ScriptedCore(script, **settings)
         started.append(Kernel(config, cores=[core], observers=[watch]).start())

@@ -25,7 +25,7 @@ from aios_core import Kernel, KernelConfig, ToolContext, set_default_kernel
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.cores import ScriptedCore
 from aios_core.errors import KernelClosed
-from aios_core.testing import Watch, obliging
+from aios_core.testing import Watch, cooperative_script
 
 Boot = Callable[..., Kernel]
 OnOutput = Callable[[str, str], None]
@@ -137,7 +137,9 @@ def boot(watch: Watch) -> Iterator[Boot]:
 
     started: list[Kernel] = []
 
-    def start(script: Any = obliging, *, approver: Any = "allow", **settings: Any) -> Kernel:
+    def start(
+        script: Any = cooperative_script, *, approver: Any = "allow", **settings: Any
+    ) -> Kernel:
         core = ScriptedCore(script, **settings)
         config = replace(QUIET, access=AccessConfig(approver=approver))
         started.append(Kernel(config, cores=[core], observers=[watch]).start())

@@ -35,4 +35,5 @@ class ModelCalls:
             if "error" in event.facts:
                 facts["error"] = str(event.facts["error"])
             agent = self._agents.get(pid, "")
-            self._trail.add(AuditRecord(self._now(), str(event.kind), pid, agent, None, "", facts))
+            outcome = event.kind.name.lower()
+            self._trail.add(AuditRecord(self._now(), outcome, pid, agent, None, "", facts))

@@ -81,7 +81,7 @@ class AccessOptions(TypedDict, total=False):
 
 
 class ExplainOptions(AccessOptions, total=False):
-    """The keyword arguments of `Kernel.explain`."""
+    """The keyword arguments of `Kernel.explain_access`."""
 
     labels: Iterable[str]  # that the agent carries
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from aios_core.config import RetrievalConfig
 from aios_core.errors import InvalidRequest, KernelBug
-from aios_core.manager import Port, all_labelled, labelled
+from aios_core.manager import Port, with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder, Vector
@@ -157,7 +157,7 @@ class CollectionManager:
         )
         # The caller named the keys itself, so the labels of the keys reveal nothing new.
         values = (item.labels for item in items)
-        return labelled(tuple(items), frozenset[str]().union(*values))
+        return with_labels(tuple(items), frozenset[str]().union(*values))
 
     async def _delete(self, owner: str, request: CollectionDelete) -> int:
         state = await self._state.opened()
@@ -195,7 +195,7 @@ class CollectionManager:
                 for number, score in found
             ]
         )
-        return all_labelled([row for row in rows if row is not None])
+        return with_all_labels([row for row in rows if row is not None])
 
 
 def normalised(vector: Vector) -> Vector:

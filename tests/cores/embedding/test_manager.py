@@ -14,8 +14,8 @@ from aios_core import (
     Budget,
     BudgetExceeded,
     EventKind,
+    EventLog,
     InvalidRequest,
-    Journal,
     Kernel,
     KernelConfig,
     NoSuchObject,
@@ -187,7 +187,7 @@ class Greedy(Paid):
 
 
 def test_what_an_embedder_takes_beyond_a_budget_is_told_and_not_booked() -> None:
-    greedy, journal = Greedy(), Journal()
+    greedy, journal = Greedy(), EventLog()
     greedy.claim = 900
     config = KernelConfig(state={"directory": ":memory:"})  # type: ignore[arg-type]
     cores = [ScriptedCore("x")]
@@ -203,7 +203,7 @@ def test_what_an_embedder_takes_beyond_a_budget_is_told_and_not_booked() -> None
 
 @pytest.mark.parametrize("claim", [-3, 2.5, "many", None, float("nan"), 10**9, 0])
 def test_a_count_of_an_embedder_that_cannot_be_is_told_and_not_booked(claim: object) -> None:
-    greedy, journal = Greedy(), Journal()
+    greedy, journal = Greedy(), EventLog()
     greedy.claim = claim
     config = KernelConfig(state={"directory": ":memory:"})  # type: ignore[arg-type]
     cores = [ScriptedCore("x")]

@@ -37,7 +37,7 @@ from aios_core.errors import (
     RequestRefused,
     SnapshotError,
 )
-from aios_core.kernel.llm import request
+from aios_core.kernel.llm import build_llm_request
 from aios_core.messages import (
     FinishReason,
     Message,
@@ -911,7 +911,7 @@ async def test_schemas_reach_the_server_byte_for_byte(serve: Callable[..., StubS
     }
     server = serve()
     async with connected(server) as rig:
-        await rig.generate(request("hi", tools=tools, response_format=form))
+        await rig.generate(build_llm_request("hi", tools=tools, response_format=form))
     body = server.exchanges[0].body
 
     assert json.dumps(body["tools"]) == json.dumps(tools), "the order of the keys included"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aios_core import Agent, Budget, EventKind, FinishReason, Journal, Kernel, KernelConfig
+from aios_core import Agent, Budget, EventKind, EventLog, FinishReason, Kernel, KernelConfig
 from aios_core.cores import OpenAICore
 from aios_core.errors import RequestRefused
 from aios_core.messages import Usage
@@ -23,9 +23,9 @@ CANNOT_BE = [-5, 12.5, float("nan"), 10**12, "many", None, True, 0]
 @asynccontextmanager
 async def agent_of(
     script: Script, budget: Budget | None = None, **options: Any
-) -> AsyncIterator[tuple[Agent, StubServer, Journal]]:
+) -> AsyncIterator[tuple[Agent, StubServer, EventLog]]:
     """An agent of a kernel whose one core is a stub server."""
-    journal = Journal()
+    journal = EventLog()
     with StubServer(script, **options) as server:
         core = OpenAICore(server.base_url, ["stub"])
         async with Kernel(KernelConfig(drain_s=0.0), cores=[core]) as kernel:
@@ -42,7 +42,7 @@ def spent(agent: Agent) -> int:
     return agent._process.budget.spent.tokens
 
 
-def told(journal: Journal, kind: EventKind) -> list[dict[str, Any]]:
+def told(journal: EventLog, kind: EventKind) -> list[dict[str, Any]]:
     return [event.facts for event in journal.events() if event.kind is kind]
 
 

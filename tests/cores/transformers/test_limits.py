@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from aios_core import request
+from aios_core import build_llm_request
 from aios_core.cores.transformers.limits import require_supported
 from aios_core.cores.transformers.sampling import Penalties, Sampler
 from aios_core.errors import InvalidRequest
@@ -31,12 +31,14 @@ LOGITS = torch.tensor([2.0, 1.5, -1.0, 0.0])
 )
 def test_what_the_model_cannot_take_is_refused_by_name(asked: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidRequest, match=f"core 'tiny' .*{named}"):
-        require_supported("tiny", request(**{"messages": "hi", **asked}))
+        require_supported("tiny", build_llm_request(**{"messages": "hi", **asked}))
 
 
 def test_texts_in_parts_blank_texts_and_penalties_are_taken() -> None:
     parts = [{"type": "text", "text": "hi"}, "there"]
-    asked = request([{"role": "user", "content": parts}, {"role": "user", "content": ""}], n=1)
+    asked = build_llm_request(
+        [{"role": "user", "content": parts}, {"role": "user", "content": ""}], n=1
+    )
 
     require_supported("tiny", asked)
 

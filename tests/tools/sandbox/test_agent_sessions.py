@@ -26,7 +26,7 @@ from aios_core.errors import (
     ToolError,
 )
 from aios_core.process import ProcessTable
-from aios_core.testing import Leftovers, obliging
+from aios_core.testing import Leftovers, cooperative_script
 from aios_core.tools.sandbox import AgentSessions, KilledBy, Sandbox, Session
 from aios_core.tools.sandbox.file_sync import Mirror, make_alike
 
@@ -580,7 +580,7 @@ async def kernel(config: SandboxConfig) -> AsyncIterator[Kernel]:
     )
     before = Leftovers.now().children
     with no_directory_left():
-        async with Kernel(settings, cores=[ScriptedCore(obliging)]) as kernel:
+        async with Kernel(settings, cores=[ScriptedCore(cooperative_script)]) as kernel:
             yield kernel
         assert not Leftovers.now().children - before
 
