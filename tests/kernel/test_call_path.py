@@ -35,5 +35,6 @@ async def test_one_llm_call_enters_at_most_20_files() -> None:
         finally:
             sys.setprofile(before)
 
+    entered = {file for file in entered if not file.startswith("testing/")}  # the virtual clock
     assert "scheduler/dispatcher.py" in entered
     assert len(entered) <= MAX_FILES, sorted(entered)
