@@ -33,14 +33,14 @@ from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.redaction import learn_environment, learn_settings
 from aios_core.retrieval.embedding import BilledEmbedder, Embedder
-from aios_core.retrieval.vector_search import VectorSpaces
+from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.scheduler import Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import Admission
 from aios_core.scheduler.overload import QueueLimits
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
 from aios_core.storage.collections import CollectionManager
-from aios_core.storage.file_indexer import FileIndex
+from aios_core.storage.file_indexer import FileIndexer
 from aios_core.tools import ToolManager
 from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
 
@@ -165,13 +165,13 @@ class Components:
         """Memory, storage, tools and access, in the order in which they start."""
         config, state, embedder = self._config, self._state, self._embedder
         self.memory = MemoryManager(state, config.memory, now=self.clock.now, embedder=embedder)
-        spaces = VectorSpaces(state, config.retrieval)
-        index = FileIndex(state, embedder, spaces, config.retrieval)
+        vector_search = VectorSearch(state, config.retrieval)
+        index = FileIndexer(state, embedder, vector_search, config.retrieval)
         self.storage = StorageManager(state, config.storage, index=index)
         workspace = MarkingWorkspace(self.storage, self._processes.mark)
         sandbox = Sandbox(config.tools.sandbox, workspace=workspace)
         self._sessions = AgentSessions(sandbox, workspace, is_alive=self._processes.is_alive)
-        self._shared = (spaces, sandbox, self._sessions)
+        self._shared = (vector_search, sandbox, self._sessions)
         self.tools = ToolManager(
             config.tools,
             state,
@@ -180,7 +180,7 @@ class Components:
             policy=self._given.policy,
             code_runner=CodeService(crossing, sandbox, self._sessions),
         )
-        collections = CollectionManager(state, embedder, spaces, config.retrieval)
+        collections = CollectionManager(state, embedder, vector_search, config.retrieval)
         self.access.census = Census(
             (self.memory, self.storage, collections, self.tools),
             self._processes.is_alive,

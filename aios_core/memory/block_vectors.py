@@ -19,7 +19,7 @@ from aios_core.fork_safety import free_after_fork
 from aios_core.memory.blocks import BlockRow, BlockTable
 from aios_core.memory.codec import Codec
 from aios_core.memory.records import MemoryHit
-from aios_core.retrieval.chunking import cut
+from aios_core.retrieval.chunking import chunk_text
 from aios_core.retrieval.nearest import ExactIndex, Found
 from aios_core.retrieval.vector_rows import pack
 from aios_core.state import Connection
@@ -75,7 +75,7 @@ class BlockVectorTable:
             if most_chars <= 0:
                 break
             text = self._blocks.content(connection, owner, row).decode()
-            chunks = cut(text, CHUNK_CHARS, overlap=0)
+            chunks = chunk_text(text, CHUNK_CHARS, overlap=0)
             most_chars -= max(1, len(text))
             places = tuple((chunk.start, chunk.start + len(chunk.text)) for chunk in chunks)
             found.append(StaleBlock(row, places, tuple(chunk.text for chunk in chunks)))

@@ -11,6 +11,6 @@
 Used by files, collections and memory. An index is derived data: it can be dropped and rebuilt.
 """
 
-from aios_core.retrieval.embedding import Embedder, Metered, Vector
+from aios_core.retrieval.embedding import Embedder, MeteredEmbedder, Vector
 
-__all__ = ["Embedder", "Metered", "Vector"]
+__all__ = ["Embedder", "MeteredEmbedder", "Vector"]

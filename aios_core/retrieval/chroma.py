@@ -42,36 +42,36 @@ class ChromaIndex:
     Args:
         path: the folder of the embedded Chroma; None: it keeps its data in memory.
         url: the address of a Chroma server to use instead.
-        instance: the id of this state directory, part of the names of its collections.
+        state_id: the id of this state directory, part of the names of its collections.
     """
 
     name = "chroma"
 
-    def __init__(self, path: Path | None, *, url: str | None = None, instance: str) -> None:
+    def __init__(self, path: Path | None, *, url: str | None = None, state_id: str) -> None:
         self._path = path
         self._url = url
-        self._instance = instance
+        self._state_id = state_id
         self._client: Any = None
         self._collections: dict[int, Any] = {}
 
-    def holds(self, space: int) -> bool:
-        return space in self._collections
+    def holds(self, index: int) -> bool:
+        return index in self._collections
 
-    def ids(self, space: int) -> AbstractSet[int]:
+    def ids(self, index: int) -> AbstractSet[int]:
         return self._do(
-            lambda: {int(number) for number in self._collection(space).get(include=[])["ids"]}
+            lambda: {int(number) for number in self._collection(index).get(include=[])["ids"]}
         )
 
-    def add(self, space: int, rows: Sequence[Row]) -> None:
-        self._do(lambda: self._add(space, rows))
+    def add(self, index: int, rows: Sequence[Row]) -> None:
+        self._do(lambda: self._add(index, rows))
 
-    def remove(self, space: int, ids: Collection[int]) -> None:
-        self._do(lambda: self._remove(space, list(map(str, ids))))
+    def remove(self, index: int, ids: Collection[int]) -> None:
+        self._do(lambda: self._remove(index, list(map(str, ids))))
 
     def nearest(
-        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
+        self, index: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
     ) -> list[Found]:
-        return self._do(lambda: self._nearest(space, vector, k, among))
+        return self._do(lambda: self._nearest(index, vector, k, among))
 
     def close(self) -> None:
         if self._client is not None:
@@ -91,16 +91,16 @@ class ChromaIndex:
             where = self._url or self._path or "in memory"
             raise BackendError(f"Chroma ({where}) failed: {exc}") from exc
 
-    def _collection(self, space: int) -> Any:
-        if space not in self._collections:
+    def _collection(self, index: int) -> Any:
+        if index not in self._collections:
             if self._client is None:
                 self._client = self._connected()
-            self._collections[space] = self._client.get_or_create_collection(
-                f"aios-{self._instance}-{space}",
+            self._collections[index] = self._client.get_or_create_collection(
+                f"aios-{self._state_id}-{index}",
                 configuration={"hnsw": dict(_HNSW)},
                 embedding_function=None,
             )
-        return self._collections[space]
+        return self._collections[index]
 
     def _connected(self) -> Any:
         import chromadb  # noqa: PLC0415 - slow to import, and an extra
@@ -123,8 +123,8 @@ class ChromaIndex:
         tighten_below(self._path)
         return client
 
-    def _add(self, space: int, rows: Sequence[Row]) -> None:
-        collection = self._collection(space)
+    def _add(self, index: int, rows: Sequence[Row]) -> None:
+        collection = self._collection(index)
         # A zero vector has no direction, so HNSW cannot place it by cosine.
         rows = [row for row in rows if any(row[1])]
         for start in range(0, len(rows), _BATCH):
@@ -134,15 +134,15 @@ class ChromaIndex:
                 embeddings=[list(unpack(packed)) for _, packed in some],
             )
 
-    def _remove(self, space: int, ids: list[str]) -> None:
-        collection = self._collection(space)
+    def _remove(self, index: int, ids: list[str]) -> None:
+        collection = self._collection(index)
         for start in range(0, len(ids), _BATCH):
             collection.delete(ids=ids[start : start + _BATCH])
 
     def _nearest(
-        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None
+        self, index: int, vector: bytes, k: int, among: AbstractSet[int] | None
     ) -> list[Found]:
-        collection = self._collection(space)
+        collection = self._collection(index)
         wanted = k if among is None else k * _AMONG_FACTOR
         if not collection.count():
             return []

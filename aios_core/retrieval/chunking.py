@@ -25,7 +25,7 @@ class Chunk:
     text: str
 
 
-def cut(text: str, size: int, overlap: int) -> list[Chunk]:
+def chunk_text(text: str, size: int, overlap: int) -> list[Chunk]:
     """Cut a text into chunks that together contain every character but white space.
 
     Args:
@@ -44,7 +44,7 @@ def cut(text: str, size: int, overlap: int) -> list[Chunk]:
     return chunks
 
 
-def readable(data: bytes, max_chars: int) -> str | None:
+def decode_text(data: bytes, max_chars: int) -> str | None:
     """Decode up to `max_chars` characters of a file as UTF-8; None if it is not a text file."""
     head = data[: max_chars * 4]  # a character has at most 4 bytes
     if b"\0" in head:

@@ -29,7 +29,7 @@ MODEL: Final = "embedding"  # the name of the kernel's embedder in access polici
 
 Vector = Sequence[float]
 #: Called with the kind of an event, its agent and its facts.
-Tell = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
+EmitEvent = Callable[[EventKind, AgentProcess, Mapping[str, Any]], None]
 
 
 class Embedder(Protocol):
@@ -64,8 +64,8 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
-class Metered(Protocol):
-    """An embedder that costs tokens. Its `embed` returns `Embedded`, with the number of tokens."""
+class MeteredEmbedder(Protocol):
+    """An embedder that costs tokens; its `embed` returns `EmbeddedTexts`, which counts them."""
 
     @property
     def model(self) -> str:
@@ -75,7 +75,7 @@ class Metered(Protocol):
         """Return an upper bound on the tokens of the texts."""
 
 
-class Embedded(list[Vector]):
+class EmbeddedTexts(list[Vector]):
     """The vectors of an embedder that counts tokens."""
 
     __slots__ = ("num_tokens",)
@@ -94,18 +94,18 @@ class BilledEmbedder:
     Args:
         embedder: makes the vectors.
         prices: returns the price of a model's tokens.
-        tell: is called with events: rejected figures, and costs that a budget could not pay.
+        emit: is called with events: rejected figures, and costs that a budget could not pay.
     """
 
     def __init__(
         self,
         embedder: Embedder,
         prices: Callable[[str], Price] = lambda _: Price(),
-        tell: Tell = lambda *_: None,
+        emit: EmitEvent = lambda *_: None,
     ) -> None:
         self._embedder = embedder
         self._prices = prices
-        self._tell = tell
+        self._emit = emit
 
     @property
     def name(self) -> str:
@@ -125,21 +125,21 @@ class BilledEmbedder:
         raises `BudgetExceeded`, if it needs more than is unspent.
         """
         embedder = self._embedder
-        price = self._prices(embedder.model) if isinstance(embedder, Metered) else Price()
-        bound = embedder.max_tokens(texts) if isinstance(embedder, Metered) else 0
+        price = self._prices(embedder.model) if isinstance(embedder, MeteredEmbedder) else Price()
+        bound = embedder.max_tokens(texts) if isinstance(embedder, MeteredEmbedder) else 0
         about = min(bound, _about(texts)) if bound else 0
         need = Cost(about, price.of(about, 0), calls=calls)
         reservation = await reserve_in_turn(process.budget, need)
         spent = Cost()
         try:
             vectors = await embedder.embed(texts)
-            claimed = vectors.num_tokens if isinstance(vectors, Embedded) else 0
+            claimed = vectors.num_tokens if isinstance(vectors, EmbeddedTexts) else 0
             usage = self._used(process, claimed, about, bound)
             spent = Cost(usage.input_tokens, price.of(usage.input_tokens, 0), calls=calls)
         finally:
             unpaid = reservation.settle(spent)
         if unpaid != Cost():
-            self._tell(EventKind.OVERRUN, process, {"core": self.name, **asdict(unpaid)})
+            self._emit(EventKind.OVERRUN, process, {"core": self.name, **asdict(unpaid)})
         books = process.accounting
         books.num_embedded += len(texts)
         books.usage += usage
@@ -154,7 +154,7 @@ class BilledEmbedder:
         if number is None:
             reason = f"input_tokens: claimed {shown_repr(claimed)}, which cannot be"
             facts = {"core": self.name, "reason": reason}
-            self._tell(EventKind.CLAIM_REJECTED, process, facts)
+            self._emit(EventKind.CLAIM_REJECTED, process, facts)
         return Usage(input_tokens=about, is_estimated=True)
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from aios_core.distribution import install_command
 from aios_core.errors import ConfigError, ModelLoadError
 from aios_core.retrieval.chroma import ChromaIndex, is_installed
 from aios_core.retrieval.nearest import ExactIndex, VectorIndex
-from aios_core.retrieval.vector_rows import instance
+from aios_core.retrieval.vector_rows import state_id
 from aios_core.state import State
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ CHROMA: Final = "chroma"  # the folder in the state directory
 LARGE_BYTES: Final = 200 << 20  # of one index: 200,000 vectors of 256 numbers
 
 
-class Indexes:
+class IndexSelector:
     """Selects the implementation that holds a vector index, by the size of the index.
 
     Args:
@@ -67,7 +67,7 @@ class Indexes:
             self._large.close()
 
 
-def choose(config: RetrievalConfig, state: State) -> Indexes:
+def select_index(config: RetrievalConfig, state: State) -> IndexSelector:
     """Select what holds the vector indexes of a state directory, by the configuration. Blocks.
 
     Chroma does not encrypt vectors, and a vector reveals much of its text: with an encrypted
@@ -78,11 +78,11 @@ def choose(config: RetrievalConfig, state: State) -> Indexes:
         ModelLoadError: the configuration requires Chroma, which is not installed.
     """
     if config.index == "exact":
-        return Indexes(ExactIndex())
+        return IndexSelector(ExactIndex())
     is_remote = config.chroma_url is not None
     is_required = config.index == "chroma" or is_remote
     if not is_required and (state.directory is None or state.vault.is_sealing):
-        return Indexes(ExactIndex())
+        return IndexSelector(ExactIndex())
     if not is_installed():
         if is_required:
             raise ModelLoadError(
@@ -94,15 +94,15 @@ def choose(config: RetrievalConfig, state: State) -> Indexes:
             "large collections: %s",
             install_command("retrieval"),
         )
-        return Indexes(ExactIndex())
+        return IndexSelector(ExactIndex())
     if state.vault.is_sealing and not is_remote:
         allowed = "'exact' or 'auto' if state.encryption_key is set: Chroma does not encrypt"
         raise ConfigError("retrieval.index", config.index, allowed)
     make = partial(_chroma, config, state)
-    return Indexes(make()) if is_required else Indexes(ExactIndex(), make)
+    return IndexSelector(make()) if is_required else IndexSelector(ExactIndex(), make)
 
 
 def _chroma(config: RetrievalConfig, state: State) -> ChromaIndex:
     path = None if state.directory is None else state.directory / CHROMA
-    name = state.database.write(instance)
-    return ChromaIndex(path, url=config.chroma_url, instance=name)
+    name = state.database.write(state_id)
+    return ChromaIndex(path, url=config.chroma_url, state_id=name)

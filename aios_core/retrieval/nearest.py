@@ -32,20 +32,20 @@ class VectorIndex(Protocol):
     def name(self) -> str:
         """The name for messages: "exact" or "chroma"."""
 
-    def holds(self, space: int) -> bool:
+    def holds(self, index: int) -> bool:
         """Return whether it still has the vectors that this process added to an index."""
 
-    def ids(self, space: int) -> AbstractSet[int]:
+    def ids(self, index: int) -> AbstractSet[int]:
         """Return the numbers of an index's vectors, those of earlier processes included."""
 
-    def add(self, space: int, rows: Sequence[Row]) -> None:
+    def add(self, index: int, rows: Sequence[Row]) -> None:
         """Add vectors to an index. A vector that it has already is ignored."""
 
-    def remove(self, space: int, ids: Collection[int]) -> None:
+    def remove(self, index: int, ids: Collection[int]) -> None:
         """Remove vectors from an index. Unknown ones are ignored."""
 
     def nearest(
-        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
+        self, index: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
     ) -> list[Found]:
         """Return the `k` nearest vectors, exactly or approximately, best first.
 
@@ -72,44 +72,44 @@ class ExactIndex:
             OrderedDict()
         )  # the least recently searched first
 
-    def holds(self, space: int) -> bool:
-        return space in self._matrices
+    def holds(self, index: int) -> bool:
+        return index in self._matrices
 
-    def ids(self, space: int) -> AbstractSet[int]:
-        matrix = self._matrices.get(space)
+    def ids(self, index: int) -> AbstractSet[int]:
+        matrix = self._matrices.get(index)
         return matrix.places.keys() if matrix else frozenset()
 
-    def add(self, space: int, rows: Sequence[Row]) -> None:
-        matrix = self._matrices.setdefault(space, _Matrix())
+    def add(self, index: int, rows: Sequence[Row]) -> None:
+        matrix = self._matrices.setdefault(index, _Matrix())
         for number, packed in rows:
             matrix.add(number, packed)
         total = sum(matrix.num_bytes for matrix in self._matrices.values())
         while total > self._max_bytes and len(self._matrices) > 1:
             oldest = next(iter(self._matrices))
-            if oldest == space:
-                self._matrices.move_to_end(space)
+            if oldest == index:
+                self._matrices.move_to_end(index)
                 continue
             total -= self._matrices.pop(oldest).num_bytes
 
-    def remove(self, space: int, ids: Collection[int]) -> None:
-        if matrix := self._matrices.get(space):
+    def remove(self, index: int, ids: Collection[int]) -> None:
+        if matrix := self._matrices.get(index):
             for number in ids:
                 matrix.remove(number)
 
     def nearest(
-        self, space: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
+        self, index: int, vector: bytes, k: int, among: AbstractSet[int] | None = None
     ) -> list[Found]:
-        matrix = self._matrices.get(space)
+        matrix = self._matrices.get(index)
         if matrix is None:
             return []
-        self._matrices.move_to_end(space)
+        self._matrices.move_to_end(index)
         return matrix.nearest(vector, k, among)
 
     def close(self) -> None:
         self._matrices.clear()
 
 
-def exact(rows: Iterable[Row], vector: bytes, k: int) -> list[Found]:
+def exact_nearest(rows: Iterable[Row], vector: bytes, k: int) -> list[Found]:
     """Return the `k` nearest of some rows, best first."""
     matrix = _Matrix()
     for number, packed in rows:

@@ -38,29 +38,29 @@ _AT_ONCE: Final = 500  # numbers in one statement
 Row = tuple[int, bytes]
 
 
-def space_id(connection: Connection, name: str) -> int:
+def index_id(connection: Connection, name: str) -> int:
     """Return the number of an index; create it if necessary. Writes."""
     connection.execute("INSERT OR IGNORE INTO vector_spaces (name) VALUES (?)", (name,))
-    found = find_space(connection, name)
+    found = find_index(connection, name)
     assert found is not None  # noqa: S101 - it was just made
     return found
 
 
-def find_space(connection: Connection, name: str) -> int | None:
+def find_index(connection: Connection, name: str) -> int | None:
     """Return the number of an index; None if there is none of that name."""
     found: int | None = _one(connection, "SELECT id FROM vector_spaces WHERE name = ?", (name,))
     return found
 
 
 def put(
-    connection: Connection, vault: Vault, space: int, vectors: Iterable[Sequence[float]]
+    connection: Connection, vault: Vault, index: int, vectors: Iterable[Sequence[float]]
 ) -> list[int]:
     """Store vectors. Returns their numbers. Writes."""
     ids = []
     for vector in vectors:
         number = secrets.randbits(62)
         sealed = vault.seal(pack(vector), "vector", str(number))
-        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, space, sealed))
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, index, sealed))
         ids.append(number)
     return ids
 
@@ -70,14 +70,14 @@ def remove(connection: Connection, ids: Iterable[int]) -> None:
     connection.executemany("DELETE FROM vectors WHERE id = ?", [(number,) for number in ids])
 
 
-def ids_in(connection: Connection, space: int) -> set[int]:
+def ids_in(connection: Connection, index: int) -> set[int]:
     """Return the numbers of an index's vectors."""
-    rows: Any = connection.execute("SELECT id FROM vectors WHERE space = ?", (space,))
+    rows: Any = connection.execute("SELECT id FROM vectors WHERE space = ?", (index,))
     return {number for (number,) in rows}
 
 
 def load(
-    connection: Connection, vault: Vault, space: int, ids: Iterable[int]
+    connection: Connection, vault: Vault, index: int, ids: Iterable[int]
 ) -> Iterator[list[Row]]:
     """Yield the packed vectors of an index that have these numbers, some at a time."""
     wanted = list(ids)
@@ -86,12 +86,12 @@ def load(
         marks = ",".join("?" * len(some))
         rows: Any = connection.execute(
             f"SELECT id, vector FROM vectors WHERE space = ? AND id IN ({marks})",  # noqa: S608
-            (space, *some),
+            (index, *some),
         )
         yield [(number, vault.open(bytes(blob), "vector", str(number))) for number, blob in rows]
 
 
-def instance(connection: Connection) -> str:
+def state_id(connection: Connection) -> str:
     """Return the id of this state directory; make it at the first use. Writes."""
     found: str | None = _one(connection, "SELECT id FROM vector_instance", ())
     if found is None:

@@ -24,13 +24,13 @@ from typing import Final, TypeVar
 from aios_core.config import RetrievalConfig
 from aios_core.errors import BackendError, KernelClosed
 from aios_core.retrieval.embedding import Vector
-from aios_core.retrieval.index_choice import Indexes, choose
-from aios_core.retrieval.nearest import Found, VectorIndex, exact
+from aios_core.retrieval.index_choice import IndexSelector, select_index
+from aios_core.retrieval.nearest import Found, VectorIndex, exact_nearest
 from aios_core.retrieval.vector_rows import (
     COMPONENT,
     SCHEMA,
     Row,
-    find_space,
+    find_index,
     ids_in,
     load,
     pack,
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 _FILL: Final = 5_000  # rows that are added to an index at a time
 
 
-class VectorSpaces:
+class VectorSearch:
     """Searches the vector indexes of files and collections. Used on the kernel's loop only.
 
     The first search opens the indexes, and starts the worker thread.
@@ -55,18 +55,18 @@ class VectorSpaces:
         state: StateOpener,
         config: RetrievalConfig | None = None,
         *,
-        choose_indexes: Callable[[State], Indexes] | None = None,
+        selector: Callable[[State], IndexSelector] | None = None,
     ) -> None:
         self._state = state
-        self._choose = choose_indexes or partial(choose, config or RetrievalConfig())
+        self._select_index = selector or partial(select_index, config or RetrievalConfig())
         state.add_migrations(COMPONENT, SCHEMA)
         self._worker: ThreadPoolExecutor | None = None
-        self._indexes: Indexes | None = None  # this and the next: used by the worker
-        self._in_step: dict[int, _Filled] = {}
+        self._indexes: IndexSelector | None = None  # this and the next: used by the worker
+        self._synced_indexes: dict[int, _SyncedIndex] = {}
         self._is_closed = False
 
     async def nearest(
-        self, space: str, vector: Vector, k: int, *, among: AbstractSet[int] | None = None
+        self, name: str, vector: Vector, k: int, *, among: AbstractSet[int] | None = None
     ) -> list[Found]:
         """Return the `k` vectors of an index that are nearest to a vector, best first.
 
@@ -74,25 +74,25 @@ class VectorSpaces:
         """
         state = await self._state.opened()
         packed = pack(vector)
-        return await self._run(lambda: self._nearest(state, space, packed, k, among))
+        return await self._run(lambda: self._nearest(state, name, packed, k, among))
 
     async def changed(
-        self, space: str, added: Sequence[tuple[int, Vector]], removed: Iterable[int]
+        self, name: str, added: Sequence[tuple[int, Vector]], removed: Iterable[int]
     ) -> None:
         """Pass a committed change on to an index. One that is not synced yet ignores it."""
         if self._indexes is None or not (added or removed):
             return
         state = await self._state.opened()
         rows = [(number, pack(vector)) for number, vector in added]
-        gone = list(removed)
-        await self._run(lambda: self._change(state, space, rows, gone))
+        numbers = list(removed)
+        await self._run(lambda: self._change(state, name, rows, numbers))
 
     async def close(self) -> None:
         """Close all indexes and stop the worker. Idempotent."""
         self._is_closed = True
         if self._worker is not None:
             worker, self._worker = self._worker, None
-            await asyncio.to_thread(self._shut, worker)
+            await asyncio.to_thread(self._close_on_worker, worker)
 
     # --- on the worker -----------------------------------------------------------------------
 
@@ -104,69 +104,69 @@ class VectorSpaces:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def _nearest(
-        self, state: State, space: str, vector: bytes, k: int, among: AbstractSet[int] | None
+        self, state: State, name: str, vector: bytes, k: int, among: AbstractSet[int] | None
     ) -> list[Found]:
-        number = state.database.read(lambda connection: find_space(connection, space))
+        number = state.database.read(lambda connection: find_index(connection, name))
         if number is None or not any(vector) or among == frozenset():
             return []
         try:
-            index = self._filled(state, number, len(vector))
+            index = self._synced(state, number, len(vector))
             found = index.nearest(number, vector, k, among)
             if among is None or len(found) >= min(k, len(among)):
                 return found
         except BackendError as exc:
-            self._in_step.pop(number, None)
+            self._synced_indexes.pop(number, None)
             log.warning("%s; searching all vectors exactly instead", exc)
-        return self._compared(state, number, vector, k, among)
+        return self._search_rows(state, number, vector, k, among)
 
-    def _compared(
-        self, state: State, space: int, vector: bytes, k: int, among: AbstractSet[int] | None
+    def _search_rows(
+        self, state: State, number: int, vector: bytes, k: int, among: AbstractSet[int] | None
     ) -> list[Found]:
         """Search without the index: read all rows and compare them."""
 
         def work(connection: Connection) -> list[Found]:
-            ids = ids_in(connection, space) if among is None else among
-            return exact(_rows(state.vault, space, ids, connection), vector, k)
+            ids = ids_in(connection, number) if among is None else among
+            return exact_nearest(_rows(state.vault, number, ids, connection), vector, k)
 
         return state.database.read(work)
 
-    def _filled(self, state: State, space: int, row_bytes: int) -> VectorIndex:
+    def _synced(self, state: State, number: int, row_bytes: int) -> VectorIndex:
         """Return what holds an index, after making it equal to the rows."""
         if self._indexes is None:
-            self._indexes = self._choose(state)
-        filled = self._in_step.get(space)
-        if filled and filled.index.holds(space):
-            if filled.index is self._indexes.of(filled.count * row_bytes, filled.index):
-                return filled.index
-            filled.index.remove(space, set(filled.index.ids(space)))  # it grew large: move it
-        there = state.database.read(lambda connection: ids_in(connection, space))
+            self._indexes = self._select_index(state)
+        synced = self._synced_indexes.get(number)
+        if synced and synced.index.holds(number):
+            if synced.index is self._indexes.of(synced.count * row_bytes, synced.index):
+                return synced.index
+            synced.index.remove(number, set(synced.index.ids(number)))  # it grew large: move it
+        there = state.database.read(lambda connection: ids_in(connection, number))
         index = self._indexes.of(len(there) * row_bytes)
-        have = index.ids(space)
+        have = index.ids(number)
         if extra := have - there:
-            index.remove(space, extra)
+            index.remove(number, extra)
         missing = sorted(there - have)
         for start in range(0, len(missing), _FILL):
             some = missing[start : start + _FILL]
-            index.add(space, state.database.read(partial(_rows, state.vault, space, some)))
-        self._in_step[space] = _Filled(index, len(there))
+            index.add(number, state.database.read(partial(_rows, state.vault, number, some)))
+        self._synced_indexes[number] = _SyncedIndex(index, len(there))
         return index
 
-    def _change(self, state: State, space: str, rows: list[Row], gone: list[int]) -> None:
-        number = state.database.read(lambda connection: find_space(connection, space))
-        filled = self._in_step.get(number) if number is not None else None
-        if number is None or filled is None:
+    def _change(self, state: State, name: str, rows: list[Row], removed: list[int]) -> None:
+        number = state.database.read(lambda connection: find_index(connection, name))
+        synced = self._synced_indexes.get(number) if number is not None else None
+        if number is None or synced is None:
             return
         try:
-            if gone:
-                filled.index.remove(number, gone)
+            if removed:
+                synced.index.remove(number, removed)
             if rows:
-                filled.index.add(number, rows)
-            filled.count += len(rows) - len(gone)
+                synced.index.add(number, rows)
+            synced.count += len(rows) - len(removed)
         except BackendError as exc:
-            del self._in_step[number]
+            del self._synced_indexes[number]
             log.warning("%s; the next search syncs it again", exc)
 
-    def _shut(self, worker: ThreadPoolExecutor) -> None:
+    def _close_on_worker(self, worker: ThreadPoolExecutor) -> None:
         worker.shutdown(cancel_futures=True)
         if self._indexes is not None:
             self._indexes.close()
@@ -174,12 +174,12 @@ class VectorSpaces:
 
 
 @dataclass(slots=True)
-class _Filled:
+class _SyncedIndex:
     """An index that equals its rows, and what holds it."""
 
     index: VectorIndex
     count: int  # vectors in it
 
 
-def _rows(vault: Vault, space: int, ids: Iterable[int], connection: Connection) -> list[Row]:
-    return list(chain.from_iterable(load(connection, vault, space, ids)))
+def _rows(vault: Vault, number: int, ids: Iterable[int], connection: Connection) -> list[Row]:
+    return list(chain.from_iterable(load(connection, vault, number, ids)))

@@ -17,12 +17,12 @@ from aios_core.storage.records import (
     FileContent,
     FileVersion,
     SavedTree,
-    StorageSpace,
+    StorageUsage,
     StoredFile,
 )
 from aios_core.storage.semantic_index import FileFeed, FileState, Hit, SemanticIndex
 from aios_core.storage.watch import AsyncWatch, Watch
-from aios_core.storage.workspace import Checkout, Committed, Workspaces
+from aios_core.storage.workspace import Checkout, CommitResult, Workspaces
 
 __all__ = [
     "AsyncWatch",
@@ -31,7 +31,7 @@ __all__ = [
     "CollectionItem",
     "CollectionMatch",
     "Collections",
-    "Committed",
+    "CommitResult",
     "FileChange",
     "FileContent",
     "FileFeed",
@@ -42,7 +42,7 @@ __all__ = [
     "SemanticIndex",
     "Storage",
     "StorageManager",
-    "StorageSpace",
+    "StorageUsage",
     "StoredFile",
     "Watch",
     "Workspaces",

@@ -14,7 +14,7 @@ T = TypeVar("T")
 _THREADS: Final = 4
 
 
-class Work:
+class BackgroundTasks:
     """The background tasks and threads of the storage manager. Used on the kernel's loop only.
 
     The threads start at the first use.
@@ -29,7 +29,7 @@ class Work:
         """Return the number of running tasks."""
         return len(self._tasks)
 
-    async def on_thread(self, work: Callable[[], T]) -> T:
+    async def run_on_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work on a storage thread. Raises `KernelClosed` after `close`."""
         if self._threads is None:
             if self.is_ending:
@@ -37,18 +37,18 @@ class Work:
             self._threads = ThreadPoolExecutor(_THREADS, "aios-storage")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+    async def run_shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to its end, even if the caller is cancelled, and return its result."""
-        return await asyncio.shield(self.begin(work))
+        return await asyncio.shield(self.spawn(work))
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start work as a task that the caller need not await; `drain` waits for it."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no task is running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -56,7 +56,7 @@ class Work:
     async def drain(self) -> None:
         """Start no new background work, and wait for the running tasks."""
         self.is_ending = True
-        await self.settled()
+        await self.wait_idle()
 
     async def close(self) -> None:
         """Stop the threads; they do not start again."""

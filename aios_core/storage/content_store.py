@@ -29,7 +29,7 @@ class Content:
         return (self.size, self.data, self.blob) == (other.size, other.data, other.blob)
 
 
-class Contents:
+class ContentStore:
     """Stores and reads the contents of file versions. Thread-safe."""
 
     def __init__(self, vault: Vault, blobs: BlobStore) -> None:
@@ -61,13 +61,15 @@ class Contents:
 
     # --- in a transaction --------------------------------------------------------------------
 
-    def sealed(self, content: Content | None, about: tuple[str, ...]) -> bytes | None:
+    def encrypted(self, content: Content | None, about: tuple[str, ...]) -> bytes | None:
         """Encrypt a small content for the row of its version; None if it is not in the row."""
         if content is None or content.data is None:
             return None
         return self._vault.seal(content.data, "file", *about)
 
-    def opened(self, size: int, stored: Any, blob: Any, about: tuple[str, ...]) -> Content | None:
+    def decrypted(
+        self, size: int, stored: Any, blob: Any, about: tuple[str, ...]
+    ) -> Content | None:
         """Decode the content in the row of a version; None: the version is a deletion."""
         if blob is not None:
             return Content(size, blob=str(blob))

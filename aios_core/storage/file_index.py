@@ -14,7 +14,7 @@ from typing import Any, Final
 from aios_core.retrieval.chunking import Chunk
 from aios_core.retrieval.embedding import Vector
 from aios_core.retrieval.nearest import Found
-from aios_core.retrieval.vector_rows import put, remove, space_id
+from aios_core.retrieval.vector_rows import index_id, put, remove
 from aios_core.state import Connection, Vault
 from aios_core.storage.paths import ROOT, inside
 from aios_core.storage.semantic_index import FileState, Hit
@@ -47,7 +47,7 @@ SCHEMA: Final = (
 
 
 @dataclass(slots=True)
-class Update:
+class FileUpdate:
     """A change of the index of one file. `chunks` None: remove the file."""
 
     state: FileState
@@ -56,7 +56,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class IndexChange:
     """The vectors that a commit added to and removed from the index of one owner."""
 
     owner: str
@@ -64,7 +64,7 @@ class Applied:
     removed: Sequence[int]
 
 
-def space_of(owner: str) -> str:
+def index_name(owner: str) -> str:
     """Return the name of the vector index of an agent's files."""
     return f"files:{owner}"
 
@@ -92,7 +92,7 @@ def exists(connection: Connection) -> bool:
     return connection.execute("SELECT 1 FROM file_index").fetchone() is not None
 
 
-def texts_of(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
+def indexed_chunks(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
     """Return the indexed chunks of a file: text -> number of its vector."""
     rows: Any = connection.execute(
         "SELECT vector, text FROM indexed_chunks WHERE file = ?", (file,)
@@ -101,21 +101,21 @@ def texts_of(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
 
 
 def apply(
-    connection: Connection, vault: Vault, updates: Iterable[Update], seq: int
-) -> list[Applied]:
+    connection: Connection, vault: Vault, updates: Iterable[FileUpdate], seq: int
+) -> list[IndexChange]:
     """Store updates, and move the cursor to `seq`. Writes."""
     applied = [_apply(connection, vault, update) for update in updates]
     connection.execute("UPDATE file_index SET seq = ?", (seq,))
     return applied
 
 
-def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
+def _apply(connection: Connection, vault: Vault, update: FileUpdate) -> IndexChange:
     state = update.state
-    have = texts_of(connection, vault, state.file)
+    have = indexed_chunks(connection, vault, state.file)
     if update.chunks is None or state.path is None:
         remove(connection, have.values())
         connection.execute("DELETE FROM indexed_files WHERE file = ?", (state.file,))
-        return Applied(state.owner, (), list(have.values()))
+        return IndexChange(state.owner, (), list(have.values()))
     connection.execute(
         """
         INSERT INTO indexed_files VALUES (?, ?, ?, ?, ?) ON CONFLICT (file) DO UPDATE SET
@@ -124,7 +124,7 @@ def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
         """,
         (state.file, state.owner, state.path, state.version, "\n".join(sorted(state.labels))),
     )
-    space = space_id(connection, space_of(state.owner))
+    index = index_id(connection, index_name(state.owner))
     added: list[tuple[int, Vector]] = []
     kept: set[str] = set()
     for chunk in update.chunks:
@@ -136,7 +136,7 @@ def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
                 "UPDATE indexed_chunks SET start = ? WHERE vector = ?", (chunk.start, number)
             )
         elif (vector := update.vectors.get(chunk.text)) is not None:
-            (number,) = put(connection, vault, space, (vector,))
+            (number,) = put(connection, vault, index, (vector,))
             sealed = vault.seal(chunk.text.encode("utf-8", "surrogatepass"), "chunk", str(number))
             connection.execute(
                 "INSERT INTO indexed_chunks VALUES (?, ?, ?, ?)",
@@ -145,7 +145,7 @@ def _apply(connection: Connection, vault: Vault, update: Update) -> Applied:
             added.append((number, vector))
     outdated = [number for text, number in have.items() if text not in kept]
     remove(connection, outdated)
-    return Applied(state.owner, added, outdated)
+    return IndexChange(state.owner, added, outdated)
 
 
 def vectors_below(connection: Connection, owner: str, path: str) -> frozenset[int]:

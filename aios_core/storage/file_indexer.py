@@ -20,20 +20,20 @@ from typing import Final
 from aios_core.config import RetrievalConfig
 from aios_core.errors import BackendError, InvalidRequest, KernelBug, KernelClosed, KernelError
 from aios_core.process import AgentProcess
-from aios_core.retrieval.chunking import cut, readable
+from aios_core.retrieval.chunking import chunk_text, decode_text
 from aios_core.retrieval.embedding import BilledEmbedder, Vector
-from aios_core.retrieval.vector_search import VectorSpaces
+from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.state import State, StateOpener
 from aios_core.storage.file_index import (
     COMPONENT,
     SCHEMA,
-    Update,
+    FileUpdate,
     apply,
     begin,
     exists,
     hits,
-    space_of,
-    texts_of,
+    index_name,
+    indexed_chunks,
     vectors_below,
 )
 from aios_core.storage.paths import ROOT
@@ -49,13 +49,13 @@ _FIRST_PAUSE_S: Final = 1.0  # after a failure without `retry_after_s`; doubles 
 _LAST_PAUSE_S: Final = 60.0
 
 
-class FileIndex:
+class FileIndexer:
     """Indexes agents' files and searches them. Used on the kernel's loop only.
 
     Args:
         state: opens the state directory at the first search.
         embedder: embeds chunks (at no agent's expense) and queries.
-        spaces: searches the vectors of files.
+        vector_search: searches the vectors of files.
         config: sizes of chunks and files.
     """
 
@@ -63,12 +63,12 @@ class FileIndex:
         self,
         state: StateOpener,
         embedder: BilledEmbedder,
-        spaces: VectorSpaces,
+        vector_search: VectorSearch,
         config: RetrievalConfig | None = None,
     ) -> None:
         self._state = state
         self._embedder = embedder
-        self._spaces = spaces
+        self._vector_search = vector_search
         self._config = config or RetrievalConfig()
         self._feed: FileFeed | None = None
         self._seq: int | None = None  # the cursor; None: not read yet
@@ -80,7 +80,7 @@ class FileIndex:
         state.add_migrations(COMPONENT, SCHEMA)
 
     def __repr__(self) -> str:
-        return f"<FileIndex {self._made_by}: {self._seq} of {self._newest} changes>"
+        return f"<FileIndexer {self._made_by}: {self._seq} of {self._newest} changes>"
 
     async def start(self, feed: FileFeed) -> None:
         self._feed = feed
@@ -99,7 +99,7 @@ class FileIndex:
         among = None
         if path != ROOT:
             among = await state.database.aread(lambda c: vectors_below(c, owner, path))
-        found = await self._spaces.nearest(space_of(owner), vector, k, among=among)
+        found = await self._vector_search.nearest(index_name(owner), vector, k, among=among)
         near = [hit for hit in found if hit[1] > 0]
         return await state.database.aread(lambda c: hits(c, state.vault, owner, path, near))
 
@@ -209,26 +209,28 @@ class FileIndex:
         applied = await state.database.awrite(lambda c: apply(c, state.vault, updates, seq))
         self._seq = seq
         for change in applied:
-            await self._spaces.changed(space_of(change.owner), change.added, change.removed)
+            await self._vector_search.changed(
+                index_name(change.owner), change.added, change.removed
+            )
         return True
 
-    async def _update(self, state: State, file: FileState) -> Update | None:
+    async def _update(self, state: State, file: FileState) -> FileUpdate | None:
         """Return the update for a file, without vectors; None if a newer state follows."""
         if not file.is_live or file.path is None or self._feed is None:
-            return Update(file)
+            return FileUpdate(file)
         data = await self._feed.content(file)
         if data is None:
             return None  # the file changed again, and that change comes later in the feed
         config = self._config
-        text = await asyncio.to_thread(readable, data, config.max_file_chars)
+        text = await asyncio.to_thread(decode_text, data, config.max_file_chars)
         if text is None:
-            return Update(file)
-        chunks = await asyncio.to_thread(cut, text, config.chunk_chars, config.overlap_chars)
-        have = await state.database.aread(lambda c: texts_of(c, state.vault, file.file))
+            return FileUpdate(file)
+        chunks = await asyncio.to_thread(chunk_text, text, config.chunk_chars, config.overlap_chars)
+        have = await state.database.aread(lambda c: indexed_chunks(c, state.vault, file.file))
         new: dict[str, Vector] = {chunk.text: () for chunk in chunks if chunk.text not in have}
-        return Update(file, chunks, new)
+        return FileUpdate(file, chunks, new)
 
-    async def _embed_new(self, updates: Sequence[Update]) -> None:
+    async def _embed_new(self, updates: Sequence[FileUpdate]) -> None:
         """Embed the new texts of updates; drop texts that the embedder refuses."""
         texts = list(dict.fromkeys(text for update in updates for text in update.vectors))
         vectors: dict[str, Vector] = {}

@@ -21,9 +21,9 @@ from typing import Any, Final
 from aios_core.config import StorageConfig
 from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject
 from aios_core.state import BlobStore, Connection, Vault
-from aios_core.storage.content_store import Content, Contents
+from aios_core.storage.content_store import Content, ContentStore
 from aios_core.storage.paths import ancestors, inside, is_below, rebased
-from aios_core.storage.quota_accounts import Ledger
+from aios_core.storage.quota_accounts import QuotaAccounts
 from aios_core.storage.records import ChangeKind, FileChange, FileVersion, Stamp, StoredFile
 from aios_core.storage.semantic_index import FileState
 
@@ -82,8 +82,8 @@ class FileTable:
     """Reads and changes files and their versions. Runs in the caller's transaction."""
 
     def __init__(self, vault: Vault, blobs: BlobStore, limits: StorageConfig) -> None:
-        self.contents = Contents(vault, blobs)
-        self.ledger = Ledger(limits)
+        self.contents = ContentStore(vault, blobs)
+        self.accounts = QuotaAccounts(limits)
         self._max_versions = limits.max_versions
 
     # --- reading -----------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class FileTable:
         self, file: tuple[str, int], version: int, size: int, stored: Any, blob: Any
     ) -> Content | None:
         """Decode the content in the columns of a version; None: the version is a deletion."""
-        return self.contents.opened(size, stored, blob, _about(*file, version))
+        return self.contents.decrypted(size, stored, blob, _about(*file, version))
 
     def blobs_of(
         self, connection: Connection, owner: str, path: str, version: int
@@ -312,7 +312,7 @@ class FileTable:
             raise self._missing(connection, owner, path)
         if before is not None:
             freed = self._drop_old(connection, row, min(before, row.version), limit=-1)
-            self.ledger.book(connection, owner, num_bytes=-freed, num_files=0)
+            self.accounts.charge(connection, owner, num_bytes=-freed, num_files=0)
             return freed
         if row.is_live:
             raise Conflict(f"{path} is not deleted; delete it before you purge its history")
@@ -332,7 +332,7 @@ class FileTable:
             "UPDATE files SET path = NULL, version = ?, seq = ?, name_labels = '[]' WHERE id = ?",
             (stub.version, seq, row.id),
         )
-        self.ledger.book(connection, owner, num_bytes=-freed, num_files=-1)
+        self.accounts.charge(connection, owner, num_bytes=-freed, num_files=-1)
         return freed
 
     # --- invariants --------------------------------------------------------------------------
@@ -453,7 +453,7 @@ class FileTable:
             query = "SELECT count(*) FROM file_versions WHERE file = ?"
             excess = one_number(connection, query, (row.id,)) - self._max_versions
             freed = self._drop_old(connection, row, new.version, limit=max(0, excess))
-        self.ledger.book(
+        self.accounts.charge(
             connection,
             row.owner,
             num_bytes=charged - freed,
@@ -482,7 +482,7 @@ class FileTable:
         *,
         charged: int,
     ) -> int:
-        sealed = self.contents.sealed(content, _about(row.owner, row.id, row.version))
+        sealed = self.contents.encrypted(content, _about(row.owner, row.id, row.version))
         connection.execute(
             "INSERT INTO file_versions (owner, file, version, change, path, size, charged, "
             "content, blob, labels, author, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -11,7 +11,7 @@ from aios_core.manager import Port
 from aios_core.messages import require_unicode
 from aios_core.permissions import Resource, Right
 from aios_core.storage.paths import ROOT, canonical
-from aios_core.storage.records import FileContent, FileVersion, SavedTree, StorageSpace, StoredFile
+from aios_core.storage.records import FileContent, FileVersion, SavedTree, StorageUsage, StoredFile
 from aios_core.storage.requests import (
     MAX_LISTED,
     FileAppend,
@@ -27,8 +27,8 @@ from aios_core.storage.requests import (
     FileRollback,
     FileStat,
     FileWrite,
-    StorageUsage,
-    TreeForget,
+    StorageMeasure,
+    TreeDelete,
     TreeList,
     TreeRestore,
     TreeSnapshot,
@@ -222,13 +222,13 @@ class Storage:
         """Remove a deleted file with its history permanently (async form of `purge`)."""
         return await self._port.acall(FilePurge(path, before=before, owner=owner))
 
-    def usage(self, *, owner: str | None = None) -> StorageSpace:
+    def usage(self, *, owner: str | None = None) -> StorageUsage:
         """Return the storage usage and quota."""
-        return self._port.call(StorageUsage(owner=owner))
+        return self._port.call(StorageMeasure(owner=owner))
 
-    async def ausage(self, *, owner: str | None = None) -> StorageSpace:
+    async def ausage(self, *, owner: str | None = None) -> StorageUsage:
         """Return the storage usage and quota (async form of `usage`)."""
-        return await self._port.acall(StorageUsage(owner=owner))
+        return await self._port.acall(StorageMeasure(owner=owner))
 
     # --- versions ----------------------------------------------------------------------------
 
@@ -301,21 +301,25 @@ class Storage:
         """Save the versions and paths of all files below a path (async form of `snapshot`)."""
         return await self._port.acall(TreeSnapshot(path, name, owner=owner))
 
-    def restore(self, name: str, path: str = ROOT, *, owner: str | None = None) -> int:
+    def restore_snapshot(self, name: str, path: str = ROOT, *, owner: str | None = None) -> int:
         """Restore the tree below a path from a snapshot. Returns how many files changed."""
         return self._port.call(TreeRestore(path, name, owner=owner))
 
-    async def arestore(self, name: str, path: str = ROOT, *, owner: str | None = None) -> int:
-        """Restore the tree below a path from a snapshot (async form of `restore`)."""
+    async def arestore_snapshot(
+        self, name: str, path: str = ROOT, *, owner: str | None = None
+    ) -> int:
+        """Restore the tree below a path from a snapshot (async form of `restore_snapshot`)."""
         return await self._port.acall(TreeRestore(path, name, owner=owner))
 
-    def forget(self, name: str, path: str = ROOT, *, owner: str | None = None) -> None:
+    def delete_snapshot(self, name: str, path: str = ROOT, *, owner: str | None = None) -> None:
         """Delete a snapshot."""
-        self._port.call(TreeForget(path, name, owner=owner))
+        self._port.call(TreeDelete(path, name, owner=owner))
 
-    async def aforget(self, name: str, path: str = ROOT, *, owner: str | None = None) -> None:
-        """Delete a snapshot (async form of `forget`)."""
-        await self._port.acall(TreeForget(path, name, owner=owner))
+    async def adelete_snapshot(
+        self, name: str, path: str = ROOT, *, owner: str | None = None
+    ) -> None:
+        """Delete a snapshot (async form of `delete_snapshot`)."""
+        await self._port.acall(TreeDelete(path, name, owner=owner))
 
     def snapshots(self, path: str = ROOT, *, owner: str | None = None) -> builtins.list[SavedTree]:
         """List the snapshots of trees at or below a path, the oldest first."""

@@ -30,13 +30,13 @@ from aios_core.manager import with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import Connection, State, StateOpener
-from aios_core.storage.background import Work
-from aios_core.storage.blob_collector import Collector
-from aios_core.storage.change_notifier import News
+from aios_core.storage.background import BackgroundTasks
+from aios_core.storage.blob_collector import BlobCollector
+from aios_core.storage.change_notifier import ChangeNotifier
 from aios_core.storage.content_store import INLINE_BYTES, Content
 from aios_core.storage.diff import unified
 from aios_core.storage.files import FileTable
-from aios_core.storage.mount_service import SharedFiles
+from aios_core.storage.mount_service import MountService
 from aios_core.storage.mounts import Mounts, too_large
 from aios_core.storage.paths import ROOT
 from aios_core.storage.records import ChangeKind, FileContent, FileVersion, Stamp
@@ -56,8 +56,8 @@ from aios_core.storage.requests import (
     FileStat,
     FileWait,
     FileWrite,
-    StorageUsage,
-    TreeForget,
+    StorageMeasure,
+    TreeDelete,
     TreeList,
     TreeRestore,
     TreeSnapshot,
@@ -65,7 +65,13 @@ from aios_core.storage.requests import (
 from aios_core.storage.schema import COMPONENT, SCHEMA
 from aios_core.storage.semantic_index import FileState, SemanticIndex
 from aios_core.storage.tree_snapshots import TreeTable
-from aios_core.storage.workspace import Checkout, Checkouts, Committed, take_back, write_out
+from aios_core.storage.workspace import (
+    Checkout,
+    Checkouts,
+    CommitResult,
+    check_out,
+    commit_checkout,
+)
 from aios_core.syscalls import Request
 
 T = TypeVar("T")
@@ -100,10 +106,10 @@ class StorageManager:
         self._index = index
         self._now = now
         self._mounts = Mounts(self._config.mounts, self._config.max_file_bytes)
-        self._work = Work()
-        self._shared = SharedFiles(self._mounts, self._work, now)
-        self._collector = Collector(state, self._work)
-        self._news = News()
+        self._background = BackgroundTasks()
+        self._mounted = MountService(self._mounts, self._background, now)
+        self._collector = BlobCollector(state, self._background)
+        self._notifier = ChangeNotifier()
         self._checkouts = Checkouts()
         self._opened: tuple[State, FileTable, TreeTable] | None = None
         self._appending: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -123,15 +129,15 @@ class StorageManager:
             FileStat: self._stat,
             FileWait: self._wait,
             FileWrite: self._write,
-            StorageUsage: self._usage,
-            TreeForget: self._forget_tree,
+            StorageMeasure: self._usage,
+            TreeDelete: self._forget_tree,
             TreeList: self._trees,
             TreeRestore: self._restore,
             TreeSnapshot: self._snapshot,
         }
 
     def __repr__(self) -> str:
-        return f"<StorageManager: {len(self._work)} changes in flight>"
+        return f"<StorageManager: {len(self._background)} changes in flight>"
 
     @property
     def requests(self) -> Sequence[type[Request[Any]]]:
@@ -147,13 +153,13 @@ class StorageManager:
     async def prepare(self, process: AgentProcess, request: Any) -> Any:  # noqa: ARG002 - `Preparing`
         """Turn a write to a new path in a mount into a `FileCreate`."""
         if isinstance(request, FileWrite) and request.is_shared:
-            return await self._shared.told_apart(request)
+            return await self._mounted.classify_write(request)
         return request
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
         if request.is_shared:
             state, _, _ = await self._tables()
-            return await self._shared.perform(process, request, state.database)
+            return await self._mounted.perform(process, request, state.database)
         try:
             return await self._handlers[type(request)](process, request)
         except NoSuchObject as exc:
@@ -185,10 +191,10 @@ class StorageManager:
 
     async def close(self) -> None:
         """Finish the changes in flight, then close the index, the threads and the mounts."""
-        await self._work.drain()
+        await self._background.drain()
         if self._index is not None:
             await self._index.close()
-        await self._work.close()
+        await self._background.close()
         self._mounts.close()
 
     def check(self) -> None:
@@ -210,7 +216,9 @@ class StorageManager:
             try:
                 data = content.data
                 if data is None:
-                    data = await self._work.on_thread(partial(table.contents.data, content))
+                    data = await self._background.run_on_thread(
+                        partial(table.contents.data, content)
+                    )
                 return FileContent(data, version.version, version.labels)
             except StateError:
                 if attempt == 2:  # the first time, the version may have been removed meanwhile
@@ -259,7 +267,7 @@ class StorageManager:
             else FileContent(b"", 0)
             for version in (old, new)
         ]
-        text = await self._work.on_thread(partial(unified, path, *texts))
+        text = await self._background.run_on_thread(partial(unified, path, *texts))
         return with_labels(text, texts[0].labels | texts[1].labels)
 
     async def _write(self, process: AgentProcess, request: FileWrite | FileCreate) -> FileVersion:
@@ -270,7 +278,7 @@ class StorageManager:
                 raise InvalidRequest("if_version: a new file has no version; allowed: 0 or None")
             if_version = 0
         stamp = self._stamp(process)
-        return await self._work.finish(
+        return await self._background.run_shielded(
             self._store(
                 owner,
                 request.path,
@@ -282,7 +290,9 @@ class StorageManager:
         )
 
     async def _append(self, process: AgentProcess, request: FileAppend) -> FileVersion:
-        return await self._work.finish(self._add(process, request, self._stamp(process)))
+        return await self._background.run_shielded(
+            self._add(process, request, self._stamp(process))
+        )
 
     async def _add(self, process: AgentProcess, request: FileAppend, stamp: Stamp) -> FileVersion:
         """Read, append and write; start over if another writer was faster."""
@@ -334,7 +344,7 @@ class StorageManager:
         if len(data) <= INLINE_BYTES:
             content = Content(len(data), data)
         else:
-            content = await self._work.on_thread(partial(table.contents.store, data))
+            content = await self._background.run_on_thread(partial(table.contents.store, data))
         try:
             return await self._commit(
                 owner,
@@ -345,11 +355,11 @@ class StorageManager:
         except BaseException:
             if content.blob is not None:
                 table.contents.discard(content)
-                self._collector.look_soon()
+                self._collector.schedule()
             raise
         finally:
             if content.blob is not None:
-                self._collector.stored_large()
+                self._collector.on_blob_stored()
 
     async def _delete(self, process: AgentProcess, request: FileDelete) -> Any:
         owner, stamp = _owner(process, request), self._stamp(process)
@@ -388,14 +398,14 @@ class StorageManager:
         freed = await self._change(
             owner, lambda c: table.purge(c, owner, request.path, request.before)
         )
-        self._collector.look_soon()
+        self._collector.schedule()
         return freed
 
-    async def _usage(self, process: AgentProcess, request: StorageUsage) -> Any:
+    async def _usage(self, process: AgentProcess, request: StorageMeasure) -> Any:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
         usage, labels = await self._look(
-            lambda c: (table.ledger.usage(c, owner), table.labels_of_owner(c, owner))
+            lambda c: (table.accounts.usage(c, owner), table.labels_of_owner(c, owner))
         )
         return with_labels(usage, labels)
 
@@ -419,7 +429,7 @@ class StorageManager:
             owner, lambda c: trees.restore(c, owner, request.path, request.name, stamp)
         )
 
-    async def _forget_tree(self, process: AgentProcess, request: TreeForget) -> Any:
+    async def _forget_tree(self, process: AgentProcess, request: TreeDelete) -> Any:
         owner = _owner(process, request)
         _, _, trees = await self._tables()
         return await self._change(
@@ -447,7 +457,9 @@ class StorageManager:
     async def _wait(self, process: AgentProcess, request: FileWait) -> int:
         owner = _owner(process, request)
         _, table, _ = await self._tables()
-        with self._news.next_of(owner) as change:  # before the read, so that no change is missed
+        with self._notifier.next_change(
+            owner
+        ) as change:  # before the read, so that no change is missed
             last = await self._look(lambda c: table.last_change(c, owner))
             if request.after < 0 or last > request.after:
                 return last
@@ -477,7 +489,7 @@ class StorageManager:
         if content is None or content.data is not None:
             return None if content is None else content.data
         try:
-            return await self._work.on_thread(partial(table.contents.data, content))
+            return await self._background.run_on_thread(partial(table.contents.data, content))
         except StateError:
             if await self._look(lambda c: table.read_state(c, state)) is None:
                 return None
@@ -488,27 +500,29 @@ class StorageManager:
     async def checkout(self, identity: str, directory: Path) -> Checkout:
         """Write an agent's files into an empty directory (see `Workspaces`)."""
         state, table, _ = await self._tables()
-        done = await self._work.on_thread(partial(write_out, state, table, identity, directory))
+        done = await self._background.run_on_thread(
+            partial(check_out, state, table, identity, directory)
+        )
         self._checkouts.add(done)
         return done
 
-    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
+    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> CommitResult:
         """Store the changes in a checked-out directory (see `Workspaces`)."""
         done = self._checkouts.take(identity, directory)
         state, table, _ = await self._tables()
         stamp = Stamp(identity, self._now(), labels | done.labels)
         limit = self._config.max_file_bytes
 
-        async def take() -> Committed:
+        async def take() -> CommitResult:
             try:
-                return await self._work.on_thread(
-                    partial(take_back, state, table, done, stamp, limit)
+                return await self._background.run_on_thread(
+                    partial(commit_checkout, state, table, done, stamp, limit)
                 )
             finally:
-                self._collector.look_soon()
+                self._collector.schedule()
                 await self._announce(identity)
 
-        return await self._work.finish(take())
+        return await self._background.run_shielded(take())
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -527,13 +541,13 @@ class StorageManager:
         """Verify blobs to which new rows will refer, off the database's writing thread."""
         state, _, _ = await self._tables()
         if blobs := await self._look(find):
-            await self._work.on_thread(partial(state.blobs.verify_all, blobs))
+            await self._background.run_on_thread(partial(state.blobs.verify_all, blobs))
 
     def _stamp(self, process: AgentProcess) -> Stamp:
         return Stamp(process.identity, self._now(), frozenset(process.labels))
 
     async def _change(self, owner: str, work: Callable[[Connection], T]) -> T:
-        return await self._work.finish(self._commit(owner, work))
+        return await self._background.run_shielded(self._commit(owner, work))
 
     async def _commit(self, owner: str, work: Callable[[Connection], T]) -> T:
         """Commit a change, then notify watchers and the index."""
@@ -547,7 +561,7 @@ class StorageManager:
         self._publish(owner, await self._look(lambda c: table.last_change(c, owner)))
 
     def _publish(self, owner: str, seq: int) -> None:
-        self._news.tell(owner)
+        self._notifier.notify(owner)
         if self._index is not None:
             self._index.notify(seq)
 

@@ -10,7 +10,7 @@ from aios_core.errors import AccessDenied, InvalidRequest
 from aios_core.manager import with_all_labels, with_labels
 from aios_core.process import AgentProcess
 from aios_core.state import Database
-from aios_core.storage.background import Work
+from aios_core.storage.background import BackgroundTasks
 from aios_core.storage.mounts import Mounts
 from aios_core.storage.records import ChangeKind, FileContent, FileVersion, StoredFile
 from aios_core.storage.requests import (
@@ -33,20 +33,22 @@ _CHANGES: Final = {
 }
 
 
-class SharedFiles:
+class MountService:
     """Serves the requests for files in mounts. A change that has started is not cancelled."""
 
-    def __init__(self, mounts: Mounts, work: Work, now: Callable[[], float]) -> None:
+    def __init__(
+        self, mounts: Mounts, background: BackgroundTasks, now: Callable[[], float]
+    ) -> None:
         self._mounts = mounts
-        self._work = work
+        self._background = background
         self._now = now
 
-    async def told_apart(self, request: FileWrite) -> FileWrite | FileCreate:
+    async def classify_write(self, request: FileWrite) -> FileWrite | FileCreate:
         """Turn a write to a new path into a `FileCreate`, which needs no approval.
 
         If another program creates the file before the write, that fails with `Conflict`.
         """
-        exists = await self._work.on_thread(partial(self._mounts.exists, request.path))
+        exists = await self._background.run_on_thread(partial(self._mounts.exists, request.path))
         return request if exists else FileCreate(request.path, request.data)
 
     async def perform(self, process: AgentProcess, request: Any, database: Database) -> Any:
@@ -59,11 +61,13 @@ class SharedFiles:
         mounts, path = self._mounts, request.path
         if isinstance(request, FileList):
             listing = partial(mounts.listing, database, path, request.after, request.limit)
-            return with_all_labels(await self._work.on_thread(listing))
+            return with_all_labels(await self._background.run_on_thread(listing))
         if isinstance(request, FileRead) and request.version is not None:
             raise InvalidRequest(f"version: {path} is in a mount, which has no versions")
         look = mounts.read if isinstance(request, FileRead) else mounts.stat
-        found: FileContent | StoredFile = await self._work.on_thread(partial(look, database, path))
+        found: FileContent | StoredFile = await self._background.run_on_thread(
+            partial(look, database, path)
+        )
         return with_labels(found, found.labels)
 
     async def _change(self, process: AgentProcess, request: Any, database: Database) -> FileVersion:
@@ -81,7 +85,7 @@ class SharedFiles:
         else:
             is_new = isinstance(request, FileCreate)
             work = partial(mounts.write, database, path, request.data, labels, is_new=is_new)
-        file = await self._work.finish(self._work.on_thread(work))
+        file = await self._background.run_shielded(self._background.run_on_thread(work))
         where, size = (file.path, file.size) if file is not None else (path, 0)
         change = _CHANGES[type(request)]
         return FileVersion(where, 0, change, size, self._now(), process.identity, labels, 0)

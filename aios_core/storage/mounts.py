@@ -30,7 +30,7 @@ from aios_core.errors import (
 from aios_core.state import Connection, Database
 from aios_core.storage.paths import MOUNTS, in_mount, is_canonical_name
 from aios_core.storage.records import FileContent, StoredFile
-from aios_core.storage.rooted_dir import Beneath
+from aios_core.storage.rooted_dir import RootedDir
 
 _MAX_WALKED: Final = 100_000  # files in one listing
 
@@ -44,7 +44,7 @@ class Mounts:
     def __init__(self, mounts: Mapping[str, MountConfig], max_file_bytes: int) -> None:
         self._mounts = dict(mounts)
         self._max_file_bytes = max_file_bytes
-        self._roots: dict[str, Beneath] = {}
+        self._roots: dict[str, RootedDir] = {}
         self._lock = threading.Lock()  # guards _roots
 
     def require(self) -> None:
@@ -195,12 +195,12 @@ class Mounts:
             raise NoSuchObject("mount", name, self._mounts)
         return self._mounts[name]
 
-    def _root(self, name: str) -> Beneath:
+    def _root(self, name: str) -> RootedDir:
         config = self._config(name)
         with self._lock:
             if name not in self._roots:
                 try:
-                    self._roots[name] = Beneath(os.path.expanduser(config.directory))  # noqa: PTH111 - a text
+                    self._roots[name] = RootedDir(os.path.expanduser(config.directory))  # noqa: PTH111 - a text
                 except OSError as exc:
                     raise BackendError(f"mount {name!r}: {config.directory}: {exc}") from exc
             return self._roots[name]

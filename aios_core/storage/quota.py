@@ -9,7 +9,7 @@ from aios_core.errors import QuotaExceeded
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class OwnerUsage:
     """The usage of an owner or group: all versions of all files, deleted ones included."""
 
     bytes: int = 0
@@ -17,7 +17,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Freeable:
+class Reclaimable:
     """The bytes of an owner that could be freed without touching current contents."""
 
     in_deleted: int = 0  # bytes of deleted files
@@ -37,7 +37,13 @@ class Freeable:
 
 
 def exceeded(
-    owner: str, quota: StorageQuota, kept: Kept, more: Kept, freeable: Freeable, *, setting: str
+    owner: str,
+    quota: StorageQuota,
+    kept: OwnerUsage,
+    more: OwnerUsage,
+    reclaimable: Reclaimable,
+    *,
+    setting: str,
 ) -> QuotaExceeded | None:
     """Return the error if the usage exceeds the quota, else None.
 
@@ -46,7 +52,7 @@ def exceeded(
         quota: its limits.
         kept: its usage, `more` included.
         more: what the request adds; only a resource that grows can exceed its limit.
-        freeable: what could be freed, for the hint.
+        reclaimable: what could be freed, for the hint.
         setting: the configuration key of the quota, such as "storage.agent".
     """
     limits = (
@@ -61,6 +67,6 @@ def exceeded(
                 limit=limit,
                 used=used - requested,
                 requested=requested,
-                hint=f"{freeable.hint(resource)}, or raise {setting}.max_{resource}",
+                hint=f"{reclaimable.hint(resource)}, or raise {setting}.max_{resource}",
             )
     return None

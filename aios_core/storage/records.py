@@ -88,7 +88,7 @@ class SavedTree:
 
 
 @dataclass(frozen=True, slots=True)
-class StorageSpace:
+class StorageUsage:
     """The storage usage and quota of an owner, old versions and deleted files included."""
 
     bytes: int

@@ -27,7 +27,7 @@ from aios_core.storage.records import (
     FileContent,
     FileVersion,
     SavedTree,
-    StorageSpace,
+    StorageUsage,
     StoredFile,
 )
 from aios_core.storage.semantic_index import Hit
@@ -421,7 +421,7 @@ class TreeRestore(_TreeRequest[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class TreeForget(_TreeRequest[None]):
+class TreeDelete(_TreeRequest[None]):
     """Delete a snapshot. Versions that only it retained may be removed."""
 
     kind: ClassVar[str] = "storage.forget"
@@ -443,7 +443,7 @@ class TreeList(_History[tuple[SavedTree, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class StorageUsage(_History[StorageSpace]):
+class StorageMeasure(_History[StorageUsage]):
     """Return the storage usage and quota of an owner."""
 
     kind: ClassVar[str] = "storage.usage"

@@ -42,7 +42,7 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-class Beneath:
+class RootedDir:
     """An open host directory, as with RESOLVE_BENEATH: its paths cannot lead out of it.
 
     Paths are relative: canonical names with "/" between them; "" is the directory itself. The

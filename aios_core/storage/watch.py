@@ -43,11 +43,11 @@ class _Position:
     def step_s(self) -> float:
         return max(0.0, min(_STEP_S, self.quiet_s - self.waited_s))
 
-    def wait(self) -> FileWait:
+    def wait_request(self) -> FileWait:
         after = -1 if self.after is None else self.after
         return FileWait(self.path, after, owner=self.owner, wait_s=self.step_s)
 
-    def heard(self, last: int) -> bool:
+    def may_have_changed(self, last: int) -> bool:
         """Return whether there may be changes, now that the owner's last one is number `last`."""
         if self.after is None:
             self.after = last
@@ -59,10 +59,10 @@ class _Position:
             self.is_closed = True
         return False
 
-    def look(self) -> FileChanges:
+    def next_request(self) -> FileChanges:
         return FileChanges(self.path, self.after or 0, owner=self.owner, limit=_BATCH)
 
-    def take(self, changes: tuple[FileChange, ...], last: int) -> None:
+    def apply(self, changes: tuple[FileChange, ...], last: int) -> None:
         self.ready.extend(changes)
         self.after = changes[-1].seq if len(changes) == _BATCH else max(last, self.after or 0)
         if changes:
@@ -91,7 +91,7 @@ class Watch:
         self._port = port
         self._position = _position(path, owner, after, quiet_s)
         if after is None:
-            self._position.heard(port.call(self._position.wait()))
+            self._position.may_have_changed(port.call(self._position.wait_request()))
 
     def __iter__(self) -> Self:
         return self
@@ -102,9 +102,9 @@ class Watch:
             while not here.is_closed:
                 if here.ready:
                     return here.ready.popleft()
-                last = self._port.call(here.wait())
-                if here.heard(last):
-                    here.take(self._port.call(here.look()), last)
+                last = self._port.call(here.wait_request())
+                if here.may_have_changed(last):
+                    here.apply(self._port.call(here.next_request()), last)
         except (SyscallCancelled, KernelClosed):
             here.is_closed = True
         raise StopIteration
@@ -149,9 +149,9 @@ class AsyncWatch:
             while not here.is_closed:
                 if here.ready:
                     return here.ready.popleft()
-                last = await self._port.acall(here.wait())
-                if here.heard(last):
-                    here.take(await self._port.acall(here.look()), last)
+                last = await self._port.acall(here.wait_request())
+                if here.may_have_changed(last):
+                    here.apply(await self._port.acall(here.next_request()), last)
         except (SyscallCancelled, KernelClosed):
             here.is_closed = True
         raise StopAsyncIteration
@@ -162,7 +162,7 @@ class AsyncWatch:
 
     async def __aenter__(self) -> Self:
         if self._position.after is None:
-            self._position.heard(await self._port.acall(self._position.wait()))
+            self._position.may_have_changed(await self._port.acall(self._position.wait_request()))
         return self
 
     async def __aexit__(

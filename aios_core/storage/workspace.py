@@ -33,7 +33,7 @@ from aios_core.storage.files import FileTable
 from aios_core.storage.mounts import too_large
 from aios_core.storage.paths import MOUNTS, ROOT, canonical_file, is_below
 from aios_core.storage.records import Stamp, StoredFile
-from aios_core.storage.rooted_dir import Beneath
+from aios_core.storage.rooted_dir import RootedDir
 
 MAX_FILES: Final = 20_000
 _MAX_CHECKOUTS: Final = 1_024  # that can be committed; older ones are forgotten
@@ -50,7 +50,7 @@ class Checkout:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommitResult:
     """The result of a commit: the changed paths, and the files that were skipped."""
 
     written: tuple[str, ...]
@@ -64,7 +64,7 @@ class Workspaces(Protocol):
     async def checkout(self, identity: str, directory: Path) -> Checkout:
         """Write the agent's files into an empty directory. Returns their versions."""
 
-    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> Committed:
+    async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> CommitResult:
         """Store the changes in a directory since its checkout, as new versions.
 
         The versions get the given labels and those of all checked-out files, which the code
@@ -95,7 +95,7 @@ class Checkouts:
         return done
 
 
-def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Checkout:
+def check_out(state: State, table: FileTable, owner: str, directory: Path) -> Checkout:
     """Write an owner's files into a directory (`Workspaces.checkout`). Blocks."""
 
     def files(connection: Connection) -> list[tuple[StoredFile, Content]]:
@@ -107,19 +107,19 @@ def write_out(state: State, table: FileTable, owner: str, directory: Path) -> Ch
     found = state.database.read(files)
     if len(found) > MAX_FILES:
         raise _too_many(owner, len(found))
-    beneath = Beneath(directory)
+    rooted = RootedDir(directory)
     try:
         for file, content in found:
-            beneath.place(file.path.removeprefix("/"), table.contents.data(content))
+            rooted.place(file.path.removeprefix("/"), table.contents.data(content))
     finally:
-        beneath.close()
+        rooted.close()
     labels = labels_of_all([file for file, _ in found])
     return Checkout(owner, directory, {file.path: file.version for file, _ in found}, labels)
 
 
-def take_back(
+def commit_checkout(
     state: State, table: FileTable, checkout: Checkout, stamp: Stamp, max_file_bytes: int
-) -> Committed:
+) -> CommitResult:
     """Store the changes in a checked-out directory (`Workspaces.commit`). Blocks."""
     found, skipped = _read_back(checkout, max_file_bytes)
     held: list[Content] = []
@@ -158,16 +158,16 @@ def take_back(
     finally:
         for content in held:
             table.contents.discard(content)
-    return Committed(tuple(contents), deleted, skipped)
+    return CommitResult(tuple(contents), deleted, skipped)
 
 
 def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes], dict[str, str]]:
     """Read the files of a checked-out directory by path, and the reasons for skipped ones."""
     found: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
-    beneath = Beneath(checkout.directory)
+    rooted = RootedDir(checkout.directory)
     try:
-        for number, (name, _) in enumerate(beneath.walk()):
+        for number, (name, _) in enumerate(rooted.walk()):
             if number >= MAX_FILES:
                 raise _too_many(checkout.owner, number + 1)
             try:
@@ -175,7 +175,7 @@ def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes
                 if path != "/" + name or is_below(path, MOUNTS):
                     reason = f"its canonical path is another one, or it is below {MOUNTS}"
                     raise InvalidPath(name, reason)
-                data, _ = beneath.read(name, max_file_bytes)
+                data, _ = rooted.read(name, max_file_bytes)
             except KernelError as exc:
                 skipped["/" + name] = str(exc)
                 continue
@@ -183,7 +183,7 @@ def _read_back(checkout: Checkout, max_file_bytes: int) -> tuple[dict[str, bytes
                 raise too_large(path, len(data), max_file_bytes)
             found[path] = data
     finally:
-        beneath.close()
+        rooted.close()
     return found, skipped
 
 

@@ -57,7 +57,7 @@ from aios_core.storage.requests import (
     FileRetrieve,
     FileStat,
     FileWrite,
-    StorageUsage,
+    StorageMeasure,
     TreeList,
     TreeRestore,
     TreeSnapshot,
@@ -194,7 +194,7 @@ STORES: Mapping[str, Store] = {
     "file": Store(
         fill=(FileWrite(SECRET, data=b"text"),),
         value=(FileRead(SECRET), FileStat(SECRET), FileDiff(SECRET), FileRetrieve("/", query="t")),
-        listing=(FileList(), FileHistory(SECRET), FileChanges("/"), StorageUsage()),
+        listing=(FileList(), FileHistory(SECRET), FileChanges("/"), StorageMeasure()),
         error=(FileRead("nope"), FileWrite(f"{SECRET}/below", data=b"")),
         again=(FileWrite(SECRET, data=b"fine"),),
         kind="file",

@@ -12,10 +12,10 @@ from aios_core.config import RetrievalConfig
 from aios_core.cores.embedding.hashing import hashed
 from aios_core.process import ProcessTable
 from aios_core.retrieval.embedding import BilledEmbedder, Vector
-from aios_core.retrieval.index_choice import Indexes
-from aios_core.retrieval.vector_search import VectorSpaces
+from aios_core.retrieval.index_choice import IndexSelector
+from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.state import StateOpener
-from aios_core.storage.file_indexer import FileIndex
+from aios_core.storage.file_indexer import FileIndexer
 from aios_core.storage.semantic_index import FileState, Hit
 
 
@@ -96,8 +96,8 @@ class Rig:
 
     files: Files
     embedder: Counting
-    index: FileIndex
-    spaces: VectorSpaces
+    index: FileIndexer
+    vector_search: VectorSearch
     opener: StateOpener
 
     async def find(self, owner: str, query: str, *, k: int = 5, path: str = "/") -> list[Hit]:
@@ -118,19 +118,19 @@ async def rigged(
     embedder: Counting | None = None,
     config: RetrievalConfig | None = None,
     key: bytes | None = None,
-    indexes: Indexes | None = None,
+    indexes: IndexSelector | None = None,
 ) -> AsyncIterator[Rig]:
     """Build a rig, and close it in the order in which a kernel does."""
     config = config or RetrievalConfig(index="exact", chunk_chars=200, overlap_chars=20)
     files, embedder = files or Files(), embedder or Counting()
     opener = StateOpener(directory, lambda: key)
-    spaces = VectorSpaces(opener, config, choose_indexes=indexes and (lambda _: indexes))
-    index = FileIndex(opener, BilledEmbedder(embedder), spaces, config)
+    vector_search = VectorSearch(opener, config, selector=indexes and (lambda _: indexes))
+    index = FileIndexer(opener, BilledEmbedder(embedder), vector_search, config)
     await index.start(files)
     try:
-        yield Rig(files, embedder, index, spaces, opener)
+        yield Rig(files, embedder, index, vector_search, opener)
         index.check()
     finally:
         await index.close()
-        await spaces.close()
+        await vector_search.close()
         await opener.close()

@@ -25,7 +25,7 @@ def index(
     if request.param == "plain":
         monkeypatch.setattr(nearest, "_numpy", lambda: None)
     made: VectorIndex = (
-        ChromaIndex(tmp_path / "chroma", instance="one")
+        ChromaIndex(tmp_path / "chroma", state_id="one")
         if request.param == "chroma"
         else ExactIndex()
     )
@@ -71,7 +71,7 @@ def test_it_finds_what_a_full_comparison_finds(index: VectorIndex) -> None:
 
     found = index.nearest(1, query, 10)
 
-    assert [n for n, _ in found] == [n for n, _ in nearest.exact(some, query, 10)]
+    assert [n for n, _ in found] == [n for n, _ in nearest.exact_nearest(some, query, 10)]
 
 
 def test_what_was_removed_is_not_found(index: VectorIndex) -> None:
@@ -127,12 +127,12 @@ def test_the_exact_index_forgets_spaces_beyond_its_memory() -> None:
 @needs_chroma
 def test_chroma_has_its_vectors_again_in_another_process_of_the_same_state(tmp_path: Path) -> None:
     some = rows(30)
-    first = ChromaIndex(tmp_path, instance="one")
+    first = ChromaIndex(tmp_path, state_id="one")
     first.add(1, some)
     first.close()
 
-    second = ChromaIndex(tmp_path, instance="one")
-    other = ChromaIndex(tmp_path, instance="two")
+    second = ChromaIndex(tmp_path, state_id="one")
+    other = ChromaIndex(tmp_path, state_id="two")
 
     assert second.ids(1) == set(range(1, 31))
     assert second.nearest(1, some[4][1], 1)[0][0] == 5
@@ -145,7 +145,7 @@ def test_chroma_has_its_vectors_again_in_another_process_of_the_same_state(tmp_p
 def test_chroma_that_cannot_work_is_reported(tmp_path: Path) -> None:
     place = tmp_path / "chroma"
     place.write_text("a file where the folder should be")
-    index = ChromaIndex(place, instance="one")
+    index = ChromaIndex(place, state_id="one")
 
     with pytest.raises(BackendError, match="Chroma"):
         index.add(1, rows(1))
@@ -153,7 +153,7 @@ def test_chroma_that_cannot_work_is_reported(tmp_path: Path) -> None:
 
 @needs_chroma
 def test_an_unreachable_chroma_server_is_reported() -> None:
-    index = ChromaIndex(None, url="http://127.0.0.1:1", instance="one")
+    index = ChromaIndex(None, url="http://127.0.0.1:1", state_id="one")
 
     with pytest.raises(BackendError, match=r"127\.0\.0\.1:1"):
         index.nearest(1, rows(1)[0][1], 1)

@@ -22,7 +22,7 @@ from aios_core.errors import (
 )
 from aios_core.retrieval.chroma import is_installed
 from aios_core.retrieval.embedding import Embed
-from aios_core.retrieval.index_choice import Indexes
+from aios_core.retrieval.index_choice import IndexSelector
 from aios_core.retrieval.nearest import ExactIndex, Found
 from aios_core.storage.collections.manager import Collections
 from aios_core.storage.collections.requests import (
@@ -70,7 +70,7 @@ async def test_an_index_that_answers_with_what_is_anothers_gives_nothing_away() 
         def nearest(self, *_: object) -> list[Found]:
             return [(n, 1.0) for other in self._matrices.values() for n in other.places]
 
-    async with rigged(indexes=Indexes(Liar())) as rig:
+    async with rigged(indexes=IndexSelector(Liar())) as rig:
         rig.files.write("default/a", "/secret.txt", "the kettle")
         rig.files.write("default/b", "/own.txt", "a dog")
         await rig.find("default/a", "kettle")
@@ -295,7 +295,7 @@ async def test_an_index_that_fails_is_replaced_and_used_again() -> None:
             return ExactIndex.nearest(self, *arguments)  # type: ignore[arg-type]
 
     moody = Moody()
-    async with rigged(indexes=Indexes(moody)) as rig:
+    async with rigged(indexes=IndexSelector(moody)) as rig:
         rig.files.write("x/y", "/tea", "kettle")
         assert await rig.paths("x/y", "kettle") == ["/tea"]
         moody.is_ill = False
@@ -307,7 +307,7 @@ async def test_an_index_that_fails_is_replaced_and_used_again() -> None:
 async def test_a_space_that_grows_gets_the_index_for_large_ones() -> None:
     small, large = ExactIndex(), ExactIndex()
     row = 4 * Counting().dimensions
-    async with rigged(indexes=Indexes(small, lambda: large, large_bytes=2 * row)) as rig:
+    async with rigged(indexes=IndexSelector(small, lambda: large, large_bytes=2 * row)) as rig:
         for name in ("/a", "/b"):
             rig.files.write("x/y", name, f"kettle {name}")
         assert sorted(await rig.paths("x/y", "kettle")) == ["/a", "/b"]
@@ -380,7 +380,7 @@ async def test_extra_vectors_in_chroma_are_removed(tmp_path: Path) -> None:
 
     async with rigged(tmp_path / "state", files=files, config=CHROMA) as rig:
         assert sorted(await rig.paths("x/y", "kettle dog")) == ["/dog", "/tea"]
-        assert len(rig.spaces._in_step[1].index.ids(1)) == 2
+        assert len(rig.vector_search._synced_indexes[1].index.ids(1)) == 2
 
 
 @needs_chroma

@@ -190,7 +190,7 @@ class TestRetention:
                 files.write("a", str(number))
 
             assert files.read("a", version=1) == b"kept"
-            files.forget("first")
+            files.delete_snapshot("first")
             files.write("a", "last")
             with pytest.raises(NoSuchObject):
                 files.read("a", version=1)
@@ -254,7 +254,7 @@ class TestQuotas:
         with kernel(tmp_path, agent={"max_bytes": 100}) as running:
             with pytest.raises(QuotaExceeded):
                 running.spawn("alice").storage.write("a", LARGE)
-            running._loop.run(running._inside.parts.storage._work.settled())
+            running._loop.run(running._inside.parts.storage._background.wait_idle())
             assert not [p for p in (tmp_path / "blobs").rglob("*") if p.is_file()]
 
     def test_one_file_has_a_limit(self) -> None:
@@ -276,24 +276,24 @@ class TestTrees:
         files.write("p/new", "later")
         files.write("other", "changed too")
 
-        assert files.restore("before", "p") == 3
+        assert files.restore_snapshot("before", "p") == 3
         assert {f.path: files.read(f.path) for f in files.list("p")} == {
             "/p/a": b"one",
             "/p/b": LARGE,
         }
         assert files.read("moved") == LARGE
         assert files.read("other") == b"changed too"
-        assert files.restore("before", "p") == 0
+        assert files.restore_snapshot("before", "p") == 0
 
     def test_a_snapshot_is_reached_by_the_path_it_was_made_of(self, files: Storage) -> None:
         files.write("p/a", "one")
         files.snapshot("s", "p")
         with pytest.raises(InvalidRequest, match="not of /"):
-            files.restore("s")
+            files.restore_snapshot("s")
         with pytest.raises(Conflict):
             files.snapshot("s", "p")
         with pytest.raises(NoSuchObject, match="'s'"):
-            files.restore("t", "p")
+            files.restore_snapshot("t", "p")
         assert [(t.name, t.num_files) for t in files.snapshots()] == [("s", 1)]
 
     def test_snapshots_are_limited(self) -> None:
@@ -325,8 +325,8 @@ class TestOthers:
             lambda: bob.diff("a", owner=owner),
             lambda: bob.rollback("a", 1, owner=owner),
             lambda: bob.snapshot("t", owner=owner),
-            lambda: bob.restore("s", owner=owner),
-            lambda: bob.forget("s", owner=owner),
+            lambda: bob.restore_snapshot("s", owner=owner),
+            lambda: bob.delete_snapshot("s", owner=owner),
             lambda: bob.snapshots(owner=owner),
             lambda: bob.retrieve("mine", owner=owner),
             lambda: bob.watch(owner=owner),
@@ -624,7 +624,7 @@ class TestRestarts:
             with pytest.raises(StateError, match="damaged"):
                 files.rollback("b", 1)
             with pytest.raises(StateError, match="damaged"):
-                files.restore("then")
+                files.restore_snapshot("then")
             assert files.read("b") == b"small"
             files.write("c", LARGE)  # the same content, written again
             files.rollback("b", 1)

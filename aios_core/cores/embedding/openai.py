@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aios_core.cores.openai.errors import Refusal, error_of, error_within, no_completion
 from aios_core.distribution import install_command
 from aios_core.errors import CoreError, KernelClosed, KernelError, ModelLoadError
-from aios_core.retrieval.embedding import Embedded, Vector
+from aios_core.retrieval.embedding import EmbeddedTexts, Vector
 from aios_core.untrusted.reported_numbers import claimed_number
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class OpenAIEmbedder:
         """No tokenizer makes more tokens than there are bytes, and two to mark the ends."""
         return sum(len(text.encode("utf-8", "replace")) + 2 for text in texts)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
         """The vectors. Raises `RateLimited`, `CoreError`, `InvalidRequest`, `NoSuchObject`."""
         client = await self._opened()
         places = [place for place, text in enumerate(texts) if text.strip()]
@@ -108,7 +108,7 @@ class OpenAIEmbedder:
         if len(places) < len(texts) and not self._dimensions:
             await self._embed(client, ["a"])  # blank texts alone do not tell how long a vector is
         blank = (0.0,) * self._dimensions
-        return Embedded((vector or blank for vector in vectors), num_tokens)
+        return EmbeddedTexts((vector or blank for vector in vectors), num_tokens)
 
     async def close(self) -> None:
         """Close the client, and with it every connection."""

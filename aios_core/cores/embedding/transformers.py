@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aios_core.cores.embedding.model_directory import SentenceDirectory
 from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelClosed, KernelError, ModelLoadError
-from aios_core.retrieval.embedding import Embedded, Vector
+from aios_core.retrieval.embedding import EmbeddedTexts, Vector
 from aios_core.untrusted.third_party import describe
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class TransformersEmbedder:
         """No tokenizer makes more tokens than there are bytes, and two to mark the ends."""
         return sum(len(text.encode("utf-8", "replace")) + 2 for text in texts)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
         """The vectors. Raises `ModelLoadError`, `BackendError` (the model failed)."""
         if self._is_closed:
             raise KernelClosed("the embedder is closed")
@@ -94,7 +94,7 @@ class TransformersEmbedder:
             for place, vector in zip(batch, made, strict=True):
                 vectors[place] = vector
         blank = (0.0,) * self._dimensions
-        return Embedded((vector or blank for vector in vectors), num_tokens)
+        return EmbeddedTexts((vector or blank for vector in vectors), num_tokens)
 
     async def close(self) -> None:
         """Free the model; a batch that runs is waited for."""

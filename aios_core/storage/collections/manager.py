@@ -21,7 +21,7 @@ from aios_core.manager import Port, with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder, Vector
-from aios_core.retrieval.vector_search import VectorSpaces
+from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.state import StateOpener
 from aios_core.storage.collections.requests import (
     CollectionDelete,
@@ -38,7 +38,7 @@ from aios_core.storage.collections.table import (
     find,
     get,
     item,
-    require_maker,
+    require_same_embedder,
     store,
     usage,
     where,
@@ -52,7 +52,7 @@ class CollectionManager:
     Args:
         state: opens the state directory at the first request.
         embedder: embeds items and queries; owned by the kernel, which closes it.
-        spaces: searches the vectors of collections.
+        vector_search: searches the vectors of collections.
         config: the quota of an owner's collections.
     """
 
@@ -60,12 +60,12 @@ class CollectionManager:
         self,
         state: StateOpener,
         embedder: BilledEmbedder,
-        spaces: VectorSpaces,
+        vector_search: VectorSearch,
         config: RetrievalConfig | None = None,
     ) -> None:
         self._state = state
         self._embedder = embedder
-        self._spaces = spaces
+        self._vector_search = vector_search
         self._max_bytes = (config or RetrievalConfig()).max_collection_bytes
         state.add_migrations(COMPONENT, SCHEMA)
 
@@ -147,7 +147,7 @@ class CollectionManager:
             )
         )
         added = list(zip(numbers, (vector for _, vector in pairs), strict=True))
-        await self._spaces.changed(collection.space, added, removed)
+        await self._vector_search.changed(collection.index_name, added, removed)
         return tuple(entry.key for entry in items)
 
     async def _get(self, owner: str, request: CollectionGet) -> Any:
@@ -165,7 +165,7 @@ class CollectionManager:
             lambda c: delete(c, owner, request.collection, request.keys)
         )
         if collection is not None:
-            await self._spaces.changed(collection.space, (), removed)
+            await self._vector_search.changed(collection.index_name, (), removed)
         return len(removed)
 
     async def _search(self, process: AgentProcess, owner: str, request: CollectionSearch) -> Any:
@@ -175,7 +175,7 @@ class CollectionManager:
         if collection is None:
             return ()
         if isinstance(request.query, str):
-            require_maker(collection, self._embedder.name)
+            require_same_embedder(collection, self._embedder.name)
             vector = (await self._embedder.embed_for(process, [request.query]))[0]
         else:
             vector = normalised(request.query)
@@ -187,7 +187,9 @@ class CollectionManager:
         among = None
         if wanted := request.where:
             among = await database.aread(lambda c: where(c, vault, collection, wanted))
-        found = await self._spaces.nearest(collection.space, vector, request.k, among=among)
+        found = await self._vector_search.nearest(
+            collection.index_name, vector, request.k, among=among
+        )
         flag = request.with_vectors
         rows = await database.aread(
             lambda c: [

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, QuotaExceeded
 from aios_core.retrieval.embedding import Vector
-from aios_core.retrieval.vector_rows import put, remove, space_id, unpack
+from aios_core.retrieval.vector_rows import index_id, put, remove, unpack
 from aios_core.state import Connection, Vault
 from aios_core.storage.collections.requests import CollectionItem, CollectionMatch
 
@@ -57,7 +57,7 @@ class Collection:
     dimensions: int
 
     @property
-    def space(self) -> str:
+    def index_name(self) -> str:
         """The name of the vector index of its items."""
         return f"collection:{self.id}"
 
@@ -102,8 +102,8 @@ def store(
     used_before = usage(connection, owner)
     named = _name_labels(connection, collection, [item.key for item, _ in items])
     removed = _drop(connection, collection, [item.key for item, _ in items])
-    space = space_id(connection, collection.space)
-    numbers = put(connection, vault, space, (vector for _, vector in items))
+    index = index_id(connection, collection.index_name)
+    numbers = put(connection, vault, index, (vector for _, vector in items))
     for number, (item, vector) in zip(numbers, items, strict=True):
         plain = json.dumps([item.text, dict(item.metadata)]).encode()
         content = vault.seal(plain, "item", str(number))
@@ -245,11 +245,11 @@ def _opened(
         )
         found = find(connection, owner, name)
         assert found is not None  # noqa: S101 - it was just made
-    require_maker(found, made_by)
+    require_same_embedder(found, made_by)
     return found
 
 
-def require_maker(collection: Collection, made_by: str) -> None:
+def require_same_embedder(collection: Collection, made_by: str) -> None:
     """Raise `Conflict` unless the collection's vectors were made by this embedder."""
     if collection.made_by != made_by:
         theirs, ours = (who or "its callers" for who in (collection.made_by, made_by))

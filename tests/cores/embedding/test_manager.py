@@ -27,7 +27,7 @@ from aios_core.cores.embedding.manager import EmbeddingManager
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess, ProcessTable
-from aios_core.retrieval.embedding import MAX_TEXTS, BilledEmbedder, Embed, Embedded, Vector
+from aios_core.retrieval.embedding import MAX_TEXTS, BilledEmbedder, Embed, EmbeddedTexts, Vector
 from aios_core.storage.collections.requests import CollectionItem
 from tests.puppet import settled
 
@@ -50,7 +50,7 @@ class Paid:
         await self.gate.wait()
         if self.error:
             raise self.error
-        return Embedded([(1.0, 0.0)] * len(texts), sum(len(text.split()) for text in texts))
+        return EmbeddedTexts([(1.0, 0.0)] * len(texts), sum(len(text.split()) for text in texts))
 
     async def close(self) -> None:
         self.is_closed = True
@@ -113,7 +113,7 @@ async def test_embeddings_wait_for_what_others_have_reserved() -> None:
 async def test_an_embedder_is_not_believed_beyond_reason(claim: Any) -> None:
     class Liar(Paid):
         async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-            return Embedded([(1.0, 0.0)] * len(texts), claim)
+            return EmbeddedTexts([(1.0, 0.0)] * len(texts), claim)
 
     async with booted(Liar()) as kernel:
         agent = await kernel.aspawn("a", budget=Budget(tokens=100))
@@ -183,7 +183,7 @@ class Greedy(Paid):
         return 1_000 * len(texts)
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        return Embedded([(1.0, 0.0)] * len(texts), self.claim)
+        return EmbeddedTexts([(1.0, 0.0)] * len(texts), self.claim)
 
 
 def test_what_an_embedder_takes_beyond_a_budget_is_told_and_not_booked() -> None:

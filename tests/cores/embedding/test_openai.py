@@ -17,7 +17,7 @@ from aios_core.errors import (
     NoSuchObject,
     RateLimited,
 )
-from aios_core.retrieval.embedding import Metered
+from aios_core.retrieval.embedding import MeteredEmbedder
 from aios_core.testing.stub_server import Answer, Drop, Hang, Raw, Refuse, StubServer
 
 
@@ -43,7 +43,7 @@ async def test_vectors_come_in_the_order_of_the_texts_with_length_one() -> None:
     assert all(sum(x * x for x in v) == pytest.approx(1.0) for v in vectors)
     assert vectors.num_tokens == 4
     assert embedder.dimensions == 4
-    assert isinstance(embedder, Metered)
+    assert isinstance(embedder, MeteredEmbedder)
     assert embedder.max_tokens(["a", "bbb cc", "cc"]) >= 4
 
 
