@@ -42,7 +42,7 @@ INTERPRETER_ADAPTER := adapters/open_interpreter
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo trip test test-slow test-gpu test-vllm test-interpreter check check-static \
-	check-tests format docs docs-serve bench clean clean-all
+	check-tests format docs docs-generate docs-serve bench clean clean-all
 
 help: ## List what there is
 	@echo "AIOS, an operating system for LLM agents. Start with: make demo"
@@ -84,7 +84,8 @@ check-static: setup ## The part of check that runs no test
 	echo "==> types"; $(BIN)/mypy || status=1; \
 	echo "==> layers"; \
 	PYTHONPATH=$(INTERPRETER_ADAPTER) $(BIN)/lint-imports --no-logo --no-cache || status=1; \
-	echo "==> documentation"; $(BIN)/zensical build --clean --strict || status=1; \
+	echo "==> documentation"; $(BIN)/python docs/_generate --check || status=1; \
+	$(BIN)/zensical build --clean --strict || status=1; \
 	exit $$status
 
 check-tests: setup
@@ -95,6 +96,9 @@ format: setup ## Format the code and mend what ruff can mend
 
 docs: setup ## Build the documentation into out/site
 	@$(BIN)/zensical build --clean --strict
+
+docs-generate: setup ## Write the parts of the documentation that follow from the code
+	@$(BIN)/python docs/_generate
 
 docs-serve: setup ## Show the documentation at http://localhost:8000 while you write it
 	@$(BIN)/zensical serve

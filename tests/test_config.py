@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
 
@@ -15,11 +11,8 @@ from aios_core.config import (
     KernelConfig,
     SchedulerConfig,
 )
-from aios_core.config_decoder import field_hints
-from aios_core.config_sources import OTHER_VARIABLES, find_config_file
+from aios_core.config_sources import find_config_file
 from aios_core.errors import ConfigError
-
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "config.md"
 
 
 @pytest.fixture(autouse=True)
@@ -363,33 +356,6 @@ def test_lists_become_tuples_in_a_tree_built_by_hand() -> None:
     config = KernelConfig(cores=[CoreConfig("tiny", models=["a"])])  # type: ignore[arg-type]
 
     assert config.cores == (CoreConfig("tiny", models=("a",)),)
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-def keys(hint: Any, key: str = "") -> Iterator[str]:
-    """Every key of the tree, as its page writes it: cores[].kind, groups.NAME.weight."""
-    inner = [part for part in get_args(hint) if isinstance(part, type) and is_dataclass(part)]
-    if isinstance(hint, type) and is_dataclass(hint):
-        for name, field in field_hints(hint).items():
-            yield from keys(field, f"{key}.{name}" if key else name)
-    elif inner:
-        yield from keys(inner[0], f"{key}[]" if ... in get_args(hint) else f"{key}.NAME")
-    else:
-        yield key
-
-
-def test_the_page_has_a_row_for_every_key_and_none_besides() -> None:
-    rows = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
-
-    assert sorted(rows) == sorted([*keys(KernelConfig), *OTHER_VARIABLES])
-
-
-def test_the_example_of_the_page_is_a_configuration() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
-
-    assert load(example).scheduler.policy == "fair"
 
 
 def test_an_empty_state_directory_is_refused() -> None:

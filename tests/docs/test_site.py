@@ -19,7 +19,7 @@ def without_code(text: str) -> str:
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
-    listed = re.findall(r"([\w/-]+\.md)\s*$", NAVIGATION, re.MULTILINE)
+    listed = re.findall(r"([\w./-]+\.md)\s*$", NAVIGATION, re.MULTILINE)
 
     assert sorted(listed) == PAGES
 
@@ -36,3 +36,10 @@ def test_a_page_begins_with_its_title_and_has_no_other(page: str) -> None:
 
     assert len(titles) == 1
     assert (DOCS / page).read_text().lstrip().startswith(("# ", "<!--", "---"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not LONG.match(page)])
+def test_a_page_that_is_read_is_short(page: str) -> None:
+    words = without_code((DOCS / page).read_text("utf-8")).split()
+
+    assert len(words) <= 1_200, f"{page} has {len(words)} words"
