@@ -196,18 +196,9 @@ class ProcessTable:
             RunawayStopped: the family is too deep, or there are too many agents.
             InvalidRequest: a weight that is not positive, an empty name.
         """
-        _require_weight(weight)
-        require_integer("priority", priority)
-        if not require_text("name", name):
-            raise InvalidRequest("name: got ''; allowed: a text, not empty")
-        if group is not None:
-            require_text("group", group)
-        if budget is not None and not isinstance(budget, Budget):
-            raise InvalidRequest(f"budget: got {shown_repr(budget)}; allowed: a Budget, or None")
-        if parent is not None and (not isinstance(parent, int) or isinstance(parent, bool)):
-            raise InvalidRequest(
-                f"parent: got {shown_repr(parent)}; allowed: a pid (agent.pid), or None"
-            )
+        _require_settings(
+            name, group=group, parent=parent, priority=priority, weight=weight, budget=budget
+        )
         elder = self.get(parent) if parent is not None else None
         self._refuse_crowds(name, elder)
         belongs_to = (
@@ -321,6 +312,24 @@ class ProcessTable:
             raise RunawayStopped(
                 f"{len(self)} agents are alive; guard.max_agents allows {self.guard.max_agents}"
             )
+
+
+def _require_settings(
+    name: object, *, group: object, parent: object, priority: object, weight: float, budget: object
+) -> None:
+    """Check what an agent is spawned with. Raises `InvalidRequest`."""
+    _require_weight(weight)
+    require_integer("priority", priority)
+    if not require_text("name", name):
+        raise InvalidRequest("name: got ''; allowed: a text, not empty")
+    if group is not None:
+        require_text("group", group)
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidRequest(f"budget: got {shown_repr(budget)}; allowed: a Budget, or None")
+    if parent is not None and (not isinstance(parent, int) or isinstance(parent, bool)):
+        raise InvalidRequest(
+            f"parent: got {shown_repr(parent)}; allowed: a pid (agent.pid), or None"
+        )
 
 
 def _require_weight(weight: float) -> None:

@@ -11,6 +11,7 @@ streams           answers that arrive piece by piece, on threads and event loops
 loop_thread       the thread of the kernel's loop, if the program has none for it
 loop_portal       run code on the kernel's loop from anywhere
 default           the kernel of programs that make none
+arguments         check what a caller passes to `Kernel`
 exit              close kernels when the interpreter exits
 provenance        find texts that labeled agents have read or written
 trace             write who ran where and when, for Perfetto

@@ -9,14 +9,12 @@ way, any thread and any other event loop may call it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
-from weakref import WeakSet
+from typing import Self, Unpack
 
 from aios_core.access import (
     Approver,
@@ -31,10 +29,16 @@ from aios_core.budget import Budget
 from aios_core.config import KernelConfig
 from aios_core.core import Core, PromptSize
 from aios_core.cores.pool import CorePool
-from aios_core.errors import InvalidRequest, KernelClosed, KernelError, NoSuchObject
+from aios_core.errors import KernelClosed, KernelError
 from aios_core.events import EventStream, Observer
-from aios_core.extensions import POLICIES
 from aios_core.kernel.agent import Agent
+from aios_core.kernel.arguments import (
+    checked_cores,
+    checked_observers,
+    chosen_policy,
+    require_a,
+    require_methods,
+)
 from aios_core.kernel.exit import register_for_exit, unregister
 from aios_core.kernel.lifecycle import Lifecycle
 from aios_core.kernel.loop_portal import LoopPortal
@@ -45,21 +49,15 @@ from aios_core.kernel.wiring import Components, Overrides, make_cores
 from aios_core.manager import Gatekeeper
 from aios_core.options import SpawnOptions
 from aios_core.process import AgentProcess, ProcessTable
-from aios_core.queueing.named_policy import build_policy
-from aios_core.redaction import shown_repr
 from aios_core.retrieval.embedding import Embedder
 from aios_core.scheduler import Policy
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
 from aios_core.untrusted.arguments import (
-    is_a,
-    require_items,
     require_number,
     require_path,
     require_text,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +97,17 @@ class Kernel:
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
-        _require_a("config", self.config, KernelConfig)
-        _require_methods("gatekeeper", gatekeeper, "check", "record")
-        _require_methods("embedder", embedder, "embed", "close")
+        require_a("config", self.config, KernelConfig)
+        require_methods("gatekeeper", gatekeeper, "check", "record")
+        require_methods("embedder", embedder, "embed", "close")
         if not callable(approver):
-            _require_methods("approver", approver, "ask")
-        self.events = EventStream(_checked_observers(observers))
-        self._policy = _policy(
+            require_methods("approver", approver, "ask")
+        self.events = EventStream(checked_observers(observers))
+        self._policy = chosen_policy(
             self.config.scheduler.policy if policy is None else policy, self.config
         )
         self._given = Overrides(
-            self._policy, _checked_cores(cores), gatekeeper, CallbackApprover.of(approver), embedder
+            self._policy, checked_cores(cores), gatekeeper, CallbackApprover.of(approver), embedder
         )
         self._thread: LoopThread | None = None
         self._loop = LoopPortal()
@@ -215,7 +213,7 @@ class Kernel:
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:
             raise KernelClosed("a kernel is started once; make a new one")
-        _kernels.add(self)
+        self._loop.watch_forks()
 
     def copy_for_fork(self) -> Kernel:
         """Make a kernel of the same configuration and policy, for a forked child; not started.
@@ -388,19 +386,19 @@ class Kernel:
 
     async def aadd_core(self, core: Core) -> None:
         """Add a core without blocking the event loop (async form of `add_core`)."""
-        _checked_cores([core])
+        checked_cores([core])
         await self._loop.arun(self._inside.parts.add_core(core))
 
     # --- prompts ------------------------------------------------------------------------------
 
     def measure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt. On the kernel's own loop, only if the core can at once."""
-        _require_a("request", request, LLMGenerate)
+        require_a("request", request, LLMGenerate)
         return self._inside.submitter.measure_blocking(request)
 
     async def ameasure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt without blocking the event loop."""
-        _require_a("request", request, LLMGenerate)
+        require_a("request", request, LLMGenerate)
         return await self._loop.arun(self._inside.submitter.measure(request))
 
     # --- tools -------------------------------------------------------------------------------
@@ -471,7 +469,7 @@ class Kernel:
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Notify `observer` of every event from now on. Returns a function that stops it."""
-        _checked_observers([observer])
+        checked_observers([observer])
         return self.events.subscribe(observer)
 
     def trace(self, path: str | Path) -> Trace:
@@ -501,74 +499,3 @@ class Kernel:
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant of every part holds."""
         self._loop.call(self._inside.parts.check)
-
-
-def _checked_cores(cores: Any) -> tuple[Core, ...] | None:
-    """Check the cores that a caller passed. Raises `InvalidRequest`."""
-    if cores is None:
-        return None
-    given: tuple[Core, ...] = tuple(require_items("cores", cores))
-    for core in given:
-        _require_methods(
-            "core",
-            False if core is None else core,
-            "name",
-            "models",
-            "capabilities",
-            "start",
-            "close",
-        )
-    return given
-
-
-def _checked_observers(observers: Any) -> tuple[Observer, ...]:
-    """Check the observers that a caller passed. Raises `InvalidRequest`."""
-    given: tuple[Observer, ...] = tuple(require_items("observers", observers))
-    for observer in given:
-        if not callable(observer):
-            raise InvalidRequest(f"observer: got {shown_repr(observer)}; allowed: a function")
-    return given
-
-
-def _require_methods(name: str, value: object, *methods: str) -> None:
-    """Raise `InvalidRequest` unless the value is None or an object with these names."""
-    if value is not None and (
-        is_a(value, type) or not all(_has(value, method) for method in methods)
-    ):
-        raise InvalidRequest(
-            f"{name}: got {shown_repr(value)}; allowed: an object with {', '.join(methods)}"
-        )
-
-
-def _has(value: object, name: str) -> bool:
-    """Return whether an object has an attribute, which may be one that cannot be read yet."""
-    try:
-        return hasattr(value, name)
-    except Exception:  # noqa: BLE001 - a property that raises exists all the same
-        return hasattr(type(value), name)
-
-
-def _require_a(name: str, value: object, kind: type) -> None:
-    if not is_a(value, kind):
-        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: a {kind.__name__}")
-
-
-def _policy(chosen: Any, config: KernelConfig) -> Policy:
-    if is_a(chosen, Policy):
-        return cast(Policy, chosen)
-    if not POLICIES.has(require_text("policy", chosen)):
-        raise NoSuchObject("policy", chosen, POLICIES.names())
-    return build_policy(chosen, config.scheduler)
-
-
-_kernels: WeakSet[Kernel] = WeakSet()
-
-
-def _close_in_child() -> None:
-    """Close the parent's kernels in a forked child, where their threads do not exist."""
-    for kernel in _kernels:
-        kernel._loop.leave_behind(os.getppid())  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)

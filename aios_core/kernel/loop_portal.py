@@ -7,11 +7,13 @@ Nothing here waits while it is on the loop itself: what would, is refused with
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from aios_core.errors import KernelClosed, KernelError, WouldBlock
 
@@ -61,6 +63,10 @@ class LoopPortal:
         self.loop()
         if self.is_current:
             raise WouldBlock(f"this is the kernel's own loop; use {instead}")
+
+    def watch_forks(self) -> None:
+        """Have `leave_behind` called in children that are forked from this process."""
+        _watching.add(self)
 
     def leave_behind(self, parent: int) -> None:
         """Give up the loop in a forked child: it runs in the parent only."""
@@ -140,3 +146,16 @@ def _settle(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except BaseException as exc:  # noqa: BLE001 - it is the caller's, who waits for it
         future.set_exception(exc)
+
+
+_watching: WeakSet[LoopPortal] = WeakSet()
+
+
+def _leave_all_behind() -> None:
+    """Close the parent's kernels in a forked child, where their threads do not exist."""
+    for portal in _watching:
+        portal.leave_behind(os.getppid())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_behind)

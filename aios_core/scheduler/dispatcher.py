@@ -84,18 +84,15 @@ class Dispatcher:
     ) -> None:
         self.scheduler = scheduler
         self.limits = limits or QueueLimits()
-        self._cores = cores
-        self._contexts = contexts
-        self._loop = loop
-        self._clock = clock
+        self._cores, self._contexts = cores, contexts
+        self._loop, self._clock = loop, clock
         self._tell = CallEvents(events, clock)
         self._observers = events.observers
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
         self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
         self._deadlines = Deadlines(clock, self._keeper, self.cancel)
-        self._is_closing = False
-        self._is_dispatch_due = False
+        self._is_closing = self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._estimates = Estimates(self.limits.expected_answer_tokens)
@@ -109,13 +106,7 @@ class Dispatcher:
             on_freed=self._dispatch_soon,
         )
         self._state = state = DispatchState(
-            scheduler,
-            contexts,
-            self._spending,
-            self._keeper,
-            self._tell,
-            clock,
-            self.dispatch,
+            scheduler, contexts, self._spending, self._keeper, self._tell, clock, self.dispatch
         )
         self._calls, self._running = state.calls, state.running
         self._freezer = Freezer(state)
@@ -123,7 +114,12 @@ class Dispatcher:
         rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
         retries = Retries(rule, self._keeper, clock)
         self._reports = RunReports(state, self._ends, retries=retries, deadlines=self._deadlines)
-        steps = Steps(
+        patience_s = self.limits.core_patience_s
+        self._outages = Outages(state, cores, steps=self._steps(), patience_s=patience_s)
+
+    def _steps(self) -> Steps:
+        """What outages make of calls."""
+        return Steps(
             attempt=self._ends.attempt,
             failed=self._reports.failed,
             fail=self._ends.fail,
@@ -131,8 +127,6 @@ class Dispatcher:
             withdraw=self._withdraw,
             watch=self._watch,
         )
-        patience_s = self.limits.core_patience_s
-        self._outages = Outages(state, cores, steps=steps, patience_s=patience_s)
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
