@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from aios_core.config_decoder import Place, suggest
-from aios_core.untrusted.third_party import RAISED, describe_on_worker
+from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Registry:
         try:
             return extension.load()
         except RAISED as exc:
+            pass_on(exc)
             why = f"that {extension.origin} cannot be loaded ({describe_on_worker(exc)})"
             allowed = f"a {self.what} that works; {why}. {how_to_fix(extension)}"
             raise place.refuse(name, allowed) from exc

@@ -11,11 +11,13 @@ import ast
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import aios_adapters
 import aios_core
 from aios_core import Agent, Kernel, KernelConfig, KernelError, KernelEvent
 from aios_core.access import ApprovalRequest
@@ -218,7 +220,8 @@ def test_a_tool_that_ends_the_program_fails_for_its_caller_alone(end: type[BaseE
 def test_whoever_contains_foreign_code_passes_an_interrupt_on() -> None:
     """Each `except RAISED` begins with `pass_on`."""
     forgotten = []
-    for path in Path(aios_core.__file__).parent.rglob("*.py"):
+    packages = (Path(package.__file__ or "").parent for package in (aios_core, aios_adapters))
+    for path in chain.from_iterable(package.rglob("*.py") for package in packages):
         code = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(code)) if "except RAISED" in code else ():
             if isinstance(node, ast.ExceptHandler) and _is_raised(node.type):

@@ -23,7 +23,7 @@ from aios_core.core_kinds import BUILT_IN, PARAMETERS, CoreKind
 from aios_core.errors import ConfigError, KernelError, ModelLoadError
 from aios_core.extensions import CORE_KINDS
 from aios_core.redaction import learn_settings
-from aios_core.untrusted.third_party import RAISED, describe_on_worker
+from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 CORE_PARTS: Final = ("models", "start", "prepare", "run", "preempt", "cancel", "load", "close")
 
@@ -68,6 +68,7 @@ def build_core(
     except KernelError:
         raise
     except RAISED as exc:  # the constructor may be another package's
+        pass_on(exc)
         told = f"core {name!r} of kind {config.kind!r} cannot be made: {describe_on_worker(exc)}"
         raise ModelLoadError(told) from exc
 

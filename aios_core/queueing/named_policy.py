@@ -11,7 +11,7 @@ from aios_core.config_decoder import Place, decode, is_decodable, suggest
 from aios_core.errors import ConfigError
 from aios_core.extensions import POLICIES
 from aios_core.queueing.policy import Policy
-from aios_core.untrusted.third_party import RAISED, describe_on_worker
+from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 _COMMON = ("quantum", "max_wait_s")  # keys of `[scheduler]` itself, since every policy has them
 
@@ -54,6 +54,7 @@ def with_options(policy: Policy, options: Mapping[str, Any], place: Place) -> Po
     except ConfigError:
         raise
     except RAISED as exc:
+        pass_on(exc)
         why = f"settings that {type(policy).__name__} accepts: {describe_on_worker(exc)}"
         raise place.refuse(dict(options), why) from exc
 
@@ -63,6 +64,7 @@ def _made(name: str, place: Place) -> Policy:
     try:
         policy = make()
     except RAISED as exc:
+        pass_on(exc)
         allowed = f"a policy that can be made: {describe_on_worker(exc)}"
         raise place.refuse(name, allowed) from exc
     if not isinstance(policy, Policy):
