@@ -197,7 +197,7 @@ class TestResidence:
             for agent in agents:
                 agent.memory.write("block", b"x" * 64)
 
-            assert kernel._inside.parts.memory._spaces.resident_bytes == 640
+            assert kernel._inside.parts.memory._residents.resident_bytes == 640
             assert [agent.memory.measure().resident for agent in agents] == [0] * 10 + [64] * 10
             assert agents[0].memory.read("block") == b"x" * 64
             kernel.check()
@@ -206,7 +206,7 @@ class TestResidence:
         with kernel.spawn("bob") as bob:
             bob.memory.write("notes", "kept")
 
-        assert kernel._inside.parts.memory._spaces.resident_bytes == 0
+        assert kernel._inside.parts.memory._residents.resident_bytes == 0
         assert kernel.spawn("bob").memory.read("notes") == "kept"
 
 
@@ -249,7 +249,7 @@ class TestDurability:
         with kernel_on(tmp_path) as kernel:
             alice = kernel.spawn("alice")
             alice.memory.write("notes", "x" * 1_000)
-            database = kernel._inside.parts.memory._shelf._tables.state.database
+            database = kernel._inside.parts.memory._tables._tables.state.database
             database.write(lambda c: c.execute("UPDATE memory_pages SET content = x'01ff'"))
             kernel._loop.call(lambda: kernel._inside.parts.memory.forget(alice._process))
 
@@ -537,7 +537,7 @@ class TestSearch:
             for number in range(20):
                 memory.write(f"block {number}", "bbbb")
             memory.search("b")
-            tables = kernel._inside.parts.memory._shelf._tables
+            tables = kernel._inside.parts.memory._tables._tables
             assert tables is not None
             read: list[int] = []
             stored = tables.vectors._stored
@@ -727,7 +727,7 @@ class TestKeyValues:
         with kernel_on(":memory:") as kernel:
             memory = kernel.spawn("alice").memory
             memory.kv("n").set("warm up", "x")
-            kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: now[0]
+            kernel._inside.parts.memory._tables._tables.kv._wall = lambda: now[0]
             memory.kv("n").put({"short": "1"}, ttl_s=10.0)
             assert memory.kv("n").get("short") == "1"
             assert memory.kv("n").get_many(["short"])[0].expires_at == 1_010.0
@@ -744,7 +744,7 @@ class TestKeyValues:
         with kernel_on(":memory:") as kernel:
             kv = kernel.spawn("alice").memory.kv("n")
             kv.set("ever", "x")
-            kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: now[0]
+            kernel._inside.parts.memory._tables._tables.kv._wall = lambda: now[0]
             kv.put({"a/1": "1", "a/2": "2", "b": "3"}, ttl_s=10.0)
 
             now[0] = 1_005.0
@@ -761,7 +761,7 @@ class TestKeyValues:
         with kernel_on(":memory:", quota_bytes=100_000) as kernel:
             kv = kernel.spawn("alice").memory.kv("n")
             kv.set("warm up", "x")
-            kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: now[0]
+            kernel._inside.parts.memory._tables._tables.kv._wall = lambda: now[0]
             kv.put({f"{number}": "x" * 100 for number in range(500)}, ttl_s=10.0)
 
             now[0] = 1_010.0
