@@ -13,7 +13,7 @@ def continue_agent(saved: str, state: str) -> None:
     """Load the assistant and print the whole answer that it was giving."""
     with make_kernel(state) as kernel:
         assistant = kernel.load_agent(saved)
-        for answer in assistant.pending:
+        for answer in assistant.resumed_calls:
             print(answer.result().text)
 
 
