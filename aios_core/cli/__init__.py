@@ -7,7 +7,7 @@ with its arguments, returns the exit status).
 
 Exit status: that of the script or command; 1 if something failed, in one line on
 standard error (``AIOS_DEBUG=1``: with its traceback); 2 for a wrong command line;
-130 for Ctrl-C; 141 if the reader of its output is gone.
+130 for Ctrl-C; 141 if the reader of its output has closed it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(arguments)
-        sys.stdout.flush()  # here, where a closed pipe is no error
+        sys.stdout.flush()  # here, where a closed pipe is handled
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return UNREAD
@@ -118,7 +118,7 @@ def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser of the command line or of a command, with the longest name beside its summary."""
+    """A parser of the command line or of a command, with names and summaries in two columns."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", _Formatter)

@@ -1,4 +1,4 @@
-"""`aios doctor`: what is installed, which cores answer, what is wrong and how to mend it."""
+"""`aios doctor`: check the installation and the configuration, and show how to fix problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aios_core.cli.findings import Finding
 
-_COLORS = {"ok": "green", "absent": "dim", "doubtful": "yellow", "broken": "bold red"}
+_COLORS = {"ok": "green", "missing": "dim", "warning": "yellow", "error": "bold red"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print_json([asdict(finding) for finding in findings])
     else:
         _show(findings, console)
-    return int(any(finding.health == "broken" for finding in findings))
+    return int(any(finding.health == "error" for finding in findings))
 
 
 def _show(findings: Sequence[Finding], console: Console) -> None:
@@ -76,25 +76,25 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
         found = [finding for finding in findings if finding.area == area]
         console.print(Rule(area, align="left", style="dim"))
         console.print(_table(found, console.width))
-    num_broken = sum(finding.health == "broken" for finding in findings)
-    told = f"{num_broken} broken; see above" if num_broken else "Nothing is broken."
+    num_errors = sum(finding.health == "error" for finding in findings)
+    told = f"{num_errors} broken; see above" if num_errors else "Nothing is broken."
     console.print(told, highlight=False)
 
 
 def _table(findings: Sequence[Finding], width: int) -> Table:
-    """One row a finding: its name, how it is, and the cure where there is something to do."""
+    """Build the table: one row a finding, with its name, its status, and a fix if there is one."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2))
     longest = max(len(finding.name) for finding in findings)
     table.add_column(width=min(longest, width // 3), overflow="fold")
-    table.add_column(width=len("doubtful"), no_wrap=True)
+    table.add_column(width=len("warning"), no_wrap=True)
     table.add_column(overflow="fold")  # wraps between words; breaks only what fits on no line
     for finding in findings:
-        said = Text(finding.said)
-        if finding.mend:
-            said.append(f"\n-> {finding.mend}", style="cyan")
+        message = Text(finding.message)
+        if finding.fix:
+            message.append(f"\n-> {finding.fix}", style="cyan")
         health = Text(finding.health, style=_COLORS[finding.health])
-        table.add_row(Text(finding.name), health, said)
+        table.add_row(Text(finding.name), health, message)
     return table

@@ -1,6 +1,6 @@
 """What `aios doctor` looks at. Each check finds out one thing and never raises for what it finds.
 
-A finding says what was looked at, how it is, and, unless all is well, how to mend it.
+A finding names what was checked, its status, and, unless it is good, a fix.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def examine(
 
 
 def _python() -> Finding:
-    said = f"{platform.python_version()} at {sys.executable}"
-    return Finding("here", "python", Health.OK, said, facts={"aios": aios_core.__version__})
+    message = f"{platform.python_version()} at {sys.executable}"
+    return Finding("here", "python", Health.OK, message, facts={"aios": aios_core.__version__})
 
 
 def _libraries() -> Iterator[Finding]:
@@ -80,30 +80,30 @@ def _libraries() -> Iterator[Finding]:
         try:
             yield Finding("library", name, Health.OK, version(name))
         except PackageNotFoundError:
-            yield Finding("library", name, Health.ABSENT, "not installed", install)
+            yield Finding("library", name, Health.MISSING, "not installed", install)
 
 
 def _gpu() -> Finding:
     try:
         from aios_core.cores.transformers.devices import gpu_names  # noqa: PLC0415 - loads torch
     except ImportError as exc:
-        return Finding("here", "gpu", Health.ABSENT, f"unknown ({exc})")
+        return Finding("here", "gpu", Health.MISSING, f"unknown ({exc})")
     if names := gpu_names():
         return Finding("here", "gpu", Health.OK, ", ".join(names))
-    return Finding("here", "gpu", Health.ABSENT, "none that torch can use; the CPU does the work")
+    return Finding("here", "gpu", Health.MISSING, "none that torch can use; the CPU does the work")
 
 
 def _entry_points() -> Iterator[Finding]:
-    """What other packages bring: commands, and the launchers of `aios run`."""
+    """Check the commands and launchers of other packages."""
     for group, area in (("aios.commands", "command"), ("aios.launchers", "launcher")):
         for entry in entry_points(group=group):
             owner = entry.dist.name if entry.dist else entry.value
             try:
                 entry.load()
-            except Exception as exc:  # noqa: BLE001 - a stranger's module may raise anything
-                said = f"cannot be loaded: {describe_on_worker(exc)}"
-                mend = f"pip install --upgrade {owner}, or pip uninstall {owner}"
-                yield Finding(area, entry.name, Health.BROKEN, said, mend)
+            except Exception as exc:  # noqa: BLE001 - a third-party module may raise anything
+                message = f"cannot be loaded: {describe_on_worker(exc)}"
+                fix = f"pip install --upgrade {owner}, or pip uninstall {owner}"
+                yield Finding(area, entry.name, Health.ERROR, message, fix)
             else:
                 yield Finding(area, entry.name, Health.OK, f"from {owner}")
 
@@ -119,17 +119,17 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
         file = find_config_file(path)
     except ConfigError:  # one of the mistakes
         return config, found
-    said = f"{file} and the environment" if file else "no file; defaults and the environment"
+    message = f"{file} and the environment" if file else "no file; defaults and the environment"
     facts = {"file": file and str(file)}
-    found.insert(0, Finding("configuration", "file", Health.OK, said, facts=facts))
+    found.insert(0, Finding("configuration", "file", Health.OK, message, facts=facts))
     try:
         require_trace_path(config.trace)
     except ConfigError as exc:
         found.append(misconfigured(exc))
     if not config.cores and not mistakes:
-        mend = "AIOS_MODEL=..., or [[cores]] in aios.toml"
-        said = "none configured: the tiny model that comes with the project"
-        found.append(Finding("configuration", "cores", Health.DOUBTFUL, said, mend))
+        fix = "AIOS_MODEL=..., or [[cores]] in aios.toml"
+        message = "none configured: the bundled test model answers"
+        found.append(Finding("configuration", "cores", Health.WARNING, message, fix))
     return config, found
 
 
@@ -139,7 +139,7 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
 def _sandbox(config: KernelConfig) -> Iterator[Finding]:
     """Where code that agents write can run. Without a tier it does not, and the rest works."""
     for name, (_, tier) in survey(config.tools.sandbox).items():
-        health = Health.OK if tier.is_there else Health.ABSENT
+        health = Health.OK if tier.is_there else Health.MISSING
         yield Finding("sandbox", name, health, tier.said, tier.mend)
     if packages := config.tools.sandbox.packages:
         yield _sandbox_packages(packages)
@@ -149,7 +149,7 @@ def _sandbox_packages(packages: Sequence[str]) -> Finding:
     try:
         found = find_packages(packages)
     except ConfigError as exc:
-        return Finding("sandbox", "packages", Health.BROKEN, str(exc), "name installed packages")
+        return Finding("sandbox", "packages", Health.ERROR, str(exc), "name installed packages")
     return Finding("sandbox", "packages", Health.OK, f"{', '.join(packages)} ({len(found)} places)")
 
 
@@ -177,7 +177,7 @@ def _cores(
 
 
 def _try_core(core: Core, kind: str, patience_s: float) -> Finding:
-    """Start it alone and let it say one token. A recording is only started."""
+    """Start a core alone and generate one token. A recording is only started."""
     began = time.perf_counter()
     latency_s = None
     try:
@@ -244,7 +244,7 @@ def _broken_core(name: str, error: KernelError) -> Finding:
     place = (
         "AIOS_MODEL and AIOS_BASE_URL" if os.environ.get("AIOS_MODEL") else "its [[cores]] table"
     )
-    return Finding("core", name, Health.BROKEN, str(reason), f"mend that, or {place}")
+    return Finding("core", name, Health.ERROR, str(reason), f"fix that, or {place}")
 
 
 def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:
@@ -256,5 +256,5 @@ def _routing(config: KernelConfig, cores: list[Core]) -> Iterator[Finding]:
         return
     yield Finding("configuration", "default model", Health.OK, pool.default_model)
     for model in sorted(config.prices.keys() - set(pool.models)):
-        said, mend = "no core serves this model", f"one of {', '.join(pool.models)}"
-        yield Finding("configuration", f"prices.{model}", Health.DOUBTFUL, said, mend)
+        message, fix = "no core serves this model", f"one of {', '.join(pool.models)}"
+        yield Finding("configuration", f"prices.{model}", Health.WARNING, message, fix)

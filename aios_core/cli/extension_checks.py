@@ -25,13 +25,13 @@ def _check(registry: Registry, use: Callable[[str], Any]) -> Iterator[Finding]:
         facts = {"origin": extension.origin, "value": extension.value}
         if extension.package and extension.name in registry.built_in:
             message = f"{extension.origin}, and not used: the built-in one has that name"
-            yield _finding(registry, extension, Health.DOUBTFUL, message, facts)
+            yield _finding(registry, extension, Health.WARNING, message, facts)
             continue
         try:
             use(extension.name)
         except ConfigError as exc:
             message = f"{extension.origin}, and cannot be used: allowed is {exc.allowed}"
-            yield _finding(registry, extension, Health.BROKEN, message, facts)
+            yield _finding(registry, extension, Health.ERROR, message, facts)
         else:
             yield Finding(registry.what, extension.name, Health.OK, extension.origin, facts=facts)
 

@@ -47,7 +47,7 @@ def setup_failure(exc: BaseException) -> KernelError | None:
 
 
 def is_setup_failure(exc: object) -> bool:
-    """Whether an error means that a kernel could not be configured, started or open its state."""
+    """Return whether a kernel failed to be configured, to start, or to open its state."""
     return isinstance(exc, ConfigError | StateError) or (
         isinstance(exc, KernelError) and exc.is_startup
     )

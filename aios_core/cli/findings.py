@@ -1,4 +1,4 @@
-"""What a check of `aios doctor` returns."""
+"""The findings that checks of `aios doctor` return."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from aios_core.redaction import redact_values
 
 class Health(StrEnum):
     OK = "ok"
-    ABSENT = "absent"  # not installed or not there, and nothing needs it
-    DOUBTFUL = "doubtful"  # works, and is probably not what was meant
-    BROKEN = "broken"
+    MISSING = "missing"  # not installed or not there, and nothing needs it
+    WARNING = "warning"  # works, and is probably not what was meant
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found."""
+    """The result of one check."""
 
     area: str
     name: str
     health: Health
-    said: str
-    mend: str = ""
+    message: str
+    fix: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)  # for programs
 
     def __post_init__(self) -> None:
-        """Show no secret, whatever a server or a library answered."""
-        for name in ("said", "mend", "facts"):
+        """Remove secrets from the texts, which may quote a server or a library."""
+        for name in ("message", "fix", "facts"):
             object.__setattr__(self, name, redact_values(getattr(self, name)))
 
 
@@ -39,7 +39,7 @@ def misconfigured(exc: ConfigError) -> Finding:
     """Return the finding for a mistake in the configuration."""
     source = f" in {exc.source}" if exc.source else ""
     facts = {"key": exc.key, "got": repr(exc.got), "allowed": exc.allowed, "source": exc.source}
-    mend = f"allowed: {exc.allowed}"
+    fix = f"allowed: {exc.allowed}"
     return Finding(
-        "configuration", exc.key, Health.BROKEN, f"got {exc.got!r}{source}", mend, facts=facts
+        "configuration", exc.key, Health.ERROR, f"got {exc.got!r}{source}", fix, facts=facts
     )

@@ -97,7 +97,7 @@ def _is_no_program(path: Path) -> bool:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:
-    """What the options mean, as environment: the script's own kernels and processes heed it too."""
+    """Return the options as environment variables, which the script's own processes inherit."""
     settings = {}
     if options.config:
         file = find_config_file(options.config)

@@ -31,21 +31,21 @@ def is_notebook(name: str) -> bool:
 
 
 def read_cells(path: Path) -> list[str]:
-    """The source of its code cells, in order. Raises `InvalidRequest` if it is no notebook."""
+    """Read the source of the code cells, in order. Raises `InvalidRequest` for other files."""
     try:
         content = json.loads(path.read_text("utf-8"))
         cells = content["cells"]
         return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as exc:
         raise InvalidRequest(
-            f"{str(path)!r} is no notebook of format 4 or newer ({type(exc).__name__}: {exc})"
+            f"{str(path)!r} is not a notebook of format 4 or newer ({type(exc).__name__}: {exc})"
         ) from exc
 
 
 def run_notebook(path: Path) -> int:
     """Run its code cells; the exit status.
 
-    Raises `InvalidRequest` if it is no notebook, or IPython is not installed, and
+    Raises `InvalidRequest` if it is not a notebook, or IPython is not installed, and
     `KeyboardInterrupt`.
     """
     cells = read_cells(path)
@@ -93,7 +93,7 @@ def _shell() -> Iterator[Any]:
         shell: Any = Shell.instance(config=config, ipython_dir=directory)
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "To exit: use")  # nobody sits at a prompt
+                warnings.filterwarnings("ignore", "To exit: use")  # there is no prompt
                 yield shell
         finally:
             atexit.unregister(shell.atexit_operations)

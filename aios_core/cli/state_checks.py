@@ -22,7 +22,7 @@ def check_state(config: KernelConfig) -> Iterator[Finding]:
         yield misconfigured(exc)
         return
     except KernelError as exc:
-        yield Finding(_AREA, "key", Health.BROKEN, str(exc), "state.encryption_key in aios.toml")
+        yield Finding(_AREA, "key", Health.ERROR, str(exc), "state.encryption_key in aios.toml")
         return
     if key is not None:
         yield Finding(_AREA, "key", Health.OK, "values are encrypted")
@@ -42,7 +42,7 @@ def _directory(name: str, key: bytes | None) -> Finding:
     except KernelError as exc:
         if "is used by" in str(exc):  # nothing is wrong: it is looked after by another program
             return Finding(_AREA, "directory", Health.OK, f"{path}, open in another program")
-        return Finding(_AREA, "directory", Health.BROKEN, str(exc))
+        return Finding(_AREA, "directory", Health.ERROR, str(exc))
     return Finding(_AREA, "directory", Health.OK, str(path))
 
 
@@ -51,6 +51,6 @@ def _not_made_yet(path: Path) -> Finding:
     try:
         Path(mkdtemp(prefix=".aios-", dir=above)).rmdir()
     except OSError as exc:
-        said = f"{path} cannot be made in {above}: {exc.strerror}"
-        return Finding(_AREA, "directory", Health.BROKEN, said, "state.directory in aios.toml")
-    return Finding(_AREA, "directory", Health.ABSENT, f"{path}, made when it is first needed")
+        message = f"{path} cannot be made in {above}: {exc.strerror}"
+        return Finding(_AREA, "directory", Health.ERROR, message, "state.directory in aios.toml")
+    return Finding(_AREA, "directory", Health.MISSING, f"{path}, made when it is first needed")

@@ -30,7 +30,7 @@ async def examined(catalogue: Catalogue, source: str) -> AsyncIterator[Finding]:
     sound = True
     for tool in plugin.tools:
         for finding in _of_tool(plugin, tool):
-            sound = sound and finding.health is not Health.BROKEN
+            sound = sound and finding.health is not Health.ERROR
             yield finding
     if sound:
         async for finding in _clashes(catalogue, plugin):
@@ -51,18 +51,18 @@ def _of_tool(plugin: Plugin, tool: Tool) -> Iterator[Finding]:
             return
     yield Finding(_AREA, tool.id, Health.OK, "can be called")
     if not tool.description.strip():
-        mend = "say in its docstring what it does: a model chooses by that"
-        yield Finding(_AREA, tool.id, Health.DOUBTFUL, "has no description", mend)
+        fix = "describe it in its docstring: a model chooses tools by description"
+        yield Finding(_AREA, tool.id, Health.WARNING, "has no description", fix)
     properties: dict[str, Any] = tool.parameters.get("properties", {})
-    untold = [
+    undescribed = [
         name
         for name, schema in properties.items()
         if not (isinstance(schema, dict) and schema.get("description"))
     ]
-    if untold:
-        said = f"does not say what {', '.join(untold)} means"
-        mend = "say it below `Args:` in the docstring"
-        yield Finding(_AREA, tool.id, Health.DOUBTFUL, said, mend)
+    if undescribed:
+        message = f"does not describe {', '.join(undescribed)}"
+        fix = "describe it below `Args:` in the docstring"
+        yield Finding(_AREA, tool.id, Health.WARNING, message, fix)
 
 
 async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Finding]:
@@ -70,7 +70,7 @@ async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Findin
     try:
         await catalogue.loaded()
     except KernelError as exc:
-        yield Finding(_AREA, "configuration", Health.DOUBTFUL, str(exc), "aios tools list")
+        yield Finding(_AREA, "configuration", Health.WARNING, str(exc), "aios tools list")
     offers = await asyncio.to_thread(offers_of, plugin)
     try:
         catalogue.registry.put(plugin.key, offers)
@@ -78,8 +78,8 @@ async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Findin
         yield _broken(plugin.source, str(exc))
 
 
-def _broken(name: str, said: str, mend: str = "") -> Finding:
-    return Finding(_AREA, name, Health.BROKEN, said, mend)
+def _broken(name: str, message: str, fix: str = "") -> Finding:
+    return Finding(_AREA, name, Health.ERROR, message, fix)
 
 
 def _place(exc: KernelError) -> str:

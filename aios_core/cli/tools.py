@@ -99,7 +99,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print_json([_facts(offer) for offer in offers])
     elif offers:
-        _print_table([(o.tool.id, o.source, said_by(o.tool, tier)) for o in offers])
+        _print_table([(o.tool.id, o.source, describe_tool(o.tool, tier)) for o in offers])
         print(_usual(config))
     else:
         print(
@@ -110,22 +110,22 @@ def _list(options: argparse.Namespace) -> int:
     return int(bool(problems))
 
 
-def said_by(tool: Tool, tier: str) -> list[str]:
-    """What a tool says of itself, in words; `tier` is what code runs in here."""
-    said = ["changes nothing"] if tool.read_only else ["has effects"]
+def describe_tool(tool: Tool, tier: str) -> list[str]:
+    """Describe the declared properties of a tool; `tier` is the isolation backend for code."""
+    properties = ["changes nothing"] if tool.read_only else ["has effects"]
     if tool.idempotent and not tool.read_only:
-        said.append("may be repeated")
+        properties.append("may be repeated")
     if tool.irreversible:
-        said.append(f"asks first: {tool.irreversible}")
+        properties.append(f"asks first: {tool.irreversible}")
     if tool.runs_code:
-        said.append(f"needs a sandbox: {tier}")
+        properties.append(f"needs a sandbox: {tier}")
     if not tool.trusted:
-        said.append("marks its reader")
-    return said + limits_of(tool)
+        properties.append("marks its reader")
+    return properties + limits_of(tool)
 
 
 def limits_of(tool: Tool) -> list[str]:
-    """The limits that a tool declares, in words."""
+    """Describe the limits that a tool declares."""
     limits = []
     if tool.parallel is not None:
         limits.append(f"{tool.parallel} at once")
@@ -150,7 +150,7 @@ def _usual(config: ToolsConfig) -> str:
 
 
 def _sandbox(config: ToolsConfig) -> str:
-    """What code runs in on this machine."""
+    """Return the isolation backend for code on this machine."""
     from aios_core.tools.sandbox import survey  # noqa: PLC0415 - if needed
 
     there = [name for name, (_, tier) in survey(config.sandbox).items() if tier.is_there]
@@ -186,16 +186,19 @@ def _print_table(rows: Sequence[tuple[str, str, list[str]]]) -> None:
     if not console.is_terminal:
         first = max(len(name) for name, _, _ in rows)
         second = max(len(visible_line(source)) for _, source, _ in rows)
-        for name, source, said in rows:
+        for name, source, properties in rows:
             print(
-                f"{name:{first}}  {visible_line(source):{second}}  {visible_line('; '.join(said))}"
+                f"{name:{first}}  {visible_line(source):{second}}  "
+                f"{visible_line('; '.join(properties))}"
             )
         return
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("tool", "from", "what it says of itself"):
+    for heading in ("tool", "from", "properties"):
         table.add_column(heading, overflow="fold")
-    for name, source, said in rows:
-        table.add_row(Text(name), Text(visible_line(source)), Text(visible_line("; ".join(said))))
+    for name, source, properties in rows:
+        table.add_row(
+            Text(name), Text(visible_line(source)), Text(visible_line("; ".join(properties)))
+        )
     console.print(table)
 
 
@@ -217,7 +220,7 @@ def _show(options: argparse.Namespace) -> int:
         return 0
     print(f"{tool.id}, from {visible_line(offer.source)}\n")
     print(visible_lines(tool.description.strip()) or "(it has no description)")
-    print(f"\nIt says: {visible_line('; '.join(said_by(tool, _sandbox(config))))}.")
+    print(f"\nProperties: {visible_line('; '.join(describe_tool(tool, _sandbox(config))))}.")
     print(_usual(config))
     print("\nArguments (JSON schema):")
     print(visible_lines(json.dumps(tool.parameters, indent=2, ensure_ascii=False)))
@@ -228,16 +231,16 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _example(schema: Any) -> Any:
-    """A value that is likely to fit: what a schema says itself, else the plainest of its type."""
+    """Return a value that is likely to fit: an example from the schema, else of its type."""
     if not isinstance(schema, dict):
         return "..."
-    for said in ("const", "default"):
-        if said in schema:
-            return schema[said]
-    for said in ("examples", "enum", "anyOf", "oneOf"):
-        if isinstance(schema.get(said), list) and schema[said]:
-            first = schema[said][0]
-            return first if said in ("examples", "enum") else _example(first)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    for key in ("examples", "enum", "anyOf", "oneOf"):
+        if isinstance(schema.get(key), list) and schema[key]:
+            first = schema[key][0]
+            return first if key in ("examples", "enum") else _example(first)
     kind = schema.get("type", "string")
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind == "object":
@@ -301,16 +304,16 @@ def _check(options: argparse.Namespace) -> int:
             return [finding async for finding in examined(catalogue, options.source)]
 
     findings = asyncio.run(look())
-    num_broken = sum(finding.health == "broken" for finding in findings)
+    num_errors = sum(finding.health == "error" for finding in findings)
     if options.json:
         print_json([dataclasses.asdict(finding) for finding in findings])
-        return int(bool(num_broken))
+        return int(bool(num_errors))
     for finding in findings:
-        print(f"{finding.health:8}  {visible_line(finding.name)}: {visible_line(finding.said)}")
-        if finding.mend:
-            print(f"{'':8}  {visible_line(finding.mend)}")
-    print(f"{num_broken} broken" if num_broken else "A kernel would load it.")
-    return int(bool(num_broken))
+        print(f"{finding.health:8}  {visible_line(finding.name)}: {visible_line(finding.message)}")
+        if finding.fix:
+            print(f"{'':8}  {visible_line(finding.fix)}")
+    print(f"{num_errors} broken" if num_errors else "A kernel would load it.")
+    return int(bool(num_errors))
 
 
 # --- what they share -----------------------------------------------------------------------------
@@ -332,7 +335,7 @@ async def _catalogue(config: ToolsConfig) -> AsyncIterator[Catalogue]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """What is told on the terminal is not logged there as well."""
+    """Keep messages that the command prints from being logged too."""
     handler, logger = logging.NullHandler(), logging.getLogger("aios_core.tools")
     logger.addHandler(handler)
     try:

@@ -21,7 +21,7 @@ Schema = Mapping[str, Any]
 
 
 class Asked(Protocol):
-    """What this module reads of a request."""
+    """The part of a request that a script reads."""
 
     @property
     def messages(self) -> Sequence[Message]: ...
@@ -45,8 +45,8 @@ def cooperative_script(request: Asked) -> Message:
     if must_call or (request.tools and choice == "auto" and last.role == "user"):
         return Message("assistant", tool_calls=(_call(request, last.content),))
     if last.role == "tool":
-        return Message("assistant", f"The tool said: {last.content}")
-    return Message("assistant", f"You said: {last.content}")
+        return Message("assistant", f"The tool said: {last.content}")  # prose: ok
+    return Message("assistant", f"You said: {last.content}")  # prose: ok
 
 
 def fill(schema: Schema, prompt: str) -> Any:

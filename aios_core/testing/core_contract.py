@@ -171,7 +171,7 @@ class CoreContract:
 
     def request(self, max_tokens: int | None = 24) -> LLMGenerate:
         """A greedy request with an answer of at least 8 tokens that takes some time."""
-        messages = parse_messages("Tell me a long story of many words.")
+        messages = parse_messages("Write a long story of many words.")
         return LLMGenerate(messages, sampling=Sampling(max_tokens=max_tokens))
 
     def tool_request(self) -> LLMGenerate | None:

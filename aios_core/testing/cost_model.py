@@ -1,4 +1,4 @@
-"""What generating costs on a simulated core, and what it cost so far.
+"""The cost model of a simulated core, and its statistics.
 
 The model is the usual one of serving engines: work goes in steps; a step reads the
 weights once (`decode_step_s`), then pays for each sequence that decodes and for
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 class CostModel:
     """Rates and sizes of a simulated device. All must be positive."""
 
-    prefill_tokens_per_s: float = 12_000.0  # beside the step's base time
+    prefill_tokens_per_s: float = 12_000.0  # in addition to the step's base time
     decode_step_s: float = 0.015  # base time of any step
     decode_per_sequence_s: float = 0.0001  # more, for each sequence that decodes in the step
     kv_capacity_tokens: int = 60_000
@@ -46,14 +46,14 @@ class CostModel:
 
 @dataclass(slots=True)
 class CoreStats:
-    """What a simulated core did since it was made."""
+    """The statistics of a simulated core since it was created."""
 
     busy_s: float = 0.0
     num_steps: int = 0
     decoded_tokens: int = 0
     prefilled_tokens: int = 0  # those that were computed again included
-    recomputed_tokens: int = 0  # prefilled tokens whose KV was thrown away by the core itself
+    recomputed_tokens: int = 0  # tokens prefilled again, since the core itself had dropped their KV
     cached_tokens: int = 0  # prompt tokens that warm contexts saved
     swapped_tokens: int = 0  # moved between device and host or disk
-    num_thrashed: int = 0  # times that a running sequence lost its KV for want of memory
+    num_thrashed: int = 0  # times that a running sequence lost its KV because memory was full
     num_images_dropped: int = 0  # idle KV images that made room

@@ -9,7 +9,7 @@ from collections import Counter
 from aios_core.events import EventKind, KernelEvent
 
 PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
-FOR_EVER = 3600.0  # seconds that a scripted answer takes which nobody is meant to hear
+FOR_EVER = 3600.0  # seconds of a scripted answer that must never arrive
 
 
 class Watch:
@@ -33,7 +33,7 @@ class Watch:
         assert came, f"{self.counts[kind]} of {count} times {kind!r}; saw {dict(self.counts)}"
 
     async def await_(self, kind: EventKind, count: int = 1) -> None:
-        """The same on an event loop."""
+        """Wait for events without blocking the event loop (async form of `wait`)."""
         await asyncio.to_thread(self.wait, kind, count)
 
     def callers(self) -> list[int | None]:

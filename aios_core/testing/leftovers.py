@@ -1,4 +1,4 @@
-"""What a piece of code leaves behind: threads, tasks, child processes.
+"""Find what a piece of code leaves behind: threads, tasks, child processes.
 
 A closed kernel leaves none of these. `nothing_left` holds a block of code to that.
 """
@@ -20,7 +20,7 @@ _PATIENCE_S = 2.0  # real seconds, spent only on failure
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What is alive at one moment."""
+    """The threads, tasks and child processes that are alive at one moment."""
 
     threads: frozenset[threading.Thread] = frozenset()
     tasks: frozenset[asyncio.Task[object]] = frozenset()  # of the running loop, if there is one
@@ -75,7 +75,7 @@ def _tasks() -> set[asyncio.Task[object]]:
 
 
 def _children() -> set[int]:
-    """Child processes: all of them where /proc tells, else those that multiprocessing knows."""
+    """Return the child processes: all of them where /proc exists, else those of multiprocessing."""
     found = {child.pid for child in multiprocessing.active_children() if child.pid is not None}
     for listing in Path("/proc/self/task").glob("*/children"):
         try:

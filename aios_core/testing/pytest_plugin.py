@@ -33,13 +33,13 @@ from aios_core.testing.leftovers import nothing_left
 
 @pytest.fixture
 def script() -> Script:
-    """What the model answers; see `ScriptedCore`. By default it repeats the last message."""
+    """Return the model's answers; override it. By default, the last message is repeated."""
     return lambda request: request.last_text
 
 
 @pytest.fixture
 def scripted_core(script: Script) -> ScriptedCore:
-    """The core of `kernel`; its `requests` tell what it was asked."""
+    """Return the core of `kernel`; its `requests` lists the requests that it received."""
     return ScriptedCore(script)
 
 

@@ -11,7 +11,7 @@ Time is the loop's: virtual under `run_virtual`, where a day of a cluster takes
 seconds and every run is the same. There is one timer for the whole core; steps in
 which nothing changes are taken in one stride.
 
-A request's size is what its text says, or `extra` does:
+A request's size follows from its text, or from `extra`:
 
     sim_prompt_tokens    length of the prompt
     sim_output_tokens    true length of the answer (`Sampling.max_tokens` still limits it)
@@ -69,7 +69,7 @@ class SimulatedCore:
     """A core without a model. Implements `aios_core.core.Core`.
 
     Progress is reported at a sequence's first token, then at least every
-    `report_every` tokens. Answers whose length nobody states have
+    `report_every` tokens. Answers without a stated length have
     `default_output_tokens`.
 
     Invariants (see `check`): each run is waiting or running; the KV held by running
@@ -183,7 +183,7 @@ class SimulatedCore:
         self._sink([*failed, CoreDown(error)])
 
     def load(self) -> CoreLoad:
-        """How full the core is now. Idle images count, since they hold memory."""
+        """Return the current load. Idle images count, since they hold memory."""
         return CoreLoad(
             slots=self.costs.max_running,
             num_running=len(self._sequences),
@@ -221,7 +221,7 @@ class SimulatedCore:
     # --- time: one timer, at the end of each stride -------------------------------------------
 
     def _wake(self) -> None:
-        """Something changed: let the stride end with the step under way, or begin one."""
+        """React to a change: end the stride with the current step, or start one."""
         assert self._loop is not None, "start the core first"
         if self._turn is None:
             self._turn = self._loop.call_soon(self._begin)
@@ -234,7 +234,7 @@ class SimulatedCore:
         assert self._loop is not None
         self._turn = None
         if reports := self._end_runs():
-            self._tell(reports)
+            self._emit(reports)
             return
         self._admit()
         self._stride = self._plan(self._loop.time())
@@ -247,12 +247,12 @@ class SimulatedCore:
         stride, self._stride, self._turn = self._stride, None, None
         self._count(stride)
         if reports := [*self._advance(stride), *self._end_runs()]:
-            self._tell(reports)
+            self._emit(reports)
         else:
             self._begin()
 
-    def _tell(self, reports: Sequence[Report]) -> None:
-        """Report; whoever hears of an end may fill the gap before the next stride begins."""
+    def _emit(self, reports: Sequence[Report]) -> None:
+        """Report; the receiver of an end may fill the slot before the next stride starts."""
         assert self._loop is not None
         self._turn = self._loop.call_soon(self._begin)
         self._sink(reports)
@@ -267,7 +267,7 @@ class SimulatedCore:
     # --- one stride ---------------------------------------------------------------------------
 
     def _plan(self, now: float) -> _Stride | None:
-        """The longest stretch of equal steps, whose KV is taken beforehand."""
+        """Plan the longest run of equal steps, and reserve their KV beforehand."""
         swapped = self.memory.pop_swapped()
         self.stats.swapped_tokens += swapped
         self._make_room_for_a_step()
@@ -316,7 +316,7 @@ class SimulatedCore:
             self._waiting.appendleft(self._sequences[run_id])
 
     def _advance(self, stride: _Stride) -> list[Report]:
-        """Give each sequence of a stride its tokens, and tell what is worth telling."""
+        """Give each sequence of a stride its tokens. Returns the reports that are due."""
         self._steps_unreported += stride.num_steps
         is_due = self._steps_unreported >= self._report_every
         if is_due:
@@ -364,7 +364,7 @@ class SimulatedCore:
             sequence.held = sequence.num_context
 
     def _has_room_for(self, sequence: _Sequence) -> bool:
-        """Return whether its context fits, if need be in the place of idle images."""
+        """Return whether a sequence's context fits, if necessary in place of idle images."""
         spare = self.memory.capacity * _WATERMARK if self._running else 0
         others = self.memory.held + len(self._running)  # each of them grows by a token this step
         return others + sequence.num_context + spare <= self.memory.capacity
@@ -381,7 +381,7 @@ class SimulatedCore:
         sequence.owns_images = False
 
     def _claim(self, snapshot: Snapshot | None) -> int:
-        """The tokens whose KV a snapshot holds on this device; its image is used up."""
+        """Take over the KV image of a snapshot on this device. Returns its number of tokens."""
         image = snapshot.kv if snapshot is not None else None
         if isinstance(image, SimulatedKV) and image.memory is self.memory:
             return self.memory.claim(image)
@@ -464,7 +464,7 @@ class SimulatedCore:
         self._loop.call_soon(self._sink, [Failed(run.id, error)])
 
     def _answer(self, run: Run) -> Answer:
-        """What a run will say: a function of its prompt and seed, and of nothing else."""
+        """Return the answer of a run: a function of its prompt and seed only."""
         sampling, extra = run.request.sampling, run.request.extra
         length = extra.get("sim_output_tokens")
         if length is None:  # on and on to its limit, if it has one
@@ -501,7 +501,7 @@ class _Stride:
         return self.started_at + self.stall_s + self.num_steps * self.step_s
 
     def cut_short(self, now: float) -> bool:
-        """End with the step that is under way. False if it does so already."""
+        """End the stride with the current step. Returns False if it already does."""
         elapsed = (now - self.started_at - self.stall_s) / self.step_s
         num_steps = max(1, math.ceil(elapsed - 1e-6))
         if num_steps >= self.num_steps:
@@ -511,7 +511,7 @@ class _Stride:
 
 
 class _Sequence:
-    """A run on the device. Its context is its prompt and the tokens that it has said."""
+    """A run on the device. Its context is its prompt and the tokens generated so far."""
 
     __slots__ = (
         "answer",
@@ -530,7 +530,7 @@ class _Sequence:
         self.num_output = len(run.snapshot.output_ids) if run.snapshot is not None else 0
         self.num_reported = self.num_output
         self.held = 0  # tokens of KV memory
-        self.num_computed = 0  # tokens of the context whose KV exists
+        self.num_computed = 0  # tokens of the context with KV in memory
         self.num_cached = 0
         self.owns_images = True  # those of the run, until it is admitted
 

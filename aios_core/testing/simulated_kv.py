@@ -1,9 +1,9 @@
 """The KV memory of a simulated device, counted in tokens.
 
-Sequences hold what they take until they give it back. Idle images (suspended
-sequences, contexts of agents that wait for a tool) stay as long as nobody needs
-the room; then the least recently used go first, as blocks leave the prefix cache
-of a serving engine. Who resumes from a dropped image computes it again.
+Sequences hold their memory until they release it. Idle images (suspended sequences,
+contexts of agents that wait for a tool) stay as long as the memory is not needed; then
+the least recently used are dropped first, like blocks of a serving engine's prefix cache.
+A run that resumes from a dropped image computes it again.
 
 Locking: images may be moved to host or disk by any thread, while the core's loop
 makes room; `_lock` guards the set of images on the device and their sum.
@@ -21,7 +21,7 @@ from aios_core.snapshot import Tier
 
 
 class DeviceMemory:
-    """How the KV memory of one simulated device is used.
+    """The KV memory of one simulated device, and its use.
 
     Invariants (see `check`): sequences and images together never exceed the
     capacity; an image is counted here exactly while its tier is `DEVICE`.

@@ -1,7 +1,7 @@
 """The answers of the stub server: scripted behaviors, and a model with one token per word.
 
 Pure functions of a behavior and of the request's body; `aios_core.testing.stub_server`
-sends what they say.
+sends them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, and what becomes of it: a stream if the request says so, else a whole.
+    """An answer and how it ends: streamed if the request asks for that, else whole.
 
     `then` happens after `after` chunks (None: after all of them): "end" as it
-    should, "hang" and say nothing more, "drop" the connection, "garbage" that is
+    should, "hang" and send nothing more, "drop" the connection, "garbage" that is
     not JSON, "error" as an event in the stream, or "cut" the stream off politely
     without a finish reason. Of a whole answer nothing is sent before that, an
     "error" is status 500, and one that is "cut" has the chunks until then.
@@ -31,7 +31,7 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     token_s: float = 0.0  # before each chunk
     has_usage: bool = True
-    message: Message | None = None  # all that it says, in place of text and tool calls
+    message: Message | None = None  # the whole answer, in place of text and tool calls
     logprobs: bool = False  # one for each word of the text
     finish_reason: str | None = None  # in place of the one that follows from the answer
     extra: Mapping[str, Any] = field(default_factory=dict)  # further keys of the answer
@@ -59,7 +59,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """200 and these bytes, whatever they are."""
+    """Status 200 with these bytes."""
 
     body: bytes
     content_type: str = "text/event-stream"
@@ -97,7 +97,7 @@ def text(content: str | Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Vectors that say how long their texts are, last text first: the index counts."""
+    """Return vectors that encode the lengths of the texts, last text first, with their indexes."""
     size = body.get("dimensions") or 4
     rows = [
         {
@@ -117,7 +117,7 @@ def embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
-    """What of the answer is still to be said, and may be."""
+    """Return the deltas of the answer that are not generated yet and within the limit."""
     said = list(split(answer.said))[num_said(body) :]
     return said[: limit(body)] if answer.obeys_limit else said
 

@@ -4,11 +4,11 @@
         client = SomeClient(base_url=server.base_url)
 
 It listens on 127.0.0.1, on a port that the system chooses, and runs in a thread
-of its own, so that it serves synchronous and asynchronous tests alike. Each
-request to a completion gets the next behaviour; the last one stays. `exchanges`
-tells what was asked and how it ended: served, refused, or left by the client.
+of its own, so that it serves synchronous and asynchronous tests. Each
+request to a completion gets the next behavior; the last one stays. `exchanges`
+lists the requests and how they ended: served, refused, or left by the client.
 
-With `flavor="vllm"` it also speaks vLLM's dialect: token ids, going on within an
+With `flavor="vllm"` it also speaks vLLM's dialect: token ids, continuation of an
 unfinished turn, `/metrics`, `/tokenize`. One word is one token. Nothing outside the standard
 library is used; HTTP is as little of RFC 9112 as clients need.
 
@@ -182,7 +182,7 @@ class StubServer:
                 await self._answer(request, reader, writer)
             await writer.drain()
         except ConnectionError:
-            pass  # the client left; its exchange says so
+            pass  # the client left; its exchange records that
         finally:
             writer.close()
 
@@ -241,7 +241,7 @@ class StubServer:
                 await self._whole(answer, exchange, writer)
 
     def _refusal_of(self, exchange: Exchange) -> Refuse | None:
-        """What any server refuses: another's model, too long a prompt, too many requests."""
+        """Return the refusal for an unknown model, a long prompt or too many requests, if due."""
         body = exchange.body
         if body.get("model") not in self._models:
             return Refuse(
@@ -358,7 +358,7 @@ class StubServer:
     def _completion(
         self, answer: Answer, body: Mapping[str, Any], said: Sequence[Delta]
     ) -> dict[str, Any]:
-        """A whole answer that says what the deltas say."""
+        """Build the whole answer from the deltas."""
         reason = finish_reason(answer, body, len(said))
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         message = assemble(said).message()

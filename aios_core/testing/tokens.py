@@ -50,8 +50,8 @@ def encode_prompt(messages: Iterable[Message]) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def made_up_prompt(num_tokens: int, messages: Iterable[Message]) -> tuple[int, ...]:
-    """Ids of the wanted number, which depend on what the messages say."""
+def fake_prompt_ids(num_tokens: int, messages: Iterable[Message]) -> tuple[int, ...]:
+    """Return the wanted number of token ids, which depend on the text of the messages."""
     start = crc32("\0".join(message.content for message in messages).encode())
     return encode(_stretch(start, num_tokens))
 
@@ -64,7 +64,7 @@ def _stretch(start: int, num_tokens: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a simulated call will say, all of it."""
+    """The whole answer of a simulated call."""
 
     text: str
     num_tokens: int

@@ -1,4 +1,4 @@
-"""An asyncio event loop whose time costs nothing.
+"""An asyncio event loop on virtual time, which costs no real time.
 
 When nothing is ready, a `VirtualLoop` does not wait for its next timer: it sets
 its clock forward to it. A simulation of hours takes as long as its callbacks
@@ -12,8 +12,8 @@ Where virtual time meets real threads:
   and cannot be overtaken by a timer.
 - `call_soon_threadsafe` works from any thread. Virtual time does not wait for
   other threads, though: what they send arrives whenever it arrives.
-- If nothing is ready, nothing is timed and no job is at work, nobody in this thread
-  can ever wake the loop. If other threads live, they get `patience_s` real seconds
+- If nothing is ready, nothing is timed and no job is running, nothing in this thread
+  can ever wake the loop. If there are other threads, they get `patience_s` real seconds
   to do so; then, or at once if there are none, the loop raises `Deadlock`.
 
 Sockets and child processes are polled, never waited for: use real time for them.
@@ -70,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jobs -= 1
 
     def _real_wait_s(self, timeout: float | None) -> float | None:
-        """How long to wait for the outside, given how long asyncio would."""
+        """Return the real seconds to wait for other threads, from the timeout of asyncio."""
         if timeout == 0:
             return 0.0
         if self._jobs:
@@ -97,7 +97,7 @@ def run_virtual(coro: Coroutine[Any, Any, T], *, patience_s: float = 1.0) -> T:
     """Run a coroutine to its end on virtual time, as `asyncio.run` does on real time.
 
     Raises:
-        Deadlock: nothing can wake the loop any more; names the tasks that wait.
+        Deadlock: nothing can wake the loop; names the tasks that wait.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(patience_s=patience_s)) as runner:
         return runner.run(coro)

@@ -24,7 +24,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         doctor_checks,
         "_gpu",
-        lambda: doctor_checks.Finding("here", "gpu", doctor_checks.Health.ABSENT, "none"),
+        lambda: doctor_checks.Finding("here", "gpu", doctor_checks.Health.MISSING, "none"),
     )
 
 
@@ -61,7 +61,7 @@ def test_a_healthy_core_is_described_with_its_latency(
     assert core["facts"]["latency_s"] >= 0
     assert core["facts"]["slots"] == 3
     assert core["facts"]["notes"] == ["answers from a script; one word is one token"]
-    assert found["configuration", "default model"]["said"] == "tiny"
+    assert found["configuration", "default model"]["message"] == "tiny"
 
 
 def test_the_tiny_model_for_want_of_another_is_doubtful_and_not_broken(
@@ -72,8 +72,8 @@ def test_the_tiny_model_for_want_of_another_is_doubtful_and_not_broken(
     status, found = examine(capsys)
 
     assert status == 0
-    assert found["configuration", "cores"]["health"] == "doubtful"
-    assert "AIOS_MODEL" in found["configuration", "cores"]["mend"]
+    assert found["configuration", "cores"]["health"] == "warning"
+    assert "AIOS_MODEL" in found["configuration", "cores"]["fix"]
 
 
 def test_a_bad_configuration_is_broken_and_says_what_is_allowed(capsys: Capture) -> None:
@@ -83,7 +83,7 @@ def test_a_bad_configuration_is_broken_and_says_what_is_allowed(capsys: Capture)
 
     assert status == 1
     finding = found["configuration", "scheduler.quantum"]
-    assert finding["health"] == "broken"
+    assert finding["health"] == "error"
     assert finding["facts"]["allowed"] == "a whole number, at least 1"
     assert finding["facts"]["source"] == "aios.toml"
 
@@ -96,7 +96,7 @@ def test_an_unknown_policy_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: Ca
 
     assert status == 1
     finding = found["configuration", "scheduler.policy"]
-    assert "las" in finding["mend"]
+    assert "las" in finding["fix"]
     assert finding["facts"]["source"] == "aios.toml"
 
 
@@ -115,9 +115,9 @@ def test_one_broken_core_does_not_hide_the_others(
     status, found = examine(capsys)
 
     assert status == 1
-    assert found["core", "tiny"]["said"] == "core 'tiny' needs torch"
-    assert found["configuration", "cores[1].options.slot"]["health"] == "broken"
-    assert "it fell over" in found["core", "tiny-3"]["said"]
+    assert found["core", "tiny"]["message"] == "core 'tiny' needs torch"
+    assert found["configuration", "cores[1].options.slot"]["health"] == "error"
+    assert "it fell over" in found["core", "tiny-3"]["message"]
     assert found["core", "tiny-4"]["health"] == "ok"
 
 
@@ -130,7 +130,7 @@ def test_a_default_model_that_no_core_serves_is_broken(
     status, found = examine(capsys)
 
     assert status == 1
-    assert any("small" in f["mend"] for f in found.values() if f["health"] == "broken")
+    assert any("small" in f["fix"] for f in found.values() if f["health"] == "error")
 
 
 def test_a_price_of_a_model_that_no_core_serves_is_doubtful(
@@ -142,7 +142,7 @@ def test_a_price_of_a_model_that_no_core_serves_is_doubtful(
     status, found = examine(capsys)
 
     assert status == 0
-    assert found["configuration", "prices.old"]["health"] == "doubtful"
+    assert found["configuration", "prices.old"]["health"] == "warning"
 
 
 def test_a_library_that_is_not_installed_is_absent_and_says_what_installs_it(
@@ -154,7 +154,7 @@ def test_a_library_that_is_not_installed_is_absent_and_says_what_installs_it(
     status, found = examine(capsys)
 
     assert status == 0
-    assert found["library", "no-such-library"]["mend"] == "pip install it"
+    assert found["library", "no-such-library"]["fix"] == "pip install it"
 
 
 def test_a_launcher_that_cannot_be_loaded_is_broken(
@@ -173,7 +173,7 @@ def test_a_launcher_that_cannot_be_loaded_is_broken(
 
     assert status == 1
     assert found["launcher", "good"]["health"] == "ok"
-    assert "No module named 'no_such_module'" in found["launcher", "bad"]["said"]
+    assert "No module named 'no_such_module'" in found["launcher", "bad"]["message"]
 
 
 def test_a_recording_is_started_and_not_called(capsys: Capture) -> None:
@@ -224,7 +224,7 @@ def test_a_trace_that_cannot_be_written_is_broken(
     status, found = examine(capsys)
 
     assert status == 1
-    assert found["configuration", "trace"]["health"] == "broken"
+    assert found["configuration", "trace"]["health"] == "error"
 
 
 def test_every_mistake_of_the_configuration_is_a_finding_and_the_rest_is_checked(
@@ -239,7 +239,7 @@ def test_every_mistake_of_the_configuration_is_a_finding_and_the_rest_is_checked
 
     status, found = examine(capsys)
 
-    broken = {name for (_, name), finding in found.items() if finding["health"] == "broken"}
+    broken = {name for (_, name), finding in found.items() if finding["health"] == "error"}
     assert status == 1
     assert broken == {
         "cores[0].kind",
@@ -261,7 +261,7 @@ def test_a_state_directory_that_cannot_be_used_is_broken(
     status, found = examine(capsys)
 
     assert status == 1
-    assert found["state", "directory"]["health"] == "broken"
+    assert found["state", "directory"]["health"] == "error"
 
 
 def test_without_a_setting_the_state_directory_is_the_one_that_a_kernel_would_use(
@@ -272,7 +272,7 @@ def test_without_a_setting_the_state_directory_is_the_one_that_a_kernel_would_us
 
     _, found = examine(capsys)
 
-    assert found["state", "directory"]["said"].startswith(f"{tmp_path}/states/aios,")
+    assert found["state", "directory"]["message"].startswith(f"{tmp_path}/states/aios,")
 
 
 def test_a_key_that_is_not_there_is_broken(
@@ -284,7 +284,7 @@ def test_a_key_that_is_not_there_is_broken(
     status, found = examine(capsys)
 
     assert status == 1
-    assert "NO_SUCH_KEY is not set" in found["configuration", "state.encryption_key"]["mend"]
+    assert "NO_SUCH_KEY is not set" in found["configuration", "state.encryption_key"]["fix"]
 
 
 @pytest.mark.parametrize("columns", [60, 80])

@@ -125,7 +125,7 @@ def test_a_tool_is_shown_and_checked(
     assert told["example"] == {"number": 1}
     assert status == 0
     assert [set(one) for one in findings] == [
-        {"area", "name", "health", "said", "mend", "facts"}
+        {"area", "name", "health", "message", "fix", "facts"}
     ] * len(findings)
 
 

@@ -59,8 +59,8 @@ def test_a_script_runs_as_main_with_its_arguments(script: Script, capsys: Captur
 
 
 def test_a_script_finds_the_modules_beside_it(script: Script, capsys: Capture) -> None:
-    script("said = 'hello'", "inner/beside_the_script.py")
-    name = script("import beside_the_script; print(beside_the_script.said)", "inner/script.py")
+    script("message = 'hello'", "inner/beside_the_script.py")
+    name = script("import beside_the_script; print(beside_the_script.message)", "inner/script.py")
 
     assert main(["run", name]) == 0
     assert capsys.readouterr().out == "hello\n"
@@ -84,7 +84,7 @@ def test_nothing_of_the_script_stays_behind(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "status", "said"),
+    ("end", "status", "message"),
     [("", 0, ""), ("3", 3, ""), ("None", 0, ""), ("'no luck'", 1, "no luck\n"), ("True", 1, "")],
 )
 def test_the_exit_status_is_the_scripts(

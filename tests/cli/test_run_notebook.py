@@ -93,7 +93,7 @@ def test_what_is_no_notebook_is_one_line(notebook: Notebook, capsys: Capture) ->
     Path(name).write_text("print('a script')")
 
     assert main(["run", name]) == 1
-    assert "is no notebook of format 4 or newer" in capsys.readouterr().err
+    assert "is not a notebook of format 4 or newer" in capsys.readouterr().err
 
 
 def test_without_ipython_it_says_what_to_install(

@@ -282,7 +282,7 @@ class TestCheck:
         assert main(["tools", "check", str(tmp_path / "post.py")]) == 0
         out = capsys.readouterr().out
         assert "send@2.1: can be called" in out
-        assert "many@1: does not say what number means" in out
+        assert "many@1: does not describe number" in out
         assert out.endswith("A kernel would load it.\n")
 
     @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ class TestCheck:
             sys.modules.pop("my_plugin_here", None)
         out = capsys.readouterr().out
         assert "f@1: has no description" in out
-        assert "f@1: does not say what x means" in out
+        assert "f@1: does not describe x" in out
 
     def test_an_installed_plug_in_does_not_clash_with_itself(self, capsys: Captured) -> None:
         assert main(["tools", "check", "calculator"]) == 0
