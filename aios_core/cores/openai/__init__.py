@@ -1,6 +1,7 @@
 """OpenAI-compatible endpoints as cores.
 
     core             `OpenAICore`, loaded on first use: it needs the package `openai`
+    dialect          what vLLM servers understand beyond the chat format
     wire             requests as bodies
     chunks           answers and fragments as deltas; `call_fragments` assigns those of tool calls
     errors           refusals as the kernel's errors

@@ -10,7 +10,7 @@ does, its run ends within the time limits in one typed error, which is retryable
 only if nothing had been streamed. An endpoint that refuses connections takes the
 core down (`CoreDown`), unless another answer is streaming from it at that time.
 
-With a vLLM server the kernel's priority is passed on, and a run can be preempted:
+With a vLLM server (`dialect`) the kernel's priority is passed on, and a run can be preempted:
 it is aborted, and goes on later after the tokens that it had generated. Tool calls,
 constrained answers and seeded sampling cannot be cut in two; such runs go on to
 their end.
@@ -34,6 +34,7 @@ from aios_core.core import Capabilities, CoreLoad, LoadChanged, Prepared, Run
 from aios_core.cores.openai.certificates import certificates
 from aios_core.cores.openai.chunks import ChunkReader
 from aios_core.cores.openai.core_pause import CorePause
+from aios_core.cores.openai.dialect import PLAIN, VLLM, Dialect, can_resume, resume_request
 from aios_core.cores.openai.errors import (
     Refusal,
     error_of,
@@ -56,8 +57,6 @@ from aios_core.cores.openai.wire import (
     Flavor,
     chat_body,
     max_prompt_tokens,
-    resume_body,
-    resume_ids_body,
 )
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import (
@@ -73,7 +72,6 @@ from aios_core.untrusted.reported_numbers import whole_number
 UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
 USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
 
-FREE_CHOICES: Final = ("auto", "none")  # tool choices that force nothing
 _GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
 
 # OpenAI's own services know the token limit by a newer name only.
@@ -124,8 +122,8 @@ class OpenAICore(StreamingCore):
         super().__init__(name, models, slots=slots)
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
-        self._wanted_flavor = flavor
-        self._flavor: Flavor = "vllm" if flavor == "vllm" else "openai"
+        self._finds_dialect = flavor == "auto"
+        self._dialect = VLLM if flavor == "vllm" else PLAIN
         self._wanted_window = context_window
         self._limits = time_limits or TimeLimits()
         self._probe = probe
@@ -165,7 +163,7 @@ class OpenAICore(StreamingCore):
         """Count a prompt's tokens with the tokenizer that the user named, or at a vLLM server."""
         if self._http is None or not is_countable(request):
             return None
-        if self._tokenizer is None and self._flavor != "vllm":
+        if self._tokenizer is None and not self._dialect.counts_prompts:
             return None
         body = tokenize_body(request, self.model_of(request))
         return await self._counts.get(body, partial(self._count, self._http, request, body))
@@ -195,20 +193,12 @@ class OpenAICore(StreamingCore):
     def run(self, run: Run) -> None:
         """Begin a run, or go on from its snapshot."""
         super().run(run)
-        if self._flavor == "vllm" and self._is_up and self._http is not None:
+        if self._dialect.reports_memory and self._is_up and self._http is not None:
             self._watch.start(self._http)
 
     def can_resume(self, live: LiveRun) -> bool:
-        """Return whether the server's grammar, tool parser and dice do not stand in the way."""
-        request, sampling = live.run.request, live.run.request.sampling
-        form = request.response_format
-        is_free = (form is None or not form.is_constraint) and request.chosen_tool in FREE_CHOICES
-        is_seeded = sampling.seed is not None and not sampling.is_surely_greedy
-        is_one_text = sampling.num_choices == 1 and not sampling.logprobs
-        has_ids = bool(live.output_ids and live.prompt_ids)
-        is_whole = isinstance(live.memo, ChunkReader) and live.memo.is_whole
-        is_cuttable = has_ids and live.answer.is_text_only and not is_whole
-        return is_free and not is_seeded and is_one_text and is_cuttable
+        """Return whether the server can continue a run after the tokens that it has generated."""
+        return can_resume(live)
 
     # --- the endpoint -------------------------------------------------------------------------
 
@@ -256,32 +246,25 @@ class OpenAICore(StreamingCore):
         if missing:
             raise self.error(f"{self._base_url} does not serve {missing}; has {sorted(served)}")
         cards = [served.get(m) for m in self._models]
-        if self._wanted_flavor == "auto":
-            is_vllm = any(getattr(card, "owned_by", "") == "vllm" for card in cards)
-            self._flavor = "vllm" if is_vllm else "openai"
+        if self._finds_dialect:
+            self._dialect = Dialect.of_cards(cards)
         told = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
         window = min((window for window in told if window), default=None)
         self._capabilities = self._describe(self._wanted_window or window)
 
     def _describe(self, context_window: int | None) -> Capabilities:
-        is_counted = self._tokenizer is not None or self._flavor == "vllm"
+        is_counted = self._tokenizer is not None or self._dialect.counts_prompts
         notes = [] if is_counted else ["tokens of a prompt are estimated, not counted"]
         if context_window is None:
             notes.append(f"context window unknown; {UNKNOWN_WINDOW} tokens assumed")
-        is_vllm = self._flavor == "vllm"
-        if is_vllm:
-            notes.append(
-                "a preempted call goes on after its own tokens: greedily with the same text, up to"
-                " the server's rounding; calls with a seed, a schema or a begun tool call go on"
-            )
         return Capabilities(
             context_window=context_window or UNKNOWN_WINDOW,
-            preemptible=is_vllm,
+            preemptible=self._dialect.preemptible,
             exact_resume=False,
-            seed=is_vllm,
+            seed=self._dialect.seeds,
             parts=None,
             choices=True,
-            notes=tuple(notes),
+            notes=(*notes, *self._dialect.notes),
         )
 
     # --- one answer ---------------------------------------------------------------------------
@@ -350,7 +333,7 @@ class OpenAICore(StreamingCore):
         body = chat_body(
             run.request,
             self.model_of(run.request),
-            flavor=self._flavor,
+            flavor=self._dialect.flavor,
             token_limit_key=self._limit_parameter,
             token_limit=self._limit_of_budget(run),
             priority=run.priority,
@@ -361,17 +344,8 @@ class OpenAICore(StreamingCore):
             return await self._ask(self._client, run, body)
         if was.model != body["model"] or not self._capabilities.preemptible:
             raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
-        may_call = run.request.tools and run.request.chosen_tool != "none"
-        if may_call or run.request.sampling.stop:  # needs the chat's parsers
-            return await self._post_chat(
-                self._client, resume_body(body, was, self._limit_parameter)
-            )
-        return await self._client.post(
-            "/completions",
-            body=resume_ids_body(body, was, self._limit_parameter),
-            cast_to=object,
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
+        return await self._post(
+            self._client, *resume_request(run, body, was, self._limit_parameter)
         )
 
     def _limit_of_budget(self, run: Run) -> int | None:
@@ -387,20 +361,20 @@ class OpenAICore(StreamingCore):
         """Begin a chat; again without a budget's limit if the server refuses that."""
         is_ours = run.request.sampling.max_tokens is None and self._limit_parameter in body
         try:
-            return await self._post_chat(client, body)
+            return await self._post(client, "/chat/completions", body)
         except openai.APIStatusError as exc:
             if not (is_ours and self._limit_memory.is_refusal(exc.status_code, str(exc))):
                 raise
         limit = body.pop(self._limit_parameter)
-        response = await self._post_chat(client, body)
+        response = await self._post(client, "/chat/completions", body)
         self._limit_memory.refused(body["model"], limit)
         return response
 
-    async def _post_chat(
-        self, client: openai.AsyncOpenAI, body: dict[str, Any]
+    async def _post(
+        self, client: openai.AsyncOpenAI, path: str, body: dict[str, Any]
     ) -> openai.AsyncStream[Any]:
         return await client.post(
-            "/chat/completions",
+            path,
             body=body,
             cast_to=object,
             stream=True,
