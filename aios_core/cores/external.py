@@ -1,6 +1,6 @@
 """A core that runs nothing itself: its calls are made by those who asked for them.
 
-In mode "admit" a framework asks its own provider, and the kernel says when. Such a
+In mode "passthrough" a framework asks its own provider, and the kernel says when. Such a
 call waits in the queue like any other; once it runs, its stream's first delta tells
 its guest to begin. The guest asks the provider wherever it lives and reports how that
 ended. Meanwhile it holds a slot, so that policies, priorities, budgets and deadlines

@@ -6,8 +6,8 @@ and what to do to each once it is imported, so that a program pays only for the
 frameworks that it uses.
 
     substitute    the kernel's cores answer; no provider, no key
-    admit         the framework's own client calls its provider, when the kernel schedules it:
-                  metered and cancellable
+    passthrough   the framework's own client asks its provider, when the kernel says so:
+                  scheduled, metered, cancellable
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aios_core.launch.patching import ImportHook, Patches
 from aios_core.redaction import shown_repr
 from aios_core.untrusted.third_party import describe_on_worker
 
-Mode = Literal["substitute", "admit"]
+Mode = Literal["substitute", "passthrough"]
 
 GROUP: Final = "aios.launchers"
 
@@ -40,8 +40,8 @@ class LauncherFailed(KernelError):
     is_startup = True  # the calls of its framework would go past the kernel
 
 
-class Launches(Protocol):
-    """The object that an entry point of the group `aios.launchers` names."""
+class LauncherProtocol(Protocol):
+    """What an entry point of the group `aios.launchers` names."""
 
     def install(self, mode: Mode) -> None:
         """Put the framework on the kernel, at once or when it is imported. Idempotent.
@@ -127,7 +127,7 @@ class Launcher:
 
 
 _lock = free_after_fork(threading.Lock())  # guards _installed
-_installed: dict[str, Launches] = {}
+_installed: dict[str, LauncherProtocol] = {}
 _after_uninstall: Final[list[Callable[[], None]]] = []
 
 
@@ -144,7 +144,7 @@ def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substit
     Args:
         frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all;
             one without the mode warns when it is imported.
-        mode: "substitute" or "admit", see the module.
+        mode: "substitute" or "passthrough", see the module.
 
     Raises:
         InvalidRequest: an unknown mode, or one that a framework named here does not have.
@@ -173,9 +173,9 @@ def uninstall() -> None:
     forget_notices()
 
 
-def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> Launches:
+def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> LauncherProtocol:
     try:
-        launcher: Launches = entry.load()
+        launcher: LauncherProtocol = entry.load()
         try:
             launcher.install(mode)
         except InvalidRequest:

@@ -16,7 +16,7 @@ from aios_adapters import (
     Caller,
     CallerKind,
     current_caller,
-    enclosing,
+    enclosing_instance,
 )
 from aios_core import Budget, EventKind, EventLog, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
@@ -35,18 +35,18 @@ class Thing:
     """Somebody's agent object."""
 
     def who(self) -> object:
-        return enclosing((Thing,))
+        return enclosing_instance((Thing,))
 
     async def awho(self) -> object:
         return await self._deeper()
 
     async def _deeper(self) -> object:
         await asyncio.sleep(0)
-        return enclosing((Thing,))
+        return enclosing_instance((Thing,))
 
     def inside(self) -> object:
         def closure() -> tuple[object, Thing]:
-            return enclosing((Thing,)), self
+            return enclosing_instance((Thing,)), self
 
         return _called(closure)[0]
 
@@ -76,14 +76,14 @@ def test_the_innermost_object_on_the_stack_is_found() -> None:
     assert outer.around(inner) is inner
     assert outer.who() is outer
     assert outer.inside() is outer, "a function inside of a method is the object's, too"
-    assert enclosing((Thing,)) is None
+    assert enclosing_instance((Thing,)) is None
 
 
 async def test_an_object_is_found_through_a_chain_of_awaits_but_not_past_a_task() -> None:
     thing = Thing()
 
     async def other_task() -> object:
-        return enclosing((Thing,))
+        return enclosing_instance((Thing,))
 
     class Starter(Thing):
         async def start(self) -> object:

@@ -10,10 +10,10 @@ import pytest
 from aios_adapters import (
     AgentDirectory,
     AgentSettings,
-    Ask,
+    AgentStore,
     Caller,
-    Home,
-    Script,
+    StoreOp,
+    StoreProgram,
     User,
     current_caller,
 )
@@ -34,12 +34,12 @@ def labels_of(agent: Agent) -> set[str]:
     return set(agent._process.labels)
 
 
-def put(value: str) -> Script[None]:
-    yield Ask.kv("n", "set", "k", value)
+def put(value: str) -> StoreProgram[None]:
+    yield StoreOp.kv("n", "set", "k", value)
 
 
-def get() -> Script[str]:
-    value: str = yield Ask.kv("n", "get", "k")
+def get() -> StoreProgram[str]:
+    value: str = yield StoreOp.kv("n", "get", "k")
     return value
 
 
@@ -50,7 +50,7 @@ class Desk:
         self.kernel = kernel
         self.directory = AgentDirectory()
         self.name = ""
-        self.home = Home(agent, kernel, user=self._user)
+        self.home = AgentStore(agent, kernel, user=self._user)
 
     def _user(self) -> User | None:
         caller = Caller.named(self.name)
@@ -78,7 +78,7 @@ def test_what_one_puts_into_a_store_marks_who_gets_it_and_nobody_else(
 ) -> None:
     desk = Desk(kernel, kernel.spawn("store") if is_given else "store")
 
-    def run(name: str, script: Script[str] | Script[None]) -> str | None:
+    def run(name: str, script: StoreProgram[str] | StoreProgram[None]) -> str | None:
         desk.name = name
         if is_async:
             return asyncio.run(desk.home.arun(script))
@@ -101,7 +101,7 @@ def test_a_task_or_thread_without_an_agent_gets_none_for_using_a_store(kernel: K
     directory = AgentDirectory()
     caller = current_caller()
 
-    home = Home("store", kernel, user=lambda: User.known(directory, caller, AgentSettings()))
+    home = AgentStore("store", kernel, user=lambda: User.known(directory, caller, AgentSettings()))
     home.run(put("x"))
 
     assert len(directory) == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aios_adapters import limit_parameter, said_limits
+from aios_adapters import limit_parameter, read_answer_limits
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ from aios_adapters import limit_parameter, said_limits
 def test_the_last_word_counts(
     options: list[dict[str, Any]], limit: int | None, num_answers: int | None
 ) -> None:
-    assert said_limits(*options) == {"max_tokens": limit, "n": num_answers}
+    assert read_answer_limits(*options) == {"max_tokens": limit, "n": num_answers}
 
 
 def test_several_prompts_of_one_call_have_several_answers() -> None:
-    assert said_limits({"n": 2}, num_prompts=3) == {"max_tokens": None, "n": 6}
+    assert read_answer_limits({"n": 2}, num_prompts=3) == {"max_tokens": None, "n": 6}
 
 
 def test_openai_knows_the_limit_by_its_newer_name() -> None:

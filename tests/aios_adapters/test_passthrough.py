@@ -1,4 +1,4 @@
-"""Mode "admit": a caller asks its own provider, when the kernel lets it and for as long."""
+"""Mode "passthrough": a caller asks its own provider, when the kernel lets it and for as long."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
-    aadmitted,
-    admit_model,
-    admitted,
+    apassthrough_call,
+    passthrough_call,
+    register_provider_model,
 )
 from aios_core import (
     Agent,
@@ -51,7 +51,7 @@ def watch() -> Watch:
 def kernel(watch: Watch) -> Iterator[Kernel]:
     config = KernelConfig(prices={"gpt": Price(1e6, 1e6)}, guard=Guard(max_repeats=3))
     with Kernel(config, cores=[ScriptedCore("hi")], observers=[watch]) as kernel:
-        yield admit_model("gpt", kernel, slots=1)
+        yield register_provider_model("gpt", kernel, slots=1)
         kernel.check()
 
 
@@ -66,9 +66,9 @@ async def for_ever() -> str:
 async def test_a_call_is_booked_with_what_the_provider_says(kernel: Kernel, watch: Watch) -> None:
     agent = await kernel.aspawn("a")
 
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
         answer = await slot.run(asyncio.sleep(0, "yes"))
-        slot.settle(Usage(5, 2), answer)
+        slot.record_usage(Usage(5, 2), answer)
 
     assert answer == "yes"
     assert agent.accounting.usage == Usage(5, 2)
@@ -80,11 +80,11 @@ async def test_a_call_is_booked_with_what_the_provider_says(kernel: Kernel, watc
 async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: Kernel) -> None:
     free, poor = await kernel.aspawn("free"), await kernel.aspawn("poor", budget=Budget(tokens=300))
 
-    async with aadmitted(free, "gpt", messages="hi") as slot:
+    async with apassthrough_call(free, "gpt", messages="hi") as slot:
         assert slot.token_limit is None
-    async with aadmitted(free, "gpt", messages="hi", max_tokens=50) as slot:
+    async with apassthrough_call(free, "gpt", messages="hi", max_tokens=50) as slot:
         assert slot.token_limit == 50
-    async with aadmitted(poor, "gpt", messages="hi") as slot:
+    async with apassthrough_call(poor, "gpt", messages="hi") as slot:
         assert 250 < (slot.token_limit or 0) < 300
         assert slot.limiting({"n": 1}) == {"n": 1, "max_tokens": slot.token_limit}
         assert slot.limiting({"max_tokens": 7}) == {"max_tokens": 7}
@@ -92,7 +92,7 @@ async def test_what_was_reserved_is_told_as_the_limit_for_the_provider(kernel: K
 
 
 async def limit_with(agent: Agent) -> int | None:
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
         return slot.token_limit
 
 
@@ -118,8 +118,8 @@ async def test_an_answer_leaves_half_of_a_shared_budget_to_others(kernel: Kernel
 async def test_the_limit_grows_with_the_answers_of_a_model(kernel: Kernel) -> None:
     agent = await kernel.aspawn("writer", budget=Budget(tokens=100_000))
     for number in range(3):
-        async with aadmitted(agent, "gpt", messages=f"write {number}") as slot:
-            slot.settle(Usage(5, 4_096), "word " * 4_096)
+        async with apassthrough_call(agent, "gpt", messages=f"write {number}") as slot:
+            slot.record_usage(Usage(5, 4_096), "word " * 4_096)
 
     assert await limit_with(agent) == 4 * 4_096
 
@@ -127,7 +127,7 @@ async def test_the_limit_grows_with_the_answers_of_a_model(kernel: Kernel) -> No
 async def test_an_agent_may_ask_again_while_it_reads_an_answer(kernel: Kernel) -> None:
     agent = await kernel.aspawn("a", budget=Budget(tokens=2_000))
 
-    async with aadmitted(agent, "gpt", messages="hi"):
+    async with apassthrough_call(agent, "gpt", messages="hi"):
         answer = await agent.llm.agenerate("hello", model="scripted")
 
     assert answer.text == "hi"
@@ -143,14 +143,14 @@ async def test_a_budgets_limit_that_a_provider_refuses_is_not_sent_again(kernel:
     agent = await kernel.aspawn("a", budget=Budget(tokens=5_000))
 
     async def ask() -> None:
-        async with aadmitted(agent, "gpt", messages="hi") as slot:
+        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
             assert slot.limiting({}) == {"max_tokens": 4_096}
             raise TooLong("max_tokens is too large: this model supports at most 2048")
 
     with pytest.raises(TooLong):
         await ask()
 
-    async with aadmitted(agent, "gpt", messages="hi again") as slot:
+    async with apassthrough_call(agent, "gpt", messages="hi again") as slot:
         assert slot.limiting({}) == {}
 
 
@@ -160,10 +160,10 @@ async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_
     agent = await kernel.aspawn("a", budget=Budget(tokens=300))
     child = await kernel.aspawn("child", parent=agent.pid)
 
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
         with pytest.raises(BudgetExceeded) as refusal:
             await child.llm.agenerate("hello", model="scripted")
-        slot.settle(Usage(5, 5))
+        slot.record_usage(Usage(5, 5))
 
     assert refusal.value.reserved == 300
     assert (await child.llm.agenerate("hello", model="scripted")).text == "hi"
@@ -174,8 +174,8 @@ async def test_what_a_provider_takes_beyond_the_budget_is_told_and_not_booked(
 ) -> None:
     agent = await kernel.aspawn("a", budget=Budget(tokens=300))
 
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
-        slot.settle(Usage(5, 900), "word " * 900)
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
+        slot.record_usage(Usage(5, 900), "word " * 900)
 
     assert agent.accounting.usage == Usage(5, 900), "what was taken was taken"
     assert kernel.processes.get(agent.pid).budget.spent.tokens == 300
@@ -194,7 +194,7 @@ async def test_a_provider_that_was_asked_charges_the_prompt_of_a_call_that_was_c
         await for_ever()
 
     async def ask() -> None:
-        async with aadmitted(agent, "gpt", messages="word " * 20) as slot:
+        async with apassthrough_call(agent, "gpt", messages="word " * 20) as slot:
             await slot.run(provider())
 
     call = asyncio.ensure_future(ask())
@@ -213,7 +213,7 @@ async def test_calls_wait_for_a_slot_by_the_policy(kernel: Kernel, watch: Watch)
     agents = [await kernel.aspawn(name) for name in "abc"]
 
     async def ask(name: str) -> None:
-        async with aadmitted(agents["abc".index(name)], "gpt", messages="hi") as slot:
+        async with apassthrough_call(agents["abc".index(name)], "gpt", messages="hi") as slot:
             running.append(name)
             assert len(running) == 1, "one slot, one call"
             await slot.run(asyncio.sleep(0.001))
@@ -229,7 +229,7 @@ async def test_a_deadline_cancels_what_the_provider_is_asked(kernel: Kernel) -> 
     asked = asyncio.ensure_future(for_ever())
 
     with pytest.raises(DeadlineExceeded):
-        async with aadmitted(agent, "gpt", messages="hi", timeout_s=0.05) as slot:
+        async with apassthrough_call(agent, "gpt", messages="hi", timeout_s=0.05) as slot:
             await slot.run(asked)
 
     assert asked.cancelled()
@@ -242,7 +242,7 @@ async def test_the_end_of_its_agent_cancels_what_the_provider_is_asked(
     asked = asyncio.ensure_future(for_ever())
 
     async def ask() -> None:
-        async with aadmitted(agent, "gpt", messages="hi") as slot:
+        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
             await slot.run(asked)
 
     call = asyncio.create_task(ask())
@@ -258,7 +258,7 @@ async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: Watch
     agent, other = await kernel.aspawn("a"), await kernel.aspawn("b")
 
     async def ask() -> None:
-        async with aadmitted(agent, "gpt", messages="hi") as slot:
+        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
             await slot.run(for_ever())
 
     call = asyncio.create_task(ask())
@@ -267,7 +267,7 @@ async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: Watch
     call.cancel()
     await asyncio.wait([call])
 
-    async with aadmitted(other, "gpt", messages="hi") as slot:
+    async with apassthrough_call(other, "gpt", messages="hi") as slot:
         assert await slot.run(asyncio.sleep(0, "free")) == "free"
     assert watch.counts[EventKind.CANCELLED] == 1
 
@@ -281,7 +281,7 @@ async def test_a_providers_exception_passes_as_it_is_and_the_call_has_failed(
         raise Refused("429")
 
     with pytest.raises(Refused, match="429"):
-        async with aadmitted(agent, "gpt", messages="hi") as slot:
+        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
             await slot.run(refuse())
 
     await watch.await_(EventKind.FAILED)
@@ -304,8 +304,8 @@ async def test_a_stream_passes_item_by_item_and_is_closed_when_the_slot_is_taken
     closed: list[bool] = []
 
     async def consume() -> None:
-        async with aadmitted(agent, "gpt", messages="hi") as slot:
-            async for number in slot.each(numbers(closed)):
+        async with apassthrough_call(agent, "gpt", messages="hi") as slot:
+            async for number in slot.iterate(numbers(closed)):
                 seen.append(number)
                 if number == 2:
                     agent.request_exit()
@@ -328,9 +328,9 @@ async def test_what_holds_a_slot_is_no_generator_that_a_stopping_loop_would_clos
     try:
         async with (
             AgentDirectory().ause(kernel, caller, AgentSettings()) as agent,
-            aadmitted(agent, "gpt", messages="hi") as slot,
+            apassthrough_call(agent, "gpt", messages="hi") as slot,
         ):
-            assert await anext(slot.each(items)) == 1
+            assert await anext(slot.iterate(items)) == 1
     finally:
         sys.set_asyncgen_hooks(*hooks)
 
@@ -340,11 +340,11 @@ async def test_what_holds_a_slot_is_no_generator_that_a_stopping_loop_would_clos
 
 async def test_a_budget_refuses_before_the_provider_is_asked(kernel: Kernel) -> None:
     agent = await kernel.aspawn("a", budget=Budget(calls=1))
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
-        slot.settle(Usage(1, 1))
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
+        slot.record_usage(Usage(1, 1))
 
     with pytest.raises(BudgetExceeded):
-        async with aadmitted(agent, "gpt", messages="ho"):
+        async with apassthrough_call(agent, "gpt", messages="ho"):
             pytest.fail("it was let in")
 
 
@@ -352,7 +352,7 @@ async def test_a_call_that_is_repeated_looks_repeated(kernel: Kernel) -> None:
     agent = await kernel.aspawn("a")
 
     async def ask() -> None:
-        async with aadmitted(agent, "gpt", messages="hi"):
+        async with apassthrough_call(agent, "gpt", messages="hi"):
             pass
 
     for _ in range(3):
@@ -367,8 +367,8 @@ async def test_a_call_that_is_repeated_looks_repeated(kernel: Kernel) -> None:
 def test_a_blocking_call_holds_a_slot_and_is_booked(kernel: Kernel, watch: Watch) -> None:
     agent = kernel.spawn("a")
 
-    with admitted(agent, "gpt", messages="hi") as slot:
-        slot.settle(Usage(5, 2), "yes")
+    with passthrough_call(agent, "gpt", messages="hi") as slot:
+        slot.record_usage(Usage(5, 2), "yes")
 
     assert agent.accounting.usage == Usage(5, 2)
     assert watch.counts[EventKind.DONE] == 1
@@ -378,16 +378,16 @@ def test_a_blocking_call_that_was_taken_back_says_why_in_the_end(kernel: Kernel)
     agent = kernel.spawn("a")
 
     def ask() -> None:
-        with admitted(agent, "gpt", messages="hi") as slot:
+        with passthrough_call(agent, "gpt", messages="hi") as slot:
             agent.exit()
-            slot.settle(Usage(5, 2), "too late")
+            slot.record_usage(Usage(5, 2), "too late")
 
     with pytest.raises(SyscallCancelled):
         ask()
 
 
 def test_a_blocking_calls_exception_passes_as_it_is(kernel: Kernel, watch: Watch) -> None:
-    with pytest.raises(Refused), admitted(kernel.spawn("a"), "gpt", messages="hi"):
+    with pytest.raises(Refused), passthrough_call(kernel.spawn("a"), "gpt", messages="hi"):
         raise Refused
 
     watch.wait(EventKind.FAILED)
@@ -402,7 +402,9 @@ def test_a_model_of_a_provider_answers_nobody_by_itself(kernel: Kernel) -> None:
 
 
 def test_threads_that_admit_a_model_first_share_its_slots(kernel: Kernel) -> None:
-    threads = [threading.Thread(target=admit_model, args=("other", kernel)) for _ in "1234"]
+    threads = [
+        threading.Thread(target=register_provider_model, args=("other", kernel)) for _ in "1234"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -423,8 +425,8 @@ def test_a_core_that_is_added_serves_and_its_name_stays_its_own(kernel: Kernel) 
 def test_a_program_that_only_admits_loads_no_model() -> None:
     program = """
 import sys
-from aios_adapters import admit_model, admitted
-with admitted(admit_model("gpt").spawn("a"), "gpt", messages="hi"):
+from aios_adapters import register_provider_model, passthrough_call
+with passthrough_call(register_provider_model("gpt").spawn("a"), "gpt", messages="hi"):
     print("let in", "torch" in sys.modules)
 """
     done = subprocess.run(  # noqa: S603 - our own words

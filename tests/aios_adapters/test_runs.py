@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from aios_adapters import Root, RunTree
+from aios_adapters import RunRoot, RunTree
 
 
 def test_a_run_belongs_to_the_root_of_its_parents() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append)
     runs.begin("root", None, "chain")
     runs.begin("child", "root", None)
@@ -19,7 +19,7 @@ def test_a_run_belongs_to_the_root_of_its_parents() -> None:
 
 
 def test_a_root_takes_its_descendants_along_and_is_told_once() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append)
     runs.begin("root", None, "chain")
     runs.begin("child", "root", None)
@@ -32,7 +32,7 @@ def test_a_root_takes_its_descendants_along_and_is_told_once() -> None:
 
 
 def test_a_run_that_is_no_root_ends_alone() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append)
     runs.begin("root", None, "chain")
     runs.begin("child", "root", None)
@@ -52,7 +52,7 @@ def test_a_run_of_an_unknown_parent_is_a_root() -> None:
 
 
 def test_a_run_of_another_conversation_is_a_root_that_ends_with_the_one_around_it() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append)
     runs.begin("root", None, "chain")
     runs.begin("inner", "root", "graph", "a")
@@ -68,7 +68,7 @@ def test_a_run_of_another_conversation_is_a_root_that_ends_with_the_one_around_i
 
 
 def test_a_root_that_waits_ends_with_the_last_of_its_descendants() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append, waits_for_descendants=True)
     runs.begin("root", None, "chain")
     runs.begin("child", "root", None)
@@ -86,7 +86,7 @@ def test_a_root_that_waits_ends_with_the_last_of_its_descendants() -> None:
 
 
 def test_a_run_that_is_held_is_over_when_its_stream_is_released_or_dropped() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append, waits_for_descendants=True)
     runs.begin("root", None, "query")
     released, dropped = runs.hold("root"), runs.hold("root")
@@ -102,7 +102,7 @@ def test_a_run_that_is_held_is_over_when_its_stream_is_released_or_dropped() -> 
 
 
 def test_a_run_that_is_not_known_is_held_in_vain() -> None:
-    ended: list[Root] = []
+    ended: list[RunRoot] = []
     runs = RunTree(ended.append, waits_for_descendants=True)
 
     with runs.hold("gone"), runs.hold(None):

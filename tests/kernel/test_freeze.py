@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aios_adapters import aadmit_model, aadmitted
+from aios_adapters import apassthrough_call, aregister_provider_model
 from aios_core import (
     Agent,
     Budget,
@@ -175,15 +175,15 @@ def test_saving_and_loading_from_a_plain_thread(tmp_path: Path) -> None:
 
 async def admitted_call(agent: Agent, leave: asyncio.Event) -> str:
     """A call that a framework makes itself; it holds its slot until it may leave."""
-    async with aadmitted(agent, "gpt", messages="hi") as slot:
+    async with apassthrough_call(agent, "gpt", messages="hi") as slot:
         await slot.run(leave.wait())
-        slot.settle(Usage(3, 1), "native")
+        slot.record_usage(Usage(3, 1), "native")
         return "native"
 
 
 async def test_an_admitted_call_that_waits_is_refused_by_name_and_goes_on(tmp_path: Path) -> None:
     async with booted(ScriptedCore("a")) as kernel:
-        await aadmit_model("gpt", kernel, slots=1)
+        await aregister_provider_model("gpt", kernel, slots=1)
         agent, leave = kernel.spawn("writer"), asyncio.Event()
         calls = [asyncio.create_task(admitted_call(agent, leave)) for _ in range(2)]
         await settled()
@@ -203,7 +203,7 @@ async def test_an_admitted_call_that_waits_is_refused_by_name_and_goes_on(tmp_pa
 
 async def test_an_admitted_call_that_runs_ends_before_its_agent_is_saved(tmp_path: Path) -> None:
     async with booted(ScriptedCore("a")) as kernel:
-        await aadmit_model("gpt", kernel)
+        await aregister_provider_model("gpt", kernel)
         agent, leave = kernel.spawn("writer"), asyncio.Event()
         call = asyncio.create_task(admitted_call(agent, leave))
         await settled()
@@ -223,7 +223,7 @@ async def test_one_that_comes_while_the_agent_freezes_is_refused_and_the_agent_t
     tmp_path: Path,
 ) -> None:
     async with booted(ScriptedCore("a")) as kernel:
-        await aadmit_model("gpt", kernel)
+        await aregister_provider_model("gpt", kernel)
         agent, leave = kernel.spawn("writer"), asyncio.Event()
         first = asyncio.create_task(admitted_call(agent, leave))
         await settled()

@@ -30,8 +30,8 @@ def patch(module: ModuleType, patches: Patches) -> None:
     patches.replace(module.Model, "added", 1)
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
-    patches.replace(module.Model, "ask", lambda _: "admitted")
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
+    patches.replace(module.Model, "ask", lambda _: "passthrough")
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def framework(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(str(tmp_path))
     adapter = ModuleType("an_adapter")
     adapter.__dict__["patch"] = patch
-    adapter.__dict__["admit"] = admit
+    adapter.__dict__["patch_passthrough"] = patch_passthrough
     adapter.__dict__["launcher"] = Launcher(
         "A Framework",
         {
             "substitute": {"a_framework": "an_adapter:patch"},
-            "admit": {"a_framework": "an_adapter:admit"},
+            "passthrough": {"a_framework": "an_adapter:patch_passthrough"},
         },
     )
     monkeypatch.setitem(sys.modules, "an_adapter", adapter)
@@ -107,9 +107,9 @@ def test_after_uninstalling_a_later_import_is_left_alone() -> None:
 @pytest.mark.usefixtures("framework")
 def test_another_mode_takes_the_place_of_the_former() -> None:
     aios_core.install()
-    aios_core.install(mode="admit")
+    aios_core.install(mode="passthrough")
 
-    assert model()().ask() == "admitted"
+    assert model()().ask() == "passthrough"
     assert not hasattr(model(), "added"), "nothing of the former mode is left"
 
 
@@ -179,15 +179,19 @@ def test_versions_that_were_tested_are_not_spoken_of() -> None:
 
 
 def test_a_framework_without_a_mode_says_which_it_has() -> None:
-    with pytest.raises(InvalidRequest, match=r"Other has no mode 'admit'; have \['substitute'\]"):
-        Launcher("Other", {"substitute": {}}).install("admit")
+    with pytest.raises(
+        InvalidRequest, match=r"Other has no mode 'passthrough'; have \['substitute'\]"
+    ):
+        Launcher("Other", {"substitute": {}}).install("passthrough")
 
 
 @pytest.mark.usefixtures("framework")
 def test_a_framework_without_the_mode_of_all_warns_when_it_is_imported() -> None:
     launcher = sys.modules["an_adapter"].__dict__["launcher"]
     launcher.patches = {"substitute": launcher.patches["substitute"]}
-    aios_core.install(mode="admit")
+    aios_core.install(mode="passthrough")
 
-    with pytest.warns(UserWarning, match="A Framework has no mode 'admit'; its calls go past"):
+    with pytest.warns(
+        UserWarning, match="A Framework has no mode 'passthrough'; its calls go past"
+    ):
         assert model()().ask() == "native"

@@ -12,7 +12,7 @@ starts nothing.
 
 from typing import TYPE_CHECKING
 
-from aios_adapters import lazy_names
+from aios_adapters import export_lazily
 
 if TYPE_CHECKING:
     from autogen_aios.code_executor import AIOSCodeExecutor
@@ -29,14 +29,15 @@ __all__ = [
     "wrap_tool",
 ]
 
-__getattr__ = lazy_names(
-    {
-        "AIOSChatCompletionClient": "autogen_aios.model_client",
-        "AIOSChatCompletionContext": "autogen_aios.memory",
-        "AIOSCodeExecutor": "autogen_aios.code_executor",
-        "AIOSMemory": "autogen_aios.memory",
-        "AIOSWorkbench": "autogen_aios.workbench",
-        "wrap_tool": "autogen_aios.workbench",
-    },
-    install="'autogen-aios[autogen]'",
-)
+if not TYPE_CHECKING:  # or type checkers would accept any name
+    __getattr__ = export_lazily(
+        {
+            "AIOSChatCompletionClient": "autogen_aios.model_client",
+            "AIOSChatCompletionContext": "autogen_aios.memory",
+            "AIOSCodeExecutor": "autogen_aios.code_executor",
+            "AIOSMemory": "autogen_aios.memory",
+            "AIOSWorkbench": "autogen_aios.workbench",
+            "wrap_tool": "autogen_aios.workbench",
+        },
+        install="'autogen-aios[autogen]'",
+    )

@@ -34,15 +34,15 @@ from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
-    ErrorNames,
+    ErrorMapping,
     adefault_kernel,
-    ahold,
     as_chat_options,
     current_caller,
-    enclosing,
+    enclosing_instance,
+    hold_agent,
     read_options,
     read_response_format,
-    served_model,
+    resolve_model,
 )
 from aios_core import (
     Agent,
@@ -51,8 +51,8 @@ from aios_core import (
     errors,
 )
 from aios_core.launch import give_notice
-from autogen_aios.agent_options import read_aios
-from autogen_aios.missing_extra import missing
+from autogen_aios.agent_options import parse_agent_options
+from autogen_aios.missing_extra import missing_extra_error
 
 try:
     from agent_framework import (
@@ -84,7 +84,7 @@ try:
         to_tools,
     )
 except ModuleNotFoundError as exc:
-    raise missing(__name__, exc, "agent-framework") from exc
+    raise missing_extra_error(__name__, exc, "agent-framework") from exc
 
 __all__ = ["AIOSChatClient", "RawAIOSChatClient"]
 
@@ -93,7 +93,7 @@ log = logging.getLogger(__name__)
 directory: Final[AgentDirectory] = AgentDirectory()
 
 #: Lets kernel errors out of a block under the framework's names too.
-translated: Final = ErrorNames(
+translated: Final = ErrorMapping(
     [
         (errors.ContentFiltered, ChatClientContentFilterException),
         (errors.InvalidRequest, ChatClientInvalidRequestException),
@@ -102,7 +102,7 @@ translated: Final = ErrorNames(
         (errors.AccessDenied, ChatClientInvalidAuthException),
         (errors.KernelError, ChatClientException),
     ]
-).both
+).as_framework_error
 _OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
 # Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
 Asker = tuple[Agent | Caller, AgentSettings]
@@ -187,7 +187,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         options: Mapping[str, Any],
         asker: Asker,
     ) -> AsyncIterable[ChatResponseUpdate]:
-        untangle_streams()
+        free_dropped_streams()
         with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
             request = await self._request(messages, options)
             agent = await self.hold(stack, *asker)
@@ -213,7 +213,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         known, rest = read_options({"model": self.model, **open_options})
         if self._is_substitute:
             kernel = self._kernel or await adefault_kernel()
-            known["model"] = served_model(kernel, known.get("model"))
+            known["model"] = resolve_model(kernel, known.get("model"))
         if "allow_multiple_tool_calls" in said:
             known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
         tools = to_tools(said.get("tools") or (), said.get("tool_choice"))
@@ -230,12 +230,12 @@ class RawAIOSChatClient(BaseChatClient[Any]):
 
     def asker(self, options: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Asker:
         """Find whose call it is that is made on this stack."""
-        named, said = read_aios(options.get("aios"), kwargs.get("aios"))
+        named, said = parse_agent_options(options.get("aios"), kwargs.get("aios"))
         settings = self._settings.updated(said)
         named = named or self._agent
         if isinstance(named, Agent):
             return named, settings
-        owner = kwargs.get(_OWNER) or enclosing((BaseAgent,))
+        owner = kwargs.get(_OWNER) or enclosing_instance((BaseAgent,))
         if named:
             return Caller.named(str(named), settings.group), settings
         if owner is not None:
@@ -247,7 +247,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         if isinstance(asker, Agent):
             return asker
         kernel = self._kernel or await adefault_kernel()
-        return await ahold(stack, directory, kernel, asker, settings)
+        return await hold_agent(stack, directory, kernel, asker, settings)
 
 
 def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class AIOSChatClient(
         return super().get_response(*args, **_with_owner(kwargs))
 
 
-def noting_the_agent(get_response: Callable[..., Any]) -> Callable[..., Any]:
+def remember_caller(get_response: Callable[..., Any]) -> Callable[..., Any]:
     """A client's `get_response` that notes whose call it is, while the agent is on the stack."""
 
     def get_response_noting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -289,7 +289,7 @@ def noting_the_agent(get_response: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
-    if (owner := enclosing((BaseAgent,))) is None:
+    if (owner := enclosing_instance((BaseAgent,))) is None:
         return kwargs
     return {**kwargs, "client_kwargs": {_OWNER: owner, **(kwargs.get("client_kwargs") or {})}}
 
@@ -297,7 +297,7 @@ def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
 # --- streams that are dropped --------------------------------------------------------------------
 
 
-def untangle_streams() -> None:
+def free_dropped_streams() -> None:
     """Let the streams around this call be gone as soon as they are dropped, and its slot with them.
 
     The framework's telemetry hangs a hook on each stream that refers to the stream itself, so

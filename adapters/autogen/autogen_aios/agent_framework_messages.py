@@ -15,7 +15,7 @@ from aios_adapters import read_tool_choice
 from aios_core import Completion, Delta, FinishReason, ToolCall, ToolSpec, Usage
 from aios_core import Message as KernelMessage
 from aios_core.errors import InvalidRequest
-from autogen_aios.missing_extra import missing
+from autogen_aios.missing_extra import missing_extra_error
 
 try:
     from agent_framework import (
@@ -27,7 +27,7 @@ try:
         UsageDetails,
     )
 except ModuleNotFoundError as exc:
-    raise missing(__name__, exc, "agent-framework") from exc
+    raise missing_extra_error(__name__, exc, "agent-framework") from exc
 
 # Content that is not sent to a model: the framework's own state.
 _NOT_SAID: Final = frozenset({"function_approval_request", "function_approval_response", "usage"})

@@ -26,16 +26,16 @@ from aios_core.launch import Patches
 from autogen_aios.agent_framework import (
     Asker,
     RawAIOSChatClient,
-    noting_the_agent,
+    free_dropped_streams,
+    remember_caller,
     translated,
-    untangle_streams,
 )
 
 _OURS: Final = "aios"  # the option in which somebody says whose call it is
 Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Put the chat clients of a module of `agent_framework_openai` on the kernel."""
     for name, replaced in (
         ("OpenAIChatClient", _responding),
@@ -45,7 +45,7 @@ def substitute(module: ModuleType, patches: Patches) -> None:
             raw = getattr(module, f"Raw{name}")
             asking = replaced(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
             patches.replace(raw, "_inner_get_response", asking)
-            patches.replace(client, "get_response", noting_the_agent(client.get_response))
+            patches.replace(client, "get_response", remember_caller(client.get_response))
             patches.replace(client, "__init__", _without_key(client.__init__))
 
 
@@ -67,7 +67,7 @@ def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Awaitable[ChatResponse] | Updates:
         with translated():
             asker = RawAIOSChatClient().asker(options, kwargs)  # here: it may be read elsewhere
-        transport = KernelTransport(ahold=partial(_held, asker))
+        transport = KernelTransport(hold_agent=partial(_held, asker))
         theirs = {key: value for key, value in options.items() if key != _OURS}
         asked = ask(_on_kernel(self, transport), options=theirs, stream=stream, **kwargs)
         if not stream:
@@ -86,7 +86,7 @@ async def _answered(transport: KernelTransport, asked: Awaitable[ChatResponse]) 
 async def _streamed(
     transport: KernelTransport, updates: Updates
 ) -> AsyncIterator[ChatResponseUpdate]:
-    untangle_streams()
+    free_dropped_streams()
     with transport, transport.raising():  # left half-read, it has nothing to await
         async for update in updates:
             yield update

@@ -1,4 +1,4 @@
-"""Mode "admit" for Agent Framework's OpenAI clients: their provider and key, the kernel's say.
+"""Mode "passthrough" for Agent Framework's OpenAI clients.
 
 The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask still
 makes every call; function calls, middleware and telemetry stay theirs. Each call waits
@@ -16,14 +16,21 @@ from typing import Any, Final
 
 from agent_framework import ChatResponse, ChatResponseUpdate, Message, ResponseStream, UsageDetails
 
-from aios_adapters import Entering, Slot, aadmit_model, aadmitted, said_limits, told
+from aios_adapters import (
+    AsyncScope,
+    PassthroughCall,
+    apassthrough_call,
+    aregister_provider_model,
+    read_answer_limits,
+    to_kernel_messages,
+)
 from aios_core import Usage
 from aios_core.launch import Patches
 from autogen_aios.agent_framework import (
     RawAIOSChatClient,
-    noting_the_agent,
+    free_dropped_streams,
+    remember_caller,
     translated,
-    untangle_streams,
 )
 from autogen_aios.agent_framework_messages import instructed, to_messages
 
@@ -34,14 +41,14 @@ _CLASSES: Final = ("OpenAIChatClient", "OpenAIChatCompletionClient")
 _OURS: Final = "aios"  # the option in which somebody says whose call it is
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the chat clients of a module of `agent_framework_openai` ask when the kernel says so."""
     for name in _CLASSES:
         if (client := getattr(module, name, None)) is not None:
             raw = getattr(module, f"Raw{name}")
             asking = _admitting(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
             patches.replace(raw, "_inner_get_response", asking)
-            patches.replace(client, "get_response", noting_the_agent(client.get_response))
+            patches.replace(client, "get_response", remember_caller(client.get_response))
 
 
 def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +62,7 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Awaitable[ChatResponse] | Updates:
         theirs = _without_ours(options)
         asking = partial(ask, self, messages=messages, stream=stream, **kwargs)
-        asked = _Asked(asking, theirs, said_limits(options))
+        asked = _Asked(asking, theirs, read_answer_limits(options))
         slot = _slot(self, messages, options, asked, kwargs)
         if not stream:
             return _answered(slot, asked)
@@ -89,7 +96,7 @@ class _Asked:
         self._begun = begun = self._ask(options=self._sent)
         return begun
 
-    def within(self, slot: Slot) -> Any:
+    def within(self, slot: PassthroughCall) -> Any:
         """Return the options with the limit of a slot, if the program set none."""
         limited = slot.limiting(self.options, own=self.limits["max_tokens"])
         # Whoever drops the stream unread must drop it as a whole: nothing here keeps a part of it.
@@ -106,26 +113,28 @@ class _Asked:
                 del self.options[key]
 
 
-async def _answered(entering: AbstractAsyncContextManager[Slot], asked: _Asked) -> ChatResponse:
+async def _answered(
+    entering: AbstractAsyncContextManager[PassthroughCall], asked: _Asked
+) -> ChatResponse:
     with translated():
         async with entering as slot:
             response: ChatResponse = await slot.run(asked.within(slot))
-            slot.settle(_usage([response.usage_details]), response.text)
+            slot.record_usage(_usage([response.usage_details]), response.text)
             return response
 
 
 async def _streamed(
-    entering: AbstractAsyncContextManager[Slot], asked: _Asked
+    entering: AbstractAsyncContextManager[PassthroughCall], asked: _Asked
 ) -> AsyncGenerator[ChatResponseUpdate]:
     said: list[ChatResponseUpdate] = []
-    untangle_streams()
+    free_dropped_streams()
     with translated():
-        async with entering as slot, aclosing(slot.each(_read(asked.within(slot)))) as pieces:
+        async with entering as slot, aclosing(slot.iterate(_read(asked.within(slot)))) as pieces:
             async for update in pieces:
                 said.append(update)
                 yield update
             counted = [content.usage_details for update in said for content in update.contents]
-            slot.settle(_usage(counted), "".join(update.text for update in said))
+            slot.record_usage(_usage(counted), "".join(update.text for update in said))
 
 
 async def _read(updates: Updates) -> AsyncGenerator[ChatResponseUpdate]:
@@ -141,9 +150,9 @@ def _slot(
     options: Options,
     asked: _Asked,
     kwargs: Mapping[str, Any],
-) -> AbstractAsyncContextManager[Slot]:
+) -> AbstractAsyncContextManager[PassthroughCall]:
     model = str(options.get("model") or client.model)
-    known = told(messages, to_messages)
+    known = to_kernel_messages(messages, to_messages)
     request: dict[str, Any] = {"messages": [*instructed(options), *known], **asked.limits}
 
     def use_up(kind: type[BaseException] | None, *_: object) -> None:
@@ -156,13 +165,13 @@ def _slot(
     with translated():
         asker = RawAIOSChatClient().asker(options, kwargs)  # here: a stream may be read elsewhere
 
-    async def enter(stack: AsyncExitStack) -> Slot:
-        whose = RawAIOSChatClient(kernel=await aadmit_model(model))
+    async def enter(stack: AsyncExitStack) -> PassthroughCall:
+        whose = RawAIOSChatClient(kernel=await aregister_provider_model(model))
         stack.push(use_up)
         agent = await whose.hold(stack.enter_context(ExitStack()), *asker)
-        return await stack.enter_async_context(aadmitted(agent, model, **request))
+        return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
-    return Entering(enter)
+    return AsyncScope(enter)
 
 
 def _without_ours(options: Options) -> Options:

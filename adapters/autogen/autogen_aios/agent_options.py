@@ -10,7 +10,7 @@ from aios_core.errors import InvalidRequest
 _KEYS: Final = ("agent", "group", "priority", "weight", "budget")
 
 
-def read_aios(*sayings: Any) -> tuple[Any, dict[str, Any]]:
+def parse_agent_options(*sayings: Any) -> tuple[Any, dict[str, Any]]:
     """The agent (a name, an agent of the kernel, or None), and what `AgentSettings` may be told.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from autogen_core import BaseAgent, MessageHandlerContext
 
-from aios_adapters import AgentDirectory, Caller, CallerKind, current_caller, enclosing
+from aios_adapters import AgentDirectory, Caller, CallerKind, current_caller, enclosing_instance
 
 # What a team adds to the names of those who serve it.
 _OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
@@ -26,7 +26,7 @@ _OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4
 
 def find_caller() -> Caller:
     """Whose call it is that runs here, if nobody was named."""
-    if (owner := enclosing(_agent_classes())) is not None:
+    if (owner := enclosing_instance(_agent_classes())) is not None:
         return Caller.of_object(owner, _name_of(owner))
     try:
         agent_id = MessageHandlerContext.agent_id()

@@ -28,22 +28,22 @@ from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
-    admit_model,
-    admitted,
     current_caller,
-    enclosing,
+    enclosing_instance,
     limit_parameter,
+    passthrough_call,
+    read_answer_limits,
     read_messages,
     read_request,
-    said_limits,
-    served_model,
-    told,
+    register_provider_model,
+    resolve_model,
+    to_kernel_messages,
     write_completion,
 )
 from aios_core import Agent, Completion, Kernel, Usage, default_kernel
 from aios_core.launch import Patches
-from autogen_aios.agent_options import read_aios
-from autogen_aios.missing_extra import missing
+from autogen_aios.agent_options import parse_agent_options
+from autogen_aios.missing_extra import missing_extra_error
 from autogen_aios.unserved import watch_classic
 
 try:
@@ -55,7 +55,7 @@ try:
 
     from aios_adapters import openai_named
 except ModuleNotFoundError as exc:
-    raise missing(__name__, exc, "classic") from exc
+    raise missing_extra_error(__name__, exc, "classic") from exc
 
 __all__ = ["AIOSModelClient", "register", "unregister"]
 
@@ -91,7 +91,7 @@ class AIOSModelClient:
         kernel: Kernel | None = None,
         is_substitute: bool = False,
     ) -> None:
-        self._whose = _Whose(config)
+        self._whose = _AgentOptions(config)
         self._timeout = config.get("timeout")
         self._format = config.get("response_format")
         self._kernel = kernel
@@ -139,7 +139,7 @@ class AIOSModelClient:
         if isinstance(self._timeout, int | float):
             said.setdefault("timeout", self._timeout)
         if self._is_substitute:
-            said["model"] = served_model(kernel, said.get("model"))
+            said["model"] = resolve_model(kernel, said.get("model"))
         return read_request(said)
 
     def _formatted(self, text: str) -> str:
@@ -150,11 +150,11 @@ class AIOSModelClient:
         return text
 
 
-class _Whose:
+class _AgentOptions:
     """What an entry says of the agent behind its calls."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._named, said = read_aios(config.get("aios"))
+        self._named, said = parse_agent_options(config.get("aios"))
         self._settings = AgentSettings().updated(said)
 
     @contextmanager
@@ -171,9 +171,9 @@ class _Whose:
 
 def find_caller() -> Caller:
     """Whose call it is that runs here, if nobody was named."""
-    owner = enclosing((ConversableAgent,))
+    owner = enclosing_instance((ConversableAgent,))
     if owner is not None and owner.name in _PICKERS:
-        owner = enclosing((GroupChatManager,)) or owner
+        owner = enclosing_instance((GroupChatManager,)) or owner
     return current_caller() if owner is None else Caller.of_object(owner, owner.name)
 
 
@@ -216,14 +216,14 @@ def unregister() -> None:
         _patches.undo()
 
 
-def substitute(_: ModuleType, patches: Patches) -> None:
+def patch_substitute(_: ModuleType, patches: Patches) -> None:
     """For `aios_core.install`: serve every entry but those of the program's own clients."""
     _serve(patches, only_named=False)
     watch_classic(oai.OpenAIWrapper, patches)
 
 
-def admit(_: ModuleType, patches: Patches) -> None:
-    """For `aios_core.install(mode="admit")`: every client asks when the kernel lets it."""
+def patch_passthrough(_: ModuleType, patches: Patches) -> None:
+    """For `aios_core.install(mode="passthrough")`: every client asks when the kernel lets it."""
     wrapper = oai.OpenAIWrapper
     register_theirs = wrapper._register_default_client  # noqa: SLF001 - the one seam there is
 
@@ -233,18 +233,18 @@ def admit(_: ModuleType, patches: Patches) -> None:
         register_theirs(self, config, openai_config)
         client = self._clients[-1]
         if not isinstance(client, oai.PlaceHolderClient):
-            self._clients[-1] = AdmittedClient(client, config)
+            self._clients[-1] = PassthroughClient(client, config)
 
     patches.replace(wrapper, "_register_default_client", register_default_client)
     watch_classic(wrapper, patches)
 
 
-class AdmittedClient:
+class PassthroughClient:
     """A client of classic's own, whose calls the kernel lets through one by one."""
 
     def __init__(self, client: Any, config: Mapping[str, Any]) -> None:
         self._client = client
-        self._whose = _Whose(config)
+        self._whose = _AgentOptions(config)
         self._limit_name = _limit_name(config)
 
     def __getattr__(self, name: str) -> Any:
@@ -256,17 +256,17 @@ class AdmittedClient:
         """Ask the provider, in a slot of its model."""
         asked = {key: value for key, value in params.items() if key != "aios"}
         model = str(asked.get("model"))
-        kernel = admit_model(model)
+        kernel = register_provider_model(model)
         said = asked.get("messages") or [{"content": asked.get("prompt")}]
-        known = told([{"role": "user", **message} for message in said], read_messages)
-        limits = said_limits(asked)
+        known = to_kernel_messages([{"role": "user", **message} for message in said], read_messages)
+        limits = read_answer_limits(asked)
         request: dict[str, Any] = {"messages": known, **limits}
-        with self._whose.acting(kernel) as agent, admitted(agent, model, **request) as slot:
+        with self._whose.acting(kernel) as agent, passthrough_call(agent, model, **request) as slot:
             limited = slot.limiting(asked, self._limit_name, own=limits["max_tokens"])
             response = self._client.create(limited)
             usage = self._client.get_usage(response) or {}
             tokens = (int(usage.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
-            slot.settle(Usage(*tokens))
+            slot.record_usage(Usage(*tokens))
             return response
 
 

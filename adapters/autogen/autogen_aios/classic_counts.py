@@ -18,7 +18,7 @@ from aios_core.launch import Patches
 _FRAME: Final = "x"  # precedes every text that is counted, since a prompt may not be empty
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Replace tiktoken in a module of classic's."""
     encodings = SimpleNamespace(
         encoding_for_model=KernelEncoding, get_encoding=lambda _: KernelEncoding()

@@ -12,11 +12,15 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_AUTOGEN,
-            "autogen_ext.models.openai._openai_client": "autogen_aios.openai_client:substitute",
+            "autogen_ext.models.openai._openai_client": (
+                "autogen_aios.openai_client:patch_substitute"
+            ),
         },
-        "admit": {
+        "passthrough": {
             **_AUTOGEN,
-            "autogen_ext.models.openai._openai_client": "autogen_aios.passthrough:admit",
+            "autogen_ext.models.openai._openai_client": (
+                "autogen_aios.passthrough:patch_passthrough"
+            ),
         },
     },
     tested={"autogen-core": ("0.7.",), "autogen-ext": ("0.7.",)},
@@ -26,13 +30,13 @@ classic: Final = Launcher(
     "classic AutoGen",
     patches={
         "substitute": {
-            "autogen": "autogen_aios.classic:substitute",
-            "autogen.token_count_utils": "autogen_aios.classic_counts:substitute",
+            "autogen": "autogen_aios.classic:patch_substitute",
+            "autogen.token_count_utils": "autogen_aios.classic_counts:patch_substitute",
             "autogen.agentchat.contrib.capabilities.transforms": (
-                "autogen_aios.classic_counts:substitute"
+                "autogen_aios.classic_counts:patch_substitute"
             ),
         },
-        "admit": {"autogen": "autogen_aios.classic:admit"},
+        "passthrough": {"autogen": "autogen_aios.classic:patch_passthrough"},
     },
     tested={"autogen": ("0.14.",), "ag2": ("0.14.",)},
 )
@@ -42,16 +46,20 @@ agent_framework: Final = Launcher(
     patches={
         "substitute": {
             **_FRAMEWORK,
-            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_openai:substitute",
+            "agent_framework_openai._chat_client": (
+                "autogen_aios.agent_framework_openai:patch_substitute"
+            ),
             "agent_framework_openai._chat_completion_client": (
-                "autogen_aios.agent_framework_openai:substitute"
+                "autogen_aios.agent_framework_openai:patch_substitute"
             ),
         },
-        "admit": {
+        "passthrough": {
             **_FRAMEWORK,
-            "agent_framework_openai._chat_client": "autogen_aios.agent_framework_passthrough:admit",
+            "agent_framework_openai._chat_client": (
+                "autogen_aios.agent_framework_passthrough:patch_passthrough"
+            ),
             "agent_framework_openai._chat_completion_client": (
-                "autogen_aios.agent_framework_passthrough:admit"
+                "autogen_aios.agent_framework_passthrough:patch_passthrough"
             ),
         },
     },

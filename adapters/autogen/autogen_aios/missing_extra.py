@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def missing(module: str, cause: ModuleNotFoundError, extra: str) -> ImportError:
+def missing_extra_error(module: str, cause: ModuleNotFoundError, extra: str) -> ImportError:
     """The error of a module of ours that cannot be imported without an extra of this package."""
     framework = (cause.name or "").partition(".")[0]
     return ImportError(

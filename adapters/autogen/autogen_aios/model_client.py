@@ -36,7 +36,7 @@ from aios_adapters import (
     AgentSettings,
     Caller,
     adefault_kernel,
-    ahold,
+    hold_agent,
     read_options,
     write_completion,
 )
@@ -53,7 +53,7 @@ from aios_core import (
 )
 from aios_core.errors import SyscallCancelled
 from autogen_aios import translation
-from autogen_aios.agent_options import read_aios
+from autogen_aios.agent_options import parse_agent_options
 from autogen_aios.callers import directory, find_caller
 
 _events = logging.getLogger(EVENT_LOGGER_NAME)
@@ -359,7 +359,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     def caller(self, extra: Mapping[str, Any]) -> Asker:
         """Find whose call it is that is made on this stack, with these `extra_create_args`."""
-        named, said = read_aios(extra.get("aios"))
+        named, said = parse_agent_options(extra.get("aios"))
         settings = self._settings.updated(said)
         named = named or self._agent
         if isinstance(named, Agent):
@@ -373,7 +373,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         if isinstance(caller, Agent):
             return caller
         kernel = self._kernel or await adefault_kernel()
-        return await ahold(stack, directory, kernel, caller, settings)
+        return await hold_agent(stack, directory, kernel, caller, settings)
 
     # --- as a component -----------------------------------------------------------------------
 

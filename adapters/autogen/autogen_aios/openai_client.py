@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
-from aios_adapters import NO_KEY, KernelTransport, ahold
+from aios_adapters import NO_KEY, KernelTransport, hold_agent
 from aios_core import Agent, Kernel
 from aios_core.launch import Patches
 from autogen_aios.callers import directory
@@ -31,7 +31,7 @@ from autogen_aios.model_client import AIOSChatCompletionClient, Asker
 _NO_ENDPOINT: Final = "https://no-endpoint.invalid"
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Put the clients of `autogen_ext.models.openai._openai_client` on the kernel."""
     base = module.BaseOpenAIChatCompletionClient
     patches.replace(base, "create", _creating(base.create))
@@ -96,7 +96,7 @@ def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
         **arguments: Any,
     ) -> CreateResult:
         caller, extra = _read(self, extra_create_args)
-        with KernelTransport(ahold=partial(_held, caller)) as transport, transport.raising():
+        with KernelTransport(hold_agent=partial(_held, caller)) as transport, transport.raising():
             theirs = _on_kernel(self, transport)
             result: CreateResult = await create(
                 theirs, messages, extra_create_args=extra, **arguments
@@ -116,7 +116,7 @@ def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         caller, extra = _read(self, extra_create_args)
-        transport = KernelTransport(ahold=partial(_held, caller))
+        transport = KernelTransport(hold_agent=partial(_held, caller))
         theirs = _on_kernel(self, transport)
         asked = create_stream(theirs, messages, extra_create_args=extra, **arguments)
         return _streamed(self, transport, asked)
@@ -152,7 +152,7 @@ async def _held(caller: Asker, stack: ExitStack, kernel: Kernel) -> Agent:
     agent, settings = caller
     if isinstance(agent, Agent):
         return agent
-    return await ahold(stack, directory, kernel, agent, settings)
+    return await hold_agent(stack, directory, kernel, agent, settings)
 
 
 def _account(theirs: Any, usage: RequestUsage) -> None:

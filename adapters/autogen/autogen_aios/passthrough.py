@@ -1,4 +1,4 @@
-"""Mode "admit" for `autogen_ext`'s OpenAI clients: their provider and key, the kernel's say.
+"""Mode "passthrough" for `autogen_ext`'s OpenAI clients: their provider and key, the kernel's say.
 
 Their own `create` and `create_stream` still make every call. Each waits for a slot
 of its provider's model, counts as a syscall of the agent that makes it, and is
@@ -16,23 +16,23 @@ from autogen_core.models import CreateResult, LLMMessage
 
 from aios_adapters import (
     AgentSettings,
+    AsyncScope,
     Caller,
-    Entering,
-    Slot,
-    aadmit_model,
-    aadmitted,
+    PassthroughCall,
+    apassthrough_call,
+    aregister_provider_model,
     limit_parameter,
-    said_limits,
-    told,
+    read_answer_limits,
+    to_kernel_messages,
 )
 from aios_core import Agent, ToolCall, Usage
 from aios_core.launch import Patches
 from autogen_aios import translation
-from autogen_aios.agent_options import read_aios
+from autogen_aios.agent_options import parse_agent_options
 from autogen_aios.callers import directory, find_caller
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the clients of `autogen_ext.models.openai._openai_client` ask when the kernel says so."""
     base = module.BaseOpenAIChatCompletionClient
     ask, ask_for_stream = base.create, base.create_stream
@@ -61,7 +61,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
     ) -> AsyncGenerator[str | CreateResult, None]:
         extra, said = _without_ours(extra_create_args)
 
-        def begin(slot: Slot) -> AsyncGenerator[str | CreateResult, None]:
+        def begin(slot: PassthroughCall) -> AsyncGenerator[str | CreateResult, None]:
             limited = _limited(self, slot, extra)
             return ask_for_stream(self, messages, extra_create_args=limited, **arguments)  # type: ignore[no-any-return]
 
@@ -72,11 +72,11 @@ def admit(module: ModuleType, patches: Patches) -> None:
 
 
 async def _streamed(
-    entering: AbstractAsyncContextManager[Slot],
-    begin: Callable[[Slot], AsyncGenerator[str | CreateResult, None]],
+    entering: AbstractAsyncContextManager[PassthroughCall],
+    begin: Callable[[PassthroughCall], AsyncGenerator[str | CreateResult, None]],
 ) -> AsyncGenerator[str | CreateResult, None]:
     async with entering as slot:
-        async for item in slot.each(begin(slot)):
+        async for item in slot.iterate(begin(slot)):
             if isinstance(item, CreateResult):
                 _settle(slot, item)
             yield item
@@ -88,37 +88,40 @@ def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]
     return rest, rest.pop("aios", None)
 
 
-def _limited(theirs: Any, slot: Slot, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _limited(theirs: Any, slot: PassthroughCall, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Their arguments with what their budget has left, if they set no limit themselves."""
-    own = said_limits(theirs._create_args, extra)["max_tokens"]  # noqa: SLF001 - what it will send
+    own = read_answer_limits(theirs._create_args, extra)["max_tokens"]  # noqa: SLF001 - what it will send
     return slot.limiting(extra, limit_parameter(theirs._client.base_url), own=own)  # noqa: SLF001
 
 
 def _slot(
     theirs: Any, messages: Sequence[LLMMessage], extra: Mapping[str, Any], said: Any
-) -> AbstractAsyncContextManager[Slot]:
+) -> AbstractAsyncContextManager[PassthroughCall]:
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
-    named, said = read_aios(said)
+    named, said = parse_agent_options(said)
     settings = AgentSettings().updated(said)
-    limits = said_limits(options)
-    request: dict[str, Any] = {"messages": told(messages, translation.to_messages), **limits}
+    limits = read_answer_limits(options)
+    request: dict[str, Any] = {
+        "messages": to_kernel_messages(messages, translation.to_messages),
+        **limits,
+    }
     model = str(options.get("model"))
     if isinstance(named, Agent):
-        return aadmitted(named, model, **request)
+        return apassthrough_call(named, model, **request)
     caller = Caller.named(str(named), settings.group) if named else find_caller()
 
-    async def enter(stack: AsyncExitStack) -> Slot:
-        kernel = await aadmit_model(model)
+    async def enter(stack: AsyncExitStack) -> PassthroughCall:
+        kernel = await aregister_provider_model(model)
         agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
-        return await stack.enter_async_context(aadmitted(agent, model, **request))
+        return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
-    return Entering(enter)
+    return AsyncScope(enter)
 
 
-def _settle(slot: Slot, result: CreateResult) -> None:
+def _settle(slot: PassthroughCall, result: CreateResult) -> None:
     usage = Usage(result.usage.prompt_tokens, result.usage.completion_tokens)
     if isinstance(result.content, str):
-        slot.settle(usage, result.content)
+        slot.record_usage(usage, result.content)
         return
     calls = [ToolCall(call.id, call.name, call.arguments) for call in result.content]
-    slot.settle(usage, result.thought or "", calls)
+    slot.record_usage(usage, result.thought or "", calls)

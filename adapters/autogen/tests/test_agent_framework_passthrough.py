@@ -1,4 +1,4 @@
-"""Mode "admit": Agent Framework's OpenAI clients keep their provider; the kernel schedules them."""
+"""Mode "passthrough": Agent Framework's OpenAI clients keep their provider."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Serve = Callable[..., StubServer]
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
-    aios_core.install("agent_framework", mode="admit")
+    aios_core.install("agent_framework", mode="passthrough")
     yield
     aios_core.uninstall()
 

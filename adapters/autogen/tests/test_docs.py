@@ -37,7 +37,7 @@ def test_the_snippets_of_ours_run() -> None:
     assert isinstance(client, AIOSModelClient)
 
 
-def test_the_snippet_of_admit_runs() -> None:
+def test_the_snippet_of_passthrough_runs() -> None:
     (after,) = re.findall(r"```python\n(# after: .*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"Agent": Agent, "key": "secret"}
     native = RawOpenAIChatCompletionClient._inner_get_response

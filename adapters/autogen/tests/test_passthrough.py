@@ -1,4 +1,4 @@
-"""Mode "admit": AutoGen's clients keep their provider and key; the kernel schedules them."""
+"""Mode "passthrough": AutoGen's clients keep their provider and key; the kernel schedules them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from aios_core import (
 )
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
-from autogen_aios.classic import AdmittedClient
+from autogen_aios.classic import PassthroughClient
 
 HI = [UserMessage(content="hi", source="user")]
 WHOLE = Raw(
@@ -53,7 +53,7 @@ Serve = Callable[..., StubServer]
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
-    aios_core.install(["autogen", "autogen_classic"], mode="admit")
+    aios_core.install(["autogen", "autogen_classic"], mode="passthrough")
     yield
     aios_core.uninstall()
 
@@ -252,7 +252,7 @@ def test_classics_fallback_to_the_next_entry_is_kept(serve: Serve, watch: Watch)
 def test_a_classic_client_is_still_what_it_was(serve: Serve) -> None:
     (client,) = OpenAIWrapper(config_list=[classic_entry(serve(WHOLE))])._clients
 
-    assert isinstance(client, AdmittedClient)
+    assert isinstance(client, PassthroughClient)
     with suppress(AttributeError):
         pytest.fail(f"it has {client.no_such_attribute}")
     assert client.RESPONSE_USAGE_KEYS

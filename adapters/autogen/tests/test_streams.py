@@ -90,7 +90,7 @@ def server() -> Iterator[StubServer]:
         yield running
 
 
-@pytest.fixture(params=["own", "substitute", "admit"])
+@pytest.fixture(params=["own", "substitute", "passthrough"])
 def clients(
     request: pytest.FixtureRequest, as_default: Kernel, server: StubServer
 ) -> Iterator[Clients]:
@@ -256,7 +256,7 @@ def test_each_agent_of_a_run_is_one_that_is_gone_afterwards(
     nothing_stays(as_default, watch)
 
 
-@pytest.mark.parametrize("clients", ["own", "admit"], indirect=True)
+@pytest.mark.parametrize("clients", ["own", "passthrough"], indirect=True)
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
 def test_two_runs_at_once_are_agents_of_their_own(
     work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
@@ -347,13 +347,13 @@ def test_a_stream_that_is_left_leaves_no_agent(
     nothing_stays(as_default, watch)
 
 
-@pytest.mark.parametrize("clients", ["admit"], indirect=True)
+@pytest.mark.parametrize("clients", ["passthrough"], indirect=True)
 @pytest.mark.parametrize("work", [assistant, framework_agent, classic_chat])
 def test_a_stream_that_fails_leaves_no_agent(
     work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
 ) -> None:
     with StubServer(Refuse(400), models=[MODEL]) as server:
-        failing = Clients("admit", server.base_url)
+        failing = Clients("passthrough", server.base_url)
         with pytest.raises(Exception, match="the stub refuses"):
             run(lambda: work(failing))
 

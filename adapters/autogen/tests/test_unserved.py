@@ -91,7 +91,7 @@ class GeminiChatClient(BaseChatClient[Any]):
         return answer()
 
 
-@pytest.fixture(params=["substitute", "admit"])
+@pytest.fixture(params=["substitute", "passthrough"])
 def installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     aios_core.install(["agent_framework", "autogen"], mode=request.param)
@@ -156,7 +156,7 @@ class Inherited(Mine):
     """Takes over how another one asks."""
 
 
-@pytest.mark.parametrize("mode", ["substitute", "admit"])
+@pytest.mark.parametrize("mode", ["substitute", "passthrough"])
 def test_a_client_that_a_program_of_classic_registers_is_named_once_when_it_is_asked(
     mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:

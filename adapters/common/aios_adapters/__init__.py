@@ -29,14 +29,20 @@ nothing.
 from typing import TYPE_CHECKING
 
 from aios_adapters.agent_directory import AgentDirectory
-from aios_adapters.agent_store import Ask, Home, Script, User
-from aios_adapters.answer_limits import limit_parameter, said_limits
-from aios_adapters.async_scope import Entering, ahold
-from aios_adapters.callers import AgentSettings, Caller, CallerKind, current_caller, enclosing
-from aios_adapters.error_mapping import ErrorNames
+from aios_adapters.agent_store import AgentStore, StoreOp, StoreProgram, User
+from aios_adapters.answer_limits import limit_parameter, read_answer_limits
+from aios_adapters.async_scope import AsyncScope, hold_agent
+from aios_adapters.callers import (
+    AgentSettings,
+    Caller,
+    CallerKind,
+    current_caller,
+    enclosing_instance,
+)
+from aios_adapters.error_mapping import ErrorMapping
 from aios_adapters.kernels import adefault_kernel
-from aios_adapters.lazy_exports import lazy_names
-from aios_adapters.model_names import served_model
+from aios_adapters.lazy_exports import export_lazily
+from aios_adapters.model_names import resolve_model
 from aios_adapters.openai_completions import old_logprobs
 from aios_adapters.openai_format import (
     ROLES,
@@ -52,16 +58,16 @@ from aios_adapters.openai_format import (
 )
 from aios_adapters.openai_responses import as_chat_options
 from aios_adapters.passthrough import (
-    Slot,
-    aadmit_model,
-    aadmitted,
-    admit_model,
-    admitted,
-    told,
+    PassthroughCall,
+    apassthrough_call,
+    aregister_provider_model,
+    passthrough_call,
+    register_provider_model,
+    to_kernel_messages,
 )
 from aios_adapters.request_options import RequestOptions, split_request_options
-from aios_adapters.runs import Root, RunHold, RunTree
-from aios_adapters.tool_bridge import FOR_THE_MODEL, Escorts, Offered
+from aios_adapters.runs import RunHold, RunRoot, RunTree
+from aios_adapters.tool_bridge import MODEL_VISIBLE_ERRORS, ToolBridge, ToolOffer
 from aios_adapters.unserved import is_served, name_unserved
 from aios_core.tools.handle import as_text
 
@@ -75,62 +81,63 @@ if TYPE_CHECKING:
     from aios_adapters.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
 
 # What needs the package `openai`, which is imported with it.
-__getattr__ = lazy_names(
-    {
-        "DEFAULT_MODEL": "aios_adapters.openai_transport",
-        "NO_KEY": "aios_adapters.openai_transport",
-        "KernelTransport": "aios_adapters.openai_transport",
-        "as_both": "aios_adapters.openai_errors",
-        "as_openai_error": "aios_adapters.openai_errors",
-        "openai_kind_of": "aios_adapters.openai_errors",
-        "openai_named": "aios_adapters.openai_errors",
-    },
-    install="openai",
-)
+if not TYPE_CHECKING:  # or type checkers would accept any name
+    __getattr__ = export_lazily(
+        {
+            "DEFAULT_MODEL": "aios_adapters.openai_transport",
+            "NO_KEY": "aios_adapters.openai_transport",
+            "KernelTransport": "aios_adapters.openai_transport",
+            "as_both": "aios_adapters.openai_errors",
+            "as_openai_error": "aios_adapters.openai_errors",
+            "openai_kind_of": "aios_adapters.openai_errors",
+            "openai_named": "aios_adapters.openai_errors",
+        },
+        install="openai",
+    )
 
 __all__ = [
     "DEFAULT_MODEL",
-    "FOR_THE_MODEL",
+    "MODEL_VISIBLE_ERRORS",
     "NO_KEY",
     "ROLES",
     "AgentDirectory",
     "AgentSettings",
-    "Ask",
+    "AgentStore",
+    "AsyncScope",
     "Caller",
     "CallerKind",
     "ChunkWriter",
-    "Entering",
-    "ErrorNames",
-    "Escorts",
-    "Home",
+    "ErrorMapping",
     "KernelTransport",
-    "Offered",
+    "PassthroughCall",
     "RequestOptions",
-    "Root",
     "RunHold",
+    "RunRoot",
     "RunTree",
-    "Script",
-    "Slot",
+    "StoreOp",
+    "StoreProgram",
+    "ToolBridge",
+    "ToolOffer",
     "User",
-    "aadmit_model",
-    "aadmitted",
     "adefault_kernel",
-    "admit_model",
-    "admitted",
-    "ahold",
+    "apassthrough_call",
+    "aregister_provider_model",
     "as_both",
     "as_chat_options",
     "as_openai_error",
     "as_text",
     "current_caller",
-    "enclosing",
+    "enclosing_instance",
+    "export_lazily",
+    "hold_agent",
     "is_served",
-    "lazy_names",
     "limit_parameter",
     "name_unserved",
     "old_logprobs",
     "openai_kind_of",
     "openai_named",
+    "passthrough_call",
+    "read_answer_limits",
     "read_messages",
     "read_options",
     "read_parts",
@@ -138,9 +145,9 @@ __all__ = [
     "read_response_format",
     "read_text",
     "read_tool_choice",
-    "said_limits",
-    "served_model",
+    "register_provider_model",
+    "resolve_model",
     "split_request_options",
-    "told",
+    "to_kernel_messages",
     "write_completion",
 ]

@@ -264,7 +264,7 @@ class AgentDirectory:
             return
         with self._lock:
             was = entry.settings.get(id(kernel))
-            vain = _said_in_vain(settings, was) if was else []
+            vain = _ignored_settings(settings, was) if was else []
             if vain:
                 del entry.settings[id(kernel)]
         if vain:
@@ -303,7 +303,7 @@ def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
     return agent
 
 
-def _said_in_vain(said: AgentSettings, was: AgentSettings) -> list[str]:
+def _ignored_settings(said: AgentSettings, was: AgentSettings) -> list[str]:
     """Which settings are said, and are not those that the agent was spawned with."""
     return [
         name

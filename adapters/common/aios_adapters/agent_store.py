@@ -1,15 +1,15 @@
 """What a framework's store keeps belongs to an agent: its home, reached with or without a loop.
 
 A store's logic is written once, as a script: a generator that yields the memory
-syscalls that it needs (`Ask`) and is sent their answers. `Home.run` makes them one by
-one on a thread, `Home.arun` on an event loop.
+syscalls that it needs (`StoreOp`) and is sent their answers. `AgentStore.run` makes them one by
+one on a thread, `AgentStore.arun` on an event loop.
 
-    def fetch(key: str) -> Script[str]:
-        value = yield Ask.kv("settings", "get", key)
+    def fetch(key: str) -> StoreProgram[str]:
+        value = yield StoreOp.kv("settings", "get", key)
         return value or ""
 
-    home.run(fetch("color"))
-    await home.arun(fetch("color"))
+    store.run(fetch("color"))
+    await store.arun(fetch("color"))
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class StoreOp:
     """One syscall of the owner: a method of one of its handles, in its synchronous form."""
 
     handle: Callable[[Agent], Any]
@@ -38,27 +38,27 @@ class Ask:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def kv(cls, namespace: str, method: str, *arguments: Any, **options: Any) -> Ask:
+    def kv(cls, namespace: str, method: str, *arguments: Any, **options: Any) -> StoreOp:
         """Of `agent.memory.kv(namespace)`."""
         return cls(lambda agent: agent.memory.kv(namespace), method, arguments, options)
 
     @classmethod
-    def thread(cls, name: str, method: str, *arguments: Any, **options: Any) -> Ask:
+    def thread(cls, name: str, method: str, *arguments: Any, **options: Any) -> StoreOp:
         """Of `agent.memory.thread(name)`."""
         return cls(lambda agent: agent.memory.thread(name), method, arguments, options)
 
     @classmethod
-    def memory(cls, method: str, *arguments: Any, **options: Any) -> Ask:
+    def memory(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
         """Of `agent.memory`."""
         return cls(lambda agent: agent.memory, method, arguments, options)
 
     @classmethod
-    def collections(cls, method: str, *arguments: Any, **options: Any) -> Ask:
+    def collections(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
         """Of `agent.collections`."""
         return cls(lambda agent: agent.collections, method, arguments, options)
 
     @classmethod
-    def llm(cls, method: str, *arguments: Any, **options: Any) -> Ask:
+    def llm(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
         """Of `agent.llm`, such as "embed"."""
         return cls(lambda agent: agent.llm, method, arguments, options)
 
@@ -67,7 +67,7 @@ class Ask:
         return getattr(self.handle(agent), prefix + self.method)(*self.arguments, **self.options)
 
 
-Script = Generator[Ask, Any, T]
+StoreProgram = Generator[StoreOp, Any, T]
 
 _directory: Final = AgentDirectory()
 
@@ -91,7 +91,7 @@ class User:
         return cls(directory, caller, settings)
 
 
-class Home:
+class AgentStore:
     """The memory of one agent, named or given, as a framework's store uses it.
 
     Who uses it is marked by what it reads, and what it writes carries its labels.
@@ -117,9 +117,9 @@ class Home:
         self._user = user
 
     def __repr__(self) -> str:
-        return f"<Home of {self._agent!r}>"
+        return f"<AgentStore of {self._agent!r}>"
 
-    def run(self, script: Script[T], user: User | None = None) -> T:
+    def run(self, script: StoreProgram[T], user: User | None = None) -> T:
         """Carry out a script on this thread, for a user who is known already or is found here."""
         with ExitStack() as held:
             if isinstance(self._agent, Agent):
@@ -133,7 +133,7 @@ class Home:
                 agent = agent.acting_for(held.enter_context(using))
             return _run(script, agent)
 
-    async def arun(self, script: Script[T], user: User | None = None) -> T:
+    async def arun(self, script: StoreProgram[T], user: User | None = None) -> T:
         """Carry out a script on the running event loop, for a user as in `run`."""
         async with AsyncExitStack() as held:
             if isinstance(self._agent, Agent):
@@ -151,7 +151,7 @@ class Home:
         return Caller.named(str(self._agent), self._settings.group)
 
 
-def _run(script: Script[T], agent: Agent) -> T:
+def _run(script: StoreProgram[T], agent: Agent) -> T:
     try:
         ask = next(script)
         while True:
@@ -166,7 +166,7 @@ def _run(script: Script[T], agent: Agent) -> T:
         return value
 
 
-async def _arun(script: Script[T], agent: Agent) -> T:
+async def _arun(script: StoreProgram[T], agent: Agent) -> T:
     try:
         ask = next(script)
         while True:

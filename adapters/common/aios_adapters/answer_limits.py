@@ -16,7 +16,7 @@ _LIMITS: Final = (
 _NUMBERS: Final = ("n", "best_of")
 
 
-def said_limits(*options: Mapping[str, Any], num_prompts: int = 1) -> dict[str, int | None]:
+def read_answer_limits(*options: Mapping[str, Any], num_prompts: int = 1) -> dict[str, int | None]:
     """The arguments `max_tokens` and `n` of the kernel's call, from options of a client.
 
     Args:

@@ -6,12 +6,12 @@ which closes whatever generators are left in any order, those inside of others t
 nothing whose end has to be awaited.
 
     with ExitStack() as stack:
-        agent = await ahold(stack, directory, kernel, caller, settings)
+        agent = await hold_agent(stack, directory, kernel, caller, settings)
         deltas = stack.enter_context(closing(agent.llm.astream(...)))
         async for delta in deltas:
             yield ...
 
-Where a block has to be entered with awaits and left without them, `Entering` makes one
+Where a block has to be entered with awaits and left without them, `AsyncScope` makes one
 that is no generator.
 """
 
@@ -29,7 +29,7 @@ from aios_core.kernel import Agent, Kernel
 T = TypeVar("T")
 
 
-class Entering(Generic[T]):
+class AsyncScope(Generic[T]):
     """An `async with` block: `enter` fills a stack and returns the block's value."""
 
     def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
@@ -48,7 +48,7 @@ class Entering(Generic[T]):
         return await self._stack.__aexit__(kind, exc, tb)
 
 
-async def ahold(
+async def hold_agent(
     stack: ExitStack,
     directory: AgentDirectory,
     kernel: Kernel,

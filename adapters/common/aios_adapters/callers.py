@@ -142,7 +142,7 @@ def current_caller() -> Caller:
     return Caller(CallerKind.THREAD, life.number, name, weakref.ref(life))
 
 
-def enclosing(kinds: tuple[type, ...]) -> Any:
+def enclosing_instance(kinds: tuple[type, ...]) -> Any:
     """The innermost object of one of these classes whose method is running, or awaits us; or None.
 
     Looks at ``self`` in the frames below the caller's (methods, and functions inside of methods):

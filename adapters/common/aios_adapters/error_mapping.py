@@ -14,7 +14,7 @@ from typing import Any
 from aios_core.errors import KernelError
 
 
-class ErrorNames:
+class ErrorMapping:
     """Map the kernel's error classes to a framework's.
 
     Args:
@@ -33,7 +33,7 @@ class ErrorNames:
         self._made: dict[type[KernelError], type[KernelError] | None] = {}
 
     @contextmanager
-    def both(self) -> Iterator[None]:
+    def as_framework_error(self) -> Iterator[None]:
         """Let kernel errors out of the block under both names."""
         try:
             yield

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(names: Mapping[str, str], install: str) -> Callable[[str], Any]:
+def export_lazily(names: Mapping[str, str], install: str) -> Callable[[str], Any]:
     """A ``__getattr__`` for a package.
 
     Args:

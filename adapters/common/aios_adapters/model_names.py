@@ -11,7 +11,7 @@ from aios_core.launch.launcher import on_uninstall
 _announced: Final[set[str]] = set()
 
 
-def served_model(kernel: Kernel, asked: str | None) -> str | None:
+def resolve_model(kernel: Kernel, asked: str | None) -> str | None:
     """The model to ask a kernel for where a program names one of its provider's.
 
     A name that no core serves becomes None, the kernel's default model. The first time, a line
@@ -28,9 +28,9 @@ def served_model(kernel: Kernel, asked: str | None) -> str | None:
     return None
 
 
-def forget_announced() -> None:
+def reset_announcements() -> None:
     """Say it again, the next time."""
     _announced.clear()
 
 
-on_uninstall(forget_announced)
+on_uninstall(reset_announcements)

@@ -23,7 +23,7 @@ import httpx
 import openai
 
 from aios_adapters.kernels import adefault_kernel
-from aios_adapters.model_names import served_model
+from aios_adapters.model_names import resolve_model
 from aios_adapters.openai_completions import (
     TextChunkWriter,
     read_prompt_request,
@@ -89,19 +89,19 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     Args:
         hold: finds the agent, on a thread that is not the kernel's.
-        ahold: the same on an event loop; None where only `client_for` is used.
+        hold_agent: the same on an event loop; None where only `client_for` is used.
         kernel: None for the default kernel of the process.
     """
 
     def __init__(
         self,
         hold: Hold | None = None,
-        ahold: AsyncHold | None = None,
+        hold_agent: AsyncHold | None = None,
         *,
         kernel: Kernel | None = None,
     ) -> None:
         self._hold = hold
-        self._ahold = ahold
+        self._ahold = hold_agent
         self._kernel = kernel
         self._stack = ExitStack()
         self._refusal: KernelError | None = None
@@ -219,7 +219,7 @@ def _read(request: httpx.Request, kernel: Kernel) -> _Call:
     _name_what_is_dropped(request)
     arguments = _FORMS[path].read(body)
     model = arguments.get("model")
-    arguments["model"] = None if model == DEFAULT_MODEL else served_model(kernel, model)
+    arguments["model"] = None if model == DEFAULT_MODEL else resolve_model(kernel, model)
     if (timeout_s := request.extensions.get("timeout", {}).get("read")) not in (None, _NOT_SET):
         arguments.setdefault("timeout_s", timeout_s)
     return _Call(_FORMS[path], bool(body.get("stream")), arguments)

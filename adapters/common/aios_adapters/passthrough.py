@@ -1,13 +1,13 @@
-"""Mode "admit": a framework's own client asks its provider, when the kernel lets it.
+"""Mode "passthrough": a framework's own client asks its provider, when the kernel lets it.
 
-    async with aadmitted(agent, "gpt-4o", messages=[...]) as slot:
+    async with apassthrough_call(agent, "gpt-4o", messages=[...]) as slot:
         answer = await slot.run(client.create(...))
         slot.settle(Usage(12, 3), answer.text)
 
 The block begins when the scheduler gives the call a slot, and counts as an LLM
 syscall of the agent: it waits by the policy, reserves from budgets, has a deadline.
 When the kernel takes it back (the agent exits, the deadline passes), what runs in
-`slot.run` or `slot.each` is cancelled and the kernel's reason is raised. A provider's
+`slot.run` or `slot.iterate` is cancelled and the kernel's reason is raised. A provider's
 own exception passes through as it is, and the call has failed.
 """
 
@@ -28,7 +28,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextm
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from aios_adapters.answer_limits import said_limits
+from aios_adapters.answer_limits import read_answer_limits
 from aios_core.cores.external import AT_PROVIDER, GUEST, Guest, GuestCore
 from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
 from aios_core.kernel import Agent, Kernel
@@ -40,7 +40,7 @@ from aios_core.options import CallOptions, Messages, ProviderOptions
 T = TypeVar("T")
 
 
-class Slot:
+class PassthroughCall:
     """The right to ask the provider now. `settle` before the block ends, or nothing is booked."""
 
     def __init__(self, model: str, watch: asyncio.Future[Completion] | None = None) -> None:
@@ -64,14 +64,16 @@ class Slot:
             key: what the client calls the limit.
             own: the limit that the program set elsewhere, as when it made the client.
         """
-        is_set = own is not None or said_limits(arguments)["max_tokens"] is not None
+        is_set = own is not None or read_answer_limits(arguments)["max_tokens"] is not None
         limit = None if is_set else self.token_limit
         if limit is None:
             return dict(arguments)
         self.guest.has_sent_limit = True
         return {**arguments, key: limit}
 
-    def settle(self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()) -> None:
+    def record_usage(
+        self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()
+    ) -> None:
         """Say what the provider's answer took, and what it said."""
         self.completion = _completion(self._model, usage, text, tool_calls)
 
@@ -82,14 +84,14 @@ class Slot:
         await self._until(task)
         return task.result()
 
-    def each(self, items: AsyncIterator[T]) -> Pieces[T]:
+    def iterate(self, items: AsyncIterator[T]) -> ProviderStream[T]:
         """Iterate over the provider's stream, in the same way."""
         self.guest.was_sent = True
-        return Pieces(self, items)
+        return ProviderStream(self, items)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
         """Wait for it, or raise why the kernel ended the call."""
-        assert self._watch is not None, "made by `aadmitted`"  # noqa: S101
+        assert self._watch is not None, "made by `apassthrough_call`"  # noqa: S101
         try:
             await asyncio.wait({task, self._watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -101,14 +103,14 @@ class Slot:
             raise error
 
 
-class Pieces(AsyncIterator[T]):
-    """A provider's stream, asked for its next item as `Slot.run` does; closed when it fails.
+class ProviderStream(AsyncIterator[T]):
+    """A provider's stream that the kernel can cancel; closed when it fails.
 
     No generator, and neither is what holds a slot: the loop closes whatever generators are left
     when it stops, in any order, see `aios_adapters.async_scope`.
     """
 
-    def __init__(self, slot: Slot, items: AsyncIterator[T]) -> None:
+    def __init__(self, slot: PassthroughCall, items: AsyncIterator[T]) -> None:
         self._slot = slot
         self._items = items
 
@@ -139,15 +141,15 @@ async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
 
 
 @contextmanager
-def admitted(
+def passthrough_call(
     agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
-) -> Iterator[Slot]:
+) -> Iterator[PassthroughCall]:
     """A slot for a blocking call of a provider's model, with the arguments of `agent.llm.stream`.
 
     A blocking call cannot be interrupted: if the kernel takes the slot back meanwhile, the
     answer is dropped and the kernel's reason raised once it is there.
     """
-    slot = Slot(model)
+    slot = PassthroughCall(model)
     with agent.llm.stream(messages, **_guarded(options, model, slot)) as stream:
         next(stream)
         slot.guest.was_sent = True
@@ -161,10 +163,10 @@ def admitted(
             pass
 
 
-def aadmitted(
+def apassthrough_call(
     agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
-) -> AbstractAsyncContextManager[Slot]:
-    """The same on an event loop; ask the provider with `slot.run` or `slot.each`.
+) -> AbstractAsyncContextManager[PassthroughCall]:
+    """The same on an event loop; ask the provider with `slot.run` or `slot.iterate`.
 
     A generator that is closed inside of the block, by whomever and however late, waits for
     nothing.
@@ -182,9 +184,9 @@ class _Admission:
         self._messages = messages
         self._options = options
         self._model = model
-        self._slot = Slot(model)
+        self._slot = PassthroughCall(model)
 
-    async def __aenter__(self) -> Slot:
+    async def __aenter__(self) -> PassthroughCall:
         options = _guarded(self._options, self._model, self._slot)
         with ExitStack() as stack:
             stream = stack.enter_context(
@@ -210,7 +212,7 @@ class _Admission:
                 self._watch.cancel()
 
 
-def admit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+def register_provider_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
     """The kernel that lets calls of a provider's model run; the default one if None is given.
 
     Args:
@@ -226,7 +228,9 @@ def admit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) ->
     return kernel
 
 
-async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
+async def aregister_provider_model(
+    model: str, kernel: Kernel | None = None, *, slots: int = 16
+) -> Kernel:
     """The same from an event loop."""
     if kernel is None:
         cores = [GuestCore(model, slots=slots)]
@@ -237,7 +241,9 @@ async def aadmit_model(model: str, kernel: Kernel | None = None, *, slots: int =
     return kernel
 
 
-def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]) -> list[Message]:
+def to_kernel_messages(
+    messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]
+) -> list[Message]:
     """A framework's conversation for the kernel's books, by the adapter's own translation.
 
     A message that the kernel could not carry (a picture, say) is the provider's business: a
@@ -252,7 +258,7 @@ def told(messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]
     return known
 
 
-def _guarded(options: ProviderOptions, model: str, slot: Slot) -> CallOptions:
+def _guarded(options: ProviderOptions, model: str, slot: PassthroughCall) -> CallOptions:
     return {**options, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
 
 

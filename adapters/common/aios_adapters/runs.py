@@ -21,7 +21,7 @@ _MAX_RUNS: Final = 100_000  # runs whose end was never told would stay for ever
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class RunRoot:
     """The outermost run of its conversation that a run is a part of."""
 
     run_id: Hashable
@@ -44,11 +44,11 @@ class RunTree:
     """
 
     def __init__(
-        self, on_end: Callable[[Root], None], *, waits_for_descendants: bool = False
+        self, on_end: Callable[[RunRoot], None], *, waits_for_descendants: bool = False
     ) -> None:
         self._on_end = on_end
         self._is_patient = waits_for_descendants
-        self._roots: OrderedDict[Hashable, Root] = OrderedDict()
+        self._roots: OrderedDict[Hashable, RunRoot] = OrderedDict()
         self._families: dict[Hashable, set[Hashable]] = {}  # the runs that end with each root
         self._around: dict[Hashable, Hashable] = {}  # of a root inside of another's family
         self._returned: set[Hashable] = set()  # roots that have ended, and wait for descendants
@@ -59,7 +59,7 @@ class RunTree:
         """How many runs are in progress."""
         return len(self._roots)
 
-    def root_of(self, run_id: Hashable) -> Root | None:
+    def root_of(self, run_id: Hashable) -> RunRoot | None:
         """The root of a run in progress; None for a run that was never reported."""
         return self._roots.get(run_id)
 
@@ -67,7 +67,7 @@ class RunTree:
         """Return whether the run is still in progress."""
         return run_id in self._roots
 
-    def latest_in(self, conversation: Hashable) -> Root | None:
+    def latest_in(self, conversation: Hashable) -> RunRoot | None:
         """The root in progress that began last in a conversation."""
         with self._lock:
             roots = [root for run_id, root in self._roots.items() if run_id == root.run_id]
@@ -89,7 +89,7 @@ class RunTree:
             around = self._roots.get(parent_id) if parent_id else None
             root = around
             if root is None or conversation not in (None, root.conversation):
-                root = Root(run_id, str(name or "run"), current_caller(), conversation)
+                root = RunRoot(run_id, str(name or "run"), current_caller(), conversation)
             self._roots[run_id] = root
             self._families.setdefault(root.run_id, set()).add(run_id)
             if around is not None and around is not root:
@@ -109,7 +109,7 @@ class RunTree:
             self.begin(hold.key, run_id, "stream")
         return hold
 
-    def _report(self, remove: Callable[[Hashable], list[Root]], run_id: Hashable) -> None:
+    def _report(self, remove: Callable[[Hashable], list[RunRoot]], run_id: Hashable) -> None:
         with self._lock:
             ended = remove(run_id)
         self._notify(ended)
@@ -119,11 +119,11 @@ class RunTree:
         remove = self._leave if self._is_patient else self._forget
         self._lock.run_soon(lambda: partial(self._notify, remove(run_id)))
 
-    def _notify(self, ended: list[Root]) -> None:
+    def _notify(self, ended: list[RunRoot]) -> None:
         for root in ended:
             self._on_end(root)
 
-    def _leave(self, run_id: Hashable) -> list[Root]:
+    def _leave(self, run_id: Hashable) -> list[RunRoot]:
         """Remove a run, and its root if that has ended and nothing else of it is left."""
         if (root := self._roots.get(run_id)) is None:
             return []
@@ -133,13 +133,13 @@ class RunTree:
             self._forget(run_id)
         return self._settle(root.run_id)
 
-    def _settle(self, root_id: Hashable) -> list[Root]:
+    def _settle(self, root_id: Hashable) -> list[RunRoot]:
         if root_id not in self._returned or self._families[root_id] - {root_id}:
             return []
         around = self._around.get(root_id)
         return [*self._forget(root_id), *self._settle(around)]
 
-    def _forget(self, run_id: Hashable) -> list[Root]:
+    def _forget(self, run_id: Hashable) -> list[RunRoot]:
         """Remove a run and all that ends with it. Returns the roots among them, itself first."""
         if (root := self._roots.pop(run_id, None)) is None:
             return []

@@ -6,7 +6,7 @@ turn, checks, journals and audits. Then what the framework would have done is do
 caller's event loop, and the caller gets the very object that came of it, or the very
 exception.
 
-    escorts = Escorts()
+    escorts = ToolBridge()
     value = escorts.run(agent, tool, {"a": 1}, lambda arguments: theirs(**arguments))
 """
 
@@ -31,14 +31,14 @@ from aios_core.kernel import Agent
 from aios_core.tools import StoredResult, Tool, ToolContext
 
 #: What a model can act on; anything else is for the program that runs the agent.
-FOR_THE_MODEL = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
+MODEL_VISIBLE_ERRORS = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
 
 Work = Callable[[dict[str, Any]], Any]
 AsyncWork = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class ToolOffer:
     """A framework's tool, as the kernel is told of it. Equal offers are one tool."""
 
     name: str
@@ -48,7 +48,7 @@ class Offered:
 
 
 @dataclass(slots=True)
-class _Escort:
+class _PendingCall:
     """What runs when the kernel lets a call run, and what came of it."""
 
     work: Work
@@ -67,15 +67,15 @@ class _Escort:
         return content if isinstance(content, str) else str(content)
 
 
-class Escorts:
+class ToolBridge:
     """See the module. Any thread and any event loop may use it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, _Escort] = {}
-        self._known: WeakKeyDictionary[Agent, dict[str, Offered]] = WeakKeyDictionary()
+        self._under_way: dict[str, _PendingCall] = {}
+        self._known: WeakKeyDictionary[Agent, dict[str, ToolOffer]] = WeakKeyDictionary()
 
     def run(
-        self, agent: Agent, tool: Offered, arguments: Mapping[str, Any], work: Work
+        self, agent: Agent, tool: ToolOffer, arguments: Mapping[str, Any], work: Work
     ) -> tuple[Any, StoredResult | None]:
         """Make a call on this thread: what came of it, and where it is if it was too large.
 
@@ -94,7 +94,7 @@ class Escorts:
         return escort.outcome, answer if isinstance(answer, StoredResult) else None
 
     async def arun(
-        self, agent: Agent, tool: Offered, arguments: Mapping[str, Any], work: AsyncWork
+        self, agent: Agent, tool: ToolOffer, arguments: Mapping[str, Any], work: AsyncWork
     ) -> tuple[Any, StoredResult | None]:
         """The same on an event loop, where `work` runs too. Cancelling the await cancels it."""
         loop = asyncio.get_running_loop()
@@ -116,15 +116,15 @@ class Escorts:
             del self._under_way[key]
         return escort.outcome, answer if isinstance(answer, StoredResult) else None
 
-    def _begun(self, work: Work) -> tuple[str, _Escort]:
+    def _begun(self, work: Work) -> tuple[str, _PendingCall]:
         key = f"escort-{uuid4()}"
-        escort = self._under_way[key] = _Escort(work)
+        escort = self._under_way[key] = _PendingCall(work)
         return key, escort
 
-    def _known_to(self, agent: Agent) -> dict[str, Offered]:
+    def _known_to(self, agent: Agent) -> dict[str, ToolOffer]:
         return self._known.setdefault(agent, {})
 
-    def _kernel_tool(self, tool: Offered) -> Tool:
+    def _kernel_tool(self, tool: ToolOffer) -> Tool:
         def run(context: ToolContext, **arguments: Any) -> str:
             return self._under_way[context.idempotency_key](arguments)
 

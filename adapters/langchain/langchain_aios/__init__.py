@@ -10,7 +10,7 @@ checked, cancellable. Importing this starts nothing.
 
 from typing import TYPE_CHECKING
 
-from aios_adapters import lazy_names
+from aios_adapters import export_lazily
 
 if TYPE_CHECKING:
     from langchain_aios.caches import AIOSCache
@@ -47,22 +47,23 @@ __all__ = [
     "wrap_tools",
 ]
 
-__getattr__ = lazy_names(
-    {
-        "AIOSCache": "langchain_aios.caches",
-        "AIOSChatMessageHistory": "langchain_aios.histories",
-        "AIOSEmbeddings": "langchain_aios.embeddings",
-        "AIOSGraphStore": "langchain_aios.graph_stores",
-        "AIOSMiddleware": "langchain_aios.tools",
-        "AIOSSaver": "langchain_aios.checkpoints",
-        "AIOSStore": "langchain_aios.stores",
-        "AIOSTool": "langchain_aios.tools",
-        "AIOSVectorStore": "langchain_aios.vector_stores",
-        "ChatAIOS": "langchain_aios.chat_models",
-        "akernel_tools": "langchain_aios.tools",
-        "kernel_tools": "langchain_aios.tools",
-        "tool_node_wrappers": "langchain_aios.tools",
-        "wrap_tools": "langchain_aios.tools",
-    },
-    install="langchain-aios langgraph",
-)
+if not TYPE_CHECKING:  # or type checkers would accept any name
+    __getattr__ = export_lazily(
+        {
+            "AIOSCache": "langchain_aios.caches",
+            "AIOSChatMessageHistory": "langchain_aios.histories",
+            "AIOSEmbeddings": "langchain_aios.embeddings",
+            "AIOSGraphStore": "langchain_aios.graph_stores",
+            "AIOSMiddleware": "langchain_aios.tools",
+            "AIOSSaver": "langchain_aios.checkpoints",
+            "AIOSStore": "langchain_aios.stores",
+            "AIOSTool": "langchain_aios.tools",
+            "AIOSVectorStore": "langchain_aios.vector_stores",
+            "ChatAIOS": "langchain_aios.chat_models",
+            "akernel_tools": "langchain_aios.tools",
+            "kernel_tools": "langchain_aios.tools",
+            "tool_node_wrappers": "langchain_aios.tools",
+            "wrap_tools": "langchain_aios.tools",
+        },
+        install="langchain-aios langgraph",
+    )

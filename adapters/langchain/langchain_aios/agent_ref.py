@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aios_adapters import AgentSettings, adefault_kernel
 from aios_core import Agent, Kernel, default_kernel
-from langchain_aios.callers import directory, identify_running
+from langchain_aios.callers import directory, find_running_caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Seat:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        caller, settings = identify_running(self.agent, AgentSettings(self.group))
+        caller, settings = find_running_caller(self.agent, AgentSettings(self.group))
         with directory.use(self.kernel or default_kernel(), caller, settings) as agent:
             yield agent
 
@@ -35,7 +35,7 @@ class Seat:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        caller, settings = identify_running(self.agent, AgentSettings(self.group))
+        caller, settings = find_running_caller(self.agent, AgentSettings(self.group))
         kernel = self.kernel or await adefault_kernel()
         async with directory.ause(kernel, caller, settings) as agent:
             yield agent

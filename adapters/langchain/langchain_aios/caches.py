@@ -15,7 +15,7 @@ from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from langchain_aios.callers import user_of_store
 
@@ -49,49 +49,49 @@ class AIOSCache(BaseCache):
         group: str | None = None,
     ) -> None:
         self._ttl_s = ttl_s
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer to a prompt; None if it is not known."""
-        return self._home.run(self._find(prompt, llm_string))
+        return self._store.run(self._find(prompt, llm_string))
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The same on an event loop."""
-        return await self._home.arun(self._find(prompt, llm_string))
+        return await self._store.arun(self._find(prompt, llm_string))
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """Keep an answer."""
-        self._home.run(self._keep(prompt, llm_string, return_val))
+        self._store.run(self._keep(prompt, llm_string, return_val))
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._keep(prompt, llm_string, return_val))
+        await self._store.arun(self._keep(prompt, llm_string, return_val))
 
     def clear(self, **kwargs: Any) -> None:
         """Forget all answers."""
         del kwargs
-        self._home.run(self._clear())
+        self._store.run(self._clear())
 
     async def aclear(self, **kwargs: Any) -> None:
         """The same on an event loop."""
         del kwargs
-        await self._home.arun(self._clear())
+        await self._store.arun(self._clear())
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _find(self, prompt: str, llm_string: str) -> Script[RETURN_VAL_TYPE | None]:
-        text = yield Ask.kv(_NAMESPACE, "get", _key(prompt, llm_string))
+    def _find(self, prompt: str, llm_string: str) -> StoreProgram[RETURN_VAL_TYPE | None]:
+        text = yield StoreOp.kv(_NAMESPACE, "get", _key(prompt, llm_string))
         if text is None:
             return None
         answer: RETURN_VAL_TYPE = loads(text, allowed_objects=_ALLOWED)
         return answer
 
-    def _keep(self, prompt: str, llm_string: str, answer: RETURN_VAL_TYPE) -> Script[None]:
+    def _keep(self, prompt: str, llm_string: str, answer: RETURN_VAL_TYPE) -> StoreProgram[None]:
         key = _key(prompt, llm_string)
-        yield Ask.kv(_NAMESPACE, "set", key, dumps(list(answer)), ttl_s=self._ttl_s)
+        yield StoreOp.kv(_NAMESPACE, "set", key, dumps(list(answer)), ttl_s=self._ttl_s)
 
-    def _clear(self) -> Script[None]:
-        yield Ask.kv(_NAMESPACE, "clear")
+    def _clear(self) -> StoreProgram[None]:
+        yield StoreOp.kv(_NAMESPACE, "clear")
 
 
 _NAMESPACE: Final = "langchain/cache"

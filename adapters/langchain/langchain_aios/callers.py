@@ -34,7 +34,7 @@ from aios_adapters import (
     AgentSettings,
     Caller,
     CallerKind,
-    Root,
+    RunRoot,
     RunTree,
     User,
     current_caller,
@@ -108,7 +108,7 @@ class RunTracker(RunTree, BaseCallbackHandler):
     on_chain_error = on_tool_error = on_retriever_error = on_llm_error = on_chain_end
 
 
-def identify(
+def find_caller(
     tracker: RunTracker, name: str | None, defaults: AgentSettings, run_manager: RunManager
 ) -> tuple[Caller, AgentSettings]:
     """Whose call this is, and what its agent shall be like.
@@ -136,7 +136,7 @@ def identify(
     return _batched.get() or (root.caller if root else current_caller()), settings
 
 
-def _in_conversation(root: Root | None, thread_id: Any, *, is_whole: bool) -> Caller | None:
+def _in_conversation(root: RunRoot | None, thread_id: Any, *, is_whole: bool) -> Caller | None:
     """The root run as a caller, unless it is only one call, which belongs to no conversation."""
     if root is not None and (thread_id or not is_whole):
         return _of_root(root, thread_id)
@@ -145,7 +145,7 @@ def _in_conversation(root: Root | None, thread_id: Any, *, is_whole: bool) -> Ca
     return None
 
 
-def _root_around() -> Root | None:
+def _root_around() -> RunRoot | None:
     """The root of the run that goes on around the caller, where that is no model's."""
     parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
     return tracker.root_of(parent_id) if parent_id else None
@@ -180,7 +180,7 @@ def with_metadata(config: RunnableConfig | None) -> RunnableConfig | None:
     return {**config, "metadata": {**about, **(config.get("metadata") or {})}}
 
 
-def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
+def find_running_caller(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
     """Whose call it is within a run without one of its own, such as a tool's body."""
     config = _config_of(None)
     settings = defaults.updated(config, "aios_")
@@ -192,7 +192,7 @@ def identify_running(name: str | None, defaults: AgentSettings) -> tuple[Caller,
 
 def user_of_store() -> User | None:
     """Who uses a store, where it is known: the run around the call, or who has called a model."""
-    return User.known(directory, *identify_running(None, AgentSettings()))
+    return User.known(directory, *find_running_caller(None, AgentSettings()))
 
 
 def user_of_saver(config: RunnableConfig | None) -> User | None:
@@ -215,7 +215,7 @@ def _config_of(run: ModelRun | None) -> dict[str, Any]:
     return {**around["configurable"], **around["metadata"], **inner}
 
 
-def _of_root(root: Root, thread_id: Any = None) -> Caller:
+def _of_root(root: RunRoot, thread_id: Any = None) -> Caller:
     conversation = thread_id or root.conversation
     name = f"thread {conversation}" if conversation else f"{root.name}-{str(root.run_id)[-6:]}"
     return Caller(CallerKind.RUN, root.run_id, name)
@@ -224,7 +224,7 @@ def _of_root(root: Root, thread_id: Any = None) -> Caller:
 # --- of this process ---------------------------------------------------------------------------
 
 
-def _end_of(root: Root) -> None:
+def _end_of(root: RunRoot) -> None:
     directory.end(_of_root(root))
 
 

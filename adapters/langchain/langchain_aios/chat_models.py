@@ -40,7 +40,7 @@ from aios_adapters import (
     AgentSettings,
     Caller,
     adefault_kernel,
-    ahold,
+    hold_agent,
     read_options,
     read_tool_choice,
 )
@@ -49,7 +49,7 @@ from langchain_aios import model_methods, translation
 from langchain_aios.callers import (
     RunManager,
     directory,
-    identify,
+    find_caller,
     tracker,
 )
 from langchain_aios.errors import translated
@@ -344,12 +344,12 @@ class ChatAIOS(BaseChatModel):
         caller, settings = self._identify(run_manager)
         kernel = self.kernel or await adefault_kernel()
         stack.enter_context(tracker.during(run_manager))
-        return await ahold(stack, directory, kernel, caller, settings)
+        return await hold_agent(stack, directory, kernel, caller, settings)
 
     def _identify(self, run_manager: RunManager) -> tuple[Caller, AgentSettings]:
         name = self.agent if isinstance(self.agent, str) else None
         settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
-        return identify(tracker, name, settings, run_manager)
+        return find_caller(tracker, name, settings, run_manager)
 
     # --- counts -------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.store.base import TTLConfig
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from aios_core.errors import InvalidRequest
 from langchain_aios.callers import user_of_saver, user_of_store
@@ -89,7 +89,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         minutes = (ttl or {}).get("default_ttl")
         self._ttl_s = None if minutes is None else minutes * _MINUTE
         self._max_checkpoints = max_checkpoints
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
         self._checkpoints = f"{namespace}/checkpoints"
         self._writes = f"{namespace}/writes"
 
@@ -97,11 +97,11 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the latest of its thread."""
-        return self._home.run(self._get(config), user_of_saver(config))
+        return self._store.run(self._get(config), user_of_saver(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The same on an event loop."""
-        return await self._home.arun(self._get(config), user_of_saver(config))
+        return await self._store.arun(self._get(config), user_of_saver(config))
 
     def list(
         self,
@@ -112,7 +112,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """List checkpoints in the order of `InMemorySaver`: the newest of a thread first."""
-        yield from self._home.run(self._list(config, filter, before, limit), user_of_saver(config))
+        yield from self._store.run(self._list(config, filter, before, limit), user_of_saver(config))
 
     async def alist(
         self,
@@ -123,7 +123,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """The same on an event loop."""
-        for found in await self._home.arun(
+        for found in await self._store.arun(
             self._list(config, filter, before, limit), user_of_saver(config)
         ):
             yield found
@@ -139,7 +139,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Keep a checkpoint; the config that names it."""
         del new_versions
-        return self._home.run(self._put(config, checkpoint, metadata), user_of_saver(config))
+        return self._store.run(self._put(config, checkpoint, metadata), user_of_saver(config))
 
     async def aput(
         self,
@@ -150,7 +150,9 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """The same on an event loop."""
         del new_versions
-        return await self._home.arun(self._put(config, checkpoint, metadata), user_of_saver(config))
+        return await self._store.arun(
+            self._put(config, checkpoint, metadata), user_of_saver(config)
+        )
 
     def put_writes(
         self,
@@ -160,7 +162,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Keep what a task wrote before its step was complete. Repeats change nothing."""
-        self._home.run(self._put_writes(config, writes, task_id, task_path), user_of_saver(config))
+        self._store.run(self._put_writes(config, writes, task_id, task_path), user_of_saver(config))
 
     async def aput_writes(
         self,
@@ -170,7 +172,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """The same on an event loop."""
-        await self._home.arun(
+        await self._store.arun(
             self._put_writes(config, writes, task_id, task_path), user_of_saver(config)
         )
 
@@ -178,27 +180,27 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Forget all checkpoints of a thread."""
-        self._home.run(self._delete_thread(thread_id))
+        self._store.run(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._delete_thread(thread_id))
+        await self._store.arun(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Forget the checkpoints that these runs made."""
-        self._home.run(self._delete_for_runs(run_ids))
+        self._store.run(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._delete_for_runs(run_ids))
+        await self._store.arun(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread to another one."""
-        self._home.run(self._copy_thread(source_thread_id, target_thread_id))
+        self._store.run(self._copy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._copy_thread(source_thread_id, target_thread_id))
+        await self._store.arun(self._copy_thread(source_thread_id, target_thread_id))
 
     def prune(
         self,
@@ -207,7 +209,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         strategy: Literal["keep_latest", "delete"] | str = "keep_latest",  # noqa: PYI051
     ) -> None:
         """Keep only the latest checkpoint of each namespace, or none."""
-        self._home.run(self._prune(thread_ids, strategy))
+        self._store.run(self._prune(thread_ids, strategy))
 
     async def aprune(
         self,
@@ -216,15 +218,15 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         strategy: Literal["keep_latest", "delete"] | str = "keep_latest",  # noqa: PYI051
     ) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._prune(thread_ids, strategy))
+        await self._store.arun(self._prune(thread_ids, strategy))
 
     def sweep_ttl(self) -> int:
         """Remove the checkpoints that have expired. Returns how many there were."""
-        return self._home.run(self._sweep())
+        return self._store.run(self._sweep())
 
     async def asweep_ttl(self) -> int:
         """Remove expired checkpoints on an event loop. Returns how many there were."""
-        return await self._home.arun(self._sweep())
+        return await self._store.arun(self._sweep())
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Versions are ordered texts."""
@@ -234,13 +236,13 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _get(self, config: RunnableConfig) -> Script[CheckpointTuple | None]:
+    def _get(self, config: RunnableConfig) -> StoreProgram[CheckpointTuple | None]:
         if checkpoint_id := get_checkpoint_id(config):
             key = key_of(thread_of(config), namespace_of(config), checkpoint_id)
-            entries = yield Ask.kv(self._checkpoints, "get_many", (key,))
+            entries = yield StoreOp.kv(self._checkpoints, "get_many", (key,))
         else:
             prefix = key_of(thread_of(config), namespace_of(config), "")
-            entries = yield Ask.kv(self._checkpoints, "list", prefix, limit=1, is_reversed=True)
+            entries = yield StoreOp.kv(self._checkpoints, "list", prefix, limit=1, is_reversed=True)
         if not entries:
             return None
         if self._ttl_s is not None and (self.ttl_config or {}).get("refresh_on_read", True):
@@ -253,10 +255,10 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         wanted: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> Script[Sequence[CheckpointTuple]]:
+    ) -> StoreProgram[Sequence[CheckpointTuple]]:
         only = get_checkpoint_id(config) if config else None
         until = get_checkpoint_id(before) if before else None
-        entries = yield Ask.kv(self._checkpoints, "list", prefix_of(config), with_values=False)
+        entries = yield StoreOp.kv(self._checkpoints, "list", prefix_of(config), with_values=False)
         keys = [
             key
             for key in newest_first(entries)
@@ -264,7 +266,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         ]
         found: list[CheckpointTuple] = []
         for start in range(0, len(keys), _PAGE):
-            page = yield Ask.kv(self._checkpoints, "get_many", keys[start : start + _PAGE])
+            page = yield StoreOp.kv(self._checkpoints, "get_many", keys[start : start + _PAGE])
             for entry in page:
                 if limit is not None and len(found) >= limit:
                     return found
@@ -276,7 +278,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
     def _put(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> Script[RunnableConfig]:
+    ) -> StoreProgram[RunnableConfig]:
         thread_id, namespace = thread_of(config), namespace_of(config)
         packed = pack(
             {
@@ -286,7 +288,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
             {"parent": get_checkpoint_id(config)},
         )
         key = key_of(thread_id, namespace, checkpoint["id"])
-        yield Ask.kv(self._checkpoints, "set", key, packed, ttl_s=self._ttl_s)
+        yield StoreOp.kv(self._checkpoints, "set", key, packed, ttl_s=self._ttl_s)
         if self._ttl_s is not None:
             yield from self._touch(thread_id)
         if self._max_checkpoints is not None:
@@ -299,7 +301,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str,
-    ) -> Script[None]:
+    ) -> StoreProgram[None]:
         checkpoint_id = config["configurable"]["checkpoint_id"]
         prefix = key_of(thread_of(config), namespace_of(config), checkpoint_id)
         items = {}
@@ -309,32 +311,32 @@ class AIOSSaver(BaseCheckpointSaver[str]):
             about = {"task": task_id, "channel": channel, "path": task_path, "number": number}
             items[key] = pack({"value": self.serde.dumps_typed(value)}, about)
         if ordinary := [key for key in items if int(key[-7:]) >= _SHIFT]:
-            known = yield Ask.kv(self._writes, "get_many", ordinary)
+            known = yield StoreOp.kv(self._writes, "get_many", ordinary)
             for entry in known:
                 del items[entry.key]
         if items:
-            yield Ask.kv(self._writes, "put", items, ttl_s=self._ttl_s)
+            yield StoreOp.kv(self._writes, "put", items, ttl_s=self._ttl_s)
 
-    def _delete_thread(self, thread_id: str) -> Script[None]:
+    def _delete_thread(self, thread_id: str) -> StoreProgram[None]:
         prefix = thread_prefix(thread_id)
-        yield Ask.kv(self._checkpoints, "clear", prefix)
-        yield Ask.kv(self._writes, "clear", prefix)
+        yield StoreOp.kv(self._checkpoints, "clear", prefix)
+        yield StoreOp.kv(self._writes, "clear", prefix)
 
-    def _delete_for_runs(self, run_ids: Sequence[str]) -> Script[None]:
+    def _delete_for_runs(self, run_ids: Sequence[str]) -> StoreProgram[None]:
         runs = set(map(str, run_ids))
-        entries = yield Ask.kv(self._checkpoints, "list")
+        entries = yield StoreOp.kv(self._checkpoints, "list")
         gone = [e.key for e in entries if str(self._metadata(e.value).get("run_id")) in runs]
         yield from self._forget(gone)
 
-    def _copy_thread(self, source: str, target: str) -> Script[None]:
+    def _copy_thread(self, source: str, target: str) -> StoreProgram[None]:
         old, new = thread_prefix(source), thread_prefix(target)
         for namespace in (self._writes, self._checkpoints):
-            entries = yield Ask.kv(namespace, "list", old)
+            entries = yield StoreOp.kv(namespace, "list", old)
             if entries:
                 copies = {new + entry.key.removeprefix(old): entry.value for entry in entries}
-                yield Ask.kv(namespace, "put", copies, ttl_s=self._ttl_s)
+                yield StoreOp.kv(namespace, "put", copies, ttl_s=self._ttl_s)
 
-    def _prune(self, thread_ids: Sequence[str], strategy: str) -> Script[None]:
+    def _prune(self, thread_ids: Sequence[str], strategy: str) -> StoreProgram[None]:
         for thread_id in thread_ids:
             if strategy == "delete":
                 yield from self._delete_thread(thread_id)
@@ -342,13 +344,13 @@ class AIOSSaver(BaseCheckpointSaver[str]):
             if strategy != "keep_latest":
                 raise ValueError(f"strategy: got {strategy!r}; allowed: 'keep_latest', 'delete'")
             prefix = thread_prefix(thread_id)
-            entries = yield Ask.kv(self._checkpoints, "list", prefix, with_values=False)
+            entries = yield StoreOp.kv(self._checkpoints, "list", prefix, with_values=False)
             for namespace in {entry.key.rpartition("/")[0] for entry in entries}:
                 yield from self._keep_newest(f"{namespace}/", 1)
 
-    def _keep_newest(self, prefix: str, num_kept: int) -> Script[None]:
+    def _keep_newest(self, prefix: str, num_kept: int) -> StoreProgram[None]:
         """Remove all but the newest checkpoints of a namespace and what they are built from."""
-        entries = yield Ask.kv(
+        entries = yield StoreOp.kv(
             self._checkpoints, "list", prefix, is_reversed=True, with_values=False
         )
         kept, older = entries[:num_kept], {entry.key for entry in entries[num_kept:]}
@@ -357,19 +359,19 @@ class AIOSSaver(BaseCheckpointSaver[str]):
                 older -= yield from self._origins(entry.key)
             yield from self._forget(sorted(older))
 
-    def _origins(self, key: str) -> Script[set[str]]:
+    def _origins(self, key: str) -> StoreProgram[set[str]]:
         """The ancestors from which a checkpoint's delta channels are put together.
 
         Such a channel is kept as a whole now and then; until then, only as what was written.
         """
         found: set[str] = set()
-        (entry,) = yield Ask.kv(self._checkpoints, "get_many", (key,))
+        (entry,) = yield StoreOp.kv(self._checkpoints, "get_many", (key,))
         missing = {*(self._metadata(entry.value).get("counters_since_delta_snapshot") or ())}
         missing -= self._channels(entry.value)
         thread_id, namespace, _ = parts_of(key)
         while missing and (parent := unpack(entry.value)[1]["parent"]):
             above = key_of(thread_id, namespace, parent)
-            entries = yield Ask.kv(self._checkpoints, "get_many", (above,))
+            entries = yield StoreOp.kv(self._checkpoints, "get_many", (above,))
             if not entries:
                 break
             entry = entries[0]
@@ -377,28 +379,28 @@ class AIOSSaver(BaseCheckpointSaver[str]):
             missing -= self._channels(entry.value)
         return found
 
-    def _touch(self, thread_id: str) -> Script[None]:
+    def _touch(self, thread_id: str) -> StoreProgram[None]:
         """Restart the time to live of a thread, with all that its checkpoints need."""
         for namespace in (self._checkpoints, self._writes):
-            yield Ask.kv(namespace, "touch", prefix=thread_prefix(thread_id), ttl_s=self._ttl_s)
+            yield StoreOp.kv(namespace, "touch", prefix=thread_prefix(thread_id), ttl_s=self._ttl_s)
 
-    def _sweep(self) -> Script[int]:
-        yield Ask.kv(self._writes, "sweep")
-        num_swept: int = yield Ask.kv(self._checkpoints, "sweep")
+    def _sweep(self) -> StoreProgram[int]:
+        yield StoreOp.kv(self._writes, "sweep")
+        num_swept: int = yield StoreOp.kv(self._checkpoints, "sweep")
         return num_swept
 
-    def _forget(self, keys: Sequence[str]) -> Script[None]:
+    def _forget(self, keys: Sequence[str]) -> StoreProgram[None]:
         """Checkpoints, with what was written after them."""
         if keys:
-            yield Ask.kv(self._checkpoints, "delete", *keys)
+            yield StoreOp.kv(self._checkpoints, "delete", *keys)
         for key in keys:
-            yield Ask.kv(self._writes, "clear", f"{key}/")
+            yield StoreOp.kv(self._writes, "clear", f"{key}/")
 
     # --- values -------------------------------------------------------------------------------
 
-    def _tuple(self, key: str, value: Any) -> Script[CheckpointTuple]:
+    def _tuple(self, key: str, value: Any) -> StoreProgram[CheckpointTuple]:
         thread_id, namespace, checkpoint_id = parts_of(key)
-        entries = yield Ask.kv(self._writes, "list", f"{key}/")
+        entries = yield StoreOp.kv(self._writes, "list", f"{key}/")
         parts, about = unpack(value)
         parent = about["parent"]
         return CheckpointTuple(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from langchain_core import exceptions as theirs
 
-from aios_adapters import ErrorNames
+from aios_adapters import ErrorMapping
 from aios_core import errors as ours
 
 _SERVER_ERROR: Final = 500
@@ -41,6 +41,6 @@ def retry_facts(error: ours.KernelError) -> Mapping[str, Any]:
 
 
 #: Lets kernel errors out of a block under both names.
-translated: Final = ErrorNames(
+translated: Final = ErrorMapping(
     ((own, getattr(theirs, name, None)) for own, name in _SAME), retry_facts
-).both
+).as_framework_error

@@ -43,7 +43,7 @@ from langgraph.store.base import (
     tokenize_path,
 )
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from aios_core.errors import InvalidRequest
 from aios_core.launch import give_notice
@@ -88,7 +88,7 @@ class AIOSGraphStore(BaseStore):
     ) -> None:
         self._items = f"langgraph/{name}/items"
         self._vectors = f"langgraph/{name}/vectors"
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
         self._serde = serde or JsonPlusSerializer()
         self.index_config = _index_config(index)
         embed = (self.index_config or {}).get("embed")
@@ -98,21 +98,21 @@ class AIOSGraphStore(BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: reads see what was there before, the writes come last."""
-        return self._home.run(self._batch(list(ops)))
+        return self._store.run(self._batch(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations on an event loop: the writes come last."""
-        return await self._home.arun(self._batch(list(ops)))
+        return await self._store.arun(self._batch(list(ops)))
 
     # --- expiry -------------------------------------------------------------------------------
 
     def sweep_ttl(self) -> int:
         """Remove the items that have expired. Returns how many there were."""
-        return self._home.run(self._sweep())
+        return self._store.run(self._sweep())
 
     async def asweep_ttl(self) -> int:
         """Remove expired items on an event loop. Returns how many there were."""
-        return await self._home.arun(self._sweep())
+        return await self._store.arun(self._sweep())
 
     def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> Future[None]:
         """Start a thread that removes expired items regularly.
@@ -128,14 +128,14 @@ class AIOSGraphStore(BaseStore):
         """Stop the sweeper. Returns whether it ended within `timeout` seconds."""
         return self._sweeper.stop(timeout)
 
-    def _sweep(self) -> Script[int]:
-        yield Ask.kv(self._vectors, "sweep")
-        num_swept: int = yield Ask.kv(self._items, "sweep")
+    def _sweep(self) -> StoreProgram[int]:
+        yield StoreOp.kv(self._vectors, "sweep")
+        num_swept: int = yield StoreOp.kv(self._items, "sweep")
         return num_swept
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _batch(self, ops: Sequence[Op]) -> Script[list[Result]]:
+    def _batch(self, ops: Sequence[Op]) -> StoreProgram[list[Result]]:
         results: list[Result] = []
         puts: dict[str, PutOp] = {}
         for op in ops:
@@ -157,8 +157,8 @@ class AIOSGraphStore(BaseStore):
             yield from self._put(key, put, bodies[key])
         return results
 
-    def _get(self, op: GetOp) -> Script[Item | None]:
-        entries = yield Ask.kv(self._items, "get_many", (_key(op.namespace, op.key),))
+    def _get(self, op: GetOp) -> StoreProgram[Item | None]:
+        entries = yield StoreOp.kv(self._items, "get_many", (_key(op.namespace, op.key),))
         if not entries:
             return None
         if op.refresh_ttl:
@@ -171,10 +171,10 @@ class AIOSGraphStore(BaseStore):
         place = f"value of {op.key!r} in {op.namespace!r}"
         return dump_value(dict(op.value), self._serde, place)
 
-    def _put(self, key: str, op: PutOp, body: str | None) -> Script[None]:
+    def _put(self, key: str, op: PutOp, body: str | None) -> StoreProgram[None]:
         if body is None:
-            yield Ask.kv(self._items, "delete", key)
-            yield Ask.kv(self._vectors, "delete", key)
+            yield StoreOp.kv(self._items, "delete", key)
+            yield StoreOp.kv(self._vectors, "delete", key)
             return
         ttl_s = None if op.ttl is None else op.ttl * _MINUTE
         texts = self._texts(op)
@@ -183,24 +183,24 @@ class AIOSGraphStore(BaseStore):
         order = yield from self._order_of(key, op.namespace)
         version = next(_moments)
         about = json.dumps({"ttl": op.ttl, "order": order, "version": version})
-        yield Ask.kv(self._items, "put", {key: f'{about[:-1]}, "value": {body}}}'}, ttl_s=ttl_s)
+        yield StoreOp.kv(self._items, "put", {key: f'{about[:-1]}, "value": {body}}}'}, ttl_s=ttl_s)
         kept = {"version": version, "vectors": [[*map(float, vector)] for vector in vectors]}
         text = json.dumps(kept) if vectors else None
-        yield Ask.kv(self._vectors, "put", {key: text}, ttl_s=ttl_s)
+        yield StoreOp.kv(self._vectors, "put", {key: text}, ttl_s=ttl_s)
 
-    def _order_of(self, key: str, namespace: Namespace) -> Script[Sequence[int]]:
+    def _order_of(self, key: str, namespace: Namespace) -> StoreProgram[Sequence[int]]:
         """When the item's namespace and the item itself were first there."""
-        entries = yield Ask.kv(self._items, "get_many", (key,))
+        entries = yield StoreOp.kv(self._items, "get_many", (key,))
         if entries:
             return _order(entries[0])
         now = next(_moments)
         prefix = _key(namespace, "")
-        neighbours = yield Ask.kv(self._items, "list", prefix, limit=1)
+        neighbours = yield StoreOp.kv(self._items, "list", prefix, limit=1)
         return (_order(neighbours[0])[0] if neighbours else now, now)
 
-    def _search(self, op: SearchOp) -> Script[list[SearchItem]]:
+    def _search(self, op: SearchOp) -> StoreProgram[list[SearchItem]]:
         prefix = _prefix(op.namespace_prefix)
-        entries = yield Ask.kv(self._items, "list", prefix)
+        entries = yield StoreOp.kv(self._items, "list", prefix)
         abouts = {
             entry.key: about
             for entry in _in_order(entries)
@@ -219,22 +219,22 @@ class AIOSGraphStore(BaseStore):
 
     def _scores(
         self, query: str, prefix: str, versions: Mapping[str, Any]
-    ) -> Script[dict[str, float]]:
+    ) -> StoreProgram[dict[str, float]]:
         wanted = yield self._embed_query(query)
         wanted = wanted if self.embeddings else wanted[0]
-        entries = yield Ask.kv(self._vectors, "list", prefix)
+        entries = yield StoreOp.kv(self._vectors, "list", prefix)
         kept = {entry.key: _vectors_of(entry, versions.get(entry.key)) for entry in entries}
         return {key: nearness(wanted, vectors) for key, vectors in kept.items() if vectors}
 
-    def _refresh(self, entries: Sequence[Any]) -> Script[None]:
+    def _refresh(self, entries: Sequence[Any]) -> StoreProgram[None]:
         """Let the time of those that expire begin anew."""
         for entry in entries:
             if (ttl := json.loads(entry.value)["ttl"]) is not None:
                 for namespace in (self._items, self._vectors):
-                    yield Ask.kv(namespace, "touch", (entry.key,), ttl_s=ttl * _MINUTE)
+                    yield StoreOp.kv(namespace, "touch", (entry.key,), ttl_s=ttl * _MINUTE)
 
-    def _list(self, op: ListNamespacesOp) -> Script[list[Namespace]]:
-        entries = yield Ask.kv(self._items, "list", with_values=False)
+    def _list(self, op: ListNamespacesOp) -> StoreProgram[list[Namespace]]:
+        entries = yield StoreOp.kv(self._items, "list", with_values=False)
         spaces = {_parts(entry.key)[0] for entry in entries}
         conditions = op.match_conditions or ()
         fitting = [s for s in spaces if all(matches(one, s) for one in conditions)]
@@ -251,15 +251,15 @@ class AIOSGraphStore(BaseStore):
         paths = (self.index_config.get("fields") or ["$"]) if op.index is None else op.index
         return [text for path in paths for text in _texts_at(op.value, path)]
 
-    def _embed(self, texts: list[str]) -> Ask:
+    def _embed(self, texts: list[str]) -> StoreOp:
         if self.embeddings is None:
-            return Ask.llm("embed", texts)
-        return Ask(lambda _: self.embeddings, "embed_documents", (texts,))
+            return StoreOp.llm("embed", texts)
+        return StoreOp(lambda _: self.embeddings, "embed_documents", (texts,))
 
-    def _embed_query(self, query: str) -> Ask:
+    def _embed_query(self, query: str) -> StoreOp:
         if self.embeddings is None:
-            return Ask.llm("embed", [query])
-        return Ask(lambda _: self.embeddings, "embed_query", (query,))
+            return StoreOp.llm("embed", [query])
+        return StoreOp(lambda _: self.embeddings, "embed_query", (query,))
 
     def _require_dims(self, vectors: Sequence[Vector]) -> None:
         """Warn of vectors of another length than configured, which LangGraph takes as well."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from langchain_aios.callers import user_of_store
 
@@ -38,36 +38,36 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
         group: str | None = None,
     ) -> None:
         self.session_id = session_id
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @property
     def messages(self) -> list[BaseMessage]:  # a field there
         """All messages, the oldest first."""
-        return self._home.run(self._read())
+        return self._store.run(self._read())
 
     @messages.setter
     def messages(self, messages: list[BaseMessage]) -> None:
-        self._home.run(self._replace(messages))
+        self._store.run(self._replace(messages))
 
     async def aget_messages(self) -> list[BaseMessage]:
         """The same on an event loop."""
-        return await self._home.arun(self._read())
+        return await self._store.arun(self._read())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end, all or none."""
-        self._home.run(self._append(messages))
+        self._store.run(self._append(messages))
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._append(messages))
+        await self._store.arun(self._append(messages))
 
     def clear(self) -> None:
         """Forget the session."""
-        self._home.run(self._clear())
+        self._store.run(self._clear())
 
     async def aclear(self) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._clear())
+        await self._store.arun(self._clear())
 
     # --- scripts ------------------------------------------------------------------------------
 
@@ -75,16 +75,16 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
     def _thread(self) -> str:
         return f"langchain/{self.session_id}"
 
-    def _read(self) -> Script[list[BaseMessage]]:
-        entries = yield Ask.thread(self._thread, "read")
+    def _read(self) -> StoreProgram[list[BaseMessage]]:
+        entries = yield StoreOp.thread(self._thread, "read")
         return messages_from_dict([entry.content for entry in entries])
 
-    def _append(self, messages: Sequence[BaseMessage]) -> Script[None]:
+    def _append(self, messages: Sequence[BaseMessage]) -> StoreProgram[None]:
         if messages:
-            yield Ask.thread(self._thread, "append", *map(message_to_dict, messages))
+            yield StoreOp.thread(self._thread, "append", *map(message_to_dict, messages))
 
-    def _replace(self, messages: Sequence[BaseMessage]) -> Script[None]:
-        yield Ask.thread(self._thread, "replace", [message_to_dict(one) for one in messages])
+    def _replace(self, messages: Sequence[BaseMessage]) -> StoreProgram[None]:
+        yield StoreOp.thread(self._thread, "replace", [message_to_dict(one) for one in messages])
 
-    def _clear(self) -> Script[None]:
-        yield Ask.thread(self._thread, "clear")
+    def _clear(self) -> StoreProgram[None]:
+        yield StoreOp.thread(self._thread, "clear")

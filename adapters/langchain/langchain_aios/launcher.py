@@ -14,21 +14,25 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_UNSERVED,
-            "langchain_openai.chat_models.base": "langchain_aios.substitute:patch",
+            "langchain_openai.chat_models.base": "langchain_aios.substitute:patch_substitute",
             "langchain_openai.chat_models.azure": "langchain_aios.substitute:patch_azure",
             "langchain_openai.embeddings.base": "langchain_aios.substitute:patch_embeddings",
             "langchain_openai.embeddings.azure": (
                 "langchain_aios.substitute:patch_azure_embeddings"
             ),
             "langchain_openai.llms.azure": "langchain_aios.openai_completions:patch_azure",
-            "langchain_openai.llms.base": "langchain_aios.openai_completions:patch",
+            "langchain_openai.llms.base": "langchain_aios.openai_completions:patch_substitute",
         },
-        "admit": {
+        "passthrough": {
             **_UNSERVED,
-            "langchain_openai.chat_models.azure": "langchain_aios.passthrough:admit",
-            "langchain_openai.chat_models.base": "langchain_aios.passthrough:admit",
-            "langchain_openai.embeddings.base": "langchain_aios.passthrough_embeddings:admit",
-            "langchain_openai.llms.base": "langchain_aios.passthrough_completions:admit",
+            "langchain_openai.chat_models.azure": "langchain_aios.passthrough:patch_passthrough",
+            "langchain_openai.chat_models.base": "langchain_aios.passthrough:patch_passthrough",
+            "langchain_openai.embeddings.base": (
+                "langchain_aios.passthrough_embeddings:patch_passthrough"
+            ),
+            "langchain_openai.llms.base": (
+                "langchain_aios.passthrough_completions:patch_passthrough"
+            ),
         },
     },
     tested={"langchain-core": ("1.",), "langchain-openai": ("1.",)},

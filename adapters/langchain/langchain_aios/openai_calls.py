@@ -22,7 +22,7 @@ from aios_adapters import (
     ChunkWriter,
     as_chat_options,
     read_request,
-    served_model,
+    resolve_model,
     split_request_options,
     write_completion,
 )
@@ -64,7 +64,7 @@ class ChatCall:
         with self.translated():
             payload = self._payload(messages, stop, kwargs)
             self.request = read_request(payload)
-        self.request["model"] = served_model(kernel, self.request["model"])
+        self.request["model"] = resolve_model(kernel, self.request["model"])
         if (timeout_s := seconds_of(theirs.request_timeout)) is not None:
             self.request.setdefault("timeout_s", timeout_s)
         self._writer = ChunkWriter(self.request["model"] or str(theirs.model_name))
@@ -83,8 +83,8 @@ class ChatCall:
         payload: dict[str, Any] = model._get_request_payload(messages, stop=stop, **said)  # noqa: SLF001
         if _is_model(form := payload.get("response_format")):
             payload["response_format"] = strict_format(form)
-        told = (*_OF_RESPONSES, "reasoning") if self._theirs.reasoning else _OF_RESPONSES
-        of_responses = {key: payload.pop(key) for key in told if key in payload}
+        allowed = (*_OF_RESPONSES, "reasoning") if self._theirs.reasoning else _OF_RESPONSES
+        of_responses = {key: payload.pop(key) for key in allowed if key in payload}
         options, unused = as_chat_options(of_responses)
         payload = {**options, **payload}
         dropped = split_request_options(payload).dropped.keys() - _UNREMARKABLE
@@ -198,12 +198,12 @@ def seconds_of(timeout: Any) -> float | None:
 
 def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()) -> None:
     """Name once the options of a substituted model that the kernel's cores do not use."""
-    told = [
+    allowed = [
         _ALIASES.get(name, name)
         for name in fields
         if name in theirs.model_fields_set and getattr(theirs, name, None)
     ]
-    if names := (*told, *keys):
+    if names := (*allowed, *keys):
         kind = type(theirs).__name__
         give_notice(
             log,

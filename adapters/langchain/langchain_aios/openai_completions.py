@@ -16,7 +16,7 @@ from typing import Any, Final
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from aios_adapters import adefault_kernel, old_logprobs, served_model
+from aios_adapters import adefault_kernel, old_logprobs, resolve_model
 from aios_core import Completion, Kernel, Usage, default_kernel
 from aios_core.launch import Patches
 from langchain_aios.chat_models import ChatAIOS
@@ -32,7 +32,7 @@ _OF_THE_CONNECTION: Final = (
 )
 
 
-def patch(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Put the completion models of `langchain_openai.llms.base` on the kernel."""
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(module.BaseOpenAI, method.__name__, method)
@@ -147,7 +147,7 @@ class _Call:
         model = said.pop("model", None) or theirs.model_name
         timeout_s = seconds_of(theirs.request_timeout)
         self._said = said
-        self.model = ChatAIOS(model=served_model(kernel, model), timeout=timeout_s)
+        self.model = ChatAIOS(model=resolve_model(kernel, model), timeout=timeout_s)
 
     def request(self, prompt: str, stop: Sequence[str] | None) -> dict[str, Any]:
         """The arguments of the syscall for one answer."""

@@ -1,4 +1,4 @@
-"""Mode "admit" for `langchain_openai`: its models keep their provider and key.
+"""Mode "passthrough" for `langchain_openai`: its models keep their provider and key.
 
 The four methods by which they talk to OpenAI still make every call. Each waits for
 a slot of its provider's model, counts as a syscall of the agent that makes it, and
@@ -19,19 +19,19 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from aios_adapters import (
     AgentSettings,
-    Entering,
-    Slot,
-    aadmit_model,
-    aadmitted,
-    admit_model,
-    admitted,
-    said_limits,
-    told,
+    AsyncScope,
+    PassthroughCall,
+    apassthrough_call,
+    aregister_provider_model,
+    passthrough_call,
+    read_answer_limits,
+    register_provider_model,
+    to_kernel_messages,
 )
 from aios_core import Usage
 from aios_core.launch import Patches
 from langchain_aios import translation
-from langchain_aios.callers import RunManager, directory, identify, tracker
+from langchain_aios.callers import RunManager, directory, find_caller, tracker
 from langchain_aios.model_methods import patch_entries
 from langchain_aios.openai_errors import translated
 
@@ -41,7 +41,7 @@ _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
 _BASE: Final = "BaseChatOpenAI"  # of the two, and of other providers' classes (ChatDeepSeek, ...)
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the chat models of a module of `langchain_openai` ask when the kernel says so."""
     for name in (_BASE, *_CLASSES):
         owner = getattr(module, name, None)
@@ -61,7 +61,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> ChatResult:
         limits = _limits(self, kwargs)
-        with slot_now(self, messages, run_manager, kwargs, limits) as slot:
+        with provider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             result: ChatResult = generate(self, messages, stop, run_manager, **limited)
             _settle(slot, [generation.message for generation in result.generations])
@@ -75,7 +75,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         **kwargs: Any,
     ) -> ChatResult:
         limits = _limits(self, kwargs)
-        async with slot_soon(self, messages, run_manager, kwargs, limits) as slot:
+        async with aprovider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             work = agenerate(self, messages, stop, run_manager, **limited)
             result: ChatResult = await slot.run(work)
@@ -91,7 +91,7 @@ def _admit(owner: Any, patches: Patches) -> None:
     ) -> Iterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
         limits = _limits(self, kwargs)
-        with slot_now(self, messages, run_manager, kwargs, limits) as slot:
+        with provider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             for chunk in stream(self, messages, stop, run_manager, **limited):
                 said.append(chunk.message)
@@ -107,10 +107,10 @@ def _admit(owner: Any, patches: Patches) -> None:
     ) -> AsyncIterator[ChatGenerationChunk]:
         said: list[BaseMessage] = []
         limits = _limits(self, kwargs)
-        async with slot_soon(self, messages, run_manager, kwargs, limits) as slot:
+        async with aprovider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             chunks = astream(self, messages, stop, run_manager, **limited)
-            async for chunk in slot.each(chunks):
+            async for chunk in slot.iterate(chunks):
                 said.append(chunk.message)
                 yield chunk
             _settle(slot, said)
@@ -136,44 +136,44 @@ def _unless_inner(method: Callable[..., Any], original: Callable[..., Any]) -> C
 
 
 @contextmanager
-def slot_now(
+def provider_call(
     theirs: Any,
     messages: Sequence[BaseMessage],
     run_manager: RunManager,
     kwargs: Mapping[str, Any],
     limits: Limits,
-) -> Iterator[Slot]:
+) -> Iterator[PassthroughCall]:
     """A slot for a call of one of their models, on a thread."""
     model, request = _request(theirs, messages, kwargs, limits)
-    caller, settings = identify(tracker, None, AgentSettings(), run_manager)
+    caller, settings = find_caller(tracker, None, AgentSettings(), run_manager)
     with (
         translated(),
         tracker.during(run_manager),
-        directory.use(admit_model(model), caller, settings) as agent,
-        admitted(agent, model, **request) as slot,
+        directory.use(register_provider_model(model), caller, settings) as agent,
+        passthrough_call(agent, model, **request) as slot,
     ):
         yield slot
 
 
-def slot_soon(
+def aprovider_call(
     theirs: Any,
     messages: Sequence[BaseMessage],
     run_manager: RunManager,
     kwargs: Mapping[str, Any],
     limits: Limits,
-) -> AbstractAsyncContextManager[Slot]:
+) -> AbstractAsyncContextManager[PassthroughCall]:
     """The same on an event loop."""
     model, request = _request(theirs, messages, kwargs, limits)
 
-    async def enter(stack: AsyncExitStack) -> Slot:
+    async def enter(stack: AsyncExitStack) -> PassthroughCall:
         stack.enter_context(translated())
-        caller, settings = identify(tracker, None, AgentSettings(), run_manager)
-        kernel = await aadmit_model(model)
+        caller, settings = find_caller(tracker, None, AgentSettings(), run_manager)
+        kernel = await aregister_provider_model(model)
         stack.enter_context(tracker.during(run_manager))
         agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
-        return await stack.enter_async_context(aadmitted(agent, model, **request))
+        return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
-    return Entering(enter)
+    return AsyncScope(enter)
 
 
 def _request(
@@ -181,18 +181,18 @@ def _request(
 ) -> tuple[str, dict[str, Any]]:
     """The provider's model, and what the kernel's books say of the call."""
     model = str(kwargs.get("model") or theirs.model_name)
-    return model, {"messages": told(messages, translation.to_messages), **limits}
+    return model, {"messages": to_kernel_messages(messages, translation.to_messages), **limits}
 
 
 def _limits(theirs: Any, kwargs: Mapping[str, Any]) -> Limits:
     """Return the limit of the answer that the program sends to its provider."""
-    return said_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
+    return read_answer_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
 
 
-def _settle(slot: Slot, said: Sequence[BaseMessage]) -> None:
+def _settle(slot: PassthroughCall, said: Sequence[BaseMessage]) -> None:
     usage = Usage()
     for message in said:
         if isinstance(message, AIMessage) and (took := message.usage_metadata):
             cached = took.get("input_token_details", {}).get("cache_read", 0)
             usage += Usage(took["input_tokens"], took["output_tokens"], cached)
-    slot.settle(usage, "".join(message.text for message in said))
+    slot.record_usage(usage, "".join(message.text for message in said))

@@ -1,4 +1,4 @@
-"""Mode "admit" for `langchain_openai.OpenAI`, the old completions: see `passthrough`."""
+"""Mode "passthrough" for `langchain_openai.OpenAI`, the old completions: see `passthrough`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import GenerationChunk, LLMResult
 
-from aios_adapters import Slot, said_limits
+from aios_adapters import PassthroughCall, read_answer_limits
 from aios_core import Usage
 from aios_core.launch import Patches
 from langchain_aios.model_methods import patch_entries
-from langchain_aios.passthrough import Limits, slot_now, slot_soon
+from langchain_aios.passthrough import Limits, aprovider_call, provider_call
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the completion models of `langchain_openai.llms.base` ask when the kernel says so.
 
     The prompts that go to the provider at once are one call. A model with `streaming` asks by
@@ -37,7 +37,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
             result: LLMResult = generate(self, prompts, stop, run_manager, **kwargs)
             return result
         limits = _limits(self, kwargs, len(prompts))
-        with slot_now(self, _told(prompts), run_manager, kwargs, limits) as slot:
+        with provider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             result = generate(self, prompts, stop, run_manager, **limited)
             return _settled(slot, result)
@@ -53,7 +53,7 @@ def admit(module: ModuleType, patches: Patches) -> None:
             result: LLMResult = await agenerate(self, prompts, stop, run_manager, **kwargs)
             return result
         limits = _limits(self, kwargs, len(prompts))
-        async with slot_soon(self, _told(prompts), run_manager, kwargs, limits) as slot:
+        async with aprovider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             work = agenerate(self, prompts, stop, run_manager, **limited)
             return _settled(slot, await slot.run(work))
@@ -67,12 +67,12 @@ def admit(module: ModuleType, patches: Patches) -> None:
     ) -> Iterator[GenerationChunk]:
         said = ""
         limits = _limits(self, kwargs, 1)
-        with slot_now(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+        with provider_call(self, _told([prompt]), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             for chunk in stream(self, prompt, stop, run_manager, **limited):
                 said += chunk.text
                 yield chunk
-            slot.settle(Usage(), said)
+            slot.record_usage(Usage(), said)
 
     async def _astream(
         self: Any,
@@ -83,13 +83,13 @@ def admit(module: ModuleType, patches: Patches) -> None:
     ) -> AsyncIterator[GenerationChunk]:
         said = ""
         limits = _limits(self, kwargs, 1)
-        async with slot_soon(self, _told([prompt]), run_manager, kwargs, limits) as slot:
+        async with aprovider_call(self, _told([prompt]), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             chunks = astream(self, prompt, stop, run_manager, **limited)
-            async for chunk in slot.each(chunks):
+            async for chunk in slot.iterate(chunks):
                 said += chunk.text
                 yield chunk
-            slot.settle(Usage(), said)
+            slot.record_usage(Usage(), said)
 
     for method in (_generate, _agenerate, _stream, _astream):
         patches.replace(owner, method.__name__, method)
@@ -105,10 +105,12 @@ def _limits(theirs: Any, kwargs: Mapping[str, Any], num_prompts: int) -> Limits:
     params = dict(theirs._invocation_params)  # noqa: SLF001 - what it will send
     if not _has_said_a_limit(theirs):
         params.pop("max_tokens", None)
-    return said_limits(params, kwargs, num_prompts=num_prompts)
+    return read_answer_limits(params, kwargs, num_prompts=num_prompts)
 
 
-def _limited(theirs: Any, slot: Slot, kwargs: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+def _limited(
+    theirs: Any, slot: PassthroughCall, kwargs: Mapping[str, Any], limits: Limits
+) -> dict[str, Any]:
     """Their arguments with what their budget has left, at most what the class would have sent."""
     limited = slot.limiting(kwargs, own=limits["max_tokens"])
     if limited != kwargs and not _has_said_a_limit(theirs):
@@ -120,9 +122,11 @@ def _has_said_a_limit(theirs: Any) -> bool:
     return "max_tokens" in {*theirs.model_fields_set, *theirs.model_kwargs}
 
 
-def _settled(slot: Slot, result: LLMResult) -> LLMResult:
+def _settled(slot: PassthroughCall, result: LLMResult) -> LLMResult:
     """Book what the provider says that it took."""
     took = (result.llm_output or {}).get("token_usage") or {}
     usage = Usage(took.get("prompt_tokens") or 0, took.get("completion_tokens") or 0)
-    slot.settle(usage, "\n".join(one.text for answers in result.generations for one in answers))
+    slot.record_usage(
+        usage, "\n".join(one.text for answers in result.generations for one in answers)
+    )
     return result

@@ -1,4 +1,4 @@
-"""Mode "admit" for `OpenAIEmbeddings`: the provider makes the vectors when the kernel says so.
+"""Mode "passthrough" for `OpenAIEmbeddings`: the kernel schedules its provider's calls.
 
 A call waits for a slot of its model like a chat model's, see `passthrough`, and is a
 syscall of the agent that makes it. Its tokens are those that the provider counts.
@@ -10,16 +10,22 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from aios_adapters import AgentSettings, aadmit_model, aadmitted, admit_model, admitted
+from aios_adapters import (
+    AgentSettings,
+    apassthrough_call,
+    aregister_provider_model,
+    passthrough_call,
+    register_provider_model,
+)
 from aios_core import Message, Usage
 from aios_core.launch import Patches
-from langchain_aios.callers import directory, identify_running
+from langchain_aios.callers import directory, find_running_caller
 from langchain_aios.openai_errors import translated
 
 Vectors = list[list[float]]
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the embeddings of `langchain_openai.embeddings.base` ask when the kernel says so."""
     owner = module.OpenAIEmbeddings
     embed, aembed = owner.embed_documents, owner.aembed_documents
@@ -27,31 +33,31 @@ def admit(module: ModuleType, patches: Patches) -> None:
     def embed_documents(
         self: Any, texts: list[str], chunk_size: int | None = None, **kwargs: Any
     ) -> Vectors:
-        caller, settings = identify_running(None, AgentSettings())
+        caller, settings = find_running_caller(None, AgentSettings())
         model, meter = str(self.model), _Meter(self.client)
         with (
             translated(),
-            directory.use(admit_model(model), caller, settings) as agent,
-            admitted(agent, model, **_request(texts)) as slot,
+            directory.use(register_provider_model(model), caller, settings) as agent,
+            passthrough_call(agent, model, **_request(texts)) as slot,
         ):
             vectors: Vectors = embed(meter.put_on(self, "client"), texts, chunk_size, **kwargs)
-            slot.settle(meter.usage)
+            slot.record_usage(meter.usage)
             return vectors
 
     async def aembed_documents(
         self: Any, texts: list[str], chunk_size: int | None = None, **kwargs: Any
     ) -> Vectors:
-        caller, settings = identify_running(None, AgentSettings())
+        caller, settings = find_running_caller(None, AgentSettings())
         model, meter = str(self.model), _AsyncMeter(self.async_client)
         with translated():
-            kernel = await aadmit_model(model)
+            kernel = await aregister_provider_model(model)
             async with (
                 directory.ause(kernel, caller, settings) as agent,
-                aadmitted(agent, model, **_request(texts)) as slot,
+                apassthrough_call(agent, model, **_request(texts)) as slot,
             ):
                 theirs = meter.put_on(self, "async_client")
                 vectors: Vectors = await slot.run(aembed(theirs, texts, chunk_size, **kwargs))
-                slot.settle(meter.usage)
+                slot.record_usage(meter.usage)
                 return vectors
 
     patches.replace(owner, "embed_documents", embed_documents)

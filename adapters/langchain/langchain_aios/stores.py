@@ -9,7 +9,7 @@ from typing import Any, Final
 from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, InvalidRequest, Kernel
 from langchain_aios.callers import user_of_store
 
@@ -44,60 +44,60 @@ class AIOSStore(BaseStore[str, Value]):
         ttl_s: float | None = None,
     ) -> None:
         self._namespace = f"langchain/{namespace}"
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
         self._ttl_s = ttl_s
 
     def mget(self, keys: Sequence[str]) -> list[Value | None]:
         """The values, None for keys that are not there."""
-        return self._home.run(self._get(keys))
+        return self._store.run(self._get(keys))
 
     async def amget(self, keys: Sequence[str]) -> list[Value | None]:
         """The same on an event loop."""
-        return await self._home.arun(self._get(keys))
+        return await self._store.arun(self._get(keys))
 
     def mset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
         """Set all, or none. Raises `InvalidRequest` for a value of another kind."""
-        self._home.run(self._put(key_value_pairs))
+        self._store.run(self._put(key_value_pairs))
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._put(key_value_pairs))
+        await self._store.arun(self._put(key_value_pairs))
 
     def mdelete(self, keys: Sequence[str]) -> None:
         """Remove keys; those that are not there are ignored."""
-        self._home.run(self._delete(keys))
+        self._store.run(self._delete(keys))
 
     async def amdelete(self, keys: Sequence[str]) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._delete(keys))
+        await self._store.arun(self._delete(keys))
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
         """The keys that begin so, in order."""
-        yield from self._home.run(self._keys(prefix))
+        yield from self._store.run(self._keys(prefix))
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """The same on an event loop."""
-        for key in await self._home.arun(self._keys(prefix)):
+        for key in await self._store.arun(self._keys(prefix)):
             yield key
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _get(self, keys: Sequence[str]) -> Script[list[Value | None]]:
-        entries = (yield Ask.kv(self._namespace, "get_many", keys)) if keys else ()
+    def _get(self, keys: Sequence[str]) -> StoreProgram[list[Value | None]]:
+        entries = (yield StoreOp.kv(self._namespace, "get_many", keys)) if keys else ()
         found = {entry.key: _decoded(entry.value) for entry in entries}
         return [found.get(key) for key in keys]
 
-    def _put(self, pairs: Sequence[tuple[str, Value]]) -> Script[None]:
+    def _put(self, pairs: Sequence[tuple[str, Value]]) -> StoreProgram[None]:
         if pairs:
             encoded = {key: _encoded(key, value) for key, value in pairs}
-            yield Ask.kv(self._namespace, "put", encoded, ttl_s=self._ttl_s)
+            yield StoreOp.kv(self._namespace, "put", encoded, ttl_s=self._ttl_s)
 
-    def _delete(self, keys: Sequence[str]) -> Script[None]:
+    def _delete(self, keys: Sequence[str]) -> StoreProgram[None]:
         if keys:
-            yield Ask.kv(self._namespace, "delete", *keys)
+            yield StoreOp.kv(self._namespace, "delete", *keys)
 
-    def _keys(self, prefix: str | None) -> Script[list[str]]:
-        entries = yield Ask.kv(self._namespace, "list", prefix or "", with_values=False)
+    def _keys(self, prefix: str | None) -> StoreProgram[list[str]]:
+        entries = yield StoreOp.kv(self._namespace, "list", prefix or "", with_values=False)
         return [entry.key for entry in entries]
 
 

@@ -41,7 +41,7 @@ _OF_ITS_EMBEDDER: Final = (
 _API_VERSION: Final = "2024-10-21"  # of Azure, where nobody names one; nothing is sent to it
 
 
-def patch(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Put the chat models of `langchain_openai.chat_models.base` on the kernel."""
     for owner in (module.BaseChatOpenAI, module.ChatOpenAI):
         _patch_methods(owner, patches)

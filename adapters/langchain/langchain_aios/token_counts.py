@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from aios_adapters import served_model
+from aios_adapters import resolve_model
 from aios_core import Kernel, Message, PromptSize, build_llm_request, default_kernel
 from aios_core.launch import Patches
 from langchain_aios import translation
@@ -44,8 +44,8 @@ def count_messages(
 ) -> int:
     """Count the tokens of a prompt with these messages and tools."""
     offered = [convert_to_openai_tool(tool) for tool in tools or ()]
-    told = translation.to_messages(messages)
-    return _count(measure, model, told, translation.to_tools(offered))
+    known = translation.to_messages(messages)
+    return _count(measure, model, known, translation.to_tools(offered))
 
 
 def _count(
@@ -67,7 +67,7 @@ def patch_counts(owner: Any, patches: Patches) -> None:
             num_tokens: int = native_text(self, text)
             return num_tokens
         kernel = default_kernel()
-        return count_text(measure_of(kernel), served_model(kernel, self.model_name), text)
+        return count_text(measure_of(kernel), resolve_model(kernel, self.model_name), text)
 
     def get_num_tokens_from_messages(
         self: Any, messages: Sequence[BaseMessage], tools: Any = None, **more: Any
@@ -76,7 +76,7 @@ def patch_counts(owner: Any, patches: Patches) -> None:
             num_tokens: int = native_messages(self, messages, tools, **more)
             return num_tokens
         kernel = default_kernel()
-        model = served_model(kernel, self.model_name)
+        model = resolve_model(kernel, self.model_name)
         return count_messages(measure_of(kernel), model, messages, tools)
 
     patches.replace(owner, "get_num_tokens", get_num_tokens)

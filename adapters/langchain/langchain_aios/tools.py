@@ -31,9 +31,9 @@ from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import TypeIs
 
 from aios_adapters import (
-    FOR_THE_MODEL,
-    Escorts,
-    Offered,
+    MODEL_VISIBLE_ERRORS,
+    ToolBridge,
+    ToolOffer,
     as_text,
 )
 from aios_core import Agent, Kernel, ToolSpec
@@ -57,14 +57,14 @@ class AIOSTool(BaseTool):
         with self._seat.taken() as agent:
             try:
                 return as_text(agent.tools.run(self.name, arguments))
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _said(exc)
 
     async def _arun(self, *_: Any, **arguments: Any) -> str:
         async with self._seat.ataken() as agent:
             try:
                 return as_text(await agent.tools.arun(self.name, arguments))
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _said(exc)
 
 
@@ -122,7 +122,7 @@ class ToolGate:
     def __init__(self, seat: Seat, declared: Declared | None = None) -> None:
         self._seat = seat
         self._declared = declared or {}
-        self._escorts = Escorts()
+        self._bridge = ToolBridge()
 
     def call(
         self, tool: BaseTool, arguments: Mapping[str, Any], run: Callable[[dict[str, Any]], Any]
@@ -132,7 +132,7 @@ class ToolGate:
         Raises what `run` raised, and what the kernel refuses with.
         """
         with self._seat.taken() as agent:
-            outcome, stored = self._escorts.run(
+            outcome, stored = self._bridge.run(
                 agent, self._offered(tool), _visible(tool, arguments), run
             )
         return outcome if stored is None else _with_reference(outcome, stored)
@@ -145,14 +145,14 @@ class ToolGate:
     ) -> Any:
         """The same on an event loop, where `run` runs."""
         async with self._seat.ataken() as agent:
-            outcome, stored = await self._escorts.arun(
+            outcome, stored = await self._bridge.arun(
                 agent, self._offered(tool), _visible(tool, arguments), run
             )
         return outcome if stored is None else _with_reference(outcome, stored)
 
-    def _offered(self, tool: BaseTool) -> Offered:
+    def _offered(self, tool: BaseTool) -> ToolOffer:
         function = convert_to_openai_tool(tool)["function"]
-        return Offered(
+        return ToolOffer(
             function["name"],
             function["description"],
             function["parameters"],
@@ -188,7 +188,7 @@ class GatedTool(BaseTool):
                 given,
                 lambda said: self.wrapped.invoke(rebuilt(said), config, **kwargs),
             )
-        except FOR_THE_MODEL as exc:
+        except MODEL_VISIBLE_ERRORS as exc:
             if _is_models(input):
                 return _refusal(input, exc)
             raise
@@ -207,7 +207,7 @@ class GatedTool(BaseTool):
                 given,
                 lambda said: self.wrapped.ainvoke(rebuilt(said), config, **kwargs),
             )
-        except FOR_THE_MODEL as exc:
+        except MODEL_VISIBLE_ERRORS as exc:
             if _is_models(input):
                 return _refusal(input, exc)
             raise
@@ -279,7 +279,7 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
             return self._gate.call(
                 request.tool, call["args"], lambda said: handler(_mended(request, said))
             )
-        except FOR_THE_MODEL as exc:
+        except MODEL_VISIBLE_ERRORS as exc:
             return _refusal(call, exc)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -291,7 +291,7 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
             return await self._gate.acall(
                 request.tool, call["args"], lambda said: handler(_mended(request, said))
             )
-        except FOR_THE_MODEL as exc:
+        except MODEL_VISIBLE_ERRORS as exc:
             return _refusal(call, exc)
 
 

@@ -19,7 +19,7 @@ _OURS: Final = __name__.partition(".")[0]
 _ASKING: Final = ("_generate", "_agenerate", "_stream", "_astream")  # what a provider's class has
 _INSTEAD: Final = "ChatOpenAI or langchain_aios.ChatAIOS"
 _OTHERWISE: Final = (
-    "ChatOpenAI with that base_url in the mode 'admit', which keeps the provider and its key"
+    "ChatOpenAI with that base_url in the mode 'passthrough', which keeps the provider and its key"
 )
 _ENTRIES: Final = (
     "generate",

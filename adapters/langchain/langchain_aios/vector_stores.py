@@ -20,7 +20,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, CollectionItem, Kernel
 from aios_core.errors import InvalidRequest
 from aios_core.storage import CollectionMatch
@@ -55,7 +55,7 @@ class AIOSVectorStore(VectorStore):
     ) -> None:
         self._embedding = embedding or AIOSEmbeddings(agent=agent, kernel=kernel, group=group)
         self._collection = collection
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @property
     def embeddings(self) -> Embeddings:
@@ -113,7 +113,7 @@ class AIOSVectorStore(VectorStore):
         texts = list(texts)
         keys = _keys(texts, metadatas, ids)
         vectors = self._embedding.embed_documents(texts) if texts else []
-        self._home.run(self._put(_items(keys, texts, metadatas, vectors), batch_size))
+        self._store.run(self._put(_items(keys, texts, metadatas, vectors), batch_size))
         return keys
 
     async def aadd_texts(
@@ -130,7 +130,7 @@ class AIOSVectorStore(VectorStore):
         texts = list(texts)
         keys = _keys(texts, metadatas, ids)
         vectors = await self._embedding.aembed_documents(texts) if texts else []
-        await self._home.arun(self._put(_items(keys, texts, metadatas, vectors), batch_size))
+        await self._store.arun(self._put(_items(keys, texts, metadatas, vectors), batch_size))
         return keys
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -139,22 +139,22 @@ class AIOSVectorStore(VectorStore):
         None takes out all. It cannot be undone; with `access.ask_owners`, somebody is asked first.
         """
         _refuse(kwargs)
-        self._home.run(self._delete(ids))
+        self._store.run(self._delete(ids))
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """The same on an event loop."""
         _refuse(kwargs)
-        await self._home.arun(self._delete(ids))
+        await self._store.arun(self._delete(ids))
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of these ids that are there, in this order."""
-        return self._home.run(self._get(ids))
+        return self._store.run(self._get(ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The same on an event loop."""
-        return await self._home.arun(self._get(ids))
+        return await self._store.arun(self._get(ids))
 
     # --- what is found ------------------------------------------------------------------------
 
@@ -178,24 +178,24 @@ class AIOSVectorStore(VectorStore):
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
         """The same with their cosines."""
         search = self._search(self._embedding.embed_query(query), k, kwargs)
-        return _scored(self._home.run(search))
+        return _scored(self._store.run(search))
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
         """The same on an event loop."""
         search = self._search(await self._embedding.aembed_query(query), k, kwargs)
-        return _scored(await self._home.arun(search))
+        return _scored(await self._store.arun(search))
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
         """The `k` documents that are closest to a vector."""
-        return _documents(_scored(self._home.run(self._search(embedding, k, kwargs))))
+        return _documents(_scored(self._store.run(self._search(embedding, k, kwargs))))
 
     async def asimilarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
         """The same on an event loop."""
-        return _documents(_scored(await self._home.arun(self._search(embedding, k, kwargs))))
+        return _documents(_scored(await self._store.arun(self._search(embedding, k, kwargs))))
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
@@ -233,7 +233,7 @@ class AIOSVectorStore(VectorStore):
     ) -> list[Document]:
         """The same for a vector."""
         search = self._search(embedding, max(k, fetch_k), kwargs, with_vectors=True)
-        return _documents(_scored(_various(self._home.run(search), k, lambda_mult)))
+        return _documents(_scored(_various(self._store.run(search), k, lambda_mult)))
 
     async def amax_marginal_relevance_search_by_vector(
         self,
@@ -245,7 +245,7 @@ class AIOSVectorStore(VectorStore):
     ) -> list[Document]:
         """The same on an event loop."""
         search = self._search(embedding, max(k, fetch_k), kwargs, with_vectors=True)
-        return _documents(_scored(_various(await self._home.arun(search), k, lambda_mult)))
+        return _documents(_scored(_various(await self._store.arun(search), k, lambda_mult)))
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """From 0 to 1, as LangChain wants it: the cosine, and 0 for what points away."""
@@ -253,17 +253,17 @@ class AIOSVectorStore(VectorStore):
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _put(self, items: Sequence[CollectionItem], batch_size: int) -> Script[None]:
+    def _put(self, items: Sequence[CollectionItem], batch_size: int) -> StoreProgram[None]:
         size = max(1, min(batch_size, _BATCH))
         for start in range(0, len(items), size):
-            yield Ask.collections("put", self._collection, items[start : start + size])
+            yield StoreOp.collections("put", self._collection, items[start : start + size])
 
-    def _delete(self, ids: Sequence[str] | None) -> Script[None]:
+    def _delete(self, ids: Sequence[str] | None) -> StoreProgram[None]:
         if ids is None or ids:
-            yield Ask.collections("delete", self._collection, ids)
+            yield StoreOp.collections("delete", self._collection, ids)
 
-    def _get(self, ids: Sequence[str]) -> Script[list[Document]]:
-        found = yield Ask.collections("get", self._collection, ids)
+    def _get(self, ids: Sequence[str]) -> StoreProgram[list[Document]]:
+        found = yield StoreOp.collections("get", self._collection, ids)
         return [_document(match) for match in found]
 
     def _search(
@@ -273,10 +273,10 @@ class AIOSVectorStore(VectorStore):
         said: dict[str, Any],
         *,
         with_vectors: bool = False,
-    ) -> Script[Sequence[CollectionMatch]]:
+    ) -> StoreProgram[Sequence[CollectionMatch]]:
         where = _where(said.pop("filter", None))
         _refuse(said)
-        found: Sequence[CollectionMatch] = yield Ask.collections(
+        found: Sequence[CollectionMatch] = yield StoreOp.collections(
             "search", self._collection, vector, k=k, where=where, with_vectors=with_vectors
         )
         return found

@@ -17,7 +17,7 @@ from aios_core.cores import ScriptedCore
 from langchain_aios.demo import main, systems
 from langchain_aios.demo.display import print_table, spreads, summary
 from langchain_aios.demo.facts import STOCK, TOOLS, WEATHER, calculate
-from langchain_aios.demo.kernel_agents import employ, installed_frameworks
+from langchain_aios.demo.kernel_agents import installed_frameworks, make_agent
 from langchain_aios.demo.kernel_tools import PLUGINS, open_office
 from langchain_aios.demo.native_agents import PlainDesk, make_tools
 from langchain_aios.demo.output_files import trace
@@ -36,7 +36,7 @@ from langchain_aios.demo.records import (
 from langchain_aios.demo.systems import Recorder
 from langchain_aios.demo.tasks import Fact, Note, Time, Worksheet, errand, worksheet
 from langchain_aios.demo.verdict import busy_note, verdict
-from langchain_aios.demo.workload import GROUPS, Member, Size, make_crew, make_members
+from langchain_aios.demo.workload import GROUPS, AgentPlan, Size, make_members, make_mixed_agents
 
 SPREAD = Spread(98_765.43, 98_765.43, 98_765.43, 98_765.43)
 OFFICE = KernelConfig(
@@ -122,7 +122,7 @@ async def test_a_note_on_the_kernel_is_right_if_its_memory_has_it() -> None:
     taken = ToolCall("1", "save_note", '{"text": "tuna 7"}')
     async with Kernel(OFFICE, cores=[ScriptedCore([taken, "ok"])]) as kernel:
         await open_office(kernel, ["chat"])
-        post = await employ(Member("ann", "chat", ()), kernel)
+        post = await make_agent(AgentPlan("ann", "chat", ()), kernel)
 
         async def promise(_: str) -> str:
             return "Noted: tuna 7."
@@ -151,7 +151,7 @@ def test_there_are_24_agents_in_three_groups() -> None:
 
 
 def test_a_crew_has_a_group_for_each_framework() -> None:
-    crew = make_crew(["a", "b"], Size(num_each=3), 1)
+    crew = make_mixed_agents(["a", "b"], Size(num_each=3), 1)
 
     assert [member.group for member in crew] == ["a"] * 3 + ["b"] * 3
     assert all(len(member.work) == Size().num_errands for member in crew)

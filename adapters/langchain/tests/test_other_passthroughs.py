@@ -1,4 +1,4 @@
-"""Mode "admit" for what is no chat model: `OpenAI`'s completions and `OpenAIEmbeddings`."""
+"""Mode "passthrough" for what is no chat model: `OpenAI`'s completions and `OpenAIEmbeddings`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREAMED = Raw(
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
-    aios_core.install("langchain", mode="admit")
+    aios_core.install("langchain", mode="passthrough")
     yield
     aios_core.uninstall()
 

@@ -1,4 +1,4 @@
-"""Mode "admit": `ChatOpenAI` keeps its provider and key; the kernel schedules its calls."""
+"""Mode "passthrough": `ChatOpenAI` keeps its provider and key; the kernel schedules its calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WHOLE = Raw(
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
-    aios_core.install("langchain", mode="admit")
+    aios_core.install("langchain", mode="passthrough")
     yield
     aios_core.uninstall()
 
@@ -160,8 +160,8 @@ async def test_an_error_of_the_kernel_is_openais_kind_as_well(
     async def arefuse(*_: Any) -> Kernel:
         return refuse()
 
-    monkeypatch.setattr(passthrough, "admit_model", refuse)
-    monkeypatch.setattr(passthrough, "aadmit_model", arefuse)
+    monkeypatch.setattr(passthrough, "register_provider_model", refuse)
+    monkeypatch.setattr(passthrough, "aregister_provider_model", arefuse)
     llm = chat(serve(WHOLE))
 
     with pytest.raises(openai.RateLimitError, match="queue is full") as caught:

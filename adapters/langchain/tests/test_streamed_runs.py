@@ -33,10 +33,10 @@ from langchain_aios.callers import directory, tracker
 
 from .conftest import Boot
 
-Mode = Literal["ours", "substitute", "admit"]
+Mode = Literal["ours", "substitute", "passthrough"]
 Model = Callable[[], BaseChatModel]
 
-MODES: Final[tuple[Mode, ...]] = ("ours", "substitute", "admit")
+MODES: Final[tuple[Mode, ...]] = ("ours", "substitute", "passthrough")
 STREAM_MODES: Final = ("values", "updates", "messages", "custom", "debug", "checkpoints", "tasks")
 ALL_STREAM_MODES: Final = (*STREAM_MODES, list(STREAM_MODES))
 EVENT_VERSIONS: Final = ("v1", "v2", "v3")

@@ -64,7 +64,7 @@ class Wrapper(ChatOllama):
         return self.inner._generate(*args, **kwargs)
 
 
-@pytest.fixture(autouse=True, params=["substitute", "admit"])
+@pytest.fixture(autouse=True, params=["substitute", "passthrough"])
 def launched(request: pytest.FixtureRequest) -> Iterator[None]:
     install("langchain", mode=request.param)
     yield

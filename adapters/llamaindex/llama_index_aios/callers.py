@@ -29,8 +29,8 @@ from aios_adapters import (
     AgentSettings,
     Caller,
     CallerKind,
-    Root,
     RunHold,
+    RunRoot,
     RunTree,
     User,
     current_caller,
@@ -141,14 +141,14 @@ def claim(
     """Find the caller of a stream, where it is asked for, and keep its run open.
 
     The hold is to be released when the stream ends; a stream that is dropped unread does it too.
-    Raises `InvalidRequest` as `identify` does.
+    Raises `InvalidRequest` as `find_caller` does.
     """
-    caller, settings = identify(tree, name, defaults)
+    caller, settings = find_caller(tree, name, defaults)
     is_in_run = caller.kind is CallerKind.RUN
     return tree.hold(active_span_id.get() if is_in_run else None), caller, settings
 
 
-def identify(
+def find_caller(
     tree: RunTree, name: str | None, defaults: AgentSettings
 ) -> tuple[Caller, AgentSettings]:
     """Whose call it is that is being made, and what its agent shall be like.
@@ -173,17 +173,17 @@ def identify(
 
 def user_of_store() -> User | None:
     """Who uses a store, where it is known: the run around the call, or who has called a model."""
-    return User.known(directory, *identify(tree, None, AgentSettings()))
+    return User.known(directory, *find_caller(tree, None, AgentSettings()))
 
 
-def _of_root(root: Root) -> Caller:
+def _of_root(root: RunRoot) -> Caller:
     return Caller(CallerKind.RUN, root.run_id, f"{root.name}-{str(root.run_id)[-6:]}")
 
 
 # --- of this process ---------------------------------------------------------------------------
 
 
-def _end_of(root: Root) -> None:
+def _end_of(root: RunRoot) -> None:
     directory.end(_of_root(root))
 
 

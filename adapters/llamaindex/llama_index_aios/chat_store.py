@@ -18,7 +18,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from llama_index_aios.callers import user_of_store
 
@@ -34,7 +34,7 @@ class AIOSChatStore(AsyncDBChatStore):
         group: of an agent that is spawned by its name.
     """
 
-    _home: Home = PrivateAttr()
+    _store: AgentStore = PrivateAttr()
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class AIOSChatStore(AsyncDBChatStore):
         group: str | None = None,
     ) -> None:
         super().__init__()
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -59,13 +59,13 @@ class AIOSChatStore(AsyncDBChatStore):
         offset: int | None = None,
     ) -> list[ChatMessage]:
         """The messages of a session, the oldest first."""
-        return await self._home.arun(_read(key, status, offset or 0, limit))
+        return await self._store.arun(_read(key, status, offset or 0, limit))
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> int:
         """How many there are."""
-        return await self._home.arun(_count(key, status))
+        return await self._store.arun(_count(key, status))
 
     async def add_message(
         self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
@@ -80,7 +80,7 @@ class AIOSChatStore(AsyncDBChatStore):
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
         """Add messages at the end, all or none."""
-        await self._home.arun(_add(key, messages, status))
+        await self._store.arun(_add(key, messages, status))
 
     async def set_messages(
         self,
@@ -89,33 +89,33 @@ class AIOSChatStore(AsyncDBChatStore):
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
         """Put messages in place of all there are."""
-        await self._home.arun(_set(key, messages, status))
+        await self._store.arun(_set(key, messages, status))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Take out the message at a position."""
-        return await self._home.arun(_take_one(key, index=idx))
+        return await self._store.arun(_take_one(key, index=idx))
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Take out all messages, or those of a status."""
-        await self._home.arun(_take_all(key, status))
+        await self._store.arun(_take_all(key, status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Take out that many of the oldest."""
-        return await self._home.arun(_take(key, "remove", first=n))
+        return await self._store.arun(_take(key, "remove", first=n))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Put that many of the oldest aside."""
-        return await self._home.arun(_take(key, "archive", first=n))
+        return await self._store.arun(_take(key, "archive", first=n))
 
     async def get_keys(self) -> list[str]:
         """The sessions that there are."""
-        return await self._home.arun(_keys())
+        return await self._store.arun(_keys())
 
 
 class AIOSSimpleChatStore(BaseChatStore):
     """The same for `ChatMemoryBuffer`, which knows no archive; both halves are native."""
 
-    _home: Home = PrivateAttr()
+    _store: AgentStore = PrivateAttr()
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         group: str | None = None,
     ) -> None:
         super().__init__()
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -134,59 +134,59 @@ class AIOSSimpleChatStore(BaseChatStore):
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Put messages in place of all there are."""
-        self._home.run(_set(key, messages, MessageStatus.ACTIVE))
+        self._store.run(_set(key, messages, MessageStatus.ACTIVE))
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """The same on an event loop."""
-        await self._home.arun(_set(key, messages, MessageStatus.ACTIVE))
+        await self._store.arun(_set(key, messages, MessageStatus.ACTIVE))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """The messages of a session, the oldest first."""
-        return self._home.run(_read(key, MessageStatus.ACTIVE, 0, None))
+        return self._store.run(_read(key, MessageStatus.ACTIVE, 0, None))
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """The same on an event loop."""
-        return await self._home.arun(_read(key, MessageStatus.ACTIVE, 0, None))
+        return await self._store.arun(_read(key, MessageStatus.ACTIVE, 0, None))
 
     def add_message(self, key: str, message: ChatMessage) -> None:
         """Add a message at the end."""
-        self._home.run(_add(key, [message], MessageStatus.ACTIVE))
+        self._store.run(_add(key, [message], MessageStatus.ACTIVE))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
         """The same on an event loop."""
-        await self._home.arun(_add(key, [message], MessageStatus.ACTIVE))
+        await self._store.arun(_add(key, [message], MessageStatus.ACTIVE))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Take out all messages; those that there were."""
-        return self._home.run(_take_all(key, None))
+        return self._store.run(_take_all(key, None))
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """The same on an event loop."""
-        return await self._home.arun(_take_all(key, None))
+        return await self._store.arun(_take_all(key, None))
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Take out the message at a position."""
-        return self._home.run(_take_one(key, index=idx))
+        return self._store.run(_take_one(key, index=idx))
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """The same on an event loop."""
-        return await self._home.arun(_take_one(key, index=idx))
+        return await self._store.arun(_take_one(key, index=idx))
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Take out the newest message."""
-        return self._home.run(_take_one(key, last=1))
+        return self._store.run(_take_one(key, last=1))
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """The same on an event loop."""
-        return await self._home.arun(_take_one(key, last=1))
+        return await self._store.arun(_take_one(key, last=1))
 
     def get_keys(self) -> list[str]:
         """The sessions that there are."""
-        return self._home.run(_keys())
+        return self._store.run(_keys())
 
     async def aget_keys(self) -> list[str]:
         """The same on an event loop."""
-        return await self._home.arun(_keys())
+        return await self._store.arun(_keys())
 
 
 # --- scripts -----------------------------------------------------------------------------------
@@ -194,48 +194,48 @@ class AIOSSimpleChatStore(BaseChatStore):
 
 def _read(
     key: str, status: MessageStatus | None, start: int, limit: int | None
-) -> Script[list[ChatMessage]]:
-    entries = yield Ask.thread(_PREFIX + key, "read", start, limit, status=_status(status))
+) -> StoreProgram[list[ChatMessage]]:
+    entries = yield StoreOp.thread(_PREFIX + key, "read", start, limit, status=_status(status))
     return _messages(entries)
 
 
-def _count(key: str, status: MessageStatus | None) -> Script[int]:
-    count: int = yield Ask.thread(_PREFIX + key, "count", _status(status))
+def _count(key: str, status: MessageStatus | None) -> StoreProgram[int]:
+    count: int = yield StoreOp.thread(_PREFIX + key, "count", _status(status))
     return count
 
 
-def _add(key: str, messages: Sequence[ChatMessage], status: MessageStatus) -> Script[None]:
+def _add(key: str, messages: Sequence[ChatMessage], status: MessageStatus) -> StoreProgram[None]:
     if messages:
-        numbers = yield Ask.thread(_PREFIX + key, "append", *map(_plain, messages))
+        numbers = yield StoreOp.thread(_PREFIX + key, "append", *map(_plain, messages))
         if status is MessageStatus.ARCHIVED:
-            yield Ask.thread(_PREFIX + key, "archive", numbers=numbers)
+            yield StoreOp.thread(_PREFIX + key, "archive", numbers=numbers)
 
 
-def _set(key: str, messages: Sequence[ChatMessage], status: MessageStatus) -> Script[None]:
-    numbers = yield Ask.thread(_PREFIX + key, "replace", [_plain(one) for one in messages])
+def _set(key: str, messages: Sequence[ChatMessage], status: MessageStatus) -> StoreProgram[None]:
+    numbers = yield StoreOp.thread(_PREFIX + key, "replace", [_plain(one) for one in messages])
     if status is MessageStatus.ARCHIVED and numbers:
-        yield Ask.thread(_PREFIX + key, "archive", numbers=numbers)
+        yield StoreOp.thread(_PREFIX + key, "archive", numbers=numbers)
 
 
-def _take(key: str, method: str, **which: Any) -> Script[list[ChatMessage]]:
-    return _messages((yield Ask.thread(_PREFIX + key, method, **which)))
+def _take(key: str, method: str, **which: Any) -> StoreProgram[list[ChatMessage]]:
+    return _messages((yield StoreOp.thread(_PREFIX + key, method, **which)))
 
 
-def _take_one(key: str, **which: Any) -> Script[ChatMessage | None]:
+def _take_one(key: str, **which: Any) -> StoreProgram[ChatMessage | None]:
     taken = yield from _take(key, "remove", **which)
     return taken[0] if taken else None
 
 
-def _take_all(key: str, status: MessageStatus | None) -> Script[list[ChatMessage]]:
-    entries = yield Ask.thread(_PREFIX + key, "read", status=_status(status))
+def _take_all(key: str, status: MessageStatus | None) -> StoreProgram[list[ChatMessage]]:
+    entries = yield StoreOp.thread(_PREFIX + key, "read", status=_status(status))
     if entries:
         numbers = [entry.number for entry in entries]
-        yield Ask.thread(_PREFIX + key, "remove", numbers=numbers)
+        yield StoreOp.thread(_PREFIX + key, "remove", numbers=numbers)
     return _messages(entries)
 
 
-def _keys() -> Script[list[str]]:
-    names = yield Ask.memory("threads", _PREFIX)
+def _keys() -> StoreProgram[list[str]]:
+    names = yield StoreOp.memory("threads", _PREFIX)
     return [name.removeprefix(_PREFIX) for name in names]
 
 

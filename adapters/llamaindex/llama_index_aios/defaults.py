@@ -17,7 +17,7 @@ from llama_index_aios.embeddings import AIOSEmbedding
 from llama_index_aios.llm import AIOSLLM
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Let the defaults of `llama_index.core` be the kernel's."""
     settings = import_module("llama_index.core.settings")
     resolve_llm, resolve_embed_model = settings.resolve_llm, settings.resolve_embed_model

@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from llama_index_aios.callers import user_of_store
 
@@ -24,7 +24,7 @@ class AIOSEmbedding(BaseEmbedding):
 
     model_config = ConfigDict(extra="forbid")
 
-    _home: Home = PrivateAttr()
+    _store: AgentStore = PrivateAttr()
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class AIOSEmbedding(BaseEmbedding):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"model_name": "aios", "embed_batch_size": 64, **kwargs})
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -43,24 +43,24 @@ class AIOSEmbedding(BaseEmbedding):
         return "AIOSEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._home.run(_embed([query]))[0]
+        return self._store.run(_embed([query]))[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return (await self._home.arun(_embed([query])))[0]
+        return (await self._store.arun(_embed([query])))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._home.run(_embed([text]))[0]
+        return self._store.run(_embed([text]))[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return (await self._home.arun(_embed([text])))[0]
+        return (await self._store.arun(_embed([text])))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._home.run(_embed(texts))
+        return self._store.run(_embed(texts))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._home.arun(_embed(texts))
+        return await self._store.arun(_embed(texts))
 
 
-def _embed(texts: list[str]) -> Script[list[list[float]]]:
-    vectors = (yield Ask.llm("embed", texts)) if texts else ()
+def _embed(texts: list[str]) -> StoreProgram[list[list[float]]]:
+    vectors = (yield StoreOp.llm("embed", texts)) if texts else ()
     return [list(vector) for vector in vectors]

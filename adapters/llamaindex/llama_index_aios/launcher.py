@@ -11,16 +11,24 @@ launcher: Final = Launcher(
     patches={
         "substitute": {
             **_WATCH,
-            "llama_index.core": "llama_index_aios.defaults:substitute",
-            "llama_index.embeddings.openai.base": "llama_index_aios.openai_embedding:substitute",
-            "llama_index.llms.openai.base": "llama_index_aios.openai_llm:substitute",
-            "llama_index.llms.openai.responses": "llama_index_aios.openai_responses:substitute",
+            "llama_index.core": "llama_index_aios.defaults:patch_substitute",
+            "llama_index.embeddings.openai.base": (
+                "llama_index_aios.openai_embedding:patch_substitute"
+            ),
+            "llama_index.llms.openai.base": "llama_index_aios.openai_llm:patch_substitute",
+            "llama_index.llms.openai.responses": (
+                "llama_index_aios.openai_responses:patch_substitute"
+            ),
         },
-        "admit": {
+        "passthrough": {
             **_WATCH,
-            "llama_index.embeddings.openai.base": "llama_index_aios.openai_embedding:admit",
-            "llama_index.llms.openai.base": "llama_index_aios.passthrough:admit",
-            "llama_index.llms.openai.responses": "llama_index_aios.passthrough:admit_responses",
+            "llama_index.embeddings.openai.base": (
+                "llama_index_aios.openai_embedding:patch_passthrough"
+            ),
+            "llama_index.llms.openai.base": "llama_index_aios.passthrough:patch_passthrough",
+            "llama_index.llms.openai.responses": (
+                "llama_index_aios.passthrough:patch_responses_passthrough"
+            ),
         },
     },
     tested={"llama-index-core": ("0.14.",)},

@@ -48,14 +48,14 @@ from aios_adapters import (
     Caller,
     RunHold,
     adefault_kernel,
-    ahold,
+    hold_agent,
     read_options,
     read_response_format,
     read_tool_choice,
 )
 from aios_core import Agent, Budget, Kernel, Message, build_llm_request, default_kernel
 from llama_index_aios import translation
-from llama_index_aios.callers import claim, directory, identify, tree
+from llama_index_aios.callers import claim, directory, find_caller, tree
 
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]
@@ -214,7 +214,7 @@ class AIOSLLM(FunctionCallingLLM):
     ) -> CompletionResponseGen:
         """Answer a prompt step by step."""
         del formatted
-        return self.steps_of_prompt(prompt, **kwargs)
+        return self.stream_prompt_steps(prompt, **kwargs)
 
     @llm_completion_callback()
     async def astream_complete(
@@ -255,7 +255,7 @@ class AIOSLLM(FunctionCallingLLM):
         """`acomplete` without events."""
         return translation.to_completion_response(await self.aanswer(_as_chat(prompt), **kwargs))
 
-    def steps_of_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponseGen:
+    def stream_prompt_steps(self, prompt: str, **kwargs: Any) -> CompletionResponseGen:
         """`stream_complete` without events."""
         return map_steps(self.steps(_as_chat(prompt), **kwargs))
 
@@ -412,7 +412,7 @@ class AIOSLLM(FunctionCallingLLM):
         """Find the caller of a whole answer."""
         if isinstance(self.agent, Agent):
             return None
-        return identify(tree, self.agent, self._settings())
+        return find_caller(tree, self.agent, self._settings())
 
     def _claimed(self) -> Claim:
         """Find the caller of a stream where it is asked for: it may be read elsewhere, later."""
@@ -440,7 +440,7 @@ class AIOSLLM(FunctionCallingLLM):
         found = use or self._identified()
         assert found is not None  # noqa: S101 - no agent is given
         kernel = self.kernel or await adefault_kernel()
-        return await ahold(stack, directory, kernel, *found)
+        return await hold_agent(stack, directory, kernel, *found)
 
     # --- copies -------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """`llama_index.embeddings.openai.OpenAIEmbedding` (and what derives from it) on the kernel.
 
 Substituted, it gives the vectors of the kernel's embedder, whatever model and length it
-names, and needs no key. In mode "admit" its provider makes the vectors when the kernel
+names, and needs no key. In mode "passthrough" its provider makes the vectors when the kernel
 says so: a call waits for a slot of its model, is a syscall of the agent that makes it,
 and costs the tokens that the provider counts. Replaced are the inner methods by which it
 talks to OpenAI, so batches, callbacks and retries stay LlamaIndex's.
@@ -16,21 +16,21 @@ from typing import Any, Final
 
 from aios_adapters import (
     AgentSettings,
-    aadmit_model,
-    aadmitted,
-    admit_model,
-    admitted,
+    apassthrough_call,
+    aregister_provider_model,
     openai_named,
+    passthrough_call,
+    register_provider_model,
 )
 from aios_core import Message, Usage
 from aios_core.launch import Patches
-from llama_index_aios.callers import directory, identify, tree
+from llama_index_aios.callers import directory, find_caller, tree
 from llama_index_aios.embeddings import AIOSEmbedding
 
 _METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_embeddings")
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Let the kernel's embedder answer."""
     for name in _METHODS:
         patches.replace(module.OpenAIEmbedding, name, _ours(name))
@@ -38,7 +38,7 @@ def substitute(module: ModuleType, patches: Patches) -> None:
         patches.replace(module.OpenAIEmbedding, name, _aours(name))
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let the provider answer when the kernel says so."""
     owner = module.OpenAIEmbedding
     for name in _METHODS:
@@ -70,11 +70,13 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _Meter()
         with (
-            directory.use(admit_model(model), *identify(tree, None, AgentSettings())) as agent,
-            admitted(agent, model, **_request(asked)) as slot,
+            directory.use(
+                register_provider_model(model), *find_caller(tree, None, AgentSettings())
+            ) as agent,
+            passthrough_call(agent, model, **_request(asked)) as slot,
         ):
             vectors = ask(meter.put_on(self, "_client", self._get_client()), asked)
-            slot.settle(meter.usage)
+            slot.record_usage(meter.usage)
             return vectors
 
     return asking
@@ -84,14 +86,14 @@ def _aadmitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _AsyncMeter()
-        use = identify(tree, None, AgentSettings())
+        use = find_caller(tree, None, AgentSettings())
         async with (
-            directory.ause(await aadmit_model(model), *use) as agent,
-            aadmitted(agent, model, **_request(asked)) as slot,
+            directory.ause(await aregister_provider_model(model), *use) as agent,
+            apassthrough_call(agent, model, **_request(asked)) as slot,
         ):
             theirs = meter.put_on(self, "_aclient", self._get_aclient())
             vectors = await slot.run(ask(theirs, asked))
-            slot.settle(meter.usage)
+            slot.record_usage(meter.usage)
             return vectors
 
     return asking

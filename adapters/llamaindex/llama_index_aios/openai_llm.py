@@ -22,10 +22,10 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
 )
 
-from aios_adapters import NO_KEY, AgentSettings, Caller, KernelTransport, RunHold, ahold
+from aios_adapters import NO_KEY, AgentSettings, Caller, KernelTransport, RunHold, hold_agent
 from aios_core import Agent, Kernel, default_kernel
 from aios_core.launch import Patches
-from llama_index_aios.callers import claim, directory, identify, tree
+from llama_index_aios.callers import claim, directory, find_caller, tree
 from llama_index_aios.llm import Metadata
 
 Asked = Sequence[ChatMessage] | str
@@ -36,7 +36,7 @@ Use = tuple[Caller, AgentSettings]
 Claim = tuple[RunHold, Caller, AgentSettings]
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Let the kernel's cores answer."""
     owner = module.OpenAI
     for what, on_kernel in (
@@ -92,8 +92,8 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
-        ahold = partial(_aheld, _identified())
-        with KernelTransport(ahold=ahold) as transport, transport.raising():
+        hold_agent = partial(_aheld, _identified())
+        with KernelTransport(hold_agent=hold_agent) as transport, transport.raising():
             answer: Answer = await ask(_aon_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
@@ -122,7 +122,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         hold, caller, settings = found
         with (
             hold,
-            KernelTransport(ahold=partial(_aheld, (caller, settings))) as transport,
+            KernelTransport(hold_agent=partial(_aheld, (caller, settings))) as transport,
             transport.raising(),
         ):
             async for step in await ask(_aon_kernel(theirs, transport), asked, **_said(kwargs)):
@@ -141,7 +141,7 @@ def _said(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identified() -> Use:
-    return identify(tree, None, AgentSettings())
+    return find_caller(tree, None, AgentSettings())
 
 
 def _held(use: Use, stack: ExitStack, kernel: Kernel) -> Agent:
@@ -149,7 +149,7 @@ def _held(use: Use, stack: ExitStack, kernel: Kernel) -> Agent:
 
 
 async def _aheld(use: Use, stack: ExitStack, kernel: Kernel) -> Agent:
-    return await ahold(stack, directory, kernel, *use)
+    return await hold_agent(stack, directory, kernel, *use)
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:

@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.prompts import PromptTemplate
 
-from aios_adapters import NO_KEY, adefault_kernel, as_chat_options, openai_named, served_model
+from aios_adapters import NO_KEY, adefault_kernel, as_chat_options, openai_named, resolve_model
 from aios_core import default_kernel
 from aios_core.errors import InvalidRequest
 from aios_core.launch import Patches, give_notice
@@ -38,7 +38,7 @@ Asked = Sequence[ChatMessage]
 Call = tuple[AIOSLLM, list[ChatMessage], dict[str, Any]]
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Let the kernel's cores answer."""
     owner = module.OpenAIResponses
     methods = {
@@ -68,12 +68,12 @@ def _without_key(init: Callable[..., None]) -> Callable[..., None]:
 
 def _now(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
     asked = kwargs.get("model") or theirs.model
-    return _ours(theirs, messages, kwargs, served_model(default_kernel(), asked))
+    return _ours(theirs, messages, kwargs, resolve_model(default_kernel(), asked))
 
 
 async def _soon(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
     asked = kwargs.get("model") or theirs.model
-    return _ours(theirs, messages, kwargs, served_model(await adefault_kernel(), asked))
+    return _ours(theirs, messages, kwargs, resolve_model(await adefault_kernel(), asked))
 
 
 def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | None) -> Call:

@@ -1,4 +1,4 @@
-"""Mode "admit" for `llama_index.llms.openai`: its LLMs keep their provider and key.
+"""Mode "passthrough" for `llama_index.llms.openai`: its LLMs keep their provider and key.
 
 The inner methods by which it talks to OpenAI still make every call, with their own
 retries; callbacks, events and tools around them stay LlamaIndex's, and what derives
@@ -26,34 +26,34 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 
 from aios_adapters import (
     AgentSettings,
+    AsyncScope,
     Caller,
-    Entering,
+    PassthroughCall,
     RunHold,
-    Slot,
-    aadmit_model,
-    aadmitted,
-    admit_model,
-    admitted,
+    apassthrough_call,
+    aregister_provider_model,
     limit_parameter,
-    said_limits,
-    told,
+    passthrough_call,
+    read_answer_limits,
+    register_provider_model,
+    to_kernel_messages,
 )
 from aios_core import Message, Usage
 from aios_core.launch import Patches
 from llama_index_aios import translation
-from llama_index_aios.callers import claim, directory, identify, tree
+from llama_index_aios.callers import claim, directory, find_caller, tree
 
 Asked = Sequence[ChatMessage] | str
 Said = ChatResponse | CompletionResponse
 Use = tuple[Caller, AgentSettings]
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Let `llama_index.llms.openai.base.OpenAI` ask when the kernel says so."""
     _admit(module.OpenAI, ("chat", "complete"), patches)
 
 
-def admit_responses(module: ModuleType, patches: Patches) -> None:
+def patch_responses_passthrough(module: ModuleType, patches: Patches) -> None:
     """The same for `llama_index.llms.openai.responses.OpenAIResponses`."""
     _admit(module.OpenAIResponses, ("chat",), patches)
 
@@ -77,7 +77,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
         with _slot(self, asked, kwargs, _identified()) as slot:
             answer: Said = ask(self, asked, **_limited(self, slot, kwargs))
-            _Heard(answer).settle(slot)
+            _LatestStep(answer).record_usage(slot)
             return answer
 
     return asking
@@ -89,7 +89,7 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
         async with _aslot(self, asked, kwargs, _identified()) as slot:
             limited = _limited(self, slot, kwargs)
             answer: Said = await slot.run(ask(self, asked, **limited))
-            _Heard(answer).settle(slot)
+            _LatestStep(answer).record_usage(slot)
             return answer
 
     return asking
@@ -99,7 +99,7 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
     def steps(
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
     ) -> Generator[Said]:
-        heard = _Heard()
+        heard = _LatestStep()
         with (
             hold,
             _slot(theirs, asked, kwargs, use) as slot,
@@ -108,7 +108,7 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
             for answer in answers:
                 heard.hear(answer)
                 yield answer
-            heard.settle(slot)
+            heard.record_usage(slot)
 
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Said]:
@@ -121,16 +121,16 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     async def steps(
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
     ) -> AsyncGenerator[Said]:
-        heard = _Heard()
+        heard = _LatestStep()
         with hold:
             async with _aslot(theirs, asked, kwargs, use) as slot:
                 limited = _limited(theirs, slot, kwargs)
                 answers = await slot.run(ask(theirs, asked, **limited))
-                async with aclosing(slot.each(answers)) as pieces:
+                async with aclosing(slot.iterate(answers)) as pieces:
                     async for answer in pieces:
                         heard.hear(answer)
                         yield answer
-                heard.settle(slot)
+                heard.record_usage(slot)
 
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Said]:
@@ -142,7 +142,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
 # --- what the kernel is told ---------------------------------------------------------------------
 
 
-class _Heard:
+class _LatestStep:
     """The latest of an answer's steps, each of which repeats what was said before it."""
 
     def __init__(self, answer: Said | None = None) -> None:
@@ -157,13 +157,13 @@ class _Heard:
         if (usage := _usage(answer)).total_tokens:
             self._usage = usage
 
-    def settle(self, slot: Slot) -> None:
+    def record_usage(self, slot: PassthroughCall) -> None:
         """Book the answer."""
         if isinstance(self._last, ChatResponse):
-            (message,) = told([self._last.message], translation.to_messages)
-            slot.settle(self._usage, message.content, message.tool_calls)
+            (message,) = to_kernel_messages([self._last.message], translation.to_messages)
+            slot.record_usage(self._usage, message.content, message.tool_calls)
         elif self._last is not None:
-            slot.settle(self._usage, self._last.text)
+            slot.record_usage(self._usage, self._last.text)
 
 
 def _usage(answer: Said) -> Usage:
@@ -181,7 +181,7 @@ def _usage(answer: Said) -> Usage:
 
 def _identified() -> Use:
     """Find the caller of a whole answer."""
-    return identify(tree, None, AgentSettings())
+    return find_caller(tree, None, AgentSettings())
 
 
 def _claimed() -> tuple[RunHold, Use]:
@@ -191,32 +191,32 @@ def _claimed() -> tuple[RunHold, Use]:
 
 
 @contextmanager
-def _slot(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Iterator[Slot]:
+def _slot(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Iterator[PassthroughCall]:
     model, request = _request(theirs, asked, kwargs)
     with (
-        directory.use(admit_model(model), *use) as agent,
-        admitted(agent, model, **request) as slot,
+        directory.use(register_provider_model(model), *use) as agent,
+        passthrough_call(agent, model, **request) as slot,
     ):
         yield slot
 
 
 def _aslot(
     theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
-) -> AbstractAsyncContextManager[Slot]:
+) -> AbstractAsyncContextManager[PassthroughCall]:
     model, request = _request(theirs, asked, kwargs)
 
-    async def enter(stack: AsyncExitStack) -> Slot:
-        kernel = await aadmit_model(model)
+    async def enter(stack: AsyncExitStack) -> PassthroughCall:
+        kernel = await aregister_provider_model(model)
         agent = await stack.enter_async_context(directory.ause(kernel, *use))
-        return await stack.enter_async_context(aadmitted(agent, model, **request))
+        return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
-    return Entering(enter)
+    return AsyncScope(enter)
 
 
-def _limited(theirs: Any, slot: Slot, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _limited(theirs: Any, slot: PassthroughCall, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Their arguments with what their budget has left, if they set no limit themselves."""
     sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
-    own = said_limits(sent)["max_tokens"]
+    own = read_answer_limits(sent)["max_tokens"]
     if theirs.__class__.__name__.endswith("Responses"):
         return slot.limiting(kwargs, "max_output_tokens", own=own)
     return slot.limiting(kwargs, limit_parameter(theirs.api_base), own=own)
@@ -228,5 +228,5 @@ def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, di
     if isinstance(asked, str):
         known = [Message("user", asked)]
     else:
-        known = told(asked, translation.to_messages)
-    return str(sent["model"]), {"messages": known, **said_limits(sent)}
+        known = to_kernel_messages(asked, translation.to_messages)
+    return str(sent["model"]), {"messages": known, **read_answer_limits(sent)}

@@ -20,16 +20,16 @@ from llama_index.core.tools import AsyncBaseTool, FunctionTool, ToolMetadata, To
 from llama_index.core.tools.types import BaseTool, adapt_to_async_tool
 
 from aios_adapters import (
-    FOR_THE_MODEL,
+    MODEL_VISIBLE_ERRORS,
     AgentSettings,
-    Escorts,
-    Offered,
+    ToolBridge,
+    ToolOffer,
     adefault_kernel,
     as_text,
 )
 from aios_core import Agent, Kernel, ToolSpec, default_kernel
 from aios_core.tools import StoredResult
-from llama_index_aios.callers import directory, identify, tree
+from llama_index_aios.callers import directory, find_caller, tree
 
 Declared = Mapping[str, Mapping[str, Any]]
 
@@ -48,7 +48,7 @@ class Seat:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        found = identify(tree, self.agent, AgentSettings(self.group))
+        found = find_caller(tree, self.agent, AgentSettings(self.group))
         with directory.use(self.kernel or default_kernel(), *found) as agent:
             yield agent
 
@@ -58,7 +58,7 @@ class Seat:
         if isinstance(self.agent, Agent):
             yield self.agent
             return
-        found = identify(tree, self.agent, AgentSettings(self.group))
+        found = find_caller(tree, self.agent, AgentSettings(self.group))
         kernel = self.kernel or await adefault_kernel()
         async with directory.ause(kernel, *found) as agent:
             yield agent
@@ -95,7 +95,7 @@ class AIOSTool(AsyncBaseTool):
         with self._seat.taken() as agent:
             try:
                 return self._output(agent.tools.run(self._name, arguments), arguments)
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._name, arguments, exc)
 
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
@@ -104,7 +104,7 @@ class AIOSTool(AsyncBaseTool):
         async with self._seat.ataken() as agent:
             try:
                 return self._output(await agent.tools.arun(self._name, arguments), arguments)
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._name, arguments, exc)
 
     def _output(self, result: Any, arguments: dict[str, Any]) -> ToolOutput:
@@ -151,14 +151,14 @@ class GatedTool(AsyncBaseTool):
     """A tool of LlamaIndex whose every call is a syscall. Made by `wrap_tools`."""
 
     def __init__(
-        self, wrapped: BaseTool, seat: Seat, escorts: Escorts, declared: Mapping[str, Any]
+        self, wrapped: BaseTool, seat: Seat, bridge: ToolBridge, declared: Mapping[str, Any]
     ) -> None:
         self.wrapped = adapt_to_async_tool(wrapped)
         self._seat = seat
-        self._escorts = escorts
+        self._bridge = bridge
         about = wrapped.metadata
         function = about.to_openai_tool(skip_length_check=True)["function"]
-        self._offered = Offered(
+        self._offered = ToolOffer(
             function["name"], function["description"], function["parameters"], declared
         )
 
@@ -171,13 +171,13 @@ class GatedTool(AsyncBaseTool):
         """Run it as LlamaIndex does, once the kernel lets it."""
         with self._seat.taken() as agent:
             try:
-                outcome, stored = self._escorts.run(
+                outcome, stored = self._bridge.run(
                     agent,
                     self._offered,
                     arguments,
                     lambda mended: self.wrapped.call(*args, **mended),
                 )
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._offered.name, arguments, exc)
         return _bounded(outcome, stored)
 
@@ -185,13 +185,13 @@ class GatedTool(AsyncBaseTool):
         """The same on an event loop, where the tool runs too."""
         async with self._seat.ataken() as agent:
             try:
-                outcome, stored = await self._escorts.arun(
+                outcome, stored = await self._bridge.arun(
                     agent,
                     self._offered,
                     arguments,
                     lambda mended: self.wrapped.acall(*args, **mended),
                 )
-            except FOR_THE_MODEL as exc:
+            except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._offered.name, arguments, exc)
         return _bounded(outcome, stored)
 
@@ -214,12 +214,12 @@ def wrap_tools(
         declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
             `exclusive`, `irreversible` ... What it does not say is taken at its worst.
     """
-    seat, escorts = Seat(agent, group, kernel), Escorts()
+    seat, bridge = Seat(agent, group, kernel), ToolBridge()
     made: list[BaseTool] = []
     for one in tools:
         tool = one if isinstance(one, BaseTool) else FunctionTool.from_defaults(one)
         said = (declared or {}).get(tool.metadata.get_name(), {})
-        made.append(GatedTool(tool, seat, escorts, said))
+        made.append(GatedTool(tool, seat, bridge, said))
     return made
 
 

@@ -29,7 +29,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-from aios_adapters import Ask, Home, Script
+from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, CollectionItem, Kernel
 from aios_core.errors import InvalidRequest
 from llama_index_aios.callers import user_of_store
@@ -51,7 +51,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
     stores_text: bool = True
     collection: str = "llamaindex"
 
-    _home: Home = PrivateAttr()
+    _store: AgentStore = PrivateAttr()
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         group: str | None = None,
     ) -> None:
         super().__init__(stores_text=True, collection=collection)  # type: ignore[call-arg]
-        self._home = Home(agent, kernel, group, user_of_store)
+        self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @classmethod
     def class_name(cls) -> str:
@@ -70,41 +70,41 @@ class AIOSVectorStore(BasePydanticVectorStore):
         return "AIOSVectorStore"
 
     @property
-    def client(self) -> Home:
+    def client(self) -> AgentStore:
         """What the store is reached by."""
-        return self._home
+        return self._store
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Keep nodes that have vectors; their ids."""
         del kwargs
-        return self._home.run(self._add(nodes))
+        return self._store.run(self._add(nodes))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """The same on an event loop."""
         del kwargs
-        return await self._home.arun(self._add(nodes))
+        return await self._store.arun(self._add(nodes))
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """The nodes of these ids that are there."""
-        return self._home.run(self._get(node_ids, filters))
+        return self._store.run(self._get(node_ids, filters))
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """The same on an event loop."""
-        return await self._home.arun(self._get(node_ids, filters))
+        return await self._store.arun(self._get(node_ids, filters))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Take out the nodes of a document."""
         del delete_kwargs
-        self._home.run(self._delete_document(ref_doc_id))
+        self._store.run(self._delete_document(ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """The same on an event loop."""
         del delete_kwargs
-        await self._home.arun(self._delete_document(ref_doc_id))
+        await self._store.arun(self._delete_document(ref_doc_id))
 
     def delete_nodes(
         self,
@@ -114,7 +114,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Take out nodes by id."""
         del delete_kwargs
-        self._home.run(self._delete_nodes(node_ids, filters))
+        self._store.run(self._delete_nodes(node_ids, filters))
 
     async def adelete_nodes(
         self,
@@ -124,15 +124,15 @@ class AIOSVectorStore(BasePydanticVectorStore):
     ) -> None:
         """The same on an event loop."""
         del delete_kwargs
-        await self._home.arun(self._delete_nodes(node_ids, filters))
+        await self._store.arun(self._delete_nodes(node_ids, filters))
 
     def clear(self) -> None:
         """Take out everything."""
-        self._home.run(self._clear())
+        self._store.run(self._clear())
 
     async def aclear(self) -> None:
         """The same on an event loop."""
-        await self._home.arun(self._clear())
+        await self._store.arun(self._clear())
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """The nodes that are closest to a vector.
@@ -140,52 +140,52 @@ class AIOSVectorStore(BasePydanticVectorStore):
         Raises `InvalidRequest` for a mode or a filter that there is not.
         """
         del kwargs
-        return self._home.run(self._query(query))
+        return self._store.run(self._query(query))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """The same on an event loop."""
         del kwargs
-        return await self._home.arun(self._query(query))
+        return await self._store.arun(self._query(query))
 
     # --- scripts ------------------------------------------------------------------------------
 
-    def _add(self, nodes: Sequence[BaseNode]) -> Script[list[str]]:
+    def _add(self, nodes: Sequence[BaseNode]) -> StoreProgram[list[str]]:
         for start in range(0, len(nodes), _BATCH):
             items = [_item(node) for node in nodes[start : start + _BATCH]]
-            yield Ask.collections("put", self.collection, items)
-            yield Ask.kv(self._documents, "put", _references(nodes[start : start + _BATCH]))
+            yield StoreOp.collections("put", self.collection, items)
+            yield StoreOp.kv(self._documents, "put", _references(nodes[start : start + _BATCH]))
         return [node.node_id for node in nodes]
 
     def _get(
         self, node_ids: list[str] | None, filters: MetadataFilters | None
-    ) -> Script[list[BaseNode]]:
+    ) -> StoreProgram[list[BaseNode]]:
         if filters is not None or node_ids is None:
             raise InvalidRequest("get_nodes: takes node_ids, and no filters")
-        found = yield Ask.collections("get", self.collection, node_ids)
+        found = yield StoreOp.collections("get", self.collection, node_ids)
         return [_node(match) for match in found]
 
-    def _delete_document(self, ref_doc_id: str) -> Script[None]:
+    def _delete_document(self, ref_doc_id: str) -> StoreProgram[None]:
         prefix = f"{json.dumps(ref_doc_id)}/"
-        entries = yield Ask.kv(self._documents, "list", prefix, with_values=False)
+        entries = yield StoreOp.kv(self._documents, "list", prefix, with_values=False)
         keys = [entry.key for entry in entries]
         if keys:
             ids = [key.removeprefix(prefix) for key in keys]
-            yield Ask.collections("delete", self.collection, ids)
-            yield Ask.kv(self._documents, "delete", *keys)
+            yield StoreOp.collections("delete", self.collection, ids)
+            yield StoreOp.kv(self._documents, "delete", *keys)
 
     def _delete_nodes(
         self, node_ids: list[str] | None, filters: MetadataFilters | None
-    ) -> Script[None]:
+    ) -> StoreProgram[None]:
         if filters is not None:
             raise InvalidRequest("delete_nodes: takes node_ids, and no filters")
         if node_ids:
-            yield Ask.collections("delete", self.collection, node_ids)
+            yield StoreOp.collections("delete", self.collection, node_ids)
 
-    def _clear(self) -> Script[None]:
-        yield Ask.collections("delete", self.collection)
-        yield Ask.kv(self._documents, "clear")
+    def _clear(self) -> StoreProgram[None]:
+        yield StoreOp.collections("delete", self.collection)
+        yield StoreOp.kv(self._documents, "clear")
 
-    def _query(self, query: VectorStoreQuery) -> Script[VectorStoreQueryResult]:
+    def _query(self, query: VectorStoreQuery) -> StoreProgram[VectorStoreQueryResult]:
         if query.mode is not VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
             raise InvalidRequest(f"mode: got {query.mode!r}; allowed: 'default', with a vector")
         where = _where(query.filters)
@@ -195,7 +195,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         k = query.similarity_top_k
         most = 10 * k if wanted else k
         vector = query.query_embedding
-        found = yield Ask.collections("search", self.collection, vector, k=most, where=where)
+        found = yield StoreOp.collections("search", self.collection, vector, k=most, where=where)
         matches = [match for match in found if not wanted or match.key in wanted][:k]
         return VectorStoreQueryResult(
             nodes=[_node(match) for match in matches],

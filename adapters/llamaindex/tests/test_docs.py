@@ -32,7 +32,7 @@ def uninstalled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_default")
-def test_the_snippet_of_admit_runs(watch: Watch) -> None:
+def test_the_snippet_of_passthrough_runs(watch: Watch) -> None:
     (after,) = re.findall(r"```python\n(# after: .*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"key": "secret"}
 

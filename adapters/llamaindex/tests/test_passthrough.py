@@ -1,4 +1,4 @@
-"""Mode "admit": LlamaIndex's OpenAI LLM keeps its provider and key; the kernel schedules it."""
+"""Mode "passthrough": LlamaIndex's OpenAI LLM keeps its provider and key."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Serve = Callable[..., StubServer]
 
 @pytest.fixture(autouse=True)
 def launched() -> Iterator[None]:
-    aios_core.install("llamaindex", mode="admit")
+    aios_core.install("llamaindex", mode="passthrough")
     yield
     aios_core.uninstall()
 

@@ -47,7 +47,7 @@ def callers_of_other_tests() -> None:
     _callers_before.update(directory.callers)
 
 
-@pytest.fixture(params=["own", "substitute", "admit"])
+@pytest.fixture(params=["own", "substitute", "passthrough"])
 def llm(request: pytest.FixtureRequest, as_default: Kernel) -> Iterator[Any]:
     """An LLM on the kernel, in each of the three ways."""
     del as_default
@@ -237,7 +237,7 @@ def test_a_run_with_streams_is_one_agent_that_is_gone_afterwards(
 
 
 @pytest.mark.usefixtures("llm")
-@pytest.mark.parametrize("llm", ["own", "admit"], indirect=True)
+@pytest.mark.parametrize("llm", ["own", "passthrough"], indirect=True)
 @pytest.mark.parametrize("work", RUNS, ids=lambda work: work.__name__)
 def test_two_runs_at_once_are_two_agents(
     work: Callable[[], Awaitable[None]], as_default: Kernel, watch: Watch
@@ -332,7 +332,7 @@ def test_a_stream_of_a_task_that_is_over_is_read_in_another_loop(as_default: Ker
 def test_a_stream_that_fails_leaves_no_agent(
     work: Callable[[], Awaitable[None]], as_default: Kernel
 ) -> None:
-    aios_core.install("llamaindex", mode="admit")
+    aios_core.install("llamaindex", mode="passthrough")
     Settings.embed_model = MockEmbedding(embed_dim=2)
     with StubServer(Refuse(400), models=[MODEL]) as server:
         Settings.llm = OpenAI(model=MODEL, api_base=server.base_url, api_key="k", max_retries=0)

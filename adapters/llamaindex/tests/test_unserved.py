@@ -42,7 +42,7 @@ class Anthropic(CustomLLM):
         return steps()
 
 
-@pytest.fixture(params=["substitute", "admit"])
+@pytest.fixture(params=["substitute", "passthrough"])
 def installed(request: pytest.FixtureRequest) -> Iterator[str]:
     aios_core.install("llamaindex", mode=request.param)
     yield request.param

@@ -22,7 +22,7 @@ from aios_adapters import AgentSettings
 from aios_core import Agent, Budget, Kernel
 from aios_core.errors import InvalidRequest, KernelError
 from aios_core.launch import Mode, Patches, give_notice
-from open_interpreter_aios.completions import AdmittedCompletions, Completions
+from open_interpreter_aios.completions import Completions, PassthroughCompletions
 from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.history import History
 from open_interpreter_aios.interpreter_agent import Seat
@@ -74,7 +74,7 @@ def attach(
             in `open_interpreter_figures`, where the program runs.
         kernel: None for the embedded kernel of this process, from the first call on. To admit
             calls of an agent that is given, its kernel.
-        mode: "substitute": the kernel's cores answer. "admit": the interpreter's own provider
+        mode: "substitute": the kernel's cores answer. "passthrough": the interpreter's own provider
             answers, when the kernel lets it.
 
     Raises:
@@ -118,7 +118,7 @@ class Attachment:
         self._history = History(conversation or uuid4().hex)
         self._figures = Figures(_directory(figures, self.conversation))
         self._terminal = SandboxTerminal(seat, self.conversation, self._figures, timeout_s)
-        self._completions: Completions | AdmittedCompletions | None = None
+        self._completions: Completions | PassthroughCompletions | None = None
         self._patches = Patches()
         self._theirs: Any = None  # Open Interpreter's module of its `Llm`
 
@@ -172,8 +172,8 @@ class Attachment:
         llm = interpreter.llm
         # The program has imported it; we do not before, since that import looks into the network.
         self._theirs = import_module("interpreter.core.llm.llm")
-        if mode == "admit":
-            self._completions = AdmittedCompletions(self._seat, llm.completions)
+        if mode == "passthrough":
+            self._completions = PassthroughCompletions(self._seat, llm.completions)
         else:
             chosen = self._chosen(llm.model, model, is_substitute)
             self._completions = Completions(self._seat, chosen, lambda: llm.context_window)
@@ -191,7 +191,7 @@ class Attachment:
         def chosen(named: str) -> str | None:
             if named == former and not is_substitute:
                 return model
-            return self._seat.served(named)
+            return self._seat.resolve_model(named)
 
         return chosen
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 _STOPPED: Final = "KeyboardInterrupt: the code was stopped"
 
 
-class Block:
+class CodeBlockRun:
     """See the module. Iterating yields what the block says as it comes, to its end.
 
     `_lock` guards `_running` and `_is_stopped`.
@@ -38,7 +38,7 @@ class Block:
         """Say something on lines of its own."""
         self.write("", text + "\n" if self._is_line_over else f"\n{text}\n")
 
-    def carry_out(self, work: Coroutine[Any, Any, Any]) -> None:
+    def run(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do the work of it on this thread, which has no loop. Ends the iteration.
 
         Raises what the work raises; a block that was stopped says so.

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from aios_core import Tool, ToolContext
 from aios_core.errors import InvalidRequest
-from open_interpreter_aios.code_block import Block
+from open_interpreter_aios.code_block import CodeBlockRun
 
 Language = Literal["python", "shell"]
 
@@ -23,7 +23,7 @@ END_TOOL: Final = "interpreter_end_session"
 _PREFIX: Final = "open_interpreter/"  # of a session's name, as of the history's
 
 #: The block that an interpreter waits for, by the number of its terminal.
-reading: Final[WeakValueDictionary[int, Block]] = WeakValueDictionary()
+reading: Final[WeakValueDictionary[int, CodeBlockRun]] = WeakValueDictionary()
 
 
 async def run_code(

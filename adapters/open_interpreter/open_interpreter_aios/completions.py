@@ -4,7 +4,7 @@
 yields its chunks, in the shape that LiteLLM gives them: dictionaries whose tool
 calls have attributes. `Completions` is such a function; every call of it is a
 syscall of the interpreter's agent, and closing the generator (Ctrl-C, `stop`)
-cancels the syscall. `AdmittedCompletions` lets LiteLLM ask its provider, when the
+cancels the syscall. `PassthroughCompletions` lets LiteLLM ask its provider, when the
 kernel says so.
 """
 
@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Final
 
-from aios_adapters import ChunkWriter, admitted, read_messages, read_request, told
+from aios_adapters import (
+    ChunkWriter,
+    passthrough_call,
+    read_messages,
+    read_request,
+    to_kernel_messages,
+)
 from aios_core import Agent, Delta, Message, Stream, Usage
 from open_interpreter_aios.interpreter_agent import Seat
 
@@ -49,7 +55,7 @@ class Completions:
         """The chunks of one answer. Raises what the kernel refuses with."""
         self._is_stopped = False
         said = {key: value for key, value in params.items() if key not in _OF_THE_WIRE}
-        with self._seat.failing(), self._seat.taken() as agent:
+        with self._seat.keep_error(), self._seat.taken() as agent:
             request = read_request(said)
             request["model"] = self._model(str(params.get("model")))
             request["parallel_tool_calls"] = False  # Open Interpreter reads the first call only
@@ -83,7 +89,7 @@ class Completions:
             self._stream = None
 
 
-class AdmittedCompletions:
+class PassthroughCompletions:
     """A function that asks a provider, in a slot of its model."""
 
     def __init__(self, seat: Seat, theirs: Callable[..., Iterator[Any]]) -> None:
@@ -95,21 +101,21 @@ class AdmittedCompletions:
         model = str(params.get("model"))
         params.setdefault("stream_options", {"include_usage": True})
         request: dict[str, Any] = {
-            "messages": told(params["messages"], read_messages),
+            "messages": to_kernel_messages(params["messages"], read_messages),
             "max_tokens": params.get("max_tokens"),
         }
-        self._seat.admits(model)
+        self._seat.register_model(model)
         with (
-            self._seat.failing(),
+            self._seat.keep_error(),
             self._seat.taken() as agent,
-            admitted(agent, model, **request) as slot,
+            passthrough_call(agent, model, **request) as slot,
         ):
             text: list[str] = []
             for chunk in self._theirs(**params):
                 text += _texts(chunk)
                 if usage := _get(chunk, "usage"):
                     counts = (_get(usage, key) for key in ("prompt_tokens", "completion_tokens"))
-                    slot.settle(Usage(*(int(count or 0) for count in counts)), "".join(text))
+                    slot.record_usage(Usage(*(int(count or 0) for count in counts)), "".join(text))
                 yield chunk
 
     def stop(self) -> None:

@@ -36,13 +36,13 @@ class History:
     def keep(self, agent: Agent, messages: Sequence[Any]) -> None:
         """Make the thread equal to the list; durable when this returns."""
         thread = agent.memory.thread(_PREFIX + self.conversation)
-        told = [_encoded(message) for message in messages]
+        encoded = [_encoded(message) for message in messages]
         num_kept = len(self._kept)
-        if told[:num_kept] != self._kept:
-            thread.replace([json.loads(one) for one in told])
-        elif new := told[num_kept:]:
+        if encoded[:num_kept] != self._kept:
+            thread.replace([json.loads(one) for one in encoded])
+        elif new := encoded[num_kept:]:
             thread.append(*map(json.loads, new))
-        self._kept = told
+        self._kept = encoded
 
 
 def _encoded(message: Any) -> str:

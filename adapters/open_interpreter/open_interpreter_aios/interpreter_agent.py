@@ -14,8 +14,8 @@ from aios_adapters import (
     AgentDirectory,
     AgentSettings,
     Caller,
-    admit_model,
-    served_model,
+    register_provider_model,
+    resolve_model,
 )
 from aios_core import Agent, Kernel, default_kernel
 from aios_core.errors import KernelError
@@ -64,7 +64,7 @@ class Seat:
             yield agent
 
     @contextmanager
-    def failing(self) -> Iterator[None]:
+    def keep_error(self) -> Iterator[None]:
         """Remember a kernel error that leaves the block, as one of LiteLLM's kind too.
 
         Open Interpreter makes other errors, or texts, of those that pass through it.
@@ -75,12 +75,12 @@ class Seat:
             self.failure = as_litellm_error(exc)
             raise self.failure from exc.__cause__
 
-    def admits(self, model: str) -> None:
+    def register_model(self, model: str) -> None:
         """See that the kernel has slots for a provider's model."""
-        admit_model(model, self._kernel)
+        register_provider_model(model, self._kernel)
 
-    def served(self, model: str) -> str | None:
-        """The model to ask for where the program names one; see `served_model`."""
+    def resolve_model(self, model: str) -> str | None:
+        """The model to ask for where the program names one; see `resolve_model`."""
         if self._given is not None:
             return model
-        return served_model(self._kernel or default_kernel(), model)
+        return resolve_model(self._kernel or default_kernel(), model)

@@ -23,9 +23,12 @@ launcher: Final = _Launcher(
     patches={
         "substitute": {
             **_FIRST,
-            "interpreter.core.core": "open_interpreter_aios.patches:substitute",
+            "interpreter.core.core": "open_interpreter_aios.patches:patch_substitute",
         },
-        "admit": {**_FIRST, "interpreter.core.core": "open_interpreter_aios.patches:admit"},
+        "passthrough": {
+            **_FIRST,
+            "interpreter.core.core": "open_interpreter_aios.patches:patch_passthrough",
+        },
     },
     tested={"open-interpreter": ("0.4.3",)},
 )

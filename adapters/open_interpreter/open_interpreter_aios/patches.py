@@ -21,14 +21,14 @@ from open_interpreter_aios.interpreter_agent import Seat
 _attachments: Final[WeakSet[Attachment]] = WeakSet()
 
 
-def substitute(module: ModuleType, patches: Patches) -> None:
+def patch_substitute(module: ModuleType, patches: Patches) -> None:
     """Attach the interpreters of `interpreter.core.core`; the kernel's cores answer."""
     _attach_all(module, patches, "substitute")
 
 
-def admit(module: ModuleType, patches: Patches) -> None:
+def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     """Attach them; their own providers answer, when the kernel lets them."""
-    _attach_all(module, patches, "admit")
+    _attach_all(module, patches, "passthrough")
 
 
 def detach_all() -> None:

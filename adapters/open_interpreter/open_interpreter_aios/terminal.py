@@ -25,7 +25,7 @@ from itertools import count
 from typing import Any, Final
 from weakref import WeakSet
 
-from aios_adapters import FOR_THE_MODEL
+from aios_adapters import MODEL_VISIBLE_ERRORS
 from aios_core import Agent
 from aios_core.errors import (
     AccessDenied,
@@ -34,7 +34,7 @@ from aios_core.errors import (
     KernelError,
     SandboxUnavailable,
 )
-from open_interpreter_aios.code_block import Block
+from open_interpreter_aios.code_block import CodeBlockRun
 from open_interpreter_aios.code_tools import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
 from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.interpreter_agent import Seat
@@ -68,7 +68,7 @@ LANGUAGES: Final = (
 )
 
 
-class TurnOver(KeyboardInterrupt):
+class TurnEnded(KeyboardInterrupt):
     """Ends a turn of Open Interpreter, which takes every other exception for code's output."""
 
 
@@ -93,7 +93,7 @@ class SandboxTerminal:
         self._number = next(_numbers)
         self._languages: list[SandboxLanguage] = list(LANGUAGES)
         self._served: WeakSet[Agent] = WeakSet()
-        self._block: Block | None = None  # under way
+        self._block: CodeBlockRun | None = None  # under way
         self._is_turn_over = False  # once the block has stopped
 
     @property
@@ -123,7 +123,7 @@ class SandboxTerminal:
     def run(
         self, language: str, code: str, stream: bool = False, display: bool = False
     ) -> Iterator[Chunk] | list[Chunk]:
-        """Run a block. Raises what the kernel refuses with; streaming, `TurnOver` in its place."""
+        """Run a block. Raises what the kernel refuses with; streaming, `TurnEnded` in its place."""
         if stream:
             return self._streamed(language, code, display)
         output = "".join(_shown(self._pieces(language, code), display))
@@ -157,17 +157,17 @@ class SandboxTerminal:
                 yield from map(_console, _shown(pieces, display))
         except AccessDenied as exc:
             yield _console(_said(exc))
-            raise TurnOver(str(exc)) from exc
+            raise TurnEnded(str(exc)) from exc
         except SandboxUnavailable as exc:
             yield self._failed(exc)
-            raise TurnOver(str(exc)) from exc
-        except (*FOR_THE_MODEL, DeadlineExceeded) as exc:
+            raise TurnEnded(str(exc)) from exc
+        except (*MODEL_VISIBLE_ERRORS, DeadlineExceeded) as exc:
             yield from map(_console, _shown([_said(exc)], display))
         except KernelError as exc:
             yield self._failed(exc)
-            raise TurnOver(str(exc)) from exc
+            raise TurnEnded(str(exc)) from exc
         if self._is_turn_over:
-            raise TurnOver("the turn was ended")
+            raise TurnEnded("the turn was ended")
 
     def _failed(self, error: KernelError) -> Chunk:
         self._seat.failure = error
@@ -190,9 +190,9 @@ class SandboxTerminal:
             ThreadPoolExecutor(1, "aios-interpreter-code") as thread,
         ):
             self._serve(agent)
-            block = self._block = reading[self._number] = Block()
+            block = self._block = reading[self._number] = CodeBlockRun()
             work = agent.tools.arun(TOOL, arguments, timeout_s=self._timeout_s)
-            future = thread.submit(block.carry_out, work)
+            future = thread.submit(block.run, work)
             try:
                 yield from block
                 future.result()

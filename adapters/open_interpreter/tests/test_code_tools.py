@@ -16,7 +16,7 @@ from aios_core.config import SandboxConfig
 from aios_core.errors import ApprovalRefused, InvalidRequest, SandboxUnavailable
 from aios_core.testing.event_watcher import PATIENCE, Watch
 from open_interpreter_aios import attach, detach
-from open_interpreter_aios.code_block import Block
+from open_interpreter_aios.code_block import CodeBlockRun
 
 from .conftest import Boot, OnOutput, Runner
 from .programs import coder, told
@@ -347,13 +347,13 @@ def test_ctrl_c_interrupts_the_code_and_ends_the_turn(
 ) -> None:
     kernel = boot(coder("wait()"))
     attach(interpreter, kernel=kernel)
-    theirs = Block.__iter__
+    theirs = CodeBlockRun.__iter__
 
-    def interrupted(block: Block) -> Iterator[str]:
+    def interrupted(block: CodeBlockRun) -> Iterator[str]:
         yield next(theirs(block))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Block, "__iter__", interrupted)
+    monkeypatch.setattr(CodeBlockRun, "__iter__", interrupted)
 
     said: list[Any] = []
     thread = threading.Thread(target=lambda: said.extend(chat(interpreter)))
@@ -370,13 +370,13 @@ def test_a_block_that_was_stopped_before_it_began_does_not_run(
     boot: Boot, interpreter: Any, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(interpreter, kernel=boot())
-    carry_out = Block.carry_out
+    run = CodeBlockRun.run
 
-    def stopped(block: Block, work: Any) -> None:
+    def stopped(block: CodeBlockRun, work: Any) -> None:
         block.stop()
-        carry_out(block, work)
+        run(block, work)
 
-    monkeypatch.setattr(Block, "carry_out", stopped)
+    monkeypatch.setattr(CodeBlockRun, "run", stopped)
 
     assert say(interpreter, "print(1)") == STOPPED + "\n"
     assert runner.ran == []

@@ -193,7 +193,7 @@ def test_an_agent_ends_with_its_interpreter(default: Callable[..., Kernel], watc
     watch.wait(EventKind.AGENT_EXITED)
 
 
-# --- admit ---------------------------------------------------------------------------------------
+# --- passthrough ---------------------------------------------------------------------------------
 
 
 class Provider:
@@ -217,7 +217,7 @@ def test_admitted_calls_stay_the_providers_and_are_booked(
     agent = kernel.spawn("ann")
     provider = interpreter.llm.completions = Provider()
     interpreter.llm.supports_functions, interpreter.llm.context_window = True, 8_000
-    attach(interpreter, agent=agent, mode="admit")
+    attach(interpreter, agent=agent, mode="passthrough")
 
     said = interpreter.chat("hi", display=False)
 
@@ -230,7 +230,7 @@ def test_calls_are_admitted_by_the_kernel_that_is_given(boot: Boot, interpreter:
     kernel = boot(echo)
     interpreter.llm.completions = Provider()
     interpreter.llm.supports_functions, interpreter.llm.context_window = True, 8_000
-    attach(interpreter, agent=kernel.spawn("ann"), kernel=kernel, mode="admit")
+    attach(interpreter, agent=kernel.spawn("ann"), kernel=kernel, mode="passthrough")
 
     said = interpreter.chat("hi", display=False)
 
@@ -257,7 +257,7 @@ def test_an_admitted_call_of_a_dead_agent_never_reaches_the_provider(
     agent = default(echo).spawn("ann")
     provider = interpreter.llm.completions = Provider()
     interpreter.llm.supports_functions, interpreter.llm.context_window = True, 8_000
-    attach(interpreter, agent=agent, mode="admit")
+    attach(interpreter, agent=agent, mode="passthrough")
     agent.exit()
 
     with pytest.raises((aios_core.SyscallCancelled, AccessDenied)):
@@ -266,11 +266,11 @@ def test_an_admitted_call_of_a_dead_agent_never_reaches_the_provider(
     assert provider.asked == []
 
 
-def test_installing_in_mode_admit_keeps_the_model_theirs_and_the_code_ours(
+def test_installing_in_mode_passthrough_keeps_the_model_theirs_and_the_code_ours(
     default: Callable[..., Kernel],
 ) -> None:
     default(echo)
-    aios_core.install("open_interpreter", mode="admit")
+    aios_core.install("open_interpreter", mode="passthrough")
     try:
         made = OpenInterpreter()
         assert "run" not in vars(made.llm)

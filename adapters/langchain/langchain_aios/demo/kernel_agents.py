@@ -16,7 +16,7 @@ from langchain_aios.demo.facts import TOOLS
 from langchain_aios.demo.kernel_tools import KernelDesk
 from langchain_aios.demo.native_agents import ask_of
 from langchain_aios.demo.tasks import Ask
-from langchain_aios.demo.workload import Member, Post
+from langchain_aios.demo.workload import AgentPlan, RunningAgent
 
 MAX_TOKENS: Final = 64  # of an answer
 
@@ -31,11 +31,11 @@ async def make_ask(kernel: Kernel, agent: Agent, tools: Sequence[str], max_token
     return ask_of(llm, await akernel_tools(*tools, agent=agent, kernel=kernel))
 
 
-async def employ(member: Member, kernel: Kernel, make: MakeAsk = make_ask) -> Post:
+async def make_agent(member: AgentPlan, kernel: Kernel, make: MakeAsk = make_ask) -> RunningAgent:
     """An agent of the kernel that does the member's work."""
     agent = await kernel.aspawn(member.name, group=member.group)
     ask = await make(kernel, agent, tuple(TOOLS), MAX_TOKENS)
-    return Post(ask, KernelDesk(agent))
+    return RunningAgent(ask, KernelDesk(agent))
 
 
 def installed_frameworks() -> Mapping[str, MakeAsk]:

@@ -35,7 +35,7 @@ async def open_office(kernel: Kernel, groups: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class KernelDesk:
-    """See `Desk`: what one agent of the kernel has written down, as its memory has it."""
+    """See `NoteStore`: what one agent of the kernel has written down, as its memory has it."""
 
     agent: Agent
 

@@ -12,12 +12,12 @@ from langchain_core.tools import BaseTool, tool
 
 from langchain_aios.demo.facts import STOCK, TOOLS, WEATHER, calculate, time_of_day
 from langchain_aios.demo.tasks import Ask
-from langchain_aios.demo.workload import Member, Post
+from langchain_aios.demo.workload import AgentPlan, RunningAgent
 
 
 @dataclass(slots=True)
 class PlainDesk:
-    """See `Desk`: a list in this process."""
+    """See `NoteStore`: a list in this process."""
 
     written: list[str] = field(default_factory=list)
 
@@ -25,11 +25,11 @@ class PlainDesk:
         return self.written
 
 
-async def employ(member: Member, llm: BaseChatModel) -> Post:
+async def make_agent(member: AgentPlan, llm: BaseChatModel) -> RunningAgent:
     """An agent of LangChain on this chat model."""
     desk = PlainDesk()
     config: RunnableConfig = {"metadata": {"aios_agent": member.name, "aios_group": member.group}}
-    return Post(ask_of(llm, make_tools(desk), config), desk)
+    return RunningAgent(ask_of(llm, make_tools(desk), config), desk)
 
 
 def ask_of(llm: BaseChatModel, tools: list[BaseTool], config: RunnableConfig | None = None) -> Ask:

@@ -23,7 +23,14 @@ from langchain_aios.demo.kernel_agents import installed_frameworks
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import Run, Score, mean_score, score
 from langchain_aios.demo.verdict import OtherLoad, busy_note, verdict
-from langchain_aios.demo.workload import GROUPS, LIGHT, Member, Size, make_crew, make_members
+from langchain_aios.demo.workload import (
+    GROUPS,
+    LIGHT,
+    AgentPlan,
+    Size,
+    make_members,
+    make_mixed_agents,
+)
 
 INTERRUPTED: Final = 130
 _QUICK: Final = Size(
@@ -93,7 +100,7 @@ class _Demo:
         self,
         options: argparse.Namespace,
         size: Size,
-        members: list[Member],
+        members: list[AgentPlan],
         results: Results,
         console: Console,
     ) -> None:
@@ -132,7 +139,7 @@ class _Demo:
         policy = "fair" if "fair" in policies else policies[0]
         self._display.say("loading the frameworks")
         frameworks = await asyncio.to_thread(installed_frameworks)
-        crew = make_crew(tuple(frameworks), self._size, self._options.seed)
+        crew = make_mixed_agents(tuple(frameworks), self._size, self._options.seed)
         run = Run(policy, self._options.slots, sum(len(member.work) for member in crew))
         self._display.begin(run, "every framework on one kernel", groups=tuple(frameworks))
         await systems.run_frameworks(crew, frameworks, policy, run)
@@ -156,7 +163,7 @@ class _Demo:
         self._display.show(self._results.scores())
 
     async def _stage(
-        self, system: str, slots: int, members: list[Member], chat: NativeChat | None, title: str
+        self, system: str, slots: int, members: list[AgentPlan], chat: NativeChat | None, title: str
     ) -> Run:
         run = Run(system, slots, sum(len(member.work) for member in members))
         self._display.begin(run, title)

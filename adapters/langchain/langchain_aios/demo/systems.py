@@ -16,44 +16,44 @@ from langchain_aios.demo.kernel_agents import MakeAsk
 from langchain_aios.demo.kernel_tools import PLUGINS, open_office
 from langchain_aios.demo.native import NativeChat
 from langchain_aios.demo.records import CallRecord, Run, Stopwatch
-from langchain_aios.demo.workload import Member, Post, run_members
+from langchain_aios.demo.workload import AgentPlan, RunningAgent, run_members
 
 NATIVE: Final = "native"
 QUANTUM: Final = 16  # tokens; an answer of the tiny model has about twenty
 _ENDS = (EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED)
 
 
-async def run_native(members: Sequence[Member], chat: NativeChat, run: Run) -> None:
+async def run_native(members: Sequence[AgentPlan], chat: NativeChat, run: Run) -> None:
     """Run the agents on the plain chat model."""
     watch = Stopwatch()
     chat.watch(run, watch)
-    await run_members(members, partial(native_agents.employ, llm=chat), run, watch)
+    await run_members(members, partial(native_agents.make_agent, llm=chat), run, watch)
 
 
 async def run_on_kernel(
-    members: Sequence[Member], policy: str, quantum: int | None, run: Run
+    members: Sequence[AgentPlan], policy: str, quantum: int | None, run: Run
 ) -> None:
     """Run the agents on a kernel of their own, on this loop."""
     async with _kernel(members, policy, quantum, run) as (kernel, watch):
-        employ = partial(kernel_agents.employ, kernel=kernel)
-        await run_members(members, employ, run, watch)
+        make_agent = partial(kernel_agents.make_agent, kernel=kernel)
+        await run_members(members, make_agent, run, watch)
 
 
 async def run_frameworks(
-    members: Sequence[Member], frameworks: Mapping[str, MakeAsk], policy: str, run: Run
+    members: Sequence[AgentPlan], frameworks: Mapping[str, MakeAsk], policy: str, run: Run
 ) -> None:
     """Run agents of several frameworks, each group of its own, on one kernel."""
     async with _kernel(members, policy, QUANTUM, run) as (kernel, watch):
 
-        async def employ(member: Member) -> Post:
-            return await kernel_agents.employ(member, kernel, frameworks[member.group])
+        async def make_agent(member: AgentPlan) -> RunningAgent:
+            return await kernel_agents.make_agent(member, kernel, frameworks[member.group])
 
-        await run_members(members, employ, run, watch)
+        await run_members(members, make_agent, run, watch)
 
 
 @asynccontextmanager
 async def _kernel(
-    members: Sequence[Member], policy: str, quantum: int | None, run: Run
+    members: Sequence[AgentPlan], policy: str, quantum: int | None, run: Run
 ) -> AsyncIterator[tuple[Kernel, Stopwatch]]:
     """A kernel with the office's files and tools, its state in a directory of its own."""
     watch = Stopwatch(asyncio.get_running_loop().time)  # the clock of a kernel on this loop

@@ -17,7 +17,7 @@ from langchain_aios.demo.facts import CITIES, STOCK, WEATHER, WORDS, calculate, 
 Ask = Callable[[str], Awaitable[str]]  # one question to the agent; its final answer
 
 
-class Desk(Protocol):
+class NoteStore(Protocol):
     """Where one agent's tools put things."""
 
     async def notes(self) -> list[str]:
@@ -31,7 +31,7 @@ class Task(Protocol):
     def kind(self) -> str:
         """For people."""
 
-    async def perform(self, ask: Ask, desk: Desk) -> bool:
+    async def perform(self, ask: Ask, desk: NoteStore) -> bool:
         """Do it. Returns whether the result is right."""
 
 
@@ -53,7 +53,7 @@ class Worksheet:
             value = int(calculate(f"{value} {symbol} {operand}"))
         return value
 
-    async def perform(self, ask: Ask, desk: Desk) -> bool:  # noqa: ARG002 - it needs no desk
+    async def perform(self, ask: Ask, desk: NoteStore) -> bool:  # noqa: ARG002 - it needs no desk
         value = self.start
         for symbol, operand in self.steps:
             answer = await ask(f"what is {value} {symbol} {operand}?")
@@ -72,7 +72,7 @@ class Fact:
     truth: str
     kind: str
 
-    async def perform(self, ask: Ask, desk: Desk) -> bool:  # noqa: ARG002
+    async def perform(self, ask: Ask, desk: NoteStore) -> bool:  # noqa: ARG002
         return self.truth in await ask(self.question)
 
 
@@ -83,7 +83,7 @@ class Note:
     text: str
     kind: str = "note"
 
-    async def perform(self, ask: Ask, desk: Desk) -> bool:
+    async def perform(self, ask: Ask, desk: NoteStore) -> bool:
         await ask(f"save a note: {self.text}")
         return self.text in await desk.notes()
 
@@ -95,7 +95,7 @@ class Time:
     now: Callable[[], str] = time_of_day
     kind: str = "clock"
 
-    async def perform(self, ask: Ask, desk: Desk) -> bool:  # noqa: ARG002
+    async def perform(self, ask: Ask, desk: NoteStore) -> bool:  # noqa: ARG002
         asked_at = self.now()
         answer = await ask("what time is it?")
         return asked_at in answer or self.now() in answer

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from langchain_aios.demo.records import Run, Stopwatch, TaskRecord
-from langchain_aios.demo.tasks import Ask, Desk, Task, errand, worksheet
+from langchain_aios.demo.tasks import Ask, NoteStore, Task, errand, worksheet
 
 HEAVY: Final = "batch"
 LIGHT: Final = ("chat", "desk")
@@ -22,7 +22,7 @@ GROUPS: Final = (HEAVY, *LIGHT)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class AgentPlan:
     """One agent and its work: for each task, the pause before it in seconds."""
 
     name: str
@@ -43,11 +43,11 @@ class Size:
     think_s: tuple[float, float] = (0.2, 0.8)
 
 
-def make_members(size: Size, seed: int) -> list[Member]:
+def make_members(size: Size, seed: int) -> list[AgentPlan]:
     """The agents; the same for the same seed."""
     rng = random.Random(seed)
     members = [
-        Member(
+        AgentPlan(
             f"{HEAVY}-{n}",
             HEAVY,
             tuple((0.0, worksheet(rng, size.num_steps)) for _ in range(size.num_worksheets)),
@@ -56,16 +56,16 @@ def make_members(size: Size, seed: int) -> list[Member]:
     ]
     for group in LIGHT:
         members += [
-            Member(f"{group}-{n}", group, _errands(rng, size)) for n in range(size.num_light)
+            AgentPlan(f"{group}-{n}", group, _errands(rng, size)) for n in range(size.num_light)
         ]
     return members
 
 
-def make_crew(frameworks: Sequence[str], size: Size, seed: int) -> list[Member]:
+def make_mixed_agents(frameworks: Sequence[str], size: Size, seed: int) -> list[AgentPlan]:
     """Agents that all do light work, as many of each framework; a group for each."""
     rng = random.Random(seed)
     return [
-        Member(f"{framework}-{n}", framework, _errands(rng, size))
+        AgentPlan(f"{framework}-{n}", framework, _errands(rng, size))
         for framework in frameworks
         for n in range(size.num_each)
     ]
@@ -76,21 +76,21 @@ def _errands(rng: random.Random, size: Size) -> tuple[tuple[float, Task], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class RunningAgent:
     """An agent at work: how it is asked, and where its tools put things."""
 
     ask: Ask
-    desk: Desk
+    desk: NoteStore
 
 
-Employ = Callable[[Member], Awaitable[Post]]
+Employ = Callable[[AgentPlan], Awaitable[RunningAgent]]
 
 
 async def run_members(
-    members: Sequence[Member], employ: Employ, run: Run, watch: Stopwatch
+    members: Sequence[AgentPlan], make_agent: Employ, run: Run, watch: Stopwatch
 ) -> None:
     """Start the watch and let all of them work at once; what they did is added to `run`."""
-    posts = [await employ(member) for member in members]
+    posts = [await make_agent(member) for member in members]
     watch.start()
     await asyncio.gather(
         *(_work(member, post, run, watch) for member, post in zip(members, posts, strict=True))
@@ -98,7 +98,7 @@ async def run_members(
     run.is_complete = True
 
 
-async def _work(member: Member, post: Post, run: Run, now: Stopwatch) -> None:
+async def _work(member: AgentPlan, post: RunningAgent, run: Run, now: Stopwatch) -> None:
     for pause_s, task in member.work:
         await asyncio.sleep(pause_s)
         started_at = now()
