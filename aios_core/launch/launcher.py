@@ -1,13 +1,13 @@
-"""`install()`: programs that know nothing of the kernel run on it.
+"""Run programs that are written for an agent framework on the kernel, unchanged: `install()`.
 
-An adapter offers a `Launcher` under the entry point group `aios.launchers`; `aios
+An adapter offers a `Launcher` in the entry point group `aios.launchers`; `aios
 run` and `install` apply them all. A launcher names the modules of its framework
-and what to do to each once it is imported, so that a program pays only for the
-frameworks that it uses.
+and the patch of each, applied when the module is imported, so that a program pays only for
+the frameworks that it uses.
 
     substitute    the kernel's cores answer; no provider, no key
-    passthrough   the framework's own client asks its provider, when the kernel says so:
-                  scheduled, metered, cancellable
+    passthrough   the framework's own client calls its provider when the kernel schedules it:
+                  counted and cancellable
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ GROUP: Final = "aios.launchers"
 
 
 class LauncherFailed(KernelError):
-    """An installed adapter could not put its framework on the kernel."""
+    """An installed adapter failed to patch its framework."""
 
-    is_startup = True  # the calls of its framework would go past the kernel
+    is_startup = True  # stop the program: its framework's calls would go past the kernel
 
 
 class LauncherProtocol(Protocol):
-    """What an entry point of the group `aios.launchers` names."""
+    """The object that an entry point in the group `aios.launchers` provides."""
 
     def install(self, mode: Mode) -> None:
-        """Put the framework on the kernel, at once or when it is imported. Idempotent.
+        """Patch the framework, at once or when it is imported. Idempotent.
 
-        Raises `InvalidRequest` if there is no such mode for it.
+        Raises:
+            InvalidRequest: the framework does not have this mode.
         """
 
     def warn_at_import(self, mode: Mode) -> None:
-        """Warn, once a program imports the framework, that it does not support the mode."""
+        """Warn when a program imports the framework that this mode is not supported."""
 
     def uninstall(self) -> None:
-        """Give everything back. Idempotent."""
+        """Restore the framework. Idempotent."""
 
 
 @dataclass(slots=True)
@@ -61,11 +62,12 @@ class Launcher:
     """The patches of one framework.
 
     Args:
-        framework: its name, for people.
-        patches: of each mode: which module, and as "module:function" what patches it. That
-            function takes the module and a `Patches`; it is imported when the module is.
-        tested: of distributions, the beginning of the versions that this was tested with, such
-            as {"autogen-core": ("0.7.",)}. Others are warned of when they are patched.
+        framework: its name in messages.
+        patches: by mode, then by module of the framework: the function that patches the module,
+            as "module:function". It takes the module and a `Patches`; it is imported when the
+            framework's module is.
+        tested: prefixes of the tested versions by distribution, such as
+            {"autogen-core": ("0.7.",)}. Patching another version gives a warning.
     """
 
     framework: str
@@ -75,12 +77,16 @@ class Launcher:
     _mode: str | None = field(default=None, init=False)
 
     def install(self, mode: Mode) -> None:
-        """Patch what is imported, and what will be. In another mode than before: change over.
+        """Patch imported modules now, and others when they are imported.
 
-        Raises `InvalidRequest` if the framework has no such mode.
+        If another mode is installed, its patches are removed first.
+
+        Raises:
+            InvalidRequest: the framework does not have this mode.
         """
         if mode not in self.patches:
-            raise InvalidRequest(f"{self.framework} has no mode {mode!r}; have {[*self.patches]}")
+            allowed = [*self.patches]
+            raise InvalidRequest(f"mode of {self.framework}: got {mode!r}; allowed: {allowed}")
         if mode == self._mode:
             return
         self.uninstall()
@@ -91,14 +97,14 @@ class Launcher:
         self._hook.apply()
 
     def warn_at_import(self, mode: Mode) -> None:
-        """Warn, once a program imports the framework, that it does not support the mode."""
+        """Warn when a program imports the framework that this mode is not supported."""
         self.uninstall()
         modules = {name for patches in self.patches.values() for name in patches}
         self._hook = ImportHook(dict.fromkeys(modules, partial(self._warn, mode)))
         self._hook.apply()
 
     def uninstall(self) -> None:
-        """Give the framework back what it had."""
+        """Restore the framework. Idempotent."""
         if self._hook is not None:
             self._hook.undo()
         self._hook = self._mode = None
@@ -110,17 +116,18 @@ class Launcher:
 
     def _warn(self, mode: str, *_: object) -> None:
         warnings.warn(
-            f"{self.framework} has no mode {mode!r}; its calls go past the kernel", stacklevel=2
+            f"{self.framework} does not support mode {mode!r}; its calls go past the kernel",
+            stacklevel=2,
         )
 
     def _warn_of_untested(self) -> None:
-        for dist, beginnings in self.tested.items():
+        for dist, prefixes in self.tested.items():
             try:
                 found = version(dist)
             except PackageNotFoundError:
                 continue
-            if not found.startswith(tuple(beginnings)):
-                known = ", ".join(f"{one}*" for one in beginnings)
+            if not found.startswith(tuple(prefixes)):
+                known = ", ".join(f"{one}*" for one in prefixes)
                 warnings.warn(
                     f"{dist} {found} was not tested with AIOS; tested: {known}", stacklevel=2
                 )
@@ -132,24 +139,25 @@ _after_uninstall: Final[list[Callable[[], None]]] = []
 
 
 def on_uninstall(action: Callable[[], None]) -> None:
-    """Run an action at the end of every `uninstall`, such as to forget what was announced."""
+    """Run an action at the end of every `uninstall`, such as to allow notices again."""
     _after_uninstall.append(action)
 
 
 def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substitute") -> None:
-    """Put the LLM calls of agent frameworks on the embedded kernel of this process.
+    """Run the LLM calls of agent frameworks on the default kernel of this process.
 
-    Before or after the frameworks are imported; nothing is imported for it. Idempotent.
+    Works before and after the frameworks are imported, and imports none itself. Idempotent.
 
     Args:
-        frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all;
-            one without the mode warns when it is imported.
-        mode: "substitute" or "passthrough", see the module.
+        frameworks: names of adapters' launchers, such as "langchain" and "autogen". None: all; a
+            framework without the mode warns when it is imported.
+        mode: "substitute": the kernel's cores answer. "passthrough": the framework calls its own
+            provider when the kernel schedules the call.
 
     Raises:
-        InvalidRequest: an unknown mode, or one that a framework named here does not have.
-        NoSuchObject: an adapter that is not installed.
-        LauncherFailed: an adapter could not.
+        InvalidRequest: the mode is unknown, or a framework named here does not have it.
+        NoSuchObject: an adapter named here is not installed.
+        LauncherFailed: an adapter failed to patch its framework.
     """
     if mode not in get_args(Mode):
         raise InvalidRequest(f"mode: got {shown_repr(mode)}; allowed: {list(get_args(Mode))}")
@@ -160,11 +168,11 @@ def install(frameworks: str | Iterable[str] | None = None, mode: Mode = "substit
         raise NoSuchObject("adapter", unknown[0], found)
     with _lock:
         for name in chosen:
-            _installed[name] = _launched(found[name], mode, is_optional=names is None)
+            _installed[name] = _load_and_install(found[name], mode, is_optional=names is None)
 
 
 def uninstall() -> None:
-    """Give every framework back what it had. Idempotent."""
+    """Restore every framework that `install` has patched. Idempotent."""
     with _lock:
         while _installed:
             _installed.popitem()[1].uninstall()
@@ -173,7 +181,7 @@ def uninstall() -> None:
     forget_notices()
 
 
-def _launched(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> LauncherProtocol:
+def _load_and_install(entry: EntryPoint, mode: Mode, *, is_optional: bool) -> LauncherProtocol:
     try:
         launcher: LauncherProtocol = entry.load()
         try:

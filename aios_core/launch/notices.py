@@ -1,7 +1,7 @@
-"""Give notices to the person who runs a program, once: through logging, and on the terminal.
+"""Give each notice to the user of a program once: through logging and on the terminal.
 
-A program that knows nothing of the kernel may not have set up logging, or may log to a
-file. Under `aios run`, a notice is a line on standard error in any case.
+A program that was not written for the kernel may have no logging, or log to a file. Under
+`aios run`, a notice is always a line on standard error too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def give_notice(log: logging.Logger, key: Hashable, text: str) -> None:
     if not _is_on_terminal:
         log.warning("%s", text)
         return
-    if log.hasHandlers():  # without any, Python writes to standard error by itself
+    if log.hasHandlers():  # without one, Python would print a second line on standard error
         log.warning("%s", text)
     sys.stderr.write(f"aios: {text}\n")
 
@@ -40,6 +40,6 @@ def show_notices(is_shown: bool = True) -> None:
 
 
 def forget_notices() -> None:
-    """Give all notices again, the next time."""
+    """Allow every notice to be given again."""
     with _lock:
         _given.clear()

@@ -1,7 +1,7 @@
-"""Attributes of a framework's classes replaced, at once or when imported, and given back.
+"""Replace attributes of a framework's classes, at once or at import, and restore them.
 
-Classes are changed in place, so that `from framework import Class` and instances
-made earlier are served as well. A framework is never imported from here.
+Classes are changed in place, so that names imported earlier (`from framework import Class`)
+and existing instances are covered as well. A framework is never imported from here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Patches:
-    """The replaced attributes, and their originals."""
+    """The replaced attributes of one module, with their former values."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
@@ -26,7 +26,7 @@ class Patches:
         return len(self._undo)
 
     def replace(self, owner: Any, name: str, value: object) -> None:
-        """Set an attribute of a class or module, and remember how it was."""
+        """Set an attribute of a class or module, and keep its former value for `undo`."""
         if name in vars(owner):
             was = vars(owner)[name]
             self._undo.append(lambda: setattr(owner, name, was))
@@ -35,7 +35,7 @@ class Patches:
         setattr(owner, name, value)
 
     def undo(self) -> None:
-        """Give everything back, the latest first. Idempotent."""
+        """Restore all attributes, the latest first. Idempotent."""
         while self._undo:
             self._undo.pop()()
 
@@ -44,7 +44,7 @@ Patch = Callable[[ModuleType, Patches], None]
 
 
 class ImportHook(MetaPathFinder):
-    """Patches modules: those that are there at once, others right after their own code has run.
+    """Patches modules: loaded ones at once, others right after their own code has run.
 
     `apply` and `undo` are idempotent and may be called from any thread.
     """
@@ -56,7 +56,7 @@ class ImportHook(MetaPathFinder):
         self._lock = threading.RLock()  # guards _done and _is_on; a patch may import
 
     def apply(self) -> None:
-        """From now on, until `undo`."""
+        """Patch loaded modules, and others when they are imported, until `undo`."""
         with self._lock:
             if self._is_on:
                 return
@@ -67,7 +67,7 @@ class ImportHook(MetaPathFinder):
                     self._patch(module)
 
     def undo(self) -> None:
-        """Give everything back."""
+        """Stop patching, and restore all patched modules."""
         with self._lock:
             self._is_on = False
             with suppress(ValueError):
@@ -78,7 +78,7 @@ class ImportHook(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module as it would be found, with our patch after its code."""
+        """Find a module as Python would, with a loader that patches it after its code has run."""
         if fullname not in self._wanted:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -107,5 +107,5 @@ class ImportHook(MetaPathFinder):
 
 
 def _is_ready(module: ModuleType) -> bool:
-    """Return whether a module's own code has run, after which its finder is not needed."""
+    """Return whether a module's code has run: one in mid-import does not call `find_spec` again."""
     return not getattr(module.__spec__, "_initializing", False)

@@ -1,4 +1,4 @@
-"""A kernel for whoever needs agents."""
+"""A kernel for the tests that need agents."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Time:
 
 
 class Thing:
-    """Somebody's agent object."""
+    """An agent object of a framework."""
 
     def who(self) -> object:
         return enclosing_instance((Thing,))
@@ -67,7 +67,7 @@ def names(kernel: Kernel) -> list[str]:
     return sorted(process.name for process in kernel.processes)
 
 
-# --- whose call it is ----------------------------------------------------------------------------
+# --- who makes a call -----------------------------------------------------------------------------
 
 
 def test_the_innermost_object_on_the_stack_is_found() -> None:
@@ -325,7 +325,7 @@ def test_what_is_said_of_a_named_agent_too_late_is_logged_once_by_its_name(
     for _ in range(2):
         use(kernel, AgentSettings(priority=4, budget=Budget(calls=1)))
     (warning,) = caplog.messages
-    assert "agent 'late' is there already: its priority and budget" in warning
+    assert "agent 'late' exists already: its priority and budget" in warning
 
 
 def test_one_name_is_one_agent_whichever_adapter_asks(kernel: Kernel) -> None:

@@ -1,4 +1,4 @@
-"""A framework's store serves many: who puts something there labels it, who gets it is marked."""
+"""A store of a framework has many users: a writer's labels pass to those who read the item."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def get() -> StoreProgram[str]:
 
 
 class Desk:
-    """A store's home, and whoever sits before it."""
+    """A store, and its present user."""
 
     def __init__(self, kernel: Kernel, agent: str | Agent = "store") -> None:
         self.kernel = kernel
@@ -64,7 +64,7 @@ class Desk:
 def read_the_web(agent: Agent) -> None:
     @tool(read_only=True, trusted=False)
     def web() -> str:
-        """A page."""
+        """Return a web page, which is untrusted."""
         return "page"
 
     agent.tools.offer(web)

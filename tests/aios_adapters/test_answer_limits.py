@@ -1,4 +1,4 @@
-"""What a provider's client says of an answer's length, by whatever names."""
+"""Answer limits are read under the names that providers' clients have for them."""
 
 from __future__ import annotations
 

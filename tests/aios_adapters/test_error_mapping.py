@@ -1,4 +1,4 @@
-"""A kernel error goes by a framework's name too, where there is one."""
+"""A kernel error is an instance of a framework's class too, where there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aios_core.errors import BudgetExceeded, InvalidRequest, NoSuchObject, Overl
 
 
 class TheirsBusyError(Exception):
-    """What a framework calls it."""
+    """An error class of a framework."""
 
 
 class TheirsWrongError(Exception):

@@ -1,4 +1,4 @@
-"""Mode "passthrough": a caller asks its own provider, when the kernel lets it and for as long."""
+"""Mode "passthrough": a caller calls its own provider while it holds a slot of the kernel."""
 
 from __future__ import annotations
 

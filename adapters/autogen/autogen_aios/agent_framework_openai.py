@@ -67,7 +67,7 @@ def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Awaitable[ChatResponse] | Updates:
         with translated():
             asker = RawAIOSChatClient().asker(options, kwargs)  # here: it may be read elsewhere
-        transport = KernelTransport(hold_agent=partial(_held, asker))
+        transport = KernelTransport(ahold=partial(_held, asker))
         theirs = {key: value for key, value in options.items() if key != _OURS}
         asked = ask(_on_kernel(self, transport), options=theirs, stream=stream, **kwargs)
         if not stream:

@@ -96,7 +96,7 @@ def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
         **arguments: Any,
     ) -> CreateResult:
         caller, extra = _read(self, extra_create_args)
-        with KernelTransport(hold_agent=partial(_held, caller)) as transport, transport.raising():
+        with KernelTransport(ahold=partial(_held, caller)) as transport, transport.raising():
             theirs = _on_kernel(self, transport)
             result: CreateResult = await create(
                 theirs, messages, extra_create_args=extra, **arguments
@@ -116,7 +116,7 @@ def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         caller, extra = _read(self, extra_create_args)
-        transport = KernelTransport(hold_agent=partial(_held, caller))
+        transport = KernelTransport(ahold=partial(_held, caller))
         theirs = _on_kernel(self, transport)
         asked = create_stream(theirs, messages, extra_create_args=extra, **arguments)
         return _streamed(self, transport, asked)

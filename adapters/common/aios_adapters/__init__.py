@@ -1,28 +1,29 @@
-"""Parts that every framework's adapter needs: for the bundled adapters and third-party ones.
+"""Build an adapter: what the bundled and third-party adapters of all frameworks share.
 
-    callers             the caller behind a call: found on the stack, in a task, on a thread
-    runs                runs that know only their parent, and their roots
-    agent_directory     the agent of a caller: spawned at its first call, exited with its end
-    shared_spawn        one spawn where a caller's first calls come at the same time
+    callers             find the caller of a call: on the stack, in a task, on a thread
+    runs                find the root of each run, and report when a root has ended
+    agent_directory     map callers to agents: spawned at the first call, exited with the caller
+    agent_ref           refer to an agent that is given, named, or found from the call
+    shared_spawn        spawn once when the first calls of a caller come at the same time
     async_scope         hold an agent over the steps of a stream that may never be closed
-    agent_store         run the operations of a framework's store as one agent
-    tool_bridge         a framework's own tools through the kernel
-    passthrough         calls that a framework makes itself, when the kernel schedules them
-    request_options     split the options of a call by who decides them
-    answer_limits       answer limits, under the names of the provider
-    model_names         models that no core serves, and who answers in their place
-    unserved            name clients of a provider that no patch serves, once
-    error_mapping       the kernel's errors under a framework's names as well
-    openai_format       OpenAI's dictionaries, which every framework speaks, to the kernel and back
-    openai_completions  OpenAI's prompts without roles, as conversations
-    openai_responses    options of OpenAI's Responses API, as those of chat completions
-    openai_transport    OpenAI's own client with the kernel in its endpoint's place
-    openai_errors       the kernel's errors as those of OpenAI's client
-    kernels             the kernel of the process, for callers on an event loop
-    lazy_exports        names of a package that are imported on first use
+    agent_store         run the operations of a framework's store as syscalls of one agent
+    tool_bridge         run a framework's own tools through the kernel
+    passthrough         schedule calls that a framework makes at its own provider
+    request_options     split the options of a call into kernel, backend and connection
+    answer_limits       read and write answer limits under the provider's names
+    model_names         replace a model that no core serves by the kernel's default
+    unserved            warn once of a provider's class that no patch covers
+    error_mapping       raise kernel errors under a framework's names as well
+    openai_format       translate OpenAI's chat format to the kernel and back
+    openai_completions  translate OpenAI's prompts without roles
+    openai_responses    translate options of OpenAI's Responses API
+    openai_transport    serve OpenAI's own client from the kernel
+    openai_errors       raise kernel errors as those of OpenAI's client
+    kernels             start the default kernel without blocking an event loop
+    lazy_exports        import the names of a package on first use
 
-An adapter translates its framework's own classes and leaves the rest to these; what patches
-classes at import is in `aios_core.launch`. Nothing here knows a framework, and importing it starts
+An adapter translates its framework's own classes and leaves the rest to these modules; patches at
+import are in `aios_core.launch`. Nothing here depends on a framework, and importing it starts
 nothing.
 """
 
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     )
     from aios_adapters.openai_transport import DEFAULT_MODEL, NO_KEY, KernelTransport
 
-# What needs the package `openai`, which is imported with it.
+# These modules import the package `openai`, which is slow to import and may be missing.
 if not TYPE_CHECKING:  # or type checkers would accept any name
     __getattr__ = export_lazily(
         {

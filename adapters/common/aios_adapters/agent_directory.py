@@ -1,10 +1,9 @@
-"""Agents by caller: spawned at the first call, gone when their time is over.
+"""Map callers to agents: spawned at the first call, exited when the caller ends.
 
-How long an agent lives is said by its caller's kind, see `aios_adapters.callers`.
-Each adapter has a directory of its own, but those who are named are in one that all share.
-At most `max_agents` are kept; the least recently used go first. One lock guards the
-entries; it is not held while the kernel is asked for anything. `end` never waits for it,
-since finalizers call it.
+The kind of a caller decides the lifetime of its agent (table in `aios_adapters.callers`).
+Each adapter has its own directory; named agents are in one directory that all adapters share.
+At most `max_agents` are kept; the least recently used exit first. One lock guards the
+entries; it is not held during a syscall. `end` never waits for it, since finalizers call it.
 """
 
 from __future__ import annotations
@@ -33,28 +32,39 @@ log = logging.getLogger(__name__)
 _IDLE_S: Final = 600.0
 _MAX_AGENTS: Final = 10_000
 
-# Whoever kills such an agent means the work in hand: the next call finds it dead. A
-# conversation, a task or a name begins anew.
+# Killing an agent of these kinds ends the work in hand: its next call must find it exited. A
+# conversation, a task or a name gets a new agent instead.
 _STAYS_DEAD: Final = frozenset({CallerKind.RUN, CallerKind.OBJECT})
 _NEVER_IDLE: Final = frozenset({CallerKind.NAMED})
-_UNSAID: Final = AgentSettings()
+_DEFAULTS: Final = AgentSettings()
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """The agents of one caller: one on each kernel that it calls."""
+    """The agents of one caller: one on each kernel that the caller uses."""
 
-    agents: dict[int, Agent] = field(default_factory=dict)  # by id of the kernel, which they hold
-    num_active: int = 0  # calls under way
+    # By the id of the kernel; an agent holds its kernel, so the id cannot be reused.
+    agents: dict[int, Agent] = field(default_factory=dict)
+    num_active: int = 0  # calls in flight
     used_at: float = 0.0
     is_over: bool = False  # exits with its last call
-    # By id of the kernel, what its agent was spawned with; not any more once a warning was given.
+    # By the id of the kernel: what its agent was spawned with. Removed after one warning.
     settings: dict[int, AgentSettings] = field(default_factory=dict)
-    turns: dict[int, Turn] = field(default_factory=dict)  # by id of the kernel: who spawns now
+    turns: dict[int, Turn] = field(default_factory=dict)  # by the id of the kernel: running spawns
 
 
 class AgentDirectory:
-    """See the module. Invariant: an agent with a call under way is never made to exit from here."""
+    """The agents of all callers of one adapter.
+
+    Invariant: an agent with a call in flight is never made to exit from here.
+
+    Args:
+        is_live: returns whether the end of a caller will be reported, so that its agent must not
+            exit for being idle.
+        idle_s: seconds without a call after which an agent exits, unless it is named.
+        max_agents: how many callers are kept.
+        now: the clock, in seconds.
+    """
 
     def __init__(
         self,
@@ -64,7 +74,7 @@ class AgentDirectory:
         max_agents: int = _MAX_AGENTS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._is_live = is_live  # whether somebody will tell its end
+        self._is_live = is_live
         self._idle_s = idle_s
         self._max_agents = max_agents
         self._now = now
@@ -76,7 +86,7 @@ class AgentDirectory:
 
     @property
     def callers(self) -> tuple[Caller, ...]:
-        """Those whose agents are kept, the least recently used first."""
+        """The callers that have an agent here, the least recently used first."""
         with self._lock:
             return tuple(self._entries)
 
@@ -86,7 +96,10 @@ class AgentDirectory:
 
     @contextmanager
     def use(self, kernel: Kernel, caller: Caller, settings: AgentSettings) -> Iterator[Agent]:
-        """The agent for one call, on a thread. It does not exit before the block ends."""
+        """Provide the caller's agent for one call on a thread, spawning it if necessary.
+
+        The agent does not exit before the block ends.
+        """
         if self._is_elsewhere(caller):
             with _named.use(kernel, caller, settings) as named:
                 yield named
@@ -105,13 +118,16 @@ class AgentDirectory:
     def ause(
         self, kernel: Kernel, caller: Caller, settings: AgentSettings
     ) -> AbstractAsyncContextManager[Agent]:
-        """The same on an event loop. The end of the block waits for nothing."""
+        """Provide the caller's agent for one call on an event loop (async form of `use`).
+
+        Leaving the block does not await anything.
+        """
         return _AsyncUse(_named if self._is_elsewhere(caller) else self, kernel, caller, settings)
 
     async def _enter(
         self, stack: ExitStack, kernel: Kernel, caller: Caller, settings: AgentSettings
     ) -> Agent:
-        """The agent, which does not exit before the stack unwinds."""
+        """Find or spawn the agent; it does not exit before the stack unwinds."""
         entry = stack.enter_context(self._held(caller))
         loop = asyncio.get_running_loop()
         while (agent := _known(entry, kernel, caller)) is None:
@@ -126,21 +142,22 @@ class AgentDirectory:
     async def _spawn(
         self, entry: _Entry, kernel: Kernel, caller: Caller, settings: AgentSettings
     ) -> None:
-        """Spawn a caller's agent. If this task is cancelled, those that wait get the agent."""
+        """Spawn a caller's agent. If this task is cancelled, waiting calls still get the agent."""
         spawning = asyncio.ensure_future(kernel.aspawn(caller.name, **_spawning(settings)))
         try:
             self._adopt(entry, kernel, await asyncio.shield(spawning), settings)
         except asyncio.CancelledError:
-            # A second agent beside it would be told apart, and be without the caller's memory.
+            # The kernel completes the spawn anyway. A second spawn would get another identity (`name-2`),
+            # which does not own the caller's memory.
             with suppress(KernelError):
                 self._adopt(entry, kernel, await spawning, settings)
             raise
 
     def end(self, caller: Caller) -> None:
-        """Let the agents of a run or task exit, with their last call if there is one.
+        """Let the agents of a run or task exit, after their last call if one is in flight.
 
         Never waits: a finalizer may call it. If another thread is changing the directory, that
-        thread carries it out.
+        thread removes the entry.
         """
         self._lock.run_soon(partial(self._end, caller))
 
@@ -158,14 +175,14 @@ class AgentDirectory:
                 assert entry.num_active or not entry.is_over, f"{caller} stayed"  # noqa: S101
 
     def _is_elsewhere(self, caller: Caller) -> bool:
-        """Return whether a caller is named, and with that the same whichever adapter asks."""
+        """Return whether a caller is named: its agent is in the directory that adapters share."""
         return caller.kind is CallerKind.NAMED and self is not _named
 
     @contextmanager
     def _held(self, caller: Caller) -> Iterator[_Entry]:
-        entry, gone = self._acquire(caller)
+        entry, expired = self._acquire(caller)
         try:
-            _exit(gone)
+            _exit(expired)
             yield entry
         finally:
             _exit(self._release(caller, entry))
@@ -182,10 +199,10 @@ class AgentDirectory:
             return entry, self._expired()
 
     def _watch_end(self, caller: Caller, entry: _Entry) -> None:
-        """Arrange that the entry ends when its task is done, or its object is collected."""
+        """End the entry when its task is done or its object is collected."""
         if caller.kind is CallerKind.TASK:
             task = cast("asyncio.Task[Any]", caller.key)
-            if task.done():  # its stream is read by another; its loop may be closed
+            if task.done():  # another task reads its stream; its own loop may be closed
                 entry.is_over = True
             else:
                 task.add_done_callback(lambda _: self.end(caller))
@@ -201,34 +218,35 @@ class AgentDirectory:
             return self._drop(caller, entry) if entry.is_over else []
 
     def _drop(self, caller: Caller, entry: _Entry) -> list[Agent]:
-        """Forget an entry without calls. Returns the agents that shall exit."""
+        """Remove an entry that has no call in flight. Returns the agents that must exit."""
         if entry.num_active or self._entries.get(caller) is not entry:
             return []
         self._entries.pop(caller, None)
         return list(entry.agents.values())
 
     def _expired(self) -> list[Agent]:
-        """Forget who has been idle for too long, and who is too many."""
-        gone: list[Agent] = []
+        """Remove idle and surplus entries. Returns the agents that must exit."""
+        expired: list[Agent] = []
         now = self._now()
         surplus = len(self._entries) - self._max_agents
+        # Eight at a time: the cost of a call stays constant however many entries there are.
         for caller, entry in tuple(itertools.islice(self._entries.items(), 8)):
             is_idle = now - entry.used_at > self._idle_s and not self._is_live(caller)
             if surplus > 0 or (is_idle and caller.kind not in _NEVER_IDLE):
-                gone += self._drop(caller, entry)
+                expired += self._drop(caller, entry)
                 surplus -= 1
-        return gone
+        return expired
 
     @contextmanager
     def _turn(
         self, entry: _Entry, kernel: Kernel, caller: Caller, loop: Loop | None
     ) -> Iterator[Turn | None]:
-        """The turn of another call to wait for; None where it is ours to spawn."""
+        """Provide the spawn of another call to wait for; None if this call has to spawn."""
         key = id(kernel)
         with self._lock:
             others = entry.turns.get(key)
             if _known(entry, kernel, caller) is not None:
-                others = Turn(None)  # another call was quicker
+                others = Turn(None)  # another call has spawned it meanwhile: nothing to wait for
                 others.end()
             elif others is None or not others.lets_wait(loop):
                 others, mine = None, Turn(loop)
@@ -247,7 +265,7 @@ class AgentDirectory:
     def _adopt(
         self, entry: _Entry, kernel: Kernel, spawned: Agent, settings: AgentSettings
     ) -> None:
-        """Keep a new agent, unless a call that could not wait was quicker: then that one's."""
+        """Keep a new agent; if another call has spawned one meanwhile, let the new one exit."""
         with self._lock:
             agent = entry.agents.get(id(kernel))
             if agent is None or agent.state is ProcessState.EXITED:
@@ -259,25 +277,28 @@ class AgentDirectory:
     def _compare(
         self, entry: _Entry, kernel: Kernel, caller: Caller, settings: AgentSettings
     ) -> None:
-        """Log once that a named agent is what its first call made of it."""
+        """Log once that a named agent keeps the settings of its first call."""
         if caller.kind is not CallerKind.NAMED:
             return
         with self._lock:
             was = entry.settings.get(id(kernel))
-            vain = _ignored_settings(settings, was) if was else []
-            if vain:
+            ignored = _ignored_settings(settings, was) if was else []
+            if ignored:
                 del entry.settings[id(kernel)]
-        if vain:
+        if ignored:
             log.warning(
-                "agent %r is there already: its %s stays as its first call said; say it there, "
-                "or spawn the agent and hand it over",
+                "agent %r exists already: its %s stays as its first call set it; set it in that "
+                "call, or spawn the agent and pass it",
                 caller.name,
-                " and ".join(vain),
+                " and ".join(ignored),
             )
 
 
 class _AsyncUse:
-    """`AgentDirectory.ause`. No generator, which a loop that stops would close too soon."""
+    """The block of `AgentDirectory.ause`.
+
+    Not a generator: a loop that stops closes generators in any order, also while they are in use.
+    """
 
     def __init__(
         self, directory: AgentDirectory, kernel: Kernel, caller: Caller, settings: AgentSettings
@@ -303,12 +324,12 @@ def _known(entry: _Entry, kernel: Kernel, caller: Caller) -> Agent | None:
     return agent
 
 
-def _ignored_settings(said: AgentSettings, was: AgentSettings) -> list[str]:
-    """Which settings are said, and are not those that the agent was spawned with."""
+def _ignored_settings(wanted: AgentSettings, was: AgentSettings) -> list[str]:
+    """Return the names of wanted settings that differ from those of the spawned agent."""
     return [
         name
         for name in ("priority", "weight", "budget")
-        if getattr(said, name) not in (getattr(_UNSAID, name), getattr(was, name))
+        if getattr(wanted, name) not in (getattr(_DEFAULTS, name), getattr(was, name))
     ]
 
 
@@ -329,7 +350,7 @@ def _exit(agents: list[Agent]) -> None:
 def _collect(
     reference: weakref.ref[AgentDirectory], caller: Caller, agents: dict[int, Agent]
 ) -> None:
-    """Let the agents of an object exit that is collected, on any thread: nothing here waits."""
+    """Let the agents of a collected object exit. Runs on any thread, so it never waits."""
     _exit(list(agents.values()))
     if (directory := reference()) is not None:
         directory.end(caller)

@@ -1,7 +1,7 @@
-"""What a framework's store keeps belongs to an agent: its home, reached with or without a loop.
+"""Run a framework store's operations as an agent's memory syscalls, from threads or event loops.
 
-A store's logic is written once, as a script: a generator that yields the memory
-syscalls that it needs (`StoreOp`) and is sent their answers. `AgentStore.run` makes them one by
+A store's logic is written once, as a program: a generator that yields the syscalls
+it needs (`StoreOp`) and is sent their answers. `AgentStore.run` performs them one by
 one on a thread, `AgentStore.arun` on an event loop.
 
     def fetch(key: str) -> StoreProgram[str]:
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoreOp:
-    """One syscall of the owner: a method of one of its handles, in its synchronous form."""
+    """One syscall of the owner: a method of one of its handles, by its synchronous name."""
 
     handle: Callable[[Agent], Any]
     method: str
@@ -39,31 +39,31 @@ class StoreOp:
 
     @classmethod
     def kv(cls, namespace: str, method: str, *arguments: Any, **options: Any) -> StoreOp:
-        """Of `agent.memory.kv(namespace)`."""
+        """Return a call of a method of `agent.memory.kv(namespace)`."""
         return cls(lambda agent: agent.memory.kv(namespace), method, arguments, options)
 
     @classmethod
     def thread(cls, name: str, method: str, *arguments: Any, **options: Any) -> StoreOp:
-        """Of `agent.memory.thread(name)`."""
+        """Return a call of a method of `agent.memory.thread(name)`."""
         return cls(lambda agent: agent.memory.thread(name), method, arguments, options)
 
     @classmethod
     def memory(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
-        """Of `agent.memory`."""
+        """Return a call of a method of `agent.memory`."""
         return cls(lambda agent: agent.memory, method, arguments, options)
 
     @classmethod
     def collections(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
-        """Of `agent.collections`."""
+        """Return a call of a method of `agent.collections`."""
         return cls(lambda agent: agent.collections, method, arguments, options)
 
     @classmethod
     def llm(cls, method: str, *arguments: Any, **options: Any) -> StoreOp:
-        """Of `agent.llm`, such as "embed"."""
+        """Return a call of a method of `agent.llm`, such as "embed"."""
         return cls(lambda agent: agent.llm, method, arguments, options)
 
-    def of(self, agent: Agent, prefix: str = "") -> Any:
-        """Make it. With the prefix "a": something to await."""
+    def perform(self, agent: Agent, prefix: str = "") -> Any:
+        """Call the method for an agent. With the prefix "a": call its async form."""
         return getattr(self.handle(agent), prefix + self.method)(*self.arguments, **self.options)
 
 
@@ -74,7 +74,7 @@ _directory: Final = AgentDirectory()
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who uses a store at the moment: the caller, as an adapter's directory knows it."""
+    """The caller that uses a store, with the directory in which its agent is."""
 
     directory: AgentDirectory
     caller: Caller
@@ -84,7 +84,7 @@ class User:
     def known(
         cls, directory: AgentDirectory, caller: Caller, settings: AgentSettings
     ) -> Self | None:
-        """The user, unless it is a task or a thread that has made no call of a model yet."""
+        """Return the user; None for a task or thread that has no agent yet."""
         is_anybody = caller.kind in (CallerKind.TASK, CallerKind.THREAD)
         if is_anybody and not directory.knows(caller):
             return None
@@ -92,16 +92,16 @@ class User:
 
 
 class AgentStore:
-    """The memory of one agent, named or given, as a framework's store uses it.
+    """The memory and collections of one agent, as a framework's store uses them.
 
-    Who uses it is marked by what it reads, and what it writes carries its labels.
+    The user of the store gets the labels of the data it reads; data it writes carries its labels.
 
     Args:
         agent: an agent of the kernel, or a name: the agent of that name is spawned at first
-            use, and what it keeps is there for the next one of that name.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned.
-        user: who uses the store where it is called; None where nobody knows.
+            use, and its data is kept for the next agent of that name.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned.
+        user: finds the user of the store in the calling code; returns None if it is unknown.
     """
 
     def __init__(
@@ -119,8 +119,13 @@ class AgentStore:
     def __repr__(self) -> str:
         return f"<AgentStore of {self._agent!r}>"
 
-    def run(self, script: StoreProgram[T], user: User | None = None) -> T:
-        """Carry out a script on this thread, for a user who is known already or is found here."""
+    def run(self, program: StoreProgram[T], user: User | None = None) -> T:
+        """Run a program on this thread and return its result.
+
+        Args:
+            program: yields the operations, and receives their answers.
+            user: the user of the store; None to find it here.
+        """
         with ExitStack() as held:
             if isinstance(self._agent, Agent):
                 agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
@@ -131,10 +136,10 @@ class AgentStore:
             if (user := user or self._user()) is not None:
                 using = user.directory.use(kernel, user.caller, user.settings)
                 agent = agent.acting_for(held.enter_context(using))
-            return _run(script, agent)
+            return _run(program, agent)
 
-    async def arun(self, script: StoreProgram[T], user: User | None = None) -> T:
-        """Carry out a script on the running event loop, for a user as in `run`."""
+    async def arun(self, program: StoreProgram[T], user: User | None = None) -> T:
+        """Run a program without blocking the event loop (async form of `run`)."""
         async with AsyncExitStack() as held:
             if isinstance(self._agent, Agent):
                 agent, kernel = self._agent, cast("Kernel", self._agent._kernel)  # noqa: SLF001 - ours
@@ -145,37 +150,37 @@ class AgentStore:
             if (user := user or self._user()) is not None:
                 using = user.directory.ause(kernel, user.caller, user.settings)
                 agent = agent.acting_for(await held.enter_async_context(using))
-            return await _arun(script, agent)
+            return await _arun(program, agent)
 
     def _caller(self) -> Caller:
         return Caller.named(str(self._agent), self._settings.group)
 
 
-def _run(script: StoreProgram[T], agent: Agent) -> T:
+def _run(program: StoreProgram[T], agent: Agent) -> T:
     try:
-        ask = next(script)
+        op = next(program)
         while True:
             try:
-                answer = ask.of(agent)
-            except Exception as exc:  # noqa: BLE001 - the script's, which may handle it
-                ask = script.throw(exc)
+                answer = op.perform(agent)
+            except Exception as exc:  # noqa: BLE001 - the program may handle it
+                op = program.throw(exc)
             else:
-                ask = script.send(answer)
+                op = program.send(answer)
     except StopIteration as end:
         value: T = end.value
         return value
 
 
-async def _arun(script: StoreProgram[T], agent: Agent) -> T:
+async def _arun(program: StoreProgram[T], agent: Agent) -> T:
     try:
-        ask = next(script)
+        op = next(program)
         while True:
             try:
-                answer = await ask.of(agent, "a")
-            except Exception as exc:  # noqa: BLE001 - the script's, which may handle it
-                ask = script.throw(exc)
+                answer = await op.perform(agent, "a")
+            except Exception as exc:  # noqa: BLE001 - the program may handle it
+                op = program.throw(exc)
             else:
-                ask = script.send(answer)
+                op = program.send(answer)
     except StopIteration as end:
         value: T = end.value
         return value

@@ -17,15 +17,15 @@ _NUMBERS: Final = ("n", "best_of")
 
 
 def read_answer_limits(*options: Mapping[str, Any], num_prompts: int = 1) -> dict[str, int | None]:
-    """The arguments `max_tokens` and `n` of the kernel's call, from options of a client.
+    """Return the arguments `max_tokens` and `n` of the kernel's call, from a client's options.
 
     Args:
-        options: by a provider's names; later ones count more, `extra_body` most.
+        options: under a provider's names; later ones override earlier ones, `extra_body` all.
         num_prompts: how many prompts the one call answers.
     """
-    said = [*options, _body_beside(options)]
-    limits = [_count(one[name]) for one in said for name in _LIMITS if one.get(name) is not None]
-    numbers = {name: one[name] for one in said for name in _NUMBERS if name in one}
+    given = [*options, _extra_body(options)]
+    limits = [_count(one[name]) for one in given for name in _LIMITS if one.get(name) is not None]
+    numbers = {name: one[name] for one in given for name in _NUMBERS if name in one}
     num_answers = num_prompts * max([1, *filter(None, map(_count, numbers.values()))])
     return {
         "max_tokens": limits[-1] if limits else None,
@@ -40,8 +40,8 @@ def limit_parameter(base_url: object) -> str:
     return "max_completion_tokens" if is_openai else "max_tokens"
 
 
-def _body_beside(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What a client of OpenAI's lays over the rest of the body."""
+def _extra_body(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the options that OpenAI's client merges into the body last."""
     bodies = [one["extra_body"] for one in options if "extra_body" in one]
     return bodies[-1] if bodies and isinstance(bodies[-1], Mapping) else {}
 

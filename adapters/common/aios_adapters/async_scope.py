@@ -1,9 +1,8 @@
-"""An agent held over the steps of an asynchronous generator, and let go without an await.
+"""Hold an agent over the steps of an asynchronous generator, and release it without an await.
 
-A generator that somebody leaves half-read is closed late: by the loop when it stops,
-which closes whatever generators are left in any order, those inside of others too (and
-`@asynccontextmanager` is one); or by nobody, when it outlives its loop. So a stream holds
-nothing whose end has to be awaited.
+A generator that is left half-read is closed late: by the loop when it stops, which closes
+all open generators in any order, nested ones too (and `@asynccontextmanager` is one); or
+never, when it outlives its loop. So a stream may hold nothing that has to be awaited at its end.
 
     with ExitStack() as stack:
         agent = await hold_agent(stack, directory, kernel, caller, settings)
@@ -11,8 +10,7 @@ nothing whose end has to be awaited.
         async for delta in deltas:
             yield ...
 
-Where a block has to be entered with awaits and left without them, `AsyncScope` makes one
-that is no generator.
+`AsyncScope` is a block that is entered with awaits and left without them, and is not a generator.
 """
 
 from __future__ import annotations
@@ -30,7 +28,11 @@ T = TypeVar("T")
 
 
 class AsyncScope(Generic[T]):
-    """An `async with` block: `enter` fills a stack and returns the block's value."""
+    """An `async with` block that is not a generator.
+
+    Args:
+        enter: pushes what the block holds onto a stack, and returns the block's value.
+    """
 
     def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
         self._enter = enter
@@ -55,6 +57,6 @@ async def hold_agent(
     caller: Caller,
     settings: AgentSettings,
 ) -> Agent:
-    """The caller's agent, spawned if need be; it does not exit before the stack unwinds."""
+    """Return the caller's agent, spawned if necessary; it stays until the stack unwinds."""
     async with directory.ause(kernel, caller, settings):
         return stack.enter_context(directory.use(kernel, caller, settings))

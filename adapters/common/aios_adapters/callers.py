@@ -1,12 +1,12 @@
-"""Whose call it is: the key by which an adapter finds the agent behind a call.
+"""Identify the caller of a call: the key under which an adapter finds its agent.
 
-    caller          its agent ends
+    caller          its agent exits
     named           with its kernel
-    conversation    when nobody used it for a while
-    run             when the adapter says that the run is over
-    object          when the framework's object is collected; when idle
+    conversation    when it is idle
+    run             when the adapter reports the end of the run
+    object          when the framework's object is collected, or when it is idle
     asyncio task    with the task
-    thread          with the thread; when nobody used it for a while
+    thread          with the thread, or when it is idle
 
 An adapter asks its framework first (a run, a conversation's id, an agent object)
 and falls back on `current_caller`. Nothing here keeps an object alive.
@@ -32,7 +32,7 @@ from aios_core.redaction import shown_repr
 
 
 class CallerKind(StrEnum):
-    """How a caller was found, and with that how long its agent lives; see the module."""
+    """The way in which a caller was found; decides the lifetime of its agent."""
 
     NAMED = "named"
     CONVERSATION = "conversation"
@@ -44,60 +44,67 @@ class CallerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose call it is. Calls of equal callers are calls of one agent."""
+    """The framework object, run, task or thread that makes a call.
+
+    Calls of equal callers are calls of one agent.
+    """
 
     kind: CallerKind
     key: object  # hashable
-    name: str = field(compare=False)  # what the agent is called
+    name: str = field(compare=False)  # of the agent
     anchor: weakref.ref[Any] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def named(cls, name: str, group: str | None = None) -> Self:
-        """The agent that somebody named; one of each name in each group."""
+        """Return the caller that stands for an agent's name in a group."""
         return cls(CallerKind.NAMED, (name, group), name)
 
     @classmethod
     def of_object(cls, owner: object, name: str) -> Self:
-        """A framework's agent object. Raises `TypeError` if it cannot be referred to weakly."""
+        """Return the caller for a framework's agent object.
+
+        Raises:
+            TypeError: the object cannot be referred to weakly.
+        """
         return cls(CallerKind.OBJECT, _serials.of(owner), name, weakref.ref(owner))
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent is spawned with. None: the kernel's default."""
+    """The settings with which an agent is spawned. None: the kernel's default."""
 
     group: str | None = None
     priority: int | None = None
     weight: float = 1.0
     budget: Budget | None = None
 
-    def updated(self, said: Mapping[str, Any], prefix: str = "") -> AgentSettings:
-        """These settings under those that a call's metadata names.
+    def updated(self, metadata: Mapping[str, Any], prefix: str = "") -> AgentSettings:
+        """Return these settings, overridden by those in a call's metadata.
 
         Args:
-            said: may hold `group`, `priority`, `weight` and `budget` (a `Budget`, or its fields);
-                other keys are ignored, unless they have the prefix.
-            prefix: stands before each of the keys, and before `agent`.
+            metadata: may hold `group`, `priority`, `weight` and `budget` (a `Budget`, or its
+                fields); other keys are ignored, unless they have the prefix.
+            prefix: precedes each of the keys, and `agent`.
 
         Raises:
-            InvalidRequest: a value is of the wrong type, or a key with the prefix is none of
-                these; names it.
+            InvalidRequest: a value has the wrong type, or a key with the prefix is unknown; the
+                message names it.
         """
         if prefix:
-            _refuse_unknown(said, prefix)
+            _require_known(metadata, prefix)
         changes = {
-            key: _parsed(prefix + key, said[prefix + key], parse)
+            key: _parsed(prefix + key, metadata[prefix + key], parse)
             for key, parse in _PARSERS.items()
-            if said.get(prefix + key) is not None
+            if metadata.get(prefix + key) is not None
         }
         return replace(self, **changes) if changes else self
 
 
-def _refuse_unknown(said: Mapping[str, Any], prefix: str) -> None:
+def _require_known(metadata: Mapping[str, Any], prefix: str) -> None:
     known = [prefix + key for key in ("agent", *_PARSERS)]
-    for key in said:
+    for key in metadata:
         if key.startswith(prefix) and key not in known:
-            raise InvalidRequest(f"{key}: no such setting; there are {', '.join(known)}")
+            raise InvalidRequest(f"{key}: no such setting; allowed: {', '.join(known)}")
 
 
 def _budget(value: Any) -> Budget:
@@ -117,21 +124,21 @@ def _parsed(key: str, value: Any, parse: Any) -> Any:
         raise InvalidRequest(f"{key}: got {shown_repr(value)}; allowed: {wanted}") from exc
 
 
-# --- where nobody says whose call it is ----------------------------------------------------------
+# --- callers that the framework does not name ----------------------------------------------------
 
 _numbers = itertools.count(1)
 _of_thread = threading.local()
 
 
 class _ThreadLife:
-    """Lives in a thread's own storage, and so as long as the thread."""
+    """A number of a thread. Kept in the thread's local storage, so it is collected with it."""
 
     def __init__(self) -> None:
         self.number = next(_numbers)
 
 
 def current_caller() -> Caller:
-    """The asyncio task that runs, else the thread."""
+    """Return the asyncio task that runs, or else the thread, as a caller."""
     with suppress(RuntimeError):
         if (task := asyncio.current_task()) is not None:
             return Caller(CallerKind.TASK, task, task.get_name())
@@ -143,11 +150,11 @@ def current_caller() -> Caller:
 
 
 def enclosing_instance(kinds: tuple[type, ...]) -> Any:
-    """The innermost object of one of these classes whose method is running, or awaits us; or None.
+    """Return the innermost object of one of these classes that has a method on the call stack.
 
-    Looks at ``self`` in the frames below the caller's (methods, and functions inside of methods):
-    a stack of calls, or a chain of awaits within one asyncio task. Microseconds; no framework
-    has to cooperate.
+    Checks ``self`` in the frames below the caller's (methods, and functions inside of methods):
+    a stack of calls, or a chain of awaits within one asyncio task. Takes microseconds, and no
+    framework has to cooperate. Returns None if there is no such object.
     """
     wanted = frozenset(kinds)
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
@@ -163,13 +170,13 @@ def enclosing_instance(kinds: tuple[type, ...]) -> Any:
 
 
 class _Serials:
-    """A number for each object, never given twice, forgotten with the object."""
+    """Numbers of objects: never used twice (as `id` is), and dropped with the object."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}  # by id of a living object
 
     def of(self, owner: object) -> int:
-        """Its number. Needs no lock: only single operations on a dictionary."""
+        """Return the number of an object. Needs no lock: single operations on a dictionary."""
         address = id(owner)
         reference = weakref.ref(owner, lambda _: self._known.pop(address, None))
         return self._known.setdefault(address, (reference, next(_numbers)))[1]

@@ -1,8 +1,8 @@
-"""The kernel's errors, where a framework has a kind of its own for them.
+"""Raise the kernel's errors under a framework's names as well.
 
-A kernel error passes through as it is. Where the framework has a name for the same
-thing, on which its retrying or summarising code acts, what is raised is both: caught
-by either name, with the facts and message of the kernel's.
+A kernel error passes unchanged, unless the framework has a class for that error, on which its
+retrying or summarizing code acts. Then the raised error is an instance of both: it is caught
+under either name, with the attributes and message of the kernel's error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from aios_core.errors import KernelError
 
 
 class ErrorMapping:
-    """Map the kernel's error classes to a framework's.
+    """A map from the kernel's error classes to a framework's.
 
     Args:
-        pairs: the kernel's class and the framework's, the most special first. A name of None
-            (an older framework that lacks it) is left out.
-        facts_of: attributes that the framework's class has besides, for an error that is both.
+        pairs: the kernel's class and the framework's, the most specific first. A pair with None
+            (an older framework that lacks the class) is left out.
+        facts_of: returns additional attributes that the framework's class has, from the error.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ErrorMapping:
 
     @contextmanager
     def as_framework_error(self) -> Iterator[None]:
-        """Let kernel errors out of the block under both names."""
+        """Raise kernel errors that leave the block under both names."""
         try:
             yield
         except KernelError as exc:
@@ -48,7 +48,7 @@ class ErrorMapping:
             raise both from exc.__cause__
 
     def _join(self, kind: type[KernelError]) -> type[KernelError] | None:
-        """A class that is both the kernel's `kind` and the framework's name for it, if any."""
+        """Return a class derived from the kernel's `kind` and the framework's class, if any."""
         for own, theirs in self._pairs:
             if issubclass(kind, own) and not issubclass(kind, theirs):
                 return type(kind.__name__, (kind, theirs), {"__module__": kind.__module__})
@@ -56,7 +56,7 @@ class ErrorMapping:
 
 
 def _as(kind: type[KernelError], error: KernelError) -> KernelError:
-    """The same error, with its message and facts, as an instance of a subclass."""
+    """Return a copy of an error, with its message and attributes, as a subclass's instance."""
     copy = kind.__new__(kind, *error.args)
     copy.args = error.args
     copy.__dict__.update(error.__dict__)

@@ -1,4 +1,4 @@
-"""The kernel of the process, for those who must not block an event loop."""
+"""Start or return the default kernel of the process without blocking an event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _ready_in: int | None = None  # the process whose default kernel is known to run
 
 
 async def adefault_kernel() -> Kernel:
-    """The default kernel. The first time it is started elsewhere: loading a model takes a while."""
+    """Return the default kernel; start it on a worker thread if it does not run yet.
+
+    Starting it may load a model, which would block the event loop for seconds.
+    """
     global _ready_in  # noqa: PLW0603 - a hint only; the truth is in `default_kernel`
     if _ready_in == os.getpid():
         return default_kernel()

@@ -1,7 +1,7 @@
-"""Names of a package that are imported when they are used, with a clear word if they cannot be.
+"""Import the names of a package on first use, and explain what to install if one is missing.
 
-`aios run` and `install()` look into every adapter; only the framework that a
-program uses shall be imported for it.
+`aios run` and `install()` load the launcher of every adapter; a program must pay only for the
+frameworks that it imports itself.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 
 def export_lazily(names: Mapping[str, str], install: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package.
+    """Return a ``__getattr__`` for a package that imports its public names on first use.
 
     Args:
-        names: which module each public name is in.
-        install: what pip is told, if a framework is missing.
+        names: the module of each public name.
+        install: the argument of ``pip install`` that provides a missing framework.
     """
 
-    def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the package's
+    def __getattr__(name: str) -> Any:  # noqa: N807 - the package uses it under this name
         if name not in names:
             raise AttributeError(name)
         try:

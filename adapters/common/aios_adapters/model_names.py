@@ -1,4 +1,4 @@
-"""Models that no core serves: the kernel's default answers, and that is said once."""
+"""Replace the names of models that no core serves by the kernel's default, with one notice."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _announced: Final[set[str]] = set()
 
 
 def resolve_model(kernel: Kernel, asked: str | None) -> str | None:
-    """The model to ask a kernel for where a program names one of its provider's.
+    """Return the model to request from a kernel for the model that a program names.
 
     A name that no core serves becomes None, the kernel's default model. The first time, a line
-    on standard error says so: a program that runs unmodified must not mistake who answers.
+    on standard error names both: the user of an unmodified program must know which model answers.
     """
     if asked is None or asked in kernel.pool.models:
         return asked
@@ -29,7 +29,7 @@ def resolve_model(kernel: Kernel, asked: str | None) -> str | None:
 
 
 def reset_announcements() -> None:
-    """Say it again, the next time."""
+    """Announce every replaced model again, the next time it is requested."""
     _announced.clear()
 
 

@@ -1,8 +1,8 @@
-"""OpenAI's old completions, prompts without roles: read as conversations, and written back.
+"""Translate OpenAI's old completions (prompts without roles) to the kernel and back.
 
-The kernel's cores are chat models, so a prompt is asked as the message of a user. What
-only the old endpoint did (repeating the prompt, filling a gap, choosing the best of several)
-is named once, and left out.
+The kernel's cores are chat models, so a prompt becomes a user's message. Options that
+only the old endpoint has (repeating the prompt, filling a gap, choosing the best of several)
+are left out, with one notice each.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ log = logging.getLogger(__name__)
 _OLD: Final = ("best_of", "echo", "suffix")
 
 
-def read_prompt_request(said: Mapping[str, Any]) -> dict[str, Any]:
+def read_prompt_request(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Read the body of a completion request as the arguments of `Agent.llm.generate`.
 
-    Raises `InvalidRequest`, for one if there are several prompts or tokens in a text's place.
+    Raises:
+        InvalidRequest: there are several prompts, tokens instead of text, or an invalid option.
     """
-    body = {key: value for key, value in said.items() if value is not None}
+    body = {key: value for key, value in raw.items() if value is not None}
     prompt = body.pop("prompt", None)
     if isinstance(prompt, list) and len(prompt) == 1:
         (prompt,) = prompt
@@ -59,23 +60,23 @@ class TextChunkWriter(ChunkWriter):
     """Writes a stream as chunks of a `text_completion`."""
 
     def delta(self, delta: Delta) -> dict[str, Any]:
-        """Return one step."""
+        """Return the chunk of one delta."""
         return _as_text(super().delta(delta), "delta")
 
     def end(self, completion: Completion) -> dict[str, Any]:
-        """Return why each answer ended; comes after the last step."""
+        """Return the chunk with the finish reasons; it follows the last delta."""
         return _as_text(super().end(completion), "delta")
 
     def usage(self, completion: Completion) -> dict[str, Any]:
-        """Return what it used; comes last, with no choice."""
+        """Return the chunk with the usage; it comes last and has no choice."""
         return _as_text(super().usage(completion), "delta")
 
 
-def _as_text(answer: dict[str, Any], said: str) -> dict[str, Any]:
+def _as_text(answer: dict[str, Any], content_key: str) -> dict[str, Any]:
     choices = [
         {
-            **{key: value for key, value in choice.items() if key != said},
-            "text": choice[said].get("content") or "",
+            **{key: value for key, value in choice.items() if key != content_key},
+            "text": choice[content_key].get("content") or "",
             "logprobs": old_logprobs(choice["logprobs"]),
         }
         for choice in answer["choices"]
@@ -84,7 +85,7 @@ def _as_text(answer: dict[str, Any], said: str) -> dict[str, Any]:
 
 
 def old_logprobs(logprobs: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """How likely an answer's tokens were, in the form of the old completions."""
+    """Return the log probabilities of an answer in the format of the old completions."""
     tokens = (logprobs or {}).get("content") or ()
     if not tokens:
         return None

@@ -1,7 +1,7 @@
-"""The kernel's errors as those of OpenAI's client, which retrying code acts on.
+"""Raise the kernel's errors as those of OpenAI's client, on which retrying code acts.
 
-What is raised is both: caught as the kernel's error, with its facts and message, and as
-the exception that OpenAI's client raises for the same reason. Needs the package `openai`.
+A raised error is an instance of both: it is caught as the kernel's error, with its attributes and
+message, and as the exception of OpenAI's client for the same reason. Needs the package `openai`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Kind(NamedTuple):
     code: str | None = None
 
 
-# The most special first.
+# The most specific first.
 _KINDS: Final = (
     _Kind(errors.AuthenticationFailed, 401, openai.AuthenticationError, "invalid_api_key"),
     _Kind(errors.PermissionRefused, 403, openai.PermissionDeniedError),
@@ -37,11 +37,11 @@ _KINDS: Final = (
     _Kind(errors.CoreUnavailable, 503, openai.APIConnectionError),
     _Kind(errors.RetryLater, 429, openai.RateLimitError, "rate_limit_exceeded"),
     _Kind(errors.DeadlineExceeded, 408, openai.APITimeoutError),
-    # Of a kind that no retrying code takes up: what was stopped is to stay so.
+    # No retrying code acts on 499: a stopped call must not start again.
     _Kind(errors.Interrupted, 499, openai.APIStatusError),
     _Kind(KernelError, 500, openai.InternalServerError),
 )
-# The rows that say little of the reason; a provider's own status says more.
+# Rows that are vague about the reason: here the provider's own status is used if there is one.
 _GENERAL: Final = (errors.InvalidRequest, KernelError)
 _BY_STATUS: Final[dict[int, type[openai.OpenAIError]]] = {
     400: openai.BadRequestError,
@@ -54,12 +54,15 @@ _made: dict[tuple[type, type], type[Exception]] = {}
 
 
 def openai_kind_of(error: KernelError) -> type[openai.OpenAIError]:
-    """The exception that OpenAI's client has for the reason of a kernel error."""
+    """Return the exception class of OpenAI's client for the reason of a kernel error."""
     return _kind(error).theirs
 
 
 def as_response(error: KernelError, request: httpx.Request) -> httpx.Response:
-    """Return the response that OpenAI's endpoint would give, with no further retry allowed."""
+    """Return the response that OpenAI's endpoint would send for an error.
+
+    Only an `Overloaded` kernel allows a retry: the kernel has retried everything else itself.
+    """
     headers = {"x-should-retry": str(isinstance(error, errors.Overloaded)).lower()}
     if isinstance(error, errors.RetryLater):
         headers["retry-after-ms"] = str(int(error.retry_after_s * 1_000))
@@ -75,22 +78,22 @@ def as_openai_error(
     *,
     kind: type[openai.OpenAIError] | None = None,
 ) -> Exception:
-    """The kernel's error as the one that OpenAI's client raises for the same reason.
+    """Return the kernel's error as the exception of OpenAI's client for the same reason.
 
     Args:
-        error: the kernel's.
-        request: that of the client; None where there was none.
-        kind: a framework's class derived from `openai_kind_of(error)`, raised in its place.
+        error: the kernel's error.
+        request: the client's request; None if there was none.
+        kind: a framework's class derived from `openai_kind_of(error)`, used instead of it.
     """
     return as_both(error, _made_by(kind or openai_kind_of(error), error, request or _NO_REQUEST))
 
 
 def as_both(error: KernelError, theirs: Exception) -> Exception:
-    """Return an error that is both the kernel's and another library's, with the facts of both.
+    """Return an error that is both the kernel's and another library's, with both's attributes.
 
     Args:
-        error: the kernel's.
-        theirs: what a framework, or OpenAI's client, made of it.
+        error: the kernel's error.
+        theirs: the error that a framework, or OpenAI's client, raised because of it.
     """
     if isinstance(error, type(theirs)):
         return error
@@ -105,7 +108,7 @@ def as_both(error: KernelError, theirs: Exception) -> Exception:
 
 @contextmanager
 def openai_named() -> Iterator[None]:
-    """Let kernel errors out of a block under the names of OpenAI's client, too."""
+    """Raise kernel errors that leave the block under the names of OpenAI's client as well."""
     try:
         yield
     except KernelError as exc:

@@ -1,9 +1,9 @@
-"""OpenAI's chat dictionaries, which every framework speaks: to the kernel and back.
+"""Translate OpenAI's chat format, which every framework can write, to the kernel and back.
 
-Pure functions over plain data. Promises: everything that a message, a tool or an
-option says is carried, under the kernel's name where it has one and as it was
-written where it has none; what is only an echo of something else (a `tool_use`
-block beside `tool_calls`) is left out; usage appears once in a stream.
+Pure functions over plain data. Promises: everything in a message, a tool or an
+option is carried, under the kernel's name if it has one, else unchanged; a part that only
+repeats another (a `tool_use` block next to `tool_calls`) is left out; usage appears once in
+a stream.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from aios_core.redaction import shown_repr
 from aios_core.reserved_options import ARGUMENT_OF
 from aios_core.untrusted.arguments import reads_arguments
 
-# Blocks that say again what stands in the message's `tool_calls`.
+# Blocks that repeat the message's `tool_calls`.
 _CALL_ECHOES: Final = frozenset(
     {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"}
 )
 _THOUGHTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 _ECHOES: Final = _CALL_ECHOES | _THOUGHTS
-#: What frameworks call the roles, in the kernel's words.
+#: The kernel's role for each name that frameworks use.
 ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
     "developer": "developer",
@@ -55,21 +55,23 @@ ROLES: Final[Mapping[str, Role]] = {
 _STRUCTURED: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
 
 
-# --- what goes in --------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------
 
 
 @reads_arguments
-def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
+def read_request(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Read the body of a chat completion request as the arguments of `Agent.llm.generate`.
 
-    What only concerns the connection is left out; unknown keys become `extra`.
-    Raises `InvalidRequest`.
+    Options of the connection are left out; unknown keys become `extra`.
+
+    Raises:
+        InvalidRequest: a value is malformed; the message names it.
     """
-    if not isinstance(said, Mapping):
+    if not isinstance(raw, Mapping):
         raise InvalidRequest(
-            f"request: got {shown_repr(said)}; allowed: a mapping in OpenAI's format"
+            f"request: got {shown_repr(raw)}; allowed: a mapping in OpenAI's format"
         )
-    split = split_request_options(said)
+    split = split_request_options(raw)
     options, rest = split.arguments, split.extra
     tools = [ToolSpec.from_dict(tool) for tool in require_items("tools", options.pop("tools", ()))]
     request: dict[str, Any] = {
@@ -86,25 +88,29 @@ def read_request(said: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "extra": rest}
 
 
-def read_options(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a call's options into the kernel's arguments, and all the rest.
+def read_options(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a call's options into the kernel's arguments and the rest.
 
-    Options that are None are not set; those of the connection are dropped. Messages,
-    tools and formats, which have readers of their own, are left with the rest as they are.
+    Options that are None count as unset; options of the connection are dropped. Messages, tools
+    and formats have their own readers and stay unchanged in the rest.
     """
     structured = {
         key: value
-        for key, value in said.items()
+        for key, value in raw.items()
         if ARGUMENT_OF.get(key) in _STRUCTURED and value is not None
     }
-    options = split_request_options({k: v for k, v in said.items() if k not in structured})
+    options = split_request_options({k: v for k, v in raw.items() if k not in structured})
     for name in _STRUCTURED & options.arguments.keys():  # inside `extra_body` and the like
         structured.setdefault(name, options.arguments.pop(name))
     return options.arguments, options.extra | structured
 
 
 def read_messages(raw: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Read messages. Raises `InvalidRequest`, naming the position of one that is malformed."""
+    """Read messages in OpenAI's format.
+
+    Raises:
+        InvalidRequest: a message is malformed; the error names its position, from 0.
+    """
     messages = []
     for position, one in enumerate(require_items("messages", raw)):
         try:
@@ -120,12 +126,12 @@ def _read_message(raw: Mapping[str, Any]) -> Message:
     role = raw.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequest(f"role: got {shown_repr(role)}; allowed: {sorted(ROLES)}")
-    said: dict[str, Any] = {**raw, "role": ROLES[role]}
+    message: dict[str, Any] = {**raw, "role": ROLES[role]}
     if isinstance(raw.get("content"), list | tuple):
-        said["content"], thoughts = read_parts(raw["content"])
-        if thoughts and "thinking_blocks" not in said:
-            said["thinking_blocks"] = thoughts
-    return Message.from_dict(said)
+        message["content"], thoughts = read_parts(raw["content"])
+        if thoughts and "thinking_blocks" not in message:
+            message["thinking_blocks"] = thoughts
+    return Message.from_dict(message)
 
 
 def read_parts(content: Iterable[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -157,9 +163,10 @@ def _read_part(block: Any) -> dict[str, Any]:
 
 
 def read_text(content: Any) -> str:
-    """The text of a message's content: a string, or blocks of text.
+    """Return the text of a message's content: a string, or blocks of text.
 
-    Raises `InvalidRequest` if it holds something that is not text, such as an image.
+    Raises:
+        InvalidRequest: the content has a part that is not text, such as an image.
     """
     if content is None:
         return ""
@@ -181,13 +188,16 @@ def _text_of_block(block: Any) -> str:
     raise InvalidRequest(f"content of type {shown_repr(kind)}; allowed: text")
 
 
-def read_tool_choice(  # noqa: PLR0911 - one row for each way to say it
+def read_tool_choice(  # noqa: PLR0911 - one row for each notation
     choice: Any, names: Sequence[str]
 ) -> ToolChoice | None:
-    """Read OpenAI's, Anthropic's and the frameworks' ways to choose a tool, in the kernel's words.
+    """Read a tool choice in OpenAI's, Anthropic's or a framework's notation.
 
-    None, which is not to choose, stays None. A choice of a type that only a backend
-    knows is kept as it is. Raises `InvalidRequest` with the known ones.
+    None (no choice) stays None. A mapping of another type passes unchanged: a backend may
+    support it.
+
+    Raises:
+        InvalidRequest: the choice is unknown; the message lists the allowed ones.
     """
     match choice:
         case None:
@@ -218,7 +228,7 @@ def _refuse_format(raw: Any) -> ResponseFormat:
 def read_response_format(
     raw: Any, otherwise: Callable[[Any], ResponseFormat] = _refuse_format
 ) -> ResponseFormat | None:
-    """Read OpenAI's `response_format`, or a pydantic class; `otherwise` reads what is neither."""
+    """Read OpenAI's `response_format`, or a pydantic class; pass anything else to `otherwise`."""
     match raw:
         case None | ResponseFormat():
             return raw
@@ -230,13 +240,13 @@ def read_response_format(
             return otherwise(raw)
 
 
-# --- what comes out ------------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 
 _numbers = itertools.count(1)
 
 
 def write_completion(completion: Completion) -> dict[str, Any]:
-    """Return a whole answer as a `chat.completion`, with everything that it holds."""
+    """Return a whole answer as a `chat.completion`, with nothing left out."""
     out: dict[str, Any] = {
         **_plain(completion.extra),
         "id": completion.id or f"chatcmpl-aios-{next(_numbers)}",
@@ -265,7 +275,7 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
 
 
 def _end(choice: Choice) -> dict[str, Any]:
-    """Return why an answer ended, with the backend's own finish reason if it differs."""
+    """Return the finish reason of an answer, and the backend's own if it differs."""
     ours, theirs = str(choice.finish_reason), choice.backend_finish_reason
     if theirs is None or theirs == ours:
         return {"finish_reason": ours}
@@ -277,7 +287,7 @@ def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
-    """Return tokens as OpenAI counts them."""
+    """Return token counts in OpenAI's format."""
     read = {"cached_tokens": usage.cached_tokens}
     if usage.audio_input_tokens:
         read["audio_tokens"] = usage.audio_input_tokens
@@ -306,25 +316,25 @@ class ChunkWriter:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def delta(self, delta: Delta) -> dict[str, Any]:
-        """Return one step."""
-        said: dict[str, Any] = {"role": "assistant", **delta.extra}
-        if delta.text or not _says_else(delta):
-            said["content"] = delta.text
+        """Return the chunk of one delta."""
+        out: dict[str, Any] = {"role": "assistant", **delta.extra}
+        if delta.text or not _has_more_than_text(delta):
+            out["content"] = delta.text
         if delta.refusal:
-            said["refusal"] = delta.refusal
+            out["refusal"] = delta.refusal
         if delta.reasoning:
-            said[delta.reasoning_key or "reasoning_content"] = delta.reasoning
+            out[delta.reasoning_key or "reasoning_content"] = delta.reasoning
         if delta.thinking:
-            said[delta.thinking_key or "thinking_blocks"] = [dict(one) for one in delta.thinking]
+            out[delta.thinking_key or "thinking_blocks"] = [dict(one) for one in delta.thinking]
         if delta.tool_calls:
-            said["tool_calls"] = [_fragment(part) for part in delta.tool_calls]
+            out["tool_calls"] = [_fragment(part) for part in delta.tool_calls]
         return self._chunk(
-            {"index": delta.choice, "delta": said, "finish_reason": None},
+            {"index": delta.choice, "delta": out, "finish_reason": None},
             logprobs=delta.logprobs,
         )
 
     def end(self, completion: Completion) -> dict[str, Any]:
-        """Return why each answer ended; comes after the last step."""
+        """Return the chunk with the finish reasons; it follows the last delta."""
         choices = [
             {**_plain(choice.extra), "index": index, "delta": {}, **_end(choice)}
             for index, choice in enumerate(completion.all_choices)
@@ -335,7 +345,7 @@ class ChunkWriter:
         return {**_plain(completion.extra), **chunk}
 
     def usage(self, completion: Completion) -> dict[str, Any]:
-        """Return what it used; comes last, with no choice, as servers send it."""
+        """Return the chunk with the usage; it comes last and has no choice, as servers send it."""
         return {**self._chunk(), "usage": write_usage(completion.usage)}
 
     def _chunk(
@@ -350,7 +360,7 @@ class ChunkWriter:
         }
 
 
-def _says_else(delta: Delta) -> bool:
+def _has_more_than_text(delta: Delta) -> bool:
     return bool(
         delta.tool_calls or delta.refusal or delta.reasoning or delta.thinking or delta.extra
     )

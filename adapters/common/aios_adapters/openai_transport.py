@@ -1,13 +1,13 @@
-"""OpenAI's own client with the kernel where its endpoint would be.
+"""Serve OpenAI's own client from the kernel, in place of its endpoint.
 
     with KernelTransport(hold) as transport, transport.raising():
         client = transport.aclient_for(theirs)
         answer = await client.chat.completions.create(model="gpt-4o", messages=[...])
 
-A framework that asks OpenAI keeps its own code: it writes the request's body, and reads
-the answer, as it would with its provider. The body is served here, in this process, as an
-LLM call of an agent, so that nothing which a constructor or a call says gets lost on the
-way. Needs the package `openai`, and is imported by adapters that patch what is built on it.
+A framework that is built on OpenAI's client keeps its own code: it writes the request's body and
+reads the answer as with its provider. The body is served in this process, as an LLM call of an
+agent, so no argument of a constructor or a call gets lost. Needs the package `openai`, and is
+imported only by adapters of frameworks that are built on it.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ from aios_core.messages.conversation import Completion, Delta
 log = logging.getLogger(__name__)
 
 _DONE: Final = b"data: [DONE]\n\n"
-# What every client of OpenAI's sends along, and what carries a key.
+# Headers that every client of OpenAI's sends, and those that carry a key.
 _USUAL_HEADERS: Final = frozenset(
     {"accept", "accept-encoding", "api-key", "authorization", "connection", "content-length"}
     | {"content-type", "host", "user-agent", "x-ms-useragent", "idempotency-key"}
 )
 _NOT_SET: Final = openai.DEFAULT_TIMEOUT.read
 
-#: Stands where a client has to be given a key.
+#: The API key of a client that requires one.
 NO_KEY: Final = "no key is needed on the kernel"
-#: Stands where a client has to be given a model, and means the kernel's default.
+#: The model of a client that requires one; the kernel's default model answers.
 DEFAULT_MODEL: Final = "aios-default"
 
-#: Finds the agent of a call, and holds it until the stack unwinds; the second on an event loop.
+#: Find the agent of a call and hold it until the stack unwinds, on a thread or an event loop.
 Hold = Callable[[ExitStack, Kernel], Agent]
 AsyncHold = Callable[[ExitStack, Kernel], Awaitable[Agent]]
 
 
 class _Form(NamedTuple):
-    """How the requests of an endpoint are read, and its answers written."""
+    """The functions that read the requests of an endpoint, and write its answers."""
 
     read: Callable[[Mapping[str, Any]], dict[str, Any]]
     write: Callable[[Completion], dict[str, Any]]
     chunks: type[ChunkWriter]
 
 
-# The more special path first.
+# The more specific path first.
 _FORMS: Final = {
     "/chat/completions": _Form(read_request, write_completion, ChunkWriter),
     "/completions": _Form(read_prompt_request, write_text_completion, TextChunkWriter),
@@ -74,7 +74,7 @@ _FORMS: Final = {
 
 
 class _Call(NamedTuple):
-    """A request as an LLM call."""
+    """A request, read as an LLM call."""
 
     form: _Form
     is_streamed: bool
@@ -82,26 +82,26 @@ class _Call(NamedTuple):
 
 
 class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Serves completions, of chats and of prompts, of OpenAI's clients as LLM calls of one agent.
+    """Serves the requests of OpenAI's clients, for chats and for prompts, as one agent's LLM calls.
 
-    Made for one call of a framework, with the retries that its client makes. Leaving the block
-    ends a stream that was left half-read, without an await.
+    An instance serves one call of a framework, with the retries that its client makes. Leaving the
+    block ends a stream that was left half-read, without an await.
 
     Args:
-        hold: finds the agent, on a thread that is not the kernel's.
-        hold_agent: the same on an event loop; None where only `client_for` is used.
+        hold: finds the agent on a thread; None if only `aclient_for` is used.
+        ahold: finds the agent on an event loop; None if only `client_for` is used.
         kernel: None for the default kernel of the process.
     """
 
     def __init__(
         self,
         hold: Hold | None = None,
-        hold_agent: AsyncHold | None = None,
+        ahold: AsyncHold | None = None,
         *,
         kernel: Kernel | None = None,
     ) -> None:
         self._hold = hold
-        self._ahold = hold_agent
+        self._ahold = ahold
         self._kernel = kernel
         self._stack = ExitStack()
         self._refusal: KernelError | None = None
@@ -121,31 +121,31 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave an open stream to the block around the call."""
+        """Do nothing: an open stream ends with the block around the call."""
 
     def close(self) -> None:
-        """Leave an open stream to the block around the call."""
+        """Do nothing: an open stream ends with the block around the call."""
 
     async def aclose(self) -> None:
-        """Leave an open stream to the block around the call."""
+        """Do nothing: an open stream ends with the block around the call."""
 
-    # --- clients that ask the kernel -----------------------------------------------------------
+    # --- clients ---------------------------------------------------------------------------------
 
     def client_for(self, theirs: Any) -> Any:
-        """A copy of an `openai.OpenAI` whose requests come here."""
+        """Return a copy of an `openai.OpenAI` that sends its requests here."""
         return _without_credentials(
             theirs.copy(http_client=httpx.Client(transport=self, trust_env=False))
         )
 
     def aclient_for(self, theirs: Any) -> Any:
-        """A copy of an `openai.AsyncOpenAI` whose requests come here."""
+        """Return a copy of an `openai.AsyncOpenAI` that sends its requests here."""
         return _without_credentials(
             theirs.copy(http_client=httpx.AsyncClient(transport=self, trust_env=False))
         )
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Let what the kernel refused out under both names, the kernel's and the caller's."""
+        """Raise the kernel's error under both names, where the client raises its own for it."""
         try:
             yield
         except Exception as exc:
@@ -153,7 +153,7 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 raise
             raise as_both(self._refusal, exc) from self._refusal.__cause__
 
-    # --- what comes from the client ------------------------------------------------------------
+    # --- requests of a client --------------------------------------------------------------------
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Serve a request of a blocking client."""
@@ -192,13 +192,13 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return as_response(error, request)
 
     def broken_off(self, error: KernelError, request: httpx.Request) -> Exception:
-        """What a stream raises that ends with an error."""
+        """Return the exception that a stream raises when it ends with an error."""
         self._refusal = error
         return as_openai_error(error, request)
 
 
 def _without_credentials(client: Any) -> Any:
-    """A client that asks nobody for a token; there is nothing here to be let into."""
+    """Remove the credentials of a client: the kernel needs none, and no token is to be fetched."""
     for name in ("_azure_ad_token_provider", "_azure_ad_token", "_api_key_provider"):
         if hasattr(client, name):
             setattr(client, name, None)
@@ -210,13 +210,13 @@ def _without_credentials(client: Any) -> Any:
 
 
 def _read(request: httpx.Request, kernel: Kernel) -> _Call:
-    """The LLM call that a request stands for."""
+    """Read a request as an LLM call."""
     path = next((path for path in _FORMS if request.url.path.endswith(path)), None)
     if path is None:
         allowed = " and ".join(_FORMS)
-        raise InvalidRequest(f"request path: got {request.url.path}; the kernel serves {allowed}")
+        raise InvalidRequest(f"request path: got {request.url.path}; allowed: {allowed}")
     body = json.loads(request.content)
-    _name_what_is_dropped(request)
+    _notice_dropped(request)
     arguments = _FORMS[path].read(body)
     model = arguments.get("model")
     arguments["model"] = None if model == DEFAULT_MODEL else resolve_model(kernel, model)
@@ -225,16 +225,16 @@ def _read(request: httpx.Request, kernel: Kernel) -> _Call:
     return _Call(_FORMS[path], bool(body.get("stream")), arguments)
 
 
-def _name_what_is_dropped(request: httpx.Request) -> None:
-    """Say once of each header and parameter that it concerns the provider's endpoint alone."""
-    said = [f"header {name!r}" for name in request.headers if not _is_usual(name)]
-    said += [f"parameter {name!r}" for name in request.url.params if name != "api-version"]
-    for what in said:
+def _notice_dropped(request: httpx.Request) -> None:
+    """Give one notice for each header and parameter that is meant for the provider's endpoint."""
+    dropped = [f"header {name!r}" for name in request.headers if not _is_usual(name)]
+    dropped += [f"parameter {name!r}" for name in request.url.params if name != "api-version"]
+    for what in dropped:
         give_notice(
             log,
             (__name__, what),
-            f"the {what} of a client of OpenAI's concerns its endpoint, and is not sent: the "
-            "configuration of a core says how the kernel reaches one",
+            f"the {what} of OpenAI's client is for its endpoint and is not sent; to send it to the "
+            "kernel's endpoint, set it in the configuration of the core",
         )
 
 
@@ -254,23 +254,23 @@ def _stream(events: httpx.SyncByteStream | httpx.AsyncByteStream) -> httpx.Respo
 
 
 class _Writer:
-    """Writes a stream's deltas as events. The model's name is known at the end alone."""
+    """Writes a stream's deltas as events. The model's name is known only at the end."""
 
     def __init__(self, form: _Form, first: Delta | None) -> None:
         self._chunks = form.chunks("")
         self._first = first
 
     def begin(self) -> Iterator[bytes]:
-        """The step that is there already."""
+        """Yield the event of the delta that was read to see whether the call is refused."""
         if self._first is not None:
             yield self.delta(self._first)
 
     def delta(self, delta: Delta) -> bytes:
-        """One step."""
+        """Return the event of one delta."""
         return _event(self._chunks.delta(delta))
 
     def end(self, completion: Completion) -> bytes:
-        """Why it ended, and what it used."""
+        """Return the last events: finish reasons and usage."""
         self._chunks.model = completion.model
         ends = (self._chunks.end(completion), self._chunks.usage(completion))
         return b"".join(map(_event, ends)) + _DONE
@@ -303,7 +303,7 @@ class _Events(httpx.SyncByteStream):
         yield writer.end(self._deltas.completion)
 
     def close(self) -> None:
-        """End the call, if it still runs."""
+        """End the call if it is still running."""
         self._owner.__exit__()
 
 
@@ -335,5 +335,5 @@ class _AsyncEvents(httpx.AsyncByteStream):
         yield writer.end(self._deltas.completion)
 
     async def aclose(self) -> None:
-        """End the call, if it still runs."""
+        """End the call if it is still running."""
         self._owner.__exit__()

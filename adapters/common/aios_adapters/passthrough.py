@@ -1,14 +1,14 @@
-"""Mode "passthrough": a framework's own client asks its provider, when the kernel lets it.
+"""Mode "passthrough": schedule calls that a framework's own client makes at its provider.
 
     async with apassthrough_call(agent, "gpt-4o", messages=[...]) as slot:
         answer = await slot.run(client.create(...))
         slot.settle(Usage(12, 3), answer.text)
 
-The block begins when the scheduler gives the call a slot, and counts as an LLM
-syscall of the agent: it waits by the policy, reserves from budgets, has a deadline.
-When the kernel takes it back (the agent exits, the deadline passes), what runs in
-`slot.run` or `slot.iterate` is cancelled and the kernel's reason is raised. A provider's
-own exception passes through as it is, and the call has failed.
+The block starts when the scheduler gives the call a slot. It is an LLM syscall of
+the agent: the policy decides when it runs, it reserves from budgets and has a deadline.
+When the kernel cancels it (the agent exits, the deadline passes), the awaitable in
+`slot.run` or `slot.iterate` is cancelled and the kernel's error is raised. An exception of the
+provider passes unchanged, and the syscall counts as failed.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ T = TypeVar("T")
 
 
 class PassthroughCall:
-    """The right to ask the provider now. `settle` before the block ends, or nothing is booked."""
+    """A call at a provider that has its slot. Without `record_usage`, no tokens are counted."""
 
     def __init__(self, model: str, watch: asyncio.Future[Completion] | None = None) -> None:
         self.guest = Guest()
         self.completion = _completion(model, Usage(), "", ())
         self._model = model
-        self._watch = watch  # done as soon as the kernel has ended the call
+        self._watch = watch  # done as soon as the kernel ends the call
 
     @property
     def token_limit(self) -> int | None:
@@ -57,12 +57,12 @@ class PassthroughCall:
     def limiting(
         self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: int | None = None
     ) -> dict[str, Any]:
-        """Arguments of a provider's client, with the budget's limit if the program set none.
+        """Return arguments of a provider's client, with the budget's limit if none is set.
 
         Args:
-            arguments: what the client would be called with.
-            key: what the client calls the limit.
-            own: the limit that the program set elsewhere, as when it made the client.
+            arguments: the client's arguments without it.
+            key: the client's name for the limit.
+            own: the limit that the program set elsewhere, such as in the client's constructor.
         """
         is_set = own is not None or read_answer_limits(arguments)["max_tokens"] is not None
         limit = None if is_set else self.token_limit
@@ -74,23 +74,27 @@ class PassthroughCall:
     def record_usage(
         self, usage: Usage, text: str = "", tool_calls: Sequence[ToolCall] = ()
     ) -> None:
-        """Say what the provider's answer took, and what it said."""
+        """Record the usage of the provider's answer, and the answer for the kernel's records."""
         self.completion = _completion(self._model, usage, text, tool_calls)
 
     async def run(self, work: Awaitable[T]) -> T:
-        """Await the provider. Cancelled, with the kernel's reason, if the slot is taken back."""
+        """Await the provider.
+
+        Raises:
+            KernelError: the kernel has cancelled the call; `work` was cancelled.
+        """
         self.guest.was_sent = True
         task = asyncio.ensure_future(work)
         await self._until(task)
         return task.result()
 
     def iterate(self, items: AsyncIterator[T]) -> ProviderStream[T]:
-        """Iterate over the provider's stream, in the same way."""
+        """Iterate over the provider's stream; raises as `run` if the kernel cancels the call."""
         self.guest.was_sent = True
         return ProviderStream(self, items)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
-        """Wait for it, or raise why the kernel ended the call."""
+        """Wait for a task; if the kernel ends the call first, cancel it and raise the reason."""
         assert self._watch is not None, "made by `apassthrough_call`"  # noqa: S101
         try:
             await asyncio.wait({task, self._watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,15 +103,15 @@ class PassthroughCall:
                 task.cancel()
                 await asyncio.wait({task})
         if self._watch.done() and (error := self._watch.exception()) is not None:
-            task.cancelled() or task.exception()  # nobody else will look at it
+            task.cancelled() or task.exception()  # or asyncio would log it as never retrieved
             raise error
 
 
 class ProviderStream(AsyncIterator[T]):
     """A provider's stream that the kernel can cancel; closed when it fails.
 
-    No generator, and neither is what holds a slot: the loop closes whatever generators are left
-    when it stops, in any order, see `aios_adapters.async_scope`.
+    Not a generator, like the block that holds a slot: a loop that stops closes its generators in
+    any order (`aios_adapters.async_scope`).
     """
 
     def __init__(self, slot: PassthroughCall, items: AsyncIterator[T]) -> None:
@@ -133,7 +137,7 @@ class ProviderStream(AsyncIterator[T]):
 
 
 async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
-    """The next item, boxed; None at the end, since no task may raise StopAsyncIteration."""
+    """Return the next item in a tuple; None at the end: a task cannot raise StopAsyncIteration."""
     try:
         return (await anext(items),)
     except StopAsyncIteration:
@@ -144,10 +148,10 @@ async def _anext(items: AsyncIterator[T]) -> tuple[T] | None:
 def passthrough_call(
     agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
 ) -> Iterator[PassthroughCall]:
-    """A slot for a blocking call of a provider's model, with the arguments of `agent.llm.stream`.
+    """Wait for a slot for a blocking call at a provider. Arguments as in `agent.llm.stream`.
 
-    A blocking call cannot be interrupted: if the kernel takes the slot back meanwhile, the
-    answer is dropped and the kernel's reason raised once it is there.
+    A blocking call cannot be interrupted: if the kernel cancels it, the answer is dropped when it
+    arrives and the kernel's error is raised.
     """
     slot = PassthroughCall(model)
     with agent.llm.stream(messages, **_guarded(options, model, slot)) as stream:
@@ -166,16 +170,16 @@ def passthrough_call(
 def apassthrough_call(
     agent: Agent, model: str, messages: Messages, **options: Unpack[ProviderOptions]
 ) -> AbstractAsyncContextManager[PassthroughCall]:
-    """The same on an event loop; ask the provider with `slot.run` or `slot.iterate`.
+    """Wait for a slot on an event loop (async form of `passthrough_call`).
 
-    A generator that is closed inside of the block, by whomever and however late, waits for
-    nothing.
+    Call the provider with `slot.run` or `slot.iterate`. Closing a generator inside of the block
+    does not await anything, however late it is closed.
     """
-    return _Admission(agent, model, messages, options)
+    return _SlotScope(agent, model, messages, options)
 
 
-class _Admission:
-    """A slot from the kernel's "now" to the end of the block."""
+class _SlotScope:
+    """The block of `apassthrough_call`."""
 
     def __init__(
         self, agent: Agent, model: str, messages: Messages, options: ProviderOptions
@@ -213,17 +217,17 @@ class _Admission:
 
 
 def register_provider_model(model: str, kernel: Kernel | None = None, *, slots: int = 16) -> Kernel:
-    """The kernel that lets calls of a provider's model run; the default one if None is given.
+    """Give a kernel slots for the calls of a provider's model. Returns the kernel.
 
     Args:
-        model: as the provider calls it.
-        kernel: gets slots for the model, if it has none yet. A default kernel that has to be
-            started and has no core configured gets these alone, and loads no model.
-        slots: how many calls the provider shall get at once.
+        model: the provider's name of the model.
+        kernel: None for the default kernel. A default kernel that has to be started and has no
+            core configured gets only these slots, and loads no model.
+        slots: how many calls the provider gets at a time.
     """
     kernel = kernel or default_kernel(cores=lambda: [GuestCore(model, slots=slots)])
     if model + AT_PROVIDER not in kernel.pool.models:
-        with suppress(ConfigError):  # another thread was quicker
+        with suppress(ConfigError):  # another thread has added it meanwhile
             kernel.add_core(GuestCore(model, slots=slots))
     return kernel
 
@@ -231,7 +235,7 @@ def register_provider_model(model: str, kernel: Kernel | None = None, *, slots: 
 async def aregister_provider_model(
     model: str, kernel: Kernel | None = None, *, slots: int = 16
 ) -> Kernel:
-    """The same from an event loop."""
+    """Give a kernel slots for a provider's model (async form of `register_provider_model`)."""
     if kernel is None:
         cores = [GuestCore(model, slots=slots)]
         kernel = await asyncio.to_thread(default_kernel, cores=lambda: cores)
@@ -244,17 +248,21 @@ async def aregister_provider_model(
 def to_kernel_messages(
     messages: Iterable[T], translate: Callable[[list[T]], Iterable[Message]]
 ) -> list[Message]:
-    """A framework's conversation for the kernel's books, by the adapter's own translation.
+    """Translate a framework's conversation for the kernel's accounting and records.
 
-    A message that the kernel could not carry (a picture, say) is the provider's business: a
-    remark stands in its place.
+    A message that the kernel cannot represent, such as a picture, still goes to the provider; here
+    a remark replaces it.
+
+    Args:
+        messages: the framework's messages.
+        translate: the adapter's translation of a list of messages.
     """
     known: list[Message] = []
     for message in messages:
         try:
             known += translate([message])
         except InvalidRequest:
-            known.append(Message("user", "(for the provider alone)"))
+            known.append(Message("user", "(a message that only the provider can read)"))
     return known
 
 

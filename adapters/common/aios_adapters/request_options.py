@@ -1,9 +1,9 @@
 """Split the options of a framework's call by who decides them: kernel, backend or connection.
 
-Frameworks hand a provider's client named options, `model_kwargs`, `extra_body` and
-the like. What the kernel decides by becomes its argument, wherever it was written;
-what concerns only the connection to the provider is set apart, so that an adapter
-can name it; all the rest reaches the backend as it is.
+Frameworks pass named options, `model_kwargs`, `extra_body` and the like to a provider's
+client. An option that the kernel uses becomes its argument, wherever it was written; an option
+of the connection to the provider is kept apart, so that an adapter can give a notice; the rest
+reaches the backend unchanged.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from aios_core.errors import InvalidRequest
 from aios_core.redaction import shown_repr
 from aios_core.reserved_options import ARGUMENT_OF, OF_THE_CONNECTION
 
-# Mappings inside the options whose keys are options themselves.
+# Options that are mappings of further options.
 _NESTED: Final = ("model_kwargs", "extra_body")
-# What a client says to itself, not to its provider.
+# Options of the client itself, which it does not send.
 _OF_THE_CLIENT: Final = frozenset({"stream_usage", "strict", "streaming"})
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A call's options, split."""
+    """A call's options, split by who uses them."""
 
     arguments: dict[str, Any] = field(default_factory=dict)  # of `Agent.llm.generate`
     extra: dict[str, Any] = field(default_factory=dict)  # for the backend, as written
     dropped: dict[str, Any] = field(default_factory=dict)  # of the connection or the client
 
 
-def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
-    """Split options, those in `model_kwargs` and `extra_body` included.
+def split_request_options(raw: Mapping[str, Any]) -> RequestOptions:
+    """Split options, including those in `model_kwargs` and `extra_body`.
 
-    Options that are None are not set. If an option is given twice, the value in `extra_body`
-    counts, which OpenAI's client lays over the body, and else the outer one. Raises
-    `InvalidRequest` if a nested value is not a mapping.
+    Options that are None count as unset. If an option is given twice, the value in `extra_body`
+    wins, since OpenAI's client merges it last; otherwise the outer value wins.
+
+    Raises:
+        InvalidRequest: a nested value is not a mapping.
     """
     options = RequestOptions()
-    for key, value in said.items():
+    for key, value in raw.items():
         if key in _NESTED or value is None:
             continue
         if (argument := ARGUMENT_OF.get(key)) is not None:
@@ -49,8 +51,8 @@ def split_request_options(said: Mapping[str, Any]) -> RequestOptions:
         else:
             options.extra[key] = value
     for key in _NESTED:
-        if said.get(key) is not None:
-            inner = split_request_options(_mapping(key, said[key]))
+        if raw.get(key) is not None:
+            inner = split_request_options(_mapping(key, raw[key]))
             _merge(options, inner, is_over=key == "extra_body")
     return options
 

@@ -1,8 +1,8 @@
-"""Who spawns the agent of a caller whose first calls come at the same time, and who waits for it.
+"""Spawn a caller's agent once, when its first calls come at the same time.
 
-A second agent would be spawned for nothing, and might be the one that is kept, with the
-identity of a second. Nobody waits for somebody who may need him to go on: a call waits for
-a thread, or for a task of its own loop.
+Two spawns would make two agents, and the one that is kept might have the second identity
+(`name-2`). A call waits only for a thread or for a task of its own loop: a task of another loop
+might need the waiting thread to continue, which would be a deadlock.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ Loop = asyncio.AbstractEventLoop
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One call's turn to spawn an agent."""
+    """One call's attempt to spawn an agent, for which other calls may wait."""
 
-    loop: Loop | None  # on which it awaits that; None: on a thread, which blocks
+    loop: Loop | None  # that of the spawning task; None: a thread, which blocks
     over: Future[None] = field(default_factory=Future)
 
     def lets_wait(self, loop: Loop | None) -> bool:
-        """Return whether a call on that loop (None: on a thread) can wait for it without harm."""
+        """Return whether a call on a loop (None: on a thread) can wait without a deadlock."""
         return self.loop is None or self.loop is loop
 
     def end(self) -> None:
-        """It has spawned, or could not."""
+        """Wake the waiting calls: the spawn has succeeded or failed."""
         self.over.set_result(None)
 
     def wait(self) -> None:
-        """Block until it is over."""
+        """Block until the spawn has ended."""
         self.over.result()
 
     async def await_end(self) -> None:
-        """Await that it is over; a wait that is cancelled leaves the others theirs."""
+        """Wait for the end of the spawn; cancelling one wait does not affect the others."""
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
 
         def wake(_: Future[None]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            with suppress(RuntimeError):  # the loop is closed, so no task waits there
                 loop.call_soon_threadsafe(woken.set)
 
         self.over.add_done_callback(wake)

@@ -1,13 +1,12 @@
-"""A framework's own tools through the kernel, without ceasing to be what they are.
+"""Run a framework's own tools through the kernel, with their own objects and exceptions.
 
-The kernel sees the call: it validates and mends the arguments, waits for the tool's
-turn, checks, journals and audits. Then what the framework would have done is done
-(an `Escort`), in the context of the caller and, if it is a coroutine, on the
-caller's event loop, and the caller gets the very object that came of it, or the very
-exception.
+The kernel handles the call: it validates and coerces the arguments, queues it, checks access,
+journals and audits. Then the framework's own code runs in the context of the caller and, if it
+is a coroutine, on the caller's event loop. The caller gets the object that it returned, or the
+exception that it raised, unchanged.
 
-    escorts = ToolBridge()
-    value = escorts.run(agent, tool, {"a": 1}, lambda arguments: theirs(**arguments))
+    bridge = ToolBridge()
+    value, stored = bridge.run(agent, tool, {"a": 1}, lambda arguments: theirs(**arguments))
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from aios_core.errors import (
 from aios_core.kernel import Agent
 from aios_core.tools import StoredResult, Tool, ToolContext
 
-#: What a model can act on; anything else is for the program that runs the agent.
+#: Errors on which a model can act; all others are raised to the program that runs the agent.
 MODEL_VISIBLE_ERRORS = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
 
 Work = Callable[[dict[str, Any]], Any]
@@ -39,17 +38,17 @@ AsyncWork = Callable[[dict[str, Any]], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ToolOffer:
-    """A framework's tool, as the kernel is told of it. Equal offers are one tool."""
+    """The description of a framework's tool for the kernel. Equal offers are one tool."""
 
     name: str
     description: str
     parameters: Mapping[str, Any]
-    declared: Mapping[str, Any] = field(default_factory=dict)  # what `Tool` may say besides
+    declared: Mapping[str, Any] = field(default_factory=dict)  # further arguments of `Tool`
 
 
 @dataclass(slots=True)
 class _PendingCall:
-    """What runs when the kernel lets a call run, and what came of it."""
+    """The framework's code for one call, which runs when the kernel starts it, and its outcome."""
 
     work: Work
     outcome: Any = None
@@ -57,7 +56,7 @@ class _PendingCall:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def __call__(self, arguments: dict[str, Any]) -> str:
-        """On a worker's thread; the text is for the kernel's books and limits."""
+        """Run the code on a worker thread. Returns its result as text, for the kernel's limits."""
         try:
             self.outcome = self.context.run(self.work, arguments)
         except BaseException as exc:
@@ -68,41 +67,54 @@ class _PendingCall:
 
 
 class ToolBridge:
-    """See the module. Any thread and any event loop may use it."""
+    """Runs a framework's own tools as syscalls. Used from any thread and any event loop."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, _PendingCall] = {}
+        self._in_flight: dict[str, _PendingCall] = {}
         self._known: WeakKeyDictionary[Agent, dict[str, ToolOffer]] = WeakKeyDictionary()
 
     def run(
         self, agent: Agent, tool: ToolOffer, arguments: Mapping[str, Any], work: Work
     ) -> tuple[Any, StoredResult | None]:
-        """Make a call on this thread: what came of it, and where it is if it was too large.
+        """Run a tool on this thread.
 
-        Raises what the kernel refuses with, or what `work` raised.
+        Args:
+            agent: the agent that calls the tool.
+            tool: the framework's tool.
+            arguments: as the model gave them; the kernel validates and coerces them.
+            work: the framework's own code, called with the coerced arguments.
+
+        Returns:
+            The result of `work`, and the kernel's reference to it if it was too large to return.
+
+        Raises:
+            KernelError: the kernel refused the call. An exception of `work` passes unchanged.
         """
-        key, escort = self._begun(work)
+        key, call = self._start(work)
         try:
             if self._known_to(agent).get(tool.name) != tool:
                 agent.tools.offer(self._kernel_tool(tool))
                 self._known_to(agent)[tool.name] = tool
             answer = agent.tools.run(tool.name, arguments, idempotency_key=key)
-        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
-            raise escort.error or exc from exc.__cause__
+        except BaseException as exc:  # noqa: BLE001 - raised again, or the tool's own error is
+            raise call.error or exc from exc.__cause__
         finally:
-            del self._under_way[key]
-        return escort.outcome, answer if isinstance(answer, StoredResult) else None
+            del self._in_flight[key]
+        return call.outcome, answer if isinstance(answer, StoredResult) else None
 
     async def arun(
         self, agent: Agent, tool: ToolOffer, arguments: Mapping[str, Any], work: AsyncWork
     ) -> tuple[Any, StoredResult | None]:
-        """The same on an event loop, where `work` runs too. Cancelling the await cancels it."""
+        """Run a tool whose `work` is a coroutine on this event loop (async form of `run`).
+
+        Cancelling the await cancels the syscall.
+        """
         loop = asyncio.get_running_loop()
 
-        def on_the_loop(mended: dict[str, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(_awaited(work(mended)), loop).result()
+        def on_the_loop(coerced: dict[str, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(_awaited(work(coerced)), loop).result()
 
-        key, escort = self._begun(on_the_loop)
+        key, call = self._start(on_the_loop)
         try:
             if self._known_to(agent).get(tool.name) != tool:
                 await agent.tools.aoffer(self._kernel_tool(tool))
@@ -110,23 +122,23 @@ class ToolBridge:
             answer = await agent.tools.arun(tool.name, arguments, idempotency_key=key)
         except asyncio.CancelledError:
             raise
-        except BaseException as exc:  # noqa: BLE001 - raised again, or what lies behind it is
-            raise escort.error or exc from exc.__cause__
+        except BaseException as exc:  # noqa: BLE001 - raised again, or the tool's own error is
+            raise call.error or exc from exc.__cause__
         finally:
-            del self._under_way[key]
-        return escort.outcome, answer if isinstance(answer, StoredResult) else None
+            del self._in_flight[key]
+        return call.outcome, answer if isinstance(answer, StoredResult) else None
 
-    def _begun(self, work: Work) -> tuple[str, _PendingCall]:
-        key = f"escort-{uuid4()}"
-        escort = self._under_way[key] = _PendingCall(work)
-        return key, escort
+    def _start(self, work: Work) -> tuple[str, _PendingCall]:
+        key = f"bridged-{uuid4()}"
+        call = self._in_flight[key] = _PendingCall(work)
+        return key, call
 
     def _known_to(self, agent: Agent) -> dict[str, ToolOffer]:
         return self._known.setdefault(agent, {})
 
     def _kernel_tool(self, tool: ToolOffer) -> Tool:
         def run(context: ToolContext, **arguments: Any) -> str:
-            return self._under_way[context.idempotency_key](arguments)
+            return self._in_flight[context.idempotency_key](arguments)
 
         parameters = {"type": "object", "properties": {}, **tool.parameters}
         return Tool(

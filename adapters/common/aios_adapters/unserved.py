@@ -1,6 +1,7 @@
-"""Name clients of a provider that no patch serves, once, at their first use.
+"""Warn once, at its first use, of a provider's client class that no patch covers.
 
-Adapters find out where a framework's clients are used; here is what they share.
+Its calls go to the provider past the kernel. Adapters observe the first use; this module decides
+whether a class is covered and words the warning.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from aios_core.launch.notices import give_notice
 
 log = logging.getLogger(__name__)
 
-# Classes of frameworks' own tests, which ask no provider.
+# Parts of the names of frameworks' test classes, which call no provider.
 _PRETENDING: Final = ("dummy", "echo", "fake", "mock", "replay", "scripted", "stub")
 
 
 def is_served(kind: type, methods: Iterable[str], package: str) -> bool:
-    """Return whether the kernel answers or schedules the calls of a class, or it asks no provider.
+    """Return whether the kernel handles the calls of a class, or the class calls no provider.
 
     Args:
         kind: the class of a client.
-        methods: those by which it asks its provider.
-        package: the adapter's, whose own classes and patched methods count.
+        methods: the names of the methods by which it calls its provider.
+        package: the adapter's package, which defines classes and patched methods of its own.
     """
     if any(mark in f"{kind.__module__}.{kind.__qualname__}".lower() for mark in _PRETENDING):
         return True
@@ -34,25 +35,25 @@ def is_served(kind: type, methods: Iterable[str], package: str) -> bool:
 
 
 def _is_of(package: str, method: object) -> bool:
-    """Return whether a method is defined in an adapter, and is not the one that only looks on."""
-    home = str(getattr(method, "__globals__", {}).get("__name__", ""))
-    return home.partition(".")[0] == package and not home.endswith(".unserved")
+    """Return whether a method is defined in an adapter, except in the module that observes."""
+    module = str(getattr(method, "__globals__", {}).get("__name__", ""))
+    return module.partition(".")[0] == package and not module.endswith(".unserved")
 
 
 def name_unserved(kind: type, instead: str, otherwise: str = "") -> None:
-    """Report once that a class asks its provider past the kernel, and what to use instead.
+    """Warn once that a class calls its provider past the kernel, and name the replacement.
 
     Args:
         kind: the class of a client.
-        instead: what to use in its place, by name.
-        otherwise: another way, if there is one.
+        instead: the class to use in its place.
+        otherwise: another solution, if there is one.
     """
     another = f", or {otherwise}" if otherwise else ""
     give_notice(
         log,
         (__name__, kind),
-        f"{kind.__name__} ({kind.__module__.partition('.')[0]}) asks its provider itself, past the "
-        "kernel, which neither schedules nor counts nor limits these calls. To have them on the "
+        f"{kind.__name__} ({kind.__module__.partition('.')[0]}) calls its provider directly, past "
+        "the kernel, which neither schedules nor counts nor limits these calls. To run them on the "
         f"kernel, use {instead} in its place, with a core for the provider's OpenAI-compatible "
         f"endpoint (AIOS_BASE_URL and AIOS_MODEL, or aios.toml){another}",
     )

@@ -249,7 +249,7 @@ def test_a_stream_that_langchain_makes_a_call_of_knows_its_config_too(kernel: Ke
 
 
 def test_an_unknown_setting_in_the_config_is_refused(kernel: Kernel) -> None:
-    with pytest.raises(InvalidRequest, match="aios_prio: no such setting; there are aios_agent"):
+    with pytest.raises(InvalidRequest, match="aios_prio: no such setting; allowed: aios_agent"):
         ChatAIOS(kernel=kernel).invoke("hi", {"metadata": {"aios_prio": 1}})
 
 
@@ -280,7 +280,7 @@ def test_what_is_said_of_a_named_agent_later_is_said_to_have_no_effect(
     for _ in range(2):
         ChatAIOS(kernel=kernel, agent="later", priority=1).invoke("hi")
 
-    assert caplog.text.count("agent 'later' is there already") == 1
+    assert caplog.text.count("agent 'later' exists already") == 1
 
 
 def test_a_bad_setting_in_the_config_is_refused_by_its_name(kernel: Kernel) -> None:

@@ -27,7 +27,7 @@ from aios_core import Kernel
 from aios_core.launch import install, uninstall
 from langchain_aios import ChatAIOS
 
-LATER = "ChatAnthropic (langchain_anthropic) asks its provider itself"
+LATER = "ChatAnthropic (langchain_anthropic) calls its provider directly"
 
 
 class ChatOllama(BaseChatModel):

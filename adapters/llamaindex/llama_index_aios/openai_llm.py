@@ -93,7 +93,7 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         hold_agent = partial(_aheld, _identified())
-        with KernelTransport(hold_agent=hold_agent) as transport, transport.raising():
+        with KernelTransport(ahold=hold_agent) as transport, transport.raising():
             answer: Answer = await ask(_aon_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
@@ -122,7 +122,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         hold, caller, settings = found
         with (
             hold,
-            KernelTransport(hold_agent=partial(_aheld, (caller, settings))) as transport,
+            KernelTransport(ahold=partial(_aheld, (caller, settings))) as transport,
             transport.raising(),
         ):
             async for step in await ask(_aon_kernel(theirs, transport), asked, **_said(kwargs)):
