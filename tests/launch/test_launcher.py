@@ -179,7 +179,9 @@ def test_versions_that_were_tested_are_not_spoken_of() -> None:
 
 
 def test_a_framework_without_a_mode_says_which_it_has() -> None:
-    with pytest.raises(InvalidRequest, match=r"Other got 'passthrough'; allowed: \['substitute'\]"):
+    with pytest.raises(
+        InvalidRequest, match=r"Other: got 'passthrough'; allowed: \['substitute'\]"
+    ):
         Launcher("Other", {"substitute": {}}).install("passthrough")
 
 

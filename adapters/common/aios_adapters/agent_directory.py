@@ -147,8 +147,8 @@ class AgentDirectory:
         try:
             self._adopt(entry, kernel, await asyncio.shield(spawning), settings)
         except asyncio.CancelledError:
-            # The kernel completes the spawn anyway. A second spawn would get another identity (`name-2`),
-            # which does not own the caller's memory.
+            # The kernel completes the spawn anyway. A second spawn would get another identity
+            # (`name-2`), which does not own the caller's memory.
             with suppress(KernelError):
                 self._adopt(entry, kernel, await spawning, settings)
             raise
