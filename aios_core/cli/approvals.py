@@ -68,10 +68,10 @@ def _answer(options: argparse.Namespace) -> int:
 def _deltas(options: argparse.Namespace) -> Mailbox | None:
     """The approvals of the state directory; None if there are none yet."""
     from aios_core.access.approvals.files import Mailbox  # noqa: PLC0415 - if needed
-    from aios_core.state import read_key, vault_of  # noqa: PLC0415 - if needed
+    from aios_core.state import cipher_for, read_key  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
     where = Path(config.state.path()).expanduser()  # perhaps no kernel has made it yet
     directory = existing(options.state) if options.state else where
-    mailbox = Mailbox(directory, vault_of(read_key(config.state.encryption_key)))
+    mailbox = Mailbox(directory, cipher_for(read_key(config.state.encryption_key)))
     return mailbox if mailbox.directory.is_dir() else None

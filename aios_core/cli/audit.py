@@ -90,7 +90,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _inspected(config: KernelConfig, directory: str | None) -> Inspection:
     from aios_core.access.audit.inspection import Inspection  # noqa: PLC0415 - if needed
-    from aios_core.state import read_key, vault_of  # noqa: PLC0415
+    from aios_core.state import cipher_for, read_key  # noqa: PLC0415
 
-    vault = vault_of(read_key(config.state.encryption_key))
-    return Inspection(existing(directory or config.state.path()), vault)
+    cipher = cipher_for(read_key(config.state.encryption_key))
+    return Inspection(existing(directory or config.state.path()), cipher)

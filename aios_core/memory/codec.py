@@ -10,7 +10,7 @@ from typing import Any, Final
 import zstandard
 
 from aios_core.errors import StateError
-from aios_core.state import Vault
+from aios_core.state import Cipher
 
 LEVEL: Final = 1  # pages are small and written often
 _LEAST: Final = 64  # bytes; less is not worth compressing
@@ -20,17 +20,17 @@ _PLAIN, _ZSTD = b"\0", b"\1"  # the first byte of a packed value
 class Codec:
     """Encodes values for the database. Thread-safe."""
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
         self._local = threading.local()  # a compressor serves one thread at a time
 
     def pack(self, data: bytes, *about: str) -> bytes:
         """Encode a value. `about` names its place, and binds the ciphertext to it."""
-        return self._vault.seal(self._compressed(data), "memory", *about)
+        return self._cipher.encrypt(self._compressed(data), "memory", *about)
 
     def unpack(self, stored: bytes, *about: str) -> bytes:
         """Decode a value. Raises `StateError` if it is damaged or stored in another place."""
-        plain = self._vault.open(stored, "memory", *about)
+        plain = self._cipher.decrypt(stored, "memory", *about)
         if plain[:1] == _PLAIN:
             return plain[1:]
         try:

@@ -47,8 +47,8 @@ class LazyTables:
     async def open(self) -> MemoryTables:
         """Return the tables; open the state if necessary. Raises `StateError`."""
         if self._tables is None:
-            state = await self._state.opened()
-            codec = Codec(state.vault)
+            state = await self._state.open()
+            codec = Codec(state.cipher)
             blocks = BlockTable(codec, self.quotas, self._limits, self._wall)
             self._tables = MemoryTables(
                 state,

@@ -81,7 +81,7 @@ def select_index(config: RetrievalConfig, state: State) -> IndexSelector:
         return IndexSelector(ExactIndex())
     is_remote = config.chroma_url is not None
     is_required = config.index == "chroma" or is_remote
-    if not is_required and (state.directory is None or state.vault.is_sealing):
+    if not is_required and (state.directory is None or state.cipher.is_encrypting):
         return IndexSelector(ExactIndex())
     if not is_installed():
         if is_required:
@@ -95,7 +95,7 @@ def select_index(config: RetrievalConfig, state: State) -> IndexSelector:
             install_command("retrieval"),
         )
         return IndexSelector(ExactIndex())
-    if state.vault.is_sealing and not is_remote:
+    if state.cipher.is_encrypting and not is_remote:
         allowed = "'exact' or 'auto' if state.encryption_key is set: Chroma does not encrypt"
         raise ConfigError("retrieval.index", config.index, allowed)
     make = partial(_chroma, config, state)

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 
 COMPONENT: Final = "vectors"
 SCHEMA: Final = (
@@ -53,14 +53,14 @@ def find_index(connection: Connection, name: str) -> int | None:
 
 
 def put(
-    connection: Connection, vault: Vault, index: int, vectors: Iterable[Sequence[float]]
+    connection: Connection, cipher: Cipher, index: int, vectors: Iterable[Sequence[float]]
 ) -> list[int]:
     """Store vectors. Returns their numbers. Writes."""
     ids = []
     for vector in vectors:
         number = secrets.randbits(62)
-        sealed = vault.seal(pack(vector), "vector", str(number))
-        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, index, sealed))
+        encrypted = cipher.encrypt(pack(vector), "vector", str(number))
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (number, index, encrypted))
         ids.append(number)
     return ids
 
@@ -77,7 +77,7 @@ def ids_in(connection: Connection, index: int) -> set[int]:
 
 
 def load(
-    connection: Connection, vault: Vault, index: int, ids: Iterable[int]
+    connection: Connection, cipher: Cipher, index: int, ids: Iterable[int]
 ) -> Iterator[list[Row]]:
     """Yield the packed vectors of an index that have these numbers, some at a time."""
     wanted = list(ids)
@@ -88,7 +88,9 @@ def load(
             f"SELECT id, vector FROM vectors WHERE space = ? AND id IN ({marks})",  # noqa: S608
             (index, *some),
         )
-        yield [(number, vault.open(bytes(blob), "vector", str(number))) for number, blob in rows]
+        yield [
+            (number, cipher.decrypt(bytes(blob), "vector", str(number))) for number, blob in rows
+        ]
 
 
 def state_id(connection: Connection) -> str:

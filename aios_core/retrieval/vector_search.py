@@ -35,7 +35,7 @@ from aios_core.retrieval.vector_rows import (
     load,
     pack,
 )
-from aios_core.state import Connection, State, StateOpener, Vault
+from aios_core.state import Cipher, Connection, State, StateOpener
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class VectorSearch:
 
         With `among`, return only vectors with these numbers.
         """
-        state = await self._state.opened()
+        state = await self._state.open()
         packed = pack(vector)
         return await self._run(lambda: self._nearest(state, name, packed, k, among))
 
@@ -82,7 +82,7 @@ class VectorSearch:
         """Pass a committed change on to an index. One that is not synced yet ignores it."""
         if self._indexes is None or not (added or removed):
             return
-        state = await self._state.opened()
+        state = await self._state.open()
         rows = [(number, pack(vector)) for number, vector in added]
         numbers = list(removed)
         await self._run(lambda: self._change(state, name, rows, numbers))
@@ -126,7 +126,7 @@ class VectorSearch:
 
         def work(connection: Connection) -> list[Found]:
             ids = ids_in(connection, number) if among is None else among
-            return exact_nearest(_rows(state.vault, number, ids, connection), vector, k)
+            return exact_nearest(_rows(state.cipher, number, ids, connection), vector, k)
 
         return state.database.read(work)
 
@@ -147,7 +147,7 @@ class VectorSearch:
         missing = sorted(there - have)
         for start in range(0, len(missing), _FILL):
             some = missing[start : start + _FILL]
-            index.add(number, state.database.read(partial(_rows, state.vault, number, some)))
+            index.add(number, state.database.read(partial(_rows, state.cipher, number, some)))
         self._synced_indexes[number] = _SyncedIndex(index, len(there))
         return index
 
@@ -181,5 +181,5 @@ class _SyncedIndex:
     count: int  # vectors in it
 
 
-def _rows(vault: Vault, number: int, ids: Iterable[int], connection: Connection) -> list[Row]:
-    return list(chain.from_iterable(load(connection, vault, number, ids)))
+def _rows(cipher: Cipher, number: int, ids: Iterable[int], connection: Connection) -> list[Row]:
+    return list(chain.from_iterable(load(connection, cipher, number, ids)))

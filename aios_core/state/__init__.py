@@ -1,24 +1,24 @@
 """The state directory: everything that outlives a kernel.
 
-`database` is SQLite with group commit, `blobs` stores large values as files, `vault` encrypts
+`database` is SQLite with group commit, `blobs` stores large values as files, `encryption` encrypts
 them, `directory_lock` and `evidence` make sure that the directory is complete and unshared.
 """
 
 from aios_core.state.blobs import BlobStore
-from aios_core.state.database import Companion, Connection, Database
-from aios_core.state.encryption import PlainVault, Vault, read_key, vault_of
+from aios_core.state.database import CommitHook, Connection, Database
+from aios_core.state.encryption import Cipher, NullCipher, cipher_for, read_key
 from aios_core.state.state import MEMORY, State, StateOpener
 
 __all__ = [
     "MEMORY",
     "BlobStore",
-    "Companion",
+    "Cipher",
+    "CommitHook",
     "Connection",
     "Database",
-    "PlainVault",
+    "NullCipher",
     "State",
     "StateOpener",
-    "Vault",
+    "cipher_for",
     "read_key",
-    "vault_of",
 ]

@@ -31,8 +31,8 @@ import zstandard
 from aios_core.errors import StateError
 from aios_core.private_files import make_directory, sync_directory, write_file
 from aios_core.state.database import Database
-from aios_core.state.disk_full import cause
-from aios_core.state.encryption import PlainVault, Vault
+from aios_core.state.disk_full import describe_os_error
+from aios_core.state.encryption import Cipher, NullCipher
 
 SCHEMA: Final = (
     """
@@ -61,14 +61,14 @@ class BlobStore:
     def __init__(
         self,
         directory: Path | None,
-        vault: Vault | None = None,
+        cipher: Cipher | None = None,
         address_key: bytes = b"",
         *,
         require_held: Callable[[], None] = lambda: None,
     ) -> None:
         """`require_held` raises `StateError` if the directory was replaced by another."""
         self.directory = directory
-        self._vault: Vault = vault or PlainVault()
+        self._cipher: Cipher = cipher or NullCipher()
         self._address_key = address_key
         self._require_held = require_held
         self._in_memory: dict[str, bytes] = {}
@@ -89,7 +89,7 @@ class BlobStore:
             self._held[address] += 1
             self._condemned.discard(address)
             self._fresh.add(address)
-        stored = self._vault.seal(_compressed(data), "blob", address)
+        stored = self._cipher.encrypt(_compressed(data), "blob", address)
         try:
             self._require_held()
             self._store(address, stored)
@@ -98,7 +98,7 @@ class BlobStore:
             if not isinstance(exc, OSError):
                 raise
             raise StateError(
-                f"a blob cannot be written: {cause(exc, self.directory or Path())}"
+                f"a blob cannot be written: {describe_os_error(exc, self.directory or Path())}"
             ) from exc
         self._remember(address, len(stored))
         return address
@@ -112,7 +112,7 @@ class BlobStore:
                 stored = self._path(address).read_bytes()
         except (OSError, KeyError) as exc:
             raise StateError(f"blob {address} cannot be read: {exc}") from exc
-        data = _decompressed(self._vault.open(stored, "blob", address), address)
+        data = _decompressed(self._cipher.decrypt(stored, "blob", address), address)
         if self._address(data) != address:
             raise StateError(f"blob {address} is damaged; restore it from a backup")
         self._remember(address, len(stored))
@@ -148,7 +148,7 @@ class BlobStore:
         )
         self.release(address)
 
-    def link_again(
+    def relink(
         self, connection: apsw.Connection, address: str, *, is_verified: bool = False
     ) -> None:
         """Count one more reference to a stored blob.

@@ -2,7 +2,7 @@
 
 WAL mode with `synchronous=FULL`: an acknowledged write survives kill -9 and power loss.
 Waiting writes share one commit. Each runs in its own savepoint, so that one that raises does
-not undo the others. A `Companion` may add its own writes to each commit.
+not undo the others. A `CommitHook` may add its own writes to each commit.
 
 Only the writer thread uses the writing connection. Each reading thread has its own
 connection, which sees committed data. In memory, or with another VFS (the power-cut tests),
@@ -25,7 +25,7 @@ import apsw
 
 from aios_core.errors import KernelClosed, StateError
 from aios_core.private_files import make_file
-from aios_core.state.disk_full import free_space
+from aios_core.state.disk_full import disk_full_hint
 
 T = TypeVar("T")
 
@@ -36,14 +36,14 @@ WAYS_OUT: Final = (
 )
 
 
-class Companion(Protocol):
+class CommitHook(Protocol):
     """Adds its own writes to each commit. Called on the writer's thread."""
 
-    def join(self, connection: Connection) -> None:
+    def before_commit(self, connection: Connection) -> None:
         """Write before the other work of a transaction. Raising rolls the transaction back."""
 
-    def settle(self, *, is_durable: bool) -> None:
-        """Receive whether the last `join` is durable, before any waiting caller is notified."""
+    def after_commit(self, *, is_durable: bool) -> None:
+        """Receive whether the writes of `before_commit` are durable, before any caller does."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Database:
 
     def __init__(self, path: Path | None, *, vfs: str | None = None, num_readers: int = 2) -> None:
         self.path = path
-        self.companion: Companion | None = None
+        self.commit_hook: CommitHook | None = None
         self.require_held: Callable[[], None] = _nothing  # raises `StateError`: do not write
         self._vfs = vfs
         self._is_alone = path is None or vfs is not None
@@ -227,12 +227,12 @@ class Database:
 
     def _transact(self, works: list[_Work]) -> list[_Outcome]:
         """Return the outcomes of durable work. Raises the error that rolled all of it back."""
-        companion = self.companion
+        commit_hook = self.commit_hook
         is_durable = False
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            if companion is not None:
-                companion.join(self._writer)
+            if commit_hook is not None:
+                commit_hook.before_commit(self._writer)
             outcomes = [self._run(work) for work in works]
             self.require_held()
             self._writer.execute("COMMIT")
@@ -242,8 +242,8 @@ class Database:
                 with suppress(apsw.Error):
                     if self._writer.in_transaction:
                         self._writer.execute("ROLLBACK")
-            if companion is not None:
-                companion.settle(is_durable=is_durable)
+            if commit_hook is not None:
+                commit_hook.after_commit(is_durable=is_durable)
         return outcomes
 
     def _run(self, work: _Work) -> _Outcome:
@@ -314,6 +314,6 @@ def _state_error(exc: apsw.Error | OSError, path: Path | None) -> StateError:
     if isinstance(exc, apsw.CorruptError | apsw.NotADBError):
         return StateError(f"{where} is damaged ({exc}); {WAYS_OUT}")
     if isinstance(exc, apsw.FullError):
-        advice = f". {free_space(path.parent)}" if path else ""
+        advice = f". {disk_full_hint(path.parent)}" if path else ""
         return StateError(f"{where}: the disk is full; nothing of this request was stored{advice}")
     return StateError(f"{where}: {exc}")

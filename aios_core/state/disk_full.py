@@ -9,11 +9,11 @@ from typing import Final
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def free_space(directory: Path) -> str:
+def disk_full_hint(directory: Path) -> str:
     """Return the hint for a full disk."""
     return f"Free space on the disk of {directory}; writing continues by itself then"
 
 
-def cause(exc: OSError, directory: Path) -> str:
+def describe_os_error(exc: OSError, directory: Path) -> str:
     """Describe why something in a directory could not be written."""
-    return f"the disk is full. {free_space(directory)}" if exc.errno in _FULL else str(exc)
+    return f"the disk is full. {disk_full_hint(directory)}" if exc.errno in _FULL else str(exc)

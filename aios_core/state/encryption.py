@@ -21,60 +21,61 @@ KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 
 
-class Vault(Protocol):
+class Cipher(Protocol):
     """Encrypts and decrypts stored values."""
 
-    is_sealing: bool
+    is_encrypting: bool
 
-    def seal(self, plain: bytes, *about: str) -> bytes:
+    def encrypt(self, plain: bytes, *about: str) -> bytes:
         """Encrypt a value; `about` names what it belongs to."""
 
-    def open(self, sealed: bytes, *about: str) -> bytes:
+    def decrypt(self, encrypted: bytes, *about: str) -> bytes:
         """Decrypt a value. Raises `StateError` if it was altered, or belongs elsewhere."""
 
 
-class PlainVault:
+class NullCipher:
     """Stores values unencrypted."""
 
-    is_sealing = False
+    is_encrypting = False
 
-    def seal(self, plain: bytes, *about: str) -> bytes:  # noqa: ARG002 - a Vault
+    def encrypt(self, plain: bytes, *about: str) -> bytes:  # noqa: ARG002 - as every `Cipher`
         return plain
 
-    def open(self, sealed: bytes, *about: str) -> bytes:  # noqa: ARG002 - a Vault
-        return sealed
+    def decrypt(self, encrypted: bytes, *about: str) -> bytes:  # noqa: ARG002 - as every `Cipher`
+        return encrypted
 
 
-class SealedVault:
+class AesGcmCipher:
     """AES-256-GCM with a random 96-bit nonce before each value (NIST SP 800-38D)."""
 
-    is_sealing = True
+    is_encrypting = True
 
     def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - if needed
 
-        self._cipher = AESGCM(key)
+        self._aead = AESGCM(key)
 
-    def seal(self, plain: bytes, *about: str) -> bytes:
+    def encrypt(self, plain: bytes, *about: str) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, plain, _associated(about))
+        return nonce + self._aead.encrypt(nonce, plain, _associated(about))
 
-    def open(self, sealed: bytes, *about: str) -> bytes:
+    def decrypt(self, encrypted: bytes, *about: str) -> bytes:
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - if needed
 
-        nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        nonce, body = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
         try:
-            return self._cipher.decrypt(nonce, body, _associated(about))
+            return self._aead.decrypt(nonce, body, _associated(about))
         except (InvalidTag, ValueError) as exc:
             what = "/".join(about)
             raise StateError(
-                f"the stored value of {what} does not open: it was altered, or the key is another"
+                f"the stored value of {what} cannot be decrypted: it was altered, or "
+                "state.encryption_key names another key"
             ) from exc
 
 
-def vault_of(key: bytes | None) -> Vault:
+def cipher_for(key: bytes | None) -> Cipher:
     """Build the cipher for a key of 32 bytes; without a key values stay unencrypted."""
-    return PlainVault() if key is None else SealedVault(key)
+    return NullCipher() if key is None else AesGcmCipher(key)
 
 
 def read_key(setting: str | None, environ: Mapping[str, str] | None = None) -> bytes | None:

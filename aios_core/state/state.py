@@ -38,7 +38,7 @@ from aios_core.state.completeness import (
 from aios_core.state.database import WAYS_OUT, Connection, Database
 from aios_core.state.directory_lock import DirectoryLock, Voucher
 from aios_core.state.directory_permissions import tighten_directory
-from aios_core.state.encryption import Vault, vault_of
+from aios_core.state.encryption import Cipher, cipher_for
 from aios_core.wait_reason import doing
 
 T = TypeVar("T")
@@ -56,13 +56,13 @@ class State:
         directory: Path | None,
         database: Database,
         blobs: BlobStore,
-        vault: Vault,
+        cipher: Cipher,
         lock: DirectoryLock | None,
     ) -> None:
         self.directory = directory
         self.database = database
         self.blobs = blobs
-        self.vault = vault
+        self.cipher = cipher
         self._lock = lock
 
     def __repr__(self) -> str:
@@ -84,9 +84,9 @@ class State:
                 damaged, newer than this program, encrypted with another key, or cannot be
                 written.
         """
-        vault = vault_of(key)
+        cipher = cipher_for(key)
         if str(directory) == MEMORY:
-            return cls._on(None, vault, None, DatabaseFiles(-1, 0, 0), vfs)
+            return cls._on(None, cipher, None, DatabaseFiles(-1, 0, 0), vfs)
         path = Path(directory).expanduser().absolute()
         try:
             make_directory(path)
@@ -95,7 +95,7 @@ class State:
         except OSError as exc:
             raise StateError(f"the state directory {path} cannot be used: {exc}") from exc
         try:
-            return cls._on(path, vault, lock, _look(path, lock, vfs), vfs)
+            return cls._on(path, cipher, lock, _look(path, lock, vfs), vfs)
         except OSError as exc:
             lock.release()
             raise StateError(f"the state directory {path} cannot be used: {exc}") from exc
@@ -107,7 +107,7 @@ class State:
     def _on(
         cls,
         path: Path | None,
-        vault: Vault,
+        cipher: Cipher,
         lock: DirectoryLock | None,
         found: DatabaseFiles,
         vfs: str | None,
@@ -118,12 +118,12 @@ class State:
                 refuse_to_begin(path, found, lock.voucher)
             database.migrate("state", _META)
             database.migrate("blobs", SCHEMA)
-            address_key = database.write(lambda connection: _unlock(connection, vault))
+            address_key = database.write(lambda connection: _unlock(connection, cipher))
             if path is not None and lock is not None:
                 _begin_life(path, database, lock, found)
             blobs = BlobStore(
                 path / BLOBS if path else None,
-                vault,
+                cipher,
                 address_key,
                 require_held=lock.require_held if lock else lambda: None,
             )
@@ -131,7 +131,7 @@ class State:
         except BaseException:
             database.close()
             raise
-        return cls(path, database, blobs, vault, lock)
+        return cls(path, database, blobs, cipher, lock)
 
     def require_held(self) -> None:
         """Raise `StateError` if the directory was replaced while it was open."""
@@ -185,7 +185,7 @@ class StateOpener:
         """
         self._on_open.append(begin)
 
-    async def opened(self) -> State:
+    async def open(self) -> State:
         """Await the open state; a call after a failure tries again.
 
         Raises:
@@ -280,26 +280,26 @@ def _mark(connection: Connection, life: Voucher) -> None:
     _set(connection, "is_clean", b"0")
 
 
-def _unlock(connection: Connection, vault: Vault) -> bytes:
+def _unlock(connection: Connection, cipher: Cipher) -> bytes:
     """Check the encryption key of the directory. Returns the key of blob addresses."""
     check = _get(connection, "key_check")
     if check is None:
-        _set(connection, "key_check", vault.seal(_KEY_CHECK, "meta", "key_check"))
-        secret = secrets.token_bytes(32) if vault.is_sealing else b""
-        _set(connection, "address_key", vault.seal(secret, "meta", "address_key"))
-    elif not vault.is_sealing and check != _KEY_CHECK:
+        _set(connection, "key_check", cipher.encrypt(_KEY_CHECK, "meta", "key_check"))
+        secret = secrets.token_bytes(32) if cipher.is_encrypting else b""
+        _set(connection, "address_key", cipher.encrypt(secret, "meta", "address_key"))
+    elif not cipher.is_encrypting and check != _KEY_CHECK:
         raise StateError("the state directory is encrypted; set state.encryption_key")
-    elif vault.is_sealing and check == _KEY_CHECK:
+    elif cipher.is_encrypting and check == _KEY_CHECK:
         raise StateError(
             "the state directory is not encrypted and state.encryption_key is set; unset it, or "
             "begin with a new state.directory"
         )
     else:
         try:
-            vault.open(check, "meta", "key_check")
+            cipher.decrypt(check, "meta", "key_check")
         except StateError as exc:
             raise StateError("state.encryption_key is not the key of this state directory") from exc
-    return vault.open(_get(connection, "address_key") or b"", "meta", "address_key")
+    return cipher.decrypt(_get(connection, "address_key") or b"", "meta", "address_key")
 
 
 def _require_intact(database: Database) -> None:

@@ -46,7 +46,7 @@ class BlobCollector:
     async def _collect(self) -> None:
         self._num_stored = 0
         try:
-            state = await self._state.opened()
+            state = await self._state.open()
             await self._background.run_on_thread(partial(state.blobs.collect, state.database))
         except (KernelError, OSError) as exc:
             log.warning("unreferenced blobs were not removed; the next run retries: %s", exc)

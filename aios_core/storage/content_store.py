@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import KernelBug
-from aios_core.state import BlobStore, Connection, Vault
+from aios_core.state import BlobStore, Cipher, Connection
 
 INLINE_BYTES: Final = 16 * 1024  # larger contents are stored as blobs
 
@@ -32,8 +32,8 @@ class Content:
 class ContentStore:
     """Stores and reads the contents of file versions. Thread-safe."""
 
-    def __init__(self, vault: Vault, blobs: BlobStore) -> None:
-        self._vault = vault
+    def __init__(self, cipher: Cipher, blobs: BlobStore) -> None:
+        self._cipher = cipher
         self._blobs = blobs
 
     def store(self, data: bytes) -> Content:
@@ -65,7 +65,7 @@ class ContentStore:
         """Encrypt a small content for the row of its version; None if it is not in the row."""
         if content is None or content.data is None:
             return None
-        return self._vault.seal(content.data, "file", *about)
+        return self._cipher.encrypt(content.data, "file", *about)
 
     def decrypted(
         self, size: int, stored: Any, blob: Any, about: tuple[str, ...]
@@ -73,7 +73,9 @@ class ContentStore:
         """Decode the content in the row of a version; None: the version is a deletion."""
         if blob is not None:
             return Content(size, blob=str(blob))
-        return None if stored is None else Content(size, self._vault.open(stored, "file", *about))
+        return (
+            None if stored is None else Content(size, self._cipher.decrypt(stored, "file", *about))
+        )
 
     def link(
         self, connection: Connection, content: Content | None, *, is_moved: bool = False
@@ -89,7 +91,7 @@ class ContentStore:
             content.is_held = False
             self._blobs.link(connection, content.blob)
         else:
-            self._blobs.link_again(connection, content.blob, is_verified=is_moved)
+            self._blobs.relink(connection, content.blob, is_verified=is_moved)
 
     def unlink(self, connection: Connection, blob: Any) -> None:
         """Count one version less that refers to a blob, if there is one."""

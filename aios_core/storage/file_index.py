@@ -15,7 +15,7 @@ from aios_core.retrieval.chunking import Chunk
 from aios_core.retrieval.embedding import Vector
 from aios_core.retrieval.nearest import Found
 from aios_core.retrieval.vector_rows import index_id, put, remove
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 from aios_core.storage.paths import ROOT, inside
 from aios_core.storage.semantic_index import FileState, Hit
 
@@ -92,26 +92,26 @@ def exists(connection: Connection) -> bool:
     return connection.execute("SELECT 1 FROM file_index").fetchone() is not None
 
 
-def indexed_chunks(connection: Connection, vault: Vault, file: int) -> dict[str, int]:
+def indexed_chunks(connection: Connection, cipher: Cipher, file: int) -> dict[str, int]:
     """Return the indexed chunks of a file: text -> number of its vector."""
     rows: Any = connection.execute(
         "SELECT vector, text FROM indexed_chunks WHERE file = ?", (file,)
     )
-    return {_open(vault, vector, text): vector for vector, text in rows}
+    return {_open(cipher, vector, text): vector for vector, text in rows}
 
 
 def apply(
-    connection: Connection, vault: Vault, updates: Iterable[FileUpdate], seq: int
+    connection: Connection, cipher: Cipher, updates: Iterable[FileUpdate], seq: int
 ) -> list[IndexChange]:
     """Store updates, and move the cursor to `seq`. Writes."""
-    applied = [_apply(connection, vault, update) for update in updates]
+    applied = [_apply(connection, cipher, update) for update in updates]
     connection.execute("UPDATE file_index SET seq = ?", (seq,))
     return applied
 
 
-def _apply(connection: Connection, vault: Vault, update: FileUpdate) -> IndexChange:
+def _apply(connection: Connection, cipher: Cipher, update: FileUpdate) -> IndexChange:
     state = update.state
-    have = indexed_chunks(connection, vault, state.file)
+    have = indexed_chunks(connection, cipher, state.file)
     if update.chunks is None or state.path is None:
         remove(connection, have.values())
         connection.execute("DELETE FROM indexed_files WHERE file = ?", (state.file,))
@@ -136,11 +136,13 @@ def _apply(connection: Connection, vault: Vault, update: FileUpdate) -> IndexCha
                 "UPDATE indexed_chunks SET start = ? WHERE vector = ?", (chunk.start, number)
             )
         elif (vector := update.vectors.get(chunk.text)) is not None:
-            (number,) = put(connection, vault, index, (vector,))
-            sealed = vault.seal(chunk.text.encode("utf-8", "surrogatepass"), "chunk", str(number))
+            (number,) = put(connection, cipher, index, (vector,))
+            encrypted = cipher.encrypt(
+                chunk.text.encode("utf-8", "surrogatepass"), "chunk", str(number)
+            )
             connection.execute(
                 "INSERT INTO indexed_chunks VALUES (?, ?, ?, ?)",
-                (number, state.file, chunk.start, sealed),
+                (number, state.file, chunk.start, encrypted),
             )
             added.append((number, vector))
     outdated = [number for text, number in have.items() if text not in kept]
@@ -162,7 +164,7 @@ def vectors_below(connection: Connection, owner: str, path: str) -> frozenset[in
 
 
 def hits(
-    connection: Connection, vault: Vault, owner: str, path: str, found: Iterable[Found]
+    connection: Connection, cipher: Cipher, owner: str, path: str, found: Iterable[Found]
 ) -> list[Hit]:
     """Return the found chunks that are this owner's and below the path.
 
@@ -188,7 +190,7 @@ def hits(
                     owner=owner,
                     version=version,
                     score=min(score, 1.0),
-                    excerpt=_open(vault, number, text),
+                    excerpt=_open(cipher, number, text),
                     start=start,
                     labels=frozenset(labels.split("\n")) - {""},
                 )
@@ -196,5 +198,5 @@ def hits(
     return result
 
 
-def _open(vault: Vault, vector: int, text: bytes) -> str:
-    return vault.open(bytes(text), "chunk", str(vector)).decode("utf-8", "surrogatepass")
+def _open(cipher: Cipher, vector: int, text: bytes) -> str:
+    return cipher.decrypt(bytes(text), "chunk", str(vector)).decode("utf-8", "surrogatepass")

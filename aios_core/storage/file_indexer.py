@@ -93,7 +93,7 @@ class FileIndexer:
         self, process: AgentProcess, owner: str, query: str, *, k: int, path: str, seq: int
     ) -> Sequence[Hit]:
         """Return the best hits (see `SemanticIndex`). Raises the embedder's errors."""
-        state = await self._state.opened()
+        state = await self._state.open()
         await self._reach(state, seq)
         vector = (await self._embedder.embed_for(process, [query]))[0]
         among = None
@@ -101,7 +101,7 @@ class FileIndexer:
             among = await state.database.aread(lambda c: vectors_below(c, owner, path))
         found = await self._vector_search.nearest(index_name(owner), vector, k, among=among)
         near = [hit for hit in found if hit[1] > 0]
-        return await state.database.aread(lambda c: hits(c, state.vault, owner, path, near))
+        return await state.database.aread(lambda c: hits(c, state.cipher, owner, path, near))
 
     async def close(self) -> None:
         self._is_closed = True
@@ -171,7 +171,7 @@ class FileIndexer:
         return advised or min((last_pause_s or _FIRST_PAUSE_S / 2) * 2, _LAST_PAUSE_S)
 
     async def _catch_up(self) -> None:
-        state = await self._state.opened()
+        state = await self._state.open()
         if self._seq is None:
             if not await state.database.aread(exists):
                 return  # no search has ever started the index
@@ -206,7 +206,7 @@ class FileIndexer:
         updates = [update for one in states if (update := await self._update(state, one))]
         await self._embed_new(updates)
         seq = states[-1].seq
-        applied = await state.database.awrite(lambda c: apply(c, state.vault, updates, seq))
+        applied = await state.database.awrite(lambda c: apply(c, state.cipher, updates, seq))
         self._seq = seq
         for change in applied:
             await self._vector_search.changed(
@@ -226,7 +226,7 @@ class FileIndexer:
         if text is None:
             return FileUpdate(file)
         chunks = await asyncio.to_thread(chunk_text, text, config.chunk_chars, config.overlap_chars)
-        have = await state.database.aread(lambda c: indexed_chunks(c, state.vault, file.file))
+        have = await state.database.aread(lambda c: indexed_chunks(c, state.cipher, file.file))
         new: dict[str, Vector] = {chunk.text: () for chunk in chunks if chunk.text not in have}
         return FileUpdate(file, chunks, new)
 

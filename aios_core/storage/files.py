@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from aios_core.config import StorageConfig
 from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject
-from aios_core.state import BlobStore, Connection, Vault
+from aios_core.state import BlobStore, Cipher, Connection
 from aios_core.storage.content_store import Content, ContentStore
 from aios_core.storage.paths import ancestors, inside, is_below, rebased
 from aios_core.storage.quota_accounts import QuotaAccounts
@@ -81,8 +81,8 @@ class FileRow:
 class FileTable:
     """Reads and changes files and their versions. Runs in the caller's transaction."""
 
-    def __init__(self, vault: Vault, blobs: BlobStore, limits: StorageConfig) -> None:
-        self.contents = ContentStore(vault, blobs)
+    def __init__(self, cipher: Cipher, blobs: BlobStore, limits: StorageConfig) -> None:
+        self.contents = ContentStore(cipher, blobs)
         self.accounts = QuotaAccounts(limits)
         self._max_versions = limits.max_versions
 
@@ -482,7 +482,7 @@ class FileTable:
         *,
         charged: int,
     ) -> int:
-        sealed = self.contents.encrypted(content, _about(row.owner, row.id, row.version))
+        encrypted = self.contents.encrypted(content, _about(row.owner, row.id, row.version))
         connection.execute(
             "INSERT INTO file_versions (owner, file, version, change, path, size, charged, "
             "content, blob, labels, author, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -494,7 +494,7 @@ class FileTable:
                 row.path,
                 content.size if content else 0,
                 charged,
-                sealed,
+                encrypted,
                 content.blob if content else None,
                 json.dumps(sorted(stamp.labels)),
                 stamp.author,

@@ -527,9 +527,9 @@ class StorageManager:
     # --- inside ------------------------------------------------------------------------------
 
     async def _tables(self) -> tuple[State, FileTable, TreeTable]:
-        state = await self._state.opened()
+        state = await self._state.open()
         if self._opened is None or self._opened[0] is not state:
-            table = FileTable(state.vault, state.blobs, self._config)
+            table = FileTable(state.cipher, state.blobs, self._config)
             self._opened = (state, table, TreeTable(table, self._config.max_snapshots))
         return self._opened
 

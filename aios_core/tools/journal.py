@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import Conflict, NoSuchObject, ToolInDoubt
-from aios_core.state import Connection, State, StateOpener, Vault
+from aios_core.state import Cipher, Connection, State, StateOpener
 from aios_core.tools.requests import Doubt
 from aios_core.tools.strict_json import dump, parse
 from aios_core.tools.tool import Tool
@@ -103,31 +103,31 @@ class ToolJournal:
             ToolInDoubt: this call, or an equal one, may have taken effect already.
             StateError: the intent could not be written.
         """
-        state = await self._state.opened()
+        state = await self._state.open()
         return await state.database.awrite(
             lambda connection: self._begin(connection, state, intent)
         )
 
     async def finish(self, intent: Intent, outcome: str, result: bytes | None = None) -> None:
         """EventLog how a call ended: "done", "failed" or "unknown"."""
-        state = await self._state.opened()
+        state = await self._state.open()
         about = ("tool_call", intent.identity, intent.call_id, "result")
         is_kept = result is not None and intent.keeps_result and len(result) <= MAX_KEPT_BYTES
-        sealed = state.vault.seal(result, *about) if is_kept and result is not None else None
+        encrypted = state.cipher.encrypt(result, *about) if is_kept and result is not None else None
         ended_at = self._wall()
 
         def write(connection: Connection) -> None:
             connection.execute(
                 "UPDATE tool_calls SET outcome = ?, result = ?, ended_at = ? WHERE call_id = ? "
                 "AND (outcome IS NULL OR outcome = 'unknown')",
-                (outcome, sealed, ended_at, intent.call_id),
+                (outcome, encrypted, ended_at, intent.call_id),
             )
 
         await state.database.awrite(write)
 
     async def withdraw(self, intent: Intent) -> None:
         """Remove the intent, if it was written, of a call that did not start after all."""
-        state = await self._state.opened()
+        state = await self._state.open()
         await state.database.awrite(
             lambda connection: connection.execute(
                 "DELETE FROM tool_calls WHERE call_id = ?", (intent.call_id,)
@@ -136,14 +136,14 @@ class ToolJournal:
 
     async def in_doubt(self, identity: str) -> tuple[Doubt, ...]:
         """Return the calls in doubt of an agent, oldest first."""
-        state = await self._state.opened()
+        state = await self._state.open()
         query = (
             "SELECT call_id, tool, version, arguments, key, started_at, is_repeatable, labels "  # noqa: S608
             f"FROM tool_calls WHERE identity = :identity AND {_IN_DOUBT} ORDER BY started_at"
         )
         given = {"identity": identity, "boot": self._boot}
         rows: list[Any] = await state.database.aread(lambda c: c.execute(query, given).fetchall())
-        return tuple(_doubt(identity, state.vault, *row) for row in rows)
+        return tuple(_doubt(identity, state.cipher, *row) for row in rows)
 
     async def resolve(self, identity: str, call_id: str, *, took_effect: bool) -> None:
         """Record whether a call in doubt took effect.
@@ -151,7 +151,7 @@ class ToolJournal:
         Raises:
             NoSuchObject: no call of that id is in doubt.
         """
-        state = await self._state.opened()
+        state = await self._state.open()
         outcome = "took effect" if took_effect else "had no effect"
         given = {
             "identity": identity,
@@ -175,10 +175,10 @@ class ToolJournal:
     # --- inside a transaction ----------------------------------------------------------------
 
     def _begin(self, connection: Connection, state: State, intent: Intent) -> bytes | None:
-        vault, tool = state.vault, intent.tool
+        cipher, tool = state.cipher, intent.tool
         if not self._is_pruned:  # once for each kernel
             self._prune(connection)
-        digest = self._hash(connection, vault, intent.arguments)
+        digest = self._hash(connection, cipher, intent.arguments)
         place = (intent.identity, tool.name, intent.key)
         row = connection.execute(
             "SELECT call_id, arguments_hash, boot, outcome, result FROM tool_calls "
@@ -197,14 +197,14 @@ class ToolJournal:
                         f"the call of {tool.name!r} with key {intent.key!r} was done; "
                         "its result was not kept"
                     )
-                return vault.open(result, "tool_call", intent.identity, call_id, "result")
+                return cipher.decrypt(result, "tool_call", intent.identity, call_id, "result")
             self._refuse_repeat(intent, boot, outcome)
             connection.execute(
                 "DELETE FROM tool_calls WHERE identity = ? AND tool = ? AND key = ?", place
             )
         elif not tool.is_repeatable:
             self._refuse_doubtful(connection, intent, digest)
-        sealed = vault.seal(
+        encrypted = cipher.encrypt(
             dump(intent.arguments), "tool_call", intent.identity, intent.call_id, "arguments"
         )
         connection.execute(
@@ -216,7 +216,7 @@ class ToolJournal:
                 intent.call_id,
                 tool.version,
                 digest,
-                sealed,
+                encrypted,
                 tool.is_repeatable,
                 self._boot,
                 self._wall(),
@@ -266,15 +266,15 @@ class ToolJournal:
             raise _in_doubt(intent.tool)
 
     @staticmethod
-    def _hash(connection: Connection, vault: Vault, arguments: Mapping[str, Any]) -> bytes:
+    def _hash(connection: Connection, cipher: Cipher, arguments: Mapping[str, Any]) -> bytes:
         """Return a salted hash of the arguments: from a plain hash, short ones could be guessed."""
         row = connection.execute("SELECT value FROM tool_secrets WHERE name = 'salt'").fetchone()
         if row is not None:
-            salt = vault.open(row[0], "tool_secret", "salt")
+            salt = cipher.decrypt(row[0], "tool_secret", "salt")
         else:
             salt = secrets.token_bytes(32)
-            sealed = vault.seal(salt, "tool_secret", "salt")
-            connection.execute("INSERT INTO tool_secrets VALUES ('salt', ?)", (sealed,))
+            encrypted = cipher.encrypt(salt, "tool_secret", "salt")
+            connection.execute("INSERT INTO tool_secrets VALUES ('salt', ?)", (encrypted,))
         return hmac.digest(salt, dump(arguments), "sha256")
 
 
@@ -288,7 +288,7 @@ def _in_doubt(tool: Tool) -> ToolInDoubt:
 
 def _doubt(  # noqa: PLR0917 - a row
     identity: str,
-    vault: Vault,
+    cipher: Cipher,
     call_id: str,
     tool: str,
     version: str,
@@ -298,7 +298,7 @@ def _doubt(  # noqa: PLR0917 - a row
     is_repeatable: int,
     labels: str,
 ) -> Doubt:
-    opened = vault.open(arguments, "tool_call", identity, call_id, "arguments")
+    opened = cipher.decrypt(arguments, "tool_call", identity, call_id, "arguments")
     return Doubt(
         call_id=call_id,
         tool=f"{tool}@{version}",

@@ -47,9 +47,9 @@ class StoredResults:
                 requested=len(result),
                 hint="ask the tool for less, or raise tools.stored_bytes",
             )
-        state = await self._state.opened()
+        state = await self._state.open()
         reference = f"result:{secrets.token_hex(8)}"
-        sealed = state.vault.seal(
+        encrypted = state.cipher.encrypt(
             json.dumps(sorted(labels)).encode(), "tool_result", identity, reference
         )
         address = await asyncio.to_thread(state.blobs.put, result)
@@ -59,7 +59,7 @@ class StoredResults:
             connection.execute(
                 "INSERT INTO tool_results SELECT ?, ?, coalesce(max(seq), 0) + 1, ?, ?, ? "
                 "FROM tool_results WHERE identity = ?",
-                (identity, reference, address, len(result), sealed, identity),
+                (identity, reference, address, len(result), encrypted, identity),
             )
             return self._make_room(connection, state, identity)
 
@@ -77,7 +77,7 @@ class StoredResults:
 
     async def get(self, identity: str, reference: str) -> tuple[str, frozenset[str]]:
         """Return a result as text, and its labels. Raises `NoSuchObject`."""
-        state = await self._state.opened()
+        state = await self._state.open()
         row = await state.database.aread(
             lambda connection: connection.execute(
                 "SELECT address, labels FROM tool_results WHERE identity = ? AND reference = ?",
@@ -86,7 +86,7 @@ class StoredResults:
         )
         if row is None:
             raise NoSuchObject("stored result", reference)
-        labels = json.loads(state.vault.open(row[1], "tool_result", identity, reference))
+        labels = json.loads(state.cipher.decrypt(row[1], "tool_result", identity, reference))
         text = await asyncio.to_thread(lambda: state.blobs.get(row[0]).decode())
         return text, frozenset(labels)
 

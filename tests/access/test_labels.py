@@ -310,7 +310,7 @@ async def test_names_of_an_older_state_carry_what_their_first_content_did(tmp_pa
         opener = StateOpener(tmp_path / "state", lambda: None)
         for component, told in scripts.items():
             opener.add_migrations(component, told)
-        state = await opener.opened()
+        state = await opener.open()
         done = [
             await state.database.awrite(lambda c, q=query: c.execute(q).fetchall())  # type: ignore[misc]
             for query in queries

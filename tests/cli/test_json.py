@@ -14,7 +14,7 @@ from aios_core.access.approvals.approval import ApprovalRequest
 from aios_core.access.approvals.files import Mailbox
 from aios_core.cli import COMMANDS, main, parser_of
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.state import vault_of
+from aios_core.state import cipher_for
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
@@ -66,7 +66,7 @@ def test_approvals_that_wait_are_a_list(directory: Path, capsys: Capture) -> Non
         "3f9a", "0" * 64, 7, "default/bob", "tool.run", "tool::shell",
         {"command": "ls"}, "it runs code", time.time(), time.time() + 600,
     )  # fmt: skip
-    Mailbox(directory, vault_of(None)).post(request, frozenset(), time.time())
+    Mailbox(directory, cipher_for(None)).post(request, frozenset(), time.time())
 
     status, (told,) = printed(capsys, "approvals", "list")
 

@@ -91,7 +91,7 @@ class Layer:
     async def work(self, seed: int, life: int, acknowledge: Acknowledge) -> None:
         """Write without end, several at a time, saying what was acknowledged."""
         chance = random.Random(f"{seed}/{life}")
-        state = await self.opener.opened()
+        state = await self.opener.open()
 
         async def raw() -> None:
             for version in range(1_000_000):
@@ -129,7 +129,7 @@ class Layer:
 
     async def broken(self, promises: Promises) -> list[str]:
         """The promises that are not kept; empty is good. All of the files are checked besides."""
-        state = await self.opener.opened()
+        state = await self.opener.open()
         _, table, _ = await self.storage._tables()
         await state.database.aread(table.check)
         lost = []
@@ -140,7 +140,7 @@ class Layer:
         return lost
 
     async def _raw(self, key: str) -> tuple[int, str]:
-        state = await self.opener.opened()
+        state = await self.opener.open()
         row = await state.database.aread(
             lambda c: c.execute("SELECT version, digest FROM raw WHERE key = ?", (key,)).fetchone()
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from aios_core.access.audit.inspection import Inspection
-from aios_core.state import PlainVault
+from aios_core.state import NullCipher
 
 from .audited_worker import kernel_on
 from .layer import Layer, Promises
@@ -101,7 +101,7 @@ def test_what_was_acknowledged_survives_fifty_kills(
 
 def allowed_in(directory: Path) -> set[str]:
     """What the audit trail says was allowed; it must be sound."""
-    trail = Inspection(directory, PlainVault())
+    trail = Inspection(directory, NullCipher())
     assert trail.verified().faults == ()
     contents = [trail.content(row) or {} for row in trail.rows]
     return {f"{one['action']} {one['resource']}" for one in contents if one["event"] == "allowed"}

@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 from aios_core.access.audit.inspection import Inspection
-from aios_core.state import PlainVault
+from aios_core.state import NullCipher
 from tests.puppet import PATIENCE
 
 PRELUDE = """
@@ -40,7 +40,7 @@ def run(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 def events(directory: Path) -> list[tuple[str, str]]:
-    trail = Inspection(directory, PlainVault())
+    trail = Inspection(directory, NullCipher())
     assert trail.verified().faults == ()
     contents = [trail.content(row) or {} for row in trail.rows]
     return [(one["event"], one["action"]) for one in contents]

@@ -11,7 +11,7 @@ import pytest
 from aios_core import StateError
 from aios_core.access.audit.chain import GENESIS, Head
 from aios_core.access.audit.heads import write_head
-from aios_core.state import PlainVault, State
+from aios_core.state import NullCipher, State
 
 ADVICE = "the disk is full.*[Ff]ree space on the disk of .*; writing continues by itself then"
 
@@ -37,4 +37,4 @@ def test_the_head_of_the_trail_says_what_to_do(
     monkeypatch.setattr("os.fsync", full)
 
     with pytest.raises(StateError, match=ADVICE):
-        write_head(tmp_path, Head(0, GENESIS, 0.0), PlainVault())
+        write_head(tmp_path, Head(0, GENESIS, 0.0), NullCipher())

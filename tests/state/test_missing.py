@@ -234,7 +234,7 @@ class TestBlobs:
         file.unlink() if harm is None else file.write_bytes(harm)
 
         with pytest.raises(StateError, match=r"damaged|cannot be read"):
-            state.database.write(lambda c: state.blobs.link_again(c, address))
+            state.database.write(lambda c: state.blobs.relink(c, address))
         state.close()
 
 
@@ -326,7 +326,7 @@ class TestKey:
         opener = StateOpener(MEMORY, broken)
         for _ in range(2):
             with pytest.raises(StateError, match="the key ring is locked"):
-                await opener.opened()
+                await opener.open()
 
         await opener.close()
 

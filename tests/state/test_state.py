@@ -131,7 +131,7 @@ class TestBlobs:
     def test_a_blob_lives_while_a_row_refers_to_it(self, state: State) -> None:
         address = state.blobs.put(b"data")
         state.database.write(lambda c: state.blobs.link(c, address))
-        state.database.write(lambda c: state.blobs.link_again(c, address))
+        state.database.write(lambda c: state.blobs.relink(c, address))
 
         state.database.write(lambda c: state.blobs.unlink(c, address))
         assert state.blobs.collect(state.database) == 0
@@ -285,19 +285,19 @@ class TestEncryption:
     def test_nothing_of_a_value_is_on_the_disk(self, tmp_path: Path) -> None:
         state = State.open(tmp_path, key=KEY)
         address = state.blobs.put(b"the secret " * 3)
-        sealed = state.vault.seal(b"the secret", "agent", "note")
+        sealed = state.cipher.encrypt(b"the secret", "agent", "note")
 
         stored = (tmp_path / "blobs" / address[:2] / address[2:]).read_bytes()
         assert b"secret" not in stored + sealed
-        assert state.vault.open(sealed, "agent", "note") == b"the secret"
+        assert state.cipher.decrypt(sealed, "agent", "note") == b"the secret"
         state.close()
 
     def test_a_value_does_not_open_in_another_place(self, tmp_path: Path) -> None:
         state = State.open(tmp_path, key=KEY)
-        sealed = state.vault.seal(b"mine", "alice", "note")
+        sealed = state.cipher.encrypt(b"mine", "alice", "note")
 
-        with pytest.raises(StateError, match="does not open"):
-            state.vault.open(sealed, "bob", "note")
+        with pytest.raises(StateError, match="cannot be decrypted"):
+            state.cipher.decrypt(sealed, "bob", "note")
         state.close()
 
     @pytest.mark.parametrize(
@@ -346,10 +346,10 @@ class TestOpener:
         opener.add_migrations("notes", TABLE)
         assert not opener.is_open
 
-        state = await opener.opened()
+        state = await opener.open()
 
         await state.database.awrite(add("a"))
-        assert await opener.opened() is state
+        assert await opener.open() is state
         assert notes(state.database) == ["a"]
         await opener.close()
 
@@ -357,10 +357,10 @@ class TestOpener:
         holder = State.open(tmp_path)
         opener = StateOpener(tmp_path, lambda: None)
         with pytest.raises(StateError):
-            await opener.opened()
+            await opener.open()
         holder.close()
 
-        assert (await opener.opened()).directory == tmp_path
+        assert (await opener.open()).directory == tmp_path
         await opener.close()
 
     async def test_nothing_is_opened_by_closing(self, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ async def test_a_purged_file_leaves_nothing_in_the_tables() -> None:
         rig.files.note(file, is_live=False, path=None)
         await rig.find("x/y", "kettle")
 
-        state = await rig.opener.opened()
+        state = await rig.opener.open()
         for table in ("vectors", "indexed_chunks", "indexed_files"):
             query = f"SELECT count(*) FROM {table}"  # noqa: S608
             assert state.database.read(lambda c, q=query: c.execute(q).fetchone()) == (0,)
@@ -192,7 +192,7 @@ async def test_nothing_is_opened_or_embedded_until_somebody_searches(tmp_path: P
     async with rigged(tmp_path / "state") as rig:
         rig.files.write("x/y", "/tea", "kettle")
         rig.index.notify(rig.files.seq)
-        await rig.opener.opened()
+        await rig.opener.open()
         await asyncio.sleep(0.05)
 
         assert rig.embedder.texts == []

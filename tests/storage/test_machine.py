@@ -44,7 +44,7 @@ class Files(RuleBasedStateMachine):
         self.state = State.open(self.directory)
         self.state.database.migrate(COMPONENT, SCHEMA)
         limits = StorageConfig(max_versions=1_000)
-        self.table = FileTable(self.state.vault, self.state.blobs, limits)
+        self.table = FileTable(self.state.cipher, self.state.blobs, limits)
         self.trees = TreeTable(self.table, 10)
 
     def teardown(self) -> None:

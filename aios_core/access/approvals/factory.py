@@ -39,11 +39,11 @@ class ListApprover:
         self._pending: PendingApprover | None = None
 
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
-        state = await self._state.opened()
+        state = await self._state.open()
         if state.directory is None:
             return ApprovalAnswer(False, reason=HOW)
         if self._pending is None:
-            self._pending = PendingApprover(Mailbox(state.directory, state.vault), self._now)
+            self._pending = PendingApprover(Mailbox(state.directory, state.cipher), self._now)
         return await self._pending.ask(request)
 
 

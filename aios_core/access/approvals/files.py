@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
 from aios_core.errors import NoSuchObject, StateError
-from aios_core.state import Vault
+from aios_core.state import Cipher
 
 ASK: Final = ".ask"
 ANSWER: Final = ".answer"
@@ -35,9 +35,9 @@ MAX_BYTES: Final = 16 << 20
 class Mailbox:
     """The approval requests and answers in one state directory."""
 
-    def __init__(self, state_directory: Path, vault: Vault) -> None:
+    def __init__(self, state_directory: Path, cipher: Cipher) -> None:
         self.directory = state_directory / "approvals"
-        self._vault = vault
+        self._cipher = cipher
 
     def post(self, request: ApprovalRequest, taken: frozenset[str], now: float) -> str:
         """Post a question and return its id; an equal question that still waits keeps its id.
@@ -138,10 +138,10 @@ class Mailbox:
                 found = os.fstat(file)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
                     raise StateError(f"{self.directory / name} is not a file of this user")
-                sealed = stream.read(MAX_BYTES)
+                encrypted = stream.read(MAX_BYTES)
         stem, _, ending = name.rpartition(".")
         try:
-            content = json.loads(self._vault.open(sealed, "approval", ending, stem))
+            content = json.loads(self._cipher.decrypt(encrypted, "approval", ending, stem))
         except ValueError as exc:
             raise StateError(f"{self.directory / name} is damaged") from exc
         if not isinstance(content, dict):
@@ -151,13 +151,13 @@ class Mailbox:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         """Write a file atomically."""
         stem, _, ending = name.rpartition(".")
-        sealed = self._vault.seal(json.dumps(content).encode(), "approval", ending, stem)
+        encrypted = self._cipher.encrypt(json.dumps(content).encode(), "approval", ending, stem)
         part = f".{secrets.token_hex(8)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._opened() as folder:
             try:
                 with os.fdopen(os.open(part, flags, 0o600, dir_fd=folder), "wb") as stream:
-                    stream.write(sealed)
+                    stream.write(encrypted)
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)

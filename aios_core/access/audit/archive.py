@@ -25,8 +25,8 @@ from aios_core.access.audit.chain import GENESIS, Head, Row
 from aios_core.access.audit.record import rows_after
 from aios_core.errors import StateError
 from aios_core.private_files import make_directory, write_file
-from aios_core.state import Connection, State, Vault
-from aios_core.state.disk_full import cause
+from aios_core.state import Cipher, Connection, State
+from aios_core.state.disk_full import describe_os_error
 
 FOLDER: Final = "audit"
 ARCHIVED: Final = "archived"  # the event of the record that vouches for a cut
@@ -78,7 +78,7 @@ def write_archive(state: State, before: float, head: Head) -> Archive | None:
     if state.directory is None:
         return None
     previous, rows = state.database.read(lambda connection: _oldest(connection, head.number))
-    old = list(_older_than(before, rows, state.vault))
+    old = list(_older_than(before, rows, state.cipher))
     if not old:
         return None
     archive = Archive(old[0].number, old[-1].number, previous, old[-1].hash or b"")
@@ -89,7 +89,7 @@ def write_archive(state: State, before: float, head: Head) -> Archive | None:
         write_file(folder / archive.file_name, _encoded(old))
     except OSError as exc:
         raise StateError(
-            f"the audit trail cannot be archived: {cause(exc, state.directory)}"
+            f"the audit trail cannot be archived: {describe_os_error(exc, state.directory)}"
         ) from exc
     return archive
 
@@ -127,11 +127,11 @@ def _oldest(connection: Connection, below: int) -> tuple[bytes, list[Row]]:
     return start.hash, [row for row in rows if row.number < below]
 
 
-def _older_than(before: float, rows: list[Row], vault: Vault) -> Iterator[Row]:
+def _older_than(before: float, rows: list[Row], cipher: Cipher) -> Iterator[Row]:
     """Yield records up to the first that is not older. A damaged one stays, for inspection."""
     for row in rows:
         try:
-            content = json.loads(vault.open(row.record or b"", "audit", str(row.number)))
+            content = json.loads(cipher.decrypt(row.record or b"", "audit", str(row.number)))
             is_old = float(content["at"]) < before
         except (StateError, ValueError, KeyError, TypeError):
             return

@@ -17,34 +17,34 @@ from typing import Final
 from aios_core.access.audit.chain import Head
 from aios_core.errors import StateError
 from aios_core.private_files import open_private, write_file
-from aios_core.state import Vault
+from aios_core.state import Cipher
 from aios_core.state.completeness import HEAD
-from aios_core.state.disk_full import cause
+from aios_core.state.disk_full import describe_os_error
 
 HEAD_FILE: Final = HEAD
 ANCHOR_EVERY_S: Final = 10.0
 
 
-def write_head(directory: Path, head: Head, vault: Vault) -> None:
+def write_head(directory: Path, head: Head, cipher: Cipher) -> None:
     """Replace the head file, durably. Raises `StateError`."""
     try:
-        write_file(directory / HEAD_FILE, vault.seal(_line(head), "audit", "head"))
+        write_file(directory / HEAD_FILE, cipher.encrypt(_line(head), "audit", "head"))
     except OSError as exc:
         raise StateError(
-            f"the head of the audit trail cannot be written: {cause(exc, directory)}"
+            f"the head of the audit trail cannot be written: {describe_os_error(exc, directory)}"
         ) from exc
 
 
-def read_head(directory: Path, vault: Vault) -> Head | None:
+def read_head(directory: Path, cipher: Cipher) -> Head | None:
     """Read the head file; None if there is none. Raises `StateError` if damaged or forged."""
     path = directory / HEAD_FILE
     try:
-        sealed = path.read_bytes()
+        encrypted = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise StateError(f"{path} cannot be read: {exc}") from exc
-    return _head(vault.open(sealed, "audit", "head"), str(path))
+    return _head(cipher.decrypt(encrypted, "audit", "head"), str(path))
 
 
 def append_anchor(path: Path, head: Head) -> None:

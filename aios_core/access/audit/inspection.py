@@ -22,7 +22,7 @@ from aios_core.access.audit.chain import Head, Report, Row, verify
 from aios_core.access.audit.heads import read_head
 from aios_core.access.audit.record import BROKEN, rows
 from aios_core.errors import StateError
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 
 _FLAGS: Final = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 
@@ -33,9 +33,9 @@ class Inspection:
     Raises `StateError` if there is no trail to read, or its head was forged.
     """
 
-    def __init__(self, directory: Path, vault: Vault) -> None:
-        self._vault = vault
-        head = read_head(directory, vault)  # first: the kernel may append meanwhile
+    def __init__(self, directory: Path, cipher: Cipher) -> None:
+        self._cipher = cipher
+        head = read_head(directory, cipher)  # first: the kernel may append meanwhile
         self.heads: tuple[Head, ...] = () if head is None else (head,)
         self._directory = directory
         self._kept, self._archives = _all_rows(directory / "state.db")
@@ -52,7 +52,7 @@ class Inspection:
     def content(self, row: Row) -> dict[str, Any] | None:
         """Decode a record; None if it is damaged."""
         try:
-            content = json.loads(self._vault.open(row.record or b"", "audit", str(row.number)))
+            content = json.loads(self._cipher.decrypt(row.record or b"", "audit", str(row.number)))
         except (StateError, ValueError):
             return None
         return content if isinstance(content, dict) else None

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from aios_core.access.audit.chain import Head
 from aios_core.access.audit.record import AuditRecord, append_records
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 from aios_core.untrusted.arguments import exact_text
 from aios_core.untrusted.third_party import type_name
 
@@ -26,7 +26,7 @@ class Handover:
 
     def __init__(self, *, keeps_arguments: bool) -> None:
         self._keeps_arguments = keeps_arguments
-        self._vault: Vault | None = None
+        self._cipher: Cipher | None = None
         self._lock = threading.Lock()  # guards all that follows
         self._waiting: list[AuditRecord] = []
         self._num_taken = 0  # how many of the waiting records the running transaction has
@@ -63,27 +63,27 @@ class Handover:
         with self._lock:
             self._waiting.append(record)
 
-    def begin(self, vault: Vault, first: AuditRecord | None = None) -> None:
+    def begin(self, cipher: Cipher, first: AuditRecord | None = None) -> None:
         """Start writing, since the database is open. `first` goes before all waiting records."""
         with self._lock:
-            self._vault = vault
+            self._cipher = cipher
             if first is not None:
                 self._waiting.insert(0, first)
 
     # --- on the database's thread ------------------------------------------------------------
 
-    def join(self, connection: Connection) -> None:
+    def before_commit(self, connection: Connection) -> None:
         """Append all waiting records to the chain."""
         with self._lock:
-            vault = self._vault
-            taken = () if vault is None else tuple(self._waiting)
+            cipher = self._cipher
+            taken = () if cipher is None else tuple(self._waiting)
             self._num_taken = len(taken)
-        if taken and vault is not None:
-            head = append_records(connection, map(self._encoded, taken), vault)
+        if taken and cipher is not None:
+            head = append_records(connection, map(self._encoded, taken), cipher)
             with self._lock:
                 self._taken_head = head
 
-    def settle(self, *, is_durable: bool) -> None:
+    def after_commit(self, *, is_durable: bool) -> None:
         """Drop the records of a transaction that is durable; else let them wait again."""
         with self._lock:
             if is_durable and self._num_taken:

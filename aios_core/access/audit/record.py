@@ -15,7 +15,7 @@ from typing import Any, Final
 from aios_core.access.approvals.approval import encoded, plain
 from aios_core.access.audit.chain import GENESIS, Head, Row, link
 from aios_core.permissions import Access
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 
 BROKEN: Final = "broken"  # the event of the record of a kernel that found the trail cut
 
@@ -87,13 +87,13 @@ def _described(access: Access, keeps_arguments: bool) -> dict[str, Any]:
     return described
 
 
-def append_records(connection: Connection, records: Iterable[bytes], vault: Vault) -> Head:
+def append_records(connection: Connection, records: Iterable[bytes], cipher: Cipher) -> Head:
     """Append records to the chain, in a transaction. Returns the new head."""
     head = last_head(connection)
     number, last = head.number, head.hash
     for record in records:
         number += 1
-        stored = vault.seal(record, "audit", str(number))
+        stored = cipher.encrypt(record, "audit", str(number))
         last = link(last, number, stored)
         connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (number, stored, last))
     return Head(number, last, time.time())

@@ -82,7 +82,7 @@ class AuditTrail:
 
         Raises `StateError`; the next call tries again.
         """
-        await self._state.opened()  # which writes to the database
+        await self._state.open()  # which writes to the database
         self.is_ready = True
 
     def require_working(self) -> None:
@@ -173,7 +173,7 @@ class AuditTrail:
         self._awaited = rest
 
     async def _write(self) -> None:
-        state = await self._state.opened()
+        state = await self._state.open()
         if self._handover.num_waiting:
             await state.database.awrite(_nothing)  # the waiting records go into this commit
         self._resolve_waiters(None)
@@ -203,7 +203,7 @@ class AuditTrail:
             log.error("%s", exc)  # noqa: TRY400 - the message is complete
 
     async def _settle_anchor(self) -> None:
-        state = await self._state.opened()
+        state = await self._state.open()
         head = await state.database.aread(last_head)
         self._anchored_at = self._now()
         try:
@@ -220,8 +220,8 @@ class AuditTrail:
         if gap is not None:
             log.error("the audit trail is broken: %s", gap)
             first = AuditRecord(self._now(), BROKEN, 0, "kernel", None, gap)
-        self._handover.begin(state.vault, first)
-        state.database.companion = self._handover
+        self._handover.begin(state.cipher, first)
+        state.database.commit_hook = self._handover
 
 
 def _nothing(connection: Connection) -> None:
@@ -231,7 +231,7 @@ def _nothing(connection: Connection) -> None:
 def _keep_head(state: State, directory: Path, head: Head) -> None:
     """Write the head to its file, unless the directory was replaced. Blocks."""
     state.require_held()
-    write_head(directory, head, state.vault)
+    write_head(directory, head, state.cipher)
 
 
 def _gap(state: State, now: float) -> str | None:
@@ -246,7 +246,7 @@ def _gap(state: State, now: float) -> str | None:
     found = find_gap(state, is_accepted=state.database.write(take_acceptance))
     head_file = state.directory / HEAD_FILE
     if found is None and not head_file.exists():
-        write_head(state.directory, Head(0, GENESIS, now), state.vault)
+        write_head(state.directory, Head(0, GENESIS, now), state.cipher)
     elif found is not None and head_file.exists():
         try:
             head_file.replace(head_file.with_name(f"{HEAD_FILE}.broken-{int(now)}"))
@@ -264,7 +264,7 @@ def find_gap(state: State, *, is_accepted: bool = False) -> str | None:
         return None
     last = state.database.read(last_head)
     try:
-        head = read_head(state.directory, state.vault)
+        head = read_head(state.directory, state.cipher)
     except StateError as exc:
         return str(exc)
     if head is None:

@@ -35,7 +35,7 @@ class GrantStore:
         async with self._changes:
             if self.is_loaded:
                 return
-            state = await self._state.opened()
+            state = await self._state.open()
             for grant in await state.database.aread(grant_book.load):
                 self._privileges.grants.put(grant)
             self._privileges.settle()
@@ -74,7 +74,7 @@ class GrantStore:
     ) -> None:
         async def carry_out() -> None:
             async with self._changes:
-                state = await self._state.opened()
+                state = await self._state.open()
                 await state.database.awrite(write)
                 remember()
                 if orphans := self._privileges.settle():

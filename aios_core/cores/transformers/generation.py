@@ -113,7 +113,7 @@ class GenerationStarter:
         sequence = generation.sequence
         image = self._image_of(sequence)
         if image is not None and keep_companion:
-            image.companion = generation
+            image.commit_hook = generation
         return Snapshot(
             model=self.fingerprint,
             prompt_ids=tuple(sequence.ids[: sequence.num_prompt]),
@@ -133,10 +133,10 @@ class GenerationStarter:
             raise SnapshotError("the snapshot belongs to another model or number format")
         if run.warm is not None and run.warm.kv is not None:
             run.warm.kv.release()
-        companion = _companion(run, snapshot)
-        if companion is not None:
-            companion.run = run
-            generation = companion
+        commit_hook = _companion(run, snapshot)
+        if commit_hook is not None:
+            commit_hook.run = run
+            generation = commit_hook
         else:
             prompt = snapshot.prompt_ids or run.prepared.prompt_ids
             generation = self._build(run, prompt, snapshot.output_ids, snapshot.sampler)
@@ -221,7 +221,7 @@ def len_common(first: SequenceOf[int], second: SequenceOf[int]) -> int:
 
 def _companion(run: Run, snapshot: Snapshot) -> Generation | None:
     """The generation that was suspended, if it is still beside the image and at the same place."""
-    kept = snapshot.kv.companion if isinstance(snapshot.kv, SequenceImage) else None
+    kept = snapshot.kv.commit_hook if isinstance(snapshot.kv, SequenceImage) else None
     if not isinstance(kept, Generation) or kept.run.request is not run.request:
         return None
     return kept if kept.sequence.num_output == len(snapshot.output_ids) else None

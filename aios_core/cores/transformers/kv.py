@@ -151,7 +151,7 @@ class SequenceImage:
         path: Path | None = None,
     ) -> None:
         """Use `of` or `open`."""
-        self.companion: object | None = None  # what the core wants to find again beside the image
+        self.commit_hook: object | None = None  # what the core wants to find again beside the image
         self._layout = layout
         self._num_tokens = num_tokens
         self._memory = memory
@@ -283,7 +283,7 @@ class SequenceImage:
             raise
 
     def _forget(self) -> None:
-        self._memory, self._packed, self._path, self.companion = None, [], None, None
+        self._memory, self._packed, self._path, self.commit_hook = None, [], None, None
 
 
 def _read_header(path: Path, layout: KVLayout) -> int:

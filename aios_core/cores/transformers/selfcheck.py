@@ -128,12 +128,12 @@ def _compare(
 ) -> None:
     """Force the model's own tokens through the engine and compare logits at each.
 
-    A companion comes and goes, so that each kind of batch occurs.
+    A commit_hook comes and goes, so that each kind of batch occurs.
     """
     sequence = Sequence.of(prompt, (), _GREEDY)
-    companion = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
+    commit_hook = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
     for i, token in enumerate(output):
-        together = [sequence] if i % 3 == 1 else [sequence, companion]
+        together = [sequence] if i % 3 == 1 else [sequence, commit_hook]
         logits = engine.logits(together)[0]
         difference = float((logits.float() - expected[i]).abs().max() / expected[i].std())
         allowed = _TOLERANCE.get(loaded.dtype, _COARSE_TOLERANCE)
@@ -144,7 +144,7 @@ def _compare(
         for one in together:
             one.ids.append(token)
     sequence.drop_memory()
-    companion.drop_memory()
+    commit_hook.drop_memory()
 
 
 @torch.inference_mode()

@@ -100,12 +100,12 @@ class CollectionManager:
         owner, name = resource.owner, resource.name
         if resource.kind != "collection" or owner is None:
             return None
-        state = await self._state.opened()
+        state = await self._state.open()
         return not name or await state.database.aread(lambda c: find(c, owner, name)) is not None
 
     async def knows(self, identity: str) -> bool:
         """Return whether an agent of that identity ever had a collection."""
-        state = await self._state.opened()
+        state = await self._state.open()
         return bool(await state.database.aread(lambda c: usage(c, identity)))
 
     def forget(self, process: AgentProcess) -> None:
@@ -131,13 +131,13 @@ class CollectionManager:
         texts = [entry.text for entry in items]
         vectors = given or await self._embedder.embed_for(process, texts)
         pairs = list(zip(items, map(normalised, vectors), strict=True))
-        state = await self._state.opened()
+        state = await self._state.open()
         made_by = "" if given else self._embedder.name
         labels = frozenset(process.labels)
         collection, numbers, removed = await state.database.awrite(
             lambda c: store(
                 c,
-                state.vault,
+                state.cipher,
                 owner,
                 request.collection,
                 pairs,
@@ -151,16 +151,16 @@ class CollectionManager:
         return tuple(entry.key for entry in items)
 
     async def _get(self, owner: str, request: CollectionGet) -> Any:
-        state = await self._state.opened()
+        state = await self._state.open()
         items = await state.database.aread(
-            lambda c: get(c, state.vault, owner, request.collection, request.keys)
+            lambda c: get(c, state.cipher, owner, request.collection, request.keys)
         )
         # The caller named the keys itself, so the labels of the keys reveal nothing new.
         values = (item.labels for item in items)
         return with_labels(tuple(items), frozenset[str]().union(*values))
 
     async def _delete(self, owner: str, request: CollectionDelete) -> int:
-        state = await self._state.opened()
+        state = await self._state.open()
         collection, removed = await state.database.awrite(
             lambda c: delete(c, owner, request.collection, request.keys)
         )
@@ -169,8 +169,8 @@ class CollectionManager:
         return len(removed)
 
     async def _search(self, process: AgentProcess, owner: str, request: CollectionSearch) -> Any:
-        state = await self._state.opened()
-        database, vault = state.database, state.vault
+        state = await self._state.open()
+        database, cipher = state.database, state.cipher
         collection = await database.aread(lambda c: find(c, owner, request.collection))
         if collection is None:
             return ()
@@ -186,14 +186,14 @@ class CollectionManager:
             )
         among = None
         if wanted := request.where:
-            among = await database.aread(lambda c: where(c, vault, collection, wanted))
+            among = await database.aread(lambda c: where(c, cipher, collection, wanted))
         found = await self._vector_search.nearest(
             collection.index_name, vector, request.k, among=among
         )
         flag = request.with_vectors
         rows = await database.aread(
             lambda c: [
-                item(c, vault, collection, number, score=min(score, 1.0), with_vector=flag)
+                item(c, cipher, collection, number, score=min(score, 1.0), with_vector=flag)
                 for number, score in found
             ]
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aios_core.errors import Conflict, InvalidRequest, QuotaExceeded
 from aios_core.retrieval.embedding import Vector
 from aios_core.retrieval.vector_rows import index_id, put, remove, unpack
-from aios_core.state import Connection, Vault
+from aios_core.state import Cipher, Connection
 from aios_core.storage.collections.requests import CollectionItem, CollectionMatch
 
 COMPONENT: Final = "collections"
@@ -73,7 +73,7 @@ def find(connection: Connection, owner: str, name: str) -> Collection | None:
 
 def store(
     connection: Connection,
-    vault: Vault,
+    cipher: Cipher,
     owner: str,
     name: str,
     items: Sequence[tuple[CollectionItem, Vector]],
@@ -103,10 +103,10 @@ def store(
     named = _name_labels(connection, collection, [item.key for item, _ in items])
     removed = _drop(connection, collection, [item.key for item, _ in items])
     index = index_id(connection, collection.index_name)
-    numbers = put(connection, vault, index, (vector for _, vector in items))
+    numbers = put(connection, cipher, index, (vector for _, vector in items))
     for number, (item, vector) in zip(numbers, items, strict=True):
         plain = json.dumps([item.text, dict(item.metadata)]).encode()
-        content = vault.seal(plain, "item", str(number))
+        content = cipher.encrypt(plain, "item", str(number))
         charged = len(plain) + len(item.key) + 4 * len(vector)
         stored_labels = "\n".join(sorted(labels))
         key_labels = named.get(item.key, stored_labels)
@@ -146,7 +146,7 @@ def delete(
 
 
 def get(
-    connection: Connection, vault: Vault, owner: str, name: str, keys: Iterable[str]
+    connection: Connection, cipher: Cipher, owner: str, name: str, keys: Iterable[str]
 ) -> list[CollectionMatch]:
     """Return the items under some keys, in the given order; skip unknown keys."""
     collection = find(connection, owner, name)
@@ -158,14 +158,14 @@ def get(
             "SELECT vector FROM collection_items WHERE collection = ? AND key = ?",
             (collection.id, key),
         ).fetchone()
-        if row and (match := item(connection, vault, collection, row[0])):
+        if row and (match := item(connection, cipher, collection, row[0])):
             found.append(match)
     return found
 
 
 def item(
     connection: Connection,
-    vault: Vault,
+    cipher: Cipher,
     collection: Collection,
     number: int,
     *,
@@ -184,10 +184,10 @@ def item(
     if row is None:
         return None
     key, content, labels, names, packed = row
-    text, metadata = json.loads(vault.open(bytes(content), "item", str(number)))
+    text, metadata = json.loads(cipher.decrypt(bytes(content), "item", str(number)))
     vector = None
     if with_vector:
-        vector = tuple(unpack(vault.open(bytes(packed), "vector", str(number))))
+        vector = tuple(unpack(cipher.decrypt(bytes(packed), "vector", str(number))))
     return CollectionMatch(key, text, metadata, score, vector, _labels(labels), _labels(names))
 
 
@@ -205,7 +205,7 @@ def _name_labels(
 
 
 def where(
-    connection: Connection, vault: Vault, collection: Collection, wanted: Mapping[str, Any]
+    connection: Connection, cipher: Cipher, collection: Collection, wanted: Mapping[str, Any]
 ) -> frozenset[int]:
     """Return the vectors of the items with these values in their metadata. Reads all items."""
     rows: Any = connection.execute(
@@ -214,7 +214,7 @@ def where(
     return frozenset(
         number
         for number, content in rows
-        if _has(json.loads(vault.open(bytes(content), "item", str(number)))[1], wanted)
+        if _has(json.loads(cipher.decrypt(bytes(content), "item", str(number)))[1], wanted)
     )
 
 

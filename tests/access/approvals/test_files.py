@@ -16,7 +16,7 @@ from aios_core.access import ApprovalAnswer, ApprovalRequest
 from aios_core.access.approvals.files import Mailbox
 from aios_core.access.approvals.queue import PendingApprover
 from aios_core.cli import main
-from aios_core.state import PlainVault
+from aios_core.state import NullCipher
 
 
 def question(number: int = 1, digest: str = "d") -> ApprovalRequest:
@@ -34,7 +34,7 @@ def due() -> ApprovalRequest:
 
 @pytest.fixture
 def mailbox(tmp_path: Path) -> Mailbox:
-    return Mailbox(tmp_path, PlainVault())
+    return Mailbox(tmp_path, NullCipher())
 
 
 def test_a_question_is_seen_and_its_answer_taken_once(mailbox: Mailbox) -> None:
@@ -95,7 +95,7 @@ def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "approvals").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(StateError, match="cannot be used"):
-        Mailbox(tmp_path, PlainVault()).waiting(1.0)
+        Mailbox(tmp_path, NullCipher()).waiting(1.0)
 
 
 async def test_an_approver_waits_for_the_answer_from_elsewhere(mailbox: Mailbox) -> None:

@@ -15,7 +15,7 @@ from aios_core.access.audit.inspection import Inspection
 from aios_core.access.audit.trail import DAY_S
 from aios_core.cli import main
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.state import PlainVault, Vault, vault_of
+from aios_core.state import Cipher, NullCipher, cipher_for
 
 KEY = bytes(range(32))
 
@@ -47,8 +47,8 @@ async def lived(directory: Path, clock: Clock, text: str = "x", **config: Any) -
             await asyncio.wait([trail._writer])
 
 
-def looked_over(directory: Path, vault: Vault | None = None) -> Inspection:
-    return Inspection(directory, vault or PlainVault())
+def looked_over(directory: Path, cipher: Cipher | None = None) -> Inspection:
+    return Inspection(directory, cipher or NullCipher())
 
 
 def in_database(directory: Path) -> list[int]:
@@ -168,7 +168,7 @@ async def test_records_that_are_sealed_stay_sealed(tmp_path: Path) -> None:
         await lived(tmp_path / "s", clock, state=settings, audit_arguments=True)
         clock.now += 91 * DAY_S
 
-    assert looked_over(tmp_path / "s", vault_of(KEY)).verified().faults == ()
+    assert looked_over(tmp_path / "s", cipher_for(KEY)).verified().faults == ()
     (file,) = (tmp_path / "s" / FOLDER).iterdir()
     assert b"alice" not in file.read_bytes()
 

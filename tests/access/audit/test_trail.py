@@ -21,7 +21,7 @@ from aios_core.access.audit.outbox import Handover
 from aios_core.access.audit.record import SCHEMA, AuditRecord, last_head, rows
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access, Resource, Right
-from aios_core.state import PlainVault, State
+from aios_core.state import NullCipher, State
 from aios_core.state.acceptance import accept
 
 
@@ -56,7 +56,7 @@ def records(directory: Path) -> list[dict[str, Any]]:
 def faults(directory: Path) -> tuple[str, ...]:
     state = State.open(directory)
     try:
-        head = read_head(directory, state.vault)
+        head = read_head(directory, state.cipher)
         report = verify(state.database.read(lambda c: list(rows(c))), [head] if head else [])
         return report.faults
     finally:
@@ -225,7 +225,7 @@ async def test_a_change_is_never_durable_before_its_record(
         await alice.storage.awrite("plan", "two")
         await alice.storage.ashare("plan", "default/bob")
 
-        told = Inspection(tmp_path, PlainVault())
+        told = Inspection(tmp_path, NullCipher())
         seen = [told.content(row) or {} for row in told.rows]
 
     allowed = [one["action"] for one in seen if one["event"] == "allowed"]
@@ -283,8 +283,8 @@ async def test_a_record_that_cannot_be_told_stops_no_other(tmp_path: Path) -> No
     state = State.open(tmp_path)
     state.database.migrate("audit", SCHEMA)
     handover = Handover(keeps_arguments=False)
-    handover.begin(state.vault)
-    state.database.companion = handover
+    handover.begin(state.cipher)
+    state.database.commit_hook = handover
     handover.add(AuditRecord(0.0, "allowed", 1, "default/a", access))
 
     state.database.write(lambda _connection: None)
@@ -299,8 +299,8 @@ async def test_a_commit_that_is_undone_gives_its_records_back(tmp_path: Path) ->
     state = State.open(tmp_path)
     state.database.migrate("audit", SCHEMA)
     handover = Handover(keeps_arguments=False)
-    handover.begin(state.vault)
-    state.database.companion = handover
+    handover.begin(state.cipher)
+    state.database.commit_hook = handover
     handover.add(AuditRecord(0.0, "allowed", 1, "default/a", None))
 
     def ruin(connection: apsw.Connection) -> None:
@@ -331,7 +331,7 @@ async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> No
     await worked(tmp_path)
 
     assert any(record["event"] == "broken" for record in records(tmp_path))
-    told = Inspection(tmp_path, PlainVault()).verified().faults
+    told = Inspection(tmp_path, NullCipher()).verified().faults
     assert len(told) == 1
     assert "broken before record 3: it was cut: it ended at record 2" in told[0]
 
