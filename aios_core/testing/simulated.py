@@ -59,7 +59,7 @@ from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing.cost_model import CoreStats, CostModel
 from aios_core.testing.simulated_kv import DeviceMemory, SimulatedKV
-from aios_core.testing.tokens import Answer, answer_key, encode_prompt, made_up_prompt
+from aios_core.testing.tokens import Answer, answer_key, encode_prompt, fake_prompt_ids
 
 _WATERMARK: Final = 0.01  # of KV memory that stays free when a sequence is admitted, as in vLLM
 _NOTHING: Final = Delta()
@@ -143,7 +143,7 @@ class SimulatedCore:
         if wanted is None:
             ids = encode_prompt(request.messages)
         else:
-            ids = made_up_prompt(int(wanted), request.messages)
+            ids = fake_prompt_ids(int(wanted), request.messages)
         room = self.costs.longest_sequence - len(ids)
         if room < 1:
             raise ContextOverflow(len(ids), self.costs.longest_sequence, self._models[0])
@@ -234,7 +234,7 @@ class SimulatedCore:
         assert self._loop is not None
         self._turn = None
         if reports := self._end_runs():
-            self._emit(reports)
+            self._send(reports)
             return
         self._admit()
         self._stride = self._plan(self._loop.time())
@@ -247,11 +247,11 @@ class SimulatedCore:
         stride, self._stride, self._turn = self._stride, None, None
         self._count(stride)
         if reports := [*self._advance(stride), *self._end_runs()]:
-            self._emit(reports)
+            self._send(reports)
         else:
             self._begin()
 
-    def _emit(self, reports: Sequence[Report]) -> None:
+    def _send(self, reports: Sequence[Report]) -> None:
         """Report; the receiver of an end may fill the slot before the next stride starts."""
         assert self._loop is not None
         self._turn = self._loop.call_soon(self._begin)
