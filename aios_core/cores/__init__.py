@@ -1,18 +1,18 @@
-"""LLM cores: everything that generates, behind the contract of `aios_core.core`.
+"""LLM cores: implementations of the contract in `aios_core.core`.
 
     ScriptedCore     answers from a script: for tests, and to measure the kernel alone
     RecordingCore    wraps a core and records its requests and answers
     ReplayCore       replays a recording, offline
     OpenAICore       an OpenAI-compatible endpoint: OpenAI, vLLM, Ollama, SGLang, llama.cpp ...
     TransformersCore any causal model that transformers loads, in this process
-    CorePool         several cores: which of them serves a call
-    StreamingCore    turns an async generator into a core
+    CorePool         all cores of a kernel; chooses the core for a call
+    StreamingCore    the base class for cores that stream from an async generator
 
-Importing this package imports no backend's library; the classes that need one
-are loaded when they are first named. A further remote API is a file with one more
-subclass of `StreamingCore`: its `stream` translates the events, its `open` builds
-the client. What such a file needs is here, `CoreKind` and `Range` to declare its
-options too; `aios_core.testing.core_contract` tests it.
+Importing this package imports no backend library; a class that needs one is loaded when
+it is first used. A core for a further remote API is a subclass of `StreamingCore`: its
+`stream` translates the events, its `connect` builds the client. This package exports
+everything that such a subclass needs, including `CoreKind` and `Range` to declare its
+options; `aios_core.testing.core_contract` tests it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Answers and deltas as JSON objects, for recordings and snapshots.
+"""Read and write answers and deltas as JSON objects, for recordings and snapshots.
 
-What is empty is not written, so that a plain answer stays as short as it was in
-the first format, which is still read.
+Empty fields are not written, so that a plain answer is as short as in the first format,
+which can still be read.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def _decode_choice(raw: Mapping[str, Any]) -> Choice:
 
 
 def encode_usage(usage: Usage) -> list[int] | dict[str, Any]:
-    """Return usage as its three counts, or as a mapping where there is more to say."""
-    said = {key: value for key, value in asdict(usage).items() if value}
-    if said.keys() <= {"input_tokens", "output_tokens", "cached_tokens"}:
+    """Return usage as a list of three counts, or as a mapping if other fields are set."""
+    filled = {key: value for key, value in asdict(usage).items() if value}
+    if filled.keys() <= {"input_tokens", "output_tokens", "cached_tokens"}:
         return [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
-    return said
+    return filled
 
 
 def decode_usage(raw: Any) -> Usage:

@@ -1,9 +1,9 @@
-"""How fragments of structured values in a stream add up.
+"""Merge fragments of structured values in a stream.
 
-The rule is that of OpenAI's own client, and of the providers that stream more
-than text: texts grow, lists grow, mappings merge key by key, everything else is
-the last that came. Items of a list with an `index` belong to the item of that
-index. Identifying keys are sent again with each fragment and do not grow.
+OpenAI's own client, and providers that stream more than text, follow these rules: texts
+and lists are appended to, mappings merge key by key, and any other value is replaced by
+the latest. A list item with an `index` extends the item of that index. Identifying keys
+are repeated with each fragment and replaced, never appended to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WHOLE: Final = frozenset({"id", "type", "format", "index", "role", "name", "mod
 
 
 def merge_keys(known: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `known` with what the fragment `more` adds. Neither is changed."""
+    """Return a copy of `known` extended by the fragment `more`."""
     out = dict(known)
     for key, value in more.items():
         if key in _WHOLE or key not in out or out[key] is None:
@@ -60,7 +60,7 @@ def _place(known: list[Any], item: Any) -> int | None:
 
 
 def merge_logprobs(known: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return log probabilities with those of the next tokens behind them."""
+    """Return log probabilities followed by those of the next tokens."""
     out = dict(known or {})
     for key, tokens in more.items():
         if isinstance(tokens, list) and isinstance(out.get(key), list):

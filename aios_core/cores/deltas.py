@@ -1,9 +1,8 @@
-"""Answers in parts: put deltas together, take answers apart.
+"""Join deltas to answers, and split answers into deltas.
 
-Streams differ in how they cut an answer; everything that passes through a core
-is cut and joined here, so that all that an answer holds comes out as it went in:
-text, tool calls, reasoning, refusals, log probabilities, and keys that only the
-backend knows. `aios_core.cores.answer_format` writes both as JSON.
+All cores split and join answers with these functions, so that every part of an answer
+survives: text, tool calls, reasoning, refusals, log probabilities, and keys that are
+specific to a backend. `aios_core.cores.answer_format` writes both as JSON.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class _Call:
 
 
 class Assembler:
-    """Joins the deltas of one answer. Holds what was streamed so far."""
+    """An answer under construction: the deltas streamed so far, joined."""
 
     def __init__(self, text: str = "") -> None:
         self.logprobs: dict[str, Any] | None = None
@@ -82,7 +81,7 @@ class Assembler:
 
     @property
     def is_text_only(self) -> bool:
-        """Whether the text says all of it."""
+        """Whether the answer consists of text alone."""
         return not (
             self._calls
             or self._reasoning
@@ -93,7 +92,7 @@ class Assembler:
         )
 
     def add(self, delta: Delta) -> None:
-        """Append what a delta brings."""
+        """Append a delta."""
         if delta.text:
             self._texts.append(delta.text)
         for part in delta.tool_calls:
@@ -112,7 +111,7 @@ class Assembler:
         self._thinking_key = delta.thinking_key or self._thinking_key
 
     def message(self) -> Message:
-        """The assistant's turn so far."""
+        """Return the assistant message so far."""
         refusal = "".join(self._refusal) or None
         text = self.text
         return Message(
@@ -129,20 +128,20 @@ class Assembler:
         )
 
     def completion(self, finish_reason: FinishReason, usage: Usage, model: str) -> Completion:
-        """The answer, now that it is whole."""
+        """Return the finished answer."""
         return Completion(self.message(), finish_reason, usage, model, logprobs=self.logprobs)
 
 
 def words(text: str) -> list[str]:
-    """Cut a text into words with the space behind them; joined they are the text again."""
+    """Cut a text into words with their trailing space; joined, they are the text again."""
     return _WORD.findall(text)
 
 
 def split(message: Message) -> Iterator[Delta]:
-    """An assistant's turn as a stream would bring it: one delta a word.
+    """Yield an assistant message as a stream would: one delta for each word.
 
-    Thoughts come first. A tool call is its id and name first, then its arguments in
-    fragments. What has no words comes with the last of them.
+    Reasoning comes first, then text, refusal and tool calls. A tool call is a delta with
+    its id and name, then its arguments in fragments. Extra keys come last.
     """
     for word in words(message.reasoning):
         yield Delta(reasoning=word, reasoning_key=message.reasoning_key)
@@ -163,7 +162,7 @@ def split(message: Message) -> Iterator[Delta]:
 
 
 def whole(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
-    """An assistant's turn as one delta."""
+    """Return an assistant message as one delta."""
     calls = (
         ToolCallDelta(index, call.id, call.name, call.arguments, call.kind, call.extra)
         for index, call in enumerate(message.tool_calls)
@@ -182,12 +181,12 @@ def whole(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
 
 
 def count_words(message: Message) -> int:
-    """How many deltas `split` makes of a turn."""
+    """Return how many deltas `to_deltas` makes of a message."""
     return sum(1 for _ in split(message))
 
 
 def join(deltas: Iterable[Delta]) -> Delta:
-    """Several deltas of one answer as one."""
+    """Join several deltas of one answer to one delta."""
     deltas = list(deltas)
     if len(deltas) == 1:
         return deltas[0]
@@ -213,7 +212,7 @@ def join(deltas: Iterable[Delta]) -> Delta:
 
 
 def assemble(deltas: Iterable[Delta]) -> Assembler:
-    """Join deltas."""
+    """Join deltas to an answer under construction."""
     answer = Assembler()
     for delta in deltas:
         answer.add(delta)
@@ -221,7 +220,7 @@ def assemble(deltas: Iterable[Delta]) -> Assembler:
 
 
 def messages_of(deltas: Iterable[Delta]) -> list[Message]:
-    """The assistant's turns that deltas of one or several answers make, in order; one at least."""
+    """Join the deltas of one or several choices; return their messages in order, at least one."""
     by_choice: dict[int, list[Delta]] = {0: []}
     for delta in deltas:
         by_choice.setdefault(delta.choice, []).append(delta)

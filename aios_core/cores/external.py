@@ -1,14 +1,14 @@
-"""A core that runs nothing itself: its calls are made by those who asked for them.
+"""Schedule calls that their callers make at their own provider (external calls).
 
-In mode "passthrough" a framework asks its own provider, and the kernel says when. Such a
-call waits in the queue like any other; once it runs, its stream's first delta tells
-its guest to begin. The guest asks the provider wherever it lives and reports how that
-ended. Meanwhile it holds a slot, so that policies, priorities, budgets and deadlines
-count as everywhere.
+In mode "passthrough" a framework calls its own provider, and the kernel decides when.
+Such a call waits in the queue like any other. Once it runs, the first delta of its stream
+lets the caller start. The caller calls the provider, on any thread or loop, and
+reports the outcome. Until then it holds a slot, so that scheduling policies, priorities,
+budgets and deadlines apply as for every other call.
 
-A cancelled run frees its slot at once; its guest sees its stream end. An agent
-cannot be saved while such a call of it waits (`SnapshotError`): nobody elsewhere
-could make it.
+A cancelled run frees its slot at once, and its caller sees the stream end. An agent
+cannot be saved while it has such a call (`SnapshotError`), since only the caller can
+make it.
 """
 
 from __future__ import annotations
@@ -35,52 +35,52 @@ from aios_core.messages import Completion, Delta, Usage
 from aios_core.snapshot import KVImage
 from aios_core.syscalls import LLMGenerate
 
-#: The key of a request's `extra` under which its guest travels.
+#: The key of a request's `extra` that holds its `ExternalCall`.
 GUEST: Final = "aios.guest"
-#: After the name of a provider's model; keeps it apart from a core's model of that name.
+#: Suffix of a provider's model name, which distinguishes it from a core's model.
 AT_PROVIDER: Final = "@provider"
 
-_WINDOW: Final = 2_000_000  # tokens; the provider alone knows, and refuses what is too long
+_WINDOW: Final = 2_000_000  # tokens; the provider refuses prompts over its true limit itself
 _BEGIN: Final = Delta("begin")
 
 
 class Guest:
-    """A call that its caller makes itself. Thread-safe; only the first report counts.
+    """A call that its caller makes itself. Thread-safe; only the first outcome counts.
 
-    Guests are equal, so that the runaway guard sees calls that are repeated.
+    All instances are equal, so that the runaway guard recognizes repeated requests.
     """
 
     def __init__(self) -> None:
-        self.token_limit: int | None = None  # that the answer may have; known once it may begin
-        self.was_sent = False  # the provider was asked, and will charge the prompt
-        self.has_sent_limit = False  # a budget's, which the program did not set
+        self.token_limit: int | None = None  # of the answer; known once the call may start
+        self.was_sent = False  # the provider has the request, and charges for the prompt
+        self.has_sent_limit = False  # a limit that a budget set, not the program
         self._end: Callable[[Finished | Failed], None] | None = None
         self._run_id = 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Guest)
 
-    __hash__ = None  # type: ignore[assignment] # equal, and yet not one
+    __hash__ = None  # type: ignore[assignment] # equal instances are still distinct calls
 
     def enter(
         self, run_id: int, token_limit: int | None, end: Callable[[Finished | Failed], None]
     ) -> None:
-        """It holds a slot now."""
+        """Note that the call holds a slot now; `end` reports its outcome."""
         self._run_id, self.token_limit, self._end = run_id, token_limit, end
 
     def finish(self, completion: Completion) -> None:
-        """The provider answered."""
+        """Report the provider's answer."""
         if self._end is not None:
             self._end(Finished(self._run_id, completion))
 
     def fail(self, error: KernelError) -> None:
-        """The provider did not."""
+        """Report that the provider failed."""
         if self._end is not None:
             self._end(Failed(self._run_id, error))
 
 
 class GuestCore:
-    """Slots for the calls of one provider's model; see the module.
+    """A core of slots for external calls of one provider's model.
 
     Invariant: `_guests` holds exactly the runs without a final report.
     """
@@ -111,28 +111,30 @@ class GuestCore:
         )
 
     async def start(self, sink: ReportSink) -> None:
-        """Nothing has to be reached."""
+        """Mark the core as up; there is no backend to connect to."""
         self._sink = sink
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Bound the prompt from above; the provider alone can count it."""
+        """Return an upper bound of the prompt's tokens; only the provider can count them."""
         if GUEST not in request.extra:
-            raise InvalidRequest(f"{self._model!r} serves only what its caller asks a provider")
+            raise InvalidRequest(
+                f"model: got {self._model!r}, which serves only calls in mode 'passthrough'"
+            )
         num_tokens = min(max_prompt_tokens(request), _WINDOW - 1)
         limit = min(request.sampling.max_tokens or _WINDOW, _WINDOW - num_tokens)
         return Prepared(num_tokens, limit, is_exact=False)
 
     def run(self, run: Run) -> None:
-        """Let the guest begin."""
+        """Let the caller start."""
         guest = self._guests[run.id] = run.request.extra[GUEST]
         guest.enter(run.id, self._limit_of(run), self._ended)
         self._report(Progress(run.id, 0, _BEGIN))
 
     def preempt(self, run_id: int) -> None:
-        """A provider's answer cannot be interrupted and gone on with."""
+        """Do nothing: a provider's answer cannot be suspended and resumed."""
 
     def cancel(self, run_id: int) -> None:
-        """Take the slot back."""
+        """Free the slot of a run."""
         if (guest := self._guests.pop(run_id, None)) is not None:
             usage = Usage(is_estimated=True) if guest.was_sent else Usage()
             self._report(Stopped(run_id, usage))
@@ -144,7 +146,7 @@ class GuestCore:
         raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
 
     async def close(self) -> None:
-        """Take every slot back."""
+        """Free all slots."""
         for run_id in tuple(self._guests):
             self.cancel(run_id)
 

@@ -1,9 +1,8 @@
-"""From the configuration to cores that can be started.
+"""Build the cores of a configuration.
 
-A kind of core is a `CoreKind`. Its library is imported when a core of that kind is
-built, and not before; one that is not installed is named, with what installs it. No
-model is loaded and no endpoint reached here: that is `Core.start`'s work. A recording
-is read.
+Each kind of core is a `CoreKind`. Its library is imported when a core of that kind is
+built; the error for a missing library names the command that installs it. No model is
+loaded and no endpoint is called: `Core.start` does that. Only recordings are read.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 CORE_PARTS: Final = ("models", "start", "prepare", "run", "preempt", "cancel", "load", "close")
 
 DEFAULT_CORE_NOTICE: Final = (
-    "aios: no core is configured; using the tiny model that comes with the project. For a real one "
+    "aios: no core is configured; using the bundled tiny model. For a real one "
     "set AIOS_MODEL=<directory or hub name> (with AIOS_BASE_URL=<url> for a server), or write an "
     "aios.toml. AIOS_QUIET=1 silences this."
 )
@@ -37,15 +36,15 @@ DEFAULT_CORE_NOTICE: Final = (
 def build_cores(
     configs: Sequence[CoreConfig], *, environ: Mapping[str, str] | None = None
 ) -> list[Core]:
-    """One core for each table; the tiny model if there is none.
+    """Build one core for each table; the tiny model if there is no table.
 
     Args:
         configs: as in `KernelConfig.cores`.
-        environ: holds the keys that `api_key_env` names; None for that of the process.
+        environ: holds the keys that `api_key_env` names; None: the process environment.
 
     Raises:
-        ConfigError: names the key, as ``cores[1].options.slots``.
-        ModelLoadError: a core's library is not installed.
+        ConfigError: a value is wrong; the error names its key, as ``cores[1].options.slots``.
+        ModelLoadError: the library of a core is not installed.
     """
     environ = os.environ if environ is None else environ
     configs = configs or (CoreConfig("tiny"),)
@@ -59,7 +58,7 @@ def build_cores(
 def build_core(
     config: CoreConfig, *, name: str, key: str, environ: Mapping[str, str] | None = None
 ) -> Core:
-    """Build the core of one table; `key` is where the table stands. Raises as `build_cores`."""
+    """Build the core of one table at `key` of the configuration. Raises as `build_cores`."""
     learn_settings(config.options)
     environ, place = os.environ if environ is None else environ, Place(key, "")
     kind = _kind_of(config, place)
@@ -67,10 +66,11 @@ def build_core(
         return _built(kind, config, name, place, environ)
     except KernelError:
         raise
-    except RAISED as exc:  # the constructor may be another package's
+    except RAISED as exc:  # the constructor may belong to a third-party package
         pass_on(exc)
-        told = f"core {name!r} of kind {config.kind!r} cannot be made: {describe_on_worker(exc)}"
-        raise ModelLoadError(told) from exc
+        reason = describe_on_worker(exc)
+        message = f"core {name!r} of kind {config.kind!r} cannot be made: {reason}"
+        raise ModelLoadError(message) from exc
 
 
 def _built(
@@ -86,13 +86,13 @@ def _built(
     except (TypeError, ValueError) as exc:
         raise place.at("options").refuse(dict(config.options), str(exc)) from exc
     if missing := [part for part in CORE_PARTS if not hasattr(core, part)]:
-        told = f"a kind that makes cores; what this one makes has no {', '.join(missing)}"
-        raise place.at("kind").refuse(config.kind, told)
+        allowed = f"a kind that makes cores; the object of this one has no {', '.join(missing)}"
+        raise place.at("kind").refuse(config.kind, allowed)
     return core
 
 
 def kind_of(name: str, place: Place) -> CoreKind:
-    """Find a kind of core by name. Raises `ConfigError` that names the package at fault."""
+    """Find a kind of core by name. Raises a `ConfigError` that names the package at fault."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     declared = CORE_KINDS.load(name, place)
@@ -109,7 +109,7 @@ def kind_of(name: str, place: Place) -> CoreKind:
 
 
 def core_names(configs: Iterable[CoreConfig]) -> list[str]:
-    """The names of the cores: their own, or their kind, numbered from the second on."""
+    """Return the names of the cores: their own, or their kind, numbered from the second on."""
     configs = tuple(configs)
     taken = {config.name for config in configs if config.name}
     names = []
@@ -123,7 +123,7 @@ def core_names(configs: Iterable[CoreConfig]) -> list[str]:
 
 
 def announce_default_core(stream: TextIO, *, environ: Mapping[str, str] | None = None) -> None:
-    """Print that the tiny model is used, since no core is configured; not with AIOS_QUIET=1."""
+    """Print that the bundled model is used, since no core is configured; not with AIOS_QUIET=1."""
     environ = os.environ if environ is None else environ
     if environ.get("AIOS_QUIET", "") in ("", "0"):
         print(DEFAULT_CORE_NOTICE, file=stream)
@@ -158,7 +158,7 @@ def constructor_of(kind: CoreKind, core: str) -> Callable[..., Any]:
 
 
 def _require_not_newer(package: str, newest: int, install: str, core: str) -> None:
-    """Raise `ModelLoadError` for a package of a later major version than this file was made for."""
+    """Raise `ModelLoadError` for a package of a later major version than the kind supports."""
     try:
         installed = version(package)
     except PackageNotFoundError:
@@ -176,7 +176,7 @@ def _options(
     settled: Iterable[str],
     place: Place,
 ) -> dict[str, Any]:
-    """The options of a table, refused by name where the constructor does not know them."""
+    """Check the options of a table. Raises `ConfigError` for one that is not a parameter."""
     parameters = inspect.signature(constructor, eval_str=True).parameters
     kinds = {parameter.kind for parameter in parameters.values()}
     known = [name for name, one in parameters.items() if name not in settled and _is_named(one)]
@@ -198,5 +198,5 @@ def _is_named(parameter: Parameter) -> bool:
 
 
 def _option(hint: Any, value: Any, place: Place) -> Any:
-    """Check an option against the parameter's annotation, where that can be decoded."""
+    """Decode an option by the parameter's annotation, if that is possible."""
     return decode(hint, value, place) if is_decodable(hint) else value

@@ -1,11 +1,11 @@
-"""Read tool calls out of a model's text: the Hermes format, also that of Qwen and of `tiny`.
+"""Parse tool calls in a model's text: the Hermes format, which Qwen and `tiny` use too.
 
     <tool_call>{"name": "calculator", "arguments": {"expression": "1 + 1"}}</tool_call>
 
-Pure text in, `Delta` out; no model and no tokenizer. Promises: text that can
-still become a tool call is held back, everything else is passed on at once; a
-call is passed on when it is complete and well-formed, its arguments exactly as
-the model wrote them; what only looks like a call is passed on as plain text.
+Text goes in, `Delta` comes out. Promises: text that can still become a tool call is held
+back, all other text is returned at once; a call is returned once it is complete and
+well-formed, with its arguments exactly as the model wrote them; a malformed call is
+returned as plain text.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _DECODER: Final = json.JSONDecoder()
 
 
 class ToolCallParser:
-    """Parts a stream of text into plain text and tool calls.
+    """A parser that separates a stream of text into plain text and tool calls.
 
-    `key` makes the ids of the calls: equal keys give equal ids, so that a
-    resumed answer has the ids that it would have had uninterrupted.
+    The ids of the calls are derived from `key`: equal keys give equal ids, so that a
+    resumed answer keeps its ids.
     """
 
     def __init__(self, key: str = "") -> None:
         self.tool_calls: list[ToolCall] = []
         self._key = key
-        self._held = ""  # not passed on yet
+        self._held = ""  # not returned yet
         self._in_call = False
 
     def push(self, text: str) -> Delta:
-        """Take more text. Returns what is certain by now."""
+        """Add text; return what is final now."""
         self._held += text
         parts: list[Delta] = []
         while (part := self._next_part()) is not None:
@@ -45,7 +45,7 @@ class ToolCallParser:
         return merge_deltas(parts)
 
     def finish(self) -> Delta:
-        """The text ends here. Returns what was held back; an unfinished call is plain text."""
+        """End the text; return what was held back. An incomplete call becomes plain text."""
         rest, self._held = self._held, ""
         if self._in_call:
             self._in_call = False
@@ -81,12 +81,12 @@ class ToolCallParser:
         return Delta(tool_calls=(ToolCallDelta(index, call.id, call.name, call.arguments),))
 
     def _is_gap(self, text: str) -> bool:
-        """White space after a call is no text of the answer, unless text follows it."""
+        """Return whether a text is white space after a call, which is dropped at the end."""
         return bool(self.tool_calls) and not text.strip()
 
 
 def parse_call(body: str) -> tuple[str, str] | None:
-    """Name and arguments (JSON text as written) of one call; None if `body` is not a call."""
+    """Return name and arguments (JSON as written) of a call; None if `body` is not a call."""
     try:
         members = _members(body)
         name = json.loads(members["name"])
@@ -102,12 +102,12 @@ def parse_call(body: str) -> tuple[str, str] | None:
 
 
 def call_id(key: str, index: int) -> str:
-    """Id of the call at `index` of the answer that `key` names."""
+    """Return the id of the call at `index` of an answer."""
     return "call_" + hashlib.blake2b(f"{key}/{index}".encode(), digest_size=8).hexdigest()
 
 
 def len_held_back(text: str, markers: Sequence[str]) -> int:
-    """Length of the longest end of `text` with which one of the markers begins."""
+    """Return the length of the longest suffix of `text` that is a prefix of a marker."""
     longest = max(map(len, markers), default=1) - 1
     for size in range(min(longest, len(text)), 0, -1):
         end = text[len(text) - size :]
@@ -117,7 +117,7 @@ def len_held_back(text: str, markers: Sequence[str]) -> int:
 
 
 def merge_deltas(parts: Sequence[Delta]) -> Delta:
-    """One delta that says what several say."""
+    """Join the text and the calls of several deltas."""
     if len(parts) == 1:
         return parts[0]
     return Delta(
@@ -127,7 +127,7 @@ def merge_deltas(parts: Sequence[Delta]) -> Delta:
 
 
 def _members(body: str) -> dict[str, str]:
-    """The members of a JSON object, each value as the text that was written.
+    """Parse the members of a JSON object, with each value as its original text.
 
     Raises `ValueError` if `body` is not exactly one JSON object.
     """

@@ -1,8 +1,8 @@
-"""Several cores and models: which cores can serve a call, and which of them should.
+"""All cores of a kernel: which of them can serve a call, which should, and which are down.
 
-The pool decides from what the cores say of themselves (`models`, `load`) and
-from what it was told of failures (`mark_down`). It starts no timer and calls no
-core on its own: whoever owns the clock asks for each `outage` and acts.
+The pool decides by the cores' `models` and `load`, and by the failures reported to
+`mark_down`. It has no timers and starts no probes: the dispatcher reads each `outage`
+and acts at its `probe_at`.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ MAX_PROBE_S = 30.0
 
 @dataclass(slots=True)
 class Outage:
-    """A core that is down."""
+    """The state of a core that is down."""
 
     error: KernelError
     num_failures: int  # in a row
-    probe_at: float  # when to try it again, in seconds of the kernel's clock
+    probe_at: float  # when to start it again, in seconds of the kernel's clock
 
 
 class CorePool:
-    """Cores by name, and the models that they serve.
+    """The cores by name, and the models that they serve.
 
     Invariants: names are unique; every model named by a core has at least one
     candidate; every key of `outages` is the name of a core.
 
     Args:
-        cores: the first one's first model is the default.
-        fallbacks: model -> the model, or models, that stand in for it while all
-            of its own cores are down.
-        default_model: what a call without a model gets.
+        cores: the first model of the first core is the default.
+        fallbacks: model -> the model, or models, that replace it while all of its own
+            cores are down.
+        default_model: the model of calls that name none.
 
     Raises:
-        ConfigError: no core, a name twice, or an unknown model.
+        ConfigError: there is no core, two have one name, or a model is unknown.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CorePool:
             for model, others in (fallbacks or {}).items()
         }
         self._default = default_model or next(iter(self._by_model))
-        self.outages: dict[str, Outage] = {}  # of the cores that are down, by name
+        self.outages: dict[str, Outage] = {}  # by name of core; only cores that are down
         self._turn = 0
         self._require_known("cores.default_model", self._default)
         for model, others in self._fallbacks.items():
@@ -82,7 +82,7 @@ class CorePool:
         return iter(self._cores.values())
 
     def __getitem__(self, name: str) -> Core:
-        """The core of that name. Raises `NoSuchObject`."""
+        """Return the core of a name. Raises `NoSuchObject`."""
         if name not in self._cores:
             raise NoSuchObject("core", name, self._cores)
         return self._cores[name]
@@ -98,9 +98,10 @@ class CorePool:
     # --- which core ---------------------------------------------------------------------------
 
     def route(self, model: str | None = None) -> tuple[Core, ...]:
-        """The cores that may serve a call: the model's own, or, if all are down, its stand-ins'.
+        """Return the cores that may serve a call: the model's own, or those of its fallbacks.
 
-        If those are down too, the model's own come back: the call waits for them.
+        Fallbacks count while all of the model's own cores are down. If all fallbacks are
+        down too, these are the model's own cores again: the call waits for them.
         Raises `NoSuchObject` for a model that no core has.
         """
         model = model or self._default
@@ -115,7 +116,7 @@ class CorePool:
         return own
 
     def pick(self, candidates: Sequence[Core]) -> Core | None:
-        """The least loaded candidate that is up and has a free slot; equals take turns."""
+        """Choose the least loaded candidate that is up and has a free slot; equals take turns."""
         if len(candidates) == 1:
             load = self._load_of(candidates[0])
             return candidates[0] if load is not None and _has_room(load) else None
@@ -123,16 +124,16 @@ class CorePool:
         return None if chosen is None else candidates[chosen]
 
     def used(self, core: Core) -> None:  # noqa: ARG002 - the turns of all equals are one count
-        """A core was given a call; among equals it is another's turn now."""
+        """Count a call given to a core, so that the next one goes to another of equal load."""
         self._turn += 1
 
     def serves(self, core: Core, model: str | None) -> str:
-        """The name under which `core` serves a call for `model`: another one if it stands in."""
+        """Return the model that `core` runs for a call of `model`, which may be a fallback."""
         model = model or self._default
         if core in self._by_model.get(model, ()):
             return model
-        stand_ins = (m for m in self._fallbacks.get(model, ()) if core in self._by_model[m])
-        return next(stand_ins, core.models[0])
+        fallbacks = (m for m in self._fallbacks.get(model, ()) if core in self._by_model[m])
+        return next(fallbacks, core.models[0])
 
     # --- up and down --------------------------------------------------------------------------
 
@@ -140,22 +141,25 @@ class CorePool:
         return name not in self.outages
 
     def outage(self, name: str) -> Outage | None:
-        """Why a core is down and when to try it again; None if it is up."""
+        """Return why a core is down and when to start it again; None if it is up."""
         return self.outages.get(name)
 
     def mark_down(self, name: str, error: KernelError, now: float) -> float:
-        """A core died, or a probe of it failed. Returns when to probe it next: later each time."""
+        """Record a failure or a failed probe; return the time of the next probe.
+
+        The time until the next probe doubles with each failure, up to `MAX_PROBE_S`.
+        """
         failures = self.outages[name].num_failures + 1 if name in self.outages else 1
         wait_s = min(FIRST_PROBE_S * 2.0 ** min(failures - 1, 30), MAX_PROBE_S)
         self.outages[self[name].name] = Outage(error, failures, now + wait_s)
         return now + wait_s
 
     def mark_up(self, name: str) -> None:
-        """A core answers again."""
+        """End the outage of a core."""
         self.outages.pop(self[name].name, None)
 
     def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
-        """The error of a call whose cores are all down: why each is, and when to come back."""
+        """Build the error of a call with no core that is up: reasons, and when to retry."""
         model = model or self._default
         outages = {
             core.name: out for core in self._by_model[model] if (out := self.outage(core.name))
@@ -164,23 +168,23 @@ class CorePool:
         probe_at = min((out.probe_at for out in outages.values()), default=now)
         return CoreUnavailable(f"no core serves {model!r}: {reasons}", max(0.0, probe_at - now))
 
-    # --- life ---------------------------------------------------------------------------------
+    # --- start and close ----------------------------------------------------------------------
 
     def require_new(self, core: Core) -> None:
-        """Raise `ConfigError` unless its name is free and it has a model."""
+        """Raise `ConfigError` unless the core's name is free and the core has a model."""
         _by_name((*self, core))
 
     def add(self, core: Core) -> None:
-        """One more core, that was started. Raises the same."""
+        """Add a started core. Raises `ConfigError`, as `require_new`."""
         self.require_new(core)
         self._cores[core.name] = core
         self._by_model = _by_model(self._cores.values())
 
     async def start_all(self, sinks: Mapping[str, ReportSink], now: float) -> None:
-        """Start every core, side by side; `sinks` has one per core's name.
+        """Start all cores concurrently; `sinks` has one sink for each name.
 
-        One that fails is marked down and does not keep the others from starting.
-        Raises `BackendError` with each core's reason if none starts.
+        A core that fails is marked down, and the others start.
+        Raises `BackendError` with the reason of each core, if none starts.
         """
         cores = tuple(self)
         results = await asyncio.gather(
@@ -198,14 +202,14 @@ class CorePool:
             self.mark_down(name, error, now)
 
     async def close_all(self) -> None:
-        """Close every core, side by side. Raises the first error once all have been tried."""
+        """Close all cores concurrently; raise the first error after all have been tried."""
         results = await asyncio.gather(*(core.close() for core in self), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
     def check(self) -> None:
-        """Derive the invariants again."""
+        """Raise `AssertionError` unless every invariant holds."""
         assert set(self.outages) <= set(self._cores)  # noqa: S101
         assert self._by_model == _by_model(self._cores.values())  # noqa: S101
 
@@ -218,10 +222,10 @@ class CorePool:
 
 
 def least_loaded(loads: Sequence[CoreLoad | None], turn: int = 0) -> int | None:
-    """The position of the core to prefer; None if none can take a call now.
+    """Return the position of the core to prefer; None if no core can take a call now.
 
-    Pure. The smallest part of slots in use wins, then the smallest part of KV
-    memory; `turn` rotates among equals.
+    The smallest share of used slots wins, then the smallest share of used KV memory;
+    `turn` rotates among equals. Pure.
     """
     free = {
         position: _fullness(load)
@@ -271,7 +275,7 @@ def _as_kernel_error(core: str, error: BaseException) -> KernelError:
     if isinstance(error, KernelError):
         return error
     if not isinstance(error, Exception):
-        raise error  # Ctrl-C, or the loop ends
+        raise error  # Ctrl-C, or a cancelled task
     failed = BackendError(f"core {core!r} did not start: {describe(error)}")
     failed.__cause__ = detach(error)
     return failed

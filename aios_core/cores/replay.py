@@ -1,15 +1,15 @@
-"""Record what a core was asked and what it said; say it again offline.
+"""Record the requests and answers of a core, and replay them offline.
 
-    core = RecordingCore(OpenAICore(...), "run.jsonl")     # once, with the real thing
-    core = ReplayCore("run.jsonl")                         # in every test thereafter
+    core = RecordingCore(OpenAICore(...), "run.jsonl")     # once, with the real endpoint
+    core = ReplayCore("run.jsonl")                         # in every test after that
 
-A recording is a JSONL file: a header, then one line for each answer, with its
-request, its deltas and its completion. Requests are told apart by a hash of all
-that can change the answer; ids of tool calls are numbered in the order in which
-they appear, since many backends roll them. Failures are not recorded.
+A recording is a JSONL file: a header, then one line for each answer, with its request,
+its deltas and its completion. A request is identified by a hash of everything that can
+change its answer. Ids of tool calls are replaced by numbers in order of appearance, since
+many backends choose them at random. Failures are not recorded.
 
 `RecordingCore` writes in a thread of its own, from `start` to `close`, so that the
-kernel's loop never waits for the disk. Its lock guards what was said so far.
+kernel's loop never waits for the disk. Its lock guards the runs without an answer.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ from aios_core.syscalls import LLMGenerate
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 2
-_FORMATS: Final = (1, FORMAT)  # that are read
-_UNFINISHED_KEPT: Final = 10_000  # runs of which the deltas are remembered while they wait
+_FORMATS: Final = (1, FORMAT)  # that can be read
+_UNFINISHED_KEPT: Final = 10_000  # runs without an answer for which deltas are kept
 
 
 def canonical(request: LLMGenerate, model: str) -> dict[str, Any]:
-    """All of a request that can change its answer, as a JSON object."""
+    """Return everything in a request that can change its answer, as a JSON object."""
     numbers: dict[str, int] = {}
     messages = [_plain(message.to_dict()) for message in request.messages]
     for message in messages:
@@ -85,15 +85,15 @@ def canonical(request: LLMGenerate, model: str) -> dict[str, Any]:
 
 
 def fingerprint(asked: Mapping[str, Any]) -> str:
-    """The hash of a canonical request."""
+    """Hash a canonical request."""
     text = json.dumps(asked, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 class RecordingCore:
-    """A core that passes everything on to another one and writes down the answers.
+    """A core that forwards everything to another one and records the answers.
 
-    The first `start` replaces the file; a start after a `CoreDown` goes on in it.
+    The first `start` replaces the file; a start after a `CoreDown` appends to it.
     """
 
     def __init__(self, core: Core, path: str | Path) -> None:
@@ -102,9 +102,9 @@ class RecordingCore:
         self._sink: ReportSink | None = None
         self._journal: _Journal | None = None
         self._was_started = False
-        self._lock = threading.Lock()  # guards _asked and _said
+        self._lock = threading.Lock()  # guards _asked and _deltas
         self._asked: dict[int, LLMGenerate] = {}
-        self._said: OrderedDict[int, list[Delta]] = OrderedDict()
+        self._deltas: OrderedDict[int, list[Delta]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<RecordingCore {self._core!r} to {self._path}>"
@@ -150,9 +150,9 @@ class RecordingCore:
         with self._lock:
             self._asked[run.id] = run.request
             if run.snapshot is None:
-                self._said[run.id] = []
-            while len(self._said) > _UNFINISHED_KEPT:
-                self._said.popitem(last=False)
+                self._deltas[run.id] = []
+            while len(self._deltas) > _UNFINISHED_KEPT:
+                self._deltas.popitem(last=False)
         self._core.run(run)
 
     def preempt(self, run_id: int) -> None:
@@ -165,7 +165,7 @@ class RecordingCore:
         return self._core.load()
 
     async def close(self) -> None:
-        """Close the core, and the file once everything is in it. Idempotent."""
+        """Close the core, and the file once everything is written. Idempotent."""
         try:
             await self._core.close()
         finally:
@@ -177,7 +177,7 @@ class RecordingCore:
             self._journal = None
 
     def _take(self, reports: Sequence[Report]) -> None:
-        """Note what is worth it and pass everything on, in the same order."""
+        """Record deltas and answers, and forward all reports in order."""
         for report in reports:
             self._note(report)
         if self._sink:
@@ -186,13 +186,13 @@ class RecordingCore:
     def _note(self, report: Report) -> None:
         with self._lock:
             match report:
-                case Progress(run_id, _, delta) if delta and run_id in self._said:
-                    self._said[run_id].append(delta)
+                case Progress(run_id, _, delta) if delta and run_id in self._deltas:
+                    self._deltas[run_id].append(delta)
                 case Finished(run_id, completion):
-                    deltas = self._said.pop(run_id, [])
+                    deltas = self._deltas.pop(run_id, [])
                     self._write(self._asked.pop(run_id), deltas, completion)
                 case Failed(run_id) | Stopped(run_id):
-                    self._said.pop(run_id, None)
+                    self._deltas.pop(run_id, None)
                     self._asked.pop(run_id, None)
                 case _:
                     pass
@@ -211,7 +211,7 @@ class RecordingCore:
 
 
 class _Journal:
-    """Appends JSON lines to a file, in a thread of its own and in the order of the calls."""
+    """A writer of JSON lines to a file, in a thread of its own, in order of the calls."""
 
     def __init__(self, path: Path, *, append: bool) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
@@ -229,7 +229,7 @@ class _Journal:
         self._lines.put(json.dumps(entry, ensure_ascii=False))
 
     def close(self) -> None:
-        """Returns when everything is written."""
+        """Wait until everything is written, and close the file."""
         self._lines.put(None)
         self._thread.join()
 
@@ -239,7 +239,7 @@ class _Journal:
                 try:
                     file.write(line + "\n")
                     file.flush()
-                except OSError as exc:  # the run matters more than its recording
+                except OSError as exc:  # a full disk must not fail the run itself
                     log.warning("the recording %s lacks an answer: %r", file.name, exc)
 
 
@@ -259,13 +259,13 @@ class _Recorded:
 
 
 class ReplayCore(ScriptedCore):
-    """Answers from a recording, as fast as it can, or with `token_s` for each delta.
+    """A core that answers from a recording, without delay or with `token_s` for each delta.
 
-    The same request asked again gets the next answer that was recorded for it;
-    the last one is repeated.
+    A repeated request gets the next answer that was recorded for it; the last one is
+    repeated.
 
     Raises:
-        ModelLoadError: the file is missing or damaged; names the line.
+        ModelLoadError: the file is missing or damaged; the error names the line.
     """
 
     def __init__(
@@ -295,7 +295,7 @@ class ReplayCore(ScriptedCore):
         self._num_given: dict[str, int] = {}
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Size the request as it was recorded. Raises `NoSuchObject` if it never was."""
+        """Return the recorded token count. Raises `NoSuchObject` for an unknown request."""
         prepared = super().prepare(request)
         answers = self._find(request)[1]
         return Prepared(answers[0].completion.usage.input_tokens, prepared.max_tokens)
@@ -314,7 +314,7 @@ class ReplayCore(ScriptedCore):
         return key, self._recorded[key]
 
     def _unknown(self, asked: Mapping[str, Any]) -> NoSuchObject:
-        """Name the recorded request that is most like this one, and where they part."""
+        """Build an error that names the most similar recorded request, and the differences."""
         prompt = _last_content(asked)
         everything = [answers[0] for answers in self._recorded.values()]
         if not everything:
@@ -332,7 +332,7 @@ def _likeness(one: _Recorded, asked: Mapping[str, Any], prompt: str) -> tuple[fl
 
 
 def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_Recorded]]]:
-    """The header and the answers by the hash of their requests."""
+    """Read the header, and the answers by the hash of their requests."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -366,7 +366,7 @@ def _entries(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, dict[str, 
 
 def _header(entry: Mapping[str, Any]) -> dict[str, Any]:
     if entry["format"] not in _FORMATS:
-        raise ValueError(f"format {entry['format']!r}, this version reads {list(_FORMATS)}")
+        raise ValueError(f"format: got {entry['format']!r}; allowed: {list(_FORMATS)}")
     models = [str(model) for model in entry["models"]]
     return {
         "format": entry["format"],
@@ -379,7 +379,7 @@ def _entry(entry: Mapping[str, Any]) -> _Recorded:
     asked, deltas = entry["asked"], tuple(map(decode_delta, entry["deltas"]))
     if not isinstance(asked, dict):
         raise TypeError(f"a request expected, got {asked!r:.100}")
-    _last_content(asked)  # what errors will quote
+    _last_content(asked)  # raises now, rather than in an error that quotes it
     return _Recorded(asked, Plan(decode_completion(entry["answer"]), deltas or None))
 
 
@@ -389,7 +389,7 @@ def _last_content(asked: Mapping[str, Any]) -> str:
 
 
 def _updated(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of format 1 in today's: what was a default then is what is not set now."""
+    """Convert an entry of format 1, where a default value means a value that is not set now."""
     asked = dict(entry["asked"])
     unset = {"temperature": 0.0, "top_p": 1.0, "stop": []}
     asked["sampling"] = {
@@ -407,5 +407,5 @@ def _updated(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON would bring it back."""
+    """Return a value as it would be after writing and reading it as JSON."""
     return json.loads(json.dumps(value, default=repr))

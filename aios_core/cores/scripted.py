@@ -1,13 +1,13 @@
-"""A core that answers from a script, for tests of agents and of the kernel.
+"""Answer from a script, for tests of agents and of the kernel.
 
     ScriptedCore("always this")
     ScriptedCore(["first", ToolCall("c1", "add", '{"a": 1}'), RateLimited("busy", 2.0)])
     ScriptedCore({"2+2?": "4"})                       # by the text of the last message
     ScriptedCore(lambda request: request.messages[-1].content.upper())
 
-One word is one token. Without `latency_s` and `token_s` a run ends inside `run`
-itself, with no task, timer or loop turn; with them time passes through
-`asyncio.sleep`, so that it is virtual where the loop's time is.
+One word is one token. Without `latency_s` and `token_s` a run ends inside `run` itself,
+without a task, a timer or an iteration of the loop. With them, `asyncio.sleep` takes the
+time, so that a loop with virtual time does not wait.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.untrusted.third_party import RAISED, describe, detach, pass_on
 
-# One answer. A sequence of deltas streams just so, and may end in an error: a core that dies
-# in the middle of its answer.
+# One answer. A sequence of deltas is streamed as it is, and may end in an error, as if the
+# core failed in the middle of its answer.
 Answer = (
     Completion | Message | str | ToolCall | KernelError | Sequence[ToolCall | Delta | KernelError]
 )
-Answering = Callable[[LLMGenerate], Answer | None]  # None: not scripted
+Answering = Callable[[LLMGenerate], Answer | None]  # None: there is no answer to this request
 Script = str | Sequence[Answer] | Mapping[str, Answer] | Answering
 
 _REQUESTS_KEPT = 1_000
 
 
 class ScriptedCore(StreamingCore):
-    """Answers what it was told to.
+    """A core that answers from a script.
 
-    `requests` holds the latest requests in the order in which they came. With
-    `preemptible` a run can be stopped between any two tokens and goes on exactly
-    there: its snapshot carries the rest of its answer.
+    `requests` holds the latest requests in order of arrival. With `preemptible`, a run can
+    be suspended between any two tokens and resumes exactly there: its snapshot carries the
+    rest of its answer.
 
     Args:
-        script: a text (always the answer), a list (one answer after the other),
-            a mapping from the last message's text, or a function of the request.
+        script: a text (the answer to everything), a list (one answer after the other),
+            a mapping from the text of the last message, or a function of the request.
         latency_s: seconds before the first token of an answer.
         token_s: seconds for each token.
     """
@@ -98,7 +98,7 @@ class ScriptedCore(StreamingCore):
         return self._capabilities
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Count words. Raises `ContextOverflow`."""
+        """Count the words of the prompt. Raises `ContextOverflow`."""
         num_tokens = sum(len(m.content.split()) for m in request.messages)
         window = self._capabilities.context_window
         if num_tokens >= window:
@@ -107,7 +107,7 @@ class ScriptedCore(StreamingCore):
         return Prepared(num_tokens, min(request.sampling.max_tokens or left, left))
 
     def run(self, run: Run) -> None:
-        """Begin a run; without latency, also end it."""
+        """Start a run; without latency, also end it."""
         if self._takes_time or not self._is_up:
             super().run(run)
             return
@@ -116,17 +116,17 @@ class ScriptedCore(StreamingCore):
         except KernelError as exc:
             self.report(Failed(run.id, exc))
             return
-        num_said = len(run.snapshot.output_ids) if run.snapshot else 0
-        self.report(*plan.at_once(run.id, num_said))
+        num_sent = len(run.snapshot.output_ids) if run.snapshot else 0
+        self.report(*plan.at_once(run.id, num_sent))
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
-        """Say the plan from where the run is, in its time."""
+        """Stream the answer from the position of the run, with the configured delays."""
         plan = live.memo = self._plan(live.run)
         if not live.num_tokens:
             await asyncio.sleep(self._latency_s)
         for delta in plan.deltas()[live.num_tokens :]:
             await asyncio.sleep(self._token_s)
-            yield Progress(live.run.id, 1, delta)  # whatever its text: the script cut it so
+            yield Progress(live.run.id, 1, delta)  # one token, however long its text is
         if isinstance(plan.end, KernelError):
             raise plan.end
         yield plan.end
@@ -135,23 +135,23 @@ class ScriptedCore(StreamingCore):
         return isinstance(live.memo, Plan) and not isinstance(live.memo.end, KernelError)
 
     def snapshot(self, live: LiveRun) -> Snapshot:
-        """What was said and, as `sampler`, what will be: the script is this core's dice."""
+        """Take a snapshot; its `sampler` holds the scripted answer, with the rest of the text."""
         if isinstance(live.memo, Plan):
             rest = live.memo.encode()
-        else:  # stopped before it began
+        else:  # suspended before it started
             rest = live.run.snapshot.sampler if live.run.snapshot else None
-        said = tuple(range(live.num_tokens))
-        return replace(super().snapshot(live), output_ids=said, sampler=rest)
+        output_ids = tuple(range(live.num_tokens))
+        return replace(super().snapshot(live), output_ids=output_ids, sampler=rest)
 
     def _plan(self, run: Run) -> Plan:
-        """What to say to a run: the rest of its snapshot, or something new."""
+        """Return the answer of a run: that of its snapshot, or the script's next."""
         if run.snapshot is not None and run.snapshot.sampler is not None:
             return Plan.decode(run.snapshot.sampler)
         self.requests.append(run.request)
         return self._new_plan(run)
 
     def _new_plan(self, run: Run) -> Plan:
-        """What the script says to a run. Raises the error that it has there, if it has one."""
+        """Return the script's answer to a run. Raises the error that the script has there."""
         answer = self._ask(run.request)
         prompt, limit = run.prepared.num_tokens, run.prepared.max_tokens
         return _plan_of(answer, self.model_of(run.request), prompt, limit)
@@ -161,7 +161,7 @@ class ScriptedCore(StreamingCore):
             answer = self._answering(request)
         except KernelError:
             raise
-        except RAISED as exc:  # the script is foreign code
+        except RAISED as exc:  # the script is the user's code
             pass_on(exc)
             raise CoreError(self._name, f"the script raised {describe(exc)}") from detach(exc)
         if answer is None:
@@ -171,7 +171,7 @@ class ScriptedCore(StreamingCore):
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be said, and how it ends."""
+    """A scripted answer: its deltas, and the completion or error at its end."""
 
     end: Completion | KernelError
     cuts: tuple[Delta, ...] | None = None  # None: word by word
@@ -189,22 +189,22 @@ class Plan:
 
     @cached_property
     def parts(self) -> tuple[tuple[int, Delta], ...]:
-        """What to report where no time passes, with the tokens in each."""
+        """The deltas of an answer without delays, each with its number of tokens."""
         if self.cuts is None and isinstance(self.end, Completion):
             first, *others = (whole(c.message, c.logprobs) for c in self.end.all_choices)
             further = ((0, replace(delta, choice=i)) for i, delta in enumerate(others, 1))
             return ((self.end.usage.output_tokens, first), *further)
         return tuple((1, delta) for delta in self.cuts or ())
 
-    def at_once(self, run_id: int, num_said: int = 0) -> Sequence[Report]:
-        """The reports of a run that takes no time, and goes on after so many deltas."""
+    def at_once(self, run_id: int, num_sent: int = 0) -> Sequence[Report]:
+        """Return all reports of a run without delays, except its first `num_sent` deltas."""
         end = self.end
         last = Finished(run_id, end) if isinstance(end, Completion) else Failed(run_id, end)
-        parts = [(1, delta) for delta in self.deltas()[num_said:]] if num_said else self.parts
+        parts = [(1, delta) for delta in self.deltas()[num_sent:]] if num_sent else self.parts
         return (*[Progress(run_id, n, delta) for n, delta in parts], last)
 
     def encode(self) -> bytes | None:
-        """As the part of a snapshot that says how to go on."""
+        """Encode the answer for a snapshot; None for an error, which cannot be resumed."""
         if isinstance(self.end, KernelError):
             return None
         cuts = None if self.cuts is None else [encode_delta(delta) for delta in self.cuts]
@@ -224,7 +224,7 @@ class Plan:
 
 
 def _answering(script: Script) -> Answering:
-    """Every kind of script as a function."""
+    """Turn any kind of script into a function of the request."""
     if isinstance(script, str):
         return lambda _: script
     if isinstance(script, Mapping):
@@ -242,7 +242,7 @@ def _look_up(script: Mapping[str, Answer], request: LLMGenerate) -> Answer:
 
 
 class _InOrder:
-    """One answer after the other, then an error that names them all."""
+    """A script of answers in order, then an error that lists them all."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = tuple(answers)
@@ -276,17 +276,17 @@ def _plan_of(answer: Answer, model: str, prompt: int, limit: int) -> Plan:
 
 @lru_cache(maxsize=256)
 def _spoken(text: str, model: str, prompt: int, limit: int) -> Plan:
-    """A text, cut off at the token limit. Kept, since benchmarks ask the same again and again."""
-    said = words(text)
-    message = Message("assistant", "".join(said[:limit]))
+    """Answer with a text, cut off at the token limit. Cached, since benchmarks repeat requests."""
+    spoken = words(text)
+    message = Message("assistant", "".join(spoken[:limit]))
     completion = _completion(message, model, prompt)
-    if len(said) > limit:
+    if len(spoken) > limit:
         completion = replace(completion, finish_reason=FinishReason.LENGTH)
     return Plan(completion)
 
 
 def _from_parts(parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int) -> Plan:
-    """Tool calls, or deltas that stream as they are and may end in an error."""
+    """Answer with tool calls, or with deltas that may end in an error."""
     deltas = tuple(part for part in parts if isinstance(part, Delta))
     if parts and isinstance(parts[-1], KernelError):
         return Plan(parts[-1], deltas)

@@ -1,16 +1,16 @@
-"""An async generator becomes a core.
+"""The base class for cores that stream from async generators.
 
-A subclass says in `stream` how one answer comes about; `StreamingCore` makes of
-it the contract of `aios_core.core`: one asyncio task per run on the kernel's
-loop, progress, exactly one end, cancellation, preemption, slots, and a `close`
-that leaves no task behind.
+A subclass implements `stream`, which generates one answer. `StreamingCore` adds the rest
+of the contract in `aios_core.core`: one asyncio task for each run on the kernel's loop,
+progress, exactly one final report, cancellation, preemption, slots, and a `close` that
+leaves no task behind.
 
-Promises: the end of a run is reported by its task's done-callback and nowhere
-else, so there is exactly one, nothing follows it, and when it is reported the
-generator has let go of all it held. A run that cannot be resumed from where it
-is (`can_resume`) ignores a preemption and goes on to its end.
+Promises: only the done-callback of a run's task reports its end. So there is exactly one
+final report, no report follows it, and the generator has released all its resources
+before. A run that cannot be resumed from its position (`can_resume`) ignores preemption
+and runs to its end.
 
-Everything here happens on the kernel's loop; there are no locks.
+Everything here runs on the kernel's loop; there are no locks.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.token_estimate import answer_texts, at_least
 
-# What `stream` yields: a delta (counts as one token, or as many as its text has at
-# least), progress that counts its tokens itself, and at last the answer.
+# What `stream` yields: deltas (each counts as the fewest tokens that its text can have, at
+# least one), or progress with an explicit count, and the whole answer last.
 Item = Delta | Progress | Completion
 
 
 class _Wish(Enum):
-    """How a run is to end, if not on its own."""
+    """The way in which a run was asked to end."""
 
     STOP = auto()
     PREEMPT = auto()
@@ -61,16 +61,16 @@ class _Wish(Enum):
 
 @dataclass(slots=True, eq=False)
 class LiveRun:
-    """A run and what it has streamed. All counts include what its snapshot brought along."""
+    """A run and what it has streamed. All counts include those of its snapshot."""
 
     run: Run
     answer: Assembler
     num_tokens: int
-    output_ids: list[int] = field(default_factory=list)  # where a backend tells them
+    output_ids: list[int] = field(default_factory=list)  # if the backend reports token ids
     prompt_ids: tuple[int, ...] = ()
-    has_streamed: bool = False  # in this stretch: something came from the backend
-    was_sent: bool = False  # in this stretch: the prompt has left us, and will be charged
-    memo: Any = None  # whatever the subclass wants to find again
+    has_streamed: bool = False  # since the run started or resumed: the backend sent a delta
+    was_sent: bool = False  # since then: the prompt was sent, and will be charged
+    memo: Any = None  # the subclass's own state
     wish: _Wish | None = None
     task: asyncio.Task[Completion] | None = None
 
@@ -79,26 +79,26 @@ class LiveRun:
 
     @classmethod
     def of(cls, run: Run) -> LiveRun:
-        """A run at its start, or where its snapshot left it."""
+        """Make the state of a run that starts, or that resumes from its snapshot."""
         was = run.snapshot or Snapshot("")
         ids = list(was.output_ids)
         return cls(run, Assembler(was.text), len(ids), ids, was.prompt_ids)
 
     def usage(self) -> Usage:
-        """What the call took so far; nothing, if it never reached the backend."""
+        """Return an estimate of the usage so far; zero if the request was never sent."""
         if not (self.num_tokens or self.was_sent):
             return Usage()
         return Usage(self.run.prepared.num_tokens, self.num_tokens, is_estimated=True)
 
 
 class StreamingCore(ABC):
-    """A core whose answers come from async generators.
+    """A core with answers from async generators.
 
-    Subclasses implement `stream` and `prepare`, and, where they have something
-    to do, `open`, `shut`, `can_resume` and `snapshot`.
+    Subclasses implement `stream` and `prepare`, and may override `connect`, `disconnect`,
+    `can_resume` and `snapshot`.
 
-    Invariants: `_live` holds exactly the runs without a final report; each has
-    a task that is not done, or whose done-callback is scheduled.
+    Invariants: `_live` holds exactly the runs without a final report; the task of each is
+    not done, or its done-callback is scheduled.
     """
 
     def __init__(self, name: str, models: Sequence[str], *, slots: int) -> None:
@@ -111,44 +111,44 @@ class StreamingCore(ABC):
         self._sink: ReportSink | None = None
         self._is_up = False
         self._going_down: CoreError | None = None
-        self._load = CoreLoad(slots, 0, is_up=False)  # as it was asked for last
+        self._load = CoreLoad(slots, 0, is_up=False)  # as returned last
 
     def __repr__(self) -> str:
         state = "up" if self._is_up else "down"
         return f"<{type(self).__name__} {self._name!r}: {state}, {len(self._live)}/{self._slots}>"
 
-    # --- what a subclass says -----------------------------------------------------------------
+    # --- for subclasses to implement ----------------------------------------------------------
 
     @abstractmethod
     def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Generate one answer, from its start or from `live.run.snapshot`.
 
-        Yields deltas and, last, the whole answer (with what the snapshot brought
-        along). Cancelling the task that iterates stops the work behind it.
-        A `KernelError` fails the run as it is; anything else becomes a `CoreError`.
+        Yields deltas and, last, the whole answer (including the snapshot's part). Cancelling
+        the task that iterates must stop the work at the backend. A `KernelError` fails the
+        run as it is; any other exception becomes a `CoreError`.
         """
 
     @abstractmethod
     def prepare(self, request: LLMGenerate) -> Prepared | Awaitable[Prepared]:
-        """Measure a request."""
+        """Count the tokens of a request's prompt and answer, and check the request."""
 
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What this core can do."""
+        """The features that this core supports."""
 
     async def open(self) -> None:  # noqa: B027 - most backends have nothing to do
-        """Reach the backend. Raises `BackendError`."""
+        """Connect to the backend. Raises `BackendError`."""
 
     async def shut(self) -> None:  # noqa: B027
-        """Let go of the backend; no run is live. Idempotent."""
+        """Disconnect from the backend; called when there are no runs. Idempotent."""
 
     def can_resume(self, live: LiveRun) -> bool:
-        """Whether a run could go on from where it is. A run that streamed nothing always can."""
+        """Return whether a run can resume from its position; always so if it streamed nothing."""
         return not live.answer.has_tool_calls
 
     def snapshot(self, live: LiveRun) -> Snapshot:
-        """What is kept of a preempted run."""
+        """Take the snapshot of a preempted run."""
         return Snapshot(
             model=self.model_of(live.run.request),
             prompt_ids=live.prompt_ids,
@@ -156,7 +156,7 @@ class StreamingCore(ABC):
             text=live.answer.text,
         )
 
-    # --- the contract -------------------------------------------------------------------------
+    # --- the contract of a core ---------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -167,8 +167,8 @@ class StreamingCore(ABC):
         return self._models
 
     async def start(self, sink: ReportSink) -> None:
-        """Reach the backend. Raises `BackendError`."""
-        await self.shut()  # of an earlier start, that went down
+        """Connect to the backend. Raises `BackendError`."""
+        await self.shut()  # of an earlier start that failed later
         self._sink = sink
         self._going_down = None
         try:
@@ -179,7 +179,7 @@ class StreamingCore(ABC):
         self._is_up = True
 
     def run(self, run: Run) -> None:
-        """Begin a run, or go on from its snapshot."""
+        """Start a run, or resume it from its snapshot."""
         if not self._is_up:
             self._refuse(run)
             return
@@ -191,7 +191,7 @@ class StreamingCore(ABC):
         live.task.add_done_callback(lambda task: self._end(live, task))
 
     def preempt(self, run_id: int) -> None:
-        """Stop a run where it is, if it can go on from there."""
+        """Suspend a run, if it can resume from its position."""
         live = self._live.get(run_id)
         if live is None or live.wish is not None or not self.capabilities.preemptible:
             return
@@ -199,23 +199,23 @@ class StreamingCore(ABC):
             self._drop(live, _Wish.PREEMPT)
 
     def cancel(self, run_id: int) -> None:
-        """Drop a run."""
+        """Stop a run."""
         if live := self._live.get(run_id):
             self._drop(live, _Wish.STOP)
 
     def load(self) -> CoreLoad:
-        """How full the core is now."""
+        """Return the number of running calls, and whether the core is up."""
         known, num_running = self._load, len(self._live)
         if known.num_running != num_running or known.is_up is not self._is_up:
             known = self._load = CoreLoad(self._slots, num_running, is_up=self._is_up)
         return known
 
     def open_image(self, path: Path) -> KVImage:
-        """Backends that stream text keep no KV images."""
+        """Raise `SnapshotError`: backends that stream text have no KV images."""
         raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
 
     async def close(self) -> None:
-        """Stop all runs and let go of the backend. Idempotent."""
+        """Stop all runs and disconnect from the backend. Idempotent."""
         self._is_up = False
         for live in self._live.values():
             self._drop(live, _Wish.STOP)
@@ -224,7 +224,7 @@ class StreamingCore(ABC):
         await self.shut()
 
     def go_down(self, reason: str, cause: BaseException | None = None) -> None:
-        """Fail every run and report `CoreDown` once the last of them is over."""
+        """Fail all runs, and report `CoreDown` once the last of them has ended."""
         if not self._is_up:
             return
         self._is_up = False
@@ -236,31 +236,31 @@ class StreamingCore(ABC):
     def error(
         self, message: str, cause: BaseException | None = None, *, is_retryable: bool = False
     ) -> CoreError:
-        """An error of this core."""
+        """Build an error of this core."""
         error = CoreError(self._name, message, is_retryable=is_retryable)
         error.__cause__ = None if cause is None else scrub(cause)
         return error
 
     def model_of(self, request: LLMGenerate) -> str:
-        """The model that answers: the one asked for, or, where this core stands in, its own."""
+        """Return the model that answers: the requested one, or this core's own as a fallback."""
         return answering_model(request, self.models)
 
     def report(self, *reports: Report) -> None:
-        """Tell the dispatcher."""
+        """Send reports to the dispatcher."""
         if self._sink is None:
             raise KernelBug(f"core {self._name!r} was never started")
         self._sink(reports)
 
-    # --- behind it ----------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------
 
     def _refuse(self, run: Run) -> None:
         self.report(Failed(run.id, self.error("is not up", is_retryable=True)))
 
     def _drop(self, live: LiveRun, wish: _Wish) -> None:
         was_dropped = live.wish is not None
-        if live.wish is not _Wish.FAIL:  # the last word
+        if live.wish is not _Wish.FAIL:  # a failure of the core overrides everything else
             live.wish = wish
-        if live.task and not was_dropped:  # a second cancel would break into its clean-up
+        if live.task and not was_dropped:  # a second cancel would interrupt its clean-up
             live.task.cancel()
 
     async def _consume(self, live: LiveRun) -> Completion:
@@ -277,7 +277,7 @@ class StreamingCore(ABC):
             item = Progress(live.run.id, num_tokens, item)
         live.has_streamed = live.has_streamed or bool(item.delta)
         live.num_tokens += item.num_tokens
-        if not item.delta.choice:  # further answers to one prompt are the subclass's to keep
+        if not item.delta.choice:  # the subclass keeps the other choices
             live.answer.add(item.delta)
         self.report(item)
 
@@ -287,7 +287,7 @@ class StreamingCore(ABC):
         self._report_down_if_empty()
 
     def _outcome(self, live: LiveRun, task: asyncio.Task[Completion]) -> Report:
-        """An answer that came all the same counts; then the wish; then the error."""
+        """Choose the final report: an answer counts first, then the wish, then the error."""
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None:
             return Finished(live.run.id, task.result())
@@ -298,7 +298,7 @@ class StreamingCore(ABC):
                 return Failed(live.run.id, self._downfall(live, self._going_down), live.usage())
             case None if error is not None:
                 return Failed(live.run.id, self._as_kernel_error(live, error), live.usage())
-            case _:  # its caller, or whoever shuts the loop down
+            case _:  # cancelled by the caller, or by the end of the loop
                 return Stopped(live.run.id, live.usage())
 
     def _as_kernel_error(self, live: LiveRun, error: BaseException) -> KernelError:
@@ -309,7 +309,7 @@ class StreamingCore(ABC):
         return self.error(what, error, is_retryable=not live.has_streamed)
 
     def _downfall(self, live: LiveRun, error: CoreError) -> CoreError:
-        """The core's failure as that of one run, which may have streamed already."""
+        """Turn the core's failure into that of one run; not retryable once it has streamed."""
         if not live.has_streamed:
             return error
         return self.error("went down during the answer", error)
@@ -321,5 +321,5 @@ class StreamingCore(ABC):
 
 
 def answering_model(request: LLMGenerate, models: Sequence[str]) -> str:
-    """The model of `models` that answers a request: the one asked for, or else the default."""
+    """Return the model of `models` that answers a request: the requested one, or the first."""
     return request.model if request.model is not None and request.model in models else models[0]

@@ -55,7 +55,11 @@ def damaged_state() -> str:
 @pytest.mark.parametrize(
     ("config", "script", "told"),
     [
-        (NO_MODEL, USE, "script.py:2: no core started: transformers: no folder /nowhere/model"),
+        (
+            NO_MODEL,
+            USE,
+            "script.py:2: no core started: transformers: there is no folder /nowhere/model",
+        ),
         (NO_SERVER, USE, "cannot reach http://127.0.0.1:9/v1"),
         (NO_KEY, REMEMBER, "AIOS_TEST_NO_SUCH_KEY is not set"),
         (BAD_OPTION, USE, "slotz"),

@@ -229,7 +229,7 @@ async def test_nothing_is_kept_of_a_run_that_is_over(tmp_path: Path) -> None:
 
     assert isinstance(end, Failed)
     assert not core._asked
-    assert not core._said
+    assert not core._deltas
 
 
 async def test_a_recording_keeps_everything_that_an_answer_holds(tmp_path: Path) -> None:

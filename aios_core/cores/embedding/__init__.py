@@ -1,11 +1,11 @@
-"""Embedding cores: what turns texts into vectors, behind `aios_core.retrieval.embedding.Embedder`.
+"""Embedders: implementations of `aios_core.retrieval.embedding.Embedder`, and their manager.
 
-    HashingEmbedder       words and their parts, hashed: no download, no library, no meaning
-    TransformersEmbedder  a sentence-transformer directory, in this process
-    OpenAIEmbedder        any endpoint that speaks OpenAI's /embeddings
+    HashingEmbedder       hashes words and their parts: no download, no library, no meaning
+    TransformersEmbedder  runs a sentence-transformer directory in this process
+    OpenAIEmbedder        calls any endpoint with OpenAI's /embeddings API
     EmbeddingManager      serves agents' `llm.embed` with the kernel's embedder
 
-A kind is one row in `factory`; its library is imported when it is first used.
+`factory` builds them from the configuration; a library is imported when it is first used.
 """
 
 from aios_core.cores.embedding.factory import build_embedder

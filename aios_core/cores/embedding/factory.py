@@ -1,4 +1,4 @@
-"""From the configuration to an embedder. Loads no model and reaches no endpoint."""
+"""Build the embedder of a configuration. Loads no model and connects to no endpoint."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ OPENAI_URL = "https://api.openai.com/v1"
 def build_embedder(
     config: EmbeddingConfig, *, environ: Mapping[str, str] | None = None
 ) -> Embedder:
-    """The embedder that the section `embedding` describes.
+    """Build the embedder that the section `embedding` describes.
 
-    `environ` holds the key that `api_key_env` names; None for that of the process.
-    Raises `ConfigError`, `ModelLoadError` (the directory is no model).
+    Args:
+        config: the section.
+        environ: holds the key that `api_key_env` names; None: the process environment.
+
+    Raises:
+        ConfigError: the variable of `api_key_env` is not set.
+        ModelLoadError: the directory is not a model.
     """
     if config.kind == "hashing":
         return HashingEmbedder(config.dimensions or DIMENSIONS)

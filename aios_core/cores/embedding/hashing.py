@@ -1,17 +1,16 @@
-"""Vectors without a model: the words of a text and their parts, hashed to positions.
+"""Vectors without a model: hash the words of a text and their parts to positions.
 
-The default, because it needs no download, no library and no GPU, and says the same
-on every machine. It measures *lexical* similarity: texts are near that share words,
-neighbouring words, stems or spellings ("indexing" and "indexes", "colour" and
-"color"). It knows no meaning: "car" and "automobile" are strangers. It finds notes
-by their words; for questions in other words than the answer's, configure a model
-(`docs/how-to/search-by-meaning.md`).
+This is the default, because it needs no download, no library and no GPU, and gives equal
+vectors on every machine. It measures *lexical* similarity: texts are near each other if
+they share words, pairs of words, stems or spellings ("indexing" and "indexes", "colour"
+and "color"). It does not cover meaning: "car" and "automobile" are unrelated. To find
+answers to questions in other words, configure a model (`docs/how-to/search-by-meaning.md`).
 
-How: "feature hashing" (Weinberger et al., 2009): each feature adds its weight, with
-a sign, at a position that its hash tells, so that collisions cancel out on average.
-Features are words, pairs of neighbours, and the 3- and 4-grams of each word
-(Bojanowski et al., 2017); a repeated one counts 1 + ln n; function words of English
-count only if there is nothing else. Vectors have length 1.
+The method is "feature hashing" (Weinberger et al., 2009): each feature adds its weight,
+with a sign, at a position given by its hash, so that collisions cancel out on average.
+Features are words, pairs of adjacent words, and the 3- and 4-grams of each word
+(Bojanowski et al., 2017). A feature that occurs n times counts 1 + ln n; English function
+words count only if there are no other words. Vectors have length 1.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from aios_core.errors import InvalidRequest
 from aios_core.retrieval.embedding import Vector
 
 DIMENSIONS: Final = 1_024
-VERSION: Final = 1  # goes up with every change that changes a vector
+VERSION: Final = 1  # increase it with every change that changes a vector
 
 _PAIR_WEIGHT: Final = 0.5
 _GRAMS_WEIGHT: Final = 1.0  # of all grams of a word together; as much as the word itself
-_MAX_WORD: Final = 40  # characters of a word whose grams count; the rest is no language
+_MAX_WORD: Final = 40  # characters of a word that are cut into grams; no real word is longer
 
-# Chinese, Japanese and Korean put no blanks between words; there each sign counts as one.
+# Chinese, Japanese and Korean have no spaces between words; each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 _FUNCTION_WORDS: Final = frozenset(
     """
@@ -50,7 +49,7 @@ _FUNCTION_WORDS: Final = frozenset(
 
 
 class HashingEmbedder:
-    """See the module. `dimensions`: more of them collide less and cost more."""
+    """An embedder that hashes words. More `dimensions` collide less and cost more."""
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
         if dimensions < 8:
@@ -69,18 +68,18 @@ class HashingEmbedder:
         return self._dimensions
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
-        """The vectors, made on a worker thread."""
+        """Return the vectors of texts, computed on a worker thread."""
         return await asyncio.to_thread(self._vectors, texts)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
     def _vectors(self, texts: Sequence[str]) -> list[Vector]:
         return [hashed(text, self._dimensions) for text in texts]
 
 
 def hashed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
-    """The vector of one text; zeros if it has no word. Pure."""
+    """Return the vector of one text; zeros if the text has no word. Pure."""
     counts: Counter[str] = Counter(_words(text))
     sums: dict[int, float] = {}
     for feature, count in counts.items():
@@ -96,17 +95,17 @@ def hashed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The words that carry something, and the pairs of neighbours (with a blank between)."""
+    """Yield the content words of a text, and the pairs of adjacent ones, joined by a space."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    telling = [word for word in words if word not in _FUNCTION_WORDS] or words
-    yield from telling
-    for first, second in pairwise(telling):
+    content = [word for word in words if word not in _FUNCTION_WORDS] or words
+    yield from content
+    for first, second in pairwise(content):
         yield f"{first} {second}"
 
 
 @lru_cache(maxsize=16_384)
 def _places(feature: str, dimensions: int) -> tuple[tuple[int, float], ...]:
-    """Where a word or a pair counts, and how much."""
+    """Return the positions and weights of a word or a pair."""
     if " " in feature:
         return (_place(feature, dimensions, _PAIR_WEIGHT),)
     grams = set(_grams(feature[:_MAX_WORD]))
@@ -119,7 +118,7 @@ def _places(feature: str, dimensions: int) -> tuple[tuple[int, float], ...]:
 
 
 def _grams(word: str) -> Iterator[str]:
-    """The 3- and 4-grams of a word with its borders marked: "<ca", "car", "ar>" ..."""
+    """Yield the 3- and 4-grams of a word with its ends marked: "<ca", "car", "ar>" ..."""
     marked = f"<{word}>"
     for size in (3, 4):
         for start in range(len(marked) - size + 1):
@@ -127,9 +126,9 @@ def _grams(word: str) -> Iterator[str]:
 
 
 def _place(feature: str, dimensions: int, weight: float) -> tuple[int, float]:
-    """A position and a signed weight; the same in every process and on every platform."""
+    """Return a position and a signed weight, equal in every process and on every platform."""
     mixed = crc32(feature.encode("utf-8", "surrogatepass"))
-    # CRC is linear; two rounds of multiply and shift (MurmurHash3's finaliser) make it a hash.
+    # CRC is linear; two rounds of multiply and shift (MurmurHash3's finalizer) make it a hash.
     mixed = ((mixed ^ mixed >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
     mixed = ((mixed ^ mixed >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
     mixed ^= mixed >> 16

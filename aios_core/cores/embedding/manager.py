@@ -1,4 +1,4 @@
-"""Serves agents' requests for vectors: bounded, and paid from their budgets."""
+"""Serve agents' requests for vectors, with a bounded queue and within their budgets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder, Embed, Vector
 from aios_core.syscalls import Request
 
-MAX_WAITING: Final = 256  # requests that are under way at once
-_FIRST_GUESS_S: Final = 1.0  # how long a request takes, before any has ended
+MAX_WAITING: Final = 256  # requests in flight
+_FIRST_GUESS_S: Final = 1.0  # assumed duration of a request, until one has ended
 
 
 class EmbeddingManager:
-    """See the module. The embedder is not closed here: it is the kernel's."""
+    """Serves `llm.embed`. The kernel owns the embedder, so `close` leaves it open."""
 
     def __init__(self, embedder: BilledEmbedder, *, max_waiting: int = MAX_WAITING) -> None:
         self._embedder = embedder
         self._max_waiting = max_waiting
         self._num_waiting = 0
-        self._mean_s = _FIRST_GUESS_S  # of late
+        self._mean_s = _FIRST_GUESS_S  # running mean of the duration of a request
 
     @property
     def name(self) -> str:
@@ -33,13 +33,16 @@ class EmbeddingManager:
         return (Embed,)
 
     async def start(self) -> None:
-        """The model loads with the first request."""
+        """Do nothing: the model loads with the first request."""
 
     async def perform(self, process: AgentProcess, request: Embed) -> tuple[Vector, ...]:
-        """The vectors.
+        """Return the vectors of a request's texts.
 
-        Raises `NoSuchObject` (another model was asked for), `Overloaded`,
-        `BudgetExceeded`, and what the embedder raises.
+        Raises:
+            NoSuchObject: the request names another model than the embedder's.
+            Overloaded: `max_waiting` requests are in flight.
+            BudgetExceeded: the agent's budget does not cover the texts.
+            KernelError: the embedder failed.
         """
         embedder = self._embedder
         if request.model not in (None, embedder.name):
@@ -57,10 +60,10 @@ class EmbeddingManager:
             self._num_waiting -= 1
 
     def forget(self, process: AgentProcess) -> None:
-        """Nothing is kept for an agent."""
+        """Do nothing: no state is kept for an agent."""
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""

@@ -1,9 +1,9 @@
-"""Read what a sentence-transformer directory says about itself. Loads no model.
+"""Read the configuration files of a sentence-transformer directory. Loads no model.
 
-Such a directory is a transformers model with three small files beside it:
-`modules.json` (the steps), the pooling step's `config.json` and
-`sentence_bert_config.json` (the longest text). One without them is pooled by the
-mean and normalised, which is what most models of that family were trained for.
+Such a directory is a transformers model with three more files: `modules.json` (the
+steps), the pooling step's `config.json`, and `sentence_bert_config.json` (the longest
+text). Without these files, states are pooled by their mean and normalized, as most
+models of that family were trained.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FLAGS: Final[dict[str, Pooling]] = {
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_SAMPLE_BYTES: Final = 65_536  # of the beginning and the end of the weights
+_SAMPLE_BYTES: Final = 65_536  # of the start and the end of the weights
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceDirectory:
-    """Where the transformer is, and how its states become one vector."""
+    """A sentence-transformer directory: its transformer, and how states become one vector."""
 
     root: Path
     transformer: Path
@@ -41,10 +41,15 @@ class SentenceDirectory:
 
     @classmethod
     def read(cls, root: str | Path) -> Self:
-        """Raises `ModelLoadError` if it is no such directory, or has steps unknown here."""
+        """Read a directory.
+
+        Raises `ModelLoadError` if it is not such a directory, or has unsupported steps.
+        """
         root = Path(root).expanduser()
         if not root.is_dir():
-            raise ModelLoadError(f"no folder {root}; embedding.path is a folder with a model")
+            raise ModelLoadError(
+                f"there is no folder {root}; embedding.path must be a folder with a model"
+            )
         transformer = root
         pooling: Pooling = "mean"
         if (root / _MODULES).is_file():
@@ -57,7 +62,7 @@ class SentenceDirectory:
                     pooling = _pooling(place / "config.json")
                 elif kind != _NORMALIZE:  # all vectors are
                     raise ModelLoadError(
-                        f"{root} has a step {kind!r}; known are {_TRANSFORMER}, {_POOLING} and "
+                        f"{root} has a step {kind!r}; allowed: {_TRANSFORMER}, {_POOLING} and "
                         f"{_NORMALIZE}"
                     )
         config = _json(transformer / "config.json")
@@ -67,7 +72,7 @@ class SentenceDirectory:
         return cls(root, transformer, pooling, max_tokens, dimensions)
 
     def fingerprint(self) -> str:
-        """Names the weights, the configuration and the pooling by their bytes."""
+        """Hash the weights, the configuration and the pooling."""
         digest = hashlib.sha256(f"{self.pooling} {self.max_tokens}".encode())
         for file in sorted(self.transformer.iterdir()):
             if file.name in ("config.json", "tokenizer.json", "vocab.txt"):
@@ -86,7 +91,7 @@ def _pooling(file: Path) -> Pooling:
     chosen = [mode for flag, mode in _FLAGS.items() if config.get(flag)]
     unknown = [key for key, on in config.items() if key.startswith("pooling_mode") and on is True]
     if len(chosen) != 1 or len(unknown) != 1:
-        raise ModelLoadError(f"{file} asks for {unknown}; known is one of {list(_FLAGS)}")
+        raise ModelLoadError(f"{file}: got pooling {unknown}; allowed: one of {list(_FLAGS)}")
     return chosen[0]
 
 

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible endpoint as an embedder: OpenAI, vLLM, TEI, Ollama, LiteLLM ...
+"""Embed with an OpenAI-compatible endpoint: OpenAI, vLLM, TEI, Ollama, LiteLLM ...
 
-The client exists from the first request on; its own retries are off, since the
-caller decides what is tried again. A 429 or a 5xx becomes the error that says so
+The client is made at the first request. Its own retries are off, since the caller decides
+about retries. A status of 429 or 5xx becomes a typed error
 (`aios_core.cores.openai.errors`); a cancelled request closes its connections.
 """
 
@@ -25,20 +25,21 @@ if TYPE_CHECKING:
     import openai
 
 BATCH_SIZE: Final = 128
-MAX_CONNECTIONS: Final = 4  # batches that are under way at once
+MAX_CONNECTIONS: Final = 4  # batches in flight
 TIMEOUT_S: Final = 60.0  # of one batch
-_WINDOW: Final = 8_192  # tokens; for the message of an endpoint that names no number
+_WINDOW: Final = 8_192  # tokens; for errors of endpoints that do not name their limit
 
 
 class OpenAIEmbedder:
-    """See the module.
+    """An embedder that calls an endpoint's `/embeddings`.
 
     Args:
         base_url: up to and including the version, as in ``http://localhost:8000/v1``.
-        model: one that the endpoint embeds with.
-        api_key: None for servers that ask for none.
-        dimensions: of the vectors, for models that shorten them on request; None: the model's own.
+        model: an embedding model of the endpoint.
+        api_key: None for servers that need no key.
+        dimensions: of the vectors, for models that can shorten them; None: the model's own.
         batch_size: texts in one HTTP request.
+        timeout_s: seconds that one batch may take.
     """
 
     def __init__(
@@ -79,11 +80,14 @@ class OpenAIEmbedder:
         return self._dimensions
 
     def max_tokens(self, texts: Sequence[str]) -> int:
-        """No tokenizer makes more tokens than there are bytes, and two to mark the ends."""
+        """Bound the tokens of texts: no tokenizer makes more than one a byte and two markers."""
         return sum(len(text.encode("utf-8", "replace")) + 2 for text in texts)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
-        """The vectors. Raises `RateLimited`, `CoreError`, `InvalidRequest`, `NoSuchObject`."""
+        """Return the vectors of texts; zeros for blank ones.
+
+        Raises `RateLimited`, `CoreError`, `InvalidRequest`, `NoSuchObject`.
+        """
         client = await self._opened()
         places = [place for place, text in enumerate(texts) if text.strip()]
         batches = [
@@ -106,33 +110,33 @@ class OpenAIEmbedder:
             for place, vector in zip(batch, made, strict=True):
                 vectors[place] = vector
         if len(places) < len(texts) and not self._dimensions:
-            await self._embed(client, ["a"])  # blank texts alone do not tell how long a vector is
+            await self._embed(client, ["a"])  # learn the dimensions, if all texts are blank
         blank = (0.0,) * self._dimensions
         return EmbeddedTexts((vector or blank for vector in vectors), num_tokens)
 
     async def close(self) -> None:
-        """Close the client, and with it every connection."""
+        """Close the client and its connections."""
         self._is_closed = True
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()
             await asyncio.sleep(0)  # the transports close in the loop's next turn
 
-    # --- inside ------------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------------
 
     async def _opened(self) -> openai.AsyncOpenAI:
         async with self._opening:
             if self._is_closed:
                 raise KernelClosed("the embedder is closed")
             if self._client is None:
-                # Importing the client and reading certificates take a while.
+                # Importing the client and reading certificates would block the loop.
                 self._client = await asyncio.to_thread(self._open)
             return self._client
 
     def _open(self) -> openai.AsyncOpenAI:
         return _library().AsyncOpenAI(  # type: ignore[no-any-return]
             base_url=self._base_url,
-            api_key=self._api_key or "none",  # the client insists on one
+            api_key=self._api_key or "none",  # the client requires one
             max_retries=0,
             timeout=self._timeout_s,
         )
@@ -140,13 +144,13 @@ class OpenAIEmbedder:
     async def _embed(
         self, client: openai.AsyncOpenAI, texts: list[str]
     ) -> tuple[list[Vector], int]:
-        """One batch."""
+        """Embed one batch; return its vectors and its number of tokens."""
         library = _library()
         options: dict[str, Any] = {"dimensions": self._wanted} if self._wanted else {}
         async with self._turns:
             try:
                 answer = await client.embeddings.create(
-                    # Not every server knows base64, the client's default.
+                    # Not every server supports base64, the client's default.
                     model=self._model,
                     input=texts,
                     encoding_format="float",
@@ -163,25 +167,25 @@ class OpenAIEmbedder:
                 what = f"cannot reach {self._base_url}: {exc.__cause__ or exc}"
                 raise CoreError(self.name, what, is_retryable=True) from exc
             except (library.APIError, ValueError, TypeError, AttributeError, KeyError) as exc:
-                what = f"the endpoint answered garbage ({exc!s:.200})"
+                what = f"the endpoint's answer cannot be read ({exc!s:.200})"
                 raise CoreError(self.name, what, is_retryable=True) from exc
         usage = getattr(answer, "usage", None)
         return vectors, claimed_number(getattr(usage, "prompt_tokens", None))
 
     def _refuse_other_answers(self, answer: Any) -> None:
-        """Raise an error for an answer with status 200 that holds an error object or no vectors."""
+        """Raise if an answer with status 200 holds an error object, or no vectors."""
         if isinstance(answer, str):
             raise no_completion(self.name, answer[:300], self._api_key)
-        said = answer.model_dump(mode="json", warnings=False)
-        if (refusal := error_within(said, {}, self._api_key)) is not None:
+        body = answer.model_dump(mode="json", warnings=False)
+        if (refusal := error_within(body, {}, self._api_key)) is not None:
             raise self._as_error(refusal)
-        if not said.get("data"):
-            raise no_completion(self.name, json.dumps(said)[:300], self._api_key)
+        if not body.get("data"):
+            raise no_completion(self.name, json.dumps(body)[:300], self._api_key)
 
     def _checked(self, answer: Any, num_texts: int) -> list[Vector]:
-        """The vectors in the order of the texts, normalised. Raises `ValueError`."""
+        """Return normalized vectors in the order of the texts. Raises `ValueError`."""
         rows = sorted(answer.data, key=lambda row: row.index)
-        vectors = [_normalised(row.embedding) for row in rows]
+        vectors = [_normalized(row.embedding) for row in rows]
         if len(vectors) != num_texts:
             raise ValueError(f"{len(vectors)} vectors for {num_texts} texts")
         lengths = {len(vector) for vector in vectors}
@@ -217,15 +221,15 @@ def _library() -> ModuleType:
     return openai
 
 
-def _normalised(vector: Sequence[float]) -> Vector:
+def _normalized(vector: Sequence[float]) -> Vector:
     length = math.sqrt(math.fsum(value * value for value in vector))
     if not math.isfinite(length):
-        raise ValueError("a number that is none")
+        raise ValueError("a number that is not finite")
     return tuple(value / length for value in vector) if length > 0 else tuple(vector)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    """One error out of those of several batches."""
+    """Return the first error of several batches."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,8 +1,8 @@
-"""A sentence transformer, loaded: texts in, pooled and normalised states out. Blocks.
+"""Run a sentence transformer: texts in, pooled and normalized states out. Blocks.
 
-With `aios_core.cores.embedding.model_directory` all that is needed of the
-sentence-transformers library (Reimers and Gurevych, 2019): tokenise, one pass of
-the transformer, pool over the tokens, scale to length 1.
+Together with `model_directory`, this replaces the sentence-transformers library (Reimers
+and Gurevych, 2019): tokenize, run the transformer once, pool over the tokens, scale to
+length 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST: Final = 8_192  # tokens, where neither the files nor the model set a l
 
 
 class SentenceModel:
-    """See the module. Used by one thread at a time."""
+    """A loaded sentence transformer. Used by one thread at a time."""
 
     def __init__(self, directory: SentenceDirectory, device: str | None = None) -> None:
         self._pooling = directory.pooling
@@ -33,7 +33,7 @@ class SentenceModel:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 directory.transformer, local_files_only=True
             )
-            loader: Any = AutoModel  # its types do not know of the report
+            loader: Any = AutoModel  # its types do not declare the report
             self._model, report = loader.from_pretrained(
                 directory.transformer,
                 local_files_only=True,
@@ -45,7 +45,9 @@ class SentenceModel:
             raise ModelLoadError(f"{directory.root} cannot be loaded: {exc}") from exc
         # A pooler on top is often left out of the files, and is not used.
         if missing := [k for k in sorted(report["missing_keys"]) if not k.startswith("pooler.")]:
-            raise ModelLoadError(f"{directory.root} lacks {len(missing)} weights, as {missing[0]}")
+            raise ModelLoadError(
+                f"{directory.root}: {len(missing)} weights are missing, such as {missing[0]}"
+            )
         limits = (
             directory.max_tokens,
             getattr(self._tokenizer, "model_max_length", None),
@@ -54,9 +56,9 @@ class SentenceModel:
         self.max_tokens = min([n for n in limits if isinstance(n, int) and n > 0] + [_LONGEST])
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """One batch: a vector of length 1 for each text, and the number of tokens in all.
+        """Embed one batch; return a vector of length 1 for each text, and the number of tokens.
 
-        What goes beyond `max_tokens` is not seen.
+        A text is cut off after `max_tokens`.
         """
         inputs = self._tokenizer(
             list(texts),
@@ -74,13 +76,13 @@ class SentenceModel:
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """From (texts, tokens, dimensions) to (texts, dimensions); padding does not count."""
+    """Pool states [texts, tokens, dimensions] to [texts, dimensions]; ignore padding."""
     real = mask.unsqueeze(-1).to(states.dtype)
     if pooling == "mean":
         return (states * real).sum(1) / real.sum(1).clamp(min=1e-9)
     if pooling == "max":
         return states.masked_fill(real == 0, float("-inf")).max(1).values
-    # Padding may be on either side: the first and the last token are where the mask says.
+    # Padding may be on either side, so the mask decides which tokens are first and last.
     places = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
     if pooling == "cls":
         index = places.masked_fill(mask == 0, mask.shape[1] + 1).argmin(1)

@@ -1,8 +1,8 @@
-"""A sentence transformer in this process, on a thread of its own.
+"""Embed with a sentence transformer in this process, on a thread of its own.
 
-The model is loaded by the first request, not before. Requests of all callers take
-turns batch by batch, so that one with thousands of texts does not hold up one
-with a single query; a cancelled one stops before its next batch.
+The first request loads the model. The requests of all callers take turns batch by batch,
+so that one with thousands of texts does not delay one with a single query; a cancelled
+request stops before its next batch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ BATCH_SIZE = 32
 
 
 class TransformersEmbedder:
-    """See the module.
+    """An embedder that runs a sentence transformer in this process.
 
     Args:
         path: a sentence-transformer directory, or that of a plain encoder (mean pooling).
-        model: under which name it is priced; None: the directory's.
+        model: the name that its price is found under; None: the directory's name.
         batch_size: texts that go through the model together.
         device: such as "cuda:0"; None: a GPU if there is one.
 
-    Raises `ModelLoadError` if the directory is none; what its weights lack shows when they load.
+    Raises:
+        ModelLoadError: the directory is not a model. Missing weights are found by the first
+            request, which loads them.
     """
 
     def __init__(
@@ -71,16 +73,21 @@ class TransformersEmbedder:
         return self._dimensions
 
     def max_tokens(self, texts: Sequence[str]) -> int:
-        """No tokenizer makes more tokens than there are bytes, and two to mark the ends."""
+        """Bound the tokens of texts: no tokenizer makes more than one a byte and two markers."""
         return sum(len(text.encode("utf-8", "replace")) + 2 for text in texts)
 
     async def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
-        """The vectors. Raises `ModelLoadError`, `BackendError` (the model failed)."""
+        """Return the vectors of texts; zeros for blank ones.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded, or its library is not installed.
+            BackendError: the model failed.
+        """
         if self._is_closed:
             raise KernelClosed("the embedder is closed")
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, "aios-embed")
-        # Texts of like length together: less padding. Blank ones have no content.
+        # Texts of similar length go together, which needs less padding. Blank ones are left out.
         order = sorted((i for i, t in enumerate(texts) if t.strip()), key=lambda i: len(texts[i]))
         vectors: list[Vector] = [()] * len(texts)
         num_tokens = 0
@@ -97,7 +104,7 @@ class TransformersEmbedder:
         return EmbeddedTexts((vector or blank for vector in vectors), num_tokens)
 
     async def close(self) -> None:
-        """Free the model; a batch that runs is waited for."""
+        """Wait for the running batch, and free the model."""
         self._is_closed = True
         if self._worker is not None:
             worker, self._worker = self._worker, None
@@ -105,7 +112,7 @@ class TransformersEmbedder:
         self._loaded = None
 
     def _embed(self, texts: list[str]) -> tuple[list[list[float]], int]:
-        """On the worker: load the model if need be, and run one batch."""
+        """Run one batch, and load the model before the first. Called on the worker."""
         try:
             if self._loaded is None:
                 from aios_core.cores.embedding.sentence_model import (  # noqa: PLC0415 - torch, if used

@@ -1,17 +1,17 @@
-"""Attention for packed batches: many sequences in one forward, each over its own memory.
+"""Attention for packed batches: many sequences in one forward pass, each over its own memory.
 
 `packed_attention` is registered with transformers' public `AttentionInterface`.
-The model then computes everything else on one row of tokens, [1, tokens], and
-calls it for each layer; what the row is made of stands in a `PackedBatch` that
-the engine puts into the model's `Seat` before the forward.
+The model computes everything else on one row of tokens, [1, tokens], and calls
+`packed_attention` for each layer. A `PackedBatch` describes which part of the row belongs
+to which sequence; the engine puts it into the model's `AttentionBinding` before the pass.
 
-Promise: a token's attention is computed by the same operations on the same
-numbers whatever else is in the batch, so that batching, preempting and resuming
+Promise: the attention of a token is computed by equal operations on equal numbers,
+independent of the other sequences in the batch. So batching, preempting and resuming
 never change an answer (ENGINE.md has the measurements). That is why
 
-- each sequence has its own call, without padding;
+- each sequence has its own attention call, without padding;
 - prompts are cut at fixed places, not where a budget happens to end;
-- tokens that were generated once and are computed again (a resume without KV)
+- tokens that were generated before and are computed again (a resume without KV)
   are computed one query at a time, as they were when they were generated.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+import torch.nn.functional as F  # noqa: N812 - the usual name for it
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -36,7 +36,7 @@ Shapes = dict[int, tuple[tuple[int, int], tuple[int, int]]]
 
 
 class UnsupportedModel(Exception):
-    """The model's attention asks for something that packing cannot do."""
+    """Raised when a model's attention needs something that packing cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Span:
     memory: DeviceKV
     past: int  # tokens of the sequence before the span
     count: int
-    is_replay: bool = False  # generated before: compute as if one by one
+    is_replay: bool = False  # generated before: compute one query at a time, as then
 
     @property
     def end(self) -> int:
@@ -61,7 +61,7 @@ class PackedBatch:
     spans: Sequence[Span]
     counts: list[int] = field(init=False)
     keys: list[list[Tensor]] = field(init=False)  # for each plane and span: [1, heads, end, dim]
-    fresh: list[list[Tensor]] = field(init=False)  # the span's own part of the same
+    fresh: list[list[Tensor]] = field(init=False)  # the part of `keys` for the span's own tokens
     saw_window: bool = field(default=False, init=False)
     _masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict, init=False)
 
@@ -73,9 +73,9 @@ class PackedBatch:
         self.fresh = [list(of_plane) for of_plane in zip(*fresh, strict=True)]
 
     def _threads(self) -> AbstractContextManager[None]:
-        """Many small attentions, one after the other, are slower on several threads than on one.
+        """Use one thread for many small attentions, which several threads would slow down.
 
-        No head is split among threads, so that their number changes no bit.
+        No head is split among threads, so their number does not change any bit of the result.
         """
         is_small = all(count == 1 for count in self.counts) and len(self.counts) > 1
         return _one_thread() if is_small else nullcontext()
@@ -83,7 +83,7 @@ class PackedBatch:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending
     ) -> Tensor:
-        """Store the keys and values of a layer; attend. [1, heads, tokens, dim] each."""
+        """Store the keys and values of a layer, then attend. All are [1, heads, tokens, dim]."""
         key_plane, value_plane = self.layout.planes[layer]
         keys, values = self.keys[key_plane], self.keys[value_plane]
         queries = torch.split(query, self.counts, 2)
@@ -96,9 +96,10 @@ class PackedBatch:
             return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Write the batch's keys and values of a layer where they belong."""
+        """Write the batch's keys and values of a layer into the memories of its sequences."""
         key_plane, value_plane = self.layout.planes[layer]
-        torch._foreach_copy_(  # optimizers use it too; one call for the batch
+        # One call for the whole batch. Private, but torch's optimizers depend on it as well.
+        torch._foreach_copy_(
             self.fresh[key_plane] + self.fresh[value_plane],
             (*torch.split(key, self.counts, 2), *torch.split(value, self.counts, 2)),
         )
@@ -142,21 +143,21 @@ class PackedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Attending:
-    """What a model wants of its attention."""
+    """The options that a model passes to its attention."""
 
     scaling: float | None
-    window: int | None  # a token sees so many, itself included
+    window: int | None  # tokens that a token attends to, itself included; None: all
     softcap: float | None
-    sinks: Tensor | None  # [heads]: logits of a key without value
+    sinks: Tensor | None  # [heads]: logits of a key that has no value
 
     @property
     def is_plain_math(self) -> bool:
-        """There is no fused kernel for it."""
+        """True if no fused kernel supports these options."""
         return self.softcap is not None or self.sinks is not None
 
 
 class ShapeProbe:
-    """Stands in for a batch once, to learn the shapes of a model's keys and values."""
+    """A substitute for a batch that records the shapes of a model's keys and values."""
 
     def __init__(self) -> None:
         self.shapes: Shapes = {}
@@ -172,7 +173,7 @@ class ShapeProbe:
 
 
 class Seat:
-    """Where the attention function finds the batch of the current forward of one model."""
+    """The link from a model's attention layers to the batch of its current forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.batch: PackedBatch | ShapeProbe | None = None
@@ -194,14 +195,14 @@ def packed_attention(  # noqa: PLR0917 - the signature is transformers'
     s_aux: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer. Returns [1, tokens, heads, dim].
+    """Compute the attention of one layer for the current batch; return [1, tokens, heads, dim].
 
-    Raises `UnsupportedModel` for what is neither done nor safe to ignore.
+    Raises `UnsupportedModel` for arguments that are not implemented and not safe to ignore.
     """
     seat: Seat | None = module.__dict__.get(_SEAT)
     batch = None if seat is None else seat.batch
     if batch is None:
-        raise UnsupportedModel("a forward outside of the engine")
+        raise UnsupportedModel("a forward pass outside of the engine")
     if attention_mask is not None or dropout or others.get("position_bias") is not None:
         raise UnsupportedModel("attention with a mask, bias or dropout of the model's own")
     if sliding_window is not None:
@@ -222,16 +223,16 @@ def _one_thread() -> Iterator[None]:
 
 
 def causal_mask(past: int, count: int, window: int | None, device: torch.device) -> Tensor:
-    """Which of `past + count` tokens each of the last `count` sees: [count, past + count]."""
+    """Return which tokens each of the last `count` tokens attends to: [count, past + count]."""
     ones = torch.ones(count, past + count, dtype=torch.bool, device=device)
     mask = ones.tril(past)
     return mask if window is None else mask & ~ones.tril(past - window)
 
 
 def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: Attending) -> Tensor:
-    """One query, which sees all keys or the window's: [1, heads, 1, dim].
+    """Attend with one query over all keys, or over those of the window: [1, heads, 1, dim].
 
-    Query heads that share a key head become queries of it, which needs no copy.
+    Query heads that share a key head become several queries of that head, which needs no copy.
     """
     end = keys.shape[2]
     if how.window is not None and how.window < end:
@@ -249,7 +250,7 @@ def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: Attending) -> 
 def _plain_attention(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Attending
 ) -> Tensor:
-    """Attention spelled out, for soft caps (Gemma 2) and sinks (gpt-oss)."""
+    """Compute attention without a fused kernel, for soft caps (Gemma 2) and sinks (gpt-oss)."""
     groups = query.shape[1] // keys.shape[1]
     keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
     scaling = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
@@ -266,7 +267,7 @@ def _plain_attention(
 
 
 def _views(memory: DeviceKV, start: int, end: int) -> list[Tensor]:
-    """The planes of a memory from `start` to `end`: [1, heads, tokens, dim] each."""
+    """Return views of a memory's planes from `start` to `end`: [1, heads, tokens, dim] each."""
     if len(memory.tensors) == 1:
         return list(memory.tensors[0][:, None, :, start:end].unbind())
     return [view for tensor in memory.tensors for view in tensor[:, None, :, start:end].unbind()]

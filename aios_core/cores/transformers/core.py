@@ -1,16 +1,15 @@
 """The in-process LLM core: any causal model that transformers loads, on torch.
 
     core = TransformersCore("models/tiny", models=("tiny",))
-    core = TransformersCore("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", max_running=16)
+    core = TransformersCore("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16", slots=16)
 
-Of a request's `extra` it knows what vLLM knows by the same names: `ignore_eos`,
-to measure answers of a known length, and `chat_template_kwargs`.
+It reads two keys of a request's `extra`, with the names that vLLM uses: `ignore_eos`, to measure
+answers of a known length, and `chat_template_kwargs`.
 
-Agents share one batch; each sequence can leave it at any token and come back
-later, in another tier of memory meanwhile, and goes on as if nothing had been.
-The work is done in three kinds of threads: the kernel's loop calls the methods
-here, which return at once; the step loop runs the model; workers tokenise, load
-and read from disk.
+All agents share one batch. A sequence can leave the batch at any token, be moved to
+another memory tier, and come back later; its answer does not change.
+Three kinds of threads do the work: the kernel's loop calls the methods here, which
+return at once; the step loop runs the model; workers tokenize, load and read from disk.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _KV_SHARE: Final = 0.5  # of the free memory, if no capacity is given
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a loaded model consists of. Survives the death of a step loop."""
+    """A loaded model and what belongs to it. Kept when a step loop fails."""
 
     loaded: LoadedModel
     checked: CheckedModel
@@ -61,21 +60,22 @@ class _Parts:
 
 
 class TransformersCore:
-    """See the module, and `aios_core.core.Core` for the methods.
+    """A core that runs a causal language model in this process.
 
     Args:
         model: a folder, or a name on the hub.
-        name: unique in a pool; None: the model's last part.
+        name: unique in a pool; None: the last part of `model`.
         models: the names that requests use; the first is the default.
-        max_running: sequences in one batch.
-        kv_tokens: tokens of KV memory that the scheduler may fill; None: half of what is free.
-        max_step_tokens: tokens of one forward; more is faster, less answers sooner.
-        default_max_tokens: length of an answer whose request names none.
+        slots: sequences in one batch.
+        kv_tokens: tokens of KV memory that the scheduler may fill; None: half of the free memory.
+        max_step_tokens: tokens of one forward pass; a larger value gives more throughput, a
+            smaller one a lower latency.
+        default_max_tokens: tokens of an answer, if its request sets no limit.
         dtype: such as "bfloat16"; None: as in the model's files.
         device: such as "cuda:1"; None: a GPU if there is one.
-        num_threads: of torch; None: leave it alone.
+        num_threads: of torch; None: torch's own setting.
         context_window: tokens; None: the model's own limit.
-        keep_contexts: hand out each finished context for the agent's next call.
+        keep_contexts: keep each finished context warm for the agent's next call.
     """
 
     def __init__(
@@ -141,16 +141,16 @@ class TransformersCore:
 
     @property
     def kv_layout(self) -> KVLayout | None:
-        """Shapes of the model's KV; None if it keeps none between runs."""
+        """The shapes of the model's KV cache; None if no KV is kept between runs."""
         return self._loaded_parts().checked.layout
 
     @property
     def fingerprint(self) -> str:
-        """Names the weights and the number format, as snapshots do."""
+        """A hash of the weights and the number format; snapshots carry it."""
         return self._loaded_parts().loaded.fingerprint
 
     def open_image(self, path: Path) -> SequenceImage:
-        """The KV image that an earlier process wrote to `path`, for a snapshot's `kv`.
+        """Open the KV image that an earlier process wrote to `path`, for a snapshot's `kv`.
 
         Raises `SnapshotError` if it is missing, damaged or of another model.
         """
@@ -177,7 +177,7 @@ class TransformersCore:
         self._loop = self._make_loop(self._parts, sink, workers)
 
     def prepare(self, request: LLMGenerate) -> Awaitable[Prepared]:
-        """Tokenise a request, on a worker, and check what it asks for."""
+        """Check a request and tokenize its prompt, on a worker."""
         return self._prepared(request)
 
     def run(self, run: Run) -> None:
@@ -215,7 +215,7 @@ class TransformersCore:
         if workers is not None:
             await asyncio.to_thread(workers.shutdown)
 
-    # --- behind it ----------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------
 
     async def _prepared(self, request: LLMGenerate) -> Prepared:
         parts, workers = self._loaded_parts(), self._workers
@@ -224,9 +224,9 @@ class TransformersCore:
         return await _call(workers, self._measure, parts, request)
 
     def _measure(self, parts: _Parts, request: LLMGenerate) -> Prepared:
-        """On a worker. Whatever can be wrong with a request is found here, not in a run."""
+        """Find everything that is wrong with a request before it runs. Called on a worker."""
         require_supported(self._name, request)
-        Penalties.of(request.sampling)  # refuses a bias of no token
+        Penalties.of(request.sampling)  # refuses a bias for something that is not a token
         parts.grammars.describe(request)
         ids = parts.prompter.encode(request)
         room = parts.loaded.context_window - len(ids)
@@ -234,7 +234,7 @@ class TransformersCore:
         return Prepared(len(ids), min(wanted, room), ids)
 
     def _load(self) -> _Parts:
-        """On a worker."""
+        """Load the model, check the packed engine against it, measure it. Called on a worker."""
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
         loaded = load_model(
@@ -246,7 +246,7 @@ class TransformersCore:
         checked = check_model(loaded)
         if checked.layout is None:
             logger.warning(
-                "core %r runs each sequence alone, since packed batches do not suit %s: %s",
+                "core %r runs each sequence alone, since packed batches are unsuitable for %s: %s",
                 self._name,
                 loaded.model.config.model_type,
                 checked.problem,
@@ -318,7 +318,7 @@ async def _call(workers: ThreadPoolExecutor, function: Callable[..., _T], *args:
 
 
 def _capacity(loaded: LoadedModel, layout: KVLayout | None) -> int | None:
-    """Tokens of KV that fit into a share of the memory that is free now."""
+    """Return how many tokens of KV fit into a share of the memory that is free now."""
     free = free_memory(loaded.device)
     if layout is None or free is None:
         return None
@@ -329,11 +329,11 @@ def _notes(parts: _Parts) -> list[str]:
     notes: list[str] = []
     if parts.checked.layout is None:
         notes.append(
-            "runs each sequence alone, and computes a resumed one again, since packed batches "
-            f"do not suit {parts.loaded.model.config.model_type}: {parts.checked.problem}"
+            "runs each sequence alone, and computes a resumed one again, since packed batches are "
+            f"unsuitable for {parts.loaded.model.config.model_type}: {parts.checked.problem}"
         )
     elif parts.checked.batch_type is not PackedBatch:
-        notes.append("a resume from text alone may round otherwise; one with KV does not")
+        notes.append("a resume from text alone may round differently; one with KV does not")
     if not parts.prompter.has_template:
         notes.append("the tokenizer has no chat template; a plain one is used")
     if not parts.prompter.takes_tools:

@@ -1,4 +1,4 @@
-"""Which devices torch can use, for those who may not import torch themselves."""
+"""List the GPUs that torch can use, for modules that must not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def gpu_names() -> list[str]:
-    """The names of the GPUs, in torch's order; empty without one."""
+    """Return the names of the GPUs in torch's order; empty if there is none."""
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

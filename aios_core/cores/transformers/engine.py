@@ -1,14 +1,15 @@
-"""The packed step loop: one forward advances any set of sequences by one token.
+"""The packed engine: one forward pass advances any set of sequences by one token.
 
-    engine.step([a, b, c])    # c may be new, a may have been away for an hour
+    engine.step([a, b, c])    # c may be new, a may have been suspended for an hour
 
-Who runs is the argument; slices, priority and suspension need nothing else.
-Tokens that decode come first. What is left of the step's budget computes
-prompts, in chunks that begin at multiples of the chunk size, so that how a
-prompt is cut does not depend on who else is there (see `attention`).
+The caller chooses the sequences of every step; time slices, priorities and suspension
+need no other mechanism. A step first computes one token for each decoding sequence,
+then prompts with the rest of its token budget. Prompts are cut into chunks that start
+at multiples of the chunk size, so that the cuts do not depend on the other sequences
+(`attention` explains why that matters).
 
-Promise: when a step fails, every sequence is as it was before it. When memory
-runs out, the sequence that asked for too much is named and the others advance.
+Promise: when a step fails, every sequence is as it was before the step. When memory
+runs out, the sequence that needed too much is reported and the others advance.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from aios_core.cores.transformers.sequence import Sequence, StepResult
 
 
 class PackedEngine:
-    """Steps over a model whose attention is `attention.packed_attention`."""
+    """An engine for a model with `attention.packed_attention` installed."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class PackedEngine:
 
     @torch.inference_mode()
     def step(self, sequences: SequenceOf[Sequence]) -> StepResult:
-        """See `sequence.Engine`."""
+        """Advance sequences in one forward pass, each by a token or a part of its prompt."""
         result = StepResult()
         work: list[tuple[Sequence, list[Span]]] = []
         for sequence, spans in self._plan(sequences):
@@ -64,7 +65,7 @@ class PackedEngine:
 
     @torch.inference_mode()
     def logits(self, sequences: SequenceOf[Sequence]) -> Tensor:
-        """Compute all that is pending, choose nothing: logits [sequences, vocabulary]."""
+        """Compute all pending tokens; return logits [sequences, vocabulary], choose no token."""
         work = [(one, self._chunks(one, len(one.ids), is_first=True)) for one in sequences]
         for sequence, _ in work:
             memory_of(sequence, self).reserve(len(sequence.ids))
@@ -74,7 +75,7 @@ class PackedEngine:
         return logits
 
     def forward(self, work: SequenceOf[tuple[Sequence, list[Span]]]) -> Tensor:
-        """Logits after the last token of each sequence's spans: [sequences, vocabulary]."""
+        """Run the model once; return logits [sequences, vocabulary] after each one's last token."""
         ids: list[int] = []
         positions: list[int] = []
         last: list[int] = []
@@ -109,7 +110,7 @@ class PackedEngine:
             if len(work) == 1:
                 result.out_of_memory.append((work[0][0], str(exc)))
                 return
-            for one in work:  # too much together; find out for whom it is too much alone
+            for one in work:  # too much together: find the sequence that is too much alone
                 self._advance([one], result)
             return
         self._choose(work, logits, result)
@@ -135,10 +136,11 @@ class PackedEngine:
             result.tokens.append((sequence, token))
 
     def _plan(self, sequences: SequenceOf[Sequence]) -> list[tuple[Sequence, list[Span]]]:
-        """Who computes what in this step. At least one sequence gets something to do."""
+        """Choose the tokens that each sequence computes in this step; never an empty plan."""
         decoding = [one for one in sequences if one.num_pending == 1]
         filling = [one for one in sequences if one.num_pending > 1]
         plan = [(one, [Span(memory_of(one, self), one.num_computed, 1)]) for one in decoding]
+        # Decoding goes first: one long prompt must not delay the answers of all others.
         left = self._max_step_tokens - len(plan)
         for sequence in filling:
             spans = self._chunks(sequence, left, is_first=not plan)
@@ -149,10 +151,10 @@ class PackedEngine:
         return plan
 
     def _chunks(self, sequence: Sequence, budget: int, *, is_first: bool) -> list[Span]:
-        """The sequence's next chunks that fit into `budget` tokens; one in any case if it is first.
+        """Cut a sequence's next chunks of at most `budget` tokens; always one if it is first.
 
         A chunk ends at a multiple of the chunk size, at the end of the prompt, or
-        at the end of all.
+        at the end of the sequence.
         """
         memory, start, size = memory_of(sequence, self), sequence.num_computed, self._chunk_tokens
         spans: list[Span] = []
@@ -170,16 +172,17 @@ class PackedEngine:
 
 
 def memory_of(sequence: Sequence, engine: PackedEngine) -> DeviceKV:
-    """The sequence's memory, made if it has none yet."""
+    """Return the device memory of a sequence, allocating it if it has none yet."""
     if sequence.memory is None:
         sequence.memory = DeviceKV(engine.layout, engine.account)
     if not isinstance(sequence.memory, DeviceKV):
-        raise TypeError(f"{sequence!r} has the memory of another engine")
+        raise TypeError(f"{sequence!r} holds the memory of another engine")
     return sequence.memory
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether torch or Python could not allocate. The CPU allocator has no class of its own."""
+    """Return whether an allocation of torch or Python failed."""
+    # torch's CPU allocator raises a plain RuntimeError; only its message shows the reason.
     return isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(
         exc
     )

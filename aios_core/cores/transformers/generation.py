@@ -1,4 +1,4 @@
-"""One run in the making: its sequence, its answer so far, and when it is over."""
+"""Runs as the step loop advances them: start, resume, accept tokens, suspend."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """A run with all that its next token needs."""
+    """A run with the state that its next token depends on."""
 
     run: Run
     sequence: Sequence
     answer: Answer
     grammar: Grammar | None
-    num_cached: int  # tokens of the prompt whose KV was at hand
+    num_cached: int  # tokens of the prompt that a warm context had computed already
 
     def __repr__(self) -> str:
         return f"<Generation of run {self.run.id}: {self.sequence!r}>"
@@ -40,7 +40,7 @@ class Generation:
         return Usage(self.sequence.num_prompt, self.sequence.num_output, self.num_cached)
 
     def accept(self, token: int, eos_ids: SequenceOf[int]) -> tuple[Delta, FinishReason | None]:
-        """Take the token that was chosen. Returns what it adds, and whether the answer ends."""
+        """Append a chosen token; return the delta that it adds, and why the answer ends, if so."""
         is_end = token in eos_ids and not self.run.request.extra.get("ignore_eos")
         delta = Delta() if is_end else self.answer.push(token)
         if self.grammar is not None:
@@ -68,24 +68,28 @@ class Generation:
 
 
 class Beginner(Protocol):
-    """Makes generations of runs."""
+    """The contract of what turns runs into generations, and generations into snapshots."""
 
     def must_wait(self, run: Run) -> bool:
-        """Return whether `begin` may block."""
+        """Return whether `begin` may block for this run."""
 
     def begin(self, run: Run) -> Generation:
-        """Bring a run to where it can step.
+        """Build the generation of a run, ready for its next step.
 
-        Raises `KernelError`; the run's images are freed then.
+        Raises `KernelError`; the KV images of the run are released in this case.
         """
 
     def suspend(self, generation: Generation, *, keep_companion: bool) -> Snapshot:
-        """Turn a generation into a snapshot, which takes over its memory. No copy."""
+        """Turn a generation into a snapshot, which takes over its memory without a copy.
+
+        With `keep_companion` the generation stays with the image, so that resuming in this
+        process need not parse the answer again.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationStarter:
-    """Begins runs, from nothing, from snapshots, and on warm contexts. See `Beginner`."""
+    """Starts runs from their prompt, from a snapshot, or on a warm context."""
 
     fingerprint: str
     layout: KVLayout | None  # None: the engine cannot keep KV between runs
@@ -113,7 +117,7 @@ class GenerationStarter:
         sequence = generation.sequence
         image = self._image_of(sequence)
         if image is not None and keep_companion:
-            image.commit_hook = generation
+            image.companion = generation
         return Snapshot(
             model=self.fingerprint,
             prompt_ids=tuple(sequence.ids[: sequence.num_prompt]),
@@ -133,10 +137,10 @@ class GenerationStarter:
             raise SnapshotError("the snapshot belongs to another model or number format")
         if run.warm is not None and run.warm.kv is not None:
             run.warm.kv.release()
-        commit_hook = _companion(run, snapshot)
-        if commit_hook is not None:
-            commit_hook.run = run
-            generation = commit_hook
+        companion = _companion(run, snapshot)
+        if companion is not None:
+            companion.run = run
+            generation = companion
         else:
             prompt = snapshot.prompt_ids or run.prepared.prompt_ids
             generation = self._build(run, prompt, snapshot.output_ids, snapshot.sampler)
@@ -161,11 +165,12 @@ class GenerationStarter:
         return Generation(run, sequence, answer, grammar, num_cached=0)
 
     def _reuse(self, sequence: Sequence, warm: Snapshot) -> int:
-        """Take over the memory of what two prompts have in common. Returns the number of tokens."""
+        """Take over a warm context's memory up to the common prefix; return its tokens."""
         common = 0
         if warm.model == self.fingerprint:
             common = len_common((*warm.prompt_ids, *warm.output_ids), sequence.ids)
-        common = min(common, len(sequence.ids) - 1)  # the last token has to be computed
+        # The last token is always computed: only its logits give the next one.
+        common = min(common, len(sequence.ids) - 1)
         if common < 1:
             if warm.kv is not None:
                 warm.kv.release()
@@ -177,7 +182,7 @@ class GenerationStarter:
     def _take(
         self, image: KVImage | None, sequence: Sequence, num_tokens: int | None = None
     ) -> DeviceKV | None:
-        """The memory that an image holds; None if it is lost, which costs time, not the answer."""
+        """Take an image's memory; None if it is lost, which costs time but not the answer."""
         if image is None:
             return None
         if self.layout is None or not isinstance(image, SequenceImage):
@@ -205,14 +210,14 @@ _FREE = ("auto", "none")  # tool choices that need no grammar
 
 
 def release_images(run: Run) -> None:
-    """Free what a run would have taken over."""
+    """Release the KV images that a run would have taken over."""
     for snapshot in (run.snapshot, run.warm):
         if snapshot is not None and snapshot.kv is not None:
             snapshot.kv.release()
 
 
 def len_common(first: SequenceOf[int], second: SequenceOf[int]) -> int:
-    """Length of the longest beginning that two sequences share."""
+    """Return the length of the longest common prefix."""
     for i, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return i
@@ -220,8 +225,8 @@ def len_common(first: SequenceOf[int], second: SequenceOf[int]) -> int:
 
 
 def _companion(run: Run, snapshot: Snapshot) -> Generation | None:
-    """The generation that was suspended, if it is still beside the image and at the same place."""
-    kept = snapshot.kv.commit_hook if isinstance(snapshot.kv, SequenceImage) else None
+    """Return the suspended generation, if it is still with the image and matches the snapshot."""
+    kept = snapshot.kv.companion if isinstance(snapshot.kv, SequenceImage) else None
     if not isinstance(kept, Generation) or kept.run.request is not run.request:
         return None
     return kept if kept.sequence.num_output == len(snapshot.output_ids) else None
@@ -232,5 +237,5 @@ def _may_call(request: LLMGenerate) -> bool:
 
 
 def _answer_key(prompt: SequenceOf[int]) -> str:
-    """Names an answer by its prompt, so that a resumed one has the same tool call ids."""
+    """Name an answer by its prompt, so that a resumed answer keeps its tool call ids."""
     return hashlib.blake2b(repr(tuple(prompt)).encode(), digest_size=8).hexdigest()

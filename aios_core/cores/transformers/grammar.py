@@ -1,8 +1,8 @@
-"""Constrain what a model writes: JSON of a schema, or calls of the tools that are offered.
+"""Constrain a model's output: JSON of a schema, or calls of the offered tools.
 
-Built on `llguidance`, whose state after some tokens depends on these tokens
-alone: a resumed sequence is brought back to its place by accepting them again.
-JSON is written on one line with a blank after commas and colons, as models and
+Built on `llguidance`. Its state depends only on the tokens that it accepted, so a resumed
+sequence restores it by accepting its tokens again.
+JSON is written on one line with a space after commas and colons, as models and
 `json.dumps` write it.
 """
 
@@ -33,14 +33,14 @@ _STYLE: Final = {
 
 
 class Grammar:
-    """A grammar at some place of its text. Used by one thread."""
+    """A grammar at one position of its text. Used by one thread."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     @property
     def is_done(self) -> bool:
-        """Nothing can follow any more."""
+        """True once the text is complete and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
     def restrict(self, logits: Tensor) -> None:
@@ -52,12 +52,12 @@ class Grammar:
         logits.masked_fill_(forbidden.to(logits.device), float("-inf"))
 
     def accept(self, token: int) -> None:
-        """Go on behind `token`, which must be allowed here."""
+        """Advance by `token`, which must be allowed here."""
         self._matcher.consume_token(token)
 
 
 class GrammarCompiler:
-    """Makes grammars for one tokenizer."""
+    """Compiles grammars for one tokenizer."""
 
     def __init__(self, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int]) -> None:
         self._hf_tokenizer = tokenizer
@@ -66,15 +66,15 @@ class GrammarCompiler:
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
-        """Takes up to a second for a large vocabulary; made when first needed."""
+        """Build llguidance's tokenizer when first needed; up to a second for a big vocabulary."""
         return llguidance_hf.from_tokenizer(
             self._hf_tokenizer, n_vocab=self._vocab_size, eos_token=self._eos_ids or None
         )
 
     def describe(self, request: LLMGenerate) -> str | None:
-        """The grammar that a request asks for; None if it may say anything.
+        """Return the source of the grammar for a request; None if its answer is unconstrained.
 
-        Raises `InvalidRequest` if there is none: a broken schema, a choice of an unknown tool.
+        Raises `InvalidRequest` for a broken schema, or for a choice of an unknown tool.
         """
         rules = self._rules(request)
         if rules is None:
@@ -85,13 +85,13 @@ class GrammarCompiler:
         return rules
 
     def compile(self, rules: str, accepted: Sequence[int] = ()) -> Grammar:
-        """The grammar that `describe` gave, behind the tokens in `accepted`.
+        """Compile what `describe` returned, advanced by the tokens in `accepted`.
 
-        Raises `SnapshotError` if the grammar does not allow these.
+        Raises `SnapshotError` if the grammar does not allow these tokens.
         """
         matcher = LLMatcher(self._tokenizer, rules)
         if accepted and not matcher.consume_tokens(list(accepted)):
-            raise SnapshotError("what was generated so far does not fit the request's grammar")
+            raise SnapshotError("the tokens of the snapshot do not fit the request's grammar")
         return Grammar(matcher)
 
     def _rules(self, request: LLMGenerate) -> str | None:
@@ -105,7 +105,7 @@ class GrammarCompiler:
         if wanted.kind not in ("json_schema", "json_object"):
             raise InvalidRequest(
                 f"response_format: got type {wanted.kind!r}; "
-                "a core in this process allows 'json_schema', 'json_object' and 'text'"
+                "an in-process core allows 'json_schema', 'json_object' and 'text'"
             )
         require_bounded("response_format", wanted.schema)
         answer = f"answer: {_json_rule(wanted.schema or {'type': 'object'})}\n"
@@ -125,7 +125,7 @@ class GrammarCompiler:
         return "\n".join(rules) + "\n"
 
     def _marker(self, text: str) -> str:
-        """How the grammar writes a marker: by its id if it is one special token, else as text."""
+        """Write a marker in grammar syntax: by its id if it is one special token, else as text."""
         tokenizer = self._hf_tokenizer
         token = tokenizer.convert_tokens_to_ids(text)
         is_token = isinstance(token, int) and tokenizer.convert_ids_to_tokens(token) == text
@@ -135,9 +135,9 @@ class GrammarCompiler:
 
 
 def forced_tools(request: LLMGenerate) -> tuple[ToolSpec, ...]:
-    """The tools of which one must be called; none if the model may as well answer.
+    """Return the tools of which one must be called; empty if the model may answer instead.
 
-    Raises `InvalidRequest` if the choice names no tool that is offered.
+    Raises `InvalidRequest` if the choice names a tool that is not offered.
     """
     choice, tools = request.chosen_tool, request.tools
     if choice in ("auto", "none"):
@@ -145,12 +145,12 @@ def forced_tools(request: LLMGenerate) -> tuple[ToolSpec, ...]:
     chosen = tools if choice == "required" else tuple(t for t in tools if t.name == choice)
     if not chosen:
         have = [tool.name for tool in tools]
-        raise InvalidRequest(f"tool_choice {choice!r} fits none of the tools offered: {have}")
+        raise InvalidRequest(f"tool_choice: got {choice!r}; allowed: one of the tools {have}")
     return chosen
 
 
 def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Arguments that a tool does not list are left out, unless its schema speaks of them."""
+    """Forbid arguments that the tool does not list, unless its schema decides about them."""
     return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 

@@ -1,13 +1,12 @@
-"""Where keys and values lie: the memory of one sequence, on its way between tiers.
+"""The KV cache of one sequence, on the device and in the other memory tiers.
 
-`DeviceKV` is the growing memory of a sequence that can run. `KVImage` is the
-same seen from outside, as `aios_core.snapshot.KVImage` describes it: it begins
-on the device without a copy, may be moved to the host and to a file, and is
-turned into a `DeviceKV` again when its sequence goes on. On a CPU the device's
-memory is the host's; moving there packs the tokens tightly and takes them out
-of the core's account.
+`DeviceKV` is the growing cache of a sequence that can run. `KVSequenceImage` implements
+`aios_core.snapshot.KVImage`: it takes over a `DeviceKV` without a copy, can be moved to
+the host and to a file, and becomes a `DeviceKV` again when its sequence resumes. On a
+CPU, device memory is host memory; moving an image to the host then packs its tokens
+tightly and removes them from the core's account.
 
-Promise: an image that fits another model is refused with `SnapshotError`.
+Promise: an image of another model is refused with `SnapshotError`.
 `KVAccount` has the only lock here; it guards the set of memories in use.
 """
 
@@ -38,15 +37,15 @@ _BLOCK: Final = 64  # tokens; capacities are multiples of it
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """What a model keeps for each token: a plane of keys and one of values for each layer.
+    """The shapes of a model's KV cache: a plane of keys and one of values for each layer.
 
-    Planes of equal shape share one tensor, so that a sequence's memory is one
-    tensor for most models, whatever its number of layers.
+    Planes of equal shape share one tensor, so that the memory of a sequence is one tensor
+    for most models, however many layers they have.
     """
 
     model: str  # fingerprint
     groups: tuple[tuple[int, int, int], ...]  # (planes, heads, head dimension)
-    planes: Mapping[int, tuple[int, int]]  # of each layer: numbers of its keys and its values
+    planes: Mapping[int, tuple[int, int]]  # layer -> plane number of its keys, of its values
     dtype: torch.dtype
     device: torch.device
 
@@ -58,7 +57,7 @@ class KVLayout:
         dtype: torch.dtype,
         device: torch.device,
     ) -> KVLayout:
-        """`shapes`: for each layer, heads and dimension of its keys and of its values."""
+        """Build a layout; `shapes` has heads and dimension of each layer's keys and values."""
         by_shape: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for layer in sorted(shapes):
             for kind, shape in enumerate(shapes[layer]):
@@ -73,7 +72,7 @@ class KVLayout:
         return sum(n * heads * dim for n, heads, dim in self.groups) * self.dtype.itemsize
 
     def empty(self, capacity: int, device: torch.device | None = None) -> list[Tensor]:
-        """Memory for `capacity` tokens: for each group [planes, heads, capacity, dimension]."""
+        """Allocate for `capacity` tokens: for each group [planes, heads, capacity, dimension]."""
         return [
             torch.empty(n, heads, capacity, dim, dtype=self.dtype, device=device or self.device)
             for n, heads, dim in self.groups
@@ -81,7 +80,7 @@ class KVLayout:
 
 
 class KVAccount:
-    """The memories that a core's sequences hold on its device."""
+    """The set of KV memories that a core's sequences hold on its device."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,9 +101,9 @@ class KVAccount:
 
 
 class DeviceKV:
-    """Keys and values of one sequence on the device.
+    """The keys and values of one sequence on the device.
 
-    The first `length` tokens are valid. Memory grows by a quarter at a time.
+    The first `length` tokens are valid. The memory grows by a quarter at a time.
     """
 
     def __init__(self, layout: KVLayout, account: KVAccount) -> None:
@@ -119,7 +118,7 @@ class DeviceKV:
         return f"<DeviceKV {self.length} of {self.capacity} tokens>"
 
     def reserve(self, num_tokens: int) -> None:
-        """Make room for `num_tokens` in all. What torch raises when there is none, is raised."""
+        """Grow to at least `num_tokens` tokens. Raises torch's error if memory runs out."""
         if num_tokens <= self.capacity:
             return
         wanted = max(num_tokens, self.capacity + self.capacity // 4)
@@ -130,7 +129,7 @@ class DeviceKV:
         self.tensors, self.capacity = grown, capacity
 
     def trim(self, length: int) -> None:
-        """Forget what lies beyond the first `length` tokens."""
+        """Drop all but the first `length` tokens."""
         self.length = min(self.length, length)
 
     def release(self) -> None:
@@ -140,7 +139,7 @@ class DeviceKV:
 
 
 class SequenceImage:
-    """The KV cache of one sequence, in one of the tiers. See `aios_core.snapshot.KVImage`."""
+    """The KV cache of one suspended sequence, in one of the memory tiers."""
 
     def __init__(
         self,
@@ -150,8 +149,8 @@ class SequenceImage:
         memory: DeviceKV | None = None,
         path: Path | None = None,
     ) -> None:
-        """Use `of` or `open`."""
-        self.commit_hook: object | None = None  # what the core wants to find again beside the image
+        """Not for callers: use `of` or `open`."""
+        self.companion: object | None = None  # the core's own state, kept with the image
         self._layout = layout
         self._num_tokens = num_tokens
         self._memory = memory
@@ -160,12 +159,12 @@ class SequenceImage:
 
     @classmethod
     def of(cls, memory: DeviceKV) -> SequenceImage:
-        """An image that takes over a sequence's memory, without a copy."""
+        """Make an image that takes over a sequence's memory, without a copy."""
         return cls(memory.layout, memory.length, memory=memory)
 
     @classmethod
     def open(cls, path: Path, layout: KVLayout) -> SequenceImage:
-        """The image that `to_disk` wrote, perhaps by an earlier process.
+        """Open an image that `to_disk` wrote, in this process or an earlier one.
 
         Raises `SnapshotError` if the file is missing, damaged or of another model.
         """
@@ -177,7 +176,7 @@ class SequenceImage:
 
     @property
     def is_alive(self) -> bool:
-        """False once released, or taken over by a run."""
+        """False once the image was released, or taken over by a run."""
         return self._memory is not None or bool(self._packed) or self._path is not None
 
     @property
@@ -231,13 +230,13 @@ class SequenceImage:
         self._forget()
 
     def take(self, layout: KVLayout, account: KVAccount) -> DeviceKV:
-        """Turn the image into memory of a sequence; the image is released then.
+        """Turn the image into the memory of a sequence, and release the image.
 
-        No copy if it lies on the device of `account` still; it may block otherwise.
+        No copy if the image is still on the device of `account`; otherwise this may block.
 
         Raises:
-            SnapshotError: it was released, is damaged, or belongs to another model. It is
-                released then too.
+            SnapshotError: the image was released, is damaged, or belongs to another model.
+                The image is released in this case too.
         """
         try:
             if not self.is_alive:
@@ -258,20 +257,20 @@ class SequenceImage:
             self.release()
 
     def _pack(self, memory: DeviceKV) -> list[Tensor]:
-        """Copies in host memory, without the room to grow."""
+        """Copy a memory to the host, without its unused capacity."""
         return [
             tensor[:, :, : self._num_tokens].to("cpu", copy=True).contiguous()
             for tensor in memory.tensors
         ]
 
     def _write(self, path: Path, tensors: list[Tensor], *, is_synced: bool) -> None:
-        """A file appears under its name only when it is complete."""
+        """Write a file that appears under its name only once it is complete."""
         named = {f"group.{i}": tensor for i, tensor in enumerate(tensors)}
         num_tokens = str(self._num_tokens)
         about = {"format": FORMAT, "model": self._layout.model, "num_tokens": num_tokens}
         partial = path.with_name(path.name + ".partial")
         try:
-            make_file(partial)  # it holds what agents said
+            make_file(partial)  # private to the user: the KV cache encodes prompts and answers
             save_file(named, partial, about)
             tighten(partial)
             if is_synced:
@@ -283,11 +282,11 @@ class SequenceImage:
             raise
 
     def _forget(self) -> None:
-        self._memory, self._packed, self._path, self.commit_hook = None, [], None, None
+        self._memory, self._packed, self._path, self.companion = None, [], None, None
 
 
 def _read_header(path: Path, layout: KVLayout) -> int:
-    """Number of tokens in an image's file, after checking that it is of this model."""
+    """Check that an image's file is of this model; return its number of tokens."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}

@@ -1,7 +1,7 @@
-"""Load a causal language model: a folder or a name on the hub becomes a `LoadedModel`.
+"""Load a causal language model from a folder or from the hub.
 
-Whatever is wrong with the files is a `ModelLoadError` that names it. A weight
-that the files lack is an error too, never a random number.
+Every problem with the files is a `ModelLoadError` that names it. A weight that the files
+lack is an error too: transformers would fill it with random numbers.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SAMPLES: Final = 64  # numbers of each weight that go into the fingerprint
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that can generate, with what belongs to it."""
+    """A model that can generate, with its tokenizer and its limits."""
 
     name: str
     model: PreTrainedModel
-    tokenizer: Any  # transformers' tokenizers share no useful type
+    tokenizer: Any  # transformers' tokenizers have no useful common type
     fingerprint: str  # of weights and number format
     context_window: int  # tokens
     vocab_size: int  # of the logits
@@ -53,22 +53,27 @@ def load_model(
     device: str | None = None,
     context_window: int | None = None,
 ) -> LoadedModel:
-    """Load `source`, a folder or a name on the hub.
+    """Load a model and its tokenizer.
 
-    `dtype`: such as "bfloat16"; None: what the files have (float32 instead of
-    float16 on a CPU, which has no kernels for it). `device`: None: a GPU if there is one.
+    Args:
+        source: a folder, or a name on the hub.
+        dtype: such as "bfloat16"; None: that of the files (but float32 instead of float16 on
+            a CPU, which has no kernels for float16).
+        device: such as "cuda:1"; None: a GPU if there is one.
+        context_window: tokens; None: the model's own limit.
 
-    Raises `ModelLoadError`.
+    Raises:
+        ModelLoadError: files are missing or damaged, or there is no such format or device.
     """
     source = Path(source).expanduser() if Path(source).expanduser().is_dir() else str(source)
     check_files(source)
     place = choose_device(device)
     wanted: Any = "auto" if dtype is None else getattr(torch, dtype, None)
     if wanted is None:
-        raise ModelLoadError(f"no number format {dtype!r}; have float32, bfloat16, float16")
+        raise ModelLoadError(f"dtype: got {dtype!r}; allowed: float32, bfloat16, float16")
     with _converted(source), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loader: Any = AutoModelForCausalLM  # its types do not know of the report
+        loader: Any = AutoModelForCausalLM  # its types do not declare the report
         model, report = loader.from_pretrained(source, dtype=wanted, output_loading_info=True)
         if missing := sorted(report["missing_keys"]):
             some = ", ".join(missing[:3])
@@ -90,10 +95,10 @@ def load_model(
 
 
 def check_files(source: str | Path) -> None:
-    """Say what a model's folder lacks, in words that its owner can use."""
+    """Raise `ModelLoadError` that names the missing files, if a model's folder is incomplete."""
     if not isinstance(source, Path):
         if source.startswith((".", "/", "~")) or source.count("/") > 1 or os.sep == source[1:2]:
-            raise ModelLoadError(f"no folder {source}")
+            raise ModelLoadError(f"there is no folder {source}")
         return
     if not (source / "config.json").is_file():
         raise ModelLoadError(f"{source} is missing config.json")
@@ -107,22 +112,22 @@ def check_files(source: str | Path) -> None:
 
 
 def choose_device(device: str | None) -> torch.device:
-    """The device of that name, or the best there is."""
+    """Return the device of a name, or the best device of this machine."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
     except RuntimeError as exc:
-        raise ModelLoadError(f"no device {device!r}") from exc
+        raise ModelLoadError(f"device: got {device!r}; allowed: 'cpu', 'cuda', 'cuda:1'") from exc
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError(f"no device {device!r}: torch finds no usable GPU")
+        raise ModelLoadError(f"device: got {device!r}, but torch finds no usable GPU")
     return place
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Name the numbers that the model computes with: some of each weight, and the configuration.
+    """Hash the configuration and a sample of every weight, to recognize a model.
 
-    Costs milliseconds, and is the same whatever files the weights came from.
+    Takes milliseconds, and does not depend on the files that the weights came from.
     """
     config = model.config.to_dict()
     for name in ("transformers_version", "_name_or_path", "dtype", "torch_dtype"):
@@ -135,7 +140,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def find_window(model: PreTrainedModel, tokenizer: Any) -> int:
-    """Tokens that prompt and answer may have together."""
+    """Return the model's context window: tokens of prompt and answer together."""
     config = model.config.get_text_config()
     windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int)]
     limit = getattr(tokenizer, "model_max_length", None)
@@ -145,7 +150,7 @@ def find_window(model: PreTrainedModel, tokenizer: Any) -> int:
 
 
 def find_eos(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end an answer, from all places that may name them."""
+    """Collect the tokens that end an answer, from all places that may name them."""
     found: set[int] = set()
     for owner in (model.generation_config, model.config, tokenizer):
         eos = getattr(owner, "eos_token_id", None)
@@ -154,7 +159,7 @@ def find_eos(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device now; None if unknown."""
+    """Return the bytes that are free on a device now; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -185,7 +190,7 @@ def _require_one(source: Path, names: tuple[str, ...], what: str) -> None:
 
 @contextlib.contextmanager
 def _converted(source: str | Path) -> Iterator[None]:
-    """Whatever transformers raises for a model that it cannot load is a `ModelLoadError`."""
+    """Convert what transformers raises for a model that it cannot load to `ModelLoadError`."""
     try:
         yield
     except ModelLoadError:
@@ -200,7 +205,7 @@ def _converted(source: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars: a library does not write to the terminal."""
+    """Disable progress bars, since a library must not write to the terminal."""
     logging: Any = transformers.utils.logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -1,15 +1,15 @@
 """The step loop: the one thread that runs the model.
 
-Commands come in through a queue and take effect between two steps; reports go
-out through the sink, once for each step. What blocks (reading an image from
-disk, building a grammar) is done by `workers` and comes back as a command.
+Commands arrive through a queue and take effect between two steps; reports leave
+through the sink, once for each step. Blocking work (reading an image from disk,
+building a grammar) runs on `workers` and returns as a command.
 
-Promises: every run that was submitted ends in exactly one final report, also
-when the loop dies or is closed. When it dies, all runs fail, then the core
-reports `CoreDown`. `close` returns when the thread is gone.
+Promises: every submitted run ends in exactly one final report, also when the loop
+fails or is closed. When it fails, all runs fail, then the core reports `CoreDown`.
+`close` returns after the thread has ended.
 
-Locking: `_lock` guards `_is_open`, so that no command is queued behind the last.
-Everything else belongs to the thread.
+Locking: `_lock` guards `_is_open`, so that no run is queued after the loop has ended.
+Only the thread uses all other attributes.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from aios_core.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-_RATE_TOKENS: Final = 64  # a step that computes fewer prompt tokens says little about the rate
+_RATE_TOKENS: Final = 64  # steps with fewer prompt tokens are too short to measure the rate
 _RATE_WEIGHT: Final = 0.2  # of the latest step in the running mean
-_REFILL_S: Final = 0.003  # how long the next step waits for a slot that was freed to be filled
+_REFILL_S: Final = 0.003  # wait of the next step for a new run, after a slot was freed
 
 
 class _Wish(Enum):
-    """How a run is to end before its end."""
+    """A request to end a run before its answer is complete."""
 
     STOP = auto()
     PREEMPT = auto()
@@ -59,7 +59,7 @@ class _Wish(Enum):
 
 @dataclass(slots=True, eq=False)
 class _Live:
-    """A run without a final report."""
+    """A run that has no final report yet."""
 
     run: Run
     generation: Generation | None = None  # None while it is being prepared
@@ -125,7 +125,7 @@ class StepLoop:
         self._live: dict[int, _Live] = {}
         self._active: list[Generation] = []
         self._reports: list[Report] = []
-        self._has_freed = False  # a slot, since commands were last waited for
+        self._has_freed = False  # a slot, since the last wait for commands
         self._thread = threading.Thread(target=self._main, name=f"aios-core-{name}", daemon=True)
         self._thread.start()
 
@@ -138,7 +138,7 @@ class StepLoop:
         return len(self._submitted)
 
     def submit(self, run: Run) -> bool:
-        """Begin a run at the next step. False if the loop is over; nothing is reported then."""
+        """Start a run at the next step. False, without any report, if the loop has ended."""
         with self._lock:
             if self._is_open:
                 self._submitted.add(run.id)
@@ -152,7 +152,7 @@ class StepLoop:
         self._commands.put(_End(run_id, _Wish.STOP))
 
     def close(self) -> None:
-        """Stop all runs and end the thread. Blocks for at most one step. Idempotent."""
+        """Stop all runs and end the thread. Blocks until the current step ends. Idempotent."""
         self._refuse_more()
         self._commands.put(_Close())
         if threading.current_thread() is not self._thread:
@@ -169,17 +169,17 @@ class StepLoop:
                     self._step()
                     self._flush()
         except Exception as exc:
-            logger.exception("core %r: the step loop died", self._name)
+            logger.exception("core %r: the step loop failed", self._name)
             self._die(exc)
         else:
             self._refuse_more()
             self._stop_all()
 
     def _obey(self) -> bool:
-        """Take commands until there is something to compute. False once the loop is to end.
+        """Process commands until there is something to compute; False once the loop should end.
 
-        Slots that commands free are reported before the next step, and whoever fills them gets
-        a moment to do so, lest a slot stay empty for a step.
+        Slots that commands free are reported before the next step. The scheduler then has
+        `_REFILL_S` to fill them, since a late run would leave a slot empty for a whole step.
         """
         while True:
             try:
@@ -197,7 +197,7 @@ class StepLoop:
                     return False
 
     def _next_command(self) -> _Command:
-        """Wait for one if there is nothing to compute. Raises `Empty`."""
+        """Return the next command, waiting if there is nothing to compute. Raises `Empty`."""
         try:
             return self._commands.get_nowait()
         except Empty:
@@ -215,7 +215,7 @@ class StepLoop:
             self._admit(run.id, self._begun(run))
 
     def _prepare(self, run: Run) -> None:
-        """On a worker."""
+        """Start a run on a worker, and return the result to the loop as a command."""
         self._commands.put(_Ready(run.id, self._begun(run)))
 
     def _begun(self, run: Run) -> Generation | KernelError:
@@ -223,8 +223,8 @@ class StepLoop:
             return self._beginner.begin(run)
         except KernelError as exc:
             return exc
-        except Exception as exc:  # noqa: BLE001 - a run that cannot begin takes nobody along
-            error = CoreError(self._name, f"a run could not begin: {exc!r}")
+        except Exception as exc:  # noqa: BLE001 - one run must not end the loop of all
+            error = CoreError(self._name, f"a run could not start: {exc!r}")
             error.__cause__ = exc
             return error
 
@@ -241,7 +241,7 @@ class StepLoop:
             self._fulfil(live, live.wish)
             return
         self._active.append(outcome)
-        self._active.sort(key=lambda one: one.run.priority)  # stable: else as they came
+        self._active.sort(key=lambda one: one.run.priority)  # stable: equals in order of arrival
 
     def _end(self, run_id: int, wish: _Wish) -> None:
         live = self._live.get(run_id)
@@ -250,11 +250,11 @@ class StepLoop:
         if live.generation is not None:
             self._fulfil(live, wish)
         elif live.wish is not _Wish.STOP:
-            live.wish = wish  # once it is prepared
+            live.wish = wish  # applied once the run is prepared
 
     def _fulfil(self, live: _Live, wish: _Wish) -> None:
         generation = live.generation
-        assert generation is not None  # noqa: S101 - for the type checker; callers looked
+        assert generation is not None  # noqa: S101 - for the type checker; callers checked
         if wish is _Wish.STOP:
             self._report_end(live, Stopped(live.run.id, generation.usage))
         else:
@@ -286,7 +286,7 @@ class StepLoop:
             self._report_end(self._live[run_id], Finished(run_id, completion, context))
 
     def _model_of(self, run: Run) -> str:
-        """The name under which it was asked; the first, if it stands in for another model."""
+        """Return the model's requested name; the first one, if it serves as a fallback."""
         asked = run.request.model
         return asked if asked is not None and asked in self._models else self._models[0]
 
@@ -302,10 +302,10 @@ class StepLoop:
         known = self.prefill_rate
         self.prefill_rate = rate if known is None else known + _RATE_WEIGHT * (rate - known)
 
-    # --- ends ---------------------------------------------------------------------------------
+    # --- end of runs and of the loop ----------------------------------------------------------
 
     def _report_end(self, live: _Live, report: Report) -> None:
-        """Free what a run holds, and say so. What was handed out in the report is not the run's."""
+        """Free a run's memory and queue its final report. What the report holds is not freed."""
         run_id = live.run.id
         del self._live[run_id]
         if live.generation is not None:
@@ -326,7 +326,7 @@ class StepLoop:
             self._is_open = False
 
     def _remaining(self) -> Iterable[_Live]:
-        """The runs that live, and those that wait in the queue still."""
+        """Return the runs without a final report, including those still in the queue."""
         while True:
             try:
                 command = self._commands.get_nowait()
@@ -348,11 +348,11 @@ class StepLoop:
     def _die(self, exc: Exception) -> None:
         self._refuse_more()
         for live in self._remaining():
-            error = CoreError(self._name, f"its step loop died: {exc!r}", is_retryable=True)
+            error = CoreError(self._name, f"its step loop failed: {exc!r}", is_retryable=True)
             error.__cause__ = exc
             usage = live.generation.usage if live.generation else Usage()
             self._report_end(live, Failed(live.run.id, error, usage))
-        down = CoreError(self._name, f"its step loop died: {exc!r}", is_retryable=True)
+        down = CoreError(self._name, f"its step loop failed: {exc!r}", is_retryable=True)
         down.__cause__ = exc
         self._reports.append(CoreDown(down))
         self._flush()

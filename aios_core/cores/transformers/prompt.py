@@ -1,7 +1,7 @@
-"""From a request to token ids: the model's chat template, its tokenizer, its window.
+"""Turn a request into token ids, with the model's chat template and tokenizer.
 
-Refuses, with `InvalidRequest`, what the model's template cannot express, and
-tools whose parameters are no JSON schema. Thread-safe: one request at a time.
+Requests that the template cannot express, and tools without a valid JSON schema, are
+refused with `InvalidRequest`. Thread-safe: one request is tokenized at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PROBE: Final = ToolSpec("aios_probe", "a tool", {"type": "object", "properties"
 
 
 class Prompter:
-    """Makes prompts for one model."""
+    """An encoder of prompts for one model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -42,9 +42,11 @@ class Prompter:
         self.takes_tools = OPEN in (self._template or "") and self._offers_tools()
 
     def encode(self, request: LLMGenerate) -> tuple[int, ...]:
-        """The prompt's token ids.
+        """Return the token ids of a request's prompt.
 
-        Raises `InvalidRequest`; `ContextOverflow` if no room is left for one token of the answer.
+        Raises:
+            InvalidRequest: the template or the tokenizer refuses it, or a tool is invalid.
+            ContextOverflow: the prompt leaves no token for the answer.
         """
         tools = () if request.chosen_tool == "none" else request.tools
         self._refuse_what_cannot_fit(request)
@@ -57,14 +59,14 @@ class Prompter:
         return ids
 
     def _refuse_what_cannot_fit(self, request: LLMGenerate) -> None:
-        """Raise `ContextOverflow` without tokenising where the length alone tells."""
+        """Raise `ContextOverflow` without tokenizing, if the number of characters proves it."""
         num_chars = sum(len(message.content) for message in request.messages)
         at_least = num_chars // self._longest_token
         if at_least >= self._loaded.context_window:
             raise ContextOverflow(at_least, self._loaded.context_window, self._loaded.name)
 
     def render(self, request: LLMGenerate, tools: Sequence[ToolSpec]) -> str:
-        """The prompt as text."""
+        """Render a prompt as text."""
         options = request.extra.get("chat_template_kwargs") or {}
         try:
             text = self._loaded.tokenizer.apply_chat_template(
@@ -76,26 +78,26 @@ class Prompter:
                 **options,
             )
         except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as exc:
-            raise InvalidRequest(f"the model's chat template refuses this: {exc}") from exc
+            raise InvalidRequest(f"the model's chat template refuses the request: {exc}") from exc
         return str(text)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text. Raises `InvalidRequest` if it is no Unicode text."""
+        """Return the token ids of a text. Raises `InvalidRequest` if it is not valid Unicode."""
         try:
             with self._lock:
                 return tuple(self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
         except (UnicodeError, TypeError) as exc:  # a lone surrogate, for one
-            raise InvalidRequest(f"the prompt is no Unicode text: {exc}") from exc
+            raise InvalidRequest(f"the prompt is not valid Unicode: {exc}") from exc
 
     def decoder(self) -> Callable[[Sequence[int]], str]:
-        """Token ids to text, special tokens and spaces as they are."""
+        """Return a function from token ids to text that keeps special tokens and spaces."""
         tokenizer = self._loaded.tokenizer
         if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
             return lambda ids: str(backend.decode(ids, skip_special_tokens=False))
         return lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def hidden_ids(self) -> frozenset[int]:
-        """Control tokens, which are no part of an answer's text."""
+        """Return the control tokens, which are not part of an answer's text."""
         known = getattr(self._loaded.tokenizer, "added_tokens_decoder", {})
         return frozenset(
             token
@@ -113,13 +115,13 @@ class Prompter:
             except (SchemaError, TypeError, ValueError, RecursionError) as exc:
                 why = exc.message if isinstance(exc, SchemaError) else repr(exc)
                 raise InvalidRequest(
-                    f"tool {tool.name!r}: parameters are no JSON schema: {why:.200}"
+                    f"tool {tool.name!r}: parameters are not a JSON schema: {why:.200}"
                 ) from exc
 
     def _to_dict(self, message: Message) -> dict[str, Any]:
-        """The message as templates want it: arguments as an object, unless they take text."""
+        """Convert a message for the template: arguments as an object, unless it needs text."""
         out = message.to_dict()
-        if out["role"] == "developer":  # templates know the older name only
+        if out["role"] == "developer":  # templates use the older name
             out["role"] = "system"
         out["content"] = message.content
         if not _TAKES_TEXT.search(self._template or ""):
@@ -137,7 +139,7 @@ class Prompter:
 
 
 def _spelled_out(tool: ToolSpec) -> dict[str, Any]:
-    """The tool as templates want it: with every key that they may look up."""
+    """Convert a tool for the template, with every key that templates may look up."""
     parameters = {"type": "object", "properties": {}, **tool.parameters}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
@@ -154,4 +156,4 @@ def _parsed(arguments: str) -> object:
     try:
         return json.loads(arguments)
     except ValueError:
-        return arguments  # what a model wrote wrongly goes back to it as it was
+        return arguments  # show the model its malformed arguments unchanged

@@ -1,9 +1,9 @@
 """Choose the next token from logits.
 
-The n-th choice of a sequence depends on its logits, its seed and n, and on
-nothing else: not on a generator that someone has to carry along, nor on what
-other sequences of the batch drew. So the sampler's whole state is its seed, and
-a resumed sequence draws what it would have drawn uninterrupted.
+The n-th choice of a sequence depends only on its logits, its seed and n: there is no
+generator state to save, and other sequences of the batch have no influence. So the seed
+is the sampler's whole state, and a resumed sequence draws the tokens that it would have
+drawn without the interruption.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NUCLEUS_GUESS: Final = 1024  # a nucleus is rarely larger, and sorting a whole 
 
 @dataclass(frozen=True, slots=True)
 class Penalties:
-    """What makes tokens less likely, or more: what was said already, and a bias for each.
+    """Changes of logits: penalties for repeated tokens, and a bias for chosen tokens.
 
-    As OpenAI defines the frequency and presence penalties (over the answer so far), and
-    as vLLM defines the repetition penalty (over prompt and answer).
+    Frequency and presence penalties are those of OpenAI (over the answer so far), the
+    repetition penalty is that of vLLM (over prompt and answer).
     """
 
     frequency: float
@@ -40,10 +40,10 @@ class Penalties:
 
     @classmethod
     def of(cls, sampling: Sampling) -> Penalties | None:
-        """The penalties that `sampling` asks for; None if they change nothing."""
+        """Return the penalties that `sampling` sets; None if they change nothing."""
         bias = sampling.logit_bias or {}
         if wrong := [token for token in bias if not token.isdecimal()]:
-            raise InvalidRequest(f"logit_bias: keys are token ids, got {wrong[0]!r}")
+            raise InvalidRequest(f"logit_bias: got the key {wrong[0]!r}; allowed: token ids")
         made = cls(
             frequency=sampling.frequency_penalty or 0.0,
             presence=sampling.presence_penalty or 0.0,
@@ -64,15 +64,15 @@ class Penalties:
             logits[seen] = torch.where(old > 0, old / self.repetition, old * self.repetition)
         if output and (self.frequency or self.presence):
             counts = Counter(output)
-            said = torch.tensor(list(counts), device=logits.device)
+            used = torch.tensor(list(counts), device=logits.device)
             times = torch.tensor(list(counts.values()), device=logits.device)
-            logits[said] -= self.frequency * times + self.presence
+            logits[used] -= self.frequency * times + self.presence
         return logits
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How one sequence chooses its tokens."""
+    """The rule by which one sequence chooses its tokens."""
 
     temperature: float
     top_p: float
@@ -83,9 +83,9 @@ class Sampler:
 
     @classmethod
     def of(cls, sampling: Sampling, state: bytes | None = None) -> Sampler:
-        """The sampler that `sampling` asks for, or its continuation from a snapshot's `state`.
+        """Build the sampler that `sampling` describes, or continue from a snapshot's `state`.
 
-        Raises `SnapshotError` if `state` is not of this class.
+        Raises `SnapshotError` if another class wrote `state`.
         """
         if state is not None:
             if len(state) != _SEED_BYTES:
@@ -96,7 +96,7 @@ class Sampler:
         else:
             seed = secrets.randbits(8 * _SEED_BYTES)
         return cls(
-            temperature=sampling.temperature or 0.0,  # greedy, where nothing was asked for
+            temperature=sampling.temperature or 0.0,  # greedy, unless a temperature is set
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             top_k=None if sampling.top_k == -1 else sampling.top_k,
             seed=seed,
@@ -110,15 +110,15 @@ class Sampler:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether the choice is the largest logit, as the model computed it."""
+        """Whether the choice is always the largest logit of the model, unchanged."""
         return self.is_greedy and self.penalties is None
 
     def encode(self) -> bytes | None:
-        """The state for a snapshot; None if nothing is random."""
+        """Return the state for a snapshot; None if nothing is random."""
         return None if self.is_greedy else self.seed.to_bytes(_SEED_BYTES, "little")
 
     def choose(self, logits: Tensor, position: int) -> int:
-        """The token for place `position` of the output.
+        """Choose the token at `position` of the output.
 
         `logits`: [vocabulary], of any float type; minus infinity forbids a token.
         """
@@ -139,7 +139,7 @@ class Sampler:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on both, and looks random in each."""
+    """Return a pseudo-random number in [0, 1) that depends only on `seed` and `position`."""
     digest = hashlib.blake2b(
         position.to_bytes(8, "little"), key=seed.to_bytes(_SEED_BYTES, "little"), digest_size=8
     ).digest()
@@ -147,7 +147,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 def _nucleus(probs: Tensor, tokens: Tensor | None, top_p: float) -> tuple[Tensor, Tensor]:
-    """The most probable tokens that together have at least `top_p` of all, most probable first."""
+    """Return the fewest tokens with at least `top_p` of the probability, most probable first."""
     wanted = float(probs.sum()) * top_p
     if tokens is None:
         best, tokens = probs.topk(min(_NUCLEUS_GUESS, len(probs)))

@@ -1,9 +1,9 @@
-"""Is a model's output right under the packed engine? Ask the model itself.
+"""Check at load time that the packed engine computes a model's own logits.
 
-An architecture that packing does not suit gives wrong tokens without an error,
-so each model is checked when it is loaded: its own `generate` writes a few
-tokens, and the packed engine has to come to the same logits, with the sequence
-interrupted and in company. What fails runs on the fallback engine.
+An architecture that packing does not suit gives wrong tokens without an error. So each
+model is checked when it is loaded: its own `generate` writes a few tokens, and the packed
+engine has to compute equal logits, with the sequence interrupted and next to another
+sequence. A model that fails runs on the unpacked engine.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ logger = logging.getLogger(__name__)
 _PROMPT: Final = 24  # tokens
 _OUTPUT: Final = 8
 _GREEDY: Final = Sampler(0.0, 1.0, None, 0)
-# Largest difference of logits, as a part of their spread. Other kernels round otherwise.
+# Largest difference of logits, relative to their spread. Other kernels round differently.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-6}
 _COARSE_TOLERANCE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """What the check found: how to run packed, or why that does not work."""
+    """The result of the check: how to run packed, or why that does not work."""
 
-    layout: KVLayout | None  # None: it does not
+    layout: KVLayout | None  # None: packing does not work
     batch_type: type[PackedBatch] = PackedBatch
     problem: str = ""
 
 
 def check_model(loaded: LoadedModel) -> CheckedModel:
-    """Switch the model to packed attention if it computes the same under it, else leave it be."""
+    """Install packed attention if the model's logits stay equal under it, else change nothing."""
     fast = VarlenBatch.suits(loaded.dtype, loaded.device)
     checked = CheckedModel(None)
     for batch_type in (VarlenBatch, PackedBatch) if fast else (PackedBatch,):
@@ -72,7 +72,7 @@ def _check(loaded: LoadedModel, batch_type: type[PackedBatch]) -> CheckedModel:
         layout = find_layout(loaded)
         engine = PackedEngine(model, layout, KVAccount(), chunk_tokens=16, batch_type=batch_type)
         _compare(loaded, engine, prompt, output, expected)
-    except Exception as exc:  # noqa: BLE001 - models fail in every way; each means the fallback
+    except Exception as exc:  # noqa: BLE001 - models fail in many ways; all mean: unpacked
         model.set_attn_implementation(before)
         reason = str(exc) if isinstance(exc, UnsupportedModel) else f"{type(exc).__name__}: {exc}"
         return CheckedModel(None, batch_type, reason.splitlines()[0] if reason else "unknown")
@@ -80,17 +80,17 @@ def _check(loaded: LoadedModel, batch_type: type[PackedBatch]) -> CheckedModel:
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
-    """Exchange the model's attention. Raises `UnsupportedModel` if it is not made for that."""
-    if not model._can_set_attn_implementation():  # noqa: SLF001 - else it warns and goes on
-        raise UnsupportedModel("its attention is its own and cannot be exchanged")
+    """Replace the model's attention. Raises `UnsupportedModel` if it cannot be replaced."""
+    if not model._can_set_attn_implementation():  # noqa: SLF001 - setting it would only warn
+        raise UnsupportedModel("its attention is built in and cannot be replaced")
     model.set_attn_implementation(NAME)
 
 
 @torch.inference_mode()
 def find_layout(loaded: LoadedModel) -> KVLayout:
-    """Shapes of the model's keys and values, learnt from one forward.
+    """Run one forward pass to find the shapes of the model's keys and values.
 
-    Raises `UnsupportedModel` if not every layer attends through the interface.
+    Raises `UnsupportedModel` unless every layer attends through the interface.
     """
     probe = ShapeProbe()
     seat = Seat(loaded.model)
@@ -101,7 +101,7 @@ def find_layout(loaded: LoadedModel) -> KVLayout:
     config = loaded.model.config.get_text_config()
     if len(probe.shapes) != config.num_hidden_layers:
         raise UnsupportedModel(
-            f"{len(probe.shapes)} of {config.num_hidden_layers} layers attend in the packed way"
+            f"{len(probe.shapes)} of {config.num_hidden_layers} layers use packed attention"
         )
     if _has_window(config) and not probe.saw_window:
         raise UnsupportedModel("its sliding window reaches attention only through a mask")
@@ -109,7 +109,7 @@ def find_layout(loaded: LoadedModel) -> KVLayout:
 
 
 def measure_prefill(engine: PackedEngine, loaded: LoadedModel, num_tokens: int = 128) -> float:
-    """Prompt tokens per second, roughly."""
+    """Measure roughly how many prompt tokens the engine computes per second."""
     sequence = Sequence.of(_prompt(loaded, num_tokens, seed=3), (), _GREEDY)
     started = time.perf_counter()
     engine.step([sequence])
@@ -126,14 +126,14 @@ def _compare(
     output: list[int],
     expected: Tensor,
 ) -> None:
-    """Force the model's own tokens through the engine and compare logits at each.
+    """Compute the model's own tokens with the engine, and compare the logits of each.
 
-    A commit_hook comes and goes, so that each kind of batch occurs.
+    A second sequence joins and leaves the batch, so that each kind of batch occurs.
     """
     sequence = Sequence.of(prompt, (), _GREEDY)
-    commit_hook = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
+    companion = Sequence.of(_prompt(loaded, 21, seed=2), (), _GREEDY)
     for i, token in enumerate(output):
-        together = [sequence] if i % 3 == 1 else [sequence, commit_hook]
+        together = [sequence] if i % 3 == 1 else [sequence, companion]
         logits = engine.logits(together)[0]
         difference = float((logits.float() - expected[i]).abs().max() / expected[i].std())
         allowed = _TOLERANCE.get(loaded.dtype, _COARSE_TOLERANCE)
@@ -144,14 +144,14 @@ def _compare(
         for one in together:
             one.ids.append(token)
     sequence.drop_memory()
-    commit_hook.drop_memory()
+    companion.drop_memory()
 
 
 @torch.inference_mode()
 def _generate(model: PreTrainedModel, prompt: list[int]) -> tuple[list[int], Tensor]:
-    """Tokens and logits [output, vocabulary] of the model's own greedy `generate`."""
+    """Run the model's own greedy `generate`; return its tokens and logits [output, vocabulary]."""
     ids = torch.tensor([prompt], device=model.device)
-    generate: Any = model.generate  # its types are of little help
+    generate: Any = model.generate  # its declared types do not cover these options
     out = generate(
         ids,
         attention_mask=torch.ones_like(ids),

@@ -1,7 +1,6 @@
-"""One sequence as an engine sees it: token ids, and the memory of those computed.
+"""Sequences of token ids, and the contract of the engines that advance them.
 
-An engine knows no request, no text and no scheduler; what to do with a new token
-is decided above it (`generation`).
+Engines work on tokens only. `generation` connects their tokens to requests and texts.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from aios_core.cores.transformers.sampling import Sampler
 
 
 class Memory(Protocol):
-    """What a model keeps of the tokens that it has computed."""
+    """The KV cache, or other state, of the tokens that a model has computed."""
 
     @property
     def length(self) -> int:
-        """Tokens that it holds."""
+        """Number of computed tokens."""
 
     def release(self) -> None:
-        """Free it. Idempotent."""
+        """Free the memory. Idempotent."""
 
 
 class Constraint(Protocol):
-    """A grammar at some place of its text."""
+    """A restriction of the next token, such as a grammar at one position of its text."""
 
     def restrict(self, logits: Tensor) -> None:
         """Set the logits [vocabulary] of forbidden tokens to minus infinity, in place."""
@@ -35,10 +34,10 @@ class Constraint(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A prompt and what was generated after it.
+    """A prompt and the tokens generated after it.
 
-    Invariants: `memory` holds a beginning of `ids`, and never all of them, since
-    the last token has to be computed to get the next one.
+    Invariant: `memory` holds a prefix of `ids` and never all of them, since the last
+    token has to be computed to get the next one.
     """
 
     ids: list[int]
@@ -65,11 +64,11 @@ class Sequence:
 
     @property
     def num_pending(self) -> int:
-        """Tokens to compute before the next one is known."""
+        """Number of tokens to compute before the next one can be chosen."""
         return len(self.ids) - self.num_computed
 
     def choose(self, logits: Tensor) -> int:
-        """The next token, from logits [vocabulary]."""
+        """Choose the next token from logits [vocabulary]."""
         if self.constraint is not None:
             logits = logits.float().clone()
             self.constraint.restrict(logits)
@@ -87,7 +86,7 @@ class Sequence:
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step brought."""
+    """The result of one step."""
 
     tokens: list[tuple[Sequence, int]] = field(default_factory=list)
     out_of_memory: list[tuple[Sequence, str]] = field(default_factory=list)
@@ -95,11 +94,11 @@ class StepResult:
 
 
 class Engine(Protocol):
-    """Advances sequences. Used by one thread."""
+    """The contract of what advances sequences. Used by one thread."""
 
     def step(self, sequences: SequenceOf[Sequence]) -> StepResult:
-        """Compute for some or all of `sequences`, in order of preference.
+        """Advance some or all of `sequences`, which are in order of preference.
 
-        A sequence whose pending tokens were all computed gets a token, which is
-        appended to its ids. One for which memory ran out is left as it was.
+        Once all pending tokens of a sequence are computed, a token is chosen and appended
+        to its ids. A sequence that runs out of memory stays as it was.
         """

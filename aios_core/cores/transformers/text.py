@@ -1,9 +1,9 @@
-"""From tokens to what a reader sees: text, stop strings, tool calls.
+"""Turn tokens into the text and tool calls of an answer, up to its stop strings.
 
-Promises: no character is passed on in halves; no text is passed on that may turn
-out to be the beginning of a stop string or of a tool call; the deltas put
-together are the final answer. All of it is a function of the tokens, so a
-resumed answer is brought back to its state by pushing its tokens again.
+Promises: no delta ends within a character; no delta has text that may turn out to be
+the start of a stop string or of a tool call; the deltas joined are the final answer.
+The state depends only on the tokens, so a resumed answer restores it by pushing its
+tokens again.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Final
 from aios_core.cores.hermes import ToolCallParser, len_held_back
 from aios_core.messages import Delta, Message
 
-_BROKEN: Final = "\ufffd"  # what a decoder writes for bytes that are no character
-_MAX_HELD: Final = 16  # tokens; bytes that are no character after so many never become one
+_BROKEN: Final = "\ufffd"  # what a decoder writes for bytes that are not a character
+_MAX_HELD: Final = 16  # tokens; no character is longer, so the bytes will never become one
 
 Decode = Callable[[Sequence[int]], str]
 
 
 class Detokenizer:
-    """Token ids to text, one id at a time.
+    """A decoder of one answer's token ids, one id at a time.
 
-    Decoding is not additive: a token's text depends on its neighbours. So each
-    step decodes a short window twice, with and without the new tokens, and
-    passes on the difference.
+    The text of a token depends on its neighbors, so texts of single tokens cannot be
+    joined. Each step decodes a short window with and without the new tokens, and returns
+    the difference.
     """
 
     def __init__(self, decode: Decode, hidden: AbstractSet[int] = frozenset()) -> None:
         self._decode = decode
-        self._hidden = hidden  # control tokens, which are no text
-        self._seen: list[int] = []  # the window's tokens whose text was passed on
+        self._hidden = hidden  # control tokens, which are not text
+        self._seen: list[int] = []  # tokens of the window that are returned as text already
         self._seen_text = ""
-        self._fresh: list[int] = []  # those whose text was not
+        self._fresh: list[int] = []  # tokens of the window that are not
 
     def push(self, token: int) -> str:
-        """The text that is certain now; empty within a character."""
+        """Add a token; return the text that is final now, empty within a character."""
         if token in self._hidden:
             return ""
         self._fresh.append(token)
@@ -47,7 +47,7 @@ class Detokenizer:
         return self._pass_on(text)
 
     def finish(self) -> str:
-        """The rest, without the character that was left incomplete."""
+        """Return the rest of the text, without an incomplete character at its end."""
         return self._pass_on(self._decode(self._seen + self._fresh)).rstrip(_BROKEN)
 
     def _pass_on(self, text: str) -> str:
@@ -58,7 +58,7 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Ends a text before the first of several strings."""
+    """A filter that ends a text before the first of several strings."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.is_hit = False
@@ -66,7 +66,7 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """The text that no stop string can touch any more."""
+        """Add text; return what can no longer be part of a stop string."""
         if not self._stops:
             return text
         if self.is_hit:
@@ -79,7 +79,7 @@ class StopStrings:
         return self._take(len(self._held) - len_held_back(self._held, self._stops))
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come."""
+        """Return the text that was held back for a stop string that did not come."""
         return "" if self.is_hit else self._take(len(self._held))
 
     def _take(self, size: int) -> str:
@@ -88,10 +88,10 @@ class StopStrings:
 
 
 class Answer:
-    """One answer as it grows: push tokens, get deltas, have the message at the end."""
+    """One growing answer: tokens go in, deltas come out, and the message at the end."""
 
     def __init__(self, detokenizer: Detokenizer, stops: Sequence[str], key: str | None) -> None:
-        """`key` names the answer for the ids of its tool calls; None: it has none."""
+        """Start an answer; `key` makes the ids of its tool calls, None if it cannot have any."""
         self._detokenizer = detokenizer
         self._stops = StopStrings(stops)
         self._parser = None if key is None else ToolCallParser(key)
@@ -99,7 +99,7 @@ class Answer:
 
     @property
     def is_stopped(self) -> bool:
-        """A stop string was met."""
+        """True once the text reached a stop string."""
         return self._stops.is_hit
 
     @property
@@ -107,11 +107,11 @@ class Answer:
         return len(self._parser.tool_calls) if self._parser else 0
 
     def push(self, token: int) -> Delta:
-        """Take one more token. Returns what a reader may see of it now."""
+        """Add a token; return the part of the answer that is final now."""
         return self._parsed(self._stops.push(self._detokenizer.push(token)))
 
     def finish(self) -> Delta:
-        """No more tokens come. Returns what was held back."""
+        """End the answer; return the text that was held back."""
         rest = self._stops.push(self._detokenizer.finish()) + self._stops.finish()
         delta = self._parsed(rest)
         if self._parser is None:
@@ -121,7 +121,7 @@ class Answer:
         return Delta(delta.text + last.text, delta.tool_calls)
 
     def message(self) -> Message:
-        """The answer so far."""
+        """Return the answer so far."""
         calls = tuple(self._parser.tool_calls) if self._parser else ()
         return Message("assistant", "".join(self._text), calls)
 

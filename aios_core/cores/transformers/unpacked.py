@@ -1,8 +1,8 @@
-"""The fallback engine: one transformers cache for each sequence, each run alone.
+"""The unpacked engine: one transformers cache for each sequence, each computed alone.
 
-Slower, and right for every architecture that transformers caches. A prompt is
-computed in one piece and generated tokens one by one, also when they are
-computed again, so that a resumed answer equals an uninterrupted one here too.
+Slower than packing, and correct for every architecture that transformers can cache. A
+prompt is computed in one piece and generated tokens one by one, also when they are
+computed again, so that a resumed answer equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from transformers import DynamicCache, PreTrainedModel
 from aios_core.cores.transformers.engine import is_out_of_memory
 from aios_core.cores.transformers.sequence import Sequence, StepResult
 
-# What architectures call their cache, the newest name first: transformers 5.24 made it one.
+# The names of the cache argument, newest first; since transformers 5.24 all models use one.
 _CACHE_ARGUMENTS = ("cache", "cache_params", "past_key_values")
 
 
 class CacheMemory:
-    """A transformers cache, of whatever its layers are."""
+    """The transformers cache of one sequence, for any kind of layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.cache: DynamicCache | None = DynamicCache(config=model.config)
@@ -34,7 +34,7 @@ class CacheMemory:
 
 
 class FallbackEngine:
-    """Steps over any causal model. See `sequence.Engine`."""
+    """An engine for any causal model: it computes one sequence after the other."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -50,7 +50,7 @@ class FallbackEngine:
             except (RuntimeError, MemoryError) as exc:
                 if not is_out_of_memory(exc):
                     raise
-                sequence.drop_memory()  # it may be half written
+                sequence.drop_memory()  # the cache may be half written
                 result.out_of_memory.append((sequence, str(exc)))
         return result
 
@@ -68,7 +68,7 @@ class FallbackEngine:
         result.tokens.append((sequence, token))
 
     def _forward(self, ids: list[int], memory: CacheMemory) -> Tensor:
-        """Logits [vocabulary] after the last of `ids`."""
+        """Run the model on `ids`; return logits [vocabulary] after the last of them."""
         arguments: dict[str, Any] = {self._cache_argument: memory.cache, "use_cache": True}
         out = self._model(input_ids=torch.tensor([ids], device=self._model.device), **arguments)
         logits: Tensor = out.logits[0, -1]
@@ -78,5 +78,5 @@ class FallbackEngine:
         if sequence.memory is None:
             sequence.memory = CacheMemory(self._model)
         if not isinstance(sequence.memory, CacheMemory):
-            raise TypeError(f"{sequence!r} has the memory of another engine")
+            raise TypeError(f"{sequence!r} holds the memory of another engine")
         return sequence.memory

@@ -1,16 +1,15 @@
-"""One attention kernel for a whole batch on a GPU: torch's `varlen_attn`, FlashAttention.
+"""Attention of a whole batch by one GPU kernel: torch's `varlen_attn` (FlashAttention).
 
-A call for each sequence, as on a CPU, would spend its time in launching kernels.
-Here a layer is stored, gathered and attended in a handful of launches, with
-`num_splits=1`, for which torch documents results that do not depend on the rest
-of the batch.
+One call for each sequence, as on a CPU, would spend most of its time on kernel launches.
+Here a layer needs a handful of launches, with `num_splits=1`: torch documents that its
+results then do not depend on the rest of the batch.
 
-State: the arithmetic around the kernel is tested on a CPU with a stand-in for
-it; the kernel itself was never run by this project, for want of a GPU. The check
-at load time decides: what fails it falls back to `PackedBatch`. Two limits: the
-keys and values are gathered by a copy in each step (a paged pool would avoid
-that), and tokens that are computed again without KV are computed in chunks, so
-a resume from text alone may round otherwise; a resume with KV does not.
+State: the arithmetic around the kernel is tested on a CPU with a replacement for the
+kernel; this project has not run the kernel itself, because it had no GPU. The check at
+load time decides: a model that fails it uses `PackedBatch`. Two limits: each step gathers
+keys and values by a copy (a paged pool would avoid that), and tokens that are computed
+again without KV are computed in chunks, so a resume from text alone may round differently.
+A resume with KV does not.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class VarlenBatch(PackedBatch):
 
     @staticmethod
     def suits(dtype: torch.dtype, device: torch.device) -> bool:
-        """Return whether it is worth a try."""
+        """Return whether the device and number format have the kernel, so that a check pays."""
         return device.type == "cuda" and dtype in _DTYPES
 
     def attend(
@@ -64,11 +63,11 @@ class VarlenBatch(PackedBatch):
 
 
 def _by_token(parts: Sequence[Tensor]) -> Tensor:
-    """From [1, heads, tokens, dim] each to [tokens, heads, dim], one after the other."""
+    """Join tensors of [1, heads, tokens, dim] to one of [tokens, heads, dim]."""
     return torch.cat([part[0].transpose(0, 1) for part in parts])
 
 
 def _starts(lengths: Sequence[int], layout: KVLayout) -> Tensor:
-    """Where each part begins, and the end: [parts + 1]."""
+    """Return the start of each part, and the end of the last: [parts + 1]."""
     places = list(accumulate(lengths, initial=0))
     return torch.tensor(places, dtype=torch.int32, device=layout.device)
