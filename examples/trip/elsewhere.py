@@ -1,6 +1,7 @@
 """The work of a second process: continue an agent that was saved, or pay and not survive it."""
 
 import sys
+from collections.abc import Callable
 
 import world
 from kernel import make_kernel
@@ -27,4 +28,5 @@ def pay(state: str) -> None:
 
 if __name__ == "__main__":
     what, *places = sys.argv[1:]
-    {"continue": continue_agent, "pay": pay}[what](*places)
+    commands: dict[str, Callable[..., None]] = {"continue": continue_agent, "pay": pay}
+    commands[what](*places)
