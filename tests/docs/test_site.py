@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,19 @@ def test_a_page_that_is_read_is_short(page: str) -> None:
     words = without_code((DOCS / page).read_text("utf-8")).split()
 
     assert len(words) <= 1_200, f"{page} has {len(words)} words"
+
+
+MOVED = [
+    (page, heading, target, text)
+    for page, headings in tomllib.loads(
+        (Path(__file__).with_name("moved.toml")).read_text("utf-8")
+    ).items()
+    for heading, (target, text) in headings.items()
+]
+
+
+@pytest.mark.parametrize(("page", "heading", "target", "text"), MOVED)
+def test_what_a_former_page_described_has_a_place(
+    page: str, heading: str, target: str, text: str
+) -> None:
+    assert text in (DOCS / target).read_text("utf-8"), f"{page}, {heading}"
