@@ -389,8 +389,6 @@ class Kernel:
         checked_cores([core])
         await self._loop.arun(self._inside.parts.add_core(core))
 
-    # --- prompts ------------------------------------------------------------------------------
-
     def measure_prompt(self, request: LLMGenerate) -> PromptSize:
         """Count the tokens of a prompt. On the kernel's own loop, only if the core can at once."""
         require_a("request", request, LLMGenerate)

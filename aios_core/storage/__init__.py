@@ -2,7 +2,8 @@
 
 requests       the requests for files           handle          `agent.storage`
 manager        serves the requests              watch           streams of changes
-files          files and their versions         tree_snapshots  snapshots of whole trees
+files          changes of files and versions   tree_snapshots  snapshots of whole trees
+file_queries   reads of files and versions
 mounts         shared host directories          rooted_dir      confines paths to a directory
 workspace      files for sandboxed code         semantic_index  the contract with the index
 file_indexer   the semantic index of files      collections     items found by meaning
