@@ -197,9 +197,9 @@ class ToolsConfig(RedactedRepr):
     max_processes: Annotated[int, AtLeastOne] = 4
     max_waiting: Annotated[int, AtLeastOne] = 10_000
     max_waiting_per_agent: Annotated[int, AtLeastOne] = 1_000
-    inline_bytes: int = 64 << 10  # larger results are stored, and handed over as a reference
+    max_inline_bytes: int = 64 << 10  # larger results are stored, and handed over as a reference
     max_result_bytes: Annotated[int, AtLeastOne] = 64 * MIB
-    stored_bytes: int = 256 * MIB  # of one agent's stored results; its oldest go first
+    max_stored_bytes: int = 256 * MIB  # of one agent's stored results; its oldest go first
     breaker_failures: int = 5  # in a row, until a tool is left alone; 0: never
     breaker_cooldown_s: Annotated[float, Positive] = 30.0
     retry_patience_s: Annotated[float, Positive] = 120.0  # for the pauses that a tool asks for
@@ -215,10 +215,12 @@ class AccessConfig:
     """Access: rules, approvals and the audit trail."""
 
     policy: str | None = None  # a file of rules; None: owners, parents and grants alone
-    parents: tuple[RightName, ...] = ("read",)  # rights over what descendants own
-    common: tuple[RightName, ...] = ("read", "write", "execute")  # over unowned resources
-    ask_owners: bool = False  # before they clear their own memory, or purge their own files
-    approver: Literal["auto", "terminal", "pending", "allow", "deny"] = "auto"
+    parent_rights: tuple[RightName, ...] = ("read",)  # rights over what descendants own
+    unowned_rights: tuple[RightName, ...] = ("read", "write", "execute")  # over unowned resources
+    confirm_own_irreversible: bool = (
+        False  # before they clear their own memory, or purge their own files
+    )
+    approver: Literal["auto", "terminal", "queue", "allow", "deny"] = "auto"
     approval_timeout_s: Annotated[float, Positive] = 600.0
     audit: Literal["effects", "all", "off"] = "effects"
     audit_arguments: bool = False  # False: their SHA-256

@@ -264,9 +264,9 @@ def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> 
     refuse_circles(groups)
     return Policy(
         groups=groups,
-        parents=frozenset(map(Right, config.parents)),
-        common=frozenset(map(Right, config.common)),
-        ask_owners=config.ask_owners,
+        parent_rights=frozenset(map(Right, config.parent_rights)),
+        unowned_rights=frozenset(map(Right, config.unowned_rights)),
+        confirm_own_irreversible=config.confirm_own_irreversible,
     )
 
 

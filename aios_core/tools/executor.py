@@ -207,7 +207,7 @@ class Execution:
     ) -> tuple[Any, bytes]:
         """Return what the caller gets, and its form in the journal."""
         labels = labels | process.labels  # the answer may quote all that its caller has read
-        if len(result.encoded) <= self._config.inline_bytes:
+        if len(result.encoded) <= self._config.max_inline_bytes:
             return result.value, _kept(result.value, labels)
         stored = await self._results.put(process.identity, result.encoded, labels)
         return stored, _kept(stored, labels)

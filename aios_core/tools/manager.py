@@ -112,7 +112,7 @@ class ToolManager:
         self._schemas = SchemaProcesses()
         self.catalogue = Catalogue(config, self._schemas.check_result)
         self._journal = ToolJournal(state, keep_s=_DAY_S * config.journal_days)
-        self._results = StoredResults(state, max_bytes=config.stored_bytes)
+        self._results = StoredResults(state, max_bytes=config.max_stored_bytes)
         self._calls = ToolCalls(
             Schedule(_limits(config), policy),
             clock=clock,

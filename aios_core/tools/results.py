@@ -45,7 +45,7 @@ class StoredResults:
                 limit=self._max_bytes,
                 used=0,
                 requested=len(result),
-                hint="ask the tool for less, or raise tools.stored_bytes",
+                hint="ask the tool for less, or raise tools.max_stored_bytes",
             )
         state = await self._state.open()
         reference = f"result:{secrets.token_hex(8)}"

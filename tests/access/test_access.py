@@ -381,7 +381,7 @@ class TestApprovals:
 
     async def test_owners_are_asked_where_they_want_to_be(self, boot: Boot) -> None:
         approver = Asked(False)
-        kernel = await boot(approver=approver, ask_owners=True)
+        kernel = await boot(approver=approver, confirm_own_irreversible=True)
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("diary", "secret")
 
@@ -393,7 +393,7 @@ class TestApprovals:
         self, boot: Boot
     ) -> None:
         approver = Asked(False, False)
-        kernel = await boot(approver=approver, ask_owners=True)
+        kernel = await boot(approver=approver, confirm_own_irreversible=True)
         alice = await kernel.aspawn("alice")
         await alice.memory.awrite("diary", b"secret")  # nothing was there
         await alice.memory.aappend("diary", b"s")
@@ -411,7 +411,7 @@ class TestApprovals:
         self, boot: Boot
     ) -> None:
         approver = Asked(False)
-        kernel = await boot(approver=approver, ask_owners=True)
+        kernel = await boot(approver=approver, confirm_own_irreversible=True)
         alice, bob = await kernel.aspawn("alice"), await kernel.aspawn("bob")
         await alice.storage.awrite("a", "1")
         await alice.storage.ashare("a", bob.identity, ["write"])

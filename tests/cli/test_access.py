@@ -179,7 +179,7 @@ def test_without_a_state_there_is_a_clear_word(capsys: pytest.CaptureFixture[str
 async def test_a_question_is_answered_from_elsewhere(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with kernel("pending") as running:
+    async with kernel("queue") as running:
         alice = await running.aspawn("alice")
         asking = asyncio.ensure_future(alice.access.aask("send the letter"))
         waiting = ""

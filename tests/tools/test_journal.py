@@ -171,7 +171,7 @@ class TestKeys:
         assert till.paid == [5]
 
     def test_a_large_result_is_remembered_as_its_reference(self) -> None:
-        with quiet_kernel(tools={"inline_bytes": 100}) as kernel:
+        with quiet_kernel(tools={"max_inline_bytes": 100}) as kernel:
             kernel.load_tools(make("big", lambda: "x" * 1_000, read_only=False))
             agent = kernel.spawn("alice")
             first = agent.tools.run("big", idempotency_key="k")

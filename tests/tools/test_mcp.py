@@ -493,7 +493,7 @@ class TestHttp:
             assert agent.tools.run("probe_flood", {"size": 50_000}) == "x" * 50_000
 
     def test_large_answers_within_the_limit_arrive(self, site: Site) -> None:
-        with quiet_kernel(tools={"inline_bytes": 4 << 20}) as kernel:
+        with quiet_kernel(tools={"max_inline_bytes": 4 << 20}) as kernel:
             kernel.load_tools(over_http(site))
             answer = kernel.spawn("alice").tools.run("probe_flood", {"size": 3_000_000})
             assert len(answer) == 3_000_000

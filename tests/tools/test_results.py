@@ -14,7 +14,7 @@ TEXT = "".join(f"line {number} é\n" for number in range(2_000))
 
 
 def test_a_large_result_is_handed_over_as_a_reference_and_its_beginning() -> None:
-    with quiet_kernel(tools={"inline_bytes": 1_000}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 1_000}) as kernel:
         kernel.load_tools(make("big", lambda: TEXT))
         agent = kernel.spawn("alice")
 
@@ -28,7 +28,7 @@ def test_a_large_result_is_handed_over_as_a_reference_and_its_beginning() -> Non
 
 
 def test_a_model_is_told_where_the_rest_is() -> None:
-    with quiet_kernel(tools={"inline_bytes": 1_000}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 1_000}) as kernel:
         kernel.load_tools(make("big", lambda: TEXT))
         agent = kernel.spawn("alice")
         [message] = agent.tools.run_calls([ToolCall("1", "big", "{}")])
@@ -38,7 +38,7 @@ def test_a_model_is_told_where_the_rest_is() -> None:
 
 
 def test_a_large_structure_is_stored_as_its_json() -> None:
-    with quiet_kernel(tools={"inline_bytes": 10}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 10}) as kernel:
         kernel.load_tools(make("big", lambda: {"a": list(range(10))}))
         agent = kernel.spawn("alice")
         assert agent.tools.read(agent.tools.run("big")) == '{"a":[0,1,2,3,4,5,6,7,8,9]}'
@@ -51,7 +51,7 @@ def test_a_place_before_the_beginning_is_refused(offset: int, length: int) -> No
 
 
 def test_nobody_reads_anothers_result() -> None:
-    with quiet_kernel(tools={"inline_bytes": 10}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 10}) as kernel:
         kernel.load_tools(make("big", lambda: TEXT))
         stored = kernel.spawn("alice").tools.run("big")
         with pytest.raises(NoSuchObject):
@@ -60,7 +60,7 @@ def test_nobody_reads_anothers_result() -> None:
 
 def test_the_oldest_go_when_there_is_no_room() -> None:
     size = len(TEXT.encode())
-    with quiet_kernel(tools={"inline_bytes": 10, "stored_bytes": 2 * size}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 10, "max_stored_bytes": 2 * size}) as kernel:
         kernel.load_tools(make("big", lambda: TEXT))
         agent = kernel.spawn("alice")
         first, second, third = (agent.tools.run("big") for _ in range(3))
@@ -70,14 +70,14 @@ def test_the_oldest_go_when_there_is_no_room() -> None:
 
 
 def test_a_result_beyond_the_quota_is_refused_with_the_key_to_turn() -> None:
-    with quiet_kernel(tools={"inline_bytes": 10, "stored_bytes": 100}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 10, "max_stored_bytes": 100}) as kernel:
         kernel.load_tools(make("big", lambda: TEXT))
-        with pytest.raises(QuotaExceeded, match=r"tools\.stored_bytes"):
+        with pytest.raises(QuotaExceeded, match=r"tools\.max_stored_bytes"):
             kernel.spawn("alice").tools.run("big")
 
 
 def test_reading_a_stored_result_brings_its_labels_back() -> None:
-    with quiet_kernel(tools={"inline_bytes": 10}) as kernel:
+    with quiet_kernel(tools={"max_inline_bytes": 10}) as kernel:
         kernel.load_tools(make("web", lambda: TEXT, trusted=False))
         agent = kernel.spawn("alice")
         stored = agent.tools.run("web")

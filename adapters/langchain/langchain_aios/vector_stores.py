@@ -136,7 +136,8 @@ class AIOSVectorStore(VectorStore):
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Take documents out; ids that are not there are ignored.
 
-        None takes out all. It cannot be undone; with `access.ask_owners`, somebody is asked first.
+        None removes all. It cannot be undone; with `access.confirm_own_irreversible`, a person is
+        asked first.
         """
         _refuse(kwargs)
         self._store.run(self._delete(ids))

@@ -358,13 +358,17 @@ class TestOwner:
         assert spent == {"ann": 1, "langchain": 0}
 
     def test_all_is_taken_out_only_if_the_approver_agrees(self, boot: Boot) -> None:
-        careful = AIOSVectorStore(kernel=boot(access={"approver": "deny", "ask_owners": True}))
+        careful = AIOSVectorStore(
+            kernel=boot(access={"approver": "deny", "confirm_own_irreversible": True})
+        )
         careful.add_texts(TEXTS)
         with pytest.raises(ApprovalRefused):
             careful.delete()
         assert len(careful.similarity_search("Oslo")) == 3
 
-        free = AIOSVectorStore(kernel=boot(access={"approver": "allow", "ask_owners": True}))
+        free = AIOSVectorStore(
+            kernel=boot(access={"approver": "allow", "confirm_own_irreversible": True})
+        )
         free.add_texts(TEXTS)
         assert free.delete()
         assert free.similarity_search("Oslo") == []

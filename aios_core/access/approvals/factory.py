@@ -1,9 +1,9 @@
 """Build the approver that `access.approver` names.
 
-auto       the terminal, if a person can answer there; else the pending list, if the state
+auto       the terminal, if a person can answer there; else the approval queue, if the state
            directory is on disk; else refuse at once, with how to enable approvals
 terminal   ask on the terminal
-pending    the pending list, `aios approvals`
+queue      the approval queue, `aios approvals`
 allow      approve every request (and record that in the audit trail)
 deny       refuse every request
 """
@@ -19,32 +19,32 @@ from aios_core.access.approvals.approval import (
     FixedApprover,
 )
 from aios_core.access.approvals.files import Mailbox
-from aios_core.access.approvals.queue import PendingApprover
+from aios_core.access.approvals.queue import QueueApprover
 from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.state import StateOpener
 
 HOW = (
     "no one can be asked; give Kernel(approver=...) a function, or set access.approver to "
-    "'terminal', to 'pending' (with a state.directory on disk), or, if nothing needs to be asked, "
+    "'terminal', to 'queue' (with a state.directory on disk), or, if nothing needs to be asked, "
     "to 'allow'"
 )
 
 
-class ListApprover:
-    """The pending list of a state directory, opened at the first request."""
+class LazyQueueApprover:
+    """The approval queue of a state directory, opened at the first request."""
 
     def __init__(self, state: StateOpener, now: Callable[[], float]) -> None:
         self._state = state
         self._now = now
-        self._pending: PendingApprover | None = None
+        self._queue: QueueApprover | None = None
 
     async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
         state = await self._state.open()
         if state.directory is None:
             return ApprovalAnswer(False, reason=HOW)
-        if self._pending is None:
-            self._pending = PendingApprover(Mailbox(state.directory, state.cipher), self._now)
-        return await self._pending.ask(request)
+        if self._queue is None:
+            self._queue = QueueApprover(Mailbox(state.directory, state.cipher), self._now)
+        return await self._queue.ask(request)
 
 
 class AutoApprover:
@@ -67,5 +67,5 @@ def approver_of(setting: str, state: StateOpener, now: Callable[[], float]) -> A
         is_approved = setting == "allow"
         reason = "" if is_approved else "access.approver is 'deny'"
         return FixedApprover(ApprovalAnswer(is_approved, "access.approver", reason))
-    pending = ListApprover(state, now)
-    return pending if setting == "pending" else AutoApprover(pending)
+    queue = LazyQueueApprover(state, now)
+    return queue if setting == "queue" else AutoApprover(queue)

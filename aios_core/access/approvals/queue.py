@@ -1,4 +1,4 @@
-"""Ask through the list of pending approvals, answered by `aios approvals` in another process."""
+"""Ask through the approval queue, which `aios approvals` answers in another process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aios_core.access.approvals.files import Mailbox
 log = logging.getLogger(__name__)
 
 
-class PendingApprover:
+class QueueApprover:
     """An approver that posts questions as files and polls for answers, on a thread.
 
     Cancelling the await of a question removes it. `poll_s` is the interval in seconds.
     """
 
     def __init__(self, mailbox: Mailbox, now: Callable[[], float], *, poll_s: float = 0.2) -> None:
-        self._deltas = mailbox
+        self._mailbox = mailbox
         self._now = now
         self._poll_s = poll_s
         self._taken: set[str] = set()
@@ -32,7 +32,7 @@ class PendingApprover:
             ticket = await asyncio.shield(posting)
             log.warning("%s", self._instructions(request, ticket))
             while True:
-                answer = await asyncio.to_thread(self._deltas.take, ticket, request.digest)
+                answer = await asyncio.to_thread(self._mailbox.take, ticket, request.digest)
                 if answer is not None:
                     return answer
                 await asyncio.sleep(self._poll_s)
@@ -41,7 +41,7 @@ class PendingApprover:
 
     def _instructions(self, request: ApprovalRequest, ticket: str) -> str:
         left_s = max(0.0, request.expires_at - self._now())
-        directory = shlex.quote(str(self._deltas.directory.parent))
+        directory = shlex.quote(str(self._mailbox.directory.parent))
         return (
             f"waiting for an approval, for up to {left_s:.0f} s: {request}; answer in another "
             f"terminal: aios approvals approve {ticket} --state {directory} (or deny)"
@@ -50,7 +50,7 @@ class PendingApprover:
     async def _post(self, request: ApprovalRequest) -> str:
         async with self._posting:
             taken = frozenset(self._taken)
-            ticket = await asyncio.to_thread(self._deltas.post, request, taken, self._now())
+            ticket = await asyncio.to_thread(self._mailbox.post, request, taken, self._now())
             self._taken.add(ticket)
             return ticket
 
@@ -58,5 +58,5 @@ class PendingApprover:
         await asyncio.wait([posting])
         if posting.exception() is None:
             ticket = posting.result()
-            await asyncio.to_thread(self._deltas.withdraw, ticket)
+            await asyncio.to_thread(self._mailbox.withdraw, ticket)
             self._taken.discard(ticket)

@@ -24,7 +24,7 @@ from aios_core.access.approvals.live_display import paused_display, stream_behin
 
 NO_TERMINAL: Final = (
     "access.approver is 'terminal', and standard input is not a terminal; run the program "
-    "in the foreground of one, or set access.approver to 'pending' (with a state.directory on "
+    "in the foreground of one, or set access.approver to 'queue' (with a state.directory on "
     "disk; answer with `aios approvals`), or, if nothing needs to be asked, to 'allow'"
 )
 

@@ -100,7 +100,7 @@ def stand(
         basis = f"granted: {min(map(str, granted))}"
     ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
     is_upkeep = resource.owner == subject.identity and access.action in OWN_UPKEEP
-    asks = policy.ask_owners or not is_upkeep
+    asks = policy.confirm_own_irreversible or not is_upkeep
     return Standing(basis, tuple(rules), min(ends, default=math.inf), asks)
 
 
@@ -166,8 +166,12 @@ def own_right(subject: Subject, right: Right, resource: Resource, policy: Policy
     if owner == subject.identity:
         return "it is the agent's own"
     if owner is None:
-        return "it is unowned, and common" if right in policy.common else None
-    if right in policy.parents and owner.startswith(f"{subject.identity}/"):
+        return (
+            "it is unowned, and `access.unowned_rights` has this right"
+            if right in policy.unowned_rights
+            else None
+        )
+    if right in policy.parent_rights and owner.startswith(f"{subject.identity}/"):
         return "it belongs to a descendant"
     return None
 

@@ -190,7 +190,11 @@ def explain(
 def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
     right = own_right(subject, access.right, access.resource, policy)
     owner = access.resource.owner
-    otherwise = f"it belongs to {owner}" if owner else f"unowned, and {access.right} is not common"
+    otherwise = (
+        f"it belongs to {owner}"
+        if owner
+        else f"unowned, and `access.unowned_rights` lacks {access.right}"
+    )
     if right is None:
         return Considered("not the agent's own", False, otherwise)
     return Considered("the agent's own", True, right)

@@ -170,16 +170,16 @@ class GroupRule:
 class Policy:
     """All configured rules and groups. The order of rules has no meaning.
 
-    `parents` are the rights of agents over resources of their descendants, and `common` the
-    rights of all agents over unowned resources. With `ask_owners`, an agent also needs an
-    approval to clear its own memory or to purge its own files.
+    `parent_rights` are the rights of agents over resources of their descendants, and
+    `unowned_rights` those of all agents over unowned resources. With `confirm_own_irreversible`,
+    an agent also needs an approval to clear its own memory or to purge its own files.
     """
 
     rules: tuple[Rule, ...] = ()
     groups: Mapping[str, GroupRule] = field(default_factory=dict)
-    parents: frozenset[Right] = frozenset({Right.READ})
-    common: frozenset[Right] = frozenset({Right.READ, Right.WRITE, Right.EXECUTE})
-    ask_owners: bool = False
+    parent_rights: frozenset[Right] = frozenset({Right.READ})
+    unowned_rights: frozenset[Right] = frozenset({Right.READ, Right.WRITE, Right.EXECUTE})
+    confirm_own_irreversible: bool = False
 
     def subject(self, identity: str, group: str, above: Subject | None = None) -> Subject:
         """Describe an agent that was spawned in `group`, by the parent `above` if there is one."""

@@ -14,7 +14,7 @@ import pytest
 from aios_core import NoSuchObject, StateError
 from aios_core.access import ApprovalAnswer, ApprovalRequest
 from aios_core.access.approvals.files import Mailbox
-from aios_core.access.approvals.queue import PendingApprover
+from aios_core.access.approvals.queue import QueueApprover
 from aios_core.cli import main
 from aios_core.state import NullCipher
 
@@ -99,7 +99,7 @@ def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_approver_waits_for_the_answer_from_elsewhere(mailbox: Mailbox) -> None:
-    approver = PendingApprover(mailbox, lambda: 1.0, poll_s=0.01)
+    approver = QueueApprover(mailbox, lambda: 1.0, poll_s=0.01)
     asking = asyncio.ensure_future(approver.ask(question()))
     while not (waiting := await asyncio.to_thread(mailbox.waiting, 1.0)):
         pass  # the thread's turn is the wait
@@ -113,7 +113,7 @@ async def test_an_approver_waits_for_the_answer_from_elsewhere(mailbox: Mailbox)
 async def test_a_person_can_copy_the_command_that_answers(
     mailbox: Mailbox, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asking = asyncio.ensure_future(PendingApprover(mailbox, time.time, poll_s=0.01).ask(due()))
+    asking = asyncio.ensure_future(QueueApprover(mailbox, time.time, poll_s=0.01).ask(due()))
     while not caplog.messages:
         await asyncio.to_thread(mailbox.waiting, time.time())  # the thread's turn is the wait
 
@@ -128,7 +128,7 @@ async def test_a_person_can_copy_the_command_that_answers(
 
 
 async def test_a_caller_that_leaves_takes_its_question_down(mailbox: Mailbox) -> None:
-    approver = PendingApprover(mailbox, lambda: 1.0, poll_s=0.01)
+    approver = QueueApprover(mailbox, lambda: 1.0, poll_s=0.01)
     asking = asyncio.ensure_future(approver.ask(question()))
     while not await asyncio.to_thread(mailbox.waiting, 1.0):
         pass  # the thread's turn is the wait
