@@ -24,10 +24,8 @@ compared with an uninterrupted one.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -39,7 +37,6 @@ from aios_core.core import (
     Finished,
     Preempted,
     Prepared,
-    Progress,
     Report,
     ReportSink,
     Run,
@@ -54,15 +51,14 @@ from aios_core.errors import (
     NoSuchObject,
     SnapshotError,
 )
-from aios_core.messages import Completion, Delta, Message, Usage
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.testing.cost_model import CoreStats, CostModel
 from aios_core.testing.simulated_kv import DeviceMemory, SimulatedKV
+from aios_core.testing.simulated_sequence import SimulatedSequence, Stride
 from aios_core.testing.tokens import Answer, answer_key, encode_prompt, fake_prompt_ids
 
 _WATERMARK: Final = 0.01  # of KV memory that stays free when a sequence is admitted, as in vLLM
-_NOTHING: Final = Delta()
 
 
 class SimulatedCore:
@@ -92,11 +88,11 @@ class SimulatedCore:
         self._models = tuple(models)
         self._report_every = report_every
         self._default_output_tokens = default_output_tokens
-        self._sequences: dict[int, _Sequence] = {}
-        self._waiting: deque[_Sequence] = deque()
-        self._running: dict[int, _Sequence] = {}  # in order of admission
+        self._sequences: dict[int, SimulatedSequence] = {}
+        self._waiting: deque[SimulatedSequence] = deque()
+        self._running: dict[int, SimulatedSequence] = {}  # in order of admission
         self._ending: dict[int, _Ending] = {}  # runs to stop at the end of this step
-        self._stride: _Stride | None = None
+        self._stride: Stride | None = None
         self._turn: asyncio.Handle | None = None  # when the stride ends, or the next one begins
         self._steps_unreported = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,7 +150,7 @@ class SimulatedCore:
         if not self._is_up:
             self._refuse(run)
             return
-        sequence = _Sequence(run, self._answer(run))
+        sequence = SimulatedSequence(run, self._answer(run))
         self._sequences[run.id] = sequence
         snapshot = run.snapshot
         if snapshot is not None and snapshot.model != self._models[0]:
@@ -257,7 +253,7 @@ class SimulatedCore:
         self._turn = self._loop.call_soon(self._begin)
         self._sink(reports)
 
-    def _count(self, stride: _Stride) -> None:
+    def _count(self, stride: Stride) -> None:
         self.stats.busy_s += stride.stall_s + stride.num_steps * stride.step_s
         self.stats.num_steps += stride.num_steps
         self.stats.decoded_tokens += stride.num_steps * len(stride.decoding)
@@ -266,7 +262,7 @@ class SimulatedCore:
 
     # --- one stride ---------------------------------------------------------------------------
 
-    def _plan(self, now: float) -> _Stride | None:
+    def _plan(self, now: float) -> Stride | None:
         """Plan the longest run of equal steps, and reserve their KV beforehand."""
         swapped = self.memory.pop_swapped()
         self.stats.swapped_tokens += swapped
@@ -276,7 +272,7 @@ class SimulatedCore:
             return None
         decoding = [sequence for sequence in running if sequence.missing == 1]
         prefilling = self._share_chunk([seq for seq in running if seq.missing > 1])
-        return _Stride(
+        return Stride(
             started_at=now,
             stall_s=swapped / self.costs.swap_tokens_per_s,
             step_s=self.costs.step_s(len(decoding), sum(share for _, share in prefilling)),
@@ -285,14 +281,16 @@ class SimulatedCore:
             prefilling=prefilling,
         )
 
-    def _num_equal_steps(self, decoding: Sequence[_Sequence]) -> int:
+    def _num_equal_steps(self, decoding: Sequence[SimulatedSequence]) -> int:
         """Until one is done, progress is due, or the memory is full."""
         until_done = min(sequence.num_left for sequence in decoding)
         until_report = self._report_every - self._steps_unreported
         room = (self.memory.capacity - self.memory.held) // len(decoding)
         return max(1, min(until_done, until_report, room))
 
-    def _share_chunk(self, prefilling: Sequence[_Sequence]) -> list[tuple[_Sequence, int]]:
+    def _share_chunk(
+        self, prefilling: Sequence[SimulatedSequence]
+    ) -> list[tuple[SimulatedSequence, int]]:
         """Split a step's prefill tokens in order of admission."""
         left = self.costs.prefill_chunk_tokens
         shares = []
@@ -315,7 +313,7 @@ class SimulatedCore:
             self._free(sequence)
             self._waiting.appendleft(self._sequences[run_id])
 
-    def _advance(self, stride: _Stride) -> list[Report]:
+    def _advance(self, stride: Stride) -> list[Report]:
         """Give each sequence of a stride its tokens. Returns the reports that are due."""
         self._steps_unreported += stride.num_steps
         is_due = self._steps_unreported >= self._report_every
@@ -334,14 +332,14 @@ class SimulatedCore:
                 reports += self._report(sequence)
         return reports
 
-    def _emit(self, sequence: _Sequence, num_tokens: int) -> None:
+    def _emit(self, sequence: SimulatedSequence, num_tokens: int) -> None:
         if not self.memory.take(num_tokens):
             raise KernelBug(f"{self!r}: no room for tokens that were planned")
         sequence.held += num_tokens
         sequence.num_computed += num_tokens
         sequence.num_output += num_tokens
 
-    def _report(self, sequence: _Sequence) -> Iterator[Report]:
+    def _report(self, sequence: SimulatedSequence) -> Iterator[Report]:
         """Progress, and the end if this is it."""
         yield from sequence.pop_progress()
         if not sequence.num_left:
@@ -363,13 +361,13 @@ class SimulatedCore:
             self.memory.take(sequence.num_context)
             sequence.held = sequence.num_context
 
-    def _has_room_for(self, sequence: _Sequence) -> bool:
+    def _has_room_for(self, sequence: SimulatedSequence) -> bool:
         """Return whether a sequence's context fits, if necessary in place of idle images."""
         spare = self.memory.capacity * _WATERMARK if self._running else 0
         others = self.memory.held + len(self._running)  # each of them grows by a token this step
         return others + sequence.num_context + spare <= self.memory.capacity
 
-    def _take_over_images(self, sequence: _Sequence) -> None:
+    def _take_over_images(self, sequence: SimulatedSequence) -> None:
         """Start from the KV that the run brings along, if it still exists."""
         run = sequence.run
         kept = self._claim(run.snapshot)
@@ -399,7 +397,7 @@ class SimulatedCore:
                 reports += self._end_run(sequence, ending)
         return reports
 
-    def _end_run(self, sequence: _Sequence, ending: _Ending) -> Iterator[Report]:
+    def _end_run(self, sequence: SimulatedSequence, ending: _Ending) -> Iterator[Report]:
         if ending == "preempt":
             yield from sequence.pop_progress()
             snapshot = sequence.snapshot(self._models[0], self._image(sequence))
@@ -411,12 +409,12 @@ class SimulatedCore:
         else:
             yield Failed(sequence.run.id, self._wrong_snapshot(sequence))
 
-    def _remove(self, sequence: _Sequence) -> None:
+    def _remove(self, sequence: SimulatedSequence) -> None:
         del self._sequences[sequence.run.id]
         if self._running.pop(sequence.run.id, None) is None:
             self._waiting.remove(sequence)
 
-    def _image(self, sequence: _Sequence) -> KVImage | None:
+    def _image(self, sequence: SimulatedSequence) -> KVImage | None:
         """The KV of a sequence that stops, as an image that stays on the device."""
         if sequence.owns_images:  # it never ran; hand back what it brought
             _release(sequence.run.warm)
@@ -425,7 +423,7 @@ class SimulatedCore:
         self._free(sequence)
         return self.memory.keep(num_computed) if num_computed else None
 
-    def _free(self, sequence: _Sequence) -> None:
+    def _free(self, sequence: SimulatedSequence) -> None:
         """Free all KV that a sequence holds or brought along."""
         self.memory.give(sequence.held)
         sequence.held = sequence.num_computed = 0
@@ -476,7 +474,7 @@ class SimulatedCore:
             sampling.stop,
         )
 
-    def _wrong_snapshot(self, sequence: _Sequence) -> SnapshotError:
+    def _wrong_snapshot(self, sequence: SimulatedSequence) -> SnapshotError:
         snapshot = sequence.run.snapshot
         theirs = snapshot.model if snapshot is not None else None
         return SnapshotError(f"the snapshot is of {theirs!r}; this core runs {self._models[0]!r}")
@@ -485,117 +483,9 @@ class SimulatedCore:
 _Ending = Literal["preempt", "cancel", "fail"]
 
 
-@dataclass(slots=True, eq=False)
-class _Stride:
-    """Equal steps that are taken at once."""
-
-    started_at: float
-    stall_s: float
-    step_s: float
-    num_steps: int
-    decoding: list[_Sequence]
-    prefilling: list[tuple[_Sequence, int]]  # with each one's share of the chunk
-
-    @property
-    def ends_at(self) -> float:
-        return self.started_at + self.stall_s + self.num_steps * self.step_s
-
-    def cut_short(self, now: float) -> bool:
-        """End the stride with the current step. Returns False if it already does."""
-        elapsed = (now - self.started_at - self.stall_s) / self.step_s
-        num_steps = max(1, math.ceil(elapsed - 1e-6))
-        if num_steps >= self.num_steps:
-            return False
-        self.num_steps = num_steps
-        return True
-
-
-class _Sequence:
-    """A run on the device. Its context is its prompt and the tokens generated so far."""
-
-    __slots__ = (
-        "answer",
-        "held",
-        "num_cached",
-        "num_computed",
-        "num_output",
-        "num_reported",
-        "owns_images",
-        "run",
-    )
-
-    def __init__(self, run: Run, answer: Answer) -> None:
-        self.run = run
-        self.answer = answer
-        self.num_output = len(run.snapshot.output_ids) if run.snapshot is not None else 0
-        self.num_reported = self.num_output
-        self.held = 0  # tokens of KV memory
-        self.num_computed = 0  # tokens of the context with KV in memory
-        self.num_cached = 0
-        self.owns_images = True  # those of the run, until it is admitted
-
-    def __repr__(self) -> str:
-        return f"<_Sequence {self.run.id}: {self.num_output} of {self.answer.num_tokens} tokens>"
-
-    @property
-    def num_context(self) -> int:
-        return self.run.prepared.num_tokens + self.num_output
-
-    @property
-    def missing(self) -> int:
-        """Tokens of the context that are yet to be computed; 1 while it decodes."""
-        return self.num_context - self.num_computed
-
-    @property
-    def num_left(self) -> int:
-        return max(0, self.answer.num_tokens - self.num_output)
-
-    @property
-    def num_shared(self) -> int:
-        """Tokens that the prompt has in common with the warm context, all but the last of them."""
-        prepared, warm = self.run.prepared, self.run.warm
-        stated = self.run.request.extra.get("sim_context_tokens")
-        if stated is None and warm is not None:
-            stated = _common_prefix(prepared.prompt_ids, warm.prompt_ids + warm.output_ids)
-        return min(int(stated or 0), prepared.num_tokens - 1)
-
-    def pop_progress(self) -> tuple[Progress, ...]:
-        """The tokens since the last report, if there are any."""
-        first, self.num_reported = self.num_reported, self.num_output
-        if first == self.num_output:
-            return ()
-        delta = _NOTHING
-        if self.run.wants_deltas:
-            delta = Delta(self.answer.between(first, self.num_output))
-        return (Progress(self.run.id, self.num_output - first, delta),)
-
-    def usage(self) -> Usage:
-        return Usage(self.run.prepared.num_tokens, self.num_output, self.num_cached)
-
-    def completion(self, model: str) -> Completion:
-        message = Message("assistant", self.answer.text)
-        return Completion(message, self.answer.finish_reason, self.usage(), model)
-
-    def snapshot(self, model: str, image: KVImage | None) -> Snapshot:
-        return Snapshot(
-            model=model,
-            prompt_ids=self.run.prepared.prompt_ids,
-            output_ids=self.answer.ids(self.num_output),
-            text=self.answer.between(0, self.num_output),
-            kv=image,
-        )
-
-
 def _release(snapshot: Snapshot | None) -> None:
     if snapshot is not None and snapshot.kv is not None:
         snapshot.kv.release()
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    for position, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return position
-    return min(len(left), len(right))
 
 
 def _no_sink(_: Sequence[Report]) -> None:
