@@ -1,12 +1,13 @@
 """Versioned files of agents, shared mounts, and semantic search in files.
 
 requests       the requests for files           handle          `agent.storage`
-manager        serves the requests              watch           streams of changes
-files          changes of files and versions   tree_snapshots  snapshots of whole trees
-file_queries   reads of files and versions
-mounts         shared host directories          rooted_dir      confines paths to a directory
-workspace      files for sandboxed code         semantic_index  the contract with the index
-file_indexer   the semantic index of files      collections     items found by meaning
+manager        serves the requests              tree_service    serves those for tree snapshots
+tables         opens, reads, changes the tables watch           streams of changes
+files          changes files and versions       file_queries    reads files and versions
+mounts         shared host directories          tree_snapshots  the rows of tree snapshots
+workspace      files for sandboxed code         rooted_dir      confines paths to a directory
+file_indexer   the semantic index of files      semantic_index  the contract with that index
+collections    items found by meaning
 """
 
 from aios_core.storage.collections import CollectionItem, CollectionMatch, Collections

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakValueDictionary
 
 from aios_core.config import StorageConfig
@@ -29,13 +29,12 @@ from aios_core.errors import (
 from aios_core.manager import with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
-from aios_core.state import Connection, State, StateOpener
+from aios_core.state import StateOpener
 from aios_core.storage.background import BackgroundTasks
 from aios_core.storage.blob_collector import BlobCollector
 from aios_core.storage.change_notifier import ChangeNotifier
 from aios_core.storage.content_store import INLINE_BYTES, Content
 from aios_core.storage.diff import unified
-from aios_core.storage.files import FileTable
 from aios_core.storage.mount_service import MountService
 from aios_core.storage.mounts import Mounts, too_large
 from aios_core.storage.paths import ROOT
@@ -57,14 +56,10 @@ from aios_core.storage.requests import (
     FileWait,
     FileWrite,
     StorageMeasure,
-    TreeDelete,
-    TreeList,
-    TreeRestore,
-    TreeSnapshot,
 )
-from aios_core.storage.schema import COMPONENT, SCHEMA
 from aios_core.storage.semantic_index import FileState, SemanticIndex
-from aios_core.storage.tree_snapshots import TreeTable
+from aios_core.storage.tables import Handler, StorageTables, owner_of
+from aios_core.storage.tree_service import TreeService
 from aios_core.storage.workspace import (
     Checkout,
     Checkouts,
@@ -73,9 +68,6 @@ from aios_core.storage.workspace import (
     commit_checkout,
 )
 from aios_core.syscalls import Request
-
-T = TypeVar("T")
-Handler = Callable[[AgentProcess, Any], Awaitable[Any]]
 
 
 class StorageManager:
@@ -101,8 +93,6 @@ class StorageManager:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config or StorageConfig()
-        self._state = state
-        self._state.add_migrations(COMPONENT, SCHEMA)
         self._index = index
         self._now = now
         self._mounts = Mounts(self._config.mounts, self._config.max_file_bytes)
@@ -111,7 +101,9 @@ class StorageManager:
         self._collector = BlobCollector(state, self._background)
         self._notifier = ChangeNotifier()
         self._checkouts = Checkouts()
-        self._opened: tuple[State, FileTable, TreeTable] | None = None
+        self._tables = StorageTables(
+            state, self._config, self._background, self._notifier, index=index, now=now
+        )
         self._appending: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._handlers: dict[type[Request[Any]], Handler] = {
             FileAppend: self._append,
@@ -130,10 +122,7 @@ class StorageManager:
             FileWait: self._wait,
             FileWrite: self._write,
             StorageMeasure: self._usage,
-            TreeDelete: self._forget_tree,
-            TreeList: self._trees,
-            TreeRestore: self._restore,
-            TreeSnapshot: self._snapshot,
+            **TreeService(self._tables).handlers(),
         }
 
     def __repr__(self) -> str:
@@ -158,7 +147,7 @@ class StorageManager:
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
         if request.is_shared:
-            state, _, _ = await self._tables()
+            state, _, _ = await self._tables.open()
             return await self._mounted.perform(process, request, state.database)
         try:
             return await self._handlers[type(request)](process, request)
@@ -175,16 +164,16 @@ class StorageManager:
         owner, path = resource.owner, resource.name or ROOT
         if path == ROOT:
             return True
-        _, table, _ = await self._tables()
+        _, table, _ = await self._tables.open()
         find = partial(
             table.listing, owner=owner, root=path.rstrip("/"), deleted=False, after=None, limit=1
         )
-        return bool(await self._look(find))
+        return bool(await self._tables.read(find))
 
     async def knows(self, identity: str) -> bool:
         """Return whether an agent of that identity ever kept a file."""
         query = "SELECT 1 FROM file_usage WHERE owner = ?"
-        return bool(await self._look(lambda c: c.execute(query, (identity,)).fetchall()))
+        return bool(await self._tables.read(lambda c: c.execute(query, (identity,)).fetchall()))
 
     def forget(self, process: AgentProcess) -> None:
         """Do nothing: nothing is cached for a process."""
@@ -204,11 +193,11 @@ class StorageManager:
     # --- files -------------------------------------------------------------------------------
 
     async def _read(self, process: AgentProcess, request: FileRead) -> Any:
-        content = await self._content(_owner(process, request), request)
+        content = await self._content(owner_of(process, request), request)
         return with_labels(content, content.labels)
 
     async def _content(self, owner: str, request: FileRead) -> FileContent:
-        state, table, _ = await self._tables()
+        state, table, _ = await self._tables.open()
         for attempt in (1, 2):
             version, content = await state.database.aread(
                 lambda c: table.read(c, owner, request.path, request.version)
@@ -226,16 +215,16 @@ class StorageManager:
         raise KernelClosed("unreachable")
 
     async def _stat(self, process: AgentProcess, request: FileStat) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
-        file = await self._look(lambda c: table.stat(c, owner, request.path))
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
+        file = await self._tables.read(lambda c: table.stat(c, owner, request.path))
         return with_labels(file, file.labels)
 
     async def _list(self, process: AgentProcess, request: FileList) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
         return with_all_labels(
-            await self._look(
+            await self._tables.read(
                 lambda c: table.listing(
                     c,
                     owner,
@@ -248,14 +237,16 @@ class StorageManager:
         )
 
     async def _history(self, process: AgentProcess, request: FileHistory) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
-        return with_all_labels(await self._look(lambda c: table.history(c, owner, request.path)))
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
+        return with_all_labels(
+            await self._tables.read(lambda c: table.history(c, owner, request.path))
+        )
 
     async def _diff(self, process: AgentProcess, request: FileDiff) -> Any:
-        owner, path = _owner(process, request), request.path
-        _, table, _ = await self._tables()
-        history = await self._look(lambda c: table.history(c, owner, path))
+        owner, path = owner_of(process, request), request.path
+        _, table, _ = await self._tables.open()
+        history = await self._tables.read(lambda c: table.history(c, owner, path))
         new = request.new or history[0].version
         old = request.old
         if old is None:
@@ -271,13 +262,13 @@ class StorageManager:
         return with_labels(text, texts[0].labels | texts[1].labels)
 
     async def _write(self, process: AgentProcess, request: FileWrite | FileCreate) -> FileVersion:
-        owner = _owner(process, request)
+        owner = owner_of(process, request)
         if_version = request.if_version
         if isinstance(request, FileCreate):
             if if_version:
                 raise InvalidRequest("if_version: a new file has no version; allowed: 0 or None")
             if_version = 0
-        stamp = self._stamp(process)
+        stamp = self._tables.stamp(process)
         return await self._background.run_shielded(
             self._store(
                 owner,
@@ -291,12 +282,12 @@ class StorageManager:
 
     async def _append(self, process: AgentProcess, request: FileAppend) -> FileVersion:
         return await self._background.run_shielded(
-            self._add(process, request, self._stamp(process))
+            self._add(process, request, self._tables.stamp(process))
         )
 
     async def _add(self, process: AgentProcess, request: FileAppend, stamp: Stamp) -> FileVersion:
         """Read, append and write; start over if another writer was faster."""
-        owner, path = _owner(process, request), request.path
+        owner, path = owner_of(process, request), request.path
         lock = self._appending.setdefault((owner, path), asyncio.Lock())
         async with lock:
             while True:
@@ -324,8 +315,8 @@ class StorageManager:
                         raise  # not a race: the path itself conflicts
 
     async def _version(self, owner: str, path: str) -> int:
-        _, table, _ = await self._tables()
-        row = await self._look(lambda c: table.find(c, owner, path))
+        _, table, _ = await self._tables.open()
+        row = await self._tables.read(lambda c: table.find(c, owner, path))
         return row.live_version if row else 0
 
     async def _store(
@@ -340,13 +331,13 @@ class StorageManager:
     ) -> FileVersion:
         if len(data) > self._config.max_file_bytes:
             raise too_large(path, len(data), self._config.max_file_bytes)
-        _, table, _ = await self._tables()
+        _, table, _ = await self._tables.open()
         if len(data) <= INLINE_BYTES:
             content = Content(len(data), data)
         else:
             content = await self._background.run_on_thread(partial(table.contents.store, data))
         try:
-            return await self._commit(
+            return await self._tables.commit(
                 owner,
                 lambda c: table.write(
                     c, owner, path, content, stamp, change=change, if_version=if_version
@@ -362,17 +353,17 @@ class StorageManager:
                 self._collector.on_blob_stored()
 
     async def _delete(self, process: AgentProcess, request: FileDelete) -> Any:
-        owner, stamp = _owner(process, request), self._stamp(process)
-        _, table, _ = await self._tables()
-        return await self._change(
+        owner, stamp = owner_of(process, request), self._tables.stamp(process)
+        _, table, _ = await self._tables.open()
+        return await self._tables.change(
             owner,
             lambda c: table.delete(c, owner, request.path, stamp, if_version=request.if_version),
         )
 
     async def _move(self, process: AgentProcess, request: FileMove) -> Any:
-        owner, stamp = _owner(process, request), self._stamp(process)
-        _, table, _ = await self._tables()
-        moved = await self._change(
+        owner, stamp = owner_of(process, request), self._tables.stamp(process)
+        _, table, _ = await self._tables.open()
+        moved = await self._tables.change(
             owner,
             lambda c: table.move(
                 c, owner, request.path, request.to, stamp, if_version=request.if_version
@@ -382,10 +373,10 @@ class StorageManager:
         return moved if is_known else with_labels(moved, moved.labels | moved.name_labels)
 
     async def _rollback(self, process: AgentProcess, request: FileRollback) -> Any:
-        owner, stamp = _owner(process, request), self._stamp(process)
-        _, table, _ = await self._tables()
-        await self._verify(lambda c: table.blobs_of(c, owner, request.path, request.version))
-        return await self._change(
+        owner, stamp = owner_of(process, request), self._tables.stamp(process)
+        _, table, _ = await self._tables.open()
+        await self._tables.verify(lambda c: table.blobs_of(c, owner, request.path, request.version))
+        return await self._tables.change(
             owner,
             lambda c: table.rollback(
                 c, owner, request.path, request.version, stamp, if_version=request.if_version
@@ -393,61 +384,29 @@ class StorageManager:
         )
 
     async def _purge(self, process: AgentProcess, request: FilePurge) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
-        freed = await self._change(
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
+        freed = await self._tables.change(
             owner, lambda c: table.purge(c, owner, request.path, request.before)
         )
         self._collector.schedule()
         return freed
 
     async def _usage(self, process: AgentProcess, request: StorageMeasure) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
-        usage, labels = await self._look(
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
+        usage, labels = await self._tables.read(
             lambda c: (table.accounts.usage(c, owner), table.labels_of_owner(c, owner))
         )
         return with_labels(usage, labels)
 
-    # --- trees -------------------------------------------------------------------------------
-
-    async def _snapshot(self, process: AgentProcess, request: TreeSnapshot) -> Any:
-        owner, stamp = _owner(process, request), self._stamp(process)
-        _, _, trees = await self._tables()
-        return await self._change(
-            owner,
-            lambda c: trees.save(
-                c, owner, request.path, request.name, stamp.at, labels=stamp.labels
-            ),
-        )
-
-    async def _restore(self, process: AgentProcess, request: TreeRestore) -> Any:
-        owner, stamp = _owner(process, request), self._stamp(process)
-        _, _, trees = await self._tables()
-        await self._verify(lambda c: trees.blobs_of(c, owner, request.name))
-        return await self._change(
-            owner, lambda c: trees.restore(c, owner, request.path, request.name, stamp)
-        )
-
-    async def _forget_tree(self, process: AgentProcess, request: TreeDelete) -> Any:
-        owner = _owner(process, request)
-        _, _, trees = await self._tables()
-        return await self._change(
-            owner, lambda c: trees.forget(c, owner, request.path, request.name)
-        )
-
-    async def _trees(self, process: AgentProcess, request: TreeList) -> Any:
-        owner = _owner(process, request)
-        _, _, trees = await self._tables()
-        return with_all_labels(await self._look(lambda c: trees.listing(c, owner, request.path)))
-
     # --- watching and finding ----------------------------------------------------------------
 
     async def _changes(self, process: AgentProcess, request: FileChanges) -> Any:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
         return with_all_labels(
-            await self._look(
+            await self._tables.read(
                 lambda c: table.changes(
                     c, owner, request.path, after=request.after, limit=request.limit
                 )
@@ -455,23 +414,23 @@ class StorageManager:
         )
 
     async def _wait(self, process: AgentProcess, request: FileWait) -> int:
-        owner = _owner(process, request)
-        _, table, _ = await self._tables()
+        owner = owner_of(process, request)
+        _, table, _ = await self._tables.open()
         with self._notifier.next_change(
             owner
         ) as change:  # before the read, so that no change is missed
-            last = await self._look(lambda c: table.last_change(c, owner))
+            last = await self._tables.read(lambda c: table.last_change(c, owner))
             if request.after < 0 or last > request.after:
                 return last
             done, _ = await asyncio.wait({change}, timeout=request.wait_s)
-            return await self._look(lambda c: table.last_change(c, owner)) if done else last
+            return await self._tables.read(lambda c: table.last_change(c, owner)) if done else last
 
     async def _retrieve(self, process: AgentProcess, request: FileRetrieve) -> Any:
-        owner = _owner(process, request)
+        owner = owner_of(process, request)
         if self._index is None:
             raise InvalidRequest("storage.retrieve needs a semantic index; this kernel has none")
-        _, table, _ = await self._tables()
-        seq = await self._look(lambda c: table.last_change(c, owner))
+        _, table, _ = await self._tables.open()
+        seq = await self._tables.read(lambda c: table.last_change(c, owner))
         hits = await self._index.retrieve(
             process, owner, request.query, k=request.k, path=request.path, seq=seq
         )
@@ -479,19 +438,19 @@ class StorageManager:
 
     async def changed(self, after: int, limit: int = 256) -> Sequence[FileState]:
         """Return the states of files with a last change above `after` (see `FileFeed`)."""
-        _, table, _ = await self._tables()
-        return await self._look(lambda c: table.states(c, after, limit))
+        _, table, _ = await self._tables.open()
+        return await self._tables.read(lambda c: table.states(c, after, limit))
 
     async def content(self, state: FileState) -> bytes | None:
         """Return the content of a state; None: a newer one follows (see `FileFeed`)."""
-        _, table, _ = await self._tables()
-        content = await self._look(lambda c: table.read_state(c, state))
+        _, table, _ = await self._tables.open()
+        content = await self._tables.read(lambda c: table.read_state(c, state))
         if content is None or content.data is not None:
             return None if content is None else content.data
         try:
             return await self._background.run_on_thread(partial(table.contents.data, content))
         except StateError:
-            if await self._look(lambda c: table.read_state(c, state)) is None:
+            if await self._tables.read(lambda c: table.read_state(c, state)) is None:
                 return None
             raise
 
@@ -499,7 +458,7 @@ class StorageManager:
 
     async def checkout(self, identity: str, directory: Path) -> Checkout:
         """Write an agent's files into an empty directory (see `Workspaces`)."""
-        state, table, _ = await self._tables()
+        state, table, _ = await self._tables.open()
         done = await self._background.run_on_thread(
             partial(check_out, state, table, identity, directory)
         )
@@ -509,7 +468,7 @@ class StorageManager:
     async def commit(self, identity: str, directory: Path, labels: frozenset[str]) -> CommitResult:
         """Store the changes in a checked-out directory (see `Workspaces`)."""
         done = self._checkouts.take(identity, directory)
-        state, table, _ = await self._tables()
+        state, table, _ = await self._tables.open()
         stamp = Stamp(identity, self._now(), labels | done.labels)
         limit = self._config.max_file_bytes
 
@@ -520,52 +479,6 @@ class StorageManager:
                 )
             finally:
                 self._collector.schedule()
-                await self._announce(identity)
+                await self._tables.announce(identity)
 
         return await self._background.run_shielded(take())
-
-    # --- inside ------------------------------------------------------------------------------
-
-    async def _tables(self) -> tuple[State, FileTable, TreeTable]:
-        state = await self._state.open()
-        if self._opened is None or self._opened[0] is not state:
-            table = FileTable(state.cipher, state.blobs, self._config)
-            self._opened = (state, table, TreeTable(table, self._config.max_snapshots))
-        return self._opened
-
-    async def _look(self, work: Callable[[Connection], T]) -> T:
-        state, _, _ = await self._tables()
-        return await state.database.aread(work)
-
-    async def _verify(self, find: Callable[[Connection], Sequence[str]]) -> None:
-        """Verify blobs to which new rows will refer, off the database's writing thread."""
-        state, _, _ = await self._tables()
-        if blobs := await self._look(find):
-            await self._background.run_on_thread(partial(state.blobs.verify_all, blobs))
-
-    def _stamp(self, process: AgentProcess) -> Stamp:
-        return Stamp(process.identity, self._now(), frozenset(process.labels))
-
-    async def _change(self, owner: str, work: Callable[[Connection], T]) -> T:
-        return await self._background.run_shielded(self._commit(owner, work))
-
-    async def _commit(self, owner: str, work: Callable[[Connection], T]) -> T:
-        """Commit a change, then notify watchers and the index."""
-        state, table, _ = await self._tables()
-        done, seq = await state.database.awrite(lambda c: (work(c), table.last_change(c, owner)))
-        self._publish(owner, seq)
-        return done
-
-    async def _announce(self, owner: str) -> None:
-        _, table, _ = await self._tables()
-        self._publish(owner, await self._look(lambda c: table.last_change(c, owner)))
-
-    def _publish(self, owner: str, seq: int) -> None:
-        self._notifier.notify(owner)
-        if self._index is not None:
-            self._index.notify(seq)
-
-
-def _owner(process: AgentProcess, request: Any) -> str:
-    """Return the owner of the files: the caller, unless the request names another agent."""
-    return str(request.owner or process.identity)

@@ -27,7 +27,7 @@ def kernel(directory: Path | str = ":memory:", **storage: Any) -> Iterator[Kerne
 
 
 async def _check_files(running: Kernel) -> None:
-    state, table, _ = await running._inside.parts.storage._tables()
+    state, table, _ = await running._inside.parts.storage._tables.open()
     await state.database.aread(table.check)
 
 
