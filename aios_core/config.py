@@ -50,8 +50,8 @@ class SchedulerConfig:
     max_waiting: Annotated[int, AtLeastOne] = 10_000
     max_waiting_per_agent: Annotated[int, AtLeastOne] = 1_000
     max_attempts: Annotated[int, AtLeastOne] = 4
-    retry_patience_s: Annotated[float, Positive] = 120.0
-    core_patience_s: float = 10.0
+    max_retry_s: Annotated[float, Positive] = 120.0
+    core_wait_s: float = 10.0
     default_timeout_s: Annotated[float, Positive] | None = None
     expected_answer_tokens: Annotated[int, AtLeastOne] = 512  # reserved until answers are known
 
@@ -202,7 +202,7 @@ class ToolsConfig(RedactedRepr):
     max_stored_bytes: int = 256 * MIB  # of one agent's stored results; its oldest go first
     breaker_failures: int = 5  # in a row, until a tool is left alone; 0: never
     breaker_cooldown_s: Annotated[float, Positive] = 30.0
-    retry_patience_s: Annotated[float, Positive] = 120.0  # for the pauses that a tool asks for
+    max_retry_s: Annotated[float, Positive] = 120.0  # for the pauses that a tool asks for
     journal_days: Annotated[float, Positive] = 30.0  # outcomes are kept that long
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
 

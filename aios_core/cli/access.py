@@ -59,7 +59,7 @@ def _explain(options: argparse.Namespace) -> int:
     arguments = _json_object(options.arguments)
 
     async def look() -> Any:
-        opener = state_opener(config, options.state)
+        opener = state_opener(config, options.state_dir)
         manager = AccessManager(config.access, opener)
         try:
             await manager.reload()

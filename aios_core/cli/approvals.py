@@ -72,6 +72,6 @@ def _deltas(options: argparse.Namespace) -> Mailbox | None:
 
     config = KernelConfig.load(options.config)
     where = Path(config.state.path()).expanduser()  # perhaps no kernel has made it yet
-    directory = existing(options.state) if options.state else where
+    directory = existing(options.state_dir) if options.state_dir else where
     mailbox = Mailbox(directory, cipher_for(read_key(config.state.encryption_key)))
     return mailbox if mailbox.directory.is_dir() else None

@@ -49,7 +49,7 @@ def _verify(options: argparse.Namespace) -> int:
     config = KernelConfig.load(options.config)
     anchor = options.anchor or config.access.audit_anchor
     with progress("reading the audit trail"):
-        trail = _inspected(config, options.state)
+        trail = _inspected(config, options.state_dir)
         heads = read_anchor(Path(anchor).expanduser()) if anchor else []
         report = trail.verified(heads)
     faults = list(report.faults)
@@ -69,7 +69,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     config = KernelConfig.load(options.config)
     with progress("reading the audit trail"):
-        trail = _inspected(config, options.state)
+        trail = _inspected(config, options.state_dir)
         records = [(row.number, trail.content(row)) for row in trail.rows]
     chosen = [
         (number, record)

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_json(parser)
     parser.add_argument(
-        "--patience",
+        "--timeout",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
@@ -60,7 +60,7 @@ def _doctor(options: argparse.Namespace) -> int:
         def check(step: str) -> None:
             begin(f"checking {step}")
 
-        findings = list(examine(options.config, patience_s=options.patience, begin=check))
+        findings = list(examine(options.config, timeout_s=options.timeout, begin=check))
     if options.json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -44,13 +44,13 @@ LIBRARIES: Final[Mapping[str, str]] = {
 
 
 def examine(
-    path: str | None, *, patience_s: float, begin: Callable[[str], None] = lambda _step: None
+    path: str | None, *, timeout_s: float, begin: Callable[[str], None] = lambda _step: None
 ) -> Iterator[Finding]:
     """Check everything, in order. Findings come as they are made; the cores take longest.
 
     Args:
         path: of the configuration; None: as a kernel finds it.
-        patience_s: how long a core may take for an answer.
+        timeout_s: how long a core may take for an answer.
         begin: called with what is checked next, for people who wait.
     """
     begin("Python and the libraries")
@@ -67,7 +67,7 @@ def examine(
     yield from _sandbox(config)
     begin("the state directory")
     yield from check_state(config)
-    yield from _cores(config, patience_s, begin)
+    yield from _cores(config, timeout_s, begin)
 
 
 def _python() -> Finding:
@@ -157,7 +157,7 @@ def _sandbox_packages(packages: Sequence[str]) -> Finding:
 
 
 def _cores(
-    config: KernelConfig, patience_s: float, begin: Callable[[str], None]
+    config: KernelConfig, timeout_s: float, begin: Callable[[str], None]
 ) -> Iterator[Finding]:
     configs = config.cores or (CoreConfig("tiny"),)
     built: list[Core] = []
@@ -170,13 +170,13 @@ def _cores(
             yield _broken_core(name, exc)
         else:
             built.append(core)
-            begin(f"core {name!r}: waiting for one token (at most {patience_s:g} s)")
-            yield _try_core(core, table.kind, patience_s)
+            begin(f"core {name!r}: waiting for one token (at most {timeout_s:g} s)")
+            yield _try_core(core, table.kind, timeout_s)
     if len(built) == len(configs):
         yield from _routing(config, built)
 
 
-def _try_core(core: Core, kind: str, patience_s: float) -> Finding:
+def _try_core(core: Core, kind: str, timeout_s: float) -> Finding:
     """Start a core alone and generate one token. A recording is only started."""
     began = time.perf_counter()
     latency_s = None
@@ -184,7 +184,7 @@ def _try_core(core: Core, kind: str, patience_s: float) -> Finding:
         with Kernel(KernelConfig(), cores=[core]) as kernel:
             start_s = time.perf_counter() - began
             if kind != "replay":
-                latency_s = _call(kernel, patience_s)
+                latency_s = _call(kernel, timeout_s)
             capabilities, slots = core.capabilities, core.load().slots
     except KernelError as exc:
         return _broken_core(core.name, exc)
@@ -213,11 +213,11 @@ _ABILITIES: Final = (
 )
 
 
-def _call(kernel: Kernel, patience_s: float) -> float:
+def _call(kernel: Kernel, timeout_s: float) -> float:
     """Seconds that a call for one token takes."""
     with kernel.spawn("doctor") as agent:
         began = time.perf_counter()
-        agent.llm.generate("Hello", max_tokens=1, timeout_s=patience_s)
+        agent.llm.generate("Hello", max_tokens=1, timeout_s=timeout_s)
         return time.perf_counter() - began
 
 

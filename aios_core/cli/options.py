@@ -16,10 +16,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--state``, for commands that look into the state directory."""
+    """Add ``--config`` and ``--state-dir``, for commands that look into the state directory."""
     add_config(parser)
     parser.add_argument(
-        "--state", metavar="DIR", help="the state directory (default: state.directory)"
+        "--state-dir", metavar="DIR", help="the state directory (default: state.directory)"
     )
 
 

@@ -70,7 +70,7 @@ def _accept(options: argparse.Namespace) -> int:
 
 def _directory(options: argparse.Namespace) -> tuple[KernelConfig, Path]:
     config = KernelConfig.load(options.config)
-    directory = Path(options.state or config.state.path()).expanduser()
+    directory = Path(options.state_dir or config.state.path()).expanduser()
     if str(directory) == ":memory:":
         raise InvalidRequest(
             "state.directory: got ':memory:', which keeps nothing; allowed: a path"

@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_config(run)
     run.add_argument(
-        "--state", metavar="DIR", help="the state directory (default: state.directory)"
+        "--state-dir", metavar="DIR", help="the state directory (default: state.directory)"
     )
     run.add_argument(
         "--agent",
@@ -258,7 +258,7 @@ def _example(schema: Any) -> Any:
 def _run(options: argparse.Namespace) -> int:
     from aios_core.tools.requests import ToolRun, require_timeout  # noqa: PLC0415 - if needed
 
-    directory = {"directory": options.state} if options.state else {}
+    directory = {"directory": options.state_dir} if options.state_dir else {}
     config = KernelConfig.load(options.config, state=directory)
     given: Any = sys.stdin.read() if options.arguments == "-" else options.arguments
     request = ToolRun(options.name, given)  # a mistake in it starts no kernel

@@ -111,11 +111,11 @@ class Dispatcher:
         self._calls, self._running = state.calls, state.running
         self._freezer = Freezer(state)
         self._ends = Endings(state)
-        rule = RetryRule(self.limits.max_attempts, self.limits.retry_patience_s)
+        rule = RetryRule(self.limits.max_attempts, self.limits.max_retry_s)
         retries = Retries(rule, self._keeper, clock)
         self._reports = RunReports(state, self._ends, retries=retries, deadlines=self._deadlines)
-        patience_s = self.limits.core_patience_s
-        self._outages = Outages(state, cores, steps=self._steps(), patience_s=patience_s)
+        core_wait_s = self.limits.core_wait_s
+        self._outages = Outages(state, cores, steps=self._steps(), core_wait_s=core_wait_s)
 
     def _steps(self) -> Steps:
         """What outages make of calls."""
@@ -156,7 +156,7 @@ class Dispatcher:
             NoSuchObject: no core serves the model.
             Overloaded: too many calls wait.
 
-        A call whose cores are all down waits for them `core_patience_s`.
+        A call whose cores are all down waits for them `core_wait_s`.
         """
         if self._is_closing:
             raise KernelClosed("the kernel is shutting down")
@@ -344,8 +344,10 @@ class Dispatcher:
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
         if self._keeper.outages and not self._keeper.has_core(call):
-            patience = self.limits.core_patience_s
-            self._deadlines.later(call, patience, partial(self._outages.refuse_if_stranded, call))
+            core_wait_s = self.limits.core_wait_s
+            self._deadlines.later(
+                call, core_wait_s, partial(self._outages.refuse_if_stranded, call)
+            )
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -479,8 +481,8 @@ class Dispatcher:
         if self._wake_timer:
             self._wake_timer.cancel()
             self._wake_timer = None
-        if soonest is not None and soonest > self.limits.retry_patience_s:
-            self._outages.refuse_paused(self.limits.retry_patience_s)
+        if soonest is not None and soonest > self.limits.max_retry_s:
+            self._outages.refuse_paused(self.limits.max_retry_s)
         if soonest is not None:
             self._wake_timer = self._clock.call_at(self._clock.now() + soonest, self.dispatch)
 

@@ -30,11 +30,11 @@ class Steps:
 class Outages:
     """Moves calls off dead cores, and refuses those that wait for one in vain.
 
-    `patience_s` is how long calls wait for a core that is down.
+    `core_wait_s` is how long calls wait for a core that is down.
     """
 
     def __init__(
-        self, state: DispatchState, cores: Cores, *, steps: Steps, patience_s: float
+        self, state: DispatchState, cores: Cores, *, steps: Steps, core_wait_s: float
     ) -> None:
         self._scheduler = state.scheduler
         self._cores = cores
@@ -44,7 +44,7 @@ class Outages:
         self._do = steps
         self._calls = state.calls
         self._running = state.running
-        self._patience_s = patience_s
+        self._core_wait_s = core_wait_s
 
     def died(self, core: Core, error: KernelError) -> None:
         """Fail what the core still held, free its pinned calls, and try to start it again later."""
@@ -62,7 +62,7 @@ class Outages:
     def revive(self, core: Core) -> None:
         """Start a core again until it serves; refuse calls that wait for it too long."""
         self._do.watch(asyncio.ensure_future(self._keeper.revive(core)))
-        self._clock.call_at(self._clock.now() + self._patience_s, self._refuse_stranded)
+        self._clock.call_at(self._clock.now() + self._core_wait_s, self._refuse_stranded)
 
     def next_available_in_s(self) -> float | None:
         """Return when the first wanted core takes calls again; None: none is pausing.
@@ -75,7 +75,7 @@ class Outages:
         pauses = [load.available_in_s for load in loads.values() if load.available_in_s > 0]
         return min(pauses, default=None)
 
-    def refuse_paused(self, patience_s: float) -> None:
+    def refuse_paused(self, max_retry_s: float) -> None:
         """Fail waiting calls all of whose cores take nothing for longer than calls are patient.
 
         Calls that are held, or have a part of their answer, go on waiting.
@@ -85,7 +85,7 @@ class Outages:
             call = self._calls[ticket.syscall.id]
             up = [core for core in ticket.route if self._keeper.is_up(core)]
             pause_s = min((pauses.get(core, 0.0) for core in up), default=0.0)
-            if pause_s > patience_s and not (ticket.holds or call.has_partial_answer):
+            if pause_s > max_retry_s and not (ticket.holds or call.has_partial_answer):
                 reason = f"{up[0].name!r} takes no call for {pause_s:,.0f} s"
                 self._do.fail(call, RateLimited(f"core {reason}", pause_s))
 

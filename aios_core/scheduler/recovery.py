@@ -1,7 +1,7 @@
 """Dead cores and failed calls: who may try again, when, and who must give up.
 
 A dead core is started again at growing intervals until it serves. Calls that
-only it could serve wait for it, for `core_patience_s`. A call is tried again only
+only it could serve wait for it, for `core_wait_s`. A call is tried again only
 if its failure surely had no effect and its caller has seen nothing of this run.
 """
 
@@ -42,11 +42,11 @@ class RetryRule:
     Args:
         max_attempts: runs of one call. One that was refused for the rate while the core
             served others does not count: the limit does end, and others were quicker.
-        patience_s: from the first failure to the start of the next run, whatever failed.
+        max_retry_s: from the first failure to the start of the next run, whatever failed.
     """
 
     max_attempts: int
-    patience_s: float = 120.0
+    max_retry_s: float = 120.0
 
     def allows(
         self, call: Call, error: KernelError, *, now: float, pause_s: float, is_contended: bool
@@ -58,7 +58,7 @@ class RetryRule:
             return False
         num_failed = call.num_runs_failed + (not is_contended)
         since = now if call.first_failed_at is None else call.first_failed_at
-        return num_failed < self.max_attempts and now + pause_s - since <= self.patience_s
+        return num_failed < self.max_attempts and now + pause_s - since <= self.max_retry_s
 
     def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
         """How long the call waits; 0 if the queue, a core's own pause or another core will do."""

@@ -95,7 +95,7 @@ def incomplete(directory: Path, what: str) -> StateError:
     return StateError(
         f"the state directory {directory} is not complete: {what}. Nothing was changed. Restore "
         f"the whole directory from a backup, {DATABASE} together with its lock and blobs; or "
-        f"run `aios state accept --state {directory}`, which sets aside what does not fit, "
+        f"run `aios state accept --state-dir {directory}`, which sets aside what does not fit, "
         "deletes nothing, and continues with the rest; or set another state.directory"
     )
 

@@ -156,7 +156,7 @@ class Execution:
     ) -> Result:
         """Run the tool, and again after a failure as often as it allows."""
         tool = intent.tool
-        attempt, patience_s = 1, self._config.retry_patience_s
+        attempt, left_s = 1, self._config.max_retry_s
         on_late = partial(self._ended_late, process, intent)
         while True:
             if turn is None:
@@ -173,8 +173,8 @@ class Execution:
                 wait_s = FIRST_BACKOFF_S * 2 ** (attempt - 1)
                 if isinstance(exc, RetryLater):
                     wait_s = max(wait_s, exc.retry_after_s)
-                    patience_s -= wait_s
-                if attempt > tool.retries or patience_s < 0:
+                    left_s -= wait_s
+                if attempt > tool.retries or left_s < 0:
                     raise
             with doing(f"pausing before attempt {attempt + 1} of tool {tool.name!r}"):
                 await self._sleep(wait_s)

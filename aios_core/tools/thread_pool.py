@@ -64,9 +64,9 @@ class Workers:
             threads = tuple(self._threads)
         for _ in threads:
             self._work.put(None)
-        patience_ends_at = monotonic() + CLOSING_S
+        closing_ends_at = monotonic() + CLOSING_S
         for thread in threads:
-            thread.join(max(0.0, patience_ends_at - monotonic()))
+            thread.join(max(0.0, closing_ends_at - monotonic()))
         if left := [thread.name for thread in threads if thread.is_alive()]:
             log.warning("tools hang in %s; only the end of the process ends them", left)
 

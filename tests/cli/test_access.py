@@ -141,7 +141,7 @@ def test_the_trail_of_a_read_only_copy_is_verified(
     (copy / "state.db-shm").unlink(missing_ok=True)
     jail = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/mnt"]
     inside = [*jail, "--ro-bind", str(copy), "/mnt/copy", "--setenv", "TMPDIR", "/mnt"]
-    aios = [sys.executable, "-m", "aios_core.cli", "audit", "verify", "--state", "/mnt/copy"]
+    aios = [sys.executable, "-m", "aios_core.cli", "audit", "verify", "--state-dir", "/mnt/copy"]
     done = subprocess.run([*inside, *aios], capture_output=True, text=True, check=False)  # noqa: S603
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -152,7 +152,7 @@ def test_the_trail_of_a_read_only_copy_is_verified(
 def test_approvals_of_a_directory_that_is_not_there_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["approvals", "--state", "typo"]) == 1
+    assert main(["approvals", "--state-dir", "typo"]) == 1
     assert "there is no state directory typo" in capsys.readouterr().err
 
 

@@ -28,7 +28,7 @@ def test_the_script_of_a_shell_names_every_command_and_option(
     assert main(["completion", shell]) == 0
 
     script = capsys.readouterr().out
-    for word in (*COMMANDS, *POLICIES, "patience", "trace", "explain", "verify", "demo"):
+    for word in (*COMMANDS, *POLICIES, "timeout", "trace", "explain", "verify", "demo"):
         assert word in script
 
 
@@ -70,11 +70,11 @@ def completed(line: str, folder: Path) -> set[str]:
         ("aios run --policy ", set(POLICIES)),
         ("aios tools ", {"list", "show", "run", "check"}),
         ("aios completion ", set(SHELLS)),
-        ("aios doctor --pat", {"--patience"}),
+        ("aios doctor --tim", {"--timeout"}),
         ("aios run agen", {"agents.py"}),
         ("aios doctor --config te", {"team.toml"}),
         ("aios tools check agen", {"agents.py"}),
-        ("aios audit verify --state my", {"my_state"}),
+        ("aios audit verify --state-dir my", {"my_state"}),
     ],
 )
 def test_bash_completes_commands_options_values_and_files(

@@ -187,13 +187,15 @@ def test_a_recording_is_started_and_not_called(capsys: Capture) -> None:
     assert found["core", "replay"]["facts"]["latency_s"] is None
 
 
-@pytest.mark.parametrize("patience", ["-1", "0", "nan", "inf", "soon"])
-def test_a_patience_that_is_none_is_a_wrong_command_line(patience: str, capsys: Capture) -> None:
+@pytest.mark.parametrize("timeout", ["-1", "0", "nan", "inf", "soon"])
+def test_a_timeout_that_is_not_above_zero_is_a_wrong_command_line(
+    timeout: str, capsys: Capture
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--patience", patience])
+        main(["doctor", "--timeout", timeout])
 
     assert ended.value.code == 2
-    assert f"got '{patience}'; allowed: seconds above 0" in capsys.readouterr().err
+    assert f"got '{timeout}'; allowed: seconds above 0" in capsys.readouterr().err
 
 
 def test_every_area_has_one_heading(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -130,7 +130,7 @@ def test_a_tool_is_shown_and_checked(
 
 
 def test_an_error_leaves_standard_output_empty(capsys: Capture) -> None:
-    assert main(["audit", "verify", "--state", "/nowhere", "--json"]) == 1
+    assert main(["audit", "verify", "--state-dir", "/nowhere", "--json"]) == 1
 
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -53,7 +53,7 @@ def test_a_database_that_is_restored_alone_is_refused_with_both_ways_to_go_on(
     message = " ".join(capsys.readouterr().err.split())
     assert "state.db is older than what was used here last" in message
     assert "state.db together with its lock and blobs" in message
-    assert f"run `aios state accept --state {directory}`" in message
+    assert f"run `aios state accept --state-dir {directory}`" in message
 
     lock = (directory / "lock").read_bytes()
     shutil.copy(tmp_path / "backup" / "lock", directory / "lock")
@@ -77,6 +77,6 @@ def test_a_directory_in_use_is_not_touched(
 def test_a_directory_that_is_not_there_is_not_made(
     tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["state", action, "--state", str(tmp_path / "nowhere")]) == 1
+    assert main(["state", action, "--state-dir", str(tmp_path / "nowhere")]) == 1
     assert "there is no state directory" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()

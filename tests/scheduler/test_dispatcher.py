@@ -610,9 +610,9 @@ async def test_reviving_goes_on_whatever_the_core_raises(refusal: Exception) -> 
 
 
 @virtual
-async def test_calls_whose_cores_stay_down_are_refused_after_a_patience() -> None:
+async def test_calls_whose_cores_stay_down_are_refused_after_a_time() -> None:
     core, other = PuppetCore(), PuppetCore("other", models=["else"])
-    async with rigged(core, other, limits=QueueLimits(core_patience_s=10)) as rig:
+    async with rigged(core, other, limits=QueueLimits(core_wait_s=10)) as rig:
         agent = rig.agent()
         core.refuses_to_start = LOST
         _, caller = rig.submit(agent)
@@ -630,7 +630,7 @@ async def test_calls_whose_cores_stay_down_are_refused_after_a_patience() -> Non
 @virtual
 async def test_a_call_to_a_core_that_is_long_dead_is_refused_too() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=QueueLimits(core_patience_s=10)) as rig:
+    async with rigged(core, limits=QueueLimits(core_wait_s=10)) as rig:
         core.refuses_to_start = LOST
         core.die(LOST)
         await asyncio.sleep(100)

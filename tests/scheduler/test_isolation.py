@@ -315,7 +315,7 @@ async def test_a_core_that_raises_in_any_method_harms_no_call_of_another(method:
 @virtual
 async def test_a_core_that_cannot_say_how_full_it_is_counts_as_down() -> None:
     bad, good = PuppetCore("bad", models=["bad"]), PuppetCore("good", models=["good"])
-    async with rigged(bad, good, limits=QueueLimits(core_patience_s=5.0)) as rig:
+    async with rigged(bad, good, limits=QueueLimits(core_wait_s=5.0)) as rig:
         bad.load = _raises  # type: ignore[method-assign]
         _, waiting = rig.submit(rig.agent("a"), model="bad")
         _, served = rig.submit(rig.agent("b"), model="good")

@@ -109,7 +109,7 @@ def substituted() -> Iterator[Callable[[StubServer], None]]:
     def start(server: StubServer) -> None:
         core = OpenAICore(server.base_url, [MODEL], api_key="k")
         config = KernelConfig(
-            scheduler=SchedulerConfig(max_attempts=1, retry_patience_s=1),
+            scheduler=SchedulerConfig(max_attempts=1, max_retry_s=1),
             state=StateConfig(directory=":memory:"),
             access=AccessConfig(approver="allow"),
         )

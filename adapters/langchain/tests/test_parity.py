@@ -619,7 +619,7 @@ def test_what_tries_again_after_a_rate_limit_gets_its_answer(
 def test_fallbacks_get_their_turn_after_a_rate_limit_that_is_too_long(
     sides: Callable[..., Sides], kernel: Kernel, how: str
 ) -> None:
-    both = sides(LATER, retry_patience_s=1)
+    both = sides(LATER, max_retry_s=1)
     other = ChatAIOS(kernel=kernel)
 
     def ask(_: Any) -> str:
@@ -634,7 +634,7 @@ def test_fallbacks_get_their_turn_after_a_rate_limit_that_is_too_long(
 def test_our_own_models_fallbacks_get_their_turn_after_a_rate_limit(
     sides: Callable[..., Sides], kernel: Kernel, how: str
 ) -> None:
-    both = sides(LATER, retry_patience_s=1)
+    both = sides(LATER, max_retry_s=1)
     limited: Any = ChatAIOS(kernel=both.kernel)
     kinds = (ModelRateLimitError,)
 

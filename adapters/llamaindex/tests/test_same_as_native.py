@@ -62,7 +62,7 @@ def substituted() -> Iterator[Callable[[StubServer], None]]:
 
     def start(server: StubServer, embedder: OpenAIEmbedder | None = None) -> None:
         config = KernelConfig(
-            scheduler=SchedulerConfig(max_attempts=1, retry_patience_s=1),
+            scheduler=SchedulerConfig(max_attempts=1, max_retry_s=1),
             state=StateConfig(directory=":memory:"),
             access=AccessConfig(approver="allow"),
         )

@@ -44,7 +44,7 @@ class QueueApprover:
         directory = shlex.quote(str(self._mailbox.directory.parent))
         return (
             f"waiting for an approval, for up to {left_s:.0f} s: {request}; answer in another "
-            f"terminal: aios approvals approve {ticket} --state {directory} (or deny)"
+            f"terminal: aios approvals approve {ticket} --state-dir {directory} (or deny)"
         )
 
     async def _post(self, request: ApprovalRequest) -> str:

@@ -103,7 +103,7 @@ def test_a_file_that_was_taken_away_is_told_and_is_no_fault(
     report = looked_over(archived).verified()
     assert report.faults == ()
     assert f"are in {first.name}, not here" in report.notes[0]
-    assert main(["audit", "verify", "--state", str(archived)]) == 0
+    assert main(["audit", "verify", "--state-dir", str(archived)]) == 0
     assert first.name in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from aios_core.cores.openai.core import OpenAICore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
 
-CONFIG = KernelConfig(scheduler=SchedulerConfig(retry_patience_s=1))
+CONFIG = KernelConfig(scheduler=SchedulerConfig(max_retry_s=1))
 
 
 def test_calls_that_come_during_a_long_pause_are_refused_with_its_length() -> None:

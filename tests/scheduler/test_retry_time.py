@@ -1,4 +1,4 @@
-"""Refusals tell a time that is about right; a rate limit that does not end, ends."""
+"""Refusals name a retry time that is about right; an endless rate limit is not retried forever."""
 
 from __future__ import annotations
 
@@ -132,9 +132,9 @@ async def test_a_rate_limit_is_tried_as_often_as_any_failure_then_reaches_the_ca
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.2, 7.0, 29.0])
 @virtual
-async def test_a_rate_limit_is_not_waited_for_longer_than_the_patience(pause_s: float) -> None:
+async def test_a_rate_limit_is_not_waited_for_longer_than_configured(pause_s: float) -> None:
     core = Refusing(pause_s, keeps=True)
-    async with rigged(core, limits=QueueLimits(max_attempts=1_000, retry_patience_s=30)) as rig:
+    async with rigged(core, limits=QueueLimits(max_attempts=1_000, max_retry_s=30)) as rig:
         began = rig.clock.now()
         _, caller = rig.submit(rig.agent())
         while caller.outcome is None:  # noqa: ASYNC110 - in virtual time
@@ -145,9 +145,9 @@ async def test_a_rate_limit_is_not_waited_for_longer_than_the_patience(pause_s: 
 
 
 @virtual
-async def test_a_pause_beyond_the_patience_reaches_the_caller_at_once() -> None:
+async def test_a_pause_beyond_the_longest_retry_time_reaches_the_caller_at_once() -> None:
     core = PuppetCore()
-    async with rigged(core, limits=QueueLimits(retry_patience_s=30)) as rig:
+    async with rigged(core, limits=QueueLimits(max_retry_s=30)) as rig:
         _, caller = rig.submit(rig.agent())
         core.fail(RateLimited("come back tomorrow", 31))
         await settled()
@@ -175,9 +175,9 @@ async def test_a_call_that_others_outran_is_tried_while_the_core_serves() -> Non
 
 
 @virtual
-async def test_other_failures_end_with_the_patience_too() -> None:
+async def test_other_failures_are_not_retried_for_longer_either() -> None:
     core = PuppetCore()
-    limits = QueueLimits(max_attempts=1_000, retry_patience_s=5)
+    limits = QueueLimits(max_attempts=1_000, max_retry_s=5)
     async with rigged(core, limits=limits) as rig:
         _, caller = rig.submit(rig.agent())
         while caller.outcome is None:
@@ -190,8 +190,8 @@ async def test_other_failures_end_with_the_patience_too() -> None:
 
 
 @virtual
-async def test_the_patience_is_configured() -> None:
-    scheduler = SchedulerConfig(max_attempts=2, retry_patience_s=0.5)
+async def test_the_longest_retry_time_is_configured() -> None:
+    scheduler = SchedulerConfig(max_attempts=2, max_retry_s=0.5)
     core = PuppetCore()
     config = KernelConfig(drain_s=0.0, scheduler=scheduler)
     async with booted(core, config=config) as kernel:
