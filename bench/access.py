@@ -16,7 +16,7 @@ from typing import Any
 from _report import arguments, quantile, show, write
 
 from aios_core import Kernel, KernelConfig
-from aios_core.access.audit.chain import GENESIS, Row, link, verify
+from aios_core.access.audit.chain import GENESIS, Row, chain_hash, verify
 from aios_core.access.policy.privileges import Privileges
 from aios_core.access.policy.rules import Condition, Effect, Policy, Rule
 from aios_core.cores.scripted import ScriptedCore
@@ -202,7 +202,7 @@ def verification(number: int) -> dict[str, Any]:
     chain, last = [], GENESIS
     for n in range(1, number + 1):
         record = json.dumps({"at": n, "event": "allowed", "agent": "default/alice"}).encode()
-        last = link(last, n, record)
+        last = chain_hash(last, n, record)
         chain.append(Row(n, record, last))
     began = time.perf_counter()
     if not verify(chain, ()).is_intact:

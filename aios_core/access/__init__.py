@@ -13,7 +13,7 @@ from aios_core.access.approvals.approval import (
 from aios_core.access.approvals.callback import Callback, CallbackApprover
 from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.access.handle import AccessHandle
-from aios_core.access.manager import AccessManager, explained
+from aios_core.access.manager import AccessManager, explain_in_words
 from aios_core.access.policy.decision import Decision
 from aios_core.access.policy.explain import ExplainOptions, Explanation, parse_resource
 from aios_core.access.policy.rules import Effect
@@ -38,6 +38,6 @@ __all__ = [
     "FixedApprover",
     "ShareWarning",
     "TerminalApprover",
-    "explained",
+    "explain_in_words",
     "parse_resource",
 ]

@@ -26,12 +26,12 @@ from aios_core.access.approvals.approval import (
     ApprovalRequest,
     Approver,
     digest_of,
-    plain,
+    to_plain_json,
 )
 from aios_core.access.audit.record import AuditRecord
 from aios_core.access.audit.trail import AuditTrail
 from aios_core.access.policy.decision import Decision
-from aios_core.access.policy.grant_writer import GrantStore
+from aios_core.access.policy.grant_writer import GrantWriter
 from aios_core.access.policy.privileges import MODEL, Privileges
 from aios_core.access.policy.rules import Effect
 from aios_core.errors import AccessDenied, ApprovalRefused
@@ -70,7 +70,7 @@ class Gate:
     def __init__(
         self,
         privileges: Privileges,
-        store: GrantStore,
+        store: GrantWriter,
         approver: Approver,
         trail: AuditTrail | None,
         *,
@@ -126,7 +126,7 @@ class Gate:
         known = self._privileges.free_models.get(process.pid, ())
         if (access.action, access.right, access.resource.name) in known:
             return access.resource.owner is None
-        return self._privileges.standing(process, access).is_free
+        return self._privileges.resolution(process, access).is_unconditional
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
         """Record the outcome of a request that was allowed."""
@@ -211,7 +211,7 @@ class Gate:
             agent=process.identity,
             action=access.action,
             resource=str(access.resource),
-            arguments=plain(access.arguments),
+            arguments=to_plain_json(access.arguments),
             why=decision.why,
             asked_at=now,
             expires_at=now + self._approval_timeout_s,

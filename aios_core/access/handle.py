@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aios_core.access.policy.decision import Decision
-from aios_core.access.policy.explain import access_to, parse_resource
+from aios_core.access.policy.explain import parse_access, parse_resource
 from aios_core.access.requests import AccessAsk, AccessCheck, AccessList
 from aios_core.errors import InvalidRequest
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, is_well_formed, warn_of
@@ -108,7 +108,7 @@ class AccessHandle:
         self, action: str, right: str, resource: Resource | str, arguments: dict[str, Any]
     ) -> AccessCheck:
         what = self._resource(resource)
-        return AccessCheck(access_to(action, str(what), right=right, arguments=arguments))
+        return AccessCheck(parse_access(action, str(what), right=right, arguments=arguments))
 
     @reads_arguments
     def _resource(self, resource: Resource | str) -> Resource:

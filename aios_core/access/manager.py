@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Final, Unpack
 
 from aios_core.access.approvals.approval import Approver
-from aios_core.access.approvals.factory import approver_of
+from aios_core.access.approvals.factory import build_approver
 from aios_core.access.audit.model_calls import ModelCalls
 from aios_core.access.audit.trail import AuditTrail
 from aios_core.access.gate import Gate
-from aios_core.access.policy.explain import AccessOptions, Explanation, access_to, explain
-from aios_core.access.policy.file import load_policy, refuse_circles
+from aios_core.access.policy.explain import AccessOptions, Explanation, explain, parse_access
+from aios_core.access.policy.file import load_policy, require_acyclic
 from aios_core.access.policy.grant_warnings import Census, doubts_about
-from aios_core.access.policy.grant_writer import GrantStore
+from aios_core.access.policy.grant_writer import GrantWriter
 from aios_core.access.policy.grants import rights_of
 from aios_core.access.policy.privileges import Privileges
 from aios_core.access.policy.rules import GroupRule, Policy
@@ -77,14 +77,14 @@ class AccessManager:
         events: EventStream | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._base = base_policy(config, inherits or {})
+        self._base = configured_policy(config, inherits or {})
         self._now = now
         self.census = Census()  # the kernel, which knows who and what there is, puts in its own
         self._file = None if config.policy is None else Path(config.policy).expanduser()
         self._stamp: object = None  # of the file that is in force
         self._watching: asyncio.Task[None] | None = None
         self.privileges = Privileges(self._base, now)
-        self._store = GrantStore(state, self.privileges)
+        self._store = GrantWriter(state, self.privileges)
         self.trail: AuditTrail | None = None
         self._unsubscribe: Callable[[], None] | None = None
         if config.audit != "off":
@@ -101,7 +101,7 @@ class AccessManager:
         self.gate = Gate(
             self.privileges,
             self._store,
-            approver or approver_of(config.approver, state, now),
+            approver or build_approver(config.approver, state, now),
             self.trail,
             now=now,
             approval_timeout_s=config.approval_timeout_s,
@@ -127,7 +127,7 @@ class AccessManager:
         stamp = await asyncio.to_thread(_stamp_of, self._file)
         policy = await asyncio.to_thread(load_policy, self._file, self._base)
         self._stamp = stamp
-        self.privileges.adopt(policy)
+        self.privileges.replace_policy(policy)
 
     async def _watch(self, file: Path) -> None:
         refused: object = None
@@ -207,7 +207,7 @@ class AccessManager:
                 process.pid, request.kind, str(what), f"it has no right to {rights} itself"
             )
         return min(
-            privileges.standing(process, Access(request.kind, right, what)).until
+            privileges.resolution(process, Access(request.kind, right, what)).until
             for right in (*request.rights, Right.SHARE)
         )
 
@@ -218,7 +218,7 @@ class AccessManager:
             [
                 grant
                 for grant in self.privileges.grants
-                if grant.resource.owner == process.identity or subject.is_meant_by(grant.to)
+                if grant.resource.owner == process.identity or subject.matches(grant.to)
             ]
         )
 
@@ -239,7 +239,7 @@ class AccessManager:
         return explain(subject, access, labels, policy, grants, now=self._now())
 
 
-async def explained(
+async def explain_in_words(
     manager: AccessManager,
     agent: str,
     action: str,
@@ -252,16 +252,16 @@ async def explained(
     identity = require_text("agent", agent)
     require_identity("agent", identity)
     marks = frozenset(require_text("labels", label) for label in require_items("labels", labels))
-    return await manager.explain(identity, access_to(action, resource, **about), marks)
+    return await manager.explain(identity, parse_access(action, resource, **about), marks)
 
 
-def base_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> Policy:
+def configured_policy(config: AccessConfig, inherits: Mapping[str, Sequence[str]]) -> Policy:
     """Build the policy of the configuration, to which the policy file adds.
 
     Raises `ConfigError` if a group inherits itself.
     """
     groups = {name: GroupRule(tuple(above)) for name, above in inherits.items()}
-    refuse_circles(groups)
+    require_acyclic(groups)
     return Policy(
         groups=groups,
         parent_rights=frozenset(map(Right, config.parent_rights)),

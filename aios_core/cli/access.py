@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from aios_core.access import AccessManager, Effect, explained  # noqa: PLC0415 - if needed
+    from aios_core.access import AccessManager, Effect, explain_in_words  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
     arguments = _json_object(options.arguments)
@@ -63,7 +63,7 @@ def _explain(options: argparse.Namespace) -> int:
         manager = AccessManager(config.access, opener)
         try:
             await manager.reload()
-            return await explained(
+            return await explain_in_words(
                 manager,
                 options.agent,
                 options.action,

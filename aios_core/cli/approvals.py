@@ -15,7 +15,7 @@ from aios_core.config import KernelConfig
 from aios_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from aios_core.access.approvals.files import Mailbox
+    from aios_core.access.approvals.files import ApprovalFiles
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    mailbox = _deltas(options)
-    waiting = mailbox.waiting(time.time()) if mailbox else []
+    approval_files = _approval_files(options)
+    waiting = approval_files.waiting(time.time()) if approval_files else []
     if options.json:
         print_json([asdict(request) for request in waiting])
         return 0
@@ -55,23 +55,23 @@ def _list(options: argparse.Namespace) -> int:
 def _answer(options: argparse.Namespace) -> int:
     from aios_core.access import ApprovalAnswer  # noqa: PLC0415 - if needed
 
-    mailbox = _deltas(options)
-    if mailbox is None:
+    approval_files = _approval_files(options)
+    if approval_files is None:
         raise InvalidRequest("nothing waits for an approval")
-    request = mailbox.find(options.id, time.time())
+    request = approval_files.find(options.id, time.time())
     answer = ApprovalAnswer(options.is_approved, getpass.getuser(), options.reason)
-    mailbox.answer(request, answer)
+    approval_files.answer(request, answer)
     print(f"{'approved' if options.is_approved else 'denied'}: {request}")
     return 0
 
 
-def _deltas(options: argparse.Namespace) -> Mailbox | None:
+def _approval_files(options: argparse.Namespace) -> ApprovalFiles | None:
     """The approvals of the state directory; None if there are none yet."""
-    from aios_core.access.approvals.files import Mailbox  # noqa: PLC0415 - if needed
+    from aios_core.access.approvals.files import ApprovalFiles  # noqa: PLC0415 - if needed
     from aios_core.state import cipher_for, read_key  # noqa: PLC0415 - if needed
 
     config = KernelConfig.load(options.config)
     where = Path(config.state.path()).expanduser()  # perhaps no kernel has made it yet
     directory = existing(options.state_dir) if options.state_dir else where
-    mailbox = Mailbox(directory, cipher_for(read_key(config.state.encryption_key)))
-    return mailbox if mailbox.directory.is_dir() else None
+    approval_files = ApprovalFiles(directory, cipher_for(read_key(config.state.encryption_key)))
+    return approval_files if approval_files.directory.is_dir() else None

@@ -22,7 +22,7 @@ from aios_core.access import (
     CallbackApprover,
     ExplainOptions,
     Explanation,
-    explained,
+    explain_in_words,
 )
 from aios_core.accounting import GroupStatus
 from aios_core.budget import Budget
@@ -461,7 +461,7 @@ class Kernel:
     ) -> Explanation:
         """Explain an access without blocking the event loop (async form of `explain_access`)."""
         access = self._inside.parts.access
-        return await self._loop.arun(explained(access, agent, action, resource, **about))
+        return await self._loop.arun(explain_in_words(access, agent, action, resource, **about))
 
     # --- observing ---------------------------------------------------------------------------
 

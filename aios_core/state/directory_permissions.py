@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _FILES: Final = ("lock", "state.db", "audit.head", ".audit.head")
 _FOLDERS: Final = ("audit", "blobs", "chroma", "set-aside", "unaccounted")
 _SWEPT: Final = "blobs"  # its files are looked at one by one when it opens anyway
-_OWN_RULES: Final = "approvals"  # refused if others could write there, see `access.mailbox`
+_OWN_RULES: Final = "approvals"  # refused if others could write there, see `access.approvals.files`
 
 
 def tighten_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from aios_core import Kernel, KernelConfig
 from aios_core.access.approvals.approval import ApprovalRequest
-from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.files import ApprovalFiles
 from aios_core.cli import COMMANDS, main, parser_of
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.state import cipher_for
@@ -66,7 +66,7 @@ def test_approvals_that_wait_are_a_list(directory: Path, capsys: Capture) -> Non
         "3f9a", "0" * 64, 7, "default/bob", "tool.run", "tool::shell",
         {"command": "ls"}, "it runs code", time.time(), time.time() + 600,
     )  # fmt: skip
-    Mailbox(directory, cipher_for(None)).post(request, frozenset(), time.time())
+    ApprovalFiles(directory, cipher_for(None)).post(request, frozenset(), time.time())
 
     status, (told,) = printed(capsys, "approvals", "list")
 

@@ -11,7 +11,7 @@ import pytest
 
 from aios_core import Kernel, KernelConfig
 from aios_core.access.approvals.approval import ApprovalRequest
-from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.files import ApprovalFiles
 from aios_core.cores.replay import RecordingCore
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.private_files import make_directory, write_file
@@ -64,7 +64,7 @@ async def test_all_that_a_kernel_makes_is_private(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("umask")
 async def test_questions_to_people_are_private(tmp_path: Path) -> None:
     request = ApprovalRequest("1", "d", 1, "default/a", "tool.run", "tool::pay", {}, "", 0.0, 1e12)
-    Mailbox(tmp_path, NullCipher()).post(request, frozenset(), 0.0)
+    ApprovalFiles(tmp_path, NullCipher()).post(request, frozenset(), 0.0)
 
     assert loose(tmp_path / "approvals") == []
 

@@ -84,10 +84,10 @@ encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 def canonical(value: Any) -> str:
     """Encode a value as ASCII JSON, so that equal values give equal texts."""
-    return encoded(plain(value))
+    return encoded(to_plain_json(value))
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def to_plain_json(value: Any, depth: int = 0) -> Any:
     """Convert to JSON values: bytes to their hash, anything else to a short `repr`."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return _plain_items(value, depth + 1) if depth < _MAX_DEPTH else "..."
@@ -102,8 +102,8 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 def _plain_items(value: Any, depth: int) -> Any:
     if isinstance(value, Mapping):
-        return {_key(key): plain(item, depth) for key, item in value.items()}
-    items = [plain(item, depth) for item in value]
+        return {_key(key): to_plain_json(item, depth) for key, item in value.items()}
+    items = [to_plain_json(item, depth) for item in value]
     return items if isinstance(value, list | tuple) else sorted(items, key=shown_repr)
 
 

@@ -18,7 +18,7 @@ from aios_core.access.approvals.approval import (
     Approver,
     FixedApprover,
 )
-from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.files import ApprovalFiles
 from aios_core.access.approvals.queue import QueueApprover
 from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.state import StateOpener
@@ -43,7 +43,7 @@ class LazyQueueApprover:
         if state.directory is None:
             return ApprovalAnswer(False, reason=HOW)
         if self._queue is None:
-            self._queue = QueueApprover(Mailbox(state.directory, state.cipher), self._now)
+            self._queue = QueueApprover(ApprovalFiles(state.directory, state.cipher), self._now)
         return await self._queue.ask(request)
 
 
@@ -59,7 +59,7 @@ class AutoApprover:
         return await chosen.ask(request)
 
 
-def approver_of(setting: str, state: StateOpener, now: Callable[[], float]) -> Approver:
+def build_approver(setting: str, state: StateOpener, now: Callable[[], float]) -> Approver:
     """Build the approver for a value of `access.approver`."""
     if setting == "terminal":
         return TerminalApprover()

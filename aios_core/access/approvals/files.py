@@ -32,7 +32,7 @@ ANSWER: Final = ".answer"
 MAX_BYTES: Final = 16 << 20
 
 
-class Mailbox:
+class ApprovalFiles:
     """The approval requests and answers in one state directory."""
 
     def __init__(self, state_directory: Path, cipher: Cipher) -> None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 
 from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
-from aios_core.access.approvals.files import Mailbox
+from aios_core.access.approvals.files import ApprovalFiles
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,10 @@ class QueueApprover:
     Cancelling the await of a question removes it. `poll_s` is the interval in seconds.
     """
 
-    def __init__(self, mailbox: Mailbox, now: Callable[[], float], *, poll_s: float = 0.2) -> None:
-        self._mailbox = mailbox
+    def __init__(
+        self, approval_files: ApprovalFiles, now: Callable[[], float], *, poll_s: float = 0.2
+    ) -> None:
+        self._files = approval_files
         self._now = now
         self._poll_s = poll_s
         self._taken: set[str] = set()
@@ -32,7 +34,7 @@ class QueueApprover:
             ticket = await asyncio.shield(posting)
             log.warning("%s", self._instructions(request, ticket))
             while True:
-                answer = await asyncio.to_thread(self._mailbox.take, ticket, request.digest)
+                answer = await asyncio.to_thread(self._files.take, ticket, request.digest)
                 if answer is not None:
                     return answer
                 await asyncio.sleep(self._poll_s)
@@ -41,7 +43,7 @@ class QueueApprover:
 
     def _instructions(self, request: ApprovalRequest, ticket: str) -> str:
         left_s = max(0.0, request.expires_at - self._now())
-        directory = shlex.quote(str(self._mailbox.directory.parent))
+        directory = shlex.quote(str(self._files.directory.parent))
         return (
             f"waiting for an approval, for up to {left_s:.0f} s: {request}; answer in another "
             f"terminal: aios approvals approve {ticket} --state-dir {directory} (or deny)"
@@ -50,7 +52,7 @@ class QueueApprover:
     async def _post(self, request: ApprovalRequest) -> str:
         async with self._posting:
             taken = frozenset(self._taken)
-            ticket = await asyncio.to_thread(self._mailbox.post, request, taken, self._now())
+            ticket = await asyncio.to_thread(self._files.post, request, taken, self._now())
             self._taken.add(ticket)
             return ticket
 
@@ -58,5 +60,5 @@ class QueueApprover:
         await asyncio.wait([posting])
         if posting.exception() is None:
             ticket = posting.result()
-            await asyncio.to_thread(self._mailbox.withdraw, ticket)
+            await asyncio.to_thread(self._files.withdraw, ticket)
             self._taken.discard(ticket)

@@ -37,7 +37,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerificationReport:
     """The result of verifying the whole trail."""
 
     num_records: int
@@ -50,12 +50,14 @@ class Report:
         return not self.faults
 
 
-def link(previous: bytes, number: int, record: bytes) -> bytes:
+def chain_hash(previous: bytes, number: int, record: bytes) -> bytes:
     """Compute the hash of a record that follows one with the hash `previous`."""
     return hashlib.sha256(previous + number.to_bytes(8, "big") + record).digest()
 
 
-def verify(rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None) -> Report:
+def verify(
+    rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None
+) -> VerificationReport:
     """Check all records, in order of their numbers, against the chain and the heads.
 
     `start` is the head before the first record, if earlier records were archived.
@@ -67,7 +69,7 @@ def verify(rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None
     start = start or Head(0, GENESIS, 0.0)
     last, previous, anchored = start.number, start.hash, 0
     for row in rows:
-        expected = None if row.record is None else link(previous, last + 1, row.record)
+        expected = None if row.record is None else chain_hash(previous, last + 1, row.record)
         if row.number <= last:  # there is none before the first
             faults.append(f"record {row.number} was never written")
             continue
@@ -84,7 +86,7 @@ def verify(rows: Iterable[Row], heads: Iterable[Head], start: Head | None = None
     if (lost := max(by_number, default=0)) > last:
         source = by_number[lost][0].source
         faults.append(f"{_missing(last + 1, lost)} at the end: {source} vouches for {lost}")
-    return Report(last, tuple(faults), anchored)
+    return VerificationReport(last, tuple(faults), anchored)
 
 
 def _missing(first: int, last: int) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import apsw
 
 from aios_core.access.audit.archive import ARCHIVED, Archive, archives_of, read_archive
-from aios_core.access.audit.chain import Head, Report, Row, verify
+from aios_core.access.audit.chain import Head, Row, VerificationReport, verify
 from aios_core.access.audit.heads import read_head
 from aios_core.access.audit.record import BROKEN, rows
 from aios_core.errors import StateError
@@ -57,7 +57,7 @@ class Inspection:
             return None
         return content if isinstance(content, dict) else None
 
-    def verified(self, others: Iterable[Head] = ()) -> Report:
+    def verified(self, others: Iterable[Head] = ()) -> VerificationReport:
         """Verify the trail, and report faults that a kernel found when it started."""
         heads = (*self.heads, *others)
         archived = [self._verified(archive, heads) for archive in self._archives]
@@ -68,7 +68,7 @@ class Inspection:
             for row in self.rows
             if (content := self.content(row)) is not None and content.get("event") == BROKEN
         )
-        return Report(
+        return VerificationReport(
             report.num_records,
             (
                 *(fault for one in archived for fault in one.faults),
@@ -80,15 +80,15 @@ class Inspection:
             tuple(note for one in archived for note in one.notes),
         )
 
-    def _verified(self, archive: Archive, heads: Iterable[Head]) -> Report:
+    def _verified(self, archive: Archive, heads: Iterable[Head]) -> VerificationReport:
         """Verify one archive."""
         try:
             kept = read_archive(self._directory, archive)
         except StateError as exc:
-            return Report(0, (str(exc),), 0)
+            return VerificationReport(0, (str(exc),), 0)
         if kept is None:
             note = f"records {archive.first} to {archive.last} are in {archive.file_name}, not here"
-            return Report(0, (), 0, (note,))
+            return VerificationReport(0, (), 0, (note,))
         inside = [head for head in heads if archive.first <= head.number <= archive.last]
         return verify(kept, (*inside, archive.end()), archive.start())
 

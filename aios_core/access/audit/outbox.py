@@ -21,7 +21,7 @@ from aios_core.untrusted.third_party import type_name
 log = logging.getLogger(__name__)
 
 
-class Handover:
+class AuditOutbox:
     """The records that wait for the next transaction. Its methods may be called on any thread."""
 
     def __init__(self, *, keeps_arguments: bool) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.access.approvals.approval import encoded, plain
-from aios_core.access.audit.chain import GENESIS, Head, Row, link
+from aios_core.access.approvals.approval import encoded, to_plain_json
+from aios_core.access.audit.chain import GENESIS, Head, Row, chain_hash
 from aios_core.permissions import Access
 from aios_core.state import Cipher, Connection
 
@@ -65,7 +65,7 @@ class AuditRecord:
         if self.why:
             content["why"] = self.why
         if self.facts:
-            content |= plain(self.facts)
+            content |= to_plain_json(self.facts)
         return encoded(content).encode()
 
 
@@ -76,7 +76,7 @@ def _described(access: Access, keeps_arguments: bool) -> dict[str, Any]:
         "resource": str(access.resource),
     }
     if access.arguments:
-        arguments = plain(access.arguments)
+        arguments = to_plain_json(access.arguments)
         if keeps_arguments:
             described["arguments"] = arguments
         else:
@@ -94,7 +94,7 @@ def append_records(connection: Connection, records: Iterable[bytes], cipher: Cip
     for record in records:
         number += 1
         stored = cipher.encrypt(record, "audit", str(number))
-        last = link(last, number, stored)
+        last = chain_hash(last, number, stored)
         connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (number, stored, last))
     return Head(number, last, time.time())
 

@@ -1,7 +1,7 @@
 """The audit trail: decisions and outcomes, in order, durably.
 
 `add` appends to a list. Waiting records go into the next commit of the database (see
-`handover`), so that no change survives a kill without the record that it was allowed. If no
+`outbox`), so that no change survives a kill without the record that it was allowed. If no
 commit comes within `WRITE_WITHIN_S`, a task makes one. The task also writes the head of the
 chain and resolves `flushed`. `close` writes the rest. While the trail cannot be written,
 `require_working` refuses; changes of the database need no refusal, since they fail together
@@ -28,7 +28,7 @@ from aios_core.access.audit.heads import (
     read_head,
     write_head,
 )
-from aios_core.access.audit.outbox import Handover
+from aios_core.access.audit.outbox import AuditOutbox
 from aios_core.access.audit.record import BROKEN, SCHEMA, AuditRecord, last_head
 from aios_core.errors import KernelError, Overloaded, StateError
 from aios_core.state import Connection, State, StateOpener
@@ -62,7 +62,7 @@ class AuditTrail:
         self._anchored_at = float("-inf")
         self._days = days
         self._archives_at = float("-inf")  # when to look for old records next
-        self._handover = Handover(keeps_arguments=keeps_arguments)
+        self._outbox = AuditOutbox(keeps_arguments=keeps_arguments)
         self._writer: asyncio.Task[None] | None = None
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self._fault: KernelError | None = None
@@ -74,8 +74,8 @@ class AuditTrail:
         state.on_open(self._begin)
 
     def __repr__(self) -> str:
-        handover = self._handover
-        return f"<AuditTrail: {handover.num_written} records written, {handover.num_waiting} wait>"
+        outbox = self._outbox
+        return f"<AuditTrail: {outbox.num_written} records written, {outbox.num_waiting} wait>"
 
     async def ready(self) -> None:
         """Wait until the trail is known to work, once in the lifetime of a kernel.
@@ -95,18 +95,18 @@ class AuditTrail:
 
     def require_room(self) -> None:
         """Raise `Overloaded` if the trail lags far behind."""
-        if self._handover.num_waiting > MAX_WAITING:
+        if self._outbox.num_waiting > MAX_WAITING:
             raise Overloaded("the audit trail", MAX_WAITING, RETRY_S)
 
     def add(self, record: AuditRecord) -> None:
         """Add a record; it is written with the next commit, which comes soon."""
-        self._handover.add(record)
+        self._outbox.add(record)
         self._start_writing()
 
     async def flushed(self) -> None:
         """Wait until all added records are durable. Raises `StateError` if they cannot be."""
-        num_added = self._handover.num_added
-        if self._handover.num_written >= num_added:
+        num_added = self._outbox.num_added
+        if self._outbox.num_written >= num_added:
             return
         written = asyncio.get_running_loop().create_future()
         self._awaited.append((num_added, written))
@@ -117,13 +117,13 @@ class AuditTrail:
         """Write the waiting records. Those that cannot be written are logged as lost."""
         self._is_closing = True
         self._hurry.set()
-        if self._handover.num_waiting:
+        if self._outbox.num_waiting:
             self._start_writing()
         if self._writer is not None:
             await asyncio.wait([self._writer])
-        if num_lost := self._handover.num_waiting:
+        if num_lost := self._outbox.num_waiting:
             log.error("%d audit records are lost: %s", num_lost, self._fault)
-        elif self._anchor is not None and self._handover.num_written:
+        elif self._anchor is not None and self._outbox.num_written:
             await self._settle_anchor()
 
     # --- writing -----------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class AuditTrail:
 
     async def _write_all(self) -> None:
         rest_s = WRITE_WITHIN_S
-        while self._handover.num_waiting or self._handover.head != self._kept:
+        while self._outbox.num_waiting or self._outbox.head != self._kept:
             await self._rest(rest_s)
             try:
                 await self._write()
@@ -160,7 +160,7 @@ class AuditTrail:
     def _resolve_waiters(self, fault: KernelError | None) -> None:
         """Resolve the futures of `flushed`, or fail those that wait if there is a fault."""
         rest = []
-        num_written = self._handover.num_written
+        num_written = self._outbox.num_written
         for target, future in self._awaited:
             if future.done():
                 continue
@@ -174,10 +174,10 @@ class AuditTrail:
 
     async def _write(self) -> None:
         state = await self._state.open()
-        if self._handover.num_waiting:
+        if self._outbox.num_waiting:
             await state.database.awrite(_nothing)  # the waiting records go into this commit
         self._resolve_waiters(None)
-        head = self._handover.head
+        head = self._outbox.head
         if head is not None and head != self._kept and state.directory is not None:
             await asyncio.to_thread(_keep_head, state, state.directory, head)
         self._kept = head
@@ -194,7 +194,7 @@ class AuditTrail:
             if archive is None:
                 return
             facts, why = archive.facts, f"older than access.audit_days = {self._days:g}"
-            self._handover.add(
+            self._outbox.add(
                 AuditRecord(self._now(), ARCHIVED, 0, "kernel", None, why, facts)
             )  # goes with the cut
             await state.database.awrite(lambda connection: cut(connection, archive))
@@ -220,8 +220,8 @@ class AuditTrail:
         if gap is not None:
             log.error("the audit trail is broken: %s", gap)
             first = AuditRecord(self._now(), BROKEN, 0, "kernel", None, gap)
-        self._handover.begin(state.cipher, first)
-        state.database.commit_hook = self._handover
+        self._outbox.begin(state.cipher, first)
+        state.database.commit_hook = self._outbox
 
 
 def _nothing(connection: Connection) -> None:

@@ -13,8 +13,8 @@ resource being unowned, from a grant, or from a rule that allows.
 Promises, tested as properties: one more rule that denies, or one grant less, never
 allows more; the order of rules and grants does not matter.
 
-The decision has two halves, so that the first can be cached: `stand` considers what does
-not change from call to call, `resolve` the arguments and labels.
+The decision has two halves, so that the first can be cached: `resolve_rights` considers what does
+not change from call to call, `apply_conditions` the arguments and labels.
 """
 
 from __future__ import annotations
@@ -54,27 +54,27 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Resolution:
     """The access of an agent for an action on a resource, for any arguments."""
 
     right: str | None  # the origin of its right, as text; None: it has none
     rules: tuple[Rule, ...]  # that may apply, by name
     until: float  # seconds since 1970: an expiring grant may change it then
     asks: bool = True  # whether irreversible actions need an approval
-    is_free: bool = field(init=False)  # it is allowed in any case that can be undone
+    is_unconditional: bool = field(init=False)  # it is allowed in any case that can be undone
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_free", self.right is not None and not self.rules)
+        object.__setattr__(self, "is_unconditional", self.right is not None and not self.rules)
 
     @property
-    def is_always_free(self) -> bool:
+    def is_permanent(self) -> bool:
         """Return whether it is allowed, and no grant that it rests on expires."""
-        return self.is_free and self.until == math.inf
+        return self.is_unconditional and self.until == math.inf
 
 
-def stand(
+def resolve_rights(
     subject: Subject, access: Access, policy: Policy, grants: Iterable[Grant], *, now: float
-) -> Standing:
+) -> Resolution:
     """Find the right and the rules that apply. `grants` may include unrelated ones."""
     right, resource = access.right, access.resource
     rules = sorted(
@@ -92,20 +92,20 @@ def stand(
         for grant in grants
         if is_granted(grant, resource)
         and right in grant.rights
-        and subject.is_meant_by(grant.to)
+        and subject.matches(grant.to)
         and not has_expired(grant, now)
     ]
-    basis = own_right(subject, right, resource, policy)
+    basis = implicit_right(subject, right, resource, policy)
     if basis is None and granted:
         basis = f"granted: {min(map(str, granted))}"
     ends = (grant.expires_at for grant in granted if grant.expires_at is not None)
     is_upkeep = resource.owner == subject.identity and access.action in OWN_UPKEEP
     asks = policy.confirm_own_irreversible or not is_upkeep
-    return Standing(basis, tuple(rules), min(ends, default=math.inf), asks)
+    return Resolution(basis, tuple(rules), min(ends, default=math.inf), asks)
 
 
-def resolve(
-    standing: Standing,
+def apply_conditions(
+    resolution: Resolution,
     arguments: Mapping[str, Any],
     labels: AbstractSet[str],
     irreversible: str | None,
@@ -113,19 +113,19 @@ def resolve(
     """Decide about one request: apply the rules to its arguments and labels."""
     fitting = [
         rule
-        for rule in standing.rules
+        for rule in resolution.rules
         if rule.fits_labels(labels) and rule.fits_arguments(arguments)
     ]
     if denying := [rule for rule in fitting if rule.effect is Effect.DENY]:
         return Decision(Effect.DENY, _reason(denying[0], "denies it"))
     allowing = [rule for rule in fitting if rule.effect is Effect.ALLOW]
-    if standing.right is None and not allowing:
+    if resolution.right is None and not allowing:
         return Decision(Effect.DENY, "it belongs to another, and nothing grants it")
     if asking := [rule for rule in fitting if rule.effect is Effect.ASK]:
         return Decision(Effect.ASK, _reason(asking[0], "asks first"))
-    if irreversible and standing.asks and not any(rule.preapproved for rule in allowing):
+    if irreversible and resolution.asks and not any(rule.preapproved for rule in allowing):
         return Decision(Effect.ASK, f"it cannot be undone: {irreversible}")
-    why = standing.right if standing.right is not None else _reason(allowing[0], "allows it")
+    why = resolution.right if resolution.right is not None else _reason(allowing[0], "allows it")
     return Decision(Effect.ALLOW, why)
 
 
@@ -141,8 +141,8 @@ def decide(
     """Decide about every part of a request: the strictest decision counts."""
     grants = tuple(grants)
     decisions = [
-        resolve(
-            stand(subject, one, policy, grants, now=now),
+        apply_conditions(
+            resolve_rights(subject, one, policy, grants, now=now),
             one.arguments,
             labels,
             one.irreversible,
@@ -160,7 +160,9 @@ def strictest(decisions: Iterable[Decision]) -> Decision:
     return max(decisions, key=lambda decision: _STRICTNESS.index(decision.effect))
 
 
-def own_right(subject: Subject, right: Right, resource: Resource, policy: Policy) -> str | None:
+def implicit_right(
+    subject: Subject, right: Right, resource: Resource, policy: Policy
+) -> str | None:
     """Return the right that an agent has without a grant or a rule, as text; None: no right."""
     owner = resource.owner
     if owner == subject.identity:

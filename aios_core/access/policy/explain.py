@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
-from aios_core.access.policy.decision import Decision, decide, has_expired, is_granted, own_right
+from aios_core.access.policy.decision import (
+    Decision,
+    decide,
+    has_expired,
+    implicit_right,
+    is_granted,
+)
 from aios_core.access.policy.rules import Policy, Rule, Subject
 from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
@@ -23,7 +29,7 @@ from aios_core.untrusted.arguments import require_text
 
 
 @dataclass(frozen=True, slots=True)
-class Considered:
+class Consideration:
     """One right, grant or rule that was considered."""
 
     what: str
@@ -41,7 +47,7 @@ class Explanation:
     subject: Subject
     access: Access
     decision: Decision
-    considered: tuple[Considered, ...]
+    considered: tuple[Consideration, ...]
 
     def __str__(self) -> str:
         effect = {"allow": "allowed", "ask": "asks first", "deny": "denied"}[self.decision.effect]
@@ -73,7 +79,7 @@ def right_of(action: str) -> Right:
 
 
 class AccessOptions(TypedDict, total=False):
-    """The keyword arguments of `access_to`."""
+    """The keyword arguments of `parse_access`."""
 
     right: str | None  # None: the one that the action always needs
     arguments: Mapping[str, Any] | None  # of the request, for rules that read them
@@ -86,7 +92,7 @@ class ExplainOptions(AccessOptions, total=False):
     labels: Iterable[str]  # that the agent carries
 
 
-def access_to(
+def parse_access(
     action: str,
     resource: str,
     *,
@@ -182,13 +188,13 @@ def explain(
         *(_rule(rule, subject, access, labels) for rule in policy.rules),
     ]
     if access.irreversible:
-        considered.append(Considered("it cannot be undone", True, access.irreversible))
+        considered.append(Consideration("it cannot be undone", True, access.irreversible))
     decision = decide(subject, access, labels, policy, grants, now=now)
     return Explanation(subject, access, decision, tuple(considered))
 
 
-def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
-    right = own_right(subject, access.right, access.resource, policy)
+def _own(subject: Subject, access: Access, policy: Policy) -> Consideration:
+    right = implicit_right(subject, access.right, access.resource, policy)
     owner = access.resource.owner
     otherwise = (
         f"it belongs to {owner}"
@@ -196,24 +202,24 @@ def _own(subject: Subject, access: Access, policy: Policy) -> Considered:
         else f"unowned, and `access.unowned_rights` lacks {access.right}"
     )
     if right is None:
-        return Considered("not the agent's own", False, otherwise)
-    return Considered("the agent's own", True, right)
+        return Consideration("not the agent's own", False, otherwise)
+    return Consideration("the agent's own", True, right)
 
 
-def _grant(grant: Grant, subject: Subject, access: Access, now: float) -> Considered:
+def _grant(grant: Grant, subject: Subject, access: Access, now: float) -> Consideration:
     lacks = []
     if not is_granted(grant, access.resource):
         lacks.append("it is on something else")
     if access.right not in grant.rights:
         lacks.append(f"it is not one to {access.right}")
-    if not subject.is_meant_by(grant.to):
+    if not subject.matches(grant.to):
         lacks.append("it is to another agent")
     if has_expired(grant, now):
         lacks.append("it has expired")
-    return Considered(f"grant of {grant}", not lacks, "; ".join(lacks) or "grants it")
+    return Consideration(f"grant of {grant}", not lacks, "; ".join(lacks) or "grants it")
 
 
-def _rule(rule: Rule, subject: Subject, access: Access, labels: AbstractSet[str]) -> Considered:
+def _rule(rule: Rule, subject: Subject, access: Access, labels: AbstractSet[str]) -> Consideration:
     lacks = []
     if not rule.fits_agent(subject):
         lacks.append(f"means other agents ({', '.join(rule.agents)})")
@@ -226,4 +232,4 @@ def _rule(rule: Rule, subject: Subject, access: Access, labels: AbstractSet[str]
     if not rule.fits_arguments(access.arguments):
         lacks.append(f"means arguments where {' and '.join(map(str, rule.when))}")
     fits = f"fits: {rule.effect}" + (f": {rule.reason}" if rule.reason else "")
-    return Considered(str(rule), not lacks, "; ".join(lacks) or fits)
+    return Consideration(str(rule), not lacks, "; ".join(lacks) or fits)

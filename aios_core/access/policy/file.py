@@ -91,7 +91,7 @@ def parse_policy(text: str, base: Policy, *, source: str = "policy") -> Policy:
         for name, group in table.groups.items():
             above = groups.get(name, GroupRule())
             groups[name] = GroupRule(above.inherits + group.inherits, group.members)
-        refuse_circles(groups)
+        require_acyclic(groups)
         rules = tuple(_rule(rule, number) for number, rule in enumerate(table.rules))
         _refuse_namesakes(rules)
     except ConfigError as exc:
@@ -100,7 +100,7 @@ def parse_policy(text: str, base: Policy, *, source: str = "policy") -> Policy:
     return replace(base, rules=base.rules + rules, groups=groups)
 
 
-def refuse_circles(groups: Mapping[str, GroupRule]) -> None:
+def require_acyclic(groups: Mapping[str, GroupRule]) -> None:
     """Raise `ConfigError` if a group inherits itself."""
     for name in groups:
         reached, waiting = set[str](), list(groups[name].inherits)

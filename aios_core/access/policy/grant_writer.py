@@ -19,7 +19,7 @@ from aios_core.permissions import Resource
 from aios_core.state import Connection, StateOpener
 
 
-class GrantStore:
+class GrantWriter:
     """Writes changes of grants to the database and then to the index of grants in force."""
 
     def __init__(self, state: StateOpener, privileges: Privileges) -> None:
@@ -38,7 +38,7 @@ class GrantStore:
             state = await self._state.open()
             for grant in await state.database.aread(grant_book.load):
                 self._privileges.grants.put(grant)
-            self._privileges.settle()
+            self._privileges.invalidate()
             self.is_loaded = True
 
     async def put(self, grant: Grant) -> None:
@@ -77,7 +77,7 @@ class GrantStore:
                 state = await self._state.open()
                 await state.database.awrite(write)
                 remember()
-                if orphans := self._privileges.settle():
+                if orphans := self._privileges.invalidate():
                     await state.database.awrite(lambda c: grant_book.erase(c, orphans))
                     self._privileges.grants.remove(orphans)
 

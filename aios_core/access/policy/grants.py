@@ -1,6 +1,6 @@
 """All grants: in memory for decisions, and durably in the database.
 
-`GrantBook` is pure; the functions below it run on the database's thread.
+`GrantIndex` is pure; the functions below it run on the database's thread.
 
 Promise: a grant is in force only while its grantor may give it. Revoking a grant also
 revokes the grants that depend on it.
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from aios_core.access.policy.decision import has_expired, stand
+from aios_core.access.policy.decision import has_expired, resolve_rights
 from aios_core.access.policy.rules import Effect, Policy, Subject, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
@@ -39,7 +39,7 @@ SCHEMA: Final = (
 _Key = tuple[Resource, str, str]
 
 
-class GrantBook:
+class GrantIndex:
     """All grants, and an index of those in force by resource. Belongs to the kernel's loop."""
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
@@ -68,7 +68,7 @@ class GrantBook:
         for grant in grants:
             self._grants.pop(_key(grant), None)
 
-    def settle(self, policy: Policy, now: float) -> list[Grant]:
+    def refresh(self, policy: Policy, now: float) -> list[Grant]:
         """Recompute which grants are in force. Returns those that lost their support."""
         supported = supported_grants(self, policy, now)
         in_force = defaultdict(list)
@@ -116,9 +116,11 @@ def rights_of(
     """List the rights that an agent has on a resource, and therefore may grant."""
     grants, held = tuple(grants), set()
     for right in Right:
-        standing = stand(subject, Access("access.grant", right, resource), policy, grants, now=now)
-        allowing = (r for r in standing.rules if r.effect is Effect.ALLOW and r.is_static)
-        if standing.right is not None or any(allowing):
+        resolution = resolve_rights(
+            subject, Access("access.grant", right, resource), policy, grants, now=now
+        )
+        allowing = (r for r in resolution.rules if r.effect is Effect.ALLOW and r.is_static)
+        if resolution.right is not None or any(allowing):
             held.add(right)
     return frozenset(held)
 

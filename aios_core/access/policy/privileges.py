@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from aios_core.access.policy.decision import Decision, Standing, resolve, stand
-from aios_core.access.policy.grants import GrantBook
+from aios_core.access.policy.decision import Decision, Resolution, apply_conditions, resolve_rights
+from aios_core.access.policy.grants import GrantIndex
 from aios_core.access.policy.rules import Effect, Policy, Subject
 from aios_core.errors import KernelBug
 from aios_core.grants import Grant
@@ -20,7 +20,7 @@ from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 
 MODEL: Final = "model"  # the kind of a model as a resource
-MAX_KEPT: Final = 10_000  # standings of one agent
+MAX_KEPT: Final = 10_000  # resolutions of one agent
 
 
 class Privileges:
@@ -28,29 +28,29 @@ class Privileges:
 
     def __init__(self, policy: Policy, now: Callable[[], float]) -> None:
         self.policy = policy
-        self.grants = GrantBook()
+        self.grants = GrantIndex()
         self._now = now
         self._subjects: dict[int, Subject] = {}
         self._about: dict[int, dict[tuple[str, Right], Policy]] = {}  # rules that may apply
-        self._kept: dict[int, dict[tuple[str, Right, Resource], Standing]] = {}
+        self._kept: dict[int, dict[tuple[str, Right, Resource], Resolution]] = {}
         # By agent: the models (action, right, name) that it may call with any arguments.
         self.free_models: dict[int, set[tuple[str, Right, str]]] = {}
 
-    def adopt(self, policy: Policy) -> None:
+    def replace_policy(self, policy: Policy) -> None:
         """Put another policy in force."""
         self.policy = policy
         self._subjects.clear()
         self._about.clear()
-        self.settle()
+        self.invalidate()
 
-    def settle(self) -> list[Grant]:
+    def invalidate(self) -> list[Grant]:
         """Drop the cache, since grants or the policy changed.
 
-        Returns the grants that are not in force, see `GrantBook.settle`.
+        Returns the grants that are not in force, see `GrantIndex.refresh`.
         """
         self._kept.clear()
         self.free_models.clear()
-        return self.grants.settle(self.policy, self._now())
+        return self.grants.refresh(self.policy, self._now())
 
     def forget(self, process: AgentProcess) -> None:
         """Drop what is cached for an exited agent."""
@@ -68,26 +68,28 @@ class Privileges:
             self._subjects[process.pid] = subject
         return subject
 
-    def standing(self, process: AgentProcess, access: Access) -> Standing:
+    def resolution(self, process: AgentProcess, access: Access) -> Resolution:
         """Return the agent's access for an action on a resource, for any arguments."""
         kept = self._kept.get(process.pid)
         if kept is None:
             kept = self._kept[process.pid] = {}
         key = access.action, access.right, access.resource
-        standing = kept.get(key)
-        if standing is not None and (standing.until == math.inf or self._now() < standing.until):
-            return standing
+        resolution = kept.get(key)
+        if resolution is not None and (
+            resolution.until == math.inf or self._now() < resolution.until
+        ):
+            return resolution
         policy, grants = self._policy_about(process, access), self.grants.on(access.resource)
-        standing = stand(self.subject(process), access, policy, grants, now=self._now())
+        resolution = resolve_rights(self.subject(process), access, policy, grants, now=self._now())
         if len(kept) >= MAX_KEPT:
             kept.clear()
             self.free_models.pop(process.pid, None)
-        kept[key] = standing
+        kept[key] = resolution
         resource = access.resource
-        if resource.kind == MODEL and resource.owner is None and standing.is_always_free:
+        if resource.kind == MODEL and resource.owner is None and resolution.is_permanent:
             free = self.free_models.setdefault(process.pid, set())
             free.add((access.action, access.right, resource.name))
-        return standing
+        return resolution
 
     def _policy_about(self, process: AgentProcess, access: Access) -> Policy:
         """Return the rules that may apply to this agent's action, on any resource."""
@@ -114,15 +116,15 @@ class Privileges:
                 raise KernelBug(f"a grant on {grant.resource} is in force and was taken back")
         for pid, kept in self._kept.items():
             subject = self._subjects[pid]
-            for (action, right, resource), standing in kept.items():
+            for (action, right, resource), resolution in kept.items():
                 access, grants = Access(action, right, resource), self.grants.on(resource)
-                fresh = stand(subject, access, self.policy, grants, now=now)
-                if now < standing.until and fresh != standing:
+                fresh = resolve_rights(subject, access, self.policy, grants, now=now)
+                if now < resolution.until and fresh != resolution:
                     raise KernelBug(f"agent {pid}: what is kept for {action} {resource} is old")
 
     def _decide_one(self, process: AgentProcess, access: Access) -> Decision:
-        standing = self.standing(process, access)
-        return resolve(standing, access.arguments, process.labels, access.irreversible)
+        resolution = self.resolution(process, access)
+        return apply_conditions(resolution, access.arguments, process.labels, access.irreversible)
 
 
 _STRICTNESS: Final = {effect: strictness for strictness, effect in enumerate(Effect)}

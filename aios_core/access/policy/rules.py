@@ -49,7 +49,7 @@ class Subject:
     family: frozenset[str] = frozenset()  # its identity and its ancestors', without "~2" suffixes
     family_groups: frozenset[str] = frozenset()  # the groups of all of these
 
-    def is_meant_by(self, receiver: str) -> bool:
+    def matches(self, receiver: str) -> bool:
         """Return whether `receiver` (an identity, "group:NAME" or "*") includes this agent."""
         if receiver in (EVERYBODY, self.identity):
             return True

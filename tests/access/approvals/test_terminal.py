@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from aios_core.access.approvals.approval import ApprovalRequest
-from aios_core.access.approvals.factory import approver_of
+from aios_core.access.approvals.factory import build_approver
 from aios_core.access.approvals.live_display import stream_behind
 from aios_core.access.approvals.terminal import TerminalApprover
 from aios_core.state import StateOpener
@@ -175,7 +175,7 @@ async def test_without_a_terminal_the_approver_of_that_name_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    approver = approver_of("terminal", StateOpener(":memory:", lambda: None), lambda: 0.0)
+    approver = build_approver("terminal", StateOpener(":memory:", lambda: None), lambda: 0.0)
 
     answer = await approver.ask(REQUEST)
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios_core import AccessDenied, Kernel, KernelConfig, StateError, tool
-from aios_core.access.audit.chain import GENESIS, Head, Row, link, verify
+from aios_core.access.audit.chain import GENESIS, Head, Row, chain_hash, verify
 from aios_core.access.audit.heads import HEAD_FILE, read_anchor, read_head
 from aios_core.access.audit.inspection import Inspection
-from aios_core.access.audit.outbox import Handover
+from aios_core.access.audit.outbox import AuditOutbox
 from aios_core.access.audit.record import SCHEMA, AuditRecord, last_head, rows
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.permissions import Access, Resource, Right
@@ -282,26 +282,26 @@ async def test_a_record_that_cannot_be_told_stops_no_other(tmp_path: Path) -> No
     access = Access("x.y", Right.READ, Resource("x", None, "y"), {"deep": deep})
     state = State.open(tmp_path)
     state.database.migrate("audit", SCHEMA)
-    handover = Handover(keeps_arguments=False)
-    handover.begin(state.cipher)
-    state.database.commit_hook = handover
-    handover.add(AuditRecord(0.0, "allowed", 1, "default/a", access))
+    outbox = AuditOutbox(keeps_arguments=False)
+    outbox.begin(state.cipher)
+    state.database.commit_hook = outbox
+    outbox.add(AuditRecord(0.0, "allowed", 1, "default/a", access))
 
     state.database.write(lambda _connection: None)
 
     stored = state.database.read(lambda c: list(rows(c)))
     state.close()
     assert [json.loads(row.record or b"")["action"] for row in stored] == ["x.y"]
-    assert handover.num_waiting == 0
+    assert outbox.num_waiting == 0
 
 
 async def test_a_commit_that_is_undone_gives_its_records_back(tmp_path: Path) -> None:
     state = State.open(tmp_path)
     state.database.migrate("audit", SCHEMA)
-    handover = Handover(keeps_arguments=False)
-    handover.begin(state.cipher)
-    state.database.commit_hook = handover
-    handover.add(AuditRecord(0.0, "allowed", 1, "default/a", None))
+    outbox = AuditOutbox(keeps_arguments=False)
+    outbox.begin(state.cipher)
+    state.database.commit_hook = outbox
+    outbox.add(AuditRecord(0.0, "allowed", 1, "default/a", None))
 
     def ruin(connection: apsw.Connection) -> None:
         connection.execute("ROLLBACK")
@@ -309,9 +309,9 @@ async def test_a_commit_that_is_undone_gives_its_records_back(tmp_path: Path) ->
 
     with pytest.raises(StateError):
         state.database.write(ruin)
-    assert (handover.num_waiting, handover.num_written) == (1, 0)
+    assert (outbox.num_waiting, outbox.num_written) == (1, 0)
     state.database.write(lambda _connection: None)
-    assert (handover.num_waiting, handover.num_written) == (0, 1)
+    assert (outbox.num_waiting, outbox.num_written) == (0, 1)
     state.close()
 
 
@@ -339,7 +339,7 @@ async def test_the_next_kernel_says_that_the_trail_was_cut(tmp_path: Path) -> No
 def chain(contents: list[bytes]) -> list[Row]:
     made, previous = [], GENESIS
     for number, content in enumerate(contents, 1):
-        previous = link(previous, number, content)
+        previous = chain_hash(previous, number, content)
         made.append(Row(number, content, previous))
     return made
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.access.policy.decision import decide, stand
-from aios_core.access.policy.grants import GrantBook, supported_grants
+from aios_core.access.policy.decision import decide, resolve_rights
+from aios_core.access.policy.grants import GrantIndex, supported_grants
 from aios_core.access.policy.rules import Condition, Effect, Policy, Rule, is_below, names_above
 from aios_core.grants import Grant
 from aios_core.permissions import Access, Resource, Right
@@ -145,12 +145,12 @@ def test_the_names_above_a_name_are_all_that_it_is_below(name: str, others: list
 def test_what_is_looked_up_decides_as_all_rules_and_grants_do(
     who: str, access: Access, before: Any, shared: Any
 ) -> None:
-    policy, book = Policy(tuple(before)), GrantBook(shared)
-    book.settle(policy, 0.0)
+    policy, index = Policy(tuple(before)), GrantIndex(shared)
+    index.refresh(policy, 0.0)
     subject = policy.subject_named(who)
-    in_force = supported_grants(book, policy, 0.0)
+    in_force = supported_grants(index, policy, 0.0)
 
     narrowed = policy.about(subject, access.action, access.right)
-    looked_up = stand(subject, access, narrowed, book.on(access.resource), now=0.0)
+    looked_up = resolve_rights(subject, access, narrowed, index.on(access.resource), now=0.0)
 
-    assert looked_up == stand(subject, access, policy, in_force, now=0.0)
+    assert looked_up == resolve_rights(subject, access, policy, in_force, now=0.0)
