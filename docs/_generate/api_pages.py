@@ -59,7 +59,7 @@ def namespaces() -> Mapping[str, ModuleType]:
 
 
 def home_of(namespace: str, name: str) -> str:
-    """Return the namespace on whose page a public name is described."""
+    """Return the namespace with the page that describes a public name."""
     thing = getattr(namespaces()[namespace], name)
     offering = [
         other

@@ -21,7 +21,7 @@ _MEANING = {
     ),
     "aios.launchers": (
         "a launcher, with `install(mode)` and `uninstall()`",
-        "A framework whose LLM classes `aios run` and `aios_core.install()` put on the kernel.",
+        "A framework: its LLM classes run on the kernel under `aios run` and `install()`.",
     ),
     "aios.plugins": (
         "a module, or an object, with an `aios_tools` hook",

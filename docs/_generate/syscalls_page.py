@@ -122,7 +122,7 @@ def _name_of(answer: Any) -> str:
 
 _NOTES = Resource("memory", "default/agent", "notes")
 
-# Fields whose values have rules that made-up ones do not keep.
+# Example values for fields with rules of their own.
 _EXAMPLES: Mapping[str, Any] = {
     "offset": 0,
     "resource": _NOTES,
