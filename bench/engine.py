@@ -86,7 +86,7 @@ async def measure(size: Size, folder: Path, batches: tuple[int, ...], repeats: i
     save_random_model(size, folder)
     native = AutoModelForCausalLM.from_pretrained(folder).eval()
     paged = AutoModelForCausalLM.from_pretrained(folder).eval()
-    core = TransformersCore(folder, max_running=max(batches), kv_tokens=1_000_000)
+    core = TransformersCore(folder, slots=max(batches), kv_tokens=1_000_000)
     rig = CoreRig(core)
     await core.start(rig.sink)
     num_tokens, rows = NUM_TOKENS[size.name], []

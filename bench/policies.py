@@ -134,7 +134,7 @@ def saturated(rng: random.Random) -> list[Plan]:
     return plans
 
 
-ROOMY = CostModel(max_running=16, kv_capacity_tokens=1_000_000)  # memory for everybody
+ROOMY = CostModel(slots=16, kv_capacity_tokens=1_000_000)  # memory for everybody
 LOADS = (
     Load("burst", "200 agents within 60 s, a tenth of them long", burst, ROOMY),
     Load(

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from aios_core.cores.transformers import TransformersCore
 from aios_core.cores.transformers.engine import PackedEngine
-from aios_core.cores.transformers.kv import DeviceKV, KVAccount, SequenceImage
+from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVSequenceImage
 from aios_core.cores.transformers.loading import load_model
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.selfcheck import check_model
@@ -94,14 +94,14 @@ def prefill(engine: PackedEngine, sequence: Sequence) -> None:
 
 
 def move(
-    sequence: Sequence, tier: str, path: Path, take: Callable[[SequenceImage], DeviceKV]
+    sequence: Sequence, tier: str, path: Path, take: Callable[[KVSequenceImage], DeviceKV]
 ) -> tuple[float, float]:
     """Seconds to bring a sequence's memory to a tier and back; the best of three."""
     times = []
     for _ in range(3):
         if not isinstance(sequence.memory, DeviceKV):
             raise TypeError("the sequence has no memory")
-        image = SequenceImage.of(sequence.memory)
+        image = KVSequenceImage.of(sequence.memory)
         moves: dict[str, Callable[[], None]] = {
             "device": lambda: None,
             "host": image.to_host,
@@ -115,7 +115,7 @@ def move(
 
 
 async def measure_exactness(folder: Path, dtype: str, count: int) -> list[Row]:
-    core = TransformersCore(folder, dtype=dtype, keep_contexts=True, max_running=count)
+    core = TransformersCore(folder, dtype=dtype, keep_contexts=True, slots=count)
     rig = CoreRig(core)
     await core.start(rig.sink)
     dice = random.Random(1)

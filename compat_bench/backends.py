@@ -112,7 +112,7 @@ class Models:
 
     def _core(self) -> dict[str, Any]:
         choice = self._choice
-        options = {"max_running": SLOTS}
+        options = {"slots": SLOTS}
         if choice.is_endpoint:
             core: dict[str, Any] = {
                 "kind": "openai",

@@ -83,7 +83,7 @@ class ParentCore(StreamingCore):
         num_words = sum(len(message.content.split()) for message in request.messages)
         return Prepared(num_words, request.sampling.max_tokens or WINDOW - num_words)
 
-    async def open(self) -> None:
+    async def connect(self) -> None:
         self._loop = asyncio.get_running_loop()
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:

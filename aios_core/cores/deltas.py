@@ -49,7 +49,7 @@ class _Call:
         )
 
 
-class Assembler:
+class DeltaAssembler:
     """An answer under construction: the deltas streamed so far, joined."""
 
     def __init__(self, text: str = "") -> None:
@@ -63,7 +63,7 @@ class Assembler:
         self._reasoning_key = self._thinking_key = ""
 
     def __repr__(self) -> str:
-        return f"<Assembler: {len(self.text)} characters, {len(self._calls)} tool calls>"
+        return f"<DeltaAssembler: {len(self.text)} characters, {len(self._calls)} tool calls>"
 
     @property
     def text(self) -> str:
@@ -132,36 +132,36 @@ class Assembler:
         return Completion(self.message(), finish_reason, usage, model, logprobs=self.logprobs)
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Cut a text into words with their trailing space; joined, they are the text again."""
     return _WORD.findall(text)
 
 
-def split(message: Message) -> Iterator[Delta]:
+def to_deltas(message: Message) -> Iterator[Delta]:
     """Yield an assistant message as a stream would: one delta for each word.
 
     Reasoning comes first, then text, refusal and tool calls. A tool call is a delta with
     its id and name, then its arguments in fragments. Extra keys come last.
     """
-    for word in words(message.reasoning):
+    for word in split_words(message.reasoning):
         yield Delta(reasoning=word, reasoning_key=message.reasoning_key)
     for block in message.thinking:
         yield Delta(thinking=(block,), thinking_key=message.thinking_key)
-    for word in words(message.content):
+    for word in split_words(message.content):
         yield Delta(word)
-    for word in words(message.refusal or ""):
+    for word in split_words(message.refusal or ""):
         yield Delta(refusal=word)
     for index, call in enumerate(message.tool_calls):
         yield Delta(
             tool_calls=(ToolCallDelta(index, call.id, call.name, "", call.kind, call.extra),)
         )
-        for word in words(call.arguments):
+        for word in split_words(call.arguments):
             yield Delta(tool_calls=(ToolCallDelta(index, arguments=word),))
     if message.extra:
         yield Delta(extra=message.extra)
 
 
-def whole(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
+def to_one_delta(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
     """Return an assistant message as one delta."""
     calls = (
         ToolCallDelta(index, call.id, call.name, call.arguments, call.kind, call.extra)
@@ -180,9 +180,9 @@ def whole(message: Message, logprobs: Mapping[str, Any] | None = None) -> Delta:
     )
 
 
-def count_words(message: Message) -> int:
+def count_deltas(message: Message) -> int:
     """Return how many deltas `to_deltas` makes of a message."""
-    return sum(1 for _ in split(message))
+    return sum(1 for _ in to_deltas(message))
 
 
 def join(deltas: Iterable[Delta]) -> Delta:
@@ -211,9 +211,9 @@ def join(deltas: Iterable[Delta]) -> Delta:
     )
 
 
-def assemble(deltas: Iterable[Delta]) -> Assembler:
+def assemble(deltas: Iterable[Delta]) -> DeltaAssembler:
     """Join deltas to an answer under construction."""
-    answer = Assembler()
+    answer = DeltaAssembler()
     for delta in deltas:
         answer.add(delta)
     return answer

@@ -36,15 +36,15 @@ from aios_core.snapshot import KVImage
 from aios_core.syscalls import LLMGenerate
 
 #: The key of a request's `extra` that holds its `ExternalCall`.
-GUEST: Final = "aios.guest"
+EXTERNAL_CALL: Final = "aios.external_call"
 #: Suffix of a provider's model name, which distinguishes it from a core's model.
-AT_PROVIDER: Final = "@provider"
+PROVIDER_SUFFIX: Final = "@provider"
 
 _WINDOW: Final = 2_000_000  # tokens; the provider refuses prompts over its true limit itself
 _BEGIN: Final = Delta("begin")
 
 
-class Guest:
+class ExternalCall:
     """A call that its caller makes itself. Thread-safe; only the first outcome counts.
 
     All instances are equal, so that the runaway guard recognizes repeated requests.
@@ -58,7 +58,7 @@ class Guest:
         self._run_id = 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Guest)
+        return isinstance(other, ExternalCall)
 
     __hash__ = None  # type: ignore[assignment] # equal instances are still distinct calls
 
@@ -79,21 +79,21 @@ class Guest:
             self._end(Failed(self._run_id, error))
 
 
-class GuestCore:
+class ExternalCore:
     """A core of slots for external calls of one provider's model.
 
-    Invariant: `_guests` holds exactly the runs without a final report.
+    Invariant: `_calls` holds exactly the runs without a final report.
     """
 
     def __init__(self, model: str, *, slots: int = 16) -> None:
-        self._model = model + AT_PROVIDER
+        self._model = model + PROVIDER_SUFFIX
         self._slots = slots
-        self._guests: dict[int, Guest] = {}
+        self._calls: dict[int, ExternalCall] = {}
         self._sink: ReportSink | None = None
         self._limit_memory = LimitMemory()
 
     def __repr__(self) -> str:
-        return f"<GuestCore {self.name!r}: {len(self._guests)}/{self._slots}>"
+        return f"<ExternalCore {self.name!r}: {len(self._calls)}/{self._slots}>"
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ class GuestCore:
 
     def prepare(self, request: LLMGenerate) -> Prepared:
         """Return an upper bound of the prompt's tokens; only the provider can count them."""
-        if GUEST not in request.extra:
+        if EXTERNAL_CALL not in request.extra:
             raise InvalidRequest(
                 f"model: got {self._model!r}, which serves only calls in mode 'passthrough'"
             )
@@ -126,8 +126,8 @@ class GuestCore:
 
     def run(self, run: Run) -> None:
         """Let the caller start."""
-        guest = self._guests[run.id] = run.request.extra[GUEST]
-        guest.enter(run.id, self._limit_of(run), self._ended)
+        call = self._calls[run.id] = run.request.extra[EXTERNAL_CALL]
+        call.enter(run.id, self._limit_of(run), self._ended)
         self._report(Progress(run.id, 0, _BEGIN))
 
     def preempt(self, run_id: int) -> None:
@@ -135,19 +135,19 @@ class GuestCore:
 
     def cancel(self, run_id: int) -> None:
         """Free the slot of a run."""
-        if (guest := self._guests.pop(run_id, None)) is not None:
-            usage = Usage(is_estimated=True) if guest.was_sent else Usage()
+        if (call := self._calls.pop(run_id, None)) is not None:
+            usage = Usage(is_estimated=True) if call.was_sent else Usage()
             self._report(Stopped(run_id, usage))
 
     def load(self) -> CoreLoad:
-        return CoreLoad(self._slots, len(self._guests), is_up=self._sink is not None)
+        return CoreLoad(self._slots, len(self._calls), is_up=self._sink is not None)
 
     def open_image(self, path: Path) -> KVImage:
         raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
 
     async def close(self) -> None:
         """Free all slots."""
-        for run_id in tuple(self._guests):
+        for run_id in tuple(self._calls):
             self.cancel(run_id)
 
     def _limit_of(self, run: Run) -> int | None:
@@ -158,11 +158,11 @@ class GuestCore:
         return limit if self._limit_memory.allows(self._model, limit) else None
 
     def _ended(self, report: Finished | Failed) -> None:
-        guest = self._guests.pop(report.run_id, None)
-        if guest is None:
+        call = self._calls.pop(report.run_id, None)
+        if call is None:
             return
-        if isinstance(report, Failed) and guest.has_sent_limit and guest.token_limit is not None:
-            self._remember_refusal(report.error, guest.token_limit)
+        if isinstance(report, Failed) and call.has_sent_limit and call.token_limit is not None:
+            self._remember_refusal(report.error, call.token_limit)
         self._report(report)
 
     def _remember_refusal(self, error: KernelError, limit: int) -> None:

@@ -48,7 +48,7 @@ from aios_core.cores.answer_format import (
     encode_completion,
     encode_delta,
 )
-from aios_core.cores.scripted import Plan, ScriptedCore
+from aios_core.cores.scripted import ScriptedAnswer, ScriptedCore
 from aios_core.cores.streaming import answering_model
 from aios_core.errors import ModelLoadError, NoSuchObject
 from aios_core.messages import Completion, Delta, ResponseFormat
@@ -100,7 +100,7 @@ class RecordingCore:
         self._core = core
         self._path = Path(path)
         self._sink: ReportSink | None = None
-        self._journal: _Journal | None = None
+        self._recorder: _Recorder | None = None
         self._was_started = False
         self._lock = threading.Lock()  # guards _asked and _deltas
         self._asked: dict[int, LLMGenerate] = {}
@@ -124,18 +124,20 @@ class RecordingCore:
     async def start(self, sink: ReportSink) -> None:
         """Open the file and start the core. Raises `BackendError` if either fails."""
         self._sink = sink
-        is_new = self._journal is None
-        if self._journal is None:
-            self._journal = await asyncio.to_thread(_Journal, self._path, append=self._was_started)
+        is_new = self._recorder is None
+        if self._recorder is None:
+            self._recorder = await asyncio.to_thread(
+                _Recorder, self._path, append=self._was_started
+            )
         try:
             await self._core.start(self._take)
         except BaseException:
-            await asyncio.to_thread(self._close_journal)
+            await asyncio.to_thread(self._close_recorder)
             raise
         if is_new:
             self._was_started = True
             window = self._core.capabilities.context_window
-            self._journal.write(
+            self._recorder.write(
                 {"format": FORMAT, "models": list(self.models), "context_window": window}
             )
 
@@ -169,12 +171,12 @@ class RecordingCore:
         try:
             await self._core.close()
         finally:
-            await asyncio.to_thread(self._close_journal)
+            await asyncio.to_thread(self._close_recorder)
 
-    def _close_journal(self) -> None:
-        if self._journal:
-            self._journal.close()
-            self._journal = None
+    def _close_recorder(self) -> None:
+        if self._recorder:
+            self._recorder.close()
+            self._recorder = None
 
     def _take(self, reports: Sequence[Report]) -> None:
         """Record deltas and answers, and forward all reports in order."""
@@ -198,10 +200,10 @@ class RecordingCore:
                     pass
 
     def _write(self, request: LLMGenerate, deltas: list[Delta], completion: Completion) -> None:
-        if self._journal is None:
+        if self._recorder is None:
             return
         model = answering_model(request, self.models)
-        self._journal.write(
+        self._recorder.write(
             {
                 "asked": canonical(request, model),
                 "deltas": [encode_delta(delta) for delta in deltas],
@@ -210,7 +212,7 @@ class RecordingCore:
         )
 
 
-class _Journal:
+class _Recorder:
     """A writer of JSON lines to a file, in a thread of its own, in order of the calls."""
 
     def __init__(self, path: Path, *, append: bool) -> None:
@@ -244,9 +246,9 @@ class _Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Recorded:
+class _RecordedCall:
     asked: Mapping[str, Any]
-    plan: Plan
+    answer: ScriptedAnswer
 
     @property
     def prompt(self) -> str:
@@ -254,8 +256,8 @@ class _Recorded:
 
     @property
     def completion(self) -> Completion:
-        assert isinstance(self.plan.end, Completion)  # noqa: S101 - only answers are recorded
-        return self.plan.end
+        assert isinstance(self.answer.end, Completion)  # noqa: S101 - only answers are recorded
+        return self.answer.end
 
 
 class ReplayCore(ScriptedCore):
@@ -300,13 +302,13 @@ class ReplayCore(ScriptedCore):
         answers = self._find(request)[1]
         return Prepared(answers[0].completion.usage.input_tokens, prepared.max_tokens)
 
-    def _new_plan(self, run: Run) -> Plan:
+    def _next_answer(self, run: Run) -> ScriptedAnswer:
         key, answers = self._find(run.request)
         num_given = self._num_given.get(key, 0)
         self._num_given[key] = num_given + 1
-        return answers[min(num_given, len(answers) - 1)].plan
+        return answers[min(num_given, len(answers) - 1)].answer
 
-    def _find(self, request: LLMGenerate) -> tuple[str, list[_Recorded]]:
+    def _find(self, request: LLMGenerate) -> tuple[str, list[_RecordedCall]]:
         asked = canonical(request, self.model_of(request))
         key = fingerprint(asked)
         if key not in self._recorded:
@@ -326,12 +328,12 @@ class ReplayCore(ScriptedCore):
         return error
 
 
-def _likeness(one: _Recorded, asked: Mapping[str, Any], prompt: str) -> tuple[float, int]:
+def _likeness(one: _RecordedCall, asked: Mapping[str, Any], prompt: str) -> tuple[float, int]:
     same = sum(one.asked.get(field) == value for field, value in asked.items())
     return SequenceMatcher(None, one.prompt, prompt, autojunk=False).ratio(), same
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_Recorded]]]:
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_RecordedCall]]]:
     """Read the header, and the answers by the hash of their requests."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -340,7 +342,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, list[_Recorded]]]:
     if not lines:
         raise ModelLoadError(f"the recording {path} is empty")
     header: dict[str, Any] = {}
-    recorded: dict[str, list[_Recorded]] = {}
+    recorded: dict[str, list[_RecordedCall]] = {}
     for number, entry in _entries(path, lines):
         try:
             if number == 1 or "format" in entry:
@@ -375,12 +377,12 @@ def _header(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Mapping[str, Any]) -> _Recorded:
+def _entry(entry: Mapping[str, Any]) -> _RecordedCall:
     asked, deltas = entry["asked"], tuple(map(decode_delta, entry["deltas"]))
     if not isinstance(asked, dict):
         raise TypeError(f"a request expected, got {asked!r:.100}")
     _last_content(asked)  # raises now, rather than in an error that quotes it
-    return _Recorded(asked, Plan(decode_completion(entry["answer"]), deltas or None))
+    return _RecordedCall(asked, ScriptedAnswer(decode_completion(entry["answer"]), deltas or None))
 
 
 def _last_content(asked: Mapping[str, Any]) -> str:

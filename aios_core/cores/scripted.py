@@ -27,7 +27,7 @@ from aios_core.cores.answer_format import (
     encode_completion,
     encode_delta,
 )
-from aios_core.cores.deltas import assemble, count_words, split, whole, words
+from aios_core.cores.deltas import assemble, count_deltas, split_words, to_deltas, to_one_delta
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import (
     ContextOverflow,
@@ -112,49 +112,49 @@ class ScriptedCore(StreamingCore):
             super().run(run)
             return
         try:
-            plan = self._plan(run)
+            answer = self._answer_for(run)
         except KernelError as exc:
             self.report(Failed(run.id, exc))
             return
         num_sent = len(run.snapshot.output_ids) if run.snapshot else 0
-        self.report(*plan.at_once(run.id, num_sent))
+        self.report(*answer.at_once(run.id, num_sent))
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Stream the answer from the position of the run, with the configured delays."""
-        plan = live.memo = self._plan(live.run)
+        answer = live.memo = self._answer_for(live.run)
         if not live.num_tokens:
             await asyncio.sleep(self._latency_s)
-        for delta in plan.deltas()[live.num_tokens :]:
+        for delta in answer.deltas()[live.num_tokens :]:
             await asyncio.sleep(self._token_s)
             yield Progress(live.run.id, 1, delta)  # one token, however long its text is
-        if isinstance(plan.end, KernelError):
-            raise plan.end
-        yield plan.end
+        if isinstance(answer.end, KernelError):
+            raise answer.end
+        yield answer.end
 
     def can_resume(self, live: LiveRun) -> bool:
-        return isinstance(live.memo, Plan) and not isinstance(live.memo.end, KernelError)
+        return isinstance(live.memo, ScriptedAnswer) and not isinstance(live.memo.end, KernelError)
 
     def snapshot(self, live: LiveRun) -> Snapshot:
         """Take a snapshot; its `sampler` holds the scripted answer, with the rest of the text."""
-        if isinstance(live.memo, Plan):
+        if isinstance(live.memo, ScriptedAnswer):
             rest = live.memo.encode()
         else:  # suspended before it started
             rest = live.run.snapshot.sampler if live.run.snapshot else None
         output_ids = tuple(range(live.num_tokens))
         return replace(super().snapshot(live), output_ids=output_ids, sampler=rest)
 
-    def _plan(self, run: Run) -> Plan:
+    def _answer_for(self, run: Run) -> ScriptedAnswer:
         """Return the answer of a run: that of its snapshot, or the script's next."""
         if run.snapshot is not None and run.snapshot.sampler is not None:
-            return Plan.decode(run.snapshot.sampler)
+            return ScriptedAnswer.decode(run.snapshot.sampler)
         self.requests.append(run.request)
-        return self._new_plan(run)
+        return self._next_answer(run)
 
-    def _new_plan(self, run: Run) -> Plan:
+    def _next_answer(self, run: Run) -> ScriptedAnswer:
         """Return the script's answer to a run. Raises the error that the script has there."""
         answer = self._ask(run.request)
         prompt, limit = run.prepared.num_tokens, run.prepared.max_tokens
-        return _plan_of(answer, self.model_of(run.request), prompt, limit)
+        return _to_scripted(answer, self.model_of(run.request), prompt, limit)
 
     def _ask(self, request: LLMGenerate) -> Answer:
         try:
@@ -170,7 +170,7 @@ class ScriptedCore(StreamingCore):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScriptedAnswer:
     """A scripted answer: its deltas, and the completion or error at its end."""
 
     end: Completion | KernelError
@@ -184,14 +184,14 @@ class Plan:
         return tuple(
             replace(delta, choice=number)
             for number, choice in enumerate(self.end.all_choices)
-            for delta in split(choice.message)
+            for delta in to_deltas(choice.message)
         )
 
     @cached_property
     def parts(self) -> tuple[tuple[int, Delta], ...]:
         """The deltas of an answer without delays, each with its number of tokens."""
         if self.cuts is None and isinstance(self.end, Completion):
-            first, *others = (whole(c.message, c.logprobs) for c in self.end.all_choices)
+            first, *others = (to_one_delta(c.message, c.logprobs) for c in self.end.all_choices)
             further = ((0, replace(delta, choice=i)) for i, delta in enumerate(others, 1))
             return ((self.end.usage.output_tokens, first), *further)
         return tuple((1, delta) for delta in self.cuts or ())
@@ -211,12 +211,12 @@ class Plan:
         return json.dumps({"end": encode_completion(self.end), "cuts": cuts}).encode()
 
     @classmethod
-    def decode(cls, raw: bytes) -> Plan:
+    def decode(cls, raw: bytes) -> ScriptedAnswer:
         try:
-            plan: dict[str, Any] = json.loads(raw)
-            cuts = plan["cuts"]
+            answer: dict[str, Any] = json.loads(raw)
+            cuts = answer["cuts"]
             return cls(
-                decode_completion(plan["end"]),
+                decode_completion(answer["end"]),
                 None if cuts is None else tuple(map(decode_delta, cuts)),
             )
         except (KeyError, TypeError, ValueError) as exc:
@@ -231,7 +231,7 @@ def _answering(script: Script) -> Answering:
         return lambda request: _look_up(script, request)
     if callable(script):
         return script
-    return _InOrder(script)
+    return _Sequence(script)
 
 
 def _look_up(script: Mapping[str, Answer], request: LLMGenerate) -> Answer:
@@ -241,7 +241,7 @@ def _look_up(script: Mapping[str, Answer], request: LLMGenerate) -> Answer:
     return script[asked]
 
 
-class _InOrder:
+class _Sequence:
     """A script of answers in order, then an error that lists them all."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
@@ -258,46 +258,50 @@ class _InOrder:
         return self._answers[self._num_given - 1]
 
 
-def _plan_of(answer: Answer, model: str, prompt: int, limit: int) -> Plan:
+def _to_scripted(answer: Answer, model: str, prompt: int, limit: int) -> ScriptedAnswer:
     match answer:
         case str():
             return _spoken(answer, model, prompt, limit)
         case KernelError():
             raise answer
         case Completion():
-            return Plan(answer)
+            return ScriptedAnswer(answer)
         case Message():
-            return Plan(_completion(answer, model, prompt))
+            return ScriptedAnswer(_completion(answer, model, prompt))
         case ToolCall():
-            return Plan(_completion(Message("assistant", tool_calls=(answer,)), model, prompt))
+            return ScriptedAnswer(
+                _completion(Message("assistant", tool_calls=(answer,)), model, prompt)
+            )
         case _:
             return _from_parts(answer, model, prompt)
 
 
 @lru_cache(maxsize=256)
-def _spoken(text: str, model: str, prompt: int, limit: int) -> Plan:
+def _spoken(text: str, model: str, prompt: int, limit: int) -> ScriptedAnswer:
     """Answer with a text, cut off at the token limit. Cached, since benchmarks repeat requests."""
-    spoken = words(text)
+    spoken = split_words(text)
     message = Message("assistant", "".join(spoken[:limit]))
     completion = _completion(message, model, prompt)
     if len(spoken) > limit:
         completion = replace(completion, finish_reason=FinishReason.LENGTH)
-    return Plan(completion)
+    return ScriptedAnswer(completion)
 
 
-def _from_parts(parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int) -> Plan:
+def _from_parts(
+    parts: Sequence[ToolCall | Delta | KernelError], model: str, prompt: int
+) -> ScriptedAnswer:
     """Answer with tool calls, or with deltas that may end in an error."""
     deltas = tuple(part for part in parts if isinstance(part, Delta))
     if parts and isinstance(parts[-1], KernelError):
-        return Plan(parts[-1], deltas)
+        return ScriptedAnswer(parts[-1], deltas)
     calls = tuple(part for part in parts if isinstance(part, ToolCall))
     if calls:
-        return Plan(_completion(Message("assistant", tool_calls=calls), model, prompt))
+        return ScriptedAnswer(_completion(Message("assistant", tool_calls=calls), model, prompt))
     completion = _completion(assemble(deltas).message(), model, prompt)
     usage = Usage(prompt, len(deltas))
-    return Plan(replace(completion, usage=usage), deltas)
+    return ScriptedAnswer(replace(completion, usage=usage), deltas)
 
 
 def _completion(message: Message, model: str, prompt: int) -> Completion:
     reason = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
-    return Completion(message, reason, Usage(prompt, count_words(message)), model)
+    return Completion(message, reason, Usage(prompt, count_deltas(message)), model)

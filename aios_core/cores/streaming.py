@@ -38,7 +38,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.deltas import Assembler
+from aios_core.cores.deltas import DeltaAssembler
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.redaction import scrub
@@ -51,7 +51,7 @@ from aios_core.token_estimate import answer_texts, at_least
 Item = Delta | Progress | Completion
 
 
-class _Wish(Enum):
+class _EndRequest(Enum):
     """The way in which a run was asked to end."""
 
     STOP = auto()
@@ -64,25 +64,25 @@ class LiveRun:
     """A run and what it has streamed. All counts include those of its snapshot."""
 
     run: Run
-    answer: Assembler
+    answer: DeltaAssembler
     num_tokens: int
     output_ids: list[int] = field(default_factory=list)  # if the backend reports token ids
     prompt_ids: tuple[int, ...] = ()
     has_streamed: bool = False  # since the run started or resumed: the backend sent a delta
     was_sent: bool = False  # since then: the prompt was sent, and will be charged
     memo: Any = None  # the subclass's own state
-    wish: _Wish | None = None
+    end_request: _EndRequest | None = None
     task: asyncio.Task[Completion] | None = None
 
     def __repr__(self) -> str:
-        return f"<LiveRun {self.run.id}: {self.num_tokens} tokens, wish {self.wish}>"
+        return f"<LiveRun {self.run.id}: {self.num_tokens} tokens, end_request {self.end_request}>"
 
     @classmethod
     def of(cls, run: Run) -> LiveRun:
         """Make the state of a run that starts, or that resumes from its snapshot."""
         was = run.snapshot or Snapshot("")
         ids = list(was.output_ids)
-        return cls(run, Assembler(was.text), len(ids), ids, was.prompt_ids)
+        return cls(run, DeltaAssembler(was.text), len(ids), ids, was.prompt_ids)
 
     def usage(self) -> Usage:
         """Return an estimate of the usage so far; zero if the request was never sent."""
@@ -137,10 +137,10 @@ class StreamingCore(ABC):
     def capabilities(self) -> Capabilities:
         """The features that this core supports."""
 
-    async def open(self) -> None:  # noqa: B027 - most backends have nothing to do
+    async def connect(self) -> None:  # noqa: B027 - most backends have nothing to do
         """Connect to the backend. Raises `BackendError`."""
 
-    async def shut(self) -> None:  # noqa: B027
+    async def disconnect(self) -> None:  # noqa: B027
         """Disconnect from the backend; called when there are no runs. Idempotent."""
 
     def can_resume(self, live: LiveRun) -> bool:
@@ -168,13 +168,13 @@ class StreamingCore(ABC):
 
     async def start(self, sink: ReportSink) -> None:
         """Connect to the backend. Raises `BackendError`."""
-        await self.shut()  # of an earlier start that failed later
+        await self.disconnect()  # of an earlier start that failed later
         self._sink = sink
         self._going_down = None
         try:
-            await self.open()
+            await self.connect()
         except BaseException:
-            await self.shut()
+            await self.disconnect()
             raise
         self._is_up = True
 
@@ -193,15 +193,15 @@ class StreamingCore(ABC):
     def preempt(self, run_id: int) -> None:
         """Suspend a run, if it can resume from its position."""
         live = self._live.get(run_id)
-        if live is None or live.wish is not None or not self.capabilities.preemptible:
+        if live is None or live.end_request is not None or not self.capabilities.preemptible:
             return
         if not live.has_streamed or self.can_resume(live):
-            self._drop(live, _Wish.PREEMPT)
+            self._drop(live, _EndRequest.PREEMPT)
 
     def cancel(self, run_id: int) -> None:
         """Stop a run."""
         if live := self._live.get(run_id):
-            self._drop(live, _Wish.STOP)
+            self._drop(live, _EndRequest.STOP)
 
     def load(self) -> CoreLoad:
         """Return the number of running calls, and whether the core is up."""
@@ -218,19 +218,19 @@ class StreamingCore(ABC):
         """Stop all runs and disconnect from the backend. Idempotent."""
         self._is_up = False
         for live in self._live.values():
-            self._drop(live, _Wish.STOP)
+            self._drop(live, _EndRequest.STOP)
         while tasks := [live.task for live in self._live.values() if live.task]:
             await asyncio.wait(tasks)
-        await self.shut()
+        await self.disconnect()
 
-    def go_down(self, reason: str, cause: BaseException | None = None) -> None:
+    def report_down(self, reason: str, cause: BaseException | None = None) -> None:
         """Fail all runs, and report `CoreDown` once the last of them has ended."""
         if not self._is_up:
             return
         self._is_up = False
         self._going_down = self.error(reason, cause, is_retryable=True)
         for live in self._live.values():
-            self._drop(live, _Wish.FAIL)
+            self._drop(live, _EndRequest.FAIL)
         self._report_down_if_empty()
 
     def error(
@@ -256,10 +256,12 @@ class StreamingCore(ABC):
     def _refuse(self, run: Run) -> None:
         self.report(Failed(run.id, self.error("is not up", is_retryable=True)))
 
-    def _drop(self, live: LiveRun, wish: _Wish) -> None:
-        was_dropped = live.wish is not None
-        if live.wish is not _Wish.FAIL:  # a failure of the core overrides everything else
-            live.wish = wish
+    def _drop(self, live: LiveRun, end_request: _EndRequest) -> None:
+        was_dropped = live.end_request is not None
+        if (
+            live.end_request is not _EndRequest.FAIL
+        ):  # a failure of the core overrides everything else
+            live.end_request = end_request
         if live.task and not was_dropped:  # a second cancel would interrupt its clean-up
             live.task.cancel()
 
@@ -287,14 +289,14 @@ class StreamingCore(ABC):
         self._report_down_if_empty()
 
     def _outcome(self, live: LiveRun, task: asyncio.Task[Completion]) -> Report:
-        """Choose the final report: an answer counts first, then the wish, then the error."""
+        """Choose the final report: an answer counts first, then the end_request, then the error."""
         error = None if task.cancelled() else task.exception()
         if not task.cancelled() and error is None:
             return Finished(live.run.id, task.result())
-        match live.wish:
-            case _Wish.PREEMPT:
+        match live.end_request:
+            case _EndRequest.PREEMPT:
                 return Preempted(live.run.id, self.snapshot(live))
-            case _Wish.FAIL if self._going_down is not None:
+            case _EndRequest.FAIL if self._going_down is not None:
                 return Failed(live.run.id, self._downfall(live, self._going_down), live.usage())
             case None if error is not None:
                 return Failed(live.run.id, self._as_kernel_error(live, error), live.usage())

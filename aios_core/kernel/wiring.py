@@ -20,7 +20,7 @@ from aios_core.context import ContextSwitcher
 from aios_core.core import Core
 from aios_core.cores.deltas import messages_of
 from aios_core.cores.embedding import EmbeddingManager, build_embedder
-from aios_core.cores.external import AT_PROVIDER
+from aios_core.cores.external import PROVIDER_SUFFIX
 from aios_core.cores.factory import announce_default_core, build_cores
 from aios_core.cores.pool import CorePool
 from aios_core.errors import ConfigError, KernelError
@@ -271,4 +271,4 @@ class Components:
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:
     """Return the price of a model, or of the same model called at its provider."""
-    return prices.get(model.removesuffix(AT_PROVIDER), FREE)
+    return prices.get(model.removesuffix(PROVIDER_SUFFIX), FREE)

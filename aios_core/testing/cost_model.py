@@ -19,7 +19,7 @@ class CostModel:
     decode_per_sequence_s: float = 0.0001  # more, for each sequence that decodes in the step
     kv_capacity_tokens: int = 60_000
     swap_tokens_per_s: float = 200_000.0  # KV between device and host; stalls the next step
-    max_running: int = 64
+    slots: int = 64
     prefill_chunk_tokens: int = 512  # prompt tokens in one step, of all sequences together
     context_window: int = 32_768
     kv_bytes_per_token: int = 131_072

@@ -181,7 +181,7 @@ class SimulatedCore:
     def load(self) -> CoreLoad:
         """Return the current load. Idle images count, since they hold memory."""
         return CoreLoad(
-            slots=self.costs.max_running,
+            slots=self.costs.slots,
             num_running=len(self._sequences),
             kv_tokens=self.memory.used,
             kv_capacity=self.memory.capacity,
@@ -351,7 +351,7 @@ class SimulatedCore:
 
     def _admit(self) -> None:
         """Admit waiting sequences in order, while their contexts fit."""
-        while self._waiting and len(self._running) < self.costs.max_running:
+        while self._waiting and len(self._running) < self.costs.slots:
             sequence = self._waiting[0]
             if not self._has_room_for(sequence):
                 return

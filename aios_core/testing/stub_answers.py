@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from aios_core.cores.deltas import assemble, split, whole, words
+from aios_core.cores.deltas import assemble, split_words, to_deltas, to_one_delta
 from aios_core.messages import Delta, Message, ToolCall, ToolCallDelta
 
 FIRST_OUTPUT_ID: Final = 1_000  # ids from here on are words of an answer, below are prompts
@@ -118,7 +118,7 @@ def embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def deltas(answer: Answer, body: Mapping[str, Any]) -> list[Delta]:
     """Return the deltas of the answer that are not generated yet and within the limit."""
-    said = list(split(answer.said))[num_said(body) :]
+    said = list(to_deltas(answer.said))[num_said(body) :]
     return said[: limit(body)] if answer.obeys_limit else said
 
 
@@ -127,13 +127,15 @@ def joined(deltas: Sequence[Delta], num_tokens: int) -> list[Delta]:
     if num_tokens <= 1:
         return list(deltas)
     starts = range(0, len(deltas), num_tokens)
-    return [whole(assemble(deltas[start : start + num_tokens]).message()) for start in starts]
+    return [
+        to_one_delta(assemble(deltas[start : start + num_tokens]).message()) for start in starts
+    ]
 
 
 def finish_reason(answer: Answer, body: Mapping[str, Any], num_tokens: int) -> str:
     if answer.finish_reason is not None:
         return answer.finish_reason
-    if num_tokens + num_said(body) < len(list(split(answer.said))):
+    if num_tokens + num_said(body) < len(list(to_deltas(answer.said))):
         return "length"
     return "tool_calls" if answer.said.tool_calls else "stop"
 
@@ -184,7 +186,7 @@ def num_said(body: Mapping[str, Any]) -> int:
     if isinstance(body.get("prompt"), list):
         return sum(token >= FIRST_OUTPUT_ID for token in body["prompt"])
     if body.get("continue_final_message"):
-        return len(words(body["messages"][-1]["content"]))
+        return len(split_words(body["messages"][-1]["content"]))
     return 0
 
 

@@ -29,7 +29,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from aios_core.cores.deltas import assemble, words
+from aios_core.cores.deltas import assemble, split_words
 from aios_core.messages import Delta
 from aios_core.testing.stub_answers import (
     FIRST_OUTPUT_ID,
@@ -363,7 +363,7 @@ class StubServer:
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         message = assemble(said).message()
         if answer.logprobs:
-            choice["logprobs"] = logprobs(words(message.content))
+            choice["logprobs"] = logprobs(split_words(message.content))
         if "prompt" in body:
             kind, choice["text"] = "text_completion", message.content
         else:

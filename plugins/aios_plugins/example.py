@@ -15,7 +15,7 @@ from aios_core import tool
 
 
 @tool(read_only=True, trusted=True)
-def count_words(text: str, longer_than: int = 0) -> int:
+def count_deltas(text: str, longer_than: int = 0) -> int:
     """Count the words of a text.
 
     Args:

@@ -76,7 +76,7 @@ def test_all_are_there_and_say_who_offers_them(agent: Agent) -> None:
     offered = {info.name: info for info in agent.tools.list()}
 
     assert {
-        "calculator", "clock", "count_words", "http_fetch", "list_files", "python", "read_file",
+        "calculator", "clock", "count_deltas", "http_fetch", "list_files", "python", "read_file",
         "recall", "remember", "search_memory", "shell", "write_file",
     } <= set(offered)  # fmt: skip
     assert "aios-plugins" in str(offered["calculator"])
@@ -205,6 +205,6 @@ class TestCode:
 
 
 def test_the_example_counts_words(agent: Agent) -> None:
-    assert agent.tools.run("count_words", {"text": "a bb ccc", "longer_than": "1"}) == 2
+    assert agent.tools.run("count_deltas", {"text": "a bb ccc", "longer_than": "1"}) == 2
     with pytest.raises(InvalidArguments, match="text"):
-        agent.tools.run("count_words", {})
+        agent.tools.run("count_deltas", {})

@@ -30,7 +30,7 @@ from aios_core import (
     build_llm_request,
 )
 from aios_core.core import Prepared, Run
-from aios_core.cores.deltas import split
+from aios_core.cores.deltas import to_deltas
 from aios_core.cores.openai.chunks import ChunkReader
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import InvalidRequest
@@ -229,7 +229,7 @@ def test_what_is_written_in_openais_format_is_read_again_as_it_was() -> None:
     )
     writer = ChunkWriter("m", id="chatcmpl-1")
     streamed = [
-        *(writer.delta(delta) for delta in split(message)),
+        *(writer.delta(delta) for delta in to_deltas(message)),
         writer.delta(Delta("two", choice=1)),
         writer.end(whole),
         writer.usage(whole),

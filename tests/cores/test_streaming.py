@@ -138,8 +138,8 @@ async def test_a_core_that_goes_down_fails_its_runs_first(rig: Rig) -> None:
     await rig.core.start(lambda reports: order.extend(map(type, reports)))
     for number in (1, 2):
         rig.core.run(Run(number, 1, ask("talk"), Prepared(1, 100)))
-    rig.core.go_down("for the test")
-    rig.core.go_down("twice")
+    rig.core.report_down("for the test")
+    rig.core.report_down("twice")
     await rig.core.close()
 
     assert [kind for kind in order if kind is not Progress] == [Failed, Failed, CoreDown]
@@ -148,7 +148,7 @@ async def test_a_core_that_goes_down_fails_its_runs_first(rig: Rig) -> None:
 
 async def test_a_core_without_runs_goes_down_at_once(rig: Rig) -> None:
     assert isinstance(rig.core, Talker)
-    rig.core.go_down("for the test")
+    rig.core.report_down("for the test")
     await rig.settle()
 
     assert [type(report) for report in rig.general] == [CoreDown]

@@ -38,7 +38,7 @@ COSTS = CostModel(
     decode_per_sequence_s=0.01,
     kv_capacity_tokens=1_000,
     swap_tokens_per_s=10_000,
-    max_running=8,
+    slots=8,
     prefill_chunk_tokens=100,
 )
 

@@ -33,7 +33,7 @@ from aios_core import (
     set_default_kernel,
 )
 from aios_core import Message as KernelMessage
-from aios_core.cores.external import GuestCore
+from aios_core.cores.external import ExternalCore
 from aios_core.testing import Watch
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
 
@@ -310,7 +310,7 @@ async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -
 
 async def test_a_closed_kernel_refuses_and_nobody_is_asked(serve: Serve) -> None:
     server = serve(WHOLE)
-    async with Kernel(cores=[GuestCore("stub")]) as kernel:
+    async with Kernel(cores=[ExternalCore("stub")]) as kernel:
         former = set_default_kernel(kernel)
 
     try:

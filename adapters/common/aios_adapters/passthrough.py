@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from aios_adapters.answer_limits import read_answer_limits
-from aios_core.cores.external import AT_PROVIDER, GUEST, Guest, GuestCore
+from aios_core.cores.external import EXTERNAL_CALL, PROVIDER_SUFFIX, ExternalCall, ExternalCore
 from aios_core.errors import ConfigError, CoreError, InvalidRequest, KernelError
 from aios_core.kernel import Agent, Kernel
 from aios_core.kernel.default import default_kernel
@@ -44,7 +44,7 @@ class PassthroughCall:
     """A call at a provider that has its slot. Without `record_usage`, no tokens are counted."""
 
     def __init__(self, model: str, watch: asyncio.Future[Completion] | None = None) -> None:
-        self.guest = Guest()
+        self.external_call = ExternalCall()
         self.completion = _completion(model, Usage(), "", ())
         self._model = model
         self._watch = watch  # done as soon as the kernel ends the call
@@ -52,7 +52,7 @@ class PassthroughCall:
     @property
     def token_limit(self) -> int | None:
         """Return the answer's token limit, set by the program or its budget; None for no limit."""
-        return self.guest.token_limit
+        return self.external_call.token_limit
 
     def limiting(
         self, arguments: Mapping[str, Any], key: str = "max_tokens", *, own: int | None = None
@@ -68,7 +68,7 @@ class PassthroughCall:
         limit = None if is_set else self.token_limit
         if limit is None:
             return dict(arguments)
-        self.guest.has_sent_limit = True
+        self.external_call.has_sent_limit = True
         return {**arguments, key: limit}
 
     def record_usage(
@@ -83,14 +83,14 @@ class PassthroughCall:
         Raises:
             KernelError: the kernel has cancelled the call; `work` was cancelled.
         """
-        self.guest.was_sent = True
+        self.external_call.was_sent = True
         task = asyncio.ensure_future(work)
         await self._until(task)
         return task.result()
 
     def iterate(self, items: AsyncIterator[T]) -> ProviderStream[T]:
         """Iterate over the provider's stream; raises as `run` if the kernel cancels the call."""
-        self.guest.was_sent = True
+        self.external_call.was_sent = True
         return ProviderStream(self, items)
 
     async def _until(self, task: asyncio.Future[Any]) -> None:
@@ -156,13 +156,13 @@ def passthrough_call(
     slot = PassthroughCall(model)
     with agent.llm.stream(messages, **_guarded(options, model, slot)) as stream:
         next(stream)
-        slot.guest.was_sent = True
+        slot.external_call.was_sent = True
         try:
             yield slot
         except BaseException as exc:
-            slot.guest.fail(_provider_failed(model, exc))
+            slot.external_call.fail(_provider_failed(model, exc))
             raise
-        slot.guest.finish(slot.completion)
+        slot.external_call.finish(slot.completion)
         for _ in stream:
             pass
 
@@ -206,10 +206,10 @@ class _SlotScope:
     ) -> None:
         with self._stack:
             if exc is None:
-                self._slot.guest.finish(self._slot.completion)
+                self._slot.external_call.finish(self._slot.completion)
                 await self._watch
             elif isinstance(exc, Exception):
-                self._slot.guest.fail(_provider_failed(self._model, exc))
+                self._slot.external_call.fail(_provider_failed(self._model, exc))
                 with suppress(KernelError):
                     await self._watch
             elif not self._watch.done():  # the caller is cancelled, or closes its generator
@@ -225,10 +225,10 @@ def register_provider_model(model: str, kernel: Kernel | None = None, *, slots: 
             core configured gets only these slots, and loads no model.
         slots: how many calls the provider gets at a time.
     """
-    kernel = kernel or default_kernel(cores=lambda: [GuestCore(model, slots=slots)])
-    if model + AT_PROVIDER not in kernel.pool.models:
+    kernel = kernel or default_kernel(cores=lambda: [ExternalCore(model, slots=slots)])
+    if model + PROVIDER_SUFFIX not in kernel.pool.models:
         with suppress(ConfigError):  # another thread has added it meanwhile
-            kernel.add_core(GuestCore(model, slots=slots))
+            kernel.add_core(ExternalCore(model, slots=slots))
     return kernel
 
 
@@ -237,11 +237,11 @@ async def aregister_provider_model(
 ) -> Kernel:
     """Give a kernel slots for a provider's model (async form of `register_provider_model`)."""
     if kernel is None:
-        cores = [GuestCore(model, slots=slots)]
+        cores = [ExternalCore(model, slots=slots)]
         kernel = await asyncio.to_thread(default_kernel, cores=lambda: cores)
-    if model + AT_PROVIDER not in kernel.pool.models:
+    if model + PROVIDER_SUFFIX not in kernel.pool.models:
         with suppress(ConfigError):
-            await kernel.aadd_core(GuestCore(model, slots=slots))
+            await kernel.aadd_core(ExternalCore(model, slots=slots))
     return kernel
 
 
@@ -267,7 +267,11 @@ def to_kernel_messages(
 
 
 def _guarded(options: ProviderOptions, model: str, slot: PassthroughCall) -> CallOptions:
-    return {**options, "model": model + AT_PROVIDER, "extra": {GUEST: slot.guest}}
+    return {
+        **options,
+        "model": model + PROVIDER_SUFFIX,
+        "extra": {EXTERNAL_CALL: slot.external_call},
+    }
 
 
 async def _end_of(stream: AsyncStream) -> Completion:
@@ -282,6 +286,6 @@ def _completion(model: str, usage: Usage, text: str, tool_calls: Sequence[ToolCa
 
 
 def _provider_failed(model: str, cause: BaseException) -> CoreError:
-    error = CoreError(model + AT_PROVIDER, f"{type(cause).__name__}: {cause}")
+    error = CoreError(model + PROVIDER_SUFFIX, f"{type(cause).__name__}: {cause}")
     error.__cause__ = cause
     return error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aios_core.core import Progress
-from aios_core.cores.deltas import Assembler, join
+from aios_core.cores.deltas import DeltaAssembler, join
 from aios_core.cores.openai.call_fragments import CallFragments
 from aios_core.cores.streaming import LiveRun
 from aios_core.messages import Choice, Completion, Delta, FinishReason, Usage, text_of_part
@@ -47,7 +47,7 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
 class _ChoiceState:
     """What is known of one of the answers."""
 
-    answer: Assembler
+    answer: DeltaAssembler
     calls: CallFragments
     finish_reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -210,7 +210,7 @@ class ChunkReader:
 
     def _state(self, index: int) -> _ChoiceState:
         if index not in self._choices:
-            answer = Assembler() if index else self._live.answer
+            answer = DeltaAssembler() if index else self._live.answer
             calls = CallFragments(f"call_{self._live.run.id}" + (f"_{index}" if index else ""))
             self._choices[index] = _ChoiceState(answer, calls)
         return self._choices[index]

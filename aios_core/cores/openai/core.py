@@ -202,7 +202,7 @@ class OpenAICore(StreamingCore):
 
     # --- the endpoint -------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def connect(self) -> None:
         """Build the client and ask the server what it serves. Raises `CoreError`."""
         limits = self._limits
         if self._tokenizer is not None:
@@ -222,7 +222,7 @@ class OpenAICore(StreamingCore):
         if self._probe:
             await self._ask_what_is_served(self._client)
 
-    async def shut(self) -> None:
+    async def disconnect(self) -> None:
         """Close the client, and with it every connection."""
         self._pause.reset()
         self._counts.clear()
@@ -398,7 +398,7 @@ class OpenAICore(StreamingCore):
             case openai.APIConnectionError() if _never_reached(exc):
                 reason = f"cannot reach {self._base_url}: {innermost_cause(exc)}"
                 if not any(other.has_streamed for other in self._live.values()):
-                    self.go_down(reason, exc)
+                    self.report_down(reason, exc)
                 return self.error(reason, exc, is_retryable=True)
             case openai.APIConnectionError() | httpx.HTTPError():
                 return self.error(

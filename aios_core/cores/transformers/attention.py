@@ -30,7 +30,7 @@ from transformers import AttentionInterface
 from aios_core.cores.transformers.kv import DeviceKV, KVLayout
 
 NAME: Final = "aios_packed"
-_SEAT: Final = "aios_seat"
+_BINDING: Final = "aios_binding"
 
 Shapes = dict[int, tuple[tuple[int, int], tuple[int, int]]]
 
@@ -81,7 +81,7 @@ class PackedBatch:
         return _one_thread() if is_small else nullcontext()
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, needs: AttentionNeeds
     ) -> Tensor:
         """Store the keys and values of a layer, then attend. All are [1, heads, tokens, dim]."""
         key_plane, value_plane = self.layout.planes[layer]
@@ -90,7 +90,7 @@ class PackedBatch:
         with self._threads():
             self.store(layer, key, value)
             parts = [
-                self._attend_span(i, queries[i], keys[i], values[i], how)
+                self._attend_span(i, queries[i], keys[i], values[i], needs)
                 for i in range(len(queries))
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
@@ -105,44 +105,44 @@ class PackedBatch:
         )
 
     def _attend_span(
-        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: Attending
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, needs: AttentionNeeds
     ) -> Tensor:
         span = self.spans[index]
         if span.count == 1:
-            return _attend_one(query, keys, values, how)
+            return _attend_one(query, keys, values, needs)
         if span.is_replay:
             ends = range(span.past + 1, span.end + 1)
             parts = [
-                _attend_one(one, keys[:, :, :end], values[:, :, :end], how)
+                _attend_one(one, keys[:, :, :end], values[:, :, :end], needs)
                 for one, end in zip(torch.split(query, 1, 2), ends, strict=True)
             ]
             return torch.cat(parts, 2)
-        return self._attend_chunk(index, query, keys, values, how)
+        return self._attend_chunk(index, query, keys, values, needs)
 
     def _attend_chunk(
-        self, index: int, query: Tensor, keys: Tensor, values: Tensor, how: Attending
+        self, index: int, query: Tensor, keys: Tensor, values: Tensor, needs: AttentionNeeds
     ) -> Tensor:
         span = self.spans[index]
-        window = how.window if how.window is not None and how.window < span.end else None
-        if span.past == 0 and window is None and not how.is_plain_math:
+        window = needs.window if needs.window is not None and needs.window < span.end else None
+        if span.past == 0 and window is None and not needs.is_plain_math:
             return F.scaled_dot_product_attention(
-                query, keys, values, is_causal=True, scale=how.scaling,
+                query, keys, values, is_causal=True, scale=needs.scaling,
                 enable_gqa=query.shape[1] != keys.shape[1],
             )  # fmt: skip
         mask = self._masks.get((index, window))
         if mask is None:
             mask = causal_mask(span.past, span.count, window, query.device)
             self._masks[index, window] = mask
-        if how.is_plain_math:
-            return _plain_attention(query, keys, values, mask, how)
+        if needs.is_plain_math:
+            return _plain_attention(query, keys, values, mask, needs)
         return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=how.scaling,
+            query, keys, values, attn_mask=mask, scale=needs.scaling,
             enable_gqa=query.shape[1] != keys.shape[1],
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Attending:
+class AttentionNeeds:
     """The options that a model passes to its attention."""
 
     scaling: float | None
@@ -164,7 +164,7 @@ class ShapeProbe:
         self.saw_window = False
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, _how: Attending
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, _needs: AttentionNeeds
     ) -> Tensor:
         if layer in self.shapes:
             raise UnsupportedModel(f"layer {layer} attends twice")
@@ -172,14 +172,14 @@ class ShapeProbe:
         return query.new_zeros(*query.shape[:3], value.shape[3])
 
 
-class Seat:
+class AttentionBinding:
     """The link from a model's attention layers to the batch of its current forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.batch: PackedBatch | ShapeProbe | None = None
         for module in model.modules():
             if hasattr(module, "layer_idx"):
-                module.__dict__[_SEAT] = self
+                module.__dict__[_BINDING] = self
 
 
 def packed_attention(  # noqa: PLR0917 - the signature is transformers'
@@ -199,16 +199,16 @@ def packed_attention(  # noqa: PLR0917 - the signature is transformers'
 
     Raises `UnsupportedModel` for arguments that are not implemented and not safe to ignore.
     """
-    seat: Seat | None = module.__dict__.get(_SEAT)
-    batch = None if seat is None else seat.batch
+    binding: AttentionBinding | None = module.__dict__.get(_BINDING)
+    batch = None if binding is None else binding.batch
     if batch is None:
         raise UnsupportedModel("a forward pass outside of the engine")
     if attention_mask is not None or dropout or others.get("position_bias") is not None:
         raise UnsupportedModel("attention with a mask, bias or dropout of the model's own")
     if sliding_window is not None:
         batch.saw_window = True
-    how = Attending(scaling, sliding_window, softcap, s_aux)
-    out = batch.attend(int(module.layer_idx), query, key, value, how)  # type: ignore[arg-type]
+    needs = AttentionNeeds(scaling, sliding_window, softcap, s_aux)
+    out = batch.attend(int(module.layer_idx), query, key, value, needs)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -229,38 +229,38 @@ def causal_mask(past: int, count: int, window: int | None, device: torch.device)
     return mask if window is None else mask & ~ones.tril(past - window)
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, how: Attending) -> Tensor:
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, needs: AttentionNeeds) -> Tensor:
     """Attend with one query over all keys, or over those of the window: [1, heads, 1, dim].
 
     Query heads that share a key head become several queries of that head, which needs no copy.
     """
     end = keys.shape[2]
-    if how.window is not None and how.window < end:
-        keys, values = keys[:, :, end - how.window :], values[:, :, end - how.window :]
-    if how.is_plain_math:
-        return _plain_attention(query, keys, values, None, how)
+    if needs.window is not None and needs.window < end:
+        keys, values = keys[:, :, end - needs.window :], values[:, :, end - needs.window :]
+    if needs.is_plain_math:
+        return _plain_attention(query, keys, values, None, needs)
     heads, key_heads = query.shape[1], keys.shape[1]
     if heads == key_heads:
-        return F.scaled_dot_product_attention(query, keys, values, scale=how.scaling)
+        return F.scaled_dot_product_attention(query, keys, values, scale=needs.scaling)
     grouped = query.reshape(1, key_heads, heads // key_heads, query.shape[3])
-    out = F.scaled_dot_product_attention(grouped, keys, values, scale=how.scaling)
+    out = F.scaled_dot_product_attention(grouped, keys, values, scale=needs.scaling)
     return out.reshape(1, heads, 1, values.shape[3])
 
 
 def _plain_attention(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Attending
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, needs: AttentionNeeds
 ) -> Tensor:
     """Compute attention without a fused kernel, for soft caps (Gemma 2) and sinks (gpt-oss)."""
     groups = query.shape[1] // keys.shape[1]
     keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-    scaling = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+    scaling = query.shape[-1] ** -0.5 if needs.scaling is None else needs.scaling
     scores = query @ keys.mT * scaling
-    if how.softcap is not None:
-        scores = torch.tanh(scores / how.softcap) * how.softcap
+    if needs.softcap is not None:
+        scores = torch.tanh(scores / needs.softcap) * needs.softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    if how.sinks is not None:
-        sinks = how.sinks.view(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)
+    if needs.sinks is not None:
+        sinks = needs.sinks.view(1, -1, 1, 1).expand(1, -1, scores.shape[2], 1)
         scores = torch.cat([scores, sinks.to(scores.dtype)], -1)
     weights = torch.softmax(scores.float(), -1).to(query.dtype)
     return weights[..., : keys.shape[2]] @ values

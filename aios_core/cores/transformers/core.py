@@ -29,14 +29,14 @@ from aios_core.cores.transformers.attention import PackedBatch
 from aios_core.cores.transformers.engine import PackedEngine
 from aios_core.cores.transformers.generation import GenerationStarter, release_images
 from aios_core.cores.transformers.grammar import GrammarCompiler
-from aios_core.cores.transformers.kv import KVAccount, KVLayout, SequenceImage
+from aios_core.cores.transformers.kv import KVAccount, KVLayout, KVSequenceImage
 from aios_core.cores.transformers.limits import require_supported
 from aios_core.cores.transformers.loading import LoadedModel, free_memory, load_model
 from aios_core.cores.transformers.loop import StepLoop
-from aios_core.cores.transformers.prompt import Prompter
+from aios_core.cores.transformers.prompt import PromptEncoder
 from aios_core.cores.transformers.sampling import Penalties
 from aios_core.cores.transformers.selfcheck import CheckedModel, check_model, measure_prefill
-from aios_core.cores.transformers.unpacked import FallbackEngine
+from aios_core.cores.transformers.unpacked import UnpackedEngine
 from aios_core.errors import CoreError, SnapshotError
 from aios_core.syscalls import LLMGenerate
 
@@ -52,7 +52,7 @@ class _Parts:
 
     loaded: LoadedModel
     checked: CheckedModel
-    prompter: Prompter
+    prompt_encoder: PromptEncoder
     grammars: GrammarCompiler
     account: KVAccount
     prefill_rate: float | None
@@ -84,7 +84,7 @@ class TransformersCore:
         *,
         name: str | None = None,
         models: Sequence[str] = (),
-        max_running: int = 32,
+        slots: int = 32,
         kv_tokens: int | None = None,
         max_step_tokens: int = 512,
         default_max_tokens: int = 512,
@@ -97,7 +97,7 @@ class TransformersCore:
         self._source = model
         self._name = name or Path(model).name
         self._models = tuple(models) or (self._name,)
-        self._max_running = max_running
+        self._slots = slots
         self._kv_tokens = kv_tokens
         self._max_step_tokens = max_step_tokens
         self._default_max_tokens = default_max_tokens
@@ -134,7 +134,7 @@ class TransformersCore:
             exact_resume=True,
             exact_recompute=parts.loaded.model.dtype == torch.float32,
             kv_snapshots=is_packed,
-            tools=parts.prompter.takes_tools,
+            tools=parts.prompt_encoder.takes_tools,
             warm_contexts=is_packed,
             notes=tuple(_notes(parts)),
         )
@@ -149,7 +149,7 @@ class TransformersCore:
         """A hash of the weights and the number format; snapshots carry it."""
         return self._loaded_parts().loaded.fingerprint
 
-    def open_image(self, path: Path) -> SequenceImage:
+    def open_image(self, path: Path) -> KVSequenceImage:
         """Open the KV image that an earlier process wrote to `path`, for a snapshot's `kv`.
 
         Raises `SnapshotError` if it is missing, damaged or of another model.
@@ -157,7 +157,7 @@ class TransformersCore:
         layout = self.kv_layout
         if layout is None:
             raise SnapshotError(f"core {self._name!r} keeps no KV images")
-        return SequenceImage.open(path, layout)
+        return KVSequenceImage.open(path, layout)
 
     async def start(self, sink: ReportSink) -> None:
         """Load the model, check it and start the step loop. Raises `ModelLoadError`."""
@@ -199,7 +199,7 @@ class TransformersCore:
     def load(self) -> CoreLoad:
         loop, parts = self._loop, self._parts
         return CoreLoad(
-            slots=self._max_running,
+            slots=self._slots,
             num_running=loop.num_running if loop else 0,
             kv_tokens=parts.account.num_tokens if parts else 0,
             kv_capacity=parts.kv_capacity if parts else self._kv_tokens,
@@ -228,7 +228,7 @@ class TransformersCore:
         require_supported(self._name, request)
         Penalties.of(request.sampling)  # refuses a bias for something that is not a token
         parts.grammars.describe(request)
-        ids = parts.prompter.encode(request)
+        ids = parts.prompt_encoder.encode(request)
         room = parts.loaded.context_window - len(ids)
         wanted = request.sampling.max_tokens or self._default_max_tokens
         return Prepared(len(ids), min(wanted, room), ids)
@@ -261,7 +261,7 @@ class TransformersCore:
         return _Parts(
             loaded=loaded,
             checked=checked,
-            prompter=Prompter(loaded),
+            prompt_encoder=PromptEncoder(loaded),
             grammars=GrammarCompiler(loaded.tokenizer, loaded.vocab_size, loaded.eos_ids),
             account=account,
             prefill_rate=rate,
@@ -270,9 +270,9 @@ class TransformersCore:
 
     def _make_loop(self, parts: _Parts, sink: ReportSink, workers: ThreadPoolExecutor) -> StepLoop:
         loaded, layout = parts.loaded, parts.checked.layout
-        engine: PackedEngine | FallbackEngine
+        engine: PackedEngine | UnpackedEngine
         if layout is None:
-            engine = FallbackEngine(loaded.model)
+            engine = UnpackedEngine(loaded.model)
         else:
             engine = PackedEngine(
                 loaded.model,
@@ -281,18 +281,18 @@ class TransformersCore:
                 max_step_tokens=self._max_step_tokens,
                 batch_type=parts.checked.batch_type,
             )
-        beginner = GenerationStarter(
+        factory = GenerationStarter(
             fingerprint=loaded.fingerprint,
             layout=layout,
             account=parts.account,
             grammars=parts.grammars,
-            decode=parts.prompter.decoder(),
-            hidden_ids=parts.prompter.hidden_ids(),
+            decode=parts.prompt_encoder.decoder(),
+            hidden_ids=parts.prompt_encoder.hidden_ids(),
         )
         return StepLoop(
             self._name,
             engine,
-            beginner,
+            factory,
             sink,
             workers=workers,
             models=self._models,
@@ -334,8 +334,8 @@ def _notes(parts: _Parts) -> list[str]:
         )
     elif parts.checked.batch_type is not PackedBatch:
         notes.append("a resume from text alone may round differently; one with KV does not")
-    if not parts.prompter.has_template:
+    if not parts.prompt_encoder.has_template:
         notes.append("the tokenizer has no chat template; a plain one is used")
-    if not parts.prompter.takes_tools:
+    if not parts.prompt_encoder.takes_tools:
         notes.append("the chat template offers no tools in the Hermes format")
     return notes

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from aios_core.cores.transformers.attention import PackedBatch, Seat, Span
+from aios_core.cores.transformers.attention import AttentionBinding, PackedBatch, Span
 from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout
 from aios_core.cores.transformers.sequence import Sequence, StepResult
 
@@ -42,7 +42,7 @@ class PackedEngine:
         self.account = account
         self._model = model
         self._batch_type = batch_type
-        self._seat = Seat(model)
+        self._binding = AttentionBinding(model)
         self._max_step_tokens = max_step_tokens
         self._chunk_tokens = min(chunk_tokens, max_step_tokens)
 
@@ -86,7 +86,7 @@ class PackedEngine:
             last.append(len(ids) - 1)
         device = self.layout.device
         every = [span for _, spans in work for span in spans]
-        self._seat.batch = self._batch_type(self.layout, every)
+        self._binding.batch = self._batch_type(self.layout, every)
         try:
             out = self._model(
                 input_ids=torch.tensor([ids], device=device),
@@ -95,7 +95,7 @@ class PackedEngine:
                 logits_to_keep=torch.tensor(last, device=device),
             )
         finally:
-            self._seat.batch = None
+            self._binding.batch = None
         logits: Tensor = out.logits[0]
         return logits
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from aios_core.core import Run
 from aios_core.cores.transformers.grammar import Grammar, GrammarCompiler
-from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout, SequenceImage
+from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout, KVSequenceImage
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.sequence import Sequence
 from aios_core.cores.transformers.text import Answer, Decode, Detokenizer
@@ -67,10 +67,10 @@ class Generation:
         return None
 
 
-class Beginner(Protocol):
+class GenerationFactory(Protocol):
     """The contract of what turns runs into generations, and generations into snapshots."""
 
-    def must_wait(self, run: Run) -> bool:
+    def may_block(self, run: Run) -> bool:
         """Return whether `begin` may block for this run."""
 
     def begin(self, run: Run) -> Generation:
@@ -98,7 +98,7 @@ class GenerationStarter:
     decode: Decode
     hidden_ids: frozenset[int]
 
-    def must_wait(self, run: Run) -> bool:
+    def may_block(self, run: Run) -> bool:
         images = [snapshot.kv for snapshot in (run.snapshot, run.warm) if snapshot is not None]
         if any(image is not None and image.tier is not Tier.DEVICE for image in images):
             return True
@@ -185,7 +185,7 @@ class GenerationStarter:
         """Take an image's memory; None if it is lost, which costs time but not the answer."""
         if image is None:
             return None
-        if self.layout is None or not isinstance(image, SequenceImage):
+        if self.layout is None or not isinstance(image, KVSequenceImage):
             logger.warning("a KV image of another core is dropped; its tokens are computed again")
             image.release()
             return None
@@ -197,10 +197,10 @@ class GenerationStarter:
         memory.trim(len(sequence.ids) - 1 if num_tokens is None else num_tokens)
         return memory
 
-    def _image_of(self, sequence: Sequence) -> SequenceImage | None:
+    def _image_of(self, sequence: Sequence) -> KVSequenceImage | None:
         memory, sequence.memory = sequence.memory, None
         if isinstance(memory, DeviceKV) and memory.length:
-            return SequenceImage.of(memory)
+            return KVSequenceImage.of(memory)
         if memory is not None:
             memory.release()
         return None
@@ -226,7 +226,7 @@ def len_common(first: SequenceOf[int], second: SequenceOf[int]) -> int:
 
 def _companion(run: Run, snapshot: Snapshot) -> Generation | None:
     """Return the suspended generation, if it is still with the image and matches the snapshot."""
-    kept = snapshot.kv.companion if isinstance(snapshot.kv, SequenceImage) else None
+    kept = snapshot.kv.companion if isinstance(snapshot.kv, KVSequenceImage) else None
     if not isinstance(kept, Generation) or kept.run.request is not run.request:
         return None
     return kept if kept.sequence.num_output == len(snapshot.output_ids) else None

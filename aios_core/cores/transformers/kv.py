@@ -138,7 +138,7 @@ class DeviceKV:
         self.account.remove(self)
 
 
-class SequenceImage:
+class KVSequenceImage:
     """The KV cache of one suspended sequence, in one of the memory tiers."""
 
     def __init__(
@@ -158,12 +158,12 @@ class SequenceImage:
         self._path = path
 
     @classmethod
-    def of(cls, memory: DeviceKV) -> SequenceImage:
+    def of(cls, memory: DeviceKV) -> KVSequenceImage:
         """Make an image that takes over a sequence's memory, without a copy."""
         return cls(memory.layout, memory.length, memory=memory)
 
     @classmethod
-    def open(cls, path: Path, layout: KVLayout) -> SequenceImage:
+    def open(cls, path: Path, layout: KVLayout) -> KVSequenceImage:
         """Open an image that `to_disk` wrote, in this process or an earlier one.
 
         Raises `SnapshotError` if the file is missing, damaged or of another model.
@@ -172,7 +172,7 @@ class SequenceImage:
 
     def __repr__(self) -> str:
         state = self.tier.name.lower() if self.is_alive else "released"
-        return f"<SequenceImage {self.num_tokens} tokens, {state}>"
+        return f"<KVSequenceImage {self.num_tokens} tokens, {state}>"
 
     @property
     def is_alive(self) -> bool:

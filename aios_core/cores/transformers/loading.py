@@ -86,9 +86,9 @@ def load_model(
         model=model,
         tokenizer=tokenizer,
         fingerprint=fingerprint(model),
-        context_window=context_window or find_window(model, tokenizer),
+        context_window=context_window or context_window_of(model, tokenizer),
         vocab_size=model.config.get_text_config().vocab_size,
-        eos_ids=find_eos(model, tokenizer),
+        eos_ids=eos_ids_of(model, tokenizer),
         device=place,
         dtype=model.dtype,
     )
@@ -139,7 +139,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:32]
 
 
-def find_window(model: PreTrainedModel, tokenizer: Any) -> int:
+def context_window_of(model: PreTrainedModel, tokenizer: Any) -> int:
     """Return the model's context window: tokens of prompt and answer together."""
     config = model.config.get_text_config()
     windows = [value for name in _WINDOWS if isinstance(value := getattr(config, name, None), int)]
@@ -149,7 +149,7 @@ def find_window(model: PreTrainedModel, tokenizer: Any) -> int:
     return min(windows, default=_DEFAULT_WINDOW)
 
 
-def find_eos(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+def eos_ids_of(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
     """Collect the tokens that end an answer, from all places that may name them."""
     found: set[int] = set()
     for owner in (model.generation_config, model.config, tokenizer):

@@ -37,7 +37,7 @@ from aios_core.core import (
     Run,
     Stopped,
 )
-from aios_core.cores.transformers.generation import Beginner, Generation, release_images
+from aios_core.cores.transformers.generation import Generation, GenerationFactory, release_images
 from aios_core.cores.transformers.sequence import Engine, StepResult
 from aios_core.errors import CoreError, KernelError, OutOfMemory
 from aios_core.messages import Delta, Usage
@@ -50,7 +50,7 @@ _RATE_WEIGHT: Final = 0.2  # of the latest step in the running mean
 _REFILL_S: Final = 0.003  # wait of the next step for a new run, after a slot was freed
 
 
-class _Wish(Enum):
+class _EndRequest(Enum):
     """A request to end a run before its answer is complete."""
 
     STOP = auto()
@@ -58,12 +58,12 @@ class _Wish(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
+class _LiveRun:
     """A run that has no final report yet."""
 
     run: Run
     generation: Generation | None = None  # None while it is being prepared
-    wish: _Wish | None = None
+    end_request: _EndRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Ready:
 @dataclass(frozen=True, slots=True)
 class _End:
     run_id: int
-    wish: _Wish
+    end_request: _EndRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class StepLoop:
         self,
         name: str,
         engine: Engine,
-        beginner: Beginner,
+        factory: GenerationFactory,
         sink: ReportSink,
         *,
         workers: Executor,
@@ -112,7 +112,7 @@ class StepLoop:
         self._name = name
         self._models = tuple(models)
         self._engine = engine
-        self._beginner = beginner
+        self._factory = factory
         self._sink = sink
         self._workers = workers
         self._eos_ids = tuple(eos_ids)
@@ -122,7 +122,7 @@ class StepLoop:
         self._lock = threading.Lock()
         self._is_open = True
         self._submitted: set[int] = set()  # ids of runs without a final report
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, _LiveRun] = {}
         self._active: list[Generation] = []
         self._reports: list[Report] = []
         self._has_freed = False  # a slot, since the last wait for commands
@@ -146,10 +146,10 @@ class StepLoop:
             return self._is_open
 
     def preempt(self, run_id: int) -> None:
-        self._commands.put(_End(run_id, _Wish.PREEMPT))
+        self._commands.put(_End(run_id, _EndRequest.PREEMPT))
 
     def cancel(self, run_id: int) -> None:
-        self._commands.put(_End(run_id, _Wish.STOP))
+        self._commands.put(_End(run_id, _EndRequest.STOP))
 
     def close(self) -> None:
         """Stop all runs and end the thread. Blocks until the current step ends. Idempotent."""
@@ -164,7 +164,7 @@ class StepLoop:
         try:
             if self._num_threads is not None:
                 torch.set_num_threads(self._num_threads)
-            while self._obey():
+            while self._process_commands():
                 if self._active:
                     self._step()
                     self._flush()
@@ -175,7 +175,7 @@ class StepLoop:
             self._refuse_more()
             self._stop_all()
 
-    def _obey(self) -> bool:
+    def _process_commands(self) -> bool:
         """Process commands until there is something to compute; False once the loop should end.
 
         Slots that commands free are reported before the next step. The scheduler then has
@@ -190,9 +190,9 @@ class StepLoop:
                 case _Begin(run):
                     self._begin(run)
                 case _Ready(run_id, outcome):
-                    self._admit(run_id, outcome)
-                case _End(run_id, wish):
-                    self._end(run_id, wish)
+                    self._activate(run_id, outcome)
+                case _End(run_id, end_request):
+                    self._end(run_id, end_request)
                 case _Close():
                     return False
 
@@ -208,19 +208,19 @@ class StepLoop:
         return self._commands.get(block=has_freed, timeout=_REFILL_S)
 
     def _begin(self, run: Run) -> None:
-        self._live[run.id] = _Live(run)
-        if self._beginner.must_wait(run):
+        self._live[run.id] = _LiveRun(run)
+        if self._factory.may_block(run):
             self._workers.submit(self._prepare, run)
         else:
-            self._admit(run.id, self._begun(run))
+            self._activate(run.id, self._build(run))
 
     def _prepare(self, run: Run) -> None:
         """Start a run on a worker, and return the result to the loop as a command."""
-        self._commands.put(_Ready(run.id, self._begun(run)))
+        self._commands.put(_Ready(run.id, self._build(run)))
 
-    def _begun(self, run: Run) -> Generation | KernelError:
+    def _build(self, run: Run) -> Generation | KernelError:
         try:
-            return self._beginner.begin(run)
+            return self._factory.begin(run)
         except KernelError as exc:
             return exc
         except Exception as exc:  # noqa: BLE001 - one run must not end the loop of all
@@ -228,37 +228,37 @@ class StepLoop:
             error.__cause__ = exc
             return error
 
-    def _admit(self, run_id: int, outcome: Generation | KernelError) -> None:
+    def _activate(self, run_id: int, outcome: Generation | KernelError) -> None:
         live = self._live[run_id]
         if isinstance(outcome, KernelError):
-            if live.wish is _Wish.STOP:
+            if live.end_request is _EndRequest.STOP:
                 self._report_end(live, Stopped(run_id))
             else:
                 self._report_end(live, Failed(run_id, outcome))
             return
         live.generation = outcome
-        if live.wish is not None:
-            self._fulfil(live, live.wish)
+        if live.end_request is not None:
+            self._apply(live, live.end_request)
             return
         self._active.append(outcome)
         self._active.sort(key=lambda one: one.run.priority)  # stable: equals in order of arrival
 
-    def _end(self, run_id: int, wish: _Wish) -> None:
+    def _end(self, run_id: int, end_request: _EndRequest) -> None:
         live = self._live.get(run_id)
         if live is None:
             return
         if live.generation is not None:
-            self._fulfil(live, wish)
-        elif live.wish is not _Wish.STOP:
-            live.wish = wish  # applied once the run is prepared
+            self._apply(live, end_request)
+        elif live.end_request is not _EndRequest.STOP:
+            live.end_request = end_request  # applied once the run is prepared
 
-    def _fulfil(self, live: _Live, wish: _Wish) -> None:
+    def _apply(self, live: _LiveRun, end_request: _EndRequest) -> None:
         generation = live.generation
         assert generation is not None  # noqa: S101 - for the type checker; callers checked
-        if wish is _Wish.STOP:
+        if end_request is _EndRequest.STOP:
             self._report_end(live, Stopped(live.run.id, generation.usage))
         else:
-            snapshot = self._beginner.suspend(generation, keep_companion=True)
+            snapshot = self._factory.suspend(generation, keep_companion=True)
             self._report_end(live, Preempted(live.run.id, snapshot))
 
     # --- one step -----------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class StepLoop:
     def _context(self, generation: Generation) -> Snapshot | None:
         if not self._keep_contexts:
             return None
-        return self._beginner.suspend(generation, keep_companion=False)
+        return self._factory.suspend(generation, keep_companion=False)
 
     def _measure(self, result: StepResult, elapsed_s: float) -> None:
         if result.num_prefilled < _RATE_TOKENS or elapsed_s <= 0:
@@ -304,7 +304,7 @@ class StepLoop:
 
     # --- end of runs and of the loop ----------------------------------------------------------
 
-    def _report_end(self, live: _Live, report: Report) -> None:
+    def _report_end(self, live: _LiveRun, report: Report) -> None:
         """Free a run's memory and queue its final report. What the report holds is not freed."""
         run_id = live.run.id
         del self._live[run_id]
@@ -325,7 +325,7 @@ class StepLoop:
         with self._lock:
             self._is_open = False
 
-    def _remaining(self) -> Iterable[_Live]:
+    def _remaining(self) -> Iterable[_LiveRun]:
         """Return the runs without a final report, including those still in the queue."""
         while True:
             try:
@@ -334,7 +334,7 @@ class StepLoop:
                 break
             if isinstance(command, _Begin):
                 release_images(command.run)
-                self._live[command.run.id] = _Live(command.run)
+                self._live[command.run.id] = _LiveRun(command.run)
             elif isinstance(command, _Ready) and isinstance(command.outcome, Generation):
                 self._live[command.run_id].generation = command.outcome
         return list(self._live.values())

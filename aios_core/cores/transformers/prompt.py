@@ -30,7 +30,7 @@ _TAKES_TEXT: Final = re.compile(r"arguments'?\]?\s+is\s+string")
 _PROBE: Final = ToolSpec("aios_probe", "a tool", {"type": "object", "properties": {}})
 
 
-class Prompter:
+class PromptEncoder:
     """An encoder of prompts for one model."""
 
     def __init__(self, loaded: LoadedModel) -> None:

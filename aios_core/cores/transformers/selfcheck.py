@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from aios_core.cores.transformers.attention import (
     NAME,
+    AttentionBinding,
     PackedBatch,
-    Seat,
     ShapeProbe,
     UnsupportedModel,
 )
@@ -93,8 +93,8 @@ def find_layout(loaded: LoadedModel) -> KVLayout:
     Raises `UnsupportedModel` unless every layer attends through the interface.
     """
     probe = ShapeProbe()
-    seat = Seat(loaded.model)
-    seat.batch = probe
+    binding = AttentionBinding(loaded.model)
+    binding.batch = probe
     ids = torch.tensor([[1, 2]], device=loaded.device)
     positions = torch.tensor([[0, 1]], device=loaded.device)
     loaded.model(input_ids=ids, position_ids=positions, use_cache=False)

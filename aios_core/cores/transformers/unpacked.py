@@ -22,7 +22,7 @@ from aios_core.cores.transformers.sequence import Sequence, StepResult
 _CACHE_ARGUMENTS = ("cache", "cache_params", "past_key_values")
 
 
-class CacheMemory:
+class UnpackedCache:
     """The transformers cache of one sequence, for any kind of layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -33,7 +33,7 @@ class CacheMemory:
         self.cache, self.length = None, 0
 
 
-class FallbackEngine:
+class UnpackedEngine:
     """An engine for any causal model: it computes one sequence after the other."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -67,16 +67,16 @@ class FallbackEngine:
         sequence.ids.append(token)
         result.tokens.append((sequence, token))
 
-    def _forward(self, ids: list[int], memory: CacheMemory) -> Tensor:
+    def _forward(self, ids: list[int], memory: UnpackedCache) -> Tensor:
         """Run the model on `ids`; return logits [vocabulary] after the last of them."""
         arguments: dict[str, Any] = {self._cache_argument: memory.cache, "use_cache": True}
         out = self._model(input_ids=torch.tensor([ids], device=self._model.device), **arguments)
         logits: Tensor = out.logits[0, -1]
         return logits
 
-    def _memory_of(self, sequence: Sequence) -> CacheMemory:
+    def _memory_of(self, sequence: Sequence) -> UnpackedCache:
         if sequence.memory is None:
-            sequence.memory = CacheMemory(self._model)
-        if not isinstance(sequence.memory, CacheMemory):
+            sequence.memory = UnpackedCache(self._model)
+        if not isinstance(sequence.memory, UnpackedCache):
             raise TypeError(f"{sequence!r} holds the memory of another engine")
         return sequence.memory

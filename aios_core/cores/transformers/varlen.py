@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from aios_core.cores.transformers.attention import Attending, PackedBatch
+from aios_core.cores.transformers.attention import AttentionNeeds, PackedBatch
 from aios_core.cores.transformers.kv import KVLayout
 
 _DTYPES: Final = (torch.float16, torch.bfloat16)  # those that FlashAttention computes with
@@ -37,10 +37,10 @@ class VarlenBatch(PackedBatch):
         return device.type == "cuda" and dtype in _DTYPES
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attending
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, needs: AttentionNeeds
     ) -> Tensor:
-        if how.is_plain_math or key.shape[3] != value.shape[3]:
-            return super().attend(layer, query, key, value, how)
+        if needs.is_plain_math or key.shape[3] != value.shape[3]:
+            return super().attend(layer, query, key, value, needs)
         self.store(layer, key, value)
         key_plane, value_plane = self.layout.planes[layer]
         ends = [span.end for span in self.spans]
@@ -52,8 +52,8 @@ class VarlenBatch(PackedBatch):
             _starts(ends, self.layout),
             max(self.counts),
             max(ends),
-            scale=how.scaling,
-            window_size=(-1 if how.window is None else how.window - 1, 0),
+            scale=needs.scaling,
+            window_size=(-1 if needs.window is None else needs.window - 1, 0),
             enable_gqa=query.shape[1] != key.shape[1],
             num_splits=1,
         )

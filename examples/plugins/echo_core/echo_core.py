@@ -1,6 +1,6 @@
 """A core of another package: it answers with the words it was asked with, over and over.
 
-A core of a real provider has the same three parts: `open` makes the client, `prepare` measures a
+A core of a real provider has the same three parts: `connect` makes the client, `prepare` measures a
 request, and `stream` asks for one answer and yields what comes.
 """
 

@@ -620,7 +620,7 @@ async def test_a_server_that_is_gone_takes_the_core_down_until_it_is_started_aga
 async def test_a_core_that_went_down_starts_again(serve: Callable[..., StubServer]) -> None:
     async with connected(serve()) as rig:
         assert isinstance(rig.core, OpenAICore)
-        rig.core.go_down("for the test")
+        rig.core.report_down("for the test")
         await rig.core.start(rig.sink)
 
         assert rig.core.load().is_up

@@ -15,7 +15,7 @@ from aios_core.cores.transformers.loading import LoadedModel, load_model
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.selfcheck import check_model
 from aios_core.cores.transformers.sequence import Engine, Sequence
-from aios_core.cores.transformers.unpacked import FallbackEngine
+from aios_core.cores.transformers.unpacked import UnpackedEngine
 
 NUM_TOKENS = 24
 GREEDY = Sampler(0.0, 1.0, None, 0)
@@ -31,7 +31,7 @@ def one_thread() -> None:
 def engine_for(loaded: LoadedModel) -> Engine:
     checked = check_model(loaded)
     if checked.layout is None:
-        return FallbackEngine(loaded.model)
+        return UnpackedEngine(loaded.model)
     return PackedEngine(
         loaded.model, checked.layout, KVAccount(), max_step_tokens=32, chunk_tokens=16
     )
@@ -72,7 +72,7 @@ def test_a_batch_of_mixed_lengths_says_what_generate_says(
 
     engine = engine_for(loaded)
 
-    assert isinstance(engine, PackedEngine if kind in PACKED else FallbackEngine)
+    assert isinstance(engine, PackedEngine if kind in PACKED else UnpackedEngine)
     assert run(engine, [Sequence.of(prompt, (), GREEDY) for prompt in prompts]) == expected
 
 
@@ -81,7 +81,7 @@ def test_a_batch_of_mixed_lengths_says_what_generate_says(
 def test_the_fallback_resumes_from_text_exactly(
     kind: str, dtype: torch.dtype, model_folder: Callable[..., Path]
 ) -> None:
-    engine = FallbackEngine(load_model(model_folder(kind, dtype)).model)
+    engine = UnpackedEngine(load_model(model_folder(kind, dtype)).model)
     sampler = Sampler(0.8, 1.0, None, seed=3)
     alone = run(engine, [Sequence.of(prompt_of(20), (), sampler)])
     sequence = Sequence.of(prompt_of(20), (), sampler)
@@ -95,7 +95,9 @@ def test_the_fallback_resumes_from_text_exactly(
 def test_a_soft_cap_that_is_ignored_would_be_noticed(
     model_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aios_core.cores.transformers.attention.Attending.is_plain_math", False)
+    monkeypatch.setattr(
+        "aios_core.cores.transformers.attention.AttentionNeeds.is_plain_math", False
+    )
     loaded = load_model(model_folder("gemma2"))
 
     checked = check_model(loaded)

@@ -17,7 +17,7 @@ from aios_core.core import CoreDown, Failed, Finished, Preempted, Run, Stopped
 from aios_core.cores.deltas import assemble
 from aios_core.cores.transformers import TransformersCore
 from aios_core.cores.transformers.engine import PackedEngine
-from aios_core.cores.transformers.kv import DeviceKV, SequenceImage
+from aios_core.cores.transformers.kv import DeviceKV, KVSequenceImage
 from aios_core.errors import (
     ContextOverflow,
     CoreError,
@@ -531,7 +531,7 @@ async def test_an_image_stays_with_the_core_that_made_it_unless_the_models_are_e
     tiny: Rig, model_folder: Folders, tmp_path: Path
 ) -> None:
     _, snapshot = await preempted(tiny, HI, after=2)
-    assert isinstance(snapshot.kv, SequenceImage)
+    assert isinstance(snapshot.kv, KVSequenceImage)
     snapshot.kv.to_disk(tmp_path / "kv")
 
     async with started(model_folder("llama")) as other:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aios_core.cores.transformers.engine import PackedEngine
-from aios_core.cores.transformers.kv import DeviceKV, KVAccount, SequenceImage
+from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVSequenceImage
 from aios_core.cores.transformers.loading import LoadedModel, load_model
 from aios_core.cores.transformers.sampling import Sampler
 from aios_core.cores.transformers.selfcheck import find_layout, use_packed_attention
@@ -74,7 +74,7 @@ def move_to_host(sequence: Sequence, bench: Bench, _folder: Path) -> None:
 def move_to_disk(sequence: Sequence, bench: Bench, folder: Path) -> None:
     image = image_of(sequence)
     image.to_disk(folder / "image.safetensors")
-    image = SequenceImage.open(folder / "image.safetensors", bench.layout)
+    image = KVSequenceImage.open(folder / "image.safetensors", bench.layout)
     sequence.memory = image.take(bench.layout, bench.account)
 
 
@@ -82,9 +82,9 @@ def keep_text_only(sequence: Sequence, _bench: Bench, _folder: Path) -> None:
     sequence.drop_memory()
 
 
-def image_of(sequence: Sequence) -> SequenceImage:
+def image_of(sequence: Sequence) -> KVSequenceImage:
     assert isinstance(sequence.memory, DeviceKV)
-    return SequenceImage.of(sequence.memory)
+    return KVSequenceImage.of(sequence.memory)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout, SequenceImage
+from aios_core.cores.transformers.kv import DeviceKV, KVAccount, KVLayout, KVSequenceImage
 from aios_core.errors import SnapshotError
 from aios_core.snapshot import Tier
 
@@ -50,14 +50,14 @@ def test_an_image_on_the_device_is_taken_without_a_copy() -> None:
     account = KVAccount()
     memory = memory_of(10, account)
 
-    assert SequenceImage.of(memory).take(LAYOUT, account) is memory
+    assert KVSequenceImage.of(memory).take(LAYOUT, account) is memory
 
 
 @pytest.mark.parametrize("tier", list(Tier), ids=lambda tier: tier.name)
 def test_an_image_comes_back_from_every_tier(tier: Tier, tmp_path: Path) -> None:
     account = KVAccount()
     memory = memory_of(10, account)
-    before, image = values_of(memory), SequenceImage.of(memory)
+    before, image = values_of(memory), KVSequenceImage.of(memory)
     if tier >= Tier.HOST:
         image.to_host()
     if tier is Tier.DISK:
@@ -73,7 +73,7 @@ def test_an_image_comes_back_from_every_tier(tier: Tier, tmp_path: Path) -> None
 
 
 def test_an_image_moves_up_from_disk(tmp_path: Path) -> None:
-    image = SequenceImage.of(memory_of(10))
+    image = KVSequenceImage.of(memory_of(10))
     image.to_disk(tmp_path / "kv")
     image.to_host()
 
@@ -84,14 +84,14 @@ def test_an_image_moves_up_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tier", list(Tier), ids=lambda tier: tier.name)
 def test_a_copy_leaves_the_image_where_it_is(tier: Tier, tmp_path: Path) -> None:
     memory = memory_of(10)
-    before, image = values_of(memory), SequenceImage.of(memory)
+    before, image = values_of(memory), KVSequenceImage.of(memory)
     if tier >= Tier.HOST:
         image.to_host()
     if tier is Tier.DISK:
         image.to_disk(tmp_path / "kv")
 
     image.copy_to(tmp_path / "copy")
-    copy = SequenceImage.open(tmp_path / "copy", LAYOUT).take(LAYOUT, KVAccount())
+    copy = KVSequenceImage.open(tmp_path / "copy", LAYOUT).take(LAYOUT, KVAccount())
 
     assert image.tier is tier
     assert all(map(torch.equal, values_of(copy), before))
@@ -99,8 +99,8 @@ def test_a_copy_leaves_the_image_where_it_is(tier: Tier, tmp_path: Path) -> None
 
 def test_release_frees_memory_and_file_and_may_be_repeated(tmp_path: Path) -> None:
     account = KVAccount()
-    on_device = SequenceImage.of(memory_of(10, account))
-    on_disk = SequenceImage.of(memory_of(10, account))
+    on_device = KVSequenceImage.of(memory_of(10, account))
+    on_disk = KVSequenceImage.of(memory_of(10, account))
     on_disk.to_disk(tmp_path / "kv")
     for image in (on_device, on_disk, on_disk):
         image.release()
@@ -112,7 +112,7 @@ def test_release_frees_memory_and_file_and_may_be_repeated(tmp_path: Path) -> No
 
 
 def test_a_write_that_fails_leaves_the_image_and_no_file(tmp_path: Path) -> None:
-    image = SequenceImage.of(memory_of(10))
+    image = KVSequenceImage.of(memory_of(10))
     with pytest.raises(Exception, match=r"."):
         image.to_disk(tmp_path / "no such folder" / "kv")
 
@@ -129,19 +129,19 @@ def test_a_write_that_fails_leaves_the_image_and_no_file(tmp_path: Path) -> None
     ids=["another model", "another shape"],
 )
 def test_an_image_of_another_model_is_refused(other: KVLayout, tmp_path: Path) -> None:
-    image = SequenceImage.of(memory_of(10))
+    image = KVSequenceImage.of(memory_of(10))
     with pytest.raises(SnapshotError):
         image.take(other, KVAccount())
 
-    image = SequenceImage.of(memory_of(10))
+    image = KVSequenceImage.of(memory_of(10))
     image.to_disk(tmp_path / "kv")
     with pytest.raises(SnapshotError):
-        SequenceImage.open(tmp_path / "kv", other).take(other, KVAccount())
+        KVSequenceImage.open(tmp_path / "kv", other).take(other, KVAccount())
 
 
 @pytest.mark.parametrize("size", [0, 9, 200], ids="{} bytes".format)
 def test_a_file_that_was_cut_off_is_refused(size: int, tmp_path: Path) -> None:
-    image = SequenceImage.of(memory_of(10))
+    image = KVSequenceImage.of(memory_of(10))
     image.to_disk(tmp_path / "kv")
     whole = (tmp_path / "kv").read_bytes()
     (tmp_path / "kv").write_bytes(whole[:size])

@@ -61,7 +61,7 @@ async def _kernel(
     with TemporaryDirectory(prefix="aios-demo-") as state:
         config = KernelConfig(
             groups={group: {} for group in groups},
-            cores=({"kind": "tiny", "options": {"max_running": run.num_slots}},),
+            cores=({"kind": "tiny", "options": {"slots": run.num_slots}},),
             scheduler={"policy": policy, "quantum": quantum},
             state={"directory": state},
             tools={"plugins": PLUGINS},
