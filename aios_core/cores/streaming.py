@@ -258,9 +258,7 @@ class StreamingCore(ABC):
 
     def _drop(self, live: LiveRun, end_request: _EndRequest) -> None:
         was_dropped = live.end_request is not None
-        if (
-            live.end_request is not _EndRequest.FAIL
-        ):  # a failure of the core overrides everything else
+        if live.end_request is not _EndRequest.FAIL:  # a failure of the core overrides all
             live.end_request = end_request
         if live.task and not was_dropped:  # a second cancel would interrupt its clean-up
             live.task.cancel()

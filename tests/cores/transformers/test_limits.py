@@ -62,7 +62,7 @@ def test_a_bias_makes_a_token_likely_or_impossible() -> None:
 
 
 def test_a_bias_that_names_no_token_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="token ids, got 'a'"):
+    with pytest.raises(InvalidRequest, match="got the key 'a'; allowed: token ids"):
         Penalties.of(Sampling(logit_bias={"a": 1}))
 
 
