@@ -87,6 +87,7 @@ class TestConfiguration:
         assert [one for one in found if one is not None] == []
 
     @pytest.mark.slow
+    @pytest.mark.timeout(1_200)
     def test_many_bad_configurations_are_configuration_errors(self, tmp_path: Path) -> None:
         found = [
             one

@@ -8,7 +8,7 @@ from collections import Counter
 
 from aios_core.events import EventKind, KernelEvent
 
-PATIENCE = 10.0  # seconds; only ever spent when a test is about to fail
+PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 FOR_EVER = 3600.0  # seconds of a scripted answer that must never arrive
 
 
