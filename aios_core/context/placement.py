@@ -25,7 +25,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class ImageView:
     """The facts about one KV image that decide where it is kept."""
 
     key: object
@@ -45,14 +45,14 @@ class Move:
     target: Tier | None
 
 
-def plan_moves(parked: Sequence[Parked], tier: Tier, excess: int, rates: Rates) -> list[Move]:
+def plan_moves(images: Sequence[ImageView], tier: Tier, excess: int, rates: Rates) -> list[Move]:
     """Free `excess` bytes of a tier by moving its coldest images further out.
 
     Contexts of idle agents go before suspended calls, the longest unused first; among
     suspended calls the one suspended last goes first, since it will run last.
     """
     moves = []
-    for image in _coldest_first(image for image in parked if image.tier is tier):
+    for image in _coldest_first(image for image in images if image.tier is tier):
         if excess <= 0:
             break
         target = cheapest_target(image, rates)
@@ -62,7 +62,7 @@ def plan_moves(parked: Sequence[Parked], tier: Tier, excess: int, rates: Rates) 
     return moves
 
 
-def cheapest_target(image: Parked, rates: Rates) -> Tier | None:
+def cheapest_target(image: ImageView, rates: Rates) -> Tier | None:
     """The next tier out, or `DROP` if computing the tokens again costs less than moving twice.
 
     A swap with an unknown speed is tried, so that it becomes measured.
@@ -78,7 +78,7 @@ def cheapest_target(image: Parked, rates: Rates) -> Tier | None:
     return DROP if recompute_s < swap_s else target
 
 
-def _coldest_first(images: Iterable[Parked]) -> list[Parked]:
+def _coldest_first(images: Iterable[ImageView]) -> list[ImageView]:
     return sorted(
         images, key=lambda i: (i.is_suspended, -i.last_used if i.is_suspended else i.last_used)
     )

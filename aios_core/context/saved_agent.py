@@ -35,7 +35,7 @@ ABOUT = "agent.json"
 
 
 @dataclass(frozen=True, slots=True)
-class FrozenCall:
+class SavedCall:
     """A saved call without an answer."""
 
     request: LLMGenerate
@@ -44,7 +44,7 @@ class FrozenCall:
 
 
 @dataclass(frozen=True, slots=True)
-class FrozenAgent:
+class SavedAgent:
     """Everything needed to continue an agent in another kernel."""
 
     name: str
@@ -57,11 +57,11 @@ class FrozenAgent:
     budget: Budget
     spent: Cost
     accounting: Accounting
-    calls: tuple[FrozenCall, ...]
+    calls: tuple[SavedCall, ...]
     images: tuple[Path | None, ...] = ()  # one for each call, when read from a directory
 
     @classmethod
-    def of(cls, process: AgentProcess, calls: Sequence[FrozenCall], now: float) -> FrozenAgent:
+    def of(cls, process: AgentProcess, calls: Sequence[SavedCall], now: float) -> SavedAgent:
         return cls(
             name=process.name,
             group=process.group.name,
@@ -109,7 +109,7 @@ class FrozenAgent:
             "calls": calls,
         }
 
-    def _write_call(self, directory: Path, position: int, call: FrozenCall) -> dict[str, Any]:
+    def _write_call(self, directory: Path, position: int, call: SavedCall) -> dict[str, Any]:
         snapshot, image = call.snapshot, None
         if snapshot is not None and snapshot.kv is not None:
             image = f"call-{position}.safetensors"
@@ -123,7 +123,7 @@ class FrozenAgent:
         }
 
     @classmethod
-    def read(cls, directory: Path) -> FrozenAgent:
+    def read(cls, directory: Path) -> SavedAgent:
         """Read a directory. Raises `SnapshotError` if it is missing, damaged or newer."""
         try:
             if not directory.exists() and _former(directory).exists():
@@ -141,9 +141,9 @@ class FrozenAgent:
             raise SnapshotError(f"{directory.name} is not a frozen agent: {exc!r}") from exc
 
     @classmethod
-    def _decode(cls, raw: Mapping[str, Any], directory: Path) -> FrozenAgent:
+    def _decode(cls, raw: Mapping[str, Any], directory: Path) -> SavedAgent:
         calls = [
-            FrozenCall(
+            SavedCall(
                 request=LLMGenerate.from_dict(call["request"]),
                 priority=call["priority"],
                 snapshot=None if call["snapshot"] is None else Snapshot.decode(call["snapshot"]),

@@ -25,7 +25,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from aios_core.context.placement import Move, Parked, Rates, plan_moves
+from aios_core.context.placement import ImageView, Move, Rates, plan_moves
 from aios_core.core import Core, load_of
 from aios_core.errors import KernelBug, SnapshotError
 from aios_core.events import EventKind, EventStream, KernelEvent
@@ -95,7 +95,7 @@ class ContextSwitcher:
         self._worker: ThreadPoolExecutor | None = None
         self._moves: set[asyncio.Task[None]] = set()
         self._files = count()
-        self._still: set[Key] = set()
+        self._pinned: set[Key] = set()
 
     def __repr__(self) -> str:
         held = {tier.name.lower(): self.num_bytes(tier) for tier in Tier}
@@ -133,21 +133,23 @@ class ContextSwitcher:
         return entry.snapshot if entry else None
 
     @contextmanager
-    def holding_still(self, call_ids: Iterable[int]) -> Iterator[None]:
+    def pinned(self, call_ids: Iterable[int]) -> Iterator[None]:
         """Start no move of these calls' images in this block. Nothing may resume them either."""
         still = {("call", call_id) for call_id in call_ids}
-        self._still |= still
+        self._pinned |= still
         try:
             yield
         finally:
-            self._still -= still
+            self._pinned -= still
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no move is in progress."""
         while self._moves:
             await asyncio.wait(tuple(self._moves))
 
-    async def adopt(self, snapshot: Snapshot, image: Path, route: Sequence[Core]) -> Snapshot:
+    async def import_snapshot(
+        self, snapshot: Snapshot, image: Path, route: Sequence[Core]
+    ) -> Snapshot:
         """Prepare a loaded snapshot, with a copy of its KV image if a core of the route takes it.
 
         Without an image the tokens are computed again, which is as exact on most cores.
@@ -179,13 +181,13 @@ class ContextSwitcher:
 
     # --- contexts between calls --------------------------------------------------------------
 
-    def park(self, pid: int, core: Core, context: Snapshot) -> None:
+    def keep_warm(self, pid: int, core: Core, context: Snapshot) -> None:
         """Keep the context of an agent for its next call, in place of an older one."""
         self._drop(("agent", pid))
         self._file(("agent", pid), core, context)
-        self.relieve(core)
+        self.make_room(core)
 
-    def recall(self, pid: int, core: Core) -> Snapshot | None:
+    def take_warm(self, pid: int, core: Core) -> Snapshot | None:
         """Remove and return the context that the agent left on that core, if there is one."""
         entry = self._entries.get(("agent", pid))
         if entry is None or entry.core is not core or entry.is_moving:
@@ -197,7 +199,7 @@ class ContextSwitcher:
         """Free the context of an agent that exited."""
         self._drop(("agent", pid))
 
-    def lose(self, core: Core) -> None:
+    def drop_core(self, core: Core) -> None:
         """Drop the KV images of a core that went down; their token ids stay."""
         for entry in tuple(self._entries.values()):
             if entry.core is not core or entry.snapshot.kv is None:
@@ -209,7 +211,7 @@ class ContextSwitcher:
 
     # --- room --------------------------------------------------------------------------------
 
-    def relieve(self, core: Core, num_tokens: int = 0) -> None:
+    def make_room(self, core: Core, num_tokens: int = 0) -> None:
         """Move images away from a core that runs out of KV memory.
 
         `num_tokens` is the number of tokens about to be added on the core.
@@ -238,9 +240,9 @@ class ContextSwitcher:
             if e.snapshot.kv is not None and not e.is_stuck and (core is None or e.core is core)
         ]
         excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
-        parked = [_as_parked(e) for e in entries if not e.is_moving and e.key not in self._still]
+        views = [_as_view(e) for e in entries if not e.is_moving and e.key not in self._pinned]
         rates = Rates(prefill_rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))
-        for move in plan_moves(parked, tier, int(excess), rates):
+        for move in plan_moves(views, tier, int(excess), rates):
             self._begin(move)
 
     def _begin(self, move: Move) -> None:
@@ -263,13 +265,13 @@ class ContextSwitcher:
             elapsed = await loop.run_in_executor(self._worker, self._carry, entry.image, target)
         except Exception as exc:  # noqa: BLE001 - a full disk, a broken device: continue without
             log.warning("cannot move a KV image to %s: %r", target.name.lower(), exc)
-            entry.is_stuck = not _as_parked(entry).may_drop
+            entry.is_stuck = not _as_view(entry).may_drop
             entry.is_lost = entry.is_lost or not entry.is_stuck
         else:
             rate = entry.image.num_bytes / max(elapsed, 1e-9)
             known = self._rates.get(target, rate)
             self._rates[target] = known + SMOOTHING * (rate - known)
-            self._tell(entry, target.name.lower())
+            self._emit_swap(entry, target.name.lower())
         entry.is_moving = False
         if entry.is_discarded:
             entry.image.release()
@@ -278,7 +280,7 @@ class ContextSwitcher:
             self._drop_image(entry)
         if entry.key[0] == "call":
             self.on_moving(entry.key[1], False)
-        self.relieve(entry.core)
+        self.make_room(entry.core)
         self._bound_tiers(load_of(entry.core).prefill_rate)
 
     def _carry(self, image: KVImage, target: Tier) -> float:
@@ -329,7 +331,7 @@ class ContextSwitcher:
             del self._entries[entry.key]
         else:
             entry.snapshot = entry.snapshot.without_kv()
-        self._tell(entry, "dropped")
+        self._emit_swap(entry, "dropped")
 
     def _bytes_per_token(self, core: Core) -> float:
         images = (
@@ -340,7 +342,7 @@ class ContextSwitcher:
         image = next((image for image in images if image.num_tokens), None)
         return image.num_bytes / image.num_tokens if image else 0.0
 
-    def _tell(self, entry: _Entry, where: str) -> None:
+    def _emit_swap(self, entry: _Entry, where: str) -> None:
         if self._events:
             kind, number = entry.key
             self._events.emit(
@@ -374,14 +376,14 @@ class ContextSwitcher:
         if self._moves:
             return
         for tier, bound in self._bounds.items():
-            must_stay = [e for e in self._entries.values() if not _as_parked(e).may_drop]
+            must_stay = [e for e in self._entries.values() if not _as_view(e).may_drop]
             if self.num_bytes(tier) > bound and not must_stay:
                 raise KernelBug(f"{tier.name} holds {self.num_bytes(tier)} of {bound} bytes")
 
 
-def _as_parked(entry: _Entry) -> Parked:
+def _as_view(entry: _Entry) -> ImageView:
     image: Any = entry.snapshot.kv
-    return Parked(
+    return ImageView(
         key=entry.key,
         tier=image.tier if image else Tier.HOST,
         num_tokens=image.num_tokens if image else 0,

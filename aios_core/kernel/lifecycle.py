@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from aios_core.budget import Cost
-from aios_core.context import FrozenAgent, FrozenCall, require_savable
+from aios_core.context import SavedAgent, SavedCall, require_savable
 from aios_core.core import Core
 from aios_core.errors import InvalidRequest, NoSuchObject, SnapshotError, SyscallCancelled
 from aios_core.events import EventKind, EventStream, KernelEvent
@@ -89,12 +89,12 @@ class Lifecycle:
 
     async def _write(self, process: AgentProcess, directory: Path) -> None:
         calls, contexts = self._parts.dispatcher.calls_of(process), self._parts.contexts
-        with contexts.holding_still(call.syscall.id for call in calls):
-            await contexts.settled()
-            frozen = FrozenAgent.of(
+        with contexts.pinned(call.syscall.id for call in calls):
+            await contexts.wait_idle()
+            frozen = SavedAgent.of(
                 process,
                 [
-                    FrozenCall(
+                    SavedCall(
                         call.syscall.request,
                         call.syscall.priority,
                         contexts.peek(call.syscall.id) or call.resume_from,
@@ -116,7 +116,7 @@ class Lifecycle:
 
     async def load(self, directory: Path) -> tuple[AgentProcess, Sequence[Future[Completion]]]:
         """Load an agent. Returns it with the pending answers of its calls, which continue."""
-        frozen = await asyncio.to_thread(FrozenAgent.read, directory)
+        frozen = await asyncio.to_thread(SavedAgent.read, directory)
         routes = [self._parts.pool.route(call.request.model) for call in frozen.calls]
         process = self._revive(frozen)
         try:
@@ -125,7 +125,7 @@ class Lifecycle:
             self.exit(process.pid)
             raise
 
-    def _revive(self, frozen: FrozenAgent) -> AgentProcess:
+    def _revive(self, frozen: SavedAgent) -> AgentProcess:
         """Spawn a saved agent. Raises `SnapshotError` if the saved data is not valid."""
         try:
             process = self.spawn(
@@ -154,14 +154,14 @@ class Lifecycle:
         return process
 
     async def _resume(
-        self, process: AgentProcess, frozen: FrozenAgent, routes: Sequence[Sequence[Core]]
+        self, process: AgentProcess, frozen: SavedAgent, routes: Sequence[Sequence[Core]]
     ) -> Sequence[Future[Completion]]:
         """Continue the calls of a loaded agent. Returns their answers."""
         pending: list[Future[Completion]] = []
         for call, image, route in zip(frozen.calls, frozen.images, routes, strict=True):
             snapshot = call.snapshot
             if snapshot is not None and image is not None:
-                snapshot = await self._parts.contexts.adopt(snapshot, image, route)
+                snapshot = await self._parts.contexts.import_snapshot(snapshot, image, route)
             answer = ThreadAnswer()
             pending.append(answer.future)
             options: SubmitOptions = {"priority": call.priority, "resume_from": snapshot}

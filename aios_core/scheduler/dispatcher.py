@@ -433,9 +433,9 @@ class Dispatcher:
             snapshot = self._contexts.restore(syscall.id) or snapshot
         warm = None
         if snapshot is None and core.capabilities.warm_contexts:
-            warm = self._contexts.recall(syscall.pid, core)
+            warm = self._contexts.take_warm(syscall.pid, core)
         if core.capabilities.kv_snapshots:
-            self._contexts.relieve(core, call.prepared.num_tokens + syscall.num_tokens)
+            self._contexts.make_room(core, call.prepared.num_tokens + syscall.num_tokens)
         call.run_begins(core, snapshot)
         if syscall.first_run_at is None:
             syscall.first_run_at = self._clock.now()

@@ -54,7 +54,7 @@ class Outages:
         for ticket in tuple(self._scheduler.waiting()):
             if not any(other is not core and self._keeper.is_up(other) for other in ticket.route):
                 self._scheduler.reroute(ticket, self._calls[ticket.syscall.id].route)
-        self._contexts.lose(core)
+        self._contexts.drop_core(core)
         if self._keeper.died(core, error) and not self._keeper.is_closing:
             self.revive(core)
             self._turn_to_stand_ins()

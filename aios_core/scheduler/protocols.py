@@ -78,14 +78,14 @@ class Contexts(Protocol):
     def discard(self, call_id: int) -> None:
         """Free the snapshot of a call that will not go on."""
 
-    def park(self, pid: int, core: Core, context: Snapshot) -> None:
+    def keep_warm(self, pid: int, core: Core, context: Snapshot) -> None:
         """Keep the context of an agent between two calls."""
 
-    def recall(self, pid: int, core: Core) -> Snapshot | None:
+    def take_warm(self, pid: int, core: Core) -> Snapshot | None:
         """Hand back the context that the agent left on that core, if it is still there."""
 
-    def relieve(self, core: Core, num_tokens: int = 0) -> None:
+    def make_room(self, core: Core, num_tokens: int = 0) -> None:
         """Move images away if the core's memory runs full, or would with `num_tokens` more."""
 
-    def lose(self, core: Core) -> None:
+    def drop_core(self, core: Core) -> None:
         """A core died, and with it the KV images that it made."""

@@ -301,7 +301,7 @@ class RunReports:
         if call.process.state is ProcessState.EXITED or self._keeper.is_closing:
             release(report.context)
         else:
-            self._contexts.park(call.syscall.pid, core, report.context)
+            self._contexts.keep_warm(call.syscall.pid, core, report.context)
 
     def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
         if call.is_answered or call.ticket is None:
@@ -316,7 +316,7 @@ class RunReports:
         self._scheduler.preempted(call.ticket, pinned, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
-        self._contexts.relieve(core)
+        self._contexts.make_room(core)
         self._waiters.notify(self._running.values())
         self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 

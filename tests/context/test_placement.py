@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios_core.context.placement import DROP, Move, Parked, Rates, cheapest_target, plan_moves
+from aios_core.context.placement import DROP, ImageView, Move, Rates, cheapest_target, plan_moves
 from aios_core.snapshot import Tier
 
-IMAGE = Parked(
+IMAGE = ImageView(
     key="k",
     tier=Tier.DEVICE,
     num_tokens=1_000,

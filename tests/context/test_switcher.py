@@ -80,7 +80,7 @@ async def switching(
     switcher.on_moving = lambda call, is_moving: moving.append((call, is_moving))
     try:
         yield switcher, moving
-        await switcher.settled()
+        await switcher.wait_idle()
         switcher.check()
     finally:
         await switcher.close()
@@ -138,11 +138,11 @@ async def test_discarding_frees_the_image() -> None:
 async def test_an_agent_has_one_context_the_latest() -> None:
     async with switching() as (switcher, _):
         core, old, new = PuppetCore(), Image(), Image()
-        switcher.park(7, core, kv(old))
-        switcher.park(7, core, kv(new))
+        switcher.keep_warm(7, core, kv(old))
+        switcher.keep_warm(7, core, kv(new))
 
         assert old.num_releases == 1
-        recalled = switcher.recall(7, core)
+        recalled = switcher.take_warm(7, core)
         assert recalled is not None
         assert recalled.kv is new
 
@@ -150,19 +150,19 @@ async def test_an_agent_has_one_context_the_latest() -> None:
 async def test_a_context_is_recalled_on_its_own_core_only() -> None:
     async with switching() as (switcher, _):
         home, away = PuppetCore("home"), PuppetCore("away")
-        switcher.park(7, home, kv(Image()))
+        switcher.keep_warm(7, home, kv(Image()))
 
-        assert switcher.recall(7, away) is None
-        assert switcher.recall(7, home) is not None
+        assert switcher.take_warm(7, away) is None
+        assert switcher.take_warm(7, home) is not None
 
 
 async def test_closing_frees_what_is_left() -> None:
-    image, parked = Image(), Image()
+    image, warm = Image(), Image()
     async with switching() as (switcher, _):
         switcher.save(1, PuppetCore(), kv(image))
-        switcher.park(7, PuppetCore(), kv(parked))
+        switcher.keep_warm(7, PuppetCore(), kv(warm))
 
-    assert (image.num_releases, parked.num_releases) == (1, 1)
+    assert (image.num_releases, warm.num_releases) == (1, 1)
 
 
 # --- moving ---------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ async def test_a_full_device_sends_the_coldest_to_the_host() -> None:
         first, second = Image(10, device=core), Image(10, device=core)
         switcher.save(1, core, kv(first))
         switcher.save(2, core, kv(second))
-        switcher.relieve(core)
-        await switcher.settled()
+        switcher.make_room(core)
+        await switcher.wait_idle()
 
         assert (first.tier, second.tier) == (Tier.DEVICE, Tier.HOST)
         assert moving[:2] == [(2, True), (2, False)]
@@ -190,9 +190,9 @@ async def test_what_the_host_cannot_hold_goes_to_disk_and_what_that_cannot_is_dr
         images = [Image(10) for _ in range(6)]
         for call, image in enumerate(images):
             switcher.save(call, core, kv(image))
-        switcher.relieve(core)
+        switcher.make_room(core)
         core.kv_tokens = 0
-        await switcher.settled()
+        await switcher.wait_idle()
 
         assert switcher.num_bytes(Tier.HOST) <= 10
         assert switcher.num_bytes(Tier.DISK) <= 20
@@ -207,13 +207,13 @@ async def test_a_call_whose_image_is_on_the_move_must_not_resume() -> None:
         core, image = full(), Image()
         image.gate = threading.Event()
         switcher.save(1, core, kv(image))
-        switcher.relieve(core)
+        switcher.make_room(core)
         await settled()
 
         with pytest.raises(KernelBug, match="moves"):
             switcher.restore(1)
         image.gate.set()
-        await switcher.settled()
+        await switcher.wait_idle()
         assert switcher.restore(1) is not None
 
 
@@ -221,13 +221,13 @@ async def test_a_context_on_the_move_is_not_there_for_the_next_call() -> None:
     async with switching() as (switcher, _):
         core, image = full(), Image()
         image.gate = threading.Event()
-        switcher.park(7, core, kv(image))
+        switcher.keep_warm(7, core, kv(image))
         await settled()
 
-        assert switcher.recall(7, core) is None
+        assert switcher.take_warm(7, core) is None
         image.gate.set()
-        await switcher.settled()
-        assert switcher.recall(7, core) is not None
+        await switcher.wait_idle()
+        assert switcher.take_warm(7, core) is not None
 
 
 async def test_a_snapshot_discarded_while_it_moves_is_freed_when_it_arrives(
@@ -237,12 +237,12 @@ async def test_a_snapshot_discarded_while_it_moves_is_freed_when_it_arrives(
         core, image = PuppetCore(), Image(tier=Tier.HOST)
         image.gate = threading.Event()
         switcher.save(1, core, kv(image))
-        switcher.relieve(core)
+        switcher.make_room(core)
         await settled()
         switcher.discard(1)
         assert image.num_releases == 0, "not under the hands of the worker"
         image.gate.set()
-        await switcher.settled()
+        await switcher.wait_idle()
 
         assert image.num_releases == 1
         assert switcher.restore(1) is None
@@ -252,12 +252,12 @@ async def test_a_context_replaced_while_it_moves_is_freed_and_the_new_one_stays(
     async with switching() as (switcher, _):
         core, old, new = full(), Image(), Image()
         old.gate = threading.Event()
-        switcher.park(7, core, kv(old))
+        switcher.keep_warm(7, core, kv(old))
         await settled()
         core.kv_tokens = 0
-        switcher.park(7, core, kv(new))
+        switcher.keep_warm(7, core, kv(new))
         old.gate.set()
-        await switcher.settled()
+        await switcher.wait_idle()
 
         assert (old.num_releases, new.num_releases) == (1, 0)
 
@@ -267,7 +267,7 @@ async def test_closing_waits_for_a_move_and_frees_it(tmp_path: Path) -> None:
     image.gate = threading.Event()
     async with switching(tmp_path, host=0) as (switcher, _):
         switcher.save(1, PuppetCore(), kv(image))
-        switcher.relieve(PuppetCore())
+        switcher.make_room(PuppetCore())
         await settled()
         asyncio.get_running_loop().call_later(0.01, image.gate.set)
 
@@ -289,9 +289,9 @@ async def test_an_image_that_cannot_be_moved_is_dropped_and_its_call_goes_on_fro
         image = Image(tier=Tier.HOST)
         image.failure = failure
         switcher.save(1, PuppetCore(), kv(image))
-        switcher.relieve(PuppetCore())
+        switcher.make_room(PuppetCore())
         async with asyncio.timeout(PATIENCE):
-            await switcher.settled()
+            await switcher.wait_idle()
 
         assert moving == [(1, True), (1, False)], "one attempt, and the call may go on"
         restored = switcher.restore(1)
@@ -310,9 +310,9 @@ async def test_an_image_that_must_not_be_dropped_stays_when_it_cannot_be_moved(
         image = Image(tier=Tier.HOST)
         image.failure = OSError(errno.ENOSPC, "no space left on device")
         switcher.save(1, core, kv(image))
-        switcher.relieve(core)
+        switcher.make_room(core)
         async with asyncio.timeout(PATIENCE):
-            await switcher.settled()
+            await switcher.wait_idle()
 
         assert moving == [(1, True), (1, False)]
         restored = switcher.restore(1)
@@ -325,15 +325,15 @@ async def test_a_lost_core_takes_its_images_and_leaves_the_tokens() -> None:
         lost, well = PuppetCore("lost"), PuppetCore("well")
         images = [Image() for _ in range(3)]
         switcher.save(1, lost, kv(images[0]))
-        switcher.park(7, lost, kv(images[1]))
+        switcher.keep_warm(7, lost, kv(images[1]))
         switcher.save(2, well, kv(images[2]))
-        switcher.lose(lost)
+        switcher.drop_core(lost)
 
         assert [image.num_releases for image in images] == [1, 1, 0]
         snapshot = switcher.restore(1)
         assert snapshot is not None
         assert (snapshot.kv, snapshot.output_ids) == (None, (3,))
-        assert switcher.recall(7, lost) is None
+        assert switcher.take_warm(7, lost) is None
 
 
 async def test_an_image_that_moves_while_its_core_is_lost_is_lost_too() -> None:
@@ -341,11 +341,11 @@ async def test_an_image_that_moves_while_its_core_is_lost_is_lost_too() -> None:
         core, image = full(), Image()
         image.gate = threading.Event()
         switcher.save(1, core, kv(image))
-        switcher.relieve(core)
+        switcher.make_room(core)
         await settled()
-        switcher.lose(core)
+        switcher.drop_core(core)
         image.gate.set()
-        await switcher.settled()
+        await switcher.wait_idle()
 
         assert image.num_releases == 1
         snapshot = switcher.restore(1)
@@ -360,14 +360,14 @@ async def test_swapping_gives_way_to_computing_again_once_it_is_measured_to_be_s
         core.load = lambda: load  # type: ignore[method-assign]
         first, second = Image(), Image()
         switcher.save(1, core, kv(first))
-        switcher.relieve(core)
-        await switcher.settled()
+        switcher.make_room(core)
+        await switcher.wait_idle()
         assert first.tier is Tier.HOST, "not measured yet, so worth a try"
 
         switcher._rates[Tier.HOST] = 1.0  # a byte a second
         switcher.save(2, core, kv(second))
-        switcher.relieve(core)
-        await switcher.settled()
+        switcher.make_room(core)
+        await switcher.wait_idle()
         assert second.num_releases == 1
         assert (switcher.peek(2) or kv(second)).kv is None
 
@@ -376,7 +376,9 @@ async def test_swapping_gives_way_to_computing_again_once_it_is_measured_to_be_s
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["save", "restore", "discard", "park", "recall", "forget", "wait", "lose"]),
+        st.sampled_from(
+            ["save", "restore", "discard", "keep_warm", "take_warm", "forget", "wait", "drop_core"]
+        ),
         st.integers(0, 3),
     ),
     max_size=40,
@@ -402,10 +404,10 @@ def test_it_is_a_dictionary_whose_images_wander(  # noqa: C901 - one branch an a
             for step, (action, key) in enumerate(actions):
                 if action == "save" and key not in calls:
                     switcher.save(key, core, new(step))
-                    switcher.relieve(core)
+                    switcher.make_room(core)
                     calls[key] = step
                 elif action == "restore":
-                    await switcher.settled()
+                    await switcher.wait_idle()
                     snapshot = switcher.restore(key)
                     assert (snapshot.output_ids if snapshot else None) == (
                         (calls.pop(key),) if key in calls else None
@@ -415,19 +417,19 @@ def test_it_is_a_dictionary_whose_images_wander(  # noqa: C901 - one branch an a
                 elif action == "discard":
                     switcher.discard(key)
                     calls.pop(key, None)
-                elif action == "park":
-                    switcher.park(key, core, new(step))
-                elif action == "recall":
-                    if (context := switcher.recall(key, core)) and context.kv:
+                elif action == "keep_warm":
+                    switcher.keep_warm(key, core, new(step))
+                elif action == "take_warm":
+                    if (context := switcher.take_warm(key, core)) and context.kv:
                         taken.append(context.kv)  # type: ignore[arg-type]
                 elif action == "forget":
                     switcher.forget(key)
-                elif action == "lose":
-                    switcher.lose(core)
+                elif action == "drop_core":
+                    switcher.drop_core(core)
                 else:
-                    await switcher.settled()
+                    await switcher.wait_idle()
                     switcher.check()
-            await switcher.settled()
+            await switcher.wait_idle()
             assert switcher.num_bytes(Tier.HOST) <= host
             assert switcher.num_bytes(Tier.DISK) <= disk
         assert all(image.num_releases == (0 if image in taken else 1) for image in made)

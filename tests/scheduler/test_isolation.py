@@ -399,7 +399,7 @@ async def test_an_image_that_cannot_be_freed_keeps_no_call_from_its_end() -> Non
 # --- inside the kernel ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["park", "save", "restore", "discard", "relieve"])
+@pytest.mark.parametrize("step", ["keep_warm", "save", "restore", "discard", "make_room"])
 @virtual
 async def test_a_step_of_the_kernel_that_fails_concerns_one_call(
     step: str, monkeypatch: pytest.MonkeyPatch
@@ -410,7 +410,7 @@ async def test_a_step_of_the_kernel_that_fails_concerns_one_call(
         second, served = rig.submit(rig.agent("b"))
         with monkeypatch.context() as patch:
             patch.setattr(rig.contexts, step, _raises)
-            if step in ("save", "relieve", "restore"):
+            if step in ("save", "make_room", "restore"):
                 first_report: Any = Preempted(first.id, Snapshot("m", output_ids=(1,)))
             else:
                 completion = core.completion(first.id)
@@ -421,7 +421,7 @@ async def test_a_step_of_the_kernel_that_fails_concerns_one_call(
 
             assert served.text == "done"
             assert failing.outcome is not None
-        if step == "park":
+        if step == "keep_warm":
             assert failing.text == "done", "its answer was there"
 
 
