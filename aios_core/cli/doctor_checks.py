@@ -26,7 +26,7 @@ from aios_core.distribution import install_command, install_from_checkout
 from aios_core.errors import ConfigError, KernelError
 from aios_core.kernel import Kernel
 from aios_core.kernel.trace import require_trace_path
-from aios_core.tools.sandbox import survey
+from aios_core.tools.sandbox import probe_backends
 from aios_core.tools.sandbox.packages import find_packages
 from aios_core.untrusted.third_party import describe_on_worker
 
@@ -138,9 +138,9 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
 
 def _sandbox(config: KernelConfig) -> Iterator[Finding]:
     """Where code that agents write can run. Without a tier it does not, and the rest works."""
-    for name, (_, tier) in survey(config.tools.sandbox).items():
-        health = Health.OK if tier.is_there else Health.MISSING
-        yield Finding("sandbox", name, health, tier.said, tier.mend)
+    for name, (_, tier) in probe_backends(config.tools.sandbox).items():
+        health = Health.OK if tier.is_available else Health.MISSING
+        yield Finding("sandbox", name, health, tier.reason, tier.fix)
     if packages := config.tools.sandbox.packages:
         yield _sandbox_packages(packages)
 

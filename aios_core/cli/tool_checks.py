@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from aios_core.cli.findings import Finding, Health
 from aios_core.errors import Conflict, KernelError
-from aios_core.tools.catalog import Catalogue
-from aios_core.tools.function_origin import Origin
-from aios_core.tools.registry import Plugin, offers_of
+from aios_core.tools.catalog import ToolCatalog
+from aios_core.tools.function_origin import FunctionOrigin
+from aios_core.tools.registry import Plugin, compile_tools
 from aios_core.tools.sources import load
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.third_party import places_of
@@ -19,7 +19,7 @@ from aios_core.untrusted.third_party import places_of
 _AREA: Final = "plug-in"
 
 
-async def examined(catalogue: Catalogue, source: str) -> AsyncIterator[Finding]:
+async def examined(catalog: ToolCatalog, source: str) -> AsyncIterator[Finding]:
     """Everything, in order. Runs the plug-in's code, as loading it does."""
     try:
         plugin = await asyncio.to_thread(load, source)
@@ -33,19 +33,19 @@ async def examined(catalogue: Catalogue, source: str) -> AsyncIterator[Finding]:
             sound = sound and finding.health is not Health.ERROR
             yield finding
     if sound:
-        async for finding in _clashes(catalogue, plugin):
+        async for finding in _clashes(catalog, plugin):
             yield finding
 
 
 def _of_tool(plugin: Plugin, tool: Tool) -> Iterator[Finding]:
     try:
-        offers_of(Plugin(plugin.key, plugin.source, (tool,)))
+        compile_tools(Plugin(plugin.key, plugin.source, (tool,)))
     except KernelError as exc:
         yield _broken(tool.id, str(exc), "its parameters are a JSON schema, draft 2020-12")
         return
     if tool.isolation == "process":
         try:
-            Origin.of(tool)
+            FunctionOrigin.of(tool)
         except KernelError as exc:
             yield _broken(tool.id, str(exc))
             return
@@ -65,15 +65,15 @@ def _of_tool(plugin: Plugin, tool: Tool) -> Iterator[Finding]:
         yield Finding(_AREA, tool.id, Health.WARNING, message, fix)
 
 
-async def _clashes(catalogue: Catalogue, plugin: Plugin) -> AsyncIterator[Finding]:
+async def _clashes(catalog: ToolCatalog, plugin: Plugin) -> AsyncIterator[Finding]:
     """Return whether others offer the same, as this machine is configured."""
     try:
-        await catalogue.loaded()
+        await catalog.loaded()
     except KernelError as exc:
         yield Finding(_AREA, "configuration", Health.WARNING, str(exc), "aios tools list")
-    offers = await asyncio.to_thread(offers_of, plugin)
+    registered_tools = await asyncio.to_thread(compile_tools, plugin)
     try:
-        catalogue.registry.put(plugin.key, offers)
+        catalog.registry.put(plugin.key, registered_tools)
     except Conflict as exc:
         yield _broken(plugin.source, str(exc))
 

@@ -26,8 +26,8 @@ from aios_core.config import KernelConfig, ToolsConfig
 from aios_core.distribution import install_from_checkout
 
 if TYPE_CHECKING:
-    from aios_core.tools.catalog import Catalogue
-    from aios_core.tools.registry import Offer
+    from aios_core.tools.catalog import ToolCatalog
+    from aios_core.tools.registry import RegisteredTool
     from aios_core.tools.requests import ToolRun
     from aios_core.tools.tool import Tool
 
@@ -90,16 +90,16 @@ def _list(options: argparse.Namespace) -> int:
     config = KernelConfig.load(options.config).tools
     tier = _sandbox(config)
 
-    async def look() -> tuple[list[Offer], dict[str, str]]:
-        async with _catalogue(config) as catalogue:
-            await catalogue.loaded()
-            return catalogue.registry.visible(None), catalogue.problems
+    async def look() -> tuple[list[RegisteredTool], dict[str, str]]:
+        async with _catalogue(config) as catalog:
+            await catalog.loaded()
+            return catalog.registry.visible(None), catalog.problems
 
-    offers, problems = asyncio.run(look())
+    registered_tools, problems = asyncio.run(look())
     if options.json:
-        print_json([_facts(offer) for offer in offers])
-    elif offers:
-        _print_table([(o.tool.id, o.source, describe_tool(o.tool, tier)) for o in offers])
+        print_json([_facts(registered) for registered in registered_tools])
+    elif registered_tools:
+        _print_table([(o.tool.id, o.source, describe_tool(o.tool, tier)) for o in registered_tools])
         print(_usual(config))
     else:
         print(
@@ -151,26 +151,28 @@ def _usual(config: ToolsConfig) -> str:
 
 def _sandbox(config: ToolsConfig) -> str:
     """Return the isolation backend for code on this machine."""
-    from aios_core.tools.sandbox import survey  # noqa: PLC0415 - if needed
+    from aios_core.tools.sandbox import probe_backends  # noqa: PLC0415 - if needed
 
-    there = [name for name, (_, tier) in survey(config.sandbox).items() if tier.is_there]
+    there = [
+        name for name, (_, tier) in probe_backends(config.sandbox).items() if tier.is_available
+    ]
     return there[0] if there else "none here (aios doctor)"
 
 
-def _facts(offer: Offer) -> dict[str, Any]:
+def _facts(registered: RegisteredTool) -> dict[str, Any]:
     from aios_core.tools.manager import declared_by  # noqa: PLC0415 - if needed
     from aios_core.tools.tool import Rate  # noqa: PLC0415
 
     declared = {
         key: dataclasses.asdict(value) if isinstance(value, Rate) else value
-        for key, value in declared_by(offer.tool).items()
+        for key, value in declared_by(registered.tool).items()
     }
     return {
-        "name": offer.tool.name,
-        "version": offer.tool.version,
-        "source": offer.source,
-        "description": offer.tool.description,
-        "parameters": offer.tool.parameters,
+        "name": registered.tool.name,
+        "version": registered.tool.version,
+        "source": registered.source,
+        "description": registered.tool.description,
+        "parameters": registered.tool.parameters,
         "declared": declared,
     }
 
@@ -208,17 +210,17 @@ def _print_table(rows: Sequence[tuple[str, str, list[str]]]) -> None:
 def _show(options: argparse.Namespace) -> int:
     config = KernelConfig.load(options.config).tools
 
-    async def look() -> Offer:
-        async with _catalogue(config) as catalogue:
-            await catalogue.loaded()
-            return catalogue.registry.resolve(options.name)
+    async def look() -> RegisteredTool:
+        async with _catalogue(config) as catalog:
+            await catalog.loaded()
+            return catalog.registry.resolve(options.name)
 
-    offer = asyncio.run(look())
-    tool = offer.tool
+    registered = asyncio.run(look())
+    tool = registered.tool
     if options.json:
-        print_json({**_facts(offer), "example": _example(tool.parameters)})
+        print_json({**_facts(registered), "example": _example(tool.parameters)})
         return 0
-    print(f"{tool.id}, from {visible_line(offer.source)}\n")
+    print(f"{tool.id}, from {visible_line(registered.source)}\n")
     print(visible_lines(tool.description.strip()) or "(it has no description)")
     print(f"\nProperties: {visible_line('; '.join(describe_tool(tool, _sandbox(config))))}.")
     print(_usual(config))
@@ -300,8 +302,8 @@ def _check(options: argparse.Namespace) -> int:
     config = KernelConfig.load(options.config).tools
 
     async def look() -> list[Any]:
-        async with _catalogue(config) as catalogue:
-            return [finding async for finding in examined(catalogue, options.source)]
+        async with _catalogue(config) as catalog:
+            return [finding async for finding in examined(catalog, options.source)]
 
     findings = asyncio.run(look())
     num_errors = sum(finding.health == "error" for finding in findings)
@@ -320,17 +322,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 @asynccontextmanager
-async def _catalogue(config: ToolsConfig) -> AsyncIterator[Catalogue]:
-    """A kernel's catalogue without the kernel; closed afterwards, MCP servers too."""
-    from aios_core.tools.catalog import Catalogue  # noqa: PLC0415 - if needed
+async def _catalogue(config: ToolsConfig) -> AsyncIterator[ToolCatalog]:
+    """Enter a tool catalog without a kernel; it is closed afterwards, with its MCP servers."""
+    from aios_core.tools.catalog import ToolCatalog  # noqa: PLC0415 - if needed
 
     _search_here()
-    catalogue = Catalogue(config)
+    catalog = ToolCatalog(config)
     with _unlogged(), progress("loading the tools"):
         try:
-            yield catalogue
+            yield catalog
         finally:
-            await catalogue.close()
+            await catalog.close()
 
 
 @contextmanager

@@ -411,7 +411,7 @@ class Kernel:
 
     async def aload_tools(self, source: Loadable) -> tuple[str, ...]:
         """Load tools without blocking the event loop (async form of `load_tools`)."""
-        return await self._loop.arun(self._inside.parts.tools.catalogue.load(source))
+        return await self._loop.arun(self._inside.parts.tools.catalog.load(source))
 
     def unload_tools(self, name: str) -> tuple[str, ...]:
         """Stop offering a plug-in, a tool or a version to all agents. Returns the removed ids.

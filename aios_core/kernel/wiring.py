@@ -42,7 +42,7 @@ from aios_core.storage import StorageManager
 from aios_core.storage.collections import CollectionManager
 from aios_core.storage.file_indexer import FileIndexer
 from aios_core.tools import ToolManager
-from aios_core.tools.sandbox import AgentSessions, CodeService, MarkingWorkspace, Sandbox
+from aios_core.tools.sandbox import AgentSessions, CodeService, LabelingWorkspace, Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Components:
         vector_search = VectorSearch(state, config.retrieval)
         index = FileIndexer(state, embedder, vector_search, config.retrieval)
         self.storage = StorageManager(state, config.storage, index=index)
-        workspace = MarkingWorkspace(self.storage, self._processes.mark)
+        workspace = LabelingWorkspace(self.storage, self._processes.mark)
         sandbox = Sandbox(config.tools.sandbox, workspace=workspace)
         self._sessions = AgentSessions(sandbox, workspace, is_alive=self._processes.is_alive)
         self._shared = (vector_search, sandbox, self._sessions)

@@ -10,10 +10,10 @@ from aios_core.tools.hookspecs import hookimpl
 from aios_core.tools.manager import ToolManager
 from aios_core.tools.registry import ToolRegistry
 from aios_core.tools.requests import (
-    Doubt,
+    DoubtfulCall,
     McpServer,
     StoredResult,
-    ToolDoubts,
+    ToolInDoubtList,
     ToolInfo,
     ToolList,
     ToolLoad,
@@ -25,14 +25,14 @@ from aios_core.tools.requests import (
 from aios_core.tools.tool import Rate, Tool, ToolDeclaration, tool
 
 __all__ = [
-    "Doubt",
+    "DoubtfulCall",
     "McpServer",
     "Rate",
     "StoredResult",
     "Tool",
     "ToolContext",
     "ToolDeclaration",
-    "ToolDoubts",
+    "ToolInDoubtList",
     "ToolInfo",
     "ToolList",
     "ToolLoad",

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from aios_core.errors import Interrupted, KernelBug, KernelError, ToolError
 from aios_core.tools.context import ToolContext
-from aios_core.tools.process_pool import ToolProcesses
+from aios_core.tools.process_pool import ToolProcessPool
 from aios_core.tools.strict_json import NotJSON, dump, plain
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.third_party import (
@@ -35,14 +35,14 @@ class Result:
     encoded: bytes
 
 
-def run(
+def run_attempt(
     tool: Tool,
     arguments: Mapping[str, Any],
     context: ToolContext,
     *,
-    processes: ToolProcesses,
+    processes: ToolProcessPool,
     max_bytes: int,
-    begun: Callable[[], object],
+    on_started: Callable[[], object],
 ) -> Result | KernelError:
     """Run a tool on this thread and return its result or its failure. Never raises.
 
@@ -52,11 +52,11 @@ def run(
         context: of the call.
         processes: for tools with `isolation="process"`.
         max_bytes: the largest result, as JSON.
-        begun: called once the tool's own process, if it has one, is ready.
+        on_started: called once the tool's own process, if it has one, is ready.
     """
     try:
         if tool.isolation == "process":
-            value = processes.run(tool, arguments, context, max_bytes, begun)
+            value = processes.run(tool, arguments, context, max_bytes, on_started)
         else:
             value = call(tool, arguments, context)
         return _result(tool, value, max_bytes)
@@ -126,25 +126,25 @@ def _failure(tool: Tool, raised: BaseException) -> KernelError:
     if issubclass(kind, MemoryError):
         return ToolError(tool.name, "ran out of memory")
     text = describe_on_worker(raised)
-    ended = ToolError(tool.name, _in_words(raised, text))
+    ended = ToolError(tool.name, _failure_text(raised, text))
     ended.__cause__ = detach(raised, text)
     return ended
 
 
-def said(exc: BaseException) -> str:
+def describe_failure(exc: BaseException) -> str:
     """Describe how a tool failed: that it raised, or called exit.
 
     Runs third-party code (`__str__` of the exception) on another thread.
     """
-    return _in_words(exc, describe_on_worker(exc))
+    return _failure_text(exc, describe_on_worker(exc))
 
 
-def _in_words(exc: BaseException, text: str) -> str:
+def _failure_text(exc: BaseException, text: str) -> str:
     if issubclass(type(exc), SystemExit):
         return f"called exit({text.partition(': ')[2]})"
     return f"raised {text}"
 
 
-def is_the_tools_fault(exc: BaseException) -> bool:
+def counts_as_tool_failure(exc: BaseException) -> bool:
     """Return whether a failure counts against the tool, rather than only against this call."""
     return isinstance(exc, ToolError) and not isinstance(exc.__cause__, Interrupted)

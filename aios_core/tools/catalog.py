@@ -17,11 +17,11 @@ from typing import Any
 from aios_core.config import McpServerConfig, ToolsConfig
 from aios_core.errors import Conflict, KernelError, ToolError
 from aios_core.redaction import learn, learn_settings
-from aios_core.tools.function_origin import Origin
-from aios_core.tools.load_limit import LoadSlots
-from aios_core.tools.mcp import CheckResult, McpClients
-from aios_core.tools.registry import Offer, Plugin, ToolRegistry, offers_of
-from aios_core.tools.requests import McpServer, checked_source
+from aios_core.tools.function_origin import FunctionOrigin
+from aios_core.tools.load_limit import LoadLimit
+from aios_core.tools.mcp import CheckResult, McpConnections
+from aios_core.tools.registry import Plugin, RegisteredTool, ToolRegistry, compile_tools
+from aios_core.tools.requests import McpServer, require_source
 from aios_core.tools.sources import installed_plugins, load, load_entry_point
 from aios_core.tools.tool import Tool
 from aios_core.untrusted.blocking_calls import call_on_thread
@@ -29,10 +29,10 @@ from aios_core.untrusted.third_party import ForeignException
 
 log = logging.getLogger(__name__)
 
-_Made = tuple[Plugin, tuple[Offer, ...]]
+_Made = tuple[Plugin, tuple[RegisteredTool, ...]]
 
 
-class Catalogue:
+class ToolCatalog:
     """The loaded tools of a kernel. Nothing is loaded before the first request for a tool."""
 
     def __init__(self, config: ToolsConfig, check_result: CheckResult | None = None) -> None:
@@ -41,14 +41,14 @@ class Catalogue:
         self.problems: dict[str, str] = {}  # plug-ins that could not be loaded, and why
         self._config = config
         # Twice, since a result travels as JSON inside of JSON, with its quotes escaped.
-        self._mcp = McpClients(2 * config.max_result_bytes, check_result)
+        self._mcp = McpConnections(2 * config.max_result_bytes, check_result)
         self._held: dict[tuple[str | None, str], Callable[[], object]] = {}  # by owner and key
         self._loading: asyncio.Task[None] | None = None  # the configured plug-ins
         self._locks: dict[str | None, asyncio.Lock] = {}  # by loader
-        self._slots = LoadSlots()
+        self._slots = LoadLimit()
 
     def __repr__(self) -> str:
-        return f"<Catalogue: {self.registry!r}>"
+        return f"<ToolCatalog: {self.registry!r}>"
 
     async def load(
         self,
@@ -77,7 +77,7 @@ class Catalogue:
             Conflict: another source offers one of them.
             Overloaded: too many sources are being loaded.
         """
-        source = checked_source(source)
+        source = require_source(source)
         work: Callable[[], Plugin]
         if isinstance(source, McpServer):
             work = partial(self._mcp.load, source)
@@ -149,20 +149,20 @@ class Catalogue:
         loader: str | None = None,
         labels: frozenset[str] = frozenset(),
     ) -> tuple[str, ...]:
-        def make() -> tuple[Plugin, tuple[Offer, ...]]:
+        def make() -> tuple[Plugin, tuple[RegisteredTool, ...]]:
             plugin = work()
             try:
                 for tool in plugin.tools:
                     if tool.isolation == "process":
-                        Origin.of(tool)  # refuse it now rather than at its first call
-                return plugin, offers_of(plugin, owner, labels)
+                        FunctionOrigin.of(tool)  # refuse it now rather than at its first call
+                return plugin, compile_tools(plugin, owner, labels)
             except BaseException:
                 _release(plugin)
                 raise
 
-        plugin, offers = await self._made(make, loader)
+        plugin, registered_tools = await self._made(make, loader)
         try:
-            self.registry.put(plugin.key, offers, owner)
+            self.registry.put(plugin.key, registered_tools, owner)
         except KernelError:
             _release(plugin)
             raise
@@ -171,7 +171,7 @@ class Catalogue:
             self._held[owner, plugin.key] = plugin.release
         if older is not None:
             older()
-        return tuple(offer.tool.id for offer in offers)
+        return tuple(registered.tool.id for registered in registered_tools)
 
     def _lock_of(self, loader: str | None) -> asyncio.Lock:
         return self._locks.setdefault(loader, asyncio.Lock())
@@ -189,17 +189,17 @@ class Catalogue:
                 on_end=partial(self._slots.give_back, loader),
             )
         except TimeoutError as exc:
-            told = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code may hang"
-            raise ToolError("tools", told) from exc
+            reason = f"not loaded within {limit_s:g} s (tools.load_timeout_s); its code may hang"
+            raise ToolError("tools", reason) from exc
         except ForeignException as exc:
             raise ToolError("tools", f"cannot be loaded: {exc}") from exc
 
     def _release_unoffered(self, owner: str | None) -> None:
         """Release what is held by sources that no longer offer a tool."""
         offered = set(self.registry.keys(owner))
-        for whose, key in tuple(self._held):
-            if whose == owner and key not in offered:
-                self._held.pop((whose, key))()
+        for holder, key in tuple(self._held):
+            if holder == owner and key not in offered:
+                self._held.pop((holder, key))()
 
     async def _loaded_already(self) -> None:
         """Wait for the configured plug-ins, but tolerate a conflict.

@@ -45,7 +45,7 @@ class _Circuit:
         self.open_until, self.tried_by = now + self.cooldown_s, None
 
 
-class Breaker:
+class CircuitBreaker:
     """The circuits of one tool. With `max_failures=0` they never open."""
 
     def __init__(self, max_failures: int, cooldown_s: float) -> None:
@@ -58,7 +58,7 @@ class Breaker:
         """Return for how many seconds calls of this agent are refused; 0 if they are allowed."""
         return max(circuit.refused_for(now) for circuit in self._circuits(pid))
 
-    def admit(self, pid: int, call: int) -> None:
+    def begin(self, pid: int, call: int) -> None:
         """Record that a call was allowed. On a half-open circuit its outcome decides."""
         for circuit in self._circuits(pid):
             if circuit.open_until is not None and circuit.tried_by is None:

@@ -17,13 +17,13 @@ from typing import Any, Final
 from aios_core.clock import Clock, Timer
 from aios_core.errors import KernelError, ToolError
 from aios_core.process import AgentProcess
-from aios_core.tools.attempt import Result, is_the_tools_fault, run
+from aios_core.tools.attempt import Result, counts_as_tool_failure, run_attempt
 from aios_core.tools.context import ToolContext
-from aios_core.tools.process_pool import ToolProcesses
-from aios_core.tools.scheduler import HANG_GRACE_S, Schedule
-from aios_core.tools.thread_pool import Workers
+from aios_core.tools.process_pool import ToolProcessPool
+from aios_core.tools.scheduler import HANG_GRACE_S, ToolScheduler
+from aios_core.tools.thread_pool import ToolThreadPool
 from aios_core.tools.tool import Tool
-from aios_core.tools.tool_queue import Lane, Turn, TurnState
+from aios_core.tools.tool_queue import TicketState, ToolQueue, ToolTicket
 from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class ToolHung(ToolError):
 class _Attempt:
     """One run of a tool, until its code has really ended."""
 
-    turn: Turn
+    ticket: ToolTicket
     context: ToolContext
     answer: asyncio.Future[Result]
     on_late: Callable[[Outcome], object]  # gets the outcome if the caller stopped waiting
     timers: list[Timer] = field(default_factory=list)
 
 
-class ToolCalls:
+class ToolDispatcher:
     """Runs the attempts of tool calls in the order of the tool scheduler.
 
     Used on the kernel's loop only.
@@ -56,63 +56,63 @@ class ToolCalls:
 
     def __init__(
         self,
-        schedule: Schedule,
+        scheduler: ToolScheduler,
         *,
         clock: Clock,
         default_timeout_s: float,
         code_timeout_s: float,
         max_result_bytes: int,
     ) -> None:
-        self.schedule = schedule
+        self.scheduler = scheduler
         self._clock = clock
         self._default_timeout_s = default_timeout_s
         self._code_timeout_s = code_timeout_s  # of tools that run code, which has a limit too
         self._max_result_bytes = max_result_bytes
-        self._workers = Workers()
-        self._processes = ToolProcesses()
-        self._waiting: dict[int, asyncio.Future[None]] = {}  # by turn
+        self._workers = ToolThreadPool()
+        self._processes = ToolProcessPool()
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by ticket
         self._attempts: set[_Attempt] = set()
         self._timer: Timer | None = None
 
     def __repr__(self) -> str:
-        return f"<ToolCalls: {self.schedule!r}>"
+        return f"<ToolDispatcher: {self.scheduler!r}>"
 
-    async def turn(self, process: AgentProcess, tool: Tool, lane: str) -> Turn:
+    async def wait_for_slot(self, process: AgentProcess, tool: Tool, queue: str) -> ToolTicket:
         """Wait until a call may run. It holds its slot until `drop`, or the end of an attempt.
 
         Raises:
             Overloaded: too many calls wait.
             ToolUnavailable: the tool's circuit breaker is open, or its calls hang.
         """
-        turn = self.schedule.submit(
+        ticket = self.scheduler.submit(
             tool,
-            lane,
+            queue,
             pid=process.pid,
             agent=(process.name, process.weight),
             group=(process.group.name, process.group.weight),
             priority=process.priority,
             now=self._clock.now(),
         )
-        ready = self._waiting[turn.id] = asyncio.get_running_loop().create_future()
+        ready = self._waiting[ticket.id] = asyncio.get_running_loop().create_future()
         self._pump()
         try:
             with doing(f"waiting for a slot of tool {tool.name!r}"):
                 await ready
         except BaseException:
-            self.drop(turn)
+            self.drop(ticket)
             raise
         finally:
-            self._waiting.pop(turn.id, None)
-        return turn
+            self._waiting.pop(ticket.id, None)
+        return ticket
 
-    def drop(self, turn: Turn) -> None:
+    def drop(self, ticket: ToolTicket) -> None:
         """Release the slot of a call that does not run its tool after all."""
-        self.schedule.end(turn, self._clock.now())
+        self.scheduler.end(ticket, self._clock.now())
         self._pump()
 
     async def attempt(
         self,
-        turn: Turn,
+        ticket: ToolTicket,
         arguments: Mapping[str, Any],
         context: ToolContext,
         on_late: Callable[[Outcome], object],
@@ -120,7 +120,7 @@ class ToolCalls:
         """Run the tool once. Cancelling the await cancels the run, as far as possible.
 
         Args:
-            turn: the call, which holds a slot.
+            ticket: the call, which holds a slot.
             arguments: they fit the tool's schema.
             context: passed to the tool if it asks for one.
             on_late: called with the outcome if the caller has stopped waiting before.
@@ -131,24 +131,24 @@ class ToolCalls:
                 other exception.
         """
         loop = asyncio.get_running_loop()
-        attempt = _Attempt(turn, context, loop.create_future(), on_late)
+        attempt = _Attempt(ticket, context, loop.create_future(), on_late)
         self._attempts.add(attempt)
-        if turn.tool.isolation == "process":
-            self._expire_in(attempt, START_UP_S, ToolError(turn.tool.name, _NOT_STARTED))
+        if ticket.tool.isolation == "process":
+            self._expire_in(attempt, START_UP_S, ToolError(ticket.tool.name, _NOT_STARTED))
         else:
             self._begin(attempt)
 
-        def begun() -> None:
+        def on_started() -> None:
             loop.call_soon_threadsafe(self._begin, attempt)
 
         def work() -> None:
-            outcome = run(
-                turn.tool,
+            outcome = run_attempt(
+                ticket.tool,
                 arguments,
                 context,
                 processes=self._processes,
                 max_bytes=self._max_result_bytes,
-                begun=begun,
+                on_started=on_started,
             )
             context.cancellation.end()
             try:
@@ -158,7 +158,7 @@ class ToolCalls:
 
         try:
             self._workers.submit(work)
-            with doing(f"running tool {turn.tool.name!r}"):
+            with doing(f"running tool {ticket.tool.name!r}"):
                 return await attempt.answer
         except asyncio.CancelledError:
             self._abandon(attempt)
@@ -166,7 +166,7 @@ class ToolCalls:
 
     def forget(self, pid: int) -> None:
         """Drop what is kept for an exited agent."""
-        self.schedule.forget(pid)
+        self.scheduler.forget(pid)
 
     async def close(self) -> None:
         """Cancel what runs and end processes and idle threads. Threads that hang are abandoned."""
@@ -180,7 +180,7 @@ class ToolCalls:
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""
-        self.schedule.check()
+        self.scheduler.check()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -188,38 +188,38 @@ class ToolCalls:
         """Start all calls that may run; set a timer for when a rate allows the next."""
         now = self._clock.now()
         self._refuse_unranked()
-        while (turn := self.schedule.pick(now)) is not None:
-            ready = self._waiting.get(turn.id)
+        while (ticket := self.scheduler.pick(now)) is not None:
+            ready = self._waiting.get(ticket.id)
             if ready is not None and not ready.done():
                 ready.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
-        next_at = self.schedule.next_at(now)
+        next_at = self.scheduler.next_at(now)
         self._timer = None if next_at is None else self._clock.call_at(next_at, self._pump)
 
     def _refuse_unranked(self) -> None:
-        """Fail the calls that the policy could not rank; `turn` then removes them."""
-        for turn, error in self.schedule.take_unranked():
-            ready = self._waiting.get(turn.id)
+        """Fail the calls that the policy could not rank; `wait_for_slot` then removes them."""
+        for ticket, error in self.scheduler.take_unranked():
+            ready = self._waiting.get(ticket.id)
             if ready is not None and not ready.done():
                 ready.set_exception(error)
 
     def _ended(self, attempt: _Attempt, outcome: Outcome) -> None:
         """Release what the attempt held, now that the tool's code has really ended."""
         now = self._clock.now()
-        turn = attempt.turn
+        ticket = attempt.ticket
         is_late = attempt.answer.done()
         self._attempts.discard(attempt)
         self._cancel_timers(attempt)
-        self.schedule.end(turn, now)
+        self.scheduler.end(ticket, now)
         if is_late:
             attempt.on_late(outcome)
         elif isinstance(outcome, Result):
-            turn.lane.breaker.succeed(turn.pid)
+            ticket.queue.breaker.succeed(ticket.pid)
             attempt.answer.set_result(outcome)
         else:
-            if is_the_tools_fault(outcome):
-                self._failed(turn)
+            if counts_as_tool_failure(outcome):
+                self._failed(ticket)
             attempt.answer.set_exception(outcome)
         self._pump()
 
@@ -227,7 +227,7 @@ class ToolCalls:
         """Start the timeout of an attempt: from now on the tool itself runs."""
         if attempt.answer.done():
             return
-        tool = attempt.turn.tool
+        tool = attempt.ticket.tool
         default_s = self._code_timeout_s if tool.runs_code else self._default_timeout_s
         timeout_s = tool.timeout_s or default_s
         late = ToolHung(tool.name, f"did not end within {timeout_s:g} s")
@@ -243,38 +243,38 @@ class ToolCalls:
         if attempt.answer.done():
             return
         attempt.answer.set_exception(late)
-        self._failed(attempt.turn)
+        self._failed(attempt.ticket)
         self._abandon(attempt)
 
     def _abandon(self, attempt: _Attempt) -> None:
         """Free the slot of an attempt without a caller; its tool may still run."""
-        if attempt not in self._attempts or attempt.turn.state is not TurnState.RUNNING:
+        if attempt not in self._attempts or attempt.ticket.state is not TicketState.RUNNING:
             return
         now = self._clock.now()
-        self.schedule.linger(attempt.turn, now)
+        self.scheduler.mark_lingering(attempt.ticket, now)
         self._cancel_timers(attempt)
         attempt.timers.append(
-            self._clock.call_at(now + HANG_GRACE_S, partial(self._give_up, attempt))
+            self._clock.call_at(now + HANG_GRACE_S, partial(self._report_hang, attempt))
         )
         attempt.context.cancellation.set()
         self._pump()
 
-    def _give_up(self, attempt: _Attempt) -> None:
+    def _report_hang(self, attempt: _Attempt) -> None:
         """Report a tool that still runs without a caller: refuse the calls that wait for it."""
         if attempt in self._attempts:
-            log.warning("a call of tool %s hangs and keeps its thread", attempt.turn.tool.id)
-            for lane in {turn.lane for turn in self.schedule}:
-                self._refuse_waiting(lane)
+            log.warning("a call of tool %s hangs and keeps its thread", attempt.ticket.tool.id)
+            for queue in {ticket.queue for ticket in self.scheduler}:
+                self._refuse_waiting(queue)
 
-    def _failed(self, turn: Turn) -> None:
-        if turn.lane.breaker.fail(turn.pid, self._clock.now()):
-            self._refuse_waiting(turn.lane)
+    def _failed(self, ticket: ToolTicket) -> None:
+        if ticket.queue.breaker.fail(ticket.pid, self._clock.now()):
+            self._refuse_waiting(ticket.queue)
 
-    def _refuse_waiting(self, lane: Lane) -> None:
+    def _refuse_waiting(self, queue: ToolQueue) -> None:
         now = self._clock.now()
-        for turn in tuple(lane):
-            ready = self._waiting.get(turn.id)
-            refusal = self.schedule.refusal(lane, turn.tool, turn.pid, now)
+        for ticket in tuple(queue):
+            ready = self._waiting.get(ticket.id)
+            refusal = self.scheduler.refusal(queue, ticket.tool, ticket.pid, now)
             if refusal is not None and ready is not None and not ready.done():
                 ready.set_exception(refusal)
 

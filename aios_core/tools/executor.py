@@ -23,15 +23,15 @@ from aios_core.process import AgentProcess
 from aios_core.tools import strict_json
 from aios_core.tools.attempt import Result
 from aios_core.tools.context import ToolContext
-from aios_core.tools.dispatcher import Outcome, ToolCalls, ToolHung
+from aios_core.tools.dispatcher import Outcome, ToolDispatcher, ToolHung
 from aios_core.tools.journal import Intent, ToolJournal
-from aios_core.tools.labeling import LabellingRunner
+from aios_core.tools.labeling import LabelingRunner
 from aios_core.tools.protocols import CodeRunner, Ports
-from aios_core.tools.registry import Offer, labels_of
+from aios_core.tools.registry import RegisteredTool, labels_of
 from aios_core.tools.requests import StoredResult
 from aios_core.tools.results import StoredResults
 from aios_core.tools.tool_process import ToolDied
-from aios_core.tools.tool_queue import Turn
+from aios_core.tools.tool_queue import ToolTicket
 from aios_core.wait_reason import doing
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF_S: Final = 0.5
 
 
-class Execution:
+class ToolExecutor:
     """Runs tool calls: each from its slot to its answer. Used on the kernel's loop only."""
 
     def __init__(
         self,
         config: ToolsConfig,
-        calls: ToolCalls,
+        dispatcher: ToolDispatcher,
         journal: ToolJournal,
         results: StoredResults,
         *,
@@ -54,7 +54,7 @@ class Execution:
         code_runner: CodeRunner | None,
     ) -> None:
         self._config = config
-        self._calls = calls
+        self._dispatcher = dispatcher
         self._journal = journal
         self._results = results
         self._clock = clock
@@ -65,7 +65,7 @@ class Execution:
     async def run(
         self,
         process: AgentProcess,
-        offer: Offer,
+        registered: RegisteredTool,
         arguments: Mapping[str, Any],
         idempotency_key: str | None,
     ) -> Any:
@@ -74,8 +74,8 @@ class Execution:
         Returns:
             Its answer, wrapped with the labels of its sources if there are any.
         """
-        tool = offer.tool
-        labels = labels_of(tool) | offer.labels
+        tool = registered.tool
+        labels = labels_of(tool) | registered.labels
         call_id = secrets.token_hex(12)
         intent = Intent(
             identity=process.identity,
@@ -87,13 +87,13 @@ class Execution:
             labels=frozenset(process.labels),
         )
         if tool.read_only:
-            result = await self._attempts(process, offer, intent)
+            result = await self._attempts(process, registered, intent)
             answer, _ = await self._answer(process, result, labels)
         else:
-            answer, labels = await self._with_effects(process, offer, intent, labels)
+            answer, labels = await self._with_effects(process, registered, intent, labels)
         return with_labels(answer, labels)
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until all known outcomes are journaled."""
         while self._background:
             await asyncio.wait(self._background)
@@ -103,7 +103,7 @@ class Execution:
     async def _with_effects(
         self,
         process: AgentProcess,
-        offer: Offer,
+        registered: RegisteredTool,
         intent: Intent,
         labels: frozenset[str],
     ) -> tuple[Any, frozenset[str]]:
@@ -112,20 +112,20 @@ class Execution:
         Returns:
             The answer and its labels.
         """
-        turn = await self._calls.turn(process, intent.tool, offer.lane)
+        ticket = await self._dispatcher.wait_for_slot(process, intent.tool, registered.queue_name)
         try:
             earlier = await self._journal.begin(intent)
         except BaseException as exc:
-            self._calls.drop(turn)
+            self._dispatcher.drop(ticket)
             if not isinstance(exc, KernelError):  # cancelled: the intent may be written by now
                 self._later(self._journal.withdraw(intent))
             raise
         if earlier is not None:
-            self._calls.drop(turn)
+            self._dispatcher.drop(ticket)
             answer, earlier_labels = _restored(earlier)
             return answer, labels | earlier_labels
         try:
-            result = await self._attempts(process, offer, intent, turn)
+            result = await self._attempts(process, registered, intent, ticket)
             answer, kept = await self._answer(process, result, labels)
         except asyncio.CancelledError:
             self._later(self._journal.finish(intent, "unknown"))
@@ -150,23 +150,23 @@ class Execution:
     async def _attempts(
         self,
         process: AgentProcess,
-        offer: Offer,
+        registered: RegisteredTool,
         intent: Intent,
-        turn: Turn | None = None,
+        ticket: ToolTicket | None = None,
     ) -> Result:
         """Run the tool, and again after a failure as often as it allows."""
         tool = intent.tool
         attempt, left_s = 1, self._config.max_retry_s
         on_late = partial(self._ended_late, process, intent)
         while True:
-            if turn is None:
-                turn = await self._calls.turn(process, tool, offer.lane)
+            if ticket is None:
+                ticket = await self._dispatcher.wait_for_slot(process, tool, registered.queue_name)
             # Before it runs, so that what it does through its port, and the text of a failure,
             # carry its label.
-            process.take_labels(labels_of(tool) | offer.labels)
+            process.take_labels(labels_of(tool) | registered.labels)
             context = self._context(process, intent, attempt)
             try:
-                return await self._calls.attempt(turn, intent.arguments, context, on_late)
+                return await self._dispatcher.attempt(ticket, intent.arguments, context, on_late)
             except KernelError as exc:
                 if not isinstance(exc, ToolError | RetryLater):
                     raise
@@ -178,7 +178,7 @@ class Execution:
                     raise
             with doing(f"pausing before attempt {attempt + 1} of tool {tool.name!r}"):
                 await self._sleep(wait_s)
-            turn = None
+            ticket = None
             attempt += 1
 
     def _context(self, process: AgentProcess, intent: Intent, attempt: int) -> ToolContext:
@@ -221,7 +221,7 @@ class Execution:
             timer.cancel()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """EventLog something in the background; only `settle` waits for it."""
+        """Journal something in the background; only `wait_idle` waits for it."""
         self._keep(asyncio.ensure_future(work))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -235,7 +235,7 @@ class Execution:
 
 
 def _labelling(runner: CodeRunner | None, process: AgentProcess) -> CodeRunner | None:
-    return None if runner is None else LabellingRunner(runner, process)
+    return None if runner is None else LabelingRunner(runner, process)
 
 
 def _kept(answer: Any, labels: Iterable[str]) -> bytes:
@@ -249,6 +249,6 @@ def _kept(answer: Any, labels: Iterable[str]) -> bytes:
 
 def _restored(kept: bytes) -> tuple[Any, frozenset[str]]:
     """Return an answer from the journal, and its labels."""
-    told = strict_json.parse(kept, len(kept))
-    labels = frozenset(told.get("labels", ()))
-    return StoredResult(*told["stored"]) if "stored" in told else told["value"], labels
+    fields = strict_json.parse(kept, len(kept))
+    labels = frozenset(fields.get("labels", ()))
+    return StoredResult(*fields["stored"]) if "stored" in fields else fields["value"], labels

@@ -19,7 +19,7 @@ from aios_core.tools.tool import Tool
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class FunctionOrigin:
     """The place of a tool's function: its module, and where it is in the module."""
 
     module: str
@@ -29,7 +29,7 @@ class Origin:
     attribute: str = ""  # "TOOL", "function" or "Class.function"; "": among `tools_of` the module
 
     @classmethod
-    def of(cls, tool: Tool) -> Origin:
+    def of(cls, tool: Tool) -> FunctionOrigin:
         """Find the place of a tool. Raises `InvalidRequest` if a process cannot find it again."""
         module = module_of(tool.function) or ""
         found = sys.modules.get(module)
@@ -50,7 +50,7 @@ class Origin:
 
 def require_attribute(tool: Tool) -> None:
     """Raise `InvalidRequest` unless a process can find a tool that was offered as an object."""
-    if not Origin.of(tool).attribute:
+    if not FunctionOrigin.of(tool).attribute:
         function = tool.function
         named = getattr(function, "__qualname__", type(function).__name__)
         raise InvalidRequest(

@@ -23,10 +23,10 @@ from aios_core.manager import Port
 from aios_core.messages import Message, ToolCall, ToolSpec, require_items
 from aios_core.redaction import shown_repr
 from aios_core.tools.requests import (
-    Doubt,
+    DoubtfulCall,
     McpServer,
     StoredResult,
-    ToolDoubts,
+    ToolInDoubtList,
     ToolInfo,
     ToolList,
     ToolLoad,
@@ -255,17 +255,17 @@ class Tools:
 
     # --- in doubt ----------------------------------------------------------------------------
 
-    def in_doubt(self) -> tuple[Doubt, ...]:
+    def in_doubt(self) -> tuple[DoubtfulCall, ...]:
         """List this agent's calls of which it is unknown whether they took effect.
 
         They were interrupted, by a timeout or a crash. One that `is_repeatable` may be run again
         with its `idempotency_key`; the others wait for `resolve`.
         """
-        return self._port.call(ToolDoubts())
+        return self._port.call(ToolInDoubtList())
 
-    async def ain_doubt(self) -> tuple[Doubt, ...]:
+    async def ain_doubt(self) -> tuple[DoubtfulCall, ...]:
         """List the calls in doubt without blocking the event loop (async form of `in_doubt`)."""
-        return await self._port.acall(ToolDoubts())
+        return await self._port.acall(ToolInDoubtList())
 
     def resolve(self, call_id: str, *, took_effect: bool) -> None:
         """Record whether a call in doubt took effect, after checking the outside world.

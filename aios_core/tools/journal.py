@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from aios_core.errors import Conflict, NoSuchObject, ToolInDoubt
 from aios_core.state import Cipher, Connection, State, StateOpener
-from aios_core.tools.requests import Doubt
+from aios_core.tools.requests import DoubtfulCall
 from aios_core.tools.strict_json import dump, parse
 from aios_core.tools.tool import Tool
 
@@ -134,7 +134,7 @@ class ToolJournal:
             ).close()
         )
 
-    async def in_doubt(self, identity: str) -> tuple[Doubt, ...]:
+    async def in_doubt(self, identity: str) -> tuple[DoubtfulCall, ...]:
         """Return the calls in doubt of an agent, oldest first."""
         state = await self._state.open()
         query = (
@@ -143,7 +143,7 @@ class ToolJournal:
         )
         given = {"identity": identity, "boot": self._boot}
         rows: list[Any] = await state.database.aread(lambda c: c.execute(query, given).fetchall())
-        return tuple(_doubt(identity, state.cipher, *row) for row in rows)
+        return tuple(_doubtful_call(identity, state.cipher, *row) for row in rows)
 
     async def resolve(self, identity: str, call_id: str, *, took_effect: bool) -> None:
         """Record whether a call in doubt took effect.
@@ -286,7 +286,7 @@ def _in_doubt(tool: Tool) -> ToolInDoubt:
     )
 
 
-def _doubt(  # noqa: PLR0917 - a row
+def _doubtful_call(  # noqa: PLR0917 - a row
     identity: str,
     cipher: Cipher,
     call_id: str,
@@ -297,9 +297,9 @@ def _doubt(  # noqa: PLR0917 - a row
     started_at: float,
     is_repeatable: int,
     labels: str,
-) -> Doubt:
+) -> DoubtfulCall:
     opened = cipher.decrypt(arguments, "tool_call", identity, call_id, "arguments")
-    return Doubt(
+    return DoubtfulCall(
         call_id=call_id,
         tool=f"{tool}@{version}",
         arguments=parse(opened, len(opened)),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from aios_core.process import AgentProcess
 from aios_core.tools.protocols import CodeRunner
-from aios_core.tools.sandbox import ExecutionResult, Language, Limits, OnOutput
+from aios_core.tools.sandbox import ExecutionResult, Language, OnOutput, SandboxLimits
 
 
 @dataclass(frozen=True, slots=True)
-class LabellingRunner:
+class LabelingRunner:
     """The code runner of one call: adds the labels of the calling agent to the given ones."""
 
     _runner: CodeRunner
@@ -23,7 +23,7 @@ class LabellingRunner:
         code: str,
         *,
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code once, as `CodeRunner.run_for` does."""
@@ -44,7 +44,7 @@ class LabellingRunner:
         *,
         language: Language = "python",
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run a cell of a session, as `CodeRunner.run_in_session` does."""

@@ -19,7 +19,7 @@ MAX_OF_PROGRAM: Final = 8
 _RETRY_S: Final = 5.0
 
 
-class LoadSlots:
+class LoadLimit:
     """Counts the loads of each agent, by identity; None is the program.
 
     Used on the kernel's loop only.
@@ -29,7 +29,7 @@ class LoadSlots:
         self._taken: Counter[str | None] = Counter()
 
     def __repr__(self) -> str:
-        return f"<LoadSlots: {self._taken.total()} taken>"
+        return f"<LoadLimit: {self._taken.total()} taken>"
 
     def take(self, loader: str | None) -> None:
         """Take a slot for a load. Raises `Overloaded` if there is none."""

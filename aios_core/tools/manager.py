@@ -23,14 +23,14 @@ from aios_core.process import AgentProcess
 from aios_core.queueing.policy import Policy
 from aios_core.state import StateOpener
 from aios_core.syscalls import Discloses, Request
-from aios_core.tools.catalog import Catalogue
-from aios_core.tools.dispatcher import ToolCalls
-from aios_core.tools.executor import Execution
+from aios_core.tools.catalog import ToolCatalog
+from aios_core.tools.dispatcher import ToolDispatcher
+from aios_core.tools.executor import ToolExecutor
 from aios_core.tools.journal import ToolJournal
 from aios_core.tools.protocols import CodeRunner, Ports
-from aios_core.tools.registry import Offer
+from aios_core.tools.registry import RegisteredTool
 from aios_core.tools.requests import (
-    ToolDoubts,
+    ToolInDoubtList,
     ToolInfo,
     ToolList,
     ToolLoad,
@@ -40,7 +40,7 @@ from aios_core.tools.requests import (
     ToolUnload,
 )
 from aios_core.tools.results import StoredResults
-from aios_core.tools.scheduler import Limits, Schedule
+from aios_core.tools.scheduler import ToolLimits, ToolScheduler
 from aios_core.tools.schema_processes import SchemaProcesses
 from aios_core.tools.tool import Tool
 
@@ -57,17 +57,17 @@ class PreparedRun(Request[Any]):
 
     kind: ClassVar[str] = ToolRun.kind
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT
-    offer: Offer
+    registered: RegisteredTool
     arguments: Mapping[str, Any]
     idempotency_key: str | None
 
-    def access(self, identity: str) -> Access:  # noqa: ARG002 - the offer has its owner
+    def access(self, identity: str) -> Access:  # noqa: ARG002 - the tool has its owner
         """Return the access: to run the tool with these arguments, and "@version"."""
-        tool = self.offer.tool
+        tool = self.registered.tool
         return Access(
             self.kind,
             Right.EXECUTE,
-            Resource("tool", self.offer.owner, tool.name),
+            Resource("tool", self.registered.owner, tool.name),
             {**self.arguments, "@version": tool.version},
             irreversible=tool.irreversible,
         )
@@ -83,7 +83,7 @@ class ToolManager:
         ToolLoad,
         ToolUnload,
         ToolRead,
-        ToolDoubts,
+        ToolInDoubtList,
         ToolResolve,
     )
 
@@ -110,19 +110,19 @@ class ToolManager:
         self._config = config
         self._clock = clock
         self._schemas = SchemaProcesses()
-        self.catalogue = Catalogue(config, self._schemas.check_result)
+        self.catalog = ToolCatalog(config, self._schemas.check_result)
         self._journal = ToolJournal(state, keep_s=_DAY_S * config.journal_days)
         self._results = StoredResults(state, max_bytes=config.max_stored_bytes)
-        self._calls = ToolCalls(
-            Schedule(_limits(config), policy),
+        self._dispatcher = ToolDispatcher(
+            ToolScheduler(_limits(config), policy),
             clock=clock,
             default_timeout_s=config.timeout_s,
             code_timeout_s=max(config.timeout_s, config.sandbox.wall_s + _CODE_MARGIN_S),
             max_result_bytes=config.max_result_bytes,
         )
-        self._execution = Execution(
+        self._executor = ToolExecutor(
             config,
-            self._calls,
+            self._dispatcher,
             self._journal,
             self._results,
             clock=clock,
@@ -131,7 +131,7 @@ class ToolManager:
         )
 
     def __repr__(self) -> str:
-        return f"<ToolManager: {self.catalogue!r}, {self._calls!r}>"
+        return f"<ToolManager: {self.catalog!r}, {self._dispatcher!r}>"
 
     # --- Manager -----------------------------------------------------------------------------
 
@@ -148,32 +148,32 @@ class ToolManager:
         if not isinstance(request, ToolRun):
             checked: Request[Any] = request
             return checked
-        await self.catalogue.loaded()
-        offer = self.catalogue.registry.resolve(request.name, process.identity)
+        await self.catalog.loaded()
+        registered = self.catalog.registry.resolve(request.name, process.identity)
         try:
-            arguments = await self._checked(process.identity, offer, request.arguments)
+            arguments = await self._checked(process.identity, registered, request.arguments)
         except InvalidArguments as exc:
-            raise exc.with_labels(offer.labels) from None  # it quotes the schema
-        return PreparedRun(offer, arguments, request.idempotency_key)
+            raise exc.with_labels(registered.labels) from None  # it quotes the schema
+        return PreparedRun(registered, arguments, request.idempotency_key)
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:  # noqa: PLR0911 - a table
         """Serve one of `requests`; a `ToolRun` in the form that `prepare` returns."""
         match request:
-            case PreparedRun(offer, arguments, key):
-                return await self._execution.run(process, offer, arguments, key)
+            case PreparedRun(registered, arguments, key):
+                return await self._executor.run(process, registered, arguments, key)
             case ToolList():
                 return await self._list(process)
             case ToolLoad():
                 return await self._load(process, request)
             case ToolUnload():
                 owner = process.identity if request.is_private else None
-                labels = self.catalogue.registry.labels_of_owner(owner)
+                labels = self.catalog.registry.labels_of_owner(owner)
                 return with_labels(
                     await self.unload(request.name, owner=owner, loader=process.identity), labels
                 )
             case ToolRead():
                 return await self._read(process, request)
-            case ToolDoubts():
+            case ToolInDoubtList():
                 return with_all_labels(await self._journal.in_doubt(process.identity))
             case ToolResolve(call_id, took_effect):
                 return await self._journal.resolve(
@@ -187,7 +187,7 @@ class ToolManager:
         owner, name = resource.owner, resource.name.partition("@")[0]
         if resource.kind != "tool" or owner is None:
             return None
-        own = {one.tool.name for one in self.catalogue.registry if one.owner == owner}
+        own = {one.tool.name for one in self.catalog.registry if one.owner == owner}
         return not name or name in own
 
     async def knows(self, identity: str) -> bool:  # noqa: ARG002 - a `Holder`'s
@@ -196,21 +196,21 @@ class ToolManager:
 
     def forget(self, process: AgentProcess) -> None:
         """Remove the private tools of an exited agent."""
-        self.catalogue.forget(process.identity)
-        self._calls.forget(process.pid)
+        self.catalog.forget(process.identity)
+        self._dispatcher.forget(process.pid)
         self._drop_idle()
 
     async def close(self) -> None:
         """End running tools as far as possible, and wait until known outcomes are journaled."""
-        await self.catalogue.close()
+        await self.catalog.close()
         await asyncio.to_thread(self._schemas.close)
-        await self._calls.close()
-        await self._schemas.settle()
-        await self._execution.settle()
+        await self._dispatcher.close()
+        await self._schemas.wait_idle()
+        await self._executor.wait_idle()
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""
-        self._calls.check()
+        self._dispatcher.check()
 
     async def unload(
         self, name: str, *, owner: str | None = None, loader: str | None = None
@@ -220,53 +220,58 @@ class ToolManager:
         Raises:
             NoSuchObject: nothing of that name is offered.
         """
-        removed = await self.catalogue.unload(name, owner=owner, loader=loader)
+        removed = await self.catalog.unload(name, owner=owner, loader=loader)
         self._drop_idle()
         return removed
 
     # --- inside ------------------------------------------------------------------------------
 
     async def _checked(
-        self, agent: str, offer: Offer, arguments: Mapping[str, Any]
+        self, agent: str, registered: RegisteredTool, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Return the arguments in the form that the tool gets. Raises `InvalidArguments`."""
-        tool = offer.tool
-        if offer.schema.is_quick(arguments):
-            return offer.schema.checked(arguments, repairs=tool.repairs)
+        tool = registered.tool
+        if registered.schema.is_quick(arguments):
+            return registered.schema.validate(arguments, repairs=tool.repairs)
         return await self._schemas.check(
-            agent, tool.name, offer.schema.schema, arguments, repairs=tool.repairs
+            agent, tool.name, registered.schema.schema, arguments, repairs=tool.repairs
         )
 
     async def _load(self, process: AgentProcess, request: ToolLoad) -> Any:
         owner = process.identity if request.is_private else None
         labels = frozenset(process.labels)
-        ids = await self.catalogue.load(
+        ids = await self.catalog.load(
             request.source, owner=owner, loader=process.identity, labels=labels
         )
-        offers = self.catalogue.registry.visible(owner)
-        return with_labels(ids, labels_of_all([offer for offer in offers if offer.tool.id in ids]))
-
-    async def _list(self, process: AgentProcess) -> Any:
-        await self.catalogue.loaded()
-        visible = self.catalogue.registry.visible(process.identity)
+        registered_tools = self.catalog.registry.visible(owner)
         return with_labels(
-            tuple(self._told(offer, process) for offer in visible), labels_of_all(visible)
+            ids,
+            labels_of_all(
+                [registered for registered in registered_tools if registered.tool.id in ids]
+            ),
         )
 
-    def _told(self, offer: Offer, process: AgentProcess) -> ToolInfo:
-        lane = self._calls.schedule.lane(offer.lane)
+    async def _list(self, process: AgentProcess) -> Any:
+        await self.catalog.loaded()
+        visible = self.catalog.registry.visible(process.identity)
+        return with_labels(
+            tuple(self._told(registered, process) for registered in visible), labels_of_all(visible)
+        )
+
+    def _told(self, registered: RegisteredTool, process: AgentProcess) -> ToolInfo:
+        queue = self._dispatcher.scheduler.queue(registered.queue_name)
         return ToolInfo(
-            name=offer.tool.name,
-            version=offer.tool.version,
-            description=offer.tool.description,
-            parameters=offer.tool.parameters,
-            source=offer.source,
-            is_newest=self.catalogue.registry.is_newest(offer, process.identity),
-            owner=offer.owner,
-            declared=declared_by(offer.tool),
-            num_running=lane.num_running,
-            num_waiting=lane.num_waiting,
-            refused_for_s=lane.breaker.refused_for(process.pid, self._clock.now()),
+            name=registered.tool.name,
+            version=registered.tool.version,
+            description=registered.tool.description,
+            parameters=registered.tool.parameters,
+            source=registered.source,
+            is_newest=self.catalog.registry.is_newest(registered, process.identity),
+            owner=registered.owner,
+            declared=declared_by(registered.tool),
+            num_running=queue.num_running,
+            num_waiting=queue.num_waiting,
+            refused_for_s=queue.breaker.refused_for(process.pid, self._clock.now()),
         )
 
     async def _read(self, process: AgentProcess, request: ToolRead) -> Any:
@@ -275,7 +280,7 @@ class ToolManager:
         return with_labels(piece, labels)
 
     def _drop_idle(self) -> None:
-        self._calls.schedule.drop_idle(self.catalogue.registry.is_offered)
+        self._dispatcher.scheduler.drop_idle(self.catalog.registry.is_offered)
 
 
 def declared_by(tool: Tool) -> dict[str, Any]:
@@ -287,8 +292,8 @@ def declared_by(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _limits(config: ToolsConfig) -> Limits:
-    return Limits(
+def _limits(config: ToolsConfig) -> ToolLimits:
+    return ToolLimits(
         max_running=config.max_running,
         max_running_per_agent=config.max_running_per_agent,
         max_processes=config.max_processes,

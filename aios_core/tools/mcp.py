@@ -35,7 +35,7 @@ _DIGEST_LENGTH: Final = 8
 _MAX_ERROR_CHARS: Final = 3_000  # of the text that a server returns for a failure
 
 
-class McpClients:
+class McpConnections:
     """The connections to MCP servers. `_lock` guards the thread, the loop and the connections."""
 
     def __init__(self, max_bytes: int = 64 << 20, check_result: CheckResult | None = None) -> None:
@@ -185,12 +185,12 @@ def _require_fitting(
         )
     try:
         if (compiled := ArgumentSchema(tool, schema)).is_quick(found):
-            compiled.checked(found, repairs=False)
+            compiled.validate(found, repairs=False)
         else:
             check(tool, schema, found)
     except InvalidRequest as exc:
-        told = str(exc)[:_MAX_ERROR_CHARS]
-        raise ToolError(tool, f"the MCP server's result does not fit its schema: {told}") from exc
+        reason = str(exc)[:_MAX_ERROR_CHARS]
+        raise ToolError(tool, f"the MCP server's result does not fit its schema: {reason}") from exc
 
 
 def _value(tool: str, result: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aios_core.distribution import install_command
 from aios_core.errors import BackendError, KernelError, ToolError, ToolUnavailable
-from aios_core.tools.mcp_transports import LastWords, http, pipes
+from aios_core.tools.mcp_transports import StderrTail, connect_http, connect_stdio
 from aios_core.tools.requests import McpServer
 from aios_core.tools.tool_process import ToolDied
 
@@ -95,7 +95,7 @@ class Connection:
             return self._session
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open(), name=f"mcp {self._server.name}")
-            self._opening.add_done_callback(_heard)
+            self._opening.add_done_callback(_retrieve_exception)
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> _Session:
@@ -107,8 +107,8 @@ class Connection:
             async with asyncio.timeout(self._server.timeout_s):
                 await session.open()
         except TimeoutError as exc:
-            told = f"did not answer within {self._server.timeout_s:g} s"
-            raise BackendError(f"MCP server {self._server.name!r} {told}") from exc
+            reason = f"did not answer within {self._server.timeout_s:g} s"
+            raise BackendError(f"MCP server {self._server.name!r} {reason}") from exc
         return session
 
 
@@ -119,7 +119,7 @@ class _Session:
         self.tools: list[dict[str, Any]] = []
         self._server = server
         self._max_bytes = max_bytes
-        self._words = LastWords(server.name)
+        self._stderr = StderrTail(server.name)
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
         self._is_open = False
@@ -139,7 +139,7 @@ class _Session:
             BackendError: the server cannot be used.
         """
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._live(ready), name=f"mcp {self._server.name}: life")
+        self._task = asyncio.create_task(self._run(ready), name=f"mcp {self._server.name}: life")
         try:
             await ready
         except asyncio.CancelledError:
@@ -157,12 +157,12 @@ class _Session:
         except Exception as exc:
             if self._is_the_connections(exc):
                 self._has_broken = True
-                raise self._broke(tool) from exc
+                raise self._died(tool) from exc
             raise ToolError(tool, f"the MCP server returned an error: {exc}") from exc
         finally:
             calling.cancel()
         if result is None:
-            raise self._broke(tool)
+            raise self._died(tool)
         dumped: dict[str, Any] = result.model_dump(mode="json", by_alias=True, exclude_none=True)
         return dumped
 
@@ -176,7 +176,7 @@ class _Session:
 
     # --- inside ------------------------------------------------------------------------------
 
-    async def _live(self, ready: asyncio.Future[None]) -> None:
+    async def _run(self, ready: asyncio.Future[None]) -> None:
         try:
             async with self._connected() as client:
                 self._client = client
@@ -201,18 +201,18 @@ class _Session:
             ) from exc
         async with AsyncExitStack() as stack:
             if server.command is not None:
-                transport = pipes(server, self._words, max_bytes=self._max_bytes)
+                transport = connect_stdio(server, self._stderr, max_bytes=self._max_bytes)
             else:
-                transport = http(server, max_bytes=self._max_bytes)
+                transport = connect_http(server, max_bytes=self._max_bytes)
             incoming, outgoing = await stack.enter_async_context(transport)
             session = _without_checks(ClientSession)
             client = await stack.enter_async_context(session(incoming, outgoing))
             await client.initialize()
             yield client
 
-    def _broke(self, tool: str) -> ToolDied:
-        words = self._words
-        return ToolDied(tool, f"MCP server {self._server.name!r} {words.fault}{words}")
+    def _died(self, tool: str) -> ToolDied:
+        stderr = self._stderr
+        return ToolDied(tool, f"MCP server {self._server.name!r} {stderr.fault}{stderr}")
 
     def _is_the_connections(self, exc: Exception) -> bool:
         """Return whether an error is the end of the connection, rather than the server's answer."""
@@ -231,7 +231,9 @@ class _Session:
         if isinstance(exc, KernelError | asyncio.CancelledError):
             return exc
         why = str(exc) or type(exc).__name__
-        error = BackendError(f"MCP server {self._server.name!r} cannot be used: {why}{self._words}")
+        error = BackendError(
+            f"MCP server {self._server.name!r} cannot be used: {why}{self._stderr}"
+        )
         error.__cause__ = exc
         return error
 
@@ -276,7 +278,7 @@ def _without_checks(kind: type[Any]) -> type[Any]:
     )
 
 
-def _heard(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     """Retrieve the exception of an opening that no one awaits, so that asyncio logs no warning."""
     if not task.cancelled():
         task.exception()

@@ -30,11 +30,11 @@ from aios_core.tools.requests import McpServer
 log = logging.getLogger(__name__)
 
 GRACE_S: Final = 2.0  # for a server to end after its input is closed, and again after a signal
-_TOLD_BYTES: Final = 1_000  # of standard error, in a message
+_TAIL_BYTES: Final = 1_000  # of standard error, in a message
 _READ_S: Final = 300.0  # between two chunks of an answer over HTTP
 
 
-class LastWords:
+class StderrTail:
     """The last part of a server's standard error, as a reason why the server ended."""
 
     def __init__(self, name: str) -> None:
@@ -43,19 +43,19 @@ class LastWords:
         self._tail = b""
 
     def __str__(self) -> str:
-        said = self._tail.decode(errors="replace").strip()
-        return f"; its standard error ends with: {said}" if said else ""
+        text = self._tail.decode(errors="replace").strip()
+        return f"; its standard error ends with: {text}" if text else ""
 
     async def follow(self, stream: asyncio.StreamReader) -> None:
         """Read and log standard error to its end."""
         while piece := await stream.read(65_536):
-            self._tail = (self._tail + piece)[-_TOLD_BYTES:]
+            self._tail = (self._tail + piece)[-_TAIL_BYTES:]
             log.debug("MCP server %s: %s", self._name, piece.decode(errors="replace").rstrip())
 
 
 @asynccontextmanager
-async def pipes(
-    server: McpServer, words: LastWords, *, max_bytes: int
+async def connect_stdio(
+    server: McpServer, tail: StderrTail, *, max_bytes: int
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Start a server's program and enter the streams of its messages, incoming and outgoing.
 
@@ -91,10 +91,10 @@ async def pipes(
         raise RuntimeError("a server has pipes")
     arrived, incoming = create_memory_object_stream[Any](0)
     outgoing, leaving = create_memory_object_stream[Any](0)
-    following = asyncio.create_task(words.follow(stderr))
+    following = asyncio.create_task(tail.follow(stderr))
     try:
         async with create_task_group() as group:
-            group.start_soon(_receive, stdout, arrived, words, max_bytes)
+            group.start_soon(_receive, stdout, arrived, tail, max_bytes)
             group.start_soon(_send, leaving, stdin)
             try:
                 yield incoming, outgoing
@@ -123,7 +123,7 @@ def _require_program(server: McpServer, environment: Mapping[str, str]) -> str:
 
 
 async def _receive(
-    stdout: asyncio.StreamReader, arrived: Any, words: LastWords, max_bytes: int
+    stdout: asyncio.StreamReader, arrived: Any, tail: StderrTail, max_bytes: int
 ) -> None:
     """Parse messages, one a line, and send them on; a bad line is sent as its `ValueError`."""
     from anyio import BrokenResourceError, ClosedResourceError  # noqa: PLC0415
@@ -136,7 +136,7 @@ async def _receive(
                 try:
                     line = await stdout.readline()
                 except ValueError:
-                    words.fault = f"wrote a message of more than {max_bytes:,} bytes"
+                    tail.fault = f"wrote a message of more than {max_bytes:,} bytes"
                     return
                 if not line:
                     return
@@ -193,7 +193,7 @@ async def _end(
 
 
 @asynccontextmanager
-async def http(server: McpServer, *, max_bytes: int) -> AsyncIterator[tuple[Any, Any]]:
+async def connect_http(server: McpServer, *, max_bytes: int) -> AsyncIterator[tuple[Any, Any]]:
     """Enter the streams of messages from and to a URL (streamable HTTP)."""
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - of the extra
 

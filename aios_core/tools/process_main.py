@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from aios_core.errors import InvalidArguments, KernelError, ToolError
-from aios_core.tools.attempt import call, said
+from aios_core.tools.attempt import call, describe_failure
 from aios_core.tools.context import ToolContext
 from aios_core.tools.function_origin import find
 from aios_core.tools.import_code import load_file, load_module, tools_of
@@ -114,7 +114,7 @@ def _checked(
     Processes that check values run no tools, so the kernel can kill one that takes too long.
     """
     resource.setrlimit(resource.RLIMIT_AS, (MAX_CHECK_BYTES, MAX_CHECK_BYTES))
-    return ArgumentSchema(tool, schema).checked(value, repairs=repairs)
+    return ArgumentSchema(tool, schema).validate(value, repairs=repairs)
 
 
 def _as_tool(function: Any, question: Mapping[str, Any]) -> Tool:
@@ -139,7 +139,7 @@ def _answer(line: bytes, source: Source) -> dict[str, Any]:
     except KernelError as exc:
         return {"error": describe_on_worker(exc)}
     except BaseException as exc:  # noqa: BLE001 - the kernel reports it to the caller
-        return {"error": said(exc)}
+        return {"error": describe_failure(exc)}
 
 
 if __name__ == "__main__":

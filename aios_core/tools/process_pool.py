@@ -21,24 +21,24 @@ from typing import Any, Final
 
 from aios_core.errors import ToolError
 from aios_core.tools.context import ToolContext
-from aios_core.tools.function_origin import Origin
+from aios_core.tools.function_origin import FunctionOrigin
 from aios_core.tools.strict_json import dump
 from aios_core.tools.tool import Tool
-from aios_core.tools.tool_process import ToolDied, WorkerProcess, value_of
+from aios_core.tools.tool_process import ToolDied, ToolProcess, value_of
 
 _MAX_IDLE: Final = 4
 _NUM_AHEAD: Final = 1  # processes started before they are needed, after the first call
 _MARGIN: Final = 4_096  # bytes of an answer in addition to the result
 
 
-class ToolProcesses:
+class ToolProcessPool:
     """The processes of a kernel that run tools, or wait for their next call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[WorkerProcess] = []  # with a loaded source; the longest unused first
-        self._ahead: list[WorkerProcess] = []  # without a source yet
-        self._busy: set[WorkerProcess] = set()
+        self._idle: list[ToolProcess] = []  # with a loaded source; the longest unused first
+        self._ahead: list[ToolProcess] = []  # without a source yet
+        self._busy: set[ToolProcess] = set()
         self._is_closed = False
 
     def run(
@@ -47,7 +47,7 @@ class ToolProcesses:
         arguments: Mapping[str, Any],
         context: ToolContext,
         max_bytes: int,
-        begun: Callable[[], object] = lambda: None,
+        on_started: Callable[[], object] = lambda: None,
     ) -> Any:
         """Run a tool in a process, and kill the process if the caller stops waiting. Blocks.
 
@@ -56,7 +56,7 @@ class ToolProcesses:
             arguments: they fit its schema.
             context: of the call; its cancellation kills the process.
             max_bytes: the largest result, as JSON.
-            begun: called once the process is ready, when the tool's timeout starts.
+            on_started: called once the process is ready, when the tool's timeout starts.
 
         Returns:
             The tool's result, plain JSON.
@@ -65,7 +65,7 @@ class ToolProcesses:
             ToolError: it raised, died, returned too much, or was killed.
             InvalidArguments: it refused its arguments.
         """
-        origin = Origin.of(tool)
+        origin = FunctionOrigin.of(tool)
         process = self._take(tool.name, origin.source)
         context.cancellation.then(process.kill)
         try:
@@ -73,7 +73,7 @@ class ToolProcesses:
         except BaseException:
             self._drop(process)
             raise
-        begun()
+        on_started()
         answer = process.ask(_question(origin, tool, arguments, context), max_bytes + _MARGIN)
         if not answer.endswith(b"\n"):
             raise self._died(process, tool, context, len(answer), max_bytes)
@@ -102,7 +102,7 @@ class ToolProcesses:
 
     def _died(
         self,
-        process: WorkerProcess,
+        process: ToolProcess,
         tool: Tool,
         context: ToolContext,
         num_bytes: int,
@@ -118,7 +118,7 @@ class ToolProcesses:
             return ToolDied(tool.name, f"answered with more than {max_bytes:,} bytes")
         return ToolDied(tool.name, f"its process died ({_ended(code)})")
 
-    def _take(self, tool: str, source: tuple[str, str, str]) -> WorkerProcess:
+    def _take(self, tool: str, source: tuple[str, str, str]) -> ToolProcess:
         """Return a process that has loaded that source, or a new one."""
         with self._lock:
             if self._is_closed:
@@ -142,9 +142,9 @@ class ToolProcesses:
             for _ in range(missing):
                 self._started(tool, self._ahead.append)
 
-    def _started(self, tool: str, put: Callable[[WorkerProcess], object]) -> WorkerProcess:
+    def _started(self, tool: str, put: Callable[[ToolProcess], object]) -> ToolProcess:
         try:
-            process = WorkerProcess()
+            process = ToolProcess()
         except OSError as exc:
             raise ToolError(tool, f"no process can be started: {exc.strerror}") from exc
         with self._lock:
@@ -154,7 +154,7 @@ class ToolProcesses:
         process.close()
         raise ToolError(tool, "the kernel is closing")
 
-    def _give_back(self, process: WorkerProcess) -> None:
+    def _give_back(self, process: ToolProcess) -> None:
         with self._lock:
             self._busy.discard(process)
             self._idle.append(process)
@@ -165,7 +165,7 @@ class ToolProcesses:
         for one in surplus:
             one.close()
 
-    def _drop(self, process: WorkerProcess) -> int:
+    def _drop(self, process: ToolProcess) -> int:
         code = process.close()
         with self._lock:
             self._busy.discard(process)
@@ -173,7 +173,7 @@ class ToolProcesses:
 
 
 def _question(
-    origin: Origin, tool: Tool, arguments: Mapping[str, Any], context: ToolContext
+    origin: FunctionOrigin, tool: Tool, arguments: Mapping[str, Any], context: ToolContext
 ) -> bytes:
     return dump(
         {

@@ -8,7 +8,7 @@ from typing import Protocol, TypedDict
 from aios_core.manager import Port
 from aios_core.process import AgentProcess
 from aios_core.tools.sandbox import ExecutionResult, Language, OnOutput
-from aios_core.tools.sandbox import Limits as CodeLimits
+from aios_core.tools.sandbox import SandboxLimits as CodeLimits
 
 Ports = Callable[[AgentProcess], Port]
 

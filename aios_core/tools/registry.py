@@ -20,7 +20,7 @@ from aios_core.tools.validation import ArgumentSchema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Offer:
+class RegisteredTool:
     """A tool with its source and its owner."""
 
     tool: Tool
@@ -30,7 +30,7 @@ class Offer:
     labels: frozenset[str] = frozenset()  # the sources of its name and its description
 
     @property
-    def lane(self) -> str:
+    def queue_name(self) -> str:
         """The name of the queue of its calls."""
         return f"{self.owner or ''}:{self.tool.id}"
 
@@ -46,9 +46,9 @@ class Plugin:
     is_foreign: bool = False  # names and descriptions come from an untrusted third party
 
 
-def offers_of(
+def compile_tools(
     plugin: Plugin, owner: str | None = None, labels: frozenset[str] = frozenset()
-) -> tuple[Offer, ...]:
+) -> tuple[RegisteredTool, ...]:
     """Compile the schemas of a plug-in's tools, which may take time.
 
     Args:
@@ -61,7 +61,7 @@ def offers_of(
         InvalidRequest: a schema is invalid.
     """
     return tuple(
-        Offer(
+        RegisteredTool(
             tool,
             ArgumentSchema(tool.name, tool.parameters),
             plugin.source,
@@ -81,17 +81,23 @@ class ToolRegistry:
     """The tools that a kernel offers, by owner, name and version."""
 
     def __init__(self) -> None:
-        self._plugins: dict[tuple[str | None, str], tuple[Offer, ...]] = {}  # by owner and key
-        self._offers: dict[tuple[str | None, str], dict[str, Offer]] = {}  # by owner, name; version
+        self._plugins: dict[
+            tuple[str | None, str], tuple[RegisteredTool, ...]
+        ] = {}  # by owner and key
+        self._by_name: dict[
+            tuple[str | None, str], dict[str, RegisteredTool]
+        ] = {}  # by owner, name; version
 
     def __repr__(self) -> str:
         return f"<ToolRegistry: {sum(1 for _ in self)} tools of {len(self._plugins)} plug-ins>"
 
-    def __iter__(self) -> Iterator[Offer]:
-        for offers in self._plugins.values():
-            yield from offers
+    def __iter__(self) -> Iterator[RegisteredTool]:
+        for registered_tools in self._plugins.values():
+            yield from registered_tools
 
-    def put(self, key: str, offers: Sequence[Offer], owner: str | None = None) -> None:
+    def put(
+        self, key: str, registered_tools: Sequence[RegisteredTool], owner: str | None = None
+    ) -> None:
         """Offer tools, in place of those that `key` offered before.
 
         Raises:
@@ -99,24 +105,26 @@ class ToolRegistry:
                 is changed then.
         """
         replaced = self._plugins.get((owner, key), ())
-        ids = [offer.tool.id for offer in offers]
+        ids = [registered.tool.id for registered in registered_tools]
         if twice := sorted({one for one in ids if ids.count(one) > 1}):
-            raise Conflict(f"{offers[0].source} offers {twice} twice")
-        for offer in offers:
-            known = self._offers.get((owner, offer.tool.name), {}).get(offer.tool.version)
+            raise Conflict(f"{registered_tools[0].source} offers {twice} twice")
+        for registered in registered_tools:
+            known = self._by_name.get((owner, registered.tool.name), {}).get(
+                registered.tool.version
+            )
             if known is not None and known not in replaced:
                 refusal = Conflict(
-                    f"tool {offer.tool.id!r} is offered by {known.source} and by {offer.source}; "
-                    "unload one of them, or give it another version"
+                    f"tool {registered.tool.id!r} is offered by {known.source} and by "
+                    f"{registered.source}; unload one of them, or give it another version"
                 )
                 raise refusal.with_labels(known.labels)
         self._remove(replaced)
-        self._plugins[owner, key] = tuple(offers)
-        for offer in offers:
-            versions = self._offers.setdefault((owner, offer.tool.name), {})
-            versions[offer.tool.version] = offer
+        self._plugins[owner, key] = tuple(registered_tools)
+        for registered in registered_tools:
+            versions = self._by_name.setdefault((owner, registered.tool.name), {})
+            versions[registered.tool.version] = registered
 
-    def resolve(self, name: str, identity: str | None = None) -> Offer:
+    def resolve(self, name: str, identity: str | None = None) -> RegisteredTool:
         """Return the tool that a name ("calculator", "calculator@1") means for an agent.
 
         Raises:
@@ -124,28 +132,28 @@ class ToolRegistry:
         """
         bare, _, version = name.partition("@")
         for owner in dict.fromkeys((identity, None)):
-            versions = self._offers.get((owner, bare))
+            versions = self._by_name.get((owner, bare))
             if versions and not version:
                 return self._newest(versions)
             if versions and version in versions:
                 return versions[version]
         visible = self.visible(identity)
-        known = [offer.tool.id if version else offer.tool.name for offer in visible]
+        known = [registered.tool.id if version else registered.tool.name for registered in visible]
         refusal = NoSuchObject("tool", name, dict.fromkeys(known))
         raise refusal.with_labels(labels_of_all(visible))
 
-    def visible(self, identity: str | None) -> list[Offer]:
+    def visible(self, identity: str | None) -> list[RegisteredTool]:
         """Return all tools that an agent can run, in the order of name and version."""
-        found = [offer for offer in self if offer.owner in (None, identity)]
+        found = [registered for registered in self if registered.owner in (None, identity)]
         return sorted(found, key=lambda one: (one.tool.name, one.tool.version_key))
 
-    def is_newest(self, offer: Offer, identity: str | None) -> bool:
+    def is_newest(self, registered: RegisteredTool, identity: str | None) -> bool:
         """Return whether the bare name means this version, for an agent."""
-        return self.resolve(offer.tool.name, identity) is offer
+        return self.resolve(registered.tool.name, identity) is registered
 
-    def is_offered(self, lane: str) -> bool:
+    def is_offered(self, queue_name: str) -> bool:
         """Return whether a tool with a queue of that name is still offered."""
-        return any(offer.lane == lane for offer in self)
+        return any(registered.queue_name == queue_name for registered in self)
 
     def remove(self, name: str, owner: str | None = None) -> tuple[str, ...]:
         """Remove a tool, one version of it, or all tools of a key or source.
@@ -157,49 +165,49 @@ class ToolRegistry:
             NoSuchObject: nothing of that name is offered.
         """
         removed: list[str] = []
-        for (whose, key), offers in tuple(self._plugins.items()):
-            if whose != owner:
+        for (holder, key), registered_tools in tuple(self._plugins.items()):
+            if holder != owner:
                 continue
-            gone = [
-                offer
-                for offer in offers
-                if name in (key, offer.source, offer.tool.name, offer.tool.id)
+            dropped = [
+                registered
+                for registered in registered_tools
+                if name in (key, registered.source, registered.tool.name, registered.tool.id)
             ]
-            left = tuple(offer for offer in offers if offer not in gone)
-            self._remove(gone)
-            removed += [offer.tool.id for offer in gone]
+            left = tuple(registered for registered in registered_tools if registered not in dropped)
+            self._remove(dropped)
+            removed += [registered.tool.id for registered in dropped]
             if left:
-                self._plugins[whose, key] = left
+                self._plugins[holder, key] = left
             else:
-                del self._plugins[whose, key]
+                del self._plugins[holder, key]
         if not removed:
             sources = {key for key in self.keys(owner) if not key.startswith("function ")}
-            known = {offer.tool.id for offer in self if offer.owner == owner}
+            known = {registered.tool.id for registered in self if registered.owner == owner}
             refusal = NoSuchObject("tool or plug-in", name, known | sources)
             raise refusal.with_labels(self.labels_of_owner(owner))
         return tuple(removed)
 
     def labels_of_owner(self, owner: str | None) -> frozenset[str]:
         """Return the labels of all shared tools (None), or of an agent's private tools."""
-        return labels_of_all([offer for offer in self if offer.owner == owner])
+        return labels_of_all([registered for registered in self if registered.owner == owner])
 
     def keys(self, owner: str | None = None) -> list[str]:
         """Return the keys of the loaded plug-ins of an owner."""
-        return [key for whose, key in self._plugins if whose == owner]
+        return [key for holder, key in self._plugins if holder == owner]
 
     def forget(self, owner: str) -> None:
         """Remove the private tools of an exited agent."""
-        for whose, key in tuple(self._plugins):
-            if whose == owner:
-                self._remove(self._plugins.pop((whose, key)))
+        for holder, key in tuple(self._plugins):
+            if holder == owner:
+                self._remove(self._plugins.pop((holder, key)))
 
-    def _remove(self, offers: Iterable[Offer]) -> None:
-        for offer in offers:
-            versions = self._offers[offer.owner, offer.tool.name]
-            del versions[offer.tool.version]
+    def _remove(self, registered_tools: Iterable[RegisteredTool]) -> None:
+        for registered in registered_tools:
+            versions = self._by_name[registered.owner, registered.tool.name]
+            del versions[registered.tool.version]
             if not versions:
-                del self._offers[offer.owner, offer.tool.name]
+                del self._by_name[registered.owner, registered.tool.name]
 
     @staticmethod
-    def _newest(versions: dict[str, Offer]) -> Offer:
+    def _newest(versions: dict[str, RegisteredTool]) -> RegisteredTool:
         return max(versions.values(), key=lambda one: one.tool.version_key)

@@ -169,7 +169,7 @@ class ToolLoad(Request[tuple[str, ...]]):
     is_private: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", checked_source(self.source))
+        object.__setattr__(self, "source", require_source(self.source))
 
     def access(self, identity: str) -> Access:
         """Return the access: to bring code into the kernel's process, or to offer a function.
@@ -219,7 +219,7 @@ class ToolUnload(Request[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class DoubtfulCall:
     """A call of which it is unknown whether it took effect."""
 
     call_id: str
@@ -232,7 +232,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolDoubts(Request[tuple[Doubt, ...]]):
+class ToolInDoubtList(Request[tuple[DoubtfulCall, ...]]):
     """List the agent's calls of which it is unknown whether they took effect."""
 
     kind: ClassVar[str] = "tool.in_doubt"
@@ -264,7 +264,7 @@ class ToolResolve(Request[None]):
 
 
 @reads_arguments
-def checked_source(source: Any) -> Any:
+def require_source(source: Any) -> Any:
     """Return a source of tools. Raises `InvalidRequest` for anything that cannot be one."""
     if isinstance(source, str):
         text = require_text("source", source)

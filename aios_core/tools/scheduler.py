@@ -1,4 +1,4 @@
-"""Which tool call runs next. Decides only: no clock, no thread, no tool.
+"""Decide which tool call runs next. Decides only: uses no clock, no thread, no tool.
 
 The waiting calls of all tools are ranked by the kernel's scheduling policy, with
 milliseconds of running tools as the service that agents and groups receive. The
@@ -8,11 +8,11 @@ best-ranked call that may run, runs:
   that long calls of a heavy agent cannot take every worker;
 - at most `parallel` of one tool, at its rate, and `max_processes` in processes;
 - all of a call's exclusive resources at once or none, so there is no deadlock. A
-  call that waits for resources alone *claims* them: none that ranks behind it may
-  take one first, so it does not starve.
+  call that waits only for resources *claims* them: no lower-ranked call may take one
+  first, so it does not starve.
 
 Invariants (see `check`): a resource has at most one holder; no limit is exceeded;
-a turn is counted where its state says.
+the counters agree with the states of the tickets.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ from aios_core.errors import KernelBug, KernelError, Overloaded, ToolUnavailable
 from aios_core.queueing.policy import FlowShare, Policy, QueueLoad, Rank
 from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.queueing.token_bucket import TokenBucket
-from aios_core.tools.circuit_breaker import Breaker
+from aios_core.tools.circuit_breaker import CircuitBreaker
 from aios_core.tools.tool import Tool
-from aios_core.tools.tool_queue import Lane, Turn, TurnState
+from aios_core.tools.tool_queue import TicketState, ToolQueue, ToolTicket
 
 K = TypeVar("K")
 
-HANG_GRACE_S = 1.0  # a call that lingers longer is said to hang
+HANG_GRACE_S = 1.0  # a call that lingers longer counts as hanging
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds over all tools."""
+class ToolLimits:
+    """The bounds over all tools of a kernel."""
 
     max_running: int = 16
     max_running_per_agent: int = 8
     max_processes: int = 4
-    max_lingering: int = 16  # calls that hang and have a worker in their place
+    max_lingering: int = 16  # answered calls that still run and have a thread in their place
     max_waiting: int = 10_000
     max_waiting_per_agent: int = 1_000
     max_failures: int = 5  # in a row, before the circuit breaker opens; 0: never
     cooldown_s: float = 30.0
 
 
-class Schedule:
-    """See the module."""
+class ToolScheduler:
+    """The waiting and running tool calls of a kernel, and the decision which one runs next."""
 
-    def __init__(self, limits: Limits, policy: Policy) -> None:
+    def __init__(self, limits: ToolLimits, policy: Policy) -> None:
         self.limits = limits
         self._configured = GuardedPolicy(policy)
         self._ranking = self._configured.select(QueueLoad(0, limits.max_running, 0))
-        self._lanes: dict[str, Lane] = {}
+        self._queues: dict[str, ToolQueue] = {}
         self._agents: dict[int, FlowShare] = {}
         self._groups: dict[str, FlowShare] = {}
         self._floors: dict[str, float] = {}  # by group: virtual time of the member served last
-        self._floor = 0.0  # the same of the groups
-        self._holders: dict[str, Turn] = {}
-        self._turns: dict[int, Turn] = {}
+        self._floor = 0.0  # virtual time of the group served last
+        self._holders: dict[str, ToolTicket] = {}
+        self._tickets: dict[int, ToolTicket] = {}
         self._running: Counter[int] = Counter()  # by pid
         self._waiting: Counter[int] = Counter()  # by pid
-        self._busy_groups: Counter[str] = Counter()  # their calls
+        self._busy_groups: Counter[str] = Counter()  # calls by group
         self.num_running = 0
         self.num_waiting = 0
         self.num_lingering = 0
@@ -76,22 +76,22 @@ class Schedule:
 
     def __repr__(self) -> str:
         return (
-            f"<Schedule: {self.num_waiting} waiting, {self.num_running} running, "
+            f"<ToolScheduler: {self.num_waiting} waiting, {self.num_running} running, "
             f"{self.num_lingering} lingering>"
         )
 
-    # --- looking in --------------------------------------------------------------------------
+    # --- access ------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Turn]:
-        return iter(tuple(self._turns.values()))
+    def __iter__(self) -> Iterator[ToolTicket]:
+        return iter(tuple(self._tickets.values()))
 
-    def lane(self, name: str) -> Lane:
-        """The lane of that name, made if it is new."""
-        lane = self._lanes.get(name)
-        if lane is None:
-            breaker = Breaker(self.limits.max_failures, self.limits.cooldown_s)
-            lane = self._lanes[name] = Lane(name, breaker, self._ranking)
-        return lane
+    def queue(self, name: str) -> ToolQueue:
+        """Return the queue of that name, and create it if there is none."""
+        queue = self._queues.get(name)
+        if queue is None:
+            breaker = CircuitBreaker(self.limits.max_failures, self.limits.cooldown_s)
+            queue = self._queues[name] = ToolQueue(name, breaker, self._ranking)
+        return queue
 
     # --- calls come and go -------------------------------------------------------------------
 
@@ -105,148 +105,159 @@ class Schedule:
         group: tuple[str, float],
         priority: int,
         now: float,
-    ) -> Turn:
-        """A call waits from now on. `agent` and `group` are names and weights.
+    ) -> ToolTicket:
+        """Add a waiting call.
+
+        Args:
+            tool: the tool to run.
+            name: of the tool's queue.
+            pid: of the calling agent.
+            agent: the name and the weight of the agent.
+            group: the name and the weight of its group.
+            priority: of the agent.
+            now: seconds on the kernel's clock.
 
         Raises:
-            Overloaded: too many calls wait, of all or of this agent.
-            ToolUnavailable: the tool failed too often of late, or hangs.
+            Overloaded: too many calls wait, of all agents or of this one.
+            ToolUnavailable: the tool failed too often recently, or hangs.
         """
-        self._refuse_crowds(pid)
-        lane = self.lane(name)
-        if refusal := self.refusal(lane, tool, pid, now):
+        self._require_room(pid)
+        queue = self.queue(name)
+        if refusal := self.refusal(queue, tool, pid, now):
             raise refusal
         if tool.rate is None:
-            lane.bucket = None
-        elif lane.bucket is None or lane.bucket.rate != tool.rate:
-            lane.bucket = TokenBucket(tool.rate, now)
+            queue.bucket = None
+        elif queue.bucket is None or queue.bucket.rate != tool.rate:
+            queue.bucket = TokenBucket(tool.rate, now)
         group_flow = self._flow(self._groups, group[0], group)
         agent_flow = self._flow(self._agents, pid, agent)
         group_flow.enter(self._floor)
         agent_flow.enter(self._floors.get(group[0], 0.0))
         seq = next(self._arrivals)
-        turn = Turn(
-            seq, pid, tool, lane, agent_flow, group_flow, group[0], priority, seq, queued_at=now
+        ticket = ToolTicket(
+            seq, pid, tool, queue, agent_flow, group_flow, group[0], priority, seq, queued_at=now
         )
-        lane.breaker.admit(pid, turn.id)
-        self._turns[turn.id] = turn
+        queue.breaker.begin(pid, ticket.id)
+        self._tickets[ticket.id] = ticket
         self._waiting[pid] += 1
         self.num_waiting += 1
         self._busy_groups[group[0]] += 1
-        lane.push(turn)
-        return turn
+        queue.push(ticket)
+        return ticket
 
-    def refusal(self, lane: Lane, tool: Tool, pid: int, now: float) -> ToolUnavailable | None:
-        """Why calls of this agent are refused at present, those that wait included."""
-        if (wait_s := lane.breaker.refused_for(pid, now)) > 0:
-            return ToolUnavailable(tool.name, "failed too often of late", wait_s)
+    def refusal(self, queue: ToolQueue, tool: Tool, pid: int, now: float) -> ToolUnavailable | None:
+        """Return why calls of this agent are refused now, including waiting ones, or None."""
+        if (wait_s := queue.breaker.refused_for(pid, now)) > 0:
+            return ToolUnavailable(tool.name, "failed too often recently", wait_s)
         for resource in tool.exclusive:
             holder = self._holders.get(resource)
             if holder is not None and self._hangs(holder, now):
-                told = f"needs {resource!r}, which a call of {holder.tool.id} holds that hangs"
-                return ToolUnavailable(tool.name, told, HANG_GRACE_S)
-        if tool.parallel is not None and lane.num_lingering >= tool.parallel:
-            hanging = [t for t in self._turns.values() if t.lane is lane and self._hangs(t, now)]
+                reason = f"needs {resource!r}, which a hanging call of {holder.tool.id} holds"
+                return ToolUnavailable(tool.name, reason, HANG_GRACE_S)
+        if tool.parallel is not None and queue.num_lingering >= tool.parallel:
+            hanging = [
+                t for t in self._tickets.values() if t.queue is queue and self._hangs(t, now)
+            ]
             if len(hanging) >= tool.parallel:
-                told = f"runs {tool.parallel} at a time, and as many calls of it hang"
-                return ToolUnavailable(tool.name, told, HANG_GRACE_S)
+                reason = f"runs {tool.parallel} calls at a time, and as many of them hang"
+                return ToolUnavailable(tool.name, reason, HANG_GRACE_S)
         return None
 
-    def pick(self, now: float) -> Turn | None:
-        """Start the best call that may run; None if there is none. Call it again until then."""
+    def pick(self, now: float) -> ToolTicket | None:
+        """Start the best call that may run; None if there is none. Call it until None."""
         if not self._has_slot() or not self.num_waiting:
             return None
         self._adapt()
-        claimed: set[str] = set()
-        for _, turn in sorted(self._heads(now), key=lambda head: (head[0], head[1].seq)):
-            needs = turn.tool.exclusive
+        claimed: set[str] = set()  # by better-ranked calls: taking them now would starve those
+        for _, ticket in sorted(self._heads(now), key=lambda head: (head[0], head[1].seq)):
+            needs = ticket.tool.exclusive
             if claimed.intersection(needs) or any(one in self._holders for one in needs):
                 claimed.update(needs)
-            elif self._has_room(turn, now):
-                self._start(turn, now)
-                return turn
+            elif self._has_room(ticket, now):
+                self._start(ticket, now)
+                return ticket
         return None
 
-    def take_unranked(self) -> list[tuple[Turn, KernelError]]:
-        """The waiting calls that the policy failed to rank lately, to be refused."""
+    def take_unranked(self) -> list[tuple[ToolTicket, KernelError]]:
+        """Return, once each, the waiting calls that the policy could not rank, to refuse them."""
         return [
-            (turn, error)
-            for turn, error in self._ranking.take_unranked()
-            if isinstance(turn, Turn) and turn.state is TurnState.WAITING
+            (ticket, error)
+            for ticket, error in self._ranking.take_unranked()
+            if isinstance(ticket, ToolTicket) and ticket.state is TicketState.WAITING
         ]
 
     def next_at(self, now: float) -> float | None:
-        """When a rate lets the next call begin; None: only a call's end can."""
+        """Return when a rate limit allows the next call; None if only the end of a call can."""
         waits = [
-            lane.bucket.ready_in(now)
-            for lane in self._lanes.values()
-            if lane.num_waiting and lane.bucket is not None
+            queue.bucket.ready_in(now)
+            for queue in self._queues.values()
+            if queue.num_waiting and queue.bucket is not None
         ]
         waits = [wait for wait in waits if wait > 0]
         return now + min(waits) if waits else None
 
-    def linger(self, turn: Turn, now: float) -> None:
-        """The call was answered and what it started goes on: its worker is replaced.
+    def mark_lingering(self, ticket: ToolTicket, now: float) -> None:
+        """Record that a call was answered but still runs: another may have its slot.
 
-        It still counts for its tool, and holds its resources.
+        It still counts for its tool and holds its resources, because its code still runs.
         """
-        self._settle(turn, now)
-        self._leave_slot(turn)
-        turn.state, turn.since = TurnState.LINGERING, now
-        turn.lane.num_lingering += 1
+        self._settle(ticket, now)
+        self._leave_slot(ticket)
+        ticket.state, ticket.since = TicketState.LINGERING, now
+        ticket.queue.num_lingering += 1
         self.num_lingering += 1
 
-    def end(self, turn: Turn, now: float) -> None:
-        """The call is over, wherever it was. Frees all that it held. Idempotent."""
-        if turn.state is TurnState.ENDED:
+    def end(self, ticket: ToolTicket, now: float) -> None:
+        """End a call in any state and free all that it holds. Idempotent."""
+        if ticket.state is TicketState.ENDED:
             return
-        was, turn.state = turn.state, TurnState.ENDED
-        del self._turns[turn.id]
-        if was is TurnState.WAITING:
-            _count_down(self._waiting, turn.pid)
+        was, ticket.state = ticket.state, TicketState.ENDED
+        del self._tickets[ticket.id]
+        if was is TicketState.WAITING:
+            _count_down(self._waiting, ticket.pid)
             self.num_waiting -= 1
-            turn.lane.leave(turn)
+            ticket.queue.leave(ticket)
         else:
-            if was is TurnState.RUNNING:
-                self._settle(turn, now)
-                self._leave_slot(turn)
+            if was is TicketState.RUNNING:
+                self._settle(ticket, now)
+                self._leave_slot(ticket)
             else:
-                turn.lane.num_lingering -= 1
+                ticket.queue.num_lingering -= 1
                 self.num_lingering -= 1
-            turn.lane.num_running -= 1
-            self._num_processes -= turn.tool.isolation == "process"
-            for resource in turn.tool.exclusive:
+            ticket.queue.num_running -= 1
+            self._num_processes -= ticket.tool.isolation == "process"
+            for resource in ticket.tool.exclusive:
                 self._holders.pop(resource, None)
-        _count_down(self._busy_groups, turn.group_name)
-        turn.lane.breaker.withdraw(turn.pid, turn.id)
-        turn.agent.leave()
-        turn.group.leave()
+        _count_down(self._busy_groups, ticket.group_name)
+        ticket.queue.breaker.withdraw(ticket.pid, ticket.id)
+        ticket.agent.leave()
+        ticket.group.leave()
 
     def forget(self, pid: int) -> None:
-        """An agent exited, and all its calls have ended."""
+        """Drop what is kept for an exited agent without calls."""
         self._agents.pop(pid, None)
-        for lane in self._lanes.values():
-            lane.breaker.forget(pid)
+        for queue in self._queues.values():
+            queue.breaker.forget(pid)
 
     def drop_idle(self, keep: Callable[[str], bool]) -> None:
-        """Let go of the lanes of tools that are no more."""
-        for name, lane in tuple(self._lanes.items()):
-            if not (lane.num_waiting or lane.num_running or keep(name)):
-                del self._lanes[name]
+        """Drop the empty queues of tools that are no longer offered."""
+        for name, queue in tuple(self._queues.items()):
+            if not (queue.num_waiting or queue.num_running or keep(name)):
+                del self._queues[name]
 
     def check(self) -> None:
         """Raise `KernelBug` unless every invariant holds."""
-        states = Counter(turn.state for turn in self._turns.values())
-        running, waiting = states[TurnState.RUNNING], states[TurnState.WAITING]
+        states = Counter(ticket.state for ticket in self._tickets.values())
+        running, waiting = states[TicketState.RUNNING], states[TicketState.WAITING]
         if (running, waiting) != (self.num_running, self.num_waiting):
-            raise KernelBug(f"{self!r} has {running} running and {waiting} waiting turns")
+            raise KernelBug(f"{self!r} has {running} running and {waiting} waiting tickets")
         if running > self.limits.max_running:
-            raise KernelBug(f"{running} tool calls run; {self.limits.max_running} may")
+            raise KernelBug(f"{running} tool calls run; allowed: {self.limits.max_running}")
         held = Counter(
             resource
-            for turn in self._turns.values()
-            if turn.state in (TurnState.RUNNING, TurnState.LINGERING)
-            for resource in turn.tool.exclusive
+            for ticket in self._tickets.values()
+            if ticket.state in (TicketState.RUNNING, TicketState.LINGERING)
+            for resource in ticket.tool.exclusive
         )
         if any(number > 1 for number in held.values()) or held.keys() != self._holders.keys():
             raise KernelBug(f"exclusive resources held: {dict(held)}; filed: {self._holders}")
@@ -256,14 +267,14 @@ class Schedule:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _heads(self, now: float) -> Iterator[tuple[Rank, Turn]]:
-        """The best call of each lane, with its rank; one that waited too long goes first."""
+    def _heads(self, now: float) -> Iterator[tuple[Rank, ToolTicket]]:
+        """Yield the best call of each queue with its rank; overdue calls rank first."""
         limit, bound_s = self.limits.max_running_per_agent, self._ranking.max_wait_s
         full = {pid for pid, number in self._running.items() if number >= limit}
-        for lane in self._lanes.values():
-            if not lane.num_waiting:
+        for queue in self._queues.values():
+            if not queue.num_waiting:
                 continue
-            oldest = lane.oldest() if bound_s is not None else None
+            oldest = queue.oldest() if bound_s is not None else None
             if (
                 oldest is not None
                 and bound_s is not None
@@ -271,71 +282,75 @@ class Schedule:
                 and oldest.pid not in full
             ):
                 yield (-inf, oldest.queued_at), oldest
-            elif (head := lane.best(full)) is not None:
+            elif (head := queue.best(full)) is not None:
                 yield head
 
     def _has_slot(self) -> bool:
         limits = self.limits
+        # Each lingering call keeps a thread; beyond the bound they use up slots, or a tool that
+        # always hangs would make the kernel start threads without end.
         stuck = max(0, self.num_lingering - limits.max_lingering)
         return self.num_running + stuck < limits.max_running
 
-    def _has_room(self, turn: Turn, now: float) -> bool:
-        tool, lane = turn.tool, turn.lane
+    def _has_room(self, ticket: ToolTicket, now: float) -> bool:
+        tool, queue = ticket.tool, ticket.queue
         return (
-            (tool.parallel is None or lane.num_running < tool.parallel)
+            (tool.parallel is None or queue.num_running < tool.parallel)
             and (tool.isolation != "process" or self._num_processes < self.limits.max_processes)
-            and (lane.bucket is None or lane.bucket.ready_in(now) <= 0)
+            and (queue.bucket is None or queue.bucket.ready_in(now) <= 0)
         )
 
-    def _start(self, turn: Turn, now: float) -> None:
-        turn.state, turn.since = TurnState.RUNNING, now
-        lane = turn.lane
-        _count_down(self._waiting, turn.pid)
+    def _start(self, ticket: ToolTicket, now: float) -> None:
+        ticket.state, ticket.since = TicketState.RUNNING, now
+        queue = ticket.queue
+        _count_down(self._waiting, ticket.pid)
         self.num_waiting -= 1
-        self._running[turn.pid] += 1
+        self._running[ticket.pid] += 1
         self.num_running += 1
-        self._num_processes += turn.tool.isolation == "process"
-        lane.leave(turn)
-        lane.num_running += 1
-        if lane.bucket is not None:
-            lane.bucket.take(now)
-        for resource in turn.tool.exclusive:
-            self._holders[resource] = turn
-        group = turn.group_name
-        self._floor = max(self._floor, turn.group.virtual_time)
-        self._floors[group] = max(self._floors.get(group, 0.0), turn.agent.virtual_time)
-        turn.charged_ms = 1e3 * lane.mean_s
-        self._charge(turn, turn.charged_ms)
+        self._num_processes += ticket.tool.isolation == "process"
+        queue.leave(ticket)
+        queue.num_running += 1
+        if queue.bucket is not None:
+            queue.bucket.take(now)
+        for resource in ticket.tool.exclusive:
+            self._holders[resource] = ticket
+        group = ticket.group_name
+        self._floor = max(self._floor, ticket.group.virtual_time)
+        self._floors[group] = max(self._floors.get(group, 0.0), ticket.agent.virtual_time)
+        # Charge the expected time at once: an agent that starts many calls at a time must not
+        # rank first until they end. `_settle` replaces it by the measured time.
+        ticket.charged_ms = 1e3 * queue.mean_s
+        self._charge(ticket, ticket.charged_ms)
 
-    def _leave_slot(self, turn: Turn) -> None:
-        was_full = self._running[turn.pid] >= self.limits.max_running_per_agent
-        _count_down(self._running, turn.pid)
+    def _leave_slot(self, ticket: ToolTicket) -> None:
+        was_full = self._running[ticket.pid] >= self.limits.max_running_per_agent
+        _count_down(self._running, ticket.pid)
         self.num_running -= 1
-        if was_full:
-            for lane in self._lanes.values():
-                lane.refile(turn.pid)
+        if was_full:  # `best` has passed this agent over; consider its calls again
+            for queue in self._queues.values():
+                queue.reconsider(ticket.pid)
 
-    def _settle(self, turn: Turn, now: float) -> None:
-        """Charge what the call really took, instead of the guess."""
-        took_s = now - turn.since
-        turn.lane.learn(took_s)
-        self._charge(turn, 1e3 * took_s - turn.charged_ms)
+    def _settle(self, ticket: ToolTicket, now: float) -> None:
+        """Charge the measured time of a call in place of the expected one."""
+        took_s = now - ticket.since
+        ticket.queue.record_duration(took_s)
+        self._charge(ticket, 1e3 * took_s - ticket.charged_ms)
 
-    def _charge(self, turn: Turn, cost_ms: float) -> None:
-        turn.agent.charge(cost_ms)
-        turn.group.charge(cost_ms)
+    def _charge(self, ticket: ToolTicket, cost_ms: float) -> None:
+        ticket.agent.charge(cost_ms)
+        ticket.group.charge(cost_ms)
 
     def _adapt(self) -> None:
-        """Follow the policy's choice for this load."""
+        """Switch to the ranking that the policy selects for the present load."""
         load = QueueLoad(self.num_waiting, self.limits.max_running, len(self._busy_groups))
         chosen = self._configured.select(load)
         if chosen is not self._ranking:
             self._ranking = chosen
-            for lane in self._lanes.values():
-                lane.use(chosen)
+            for queue in self._queues.values():
+                queue.reorder(chosen)
 
-    def _hangs(self, turn: Turn, now: float) -> bool:
-        return turn.state is TurnState.LINGERING and now - turn.since >= HANG_GRACE_S
+    def _hangs(self, ticket: ToolTicket, now: float) -> bool:
+        return ticket.state is TicketState.LINGERING and now - ticket.since >= HANG_GRACE_S
 
     def _flow(self, flows: dict[K, FlowShare], key: K, named: tuple[str, float]) -> FlowShare:
         flow = flows.get(key)
@@ -343,7 +358,7 @@ class Schedule:
             flow = flows[key] = FlowShare(*named)
         return flow
 
-    def _refuse_crowds(self, pid: int) -> None:
+    def _require_room(self, pid: int) -> None:
         limits = self.limits
         if self.num_waiting >= limits.max_waiting:
             retry_after_s = self._time_for(self.num_waiting, self.num_running)
@@ -354,8 +369,8 @@ class Schedule:
             raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
 
     def _time_for(self, num_waiting: int, num_running: int) -> float:
-        """Seconds that so many calls will take, at the mean of the tools that are waited for."""
-        work_s = sum(lane.num_waiting * lane.mean_s for lane in self._lanes.values())
+        """Estimate the seconds until so many calls have run, from mean times of their tools."""
+        work_s = sum(queue.num_waiting * queue.mean_s for queue in self._queues.values())
         mean_s = work_s / max(1, self.num_waiting)
         return (num_waiting + num_running / 2) * mean_s / max(1, num_running)
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from aios_core.errors import InvalidArguments, Overloaded
 from aios_core.tools.strict_json import dump
-from aios_core.tools.tool_process import WorkerProcess, value_of
+from aios_core.tools.tool_process import ToolProcess, value_of
 from aios_core.untrusted.blocking_calls import call_on_thread
 
 CHECK_S: Final = 5.0
@@ -35,12 +35,12 @@ class SchemaProcesses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[WorkerProcess] = []
-        self._busy: set[WorkerProcess] = set()
+        self._idle: list[ToolProcess] = []
+        self._busy: set[ToolProcess] = set()
         self._is_closed = False
         self._at_once = asyncio.Semaphore(_MAX_AT_ONCE)
         self._results_at_once = threading.BoundedSemaphore(_MAX_AT_ONCE)
-        self._turns: dict[str, asyncio.Lock] = {}  # by agent, while it has checks
+        self._locks: dict[str, asyncio.Lock] = {}  # by agent, while it has checks
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -91,7 +91,7 @@ class SchemaProcesses:
         for process in idle:
             process.close()
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until all checks have ended, after `close` killed their processes."""
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -99,14 +99,14 @@ class SchemaProcesses:
     # --- inside ------------------------------------------------------------------------------
 
     async def _in_turn(self, agent: str, work: Any) -> Any:
-        turn = self._turns.setdefault(agent, asyncio.Lock())
+        lock = self._locks.setdefault(agent, asyncio.Lock())
         try:
-            async with turn, self._at_once:
+            async with lock, self._at_once:
                 return await call_on_thread(work, "aios-tool-schema")
         finally:
             self._waiting[agent] -= 1
             if not self._waiting[agent]:
-                del self._waiting[agent], self._turns[agent]
+                del self._waiting[agent], self._locks[agent]
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -123,16 +123,16 @@ class SchemaProcesses:
         process = self._take(tool)
         answer = b""
         try:
-            if _asked(process, _READY, _START_S):
-                answer = _asked(process, question, CHECK_S)
+            if _ask(process, _READY, _START_S):
+                answer = _ask(process, question, CHECK_S)
         finally:
             self._give_back(process, is_alive=bool(answer))
         if not answer:
-            told = f"cannot be checked within {CHECK_S:g} s; its schema takes too long"
-            raise InvalidArguments(tool, {"arguments": told})
+            reason = f"cannot be checked within {CHECK_S:g} s; its schema takes too long"
+            raise InvalidArguments(tool, {"arguments": reason})
         return value_of(tool, answer, _MAX_BYTES)
 
-    def _take(self, tool: str) -> WorkerProcess:
+    def _take(self, tool: str) -> ToolProcess:
         with self._lock:
             if self._is_closed:
                 raise InvalidArguments(tool, {"arguments": "not checked: the kernel is closing"})
@@ -140,7 +140,7 @@ class SchemaProcesses:
                 process = self._idle.pop()
                 self._busy.add(process)
                 return process
-        process = WorkerProcess()
+        process = ToolProcess()
         with self._lock:
             self._busy.add(process)
         if self._has_closed():
@@ -151,7 +151,7 @@ class SchemaProcesses:
         with self._lock:
             return self._is_closed
 
-    def _give_back(self, process: WorkerProcess, *, is_alive: bool) -> None:
+    def _give_back(self, process: ToolProcess, *, is_alive: bool) -> None:
         with self._lock:
             self._busy.discard(process)
             if is_alive and not self._is_closed and len(self._idle) < _MAX_AT_ONCE:
@@ -160,7 +160,7 @@ class SchemaProcesses:
         process.close()
 
 
-def _asked(process: WorkerProcess, question: bytes, within_s: float) -> bytes:
+def _ask(process: ToolProcess, question: bytes, within_s: float) -> bytes:
     """Return the answer of a process, or b"" if it dies or is killed after `within_s` seconds."""
     watch = threading.Timer(within_s, process.kill)
     watch.daemon = True

@@ -54,7 +54,10 @@ def parameters_of(function: Callable[..., Any], skipped: frozenset[str]) -> dict
 
     It allows no further arguments, unless the function takes ``**anything``.
     """
-    hints, told = type_hints_of(function), _told_arguments(inspect.getdoc(function) or "")
+    hints, documented = (
+        type_hints_of(function),
+        _documented_arguments(inspect.getdoc(function) or ""),
+    )
     properties: dict[str, Any] = {}
     required: list[str] = []
     is_open = False
@@ -67,8 +70,8 @@ def parameters_of(function: Callable[..., Any], skipped: frozenset[str]) -> dict
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise InvalidRequest(f"{function.__name__}: {name!r} cannot be given by name")
         schema = schema_of(hints.get(name, Any), f"{function.__name__}: {name!r}")
-        if name in told:
-            schema = {"description": told[name], **schema}
+        if name in documented:
+            schema = {"description": documented[name], **schema}
         if parameter.default is parameter.empty:
             required.append(name)
         elif _is_plain(parameter.default):
@@ -152,9 +155,9 @@ def _record(hint: type, where: str) -> dict[str, Any]:
     }
 
 
-def _told_arguments(doc: str) -> dict[str, str]:
+def _documented_arguments(doc: str) -> dict[str, str]:
     """Return the description of each argument in the docstring's ``Args:`` section."""
-    told: dict[str, str] = {}
+    documented: dict[str, str] = {}
     name, is_in_section, indent = "", False, 0
     for line in doc.splitlines():
         if section := _SECTION.match(line):
@@ -168,10 +171,10 @@ def _told_arguments(doc: str) -> dict[str, str]:
         entry = _ENTRY.match(text)
         if entry and (not name or depth <= indent):
             name, indent = entry[1], depth
-            told[name] = entry[2]
+            documented[name] = entry[2]
         elif name:
-            told[name] = f"{told[name]} {text}".strip()
-    return told
+            documented[name] = f"{documented[name]} {text}".strip()
+    return documented
 
 
 def _is_plain(value: object) -> bool:
@@ -182,5 +185,5 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError) as exc:
-        told = f"{shown_repr(function)}: its parameters are unknown; give the tool `parameters`"
-        raise InvalidRequest(told) from exc
+        reason = f"{shown_repr(function)}: its parameters are unknown; give the tool `parameters`"
+        raise InvalidRequest(reason) from exc

@@ -25,7 +25,7 @@ IDLE_S: Final = 10.0  # after which a thread without work ends
 CLOSING_S: Final = 1.0  # that `close` waits for threads to end
 
 
-class Workers:
+class ToolThreadPool:
     """The threads that run tools. The scheduler bounds how much work is submitted."""
 
     def __init__(self, name: str = "aios-tool") -> None:
@@ -38,7 +38,7 @@ class Workers:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Workers: {len(self._threads)} threads>"
+        return f"<ToolThreadPool: {len(self._threads)} threads>"
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work`, which must not raise, on a thread. After `close`, do nothing."""

@@ -140,8 +140,8 @@ class Tool:
         require_number("a tool's timeout_s", self.timeout_s)
         parameters: object = self.parameters
         if not isinstance(parameters, Mapping):
-            told = f"a tool's parameters: got {shown_repr(parameters)}; allowed: a JSON schema"
-            raise InvalidRequest(told)
+            reason = f"a tool's parameters: got {shown_repr(parameters)}; allowed: a JSON schema"
+            raise InvalidRequest(reason)
 
     def _require(self, holds: object, declared: str) -> None:
         if not holds:

@@ -19,7 +19,7 @@ from aios_core.tools.sandbox import ExecutionResult, Language
 T = TypeVar("T")
 
 
-class CallLife(Protocol):
+class CallState(Protocol):
     """The state of a call: whether it still runs."""
 
     @property
@@ -36,7 +36,7 @@ class ToolPort:
 
     _port: Port
     _tool: str
-    _life: CallLife
+    _call: CallState
 
     @property
     def identity(self) -> str:
@@ -54,7 +54,7 @@ class ToolPort:
         return await self._port.acall(request, timeout_s=timeout_s)
 
     def _require_allowed(self, request: Request[Any]) -> None:
-        require_running(self._life, self._tool, "port")
+        require_running(self._call, self._tool, "port")
         if isinstance(request, ToolRun):
             raise InvalidRequest(
                 f"{self._tool} may not run the tool {request.name!r}; only agents run tools"
@@ -68,7 +68,7 @@ class ToolCodeRunner:
     _runner: CodeRunner
     _tool: str
     _caller: str
-    _life: CallLife
+    _call: CallState
 
     async def run_for(
         self, identity: str, language: Language, code: str, **options: Unpack[CodeOptions]
@@ -90,14 +90,14 @@ class ToolCodeRunner:
         return await self._runner.end_session(identity, name)
 
     def _require_allowed(self, identity: str) -> None:
-        require_running(self._life, self._tool, "code runner")
+        require_running(self._call, self._tool, "code runner")
         if identity != self._caller:
             raise InvalidRequest(
                 f"{self._tool} runs code for {identity!r}; allowed: its caller, {self._caller!r}"
             )
 
 
-def require_running(life: CallLife, tool: str, what: str) -> None:
+def require_running(call: CallState, tool: str, what: str) -> None:
     """Raise `SyscallCancelled` if a call has ended."""
-    if life.is_over:
+    if call.is_over:
         raise SyscallCancelled(f"the call of {tool} has ended, and its {what} with it")

@@ -24,7 +24,7 @@ class ToolDied(ToolError):
     """The tool's process ended during a call, so it is unknown whether the call took effect."""
 
 
-class WorkerProcess:
+class ToolProcess:
     """A process for tools: without a source at first, then with one. `_killing` guards its end."""
 
     def __init__(self) -> None:
@@ -107,11 +107,11 @@ class WorkerProcess:
 def value_of(tool: str, answer: bytes, max_bytes: int) -> Any:
     """Return the value of an answer, or raise the `ToolError` or `InvalidArguments` in it."""
     try:
-        told = parse(answer, max_bytes)
+        fields = parse(answer, max_bytes)
     except NotJSON as exc:
         raise ToolError(tool, f"did not return a JSON value: {exc}") from exc
-    if "faults" in told:
-        raise InvalidArguments(tool, told["faults"])
-    if "error" in told:
-        raise ToolError(tool, str(told["error"]))
-    return told["value"]
+    if "faults" in fields:
+        raise InvalidArguments(tool, fields["faults"])
+    if "error" in fields:
+        raise ToolError(tool, str(fields["error"]))
+    return fields["value"]

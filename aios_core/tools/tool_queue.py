@@ -15,48 +15,48 @@ from typing import ClassVar
 from aios_core.queueing.policy import FlowShare, Rank
 from aios_core.queueing.ranked_queue import LAST, GuardedPolicy, RankedQueue
 from aios_core.queueing.token_bucket import TokenBucket
-from aios_core.tools.circuit_breaker import Breaker
+from aios_core.tools.circuit_breaker import CircuitBreaker
 from aios_core.tools.tool import Tool
 
-FIRST_GUESS_S = 0.1  # how long a tool takes, before it has been seen
+FIRST_GUESS_S = 0.1  # the expected time of a tool's first call
 
 
-class TurnState(StrEnum):
-    """Where a call stands among the others."""
+class TicketState(StrEnum):
+    """The state of a tool call in the scheduler."""
 
     WAITING = "waiting"
     RUNNING = "running"
-    LINGERING = "lingering"  # answered, but what it started has not ended
+    LINGERING = "lingering"  # answered, but its code still runs
     ENDED = "ended"
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
-    """One call in the books. Satisfies `aios_core.queueing.policy.Waiting`."""
+class ToolTicket:
+    """The entry of one tool call in the scheduler. Satisfies `queueing.policy.Waiting`."""
 
     id: int
     pid: int
     tool: Tool
-    lane: Lane
+    queue: ToolQueue
     agent: FlowShare
     group: FlowShare
     group_name: str
     priority: int
     seq: int
     queued_at: float
-    state: TurnState = TurnState.WAITING
+    state: TicketState = TicketState.WAITING
     charged_ms: float = 0.0
-    since: float = 0.0  # when it began to run, or to linger
-    prompt_tokens: ClassVar[int] = 0  # what policies read of calls of models
+    since: float = 0.0  # when it started to run, or to linger
+    prompt_tokens: ClassVar[int] = 0  # this and the rest: read by policies, for calls of models
     expected_answer_tokens: ClassVar[int] = 0
     deadline_at: ClassVar[float | None] = None
     model: ClassVar[str | None] = None
 
     def __repr__(self) -> str:
-        return f"<Turn {self.id} of agent {self.pid} for {self.tool.id}: {self.state}>"
+        return f"<ToolTicket {self.id} of agent {self.pid} for {self.tool.id}: {self.state}>"
 
 
-class _AgentQueue(RankedQueue[Turn]):
+class _AgentQueue(RankedQueue[ToolTicket]):
     """The waiting calls of one agent for one tool."""
 
     def __init__(self, pid: int, ranking: GuardedPolicy) -> None:
@@ -64,73 +64,73 @@ class _AgentQueue(RankedQueue[Turn]):
         self.pid = pid
 
 
-class Lane:
+class ToolQueue:
     """The calls of one tool: those that wait, by agent, and how many run.
 
     `name` is the tool's id, with its owner if it has one.
     """
 
-    def __init__(self, name: str, breaker: Breaker, ranking: GuardedPolicy) -> None:
+    def __init__(self, name: str, breaker: CircuitBreaker, ranking: GuardedPolicy) -> None:
         self.name = name
         self.breaker = breaker
         self.bucket: TokenBucket | None = None
         self.num_waiting = 0
-        self.num_running = 0  # lingering ones too
+        self.num_running = 0  # including lingering calls
         self.num_lingering = 0
         self.mean_s = FIRST_GUESS_S
         self._ranking = ranking
         self._agents: dict[int, _AgentQueue] = {}
         self._ready: RankedQueue[_AgentQueue] = RankedQueue(self._rank_of)
-        self._ages: OrderedDict[int, Turn] = OrderedDict()  # the oldest first
+        self._ages: OrderedDict[int, ToolTicket] = OrderedDict()  # by id, the oldest first
 
-    def __iter__(self) -> Iterator[Turn]:
+    def __iter__(self) -> Iterator[ToolTicket]:
         """Iterate over the waiting calls, in no order."""
         for queue in tuple(self._agents.values()):
             yield from queue
 
-    def push(self, turn: Turn) -> None:
+    def push(self, ticket: ToolTicket) -> None:
         """Add a waiting call."""
-        queue = self._agents.get(turn.pid)
+        queue = self._agents.get(ticket.pid)
         if queue is None:
-            queue = self._agents[turn.pid] = _AgentQueue(turn.pid, self._ranking)
-        queue.push(turn)
-        self._ages[turn.id] = turn
+            queue = self._agents[ticket.pid] = _AgentQueue(ticket.pid, self._ranking)
+        queue.push(ticket)
+        self._ages[ticket.id] = ticket
         self.num_waiting += 1
-        if queue.best() is turn:
+        if queue.best() is ticket:
             self._ready.push(queue)
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, ticket: ToolTicket) -> None:
         """Remove a waiting call, which starts or ends."""
         self.num_waiting -= 1
-        del self._ages[turn.id]
-        queue = self._agents[turn.pid]
-        queue.remove(turn)
+        del self._ages[ticket.id]
+        queue = self._agents[ticket.pid]
+        queue.remove(ticket)
         if not queue:
-            del self._agents[turn.pid]
+            del self._agents[ticket.pid]
             self._ready.remove(queue)
 
-    def refile(self, pid: int) -> None:
+    def reconsider(self, pid: int) -> None:
         """Consider an agent again that `best` passed over."""
         if (queue := self._agents.get(pid)) is not None:
             self._ready.push(queue)
 
-    def best(self, is_full: Container[int]) -> tuple[Rank, Turn] | None:
+    def best(self, is_full: Container[int]) -> tuple[Rank, ToolTicket] | None:
         """Return the call of the smallest rank; agents that are full are passed over.
 
-        They are not considered again until `refile`.
+        They are not considered again until `reconsider`.
         """
         while (queue := self._ready.best()) is not None:
-            turn = queue.best()
-            if turn is not None and queue.pid not in is_full:
-                return self._ranking.rank(turn), turn
+            ticket = queue.best()
+            if ticket is not None and queue.pid not in is_full:
+                return self._ranking.rank(ticket), ticket
             self._ready.remove(queue)
         return None
 
-    def oldest(self) -> Turn | None:
+    def oldest(self) -> ToolTicket | None:
         """Return the call that has waited longest."""
         return next(iter(self._ages.values()), None)
 
-    def use(self, ranking: GuardedPolicy) -> None:
+    def reorder(self, ranking: GuardedPolicy) -> None:
         """Order the calls by another policy."""
         self._ranking = ranking
         self._ready = RankedQueue(self._rank_of)
@@ -138,11 +138,11 @@ class Lane:
             queue.reorder(ranking.rank)
             self._ready.push(queue)
 
-    def learn(self, took_s: float) -> None:
-        """Record how long a call took; the mean forgets what is long ago."""
+    def record_duration(self, took_s: float) -> None:
+        """Record the duration of a call in the moving average."""
         self.mean_s += (took_s - self.mean_s) / 8
 
     def _rank_of(self, queue: _AgentQueue) -> Rank:
-        """The rank of an agent's first call."""
-        turn = queue.best()
-        return LAST if turn is None else self._ranking.rank(turn)
+        """Return the rank of an agent's first call."""
+        ticket = queue.best()
+        return LAST if ticket is None else self._ranking.rank(ticket)

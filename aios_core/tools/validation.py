@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _MAX_FAULTS: Final = 10
-_MAX_TOLD: Final = 500  # characters of an error about a schema
+_MAX_REASON: Final = 500  # characters of an error about a schema
 _MAX_PASSES: Final = 4  # a coerced value may contain a value that needs coercion too
 _ARTICLES: Final[Mapping[str, str]] = {
     "integer": "a whole number",
@@ -76,7 +76,7 @@ class ArgumentSchema:
             kind.check_schema(without_values(own))
         except jsonschema.SchemaError as exc:
             raise InvalidRequest(
-                f"tool {tool!r}: its parameters are not a JSON schema: {exc.message[:_MAX_TOLD]}"
+                f"tool {tool!r}: its parameters are not a JSON schema: {exc.message[:_MAX_REASON]}"
             ) from exc
         except RecursionError:
             raise InvalidRequest(f"tool {tool!r}: its parameters are nested too deep") from None
@@ -98,30 +98,30 @@ class ArgumentSchema:
         """Return whether checking these arguments is quick enough for the kernel's loop."""
         return self._is_linear and is_quick(self.num_parts, arguments)
 
-    def checked(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
+    def validate(self, arguments: Mapping[str, Any], *, repairs: bool) -> dict[str, Any]:
         """Return a copy of plain arguments that fits the schema. Raises `InvalidArguments`."""
         value = deepcopy(dict(arguments))
         faults: dict[str, str] = {}
         try:
             if repairs:
-                self._mend_all(value)
+                self._coerce_all(value)
             for error in self._validator.iter_errors(value):
-                faults.update(_told(error))
+                faults.update(_describe(error))
         except (RecursionError, self._unresolvable) as exc:
             raise InvalidArguments(self._tool, {"arguments": f"cannot be checked: {exc}"}) from exc
         if faults:
             raise InvalidArguments(self._tool, dict(list(faults.items())[:_MAX_FAULTS]))
         return value
 
-    def _mend_all(self, value: dict[str, Any]) -> None:
+    def _coerce_all(self, value: dict[str, Any]) -> None:
         _fill_defaults(self._schema, value)
         for _ in range(_MAX_PASSES):
             errors = list(self._validator.iter_errors(value))
-            if not any([self._mend(value, error) for error in errors]):  # noqa: C419 - coerce all
+            if not any([self._coerce(value, error) for error in errors]):  # noqa: C419 - coerce all
                 break
         _make_whole(self._schema, value)
 
-    def _mend(self, root: dict[str, Any], error: ValidationError) -> bool:
+    def _coerce(self, root: dict[str, Any], error: ValidationError) -> bool:
         """Coerce one faulty value in place if that is harmless. Returns whether it did."""
         path = list(error.absolute_path)
         if not path or error.validator not in ("type", "anyOf", "oneOf"):
@@ -195,7 +195,7 @@ def _make_whole(schema: Any, value: Any) -> None:
         _make_whole(inner, found)
 
 
-def _told(error: ValidationError) -> dict[str, str]:
+def _describe(error: ValidationError) -> dict[str, str]:
     """Describe a fault as text, by field."""
     path, keyword = _json_path(error.absolute_path), str(error.validator)
     schema: Any = error.schema if isinstance(error.schema, Mapping) else {}
@@ -228,8 +228,8 @@ def _expected(schema: Any) -> str:
     if "enum" in schema:
         return f"one of {_shown(schema['enum'])}"
     words = [_ARTICLES.get(one, one) for one in dict.fromkeys(_types(schema))]
-    told = " or ".join(words) or "a value"
-    return f"{told} ({schema['description']})" if schema.get("description") else told
+    types = " or ".join(words) or "a value"
+    return f"{types} ({schema['description']})" if schema.get("description") else types
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

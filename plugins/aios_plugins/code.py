@@ -37,9 +37,9 @@ async def _run(language: Literal["python", "shell"], code: str, context: ToolCon
     result = await context.code_runner.run_for(
         context.caller, language, code, labels=context.labels
     )
-    said = "\n".join(part.rstrip() for part in (result.stdout, result.stderr) if part.strip())
+    output = "\n".join(part.rstrip() for part in (result.stdout, result.stderr) if part.strip())
     if result.notice:
-        said = f"{said}\n{result.notice}".strip()
+        output = f"{output}\n{result.notice}".strip()
     if result.exit_code:
-        raise ToolError(context.tool, f"exit status {result.exit_code}: {said}")
-    return said
+        raise ToolError(context.tool, f"exit status {result.exit_code}: {output}")
+    return output

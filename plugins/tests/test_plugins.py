@@ -1,4 +1,4 @@
-"""The tools that come along, loaded as a stranger's are, called as an agent calls them."""
+"""The bundled tools, loaded like third-party ones and called by agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from aios_core import Agent, InvalidArguments, InvalidRequest, Kernel, KernelConfig, ToolError
 from aios_core.cores.scripted import ScriptedCore
 from aios_core.errors import SandboxUnavailable
-from aios_core.tools.sandbox import choose
+from aios_core.tools.sandbox import select_backend
 
 
 class Site(BaseHTTPRequestHandler):
@@ -30,7 +30,7 @@ class Site(BaseHTTPRequestHandler):
         self.wfile.write(b"hello " + b"x" * size)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def agent(kernel: Kernel) -> Iterator[Agent]:
 
 def has_sandbox() -> bool:
     try:
-        choose(KernelConfig.load(environ={}).tools.sandbox)
+        select_backend(KernelConfig.load(environ={}).tools.sandbox)
     except SandboxUnavailable:
         return False
     return True

@@ -30,9 +30,9 @@ from aios_core.state import StateOpener
 from aios_core.storage.schema import SCHEMA as STORAGE
 from aios_core.syscalls import Discloses, LLMGenerate
 from aios_core.tools import ToolContext
-from aios_core.tools.registry import Plugin, offers_of
+from aios_core.tools.registry import Plugin, compile_tools
 from aios_core.tools.requests import (
-    ToolDoubts,
+    ToolInDoubtList,
     ToolList,
     ToolLoad,
     ToolRead,
@@ -183,7 +183,7 @@ async def test_code_carries_what_its_caller_has_read_whatever_the_tool_passes_on
 
     alice = await kernel.aspawn("alice")
     take(kernel, alice)
-    kernel._inside.parts.tools._execution._code_runner = Runner()  # type: ignore[assignment]
+    kernel._inside.parts.tools._executor._code_runner = Runner()  # type: ignore[assignment]
     await alice.tools.aoffer(tool("run", execute, trusted=False, context_name="context"))
 
     await alice.tools.arun("run")
@@ -215,14 +215,14 @@ async def test_a_large_result_is_read_with_its_labels_by_the_next_life(kernel: K
 async def test_what_an_outsider_says_of_its_tools_is_its_word(kernel: Kernel) -> None:
     foreign = Plugin("mcp:x", "MCP server x", (tool("x_do", len, trusted=False),), None, True)
     ours = Plugin("ours", "plug-in", (tool("ours", len, trusted=False),))
-    registry = kernel._inside.parts.tools.catalogue.registry
-    registry.put("ours", offers_of(ours))
+    registry = kernel._inside.parts.tools.catalog.registry
+    registry.put("ours", compile_tools(ours))
     for request in (ToolList(), ToolRun("no_such_tool")):
         agent = await kernel.aspawn("early")
         await learn(agent, request)
         assert labels_of(kernel, agent) == set()  # the operator wrote that description
 
-    registry.put("mcp:x", offers_of(foreign))
+    registry.put("mcp:x", compile_tools(foreign))
 
     for request in (ToolList(), ToolRun("no_such_tool"), ToolUnload("no_such_tool")):
         agent = await kernel.aspawn("late")
@@ -253,7 +253,7 @@ async def test_a_doubt_quotes_what_its_caller_had_read(kernel: Kernel) -> None:
     await kernel.aexit(alice.pid)
     again = await kernel.aspawn("alice")
 
-    await again.port.acall(ToolDoubts())
+    await again.port.acall(ToolInDoubtList())
 
     assert labels_of(kernel, again) == WEB
 

@@ -1,8 +1,8 @@
 """An MCP server for tests, made with the official package: `mcp_server.py KIND`.
 
-It answers, fails, dies, hangs and floods on demand, and says so by files in the
-directory that `MARKS` names: a test waits for what has happened, not for a while.
-Over HTTP it prints its port, which already listens then.
+It answers, fails, dies, hangs and floods on demand, and reports events by files in the
+directory `MARKS`, so that a test waits for an event instead of a duration. Over HTTP it prints
+its port once it listens.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STDOUT = os.dup(1)  # the server lends descriptor 1 to its tools, and means anot
 
 
 def mark(name: str) -> None:
-    """Tell the test that something has happened."""
+    """Report an event to the test."""
     if directory := os.environ.get("MARKS"):
         (Path(directory) / f"{name}.{os.getpid()}").touch()
 
@@ -46,25 +46,25 @@ def add(a: int, b: int) -> dict[str, int]:
 
 @server.tool(structured_output=False)
 def say(text: str) -> str:
-    """Say it again."""
+    """Return the text."""
     return f"you said {text}"
 
 
 @server.tool()
 def fail(text: str) -> str:
-    """Fail, and say that."""
+    """Fail with a message."""
     raise ToolError(text)
 
 
 @server.tool()
 def pid() -> dict[str, int]:
-    """Tell which process answers."""
+    """Return the pid of the server."""
     return {"pid": os.getpid()}
 
 
 @server.tool()
 def key(name: str) -> dict[str, str]:
-    """Tell a variable of the environment."""
+    """Return a variable of the environment."""
     return {"value": os.environ.get(name, "")}
 
 
@@ -78,7 +78,7 @@ def die() -> str:
 @server.tool()
 async def hang() -> str:
     """Never answer."""
-    import anyio  # noqa: PLC0415 - comes with the package
+    import anyio  # noqa: PLC0415 - a dependency of mcp
 
     mark("hangs")
     try:
@@ -90,7 +90,7 @@ async def hang() -> str:
 
 @server.tool()
 async def wait() -> dict[str, int]:
-    """Answer once the test says so."""
+    """Answer once the test allows it."""
     import anyio  # noqa: PLC0415
 
     mark("waits")
@@ -123,7 +123,7 @@ def deaf() -> None:
 
 def http(port: int = 0) -> None:
     """Serve on localhost."""
-    import uvicorn  # noqa: PLC0415 - comes with the package
+    import uvicorn  # noqa: PLC0415 - a dependency of mcp
 
     listening = socket.create_server(("127.0.0.1", port))
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
@@ -133,19 +133,19 @@ def http(port: int = 0) -> None:
 
 
 def broken() -> None:
-    """Say why, and end."""
+    """Write the reason to standard error, and end."""
     sys.exit("no token, no service")
 
 
 def chatty() -> None:
-    """Serve, and say very much to standard error."""
+    """Serve, and write much to standard error."""
     sys.stderr.write("y" * 300_000)
     sys.stderr.flush()
     server.run("stdio")
 
 
 def ambiguous() -> None:
-    """Serve with two tools whose names are the same once they are made fit for a model."""
+    """Serve with two tools that get equal names when these are adapted to models."""
     server.tool(name="say.it")(say)
     server.tool(name="say/it")(say)
     server.run("stdio")

@@ -1,4 +1,4 @@
-"""A kernel whose agents only run tools, and tools that a test holds in its hands."""
+"""A kernel for agents that only run tools, and tools that a test controls."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 class OpenDoor:
-    """A gatekeeper that lets everybody through; access has tests of its own."""
+    """A gatekeeper that allows everything; access has tests of its own."""
 
     def check(self, process: AgentProcess, access: Access) -> None:
-        """Let it through."""
+        """Allow it."""
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
-        """Keep no books."""
+        """Record nothing."""
 
 
 def quiet_kernel(state: Path | str = ":memory:", **options: Any) -> Kernel:
-    """A kernel without plug-ins and approvals, its state in memory or in a directory."""
+    """Make a kernel without plug-ins and approvals, with its state in memory or in a directory."""
     options.setdefault("gatekeeper", OpenDoor())
     tools = {"plugins": (), **options.pop("tools", {})}
     access = options.pop("access", {})
@@ -43,7 +43,7 @@ def quiet_kernel(state: Path | str = ":memory:", **options: Any) -> Kernel:
 
 @dataclass
 class Held:
-    """A function for tools that waits until the test lets it go on."""
+    """A function for tools that waits until the test releases it."""
 
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     may_end: threading.Event = field(default_factory=threading.Event)
@@ -72,6 +72,6 @@ TEXT = {"type": "object", "properties": {"who": {"type": "string"}}, "additional
 
 
 def make(name: str, function: Callable[..., Any], **declared: Any) -> Tool:
-    """A tool that changes nothing and is trusted, unless it says otherwise."""
+    """Make a tool that is read-only and trusted, unless declared otherwise."""
     declared = {"read_only": True, "trusted": True, "parameters": TEXT, **declared}
     return Tool(name=name, description=name, function=function, **declared)

@@ -1,4 +1,4 @@
-"""Circuit breakers and rates, on time that the test gives."""
+"""Circuit breakers and rates, with the time as an argument."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import pytest
 
 from aios_core import Rate
 from aios_core.queueing.token_bucket import TokenBucket
-from aios_core.tools.circuit_breaker import Breaker
+from aios_core.tools.circuit_breaker import CircuitBreaker
 
 ALICE, BOB = 1, 2
 
 
-def failing(breaker: Breaker, pid: int, times: int, now: float = 0.0) -> None:
+def failing(breaker: CircuitBreaker, pid: int, times: int, now: float = 0.0) -> None:
     for _ in range(times):
         breaker.fail(pid, now)
 
 
 def test_it_opens_after_failures_in_a_row_and_says_for_how_long() -> None:
-    breaker = Breaker(3, 10.0)
+    breaker = CircuitBreaker(3, 10.0)
     failing(breaker, ALICE, 2)
     assert breaker.refused_for(ALICE, 0.0) == 0
 
@@ -28,7 +28,7 @@ def test_it_opens_after_failures_in_a_row_and_says_for_how_long() -> None:
 
 
 def test_a_success_in_between_starts_the_count_again() -> None:
-    breaker = Breaker(3, 10.0)
+    breaker = CircuitBreaker(3, 10.0)
     failing(breaker, ALICE, 2)
     breaker.succeed(ALICE)
     failing(breaker, ALICE, 2)
@@ -36,24 +36,24 @@ def test_a_success_in_between_starts_the_count_again() -> None:
 
 
 def test_an_agent_that_fails_alone_is_refused_alone() -> None:
-    breaker = Breaker(3, 10.0)
+    breaker = CircuitBreaker(3, 10.0)
     failing(breaker, ALICE, 50)
     assert breaker.refused_for(ALICE, 0.0) > 0
     assert breaker.refused_for(BOB, 0.0) == 0
 
 
 def test_failures_of_several_agents_are_the_tools() -> None:
-    breaker = Breaker(3, 10.0)
+    breaker = CircuitBreaker(3, 10.0)
     failing(breaker, ALICE, 2)
     failing(breaker, BOB, 1)
     assert breaker.refused_for(3, 0.0) == 10.0
 
 
 def test_half_open_it_lets_one_call_through_whose_outcome_decides() -> None:
-    breaker = Breaker(1, 10.0)
+    breaker = CircuitBreaker(1, 10.0)
     breaker.fail(ALICE, 0.0)
 
-    breaker.admit(ALICE, call=7)
+    breaker.begin(ALICE, call=7)
     assert breaker.refused_for(ALICE, 10.0) > 0
 
     breaker.succeed(ALICE)
@@ -61,23 +61,23 @@ def test_half_open_it_lets_one_call_through_whose_outcome_decides() -> None:
 
 
 def test_a_failed_trial_opens_it_for_twice_as_long() -> None:
-    breaker = Breaker(1, 10.0)
+    breaker = CircuitBreaker(1, 10.0)
     breaker.fail(ALICE, 0.0)
-    breaker.admit(ALICE, call=7)
+    breaker.begin(ALICE, call=7)
     breaker.fail(ALICE, 10.0)
     assert breaker.refused_for(ALICE, 10.0) == 20.0
 
 
 def test_a_trial_that_ended_without_a_verdict_makes_room_for_another() -> None:
-    breaker = Breaker(1, 10.0)
+    breaker = CircuitBreaker(1, 10.0)
     breaker.fail(ALICE, 0.0)
-    breaker.admit(ALICE, call=7)
+    breaker.begin(ALICE, call=7)
     breaker.withdraw(ALICE, call=7)
     assert breaker.refused_for(ALICE, 10.0) == 0
 
 
 def test_zero_failures_means_that_it_never_opens() -> None:
-    breaker = Breaker(0, 10.0)
+    breaker = CircuitBreaker(0, 10.0)
     failing(breaker, ALICE, 100)
     assert breaker.refused_for(ALICE, 0.0) == 0
 

@@ -1,4 +1,4 @@
-"""`agent.tools`: what models ask for, what they are told, what they are offered."""
+"""`agent.tools`: the calls of models, the messages they get, and the tools they are offered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools that raise what cannot be shown, and calls that leave nothing behind."""
+"""Tools that raise exceptions that cannot be shown, and calls that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TextIsHuge(Exception):
 
 
 class NoException(BaseException):
-    """What `except Exception` does not see."""
+    """An exception that `except Exception` does not catch."""
 
     def __str__(self) -> str:
         raise SystemExit(1)
@@ -44,7 +44,7 @@ class Liar(Exception):
 
 
 class StopsTheFuture(ToolError, StopIteration):
-    """An error of the kernel that no future takes."""
+    """An error of the kernel that no future accepts."""
 
 
 class ForeignToolError(ToolError):
@@ -53,7 +53,7 @@ class ForeignToolError(ToolError):
 
 
 class Hanging(Exception):
-    """Its text is made until `go_on`."""
+    """An exception that takes until `go_on` to be shown."""
 
     go_on = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Effects are written down before they happen: repeats are known, and so is what nobody knows."""
+"""Effects are journaled before they happen, so that repeats and calls in doubt are recognized."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ with Kernel(config, gatekeeper=OpenDoor(), cores=[ScriptedCore(lambda request: "
 
 
 class Till:
-    """What a tool does to the world."""
+    """The effects of a tool on the outside world."""
 
     def __init__(self) -> None:
         self.paid: list[int] = []
@@ -85,7 +85,7 @@ def with_till(kernel: Kernel, till: Till) -> Agent:
 
 
 def crash(state: Path, effects: Path, when: str, name: str) -> str:
-    """Run a program that kills itself at that point; what it printed."""
+    """Run a program that kills itself at a point, and return what it printed."""
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", CRASHING, str(state), str(effects), when, name],
         capture_output=True,
@@ -252,7 +252,7 @@ class TestCrash:
                     agent.tools.run("pay", {"amount": 5}, idempotency_key=key)
             [doubt] = agent.tools.in_doubt()
             assert not doubt.is_repeatable
-            agent.tools.run("pay", {"amount": 6})  # another payment is nobody's business
+            agent.tools.run("pay", {"amount": 6})  # another payment is a different call
             agent.tools.resolve(doubt.call_id, took_effect=bool(times))
             if times:
                 with pytest.raises(Conflict, match="took effect already"):

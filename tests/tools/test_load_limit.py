@@ -1,4 +1,4 @@
-"""Sources whose code hangs while it is loaded keep nobody else from loading."""
+"""A source that hangs while it is loaded does not keep other agents from loading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aios_core.tools.load_limit import (
     MAX_OF_AGENTS,
     MAX_OF_PROGRAM,
     RESERVED,
-    LoadSlots,
+    LoadLimit,
 )
 
 from .rig import PATIENCE, Held, quiet_kernel
@@ -39,8 +39,8 @@ def gate() -> Iterator[Held]:
     del builtins.aios_test_gate  # type: ignore[attr-defined]
 
 
-def take(slots: LoadSlots, loader: str | None, number: int) -> int:
-    """How many of a number of loads are let in."""
+def take(slots: LoadLimit, loader: str | None, number: int) -> int:
+    """Return how many of a number of loads are allowed."""
     for taken in range(number):
         try:
             slots.take(loader)
@@ -50,7 +50,7 @@ def take(slots: LoadSlots, loader: str | None, number: int) -> int:
 
 
 def test_one_agent_takes_no_more_than_its_own() -> None:
-    slots = LoadSlots()
+    slots = LoadLimit()
 
     assert take(slots, "alice", 10) == MAX_OF_AGENT
     with pytest.raises(Overloaded, match="tool loads of agent 'alice'"):
@@ -62,13 +62,13 @@ def test_one_agent_takes_no_more_than_its_own() -> None:
 
 
 def test_the_last_places_are_for_agents_that_load_nothing_else() -> None:
-    slots = LoadSlots()
+    slots = LoadLimit()
 
     greedy = sum(take(slots, f"greedy{i}", MAX_OF_AGENT) for i in range(MAX_OF_AGENTS))
     assert greedy == MAX_OF_AGENTS
     assert take(slots, "late", 1) == 0
 
-    slots = LoadSlots()
+    slots = LoadLimit()
     pairs = (MAX_OF_AGENTS - RESERVED) // MAX_OF_AGENT
     assert [take(slots, f"a{i}", MAX_OF_AGENT) for i in range(pairs + 1)] == [
         *[MAX_OF_AGENT] * pairs,
@@ -77,7 +77,7 @@ def test_the_last_places_are_for_agents_that_load_nothing_else() -> None:
 
 
 def test_agents_take_nothing_of_the_programs_and_the_other_way_round() -> None:
-    slots = LoadSlots()
+    slots = LoadLimit()
     for number in range(MAX_OF_AGENTS):
         take(slots, f"agent{number}", MAX_OF_AGENT)
 

@@ -32,8 +32,8 @@ from aios_core.tools.mcp import _name
 from .rig import make, quiet_kernel
 
 types = pytest.importorskip("mcp.types")
-# The client of mcp 1.x tells a server nothing of a call that is withdrawn, and does not notice
-# that a server over HTTP has gone: such calls end by their time-out.
+# The client of mcp 1.x does not notify a server of a cancelled call, and does not notice that a
+# server over HTTP has ended: such calls end at their timeout.
 needs_mcp_2 = pytest.mark.skipif(
     not hasattr(types, "jsonrpc_message_adapter"), reason="not what the client of mcp 1.x does"
 )
@@ -43,17 +43,17 @@ PATIENT_S = 60.0  # a server starts in half a second, on a busy machine in many
 
 
 class Marks:
-    """What a server has done, by the files that it leaves."""
+    """The events of a server, by the files that it leaves."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def of(self, name: str) -> list[int]:
-        """The processes that did it."""
+        """Return the processes that reported an event."""
         return [int(file.suffix[1:]) for file in self.directory.glob(f"{name}.*")]
 
     def wait(self, name: str, number: int = 1) -> None:
-        """Until that many did it."""
+        """Wait until that many processes have reported an event."""
         until(lambda: len(self.of(name)) >= number, f"no server {name}")
 
 
@@ -67,7 +67,7 @@ Serving = Callable[..., McpServer]
 
 @pytest.fixture
 def serving(marks: Marks) -> Serving:
-    """A server's description."""
+    """Return the configuration of a server."""
 
     def serving(kind: str = "stdio", name: str = "probe", **settings: Any) -> McpServer:
         environment = {"MARKS": str(marks.directory), **settings.pop("env", {})}
@@ -278,7 +278,7 @@ class TestLoading:
         self, kernel: Kernel, serving: Serving, marks: Marks
     ) -> None:
         before = Leftovers.now().children
-        for timeout_s in (1.0, 8.0, PATIENT_S):  # until it got as far as to be deaf
+        for timeout_s in (1.0, 8.0, PATIENT_S):  # until it has started to ignore input
             with pytest.raises(BackendError, match=rf"did not answer within {timeout_s:g} s"):
                 kernel.load_tools(serving("deaf", timeout_s=timeout_s))
             if marks.of("deaf"):
@@ -294,7 +294,7 @@ class TestLoading:
         servers = {"bad": described("broken"), "good": described("stdio")}
         with quiet_kernel(tools={"mcp": servers}) as kernel:
             assert kernel.spawn("alice").tools.run("good_add", {"a": 1, "b": 1}) == {"sum": 2}
-            assert "no token" in kernel._inside.parts.tools.catalogue.problems["mcp:bad"]
+            assert "no token" in kernel._inside.parts.tools.catalog.problems["mcp:bad"]
 
     def test_two_tools_of_one_name_are_refused_and_nothing_is_left(
         self, kernel: Kernel, serving: Serving
@@ -409,7 +409,7 @@ class TestClosing:
 
 
 class Site:
-    """A server over HTTP in a process that a test may kill."""
+    """A server over HTTP, in a process that a test may kill."""
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
@@ -522,7 +522,7 @@ def gone(pid: int) -> None:
 
 
 def until(holds: Callable[[], object], otherwise: str) -> None:
-    """Wait for something outside of this process; the patience is spent only on failure."""
+    """Wait for something outside of this process; only a failing test waits for the whole limit."""
     pause = threading.Event()
     for _ in range(int(PATIENT_S / 0.01)):
         if holds():

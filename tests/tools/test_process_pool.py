@@ -1,4 +1,4 @@
-"""Tools in processes: what they start ends with them, and starting up is not their time."""
+"""Tools in processes: their descendants end with them, and starting up does not count as theirs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import pytest
 
 from aios_core import InvalidRequest, Kernel, McpServer, Tool, ToolError
 from aios_core.tools import dispatcher
-from aios_core.tools.function_origin import Origin
+from aios_core.tools.function_origin import FunctionOrigin
 from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill
 
 from .rig import PATIENCE, TEXT, quiet_kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_CHILD_SUBREAPER")
 
-# Leaves its parent, its process group and its session, and tells its number on a pipe.
+# Leaves its parent, its process group and its session, and reports its pid on a pipe.
 ESCAPE = """
 import os, sys, time
 
@@ -70,14 +70,14 @@ def leave_and_die(path: str) -> None:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """Where a process that has escaped tells its number."""
+    """A pipe on which an escaped process reports its pid."""
     path = tmp_path / "escaped"
     os.mkfifo(path)
     return path
 
 
 class Escaped:
-    """A process that has left everything, as it is seen from outside."""
+    """A process that has left its parent, group and session, seen from outside."""
 
     def __init__(self, pipe: Path) -> None:
         self._told: list[str] = []
@@ -219,7 +219,7 @@ def test_one_that_never_starts_up_is_refused_and_not_in_doubt(
 
 
 def at_top_level(who: str = "") -> str:
-    """Stand where it is found."""
+    """Be found at the top level."""
     return who
 
 
@@ -258,7 +258,7 @@ FROM_A_FACTORY = _in_process(made("y"))
     ids=["function", "static", "assigned partial", "assigned closure"],
 )
 def test_what_another_process_finds_is_taken(made_tool: Tool, attribute: str) -> None:
-    assert Origin.of(made_tool).attribute == attribute
+    assert FunctionOrigin.of(made_tool).attribute == attribute
     with quiet_kernel() as kernel:
         kernel.load_tools(made_tool)
 

@@ -1,4 +1,4 @@
-"""Results that are too large to hand over."""
+"""Results that are too large for an answer."""
 
 from __future__ import annotations
 

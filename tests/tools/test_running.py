@@ -1,4 +1,4 @@
-"""Tools as agents run them: side by side, within their limits, and harming only their callers."""
+"""Tools run in parallel, within their limits, and harm only their callers."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class TestCalling:
     ) -> None:
         @tool(trusted=True)
         def who(context: ToolContext) -> list[str]:
-            """Say who calls."""
+            """Return who calls."""
             known = context.port.call(ToolList())
             return [context.caller, context.idempotency_key, context.tool, known[0].name]
 
@@ -607,7 +607,7 @@ class TestTakingBack:
 
 
 class ThreadCalls:
-    """Calls from threads of their own, joined in the end; what they raise is raised."""
+    """Calls on threads, which are joined at the end; their exceptions are raised again."""
 
     def __init__(self, expected: type[BaseException] | tuple[()] = ()) -> None:
         self._threads: list[threading.Thread] = []
@@ -638,7 +638,7 @@ class ThreadCalls:
 
 
 def until(holds: Any) -> None:
-    """Wait until the kernel says so; each question is a round through its loop."""
+    """Wait for a condition of the kernel; each check is a round through its loop."""
     for _ in range(5_000):
         if holds():
             return

@@ -1,4 +1,4 @@
-"""A third party's pattern, schema, file or server stops nobody else."""
+"""A third party's pattern, schema, file or server stops no other agent."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_the_checks_of_one_agent_are_bounded(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that is loaded once the test is over, and offers nothing then."""
+    """Write a file that loads only when the test ends, and offers nothing then."""
     go_on = threading.Event()
     monkeypatch.setattr(threading, "go_on", go_on, raising=False)
     file = tmp_path / "hanging.py"

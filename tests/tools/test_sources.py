@@ -1,4 +1,4 @@
-"""Where tools come from, and how they change while agents run them."""
+"""Sources of tools, and their changes while agents run them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from aios_core import (
     Tool,
     ToolError,
 )
-from aios_core.tools.catalog import Catalogue
+from aios_core.tools.catalog import ToolCatalog
 from aios_core.tools.import_code import load_module
-from aios_core.tools.registry import Plugin, ToolRegistry, offers_of
+from aios_core.tools.registry import Plugin, ToolRegistry, compile_tools
 
 from .rig import PATIENCE, Held, make, quiet_kernel
 
@@ -52,7 +52,7 @@ def agent(kernel: Kernel) -> Agent:
 
 @pytest.fixture
 def imported() -> Iterator[set[str]]:
-    """Names of modules that a test imports; they are forgotten afterwards."""
+    """Names for modules that a test imports; they are removed afterwards."""
     names: set[str] = set()
     yield names
     for name in names:
@@ -64,7 +64,7 @@ Install = Callable[..., str]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: set[str]) -> Install:
-    """Install a distribution with one plug-in; the name of its module."""
+    """Install a distribution with one plug-in, and return the name of its module."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(name: str, source: str, *, target: str = "") -> str:
@@ -155,7 +155,7 @@ class TestInstalled:
         async with quiet_kernel(tools={"plugins": ("broken", "weather")}) as kernel:
             agent = await kernel.aspawn("alice")
             assert await agent.tools.arun("weather") == "rain here"
-            assert told in kernel._inside.parts.tools.catalogue.problems["plug-in broken"]
+            assert told in kernel._inside.parts.tools.catalog.problems["plug-in broken"]
             with pytest.raises((ToolError, InvalidRequest), match=told):
                 await agent.tools.aload("broken")
 
@@ -405,7 +405,7 @@ class TestVersionsSideBySide:
         assert [one.version for one in agent.tools.list()] == ["1.2", "1.9", "1.10"]
 
     async def test_nobody_sees_half_of_a_reload(self, tmp_path: Path) -> None:
-        """Both tools of a file change together, whoever calls them meanwhile."""
+        """Both tools of a file change together, even if agents call them meanwhile."""
         pair = "{0}\n{1}"
         first = weather("a"), weather("a").replace("weather(", "sky(")
         second = weather("b"), weather("b").replace("weather(", "sky(")
@@ -417,7 +417,7 @@ class TestVersionsSideBySide:
             loading = asyncio.ensure_future(kernel.aload_tools(file))
             seen = []
             while not loading.done():
-                offers = kernel._inside.parts.tools.catalogue.registry.visible(None)
+                offers = kernel._inside.parts.tools.catalog.registry.visible(None)
                 seen.append({offer.tool.function() for offer in offers})
                 await asyncio.sleep(0)
             assert all(len(said) == 1 for said in seen)
@@ -429,24 +429,24 @@ class TestRegistry:
         registry = ToolRegistry()
         twice = (make("echo", lambda: 1), make("echo", lambda: 2))
         with pytest.raises(Conflict, match=r"somebody offers \['echo@1'\] twice"):
-            registry.put("key", offers_of(Plugin("key", "somebody", twice)))
+            registry.put("key", compile_tools(Plugin("key", "somebody", twice)))
         assert list(registry) == []
 
     def test_a_refused_offer_changes_nothing(self) -> None:
         registry = ToolRegistry()
         mine: tuple[Tool, ...] = (make("echo", lambda: 1),)
-        registry.put("mine", offers_of(Plugin("mine", "me", mine)))
+        registry.put("mine", compile_tools(Plugin("mine", "me", mine)))
         theirs = (make("other", lambda: 1), make("echo", lambda: 2))
         with pytest.raises(Conflict, match="by me and by them"):
-            registry.put("theirs", offers_of(Plugin("theirs", "them", theirs)))
+            registry.put("theirs", compile_tools(Plugin("theirs", "them", theirs)))
         assert [offer.tool for offer in registry] == list(mine)
         assert registry.keys() == ["mine"]
 
     def test_ones_own_goes_before_everybodys(self) -> None:
         registry = ToolRegistry()
         ours, mine = make("echo", lambda: 1, version="2"), make("echo", lambda: 2)
-        registry.put("ours", offers_of(Plugin("ours", "all", (ours,))))
-        registry.put("mine", offers_of(Plugin("mine", "me", (mine,)), "alice"), "alice")
+        registry.put("ours", compile_tools(Plugin("ours", "all", (ours,))))
+        registry.put("mine", compile_tools(Plugin("mine", "me", (mine,)), "alice"), "alice")
         assert registry.resolve("echo", "alice").tool is mine
         assert registry.resolve("echo@2", "alice").tool is ours
         assert registry.resolve("echo", "bob").tool is ours
@@ -454,22 +454,22 @@ class TestRegistry:
     def test_what_a_source_holds_is_released_once_it_offers_nothing(self) -> None:
         async def scenario() -> list[str]:
             released: list[str] = []
-            catalogue = Catalogue(quiet_kernel().config.tools)
+            catalog = ToolCatalog(quiet_kernel().config.tools)
 
             def plugin(name: str, *tools: Tool) -> Callable[[], Plugin]:
                 return lambda: Plugin("key", "it", tools, partial(released.append, name))
 
             echo, other = make("echo", lambda: 1), make("other", lambda: 1)
-            await catalogue._offer(plugin("first", echo), None)
-            await catalogue._offer(plugin("second", echo, other), None)
-            await catalogue.unload("echo")
+            await catalog._offer(plugin("first", echo), None)
+            await catalog._offer(plugin("second", echo, other), None)
+            await catalog.unload("echo")
             assert released == ["first"]
-            await catalogue.unload("other")
-            await catalogue._offer(plugin("third", echo), "alice")
+            await catalog.unload("other")
+            await catalog._offer(plugin("third", echo), "alice")
             with pytest.raises(Conflict):
-                await catalogue._offer(plugin("fourth", echo, echo), "bob")
-            catalogue.forget("alice")
-            await catalogue.close()
+                await catalog._offer(plugin("fourth", echo, echo), "bob")
+            catalog.forget("alice")
+            await catalog.close()
             return released
 
         assert asyncio.run(scenario()) == ["first", "second", "fourth", "third"]

@@ -1,4 +1,4 @@
-"""Plain JSON and nothing else."""
+"""Strict JSON accepts plain JSON and nothing else."""
 
 from __future__ import annotations
 

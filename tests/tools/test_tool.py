@@ -1,4 +1,4 @@
-"""Tools are made of functions: what their schema says, and which descriptions are refused."""
+"""Tools made from functions: their schemas, and the declarations that are refused."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_annotation_without_a_json_counterpart_is_refused_by_name() -> None:
 def test_the_context_is_no_argument() -> None:
     @tool
     def whoami(context: ToolContext) -> str:
-        """Say who calls."""
+        """Return who calls."""
         return context.caller
 
     assert whoami.parameters["properties"] == {}
@@ -121,7 +121,7 @@ def test_the_context_is_no_argument() -> None:
 def test_a_function_that_takes_anything_has_an_open_schema() -> None:
     @tool
     def echo(**anything: Any) -> Any:
-        """Say it again."""
+        """Return the text."""
         return anything
 
     assert echo.parameters["additionalProperties"] is True
@@ -186,10 +186,10 @@ def test_what_is_no_function_of_a_name_is_refused(bad: Any) -> None:
         tool(bad)
 
 
-def test_what_a_tool_does_not_say_is_taken_at_its_worst() -> None:
+def test_the_defaults_of_a_tool_assume_the_worst() -> None:
     @tool
     def silent() -> None:
-        """Says nothing."""
+        """Do nothing."""
 
     assert not silent.read_only
     assert not silent.is_repeatable

@@ -1,4 +1,4 @@
-"""What a tool may use of the kernel ends with its call, and loading code says what it runs."""
+"""A tool's access to the kernel ends with its call, and a load request names what it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .rig import PATIENCE, make, quiet_kernel
 
 
 class Runner:
-    """A sandbox that only remembers for whom it ran."""
+    """A sandbox that only records for which agent it ran."""
 
     def __init__(self) -> None:
         self.ran_for: list[str] = []
@@ -33,7 +33,7 @@ class Runner:
 
 
 def _kept(kernel: Kernel) -> ToolContext:
-    """The context of a call that has ended."""
+    """Return the context of a call that has ended."""
     kept: list[ToolContext] = []
 
     def keep(context: ToolContext) -> str:

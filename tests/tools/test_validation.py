@@ -1,4 +1,4 @@
-"""Arguments that do not fit are refused in words a model can act on, or mended if that is safe."""
+"""Arguments that do not fit are coerced if that is safe, or refused with a text for the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ORDER = {
 
 
 def checked(arguments: dict[str, Any], *, repairs: bool = True, schema: Any = ORDER) -> Any:
-    return ArgumentSchema("order", schema).checked(arguments, repairs=repairs)
+    return ArgumentSchema("order", schema).validate(arguments, repairs=repairs)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_a_large_enumeration_of_what_cannot_be_sorted_is_taken() -> None:
     draft_4 = "http://json-schema.org/draft-04/schema#"  # compares all of them with one another
     values = [{"n": number} for number in range(10_000)]
     schema = ArgumentSchema("some", {"$schema": draft_4, "properties": {"x": {"enum": values}}})
-    assert schema.checked({"x": {"n": 9_999}}, repairs=False) == {"x": {"n": 9_999}}
+    assert schema.validate({"x": {"n": 9_999}}, repairs=False) == {"x": {"n": 9_999}}

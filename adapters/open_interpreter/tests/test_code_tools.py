@@ -412,11 +412,11 @@ def test_code_that_takes_too_long_is_killed_and_the_model_goes_on(
 
 @pytest.fixture
 def has_sandbox() -> None:
-    from aios_core.tools.sandbox import survey  # noqa: PLC0415 - this fixture alone looks
+    from aios_core.tools.sandbox import probe_backends  # noqa: PLC0415 - this fixture alone looks
 
-    ((_, found),) = survey(SandboxConfig()).values()
-    if not found.is_there:
-        pytest.skip(f"no sandbox here: {found.said}; {found.mend}")
+    ((_, found),) = probe_backends(SandboxConfig()).values()
+    if not found.is_available:
+        pytest.skip(f"no sandbox here: {found.reason}; {found.fix}")
 
 
 @pytest.mark.usefixtures("has_sandbox")

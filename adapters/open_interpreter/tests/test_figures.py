@@ -10,7 +10,7 @@ import pytest
 from aios_core import Kernel, KernelConfig
 from aios_core.config import AccessConfig, SandboxConfig, StateConfig, ToolsConfig
 from aios_core.cores import ScriptedCore
-from aios_core.tools.sandbox import survey
+from aios_core.tools.sandbox import probe_backends
 from open_interpreter_aios import attach
 
 from .conftest import Boot, Runner
@@ -72,7 +72,7 @@ def test_the_name_of_a_conversation_chooses_no_other_directory(
 
 def test_a_plot_in_the_real_sandbox_reaches_the_user(interpreter: Any, tmp_path: Path) -> None:
     sandbox = SandboxConfig(packages=("numpy", "matplotlib"))
-    if not any(tier.is_there for _, tier in survey(sandbox).values()):
+    if not any(tier.is_available for _, tier in probe_backends(sandbox).values()):
         pytest.skip("no sandbox here")
     config = KernelConfig(
         state=StateConfig(directory=":memory:"),

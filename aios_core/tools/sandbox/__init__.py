@@ -5,9 +5,9 @@
 """
 
 from aios_core.tools.sandbox.agent_sessions import AgentSessions
-from aios_core.tools.sandbox.backend import Availability, Confined, Program, Tier
-from aios_core.tools.sandbox.detection import TIERS, choose, survey
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.backend import Availability, Confined, Program, SandboxBackend
+from aios_core.tools.sandbox.detection import BACKENDS, probe_backends, select_backend
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import (
     ExecutionResult,
     FileChanges,
@@ -19,11 +19,11 @@ from aios_core.tools.sandbox.runner import LANGUAGES, Language
 from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.service import CodeService
 from aios_core.tools.sandbox.session import Session
-from aios_core.tools.sandbox.workspace import MarkingWorkspace, Workspace
+from aios_core.tools.sandbox.workspace import LabelingWorkspace, Workspace
 
 __all__ = [
+    "BACKENDS",
     "LANGUAGES",
-    "TIERS",
     "AgentSessions",
     "Availability",
     "CodeService",
@@ -31,16 +31,16 @@ __all__ = [
     "ExecutionResult",
     "FileChanges",
     "KilledBy",
+    "LabelingWorkspace",
     "Language",
-    "Limits",
-    "MarkingWorkspace",
     "OnOutput",
     "Program",
     "Sandbox",
+    "SandboxBackend",
+    "SandboxLimits",
     "Session",
     "Stream",
-    "Tier",
     "Workspace",
-    "choose",
-    "survey",
+    "probe_backends",
+    "select_backend",
 ]

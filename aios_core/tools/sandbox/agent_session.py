@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from aios_core.errors import SyscallCancelled, ToolError
-from aios_core.tools.sandbox.file_sync import make_alike
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.file_sync import copy_changed
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.session import Session
-from aios_core.tools.sandbox.shielding import to_the_end
+from aios_core.tools.sandbox.shielding import finish_shielded
 from aios_core.tools.sandbox.workspace import Workspace, empty_directory, scratch
 
 T = TypeVar("T")
@@ -69,8 +69,8 @@ class AgentSession:
         return not self.is_busy and (self._session is None or self._session.state == "ended")
 
     @property
-    def has_leftovers(self) -> bool:
-        """Whether there is something for `tidy` to free."""
+    def needs_clean_up(self) -> bool:
+        """Whether there is something for `clean_up` to free."""
         return self._files is not None
 
     async def execute(
@@ -79,7 +79,7 @@ class AgentSession:
         *,
         language: Language,
         labels: frozenset[str],
-        limits: Limits | None,
+        limits: SandboxLimits | None,
         on_output: OnOutput | None,
     ) -> ExecutionResult:
         """Run a cell, as `CodeRunner.run_in_session` does. Waiting cells keep their order."""
@@ -96,7 +96,7 @@ class AgentSession:
         finally:
             self._num_cells -= 1
 
-    async def tidy(self) -> None:
+    async def clean_up(self) -> None:
         """Free the directory of a session that has ended."""
         async with self._turn:
             await self._drop_ended()
@@ -121,24 +121,24 @@ class AgentSession:
         code: str,
         language: Language,
         labels: frozenset[str],
-        limits: Limits | None,
+        limits: SandboxLimits | None,
         on_output: OnOutput | None,
     ) -> ExecutionResult:
         wall_s = None if limits is None else limits.wall_s
-        session, files = await self._begun(limits)
+        session, files = await self._ready_session(limits)
         try:
             async with AsyncExitStack() as stack:
                 if self._workspace is not None:
                     directory = await stack.enter_async_context(scratch())
                     checked_out = await self._workspace.checkout(self._identity, directory)
                     self._labels |= labels | checked_out.labels
-                    await _blocking(lambda: make_alike(directory, files))
+                    await _blocking(lambda: copy_changed(directory, files))
                 result = await session.execute(
                     code, language=language, timeout_s=wall_s, on_output=on_output
                 )
                 changed = result.files.written or result.files.removed
                 if self._workspace is not None and changed:
-                    await _blocking(lambda: make_alike(files, directory))
+                    await _blocking(lambda: copy_changed(files, directory))
                     await self._workspace.commit(self._identity, directory, self._labels)
         finally:
             if session.state == "new":  # no cell ran, so no idle timer would ever end it
@@ -147,18 +147,18 @@ class AgentSession:
         self._lost = None
         return replace(result, labels=self._labels, notice=notice)
 
-    async def _begun(self, limits: Limits | None) -> tuple[Session, Path]:
+    async def _ready_session(self, limits: SandboxLimits | None) -> tuple[Session, Path]:
         """Return the session, in which no cell runs, and its directory."""
         if self._session is not None:
-            await self._session.settle()
+            await self._session.wait_idle()
         await self._drop_ended()
         if self._session is None or self._files is None:
-            await to_the_end(self._begin(limits))
+            await finish_shielded(self._begin(limits))
         if self._is_over or self._session is None or self._files is None:
             raise SyscallCancelled(f"session {self._name!r} was ended")
         return self._session, Path(self._files.name)
 
-    async def _begin(self, limits: Limits | None) -> None:
+    async def _begin(self, limits: SandboxLimits | None) -> None:
         if self._is_over:
             return
         self._files = await asyncio.to_thread(empty_directory)
@@ -182,7 +182,7 @@ class AgentSession:
             await self._drop()
 
     async def _drop(self) -> None:
-        await to_the_end(self._dropped())
+        await finish_shielded(self._dropped())
 
     async def _dropped(self) -> None:
         session, self._session = self._session, None
@@ -194,4 +194,4 @@ class AgentSession:
 
 
 async def _blocking(work: Callable[[], T]) -> T:
-    return await to_the_end(asyncio.to_thread(work))
+    return await finish_shielded(asyncio.to_thread(work))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aios_core.errors import KernelClosed, SyscallCancelled
 from aios_core.tools.sandbox.agent_session import AgentSession
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.sandbox import Sandbox
@@ -56,7 +56,7 @@ class AgentSessions:
         *,
         language: Language = "python",
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run a cell in a session of an agent, as `CodeRunner.run_in_session` does.
@@ -110,8 +110,8 @@ class AgentSessions:
     def _new(self, identity: str, name: str) -> AgentSession:
         asleep = [key for key, session in self._sessions.items() if session.is_asleep]
         for key in asleep:
-            if self._sessions[key].has_leftovers:
-                self._later(self._sessions[key].tidy())
+            if self._sessions[key].needs_clean_up:
+                self._later(self._sessions[key].clean_up())
         for key in asleep[: max(0, len(self._sessions) - _MAX_REMEMBERED + 1)]:
             del self._sessions[key]
         return AgentSession(identity, name, self._sandbox, self._workspace)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.tree import Tree
 
 WORK: Final = "/work"
@@ -30,7 +30,7 @@ class Program:
     """
 
     argv: tuple[str, ...]
-    limits: Limits
+    limits: SandboxLimits
     documents: Mapping[str, bytes] = field(default_factory=dict)  # name -> content, in DOCUMENTS
     environment: Mapping[str, str] = field(default_factory=dict)
     has_control: bool = False
@@ -42,9 +42,9 @@ class Program:
 class Availability:
     """The finding whether a backend works on this machine, with a reason and a fix."""
 
-    is_there: bool
-    said: str
-    mend: str = ""
+    is_available: bool
+    reason: str
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Confined(Protocol):
         """Free all descriptors. Call it after `wait`."""
 
 
-class Tier(Protocol):
+class SandboxBackend(Protocol):
     """An isolation backend. Its methods block; the threads that call them outlive the programs."""
 
     @property

@@ -33,7 +33,7 @@ from typing import Any, Final
 from aios_core.errors import SandboxUnavailable
 from aios_core.tools.sandbox import seccomp
 from aios_core.tools.sandbox.backend import DOCUMENTS, WORK, Availability, Pipes, Program
-from aios_core.tools.sandbox.bwrap_process import Jailed
+from aios_core.tools.sandbox.bwrap_process import BwrapProcess
 from aios_core.tools.sandbox.interpreter import (
     Interpreter,
     User,
@@ -41,7 +41,7 @@ from aios_core.tools.sandbox.interpreter import (
     can_read,
     find_interpreter,
 )
-from aios_core.tools.sandbox.limits import MIB, Limits
+from aios_core.tools.sandbox.limits import MIB, SandboxLimits
 from aios_core.tools.sandbox.packages import PACKAGES
 from aios_core.tools.sandbox.tree import Tree
 
@@ -74,7 +74,7 @@ _FROM_ETC: Final = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc
 
 
 class Bubblewrap:
-    """The isolation backend that uses bubblewrap. Implements `backend.Tier`."""
+    """The isolation backend that uses bubblewrap. Implements `backend.SandboxBackend`."""
 
     name: Final = "bubblewrap"
 
@@ -110,22 +110,22 @@ class Bubblewrap:
         try:
             _ = self._bwrap  # first: without bwrap, all other findings are useless
             interpreter = self._interpreter
-            jailed = self.start(Program((interpreter.executable, "-c", ""), Limits()))
+            process = self.start(Program((interpreter.executable, "-c", ""), SandboxLimits()))
         except SandboxUnavailable as exc:
-            said, _, mend = str(exc).partition("; ")
-            return Availability(False, said, mend)
+            reason, _, fix = str(exc).partition("; ")
+            return Availability(False, reason, fix)
         try:
-            jailed.release()
-            status = jailed.wait_blocking()
-            said = os.read(jailed.pipes.stderr, 400).decode(errors="replace").strip()
+            process.release()
+            status = process.wait_blocking()
+            reason = os.read(process.pipes.stderr, 400).decode(errors="replace").strip()
         finally:
-            jailed.close()
+            process.close()
         if status:
-            return Availability(False, f"{interpreter.executable} fails inside: {said}", _PYTHON)
+            return Availability(False, f"{interpreter.executable} fails inside: {reason}", _PYTHON)
         user = self._user
         return Availability(True, f"{self._bwrap} as user {user.uid}, {interpreter.executable}")
 
-    def start(self, program: Program) -> Jailed:
+    def start(self, program: Program) -> BwrapProcess:
         bwrap, drop = self._bwrap, self._drop
         with ExitStack() as undo:
             start = _Start(undo)
@@ -285,10 +285,10 @@ class _Start:
         self, bwrap: str, options: Sequence[str], program: Program, drop: Mapping[str, Any]
     ) -> None:
         """Start bwrap."""
-        self._facts, told = self._from_child()
+        self._facts, theirs = self._from_child()
         self._undo.callback(os.close, self._facts)
-        self._passed.append(told)
-        options = [*options, "--info-fd", str(told)]
+        self._passed.append(theirs)
+        options = [*options, "--info-fd", str(theirs)]
         # Through a descriptor, because any process can read a command line, also inside.
         arguments = self.document("\0".join([*options, ""]).encode())
         limited = ["prlimit", *program.limits.prlimit_options(), "--", *program.argv]
@@ -315,7 +315,7 @@ class _Start:
         self._undo.callback(self._outer.wait)
         self._undo.callback(self._outer.kill)
 
-    def finish(self, limits: Limits, user: User) -> Jailed:
+    def finish(self, limits: SandboxLimits, user: User) -> BwrapProcess:
         """Wait for the gate and open pidfds of the processes. Afterwards nothing is undone."""
         init = self._child()
         pidfd = os.pidfd_open(init)
@@ -331,7 +331,7 @@ class _Start:
             trees = [self._tree(root, name, user) for name in (WORK, "/tmp")]  # noqa: S108
         finally:
             os.close(root)
-        jailed = Jailed(
+        process = BwrapProcess(
             self._outer,
             init=(init, pidfd),
             program=program,
@@ -341,7 +341,7 @@ class _Start:
         )
         os.close(self._facts)
         self._undo.pop_all()
-        return jailed
+        return process
 
     # --- descriptors ------------------------------------------------------------------------------
 
@@ -366,11 +366,11 @@ class _Start:
     # --- bwrap's reports --------------------------------------------------------------------------
 
     def _child(self) -> int:
-        said = b""
+        report = b""
         while piece := self._read(self._facts, 4_096):
-            said += piece
+            report += piece
         try:
-            return int(json.loads(said)["child-pid"])
+            return int(json.loads(report)["child-pid"])
         except (ValueError, KeyError, TypeError) as exc:
             raise self._failed() from exc
 
@@ -384,10 +384,10 @@ class _Start:
     def _failed(self, how: str = "") -> SandboxUnavailable:
         self._outer.kill()
         self._outer.wait()
-        told = how
-        if not told and select.select([self._pipes.stderr], [], [], 1.0)[0]:
-            told = os.read(self._pipes.stderr, 1_000).decode(errors="replace").strip()
-        return SandboxUnavailable(f"bwrap cannot confine code on this machine ({told}); {_ALLOW}")
+        reason = how
+        if not reason and select.select([self._pipes.stderr], [], [], 1.0)[0]:
+            reason = os.read(self._pipes.stderr, 1_000).decode(errors="replace").strip()
+        return SandboxUnavailable(f"bwrap cannot confine code on this machine ({reason}); {_ALLOW}")
 
 
 def _parent_of(pid: int) -> int:

@@ -16,11 +16,11 @@ from contextlib import suppress
 
 from aios_core.tools.sandbox.backend import Pipes, Usage
 from aios_core.tools.sandbox.fd_wait import readable
-from aios_core.tools.sandbox.process_memory import family, memory_of
+from aios_core.tools.sandbox.process_memory import memory_of, process_tree
 from aios_core.tools.sandbox.tree import Tree
 
 
-class Jailed:
+class BwrapProcess:
     """A program confined by bwrap. Implements `backend.Confined`."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Jailed:
         self._suspicious = suspicious
 
     def __repr__(self) -> str:
-        return f"<Jailed {self._init_pid}>"
+        return f"<BwrapProcess {self._init_pid}>"
 
     @property
     def work(self) -> Tree:
@@ -89,7 +89,7 @@ class Jailed:
 
     def usage(self) -> Usage:
         return Usage(
-            memory_of(family(self._init_pid), self._suspicious),
+            memory_of(process_tree(self._init_pid), self._suspicious),
             max(tree.num_files() for tree in self._trees),
         )
 

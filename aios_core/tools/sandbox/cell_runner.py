@@ -19,10 +19,10 @@ from typing import Final
 
 from aios_core.errors import InvalidRequest, ToolError
 from aios_core.tools.sandbox import packages as sandbox_packages
-from aios_core.tools.sandbox.backend import DOCUMENTS, Program, Tier
-from aios_core.tools.sandbox.file_sync import Mirror
+from aios_core.tools.sandbox.backend import DOCUMENTS, Program, SandboxBackend
+from aios_core.tools.sandbox.file_sync import FileSync
 from aios_core.tools.sandbox.frames import BadFrame, Channel, Reply
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, FileChanges, KilledBy, OnOutput
 from aios_core.tools.sandbox.runner import (
     LANGUAGES,
@@ -31,21 +31,21 @@ from aios_core.tools.sandbox.runner import (
     encoded,
     notice_of,
 )
-from aios_core.tools.sandbox.supervised import Box
+from aios_core.tools.sandbox.supervised import SupervisedProcess
 
 _GRACE_S: Final = 2.0  # for an interrupted cell to end, before its session is ended
 _INSIST_S: Final = 0.2  # between two interrupts, since the cell may not have started at the first
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class SessionLifetime:
     """The maximum lifetime and idle time of a session, in seconds."""
 
     life_s: float = 3600.0
     idle_s: float = 600.0
 
 
-class Notebook:
+class CellRunner:
     """Runs the cells of one session.
 
     Invariant: at most one cell runs; others wait in the order of their arrival.
@@ -53,9 +53,9 @@ class Notebook:
 
     def __init__(
         self,
-        tier: Tier,
-        limits: Limits,
-        span: Span,
+        backend: SandboxBackend,
+        limits: SandboxLimits,
+        lifetime: SessionLifetime,
         threads: Executor,
         files: Path | None,
         *,
@@ -64,24 +64,24 @@ class Notebook:
         """Prepare without starting a process; the first cell starts it.
 
         Args:
-            tier: the isolation backend.
+            backend: the isolation backend.
             limits: `wall_s` is for each cell; `cpu_s` is raised to the maximum lifetime.
-            span: the maximum lifetime and idle time.
+            lifetime: the maximum lifetime and idle time.
             threads: for blocking work; they have to outlive the session.
             files: a directory that is synchronized with /work before and after each cell.
             packages: further packages to import, from `packages.find_packages`.
         """
-        self._tier = tier
+        self._backend = backend
         # The processor time of a session adds up over its lifetime.
-        self._limits = replace(limits, cpu_s=max(limits.cpu_s, int(span.life_s)))
-        self._span = span
+        self._limits = replace(limits, cpu_s=max(limits.cpu_s, int(lifetime.life_s)))
+        self._lifetime = lifetime
         self._threads = threads
         self._files = files
         self._packages = packages or {}
         self._turn = asyncio.Lock()
-        self._box: Box | None = None
+        self._process: SupervisedProcess | None = None
         self._channel: Channel | None = None
-        self._mirror: Mirror | None = None
+        self._sync: FileSync | None = None
         self._num_cells = 0
         self._why: str | None = None  # the reason why it has ended
         self._is_interrupted = False
@@ -90,7 +90,7 @@ class Notebook:
         self._freeing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return f"<Notebook {self.state}, {self._num_cells} cells>"
+        return f"<CellRunner {self.state}, {self._num_cells} cells>"
 
     @property
     def state(self) -> str:
@@ -99,7 +99,7 @@ class Notebook:
             return "ended"
         if self._is_running:
             return "busy"
-        return "new" if self._box is None else "idle"
+        return "new" if self._process is None else "idle"
 
     @property
     def why_ended(self) -> str | None:
@@ -127,34 +127,34 @@ class Notebook:
         if language not in LANGUAGES:
             raise InvalidRequest(f"language: got {language!r}; allowed: {list(LANGUAGES)}")
         async with self._turn:
-            box, channel = await self._started()
+            process, channel = await self._started()
             self._num_cells += 1
             self._is_running, self._is_interrupted = True, False
             self._stop_timer("idle")
             try:
-                if self._mirror is not None:
-                    await box.blocking(self._mirror.push)
-                box.stdout.listen(on_output)
-                box.stderr.listen(on_output)
-                return await self._cell(box, channel, language, code, timeout_s)
+                if self._sync is not None:
+                    await process.blocking(self._sync.push)
+                process.stdout.listen(on_output)
+                process.stderr.listen(on_output)
+                return await self._cell(process, channel, language, code, timeout_s)
             finally:
                 self._is_running = False
-                if self._box is box:
-                    box.stdout.listen(None)
-                    box.stderr.listen(None)
-                    self._start_timer("idle", self._span.idle_s, "it was idle for too long")
+                if self._process is process:
+                    process.stdout.listen(None)
+                    process.stderr.listen(None)
+                    self._start_timer("idle", self._lifetime.idle_s, "it was idle for too long")
                 else:
-                    await box.close()
+                    await process.close()
 
     def interrupt(self) -> bool:
         """Interrupt the running cell, as with Ctrl-C. Returns whether a cell was running."""
-        if not self._is_running or self._box is None:
+        if not self._is_running or self._process is None:
             return False
         self._is_interrupted = True
-        self._box.confined.interrupt()
+        self._process.confined.interrupt()
         return True
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no cell runs or waits."""
         async with self._turn:
             return
@@ -175,13 +175,18 @@ class Notebook:
     # --- a cell -----------------------------------------------------------------------------------
 
     async def _cell(
-        self, box: Box, channel: Channel, language: Language, code: str, timeout_s: float | None
+        self,
+        process: SupervisedProcess,
+        channel: Channel,
+        language: Language,
+        code: str,
+        timeout_s: float | None,
     ) -> ExecutionResult:
         loop = asyncio.get_running_loop()
         wall_s = self._limits.wall_s if timeout_s is None else min(timeout_s, self._limits.wall_s)
         began = loop.time()
         replying = asyncio.create_task(
-            self._converse(channel, language, code), name="sandbox: cell"
+            self._exchange(channel, language, code), name="sandbox: cell"
         )
         killed_by = None
         try:
@@ -191,12 +196,15 @@ class Notebook:
                 await self._stop(replying)
         except asyncio.CancelledError:
             await self._stop(replying)
-            box.stdout.take(), box.stderr.take()  # discard it, or the next cell would return it
+            (
+                process.stdout.take(),
+                process.stderr.take(),
+            )  # discard it, or the next cell would return it
             raise
         reply = replying.result() if replying.done() and not replying.cancelled() else None
-        return await self._result(box, reply, killed_by, wall_s, loop.time() - began)
+        return await self._result(process, reply, killed_by, wall_s, loop.time() - began)
 
-    async def _converse(self, channel: Channel, language: Language, code: str) -> Reply | None:
+    async def _exchange(self, channel: Channel, language: Language, code: str) -> Reply | None:
         """Send a cell and return its reply; None if the driver has ended or broke the protocol."""
         cell = self._num_cells
         try:
@@ -215,8 +223,8 @@ class Notebook:
         """Interrupt the cell, and end the session if the cell does not stop."""
         try:
             for _ in range(round(_GRACE_S / _INSIST_S)):
-                if self._box is not None:
-                    self._box.confined.interrupt()
+                if self._process is not None:
+                    self._process.confined.interrupt()
                 if (await asyncio.wait([replying], timeout=_INSIST_S))[0]:
                     break
         finally:
@@ -226,7 +234,7 @@ class Notebook:
 
     async def _result(
         self,
-        box: Box,
+        process: SupervisedProcess,
         reply: Reply | None,
         killed_by: KilledBy | None,
         wall_s: float,
@@ -234,19 +242,19 @@ class Notebook:
     ) -> ExecutionResult:
         exit_code, value, notice = 137, None, None
         if reply is None:
-            exit_code = await _last_status(box)
-            self._end(_why_died(box, exit_code, self._limits))
-            killed_by = box.killed_by or killed_by
-            notice = notice_of(box.killed_by, self._limits)
+            exit_code = await _last_status(process)
+            self._end(_why_died(process, exit_code, self._limits))
+            killed_by = process.killed_by or killed_by
+            notice = notice_of(process.killed_by, self._limits)
         else:
             exit_code, value = reply.exit_code, reply.value
             if self._is_interrupted and exit_code:
                 killed_by = KilledBy.INTERRUPT
         if killed_by is KilledBy.WALL:
             notice = f"ended: it was still running after {wall_s:g} s"
-        mirror = self._mirror
-        changes = FileChanges() if mirror is None else await box.blocking(mirror.pull)
-        stdout, stderr = box.stdout.take(), box.stderr.take()
+        sync = self._sync
+        changes = FileChanges() if sync is None else await process.blocking(sync.pull)
+        stdout, stderr = process.stdout.take(), process.stderr.take()
         lost = f"the session has ended, its variables are lost ({self._why})" if self._why else None
         return ExecutionResult(
             stdout=stdout[0],
@@ -262,14 +270,14 @@ class Notebook:
 
     # --- start and end ----------------------------------------------------------------------------
 
-    async def _started(self) -> tuple[Box, Channel]:
+    async def _started(self) -> tuple[SupervisedProcess, Channel]:
         if self._why is not None:
             raise ToolError(
                 "session",
                 f"it has ended: {self._why}; restart it to continue without its variables",
             )
-        if self._box is None or self._channel is None:
-            argv = (self._tier.python, f"{DOCUMENTS}/driver.py")
+        if self._process is None or self._channel is None:
+            argv = (self._backend.python, f"{DOCUMENTS}/driver.py")
             program = Program(
                 argv,
                 self._limits,
@@ -278,18 +286,18 @@ class Notebook:
                 has_control=True,
                 packages=self._packages,
             )
-            box = await Box.start(self._tier, program, self._threads)
+            process = await SupervisedProcess.start(self._backend, program, self._threads)
             if self.state == "ended":  # closed meanwhile
-                await box.close()
+                await process.close()
                 return await self._started()
-            pipes = box.confined.pipes
+            pipes = process.confined.pipes
             pipes.close_one("stdin")
-            self._box, self._channel = box, Channel(pipes.control_in, pipes.control_out)
-            box.when_ended(lambda status: self._died(box, status))
+            self._process, self._channel = process, Channel(pipes.control_in, pipes.control_out)
+            process.when_ended(lambda status: self._died(process, status))
             if self._files is not None:
-                self._mirror = Mirror(self._files, box.confined.work, self._limits)
-            self._start_timer("life", self._span.life_s, "it reached its maximum lifetime")
-        return self._box, self._channel
+                self._sync = FileSync(self._files, process.confined.work, self._limits)
+            self._start_timer("life", self._lifetime.life_s, "it reached its maximum lifetime")
+        return self._process, self._channel
 
     def _start_timer(self, name: str, after_s: float, why: str) -> None:
         self._stop_timer(name)
@@ -300,9 +308,9 @@ class Notebook:
         if timer := self._timers.pop(name, None):
             timer.cancel()
 
-    def _died(self, box: Box, status: int) -> None:
-        if self._box is box:
-            self._end(_why_died(box, status, self._limits))
+    def _died(self, process: SupervisedProcess, status: int) -> None:
+        if self._process is process:
+            self._end(_why_died(process, status, self._limits))
 
     def _end(self, why: str, by: KilledBy | None = None) -> None:
         """Kill the process. The first reason is kept.
@@ -313,12 +321,12 @@ class Notebook:
             self._stop_timer(name)
         if self._why is None:
             self._why = why
-        box, self._box, self._channel = self._box, None, None
-        if box is None:
+        process, self._process, self._channel = self._process, None, None
+        if process is None:
             return
-        box.kill(by)
+        process.kill(by)
         if not self._is_running:
-            task = asyncio.create_task(box.close(), name="sandbox: end of a session")
+            task = asyncio.create_task(process.close(), name="sandbox: end of a session")
             self._freeing.add(task)
             task.add_done_callback(self._freeing.discard)
 
@@ -327,18 +335,18 @@ class Notebook:
             await asyncio.wait(set(self._freeing))
 
 
-async def _last_status(box: Box) -> int:
+async def _last_status(process: SupervisedProcess) -> int:
     """Return the exit status of a driver that stopped answering; kill it if it still runs."""
     try:
         async with asyncio.timeout(_GRACE_S):
-            return await box.wait()
+            return await process.wait()
     except TimeoutError:
-        box.kill()
-        return await box.wait()
+        process.kill()
+        return await process.wait()
 
 
-def _why_died(box: Box, status: int, limits: Limits) -> str:
-    return notice_of(box.killed_by, limits) or f"its process ended with status {status}"
+def _why_died(process: SupervisedProcess, status: int, limits: SandboxLimits) -> str:
+    return notice_of(process.killed_by, limits) or f"its process ended with status {status}"
 
 
 @cache

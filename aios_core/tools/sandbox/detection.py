@@ -10,45 +10,47 @@ from typing import Final
 
 from aios_core.config import SandboxConfig
 from aios_core.errors import SandboxUnavailable
-from aios_core.tools.sandbox.backend import Availability, Tier
+from aios_core.tools.sandbox.backend import Availability, SandboxBackend
 from aios_core.tools.sandbox.bubblewrap import Bubblewrap
 
-MakeTier = Callable[[SandboxConfig], Tier]
+MakeBackend = Callable[[SandboxConfig], SandboxBackend]
 
 
-def _bubblewrap(config: SandboxConfig) -> Tier:
+def _bubblewrap(config: SandboxConfig) -> SandboxBackend:
     return Bubblewrap(
         uid=config.uid, gid=config.gid, python=config.python, read_only=config.read_only
     )
 
 
 #: The best first. Another backend (WebAssembly, gVisor, a remote machine) is one more entry.
-TIERS: Final[Mapping[str, MakeTier]] = {"bubblewrap": _bubblewrap}
+BACKENDS: Final[Mapping[str, MakeBackend]] = {"bubblewrap": _bubblewrap}
 
 
-def survey(
-    config: SandboxConfig, tiers: Mapping[str, MakeTier] = TIERS
-) -> dict[str, tuple[Tier, Availability]]:
+def probe_backends(
+    config: SandboxConfig, backends: Mapping[str, MakeBackend] = BACKENDS
+) -> dict[str, tuple[SandboxBackend, Availability]]:
     """Try every isolation backend that the configuration permits, and return the findings."""
-    names = tuple(tiers) if config.tier == "auto" else (config.tier,)
-    made = {name: tiers[name](config) for name in names}
-    return {name: (tier, tier.examine()) for name, tier in made.items()}
+    names = tuple(backends) if config.tier == "auto" else (config.tier,)
+    made = {name: backends[name](config) for name in names}
+    return {name: (backend, backend.examine()) for name, backend in made.items()}
 
 
-def choose(config: SandboxConfig, tiers: Mapping[str, MakeTier] = TIERS) -> Tier:
+def select_backend(
+    config: SandboxConfig, backends: Mapping[str, MakeBackend] = BACKENDS
+) -> SandboxBackend:
     """Return the best isolation backend that works on this machine.
 
     Raises:
         SandboxUnavailable: none works; the message has the reason and a fix for each.
     """
     why = []
-    names = tuple(tiers) if config.tier == "auto" else (config.tier,)
+    names = tuple(backends) if config.tier == "auto" else (config.tier,)
     for name in names:
-        tier = tiers[name](config)
-        if (availability := tier.examine()).is_there:
-            return tier
-        mend = f"; to fix it: {availability.mend}" if availability.mend else ""
-        why.append(f"{name}: {availability.said}{mend}")
+        backend = backends[name](config)
+        if (availability := backend.examine()).is_available:
+            return backend
+        fix = f"; to fix it: {availability.fix}" if availability.fix else ""
+        why.append(f"{name}: {availability.reason}{fix}")
     raise SandboxUnavailable(
         f"code is not run, because nothing on this machine can confine it ({'. '.join(why)})"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from aios_core.errors import Conflict, QuotaExceeded
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import FileChanges
 from aios_core.tools.sandbox.tree import ENTER, Entry, Stamp, Tree
 
@@ -25,10 +25,10 @@ _TICK_NS: Final = 12_000_000  # more than a tick of the clock that file systems 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Mirror:
+class FileSync:
     """Synchronizes a directory of the host with a tree in the sandbox, copying only changes."""
 
-    def __init__(self, directory: Path, inside: Tree, limits: Limits) -> None:
+    def __init__(self, directory: Path, inside: Tree, limits: SandboxLimits) -> None:
         self._directory = directory
         self._inside = inside
         self._limits = limits
@@ -122,7 +122,7 @@ class Mirror:
         )
 
 
-def make_alike(source: Path, target: Path) -> None:
+def copy_changed(source: Path, target: Path) -> None:
     """Make a directory's files equal to those of another, and leave equal files untouched.
 
     Both are on the host, so no untrusted code changes them meanwhile.

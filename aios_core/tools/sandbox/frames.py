@@ -73,10 +73,10 @@ class Channel:
 
 def _reply(frame: bytes) -> Reply:
     try:
-        said = parse(frame, LONGEST)
+        fields = parse(frame, LONGEST)
     except NotJSON as exc:
         raise BadFrame(str(exc)) from exc
-    match said:
+    match fields:
         case {"cell": int(cell), "exit_code": int(code), "value": str() | None as value}:
             return Reply(int(cell), int(code), value)
         case _:

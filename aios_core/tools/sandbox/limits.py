@@ -12,7 +12,7 @@ FLOOD_FACTOR: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """The limits of one run, or of a session over its lifetime (`wall_s`: of each cell)."""
 
     wall_s: float = 60.0

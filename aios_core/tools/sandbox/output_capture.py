@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _CHUNK: Final = 1 << 16  # bytes; a pipe's size
 
 
-class Capture:
+class OutputCapture:
     """The captured output of one stream: the first `limit` bytes since the last `take`.
 
     A stream far beyond the limit calls `on_flood` once, because even reading and discarding it

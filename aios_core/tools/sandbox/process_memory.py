@@ -10,7 +10,7 @@ from typing import Final
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")  # bytes
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """Return a process and its descendants; those that start or end meanwhile may be missing."""
     found, at = [pid], 0
     while at < len(found):

@@ -12,11 +12,11 @@ from typing import Final, Literal, get_args
 
 from aios_core.errors import InvalidRequest
 from aios_core.tools.sandbox import packages as sandbox_packages
-from aios_core.tools.sandbox.backend import DOCUMENTS, Confined, Program, Tier
-from aios_core.tools.sandbox.file_sync import Mirror
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.backend import DOCUMENTS, Confined, Program, SandboxBackend
+from aios_core.tools.sandbox.file_sync import FileSync
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, FileChanges, KilledBy, OnOutput
-from aios_core.tools.sandbox.supervised import Box
+from aios_core.tools.sandbox.supervised import SupervisedProcess
 
 Language = Literal["python", "shell"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
@@ -31,17 +31,17 @@ _CPU_EXCEEDED: Final = 128 + signal.SIGXCPU
 
 
 def program_for(
-    tier: Tier,
+    backend: SandboxBackend,
     language: Language,
     code: str,
-    limits: Limits,
+    limits: SandboxLimits,
     packages: Mapping[str, str] | None = None,
 ) -> Program:
     """Return the program that runs `code`. Raises `InvalidRequest` for an unknown language."""
     source = encoded(code)
     match language:
         case "python":
-            argv: tuple[str, ...] = (tier.python, f"{DOCUMENTS}/main.py")
+            argv: tuple[str, ...] = (backend.python, f"{DOCUMENTS}/main.py")
             name = "main.py"
         case "shell":
             argv = ("/bin/sh", f"{DOCUMENTS}/main.sh")
@@ -63,7 +63,7 @@ def encoded(code: str) -> bytes:
 
 
 async def run(
-    tier: Tier,
+    backend: SandboxBackend,
     program: Program,
     threads: Executor,
     *,
@@ -74,60 +74,60 @@ async def run(
     """Run a program until it ends or exceeds a limit. Cancelling kills all its processes."""
     loop = asyncio.get_running_loop()
     limits = program.limits
-    mirrors: list[Mirror] = []
+    syncs: list[FileSync] = []
 
     def prepare(confined: Confined) -> None:
         if files is not None:
-            mirrors.append(Mirror(files, confined.work, limits))
-            mirrors[0].push()
+            syncs.append(FileSync(files, confined.work, limits))
+            syncs[0].push()
 
-    box = await Box.start(tier, program, threads, prepare=prepare)
+    process = await SupervisedProcess.start(backend, program, threads, prepare=prepare)
     began = loop.time()
-    feeding = asyncio.create_task(box.feed(stdin), name="sandbox: stdin")
+    feeding = asyncio.create_task(process.feed(stdin), name="sandbox: stdin")
     try:
-        box.stdout.listen(on_output)
-        box.stderr.listen(on_output)
-        status = await _end(box, limits.wall_s)
+        process.stdout.listen(on_output)
+        process.stderr.listen(on_output)
+        status = await _end(process, limits.wall_s)
         duration_s = loop.time() - began
-        await asyncio.gather(box.stdout.end(), box.stderr.end())
+        await asyncio.gather(process.stdout.end(), process.stderr.end())
         changes = FileChanges()
-        if mirrors:
-            changes = await box.blocking(partial(mirrors[0].pull, is_last=True))
-        stdout, stderr = box.stdout.take(), box.stderr.take()
+        if syncs:
+            changes = await process.blocking(partial(syncs[0].pull, is_last=True))
+        stdout, stderr = process.stdout.take(), process.stderr.take()
     finally:
         feeding.cancel()
         await asyncio.wait([feeding])
-        await box.close()
-    if box.killed_by is None and status == _CPU_EXCEEDED:
-        box.killed_by = KilledBy.CPU
+        await process.close()
+    if process.killed_by is None and status == _CPU_EXCEEDED:
+        process.killed_by = KilledBy.CPU
     return ExecutionResult(
         stdout=stdout[0],
         stderr=stderr[0],
         exit_code=status,
         duration_s=duration_s,
-        killed_by=box.killed_by,
+        killed_by=process.killed_by,
         truncated=stdout[1] or stderr[1],
-        notice=notice_of(box.killed_by, limits),
+        notice=notice_of(process.killed_by, limits),
         files=changes,
     )
 
 
-async def _end(box: Box, wall_s: float) -> int:
+async def _end(process: SupervisedProcess, wall_s: float) -> int:
     try:
         async with asyncio.timeout(wall_s):
-            return await box.wait()
+            return await process.wait()
     except TimeoutError:
-        box.kill(KilledBy.WALL)
-        return await box.wait()
+        process.kill(KilledBy.WALL)
+        return await process.wait()
 
 
-def notice_of(killed_by: KilledBy | None, limits: Limits) -> str | None:
+def notice_of(killed_by: KilledBy | None, limits: SandboxLimits) -> str | None:
     """Return the reason why a program was ended, for the author of the code; None if it was not."""
-    told = {
+    reasons = {
         KilledBy.WALL: f"it was still running after {limits.wall_s:g} s",
         KilledBy.CPU: f"it used more than {limits.cpu_s} s of processor time",
         KilledBy.MEMORY: f"it used more than {limits.memory_bytes:,} bytes of memory",
         KilledBy.DISK: f"it created more than {limits.files:,} files",
         KilledBy.OUTPUT: f"it wrote far more than {limits.output_bytes:,} bytes",
     }
-    return f"ended: {told[killed_by]}" if killed_by in told else None
+    return f"ended: {reasons[killed_by]}" if killed_by in reasons else None

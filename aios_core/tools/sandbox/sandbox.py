@@ -22,14 +22,14 @@ from typing import Final
 from aios_core.config import SandboxConfig
 from aios_core.errors import KernelClosed, QuotaExceeded, RetryLater
 from aios_core.tools.sandbox import runner
-from aios_core.tools.sandbox.backend import Tier
-from aios_core.tools.sandbox.cell_runner import Notebook, Span
-from aios_core.tools.sandbox.detection import TIERS, MakeTier, choose
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.backend import SandboxBackend
+from aios_core.tools.sandbox.cell_runner import CellRunner, SessionLifetime
+from aios_core.tools.sandbox.detection import BACKENDS, MakeBackend, select_backend
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.packages import find_packages
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
-from aios_core.tools.sandbox.sandbox_loop import LoopThread
+from aios_core.tools.sandbox.sandbox_loop import SandboxLoop
 from aios_core.tools.sandbox.session import Session, on_this_loop
 from aios_core.tools.sandbox.workspace import Workspace, scratch
 
@@ -47,29 +47,29 @@ class Sandbox:
         config: SandboxConfig | None = None,
         *,
         workspace: Workspace | None = None,
-        tiers: Mapping[str, MakeTier] = TIERS,
+        backends: Mapping[str, MakeBackend] = BACKENDS,
     ) -> None:
         """Find the configured packages, without starting anything.
 
         Args:
             config: the section `tools.sandbox` of the configuration; None for the defaults.
             workspace: the files of agents, for `run_for`; None to run without files.
-            tiers: the isolation backends to select from.
+            backends: the isolation backends to select from.
 
         Raises:
             ConfigError: one of the packages is not installed in this environment.
         """
         self._workspace = workspace
         self._config = config = config or SandboxConfig()
-        self._tiers = tiers
+        self._backends = backends
         self._packages = find_packages(config.packages)
         self.limits = limits_of(config)
         self.sessions_per_agent = config.sessions_per_agent
-        self._span = Span(config.session_life_s, config.session_idle_s)
-        self._tier: Tier | None = None
+        self._lifetime = SessionLifetime(config.session_life_s, config.session_idle_s)
+        self._backend: SandboxBackend | None = None
         self._choosing = asyncio.Lock()
         self._places = asyncio.Semaphore(config.parallel)
-        self._thread = LoopThread("aios-sandbox")
+        self._thread = SandboxLoop("aios-sandbox")
         # They live until `close`, which backends rely on: a process with a parent-death signal
         # dies with the thread that started it, not only with the process.
         self._threads = ThreadPoolExecutor(_NUM_THREADS, "aios-sandbox")
@@ -78,7 +78,7 @@ class Sandbox:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Sandbox {self._tier or self._config.tier}>"
+        return f"<Sandbox {self._backend or self._config.tier}>"
 
     # --- one run ----------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Sandbox:
         *,
         files: Path | None = None,
         stdin: bytes = b"",
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code to its end. Cancelling the await kills all its processes.
@@ -121,7 +121,7 @@ class Sandbox:
         *,
         files: Path | None = None,
         stdin: bytes = b"",
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code on the calling thread (blocking form of `run`).
@@ -140,7 +140,7 @@ class Sandbox:
         code: str,
         *,
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code on an agent's files; files that it changes get new versions.
@@ -169,20 +169,20 @@ class Sandbox:
         *,
         files: Path | None,
         stdin: bytes,
-        limits: Limits | None,
+        limits: SandboxLimits | None,
         on_output: OnOutput | None,
     ) -> ExecutionResult:
-        tier = await self._chosen()
-        program = runner.program_for(tier, language, code, limits or self.limits, self._packages)
+        backend = await self._chosen()
+        program = runner.program_for(backend, language, code, limits or self.limits, self._packages)
         async with self._places:
             return await runner.run(
-                tier, program, self._threads, files=files, stdin=stdin, on_output=on_output
+                backend, program, self._threads, files=files, stdin=stdin, on_output=on_output
             )
 
     # --- sessions ---------------------------------------------------------------------------------
 
     async def open_session(
-        self, owner: str, *, files: Path | None = None, limits: Limits | None = None
+        self, owner: str, *, files: Path | None = None, limits: SandboxLimits | None = None
     ) -> Session:
         """Open a session for an agent; its process starts at the first cell.
 
@@ -199,7 +199,7 @@ class Sandbox:
         return await asyncio.wrap_future(self._thread.submit(self._open(owner, files, limits)))
 
     def open_session_blocking(
-        self, owner: str, *, files: Path | None = None, limits: Limits | None = None
+        self, owner: str, *, files: Path | None = None, limits: SandboxLimits | None = None
     ) -> Session:
         """Open a session from a thread (blocking form of `open_session`)."""
         return self._thread.wait_for(self._open(owner, files, limits))
@@ -215,16 +215,21 @@ class Sandbox:
         for session in self.sessions(owner):
             await session.close()
 
-    async def _open(self, owner: str, files: Path | None, limits: Limits | None) -> Session:
-        tier = await self._chosen()
-        notebook = Notebook(
-            tier, limits or self.limits, self._span, self._threads, files, packages=self._packages
+    async def _open(self, owner: str, files: Path | None, limits: SandboxLimits | None) -> Session:
+        backend = await self._chosen()
+        cells = CellRunner(
+            backend,
+            limits or self.limits,
+            self._lifetime,
+            self._threads,
+            files,
+            packages=self._packages,
         )
-        session = Session(owner, notebook, self._thread, self._admit)
-        self._admit(session)
+        session = Session(owner, cells, self._thread, self._adopt)
+        self._adopt(session)
         return session
 
-    def _admit(self, session: Session) -> None:
+    def _adopt(self, session: Session) -> None:
         """Count a session as one of its owner, once.
 
         Raises:
@@ -249,7 +254,7 @@ class Sandbox:
 
     # --- start and end ----------------------------------------------------------------------------
 
-    async def examine(self) -> Tier:
+    async def examine(self) -> SandboxBackend:
         """Return the isolation backend that code will run in. Raises `SandboxUnavailable`."""
         return await asyncio.wrap_future(self._thread.submit(self._chosen()))
 
@@ -275,19 +280,19 @@ class Sandbox:
         self._thread.close()
         self._threads.shutdown()
 
-    async def _chosen(self) -> Tier:
+    async def _chosen(self) -> SandboxBackend:
         async with self._choosing:
-            if self._tier is None:
+            if self._backend is None:
                 loop = asyncio.get_running_loop()
-                self._tier = await loop.run_in_executor(
-                    self._threads, choose, self._config, self._tiers
+                self._backend = await loop.run_in_executor(
+                    self._threads, select_backend, self._config, self._backends
                 )
-            return self._tier
+            return self._backend
 
 
-def limits_of(config: SandboxConfig) -> Limits:
+def limits_of(config: SandboxConfig) -> SandboxLimits:
     """Return the limits in the configuration."""
-    return Limits(
+    return SandboxLimits(
         wall_s=config.wall_s,
         cpu_s=config.cpu_s,
         memory_bytes=config.memory_bytes,

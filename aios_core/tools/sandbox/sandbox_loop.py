@@ -13,7 +13,7 @@ from aios_core.errors import KernelClosed
 T = TypeVar("T")
 
 
-class LoopThread:
+class SandboxLoop:
     """An event loop in a thread that starts at the first `submit` and ends at `close`.
 
     `_lock` guards `_loop`, `_thread` and `_is_closed`; any thread may use the methods.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from aios_core.tools.sandbox.agent_sessions import AgentSessions
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.sandbox import Sandbox
@@ -16,7 +16,7 @@ from aios_core.tools.sandbox.session import on_this_loop
 T = TypeVar("T")
 
 
-class WayThere(Protocol):
+class LoopAccess(Protocol):
     """Runs coroutines on the kernel's loop, where agents' files and sessions are used."""
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
@@ -27,7 +27,7 @@ class WayThere(Protocol):
 class CodeService:
     """Runs code for tools. Implements `CodeRunner`; output goes directly to the tool's loop."""
 
-    way: WayThere
+    loop_access: LoopAccess
     sandbox: Sandbox
     sessions: AgentSessions
 
@@ -38,7 +38,7 @@ class CodeService:
         code: str,
         *,
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run code on an agent's files, as `Sandbox.run_for` does."""
@@ -50,7 +50,7 @@ class CodeService:
             limits=limits,
             on_output=on_this_loop(on_output),
         )
-        return await self.way.arun(running)
+        return await self.loop_access.arun(running)
 
     async def run_in_session(
         self,
@@ -60,7 +60,7 @@ class CodeService:
         *,
         language: Language = "python",
         labels: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         on_output: OnOutput | None = None,
     ) -> ExecutionResult:
         """Run a cell in a session of an agent, as `AgentSessions.execute` does."""
@@ -73,8 +73,8 @@ class CodeService:
             limits=limits,
             on_output=on_this_loop(on_output),
         )
-        return await self.way.arun(running)
+        return await self.loop_access.arun(running)
 
     async def end_session(self, identity: str, name: str) -> bool:
         """End a session. Returns whether there was one of that name."""
-        return await self.way.arun(self.sessions.end(identity, name))
+        return await self.loop_access.arun(self.sessions.end(identity, name))

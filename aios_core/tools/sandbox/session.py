@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from aios_core.tools.sandbox.cell_runner import Notebook
+from aios_core.tools.sandbox.cell_runner import CellRunner
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput, Stream
 from aios_core.tools.sandbox.runner import Language
-from aios_core.tools.sandbox.sandbox_loop import LoopThread
+from aios_core.tools.sandbox.sandbox_loop import SandboxLoop
 
 
 class Session:
@@ -20,12 +20,12 @@ class Session:
     """
 
     def __init__(
-        self, owner: str, notebook: Notebook, thread: LoopThread, admit: Callable[[Session], None]
+        self, owner: str, cells: CellRunner, thread: SandboxLoop, adopt: Callable[[Session], None]
     ) -> None:
         self.owner = owner
-        self._notebook = notebook
+        self._cells = cells
         self._thread = thread
-        self._admit = admit
+        self._adopt = adopt
 
     def __repr__(self) -> str:
         return f"<Session of {self.owner}, {self.state}>"
@@ -33,12 +33,12 @@ class Session:
     @property
     def state(self) -> str:
         """One of "new", "idle", "busy" and "ended"."""
-        return self._notebook.state
+        return self._cells.state
 
     @property
     def why_ended(self) -> str | None:
         """The reason why it has ended; None if it has not."""
-        return self._notebook.why_ended
+        return self._cells.why_ended
 
     async def execute(
         self,
@@ -65,9 +65,7 @@ class Session:
             InvalidRequest: the code is not valid text, or the language is unknown.
         """
         listen = on_this_loop(on_output)
-        cell = self._notebook.execute(
-            code, language=language, timeout_s=timeout_s, on_output=listen
-        )
+        cell = self._cells.execute(code, language=language, timeout_s=timeout_s, on_output=listen)
         return await asyncio.wrap_future(self._thread.submit(cell))
 
     def execute_blocking(
@@ -82,7 +80,7 @@ class Session:
 
         `on_output` is called on another thread.
         """
-        cell = self._notebook.execute(
+        cell = self._cells.execute(
             code, language=language, timeout_s=timeout_s, on_output=on_output
         )
         return self._thread.wait_for(cell)
@@ -95,9 +93,9 @@ class Session:
         """Interrupt the running cell from a thread (blocking form of `interrupt`)."""
         return self._thread.wait_for(self._interrupt())
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no cell runs; after a cancelled await, its cell takes a moment to stop."""
-        await asyncio.wrap_future(self._thread.submit(self._notebook.settle()))
+        await asyncio.wrap_future(self._thread.submit(self._cells.wait_idle()))
 
     async def restart(self) -> None:
         """End the process; the next cell starts another, without the variables.
@@ -106,24 +104,24 @@ class Session:
             QuotaExceeded: its owner has opened as many other sessions meanwhile as it may.
             RetryLater: all agents together have as many sessions as they may.
         """
-        self._admit(self)
-        await asyncio.wrap_future(self._thread.submit(self._notebook.restart()))
+        self._adopt(self)
+        await asyncio.wrap_future(self._thread.submit(self._cells.restart()))
 
     def restart_blocking(self) -> None:
         """End the process from a thread (blocking form of `restart`)."""
-        self._admit(self)
-        self._thread.wait_for(self._notebook.restart())
+        self._adopt(self)
+        self._thread.wait_for(self._cells.restart())
 
     async def close(self) -> None:
         """End the session, even while a cell runs. Idempotent."""
-        await asyncio.wrap_future(self._thread.submit(self._notebook.close()))
+        await asyncio.wrap_future(self._thread.submit(self._cells.close()))
 
     def close_blocking(self) -> None:
         """End the session from a thread (blocking form of `close`)."""
-        self._thread.wait_for(self._notebook.close())
+        self._thread.wait_for(self._cells.close())
 
     async def _interrupt(self) -> bool:
-        return self._notebook.interrupt()
+        return self._cells.interrupt()
 
 
 def on_this_loop(on_output: OnOutput | None) -> OnOutput | None:

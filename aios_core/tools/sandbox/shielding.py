@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def to_the_end(work: Awaitable[T]) -> T:
+async def finish_shielded(work: Awaitable[T]) -> T:
     """Await work; if the await is cancelled, wait for the end of the work and then raise.
 
     For work on a thread, which cannot be cancelled: the next user of the same files or process

@@ -8,40 +8,40 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
-from aios_core.tools.sandbox.backend import Confined, Program, Tier
+from aios_core.tools.sandbox.backend import Confined, Program, SandboxBackend
 from aios_core.tools.sandbox.fd_wait import write
-from aios_core.tools.sandbox.limits import Limits
-from aios_core.tools.sandbox.output_capture import Capture
+from aios_core.tools.sandbox.limits import SandboxLimits
+from aios_core.tools.sandbox.output_capture import OutputCapture
 from aios_core.tools.sandbox.result import KilledBy
-from aios_core.tools.sandbox.shielding import to_the_end
+from aios_core.tools.sandbox.shielding import finish_shielded
 
 T = TypeVar("T")
 
 _WATCH_EVERY_S: Final = 0.1
 
 
-class Box:
+class SupervisedProcess:
     """A running confined program, which is killed when it exceeds a limit.
 
     Invariant: after `close`, none of its processes is alive and no descriptor is open.
     """
 
-    def __init__(self, confined: Confined, limits: Limits, threads: Executor) -> None:
+    def __init__(self, confined: Confined, limits: SandboxLimits, threads: Executor) -> None:
         """Supervise a program that `start` has started."""
         self.killed_by: KilledBy | None = None
         self.confined = confined
         self._limits = limits
         self._threads = threads
         pipes, most = confined.pipes, limits.output_bytes
-        self.stdout = Capture(pipes.stdout, "stdout", most, self._flooded)
-        self.stderr = Capture(pipes.stderr, "stderr", most, self._flooded)
+        self.stdout = OutputCapture(pipes.stdout, "stdout", most, self._flooded)
+        self.stderr = OutputCapture(pipes.stderr, "stderr", most, self._flooded)
         self._end = asyncio.create_task(confined.wait(), name="sandbox: end")
         self._watch = asyncio.create_task(self._watched(), name="sandbox: watch")
 
     @classmethod
     async def start(
         cls,
-        tier: Tier,
+        backend: SandboxBackend,
         program: Program,
         threads: Executor,
         *,
@@ -50,7 +50,7 @@ class Box:
         """Start a program and supervise it.
 
         Args:
-            tier: the isolation backend.
+            backend: the isolation backend.
             program: the program to start.
             threads: for blocking work; they have to exist as long as the program.
             prepare: called on one of them before the program starts, to copy files in.
@@ -60,7 +60,7 @@ class Box:
         """
 
         def ready() -> Confined:
-            confined = tier.start(program)
+            confined = backend.start(program)
             try:
                 if prepare is not None:
                     prepare(confined)
@@ -77,14 +77,14 @@ class Box:
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.create_task(_abandon(starting)))
             raise
-        box = cls(confined, program.limits, threads)
+        process = cls(confined, program.limits, threads)
         confined.release()
-        return box
+        return process
 
     async def blocking(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run blocking work on a thread and wait for its end, even if the await is cancelled."""
         loop = asyncio.get_running_loop()
-        return await to_the_end(loop.run_in_executor(self._threads, work, *arguments))
+        return await finish_shielded(loop.run_in_executor(self._threads, work, *arguments))
 
     def kill(self, by: KilledBy | None = None) -> None:
         """Kill the program. The first reason is kept in `killed_by`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from aios_core.tools.sandbox.shielding import to_the_end
+from aios_core.tools.sandbox.shielding import finish_shielded
 
 empty_directory = partial(TemporaryDirectory, prefix="aios-sandbox-")
 
@@ -36,7 +36,7 @@ class Workspace(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class MarkingWorkspace:
+class LabelingWorkspace:
     """A workspace that labels an agent with the labels of its files before code can read them.
 
     Before, because even code that fails may pass on all that it could read: in its output, in
@@ -67,11 +67,11 @@ async def scratch(threads: Executor | None = None) -> AsyncIterator[Path]:
     loop = asyncio.get_running_loop()
     making = loop.run_in_executor(threads, empty_directory)
     try:
-        place = await to_the_end(making)
+        place = await finish_shielded(making)
     except asyncio.CancelledError:
         making.result().cleanup()
         raise
     try:
         yield Path(place.name)
     finally:
-        await to_the_end(loop.run_in_executor(threads, place.cleanup))
+        await finish_shielded(loop.run_in_executor(threads, place.cleanup))

@@ -1,4 +1,4 @@
-"""A sandbox that is closed again, on machines that have a tier."""
+"""A sandbox that is closed again, on machines that have an isolation backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from aios_core.config import SandboxConfig
-from aios_core.tools.sandbox import Availability, Limits, Sandbox, Tier, survey
+from aios_core.tools.sandbox import (
+    Availability,
+    Sandbox,
+    SandboxBackend,
+    SandboxLimits,
+    probe_backends,
+)
 
 MIB = 1 << 20
 CONFIG = SandboxConfig(
@@ -23,41 +29,41 @@ CONFIG = SandboxConfig(
 
 
 class Examined:
-    """A tier that is known to work, and is not tried again for each test."""
+    """A backend that is known to work, and is not probed again for each test."""
 
-    def __init__(self, tier: Tier, availability: Availability) -> None:
-        self._tier = tier
+    def __init__(self, backend: SandboxBackend, availability: Availability) -> None:
+        self._backend = backend
         self._availability = availability
 
     def examine(self) -> Availability:
         return self._availability
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._tier, name)
+        return getattr(self._backend, name)
 
 
 @pytest.fixture(scope="session")
 def examined() -> Examined:
-    """Bubblewrap; a machine without it skips what runs code."""
-    ((tier, availability),) = survey(CONFIG).values()
-    return Examined(tier, availability)
+    """Return bubblewrap; a machine without it skips the tests that run code."""
+    ((backend, availability),) = probe_backends(CONFIG).values()
+    return Examined(backend, availability)
 
 
 @pytest.fixture
 def config(examined: Examined) -> SandboxConfig:
-    if not (found := examined.examine()).is_there:
-        pytest.skip(f"no sandbox here: {found.said}; {found.mend}")
+    if not (found := examined.examine()).is_available:
+        pytest.skip(f"no sandbox here: {found.reason}; {found.fix}")
     return CONFIG
 
 
 @pytest.fixture
 async def sandbox(config: SandboxConfig, examined: Examined) -> AsyncIterator[Sandbox]:
-    sandbox = Sandbox(config, tiers={"bubblewrap": lambda _: examined})
+    sandbox = Sandbox(config, backends={"bubblewrap": lambda _: examined})
     yield sandbox
     await sandbox.close()
 
 
 @pytest.fixture
-def brief(sandbox: Sandbox) -> Limits:
-    """Limits of a second."""
+def brief(sandbox: Sandbox) -> SandboxLimits:
+    """Return limits of one second."""
     return replace(sandbox.limits, wall_s=1.0)

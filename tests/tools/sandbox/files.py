@@ -1,4 +1,4 @@
-"""Agents' files, as the sandbox asks for them."""
+"""A workspace with agents' files, for tests of the sandbox."""
 
 from __future__ import annotations
 

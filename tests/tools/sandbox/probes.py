@@ -1,8 +1,8 @@
-"""Ways out of a sandbox, tried so that nothing happens if one is open.
+"""Attempts to escape from a sandbox, which are harmless if they succeed.
 
-A probe is Python code that runs inside. It calls `reached` with what it got hold of,
-or ends without. Where `is_open_outside` says so, the same code in a plain process
-does reach it, which shows that the probe looks in the right place.
+A probe is Python code that runs inside. It calls `reached` with what it got access to, or ends
+without. If `is_open_outside`, the same code in a plain process succeeds, which shows that the
+probe looks in the right place.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def can_write(path):
 
 
 async def there(marker: str) -> bool:
-    """Wait until there is such a process; whether one came."""
+    """Wait until there is such a process. Returns whether there was one in time."""
     return await _becomes(marker, True)
 
 
 async def gone(marker: str) -> bool:
-    """Wait until there are no such processes any more; whether they went."""
+    """Wait until there are no such processes. Returns whether they ended in time."""
     return await _becomes(marker, False)
 
 
@@ -55,7 +55,7 @@ async def _becomes(marker: str, wanted: bool) -> bool:
 
 
 def processes_with(marker: str) -> list[int]:
-    """Processes of this machine that have a text in their command line."""
+    """Return the processes of this machine that have a text in their command line."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -68,7 +68,7 @@ def processes_with(marker: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`code` may name {host_file}, {host_pid}, {host_socket} and {host_name}."""
+    """One attempt. `code` may use {host_file}, {host_pid}, {host_socket} and {host_name}."""
 
     name: str
     code: str
@@ -259,7 +259,7 @@ PROBES = [
         "    reached(kind)",
         is_open_outside=True,
     ),
-    # --- doors of the kernel ---
+    # --- system calls ---
     Probe(
         "a user namespace by clone",
         "CLONE_NEWUSER = 0x10000000\n"

@@ -1,4 +1,4 @@
-"""Sessions of agents: theirs alone, on their files, and gone when they are."""
+"""Sessions of agents belong to one agent, work on its files, and end with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aios_core.errors import (
 from aios_core.process import ProcessTable
 from aios_core.testing import Leftovers, cooperative_script
 from aios_core.tools.sandbox import AgentSessions, KilledBy, Sandbox, Session
-from aios_core.tools.sandbox.file_sync import Mirror, make_alike
+from aios_core.tools.sandbox.file_sync import FileSync, copy_changed
 
 from .files import Files
 from .probes import gone, processes_with, there
@@ -61,7 +61,7 @@ async def sessions(sandbox: Sandbox, files: Files) -> AsyncIterator[AgentSession
 
 
 async def ended(sandbox: Sandbox) -> bool:
-    """Wait until no session of Alice's is alive; whether it came to that."""
+    """Wait until no session of Alice is alive. Returns whether that happened in time."""
     patience = PATIENCE
     while sandbox.sessions(ALICE) and patience > 0:
         patience -= 0.01
@@ -239,7 +239,7 @@ async def test_a_listener_that_fails_harms_nobody(sessions: AgentSessions) -> No
 async def begun(
     sessions: AgentSessions, first: str, then: str, name: str = "a"
 ) -> asyncio.Task[Any]:
-    """A cell that has done the first, and is at what comes then."""
+    """Run a cell that has done `first` and is at `then`."""
     code = f"{first}\nprint('begun')\n{then}"
     said = asyncio.Event()
     running = asyncio.create_task(
@@ -269,29 +269,29 @@ async def test_a_cell_waits_until_the_files_of_a_cancelled_one_are_left_alone(
 ) -> None:
     loop, in_push, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     is_pushing: list[bool] = []
-    push, settle = Mirror.push, Session.settle
+    push, settle = FileSync.push, Session.wait_idle
 
-    def slow(mirror: Mirror) -> None:
+    def slow(sync: FileSync) -> None:
         loop.call_soon_threadsafe(in_push.set)
         assert may_end.wait(PATIENCE)
-        push(mirror)
+        push(sync)
         loop.call_soon_threadsafe(in_push.clear)
 
     def watched(source: Path, target: Path) -> None:
         is_pushing.append(in_push.is_set())
-        make_alike(source, target)
+        copy_changed(source, target)
 
     async def settled(session: Session) -> None:
         may_end.set()
         await settle(session)
 
-    monkeypatch.setattr(Mirror, "push", slow)
-    monkeypatch.setattr("aios_core.tools.sandbox.agent_session.make_alike", watched)
+    monkeypatch.setattr(FileSync, "push", slow)
+    monkeypatch.setattr("aios_core.tools.sandbox.agent_session.copy_changed", watched)
     running = asyncio.create_task(sessions.execute(ALICE, "a", "1"))
     async with asyncio.timeout(PATIENCE):
         await in_push.wait()
     running.cancel()
-    monkeypatch.setattr(Session, "settle", settled)
+    monkeypatch.setattr(Session, "wait_idle", settled)
 
     assert (await sessions.execute(ALICE, "a", "2")).value == "2"
 
@@ -537,7 +537,7 @@ async def test_names_that_were_not_used_for_long_are_forgotten(
         await sessions.execute(ALICE, name, "1")
 
     assert repr(sessions) == "<AgentSessions: 3>"
-    assert (await sessions.execute(ALICE, "a", "1")).notice is None  # nobody knows of the first
+    assert (await sessions.execute(ALICE, "a", "1")).notice is None  # the first is not remembered
     assert "a new session" in ((await sessions.execute(ALICE, "c", "1")).notice or "")
 
 
@@ -545,7 +545,7 @@ async def test_names_that_were_not_used_for_long_are_forgotten(
 
 
 async def cell(code: str, context: ToolContext) -> dict[str, Any]:
-    """A tool that runs a cell, and returns what it heard."""
+    """Run a cell and return its output."""
     heard: list[str] = []
     thread = threading.get_ident()
 
@@ -560,7 +560,7 @@ async def cell(code: str, context: ToolContext) -> dict[str, Any]:
 
 
 async def end(context: ToolContext) -> bool:
-    """A tool that ends the session."""
+    """End the session."""
     return await context.code_runner.end_session(context.caller, "a")
 
 
@@ -685,7 +685,7 @@ async def test_a_busy_session_ends_with_the_kernel(kernel: Kernel) -> None:
 
 
 async def run_once(code: str, context: ToolContext) -> str:
-    """A trusted tool that runs code on its caller's files."""
+    """Run code on the caller's files."""
     result = await context.code_runner.run_for(context.caller, "python", code)
     if result.exit_code:
         raise ToolError("run_once", result.stderr)
@@ -697,7 +697,7 @@ RUN_ONCE = Tool("run_once", "", {"properties": {"code": {}}}, run_once, trusted=
 
 
 async def heir_of_a_stranger(kernel: Kernel) -> Agent:
-    """An agent that has read nothing yet, and whose file an earlier one wrote after the web."""
+    """Make an agent that has read nothing yet, with a file that carries a label of the web."""
     first = await kernel.aspawn("alice")
     kernel.processes.mark(first.identity, frozenset({"tool:web"}))
     await first.storage.acreate("in.txt", b"evil")

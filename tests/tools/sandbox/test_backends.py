@@ -1,4 +1,4 @@
-"""Which tier, which user, which Python; and that nothing runs where there is none."""
+"""The choice of the backend, the user and the Python; without a backend nothing runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ import pytest
 
 from aios_core.config import KernelConfig, SandboxConfig
 from aios_core.errors import ConfigError, SandboxUnavailable
-from aios_core.tools.sandbox import Availability, Limits, Program, Sandbox, choose, survey
+from aios_core.tools.sandbox import (
+    Availability,
+    Program,
+    Sandbox,
+    SandboxLimits,
+    probe_backends,
+    select_backend,
+)
 from aios_core.tools.sandbox.bubblewrap import Bubblewrap
 from aios_core.tools.sandbox.interpreter import User, can_reach, find_interpreter
 from aios_core.tools.sandbox.sandbox import limits_of
@@ -31,7 +38,7 @@ def owner_of(pid: int) -> tuple[int, int]:
 
 
 class Absent:
-    """A tier that this machine does not have."""
+    """A backend that this machine does not have."""
 
     name = "absent"
     python = "python3"
@@ -47,7 +54,7 @@ class Absent:
 
 
 class Present(Absent):
-    """One that it has."""
+    """A backend that this machine has."""
 
     name = "present"
 
@@ -57,7 +64,7 @@ class Present(Absent):
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every program that is started meanwhile."""
+    """Record every program that is started meanwhile."""
     found: list[Any] = []
     real = subprocess.Popen.__init__
 
@@ -70,13 +77,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_the_first_tier_that_works_is_chosen() -> None:
-    tiers = {"absent": Absent, "present": Present, "other": Present}
+    backends = {"absent": Absent, "present": Present, "other": Present}
 
-    assert choose(SandboxConfig(), tiers).name == "present"
+    assert select_backend(SandboxConfig(), backends).name == "present"
 
 
 async def test_without_a_tier_nothing_runs_and_it_says_how_to_get_one(started: list[Any]) -> None:
-    sandbox = Sandbox(tiers={"absent": Absent})
+    sandbox = Sandbox(backends={"absent": Absent})
     try:
         with pytest.raises(SandboxUnavailable, match=r"it is not there; to fix it: buy one"):
             await sandbox.run("python", "print(1)")
@@ -92,7 +99,9 @@ async def test_without_a_tier_nothing_runs_and_it_says_how_to_get_one(started: l
 
 def test_a_tier_that_is_named_is_the_only_one() -> None:
     with pytest.raises(SandboxUnavailable):
-        choose(SandboxConfig(tier="bubblewrap"), {"bubblewrap": Absent, "present": Present})
+        select_backend(
+            SandboxConfig(backend="bubblewrap"), {"bubblewrap": Absent, "present": Present}
+        )
 
 
 def test_a_machine_without_bwrap_has_no_tier(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +109,8 @@ def test_a_machine_without_bwrap_has_no_tier(monkeypatch: pytest.MonkeyPatch) ->
 
     found = Bubblewrap(uid=65534).examine()
 
-    assert (found.is_there, found.said) == (False, "there is no bwrap")
-    assert "apt install bubblewrap" in found.mend
+    assert (found.is_available, found.reason) == (False, "there is no bwrap")
+    assert "apt install bubblewrap" in found.fix
 
 
 @pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "riscv64")])
@@ -113,8 +122,8 @@ def test_a_machine_without_a_filter_has_no_tier(
 
     found = Bubblewrap(uid=65534).examine()
 
-    assert not found.is_there
-    assert "x86_64" in found.mend
+    assert not found.is_available
+    assert "x86_64" in found.fix
 
 
 def test_a_kernel_without_user_namespaces_has_no_tier(
@@ -130,9 +139,9 @@ def test_a_kernel_without_user_namespaces_has_no_tier(
 
     found = Bubblewrap(uid=65534).examine()
 
-    assert not found.is_there
-    assert "No permissions to create a new namespace" in found.said
-    assert "kernel.unprivileged_userns_clone" in found.mend
+    assert not found.is_available
+    assert "No permissions to create a new namespace" in found.reason
+    assert "kernel.unprivileged_userns_clone" in found.fix
 
 
 # --- root -----------------------------------------------------------------------------------------
@@ -143,13 +152,13 @@ def test_root_without_a_user_to_drop_to_runs_nothing(
     uid: int | None, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    tier = Bubblewrap(uid=uid)
+    backend = Bubblewrap(uid=uid)
 
     with pytest.raises(SandboxUnavailable, match="root"):
-        tier.start(Program(("true",), Limits()))
+        backend.start(Program(("true",), SandboxLimits()))
 
-    assert not tier.examine().is_there
-    assert "tools.sandbox.uid" in tier.examine().mend
+    assert not backend.examine().is_available
+    assert "tools.sandbox.uid" in backend.examine().fix
     assert started == []
 
 
@@ -158,7 +167,7 @@ def test_a_set_uid_program_of_roots_counts_as_root(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.getuid", lambda: 0)
 
     with pytest.raises(SandboxUnavailable, match="root"):
-        Bubblewrap(uid=None).start(Program(("true",), Limits()))
+        Bubblewrap(uid=None).start(Program(("true",), SandboxLimits()))
 
 
 @AS_ROOT
@@ -202,19 +211,19 @@ def test_limits_are_those_of_the_configuration() -> None:
     limits = limits_of(config)
 
     assert (limits.wall_s, limits.cpu_s, limits.processes, limits.output_bytes) == (1.5, 2, 7, 9)
-    assert limits_of(SandboxConfig()) == Limits()
+    assert limits_of(SandboxConfig()) == SandboxLimits()
 
 
 def test_a_survey_tries_every_tier() -> None:
-    found = survey(SandboxConfig(), {"absent": Absent, "present": Present})
+    found = probe_backends(SandboxConfig(), {"absent": Absent, "present": Present})
 
-    assert {name: there.is_there for name, (_, there) in found.items()} == {
+    assert {name: there.is_available for name, (_, there) in found.items()} == {
         "absent": False,
         "present": True,
     }
 
 
-# --- what is seen ---------------------------------------------------------------------------------
+# --- the paths inside -----------------------------------------------------------------------------
 
 
 def test_a_path_below_a_closed_directory_is_out_of_reach(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two directories kept alike, one of which belongs to somebody hostile. Needs no sandbox."""
+"""Two directories kept equal, one of which is under hostile control. Needs no sandbox."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aios_core.errors import Conflict, QuotaExceeded
-from aios_core.tools.sandbox.file_sync import Mirror, make_alike
-from aios_core.tools.sandbox.limits import Limits
+from aios_core.tools.sandbox.file_sync import FileSync, copy_changed
+from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.tree import Tree
 
-LIMITS = Limits(disk_bytes=10_000, files=50)
+LIMITS = SandboxLimits(disk_bytes=10_000, files=50)
 
 
 class Pair:
@@ -29,7 +29,7 @@ class Pair:
         self.inside.mkdir()
         self.descriptor = os.open(self.inside, os.O_RDONLY | os.O_DIRECTORY)
         self.tree = Tree(self.descriptor, os.geteuid(), os.getegid())
-        self.mirror = Mirror(self.outside, self.tree, LIMITS)
+        self.sync = FileSync(self.outside, self.tree, LIMITS)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -58,12 +58,12 @@ def put(root: Path, path: str, content: bytes) -> None:
 def test_files_go_in_and_changes_come_out(pair: Pair) -> None:
     put(pair.outside, "a.txt", b"one")
     put(pair.outside, "deep/er/b.txt", b"two")
-    pair.mirror.push()
+    pair.sync.push()
     put(pair.inside, "a.txt", b"changed")
     put(pair.inside, "new/c.txt", b"three")
     (pair.inside / "deep/er/b.txt").unlink()
 
-    changes = pair.mirror.pull()
+    changes = pair.sync.pull()
 
     assert changes.written == ("a.txt", "new/c.txt")
     assert changes.removed == ("deep/er/b.txt",)
@@ -73,10 +73,10 @@ def test_files_go_in_and_changes_come_out(pair: Pair) -> None:
 
 def test_what_did_not_change_is_not_copied(pair: Pair) -> None:
     put(pair.outside, "a.txt", b"one")
-    pair.mirror.push()
+    pair.sync.push()
     before = (pair.outside / "a.txt").stat()
 
-    assert not pair.mirror.pull()
+    assert not pair.sync.pull()
     assert (pair.outside / "a.txt").stat() == before
 
 
@@ -84,7 +84,7 @@ def test_a_program_stays_a_program(pair: Pair) -> None:
     put(pair.outside, "run.sh", b"#!/bin/sh\n")
     (pair.outside / "run.sh").chmod(0o700)
 
-    pair.mirror.push()
+    pair.sync.push()
 
     assert (pair.inside / "run.sh").stat().st_mode & 0o777 == 0o755
 
@@ -95,7 +95,7 @@ def test_a_link_inside_leads_nowhere(pair: Pair, tmp_path: Path) -> None:
     (pair.inside / "directory").symlink_to(tmp_path)
     os.mkfifo(pair.inside / "pipe")
 
-    changes = pair.mirror.pull()
+    changes = pair.sync.pull()
 
     assert changes.skipped == ("directory", "link", "pipe")
     assert contents(pair.outside) == {}
@@ -105,21 +105,21 @@ def test_a_link_of_the_host_is_not_followed_in(pair: Pair, tmp_path: Path) -> No
     put(tmp_path, "secret", b"of the host")
     (pair.outside / "link").symlink_to(tmp_path / "secret")
 
-    pair.mirror.push()
+    pair.sync.push()
 
     assert list(pair.inside.iterdir()) == []
 
 
 def test_a_directory_that_became_a_link_is_not_written_through(pair: Pair, tmp_path: Path) -> None:
     put(pair.outside, "d/a.txt", b"one")
-    pair.mirror.push()
+    pair.sync.push()
     (pair.inside / "d/a.txt").unlink()
     (pair.inside / "d").rmdir()
     (pair.inside / "d").symlink_to(tmp_path)
     put(pair.outside, "d/a.txt", b"two")
 
     with pytest.raises(Conflict, match=r"d/a\.txt"):
-        pair.mirror.push()
+        pair.sync.push()
 
     assert not (tmp_path / "a.txt").exists()
 
@@ -128,7 +128,7 @@ def test_a_name_that_is_no_text_is_skipped(pair: Pair) -> None:
     with open(os.path.join(os.fsencode(pair.inside), b"\xff"), "wb"):  # noqa: PTH118, PTH123
         pass
 
-    changes = pair.mirror.pull()
+    changes = pair.sync.pull()
 
     assert (changes.written, len(changes.skipped)) == ((), 1)
 
@@ -138,7 +138,7 @@ def test_a_file_with_holes_does_not_fill_the_hosts_disk(pair: Pair) -> None:
     put(pair.inside, "b", b"")
     os.truncate(pair.inside / "b", 1 << 40)
 
-    changes = pair.mirror.pull()
+    changes = pair.sync.pull()
 
     assert (changes.written, changes.skipped) == (("a",), ("b",))
 
@@ -156,16 +156,16 @@ def test_a_file_that_may_not_be_read_is_skipped(
 
     monkeypatch.setattr(os, "open", refuse)
 
-    assert pair.mirror.pull().skipped == ("a",)
+    assert pair.sync.pull().skipped == ("a",)
 
 
 def test_more_files_than_allowed_remove_none_of_the_host(pair: Pair) -> None:
     put(pair.outside, "z", b"kept")
-    pair.mirror.push()
+    pair.sync.push()
     for number in range(LIMITS.files + 10):
         put(pair.inside, f"a{number}", b"")
 
-    changes = pair.mirror.pull()
+    changes = pair.sync.pull()
 
     assert changes.removed == ()
     assert (pair.outside / "z").exists()
@@ -174,14 +174,14 @@ def test_more_files_than_allowed_remove_none_of_the_host(pair: Pair) -> None:
 def test_files_that_are_deeper_than_anybody_needs_are_skipped(pair: Pair) -> None:
     put(pair.inside, "/".join("d" * 70) + "/f", b"x")
 
-    assert pair.mirror.pull().written == ()
+    assert pair.sync.pull().written == ()
 
 
 def test_files_larger_than_the_sandbox_are_refused(pair: Pair) -> None:
     put(pair.outside, "a", b"x" * 10_001)
 
     with pytest.raises(QuotaExceeded, match="bytes"):
-        pair.mirror.push()
+        pair.sync.push()
 
 
 def test_more_files_than_the_sandbox_takes_are_refused(pair: Pair) -> None:
@@ -189,13 +189,13 @@ def test_more_files_than_the_sandbox_takes_are_refused(pair: Pair) -> None:
         put(pair.outside, str(number), b"")
 
     with pytest.raises(QuotaExceeded, match="files"):
-        pair.mirror.push()
+        pair.sync.push()
 
 
 def test_a_mirror_may_have_limits_of_its_own(pair: Pair) -> None:
     put(pair.outside, "a", b"x" * 10_001)
 
-    Mirror(pair.outside, pair.tree, replace(LIMITS, disk_bytes=10_001)).push()
+    FileSync(pair.outside, pair.tree, replace(LIMITS, disk_bytes=10_001)).push()
 
     assert (pair.inside / "a").stat().st_size == 10_001
 
@@ -204,7 +204,7 @@ NAMES = st.sampled_from(["a", "b", "c/d", "c/e", "c/f/g"])
 
 
 class Mirroring(RuleBasedStateMachine):
-    """After a push or a pull both sides are what one dictionary says."""
+    """After a push or a pull, both sides equal one dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,20 +222,20 @@ class Mirroring(RuleBasedStateMachine):
     def written_outside(self, path: str, content: bytes) -> None:
         put(self.pair.outside, path, content)
         self.model[path] = content
-        self.pair.mirror.push()
+        self.pair.sync.push()
 
     @rule(path=NAMES, content=st.binary(max_size=20))
     def written_inside(self, path: str, content: bytes) -> None:
         put(self.pair.inside, path, content)
         self.model[path] = content
-        assert path in self.pair.mirror.pull().written
+        assert path in self.pair.sync.pull().written
 
     @rule(path=NAMES, is_inside=st.booleans())
     def removed(self, path: str, is_inside: bool) -> None:
         side = self.pair.inside if is_inside else self.pair.outside
         if self.model.pop(path, None) is not None:
             (side / path).unlink()
-            self.pair.mirror.pull() if is_inside else self.pair.mirror.push()
+            self.pair.sync.pull() if is_inside else self.pair.sync.push()
 
     @invariant()
     def both_sides_are_alike(self) -> None:
@@ -247,7 +247,7 @@ TestMirroring = Mirroring.TestCase
 TestMirroring.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
-# --- two directories of ours ----------------------------------------------------------------------
+# --- two directories of the host ------------------------------------------------------------------
 
 
 def test_one_directory_gets_the_files_of_another_and_only_what_differs_is_touched(
@@ -262,7 +262,7 @@ def test_one_directory_gets_the_files_of_another_and_only_what_differs_is_touche
     put(pair.inside, "gone/away", b"four")
     before = (pair.inside / "same").stat()
 
-    make_alike(pair.outside, pair.inside)
+    copy_changed(pair.outside, pair.inside)
 
     assert contents(pair.inside) == contents(pair.outside)
     assert (pair.inside / "same").stat() == before

@@ -15,7 +15,7 @@ from aios_core.cli.findings import Health
 from aios_core.config import SandboxConfig, StateConfig, ToolsConfig
 from aios_core.cores import ScriptedCore
 from aios_core.errors import ConfigError, SandboxUnavailable
-from aios_core.tools.sandbox import Limits, Program, Sandbox
+from aios_core.tools.sandbox import Program, Sandbox, SandboxLimits
 from aios_core.tools.sandbox.bubblewrap import Bubblewrap
 from aios_core.tools.sandbox.packages import find_packages
 from aios_core.tools.sandbox.runner import program_for
@@ -26,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def made(directory: Path, name: str, files: list[str], *requires: str) -> None:
-    """Install a distribution of no content."""
+    """Install a distribution without content."""
     record = directory / f"{name.replace('-', '_')}-1.0.dist-info"
     for file in files:
         path = directory / file
@@ -43,7 +43,7 @@ def made(directory: Path, name: str, files: list[str], *requires: str) -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of packages that this program imports from."""
+    """Return a directory of packages that this program imports from."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
@@ -117,9 +117,9 @@ def test_the_doctor_says_which_packages_are_missing() -> None:
 
 
 def test_every_isolation_backend_is_handed_the_packages() -> None:
-    tier: Any = type("Tier", (), {"python": "/usr/bin/python3"})()
+    backend: Any = type("Tier", (), {"python": "/usr/bin/python3"})()
 
-    program = program_for(tier, "python", "1", Limits(), {"numpy": "/there/numpy"})
+    program = program_for(backend, "python", "1", SandboxLimits(), {"numpy": "/there/numpy"})
 
     assert program.packages == {"numpy": "/there/numpy"}
 
@@ -127,12 +127,12 @@ def test_every_isolation_backend_is_handed_the_packages() -> None:
 def test_packages_for_another_python_than_the_one_inside_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tier = Bubblewrap(uid=65534)
+    backend = Bubblewrap(uid=65534)
     other = type("Interpreter", (), {"executable": "/usr/bin/python3.9", "tag": "cpython-39"})()
-    monkeypatch.setitem(vars(tier), "_interpreter", other)
+    monkeypatch.setitem(vars(backend), "_interpreter", other)
 
     with pytest.raises(SandboxUnavailable, match=r"cpython-39.*tools\.sandbox\.python"):
-        list(tier._shown({"numpy": "/there/numpy"}))
+        list(backend._shown({"numpy": "/there/numpy"}))
 
 
 # --- with the real ones ---------------------------------------------------------------------------
@@ -140,10 +140,10 @@ def test_packages_for_another_python_than_the_one_inside_are_refused(
 
 @pytest.fixture
 async def drawing(config: SandboxConfig, examined: Examined) -> AsyncIterator[Sandbox]:
-    """A sandbox with numpy and matplotlib."""
+    """Return a sandbox with numpy and matplotlib."""
     pytest.importorskip("matplotlib")
     more = replace(config, packages=("numpy", "matplotlib"), memory_bytes=1 << 30)
-    sandbox = Sandbox(more, tiers={"bubblewrap": lambda _: examined})
+    sandbox = Sandbox(more, backends={"bubblewrap": lambda _: examined})
     yield sandbox
     await sandbox.close()
 
@@ -174,7 +174,7 @@ async def test_figures_of_a_cell_are_files_and_named_in_its_output(
     assert "figure saved as figures/figure-1.png\n" in result.stdout
     assert (tmp_path / "figures/figure-2.png").read_bytes().startswith(PNG)
     assert after.value == "[]"
-    assert failing.figures == ("figures/figure-3.png",)  # whatever became of the cell
+    assert failing.figures == ("figures/figure-3.png",)  # however the cell ended
     assert "ZeroDivisionError" in failing.stderr
 
 
@@ -196,4 +196,4 @@ async def test_code_that_draws_nothing_leaves_no_file(drawing: Sandbox, tmp_path
 
 
 def test_a_program_shows_no_packages_unless_it_is_given_some() -> None:
-    assert Program(("true",), Limits()).packages == {}
+    assert Program(("true",), SandboxLimits()).packages == {}

@@ -1,4 +1,4 @@
-"""Nothing that confined code tries reaches out. Probes have no effect, whether they do or not."""
+"""Confined code reaches nothing outside. Probes have no effect even if they do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
+from aios_core.tools.sandbox import KilledBy, Sandbox, SandboxLimits
 
 from .probes import PRELUDE, PROBES, REFUSED_CALLS, Probe, gone, processes_with, there
 
@@ -25,7 +25,7 @@ PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 @pytest.fixture
 def facts(tmp_path: Path) -> Iterator[dict[str, object]]:
-    """What a probe looks for: a file, a process and a socket of the host."""
+    """Return the targets of probes: a file, a process and a socket of the host."""
     tmp_path.chmod(0o755)
     file = tmp_path / "secret"
     file.write_text("of the host")
@@ -227,7 +227,7 @@ async def test_a_program_that_ignores_the_end_of_its_processor_time_is_ended(
     assert result.duration_s < 20
 
 
-async def test_wall_time_ends(sandbox: Sandbox, brief: Limits) -> None:
+async def test_wall_time_ends(sandbox: Sandbox, brief: SandboxLimits) -> None:
     result = await sandbox.run("shell", "sleep 1000", limits=brief)
 
     assert result.killed_by is KilledBy.WALL

@@ -1,4 +1,4 @@
-"""Runs: what goes in, what comes out, and how they end."""
+"""Runs of programs: their inputs, their results, and their ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from aios_core.config import SandboxConfig
 from aios_core.errors import InvalidRequest, KernelClosed, QuotaExceeded
 from aios_core.testing import nothing_left
-from aios_core.tools.sandbox import KilledBy, Limits, Sandbox
+from aios_core.tools.sandbox import KilledBy, Sandbox, SandboxLimits
 
 from .files import Files, contents
 from .probes import gone, processes_with, there
@@ -131,7 +131,7 @@ async def test_a_link_to_the_host_is_a_link_to_nothing(sandbox: Sandbox, tmp_pat
 
 
 async def test_files_of_a_run_that_was_ended_are_handed_back(
-    sandbox: Sandbox, brief: Limits, tmp_path: Path
+    sandbox: Sandbox, brief: SandboxLimits, tmp_path: Path
 ) -> None:
     result = await sandbox.run("shell", "echo x > kept; sleep 100", files=tmp_path, limits=brief)
 

@@ -1,4 +1,4 @@
-"""The filter, run by an interpreter of its own, says what the table says. Needs no sandbox."""
+"""The filter agrees with the table, run by an interpreter of BPF. Needs no sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEW_NAMESPACES = [0x0002_0000, *(1 << bit for bit in range(25, 31))]
 
 
 def verdict(machine: str, number: int, arguments: Sequence[int] = (), audit: int = 0) -> str:
-    """What the kernel would do, by running the filter as it does."""
+    """Return what Linux would do, by running the filter."""
     audit = audit or seccomp.ARCHITECTURES[machine].audit
     padded = [*arguments, *[0] * (6 - len(arguments))]
     content = struct.pack("=IIQ6Q", number, audit, 0, *padded)
@@ -104,14 +104,14 @@ def test_clone3_is_not_there_because_its_flags_cannot_be_seen(machine: str) -> N
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("call", ["socket", "socketpair"])
-@given(family=st.integers(0, (1 << 32) - 1), rest=st.integers(0, (1 << 32) - 1))
+@given(process_tree=st.integers(0, (1 << 32) - 1), rest=st.integers(0, (1 << 32) - 1))
 def test_sockets_are_unix_whatever_the_upper_half_of_the_argument_says(
-    machine: str, call: str, family: int, rest: int
+    machine: str, call: str, process_tree: int, rest: int
 ) -> None:
     number = number_of(machine, call)
 
-    expected = ALLOW if family == 1 else "EPERM"
-    assert verdict(machine, number, [rest << 32 | family]) == expected
+    expected = ALLOW if process_tree == 1 else "EPERM"
+    assert verdict(machine, number, [rest << 32 | process_tree]) == expected
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -1,4 +1,4 @@
-"""Sessions: cells that find each other's variables, for as long as they may."""
+"""Sessions: cells that share variables, within a lifetime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 async def ended(session: Session) -> bool:
-    """Wait until it has ended; whether it did."""
+    """Wait until a session has ended. Returns whether it did in time."""
     patience = PATIENCE
     while session.state != "ended" and patience > 0:
         patience -= 0.01
@@ -302,7 +302,7 @@ async def test_any_thread_may_use_it(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 async def short(config: SandboxConfig) -> AsyncIterator[Sandbox]:
-    """Sessions that live for a moment, which is long enough to start one on a busy machine."""
+    """Return sessions with a short lifetime, long enough to start one on a busy machine."""
     sandbox = Sandbox(replace(config, session_life_s=5.0, session_idle_s=2.0))
     yield sandbox
     await sandbox.close()

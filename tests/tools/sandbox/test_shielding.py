@@ -1,4 +1,4 @@
-"""Work on a thread that is not left before it has ended."""
+"""Work on a thread is awaited to its end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from aios_core.tools.sandbox.shielding import to_the_end
+from aios_core.tools.sandbox.shielding import finish_shielded
 from aios_core.tools.sandbox.workspace import scratch
 
 PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 
 
 class Slow:
-    """Work that a test lets end."""
+    """Work that ends when a test allows it."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.has_begun = asyncio.Event()
@@ -37,7 +37,7 @@ def is_there(path: str) -> bool:
 
 
 async def begun(slow: Slow) -> asyncio.Task[str]:
-    waiting = asyncio.create_task(to_the_end(asyncio.to_thread(slow)))
+    waiting = asyncio.create_task(finish_shielded(asyncio.to_thread(slow)))
     async with asyncio.timeout(PATIENCE):
         await slow.has_begun.wait()
     return waiting
