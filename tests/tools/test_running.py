@@ -451,7 +451,7 @@ class TestLimits:
         for _ in range(5):
             with pytest.raises(ToolError):
                 agent.tools.run("fail")
-        with pytest.raises(ToolUnavailable, match="failed too often of late") as caught:
+        with pytest.raises(ToolUnavailable, match="failed too often recently") as caught:
             agent.tools.run("fail")
         assert 0 < caught.value.retry_after_s <= 30
         assert agent.tools.list()[0].refused_for_s > 0

@@ -150,13 +150,13 @@ class TestExclusiveResources:
         )
         submit(scheduler, "patient", exclusive=("lock",), now=0.5)
 
-        with pytest.raises(ToolUnavailable, match="which a call of stuck@1 holds that hangs"):
+        with pytest.raises(ToolUnavailable, match="which a hanging call of stuck@1 holds"):
             submit(scheduler, "late", exclusive=("lock",), now=5.0)
 
     def test_a_tool_whose_calls_all_hang_refuses_more(self) -> None:
         scheduler = make_scheduler()
         scheduler.mark_lingering(_started(scheduler, submit(scheduler, parallel=1)), 0.0)
-        with pytest.raises(ToolUnavailable, match="as many calls of it hang"):
+        with pytest.raises(ToolUnavailable, match="as many of them hang"):
             submit(scheduler, parallel=1, now=5.0)
 
     def test_too_many_hanging_calls_take_workers_away(self) -> None:

@@ -99,9 +99,7 @@ async def test_without_a_tier_nothing_runs_and_it_says_how_to_get_one(started: l
 
 def test_a_tier_that_is_named_is_the_only_one() -> None:
     with pytest.raises(SandboxUnavailable):
-        select_backend(
-            SandboxConfig(tier="bubblewrap"), {"bubblewrap": Absent, "present": Present}
-        )
+        select_backend(SandboxConfig(tier="bubblewrap"), {"bubblewrap": Absent, "present": Present})
 
 
 def test_a_machine_without_bwrap_has_no_tier(monkeypatch: pytest.MonkeyPatch) -> None:
