@@ -333,7 +333,7 @@ class TestHarm:
         agent = kernel.spawn("alice")
         with pytest.raises(ToolError):
             agent.tools.run("hang")
-        with pytest.raises(ToolUnavailable, match="which a call of hang@1 holds"):
+        with pytest.raises(ToolUnavailable, match="which a hanging call of hang@1 holds"):
             agent.tools.run("needs", timeout_s=PATIENCE)
         held.may_end.set()
 
