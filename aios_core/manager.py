@@ -2,13 +2,12 @@
 
 An agent's request comes through its `Port`; the kernel checks it with the
 `Gatekeeper`, hands it to the `Manager` that lists its type, and accounts for it.
-A manager knows nothing of scheduling, access or other managers.
+A manager does not depend on scheduling, access or other managers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from aios_core.permissions import Access, Resource
@@ -16,50 +15,6 @@ from aios_core.process import AgentProcess
 from aios_core.syscalls import Request
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Labeled:
-    """An answer with the labels of the data in it.
-
-    The kernel unwraps it for the caller and adds the labels to those of the agent;
-    everything that the agent writes from then on is stored with them (promise: a label is never
-    lost by writing and reading back).
-    """
-
-    value: Any
-    labels: frozenset[str]
-
-
-def with_labels(value: Any, labels: frozenset[str]) -> Any:
-    """Return a value with labels, or the value alone if there are none."""
-    return Labeled(value, labels) if labels else value
-
-
-def with_all_labels(values: Sequence[HasLabels]) -> Any:
-    """Return a tuple of values with the labels of all of them and of their names."""
-    return with_labels(tuple(values), labels_of_all(values))
-
-
-def labels_of_all(values: Iterable[HasLabels]) -> frozenset[str]:
-    """Return the labels of several values together, those of their names included."""
-    return frozenset[str]().union(*(_all_labels(value) for value in values))
-
-
-def _all_labels(value: HasLabels) -> frozenset[str]:
-    names: frozenset[str] = getattr(value, "name_labels", frozenset())
-    return value.labels | names
-
-
-class HasLabels(Protocol):
-    """A value that managers return to agents, with the labels of its origin.
-
-    If its name may have another origin than its content, `name_labels` holds the name's labels.
-    """
-
-    @property
-    def labels(self) -> frozenset[str]:
-        """The labels of the agents that wrote it."""
 
 
 class Manager(Protocol):
@@ -77,7 +32,7 @@ class Manager(Protocol):
         """Start serving; called once, before the first request. Opens nothing before it is used."""
 
     async def perform(self, process: AgentProcess, request: Any) -> Any:
-        """Serve an authorized request. Returns the result, or a `Labeled` one.
+        """Serve an authorized request. Returns the result, or a `labels.Labeled` one.
 
         Raises `KernelError`s. Cancelling the await frees everything that the request holds.
         """
@@ -120,7 +75,7 @@ def waiting_for(awaitable: object) -> str:
 class Gatekeeper(Protocol):
     """Authorizes requests. Called on the kernel's loop before every request."""
 
-    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+    def authorize(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
         """Authorize a request. Returns None, or what to await first, such as an approval.
 
         Raises `AccessDenied`.

@@ -86,7 +86,7 @@ class Gate:
         self._approval_timeout_s = approval_timeout_s
         self._audits_models = audits_models
 
-    def check(self, process: AgentProcess, access: Access) -> _Waiting | None:
+    def authorize(self, process: AgentProcess, access: Access) -> _Waiting | None:
         """Check a request. Returns None, or what to await before serving it.
 
         Raises:
@@ -149,7 +149,7 @@ class Gate:
         waiting: _Waiting,
     ) -> None:
         await prepare()
-        then = self.check(process, access)
+        then = self.authorize(process, access)
         if then is not None:
             waiting.doing = then.doing
             await then.begin(waiting)

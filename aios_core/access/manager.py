@@ -34,7 +34,7 @@ from aios_core.config import AccessConfig
 from aios_core.errors import AccessDenied, ConfigError, InvalidRequest
 from aios_core.events import EventStream
 from aios_core.grants import AccessGrant, AccessRevoke, Grant, require_identity
-from aios_core.manager import labels_of_all, with_all_labels, with_labels
+from aios_core.labels import labels_of_all, with_all_labels, with_labels
 from aios_core.permissions import Access, Right
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener

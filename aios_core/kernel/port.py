@@ -169,7 +169,7 @@ class Submitter:
             access = Access(LLMGenerate.kind, Right.EXECUTE, resource)
             if len(self._model_access) < _MAX_KEPT:  # names may be a caller's invention
                 self._model_access[model] = access
-        return self._parts.gatekeeper.check(process, access)
+        return self._parts.gatekeeper.authorize(process, access)
 
     def cancel(self, submitted: Syscall | SeveralAnswers) -> None:
         """Cancel a call, on the loop."""

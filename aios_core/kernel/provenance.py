@@ -19,7 +19,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from aios_core.manager import Labeled
+from aios_core.labels import Labeled
 from aios_core.messages import Message
 from aios_core.process import AgentProcess
 

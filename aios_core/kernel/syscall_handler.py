@@ -29,7 +29,8 @@ from aios_core.errors import (
 )
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.kernel.provenance import LabelledTexts
-from aios_core.manager import Gatekeeper, Labeled, Manager, waiting_for
+from aios_core.labels import Labeled
+from aios_core.manager import Gatekeeper, Manager, waiting_for
 from aios_core.process import AgentProcess, ProcessState
 from aios_core.syscalls import Request, SyscallState
 from aios_core.untrusted.arguments import require_number
@@ -183,7 +184,7 @@ class SyscallHandler:
             request = await prepare(process, request)
         self._texts.mark(process, trap.request)
         access = request.access(process.identity)
-        waiting = self._gatekeeper.check(process, access)
+        waiting = self._gatekeeper.authorize(process, access)
         if waiting is not None:
             trap.waits_for = waiting
             await waiting

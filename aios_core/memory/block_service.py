@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from aios_core.manager import with_all_labels, with_labels
+from aios_core.labels import with_all_labels, with_labels
 from aios_core.memory.blocks import BlockRow, Change
 from aios_core.memory.quotas import QuotaOwner, labels_of_owner
 from aios_core.memory.records import Content, MemoryUsage

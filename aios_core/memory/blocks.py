@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, NoSuchObject, QuotaExceeded
-from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
+from aios_core.labels import labels_from_rows, labels_from_text, labels_to_text
+from aios_core.memory.codec import Codec
 from aios_core.memory.quotas import QuotaOwner, Quotas, size_charged
 from aios_core.memory.records import Content
 from aios_core.state import Connection

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import zstandard
 
@@ -47,19 +45,3 @@ class Codec:
             compressor = self._local.compressor = zstandard.ZstdCompressor(level=LEVEL)
         small = compressor.compress(data)
         return _ZSTD + small if len(small) < len(data) else _PLAIN + data
-
-
-def labels_to_text(labels: Iterable[str]) -> str:
-    """Encode labels for the database; "" if there are none."""
-    return json.dumps(sorted(labels)) if labels else ""
-
-
-def labels_from_text(text: str) -> frozenset[str]:
-    """Decode labels that `labels_to_text` encoded."""
-    return frozenset(json.loads(text)) if text else frozenset()
-
-
-def labels_from_rows(rows: Iterable[Iterable[Any]]) -> frozenset[str]:
-    """Return the union of the labels in all columns of all rows."""
-    texts = {str(text) for row in rows for text in row if text}
-    return frozenset[str]().union(*map(labels_from_text, texts))

@@ -13,7 +13,7 @@ from typing import Final
 
 from aios_core.errors import QuotaExceeded
 from aios_core.identity import group_of
-from aios_core.memory.codec import labels_from_rows
+from aios_core.labels import labels_from_rows
 from aios_core.process import AgentProcess
 from aios_core.state import Connection
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from aios_core.errors import InvalidRequest
-from aios_core.manager import with_labels
+from aios_core.labels import with_labels
 from aios_core.memory.records import MemoryHit
 from aios_core.memory.requests import MemorySearch
 from aios_core.memory.tables import LazyTables

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aios_core.manager import labels_of_all, with_all_labels, with_labels
+from aios_core.labels import labels_of_all, with_all_labels, with_labels
 from aios_core.memory.block_service import LARGE
 from aios_core.memory.kv_requests import (
     KeyValueClear,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import NoSuchObject
-from aios_core.manager import labels_of_all
-from aios_core.memory.codec import Codec, labels_from_rows, labels_from_text, labels_to_text
+from aios_core.labels import labels_from_rows, labels_from_text, labels_of_all, labels_to_text
+from aios_core.memory.codec import Codec
 from aios_core.memory.naming import prefix_end
 from aios_core.memory.quotas import QuotaOwner, Quotas, size_charged
 from aios_core.memory.records import Name, ThreadEntry

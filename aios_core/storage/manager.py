@@ -26,7 +26,7 @@ from aios_core.errors import (
     NoSuchObject,
     StateError,
 )
-from aios_core.manager import with_all_labels, with_labels
+from aios_core.labels import with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.state import StateOpener

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from aios_core.errors import AccessDenied, InvalidRequest
-from aios_core.manager import with_all_labels, with_labels
+from aios_core.labels import with_all_labels, with_labels
 from aios_core.process import AgentProcess
 from aios_core.state import Database
 from aios_core.storage.background import BackgroundTasks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aios_core.manager import with_all_labels
+from aios_core.labels import with_all_labels
 from aios_core.process import AgentProcess
 from aios_core.storage.requests import (
     TreeDelete,

@@ -12,7 +12,7 @@ import json
 from typing import Any, Final
 
 from aios_core.errors import Conflict, InvalidRequest, KernelBug, NoSuchObject, QuotaExceeded
-from aios_core.manager import labels_of_all
+from aios_core.labels import labels_of_all
 from aios_core.state import Connection
 from aios_core.storage.file_queries import labels_of
 from aios_core.storage.files import FileTable

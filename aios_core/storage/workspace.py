@@ -26,7 +26,7 @@ from aios_core.errors import (
     NoSuchObject,
     QuotaExceeded,
 )
-from aios_core.manager import labels_of_all
+from aios_core.labels import labels_of_all
 from aios_core.state import Connection, State
 from aios_core.storage.content_store import Content
 from aios_core.storage.files import FileTable

@@ -2,14 +2,14 @@
 
 `run_virtual` runs a coroutine on virtual time, `ManualClock` is turned by hand,
 `SimulatedCore` generates by a cost model, `ScriptedCore(cooperative_script)` obeys requests,
-`Watch` waits for events, `nothing_left` holds code to cleaning up.
+`EventWatcher` waits for events, `nothing_left` holds code to cleaning up.
 All of it is product code: users test their agents with it too. For pytest see
 `aios_core.testing.pytest_plugin`, the one module here that needs pytest.
 """
 
 from aios_core.testing.cooperative import cooperative_script
 from aios_core.testing.cost_model import CoreStats, CostModel
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from aios_core.testing.leftovers import Leftovers, nothing_left
 from aios_core.testing.manual_clock import ManualClock
 from aios_core.testing.simulated import SimulatedCore
@@ -20,12 +20,12 @@ __all__ = [
     "CoreStats",
     "CostModel",
     "Deadlock",
+    "EventWatcher",
     "Leftovers",
     "ManualClock",
     "SimulatedCore",
     "SimulatedKV",
     "VirtualLoop",
-    "Watch",
     "cooperative_script",
     "nothing_left",
     "run_virtual",

@@ -20,7 +20,7 @@ from aios_core.messages import Message, ResponseFormat, ToolCall, ToolChoice, To
 Schema = Mapping[str, Any]
 
 
-class Asked(Protocol):
+class ScriptInput(Protocol):
     """The part of a request that a script reads."""
 
     @property
@@ -33,7 +33,7 @@ class Asked(Protocol):
     def response_format(self) -> ResponseFormat | None: ...
 
 
-def cooperative_script(request: Asked) -> Message:
+def cooperative_script(request: ScriptInput) -> Message:
     """The answer to a request."""
     last = request.messages[-1] if request.messages else Message("user")
     if request.response_format is not None and request.response_format.is_constraint:
@@ -54,13 +54,13 @@ def fill(schema: Schema, prompt: str) -> Any:
     return _Filler(prompt, schema.get("$defs") or schema.get("definitions") or {}).value(schema)
 
 
-def _call(request: Asked, prompt: str) -> ToolCall:
+def _call(request: ScriptInput, prompt: str) -> ToolCall:
     tool = _chosen(request, prompt)
     arguments = json.dumps(fill(tool.parameters, prompt), ensure_ascii=False)
     return ToolCall(f"call_{len(request.messages)}", tool.name, arguments)
 
 
-def _chosen(request: Asked, prompt: str) -> ToolSpec:
+def _chosen(request: ScriptInput, prompt: str) -> ToolSpec:
     for tool in request.tools:
         if tool.name == request.tool_choice:
             return tool

@@ -45,7 +45,7 @@ from aios_core.testing.core_rig import Rig
 class CoreContract:
     """The contract's tests. Override `make_core`, and the requests where others fit better."""
 
-    patience_s = 10.0
+    timeout_s = 10.0
     tool_name = "add"
     can_restart = True  # `start` works again after `close`
 
@@ -73,7 +73,7 @@ class CoreContract:
     @asynccontextmanager
     async def rigged(self) -> AsyncIterator[Rig]:
         tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
-        rig = Rig(self.make_core(), self.patience_s)
+        rig = Rig(self.make_core(), self.timeout_s)
         try:
             await rig.core.start(rig.sink)
             yield rig

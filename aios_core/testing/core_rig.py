@@ -38,12 +38,12 @@ class Rig:
     one end for each stretch of a run, then nothing.
     """
 
-    def __init__(self, core: Core, patience_s: float = 10.0) -> None:
+    def __init__(self, core: Core, timeout_s: float = 10.0) -> None:
         self.core = core
         self.reports: dict[int, list[Report]] = defaultdict(list)  # by run
         self.general: list[CoreDown | LoadChanged] = []
         self.num_started: dict[int, int] = defaultdict(int)  # stretches of each run
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._ids = count(1)
@@ -61,15 +61,15 @@ class Rig:
         self._news.set()
 
     async def until(self, holds: Callable[[], object], what: str) -> None:
-        """Wait for reports until `holds()`; fail after the patience."""
+        """Wait for reports until `holds()`; fail after the timeout."""
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._timeout_s):
                 while not holds():
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise AssertionError(
-                f"no {what} within {self._patience_s} s; got {dict(self.reports)} {self.general}"
+                f"no {what} within {self._timeout_s} s; got {dict(self.reports)} {self.general}"
             ) from None
 
     async def prepare(self, request: LLMGenerate) -> Prepared:

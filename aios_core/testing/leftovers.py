@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-_PATIENCE_S = 2.0  # real seconds, spent only on failure
+_TIMEOUT_S = 2.0  # real seconds, spent only on failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Leftovers:
 
 
 @contextmanager
-def nothing_left(patience_s: float = _PATIENCE_S) -> Iterator[None]:
+def nothing_left(timeout_s: float = _TIMEOUT_S) -> Iterator[None]:
     """Raise `AssertionError` if the block leaves anything behind that was not there before.
 
-    What is about to end gets `patience_s` real seconds to do so.
+    What is about to end gets `timeout_s` real seconds to do so.
     """
     before = Leftovers.now()
     yield
-    give_up_at = time.monotonic() + patience_s
+    give_up_at = time.monotonic() + timeout_s
     while (left := Leftovers.now() - before) and time.monotonic() < give_up_at:
         time.sleep(0.01)
     assert not left, f"left behind: {left}"

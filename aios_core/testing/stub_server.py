@@ -49,7 +49,7 @@ from aios_core.testing.stub_answers import (
     usage,
 )
 
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 _PATHS: Final = frozenset(
     f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses")
 )  # the last with `Raw` answers alone
@@ -112,7 +112,7 @@ class StubServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._is_ready.wait(PATIENCE_S), "the stub server did not start"
+        assert self._is_ready.wait(TIMEOUT_S), "the stub server did not start"
         return self
 
     def __exit__(
@@ -127,7 +127,7 @@ class StubServer:
         """Drop every connection and stop listening. Idempotent."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(PATIENCE_S)
+            self._thread.join(TIMEOUT_S)
 
     @property
     def base_url(self) -> str:
@@ -142,7 +142,7 @@ class StubServer:
     def wait(self, holds: Callable[[], object], what: str = "what was waited for") -> None:
         """Block until `holds()`, which is asked after every change."""
         with self._lock:
-            assert self._lock.wait_for(holds, PATIENCE_S), f"{what} did not come: {self.exchanges}"
+            assert self._lock.wait_for(holds, TIMEOUT_S), f"{what} did not come: {self.exchanges}"
 
     async def until(self, holds: Callable[[], object], what: str = "what was waited for") -> None:
         """`wait`, without blocking the caller's loop."""

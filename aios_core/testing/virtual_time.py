@@ -13,7 +13,7 @@ Where virtual time meets real threads:
 - `call_soon_threadsafe` works from any thread. Virtual time does not wait for
   other threads, though: what they send arrives whenever it arrives.
 - If nothing is ready, nothing is timed and no job is running, nothing in this thread
-  can ever wake the loop. If there are other threads, they get `patience_s` real seconds
+  can ever wake the loop. If there are other threads, they get `thread_wait_s` real seconds
   to do so; then, or at once if there are none, the loop raises `Deadlock`.
 
 Sockets and child processes are polled, never waited for: use real time for them.
@@ -39,10 +39,10 @@ class Deadlock(RuntimeError):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time, which starts at 0 seconds."""
 
-    def __init__(self, *, patience_s: float = 1.0) -> None:
+    def __init__(self, *, thread_wait_s: float = 1.0) -> None:
         self._now = 0.0
         self._jobs = 0  # in executors; virtual time stands still meanwhile
-        self._patience_s = patience_s
+        self._thread_wait_s = thread_wait_s
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -76,7 +76,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._jobs:
             return None
         if timeout is None and threading.active_count() > 1:
-            return self._patience_s
+            return self._thread_wait_s
         return 0.0
 
     def _jump(self, timeout: float | None) -> None:
@@ -93,13 +93,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return "\n".join([head, *sorted(map(_place, asyncio.all_tasks(self)))])
 
 
-def run_virtual(coro: Coroutine[Any, Any, T], *, patience_s: float = 1.0) -> T:
+def run_virtual(coro: Coroutine[Any, Any, T], *, thread_wait_s: float = 1.0) -> T:
     """Run a coroutine to its end on virtual time, as `asyncio.run` does on real time.
 
     Raises:
         Deadlock: nothing can wake the loop; names the tasks that wait.
     """
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(patience_s=patience_s)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(thread_wait_s=thread_wait_s)) as runner:
         return runner.run(coro)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import KernelError, RetryLater, ToolError, ToolInDoubt
-from aios_core.manager import with_labels
+from aios_core.labels import with_labels
 from aios_core.process import AgentProcess
 from aios_core.tools import strict_json
 from aios_core.tools.attempt import Result

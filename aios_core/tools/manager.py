@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 from aios_core.clock import Clock
 from aios_core.config import ToolsConfig
 from aios_core.errors import InvalidArguments, InvalidRequest
-from aios_core.manager import labels_of_all, with_all_labels, with_labels
+from aios_core.labels import labels_of_all, with_all_labels, with_labels
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
 from aios_core.queueing.policy import Policy

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aios_core.errors import Conflict, NoSuchObject
-from aios_core.manager import labels_of_all
+from aios_core.labels import labels_of_all
 from aios_core.tools.tool import Tool
 from aios_core.tools.validation import ArgumentSchema
 

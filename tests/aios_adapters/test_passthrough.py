@@ -35,7 +35,7 @@ from aios_core import (
 )
 from aios_core.cores import ScriptedCore
 from aios_core.process import Guard
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 
 
 class Refused(Exception):
@@ -43,12 +43,12 @@ class Refused(Exception):
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def watch() -> EventWatcher:
+    return EventWatcher()
 
 
 @pytest.fixture
-def kernel(watch: Watch) -> Iterator[Kernel]:
+def kernel(watch: EventWatcher) -> Iterator[Kernel]:
     config = KernelConfig(prices={"gpt": Price(1e6, 1e6)}, guard=Guard(max_repeats=3))
     with Kernel(config, cores=[ScriptedCore("hi")], observers=[watch]) as kernel:
         yield register_provider_model("gpt", kernel, slots=1)
@@ -63,7 +63,9 @@ async def for_ever() -> str:
 # --- on an event loop ----------------------------------------------------------------------------
 
 
-async def test_a_call_is_booked_with_what_the_provider_says(kernel: Kernel, watch: Watch) -> None:
+async def test_a_call_is_booked_with_what_the_provider_says(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     agent = await kernel.aspawn("a")
 
     async with apassthrough_call(agent, "gpt", messages="hi") as slot:
@@ -170,7 +172,7 @@ async def test_who_makes_a_call_while_it_reads_a_providers_answer_does_not_wait_
 
 
 async def test_what_a_provider_takes_beyond_the_budget_is_told_and_not_booked(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     agent = await kernel.aspawn("a", budget=Budget(tokens=300))
 
@@ -208,7 +210,7 @@ async def test_a_provider_that_was_asked_charges_the_prompt_of_a_call_that_was_c
     assert agent.accounting.usage.is_estimated
 
 
-async def test_calls_wait_for_a_slot_by_the_policy(kernel: Kernel, watch: Watch) -> None:
+async def test_calls_wait_for_a_slot_by_the_policy(kernel: Kernel, watch: EventWatcher) -> None:
     running: list[str] = []
     agents = [await kernel.aspawn(name) for name in "abc"]
 
@@ -236,7 +238,7 @@ async def test_a_deadline_cancels_what_the_provider_is_asked(kernel: Kernel) -> 
 
 
 async def test_the_end_of_its_agent_cancels_what_the_provider_is_asked(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     agent = await kernel.aspawn("a")
     asked = asyncio.ensure_future(for_ever())
@@ -246,7 +248,7 @@ async def test_the_end_of_its_agent_cancels_what_the_provider_is_asked(
             await slot.run(asked)
 
     call = asyncio.create_task(ask())
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
     agent.request_exit()
 
     with pytest.raises(SyscallCancelled, match="'a' exited"):
@@ -254,7 +256,7 @@ async def test_the_end_of_its_agent_cancels_what_the_provider_is_asked(
     assert asked.cancelled()
 
 
-async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: Watch) -> None:
+async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: EventWatcher) -> None:
     agent, other = await kernel.aspawn("a"), await kernel.aspawn("b")
 
     async def ask() -> None:
@@ -262,7 +264,7 @@ async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: Watch
             await slot.run(for_ever())
 
     call = asyncio.create_task(ask())
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     call.cancel()
     await asyncio.wait([call])
@@ -273,7 +275,7 @@ async def test_cancelling_the_caller_frees_the_slot(kernel: Kernel, watch: Watch
 
 
 async def test_a_providers_exception_passes_as_it_is_and_the_call_has_failed(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     agent = await kernel.aspawn("a")
 
@@ -284,7 +286,7 @@ async def test_a_providers_exception_passes_as_it_is_and_the_call_has_failed(
         async with apassthrough_call(agent, "gpt", messages="hi") as slot:
             await slot.run(refuse())
 
-    await watch.await_(EventKind.FAILED)
+    await watch.async_wait(EventKind.FAILED)
 
 
 async def numbers(closed: list[bool]) -> AsyncIterator[int]:
@@ -364,7 +366,7 @@ async def test_a_call_that_is_repeated_looks_repeated(kernel: Kernel) -> None:
 # --- on a thread ---------------------------------------------------------------------------------
 
 
-def test_a_blocking_call_holds_a_slot_and_is_booked(kernel: Kernel, watch: Watch) -> None:
+def test_a_blocking_call_holds_a_slot_and_is_booked(kernel: Kernel, watch: EventWatcher) -> None:
     agent = kernel.spawn("a")
 
     with passthrough_call(agent, "gpt", messages="hi") as slot:
@@ -386,7 +388,7 @@ def test_a_blocking_call_that_was_taken_back_says_why_in_the_end(kernel: Kernel)
         ask()
 
 
-def test_a_blocking_calls_exception_passes_as_it_is(kernel: Kernel, watch: Watch) -> None:
+def test_a_blocking_calls_exception_passes_as_it_is(kernel: Kernel, watch: EventWatcher) -> None:
     with pytest.raises(Refused), passthrough_call(kernel.spawn("a"), "gpt", messages="hi"):
         raise Refused
 

@@ -13,8 +13,8 @@ import pytest
 from aios_core import EventKind, Kernel, KernelConfig, ToolCall
 from aios_core.config import StateConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.testing import Watch
-from aios_core.testing.event_watcher import FOR_EVER
+from aios_core.testing import EventWatcher
+from aios_core.testing.event_watcher import FOREVER_S
 from compat_bench import interpreter_client
 from compat_bench.backends import Endpoint, OnKernel, costless_endpoint, costless_kernel
 from compat_bench.interpreter_client import OpenInterpreterDriver, RemoteFailure, WorkerGone
@@ -90,7 +90,7 @@ async def test_a_task_goes_over_and_its_outcome_comes_back(
 async def test_calls_of_agents_over_there_are_calls_of_agents_of_the_kernel_here(
     driver: OpenInterpreterDriver,
 ) -> None:
-    watch = Watch()
+    watch = EventWatcher()
     core = ScriptedCore(lambda request: f"heard {request.messages[-1].content}")
     config = KernelConfig(state=StateConfig(directory=":memory:"))
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
@@ -127,12 +127,12 @@ async def test_a_worker_that_dies_is_said_with_its_last_words_and_started_again(
 async def test_a_call_that_is_withdrawn_over_there_frees_its_slot_here(
     driver: OpenInterpreterDriver,
 ) -> None:
-    watch = Watch()
+    watch = EventWatcher()
     config = KernelConfig(state=StateConfig(directory=":memory:"))
-    core = ScriptedCore("never", latency_s=FOR_EVER)
+    core = ScriptedCore("never", latency_s=FOREVER_S)
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
         outcome = await driver.perform(OnKernel(kernel, None, []), TALK, "withdraw")
-        await watch.await_(EventKind.AGENT_EXITED)
+        await watch.async_wait(EventKind.AGENT_EXITED)
 
     assert outcome.answers == ["withdrawn"]
     # On a busy machine it may be withdrawn before it was made.
@@ -142,16 +142,16 @@ async def test_a_call_that_is_withdrawn_over_there_frees_its_slot_here(
 async def test_a_task_that_is_cancelled_here_leaves_no_call_behind(
     driver: OpenInterpreterDriver,
 ) -> None:
-    watch = Watch()
+    watch = EventWatcher()
     config = KernelConfig(state=StateConfig(directory=":memory:"))
-    core = ScriptedCore("never", latency_s=FOR_EVER)
+    core = ScriptedCore("never", latency_s=FOREVER_S)
     with Kernel(config, cores=[core], observers=[watch]) as kernel:
         task = asyncio.create_task(driver.perform(OnKernel(kernel, None, []), TALK, "ann"))
-        await watch.await_(EventKind.DISPATCHED)
+        await watch.async_wait(EventKind.DISPATCHED)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await watch.await_(EventKind.CANCELLED)
+        await watch.async_wait(EventKind.CANCELLED)
 
 
 def test_without_an_environment_one_line_says_how_to_get_it(

@@ -30,7 +30,7 @@ from aios_core import (
 from aios_core.access.audit.trail import AuditTrail
 from aios_core.config import AccessConfig, StateConfig, ToolsConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.manager import Labeled
+from aios_core.labels import Labeled
 from aios_core.memory.requests import MemoryList
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
@@ -109,7 +109,7 @@ class Doorkeeper:
     outcomes: list[str] = field(default_factory=list)
     is_asked: threading.Event = field(default_factory=threading.Event)
 
-    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+    def authorize(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
         self.seen.append(f"{access.action} {access.resource}")
         if access.resource.owner not in (None, process.identity):
             raise AccessDenied(process.pid, access.action, str(access.resource))

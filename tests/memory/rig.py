@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aios_core.config import MemoryConfig
-from aios_core.manager import Labeled
+from aios_core.labels import Labeled
 from aios_core.memory import MemoryManager
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.state import StateOpener

@@ -92,7 +92,7 @@ def test_a_users_test_file(outcomes: dict[str, int], expected: dict[str, int]) -
 
 async def test_a_task_that_is_left_is_named() -> None:
     async def leave_one() -> None:
-        with nothing_left(patience_s=0):
+        with nothing_left(timeout_s=0):
             left.append(asyncio.create_task(asyncio.Event().wait(), name="forgotten"))
 
     left: list[asyncio.Task[bool]] = []

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from aios_core import ToolCall
-from aios_core.testing.stub_server import PATIENCE_S, Answer, StubServer
+from aios_core.testing.stub_server import TIMEOUT_S, Answer, StubServer
 
 HI = {"model": "stub", "messages": [{"role": "user", "content": "hi there"}]}
 
@@ -18,7 +18,7 @@ HI = {"model": "stub", "messages": [{"role": "user", "content": "hi there"}]}
 def ask(server: StubServer, body: dict[str, Any], path: str = "chat/completions") -> Any:
     """The status, the kind of content and the content."""
     place = urlsplit(server.base_url)
-    connection = HTTPConnection(place.netloc, timeout=PATIENCE_S)
+    connection = HTTPConnection(place.netloc, timeout=TIMEOUT_S)
     try:
         connection.request("POST", f"{place.path}/{path}", json.dumps(body))
         response = connection.getresponse()

@@ -56,7 +56,7 @@ def test_a_deadlock_is_raised_and_says_who_waits_where() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(Deadlock, match=r"at 3 virtual seconds.*\n.*Event\.wait, at .*locks\.py"):
-        run_virtual(_after(3, wait_for_nobody()), patience_s=0)
+        run_virtual(_after(3, wait_for_nobody()), thread_wait_s=0)
 
 
 async def _after(seconds: float, then: object) -> None:
@@ -74,7 +74,7 @@ def test_after_a_deadlock_the_tasks_are_unwound() -> None:
             unwound.append("main")
 
     with pytest.raises(Deadlock):
-        run_virtual(main(), patience_s=0)
+        run_virtual(main(), thread_wait_s=0)
 
     assert unwound == ["main"]
 
@@ -103,4 +103,4 @@ def test_another_thread_may_wake_the_loop() -> None:
         caller.join()
         return answer
 
-    assert run_virtual(main(), patience_s=30) == "hello"
+    assert run_virtual(main(), thread_wait_s=30) == "hello"

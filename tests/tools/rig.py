@@ -19,7 +19,7 @@ PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
 class OpenDoor:
     """A gatekeeper that allows everything; access has tests of its own."""
 
-    def check(self, process: AgentProcess, access: Access) -> None:
+    def authorize(self, process: AgentProcess, access: Access) -> None:
         """Allow it."""
 
     def record(self, process: AgentProcess, access: Access, outcome: str) -> None:

@@ -228,7 +228,7 @@ class Doorkeeper(Gatekeeper):
     def __init__(self) -> None:
         self.seen: list[Access] = []
 
-    def check(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
+    def authorize(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
         assert process.name
         self.seen.append(access)
         return None

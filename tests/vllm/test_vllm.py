@@ -55,7 +55,7 @@ def ask_long(num_tokens: int, **sampling: Any) -> LLMGenerate:
 
 @pytest.fixture
 async def rig(vllm: VLLMServer) -> AsyncIterator[Rig]:
-    rig = Rig(OpenAICore(vllm.base_url, ["tiny"], slots=8), patience_s=60.0)
+    rig = Rig(OpenAICore(vllm.base_url, ["tiny"], slots=8), timeout_s=60.0)
     await rig.core.start(rig.sink)
     yield rig
     await rig.core.close()
@@ -76,7 +76,7 @@ async def the_server_lets_go(vllm: VLLMServer) -> None:
 
 
 class TestContract(CoreContract):
-    patience_s = 60.0
+    timeout_s = 60.0
     tool_name = "calculator"
 
     @pytest.fixture(autouse=True)

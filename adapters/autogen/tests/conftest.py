@@ -10,7 +10,7 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.cores import ScriptedCore
-from aios_core.testing import Watch, cooperative_script
+from aios_core.testing import EventWatcher, cooperative_script
 from autogen_aios.callers import directory
 
 QUIET = KernelConfig(state=StateConfig(directory=":memory:"), access=AccessConfig(approver="allow"))
@@ -19,13 +19,13 @@ Boot = Callable[..., Kernel]
 
 
 @pytest.fixture
-def watch() -> Watch:
+def watch() -> EventWatcher:
     """Sees every event of the kernels that `boot` starts."""
-    return Watch()
+    return EventWatcher()
 
 
 @pytest.fixture
-def boot(watch: Watch) -> Iterator[Boot]:
+def boot(watch: EventWatcher) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from aios_core import EventKind, Kernel, ToolCall
 from aios_core import Message as KernelMessage
 from aios_core.errors import BudgetExceeded, InvalidRequest
-from aios_core.testing import Watch
-from aios_core.testing.event_watcher import FOR_EVER
+from aios_core.testing import EventWatcher
+from aios_core.testing.event_watcher import FOREVER_S
 from autogen_aios.agent_framework import AIOSChatClient, RawAIOSChatClient
 
 from .conftest import Boot
@@ -47,7 +47,7 @@ async def test_a_client_answers_with_model_reason_and_usage(kernel: Kernel) -> N
     assert response.usage_details["total_token_count"] == 4
 
 
-async def test_an_agent_runs_its_tools(kernel: Kernel, watch: Watch) -> None:
+async def test_an_agent_runs_its_tools(kernel: Kernel, watch: EventWatcher) -> None:
     agent = Agent(AIOSChatClient(kernel=kernel), "be kind", name="writer", tools=[add])
 
     response = await agent.run("add 3 and 4")
@@ -60,7 +60,7 @@ async def test_an_agent_runs_its_tools(kernel: Kernel, watch: Watch) -> None:
     assert len(watch.callers()) == 2
 
 
-async def test_an_agent_streams_text_and_calls(boot: Boot, watch: Watch) -> None:
+async def test_an_agent_streams_text_and_calls(boot: Boot, watch: EventWatcher) -> None:
     calls = [ToolCall("c1", "add", '{"a": 1, "b": 2}'), ToolCall("c2", "add", '{"a": 3, "b": 4}')]
     kernel = boot([calls, "all is done"], token_s=0.001)
     agent = Agent(AIOSChatClient(kernel=kernel), name="writer", tools=[add])
@@ -132,18 +132,18 @@ async def test_the_frameworks_middleware_is_kept(kernel: Kernel) -> None:
     assert seen == ["before", "You said: hi"]
 
 
-async def test_cancelling_the_task_frees_the_slot(boot: Boot, watch: Watch) -> None:
-    agent = Agent(AIOSChatClient(kernel=boot(latency_s=FOR_EVER)), name="writer")
+async def test_cancelling_the_task_frees_the_slot(boot: Boot, watch: EventWatcher) -> None:
+    agent = Agent(AIOSChatClient(kernel=boot(latency_s=FOREVER_S)), name="writer")
     run = asyncio.ensure_future(agent.run("hi"))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     run.cancel()
 
     await asyncio.wait([run])
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
-async def test_parallel_agents_are_different_agents(kernel: Kernel, watch: Watch) -> None:
+async def test_parallel_agents_are_different_agents(kernel: Kernel, watch: EventWatcher) -> None:
     client = AIOSChatClient(kernel=kernel)
     agents = [Agent(client, name=name) for name in ("ann", "bob")]
 
@@ -251,7 +251,9 @@ async def test_a_conversation_keeps_its_meaning(kernel: Kernel) -> None:
     )
 
 
-async def test_without_an_agent_it_is_the_tasks_call(as_default: Kernel, watch: Watch) -> None:
+async def test_without_an_agent_it_is_the_tasks_call(
+    as_default: Kernel, watch: EventWatcher
+) -> None:
     await asyncio.gather(
         *(asyncio.create_task(RawAIOSChatClient().get_response(HI)) for _ in range(2))  # type: ignore[arg-type]
     )

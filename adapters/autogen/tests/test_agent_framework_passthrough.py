@@ -34,7 +34,7 @@ from aios_core import (
 )
 from aios_core import Message as KernelMessage
 from aios_core.cores.external import ExternalCore
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
 
 HI = [Message("user", ["hi"])]
@@ -90,7 +90,7 @@ def add(a: int, b: int) -> str:
 
 
 async def test_the_provider_answers_and_the_kernel_books_it(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(WHOLE)
     async with client_of(server) as client:
@@ -105,7 +105,7 @@ async def test_the_provider_answers_and_the_kernel_books_it(
 
 
 async def test_an_agent_that_streams_runs_its_tools_and_every_step_is_booked(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(ADD, Answer("it is seven"))
     async with client_of(server) as client:
@@ -165,7 +165,7 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_picture_is_the_providers_business(serve: Serve, watch: Watch) -> None:
+async def test_a_picture_is_the_providers_business(serve: Serve, watch: EventWatcher) -> None:
     picture = Content.from_uri("https://x.example/a.png", media_type="image/png")
     async with client_of(serve(WHOLE)) as client:
         response = await client.get_response([Message("user", [picture])])
@@ -228,7 +228,7 @@ def responding(request: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_the_client_of_responses_is_admitted_too(
-    as_default: Kernel, watch: Watch, stream: bool
+    as_default: Kernel, watch: EventWatcher, stream: bool
 ) -> None:
     transport = httpx.AsyncClient(transport=httpx.MockTransport(responding))
     async with openai.AsyncOpenAI(api_key="secret", http_client=transport) as theirs:
@@ -265,7 +265,7 @@ async def test_a_token_to_go_on_with_is_used_up_as_ever() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_the_end_of_its_agent_hangs_up_on_the_provider(
-    serve: Serve, as_default: Kernel, watch: Watch, stream: bool
+    serve: Serve, as_default: Kernel, watch: EventWatcher, stream: bool
 ) -> None:
     server = serve(Answer("one two", then="hang", after=1) if stream else Hang())
     async with client_of(server) as client:
@@ -282,12 +282,12 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
             await asked
         assert isinstance(caught.value, ChatClientException)
         await server.until(lambda: server.exchanges[0].was_left)
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 @pytest.mark.usefixtures("as_default")
 async def test_a_stream_that_is_closed_early_hangs_up_and_frees_its_slot(
-    serve: Serve, watch: Watch
+    serve: Serve, watch: EventWatcher
 ) -> None:
     server = serve(Answer("one two three", then="hang", after=1))
     async with client_of(server) as client:
@@ -295,17 +295,17 @@ async def test_a_stream_that_is_closed_early_hangs_up_and_frees_its_slot(
             await anext(stream)
 
         await server.until(lambda: server.exchanges[0].was_left)
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     async with client_of(serve(Refuse(400, "bad prompt"))) as client:
         with pytest.raises(ChatClientException, match="bad prompt") as caught:
             await client.get_response(HI)
 
     assert not isinstance(caught.value, aios_core.KernelError)
-    await watch.await_(EventKind.FAILED)
+    await watch.async_wait(EventKind.FAILED)
 
 
 async def test_a_closed_kernel_refuses_and_nobody_is_asked(serve: Serve) -> None:

@@ -32,8 +32,8 @@ from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, Message, ToolCall
 from aios_core.errors import SyscallCancelled
-from aios_core.testing import Watch, cooperative_script
-from aios_core.testing.event_watcher import FOR_EVER
+from aios_core.testing import EventWatcher, cooperative_script
+from aios_core.testing.event_watcher import FOREVER_S
 from autogen_aios import AIOSChatCompletionClient
 
 from .conftest import Boot
@@ -55,7 +55,9 @@ def writer(kernel: Kernel, name: str = "writer", **settings: Any) -> AssistantAg
 # --- what agents do ------------------------------------------------------------------------------
 
 
-async def test_an_agent_calls_its_tool_and_reads_the_result(kernel: Kernel, watch: Watch) -> None:
+async def test_an_agent_calls_its_tool_and_reads_the_result(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     agent = writer(kernel, tools=[add], reflect_on_tool_use=True)
 
     result = await agent.run(task="add 3 and 4")
@@ -100,16 +102,16 @@ async def test_an_agent_answers_with_an_object(kernel: Kernel) -> None:
     assert isinstance(message.content, Joke)
 
 
-async def test_cancelling_a_run_frees_the_slot(boot: Boot, watch: Watch) -> None:
-    agent, token = writer(boot(latency_s=FOR_EVER)), CancellationToken()
+async def test_cancelling_a_run_frees_the_slot(boot: Boot, watch: EventWatcher) -> None:
+    agent, token = writer(boot(latency_s=FOREVER_S)), CancellationToken()
     run = asyncio.create_task(agent.run(task="hi", cancellation_token=token))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     token.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await run
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 async def test_an_agent_stopped_by_its_budget_says_so_in_the_frameworks_error(
@@ -128,7 +130,7 @@ async def test_an_agent_stopped_by_its_budget_says_so_in_the_frameworks_error(
 
 
 async def test_each_agent_of_a_round_robin_is_an_agent_of_the_kernel(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     client = AIOSChatCompletionClient(kernel=kernel)
     agents = [AssistantAgent(name, client) for name in ("ann", "bob")]
@@ -155,7 +157,7 @@ def naming(*names: str) -> Any:
 
 
 async def test_the_manager_of_a_selector_group_chat_is_an_agent_too(
-    boot: Boot, watch: Watch
+    boot: Boot, watch: EventWatcher
 ) -> None:
     client = AIOSChatCompletionClient(kernel=boot(naming("bob", "ann")))
     agents = [AssistantAgent(name, client, description=name) for name in ("ann", "bob", "eve")]
@@ -170,7 +172,7 @@ async def test_the_manager_of_a_selector_group_chat_is_an_agent_too(
 
 
 async def test_an_agent_as_a_tool_of_another_is_an_agent_of_its_own(
-    boot: Boot, watch: Watch
+    boot: Boot, watch: EventWatcher
 ) -> None:
     script = [ToolCall("c1", "helper", '{"task": "help me"}'), "helped", "done"]
     client = AIOSChatCompletionClient(kernel=boot(script))
@@ -197,7 +199,9 @@ async def test_a_team_can_be_written_down_and_goes_on_elsewhere() -> None:
     assert [message.source for message in result.messages] == ["user", "ann", "bob"]
 
 
-def test_agents_and_their_client_go_from_one_loop_to_the_next(kernel: Kernel, watch: Watch) -> None:
+def test_agents_and_their_client_go_from_one_loop_to_the_next(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     agents = [writer(kernel, name) for name in ("ann", "bob")]
 
     async def run() -> str:
@@ -237,7 +241,7 @@ class Worker(RoutedAgent):
 
 @pytest.mark.parametrize("in_a_task", [False, True])
 async def test_an_agent_of_the_runtime_is_found_by_its_message(
-    kernel: Kernel, watch: Watch, *, in_a_task: bool
+    kernel: Kernel, watch: EventWatcher, *, in_a_task: bool
 ) -> None:
     client = AIOSChatCompletionClient(kernel=kernel)
     runtime = SingleThreadedAgentRuntime()
@@ -257,7 +261,7 @@ async def test_an_agent_of_the_runtime_is_found_by_its_message(
 
 
 async def test_an_agents_runs_are_one_agent_and_it_exits_when_it_is_forgotten(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     agent = writer(kernel)
     await agent.run(task="one")
@@ -267,10 +271,10 @@ async def test_an_agents_runs_are_one_agent_and_it_exits_when_it_is_forgotten(
     del agent
     gc.collect()
 
-    await watch.await_(EventKind.AGENT_EXITED)
+    await watch.async_wait(EventKind.AGENT_EXITED)
 
 
-async def test_agents_of_one_name_are_different_agents(kernel: Kernel, watch: Watch) -> None:
+async def test_agents_of_one_name_are_different_agents(kernel: Kernel, watch: EventWatcher) -> None:
     agents = [writer(kernel), writer(kernel)]
 
     await asyncio.gather(*(agent.run(task="hi") for agent in agents))
@@ -278,7 +282,7 @@ async def test_agents_of_one_name_are_different_agents(kernel: Kernel, watch: Wa
     assert len(set(watch.callers())) == 2
 
 
-async def test_a_call_outside_any_agent_is_its_tasks(kernel: Kernel, watch: Watch) -> None:
+async def test_a_call_outside_any_agent_is_its_tasks(kernel: Kernel, watch: EventWatcher) -> None:
     client = AIOSChatCompletionClient(kernel=kernel)
 
     async def loop() -> None:
@@ -288,7 +292,7 @@ async def test_a_call_outside_any_agent_is_its_tasks(kernel: Kernel, watch: Watc
     await asyncio.gather(loop(), loop())
 
     assert len(set(watch.callers())) == 2
-    await watch.await_(EventKind.AGENT_EXITED, 2)
+    await watch.async_wait(EventKind.AGENT_EXITED, 2)
 
 
 async def test_a_name_in_the_call_goes_before_that_on_the_client_and_both_before_what_is_found(
@@ -307,7 +311,7 @@ async def test_a_name_in_the_call_goes_before_that_on_the_client_and_both_before
     assert bob.budget.limits.tokens == 500
 
 
-async def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch) -> None:
+async def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: EventWatcher) -> None:
     with kernel.spawn("mine") as mine:
         client = AIOSChatCompletionClient(agent=mine)
         await AssistantAgent("theirs", client).run(task="hi")
@@ -316,12 +320,12 @@ async def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch)
 
 
 async def test_an_agent_that_is_killed_stops_with_the_reason_and_stays_dead(
-    boot: Boot, watch: Watch
+    boot: Boot, watch: EventWatcher
 ) -> None:
-    kernel = boot(latency_s=FOR_EVER)
+    kernel = boot(latency_s=FOREVER_S)
     agent = writer(kernel)
     run = asyncio.create_task(agent.run(task="hi"))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     (process,) = kernel.processes
     await kernel.aexit(process.pid)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from aios_core import EventKind, Kernel, Message, ToolCall, set_default_kernel
 from aios_core.errors import BudgetExceeded, InvalidRequest, NoSuchObject
-from aios_core.testing import Watch, cooperative_script
+from aios_core.testing import EventWatcher, cooperative_script
 from autogen_aios.classic import AIOSModelClient, register, unregister
 
 from .conftest import Boot
@@ -54,7 +54,7 @@ def user(**settings: Any) -> UserProxyAgent:
 
 
 @pytest.mark.usefixtures("as_default")
-def test_an_agent_answers(watch: Watch) -> None:
+def test_an_agent_answers(watch: EventWatcher) -> None:
     result = user().initiate_chat(bot(), message="hi", max_turns=1)
 
     assert result.summary == "You said: hi"
@@ -62,7 +62,7 @@ def test_an_agent_answers(watch: Watch) -> None:
 
 
 @pytest.mark.usefixtures("as_default")
-def test_registering_a_tool_does_not_lose_the_client(watch: Watch) -> None:
+def test_registering_a_tool_does_not_lose_the_client(watch: EventWatcher) -> None:
     assistant, executor = bot(), user()
     register_function(add, caller=assistant, executor=executor, description="Add two numbers.")
 
@@ -98,7 +98,7 @@ def naming(*names: str) -> Any:
     return script
 
 
-def test_a_group_chat_picks_its_speakers_as_its_manager(boot: Boot, watch: Watch) -> None:
+def test_a_group_chat_picks_its_speakers_as_its_manager(boot: Boot, watch: EventWatcher) -> None:
     former = set_default_kernel(boot(naming("bob", "ann")))
     agents = [bot("ann"), bot("bob"), bot("eve")]
     chat = GroupChat(agents, messages=[], max_round=3)
@@ -114,7 +114,7 @@ def test_a_group_chat_picks_its_speakers_as_its_manager(boot: Boot, watch: Watch
 
 
 @pytest.mark.usefixtures("as_default")
-def test_an_asynchronous_chat_is_served_too(watch: Watch) -> None:
+def test_an_asynchronous_chat_is_served_too(watch: EventWatcher) -> None:
     result = asyncio.run(user().a_initiate_chat(bot(), message="hi", max_turns=1))
 
     assert result.summary == "You said: hi"
@@ -269,7 +269,7 @@ def test_classics_own_way_to_register_works_as_well(kernel: Kernel) -> None:
 
 
 def test_two_agents_of_one_name_are_two_agents_of_the_kernel(
-    as_default: Kernel, watch: Watch
+    as_default: Kernel, watch: EventWatcher
 ) -> None:
     for _ in range(2):
         user().initiate_chat(bot(), message="hi", max_turns=1)

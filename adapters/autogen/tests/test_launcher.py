@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 import aios_core
 from aios_core import Kernel
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from autogen_aios.classic import AIOSModelClient
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "autogen"
@@ -45,7 +45,7 @@ def add(a: int, b: int) -> str:
 
 
 async def test_a_client_of_openai_is_answered_by_the_kernel(
-    as_default: Kernel, watch: Watch
+    as_default: Kernel, watch: EventWatcher
 ) -> None:
     client = OpenAIChatCompletionClient(model="gpt-4o-mini", temperature=0.5)
     agent = AssistantAgent("writer", client, tools=[add], reflect_on_tool_use=True)
@@ -101,7 +101,7 @@ async def test_a_strange_model_is_answered_by_the_default_one_which_is_said_once
 
 
 @pytest.mark.usefixtures("as_default")
-def test_classic_agents_of_any_provider_are_served(watch: Watch) -> None:
+def test_classic_agents_of_any_provider_are_served(watch: EventWatcher) -> None:
     entry = {"model": "gpt-4o", "api_key": "sk-x", "base_url": "https://nowhere.example/v1"}
     bot = ClassicAgent("bot", llm_config={"config_list": [entry]}, system_message="")
     user = UserProxyAgent("user", human_input_mode="NEVER", code_execution_config=False)
@@ -112,7 +112,7 @@ def test_classic_agents_of_any_provider_are_served(watch: Watch) -> None:
 
 @pytest.mark.usefixtures("as_default")
 @pytest.mark.parametrize("kind", [OpenAIChatClient, AgentFrameworkClient])
-async def test_agents_of_agent_framework_are_served(kind: Any, watch: Watch) -> None:
+async def test_agents_of_agent_framework_are_served(kind: Any, watch: EventWatcher) -> None:
     agent = Agent(kind(model="gpt-4o"), name="writer", tools=[add])
 
     whole = await agent.run("add 3 and 4")

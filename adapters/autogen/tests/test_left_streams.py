@@ -14,7 +14,7 @@ from autogen_agentchat.agents import AssistantAgent
 from autogen_core.models import UserMessage
 
 from aios_core import EventKind, Kernel
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from autogen_aios import AIOSChatCompletionClient
 from autogen_aios.agent_framework import AIOSChatClient, RawAIOSChatClient
 
@@ -65,7 +65,7 @@ def no_collection() -> Iterator[None]:
 
 @pytest.mark.parametrize("leave", [leave_agent_framework, leave_autogen, leave_an_assistant])
 def test_a_stream_that_is_left_when_its_loop_ends_ends_quietly(
-    boot: Boot, watch: Watch, leave: Callable[[Kernel], Awaitable[None]]
+    boot: Boot, watch: EventWatcher, leave: Callable[[Kernel], Awaitable[None]]
 ) -> None:
     kernel = boot(LONG, token_s=0.001)
 
@@ -77,7 +77,7 @@ def test_a_stream_that_is_left_when_its_loop_ends_ends_quietly(
 
 @pytest.mark.parametrize("client", [AIOSChatClient, RawAIOSChatClient])
 async def test_a_stream_that_is_dropped_frees_its_slot_without_a_collection(
-    boot: Boot, watch: Watch, client: type[RawAIOSChatClient]
+    boot: Boot, watch: EventWatcher, client: type[RawAIOSChatClient]
 ) -> None:
     stream = Agent(client(kernel=boot(LONG, token_s=0.001)), name="w").run("hi", stream=True)
 
@@ -87,7 +87,7 @@ async def test_a_stream_that_is_dropped_frees_its_slot_without_a_collection(
                 break
         del stream, update
 
-        await watch.await_(EventKind.CANCELLED)
+        await watch.async_wait(EventKind.CANCELLED)
 
 
 async def test_a_stream_that_is_read_to_its_end_still_gives_its_response(kernel: Kernel) -> None:

@@ -34,8 +34,8 @@ from aios_core.errors import (
     KernelClosed,
     NoSuchObject,
 )
-from aios_core.testing import Watch, cooperative_script
-from aios_core.testing.event_watcher import FOR_EVER
+from aios_core.testing import EventWatcher, cooperative_script
+from aios_core.testing.event_watcher import FOREVER_S
 from autogen_aios import AIOSChatCompletionClient
 
 from .conftest import Boot
@@ -151,7 +151,7 @@ async def test_the_clients_options_go_under_those_of_the_call(kernel: Kernel) ->
     assert asked.extra == {"top_a": 1}
 
 
-async def test_calls_at_once_do_not_wait_for_each_other(boot: Boot, watch: Watch) -> None:
+async def test_calls_at_once_do_not_wait_for_each_other(boot: Boot, watch: EventWatcher) -> None:
     client = AIOSChatCompletionClient(kernel=boot(latency_s=1.0))
 
     answers = await asyncio.gather(*(client.create(say(f"{n}")) for n in range(8)))
@@ -202,22 +202,22 @@ async def test_structured_output_streams_as_text(kernel: Kernel) -> None:
 # --- cancelling ----------------------------------------------------------------------------------
 
 
-async def test_a_token_cancels_a_call_and_frees_its_slot(boot: Boot, watch: Watch) -> None:
-    client, token = AIOSChatCompletionClient(kernel=boot(latency_s=FOR_EVER, slots=1)), Token()
+async def test_a_token_cancels_a_call_and_frees_its_slot(boot: Boot, watch: EventWatcher) -> None:
+    client, token = AIOSChatCompletionClient(kernel=boot(latency_s=FOREVER_S, slots=1)), Token()
     asked = asyncio.create_task(client.create(say("hi"), cancellation_token=token))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
     other = asyncio.create_task(client.create(say("hi")))
 
     token.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await asked
-    await watch.await_(EventKind.DISPATCHED, 2)
+    await watch.async_wait(EventKind.DISPATCHED, 2)
     other.cancel()
     await asyncio.wait([other])
 
 
-async def test_a_token_cancels_a_stream_and_frees_its_slot(boot: Boot, watch: Watch) -> None:
+async def test_a_token_cancels_a_stream_and_frees_its_slot(boot: Boot, watch: EventWatcher) -> None:
     kernel = boot(token_s=0.001, script="word " * 10_000, slots=1)
     token = Token()
     stream = AIOSChatCompletionClient(kernel=kernel).create_stream(
@@ -229,7 +229,7 @@ async def test_a_token_cancels_a_stream_and_frees_its_slot(boot: Boot, watch: Wa
 
     with pytest.raises(asyncio.CancelledError):
         await collect(stream)
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 async def test_a_token_that_was_cancelled_before_lets_nothing_run(kernel: Kernel) -> None:
@@ -242,34 +242,34 @@ async def test_a_token_that_was_cancelled_before_lets_nothing_run(kernel: Kernel
 
 @pytest.mark.parametrize("with_token", [False, True])
 async def test_cancelling_the_task_frees_the_slot(
-    boot: Boot, watch: Watch, *, with_token: bool
+    boot: Boot, watch: EventWatcher, *, with_token: bool
 ) -> None:
     token = Token() if with_token else None
-    client = AIOSChatCompletionClient(kernel=boot(latency_s=FOR_EVER))
+    client = AIOSChatCompletionClient(kernel=boot(latency_s=FOREVER_S))
     asked = asyncio.create_task(client.create(say("hi"), cancellation_token=token))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     asked.cancel()
 
     await asyncio.wait([asked])
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
-async def test_closing_a_stream_early_frees_the_slot(boot: Boot, watch: Watch) -> None:
+async def test_closing_a_stream_early_frees_the_slot(boot: Boot, watch: EventWatcher) -> None:
     client = AIOSChatCompletionClient(kernel=boot("word " * 10_000, token_s=0.001))
     stream = client.create_stream(say("hi"))
     await anext(stream)
 
     await stream.aclose()
 
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
 async def test_a_deadline_ends_a_call(boot: Boot) -> None:
-    client = AIOSChatCompletionClient(kernel=boot(latency_s=FOR_EVER), timeout=0.01)
+    client = AIOSChatCompletionClient(kernel=boot(latency_s=FOREVER_S), timeout=0.01)
 
     with pytest.raises(DeadlineExceeded):
         await client.create(say("hi"))

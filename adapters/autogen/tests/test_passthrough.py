@@ -31,7 +31,7 @@ from aios_core import (
     SyscallCancelled,
     Usage,
 )
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
 from autogen_aios.classic import PassthroughClient
 
@@ -96,7 +96,7 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
 
 
 async def test_the_provider_answers_and_the_kernel_books_it(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(WHOLE)
     client = client_of(server)
@@ -113,7 +113,7 @@ async def test_the_provider_answers_and_the_kernel_books_it(
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_stream_passes_through_and_is_booked(serve: Serve, watch: Watch) -> None:
+async def test_a_stream_passes_through_and_is_booked(serve: Serve, watch: EventWatcher) -> None:
     client = client_of(serve(Answer("one two three")))
 
     stream = client.create_stream(HI, include_usage=True)
@@ -127,7 +127,7 @@ async def test_a_stream_passes_through_and_is_booked(serve: Serve, watch: Watch)
 
 
 async def test_the_end_of_its_agent_hangs_up_on_the_provider(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(Hang())
     client = client_of(server)
@@ -140,7 +140,7 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
     with pytest.raises(SyscallCancelled):
         await asked
     await server.until(lambda: server.exchanges[0].was_left)
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
     await client.close()
 
 
@@ -164,14 +164,14 @@ async def test_an_agent_whose_call_waits_is_saved_and_copied_as_ever(serve: Serv
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     client = client_of(serve(Refuse(400, "bad prompt")))
 
     with pytest.raises(openai.BadRequestError, match="bad prompt"):
         await client.create(HI)
     await client.close()
 
-    await watch.await_(EventKind.FAILED)
+    await watch.async_wait(EventKind.FAILED)
 
 
 async def test_who_calls_can_be_said_and_is_kept_from_the_provider(
@@ -193,7 +193,7 @@ def classic_entry(server: StubServer, **more: Any) -> dict[str, Any]:
 
 
 def test_classic_agents_keep_their_provider_too(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(WHOLE)
     bot = ClassicAgent("bot", llm_config={"config_list": [classic_entry(server)]})
@@ -234,7 +234,7 @@ async def test_a_limit_by_its_newer_name_is_what_is_reserved(serve: Serve) -> No
 
 
 @pytest.mark.usefixtures("as_default")
-def test_classics_fallback_to_the_next_entry_is_kept(serve: Serve, watch: Watch) -> None:
+def test_classics_fallback_to_the_next_entry_is_kept(serve: Serve, watch: EventWatcher) -> None:
     entries = [
         classic_entry(serve(Refuse(400, "no")), max_retries=0),
         classic_entry(serve(WHOLE), aios={"agent": "second"}),
@@ -260,7 +260,7 @@ def test_a_classic_client_is_still_what_it_was(serve: Serve) -> None:
 
 
 def test_streams_that_are_left_when_their_loops_end_end_quietly(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(*[Answer("a b c", then="hang", after=1)] * 6)
     complaints: list[Any] = []

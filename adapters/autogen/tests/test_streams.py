@@ -29,7 +29,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 import aios_core
 from aios_adapters import Caller
 from aios_core import EventKind, Kernel
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
 from autogen_aios import AIOSChatCompletionClient, callers, classic
 from autogen_aios import agent_framework as framework
@@ -235,7 +235,7 @@ def run(work: Callable[[], Awaitable[Any]]) -> None:
         raise failures[0]
 
 
-def nothing_stays(kernel: Kernel, watch: Watch) -> None:
+def nothing_stays(kernel: Kernel, watch: EventWatcher) -> None:
     for _ in range(3):  # what a finalizer of the first collection lets go of, too
         gc.collect()
     for directory in DIRECTORIES:
@@ -247,7 +247,10 @@ def nothing_stays(kernel: Kernel, watch: Watch) -> None:
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
 def test_each_agent_of_a_run_is_one_that_is_gone_afterwards(
-    work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
+    work: Callable[[Clients], Awaitable[None]],
+    clients: Clients,
+    as_default: Kernel,
+    watch: EventWatcher,
 ) -> None:
     run(lambda: work(clients))
 
@@ -259,7 +262,10 @@ def test_each_agent_of_a_run_is_one_that_is_gone_afterwards(
 @pytest.mark.parametrize("clients", ["own", "passthrough"], indirect=True)
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
 def test_two_runs_at_once_are_agents_of_their_own(
-    work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
+    work: Callable[[Clients], Awaitable[None]],
+    clients: Clients,
+    as_default: Kernel,
+    watch: EventWatcher,
 ) -> None:
     async def both() -> None:
         await asyncio.gather(work(clients), work(clients))
@@ -294,7 +300,10 @@ async def two_streams_of_one_framework_client(clients: Clients) -> None:
     ids=lambda work: work.__name__,
 )
 def test_two_tasks_at_one_client_are_two_agents(
-    work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
+    work: Callable[[Clients], Awaitable[None]],
+    clients: Clients,
+    as_default: Kernel,
+    watch: EventWatcher,
 ) -> None:
     run(lambda: work(clients))
 
@@ -336,7 +345,7 @@ def test_a_stream_that_is_left_leaves_no_agent(
     work: Callable[[Clients], Awaitable[None]],
     clients: Clients,
     as_default: Kernel,
-    watch: Watch,
+    watch: EventWatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It complains of AutoGen's spans, and pytest would keep its records and what they refer to.
@@ -350,7 +359,10 @@ def test_a_stream_that_is_left_leaves_no_agent(
 @pytest.mark.parametrize("clients", ["passthrough"], indirect=True)
 @pytest.mark.parametrize("work", [assistant, framework_agent, classic_chat])
 def test_a_stream_that_fails_leaves_no_agent(
-    work: Callable[[Clients], Awaitable[None]], clients: Clients, as_default: Kernel, watch: Watch
+    work: Callable[[Clients], Awaitable[None]],
+    clients: Clients,
+    as_default: Kernel,
+    watch: EventWatcher,
 ) -> None:
     with StubServer(Refuse(400), models=[MODEL]) as server:
         failing = Clients("passthrough", server.base_url)

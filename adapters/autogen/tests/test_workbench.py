@@ -14,7 +14,7 @@ from autogen_core.tools import FunctionTool, Workbench
 
 from aios_core import EventKind, Kernel, ToolCall, ToolContext
 from aios_core.errors import SandboxUnavailable, ToolError
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from autogen_aios import (
     AIOSChatCompletionClient,
     AIOSCodeExecutor,
@@ -79,7 +79,9 @@ async def test_a_tool_that_raises_is_an_erroneous_result(kernel: Kernel) -> None
     assert "no disk" in result.to_text()
 
 
-async def test_an_agents_calls_are_its_own_also_in_parallel(boot: Boot, watch: Watch) -> None:
+async def test_an_agents_calls_are_its_own_also_in_parallel(
+    boot: Boot, watch: EventWatcher
+) -> None:
     calls = [ToolCall("c1", "add", '{"a": 1, "b": 2}'), ToolCall("c2", "add", '{"a": 3, "b": 4}')]
     kernel = boot([calls])
     client = AIOSChatCompletionClient(kernel=kernel)
@@ -93,7 +95,7 @@ async def test_an_agents_calls_are_its_own_also_in_parallel(boot: Boot, watch: W
     assert process.accounting.num_requests["tool.run"] == 2
 
 
-async def test_a_token_cancels_a_call(kernel: Kernel, watch: Watch) -> None:
+async def test_a_token_cancels_a_call(kernel: Kernel, watch: EventWatcher) -> None:
     async def wait() -> str:
         """Wait for ever."""
         await asyncio.Event().wait()
@@ -107,10 +109,10 @@ async def test_a_token_cancels_a_call(kernel: Kernel, watch: Watch) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await asked
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
-def _until_running(watch: Watch) -> None:
+def _until_running(watch: EventWatcher) -> None:
     watch.wait(EventKind.DISPATCHED, 2)  # the offer, and the call
 
 
@@ -177,7 +179,7 @@ async def test_blocks_run_one_after_the_other_until_one_fails(
 
 @pytest.mark.filterwarnings("ignore:No approval function set")  # the kernel approves
 async def test_an_agent_that_runs_code_does_it_through_the_kernel(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, watch: Watch
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, watch: EventWatcher
 ) -> None:
     with_sandbox(monkeypatch)
     agent = CodeExecutorAgent("coder", AIOSCodeExecutor(kernel=kernel))

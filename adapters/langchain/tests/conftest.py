@@ -10,7 +10,7 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import cooperative_script
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from aios_core.testing.stub_server import Behavior, StubServer
 from langchain_aios.callers import directory
 
@@ -32,13 +32,13 @@ class WallClock:
 
 
 @pytest.fixture
-def watch() -> Watch:
+def watch() -> EventWatcher:
     """Sees every event of the kernels that `boot` starts."""
-    return Watch()
+    return EventWatcher()
 
 
 @pytest.fixture
-def boot(watch: Watch) -> Iterator[Boot]:
+def boot(watch: EventWatcher) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 

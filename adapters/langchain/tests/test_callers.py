@@ -17,7 +17,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from aios_adapters import CallerKind
 from aios_core import EventKind, Kernel
 from aios_core.errors import InvalidRequest, SyscallCancelled
-from aios_core.testing.event_watcher import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOREVER_S, EventWatcher
 from langchain_aios import ChatAIOS
 from langchain_aios.callers import directory, tracker
 
@@ -53,7 +53,7 @@ def talk(llm: ChatAIOS, num_calls: int = 2) -> RunnableLambda[Any, str]:
 
 
 def test_all_calls_of_a_run_are_one_agents_and_it_exits_with_the_run(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     talk(ChatAIOS(kernel=kernel)).invoke("hi")
 
@@ -63,7 +63,7 @@ def test_all_calls_of_a_run_are_one_agents_and_it_exits_with_the_run(
     assert len(kernel.processes) == 0
 
 
-async def test_parallel_runs_are_different_agents(kernel: Kernel, watch: Watch) -> None:
+async def test_parallel_runs_are_different_agents(kernel: Kernel, watch: EventWatcher) -> None:
     chain = talk(ChatAIOS(kernel=kernel))
 
     await asyncio.gather(*(chain.ainvoke(f"{n}") for n in range(5)))
@@ -71,10 +71,10 @@ async def test_parallel_runs_are_different_agents(kernel: Kernel, watch: Watch) 
     callers = watch.callers()
     assert len(callers) == 10
     assert len(set(callers)) == 5
-    await watch.await_(EventKind.AGENT_EXITED, 5)
+    await watch.async_wait(EventKind.AGENT_EXITED, 5)
 
 
-def test_a_run_inside_a_run_is_the_same_agent(kernel: Kernel, watch: Watch) -> None:
+def test_a_run_inside_a_run_is_the_same_agent(kernel: Kernel, watch: EventWatcher) -> None:
     inner = talk(ChatAIOS(kernel=kernel))
     outer = RunnableLambda(lambda text: inner.invoke(inner.invoke(text)), name="outer")
 
@@ -85,7 +85,7 @@ def test_a_run_inside_a_run_is_the_same_agent(kernel: Kernel, watch: Watch) -> N
 
 
 def test_a_tool_that_calls_a_model_calls_as_the_run_that_it_serves(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     llm = ChatAIOS(kernel=kernel)
 
@@ -103,7 +103,7 @@ def test_a_tool_that_calls_a_model_calls_as_the_run_that_it_serves(
     assert len(set(watch.callers())) == 1
 
 
-def test_a_run_that_fails_leaves_no_agent(kernel: Kernel, watch: Watch) -> None:
+def test_a_run_that_fails_leaves_no_agent(kernel: Kernel, watch: EventWatcher) -> None:
     llm = ChatAIOS(kernel=kernel)
 
     def fail(text: str) -> None:
@@ -116,15 +116,15 @@ def test_a_run_that_fails_leaves_no_agent(kernel: Kernel, watch: Watch) -> None:
     watch.wait(EventKind.AGENT_EXITED)
 
 
-async def test_a_cancelled_run_leaves_no_agent(boot: Boot, watch: Watch) -> None:
-    kernel = boot(latency_s=FOR_EVER)
+async def test_a_cancelled_run_leaves_no_agent(boot: Boot, watch: EventWatcher) -> None:
+    kernel = boot(latency_s=FOREVER_S)
     run = asyncio.create_task(talk(ChatAIOS(kernel=kernel)).ainvoke("hi"))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     run.cancel()
     await asyncio.wait([run])
 
-    await watch.await_(EventKind.AGENT_EXITED)
+    await watch.async_wait(EventKind.AGENT_EXITED)
     assert len(kernel.processes) == 0
 
 
@@ -142,7 +142,7 @@ def graph(llm: ChatAIOS) -> Any:
 
 
 async def test_runs_of_one_conversation_are_agents_of_its_name(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     ask = graph(ChatAIOS(kernel=kernel))
     turns = {"messages": [("user", "hi")]}
@@ -154,21 +154,21 @@ async def test_runs_of_one_conversation_are_agents_of_its_name(
     first, second, third = watch.callers()
     assert len({first, second, third}) == 3
     assert [watch.names()[pid] for pid in watch.callers()] == ["thread a", "thread b", "thread a"]
-    await watch.await_(EventKind.AGENT_EXITED, 3)
+    await watch.async_wait(EventKind.AGENT_EXITED, 3)
 
 
 async def test_runs_of_langgraph_without_a_thread_are_different_agents(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     ask = graph(ChatAIOS(kernel=kernel))
 
     await asyncio.gather(*(ask.ainvoke({"messages": [("user", "hi")]}) for _ in range(3)))
 
     assert len(set(watch.callers())) == 3
-    await watch.await_(EventKind.AGENT_EXITED, 3)
+    await watch.async_wait(EventKind.AGENT_EXITED, 3)
 
 
-def test_a_name_on_the_model_goes_before_what_is_found(kernel: Kernel, watch: Watch) -> None:
+def test_a_name_on_the_model_goes_before_what_is_found(kernel: Kernel, watch: EventWatcher) -> None:
     chain = talk(ChatAIOS(kernel=kernel, agent="ann", group="research"))
 
     chain.invoke("one")
@@ -198,7 +198,7 @@ def test_configurable_keys_count_too_inside_a_run(kernel: Kernel) -> None:
     ("told", "name"), [({"aios_agent": "ann"}, "ann"), ({"thread_id": "7"}, "thread 7")]
 )
 async def test_configurable_keys_count_for_a_model_that_is_called_directly(
-    told: dict[str, str], name: str, kernel: Kernel, watch: Watch
+    told: dict[str, str], name: str, kernel: Kernel, watch: EventWatcher
 ) -> None:
     llm, config = ChatAIOS(kernel=kernel), RunnableConfig(configurable=told)
 
@@ -213,7 +213,9 @@ async def test_configurable_keys_count_for_a_model_that_is_called_directly(
     assert {watch.names()[pid] for pid in watch.callers()} == {name}
 
 
-async def test_the_calls_of_a_batch_are_those_of_whoever_asks(kernel: Kernel, watch: Watch) -> None:
+async def test_the_calls_of_a_batch_are_those_of_whoever_asks(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     llm = ChatAIOS(kernel=kernel)
 
     llm.batch(["hi"] * 8)
@@ -228,7 +230,7 @@ async def test_the_calls_of_a_batch_are_those_of_whoever_asks(kernel: Kernel, wa
 
 @pytest.mark.parametrize("how", ["batch", "batch_as_completed"])
 def test_the_calls_of_a_batch_inside_a_run_are_the_runs(
-    kernel: Kernel, watch: Watch, how: str
+    kernel: Kernel, watch: EventWatcher, how: str
 ) -> None:
     llm = ChatAIOS(kernel=kernel)
 
@@ -288,7 +290,7 @@ def test_a_bad_setting_in_the_config_is_refused_by_its_name(kernel: Kernel) -> N
         ChatAIOS(kernel=kernel).invoke("hi", config={"metadata": {"aios_weight": "heavy"}})
 
 
-def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch) -> None:
+def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: EventWatcher) -> None:
     with kernel.spawn("mine") as mine:
         ChatAIOS(agent=mine).invoke("hi")
 
@@ -296,7 +298,7 @@ def test_an_agent_of_the_kernel_can_be_given(kernel: Kernel, watch: Watch) -> No
 
 
 async def test_a_call_outside_any_run_is_its_tasks_and_ends_with_it(
-    kernel: Kernel, watch: Watch
+    kernel: Kernel, watch: EventWatcher
 ) -> None:
     llm = ChatAIOS(kernel=kernel)
 
@@ -308,10 +310,12 @@ async def test_a_call_outside_any_run_is_its_tasks_and_ends_with_it(
 
     assert len(watch.callers()) == 4
     assert len(set(watch.callers())) == 2
-    await watch.await_(EventKind.AGENT_EXITED, 2)
+    await watch.async_wait(EventKind.AGENT_EXITED, 2)
 
 
-def test_a_task_that_ends_with_its_loop_leaves_no_agent(kernel: Kernel, watch: Watch) -> None:
+def test_a_task_that_ends_with_its_loop_leaves_no_agent(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     asyncio.run(_asked(ChatAIOS(kernel=kernel)))
 
     watch.wait(EventKind.AGENT_EXITED)
@@ -321,7 +325,9 @@ async def _asked(llm: ChatAIOS) -> None:
     await llm.ainvoke("hi")
 
 
-def test_a_call_outside_any_run_and_task_is_its_threads(kernel: Kernel, watch: Watch) -> None:
+def test_a_call_outside_any_run_and_task_is_its_threads(
+    kernel: Kernel, watch: EventWatcher
+) -> None:
     llm = ChatAIOS(kernel=kernel)
 
     def work() -> None:
@@ -352,7 +358,7 @@ def test_killing_the_agent_of_a_run_ends_what_the_run_can_do(kernel: Kernel) -> 
 
 
 def test_a_stream_that_outlives_its_loop_says_nothing(
-    boot: Boot, watch: Watch, caplog: pytest.LogCaptureFixture
+    boot: Boot, watch: EventWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     kernel = boot(lambda _: "word " * 1000, token_s=0.001)
 

@@ -29,7 +29,7 @@ from aios_core import (
 from aios_core.cores import ScriptedCore
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, InvalidRequest, WouldBlock
 from aios_core.testing import cooperative_script
-from aios_core.testing.event_watcher import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOREVER_S, EventWatcher
 from langchain_aios import ChatAIOS
 
 from .conftest import Boot
@@ -210,7 +210,7 @@ def test_a_budget_of_the_agent_is_kept(kernel: Kernel) -> None:
 
 
 def test_a_timeout_is_a_deadline(boot: Boot) -> None:
-    kernel = boot(latency_s=FOR_EVER)
+    kernel = boot(latency_s=FOREVER_S)
 
     with pytest.raises(DeadlineExceeded):
         ChatAIOS(kernel=kernel, timeout=0.01).invoke("hi")
@@ -219,38 +219,38 @@ def test_a_timeout_is_a_deadline(boot: Boot) -> None:
 # --- cancelling ----------------------------------------------------------------------------------
 
 
-def assert_free(kernel: Kernel, watch: Watch) -> None:
+def assert_free(kernel: Kernel, watch: EventWatcher) -> None:
     """The core's only slot takes another call."""
     num_before = watch.counts[EventKind.DISPATCHED]
     with kernel.spawn("next") as agent, agent.llm.stream("hi"):
         watch.wait(EventKind.DISPATCHED, num_before + 1)
 
 
-async def test_cancelling_the_task_frees_the_core(boot: Boot, watch: Watch) -> None:
-    kernel = boot(latency_s=FOR_EVER, slots=1)
+async def test_cancelling_the_task_frees_the_core(boot: Boot, watch: EventWatcher) -> None:
+    kernel = boot(latency_s=FOREVER_S, slots=1)
     call = asyncio.create_task(ChatAIOS(kernel=kernel).ainvoke("hi"))
-    await watch.await_(EventKind.DISPATCHED)
+    await watch.async_wait(EventKind.DISPATCHED)
 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
     await asyncio.to_thread(assert_free, kernel, watch)
 
 
-async def test_leaving_an_async_stream_frees_the_core(boot: Boot, watch: Watch) -> None:
+async def test_leaving_an_async_stream_frees_the_core(boot: Boot, watch: EventWatcher) -> None:
     kernel = boot(lambda _: "word " * 1000, token_s=0.001, slots=1)
     stream = ChatAIOS(kernel=kernel).astream("hi")
 
     await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]
 
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
     await asyncio.to_thread(assert_free, kernel, watch)
 
 
-def test_leaving_a_stream_frees_the_core(boot: Boot, watch: Watch) -> None:
+def test_leaving_a_stream_frees_the_core(boot: Boot, watch: EventWatcher) -> None:
     kernel = boot(lambda _: "word " * 1000, token_s=0.001, slots=1)
     stream = ChatAIOS(kernel=kernel).stream("hi")
 
@@ -264,12 +264,12 @@ def test_leaving_a_stream_frees_the_core(boot: Boot, watch: Watch) -> None:
 # --- threads and loops ---------------------------------------------------------------------------
 
 
-async def test_a_hundred_calls_run_at_once(boot: Boot, watch: Watch) -> None:
-    kernel = boot(latency_s=FOR_EVER, slots=200)
+async def test_a_hundred_calls_run_at_once(boot: Boot, watch: EventWatcher) -> None:
+    kernel = boot(latency_s=FOREVER_S, slots=200)
     llm = ChatAIOS(kernel=kernel)
     calls = [asyncio.create_task(llm.ainvoke("hi")) for _ in range(100)]
 
-    await watch.await_(EventKind.DISPATCHED, 100)
+    await watch.async_wait(EventKind.DISPATCHED, 100)
 
     assert core_of(kernel).load().num_running == 100
     for call in calls:
@@ -339,7 +339,7 @@ def test_a_dump_holds_no_kernel(kernel: Kernel) -> None:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_without_a_kernel_the_default_one_answers(watch: Watch) -> None:
+async def test_without_a_kernel_the_default_one_answers(watch: EventWatcher) -> None:
     assert (await ChatAIOS().ainvoke("hi")).text == "You said: hi"
     assert watch.counts[EventKind.DONE] == 1
 

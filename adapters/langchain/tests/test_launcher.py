@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from aios_core import EventKind, Kernel, set_default_kernel
 from aios_core.errors import NoSuchObject
 from aios_core.launch import install, uninstall
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from langchain_aios import AIOSEmbeddings
 
 from .conftest import Boot
@@ -38,7 +38,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     uninstall()
 
 
-def test_a_chat_model_of_openai_is_answered_by_the_kernel(as_default: Kernel, watch: Watch) -> None:
+def test_a_chat_model_of_openai_is_answered_by_the_kernel(
+    as_default: Kernel, watch: EventWatcher
+) -> None:
     answer = ChatOpenAI(model="gpt-4o-mini", temperature=0.5, stop=["END"]).invoke("hi")
 
     assert answer.text == "You said: hi"
@@ -104,7 +106,7 @@ async def test_structured_output_works_as_it_does_at_openai(method: Any, schema:
 
 
 @pytest.mark.usefixtures("as_default")
-def test_an_agent_of_init_chat_model_runs_its_tools(watch: Watch) -> None:
+def test_an_agent_of_init_chat_model_runs_its_tools(watch: EventWatcher) -> None:
     @tool
     def double(number: int) -> int:
         """Double a number."""
@@ -189,7 +191,7 @@ def test_the_examples_run_on_the_tiny_model(how: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_embeddings_of_openai_are_the_kernels_and_need_no_key(watch: Watch) -> None:
+async def test_embeddings_of_openai_are_the_kernels_and_need_no_key(watch: EventWatcher) -> None:
     embeddings = OpenAIEmbeddings(model="text-embedding-3-small")
 
     vectors = [

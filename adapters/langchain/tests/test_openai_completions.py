@@ -13,7 +13,7 @@ from langchain_openai.llms.base import BaseOpenAI
 
 from aios_core import Completion, EventKind, FinishReason, Kernel, Message, Usage
 from aios_core.launch import install, uninstall
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from langchain_aios.openai_completions import _about
 
 
@@ -27,7 +27,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_call_are_the_kernels_and_need_no_key(watch: Watch) -> None:
+async def test_all_four_ways_to_call_are_the_kernels_and_need_no_key(watch: EventWatcher) -> None:
     llm = OpenAI(model="scripted")
 
     assert llm.invoke("a") == "You said: a"
@@ -51,7 +51,9 @@ def test_settings_reach_the_core(as_default: Kernel) -> None:
 
 @pytest.mark.usefixtures("as_default")
 @pytest.mark.parametrize("how", ["generate", "agenerate"])
-async def test_several_prompts_and_answers_come_back_in_order(how: str, watch: Watch) -> None:
+async def test_several_prompts_and_answers_come_back_in_order(
+    how: str, watch: EventWatcher
+) -> None:
     llm = OpenAI(model="scripted", n=2)
 
     if how == "generate":
@@ -67,7 +69,7 @@ async def test_several_prompts_and_answers_come_back_in_order(how: str, watch: W
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_run_is_one_agent(watch: Watch) -> None:
+def test_a_run_is_one_agent(watch: EventWatcher) -> None:
     llm = OpenAI(model="scripted")
 
     RunnableLambda(lambda text: llm.batch([llm.invoke(text), "b", "c"])).invoke("a")

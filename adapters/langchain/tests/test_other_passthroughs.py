@@ -14,7 +14,7 @@ from langchain_openai import OpenAI, OpenAIEmbeddings
 
 import aios_core
 from aios_core import Budget, EventKind, Kernel, SyscallCancelled, Usage
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
 
 from .conftest import Serve
@@ -52,7 +52,7 @@ def embedding(server: StubServer) -> OpenAIEmbeddings:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_complete_are_booked(serve: Serve, watch: Watch) -> None:
+async def test_all_four_ways_to_complete_are_booked(serve: Serve, watch: EventWatcher) -> None:
     llm = completing(serve(WHOLE, WHOLE, STREAMED, STREAMED))
 
     assert llm.invoke("hi") == "native"
@@ -90,7 +90,7 @@ async def test_what_a_budget_has_left_is_the_limit_of_a_completion(serve: Serve)
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_streaming_model_is_booked_once(serve: Serve, watch: Watch) -> None:
+async def test_a_streaming_model_is_booked_once(serve: Serve, watch: EventWatcher) -> None:
     llm = completing(serve(STREAMED, STREAMED), streaming=True)
 
     assert llm.invoke("hi") == "native"
@@ -116,7 +116,7 @@ def test_tokens_of_completions_are_those_of_the_run(serve: Serve, as_default: Ke
 
 
 def test_tokens_of_embeddings_are_those_of_the_run(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(Answer(""))
     embeddings = embedding(server)
@@ -129,7 +129,7 @@ def test_tokens_of_embeddings_are_those_of_the_run(
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_embed_are_booked(serve: Serve, watch: Watch) -> None:
+async def test_all_four_ways_to_embed_are_booked(serve: Serve, watch: EventWatcher) -> None:
     embeddings = embedding(serve(Answer("")))
 
     vectors = [
@@ -162,7 +162,7 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     with pytest.raises(openai.BadRequestError, match="bad prompt"):
         embedding(serve(Refuse(400, "bad prompt"))).embed_query("hi")
 

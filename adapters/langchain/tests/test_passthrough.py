@@ -28,7 +28,7 @@ from aios_core import (
     SyscallCancelled,
     Usage,
 )
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Hang, Raw, Refuse, StubServer
 from langchain_aios import passthrough
 
@@ -58,7 +58,9 @@ def chat(server: StubServer, **settings: Any) -> ChatOpenAI:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_ask_the_provider_are_booked(serve: Serve, watch: Watch) -> None:
+async def test_all_four_ways_to_ask_the_provider_are_booked(
+    serve: Serve, watch: EventWatcher
+) -> None:
     llm = chat(serve(WHOLE, WHOLE, Answer("a b"), Answer("c d")), stream_usage=True)
 
     assert llm.invoke("hi").text == "native"
@@ -75,7 +77,7 @@ class ChatDeepSeek(BaseChatOpenAI):
 
 @pytest.mark.usefixtures("as_default")
 async def test_other_providers_classes_that_are_made_of_openais_are_booked_once(
-    serve: Serve, watch: Watch
+    serve: Serve, watch: EventWatcher
 ) -> None:
     server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"))
     llm = ChatDeepSeek(model="stub", base_url=server.base_url, api_key="secret", max_retries=0)
@@ -111,7 +113,7 @@ async def test_what_a_budget_has_left_is_the_providers_limit(serve: Serve) -> No
 
 
 def test_a_run_is_one_agent_and_its_tokens_are_its_own(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     llm = chat(serve(WHOLE))
     spent: list[Usage] = []
@@ -144,7 +146,7 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     with pytest.raises(openai.BadRequestError, match="bad prompt"):
         chat(serve(Refuse(400, "bad prompt"))).invoke("hi")
 
@@ -173,7 +175,7 @@ async def test_an_error_of_the_kernel_is_openais_kind_as_well(
 
 
 def test_a_stream_that_outlives_its_loop_says_nothing_and_frees_its_slot(
-    serve: Serve, as_default: Kernel, watch: Watch, caplog: pytest.LogCaptureFixture
+    serve: Serve, as_default: Kernel, watch: EventWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def leave() -> object:
         stream = chat(serve(Answer("a b c", then="hang", after=1))).astream("hi")

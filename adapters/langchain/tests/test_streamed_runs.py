@@ -26,7 +26,7 @@ from aios_adapters import CallerKind
 from aios_core import EventKind, Kernel
 from aios_core.errors import KernelError
 from aios_core.launch import install, uninstall
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from aios_core.testing.stub_server import Answer, StubServer
 from langchain_aios import ChatAIOS
 from langchain_aios.callers import directory, tracker
@@ -76,14 +76,14 @@ def nothing_leaks() -> Iterator[None]:
     assert kinds <= {CallerKind.NAMED, CallerKind.THREAD}
 
 
-def require_runs(watch: Watch, kernel: Kernel, *, runs: int, calls: int) -> None:
+def require_runs(watch: EventWatcher, kernel: Kernel, *, runs: int, calls: int) -> None:
     """So many calls were made by so many agents, all of which are gone."""
     assert len(watch.callers()) == calls
     assert len(set(watch.callers())) == runs
     require_nobody(watch, kernel)
 
 
-def require_nobody(watch: Watch, kernel: Kernel) -> None:
+def require_nobody(watch: EventWatcher, kernel: Kernel) -> None:
     """Every agent that was ever spawned has exited, or does so by itself."""
     gc.collect()
     watch.wait(EventKind.AGENT_EXITED, watch.counts[EventKind.AGENT_SPAWNED])
@@ -137,7 +137,7 @@ def graph(llm: BaseChatModel, *, is_async: bool, streams: bool, **options: Any) 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["invoke", "stream"])
 def test_a_streamed_graph_is_one_agent(
-    model: Model, as_default: Kernel, watch: Watch, streams: bool
+    model: Model, as_default: Kernel, watch: EventWatcher, streams: bool
 ) -> None:
     ask = graph(model(), is_async=False, streams=streams, checkpointer=InMemorySaver())
     config: RunnableConfig = {"configurable": {"thread_id": "a"}}
@@ -151,7 +151,7 @@ def test_a_streamed_graph_is_one_agent(
 
 @pytest.mark.parametrize("streams", [False, True], ids=["invoke", "stream"])
 async def test_streamed_graphs_on_one_thread_at_once_are_agents_of_their_own(
-    model: Model, as_default: Kernel, watch: Watch, streams: bool
+    model: Model, as_default: Kernel, watch: EventWatcher, streams: bool
 ) -> None:
     ask = graph(model(), is_async=True, streams=streams, checkpointer=InMemorySaver())
 
@@ -168,7 +168,7 @@ async def test_streamed_graphs_on_one_thread_at_once_are_agents_of_their_own(
 @pytest.mark.parametrize("version", EVENT_VERSIONS)
 @pytest.mark.parametrize("streams", [False, True], ids=["invoke", "stream"])
 async def test_a_graph_whose_events_are_streamed_is_one_agent(
-    model: Model, as_default: Kernel, watch: Watch, version: Any, streams: bool
+    model: Model, as_default: Kernel, watch: EventWatcher, version: Any, streams: bool
 ) -> None:
     ask = graph(model(), is_async=True, streams=streams)
 
@@ -181,7 +181,7 @@ async def test_a_graph_whose_events_are_streamed_is_one_agent(
 
 @pytest.mark.parametrize("streams", [False, True], ids=["invoke", "stream"])
 def test_a_graph_whose_events_are_streamed_on_a_thread_is_one_agent(
-    model: Model, as_default: Kernel, watch: Watch, streams: bool
+    model: Model, as_default: Kernel, watch: EventWatcher, streams: bool
 ) -> None:
     ask = graph(model(), is_async=False, streams=streams)
 
@@ -193,7 +193,7 @@ def test_a_graph_whose_events_are_streamed_on_a_thread_is_one_agent(
 
 @pytest.mark.parametrize("how", ["stream", "invoke", "batch", "batch_as_completed"])
 def test_parallel_branches_of_a_chain_are_one_agent(
-    model: Model, as_default: Kernel, watch: Watch, how: str
+    model: Model, as_default: Kernel, watch: EventWatcher, how: str
 ) -> None:
     llm = model()
     chain: Runnable[Any, Any] = RunnableParallel(a=llm, b=llm | str, c=RunnableLambda(_speak(llm)))
@@ -206,7 +206,7 @@ def test_parallel_branches_of_a_chain_are_one_agent(
 
 @pytest.mark.parametrize("how", ["astream", "astream_log", "ainvoke", "abatch"])
 async def test_parallel_branches_of_a_chain_are_one_agent_on_an_event_loop(
-    model: Model, as_default: Kernel, watch: Watch, how: str
+    model: Model, as_default: Kernel, watch: EventWatcher, how: str
 ) -> None:
     llm = model()
     chain: Runnable[Any, Any] = RunnableParallel(a=llm, b=llm | str, c=RunnableLambda(_speak(llm)))
@@ -224,7 +224,7 @@ async def test_parallel_branches_of_a_chain_are_one_agent_on_an_event_loop(
 
 @pytest.mark.parametrize("version", EVENT_VERSIONS)
 async def test_the_streamed_calls_of_one_task_are_its_agents_and_end_with_it(
-    model: Model, as_default: Kernel, watch: Watch, version: Any
+    model: Model, as_default: Kernel, watch: EventWatcher, version: Any
 ) -> None:
     llm = model()
 
@@ -242,7 +242,7 @@ async def test_the_streamed_calls_of_one_task_are_its_agents_and_end_with_it(
 
 
 def test_a_streamed_call_with_a_thread_of_its_own_is_a_run(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     config: RunnableConfig = {"metadata": {"thread_id": "7"}}
 
@@ -255,7 +255,7 @@ def test_a_streamed_call_with_a_thread_of_its_own_is_a_run(
 
 @pytest.mark.parametrize("told", [{"aios_agent": "ann"}, {"thread_id": "ann"}], ids=str)
 async def test_what_configurable_says_counts_however_a_model_is_called(
-    model: Model, as_default: Kernel, watch: Watch, told: dict[str, Any]
+    model: Model, as_default: Kernel, watch: EventWatcher, told: dict[str, Any]
 ) -> None:
     llm, config = model(), RunnableConfig(configurable=told)
 
@@ -275,7 +275,9 @@ async def test_what_configurable_says_counts_however_a_model_is_called(
         await asyncio.to_thread(require_nobody, watch, as_default)
 
 
-async def test_the_calls_of_a_batch_are_those_of_whoever_asks(model: Model, watch: Watch) -> None:
+async def test_the_calls_of_a_batch_are_those_of_whoever_asks(
+    model: Model, watch: EventWatcher
+) -> None:
     llm = model()
 
     llm.batch(["hi"] * 4)
@@ -289,7 +291,7 @@ async def test_the_calls_of_a_batch_are_those_of_whoever_asks(model: Model, watc
 
 
 def test_a_streaming_thread_takes_its_agent_along(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     thread = threading.Thread(target=lambda: list(model().stream("hi")))
     thread.start()
@@ -299,7 +301,7 @@ def test_a_streaming_thread_takes_its_agent_along(
 
 
 def test_a_streamed_graph_that_outlives_its_loop_leaves_nothing(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     ask = graph(model(), is_async=True, streams=True)
 
@@ -315,7 +317,7 @@ def test_a_streamed_graph_that_outlives_its_loop_leaves_nothing(
 
 
 def test_a_graph_with_another_thread_inside_of_a_run_is_an_agent_of_its_own(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     llm = model()
     inner = graph(llm, is_async=False, streams=True)
@@ -334,7 +336,7 @@ def test_a_graph_with_another_thread_inside_of_a_run_is_an_agent_of_its_own(
 
 @pytest.mark.parametrize("stream_mode", ["messages", "updates"])
 def test_a_stream_left_half_read_leaves_nothing(
-    model: Model, as_default: Kernel, watch: Watch, stream_mode: Any
+    model: Model, as_default: Kernel, watch: EventWatcher, stream_mode: Any
 ) -> None:
     ask = graph(model(), is_async=False, streams=True)
 
@@ -346,7 +348,7 @@ def test_a_stream_left_half_read_leaves_nothing(
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_events_left_half_read_leave_nothing(
-    model: Model, as_default: Kernel, watch: Watch, version: Any
+    model: Model, as_default: Kernel, watch: EventWatcher, version: Any
 ) -> None:
     ask = graph(model(), is_async=True, streams=True)
 
@@ -359,7 +361,7 @@ async def test_events_left_half_read_leave_nothing(
 
 
 async def test_an_asynchronous_stream_left_half_read_leaves_nothing(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     ask = graph(model(), is_async=True, streams=True)
 
@@ -370,7 +372,9 @@ async def test_an_asynchronous_stream_left_half_read_leaves_nothing(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_stream_that_fails_leaves_nothing(boot: Boot, watch: Watch, is_async: bool) -> None:
+async def test_a_stream_that_fails_leaves_nothing(
+    boot: Boot, watch: EventWatcher, is_async: bool
+) -> None:
     def script(_: Any) -> str:
         raise OSError("no model today")
 
@@ -390,7 +394,7 @@ async def test_a_stream_that_fails_leaves_nothing(boot: Boot, watch: Watch, is_a
 
 
 def test_an_agents_tools_call_as_the_run_that_streams(
-    model: Model, as_default: Kernel, watch: Watch
+    model: Model, as_default: Kernel, watch: EventWatcher
 ) -> None:
     llm = model()
 

@@ -17,7 +17,7 @@ from langgraph.types import Command
 
 from aios_core import EventKind, InvalidArguments, Kernel
 from aios_core import tool as kernel_tool
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from langchain_aios import (
     AIOSMiddleware,
     ChatAIOS,
@@ -47,7 +47,7 @@ def broken() -> str:
     raise ZeroDivisionError("oops")
 
 
-def requests(watch: Watch) -> list[str]:
+def requests(watch: EventWatcher) -> list[str]:
     """The kinds of the requests that were made of the managers."""
     submitted = (event for event in watch.events if event.kind is EventKind.SUBMITTED)
     return [event.facts["request"] for event in submitted if "request" in event.facts]
@@ -94,7 +94,7 @@ class TestKernelTools:
 
 class TestWrappedTools:
     async def test_each_call_is_a_syscall_and_the_result_the_same(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         (wrapped,) = wrap_tools([add], kernel=kernel, agent="me")
 
@@ -135,7 +135,7 @@ class TestWrappedTools:
         with pytest.raises(ZeroDivisionError, match="oops"):
             wrapped.invoke({})
 
-    def test_its_declared_limits_hold(self, kernel: Kernel, watch: Watch) -> None:
+    def test_its_declared_limits_hold(self, kernel: Kernel, watch: EventWatcher) -> None:
         declared = {"add": {"read_only": True, "exclusive": ("till",), "trusted": True}}
         (wrapped,) = wrap_tools([add], kernel=kernel, declared=declared, agent="me")
 
@@ -161,7 +161,7 @@ def calling(name: str, **arguments: Any) -> Any:
 class TestMiddleware:
     @pytest.mark.parametrize("half", ["sync", "async"])
     async def test_every_call_of_an_agent_is_a_syscall_of_the_agent_that_calls_its_model(
-        self, kernel: Kernel, watch: Watch, half: str
+        self, kernel: Kernel, watch: EventWatcher, half: str
     ) -> None:
         llm = ChatAIOS(kernel=kernel)
         agent: Any = create_agent(llm, [add], middleware=[AIOSMiddleware(kernel=kernel)])

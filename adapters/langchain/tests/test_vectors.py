@@ -20,7 +20,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from aios_core import ApprovalRefused, Budget, BudgetExceeded, Conflict, Kernel, KernelConfig
 from aios_core.cores import ScriptedCore
 from aios_core.errors import InvalidRequest, KernelClosed
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from langchain_aios import AIOSEmbeddings, AIOSVectorStore
 
 from .conftest import Boot
@@ -104,7 +104,7 @@ class TestEmbeddings:
             model.embed_query("pizza")
 
     async def test_else_it_is_the_agent_of_the_run_that_asks(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         model = AIOSEmbeddings(kernel=kernel)
         spent: list[int] = []

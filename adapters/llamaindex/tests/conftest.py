@@ -11,7 +11,7 @@ import pytest
 from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import cooperative_script
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from llama_index_aios.callers import directory
 
 Boot = Callable[..., Kernel]
@@ -33,13 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def watch() -> Watch:
+def watch() -> EventWatcher:
     """Sees every event of the kernels that `boot` starts."""
-    return Watch()
+    return EventWatcher()
 
 
 @pytest.fixture
-def boot(watch: Watch) -> Iterator[Boot]:
+def boot(watch: EventWatcher) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     started: list[Kernel] = []
 

@@ -13,7 +13,7 @@ from llama_index.core.workflow import Context
 from llama_index.llms.aios import AIOSLLM
 
 from aios_core import EventKind, InvalidRequest, Kernel
-from aios_core.testing.event_watcher import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOREVER_S, EventWatcher
 from llama_index_aios.callers import directory
 
 from .conftest import Boot
@@ -31,7 +31,9 @@ def worker(kernel: Kernel, name: str = "worker") -> FunctionAgent:
 
 
 class TestWhoseCall:
-    async def test_all_calls_of_a_run_are_one_agents(self, kernel: Kernel, watch: Watch) -> None:
+    async def test_all_calls_of_a_run_are_one_agents(
+        self, kernel: Kernel, watch: EventWatcher
+    ) -> None:
         response = await worker(kernel).run("add 3 and 4")
 
         assert str(response) == "The tool said: 7"
@@ -39,19 +41,19 @@ class TestWhoseCall:
         assert len(set(watch.callers())) == 1
         assert next(iter(watch.names().values())).startswith("worker-")
 
-    async def test_the_agent_exits_with_its_run(self, kernel: Kernel, watch: Watch) -> None:
+    async def test_the_agent_exits_with_its_run(self, kernel: Kernel, watch: EventWatcher) -> None:
         await worker(kernel).run("add 3 and 4")
 
-        await watch.await_(EventKind.AGENT_EXITED)
+        await watch.async_wait(EventKind.AGENT_EXITED)
         assert len(kernel.processes) == 0
 
-    async def test_two_runs_are_two_agents(self, kernel: Kernel, watch: Watch) -> None:
+    async def test_two_runs_are_two_agents(self, kernel: Kernel, watch: EventWatcher) -> None:
         await asyncio.gather(worker(kernel).run("add 1 and 2"), worker(kernel).run("add 3 and 4"))
 
         assert len(set(watch.callers())) == 2
 
     async def test_the_agents_of_a_workflow_are_one_family_of_calls(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         team = AgentWorkflow([worker(kernel, "one")], root_agent="one", timeout=20)
 
@@ -60,7 +62,7 @@ class TestWhoseCall:
         assert len(set(watch.callers())) == 1
 
     def test_a_named_agent_keeps_its_process_between_calls(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         llm = AIOSLLM(kernel=kernel, agent="clerk", group="office")
         llm.complete("a")
@@ -78,7 +80,7 @@ class TestWhoseCall:
         assert (process.name, process.priority) == ("night shift", 7)
 
     def test_calls_outside_any_run_belong_to_their_thread(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         llm = AIOSLLM(kernel=kernel)
         llm.complete("a")
@@ -89,7 +91,7 @@ class TestWhoseCall:
         assert len(set(watch.callers())) == 2
 
     async def test_an_agent_that_is_given_makes_the_calls(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         agent = await kernel.aspawn("mine")
 
@@ -129,11 +131,11 @@ class TestRuns:
 
         assert str(await agent.run("3 + 4?")) == "7"
 
-    async def test_cancelling_a_run_frees_its_slot(self, boot: Boot, watch: Watch) -> None:
-        handler = worker(boot("slow", latency_s=FOR_EVER)).run("add 3 and 4")
-        await watch.await_(EventKind.DISPATCHED)
+    async def test_cancelling_a_run_frees_its_slot(self, boot: Boot, watch: EventWatcher) -> None:
+        handler = worker(boot("slow", latency_s=FOREVER_S)).run("add 3 and 4")
+        await watch.async_wait(EventKind.DISPATCHED)
 
         await handler.cancel_run()
 
-        await watch.await_(EventKind.CANCELLED)
+        await watch.async_wait(EventKind.CANCELLED)
         directory.check()

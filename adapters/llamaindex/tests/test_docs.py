@@ -16,7 +16,7 @@ from llama_index.storage.chat_store import aios as chat_stores
 import aios_core
 from aios_adapters import write_completion
 from aios_core import Completion, EventKind, FinishReason, Message, Usage
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Raw, StubServer
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "llamaindex.md").read_text("utf-8")
@@ -32,7 +32,7 @@ def uninstalled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("as_default")
-def test_the_snippet_of_passthrough_runs(watch: Watch) -> None:
+def test_the_snippet_of_passthrough_runs(watch: EventWatcher) -> None:
     (after,) = re.findall(r"```python\n(# after: .*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"key": "secret"}
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from aios_core import InvalidRequest, Kernel, NoSuchObject, set_default_kernel
 from aios_core.launch import install, uninstall
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 
 from .conftest import Boot
 
@@ -149,7 +149,7 @@ def test_what_only_openais_service_does_is_refused_by_name(said: dict[str, Any])
 
 
 def test_a_query_engine_runs_without_any_setting(
-    as_default: Kernel, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    as_default: Kernel, watch: EventWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Settings, "_llm", None)
     monkeypatch.setattr(Settings, "_embed_model", None)

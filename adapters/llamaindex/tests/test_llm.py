@@ -40,7 +40,7 @@ from aios_core import (
     Usage,
 )
 from aios_core.messages import Message
-from aios_core.testing.event_watcher import FOR_EVER, Watch
+from aios_core.testing.event_watcher import FOREVER_S, EventWatcher
 from llama_index_aios.translation import to_chat_response, to_messages
 
 from .conftest import Boot
@@ -231,19 +231,21 @@ class TestStructuredOutput:
 
 
 class TestTakingBack:
-    async def test_cancelling_the_task_frees_the_slot(self, boot: Boot, watch: Watch) -> None:
-        llm = AIOSLLM(kernel=boot("slow", latency_s=FOR_EVER))
+    async def test_cancelling_the_task_frees_the_slot(
+        self, boot: Boot, watch: EventWatcher
+    ) -> None:
+        llm = AIOSLLM(kernel=boot("slow", latency_s=FOREVER_S))
         task = asyncio.create_task(llm.achat(HELLO))
-        await watch.await_(EventKind.DISPATCHED)
+        await watch.async_wait(EventKind.DISPATCHED)
 
         task.cancel()
 
         with pytest.raises(asyncio.CancelledError):
             await task
-        await watch.await_(EventKind.CANCELLED)
+        await watch.async_wait(EventKind.CANCELLED)
 
     async def test_closing_an_asynchronous_stream_frees_the_slot(
-        self, boot: Boot, watch: Watch
+        self, boot: Boot, watch: EventWatcher
     ) -> None:
         llm = AIOSLLM(kernel=boot(["one two three"] * 2, token_s=0.01))
         for stream in (await llm.astream_chat(HELLO), await llm.astream_complete("hi")):
@@ -251,10 +253,10 @@ class TestTakingBack:
                 async for _ in stream:
                     break
 
-        await watch.await_(EventKind.CANCELLED, 2)
+        await watch.async_wait(EventKind.CANCELLED, 2)
 
     def test_a_stream_that_is_left_when_its_loop_ends_ends_quietly(
-        self, boot: Boot, watch: Watch
+        self, boot: Boot, watch: EventWatcher
     ) -> None:
         llm = AIOSLLM(kernel=boot("word " * 10_000, token_s=0.001))
         complaints: list[Any] = []
@@ -271,7 +273,7 @@ class TestTakingBack:
         assert complaints == []
         watch.wait(EventKind.CANCELLED, 6)
 
-    def test_closing_a_stream_frees_the_slot(self, boot: Boot, watch: Watch) -> None:
+    def test_closing_a_stream_frees_the_slot(self, boot: Boot, watch: EventWatcher) -> None:
         llm = AIOSLLM(kernel=boot(["one two three"] * 2, token_s=0.01))
 
         with closing(llm.stream_chat(HELLO)) as steps:  # type: ignore[type-var]

@@ -34,7 +34,7 @@ from aios_core import (
     set_default_kernel,
 )
 from aios_core.cores.external import ExternalCore
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Behavior, Hang, Raw, Refuse, StubServer
 
 HI = [ChatMessage(role="user", content="hi")]
@@ -155,7 +155,9 @@ def response_stream() -> Raw:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_eight_ways_to_ask_the_provider_are_booked(serve: Serve, watch: Watch) -> None:
+async def test_all_eight_ways_to_ask_the_provider_are_booked(
+    serve: Serve, watch: EventWatcher
+) -> None:
     llm = llm_of(serve(whole(), whole(), whole(), whole(), Answer("a b")))
 
     assert llm.chat(HI).message.content == "native"
@@ -218,7 +220,7 @@ def test_tokens_are_booked_wherever_in_a_stream_they_are_counted(
 
 @pytest.mark.usefixtures("as_default")
 async def test_an_agents_function_calls_are_the_providers_and_one_agents(
-    serve: Serve, watch: Watch
+    serve: Serve, watch: EventWatcher
 ) -> None:
     server = serve(Answer(tool_calls=(ADD,)), Answer("it is seven"))
     agent = FunctionAgent(llm=llm_of(server), tools=[add], timeout=20)
@@ -229,11 +231,13 @@ async def test_an_agents_function_calls_are_the_providers_and_one_agents(
     assert server.exchanges[1].body["messages"][-1]["content"] == "7"
     assert len(set(watch.callers())) == 1
     assert watch.counts[EventKind.DONE] == 2
-    await watch.await_(EventKind.AGENT_EXITED)
+    await watch.async_wait(EventKind.AGENT_EXITED)
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_blocking_call_with_tools_is_booked_with_its_calls(serve: Serve, watch: Watch) -> None:
+def test_a_blocking_call_with_tools_is_booked_with_its_calls(
+    serve: Serve, watch: EventWatcher
+) -> None:
     llm = llm_of(serve(whole("", ADD)))
 
     answer = llm.chat_with_tools([FunctionTool.from_defaults(add)], "add 3 and 4")
@@ -244,7 +248,7 @@ def test_a_blocking_call_with_tools_is_booked_with_its_calls(serve: Serve, watch
 
 
 def test_a_server_like_openais_asks_for_completions_in_a_slot_too(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(Answer("a b"))
     llm = OpenAILike(
@@ -259,7 +263,7 @@ def test_a_server_like_openais_asks_for_completions_in_a_slot_too(
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_picture_is_the_providers_business(serve: Serve, watch: Watch) -> None:
+def test_a_picture_is_the_providers_business(serve: Serve, watch: EventWatcher) -> None:
     picture = ImageBlock(url="https://x.example/a.png")
     llm = llm_of(serve(whole()))
 
@@ -271,7 +275,7 @@ def test_a_picture_is_the_providers_business(serve: Serve, watch: Watch) -> None
 
 
 async def test_the_end_of_its_agent_hangs_up_on_the_provider(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(Hang())
     asked = asyncio.create_task(llm_of(server).achat(HI))
@@ -283,18 +287,20 @@ async def test_the_end_of_its_agent_hangs_up_on_the_provider(
     with pytest.raises(SyscallCancelled):
         await asked
     await server.until(lambda: server.exchanges[0].was_left)
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_stream_that_is_closed_early_frees_its_slot(serve: Serve, watch: Watch) -> None:
+async def test_a_stream_that_is_closed_early_frees_its_slot(
+    serve: Serve, watch: EventWatcher
+) -> None:
     server = serve(Answer("one two three", then="hang", after=1))
     stream = await llm_of(server).astream_chat(HI)
     await anext(stream)
 
     await stream.aclose()  # type: ignore[attr-defined] # a generator
 
-    await watch.await_(EventKind.CANCELLED)
+    await watch.async_wait(EventKind.CANCELLED)
 
 
 async def test_the_end_of_its_agent_hangs_up_in_the_middle_of_a_stream(
@@ -313,13 +319,13 @@ async def test_the_end_of_its_agent_hangs_up_in_the_middle_of_a_stream(
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: Watch) -> None:
+async def test_a_providers_own_error_stays_its_own(serve: Serve, watch: EventWatcher) -> None:
     llm = llm_of(serve(Refuse(400, "bad prompt")))
 
     with pytest.raises(openai.BadRequestError, match="bad prompt"):
         await llm.achat(HI)
 
-    await watch.await_(EventKind.FAILED)
+    await watch.async_wait(EventKind.FAILED)
 
 
 def test_a_closed_kernel_refuses_and_nobody_is_asked(serve: Serve) -> None:
@@ -344,7 +350,7 @@ def test_uninstalling_gives_the_class_back() -> None:
 
 
 async def test_the_four_ways_to_ask_the_responses_api_are_booked(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(response(), response(), response_stream(), response_stream())
     llm = OpenAIResponses(
@@ -363,7 +369,7 @@ async def test_the_four_ways_to_ask_the_responses_api_are_booked(
 
 
 async def test_the_six_ways_to_embed_are_admitted_and_cost_what_the_provider_counts(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(*[Answer()] * 6)
     model = OpenAIEmbedding(
@@ -385,7 +391,7 @@ async def test_the_six_ways_to_embed_are_admitted_and_cost_what_the_provider_cou
 
 @pytest.mark.usefixtures("as_default")
 async def test_a_provider_that_refuses_to_embed_raises_its_own_error(
-    serve: Serve, watch: Watch
+    serve: Serve, watch: EventWatcher
 ) -> None:
     server = serve(Refuse(400, "bad text"), Refuse(400, "bad text"))
     model = OpenAIEmbedding(
@@ -401,7 +407,7 @@ async def test_a_provider_that_refuses_to_embed_raises_its_own_error(
 
 
 def test_streams_that_are_left_when_their_loops_end_end_quietly(
-    serve: Serve, as_default: Kernel, watch: Watch
+    serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(*[Answer("one two three", then="hang", after=1)] * 6)
     complaints: list[Any] = []

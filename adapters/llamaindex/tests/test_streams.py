@@ -24,7 +24,7 @@ from workflows.errors import WorkflowCancelledByUser
 import aios_core
 from aios_adapters import Caller
 from aios_core import Kernel
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from aios_core.testing.stub_server import Answer, Refuse, StubServer
 from llama_index_aios.callers import directory, tree
 
@@ -228,7 +228,7 @@ def nothing_stays(kernel: Kernel) -> None:
 @pytest.mark.usefixtures("llm")
 @pytest.mark.parametrize("work", RUNS, ids=lambda work: work.__name__)
 def test_a_run_with_streams_is_one_agent_that_is_gone_afterwards(
-    work: Callable[[], Awaitable[None]], as_default: Kernel, watch: Watch
+    work: Callable[[], Awaitable[None]], as_default: Kernel, watch: EventWatcher
 ) -> None:
     run(work)
 
@@ -240,7 +240,7 @@ def test_a_run_with_streams_is_one_agent_that_is_gone_afterwards(
 @pytest.mark.parametrize("llm", ["own", "passthrough"], indirect=True)
 @pytest.mark.parametrize("work", RUNS, ids=lambda work: work.__name__)
 def test_two_runs_at_once_are_two_agents(
-    work: Callable[[], Awaitable[None]], as_default: Kernel, watch: Watch
+    work: Callable[[], Awaitable[None]], as_default: Kernel, watch: EventWatcher
 ) -> None:
     async def both() -> None:
         await asyncio.gather(work(), work())

@@ -11,7 +11,7 @@ from llama_index.llms.aios import AIOSLLM
 
 from aios_core import EventKind, Kernel
 from aios_core import tool as kernel_tool
-from aios_core.testing.event_watcher import Watch
+from aios_core.testing.event_watcher import EventWatcher
 from llama_index_aios.tools import kernel_tools, wrap_tools
 
 from .conftest import Boot
@@ -32,7 +32,7 @@ def broken() -> str:
     raise ZeroDivisionError("oops")
 
 
-def requests(watch: Watch) -> list[str]:
+def requests(watch: EventWatcher) -> list[str]:
     submitted = (event for event in watch.events if event.kind is EventKind.SUBMITTED)
     return [event.facts["request"] for event in submitted if "request" in event.facts]
 
@@ -75,7 +75,7 @@ class TestKernelTools:
         assert "InvalidArguments" in await called(multiply, a="six", b=7)
 
     async def test_an_agent_uses_it_as_one_agent(
-        self, kernel: Kernel, multiply: BaseTool, watch: Watch
+        self, kernel: Kernel, multiply: BaseTool, watch: EventWatcher
     ) -> None:
         agent = FunctionAgent(llm=AIOSLLM(kernel=kernel), tools=[multiply], timeout=20)
         watch.events.clear()
@@ -86,7 +86,7 @@ class TestKernelTools:
 
 class TestWrappedTools:
     async def test_each_call_is_a_syscall_and_the_result_the_same(
-        self, kernel: Kernel, watch: Watch
+        self, kernel: Kernel, watch: EventWatcher
     ) -> None:
         (wrapped,) = wrap_tools([add], kernel=kernel, agent="me")
 
@@ -110,7 +110,7 @@ class TestWrappedTools:
         with pytest.raises(ZeroDivisionError, match="oops"):
             wrapped()
 
-    async def test_an_agent_uses_it_as_it_is(self, kernel: Kernel, watch: Watch) -> None:
+    async def test_an_agent_uses_it_as_it_is(self, kernel: Kernel, watch: EventWatcher) -> None:
         tools = wrap_tools([add], kernel=kernel)
         agent = FunctionAgent(llm=AIOSLLM(kernel=kernel), tools=tools, timeout=20)
 

@@ -25,7 +25,7 @@ from aios_core import Kernel, KernelConfig, ToolContext, set_default_kernel
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.cores import ScriptedCore
 from aios_core.errors import KernelClosed
-from aios_core.testing import Watch, cooperative_script
+from aios_core.testing import EventWatcher, cooperative_script
 
 Boot = Callable[..., Kernel]
 OnOutput = Callable[[str, str], None]
@@ -125,13 +125,13 @@ def interpreter() -> Any:
 
 
 @pytest.fixture
-def watch() -> Watch:
+def watch() -> EventWatcher:
     """Sees every event of the kernels that `boot` starts."""
-    return Watch()
+    return EventWatcher()
 
 
 @pytest.fixture
-def boot(watch: Watch) -> Iterator[Boot]:
+def boot(watch: EventWatcher) -> Iterator[Boot]:
     """Start kernels on threads of their own, each with one scripted core."""
     from open_interpreter_aios.interpreter_agent import directory  # noqa: PLC0415 - where it is installed
 

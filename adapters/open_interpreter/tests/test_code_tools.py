@@ -14,7 +14,7 @@ from interpreter import OpenInterpreter
 from aios_core import Kernel, ToolContext
 from aios_core.config import SandboxConfig
 from aios_core.errors import ApprovalRefused, InvalidRequest, SandboxUnavailable
-from aios_core.testing.event_watcher import PATIENCE, Watch
+from aios_core.testing.event_watcher import TIMEOUT_S, EventWatcher
 from open_interpreter_aios import attach, detach
 from open_interpreter_aios.code_block import CodeBlockRun
 
@@ -231,7 +231,7 @@ def test_a_reset_interpreter_begins_a_session_anew(
 
 
 def test_an_interpreter_that_ran_nothing_asks_nothing_of_the_kernel_when_it_is_reset(
-    boot: Boot, interpreter: Any, watch: Watch
+    boot: Boot, interpreter: Any, watch: EventWatcher
 ) -> None:
     attach(interpreter, agent="ann", kernel=boot())
 
@@ -306,11 +306,11 @@ def test_output_comes_while_the_code_runs_and_another_thread_can_stop_it(
     thread = threading.Thread(target=attachment.stop)
     thread.start()
     said = [chunk["content"] for chunk in stream if "content" in chunk]
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT_S)
 
     assert said[0] == STOPPED + "\n"
     assert "".join(filter(None, said[1:])) == f"It said: begun\n{STOPPED}"
-    assert stuck.interrupted.wait(PATIENCE)
+    assert stuck.interrupted.wait(TIMEOUT_S)
 
 
 def test_closing_the_stream_interrupts_the_code_and_ends_the_turn(
@@ -323,8 +323,8 @@ def test_closing_the_stream_interrupts_the_code_and_ends_the_turn(
     thread = threading.Thread(target=stream.close)
     thread.start()
 
-    assert stuck.interrupted.wait(PATIENCE)
-    thread.join(PATIENCE)
+    assert stuck.interrupted.wait(TIMEOUT_S)
+    thread.join(TIMEOUT_S)
     assert interpreter.messages[-1]["content"] == f"begun\n{STOPPED}\n"
     (core,) = kernel.pool
     assert len(core.requests) == 1  # type: ignore[attr-defined] # the model is not asked again
@@ -338,8 +338,8 @@ def test_a_block_that_is_left_is_interrupted(boot: Boot, interpreter: Any, stuck
     thread = threading.Thread(target=pieces.close)
     thread.start()
 
-    assert stuck.interrupted.wait(PATIENCE)
-    thread.join(PATIENCE)
+    assert stuck.interrupted.wait(TIMEOUT_S)
+    thread.join(TIMEOUT_S)
 
 
 def test_ctrl_c_interrupts_the_code_and_ends_the_turn(
@@ -359,8 +359,8 @@ def test_ctrl_c_interrupts_the_code_and_ends_the_turn(
     thread = threading.Thread(target=lambda: said.extend(chat(interpreter)))
     thread.start()
 
-    assert stuck.interrupted.wait(PATIENCE)
-    thread.join(PATIENCE)
+    assert stuck.interrupted.wait(TIMEOUT_S)
+    thread.join(TIMEOUT_S)
     assert said[-1] == ("computer", "console", "begun")
     (core,) = kernel.pool
     assert len(core.requests) == 1  # type: ignore[attr-defined]

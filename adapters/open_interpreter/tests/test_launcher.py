@@ -20,7 +20,7 @@ from interpreter.core.llm.llm import fixed_litellm_completions
 import aios_core
 from aios_core import EventKind, Kernel
 from aios_core.errors import AccessDenied
-from aios_core.testing import Watch
+from aios_core.testing import EventWatcher
 from open_interpreter_aios import attach
 from open_interpreter_aios.attachment import attachment_of
 
@@ -127,7 +127,7 @@ def test_a_script_that_wants_code_run_is_refused_clearly_where_nobody_can_be_ask
 
 @pytest.mark.usefixtures("launched")
 def test_interpreters_that_are_made_later_are_attached(
-    default: Callable[..., Kernel], watch: Watch
+    default: Callable[..., Kernel], watch: EventWatcher
 ) -> None:
     default(echo)
 
@@ -158,7 +158,7 @@ def test_the_interpreter_of_the_module_is_attached_at_once() -> None:
 
 @pytest.mark.usefixtures("launched")
 def test_a_program_that_attaches_by_itself_has_its_way(
-    default: Callable[..., Kernel], watch: Watch
+    default: Callable[..., Kernel], watch: EventWatcher
 ) -> None:
     default(echo)
     interpreter = OpenInterpreter(system_message="")
@@ -182,7 +182,9 @@ def test_uninstalling_gives_everything_back(interpreter: Any) -> None:
 
 
 @pytest.mark.usefixtures("launched")
-def test_an_agent_ends_with_its_interpreter(default: Callable[..., Kernel], watch: Watch) -> None:
+def test_an_agent_ends_with_its_interpreter(
+    default: Callable[..., Kernel], watch: EventWatcher
+) -> None:
     default(echo)
     interpreter = OpenInterpreter(system_message="")
     interpreter.chat("hi", display=False)

@@ -27,8 +27,8 @@ from aios_core.errors import (
     RateLimited,
     SyscallCancelled,
 )
-from aios_core.testing import Watch
-from aios_core.testing.event_watcher import FOR_EVER, PATIENCE
+from aios_core.testing import EventWatcher
+from aios_core.testing.event_watcher import FOREVER_S, TIMEOUT_S
 from open_interpreter_aios import attach, detach
 from open_interpreter_aios.errors import as_litellm_error
 
@@ -78,7 +78,7 @@ def test_what_is_displayed_is_answered_too(
 
 
 def test_the_agent_has_the_name_and_rank_that_the_user_gives(
-    boot: Boot, interpreter: Any, watch: Watch
+    boot: Boot, interpreter: Any, watch: EventWatcher
 ) -> None:
     attach(interpreter, agent="ann", group="research", priority=3, kernel=boot(echo))
 
@@ -97,7 +97,9 @@ def test_an_agent_of_the_kernel_can_be_given(boot: Boot, interpreter: Any) -> No
     assert agent.accounting.num_calls == 1
 
 
-def test_each_interpreter_without_a_name_is_an_agent_of_its_own(boot: Boot, watch: Watch) -> None:
+def test_each_interpreter_without_a_name_is_an_agent_of_its_own(
+    boot: Boot, watch: EventWatcher
+) -> None:
     kernel = boot(echo)
     interpreters = [OpenInterpreter(system_message="") for _ in range(2)]
     for interpreter in interpreters:
@@ -298,7 +300,7 @@ def test_a_model_that_the_program_asks_by_itself_is_named_once(
 
 
 def test_closing_a_stream_frees_the_cores_slot_at_once(
-    boot: Boot, interpreter: Any, watch: Watch
+    boot: Boot, interpreter: Any, watch: EventWatcher
 ) -> None:
     kernel = boot(["word " * 1_000_000, "free"], token_s=0.001, slots=1)
     attach(interpreter, kernel=kernel)
@@ -312,9 +314,9 @@ def test_closing_a_stream_frees_the_cores_slot_at_once(
 
 
 def test_another_thread_can_stop_a_call_that_has_said_nothing_yet(
-    boot: Boot, interpreter: Any, watch: Watch
+    boot: Boot, interpreter: Any, watch: EventWatcher
 ) -> None:
-    attachment = attach(interpreter, kernel=boot("never", latency_s=FOR_EVER))
+    attachment = attach(interpreter, kernel=boot("never", latency_s=FOREVER_S))
     raised: list[BaseException] = []
 
     def talk() -> None:
@@ -327,7 +329,7 @@ def test_another_thread_can_stop_a_call_that_has_said_nothing_yet(
     thread.start()
     watch.wait(EventKind.DISPATCHED)
     attachment.stop()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT_S)
 
     assert len(raised) == 1
 

@@ -14,7 +14,7 @@ from aios_core.access.policy import grants as grant_book
 from aios_core.access.policy.privileges import Privileges
 from aios_core.errors import NoSuchObject
 from aios_core.grants import Grant
-from aios_core.manager import labels_of_all
+from aios_core.labels import labels_of_all
 from aios_core.permissions import Resource
 from aios_core.state import Connection, StateOpener
 

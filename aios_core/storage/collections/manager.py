@@ -17,7 +17,8 @@ from typing import Any
 
 from aios_core.config import RetrievalConfig
 from aios_core.errors import InvalidRequest, KernelBug
-from aios_core.manager import Port, with_all_labels, with_labels
+from aios_core.labels import with_all_labels, with_labels
+from aios_core.manager import Port
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
 from aios_core.retrieval.embedding import BilledEmbedder, Vector

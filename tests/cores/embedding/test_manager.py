@@ -259,7 +259,7 @@ def test_what_are_no_texts_or_too_many_is_refused(texts: object) -> None:
 
 def test_embedding_passes_the_access_check() -> None:
     class Nobody:
-        def check(self, process: AgentProcess, access: Access) -> None:
+        def authorize(self, process: AgentProcess, access: Access) -> None:
             raise AccessDenied(process.pid, access.action, str(access.resource))
 
         def record(self, process: AgentProcess, access: Access, outcome: str) -> None:

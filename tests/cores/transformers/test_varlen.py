@@ -82,7 +82,7 @@ def test_a_kernel_that_fails_the_check_is_not_used(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 async def test_a_model_answers_on_a_gpu(model_folder: Callable[..., Path]) -> None:
     core = TransformersCore(model_folder("llama", torch.bfloat16), device="cuda")
-    rig = Rig(core, patience_s=60.0)
+    rig = Rig(core, timeout_s=60.0)
     await core.start(rig.sink)
     request = LLMGenerate(parse_messages("hello"), sampling=Sampling(max_tokens=12))
     end = await rig.end(await rig.run(request))
