@@ -1,4 +1,4 @@
-"""A kernel whose rules are about what comes from the web; everything that agents keep there."""
+"""A kernel with rules about data from the web, and a matrix of everything that agents store."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ from aios_core.syscalls import Request
 from aios_core.tools import Tool, ToolContext
 
 WEB = frozenset({"web"})
-SECRET = "name-from-the-web"  # noqa: S105 - what somebody outside may have made up
+SECRET = "name-from-the-web"  # noqa: S105 - a text that an outsider may have chosen
 POLICY = """
 [[rules]]
 name = "nothing from the web goes out"
@@ -85,9 +85,9 @@ labels = ["web"]
 
 
 class Embedder:
-    """Finds everything alike."""
+    """An embedder that gives all texts one vector."""
 
-    name = "alike"
+    name = "constant"
 
     async def start(self) -> None: ...
 
@@ -144,7 +144,7 @@ Requests = tuple[Request[Any], ...]
 class Store:
     """Something that is kept: how it is filled, and what can be learnt of it in which way.
 
-    `again` writes under the names that are there, by somebody who has read nothing.
+    `again` writes under existing names, by an agent that has read nothing.
     """
 
     fill: Requests
@@ -250,7 +250,7 @@ async def fill(kernel: Kernel, store: Store, channel: str, agent: Agent) -> None
 
 
 async def learn(agent: Agent, request: Request[Any]) -> str:
-    """Make a request, whatever comes of it; its error, in words."""
+    """Make a request. Returns its error as text, if it fails."""
     try:
         await agent.port.acall(request)
     except KernelError as exc:

@@ -34,7 +34,7 @@ ALICE, BOB = "default/alice", "default/bob"
 
 
 class Asked:
-    """An approver that gives the answers that it was told to, and remembers the questions."""
+    """An approver that gives scripted answers, and records the questions."""
 
     def __init__(self, *answers: bool) -> None:
         self.questions: list[ApprovalRequest] = []
@@ -103,7 +103,7 @@ class TestAcrossAgents:
         for kind in (*all_requests(kernel), LLMGenerate):
             assert kind.access is not Request.access, f"{kind.__name__} has no access of its own"
 
-    async def test_what_is_shared_is_read_and_nothing_besides(self, kernel: Kernel) -> None:
+    async def test_only_what_is_shared_is_read(self, kernel: Kernel) -> None:
         alice, bob = await two(kernel)
         await alice.memory.awrite("notes", "hello")
         await alice.memory.awrite("diary", "secret")
@@ -132,7 +132,7 @@ class TestAcrossAgents:
         with pytest.raises(NoSuchObject):
             await alice.memory.aunshare("notes", BOB)
 
-    async def test_a_grant_ends_with_its_time(self, kernel: Kernel) -> None:
+    async def test_a_grant_expires(self, kernel: Kernel) -> None:
         alice, bob = await two(kernel)
         await alice.memory.awrite("notes", "hello")
         now = [1_000.0]
@@ -169,7 +169,7 @@ class TestAcrossAgents:
         with pytest.raises(AccessDenied):
             await child.memory.aread("notes", owner=alice.identity)
 
-    async def test_nobody_gives_a_right_that_it_has_not_itself(self, kernel: Kernel) -> None:
+    async def test_no_agent_grants_a_right_that_it_does_not_have(self, kernel: Kernel) -> None:
         alice, bob = await two(kernel)
         await alice.memory.awrite("notes", "hello")
         await alice.access.agrant(f"memory:{ALICE}:notes", BOB, ["read", "share"])
@@ -228,7 +228,7 @@ class TestRules:
             await intern.llm.agenerate("hi")
         assert (await other.llm.agenerate("hi")).text == "ok"
 
-    async def test_a_rule_sees_where_what_was_read_came_from(
+    async def test_a_rule_sees_the_labels_of_what_was_read(
         self, boot: Boot, tmp_path: Path
     ) -> None:
         kernel = await boot(policy=_file(tmp_path, POLICY))
@@ -282,7 +282,9 @@ class TestRules:
 
 
 class TestApprovals:
-    async def test_what_cannot_be_undone_to_anothers_waits_for_a_yes(self, boot: Boot) -> None:
+    async def test_an_irreversible_change_of_anothers_data_waits_for_approval(
+        self, boot: Boot
+    ) -> None:
         approver = Asked(False, True)
         kernel = await boot(approver=approver)
         alice, bob = await two(kernel)
@@ -358,7 +360,7 @@ class TestApprovals:
                 await bring(source)
         assert len(approver.questions) == 2
 
-    async def test_a_doubt_of_ones_own_is_not_settled_unasked(self, boot: Boot) -> None:
+    async def test_resolving_ones_own_doubtful_call_needs_approval(self, boot: Boot) -> None:
         approver = Asked(False)
         kernel = await boot(approver=approver)
         alice = await kernel.aspawn("alice")
@@ -379,7 +381,7 @@ class TestApprovals:
 
         assert approver.questions == []
 
-    async def test_owners_are_asked_where_they_want_to_be(self, boot: Boot) -> None:
+    async def test_owners_are_asked_if_configured(self, boot: Boot) -> None:
         approver = Asked(False)
         kernel = await boot(approver=approver, confirm_own_irreversible=True)
         alice = await kernel.aspawn("alice")
@@ -389,7 +391,7 @@ class TestApprovals:
             await alice.memory.aclear("diary")
         assert await alice.memory.aread("diary") == "secret"
 
-    async def test_owners_that_want_to_be_are_asked_before_memory_is_overwritten(
+    async def test_owners_are_asked_before_memory_is_overwritten_if_configured(
         self, boot: Boot
     ) -> None:
         approver = Asked(False, False)
@@ -444,14 +446,14 @@ class TestApprovals:
         await alice.memory.ashare("box", bob.identity, right=["read", "write"])
         assert await bob.memory.aread("box", owner=alice.identity) == "a letter"
 
-    async def test_nobody_to_ask_is_a_no_that_says_how_to_be_asked(self, boot: Boot) -> None:
+    async def test_without_an_approver_the_refusal_states_how_to_get_one(self, boot: Boot) -> None:
         kernel = await boot()
         alice = await kernel.aspawn("alice")
 
         with pytest.raises(ApprovalRefused, match="approver"):
             await alice.access.aask("send the letter")
 
-    async def test_an_approver_that_breaks_is_a_no(self, boot: Boot) -> None:
+    async def test_an_approver_that_fails_refuses(self, boot: Boot) -> None:
         class Broken:
             async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
                 raise ZeroDivisionError(request.action)
@@ -462,7 +464,7 @@ class TestApprovals:
         with pytest.raises(ApprovalRefused, match="asking failed"):
             await alice.access.aask("send the letter")
 
-    async def test_a_yes_to_what_is_denied_by_now_comes_too_late(self, boot: Boot) -> None:
+    async def test_an_approval_does_not_override_a_newer_denial(self, boot: Boot) -> None:
         class TakesItBack:
             async def ask(self, request: ApprovalRequest) -> ApprovalAnswer:
                 await alice.memory.aunshare("notes", request.agent)
@@ -502,7 +504,7 @@ class TestApprovals:
 
         assert await alice.memory.aread("notes") == "gone"
 
-    async def test_a_caller_that_leaves_takes_its_question_with_it(self, boot: Boot) -> None:
+    async def test_cancelling_a_request_withdraws_its_question(self, boot: Boot) -> None:
         asked, left = asyncio.Event(), asyncio.Event()
 
         class Slow:
@@ -564,7 +566,7 @@ _VALUES: dict[str, Any] = {
 
 
 def _some(kind: type[Request[Any]], **given: Any) -> Request[Any]:
-    """A request with plausible values; fields that nobody knows keep their defaults."""
+    """Build a request with plausible values; unknown fields keep their defaults."""
     names = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     values = {name: value for name, value in _VALUES.items() if name in names}
     if kind.kind == "memory.kv_put":
@@ -576,7 +578,7 @@ def _some(kind: type[Request[Any]], **given: Any) -> Request[Any]:
 
 
 def _own_accesses(kind: type[Request[Any]]) -> list[Access]:
-    """What alice does with a request about her own, as the gate may see it."""
+    """Return the accesses of a request about alice's own objects, as the gate may see them."""
     found = []
     every: tuple[dict[str, Any], ...] = ({}, {"is_private": True})
     for fields in every if kind.kind != "collection.delete" else ({"keys": None},):

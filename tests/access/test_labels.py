@@ -1,7 +1,7 @@
-"""Labels follow what was read: values, names, listings and errors, to whoever reads them.
+"""Labels follow values, names, listings and errors to every agent that reads them.
 
-A matrix: every store, every way to learn something of it, every kind of reader. Whoever has read
-something of an origin carries its label, and a rule about that label then holds for it.
+A matrix: every store, every way to learn something of it, every kind of reader. An agent that has
+read something of an origin carries its label, and a rule about that label then applies to it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ __all__ = ["kernel"]  # a fixture
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(("store", "channel"), [*cells()])
-async def test_whoever_learns_something_carries_where_it_comes_from(
+async def test_an_agent_that_learns_something_carries_its_labels(
     kernel: Kernel, store: Store, channel: str, reader: str
 ) -> None:
     boss = await kernel.aspawn("boss")
@@ -104,14 +104,14 @@ async def test_whoever_learns_something_carries_where_it_comes_from(
 # --- beyond the stores ---------------------------------------------------------------------------
 
 LISTED: Mapping[str, str] = {  # content that comes from elsewhere; each has a test below
-    "tool.run": "test_what_a_tool_returns_or_raises_is_its_word",
-    "tool.read": "test_a_large_result_is_read_with_its_labels_by_the_next_life",
-    "tool.list": "test_what_an_outsider_says_of_its_tools_is_its_word",
-    "tool.load": "test_who_offers_a_tool_names_it",
-    "tool.unload": "test_who_offers_a_tool_names_it",
-    "tool.in_doubt": "test_a_doubt_quotes_what_its_caller_had_read",
-    "access.list": "test_a_grant_names_things_as_its_giver_does",
-    "access.check": "test_a_grant_names_things_as_its_giver_does",
+    "tool.run": "test_results_and_errors_of_a_tool_carry_its_label",
+    "tool.read": "test_a_large_result_is_read_with_its_labels_after_a_restart",
+    "tool.list": "test_tool_descriptions_of_an_outsider_carry_its_label",
+    "tool.load": "test_a_tools_name_carries_the_labels_of_the_agent_that_offers_it",
+    "tool.unload": "test_a_tools_name_carries_the_labels_of_the_agent_that_offers_it",
+    "tool.in_doubt": "test_a_doubtful_call_carries_its_callers_labels",
+    "access.list": "test_a_grant_carries_the_labels_of_its_grantor",
+    "access.check": "test_a_grant_carries_the_labels_of_its_grantor",
 }
 
 
@@ -130,7 +130,7 @@ async def test_every_request_says_whether_it_discloses_content_and_all_that_do_a
     assert set(LISTED.values()) <= globals().keys()
 
 
-async def test_a_child_begins_with_what_its_parent_has_read_and_hands_up_what_it_reads(
+async def test_a_child_starts_with_its_parents_labels_and_passes_its_own_up(
     kernel: Kernel,
 ) -> None:
     boss = await kernel.aspawn("boss")
@@ -164,7 +164,7 @@ async def test_what_a_tool_writes_through_its_port_carries_its_label(kernel: Ker
     assert labels_of(kernel, bob) == {"tool:fetch"}
 
 
-async def test_code_carries_what_its_caller_has_read_whatever_the_tool_passes_on(
+async def test_code_carries_its_callers_labels_even_if_the_tool_drops_them(
     kernel: Kernel,
 ) -> None:
     given: list[frozenset[str]] = []
@@ -191,7 +191,7 @@ async def test_code_carries_what_its_caller_has_read_whatever_the_tool_passes_on
     assert given == [{"web", "tool:run"}, {"web", "tool:run", "x"}]
 
 
-async def test_what_a_tool_returns_or_raises_is_its_word(kernel: Kernel) -> None:
+async def test_results_and_errors_of_a_tool_carry_its_label(kernel: Kernel) -> None:
     for name, function in (("fetch", lambda: "text"), ("fail", lambda: 1 // 0)):
         agent = await kernel.aspawn(name)
         await agent.tools.aoffer(tool(name, function, trusted=False))
@@ -200,7 +200,7 @@ async def test_what_a_tool_returns_or_raises_is_its_word(kernel: Kernel) -> None
         assert labels_of(kernel, agent) == {f"tool:{name}"}
 
 
-async def test_a_large_result_is_read_with_its_labels_by_the_next_life(kernel: Kernel) -> None:
+async def test_a_large_result_is_read_with_its_labels_after_a_restart(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     await alice.tools.aoffer(tool("fetch", lambda: "x" * 100_000, trusted=False))
     stored = await alice.tools.arun("fetch")
@@ -212,7 +212,7 @@ async def test_a_large_result_is_read_with_its_labels_by_the_next_life(kernel: K
     assert labels_of(kernel, again) == {"tool:fetch"}
 
 
-async def test_what_an_outsider_says_of_its_tools_is_its_word(kernel: Kernel) -> None:
+async def test_tool_descriptions_of_an_outsider_carry_its_label(kernel: Kernel) -> None:
     foreign = Plugin("mcp:x", "MCP server x", (tool("x_do", len, trusted=False),), None, True)
     ours = Plugin("ours", "plug-in", (tool("ours", len, trusted=False),))
     registry = kernel._inside.parts.tools.catalog.registry
@@ -227,11 +227,11 @@ async def test_what_an_outsider_says_of_its_tools_is_its_word(kernel: Kernel) ->
     for request in (ToolList(), ToolRun("no_such_tool"), ToolUnload("no_such_tool")):
         agent = await kernel.aspawn("late")
         await learn(agent, request)
-        if not isinstance(request, ToolUnload):  # refused: nobody approves of it
+        if not isinstance(request, ToolUnload):  # refused: it gets no approval
             assert labels_of(kernel, agent) == {"tool:x_do"}
 
 
-async def test_who_offers_a_tool_names_it(kernel: Kernel) -> None:
+async def test_a_tools_name_carries_the_labels_of_the_agent_that_offers_it(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     take(kernel, alice)
     await alice.port.acall(ToolLoad(tool(SECRET, lambda: SECRET), is_private=True))
@@ -242,7 +242,7 @@ async def test_who_offers_a_tool_names_it(kernel: Kernel) -> None:
         assert labels_of(kernel, alice) == WEB, request.kind
 
 
-async def test_a_doubt_quotes_what_its_caller_had_read(kernel: Kernel) -> None:
+async def test_a_doubtful_call_carries_its_callers_labels(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     held = threading.Event()
     pay = tool("order", held.wait, read_only=False, timeout_s=0.01)
@@ -258,7 +258,7 @@ async def test_a_doubt_quotes_what_its_caller_had_read(kernel: Kernel) -> None:
     assert labels_of(kernel, again) == WEB
 
 
-async def test_a_grant_names_things_as_its_giver_does(kernel: Kernel) -> None:
+async def test_a_grant_carries_the_labels_of_its_grantor(kernel: Kernel) -> None:
     alice, bob = await kernel.aspawn("alice"), await kernel.aspawn("bob")
     what = Resource("memory", alice.identity, SECRET)
     await alice.memory.awrite(SECRET, "text")
@@ -276,7 +276,7 @@ async def test_a_grant_names_things_as_its_giver_does(kernel: Kernel) -> None:
     assert labels_of(kernel, alice) == WEB
 
 
-async def test_a_saved_agent_goes_on_with_what_it_had_read(kernel: Kernel, tmp_path: Path) -> None:
+async def test_a_saved_agent_keeps_its_labels(kernel: Kernel, tmp_path: Path) -> None:
     alice = await kernel.aspawn("alice")
     await alice.memory.awrite("notes", "text")
     take(kernel, alice)
@@ -305,7 +305,9 @@ async def test_labels_and_names_survive_the_kernel(tmp_path: Path) -> None:
                 assert labels_of(kernel, alice) == WEB, request.kind
 
 
-async def test_names_of_an_older_state_carry_what_their_first_content_did(tmp_path: Path) -> None:
+async def test_names_of_an_older_state_get_the_labels_of_their_first_content(
+    tmp_path: Path,
+) -> None:
     async def run(scripts: Mapping[str, tuple[str, ...]], *queries: str) -> list[Any]:
         opener = StateOpener(tmp_path / "state", lambda: None)
         for component, told in scripts.items():
@@ -341,7 +343,7 @@ async def test_names_of_an_older_state_carry_what_their_first_content_did(tmp_pa
     assert found == [[('["web"]',)]] * len(tables)
 
 
-async def test_what_nobody_outside_has_touched_marks_nobody(kernel: Kernel) -> None:
+async def test_data_without_labels_labels_no_one(kernel: Kernel) -> None:
     alice = await kernel.aspawn("alice")
     for store in STORES.values():
         if store.kind != "mount":  # others may have written there

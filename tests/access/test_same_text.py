@@ -1,4 +1,4 @@
-"""What a program passes on word for word marks whoever gets it."""
+"""A text that a program passes on word for word labels the agent that gets it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = "the page says that all accounts are to be closed"
 
 
 class TestTheSameTextAgain:
-    """What the program passes on word for word, the kernel sees again."""
+    """The kernel recognizes a text that the program passes on word for word."""
 
     async def reader(self, kernel: Kernel, text: Any = PAGE) -> tuple[Agent, Any]:
         """An agent that was given a text by a tool that is not trusted, and that text."""
@@ -56,7 +56,7 @@ class TestTheSameTextAgain:
             lambda agent, text: agent.tools.arun("echo", {"body": {"text": [text]}}),
         ],
     )
-    async def test_whoever_brings_it_takes_its_labels(
+    async def test_an_agent_that_brings_a_text_gets_its_labels(
         self, kernel: Kernel, bring: Callable[[Agent, str], Any]
     ) -> None:
         await kernel.aload_tools(tool("echo", lambda **given: str(given)))
@@ -67,7 +67,7 @@ class TestTheSameTextAgain:
 
         assert labels_of(kernel, other) == {"tool:fetch"}
 
-    async def test_it_counts_for_the_very_request_that_brings_it(self, kernel: Kernel) -> None:
+    async def test_its_labels_apply_to_the_request_that_brings_it(self, kernel: Kernel) -> None:
         reader = await kernel.aspawn("reader")
         await reader.memory.awrite("page", "")
         take(kernel, reader)
@@ -121,7 +121,7 @@ class TestTheSameTextAgain:
             )
             assert labels_of(kernel, other) == expected, (name, role)
 
-    async def test_short_texts_and_names_are_nobodys(self, kernel: Kernel) -> None:
+    async def test_short_texts_and_names_are_not_recognized(self, kernel: Kernel) -> None:
         await self.reader(kernel, "ok")
         alice = await kernel.aspawn("alice")
         take(kernel, alice)
@@ -135,7 +135,7 @@ class TestTheSameTextAgain:
 
         assert labels_of(kernel, other) == set()
 
-    def test_vectors_and_classes_are_not_gone_through(self) -> None:
+    def test_vectors_and_classes_are_not_scanned(self) -> None:
         assert [*texts_in([[0.5] * 3, {"k": (1, 2)}, Store, ("a", b"b")])] == ["a", "b"]
 
     async def test_what_is_kept_is_bounded(self) -> None:

@@ -1,4 +1,4 @@
-"""What was most likely meant otherwise: grants of nothing, to nobody; questions about neither."""
+"""Likely mistakes are reported: grants on missing objects or to unknown agents."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestShares:
     @pytest.mark.parametrize(
         "name", ["notes", "plans", "plans/", "plans/a", "thread:chat", "kv:cache", ""]
     )
-    async def test_memory_that_is_there_is_shared_without_a_word(
+    async def test_existing_memory_is_shared_without_a_warning(
         self, alice: Agent, name: str
     ) -> None:
         await alice.memory.ashare(name, BOB)
@@ -70,18 +70,18 @@ class TestShares:
     @pytest.mark.parametrize(
         "name", ["ntoes", "note", "plan", "plans/b", "chat", "thread:cat", "kv:notes"]
     )
-    async def test_memory_that_is_not_there_is_warned_about(self, alice: Agent, name: str) -> None:
+    async def test_sharing_missing_memory_warns(self, alice: Agent, name: str) -> None:
         with pytest.warns(ShareWarning, match=f"{name} does not exist"):
             await alice.memory.ashare(name, BOB)
 
     @pytest.mark.parametrize("path", ["docs/a.txt", "docs", "/docs/", "/"])
-    async def test_files_that_are_there_are_shared_without_a_word(
+    async def test_existing_files_are_shared_without_a_warning(
         self, alice: Agent, path: str
     ) -> None:
         await alice.storage.ashare(path, BOB)
 
     @pytest.mark.parametrize("path", ["docs/b.txt", "doc", "docs/a.txt/b"])
-    async def test_files_that_are_not_there_are_warned_about(self, alice: Agent, path: str) -> None:
+    async def test_sharing_missing_files_warns(self, alice: Agent, path: str) -> None:
         with pytest.warns(ShareWarning, match="does not exist"):
             await alice.storage.ashare(path, BOB)
 
@@ -103,15 +103,11 @@ class TestShares:
         with pytest.warns(ShareWarning, match="does not exist"):
             await alice.access.agrant(Resource(kind, ALICE, "nope"), BOB)
 
-    async def test_who_may_write_may_make_it_so_that_it_need_not_be_there(
-        self, alice: Agent
-    ) -> None:
+    async def test_a_write_grant_on_a_missing_object_does_not_warn(self, alice: Agent) -> None:
         await alice.memory.ashare("inbox", BOB, right="write")
         await alice.storage.ashare("inbox", BOB, ["read", "write"])
 
-    async def test_what_was_warned_about_is_granted_all_the_same(
-        self, alice: Agent, bob: Agent
-    ) -> None:
+    async def test_a_grant_that_warns_is_still_given(self, alice: Agent, bob: Agent) -> None:
         with pytest.warns(ShareWarning):
             await alice.memory.ashare("soon", BOB)
         await alice.memory.awrite("soon", "text")
@@ -119,11 +115,11 @@ class TestShares:
         assert await bob.memory.aread("soon", owner=ALICE) == "text"
 
     @pytest.mark.parametrize("to", ["default/bbo", "group:stuff", "staff/bob", "default/bob/x"])
-    async def test_a_receiver_that_nobody_is_is_warned_about(self, alice: Agent, to: str) -> None:
+    async def test_an_unknown_receiver_is_warned_about(self, alice: Agent, to: str) -> None:
         with pytest.warns(ShareWarning, match="there is no agent|no agent is in group"):
             await alice.memory.ashare("notes", to)
 
-    async def test_the_warning_about_a_group_names_those_that_there_are(self, alice: Agent) -> None:
+    async def test_the_warning_about_a_group_lists_the_known_groups(self, alice: Agent) -> None:
         with pytest.warns(ShareWarning, match=r"group 'stuff'; have \['default', 'staff'\]"):
             await alice.storage.ashare("docs", "group:stuff")
 
@@ -216,7 +212,7 @@ class TestQuestions:
         assert {*_FINAL, *_FINAL_FOR_ALL} <= kinds
         assert _FINAL.keys() >= OWN_UPKEEP
 
-    async def test_an_agents_own_question_is_held_to_the_same(self, bob: Agent) -> None:
+    async def test_an_agents_own_question_is_checked_in_the_same_way(self, bob: Agent) -> None:
         with pytest.raises(InvalidRequest, match=r"did you mean 'memory.read'"):
             await bob.access.acheck("memory.raed", "read", "memory::notes")
         with pytest.raises(InvalidRequest, match=r"did you mean 'default/alice'"):
@@ -251,7 +247,7 @@ class TestPolicyFile:
             ({"actions": ["tools.*"]}, r"rules\[0\]\.actions"),
         ],
     )
-    def test_a_rule_that_can_mean_nobody_or_nothing_is_refused(
+    def test_a_rule_that_can_never_match_is_refused(
         self, part: dict[str, list[str]], told: str
     ) -> None:
         with pytest.raises(ConfigError, match=told):
@@ -264,7 +260,7 @@ class TestPolicyFile:
             {"actions": ["tool.*", "*", "llm.generate", "*.read", "memory.kv_?et"]},
         ],
     )
-    def test_patterns_that_may_mean_somebody_are_taken(self, part: dict[str, list[str]]) -> None:
+    def test_patterns_that_may_match_are_accepted(self, part: dict[str, list[str]]) -> None:
         parse_policy(_rule(**part), Policy())
 
 

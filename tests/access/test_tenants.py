@@ -1,4 +1,4 @@
-"""What one tenant keeps is invisible to another: neither names nor equal contents tell of it."""
+"""One tenant cannot see what another keeps: neither names nor equal contents reveal it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_equal_contents_of_two_tenants_count_and_live_as_if_each_were_alone(
 ) -> None:
     bob, carol = (kernel.spawn(name, group=name) for name in ("bob", "carol"))
     bob.storage.write("/mine", LARGE)
-    carol.storage.write("/mine", bytes(reversed(LARGE)))  # nobody else has it
+    carol.storage.write("/mine", bytes(reversed(LARGE)))  # no other agent has it
 
     assert bob.storage.usage() == carol.storage.usage(), "not cheaper for being known"
     assert bob.storage.stat("/mine").size == carol.storage.stat("/mine").size

@@ -67,7 +67,7 @@ class Image:
 async def switching(
     directory: Path | None = None, **bounds: int
 ) -> AsyncIterator[tuple[ContextSwitcher, list[tuple[int, bool]]]]:
-    """A switcher, and what it tells of moving calls. Checked, closed, and nothing left."""
+    """Yield a switcher and its reports of moving calls; check it, close it, find nothing left."""
     moving: list[tuple[int, bool]] = []
     switcher = ContextSwitcher(
         host_bytes=bounds.get("host", 1_000),
@@ -147,7 +147,7 @@ async def test_an_agent_has_one_context_the_latest() -> None:
         assert recalled.kv is new
 
 
-async def test_a_context_is_recalled_on_its_own_core_only() -> None:
+async def test_a_context_is_taken_on_its_own_core_only() -> None:
     async with switching() as (switcher, _):
         home, away = PuppetCore("home"), PuppetCore("away")
         switcher.keep_warm(7, home, kv(Image()))
@@ -282,7 +282,7 @@ async def test_closing_waits_for_a_move_and_frees_it(tmp_path: Path) -> None:
     [OSError(errno.ENOSPC, "no space left on device"), RuntimeError("CUDA error"), MemoryError()],
     ids=repr,
 )
-async def test_an_image_that_cannot_be_moved_is_dropped_and_its_call_goes_on_from_its_tokens(
+async def test_an_image_that_cannot_be_moved_is_dropped_and_its_call_continues_from_its_tokens(
     tmp_path: Path, failure: Exception
 ) -> None:
     async with switching(tmp_path, host=0) as (switcher, moving):
@@ -353,7 +353,7 @@ async def test_an_image_that_moves_while_its_core_is_lost_is_lost_too() -> None:
         assert (snapshot.kv, snapshot.output_ids) == (None, (3,))
 
 
-async def test_swapping_gives_way_to_computing_again_once_it_is_measured_to_be_slower() -> None:
+async def test_swapping_is_replaced_by_recomputing_once_it_is_measured_to_be_slower() -> None:
     async with switching() as (switcher, _):
         core = full()
         load = replace(core.load(), prefill_rate=1e9)
@@ -387,7 +387,7 @@ ACTIONS = st.lists(
 
 @given(actions=ACTIONS, host=st.integers(0, 40), disk=st.integers(0, 40), used=st.integers(0, 100))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_it_is_a_dictionary_whose_images_wander(  # noqa: C901 - one branch an action
+def test_it_is_a_dictionary_while_images_move(  # noqa: C901 - one branch an action
     actions: list[tuple[str, int]], host: int, disk: int, used: int
 ) -> None:
     async def main() -> None:  # noqa: C901

@@ -1,4 +1,4 @@
-"""A full disk: the refusal says what to do, and then it continues by itself."""
+"""A full disk: the error states what to do, and writing then continues by itself."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def lived(directory: Path) -> str:
 
 
 def killed(directory: Path, into: Path) -> None:
-    """What a kernel that died in the middle leaves in `into`."""
+    """Build in `into` what a kernel leaves that was killed in the middle."""
     state = State.open(directory)
     address = state.blobs.put(LARGE)
     state.database.write(lambda c: state.blobs.link(c, address))
@@ -157,7 +157,7 @@ def test_a_first_start_that_died_before_the_database_was_there_is_none(tmp_path:
 
 
 class TestBlobs:
-    def test_a_file_of_nobody_is_set_aside_and_not_removed(self, tmp_path: Path) -> None:
+    def test_an_unaccounted_file_is_set_aside_and_not_removed(self, tmp_path: Path) -> None:
         lived(tmp_path)
         stranger = tmp_path / "blobs" / "ab" / ("c" * 62)
         stranger.parent.mkdir(exist_ok=True)
@@ -168,7 +168,7 @@ class TestBlobs:
         assert (tmp_path / UNACCOUNTED / ("ab" + "c" * 62)).read_bytes() == b"who knows"
 
     def test_what_was_set_aside_comes_back_with_its_row(self, tmp_path: Path) -> None:
-        """The database of a backup, beside what another one left."""
+        """Put the database of a backup next to the files of another one."""
         directory, backup = tmp_path / "state", tmp_path / "backup"
         address = lived(directory)
         shutil.copytree(directory, backup)
@@ -210,7 +210,9 @@ class TestBlobs:
         state.close()
 
     @pytest.mark.parametrize("harm", [b"\0Data", b"", None])
-    def test_a_write_of_what_is_damaged_mends_it(self, tmp_path: Path, harm: bytes | None) -> None:
+    def test_writing_a_damaged_content_again_repairs_it(
+        self, tmp_path: Path, harm: bytes | None
+    ) -> None:
         address = lived(tmp_path)
         file = tmp_path / "blobs" / address[:2] / address[2:]
         state = State.open(tmp_path)
@@ -241,7 +243,9 @@ class TestBlobs:
 class TestReplacedWhileItIsOpen:
     @pytest.mark.parametrize("name", [".", "lock", "state.db", "state.db-wal"])
     @pytest.mark.parametrize("how", ["moved", "made anew"])
-    def test_nothing_is_written_any_more(self, tmp_path: Path, name: str, how: str) -> None:
+    def test_nothing_is_written_to_a_lost_directory(
+        self, tmp_path: Path, name: str, how: str
+    ) -> None:
         directory = tmp_path / "state"
         state = State.open(directory)
         state.database.write(lambda c: c.execute("CREATE TABLE notes (x)"))
@@ -257,7 +261,7 @@ class TestReplacedWhileItIsOpen:
             state.blobs.put(LARGE)
         state.close()
 
-    def test_it_goes_on_when_the_directory_is_back(self, tmp_path: Path) -> None:
+    def test_it_continues_when_the_directory_is_back(self, tmp_path: Path) -> None:
         directory = tmp_path / "state"
         state = State.open(directory)
         directory.rename(tmp_path / "away")
@@ -270,7 +274,7 @@ class TestReplacedWhileItIsOpen:
         state.close()
         State.open(directory).close()
 
-    def test_closing_leaves_the_log_of_who_came_after_alone(self, tmp_path: Path) -> None:
+    def test_closing_leaves_the_log_of_a_later_kernel_alone(self, tmp_path: Path) -> None:
         directory = tmp_path / "state"
         first = State.open(directory)
         directory.rename(tmp_path / "away")
@@ -319,7 +323,7 @@ class TestKey:
             with pytest.raises(ConfigError):
                 await alice.memory.awrite("notes", "x")
 
-    async def test_whatever_opening_raises_closing_does_not(self) -> None:
+    async def test_closing_succeeds_after_any_failure_to_open(self) -> None:
         def broken() -> bytes:
             raise OSError("the key ring is locked")
 

@@ -1,4 +1,4 @@
-"""Everything that the kernel keeps is for its user alone, whatever the umask was."""
+"""Everything that the kernel stores is private to its user, under any umask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def loose(root: Path) -> list[str]:
-    """What others have any right over."""
+    """Return the paths that other users have any right to."""
     return [
         f"{path} {stat.S_IMODE(path.lstat().st_mode):o}"
         for path in (root, *root.rglob("*"))
@@ -115,7 +115,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("umask")
-def test_directories_and_files_made_anew_are_private(tmp_path: Path) -> None:
+def test_new_directories_and_files_are_private(tmp_path: Path) -> None:
     make_directory(tmp_path / "x" / "y")
     write_file(tmp_path / "x" / "y" / "z", b"data")
 

@@ -1,4 +1,4 @@
-"""The state directory: durable, one kernel at a time, sealed if it is told to be."""
+"""The state directory: durable, one kernel at a time, encrypted if a key is set."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestBlobs:
     ) -> None:
         """Or an agent could find out by the time it takes what others keep."""
         state = State.open(tmp_path)
-        state.blobs.put(b"warm")  # makes no folder anew below
+        state.blobs.put(b"warm")  # so that the write below creates no folder
         done: list[str] = []
         for name in ("fsync", "open"):
             real = getattr(os, name)
@@ -128,7 +128,7 @@ class TestBlobs:
         assert state.blobs.get(address)
         state.close()
 
-    def test_a_blob_lives_while_a_row_refers_to_it(self, state: State) -> None:
+    def test_a_blob_is_kept_while_a_row_refers_to_it(self, state: State) -> None:
         address = state.blobs.put(b"data")
         state.database.write(lambda c: state.blobs.link(c, address))
         state.database.write(lambda c: state.blobs.relink(c, address))
@@ -150,7 +150,7 @@ class TestBlobs:
         assert state.blobs.collect(state.database) == 0
         assert state.blobs.get(address) == b"data"
 
-    def test_a_file_goes_only_once_nobody_can_need_it_again(self, state: State) -> None:
+    def test_a_file_is_removed_only_when_no_transaction_can_need_it(self, state: State) -> None:
         """Writes share commits: a file that is removed in one that fails is lost to its row."""
         address = state.blobs.put(b"data")
         state.database.write(lambda c: state.blobs.link(c, address))
@@ -212,7 +212,7 @@ class TestBlobs:
 
 
 class TestDirectory:
-    def test_what_was_acknowledged_is_there_in_the_next_life(self, tmp_path: Path) -> None:
+    def test_an_acknowledged_write_survives_a_restart(self, tmp_path: Path) -> None:
         first = State.open(tmp_path)
         first.database.migrate("notes", TABLE)
         first.database.write(add("kept"))
@@ -233,7 +233,7 @@ class TestDirectory:
         first.close()
         State.open(tmp_path).close()
 
-    def test_a_killed_kernel_lets_go(self, tmp_path: Path) -> None:
+    def test_a_killed_kernel_releases_the_directory(self, tmp_path: Path) -> None:
         program = (
             "import os, signal, sys; from aios_core.state import State; "
             "State.open(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)"
@@ -272,7 +272,7 @@ class TestDirectory:
             state.blobs.get(address)
         state.close()
 
-    def test_files_of_nobody_are_swept_at_the_next_start(self, tmp_path: Path) -> None:
+    def test_unreferenced_files_are_removed_at_the_next_start(self, tmp_path: Path) -> None:
         state = State.open(tmp_path)
         address = state.blobs.put(b"never linked")
         state.close()
@@ -292,7 +292,7 @@ class TestEncryption:
         assert state.cipher.decrypt(sealed, "agent", "note") == b"the secret"
         state.close()
 
-    def test_a_value_does_not_open_in_another_place(self, tmp_path: Path) -> None:
+    def test_a_value_cannot_be_decrypted_in_another_place(self, tmp_path: Path) -> None:
         state = State.open(tmp_path, key=KEY)
         sealed = state.cipher.encrypt(b"mine", "alice", "note")
 
@@ -321,7 +321,7 @@ class TestEncryption:
         ("setting", "told"),
         [("env:NOPE", "variable NOPE is not set"), ("/no/such/key", "No such file")],
     )
-    def test_a_key_that_is_not_there_is_told_as_such(self, setting: str, told: str) -> None:
+    def test_a_missing_key_is_reported_as_missing(self, setting: str, told: str) -> None:
         with pytest.raises(ConfigError, match=told):
             read_key(setting, {})
 

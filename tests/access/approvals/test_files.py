@@ -58,7 +58,7 @@ def test_an_answer_to_another_question_is_a_no(approval_files: ApprovalFiles) ->
     assert not taken.is_approved
 
 
-def test_a_question_ends_with_its_time(approval_files: ApprovalFiles) -> None:
+def test_a_question_expires(approval_files: ApprovalFiles) -> None:
     approval_files.post(question(), frozenset(), 1.0)
 
     assert approval_files.waiting(101.0) == []
@@ -82,7 +82,7 @@ def test_a_question_that_waits_from_a_dead_kernel_is_taken_up(
     assert approval_files.post(question(2), frozenset(), 2.0) == question(1).id
 
 
-def test_nobody_else_can_answer(approval_files: ApprovalFiles) -> None:
+def test_no_other_user_can_answer(approval_files: ApprovalFiles) -> None:
     approval_files.post(question(), frozenset(), 1.0)
     assert stat.S_IMODE(approval_files.directory.stat().st_mode) == 0o700
 
@@ -135,7 +135,7 @@ async def test_a_person_can_copy_the_command_that_answers(
     assert capsys.readouterr().out.startswith("approved: default/bob")
 
 
-async def test_a_caller_that_leaves_takes_its_question_down(approval_files: ApprovalFiles) -> None:
+async def test_cancelling_a_request_removes_its_question(approval_files: ApprovalFiles) -> None:
     approver = QueueApprover(approval_files, lambda: 1.0, poll_s=0.01)
     asking = asyncio.ensure_future(approver.ask(question()))
     while not await asyncio.to_thread(approval_files.waiting, 1.0):

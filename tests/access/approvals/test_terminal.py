@@ -1,4 +1,4 @@
-"""Questions at a terminal: seen where they are answered, whatever a program draws there."""
+"""Questions at a terminal are visible where they are answered, even if a program draws there."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Person:
         os.write(self.descriptor, text.encode())
 
     def glance(self) -> str:
-        """What is shown by now and was not looked at."""
+        """Return what has been shown since the last call."""
         while select.select([self.descriptor], [], [], 0)[0]:
             self.rest += os.read(self.descriptor, 4096)
         shown, self.rest = self.rest, b""
@@ -69,7 +69,7 @@ class Person:
 
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
-    """Somebody at a terminal that is this program's standard input."""
+    """Make a terminal this program's standard input, with a person who answers at it."""
     theirs, ours = pty.openpty()
     with os.fdopen(ours, "r+b", buffering=0) as raw, io.TextIOWrapper(raw) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -118,7 +118,7 @@ async def test_what_a_program_makes_of_its_standard_error_hides_no_question(
     assert (await asking).is_approved
 
 
-async def test_a_live_display_pauses_for_a_question_and_goes_on_below_it(
+async def test_a_live_display_pauses_for_a_question_and_continues_below_it(
     person: Person, live: Live
 ) -> None:
     live.start()
@@ -157,9 +157,7 @@ async def test_a_live_display_that_its_owner_ends_during_a_question_stays_ended(
     assert stream_behind(sys.stderr) is sys.stderr
 
 
-async def test_a_question_that_is_taken_back_gives_the_display_back(
-    person: Person, live: Live
-) -> None:
+async def test_a_withdrawn_question_resumes_the_display(person: Person, live: Live) -> None:
     live.start()
     asking = asyncio.ensure_future(TerminalApprover().ask(REQUEST))
     await person.sees("Allow this once? [y/N] ")

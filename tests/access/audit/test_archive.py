@@ -94,7 +94,7 @@ def test_old_records_are_in_files_and_all_of_them_are_still_verified(archived: P
     assert events.count(ARCHIVED) == 2
 
 
-def test_a_file_that_was_taken_away_is_told_and_is_no_fault(
+def test_a_removed_archive_file_is_reported_and_is_not_a_fault(
     archived: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, _ = sorted((archived / FOLDER).iterdir())
@@ -140,7 +140,7 @@ def uncut(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [damaged, swapped, cut_further, uncut])
-def test_whoever_tampers_with_the_cut_is_found(archived: Path, harm: Any) -> None:
+def test_tampering_with_the_cut_is_found(archived: Path, harm: Any) -> None:
     harm(archived)
 
     assert looked_over(archived).verified().faults
@@ -153,7 +153,7 @@ def test_a_slip_is_still_stopped_by_the_database(archived: Path) -> None:
     connection.close()
 
 
-async def test_the_next_kernel_goes_on_behind_the_cut(archived: Path) -> None:
+async def test_the_next_kernel_continues_after_the_cut(archived: Path) -> None:
     clock = Clock()
     clock.now += 300 * DAY_S
     await lived(archived, clock)
@@ -161,7 +161,7 @@ async def test_the_next_kernel_goes_on_behind_the_cut(archived: Path) -> None:
     assert looked_over(archived).verified().faults == ()
 
 
-async def test_records_that_are_sealed_stay_sealed(tmp_path: Path) -> None:
+async def test_encrypted_records_stay_encrypted(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(KEY)
     clock, settings = Clock(), {"encryption_key": str(tmp_path / "key")}
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The audit trail: everything that matters is in it, and whatever is done to it shows."""
+"""The audit trail records every decision and effect, and any change of it is found."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_nothing_is_written_where_it_is_off(tmp_path: Path) -> None:
     assert not (tmp_path / HEAD_FILE).exists()
 
 
-async def test_the_chain_goes_on_in_the_next_kernel(tmp_path: Path) -> None:
+async def test_the_chain_continues_in_the_next_kernel(tmp_path: Path) -> None:
     await worked(tmp_path)
     first = len(records(tmp_path))
     await worked(tmp_path)
@@ -151,7 +151,7 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-async def test_whoever_tampers_is_found(tmp_path: Path, name: str) -> None:
+async def test_tampering_is_found(tmp_path: Path, name: str) -> None:
     tamper, told = TAMPERINGS[name]
     await worked(tmp_path)
     connection = apsw.Connection(str(tmp_path / "state.db"))
@@ -210,7 +210,7 @@ async def test_what_cannot_be_recorded_is_not_done_but_reading(
 
         rename(tmp_path, "hidden", "audit")
         assert trail._writer is not None
-        await trail._writer  # it goes on trying until all is written
+        await trail._writer  # it tries again until all is written
         await alice.memory.awrite("notes", "three")
     assert faults(tmp_path) == ()
 
@@ -275,7 +275,7 @@ async def test_nothing_that_belongs_in_the_trail_is_done_before_it_is_known_to_w
         assert (await alice.llm.agenerate("hi")).text == "ok"  # needs no state
 
 
-async def test_a_record_that_cannot_be_told_stops_no_other(tmp_path: Path) -> None:
+async def test_a_record_that_cannot_be_encoded_stops_no_other(tmp_path: Path) -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -356,7 +356,7 @@ def test_two_records_that_changed_places_are_found(contents: list[bytes], data: 
 
 
 @given(st.lists(st.binary(max_size=4), min_size=1, max_size=8))
-def test_a_sound_chain_is_sound_and_vouched_for(contents: list[bytes]) -> None:
+def test_an_intact_chain_is_intact_and_vouched_for(contents: list[bytes]) -> None:
     made = chain(contents)
 
     report = verify(made, [Head(made[-1].number, made[-1].hash, 0.0)])

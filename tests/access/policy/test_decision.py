@@ -93,7 +93,7 @@ def test_one_grant_less_never_allows_more(
 
 
 @given(identities, accesses, labels, st.lists(rules()), st.lists(grants), st.randoms())
-def test_the_order_means_nothing(  # noqa: PLR0917 - drawn by Hypothesis
+def test_the_order_of_rules_and_grants_does_not_matter(  # noqa: PLR0917 - drawn by Hypothesis
     who: str,
     access: Access,
     seen: frozenset[str],
@@ -128,7 +128,7 @@ def test_a_rule_that_denies_everything_denies_everything(
     assert leniency(who, access, seen, (*allowing, all_of_it), shared) == 0
 
 
-# --- what is looked up instead of gone through ---------------------------------------------------
+# --- looking up rules and grants -----------------------------------------------------------------
 
 paths = st.text("/ab", max_size=6)
 
