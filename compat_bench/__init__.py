@@ -1,1 +1,1 @@
-"""The same agents natively and on the kernel: same answers? faster? fairer?"""
+"""Compare agents on the kernel with the same agents run natively: answers, speed, fairness."""

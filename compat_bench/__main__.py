@@ -89,7 +89,7 @@ def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
     except (OSError, ValueError) as exc:
         parser.error(str(exc))
     if "://" in options.core and not options.model:
-        parser.error("--core is a server; --model has to say what it calls the model")
+        parser.error("--core is a server; --model has to name the server's model")
     return problems[: options.first or None]
 
 
@@ -106,7 +106,7 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _be_quiet() -> None:
-    """Frameworks and the kernel tell a terminal much that is not for who watches a benchmark."""
+    """Silence logs and warnings of frameworks and the kernel, which would hide the progress."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     os.environ.setdefault("AIOS_QUIET", "1")
@@ -132,7 +132,7 @@ def _run(plan: Plan, models: Models, results: Results, console: Console) -> int:
 
 
 class _Told:
-    """Shows what is being done: beside the bar, and a line each where there is no terminal."""
+    """Shows the current step next to the progress bar, or one line a step without a terminal."""
 
     def __init__(self, progress: Progress, bar: Any, console: Console) -> None:
         self._progress = progress
@@ -152,9 +152,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m compat_bench",
         description="The same agents of every framework, natively and on the kernel.",
-        epilog="docs/benchmarks/method.md says what the numbers mean.",
+        epilog="docs/benchmarks/method.md explains the numbers.",
     )
-    what = parser.add_argument_group("what is run")
+    _add_work(parser.add_argument_group("what is run"))
+    _add_model(parser.add_argument_group("what it runs on"))
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--out", default="out/compat", metavar="DIR", help="(out/compat)")
+    shown.add_argument(
+        "--matrix",
+        action="store_true",
+        help="print frameworks by capabilities as a Markdown table, and nothing else",
+    )
+    shown.add_argument(
+        "--show", metavar="FILE", help="run nothing; show the results.json of a run before"
+    )
+    return parser
+
+
+def _add_work(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--frameworks",
         nargs="+",
@@ -201,7 +216,9 @@ def _parser() -> argparse.ArgumentParser:
         "what the model writes runs in the sandbox",
     )
     what.add_argument("--first", type=_count, metavar="N", help="of the problems (all)")
-    where = parser.add_argument_group("what it runs on")
+
+
+def _add_model(where: argparse._ArgumentGroup) -> None:
     where.add_argument(
         "--core",
         default=TINY,
@@ -217,17 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of an answer ({MAX_TOKENS} for tiny, else {OTHER_MAX_TOKENS})",
     )
     where.add_argument("--policy", choices=tuple(POLICIES), default="fair", help="(fair)")
-    shown = parser.add_argument_group("what is shown")
-    shown.add_argument("--out", default="out/compat", metavar="DIR", help="(out/compat)")
-    shown.add_argument(
-        "--matrix",
-        action="store_true",
-        help="print frameworks by capabilities as a Markdown table, and nothing else",
-    )
-    shown.add_argument(
-        "--show", metavar="FILE", help="run nothing; show the results.json of a run before"
-    )
-    return parser
 
 
 def _count(text: str) -> int:

@@ -29,7 +29,7 @@ class Endpoint:
 
     @property
     def waits_s(self) -> list[float]:
-        """What each call waited for the model. A server that is not ours does not tell."""
+        """The wait of each call for the model, in seconds. Unknown for a foreign server."""
         return self.server.waits_s
 
 
@@ -73,7 +73,7 @@ class Choice:
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether it is somebody's server."""
+        """Whether the core is a server given by URL."""
         return self.core.startswith(("http://", "https://"))
 
     @property
@@ -132,14 +132,14 @@ class Models:
 
 @contextmanager
 def costless_endpoint() -> Iterator[Endpoint]:
-    """An endpoint whose model answers at once."""
+    """Serve an endpoint with a model that answers at once."""
     with serve(at_once, "costless") as server:
         yield Endpoint(server)
 
 
 @contextmanager
 def costless_kernel() -> Iterator[OnKernel]:
-    """A kernel whose core answers at once."""
+    """Run a kernel with a core that answers at once."""
     core = ScriptedCore(lambda _request: "ok", models=("costless",))
     with Kernel(_config("fifo"), cores=[core]) as kernel:
         yield OnKernel(kernel, None, [])

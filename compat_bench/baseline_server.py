@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply({**self._head("chat.completion"), "choices": [choice], "usage": usage})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-        """Says nothing."""
+        """Log nothing."""
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": "plain", "object": kind, "created": int(time.time()), "model": self.model}

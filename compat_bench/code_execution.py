@@ -1,4 +1,4 @@
-"""How the code of a task runs: natively as it does without a kernel, and in the kernel's sandbox.
+"""Run the code of a task: natively without confinement, or in the kernel's sandbox.
 
 Natively nothing confines it; it runs in a process of its own, in an empty directory, for at
 most ten seconds. What it prints is the result, or the last line of what it complained of.
@@ -18,11 +18,11 @@ from aios_core.tools.sandbox import Sandbox
 
 TIMEOUT_S: Final = 10.0
 
-Execute = Callable[[str, str], Awaitable[str]]  # language, code -> what is said of it
+Execute = Callable[[str, str], Awaitable[str]]  # language, code -> the text for the model
 
 
 def said_of(exit_code: int, stdout: str, stderr: str) -> str:
-    """What the model is told: the same wording on every system."""
+    """Describe a result for the model, with equal wording on every system."""
     if not exit_code:
         return stdout.strip() or "ok"
     lines = stderr.strip().splitlines()
@@ -58,7 +58,7 @@ async def run_plainly(language: str, code: str) -> str:
 
 
 def execute_tool(name: str, description: str, note: Callable[[dict[str, Any]], object]) -> Tool:
-    """The tool `execute(language, code)` of the kernel. Each call is told to `note`."""
+    """Build the kernel's tool `execute(language, code)`. `note` is called with each call."""
 
     async def execute(language: str, code: str, context: ToolContext) -> str:
         note({"language": language, "code": code})

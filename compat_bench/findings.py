@@ -1,4 +1,4 @@
-"""What a run says, in sentences; and what the model that it ran on cannot say."""
+"""State the findings of a run in sentences, and what its model cannot show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TINY_NOTES: Final = (
         "stay the same on the kernel, and what scheduling, batching and adapters cost or save."
     ),
     (
-        "It does not show how good agents are with AIOS. How many tasks are right says what so "
+        "It does not show how good agents are with AIOS. How many tasks are right shows what so "
         "small a model can do, its times are those of a model that answers in a tenth of a second "
         "on a CPU, and it writes no programs."
     ),

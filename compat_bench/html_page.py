@@ -192,7 +192,7 @@ def _overhead_plots(results: Results) -> Iterator[str]:
     rows = sorted(
         results.overheads, key=lambda row: (names.index(row.framework), order.index(row.system))
     )
-    yield "<h2>What a call costs besides the model</h2>"
+    yield "<h2>The cost of a call, without the model</h2>"
     yield (
         "<p class=note>p50 of the smallest call, with a model that costs nothing. Light: the "
         "framework by itself. Grey: natively, over HTTP on this machine. Blue: through the adapter "
@@ -223,7 +223,7 @@ def _matrix(table: Table) -> Iterator[str]:
 
 
 def _shade(cell: str) -> str:
-    """How a cell of the matrix is coloured."""
+    """Return the color class of a cell of the matrix."""
     if cell in {NOT_RUN, NOT_OFFERED} or cell.startswith("skipped"):
         return "none"
     if cell.endswith("x"):

@@ -5,7 +5,7 @@ that `AIOS_INTERPRETER_PYTHON` names, or else `.venv-interpreter/bin/python`, wh
 test-interpreter` makes. Each line that passes is a JSON object; see there.
 
 Natively the worker's agents ask the endpoint with LiteLLM, and run code as Open Interpreter
-does. On the kernel they are attached to a kernel of the worker's, whose core passes every
+does. On the kernel they are attached to a kernel in the worker; its core passes every
 call on to the kernel here, as a call of an agent of the same name: it is scheduled among
 those of all frameworks. The sandbox and the memory are those of the worker's kernel.
 """
@@ -35,13 +35,13 @@ PYTHON: Final = "AIOS_INTERPRETER_PYTHON"  # the environment variable that names
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORKER: Final = Path(__file__).with_name("interpreter_worker.py")
 END_S: Final = 10.0  # for a worker to end by itself
-TOLD: Final = 500  # characters of what a worker said before it died
+MAX_QUOTED: Final = 500  # characters of a worker's last output in an error
 
 Line = dict[str, Any]
 
 
 class WorkerGone(Exception):
-    """The worker ended while its agents were at work. The message says what it said last."""
+    """The worker ended while its agents were running; the message quotes its last output."""
 
 
 class RemoteFailure(Exception):
@@ -79,7 +79,7 @@ class Worker:
         )
         self._lock = threading.Lock()
         self._inboxes: dict[int, Callable[[Line], object]] = {}
-        self._is_over = False  # it says nothing more
+        self._is_over = False  # it sends nothing more
         self._thread = threading.Thread(target=self._read, name="compat-worker", daemon=True)
         self._thread.start()
 
@@ -115,7 +115,9 @@ class Worker:
         if self._said.closed:
             return "it was closed"
         self._said.seek(0)
-        return self._said.read().decode(errors="replace")[-TOLD:].strip() or "it said nothing"
+        return (
+            self._said.read().decode(errors="replace")[-MAX_QUOTED:].strip() or "it printed nothing"
+        )
 
     def close(self) -> None:
         """End it. Idempotent."""
@@ -191,7 +193,7 @@ class OpenInterpreterDriver:
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[Line]()
 
         def put(line: Line) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            with suppress(RuntimeError):  # the loop has ended, and no task waits
                 loop.call_soon_threadsafe(lines.put_nowait, line)
 
         worker.expect(number, put)
@@ -245,7 +247,7 @@ class _Exchange:
             await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
     async def _answer(self, call: int, request: Mapping[str, Any]) -> None:
-        """Make the call as one of the agent's here, and tell what comes of it."""
+        """Make the call as a call of the agent here, and send its outcome."""
         assert self._speaker is not None, "only agents on the kernel ask"  # noqa: S101
         options = {key: value for key, value in request.items() if key not in ("messages", "model")}
         options |= options.pop("sampling")

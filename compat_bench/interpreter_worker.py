@@ -3,17 +3,17 @@
 Reads one JSON object a line from standard input, and writes such lines to what was its
 standard output:
 
-    do {id, says, system, agent, where}     ->  done {id, answers, calls}, or broken {id, why}
-    say {id, agent, where}                  ->  done {id}
-    drop {id}                               nobody waits for it any more
+    do {id, says, system, agent, where}  ->  done {id, answers, calls}, broken {id, why} prose: ok
+    say {id, agent, where}                  ->  done {id}  prose: ok
+    drop {id}                               stop it: its result is not needed
     delta {call, delta}, end {call, completion}, failed {call, why}
-                                            what came of an `ask`
+                                            the outcome of an `ask`
     ask {id, call, request}                 a call of a model, to the kernel over there
-    cancel {id, call}                       nobody waits for its answer any more
+    cancel {id, call}                       its answer is not needed
 
 `where` is {base_url, api_key, model, max_tokens}: natively, with LiteLLM; or {max_tokens}: on
-a kernel of this process, whose one core passes each call on to the kernel over there, and
-whose sandbox and memory are its own. Ends with its standard input.
+a kernel of this process with its own sandbox and memory; its one core passes each call on to
+the kernel over there. Ends with its standard input.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Parent:
 
 
 class ParentCore(StreamingCore):
-    """A core whose calls are answered by the kernel over there. `tasks`: task's ids by pid."""
+    """A core that passes calls to the kernel of the parent. `tasks`: ids of tasks by pid."""
 
     def __init__(self, parent: Parent) -> None:
         super().__init__("parent", ("parent",), slots=MANY)
@@ -118,7 +118,7 @@ class ParentCore(StreamingCore):
 
 
 class Worker:
-    """Does what it is told to, each on a thread of its own."""
+    """Carries out the lines from the parent, each on a thread of its own."""
 
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
@@ -154,7 +154,7 @@ class Worker:
         try:
             done = self._do(line) if line["what"] == "do" else self._say(line)
             self._parent.tell("done", id=line["id"], **done)
-        except BaseException as exc:  # noqa: BLE001 - it is told over there
+        except BaseException as exc:  # noqa: BLE001 - the parent gets it
             self._parent.tell("broken", id=line["id"], why=f"{type(exc).__name__}: {exc}")
 
     def _do(self, line: Line) -> Line:
@@ -222,13 +222,13 @@ def _call(message: Line) -> list[Any]:
 
 
 def _answer(messages: list[Line]) -> str:
-    """The last thing that the model said to the user."""
+    """Return the model's last message to the user."""
     said = [one for one in messages if (one["role"], one["type"]) == ("assistant", "message")]
     return str(said[-1]["content"]) if said else ""
 
 
 def main() -> None:
-    # What Open Interpreter prints is no line of ours.
+    # Open Interpreter prints to standard output too, which is not for the parent.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     parent = Parent(out)

@@ -1,4 +1,4 @@
-"""Plots as SVG: bars that stand in groups, with their values written beside them."""
+"""Plot grouped bars as SVG, with their values next to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GAP: Final = 10  # between groups
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar. `part` says what it belongs to; the style sheet gives it its colour."""
+    """One bar. `part` is its series, which decides its color in the style sheet."""
 
     label: str
     part: str

@@ -35,16 +35,16 @@ class Problem:
     test: str
 
     def to_task(self) -> Task:
-        """What an agent is asked. Nothing is known of a right answer beforehand."""
+        """Build the task for an agent. There is no known right answer."""
         return Task(self.task_id, KIND, (_ASK.format(self.prompt.rstrip()),), (), (), ("",))
 
     def program(self, completion: str, token: str) -> str:
-        """What is run: the candidate, its test, and a word that only the end of it prints."""
+        """Build the program: the candidate, its test, and a token printed only at the end."""
         candidate = code_in(completion)
         if f"def {self.entry_point}" in candidate:
             head = self.prompt.partition(f"def {self.entry_point}")[0]  # its imports
         else:
-            head = self.prompt  # a body, which goes on where the prompt ends
+            head = self.prompt  # a body, which continues where the prompt ends
         return f"{head}{candidate}\n\n{self.test}\n\ncheck({self.entry_point})\nprint({token!r})\n"
 
 
@@ -53,7 +53,7 @@ def read_problems(path: Path) -> list[Problem]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: a line is no problem; the message names it.
+        ValueError: a line is not a problem; the message names it.
     """
     return list(_problems(path))
 
@@ -81,7 +81,7 @@ def code_in(completion: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a candidate passed its test, and if not, what it said last."""
+    """The result of a candidate's test, with its last output if it failed."""
 
     is_passed: bool
     said: str = ""

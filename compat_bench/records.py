@@ -1,4 +1,4 @@
-"""What was measured, as plain rows, and what follows from them."""
+"""The measurements as plain rows, and the figures computed from them."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class LoadRow:
 
 @dataclass(frozen=True, slots=True)
 class OverheadRow:
-    """What one LLM call costs when the model costs nothing, in microseconds.
+    """The cost of one LLM call without the model, in microseconds.
 
-    `system` may be ALONE too: the framework with a model of its own that is none.
+    `system` may also be ALONE: the framework with a fake model of its own.
     """
 
     framework: str  # or BARE: the kernel's own call, with no framework
@@ -94,7 +94,7 @@ class MixedRow:
 
 @dataclass(slots=True)
 class Results:
-    """All rows of a run; it grows while the run goes on, and can be shown at any time."""
+    """All rows of a run. It grows during the run, and can be shown at any time."""
 
     about: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what a reader has to know first

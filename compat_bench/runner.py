@@ -8,8 +8,8 @@ Stages, each of every framework, natively and on the kernel:
     overhead   calls of a model that costs nothing
     mixed      all frameworks at the same time: each with a server of its own, then on one kernel
 
-Rows go into `Results` as soon as they are known, so whatever ends the run early
-loses only what was under way.
+Rows go into `Results` as soon as they are known, so a run that ends early loses
+only the tasks in progress.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from compat_bench.tasks import (
 TASK_TIMEOUT_S: Final = 180.0
 SYSTEMS: Final = (NATIVE, KERNEL)
 WARM_UPS: Final = 10
-#: What takes long in them is not the model, so they say nothing about how it is shared.
+#: Their time is not the model's, so they show nothing about how it is shared.
 NOT_OF_THE_MODEL: Final = frozenset({CODE_EXECUTION, RETRIEVAL})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be run."""
+    """The work of a run: drivers, tasks and problems."""
 
     drivers: tuple[Driver, ...]
     tasks: tuple[Task, ...]
@@ -69,7 +69,7 @@ class Plan:
     problems: tuple[Problem, ...] = ()
 
     def num_steps(self) -> int:
-        """For a progress bar: tasks, problems, and frameworks whose overhead is known."""
+        """The number of steps for a progress bar: tasks, problems, and overhead measurements."""
         alone = sum(len(self.of(driver)) for driver in self.drivers)
         problems = len(self.problems) * len(self.coders())
         loads = sum(self.agents) * sum(bool(self.load_of(driver)) for driver in self.drivers)
@@ -82,7 +82,7 @@ class Plan:
         return [task for task in self.tasks if task.kind in driver.kinds]
 
     def load_of(self, driver: Driver) -> list[Task]:
-        """Those for the load, where there are any whose time is the model's."""
+        """Return the tasks for the load: those that mostly wait for the model, if there are any."""
         able = self.of(driver)
         return [task for task in able if task.kind not in NOT_OF_THE_MODEL] or able
 
@@ -97,12 +97,12 @@ class Plan:
 
 
 class Runner:
-    """See the module.
+    """Runs all tasks on every system, and collects the rows.
 
-    `tell` is called with what is being done, `advance` after each step.
+    `tell` is called with a description of each step, `advance` after each step.
 
-    `refusal` says why no code can be confined here, or ""; `make_sandbox` is where the
-    candidates of problems run.
+    `refusal` is the reason why no code can be confined here, or ""; `make_sandbox` makes the
+    sandbox for candidates of problems.
     """
 
     def __init__(

@@ -47,18 +47,18 @@ def matrix(results: Results) -> Table:
         rows.append((f"{agents} agent{'s' if agents > 1 else ''} at once", *cells))
     if results.mixed:
         cells = [_mixed_cell(results, framework) for framework in frameworks]
-        rows.append(("beside the other frameworks", *cells))
+        rows.append(("with the other frameworks", *cells))
     return Table(
-        "What each framework's agents did",
-        "Tasks whose calls and answers on the kernel are those that they are natively; at once "
-        "and beside others: tasks a minute on the kernel, against natively.",
+        "Results of each framework's agents",
+        "Tasks with equal calls and answers on the kernel and natively; at once and with other "
+        "frameworks: tasks a minute on the kernel, against natively.",
         ("", *frameworks),
         tuple(rows),
     )
 
 
 def kind_cell(results: Results, framework: str, kind: str) -> str:
-    """What there is to say of a kind: numbers, or that there are none."""
+    """Describe the results of a kind: numbers, or why there are none."""
     found = results.correctness(framework, kind)
     if not results.is_offered(framework, kind):
         return NOT_OFFERED
@@ -175,7 +175,7 @@ def _problems(results: Results) -> Table:
             )
     return Table(
         "Programming problems",
-        "pass@1: the share of problems whose first answer passes its test, run in the sandbox. "
+        "pass@1: the share of problems with a first answer that passes its test in the sandbox. "
         "Same: equal code, natively and on the kernel.",
         ("framework", "pass@1, native", "pass@1, kernel", "same as native"),
         tuple(rows),

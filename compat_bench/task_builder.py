@@ -1,8 +1,8 @@
-"""How tasks of each kind are made: of what the tiny model was taught to do, in words it never saw.
+"""Make tasks of each kind, of skills that the tiny model has learned, with words new to it.
 
-The words, names and numbers are those that `models.tiny.data` keeps for evaluation. What
-a task promises is true: code prints what its task says, and the document that its task
-says is found is the nearest one. Equal seeds give equal drafts.
+The words, names and numbers are those that `models.tiny.data` keeps for evaluation. The
+promised results are true: code prints the promised text, and the promised document is the
+nearest one. Equal seeds give equal drafts.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def _memory(pool: Pool) -> Draft:
     skill, found = _offered(pool, pool.pick(SKILLS), 3)
     turns = exchange(pool, asked(pool, found, skill), 0.0)
     for _ in range(pool.pick((1, 1, 2))):
-        again = pool.pick(("say that again", "what did you say?", "repeat that"))
+        again = pool.pick(("say that again", "what did you say?", "repeat that"))  # prose: ok
         turns += [user(dress(pool, again)), says(turns[-1].text)]
     return Draft(Dialogue("memory", tuple(turns), tools_of(found)))
 
 
 def _react(pool: Pool) -> Draft:
-    """A request for one tool. The driver tells the model of the tools in the text."""
+    """Make a request for one tool. The driver describes the tools to the model as text."""
     skill, found = _offered(pool, pool.pick(SKILLS), 4)
     turns = exchange(pool, asked(pool, found, skill), 0.0)
     return Draft(Dialogue("react", tuple(turns), tools_of(found)))
@@ -83,7 +83,7 @@ def _team(pool: Pool) -> Draft:
         user(dress(pool, ask.format(chosen))),
         calls(Call(f"transfer_to_{chosen}", {})),
         result(f"Transferred to {chosen}, adopting the role of {chosen} immediately."),
-        says(""),  # the turn ends there; what a framework says about it is its own
+        says(""),  # the turn ends there; the framework adds its own text
     ]
     skill, offered = found[0]
     turns += exchange(pool, asked(pool, offered, skill), 0.0)

@@ -1,9 +1,9 @@
-"""What the agents are asked: tasks as data, the same for every framework and system.
+"""The tasks for the agents, as data, equal for every framework and system.
 
 Each is a conversation of words that the tiny model's training never saw (`task_builder`), taken
-apart into what the user says, the tools with their true results, and what a right agent
-does and says. A model of another kind is asked the same; what counts as right then is the
-calls, not the wording.
+apart into the user's messages, the tools with their true results, and the calls and answers
+of a right agent. Another model gets equal tasks; then the calls count as right, not the
+wording.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STREAMING: Final = "streaming"
 
 
 class Backing(StrEnum):
-    """What decides the results of a tool."""
+    """The origin of a tool's results."""
 
     STUB = "stub"  # they were decided beforehand
     CODE = "code"  # the code that is its argument runs
@@ -60,7 +60,7 @@ class ToolStub:
     backing: Backing = Backing.STUB
 
     def run(self, arguments: Mapping[str, Any]) -> str:
-        """The true result, or an error's text for arguments that nobody expected."""
+        """Return the true result, or an error's text for unexpected arguments."""
         known = self.results.get(SeenCall(self.name, arguments).key()[1])
         return known if known is not None else "error: not found"
 
@@ -99,7 +99,7 @@ class Task:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an agent did with a task."""
+    """The answers and calls of an agent for one task."""
 
     answers: list[str] = field(default_factory=list)
     calls: list[SeenCall] = field(default_factory=list)

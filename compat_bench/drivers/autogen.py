@@ -83,7 +83,7 @@ class AutoGenDriver:
 
 
 async def _answers(source: Source, recorder: Recorder, task: Task, agent: str) -> list[str]:
-    """Turn by turn by an agent made anew: natively its saved state is handed on."""
+    """Run turn by turn, with a new agent each; natively its saved state is passed on."""
     answers, state = [], None
     for said in task.says:
         assistant = AssistantAgent(
@@ -197,7 +197,7 @@ def _react(client: ChatCompletionClient, recorder: Recorder, task: Task) -> Roun
 
 
 class _Actor(BaseChatAgent):
-    """Does what the thinker's last message asks for, and says what came of it."""
+    """Runs the tool that the thinker's last message asks for, and reports the result."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__("actor", "Runs the tools.")
@@ -268,7 +268,7 @@ def _context(source: Source, agent: str) -> Any:
 def _tools(
     source: Source, recorder: Recorder, stubs: Sequence[ToolStub], *, is_gated: bool
 ) -> dict[str, Any]:
-    """What an agent is given them by."""
+    """Return what gives an agent its tools."""
     tools = [_Stub(recorder, stub) for stub in stubs]
     if isinstance(source, Endpoint) or not is_gated:
         return {"tools": tools}
@@ -301,7 +301,7 @@ def _executor(source: Source, stack: AsyncExitStack, agent: str) -> CodeExecutor
         )
 
         directory = stack.enter_context(TemporaryDirectory())
-        with warnings.catch_warnings(action="ignore"):  # it says that it confines nothing
+        with warnings.catch_warnings(action="ignore"):  # it warns that it confines nothing
             return LocalCommandLineCodeExecutor(int(TIMEOUT_S), directory)
     from autogen_aios import AIOSCodeExecutor  # noqa: PLC0415 - on the kernel only
 

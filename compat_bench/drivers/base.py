@@ -1,4 +1,4 @@
-"""What a framework has to bring to take part: a driver."""
+"""The contract of a driver, which runs the tasks with the agents of one framework."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Driver(Protocol):
 
 @runtime_checkable
 class SpeaksAlone(Protocol):
-    """A driver that can say what its framework costs by itself."""
+    """A driver that can time its framework without a model."""
 
     async def say_alone(self) -> None:
         """The call of `say`, with a model in this process that answers at once."""
 
 
 class CannotRun(Exception):
-    """A task needs something that is not here. The message says what."""
+    """A task needs something that is not here; the message names it."""
 
 
 def kept(source: Source, driver: str, make: Callable[[Source], T]) -> T:
-    """What a driver makes once for a source, such as its client, and uses for all its agents."""
+    """Return what a driver makes once for a source, such as its client."""
     if driver not in source.kept:
         source.kept[driver] = make(source)
     made: T = source.kept[driver]
@@ -69,7 +69,7 @@ def kept(source: Source, driver: str, make: Callable[[Source], T]) -> T:
 
 
 def vectors(texts: list[str]) -> list[list[float]]:
-    """What the kernel's embedder makes of texts, for vector stores that have no kernel."""
+    """Embed texts like the kernel's embedder, for vector stores without a kernel."""
     return [hashed(text) for text in texts]
 
 
@@ -77,8 +77,8 @@ class Recorder:
     """The tools of one task, and the calls that were made of them.
 
     Args:
-        task: whose tools these are.
-        outcome: where calls are written down.
+        task: the task with these tools.
+        outcome: records the calls.
         execute: runs the code of a code tool.
         find: searches the documents of the task.
     """
@@ -106,7 +106,7 @@ class Recorder:
         self._outcome.calls.append(SeenCall(name, arguments))
 
     def run(self, name: str, arguments: dict[str, Any]) -> str:
-        """Run a tool whose results were decided beforehand, and write the call down."""
+        """Run a tool with predetermined results, and record the call."""
         self.note(name, arguments)
         return self._stubs[name].run(arguments)
 

@@ -50,7 +50,7 @@ class LangChainDriver:
             build = _Builder(source, recorder, model, saver, is_gated=task.kind == TOOL_SYSCALL)
             await build.offer_code(stack, agent)
             thread = {"configurable": {"thread_id": agent}, "recursion_limit": 24}
-            for said in task.says:  # by an agent made anew: what it remembers, the saver knows
+            for said in task.says:  # by a new agent each time: the saver has its memory
                 graph = build.graph(task)
                 asked = {"messages": [("user", said)]}
                 if task.kind == STREAMING:
@@ -242,7 +242,7 @@ def _tool(recorder: Recorder, stub: ToolStub) -> StructuredTool:
 
 
 def _handover(recorder: Recorder, member: Member) -> StructuredTool:
-    """Its result ends the turn; the artifact says who has the floor."""
+    """Build the tool that hands over: its result ends the turn, its artifact names the next."""
     stub = member.handover
 
     async def run(**arguments: Any) -> tuple[str, str]:

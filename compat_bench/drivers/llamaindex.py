@@ -59,7 +59,7 @@ class LlamaIndexDriver:
             await build.offer_code(stack, agent)
             memory, context, worker = _memory(source, agent), None, None
             for said in task.says:
-                # Made anew: the memory knows. A team's context says who has the floor.
+                # A new worker has the memory of the old one. A team's context names the speaker.
                 if not (worker and task.members):
                     worker = build.worker(task)
                     context = Context(worker)

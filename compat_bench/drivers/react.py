@@ -39,7 +39,7 @@ class Action:
 
 
 def prompt(stubs: Sequence[ToolStub]) -> str:
-    """The system prompt that tells of the tools."""
+    """Build the system prompt that describes the tools."""
     described = "\n".join(
         f"> Tool Name: {stub.name}\nTool Description: {stub.description}\n"
         f"Tool Args: {json.dumps(_schema(stub))}\n"
@@ -60,7 +60,7 @@ def action_in(text: str) -> Action | None:
 
 
 def answer_in(text: str) -> str:
-    """What is said in the end."""
+    """Return the final answer."""
     return text.rpartition(ANSWER)[2].strip()
 
 

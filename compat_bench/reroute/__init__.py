@@ -3,7 +3,7 @@
 A framework tests itself with fake models and savers. A plug-in of this folder lets
 every call of such a fake go through a kernel: the request is translated and
 scheduled, the fake answers as the kernel's core, the answer is translated back and
-compared with what the fake said. A test that passes before and not after shows
+compared with the fake's answer. A test that passes before and not after shows
 something that the way through the kernel loses.
 
     python -m compat_bench.reroute langgraph-swarm

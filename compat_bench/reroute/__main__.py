@@ -6,7 +6,7 @@
 
 Runs a suite as it is, then with the fakes on the kernel, and compares which tests pass. The
 suites of the list are fetched from the package index, with what they import. Of another one,
-what it imports has to be installed beside AIOS. Writes a JSON file for each.
+what it imports has to be installed together with AIOS. Writes a JSON file for each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of each test, before and after."""
+    """The outcome of each test, before and after."""
 
     suite: str
     before: dict[str, int]  # by outcome
@@ -44,7 +44,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """How a suite is run: where, by which interpreter, and for how long at most."""
+    """The settings of a suite's run: its place, its interpreter, its time limit."""
 
     suite: Path
     tests: Sequence[str]
@@ -62,7 +62,7 @@ class Runner:
             return read_report(report), _rerouted(said)
 
     def _run(self, report: Path, plugin: str | None) -> str:
-        """Run pytest; what it said."""
+        """Run pytest and return its output."""
         command = [str(self.python), "-m", "pytest", "-q", "--no-header", "-o", "addopts="]
         command += ["-p", "no:cacheprovider", f"--junit-xml={report}", *self.tests]
         if plugin is not None:

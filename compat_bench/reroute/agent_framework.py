@@ -57,7 +57,7 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how much went through the kernel."""
+    """Print how many calls went through the kernel."""
     terminalreporter.write_line(f"rerouted: {switchboard.report()}")
 
 
@@ -116,6 +116,6 @@ def _ours() -> RawAIOSChatClient:
 
 
 def _asked(asked: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the kernel is asked: the messages and the tools, and whose call it is."""
+    """Return the arguments for the kernel: the messages, the tools, and the number of the call."""
     options = {KEY: number, "tools": (asked.get("options") or {}).get("tools")}
     return {"messages": asked["messages"], "options": options}

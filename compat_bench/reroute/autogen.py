@@ -28,13 +28,13 @@ from compat_bench.reroute.switchboard import (
 )
 from compat_bench.reroute.wrapping import on_each_subclass, replace, subclasses
 
-_ASKED: Final = ("tools", "tool_choice", "json_output")  # of a call, besides its messages
+_ASKED: Final = ("tools", "tool_choice", "json_output")  # of a call, in addition to its messages
 
 Step = str | CreateResult
 
 
 def _message_of(result: CreateResult) -> Message:
-    """An answer as `AIOSChatCompletionClient` would say it again."""
+    """Convert an answer to the message that `AIOSChatCompletionClient` turns back into it."""
     if isinstance(result.content, str):
         return Message("assistant", result.content, reasoning=result.thought or "")
     calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in result.content)
@@ -68,7 +68,7 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how much went through the kernel."""
+    """Print how many calls went through the kernel."""
     terminalreporter.write_line(f"rerouted: {switchboard.report()}")
 
 
@@ -123,6 +123,6 @@ def _ours() -> AIOSChatCompletionClient:
 
 
 def _asked(options: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the kernel is asked: as the fake is, and whose call it is."""
+    """Return the arguments for the kernel: those of the fake, and the number of the call."""
     asked = {key: options[key] for key in _ASKED if key in options}
     return {**asked, "extra_create_args": {KEY: number, **options.get("extra_create_args", {})}}

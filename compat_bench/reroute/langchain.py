@@ -3,8 +3,8 @@
     pytest -p compat_bench.reroute.langchain tests
 
 Every chat model class that a test suite defines, and those of
-`langchain_core.language_models.fake_chat_models`, is rerouted: whichever of its four methods is
-called becomes a syscall of `ChatAIOS`; see `switchboard`. `InMemorySaver` is
+`langchain_core.language_models.fake_chat_models`, is rerouted: a call of any of its four methods
+becomes a syscall of `ChatAIOS`; see `switchboard`. `InMemorySaver` is
 replaced by one that keeps and finds everything by `AIOSSaver`, and `InMemoryStore` by
 `AIOSGraphStore`, so that checkpoints and items are syscalls too.
 """
@@ -94,7 +94,7 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how much went through the kernel."""
+    """Print how many calls went through the kernel."""
     kept = f"{langgraph.num_savers()} savers, {langgraph.num_stores()} stores"
     terminalreporter.write_line(f"rerouted: {switchboard.report()}, {kept}")
 
@@ -187,7 +187,7 @@ def _ours() -> ChatAIOS:
 
 
 def _asked(args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the kernel is asked: whose call it is, and the tools where they are such."""
+    """Return the arguments for the kernel: the number of the call, and the tools if it has any."""
     given = {**dict(zip(("stop", "run_manager"), args, strict=False)), **kwargs}
     asked: dict[str, Any] = {KEY: number, "run_manager": given.get("run_manager")}
     with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business

@@ -37,12 +37,12 @@ def reroute(kernel: Callable[[], Kernel]) -> None:
 
 
 def num_savers() -> int:
-    """How many savers were made."""
+    """Return the number of savers made."""
     return _made["savers"]
 
 
 def num_stores() -> int:
-    """How many stores were made."""
+    """Return the number of stores made."""
     return _made["stores"]
 
 

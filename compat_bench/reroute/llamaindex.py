@@ -55,7 +55,7 @@ def _delta_of(response: ChatResponse) -> Delta:
 
 
 def _join(responses: list[ChatResponse]) -> Message:
-    return _said(responses[-1].message)  # each holds all that was said so far
+    return _said(responses[-1].message)  # each holds the whole text so far
 
 
 switchboard: Final = Switchboard(_message_of, _delta_of, _join)
@@ -72,7 +72,7 @@ def pytest_load_initial_conftests() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how much went through the kernel."""
+    """Print how many calls went through the kernel."""
     terminalreporter.write_line(f"rerouted: {switchboard.report()}")
 
 
@@ -153,7 +153,7 @@ def _ours() -> AIOSLLM:
 
 
 def _asked(kwargs: dict[str, Any], number: int) -> dict[str, Any]:
-    """What the kernel is asked: whose call it is, and the tools in a form that it knows."""
+    """Return the arguments for the kernel: the number of the call, and the converted tools."""
     asked: dict[str, Any] = {KEY: number}
     with suppress(Exception):  # a suite's own idea of a tool is not the kernel's business
         asked["tools"] = [tool for tool in kwargs.get("tools") or () if "function" in tool]

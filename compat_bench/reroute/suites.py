@@ -1,8 +1,8 @@
 """The suites that the package index has, and how each is fetched and given what it imports.
 
-A suite comes with the source archive of its distribution, in the version that is installed
-here. What it imports besides is installed into an environment of its own, which sees all
-that is installed here and is made again by deleting it: nothing is added to this one.
+A suite is in the source archive of its distribution, in the version that is installed
+here. Its other imports are installed into an environment of its own, which sees everything
+that is installed here. Delete it to make it again; nothing is added to this environment.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final
 
 _LONGEST_S: Final = 1_800.0  # that pip may take
-_TAIL: Final = 1_000  # characters of what pip said that a message shows
+_TAIL: Final = 1_000  # characters of pip's output in a message
 
 
 class SuiteUnavailable(Exception):
-    """A suite cannot be had here; says why, and what to do."""
+    """A suite is not available here; the message has the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def environment(suite: Suite, folder: Path) -> Path:
 
 
 def installed(excepting: Iterable[str] = ()) -> list[str]:
-    """What is installed here, as pip's constraints, but for what is named."""
+    """Return the installed versions as constraints for pip, except those of some packages."""
     named = {_canonical(re.split(r"[\[<>=!~ ]", one)[0]) for one in excepting}
     found = {_canonical(one.metadata["Name"]): one.version for one in metadata.distributions()}
     return sorted(f"{name}=={version}" for name, version in found.items() if name not in named)
@@ -159,4 +159,4 @@ def _pip(arguments: Sequence[str], problem: str, python: Path | None = None) -> 
     except subprocess.TimeoutExpired as exc:
         raise SuiteUnavailable(f"{problem}: pip took more than {_LONGEST_S:.0f} s") from exc
     if done.returncode:
-        raise SuiteUnavailable(f"{problem}; pip says:\n{done.stderr.strip()[-_TAIL:]}")
+        raise SuiteUnavailable(f"{problem}; pip reports:\n{done.stderr.strip()[-_TAIL:]}")

@@ -1,10 +1,10 @@
 """The kernel behind the rerouted fakes.
 
 A call of a fake becomes two things at once: a call of ours, by the adapter and through the
-kernel, and the fake's own call, which begins where and when the kernel says so, on the caller's
-own stack. What the fake says is told to the core (`SwitchboardCore`) and so comes back through
-kernel and adapter. There it is compared with what the fake said: a difference is `LostOnTheWay`,
-which a test fails of. If there is none, the caller gets the fake's own objects (answers, chunks,
+kernel, and the fake's own call, which starts when the kernel schedules it, on the caller's
+own stack. The fake's answer is passed to the core (`SwitchboardCore`) and comes back through
+kernel and adapter. There it is compared with the original: a difference raises `LostOnTheWay`,
+and the test fails. If there is none, the caller gets the fake's own objects (answers, chunks,
 exceptions), since tests look at ids, at metadata, or at whether it is the very same object.
 """
 
@@ -46,11 +46,11 @@ S = TypeVar("S")  # ... and a step of one
 
 
 class LostOnTheWay(AssertionError):
-    """The kernel or the adapter handed on something else than the fake said."""
+    """The kernel or the adapter passed on something other than the fake's answer."""
 
 
 class Call:
-    """A call under way. Its caller speaks for the core, from whichever thread it is in."""
+    """A call in flight. Its caller answers for the core, from any thread."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -64,7 +64,7 @@ class Call:
         self.begun.set_result(None)
 
     async def items(self) -> AsyncGenerator[Item]:
-        """What is said, as it is said."""
+        """Yield the fake's deltas as they come."""
         while True:
             item = await self._items.get()
             if isinstance(item, CoreError):
@@ -72,24 +72,24 @@ class Call:
             yield item
 
     def say(self, item: Item | CoreError) -> None:
-        """Say something; nothing happens if nobody listens any more."""
+        """Send an item to the core; it is dropped if the call has ended."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     def finish(self, message: Message) -> None:
-        """Say the whole answer."""
+        """Send the whole answer."""
         reason = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
         usage = Usage(1, max(1, len(message.content.split())))
         self.say(Completion(message, reason, usage, _MODEL))
 
     def fail(self) -> None:
-        """Say that there is no answer. The caller has the fake's own exception."""
+        """End the call without an answer. The caller has the fake's own exception."""
         self.say(CoreError(_MODEL, "the fake did not answer"))
 
 
 class SwitchboardCore(StreamingCore):
-    """Says what the caller of each call says."""
+    """A core that repeats the answers of the fakes, each sent by the caller of its call."""
 
     def __init__(self, take: Callable[[int], Call], *, slots: int = 64) -> None:
         super().__init__(_MODEL, (_MODEL,), slots=slots)
@@ -100,12 +100,12 @@ class SwitchboardCore(StreamingCore):
         return Capabilities(context_window=_WINDOW, parts=None)
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Count words; whatever a fake is asked fits."""
+        """Count words; any prompt of a fake fits."""
         words = sum(len(message.content.split()) for message in request.messages)
         return Prepared(min(words, _WINDOW // 2), _WINDOW // 2)
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
-        """Begin the call, then hand on what its caller says."""
+        """Start the call, then pass on the items that its caller sends."""
         call = self._take(live.run.request.extra[KEY])
         call.begin()
         async for item in call.items():
@@ -155,7 +155,7 @@ class Switchboard(Generic[T, S]):
             self._kernel.close(0)
 
     def report(self) -> str:
-        """How much went through the kernel."""
+        """Report how many calls went through the kernel."""
         unsayable = f" ({self.num_unsayable} not compared)" if self.num_unsayable else ""
         return f"{self.num_calls} calls of fake models{unsayable}"
 
@@ -233,7 +233,7 @@ class Switchboard(Generic[T, S]):
             else:
                 await asyncio.wait((returned,))
 
-    # --- what is said --------------------------------------------------------------------------
+    # --- answers -------------------------------------------------------------------------------
 
     @contextmanager
     def _call(self) -> Iterator[Call]:
@@ -249,7 +249,7 @@ class Switchboard(Generic[T, S]):
         return self._calls[number]
 
     def _tell(self, call: Call, answer: T) -> bool:
-        """Say an answer; whether that was possible."""
+        """Send an answer. Returns whether that was possible."""
         return self._tell_message(call, lambda: self._to_message(answer))
 
     def _tell_end(self, call: Call, steps: list[S]) -> bool:
@@ -265,7 +265,7 @@ class Switchboard(Generic[T, S]):
         return True
 
     def _tell_step(self, call: Call, step: S) -> None:
-        with suppress(Exception):  # then the whole cannot be said either, and is not compared
+        with suppress(Exception):  # then the whole cannot be sent either, and is not compared
             call.say(self._to_delta(step))
 
     def _compare(self, theirs: T, ours: T) -> None:
@@ -276,11 +276,11 @@ class Switchboard(Generic[T, S]):
 
 
 def require_same(said: Message, heard: Message) -> None:
-    """Raise `LostOnTheWay` where what was heard is not what was said."""
+    """Raise `LostOnTheWay` if the received answer differs from the fake's."""
     for name in _COMPARED:
         one, other = getattr(said, name) or None, getattr(heard, name) or None
         if one != other:
-            raise LostOnTheWay(f"{name}: the fake said {one!r:.500}, the kernel {other!r:.500}")
+            raise LostOnTheWay(f"{name}: the fake gave {one!r:.500}, the kernel {other!r:.500}")
 
 
 # --- the two halves of a call --------------------------------------------------------------------
@@ -294,7 +294,7 @@ def _in_thread(ours: Callable[[int], T], number: int) -> Future[T]:
     def work() -> None:
         try:
             returned.set_result(context.run(ours, number))
-        except BaseException as exc:  # noqa: BLE001 - handed on to whoever waits
+        except BaseException as exc:  # noqa: BLE001 - the waiting caller gets it
             returned.set_exception(exc)
 
     with _unwatched():
@@ -341,7 +341,7 @@ def _unwatched() -> Iterator[None]:
     """Wait as if no event loop ran in this thread.
 
     Suites call fakes that answer at once, without awaiting them, on event loops that are watched
-    for whatever blocks. The wait is ours, not theirs.
+    for blocking calls. The wait is ours, not theirs.
     """
     loop = asyncio._get_running_loop()  # noqa: SLF001 - public for event loops
     asyncio._set_running_loop(None)  # noqa: SLF001
@@ -352,12 +352,12 @@ def _unwatched() -> Iterator[None]:
 
 
 async def _asettle(call: Call, returned: asyncio.Future[Any]) -> None:
-    """End our half of a call, whatever it says of that."""
+    """End our half of a call, and ignore its errors."""
     call.fail()
     returned.cancel()
     await asyncio.wait((returned,))
     if not returned.cancelled():
-        returned.exception()  # it is known, and the fake's own goes on
+        returned.exception()  # it is retrieved, and the fake's own is raised
 
 
 async def _collect(steps: AsyncIterable[S]) -> list[S]:
@@ -370,13 +370,13 @@ _answering: ContextVar[frozenset[int]] = ContextVar("answering", default=frozens
 
 
 def is_answering(fake: object) -> bool:
-    """Whether this is the fake's own business: a method of it that is called by another one."""
+    """Return whether one of the fake's methods is called by another one."""
     return id(fake) in _answering.get()
 
 
 @contextmanager
 def answering(fake: object) -> Iterator[None]:
-    """What is called in the block is the fake's own business."""
+    """Leave calls in this block to the fake itself."""
     before = _answering.get()
     _answering.set(before | {id(fake)})
     try:

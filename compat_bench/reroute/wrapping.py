@@ -12,7 +12,7 @@ _MARK: Final = "__rerouted__"
 
 
 def is_of_suite(kind: type, root: Path) -> bool:
-    """Return whether a class is defined by a test of a suite, or beside one."""
+    """Return whether a class is defined by a test of a suite, or next to one."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if file is None or not (path := Path(file)).is_relative_to(root):  # nothing is looked up here
         return False
@@ -41,7 +41,7 @@ def on_each_subclass(kind: Any, hook: str, act: Callable[[Any], None]) -> None:
 
     Args:
         kind: the class.
-        hook: the class method by which Python or pydantic tells of a new one.
+        hook: the class method that Python or pydantic calls for a new one.
         act: gets the new class.
     """
     before = getattr(kind, hook)

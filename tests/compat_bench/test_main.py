@@ -108,7 +108,7 @@ def test_a_framework_that_is_not_installed_is_named_and_the_run_ends(
     [
         (["--tasks", "juggling"], "no kind of task 'juggling'"),
         (["--problems", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--core", "http://127.0.0.1:1/v1"], "--model has to say"),
+        (["--core", "http://127.0.0.1:1/v1"], "--model has to name"),
         (["--each", "0"], "allowed: 1 and above"),
         (["--show", "nowhere.json"], "no results of a run"),
     ],

@@ -143,7 +143,7 @@ def test_an_answer_that_changes_on_the_way_is_an_error(board: Board, agent: Agen
         generate(agent, number)
         return Message("assistant", "lo")
 
-    with pytest.raises(LostOnTheWay, match="the fake said 'hi', the kernel 'lo'"):
+    with pytest.raises(LostOnTheWay, match="the fake gave 'hi', the kernel 'lo'"):
         board.answer(ours, lambda: Message("assistant", "hi"))
 
 
