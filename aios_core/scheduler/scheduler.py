@@ -147,12 +147,12 @@ class Scheduler:
         """Give a free slot to the best waiting call, if there are both."""
         self._adapt(now)
         found: list[tuple[Ticket, Core]] = []
-        for route, lane in self._waiting.lanes.items():
-            if not lane or (core := pool.pick(route)) is None:
+        for route, waiting in self._waiting.queues.items():
+            if not waiting or (core := pool.pick(route)) is None:
                 continue
-            if lane.returning:
-                self._evict_what_does_not_fit(lane, core, now)
-            ticket = self._front(lane, core, now)
+            if waiting.returning:
+                self._evict_what_does_not_fit(waiting, core, now)
+            ticket = self._front(waiting, core, now)
             if ticket is not None:
                 found.append((ticket, core))
         if not found:
@@ -187,8 +187,8 @@ class Scheduler:
     def victims(self, now: float) -> list[Ticket]:
         """The running calls that are to give way at once, each to the best call of a route."""
         found = []
-        for lane in self._waiting.lanes.values():
-            if lane and (victim := self._victim_for(lane, now)):
+        for waiting in self._waiting.queues.values():
+            if waiting and (victim := self._victim_for(waiting, now)):
                 victim.is_yielding = True
                 self._num_yielding += 1
                 found.append(victim)
@@ -196,7 +196,9 @@ class Scheduler:
 
     def wanted_cores(self) -> set[Core]:
         """The cores that a waiting call could go to."""
-        return {core for route, lane in self._waiting.lanes.items() if lane for core in route}
+        return {
+            core for route, waiting in self._waiting.queues.items() if waiting for core in route
+        }
 
     def preempted(self, ticket: Ticket, route: Route, now: float) -> None:
         """A running call gave up its slot; it waits at the tail, for the cores of `route`."""
@@ -324,17 +326,17 @@ class Scheduler:
         ticket.agent.charge(cost)
         ticket.group.charge(cost)
 
-    def _front(self, lane: RouteQueue, core: Core, now: float) -> Ticket | None:
-        """The most urgent call of a lane that the core has room for. Changes nothing."""
-        if not lane.returning:
-            first = self._foremost(lane.arriving, now)
+    def _front(self, waiting: RouteQueue, core: Core, now: float) -> Ticket | None:
+        """The most urgent call of a route that the core has room for. Changes nothing."""
+        if not waiting.returning:
+            first = self._foremost(waiting.arriving, now)
             return first if first and self._fits(first, core, now) else None
-        returning = self._foremost(lane.returning, now)
+        returning = self._foremost(waiting.returning, now)
         if returning and self._loses_its_place(returning, core, now):
-            in_order = sorted(lane.returning, key=lambda ticket: self._urgency(ticket, now))
+            in_order = sorted(waiting.returning, key=lambda ticket: self._urgency(ticket, now))
             stay = (t for t in in_order if not self._loses_its_place(t, core, now))
             returning = next(stay, None)
-        arriving = self._foremost(lane.arriving, now)
+        arriving = self._foremost(waiting.arriving, now)
         if arriving and now - arriving.queued_at > ADMIT_WITHIN_S:
             return arriving if self._fits(arriving, core, now) else None
         if arriving is None or returning is None:
@@ -352,17 +354,17 @@ class Scheduler:
             self.admission.is_active(other, ticket.syscall.pid) for other in elsewhere
         )
 
-    def _evict_what_does_not_fit(self, lane: RouteQueue, core: Core, now: float) -> None:
+    def _evict_what_does_not_fit(self, waiting: RouteQueue, core: Core, now: float) -> None:
         """Let the foremost calls of active agents wait with the new ones' if they do not fit."""
-        while ticket := self._foremost(lane.returning, now):
+        while ticket := self._foremost(waiting.returning, now):
             plan = self._plan(ticket, core, load_of(core), now)
             if plan.fits:
                 return
             self.admission.apply(core, plan)
             if self._waiting.is_active(ticket):  # on another core
                 return
-            lane.returning.remove(ticket)
-            lane.arriving.push(ticket)
+            waiting.returning.remove(ticket)
+            waiting.arriving.push(ticket)
 
     def _goes_ahead(self, warm: Ticket, new: Ticket, core: Core, now: float) -> bool:
         """Return whether an active agent's call goes before a new agent's."""
@@ -397,7 +399,7 @@ class Scheduler:
         return self.admission.plan(core, load, pid, context, now)
 
     def _urgency(self, call: Waiting, now: float) -> Rank:
-        """Rank over all lanes: overdue calls first, oldest first, then by the policy."""
+        """Rank over all queues: overdue calls first, oldest first, then by the policy."""
         if self._is_overdue(call, now):
             return (0, call.seq)
         return (1, *self._policy.rank(call))
@@ -408,19 +410,21 @@ class Scheduler:
 
     def _is_outranked(self, running: Ticket, core: Core, now: float) -> bool:
         """Return whether a call that could take its slot ranks before a running one."""
-        lanes = [lane for route, lane in self._waiting.lanes.items() if lane and core in route]
-        if sum(map(len, lanes)) <= self._num_yielding:
+        queues = [
+            waiting for route, waiting in self._waiting.queues.items() if waiting and core in route
+        ]
+        if sum(map(len, queues)) <= self._num_yielding:
             return False
-        fronts = [t for lane in lanes if (t := self._front(lane, core, now))]
+        fronts = [t for waiting in queues if (t := self._front(waiting, core, now))]
         at_tail = self._policy.takes_turns
         mine = self._policy.rank_running(AtTail(running, now) if at_tail else running)
         return any(self._urgency(ticket, now) < (1, *mine) for ticket in fronts)
 
-    def _victim_for(self, lane: RouteQueue, now: float) -> Ticket | None:
+    def _victim_for(self, waiting: RouteQueue, now: float) -> Ticket | None:
         """The worst-ranked running call that the best new or returning call may interrupt."""
         if not self._policy.ever_interrupts or self._num_yielding >= self.num_ready:
             return None
-        fronts = [t for queue in (lane.arriving, lane.returning) if (t := queue.best())]
+        fronts = [t for queue in (waiting.arriving, waiting.returning) if (t := queue.best())]
         for newcomer in sorted(fronts, key=self._policy.rank):
             candidates = [t for t in self._running.values() if self._may_take(newcomer, t, now)]
             if candidates:
@@ -443,7 +447,7 @@ class Scheduler:
         if not self._configured.adapts or now - self._adapted_at < RECONSIDER_S:
             return
         self._adapted_at = now
-        cores = {core for route in self._waiting.lanes for core in route}
+        cores = {core for route in self._waiting.queues for core in route}
         load = QueueLoad(
             num_waiting=self.num_waiting,
             num_slots=sum(load_of(core).slots for core in cores),

@@ -83,7 +83,7 @@ class Ticket:
 
 
 LAST = 1 << 62  # behind every position in the order of arrival
-MAX_IDLE_LANES = 16  # more are dropped once they are empty; many routes are pinned to one core
+MAX_IDLE_ROUTES = 16  # more are dropped once they are empty; many routes are pinned to one core
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class WaitingCalls:
     """
 
     def __init__(self, ranking: GuardedPolicy, admission: Admission) -> None:
-        self.lanes: dict[Route, RouteQueue] = {}
+        self.queues: dict[Route, RouteQueue] = {}
         self.num_waiting = 0
         self._ranking = ranking
         self._admission = admission
@@ -175,13 +175,15 @@ class WaitingCalls:
         self._queues: WeakSet[RankedQueue[Ticket]] = WeakSet()  # of held calls, kept by others
 
     def __iter__(self) -> Iterator[Ticket]:
-        for lane in self.lanes.values():
-            yield from lane
+        for waiting in self.queues.values():
+            yield from waiting
         yield from tuple(self._held.values())
 
     def __contains__(self, ticket: Ticket) -> bool:
-        lane = self.lanes.get(ticket.route)
-        return self._held.get(ticket.syscall.id) is ticket or (lane is not None and ticket in lane)
+        waiting = self.queues.get(ticket.route)
+        return self._held.get(ticket.syscall.id) is ticket or (
+            waiting is not None and ticket in waiting
+        )
 
     @property
     def num_ready(self) -> int:
@@ -194,13 +196,13 @@ class WaitingCalls:
 
     def join(self, ticket: Ticket) -> None:
         """Add a call whose route, position and age are set."""
-        lane = self.lanes.get(ticket.route)
-        if lane is None:
-            lane = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
-            self.lanes[ticket.route] = lane
+        waiting = self.queues.get(ticket.route)
+        if waiting is None:
+            waiting = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
+            self.queues[ticket.route] = waiting
         self._count(ticket, 1)
         is_active = self._admission.has_any and self.is_active(ticket)
-        (lane.returning if is_active else lane.arriving).push(ticket)
+        (waiting.returning if is_active else waiting.arriving).push(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a call from its queue or from the held ones."""
@@ -208,13 +210,13 @@ class WaitingCalls:
         if self._held.pop(ticket.syscall.id, None):
             ticket.holds.clear()
             return
-        lane = self.lanes[ticket.route]
-        lane.remove(ticket)
-        if not lane and len(self.lanes) > MAX_IDLE_LANES:
-            del self.lanes[ticket.route]
+        waiting = self.queues[ticket.route]
+        waiting.remove(ticket)
+        if not waiting and len(self.queues) > MAX_IDLE_ROUTES:
+            del self.queues[ticket.route]
 
     def hold(self, ticket: Ticket, reason: Hold) -> None:
-        """Keep a call out of its lane while any reason to hold it stands."""
+        """Keep a call out of its queue while any reason to hold it stands."""
         if not ticket.is_held:
             self.leave(ticket)
             self._held[ticket.syscall.id] = ticket
@@ -222,7 +224,7 @@ class WaitingCalls:
         ticket.holds.add(reason)
 
     def release(self, ticket: Ticket, reason: Hold) -> None:
-        """Drop a reason to hold a call. It joins its lane once none is left."""
+        """Drop a reason to hold a call. It joins its queue once none is left."""
         if reason not in ticket.holds:
             return
         ticket.holds.discard(reason)
@@ -232,7 +234,7 @@ class WaitingCalls:
             self.join(ticket)
 
     def new_queue(self) -> RankedQueue[Ticket]:
-        """A queue for some of the held calls, kept in the order of the lanes."""
+        """A queue for some of the held calls, kept in the order of the queues."""
         queue = ticket_queue(self._ranking)
         self._queues.add(queue)
         return queue
@@ -249,8 +251,8 @@ class WaitingCalls:
     def reorder(self, ranking: GuardedPolicy) -> None:
         """Order the calls by another policy."""
         self._ranking = ranking
-        for lane in self.lanes.values():
-            lane.reorder(ranking)
+        for waiting in self.queues.values():
+            waiting.reorder(ranking)
         for queue in self._queues:
             queue.reorder(ranking.rank)
 
