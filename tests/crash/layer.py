@@ -130,7 +130,7 @@ class Layer:
     async def broken(self, promises: Promises) -> list[str]:
         """The promises that are not kept; empty is good. All of the files are checked besides."""
         state = await self.opener.open()
-        _, table, _ = await self.storage._tables()
+        _, table, _ = await self.storage._tables.open()
         await state.database.aread(table.check)
         lost = []
         for (family, key), (version, told) in promises.newest.items():
