@@ -138,7 +138,7 @@ class StorageConfig:
 class SandboxConfig:
     """The sandbox for code that agents write. Without a working backend, code is not run."""
 
-    tier: Literal["auto", "bubblewrap"] = "auto"
+    backend: Literal["auto", "bubblewrap"] = "auto"
     uid: Annotated[int, Range(1, 2**32 - 2)] | None = (
         65534  # the user that root drops to; 65534: `nobody`
     )
@@ -149,15 +149,15 @@ class SandboxConfig:
     wall_s: Annotated[float, Positive] = 60.0  # of a run, or of a cell of a session
     cpu_s: Annotated[int, AtLeastOne] = 60  # of one process
     memory_bytes: Annotated[int, Range(64 * MIB)] = 1024 * MIB
-    processes: Annotated[int, Range(4)] = 64
-    open_files: Annotated[int, Range(16)] = 256
+    max_processes: Annotated[int, Range(4)] = 64
+    max_open_files: Annotated[int, Range(16)] = 256
     disk_bytes: Annotated[int, AtLeastOne] = 256 * MIB
-    files: Annotated[int, AtLeastOne] = 20_000
+    max_files: Annotated[int, AtLeastOne] = 20_000
     output_bytes: Annotated[int, AtLeastOne] = 1 * MIB
-    parallel: Annotated[int, AtLeastOne] = 16  # runs at once; others wait
-    sessions: Annotated[int, AtLeastOne] = 32  # alive at once
-    sessions_per_agent: int = 2
-    session_life_s: Annotated[float, Positive] = 3600.0
+    max_running: Annotated[int, AtLeastOne] = 16  # runs at once; others wait
+    max_sessions: Annotated[int, AtLeastOne] = 32  # alive at once
+    max_sessions_per_agent: int = 2
+    max_session_s: Annotated[float, Positive] = 3600.0
     session_idle_s: Annotated[float, Positive] = 600.0
 
 

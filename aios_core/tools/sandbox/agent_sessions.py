@@ -104,7 +104,7 @@ class AgentSessions:
         own = [session for (who, _), session in self._sessions.items() if who == identity]
         awake = [session for session in own if not session.is_asleep]
         idle = [session for session in awake if not session.is_busy]
-        if idle and len(awake) >= self._sandbox.sessions_per_agent:
+        if idle and len(awake) >= self._sandbox.max_sessions_per_agent:
             await asyncio.shield(self._later(idle[0].sleep("replaced by another of its agent")))
 
     def _new(self, identity: str, name: str) -> AgentSession:

@@ -30,7 +30,7 @@ def probe_backends(
     config: SandboxConfig, backends: Mapping[str, MakeBackend] = BACKENDS
 ) -> dict[str, tuple[SandboxBackend, Availability]]:
     """Try every isolation backend that the configuration permits, and return the findings."""
-    names = tuple(backends) if config.tier == "auto" else (config.tier,)
+    names = tuple(backends) if config.backend == "auto" else (config.backend,)
     made = {name: backends[name](config) for name in names}
     return {name: (backend, backend.examine()) for name, backend in made.items()}
 
@@ -44,7 +44,7 @@ def select_backend(
         SandboxUnavailable: none works; the message has the reason and a fix for each.
     """
     why = []
-    names = tuple(backends) if config.tier == "auto" else (config.tier,)
+    names = tuple(backends) if config.backend == "auto" else (config.backend,)
     for name in names:
         backend = backends[name](config)
         if (availability := backend.examine()).is_available:

@@ -43,7 +43,7 @@ class FileSync:
             Conflict: code put something other than a file in the place of one.
         """
         with _opened(self._directory) as outside:
-            walk = outside.walk(self._limits.files)
+            walk = outside.walk(self._limits.max_files)
             size = sum(entry.stamp.size for entry in walk.files.values())
             if size > self._limits.disk_bytes or not walk.is_complete:
                 raise self._no_room(size, is_complete=walk.is_complete)
@@ -62,7 +62,7 @@ class FileSync:
             is_last: there is no later call, so it need not wait until stamps can differ.
         """
         with _opened(self._directory) as outside:
-            walk = self._inside.walk(self._limits.files)
+            walk = self._inside.walk(self._limits.max_files)
             removed = self._seen_inside.keys() - walk.files.keys() if walk.is_complete else set()
             for path in removed:
                 outside.remove(path)
@@ -114,8 +114,10 @@ class FileSync:
 
     def _no_room(self, size: int, *, is_complete: bool) -> QuotaExceeded:
         limits = self._limits
-        resource, limit = ("bytes", limits.disk_bytes) if is_complete else ("files", limits.files)
-        requested = size if is_complete else limits.files + 1
+        resource, limit = (
+            ("bytes", limits.disk_bytes) if is_complete else ("files", limits.max_files)
+        )
+        requested = size if is_complete else limits.max_files + 1
         hint = "pass fewer files, or raise the limits of tools.sandbox"
         return QuotaExceeded(
             "the sandbox", resource, limit=limit, used=0, requested=requested, hint=hint

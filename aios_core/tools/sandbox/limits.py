@@ -18,10 +18,10 @@ class SandboxLimits:
     wall_s: float = 60.0
     cpu_s: int = 60  # of one process
     memory_bytes: int = 1024 * MIB  # of all processes together; one may map twice as much
-    processes: int = 64  # and threads
-    open_files: int = 256  # of one process
+    max_processes: int = 64  # and threads
+    max_open_files: int = 256  # of one process
     disk_bytes: int = 256 * MIB  # of /work, and as much again of /tmp; one file may be as large
-    files: int = 20_000  # of /work, and of /tmp
+    max_files: int = 20_000  # of /work, and of /tmp
     output_bytes: int = 1 * MIB  # of stdout, and of stderr; further output is cut
 
     def prlimit_options(self) -> list[str]:
@@ -34,8 +34,8 @@ class SandboxLimits:
         return [
             f"--cpu={self.cpu_s}:{self.cpu_s + 1}",
             f"--as={mapped}:{mapped}",
-            f"--nproc={self.processes}:{self.processes}",
-            f"--nofile={self.open_files}:{self.open_files}",
+            f"--nproc={self.max_processes}:{self.max_processes}",
+            f"--nofile={self.max_open_files}:{self.max_open_files}",
             f"--fsize={self.disk_bytes}:{self.disk_bytes}",
             "--core=0:0",
             "--memlock=0:0",

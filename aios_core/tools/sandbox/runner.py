@@ -127,7 +127,7 @@ def notice_of(killed_by: KilledBy | None, limits: SandboxLimits) -> str | None:
         KilledBy.WALL: f"it was still running after {limits.wall_s:g} s",
         KilledBy.CPU: f"it used more than {limits.cpu_s} s of processor time",
         KilledBy.MEMORY: f"it used more than {limits.memory_bytes:,} bytes of memory",
-        KilledBy.DISK: f"it created more than {limits.files:,} files",
+        KilledBy.DISK: f"it created more than {limits.max_files:,} files",
         KilledBy.OUTPUT: f"it wrote far more than {limits.output_bytes:,} bytes",
     }
     return f"ended: {reasons[killed_by]}" if killed_by in reasons else None

@@ -64,11 +64,11 @@ class Sandbox:
         self._backends = backends
         self._packages = find_packages(config.packages)
         self.limits = limits_of(config)
-        self.sessions_per_agent = config.sessions_per_agent
-        self._lifetime = SessionLifetime(config.session_life_s, config.session_idle_s)
+        self.max_sessions_per_agent = config.max_sessions_per_agent
+        self._lifetime = SessionLifetime(config.max_session_s, config.session_idle_s)
         self._backend: SandboxBackend | None = None
         self._choosing = asyncio.Lock()
-        self._places = asyncio.Semaphore(config.parallel)
+        self._places = asyncio.Semaphore(config.max_running)
         self._thread = SandboxLoop("aios-sandbox")
         # They live until `close`, which backends rely on: a process with a parent-death signal
         # dies with the thread that started it, not only with the process.
@@ -78,7 +78,7 @@ class Sandbox:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Sandbox {self._backend or self._config.tier}>"
+        return f"<Sandbox {self._backend or self._config.backend}>"
 
     # --- one run ----------------------------------------------------------------------------------
 
@@ -242,14 +242,14 @@ class Sandbox:
                 raise KernelClosed("the sandbox is closed")
             others = [one for one in self._sessions if one is not session and one.state != "ended"]
             num_own = sum(one.owner == session.owner for one in others)
-            if num_own >= (most := self.sessions_per_agent):
+            if num_own >= (most := self.max_sessions_per_agent):
                 hint = "close one, or let one end by being idle"
                 raise QuotaExceeded(
                     session.owner, "sessions", limit=most, used=num_own, requested=1, hint=hint
                 )
-            if len(others) >= config.sessions:
-                told = f"{len(others)} sessions are alive, as many as tools.sandbox.sessions allows"
-                raise RetryLater(told, config.session_idle_s)
+            if len(others) >= config.max_sessions:
+                reason = f"tools.sandbox.max_sessions: all {len(others)} sessions are in use"
+                raise RetryLater(reason, config.session_idle_s)
             self._sessions = [*others, session]
 
     # --- start and end ----------------------------------------------------------------------------
@@ -296,9 +296,9 @@ def limits_of(config: SandboxConfig) -> SandboxLimits:
         wall_s=config.wall_s,
         cpu_s=config.cpu_s,
         memory_bytes=config.memory_bytes,
-        processes=config.processes,
-        open_files=config.open_files,
+        max_processes=config.max_processes,
+        max_open_files=config.max_open_files,
         disk_bytes=config.disk_bytes,
-        files=config.files,
+        max_files=config.max_files,
         output_bytes=config.output_bytes,
     )

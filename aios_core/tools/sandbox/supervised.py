@@ -133,7 +133,7 @@ class SupervisedProcess:
             usage = await self.blocking(self.confined.usage)
             if usage.memory_bytes > self._limits.memory_bytes:
                 self.kill(KilledBy.MEMORY)
-            elif usage.num_files > self._limits.files:
+            elif usage.num_files > self._limits.max_files:
                 self.kill(KilledBy.DISK)
 
 

@@ -23,7 +23,7 @@ CONFIG = SandboxConfig(
     cpu_s=20,
     memory_bytes=512 * MIB,
     disk_bytes=8 * MIB,
-    files=500,
+    max_files=500,
     output_bytes=50_000,
 )
 

@@ -484,7 +484,7 @@ async def test_an_agent_with_as_many_busy_sessions_as_it_may_have_gets_no_more(
 async def test_all_agents_together_have_so_many_sessions_and_no_more(
     config: SandboxConfig, files: Files
 ) -> None:
-    sandbox = Sandbox(replace(config, sessions=1))
+    sandbox = Sandbox(replace(config, max_sessions=1))
     sessions = AgentSessions(sandbox, files, is_alive=lambda _: True)
     await sessions.execute(ALICE, "a", "1")
 

@@ -99,7 +99,9 @@ async def test_without_a_tier_nothing_runs_and_it_says_how_to_get_one(started: l
 
 def test_a_tier_that_is_named_is_the_only_one() -> None:
     with pytest.raises(SandboxUnavailable):
-        select_backend(SandboxConfig(tier="bubblewrap"), {"bubblewrap": Absent, "present": Present})
+        select_backend(
+            SandboxConfig(backend="bubblewrap"), {"bubblewrap": Absent, "present": Present}
+        )
 
 
 def test_a_machine_without_bwrap_has_no_tier(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +206,16 @@ def test_the_configuration_takes_no_root() -> None:
 
 
 def test_limits_are_those_of_the_configuration() -> None:
-    config = SandboxConfig(wall_s=1.5, cpu_s=2, processes=7, output_bytes=9)
+    config = SandboxConfig(wall_s=1.5, cpu_s=2, max_processes=7, output_bytes=9)
 
     limits = limits_of(config)
 
-    assert (limits.wall_s, limits.cpu_s, limits.processes, limits.output_bytes) == (1.5, 2, 7, 9)
+    assert (limits.wall_s, limits.cpu_s, limits.max_processes, limits.output_bytes) == (
+        1.5,
+        2,
+        7,
+        9,
+    )
     assert limits_of(SandboxConfig()) == SandboxLimits()
 
 

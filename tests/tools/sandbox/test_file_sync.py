@@ -17,7 +17,7 @@ from aios_core.tools.sandbox.file_sync import FileSync, copy_changed
 from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.tree import Tree
 
-LIMITS = SandboxLimits(disk_bytes=10_000, files=50)
+LIMITS = SandboxLimits(disk_bytes=10_000, max_files=50)
 
 
 class Pair:
@@ -162,7 +162,7 @@ def test_a_file_that_may_not_be_read_is_skipped(
 def test_more_files_than_allowed_remove_none_of_the_host(pair: Pair) -> None:
     put(pair.outside, "z", b"kept")
     pair.sync.push()
-    for number in range(LIMITS.files + 10):
+    for number in range(LIMITS.max_files + 10):
         put(pair.inside, f"a{number}", b"")
 
     changes = pair.sync.pull()

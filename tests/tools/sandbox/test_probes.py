@@ -117,7 +117,7 @@ for number in range(1000):
 """
     result = await sandbox.run("python", code)
 
-    assert 0 < int(result.stdout) <= sandbox.limits.processes
+    assert 0 < int(result.stdout) <= sandbox.limits.max_processes
 
 
 async def test_one_process_gets_no_more_memory_than_it_may(sandbox: Sandbox) -> None:

@@ -303,7 +303,7 @@ async def test_any_thread_may_use_it(sandbox: Sandbox) -> None:
 @pytest.fixture
 async def short(config: SandboxConfig) -> AsyncIterator[Sandbox]:
     """Return sessions with a short lifetime, long enough to start one on a busy machine."""
-    sandbox = Sandbox(replace(config, session_life_s=5.0, session_idle_s=2.0))
+    sandbox = Sandbox(replace(config, max_session_s=5.0, session_idle_s=2.0))
     yield sandbox
     await sandbox.close()
 
