@@ -488,7 +488,7 @@ async def test_all_agents_together_have_so_many_sessions_and_no_more(
     sessions = AgentSessions(sandbox, files, is_alive=lambda _: True)
     await sessions.execute(ALICE, "a", "1")
 
-    with pytest.raises(RetryLater, match=r"tools\.sandbox\.sessions"):
+    with pytest.raises(RetryLater, match=r"tools\.sandbox\.max_sessions"):
         await sessions.execute("default/bob", "a", "1")
 
     await sessions.end(ALICE, "a")
