@@ -25,7 +25,7 @@ class WallClock:
         self.now = 1_000.0
         with kernel.spawn("warm up") as agent:
             agent.memory.kv("n").set("key", "x")
-        kernel._inside.parts.memory._shelf._tables.kv._wall = lambda: self.now  # type: ignore[union-attr]
+        kernel._inside.parts.memory._tables._tables.kv._wall = lambda: self.now  # type: ignore[union-attr]
 
     def pass_minutes(self, minutes: float) -> None:
         self.now += 60 * minutes
