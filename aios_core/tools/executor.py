@@ -192,7 +192,7 @@ class ToolExecutor:
             labels=frozenset(process.labels),
             settings=self._config.settings.get(tool.name, {}),
             _port=self._ports(process),
-            _code_runner=_labelling(self._code_runner, process),
+            _code_runner=_labeling(self._code_runner, process),
         )
 
     def _ended_late(self, process: AgentProcess, intent: Intent, outcome: Outcome) -> None:
@@ -234,7 +234,7 @@ class ToolExecutor:
             log.error("an outcome could not be journaled, its call is in doubt: %s", exc)
 
 
-def _labelling(runner: CodeRunner | None, process: AgentProcess) -> CodeRunner | None:
+def _labeling(runner: CodeRunner | None, process: AgentProcess) -> CodeRunner | None:
     return None if runner is None else LabelingRunner(runner, process)
 
 

@@ -255,10 +255,11 @@ class ToolManager:
         await self.catalog.loaded()
         visible = self.catalog.registry.visible(process.identity)
         return with_labels(
-            tuple(self._told(registered, process) for registered in visible), labels_of_all(visible)
+            tuple(self._describe(registered, process) for registered in visible),
+            labels_of_all(visible),
         )
 
-    def _told(self, registered: RegisteredTool, process: AgentProcess) -> ToolInfo:
+    def _describe(self, registered: RegisteredTool, process: AgentProcess) -> ToolInfo:
         queue = self._dispatcher.scheduler.queue(registered.queue_name)
         return ToolInfo(
             name=registered.tool.name,
