@@ -7,7 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aios_core import Budget, Completion, Delta, EventLog, Message, Price, Sampling
+from aios_core import (
+    Budget,
+    Completion,
+    CoreError,
+    Delta,
+    EventLog,
+    Message,
+    Price,
+    Sampling,
+)
 from aios_core.clock import LoopClock
 from aios_core.context import ContextSwitcher
 from aios_core.core import Core
@@ -16,6 +25,7 @@ from aios_core.events import EventStream
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import FIFO, Dispatcher, Policy, Scheduler
 from aios_core.scheduler.overload import QueueLimits
+from aios_core.snapshot import Tier
 from aios_core.syscalls import LLMGenerate, Syscall
 from tests.puppet import settled
 
@@ -148,3 +158,25 @@ async def rigged(
     for process in rig.table:
         assert not process.live_calls
         assert process.budget.reserved.tokens == process.budget.reserved.calls == 0
+
+
+LOST = CoreError("puppet", "lost the connection", is_retryable=True)
+BROKEN = CoreError("puppet", "broke", is_retryable=False)
+
+
+class Image:
+    """A KV image that knows whether it was freed."""
+
+    tier = Tier.HOST
+    num_tokens = 1
+    num_bytes = 1
+
+    def __init__(self) -> None:
+        self.num_releases = 0
+
+    def to_host(self) -> None: ...
+    def to_disk(self, path: object) -> None: ...
+    def copy_to(self, path: object) -> None: ...
+
+    def release(self) -> None:
+        self.num_releases += 1

@@ -27,8 +27,7 @@ from aios_core.snapshot import Snapshot
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore, settled, virtual
 
-from .rig import Caller, rigged
-from .test_dispatcher import Image
+from .rig import Caller, Image, rigged
 
 
 class Stop(BaseException):
