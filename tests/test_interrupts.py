@@ -24,7 +24,7 @@ from aios_core.access import ApprovalRequest
 from aios_core.config import AccessConfig, StateConfig
 from aios_core.core import Run
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.queueing.policy import Rank, Waiting
+from aios_core.queueing.policy import Rank, WaitingCall
 from aios_core.scheduler import FIFO
 from aios_core.syscalls import LLMGenerate
 
@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
 
 def policy(end: type[BaseException]) -> Kernel:
     class Ending(FIFO):
-        def rank(self, call: Waiting) -> Rank:  # noqa: ARG002
+        def rank(self, call: WaitingCall) -> Rank:  # noqa: ARG002
             raise end("foreign")
 
     return _kernel(policy=Ending())

@@ -35,7 +35,7 @@ from aios_core.redaction import learn_environment, learn_settings
 from aios_core.retrieval.embedding import BilledEmbedder, Embedder
 from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.scheduler import Dispatcher, Policy, Scheduler
-from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.admission import AdmissionController
 from aios_core.scheduler.overload import QueueLimits
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
@@ -139,7 +139,7 @@ class Components:
     def _dispatcher(self, loop: asyncio.AbstractEventLoop, ids: count[int]) -> Dispatcher:
         settings = self._config.scheduler
         return Dispatcher(
-            Scheduler(self._given.policy, Admission(settings.keep_warm_s)),
+            Scheduler(self._given.policy, AdmissionController(settings.keep_warm_s)),
             self.pool,
             self.contexts,
             loop=loop,
@@ -212,7 +212,7 @@ class Components:
             await self.contexts.close()
             await self._close_shared()
             raise
-        self.dispatcher.cores_started()
+        self.dispatcher.on_cores_started()
 
     async def close(self, drain_s: float) -> None:
         """Wait `drain_s` seconds for requests in flight, cancel the rest, and free everything."""

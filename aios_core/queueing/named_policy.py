@@ -1,4 +1,4 @@
-"""Scheduling policies by name, with the settings that a configuration gives them."""
+"""Build scheduling policies by name, with the settings of a configuration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _COMMON = ("quantum", "max_wait_s")  # keys of `[scheduler]` itself, since every
 
 
 def build_policy(name: str, settings: SchedulerConfig) -> Policy:
-    """Make the policy of that name, with its settings from `[scheduler]`.
+    """Build the policy of a name, with its settings from `[scheduler]`.
 
-    `[scheduler.options]` belongs to the configured policy; another one gets the common settings.
+    `[scheduler.options]` applies to the configured policy only; others get the common settings.
 
     Raises:
-        ConfigError: names the key, or the package that brings a policy which cannot be used.
+        ConfigError: a setting is wrong, or the policy of a third-party package cannot be used;
+            the error names the key or the package.
     """
     place = Place("scheduler", "")
     policy = _made(name, place.at("policy"))
@@ -38,7 +39,7 @@ def build_policy(name: str, settings: SchedulerConfig) -> Policy:
 
 
 def with_options(policy: Policy, options: Mapping[str, Any], place: Place) -> Policy:
-    """Change fields of a policy; a field that is a policy takes a table of its own fields.
+    """Set fields of a policy; a field that is itself a policy takes a table of its fields.
 
     Raises `ConfigError` that names the field, what it was and what it may be.
     """

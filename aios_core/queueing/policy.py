@@ -1,19 +1,17 @@
-"""Scheduling policies: who runs next, and for how long.
+"""Scheduling policies, which decide the order of calls, and for how long each may run.
 
-A policy is a frozen dataclass that gives pure answers about plain data. Its
-fields are its settings. To add one, write a class with a `rank` (a few lines) and
-pass an instance to `Kernel(policy=...)`, or register the class as an entry point of
-the group `aios.policies`, which gives it a name in `aios.toml`. Ours are in `POLICIES`,
-where the contract tests of ``tests/scheduler`` pick them up.
+A policy is a frozen dataclass without state: its fields are its settings, and its methods
+compute from plain data. To add one, write a class with a `rank` (a few lines) and pass an
+instance to `Kernel(policy=...)`, or register the class as an entry point of the group
+`aios.policies`, which gives it a name in `aios.toml`. `POLICIES` lists the bundled ones;
+the contract tests in ``tests/scheduler`` run for all of them.
 
-The mechanism is the same for all of them (see `scheduler`): the waiting call of
-the smallest rank runs first. Each time that a running call has generated `quantum`
-tokens it is ranked again, next to those that wait; if one of them ranks before
-it, it is preempted and waits in its turn. Under a policy that `takes_turns` it is
-ranked at the tail of the order of arrival. `interrupts` lets a waiting call take
-the slot of a running one at once. A call that has waited longer than
-`max_wait_s` goes before all calls that began to wait after it, so that nothing
-starves: from then on it waits for no later call, only for those before it.
+One mechanism serves all policies. The waiting call of the smallest rank runs first. Each
+time that a running call has generated `quantum` tokens, it is ranked again together with
+the waiting calls; if one of them ranks before it, it is preempted and waits. Under a
+policy that `takes_turns`, it is ranked at the tail of the order of arrival. `interrupts`
+allows a waiting call to take the slot of a running one at once. A call that has waited
+longer than `max_wait_s` goes before all calls that came after it, so that no call starves.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ Rank = tuple[float, ...]
 
 
 class Share(Protocol):
-    """Service that an agent or a group has received."""
+    """The service that an agent or a group has received."""
 
     @property
     def service(self) -> float:
@@ -38,11 +36,11 @@ class Share(Protocol):
 
     @property
     def virtual_time(self) -> float:
-        """Service over weight, caught up when it was idle (start-time fair queueing)."""
+        """Service divided by weight, advanced after idle times (start-time fair queueing)."""
 
 
-class Waiting(Protocol):
-    """A waiting call, as far as a policy may know it."""
+class WaitingCall(Protocol):
+    """The properties of a waiting call that a policy can use."""
 
     @property
     def seq(self) -> int:
@@ -50,42 +48,42 @@ class Waiting(Protocol):
 
     @property
     def queued_at(self) -> float:
-        """When it began to wait, in seconds; renewed by a preemption."""
+        """When the call started to wait, in seconds; renewed by a preemption."""
 
     @property
     def priority(self) -> int:
-        """Smaller is more urgent."""
+        """The call's priority; a smaller number is more urgent."""
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, counted or else estimated; 0 for a call of a tool."""
+        """Tokens of the prompt, counted or estimated; 0 for a tool call."""
 
     @property
     def expected_answer_tokens(self) -> int:
-        """Tokens that the answer is expected to have, at most the call's limit; 0 for a tool.
+        """Expected tokens of the answer, at most the call's limit; 0 for a tool call.
 
-        What nine of ten earlier answers to the agent, or else of the model, did not exceed. It
-        stays what it was when first asked for, since a rank must not shrink while a call waits.
+        The 90th percentile of the agent's earlier answers, or else of the model's. The value is
+        fixed when it is first read, since a rank must not shrink while a call waits.
         """
 
     @property
     def deadline_at(self) -> float | None:
-        """When the call fails unless it is answered, in seconds of the kernel's clock.
+        """The deadline of the call, in seconds of the kernel's clock.
 
-        None: never, or a call of a tool.
+        None: there is no deadline, or it is a tool call.
         """
 
     @property
     def model(self) -> str | None:
-        """The model that serves the call; None for a call of a tool."""
+        """The model that serves the call; None for a tool call."""
 
     @property
     def agent(self) -> Share:
-        """The agent that made the call."""
+        """The service of the agent that made the call."""
 
     @property
     def group(self) -> Share:
-        """The group of that agent."""
+        """The service of the agent's group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +92,12 @@ class QueueLoad:
 
     num_waiting: int  # calls
     num_slots: int
-    num_groups: int  # that have agents which made calls
+    num_groups: int  # groups with agents that made calls
 
 
 @dataclass(frozen=True, slots=True)
 class Policy(ABC):
-    """The questions that a scheduler asks."""
+    """The base class of scheduling policies."""
 
     quantum: int | None = None  # tokens before a running call is ranked again; None: never
     max_wait_s: float | None = None  # bound on being overtaken; None: the rank itself is fair
@@ -107,30 +105,30 @@ class Policy(ABC):
     warm_first: bool = False  # when memory is short, active agents go before new ones
 
     @abstractmethod
-    def rank(self, call: Waiting) -> Rank:
-        """Order of the waiting calls, smallest first. May only grow while a call waits."""
+    def rank(self, call: WaitingCall) -> Rank:
+        """Return the rank of a call; the smallest runs first. It may only grow while it waits."""
 
-    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:  # noqa: ARG002
+    def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:  # noqa: ARG002
         """Return whether a waiting call may interrupt a running one before its quantum ends."""
         return False
 
-    def select(self, load: QueueLoad) -> Policy:  # noqa: ARG002 - for those made of others
-        """The policy to use under this load; itself, unless it is made of others."""
+    def select(self, load: QueueLoad) -> Policy:  # noqa: ARG002 - for policies made of others
+        """Return the policy to use under this load; an adaptive policy returns one of several."""
         return self
 
     @property
     def name(self) -> str:
-        """As in `POLICIES`, or the name of the class."""
+        """The name in `POLICIES`, or the name of the class."""
         return next((n for n, p in POLICIES.items() if p is type(self)), type(self).__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FIFO(Policy):
-    """First come, first served, each to completion."""
+    """First come, first served, without preemption."""
 
     warm_first: bool = True
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return (call.seq,)
 
 
@@ -144,17 +142,17 @@ class RoundRobin(FIFO):
 
 @dataclass(frozen=True, slots=True)
 class Priority(Policy):
-    """Most urgent first, with ageing; calls of equal priority in order of arrival.
+    """Most urgent first, with aging; calls of equal priority in order of arrival.
 
     A call of priority p yields to one of priority q < p only if that one arrives
-    within (p - q) x `ageing_s` seconds after it, so its wait is bounded.
+    within (p - q) x `aging_s` seconds after it, so its wait is bounded.
     """
 
     quantum: int | None = 64
-    ageing_s: float = 10.0  # waiting that long makes up for one step of priority
+    aging_s: float = 10.0  # waiting that long makes up for one step of priority
 
-    def rank(self, call: Waiting) -> Rank:
-        return (call.queued_at + call.priority * self.ageing_s, call.seq)
+    def rank(self, call: WaitingCall) -> Rank:
+        return (call.queued_at + call.priority * self.aging_s, call.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +166,10 @@ class Fair(Policy):
 
     quantum: int | None = 64
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return (call.group.virtual_time, call.agent.virtual_time, call.seq)
 
-    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+    def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:
         return waiting.group.virtual_time < running.group.virtual_time
 
 
@@ -187,27 +185,27 @@ class LAS(Policy):
     max_wait_s: float | None = 30.0
     level_tokens: float = 512.0
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return (int(log2(1 + call.agent.service / self.level_tokens)), call.seq)
 
 
 @dataclass(frozen=True, slots=True)
 class Auto(Policy):
-    """Choose by load: protect groups from each other, else shorten the queue, else do not disturb.
+    """Choose among `fair`, `las` and `fifo` by load.
 
-    - agents of several groups are at work: `fair`, so that none starves another;
-    - of one group, and more calls wait than there are slots: `las`, so that its short
+    - agents of several groups make calls: `fair`, so that no group starves another;
+    - agents of one group, and more calls wait than there are slots: `las`, so that short
       agents finish early;
-    - otherwise `fifo`, since order hardly matters then and preemption only costs.
+    - otherwise `fifo`, since order hardly matters then and preemption has a cost.
 
-    A `quantum` or `max_wait_s` of its own takes the place of the chosen one's, if that has any.
+    Its own `quantum` and `max_wait_s` replace those of the chosen policy, if that has them.
     """
 
     fifo: Policy = field(default_factory=FIFO)
     fair: Policy = field(default_factory=Fair)
     las: Policy = field(default_factory=LAS)
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return self.fifo.rank(call)
 
     def select(self, load: QueueLoad) -> Policy:
@@ -237,12 +235,12 @@ POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {
 # How much service agents and groups have received.
 #
 # Service is counted in weighted tokens: prompt tokens + 2 x generated tokens (the
-# virtual token counter of Sheng et al., OSDI 2024). `virtual_time` divides it by
-# the weight and never falls behind those who stayed busy: a flow that was idle
-# starts again where service stands now, so idleness earns no claim on the future.
+# virtual token counter of Sheng et al., OSDI 2024). `virtual_time` is service divided
+# by weight. A flow that was idle starts again at the virtual time of the busy ones;
+# otherwise it could claim all the service that it missed.
 #
-# Both only grow. A call that turns out to have cost less than was charged leaves a
-# credit, which its flow uses up first.
+# Both only grow. A call that cost less than was charged leaves a credit, which its flow
+# uses first.
 
 PROMPT_COST = 1.0
 OUTPUT_COST = 2.0
@@ -250,7 +248,7 @@ OUTPUT_COST = 2.0
 
 @dataclass(slots=True, eq=False)
 class FlowShare:
-    """The service of one agent or one group. Satisfies `policy.Share`."""
+    """The service of one agent or one group. Implements `Share`."""
 
     name: str
     weight: float = 1.0
@@ -260,20 +258,20 @@ class FlowShare:
     num_waiting: int = 0
     floor: float = 0.0  # virtual time of the member that was served last
     credit: float = 0.0
-    num_members: int = 0  # of a group: its agents that made calls and live
+    num_members: int = 0  # of a group: its live agents that made calls
 
     def enter(self, floor: float) -> None:
-        """One more call. `floor` is where service stands among this flow's siblings."""
+        """Count one more call. `floor` is the virtual time of this flow's busy siblings."""
         if self.num_calls == 0 and self.virtual_time < floor:
             self.virtual_time = floor
         self.num_calls += 1
 
     def leave(self) -> None:
-        """One call less."""
+        """Count one call less."""
         self.num_calls -= 1
 
     def charge(self, cost: float) -> None:
-        """Account for service; a negative cost becomes credit."""
+        """Charge service; a negative cost becomes credit."""
         cost -= self.credit
         self.credit = max(0.0, -cost)
         if cost > 0:
@@ -282,5 +280,5 @@ class FlowShare:
 
 
 def service_of(usage: Usage) -> float:
-    """The service that a call was, once it is known what it took."""
+    """Return the service of a call from its usage."""
     return PROMPT_COST * usage.input_tokens + OUTPUT_COST * usage.output_tokens

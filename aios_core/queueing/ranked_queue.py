@@ -1,13 +1,13 @@
 """Waiting calls in the order of a scheduling policy, at logarithmic cost.
 
-A rank may only grow while a call waits: the service of its owner grows, never the reverse. So a
-rank known from before is a lower bound, and the first call is found by ranking the top of the heap
-again until it stays at the top.
+A rank may only grow while a call waits, since the service of its agent only grows. So an earlier
+rank is a lower bound, and the first call is found by ranking the top of the heap again until it
+stays at the top.
 
-A policy may be third-party code, and its answers are used in the middle of the kernel's
-bookkeeping, often about several calls at once. Anything it raises, or returns instead of a rank, is
-caught here: a waiting call that cannot be ranked is set aside with the reason (`take_unranked`),
-and every other question gets the answer that changes least.
+A policy may be third-party code, and the kernel uses its results in the middle of updating its
+state, often for several calls at once. So every exception and every wrong result of a policy is
+caught here: a waiting call that cannot be ranked is kept with the reason (`take_unranked`), and
+every other method returns the result that changes least.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numbers import Real
 from typing import Any, Final, Generic, TypeVar
 
 from aios_core.errors import SchedulingPolicyError
-from aios_core.queueing.policy import Policy, QueueLoad, Rank, Waiting
+from aios_core.queueing.policy import Policy, QueueLoad, Rank, WaitingCall
 from aios_core.untrusted.third_party import (
     RAISED,
     describe,
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 LAST: Final[Rank] = (inf,)  # of a waiting call that cannot be ranked, until it is refused
 FIRST: Final[Rank] = (-inf,)  # of a running one: it keeps its slot
 
-Unranked = dict[int, tuple[Waiting, SchedulingPolicyError]]  # by `id` of the call
+Unranked = dict[int, tuple[WaitingCall, SchedulingPolicyError]]  # by `id` of the call
 
 
 class GuardedPolicy:
-    """Asks one policy. Satisfies `tools.protocols.Ranking` too.
+    """A policy, protected from its own exceptions. Implements `tools.protocols.Ranking` too.
 
-    Each kind of failure is logged once for a policy, since questions are many.
+    Each kind of failure is logged once for a policy, since a policy is called very often.
     """
 
     def __init__(self, policy: Policy, unranked: Unranked | None = None) -> None:
@@ -54,7 +54,7 @@ class GuardedPolicy:
         self._selected: GuardedPolicy = self
         self.adapts = type(policy).select is not Policy.select
         self.ever_interrupts = type(policy).interrupts is not Policy.interrupts
-        # Settings of a frozen dataclass: read once, since the scheduler asks for them all the time.
+        # Settings of a frozen dataclass, read once, since the scheduler reads them all the time.
         self.quantum = self._asked("quantum", lambda: _number(policy.quantum), None)
         self.max_wait_s = self._asked("max_wait_s", lambda: _number(policy.max_wait_s), None)
         self.takes_turns = self._asked("takes_turns", lambda: bool(policy.takes_turns), False)
@@ -63,9 +63,9 @@ class GuardedPolicy:
     def __repr__(self) -> str:
         return f"<GuardedPolicy {type(self.policy).__name__}>"
 
-    # --- questions ---------------------------------------------------------------------------
+    # --- calls of the policy -----------------------------------------------------------------
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         """Rank a waiting call. One that cannot be ranked goes last, and to `take_unranked`."""
         try:
             rank = self.policy.rank(call)
@@ -77,11 +77,11 @@ class GuardedPolicy:
             self.unranked[id(call)] = (call, self._failed("rank", exc))
             return LAST
 
-    def rank_running(self, call: Waiting) -> Rank:
+    def rank_running(self, call: WaitingCall) -> Rank:
         """Rank a running call. One that cannot be ranked goes first: it is not interrupted."""
         return self._asked("rank", lambda: _checked(self.policy.rank(call)), FIRST)
 
-    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+    def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:
         """Return whether a waiting call may interrupt a running one."""
         return self._asked(
             "interrupts", lambda: bool(self.policy.interrupts(waiting, running)), False
@@ -100,7 +100,7 @@ class GuardedPolicy:
 
     # --- failures ----------------------------------------------------------------------------
 
-    def take_unranked(self) -> list[tuple[Waiting, SchedulingPolicyError]]:
+    def take_unranked(self) -> list[tuple[WaitingCall, SchedulingPolicyError]]:
         """Return the calls that could not be ranked since the last time, and why."""
         if not self.unranked:
             return []
@@ -128,11 +128,11 @@ class GuardedPolicy:
 
 
 def _checked(rank: Any) -> Rank:
-    """The rank, if it is one. Anything else would raise later, inside a heap of others' ranks."""
+    """Return a valid rank. Any other value would raise later, when a heap compares it."""
     if not isinstance(rank, tuple):
         raise TypeError(f"a rank is a tuple of numbers, not {_shown(rank)}")
     for part in rank:
-        if type(part) is int:  # what needs no further look, before what takes a slow one
+        if type(part) is int:  # the usual case, without the slow check
             continue
         if not isinstance(part, Real) or isnan(part):
             raise TypeError(f"a rank is a tuple of numbers, not one with {_shown(part)}")
@@ -140,7 +140,7 @@ def _checked(rank: Any) -> Rank:
 
 
 def _shown(value: object) -> str:
-    """A value for a message, without its own `__repr__`."""
+    """Describe a value for a message without calling its `__repr__`."""
     return shown_value(value) or f"<{type_name(value)}>"
 
 
@@ -159,14 +159,14 @@ def _number(value: N | None) -> N | None:
     return value
 
 
-SLACK: Final = 64  # heap entries of items that left, kept before they are cleared away
+SLACK: Final = 64  # stale heap entries that are kept before all are removed
 
 
 class RankedQueue(Generic[T]):
     """Waiting items by rank and, if their age is given, by age.
 
-    Invariant: every member has one live entry in each heap, the one that bears its number; others
-    are skipped when they come to the top.
+    Invariant: every member has one live entry in each heap, the one with its number; other entries
+    are stale, and skipped when they reach the top.
 
     Args:
         rank: returns the rank of an item; the smallest goes first. Never raises.
@@ -191,7 +191,7 @@ class RankedQueue(Generic[T]):
         return item in self._members
 
     def push(self, item: T) -> None:
-        """Add an item. One that waits already is filed by its present rank and age."""
+        """Add an item, or update the rank and age of one that waits already."""
         number = next(self._numbers)
         self._members[item] = number
         heappush(self._heap, (self._rank(item), number, item))

@@ -1,4 +1,4 @@
-"""Calls per time, as a token bucket. Pure: time is given."""
+"""Limit calls per time with token buckets. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Rate(Protocol):
-    """So many calls in so many seconds."""
+    """A rate limit: a number of calls in a number of seconds."""
 
     @property
     def calls(self) -> int:
@@ -14,11 +14,11 @@ class Rate(Protocol):
 
     @property
     def per_s(self) -> float:
-        """In how many seconds."""
+        """The period in seconds."""
 
 
 class TokenBucket:
-    """The calls that a rate still allows: full at first, refilled with time."""
+    """The calls that a rate limit still allows: full at first, refilled with time."""
 
     def __init__(self, rate: Rate, now: float) -> None:
         self.rate = rate
@@ -26,12 +26,12 @@ class TokenBucket:
         self._at = now
 
     def ready_in(self, now: float) -> float:
-        """Return the seconds until a call may begin; 0: now."""
+        """Return the seconds until a call may start; 0: now."""
         self._refill(now)
         return max(0.0, (1.0 - self._tokens) * self.rate.per_s / self.rate.calls)
 
     def take(self, now: float) -> None:
-        """Take a token, as a call begins."""
+        """Take a token for a call that starts."""
         self._refill(now)
         self._tokens -= 1.0
 

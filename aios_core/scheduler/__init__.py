@@ -1,4 +1,4 @@
-"""Decide which LLM call runs next on which core, and carry that out.
+"""Decide which LLM call runs next on which core, and carry out these decisions.
 
     scheduler       decide: the next call, its core, who is preempted (pure)
     waiting_calls   the calls without a slot, by the cores that can serve them
@@ -13,8 +13,8 @@
     overload        refuse calls when a queue is full
     deadlines       the timers of calls; `holds` keeps frozen agents' calls back
     call_events     emit the events of calls
-    dispatch_state  what the parts of one dispatcher share
-    protocols       what the dispatcher needs of other components
+    dispatch_state  the state that the parts of one dispatcher share
+    protocols       contracts of the components that the dispatcher uses
 
 The policies are in `aios_core.queueing`.
 """
@@ -31,7 +31,7 @@ from aios_core.queueing.policy import (
     QueueLoad,
     Rank,
     RoundRobin,
-    Waiting,
+    WaitingCall,
 )
 from aios_core.scheduler.dispatcher import Dispatcher
 from aios_core.scheduler.scheduler import Scheduler
@@ -50,5 +50,5 @@ __all__ = [
     "Rank",
     "RoundRobin",
     "Scheduler",
-    "Waiting",
+    "WaitingCall",
 ]

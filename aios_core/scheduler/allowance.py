@@ -1,7 +1,7 @@
-"""What one answer may have, what of it has come, and what of a reported usage is believed.
+"""Limit the tokens of answers, count them, and check reported usage for plausibility.
 
-The limit is the caller's, or what its budget has left; it holds even if a core ignores it. A core's
-own count is believed as far as the text that came with it allows that. Pure.
+The limit is the caller's, or the rest of its budget; it holds even if a core ignores it. A core's
+own count is accepted as far as it is consistent with the text that it sent. Pure.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from aios_core.untrusted.reported_numbers import MOST_TOKENS, whole_number
 
 LimitedBy = Literal["max_tokens", "window", "budget"]
 
-_FORGIVEN: Final = 4  # a core that knows its tokens may be off from our bound by this factor
+_FORGIVEN: Final = 4  # factor by which a core with a tokenizer may differ from the lower bound
 
 
 class Taken(NamedTuple):
-    """What of some progress goes to the caller, and whether the answer ends with it."""
+    """The part of a run's progress that goes to the caller, and whether the answer ends."""
 
     delta: Delta
     is_over: bool = False
@@ -34,25 +34,25 @@ class Taken(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Allowance:
-    """What a call may generate, and what it generated so far, all its runs together.
+    """The limits of a call's answer, and what all of its runs have generated so far.
 
-    Tokens are those of all answers to the call, if it asked for several.
+    Tokens are those of all choices together, if the call requests several.
     """
 
     request: LLMGenerate
     prepared: Prepared
     price: Price
     ratio: TokenRatio
-    prompt_tokens: int  # counted, or else estimated
-    limit: int | None = None  # nobody may exceed it; None: neither caller nor budget sets one
+    prompt_tokens: int  # counted, or estimated if the core cannot count
+    limit: int | None = None  # never exceeded; None: neither caller nor budget sets one
     limited_by: LimitedBy = "window"
-    reserved: int | None = None  # as many are set aside for the answer; None: no budget limits it
-    num_tokens: int = 0  # that have surely come
-    num_estimated: int = 0  # ... about
-    heard: list[Delta] = field(default_factory=list)  # what a cut answer is made of
-    is_external: bool = False  # its caller gets the answer past the kernel, which cannot cut it
-    _told: int = 0  # tokens that a core with a tokenizer reported
-    _least: int = 0  # ... and that its texts have at least
+    reserved: int | None = None  # tokens reserved for the answer; None: no budget limits it
+    num_tokens: int = 0  # that have certainly arrived
+    num_estimated: int = 0  # that have arrived by estimate
+    received: list[Delta] = field(default_factory=list)  # a cut answer is made of them
+    is_external: bool = False  # its caller gets the answer directly, so the kernel cannot cut it
+    _reported: int = 0  # tokens that a core with a tokenizer reported
+    _least: int = 0  # tokens that the texts of that core have at least
 
     def cost_of(self, input_tokens: int, output_tokens: int, calls: int = 0) -> Cost:
         """Return the cost of that many tokens and calls."""
@@ -61,7 +61,7 @@ class Allowance:
 
     @property
     def end(self) -> int | None:
-        """The number of tokens after which the answer ends as things are."""
+        """The number of tokens at which the answer ends now: the limit or the reservation."""
         if self.limit is None or self.reserved is None:
             return self.reserved if self.limit is None else self.limit
         return min(self.limit, self.reserved)
@@ -74,19 +74,19 @@ class Allowance:
         return self.limited_by
 
     def tokens_of(self, progress: Progress) -> int:
-        """Count what a core reports: as many as it says, unless its text has surely more."""
+        """Count reported tokens: as many as the core reports, or as its text has at least."""
         told = max(0, progress.num_tokens)
         if self.prepared.is_exact and self.limit is None:
             return told
         least = sum(map(at_least, answer_texts(progress.delta)))
         if not self.prepared.is_exact:
             return max(told, least)
-        self._told, self._least = self._told + told, self._least + least
-        is_plausible = self._least <= self._told * _FORGIVEN
-        return max(0, (self._told if is_plausible else self._least) - self.num_tokens)
+        self._reported, self._least = self._reported + told, self._least + least
+        is_plausible = self._least <= self._reported * _FORGIVEN
+        return max(0, (self._reported if is_plausible else self._least) - self.num_tokens)
 
     def take(self, progress: Progress, num_tokens: int) -> Taken:
-        """Count progress of so many tokens, as far as it is within the limits."""
+        """Count progress of that many tokens, as far as it is within the limits."""
         end = self.end
         room = None if end is None else end - self.num_tokens
         if room is None or num_tokens <= room:
@@ -102,7 +102,7 @@ class Allowance:
         return max(self.num_tokens, least // _FORGIVEN if self.prepared.is_exact else least)
 
     def evidence(self, context_window: int, messages: Sequence[Message] = ()) -> Evidence:
-        """Return what the kernel counted itself for the call and its answers."""
+        """Return the kernel's own counts for the call and its answers."""
         least, about = self.num_tokens, self.num_estimated
         if not self.prepared.is_exact:
             least = self.came(messages)
@@ -126,11 +126,11 @@ class Allowance:
             about = max(about, sum(map(self.ratio.tokens_in, answer_texts(delta))))
         self.num_estimated += about
         if self.limit is not None and delta:
-            self.heard.append(delta)
+            self.received.append(delta)
 
     @property
     def num_answers(self) -> int:
-        """Answers that the call asked for."""
+        """The number of answers (choices) that the call requests."""
         return self.request.sampling.num_choices
 
     @property
@@ -145,14 +145,14 @@ class Allowance:
         return None if self.limit is None else max(1, self.limit // self.num_answers)
 
     def go_on_from(self, snapshot: Snapshot) -> None:
-        """Add what an earlier kernel counted for the call."""
-        self.num_tokens = self.num_estimated = self._told = len(snapshot.output_ids)
+        """Add the tokens that an earlier kernel counted for the call."""
+        self.num_tokens = self.num_estimated = self._reported = len(snapshot.output_ids)
         if snapshot.text:
-            self.heard.append(Delta(snapshot.text))
+            self.received.append(Delta(snapshot.text))
 
 
-_HIDDEN_PROMPT: Final = 16_384  # tokens that a backend may put before ours: templates, safety rules
-_HIDDEN_OUTPUT: Final = 65_536  # tokens of reasoning that no backend has to show
+_HIDDEN_PROMPT: Final = 16_384  # tokens that a backend may add to a prompt: templates, rules
+_HIDDEN_OUTPUT: Final = 65_536  # tokens of reasoning that a backend may keep hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,26 +163,26 @@ class Evidence:
     max_prompt_tokens: int  # an upper bound from the texts
     context_window: int
     output_tokens: int  # counted or estimated
-    min_output_tokens: int  # that have certainly arrived
-    max_output_tokens: int | None = None  # that the answer may have; None: no limit
+    min_output_tokens: int  # tokens that have certainly arrived
+    max_output_tokens: int | None = None  # limit of the answer; None: no limit
     is_exact: bool = False  # whether the counts are those of the model's own tokenizer
 
     def usage(self) -> Usage:
-        """The kernel's own count."""
+        """The kernel's own count as a usage."""
         is_estimated = not self.is_exact
         return Usage(self.prompt_tokens, self.output_tokens, is_estimated=is_estimated)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The usage to book, and why it is not the one that was claimed; "" if it is."""
+    """The usage to charge, and why it differs from the reported one; "" if it does not."""
 
     usage: Usage
     fault: str = ""
 
 
 def check_usage(claimed: Usage, evidence: Evidence) -> Judged:
-    """Check a reported usage. Replaces each figure that cannot be true by the kernel's own."""
+    """Check a reported usage, and replace each impossible figure by the kernel's own."""
     faults: dict[str, str] = {}
     if fault := _fault_of_prompt(claimed.input_tokens, evidence):
         faults["input_tokens"] = fault
@@ -237,7 +237,7 @@ def _fault_of_output(claim: object, known: Evidence) -> str:
     return ""
 
 
-#: The figures that are a part of another one.
+#: The figures that are part of another figure.
 _PARTS: Final = {
     "cached_tokens": "input_tokens",
     "cache_write_tokens": "input_tokens",
@@ -279,19 +279,19 @@ def start_of_message(message: Message, num_tokens: int, ratio: TokenRatio) -> Me
 def _changes(
     answer: Delta | Message, text_key: str, num_tokens: int, ratio: TokenRatio
 ) -> dict[str, Any]:
-    """What is to be shortened, in the order in which a model writes.
+    """Return the fields to shorten, in the order in which a model writes them.
 
-    That is reasoning, text, a refusal, tool calls.
+    That is reasoning, text, refusal, tool calls.
     """
     left = num_tokens
     changes: dict[str, Any] = {}
     for key in ("reasoning", text_key, "refusal"):
-        if said := getattr(answer, key, None):
-            kept = ratio.start_of(said, left) if left > 0 else ""
+        if text := getattr(answer, key, None):
+            kept = ratio.start_of(text, left) if left > 0 else ""
             left -= ratio.tokens_in(kept)
-            changes |= {} if kept == said else {key: kept}
+            changes |= {} if kept == text else {key: kept}
     if changes and answer.thinking:
-        changes["thinking"] = ()  # its signatures are of the whole
+        changes["thinking"] = ()  # its signatures cover the uncut text
     if answer.tool_calls:
         changes["tool_calls"] = tuple(_first_calls(answer.tool_calls, left, ratio))
     return changes
@@ -300,7 +300,7 @@ def _changes(
 def _first_calls(
     calls: tuple[ToolCall, ...] | tuple[ToolCallDelta, ...], left: int, ratio: TokenRatio
 ) -> list[Any]:
-    """The calls that begin within the limit, the last one with as much as is within it."""
+    """Yield the tool calls that start within the limit, the last one cut off at the limit."""
     kept = []
     for call in calls:
         if left <= 0:
@@ -312,18 +312,18 @@ def _first_calls(
     return kept
 
 
-# --- how long answers will be ---------------------------------------------------------------------
-# Learned from what was answered; before that, from the configuration.
+# --- expected lengths of answers ------------------------------------------------------------------
+# Learned from earlier answers; until there are enough, taken from the configuration.
 
 EXPECTED_ANSWER_TOKENS: Final = 512
-_KEPT: Final = 50  # answers that are remembered of an agent, and of a model
-_ENOUGH: Final = 3  # fewer answers say nothing
-_MOST_AGENTS: Final = 10_000  # of which answers are remembered
-_LEAST: Final = 16  # tokens that are expected of any answer
+_KEPT: Final = 50  # latest answers of an agent, and of a model, that are used
+_ENOUGH: Final = 3  # answers needed for an estimate
+_MOST_AGENTS: Final = 10_000  # agents with their own estimate
+_LEAST: Final = 16  # tokens; the shortest expected answer
 
 
-_FIRST_RUN_S: Final = 1.0  # how long a call runs, before any has
-_LATEST_RUNS: Final = 32  # that the mean is about
+_FIRST_RUN_S: Final = 1.0  # assumed duration of a run, until one has ended
+_LATEST_RUNS: Final = 32  # number of runs that the mean covers
 
 
 class AnswerSizes:
@@ -333,7 +333,7 @@ class AnswerSizes:
         self._sizes: deque[int] = deque(maxlen=_KEPT)
 
     def add(self, num_tokens: int) -> None:
-        """Remember one more answer."""
+        """Add an answer's length."""
         self._sizes.append(num_tokens)
 
     def percentile_90(self) -> int | None:
@@ -345,38 +345,38 @@ class AnswerSizes:
 
 
 class Estimates:
-    """Expects of an agent, or else of a model, what nine of ten of its answers were."""
+    """Estimates of answers: the 90th percentile of an agent's answers, or of a model's."""
 
     def __init__(self, expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS) -> None:
         self._default = expected_answer_tokens
-        self.run_s = _FIRST_RUN_S  # the mean of late
+        self.run_s = _FIRST_RUN_S  # mean duration of the latest runs
         self._num_runs = 0
         self._agents: OrderedDict[int, AnswerSizes] = OrderedDict()
         self._models: dict[str, AnswerSizes] = {}
         self._ratios: dict[str, TokenRatio] = {}
 
     def learn_run(self, seconds: float) -> None:
-        """Learn how long a call ran that a core brought to its end."""
+        """Record the duration of a completed run."""
         if seconds > 0:
             self._num_runs += 1
             self.run_s += (seconds - self.run_s) / min(self._num_runs, _LATEST_RUNS)
 
     def answer_tokens(self, pid: int, model: str) -> int:
-        """Estimate the tokens of an answer."""
+        """Estimate the tokens of an agent's next answer."""
         for sizes in (self._agents.get(pid), self._models.get(model)):
             if sizes is not None and (size := sizes.percentile_90()) is not None:
                 return max(_LEAST, size)
         return self._default
 
     def ratio(self, model: str) -> TokenRatio:
-        """The bytes that a token of a model has; shared by all that use the model."""
+        """Return the bytes a token of a model; one estimate for all agents."""
         ratio = self._ratios.get(model)
         if ratio is None:
             ratio = self._ratios[model] = TokenRatio()
         return ratio
 
     def learn(self, pid: int, model: str, num_tokens: int) -> None:
-        """Learn the number of tokens of an answer of a model to an agent."""
+        """Record the tokens of a model's answer to an agent."""
         if pid in self._agents:
             self._agents.move_to_end(pid)
         else:

@@ -1,11 +1,11 @@
-"""Calls that wait for others to settle, in the order of the scheduling policy.
+"""Calls that wait for money or tokens, in the order of the scheduling policy.
 
-A call waits for the account that has too little unreserved. When a reservation on that account
-is settled or parked, the best-ranked calls that fit are woken; those behind one that does not
-fit wait on, so that a large call is not starved by small ones.
+A call waits for the budget account that has too little unreserved. When a reservation on that
+account is settled or reduced, the best-ranked calls that fit are woken. Calls ranked behind one
+that does not fit continue to wait, since small calls would starve it otherwise.
 
-Invariant (see `check`): on an account for which a call waits something is reserved, or its
-waking is due.
+Invariant (see `check`): an account with a waiting call has a reservation that will be settled, or
+is marked as freed.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from aios_core.scheduler.waiting_calls import Hold, Ticket
 
 
 class Order(Protocol):
-    """The order of the calls: see `Scheduler`."""
+    """The contract of what orders calls; `Scheduler` implements it."""
 
     def new_queue(self) -> RankedQueue[Ticket]:
-        """A queue in that order."""
+        """Make a queue in the order of the policy."""
 
     def first_of(self, queue: RankedQueue[Ticket], now: float) -> Ticket | None:
-        """The most urgent call of a queue, which it keeps."""
+        """Return the most urgent call of a queue without removing it."""
 
     def urgency(self, ticket: Ticket, now: float) -> Rank:
-        """The place of a call among all, smallest first."""
+        """Return the rank of a call among all, smallest first."""
 
 
 class Needs(Protocol):
-    """What the queue asks about a waiting call."""
+    """The contract of what computes reservations; `Reservations` implements it."""
 
     def amount(self, call: Call) -> Cost:
-        """What it would reserve now. Raises `BudgetExceeded` if it cannot be paid any more."""
+        """Return what a call would reserve now. Raises `BudgetExceeded` if it cannot be paid."""
 
     def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
         """Return why no reservation on the account can settle before the call is answered."""
 
 
 class BudgetQueue:
-    """The waiting calls, by account.
+    """The calls that wait for a budget, by account.
 
     Args:
-        needs: says what a call would reserve.
-        order: which call goes first.
+        needs: computes what a call would reserve.
+        order: decides which call goes first.
         now: the clock.
-        on_freed: called when calls may be woken; see `wake`.
+        on_freed: called when calls may be woken with `wake`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BudgetQueue:
         self._on_freed = on_freed
         self.calls: dict[int, Call] = {}
         self._waiting: dict[BudgetAccount, RankedQueue[Ticket]] = {}
-        self.freed: dict[BudgetAccount, None] = {}  # where calls may get their turn now
+        self.freed: dict[BudgetAccount, None] = {}  # accounts with calls to be woken
         self._listening: set[BudgetAccount] = set()
 
     def __len__(self) -> int:
@@ -92,10 +92,13 @@ class BudgetQueue:
         account = call.waits_for
         if account is not None:
             self._drop(account, call)
-            self._mark_freed(account)  # another may be the next now
+            self._mark_freed(account)  # the call behind it may fit
 
     def ahead_of(self, call: Call) -> BudgetAccount | None:
-        """Return an account of the call's chain for which a call of a better rank waits."""
+        """Return an account of the call's chain that a call of a better rank waits for.
+
+        A call must not overtake it, even if its own, smaller reservation would fit.
+        """
         if not self._waiting:
             return None
         mine = self._order.urgency(_ticket_of(call), self._now())
@@ -106,7 +109,7 @@ class BudgetQueue:
         return None
 
     def wake(self) -> Iterator[tuple[Call, BudgetExceeded | None]]:
-        """Yield the calls that may try again, and those that cannot be paid any more."""
+        """Yield the calls that may try again, and those that can no longer be paid."""
         while self.freed:
             account, _ = self.freed.popitem()
             yield from self._wake_for(account)
@@ -125,10 +128,10 @@ class BudgetQueue:
             ticket, waits_for = _ticket_of(call), call.waits_for
             is_queued = waits_for in self._waiting and ticket in self._waiting[waits_for]
             if call.is_answered or not is_queued or Hold.BUDGET not in ticket.holds:
-                raise KernelBug(f"{call.syscall!r} is said to wait for {waits_for!r}")
+                raise KernelBug(f"{call.syscall!r} is listed as waiting for {waits_for!r}")
 
     def _wake_for(self, account: BudgetAccount) -> Iterator[tuple[Call, BudgetExceeded | None]]:
-        promised = Cost()
+        promised = Cost()  # for the calls woken in this pass, which have not reserved yet
         while (call := self._best(account)) is not None:
             try:
                 amount = self._needs.amount(call)
@@ -148,7 +151,7 @@ class BudgetQueue:
             yield call, None
 
     def _best(self, account: BudgetAccount) -> Call | None:
-        """The waiting call of the best rank."""
+        """Return the call of the best rank that waits for an account."""
         queue = self._waiting.get(account)
         first = self._order.first_of(queue, self._now()) if queue else None
         return self.calls[first.syscall.id] if first else None

@@ -1,4 +1,4 @@
-"""One call on its way: the syscall, with everything that it holds until it is answered."""
+"""One call in flight: the syscall, and everything that it holds until it is answered."""
 
 from __future__ import annotations
 
@@ -28,54 +28,54 @@ PriceList = Callable[[str], Price]  # by model name
 
 
 class Answer(Protocol):
-    """Where the outcome of a call goes. The methods return at once and never raise."""
+    """The receiver of a call's outcome. Its methods return at once and never raise."""
 
     wants_deltas: bool
 
     def delta(self, delta: Delta) -> None:
-        """More of the answer, while it streams."""
+        """Receive a delta of the answer, while it streams."""
 
     def resolve(self, completion: Completion) -> None:
-        """The answer. Called at most once, and then nothing else."""
+        """Receive the answer. Called at most once, as the last method."""
 
     def reject(self, error: BaseException) -> None:
-        """There will be no answer. Called at most once, and then nothing else."""
+        """Receive the error of a failed call. Called at most once, as the last method."""
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A syscall with everything that it holds."""
+    """A syscall that needs a core, with everything that it holds."""
 
     syscall: Syscall
     process: AgentProcess
     answer: Answer
     route: Route
     prepared: Prepared | None = None
-    allowance: Allowance | None = None  # since it was prepared
-    reservation: Reservation | None = None  # since its first run
-    waits_for: BudgetAccount | None = None  # in which too little is unreserved
-    answered_with: Completion | None = None  # a core may still have to let go of it
+    allowance: Allowance | None = None  # set once it is prepared
+    reservation: Reservation | None = None  # set at its first run
+    waits_for: BudgetAccount | None = None  # the budget with too little unreserved
+    answered_with: Completion | None = None  # a core may still work on it
     ticket: Ticket | None = None
-    core: Core | None = None  # that works on it, also for a moment after a cancellation
+    core: Core | None = None  # that works on it, also shortly after a cancellation
     timers: list[Timer] = field(default_factory=list)
-    preparing: asyncio.Future[Any] | None = None  # or waiting for an approval
-    approval: object = None  # what the gatekeeper wants to have awaited first
+    preparing: asyncio.Future[Any] | None = None  # the preparation, or its approval before that
+    approval: object = None  # the approval that it waits for
     is_answered: bool = False
-    tokens_before_run: int = 0  # generated before the present run
-    has_streamed_in_run: bool = False  # its caller has seen something of the present run
-    num_runs_failed: int = 0  # those that count against `max_attempts`
+    tokens_before_run: int = 0  # generated before the current run
+    has_streamed_in_run: bool = False  # its caller received a delta of the current run
+    num_runs_failed: int = 0  # failed runs that count against `max_attempts`
     first_failed_at: float | None = None
-    last_error: KernelError | None = None  # of the latest run that failed
-    resume_from: Snapshot | None = None  # of a call that was loaded from a file, or tried again
+    last_error: KernelError | None = None  # of the latest failed run
+    resume_from: Snapshot | None = None  # of a call that was loaded from a file, or is retried
 
     @property
     def model(self) -> str:
-        """The model that serves it: another than it asked for if that has no core up."""
+        """The model that serves the call; a fallback if the requested one has no core up."""
         return served_model(self.syscall.request, self.route)
 
     @property
-    def doing(self) -> str:
-        """For people: what the call is busy with."""
+    def status(self) -> str:
+        """The state of the call, for error messages."""
         if self.approval is not None:
             return waiting_for(self.approval)
         if self.ticket is None:
@@ -90,12 +90,12 @@ class Call:
         return f"{self.syscall.state}{where}, {self.syscall.num_tokens} tokens so far{after}"
 
     def record_usage(self, usage: Usage) -> None:
-        """Record the usage of the call, when no core works on it any longer."""
+        """Record the usage of the call, once no core works on it."""
         self.syscall.usage = usage
         self.process.accounting.usage += usage
 
-    def book(self, outcome: SyscallState) -> None:
-        """Account for the call, which is answered now."""
+    def record_outcome(self, outcome: SyscallState) -> None:
+        """Add the answered call to its agent's accounting."""
         syscall, books = self.syscall, self.process.accounting
         books.running_s += syscall.running_s
         books.waiting_s += syscall.waited_s
@@ -103,8 +103,8 @@ class Call:
         books.num_failed += outcome is SyscallState.FAILED
         self.process.live_calls.discard(syscall.id)
 
-    def run_begins(self, core: Core, snapshot: Snapshot | None) -> None:
-        """A core takes the call up, at its start or from a snapshot."""
+    def on_run_started(self, core: Core, snapshot: Snapshot | None) -> None:
+        """Note that a core starts the call, or resumes it from a snapshot."""
         self.core = core
         self.syscall.core = core.name
         self.syscall.num_attempts += snapshot is None
@@ -112,16 +112,16 @@ class Call:
         self.has_streamed_in_run = False
         self.resume_from = snapshot.without_kv() if snapshot else None
 
-    def run_failed(self, error: KernelError, now: float, *, counts: bool) -> None:
-        """The run had no effect; the next one begins where it began."""
+    def on_run_failed(self, error: KernelError, now: float, *, counts: bool) -> None:
+        """Note that a run failed without effect; the next run starts where it started."""
         self.core = None
         self.num_runs_failed += counts
         if self.first_failed_at is None:
             self.first_failed_at = now
         self.last_error = error
 
-    def start_over(self, route: Route) -> None:
-        """Forget the preparation for cores that are gone; others will serve the call."""
+    def restart(self, route: Route) -> None:
+        """Drop the preparation for the former cores, since the cores of `route` will serve it."""
         if self.reservation is not None:
             self.reservation.settle(Cost())
         self.route = route
@@ -129,16 +129,16 @@ class Call:
 
     @property
     def booked(self) -> Cost:
-        """What is counted as spent already, while it waits for its next run."""
+        """The cost of its earlier runs, which is counted as spent already."""
         return self.reservation.booked if self.reservation is not None else Cost()
 
     @property
     def has_partial_answer(self) -> bool:
-        """Whether something was generated that its caller can be given."""
-        return self.allowance is not None and bool(self.allowance.heard)
+        """Whether a part of the answer was generated, which its caller can be given."""
+        return self.allowance is not None and bool(self.allowance.received)
 
     def release(self) -> None:
-        """Free timers, preparation and an unused snapshot."""
+        """Cancel timers and preparation, and free an unused snapshot."""
         for timer in self.timers:
             timer.cancel()
         if self.preparing is not None and not self.preparing.done():
@@ -149,21 +149,21 @@ class Call:
 
 
 # --- third-party code: cores, answers, KV images --------------------------------------------------
-# All of it must return at once and never raise. What raises all the same is logged: the kernel is
-# in the middle of work for several agents when it calls it.
+# All of it must return at once and not raise. If it does raise, the error is logged and the kernel
+# continues, since it is in the middle of work for several agents.
 
 
-def deliver(hand_over: Callable[[T], object], value: T) -> None:
-    """Hand a delta or an outcome to a caller, which may not exist any longer."""
+def deliver(receiver: Callable[[T], object], value: T) -> None:
+    """Pass a delta or an outcome to a caller, which may no longer exist."""
     try:
-        hand_over(value)
+        receiver(value)
     except RAISED as exc:
         pass_on(exc)
         log_raised(log, exc, "a caller could not be answered")
 
 
 def preempt(core: Core, run_id: int) -> None:
-    """Ask a core to stop a run at its next token."""
+    """Ask a core to suspend a run at its next token."""
     try:
         core.preempt(run_id)
     except RAISED as exc:
@@ -174,7 +174,7 @@ def preempt(core: Core, run_id: int) -> None:
 
 
 def cancel(core: Core, run_id: int) -> None:
-    """Ask a core to drop a run."""
+    """Ask a core to stop a run."""
     try:
         core.cancel(run_id)
     except RAISED as exc:

@@ -1,4 +1,4 @@
-"""Emit the events of calls."""
+"""Emit events about calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aios_core.syscalls import SyscallState
 
 
 class CallEvents:
-    """Emits events about calls. Costs nothing while nobody observes."""
+    """Emits events about calls. Costs nothing without observers."""
 
     def __init__(self, events: EventStream, clock: Clock) -> None:
         self._events = events

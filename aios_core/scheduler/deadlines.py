@@ -1,4 +1,4 @@
-"""The timers of calls: deadlines, wall time, pauses. They end with their call."""
+"""Timers of calls: deadlines, wall time, pauses. They are cancelled when their call ends."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Final
 from aios_core.clock import Clock
 from aios_core.errors import BudgetExceeded, DeadlineExceeded, KernelError
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.recovery import CoreKeeper
+from aios_core.scheduler.recovery import CoreSupervisor
 
-_ROUNDING_S: Final = 1e-9  # a timer may ring that much early
+_ROUNDING_S: Final = 1e-9  # a timer may fire that much early
 
 
 class Deadlines:
     """Ends calls that take too long.
 
     Args:
-        cancel: withdraws the call of an id with an error.
+        cancel: cancels the call of an id with an error.
     """
 
     def __init__(
         self,
         clock: Clock,
-        keeper: CoreKeeper,
+        supervisor: CoreSupervisor,
         cancel: Callable[[int, KernelError], object],
     ) -> None:
         self._clock = clock
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._cancel = cancel
 
     def set(self, call: Call, timeout_s: float | None, now: float) -> None:
@@ -40,7 +40,7 @@ class Deadlines:
             self.later(call, call.process.ends_at - now, partial(self.check_wall, call))
 
     def check_wall(self, call: Call) -> None:
-        """End a call whose agent has no wall time left."""
+        """End a call if its agent has no wall time left."""
         wall, now = call.process.wall, self._clock.now()
         if wall is not None and now >= wall.at - _ROUNDING_S:
             used = now - (wall.at - wall.limit_s)
@@ -53,7 +53,7 @@ class Deadlines:
         call.timers.append(self._clock.call_at(when, callback))
 
     def _expire(self, call: Call, timeout_s: float) -> None:
-        doing = call.doing
-        if call.ticket is not None and not self._keeper.has_core(call):
+        doing = call.status
+        if call.ticket is not None and not self._supervisor.has_core(call):
             doing += f", waiting for core {call.route[0].name!r}, which is down"
         self._cancel(call.syscall.id, DeadlineExceeded(timeout_s, doing))

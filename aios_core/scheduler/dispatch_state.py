@@ -1,4 +1,4 @@
-"""What the parts of one dispatcher share."""
+"""The state that the parts of one dispatcher share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aios_core.process import AgentProcess, ProcessState
 from aios_core.scheduler.call import Call
 from aios_core.scheduler.call_events import CallEvents
 from aios_core.scheduler.protocols import Contexts
-from aios_core.scheduler.recovery import CoreKeeper
+from aios_core.scheduler.recovery import CoreSupervisor
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Spending
 from aios_core.syscalls import SyscallState
@@ -31,7 +31,7 @@ class FreezeWaiters:
         return waiter
 
     def notify(self, running: Iterable[Call]) -> None:
-        """Resolve what waits for agents without a running call; these calls run."""
+        """Resolve the futures of agents that have none of the `running` calls."""
         busy = {call.process for call in running if call.process.state is ProcessState.FROZEN}
         waiters, self.waiters = self.waiters, []
         for process, waiter in waiters:
@@ -43,7 +43,7 @@ class FreezeWaiters:
 
 @dataclass(slots=True, eq=False)
 class DispatchState:
-    """The calls of one dispatcher, and what they are served with.
+    """The calls of one dispatcher, and the components that serve them.
 
     Invariants (see `check`): a call is in `calls` from its submit until it is answered and no core
     works on it; it is in `running` while a core does.
@@ -52,8 +52,8 @@ class DispatchState:
     scheduler: Scheduler
     contexts: Contexts
     spending: Spending
-    keeper: CoreKeeper
-    tell: CallEvents
+    supervisor: CoreSupervisor
+    events: CallEvents
     clock: Clock
     dispatch: Callable[[], None]  # fills the free slots
     waiters: FreezeWaiters = field(default_factory=FreezeWaiters)
@@ -74,11 +74,11 @@ class DispatchState:
         self.spending.check()
         for call in self.calls.values():
             if call.is_answered and call.core is None:
-                raise KernelBug(f"{call.syscall!r} is answered and still here")
+                raise KernelBug(f"{call.syscall!r} is answered and was not removed")
             if not call.is_answered and call.syscall.id not in call.process.live_calls:
                 raise KernelBug(f"{call.syscall!r} is unknown to its agent")
             if not call.is_answered and not self._has_place(call):
-                raise KernelBug(f"{call.syscall!r} has no answer, and nothing will bring one")
+                raise KernelBug(f"{call.syscall!r} has no answer and is in no queue")
         for call in self.running.values():
             if call.core is None:
                 raise KernelBug(f"{call.syscall!r} runs on no core")

@@ -1,13 +1,12 @@
-"""Carry out what the scheduler decides: the life of a syscall from submit to answer.
+"""Carry out the scheduler's decisions: accept, prepare, start and answer calls.
 
-Promises: every accepted call is answered exactly once, with a value, an error or
-a cancellation, whatever its core does and whenever `close` is called; a call that
-was answered holds no slot, no reservation and no snapshot, except that a
-cancelled one keeps its slot until its core says that it has let go.
+Promises: every accepted call is answered exactly once, with a value, an error or a
+cancellation, even if its core misbehaves or `close` is called. An answered call holds no
+slot, no reservation and no snapshot; only a cancelled call keeps its slot until its core
+reports that the run has ended.
 
-Everything here runs on the kernel's loop and returns at once. Cores report
-through `sink`, from any thread; reports are handled in the order in which they
-came.
+Everything here runs on the kernel's loop and returns at once. Cores report through
+`sink`, from any thread; reports are handled in order of arrival.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from aios_core.scheduler.holds import Freezer
 from aios_core.scheduler.outages import Outages, Steps
 from aios_core.scheduler.overload import OverloadGuard, QueueLimits
 from aios_core.scheduler.protocols import Contexts, Cores
-from aios_core.scheduler.recovery import CoreKeeper, Retries, RetryRule, as_kernel_error
+from aios_core.scheduler.recovery import CoreSupervisor, Retries, RetryPolicy, as_kernel_error
 from aios_core.scheduler.reports import Endings, ReportInbox, RunReports
 from aios_core.scheduler.scheduler import Scheduler
 from aios_core.scheduler.spending import Join, Spending, join_text
@@ -65,7 +64,7 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Moves calls between their callers, the scheduler and the cores.
 
-    Invariants: see `DispatchState`.
+    `DispatchState` holds the calls, and lists the invariants.
     """
 
     def __init__(
@@ -86,12 +85,12 @@ class Dispatcher:
         self.limits = limits or QueueLimits()
         self._cores, self._contexts = cores, contexts
         self._loop, self._clock = loop, clock
-        self._tell = CallEvents(events, clock)
+        self._events = CallEvents(events, clock)
         self._observers = events.observers
         self._ids = ids or count(1)
         self._inbox = ReportInbox(loop, self._handle, self.dispatch)
-        self._keeper = CoreKeeper(cores, clock, events, sink=self.sink, on_up=self.dispatch)
-        self._deadlines = Deadlines(clock, self._keeper, self.cancel)
+        self._supervisor = CoreSupervisor(cores, clock, events, sink=self.sink, on_up=self.dispatch)
+        self._deadlines = Deadlines(clock, self._supervisor, self.cancel)
         self._is_closing = self._is_dispatch_due = False
         self._wake_timer: Timer | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -106,19 +105,25 @@ class Dispatcher:
             on_freed=self._dispatch_soon,
         )
         self._state = state = DispatchState(
-            scheduler, contexts, self._spending, self._keeper, self._tell, clock, self.dispatch
+            scheduler,
+            contexts,
+            self._spending,
+            self._supervisor,
+            self._events,
+            clock,
+            self.dispatch,
         )
         self._calls, self._running = state.calls, state.running
         self._freezer = Freezer(state)
         self._ends = Endings(state)
-        rule = RetryRule(self.limits.max_attempts, self.limits.max_retry_s)
-        retries = Retries(rule, self._keeper, clock)
+        rule = RetryPolicy(self.limits.max_attempts, self.limits.max_retry_s)
+        retries = Retries(rule, self._supervisor, clock)
         self._reports = RunReports(state, self._ends, retries=retries, deadlines=self._deadlines)
         core_wait_s = self.limits.core_wait_s
         self._outages = Outages(state, cores, steps=self._steps(), core_wait_s=core_wait_s)
 
     def _steps(self) -> Steps:
-        """What outages make of calls."""
+        """Return the operations that `Outages` uses."""
         return Steps(
             attempt=self._ends.attempt,
             failed=self._reports.failed,
@@ -131,11 +136,11 @@ class Dispatcher:
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._calls)} calls, {len(self._running)} on cores>"
 
-    # --- what the kernel calls ---------------------------------------------------------------
+    # --- called by the kernel ----------------------------------------------------------------
 
     @property
     def num_in_flight(self) -> int:
-        """Calls that have no answer yet."""
+        """Number of calls that have no answer yet."""
         return len(self._calls)
 
     def submit(
@@ -149,14 +154,15 @@ class Dispatcher:
         resume_from: Snapshot | None = None,
         approval: Awaitable[None] | None = None,
     ) -> Syscall:
-        """Accept a call; its outcome goes to `answer`. With an approval it waits for that first.
+        """Accept a call, and pass its outcome to `answer`.
+
+        With an `approval`, the call waits for that first. If all of its cores are down, it
+        waits for them for `core_wait_s`.
 
         Raises:
             KernelClosed: the kernel shuts down.
             NoSuchObject: no core serves the model.
             Overloaded: too many calls wait.
-
-        A call whose cores are all down waits for them `core_wait_s`.
         """
         if self._is_closing:
             raise KernelClosed("the kernel is shutting down")
@@ -179,22 +185,22 @@ class Dispatcher:
         self._calls[syscall.id] = call
         process.live_calls.add(syscall.id)
         if self._observers:
-            self._tell.emit(EventKind.SUBMITTED, call)
+            self._events.emit(EventKind.SUBMITTED, call)
         if process.wall is not None:
             self._deadlines.check_wall(call)
         if approval is not None:
             self._await_approval(call, approval)
-        elif not call.is_answered:  # neither late nor withdrawn by an observer
+        elif not call.is_answered:  # an observer or a deadline may have ended it already
             self._ends.attempt(call, self._prepare)
         return syscall
 
     def estimate_prompt(self, request: LLMGenerate, model: str) -> int:
-        """Estimate a prompt's tokens by what the model has shown of its tokenizer so far."""
+        """Estimate a prompt's tokens, from the token ratio of the model's earlier calls."""
         return self._estimates.ratio(model).prompt_tokens(request)
 
     def require_room(self, process: AgentProcess) -> None:
         """Raise `Overloaded` if too many calls wait, of the agent or of all."""
-        num_waiting = len(self._calls) - len(self._running)  # those in preparation included
+        num_waiting = len(self._calls) - len(self._running)  # including those being prepared
         limits = self.limits
         if (
             num_waiting >= limits.max_waiting
@@ -204,17 +210,20 @@ class Dispatcher:
             self._overload.require_room(process, num_waiting, running, self._clock.now())
 
     def cancel(self, call_id: int, error: KernelError | None = None) -> bool:
-        """Withdraw a call; its caller hears `error`. False if it was answered already."""
+        """Cancel a call; its caller receives `error`. False if it was answered already."""
         call = self._calls.get(call_id)
         if call is None or call.is_answered:
             return False
         reason = error or SyscallCancelled("withdrawn by its caller")
-        self._ends.conclude(call, SyscallState.CANCELLED, error=reason)
+        self._ends.answer(call, SyscallState.CANCELLED, error=reason)
         self.dispatch()
         return True
 
     def freeze(self, process: AgentProcess) -> asyncio.Future[None]:
-        """Hold an agent's calls, and suspend its running ones; see `Freezer.freeze`."""
+        """Hold an agent's calls, and suspend its running ones at their next token.
+
+        The returned future is done once no core works for the agent.
+        """
         return self._freezer.freeze(process, self._loop)
 
     def thaw(self, process: AgentProcess) -> None:
@@ -226,20 +235,20 @@ class Dispatcher:
         self._freezer.set_moving(call_id, is_moving)
 
     def calls_of(self, process: AgentProcess) -> list[Call]:
-        """The calls of an agent that have no answer yet, oldest first."""
+        """Return the calls of an agent that have no answer yet, oldest first."""
         return [self._calls[i] for i in sorted(process.live_calls)]
 
-    def cores_started(self) -> None:
-        """All cores were started; those that could not be are marked down and tried again."""
+    def on_cores_started(self) -> None:
+        """Emit which cores are up after the start, and restart those that failed."""
         for core in self._cores:
-            if self._keeper.is_up(core):
-                self._keeper.tell(EventKind.CORE_UP, core)
+            if self._supervisor.is_up(core):
+                self._supervisor.emit(EventKind.CORE_UP, core)
             else:
-                self._outages.revive(core)
+                self._outages.restart_core(core)
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new calls; give those under way `timeout_s` to end, then cancel them."""
-        self._is_closing = self._keeper.is_closing = True
+        """Refuse new calls, wait up to `timeout_s` for those in flight, then cancel them."""
+        self._is_closing = self._supervisor.is_closing = True
         end = self._clock.now() + timeout_s
         while any(not call.is_answered for call in self._calls.values()):
             if self._clock.now() >= end:
@@ -251,7 +260,7 @@ class Dispatcher:
                 self._ends.fail(call, closed, SyscallState.CANCELLED)
 
     async def close(self) -> None:
-        """Answer what is left and stop. The cores are closed by now or will not report again."""
+        """Cancel all remaining calls and stop. The cores must not report after this."""
         await self.drain(0)
         if self._wake_timer:
             self._wake_timer.cancel()
@@ -260,17 +269,17 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._inbox.drain()
         for call in tuple(self._running.values()):
-            self._ends.let_go(call, Usage())
+            self._ends.release(call, Usage())
 
     # --- reports of the cores ----------------------------------------------------------------
 
     def sink(self, core: Core) -> ReportSink:
-        """The function by which a core reports. It may be called from any thread."""
+        """Return the function by which a core reports, from any thread."""
         return self._inbox.sink(core)
 
     def _handle(self, core: Core, report: Report) -> None:
         if isinstance(report, CoreDown):
-            self._outages.died(core, report.error)
+            self._outages.core_down(core, report.error)
             return
         if isinstance(report, LoadChanged):
             return
@@ -278,18 +287,18 @@ class Dispatcher:
         if call is not None and call.core is core:
             self._ends.attempt(call, self._reports.take, core, report)
 
-    # --- the way of a call -------------------------------------------------------------------
+    # --- from submit to run ------------------------------------------------------------------
 
     def _await_approval(self, call: Call, approval: Awaitable[None]) -> None:
-        """Prepare a call once it is approved; it fails if it is not."""
+        """Prepare a call once it is approved; fail it if it is denied."""
         call.approval = approval
         call.preparing = asyncio.ensure_future(approval, loop=self._loop)
         self._watch(call.preparing)
         call.preparing.add_done_callback(partial(self._approved, call))
 
     def _prepare(self, call: Call) -> None:
-        """Measure the request, on the loop if that is quick, else in a task."""
-        core = self._keeper.first_up(call.route) if self._keeper.outages else call.route[0]
+        """Measure the request, in a task if the core needs time for that."""
+        core = self._supervisor.first_up(call.route) if self._supervisor.outages else call.route[0]
         try:
             prepared = core.prepare(call.syscall.request)
             if not isinstance(prepared, Prepared):
@@ -297,14 +306,14 @@ class Dispatcher:
                 self._watch(call.preparing)
                 call.preparing.add_done_callback(partial(self._prepared, call, core))
                 return
-        except RAISED as exc:  # whatever it is, it is this caller's answer
+        except RAISED as exc:  # a core's exception fails this call only
             pass_on(exc)
-            self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
+            self._ends.answer(call, SyscallState.FAILED, error=as_kernel_error(exc, core))
             return
         self._enqueue(call, prepared)
 
     def _approved(self, call: Call, done: asyncio.Future[None]) -> None:
-        """Somebody answered whether the call may be made."""
+        """Continue a call that was approved; fail one that was denied."""
         call.preparing = call.approval = None
         error = SyscallCancelled("its approval was") if done.cancelled() else done.exception()
         if call.is_answered:
@@ -314,7 +323,7 @@ class Dispatcher:
             return
         if not isinstance(error, KernelError):
             error = KernelBug(f"the approval of {call.syscall!r} failed: {describe(error)}")
-        self._ends.conclude(call, SyscallState.FAILED, error=error)
+        self._ends.answer(call, SyscallState.FAILED, error=error)
 
     def _prepared(self, call: Call, core: Core, done: asyncio.Future[Prepared]) -> None:
         call.preparing = None
@@ -324,7 +333,7 @@ class Dispatcher:
         if error is None:
             self._ends.attempt(call, self._enqueue, done.result())
         else:
-            self._ends.conclude(call, SyscallState.FAILED, error=as_kernel_error(error, core))
+            self._ends.answer(call, SyscallState.FAILED, error=as_kernel_error(error, core))
 
     def _enqueue(self, call: Call, prepared: Prepared) -> None:
         try:
@@ -343,42 +352,42 @@ class Dispatcher:
         )
         if call.process.state is ProcessState.FROZEN:
             self.scheduler.hold(call.ticket, Hold.FROZEN)
-        if self._keeper.outages and not self._keeper.has_core(call):
+        if self._supervisor.outages and not self._supervisor.has_core(call):
             core_wait_s = self.limits.core_wait_s
             self._deadlines.later(
-                call, core_wait_s, partial(self._outages.refuse_if_stranded, call)
+                call, core_wait_s, partial(self._outages.fail_if_unservable, call)
             )
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Fill the free slots."""
+        """Fill the free slots with the best waiting calls."""
         policy = self.scheduler.policy
         self._is_dispatch_due = False
         if self._spending.queue.freed:
-            self._wake_those_who_wait_for_budgets()
+            self._wake_calls_waiting_for_budgets()
         if self.scheduler.unranked:
             self._refuse_unranked()
         while self.scheduler.num_ready:
-            decision = self.scheduler.pick_next(self._cores, self._clock.now())
-            if decision is None:
+            assignment = self.scheduler.pick_next(self._cores, self._clock.now())
+            if assignment is None:
                 self._preempt_at_once()
                 self._wake_when_available()
             else:
-                call = self._calls[decision.ticket.syscall.id]
-                self._ends.attempt(call, self._start, decision.core)
+                call = self._calls[assignment.ticket.syscall.id]
+                self._ends.attempt(call, self._start, assignment.core)
             has_refused = bool(self.scheduler.unranked) and self._refuse_unranked()
-            if not has_refused and decision is None:
+            if not has_refused and assignment is None:
                 break
         if self.scheduler.policy is not policy:
-            self._tell.policy_changed(self.scheduler.policy.name)
+            self._events.policy_changed(self.scheduler.policy.name)
 
     def _dispatch_soon(self) -> None:
         if not self._is_dispatch_due and not self._loop.is_closed():
             self._is_dispatch_due = True
             self._loop.call_soon(self.dispatch)
 
-    def _wake_those_who_wait_for_budgets(self) -> None:
-        """Let waiting calls try again after a settlement; refuse those that cannot be paid."""
+    def _wake_calls_waiting_for_budgets(self) -> None:
+        """Release calls that may fit their budget now; refuse those that cannot be paid."""
         for call, error in self._spending.queue.wake():
             if error is not None and not call.has_partial_answer:
                 self._refuse(call, error)
@@ -386,16 +395,16 @@ class Dispatcher:
                 self.scheduler.release(call.ticket, Hold.BUDGET)
 
     def _refuse(self, call: Call, error: BudgetExceeded) -> None:
-        """Answer a call that cannot be paid: with what it has generated, if it has."""
+        """End a call that cannot be paid: with its partial answer, or with the error."""
         if call.has_partial_answer:
             self._ends.cut(call)
             return
-        self._tell.emit(EventKind.REFUSED, call, reason=str(error))
+        self._events.emit(EventKind.REFUSED, call, reason=str(error))
         if not call.is_answered:
             self._ends.fail(call, error)
 
     def _refuse_unranked(self) -> bool:
-        """Fail the waiting calls that the policy could not rank. Whether there were any."""
+        """Fail the calls that the policy failed to rank. Returns whether there were any."""
         unranked = self.scheduler.take_unranked()
         for ticket, error in unranked:
             call = self._calls.get(ticket.syscall.id)
@@ -404,13 +413,13 @@ class Dispatcher:
         return bool(unranked)
 
     def _preempt_at_once(self) -> None:
-        """Take slots back for waiting calls that the policy lets interrupt others."""
+        """Preempt running calls that the policy lets waiting ones interrupt."""
         for ticket in self.scheduler.victims(self._clock.now()):
             if ticket.core is not None:
                 preempt(ticket.core, ticket.syscall.id)
 
     def _start(self, call: Call, core: Core) -> None:
-        """Begin a run that can be paid; a call that has to wait for that leaves its slot."""
+        """Start a run if it can be paid now; otherwise the call leaves its slot and waits."""
         try:
             blocker = self._spending.begin(call)
         except BudgetExceeded as exc:
@@ -422,7 +431,7 @@ class Dispatcher:
             self.scheduler.retry(call.ticket, call.ticket.route, self._clock.now())
             self.scheduler.hold(call.ticket, Hold.BUDGET)
             self._spending.queue.add(blocker, call)
-            self._tell.emit(EventKind.WAITING_FOR_BUDGET, call, budget=blocker.owner)
+            self._events.emit(EventKind.WAITING_FOR_BUDGET, call, budget=blocker.owner)
 
     def _run(self, call: Call, core: Core) -> None:
         syscall = call.syscall
@@ -436,7 +445,7 @@ class Dispatcher:
             warm = self._contexts.take_warm(syscall.pid, core)
         if core.capabilities.kv_snapshots:
             self._contexts.make_room(core, call.prepared.num_tokens + syscall.num_tokens)
-        call.run_begins(core, snapshot)
+        call.on_run_started(core, snapshot)
         if syscall.first_run_at is None:
             syscall.first_run_at = self._clock.now()
         self._running[syscall.id] = call
@@ -453,7 +462,7 @@ class Dispatcher:
         )
         try:
             core.run(run)
-        except RAISED as exc:  # a core must not raise; its caller hears of it
+        except RAISED as exc:  # a core must not raise; if it does, this call fails
             pass_on(exc)
             for unused in (snapshot, warm):
                 if unused is not None:
@@ -463,20 +472,20 @@ class Dispatcher:
             )
             return
         if self._observers:
-            self._tell.emit(EventKind.DISPATCHED, call, core=core.name)
+            self._events.emit(EventKind.DISPATCHED, call, core=core.name)
 
     # --- failures ----------------------------------------------------------------------------
 
     def _withdraw(self, call: Call, ticket: Ticket) -> None:
-        """Take a waiting call out, which is to be served from its start."""
+        """Remove a waiting call that will be served from its start by other cores."""
         self.scheduler.withdraw(ticket, self._clock.now())
         self._spending.queue.discard(call)
         self._contexts.discard(call.syscall.id)
 
-    # --- deadlines, queues, small things ------------------------------------------------------
+    # --- timers and tasks --------------------------------------------------------------------
 
     def _wake_when_available(self) -> None:
-        """Set a timer for the first core that said when it accepts calls again."""
+        """Set a timer for the first paused core to accept calls again."""
         soonest = self._outages.next_available_in_s()
         if self._wake_timer:
             self._wake_timer.cancel()

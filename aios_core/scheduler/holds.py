@@ -1,4 +1,4 @@
-"""Calls that are held back: their agent is frozen, or their KV image is being moved."""
+"""Hold calls while their agent is frozen, or while their KV image is being moved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aios_core.scheduler.waiting_calls import Hold, Ticket
 
 
 class Freezer:
-    """Holds the calls of frozen agents, and those whose KV image is being moved."""
+    """Holds the calls of frozen agents, and calls with a KV image that is being moved."""
 
     def __init__(self, state: DispatchState) -> None:
         self._scheduler = state.scheduler
@@ -26,7 +26,7 @@ class Freezer:
     ) -> asyncio.Future[None]:
         """Hold an agent's calls, and suspend the running ones at their next token.
 
-        The future is done once no core works on the agent any more.
+        The returned future is done once no core works for the agent.
         """
         calls = [self._calls[i] for i in process.live_calls]
         for call in calls:
@@ -57,7 +57,10 @@ class Freezer:
             self._dispatch()
 
     def _set_aside(self, call: Call, ticket: Ticket, reason: Hold) -> None:
-        """Hold a waiting call. One that waited for a budget stands in nobody's way then."""
+        """Hold a waiting call, and take it out of the queue for its budget.
+
+        A held call at the head of that queue would block all calls behind it.
+        """
         self._scheduler.hold(ticket, reason)
         self._spending.queue.discard(call)
         self._scheduler.release(ticket, Hold.BUDGET)

@@ -11,28 +11,27 @@ from aios_core.process import AgentProcess
 from aios_core.scheduler.allowance import EXPECTED_ANSWER_TOKENS, Estimates
 from aios_core.scheduler.call import Call
 
-_LEAST_S: Final = 0.05
+_LEAST_S: Final = 0.05  # shortest retry time
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Bounds of the queues of a dispatcher, and how failed calls are tried again."""
+    """The bounds of a dispatcher's queues, waits and retries."""
 
     max_waiting: int = 10_000  # calls without a slot, of all agents
     max_waiting_per_agent: int = 1_000
-    max_attempts: int = 4  # of one call, when its cores fail
-    max_retry_s: float = 120.0  # from a call's first failure to its last attempt
-    core_wait_s: float = 10.0  # calls wait that long for a core that is down
+    max_attempts: int = 4  # runs of one call, when its cores fail
+    max_retry_s: float = 120.0  # from a call's first failure to the start of its last run
+    core_wait_s: float = 10.0  # how long calls wait for a core that is down
     default_timeout_s: float | None = None
-    expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS  # before there are any to learn from
+    expected_answer_tokens: int = EXPECTED_ANSWER_TOKENS  # until there are answers to learn from
 
 
 class OverloadGuard:
-    """Refuses calls when too many wait. Pure: time is given.
+    """Refuses calls when too many wait. Pure: the caller passes the time.
 
-    A refusal says when the queue will be worked off, as things are: the calls that wait
-    and what is left of those that run, at the mean running time of late, on the slots
-    that are in use.
+    The retry time of a refusal is the time in which the slots now in use would serve the
+    waiting calls and finish the running ones, at the mean duration of recent runs.
     """
 
     def __init__(self, limits: QueueLimits, estimates: Estimates) -> None:
@@ -50,7 +49,7 @@ class OverloadGuard:
         if len(process.live_calls) >= limits.max_waiting_per_agent:
             own = [call for call in running if call.process is process and not call.is_answered]
             num_own = len(process.live_calls) - len(own)
-            # Without a slot of its own, it waits for the others first.
+            # An agent without a running call has to wait for the other agents' calls first.
             retry_after_s = self._time_for(
                 num_own if own else max(num_own, num_waiting), own or running, now
             )
@@ -58,7 +57,7 @@ class OverloadGuard:
             raise Overloaded(queue, limits.max_waiting_per_agent, retry_after_s)
 
     def _time_for(self, num_waiting: int, running: Collection[Call], now: float) -> float:
-        """Return the seconds until that many calls, and the running ones, are done."""
+        """Estimate the seconds until `num_waiting` calls and the running ones have ended."""
         mean_s = self._estimates.run_s
         left_s = sum(max(0.0, mean_s - _elapsed_s(call, now)) for call in running)
         work_s = left_s + num_waiting * mean_s

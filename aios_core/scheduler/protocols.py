@@ -1,7 +1,7 @@
-"""What the dispatcher asks of the boxes beside it: the pool of cores and the context switcher.
+"""Contracts of the components that the dispatcher uses: the core pool and the context switcher.
 
-The implementations are `cores.pool.CorePool` and `context.ContextSwitcher`;
-`kernel/kernel.py` passes them in.
+`cores.pool.CorePool` and `context.ContextSwitcher` implement them; `kernel.wiring` passes
+them in, so that the scheduler imports neither package.
 """
 
 from __future__ import annotations
@@ -16,76 +16,76 @@ from aios_core.snapshot import Snapshot
 
 
 class Outage(Protocol):
-    """A core that is down."""
+    """The state of a core that is down."""
 
-    probe_at: float
+    probe_at: float  # when to start the core again
 
 
 class Cores(Protocol):
-    """The set of cores."""
+    """The contract of a core pool, for the dispatcher."""
 
     @property
     def outages(self) -> Mapping[str, Outage]:
         """Return the cores that are down, by name."""
 
     def __iter__(self) -> Iterator[Core]:
-        """All of them."""
+        """Iterate over all cores."""
 
     def route(self, model: str | None) -> Route:
-        """The cores that can serve a model. Raises `NoSuchObject`."""
+        """Return the cores that can serve a model. Raises `NoSuchObject`."""
 
     def pick(self, candidates: Route) -> Core | None:
-        """The core with most room; None if none has a free slot."""
+        """Return the least loaded core; None if none has a free slot."""
 
     def used(self, core: Core) -> None:
-        """A core was given a call; among equals it is another's turn now."""
+        """Count a call given to a core, so that the next one goes to another of equal load."""
 
     def mark_down(self, name: str, error: KernelError, now: float) -> float:
-        """A core died. Returns when it should be started again."""
+        """Record that a core is down. Returns when it should be started again."""
 
     def mark_up(self, name: str) -> None:
-        """A core serves again."""
+        """Record that a core serves again."""
 
     def is_up(self, name: str) -> bool:
         """Return whether a core serves at present."""
 
     def outage(self, name: str) -> Outage | None:
-        """Why a core is down and when to try it again; None if it is up."""
+        """Return why a core is down and when to start it again; None if it is up."""
 
     def unavailable(self, model: str | None, now: float) -> CoreUnavailable:
-        """The error for a call whose cores are all down."""
+        """Build the error of a call with no core that is up."""
 
 
 class Pool(Protocol):
-    """What the scheduler asks of the set of cores."""
+    """The contract of a core pool, for the scheduler."""
 
     def pick(self, candidates: Route) -> Core | None:
-        """The core with most room among the candidates; None if none has a free slot."""
+        """Return the least loaded of the candidates; None if none has a free slot."""
 
     def used(self, core: Core) -> None:
-        """The core was given a call; among equals it is another's turn now."""
+        """Count a call given to a core, so that the next one goes to another of equal load."""
 
 
 class Contexts(Protocol):
-    """The context switcher."""
+    """The contract of the context switcher."""
 
     def save(self, call_id: int, core: Core, snapshot: Snapshot) -> None:
         """Keep the snapshot of a suspended call."""
 
     def restore(self, call_id: int) -> Snapshot | None:
-        """Hand back the snapshot of a suspended call, which is then the caller's."""
+        """Remove and return the snapshot of a suspended call; the caller then owns it."""
 
     def discard(self, call_id: int) -> None:
-        """Free the snapshot of a call that will not go on."""
+        """Free the snapshot of a call that will not continue."""
 
     def keep_warm(self, pid: int, core: Core, context: Snapshot) -> None:
         """Keep the context of an agent between two calls."""
 
     def take_warm(self, pid: int, core: Core) -> Snapshot | None:
-        """Hand back the context that the agent left on that core, if it is still there."""
+        """Remove and return the context that the agent left on that core, if there is one."""
 
     def make_room(self, core: Core, num_tokens: int = 0) -> None:
-        """Move images away if the core's memory runs full, or would with `num_tokens` more."""
+        """Move images off the core if its memory is full, or would be with `num_tokens` more."""
 
     def drop_core(self, core: Core) -> None:
-        """A core died, and with it the KV images that it made."""
+        """Drop the KV images of a core that went down."""

@@ -1,8 +1,8 @@
-"""Dead cores and failed calls: who may try again, when, and who must give up.
+"""Restart cores that are down, and decide which failed calls are retried, and when.
 
-A dead core is started again at growing intervals until it serves. Calls that
-only it could serve wait for it, for `core_wait_s`. A call is tried again only
-if its failure surely had no effect and its caller has seen nothing of this run.
+A core that is down is started again at growing intervals until it serves. Calls that only
+this core can serve wait for it for `core_wait_s`. A call is retried only if its failed run
+had no effect: no token was counted, and its caller received no delta of the run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from aios_core.untrusted.third_party import (
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S: Final = 0.25  # doubles with every further attempt
+FIRST_RETRY_S: Final = 0.25  # doubles with every further run
 
 
 @dataclass(frozen=True, slots=True)
-class RetryRule:
-    """Whether and when a failed call is tried again. Pure.
+class RetryPolicy:
+    """The rule that decides whether and when a failed call is retried. Pure.
 
     Args:
-        max_attempts: runs of one call. One that was refused for the rate while the core
-            served others does not count: the limit does end, and others were quicker.
-        max_retry_s: from the first failure to the start of the next run, whatever failed.
+        max_attempts: runs of one call. A run that met a rate limit while the core served
+            other calls does not count: the core works, and other calls were faster.
+        max_retry_s: seconds from the first failure to the start of the next run.
     """
 
     max_attempts: int
@@ -51,7 +51,7 @@ class RetryRule:
     def allows(
         self, call: Call, error: KernelError, *, now: float, pause_s: float, is_contended: bool
     ) -> bool:
-        """Return whether the call may be tried again after this error and a pause."""
+        """Return whether the call may be retried after this error and a pause."""
         if call.syscall.num_tokens > call.tokens_before_run or call.has_streamed_in_run:
             return False
         if not is_passing(error):
@@ -61,29 +61,32 @@ class RetryRule:
         return num_failed < self.max_attempts and now + pause_s - since <= self.max_retry_s
 
     def delay_s(self, call: Call, core: Core, error: KernelError, *, has_other: bool) -> float:
-        """How long the call waits; 0 if the queue, a core's own pause or another core will do."""
+        """Return the back-off of the call in seconds.
+
+        It is 0 if the core itself pauses for all calls, or if another core can serve the call.
+        """
         own_s = FIRST_RETRY_S * 2.0**call.num_runs_failed
-        if isinstance(error, RateLimited):  # most cores keep the pause themselves, for all calls
+        if isinstance(error, RateLimited):  # most cores pause themselves, for all calls
             return 0.0 if load_of(core).available_in_s > 0 else max(error.retry_after_s, own_s)
         return 0.0 if has_other else own_s
 
 
 def is_passing(error: KernelError) -> bool:
-    """Whether the same call may succeed later, or elsewhere, without doing anything twice."""
+    """Return whether a call may succeed later or on another core, without doing work twice."""
     return isinstance(error, CoreUnavailable | RateLimited) or (
         isinstance(error, CoreError) and error.is_retryable
     )
 
 
 def asked_pause_s(core: Core, error: KernelError) -> float:
-    """How long a provider wants to be left alone."""
+    """Return the pause that a provider asks for after an error, in seconds."""
     if not isinstance(error, RateLimited):
         return 0.0
     return max(error.retry_after_s, load_of(core).available_in_s)
 
 
-class CoreKeeper:
-    """Knows which cores are down and starts them again."""
+class CoreSupervisor:
+    """Marks cores as down, and starts them again."""
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class CoreKeeper:
         return self._cores.is_up(core.name)
 
     def first_up(self, route: Route) -> Core:
-        """The first core of a route that serves at present; the first of all if none does."""
+        """Return the first core of a route that is up; the first of all if none is."""
         for core in route:
             if self._cores.is_up(core.name):
                 return core
@@ -117,34 +120,34 @@ class CoreKeeper:
         """Return whether any core that may serve the call is up."""
         return any(map(self.is_up, call.route))
 
-    def died(self, core: Core, error: KernelError) -> bool:
-        """A core is down. False if that was known; it is being revived then."""
+    def mark_down(self, core: Core, error: KernelError) -> bool:
+        """Mark a core as down. False if it was already; a restart is in progress then."""
         if not self.is_up(core):
             return False
         log.error("core %r is down: %s", core.name, error)
         self._cores.mark_down(core.name, error, self._clock.now())
-        self.tell(EventKind.CORE_DOWN, core, reason=str(error))
+        self.emit(EventKind.CORE_DOWN, core, reason=str(error))
         return True
 
-    async def revive(self, core: Core) -> None:
-        """Start a dead core again, at growing intervals, until it serves."""
+    async def restart(self, core: Core) -> None:
+        """Start a core again, at growing intervals, until it serves."""
         while not self.is_closing and (outage := self._cores.outage(core.name)):
             await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
             try:
                 await core.start(self._sink(core))
             except OF_THE_LOOP:
                 raise
-            except RAISED as exc:  # whatever it is, it is tried again
+            except RAISED as exc:  # any failure leads to the next attempt
                 pass_on(exc)
                 error = as_kernel_error(exc, core, "start")
                 self._cores.mark_down(core.name, error, self._clock.now())
             else:
                 self._cores.mark_up(core.name)
-                self.tell(EventKind.CORE_UP, core)
+                self.emit(EventKind.CORE_UP, core)
                 self._on_up()
 
-    def tell(self, kind: EventKind, core: Core, **facts: str) -> None:
-        """Tell observers about a core."""
+    def emit(self, kind: EventKind, core: Core, **facts: str) -> None:
+        """Emit an event about a core."""
         if self._events:
             about = {"core": core.name, **facts}
             self._events.emit(KernelEvent(self._clock.now(), kind, facts=about))
@@ -152,34 +155,35 @@ class CoreKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How a failed call is tried again."""
+    """The decision to retry a failed call."""
 
     delay_s: float
-    counts: bool  # as one of the attempts
+    counts: bool  # whether the failed run counts against `max_attempts`
     route: Route
 
 
 class Retries:
-    """Decides about failed calls, by a rule and by what the cores do at present."""
+    """Decides about failed calls, by a rule and by the state of the cores."""
 
-    def __init__(self, rule: RetryRule, keeper: CoreKeeper, clock: Clock) -> None:
+    def __init__(self, rule: RetryPolicy, supervisor: CoreSupervisor, clock: Clock) -> None:
         self._rule = rule
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._clock = clock
-        self.served_at: dict[Core, float] = {}  # when a call had its answer from that core
+        self.served_at: dict[Core, float] = {}  # when each core last answered a call
 
     def plan(self, call: Call, core: Core, error: KernelError) -> Retry | None:
-        """Work out how a call is tried again; None: it is not."""
+        """Decide whether and how a call is retried; None: it fails."""
         served_at = self.served_at.get(core, float("-inf"))
         is_contended = isinstance(error, RateLimited) and served_at > call.syscall.state_since
-        others = tuple(c for c in call.route if c is not core and self._keeper.is_up(c))
+        others = tuple(c for c in call.route if c is not core and self._supervisor.is_up(c))
         delay_s = self._rule.delay_s(call, core, error, has_other=bool(others))
         allows = partial(
             self._rule.allows, call, error, now=self._clock.now(), is_contended=is_contended
         )
         if allows(pause_s=max(delay_s, asked_pause_s(core, error))):
             return Retry(delay_s, not is_contended, call.route)
-        if isinstance(error, RateLimited):  # no other core keeps the pause of this one
+        # The pause of a rate limited core does not bind the other cores of the route.
+        if isinstance(error, RateLimited):
             soon = tuple(c for c in others if allows(pause_s=load_of(c).available_in_s))
             if soon:
                 return Retry(0.0, not is_contended, soon)
@@ -189,7 +193,7 @@ class Retries:
 
     def _warn(self, call: Call, core: Core, error: KernelError) -> None:
         log.warning(
-            "%r on core %r is not tried again (%d runs, max_attempts %d): %s",
+            "%r on core %r is not retried (%d runs, max_attempts %d): %s",
             call.syscall,
             core.name,
             call.num_runs_failed + 1,
@@ -199,7 +203,7 @@ class Retries:
 
 
 def as_kernel_error(exc: BaseException, core: Core, doing: str = "prepare the call") -> KernelError:
-    """A core's exception, as one of ours."""
+    """Convert any exception of a core to a `KernelError`."""
     if is_kernel_error(exc):
         return cast(KernelError, exc)
     error = CoreError(core.name, f"could not {doing}: {describe(exc)}")

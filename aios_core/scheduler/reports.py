@@ -1,12 +1,11 @@
-"""From the reports of cores to the answers of calls.
+"""Handle the reports of cores, and answer calls.
 
     a core, on any thread ──> ReportInbox ──> RunReports ──> Endings ──> the caller
                                                   └──> back into the queue (preempted, retried)
 
-Promises: a report is handled on the kernel's loop, after every report that was handed in before
-it, and never inside the call that handed it in: a core may report from within `run`. A report that
-cannot be handled takes no other with it. Each call is answered once, and all that it holds is
-freed, whatever goes wrong on the way.
+Promises: reports are handled on the kernel's loop in order of arrival, and never inside the call
+that delivers them: a core may report from within `run`. A report that cannot be handled does not
+affect the others. Each call is answered once, and everything it holds is freed, even after errors.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ log = logging.getLogger(__name__)
 
 
 class ReportInbox:
-    """The reports that wait to be handled.
+    """A queue of reports, from any thread to the kernel's loop.
 
     Thread-safe without a lock: the queue's ends are atomic, and the wake flag is cleared before the
     queue is read, so a late report wakes again.
 
     Args:
-        loop: where they are handled.
+        loop: where reports are handled.
         handle: called for each report.
         handled: called once after each batch.
     """
@@ -65,24 +64,24 @@ class ReportInbox:
         self._loop_thread = threading.get_ident()
 
     def sink(self, core: Core) -> ReportSink:
-        """The function by which a core reports."""
+        """Return the function by which a core reports."""
         return partial(self._receive, core)
 
     def drain(self) -> None:
-        """Handle everything that is here. On the loop's thread."""
+        """Handle all queued reports. Called on the loop's thread."""
         self._is_woken = False
         try:
             while self._reports:
                 self._handle_one(*self._reports.popleft())
         finally:
-            if self._reports:  # something ends the program; what is left is handled all the same
+            if self._reports:  # an exception ends the program; still handle the rest, later
                 self._wake()
             self._handled()
 
     def _handle_one(self, core: Core, report: Report) -> None:
         try:
             self._handle(core, report)
-        except RAISED as exc:  # none may keep others of its batch from being handled
+        except RAISED as exc:  # one report must not prevent the others from being handled
             pass_on(exc)
             told = type_name(report)  # it may be of a class of the core's own
             log_raised(log, exc, "a report of core %r could not be handled: %s", core.name, told)
@@ -99,7 +98,7 @@ class ReportInbox:
             return
         try:
             self._loop.call_soon_threadsafe(self.drain)
-        except RuntimeError:  # the loop is closed, and with it everybody who could listen
+        except RuntimeError:  # the loop is closed, so no caller is left
             self._reports.clear()
 
 
@@ -107,7 +106,7 @@ Args = TypeVarTuple("Args")
 
 
 class Endings:
-    """Ends calls. A call is answered first; what a core still works on is freed by `let_go`."""
+    """Ends calls. A call is answered first; once its core has stopped, `release` frees the rest."""
 
     def __init__(self, state: DispatchState) -> None:
         self._scheduler = state.scheduler
@@ -115,14 +114,14 @@ class Endings:
         self._spending = state.spending
         self._estimates = state.spending.estimates
         self._waiters = state.waiters
-        self._tell = state.tell
-        self._observers = state.tell.observers
+        self._events = state.events
+        self._observers = state.events.observers
         self._clock = state.clock
         self._calls = state.calls
         self._running = state.running
 
     def attempt(self, call: Call, step: Callable[[Call, *Args], object], *args: *Args) -> None:
-        """Run a step for a call. An exception fails this call only."""
+        """Run a step for a call, so that an exception fails this call only."""
         try:
             step(call, *args)
         except RAISED as exc:  # a policy, a core or a caller may raise anything
@@ -131,7 +130,7 @@ class Endings:
             if not call.is_answered:
                 self.fail(call, _as_bug(exc, call))
 
-    def conclude(
+    def answer(
         self,
         call: Call,
         outcome: SyscallState,
@@ -139,12 +138,12 @@ class Endings:
         completion: Completion | None = None,
         error: KernelError | None = None,
     ) -> None:
-        """Answer a call, and free all that it holds, but for the slot of a core still at work."""
+        """Answer a call, and free what it holds, except the slot of a core that still works."""
         call.is_answered = True
         try:
-            self._close_books(call, outcome, completion)
+            self._close_accounts(call, outcome, completion)
             if self._observers:
-                self._tell.ended(call, outcome, completion, error)
+                self._events.ended(call, outcome, completion, error)
         finally:
             if completion is not None:
                 deliver(call.answer.resolve, completion)
@@ -155,10 +154,10 @@ class Endings:
     def fail(
         self, call: Call, error: KernelError, outcome: SyscallState = SyscallState.FAILED
     ) -> None:
-        """Answer a call with an error, one of several: what goes wrong concerns no other."""
+        """Answer one of several calls with an error. Errors in doing so are only logged."""
         try:
-            self.conclude(call, outcome, error=error)
-        except RAISED as exc:  # the answer is given, whatever comes after it
+            self.answer(call, outcome, error=error)
+        except RAISED as exc:  # the call is answered already; only its clean-up failed
             pass_on(exc)
             log_raised(
                 log,
@@ -170,12 +169,13 @@ class Endings:
     def cut(self, call: Call) -> None:
         """Answer a call with the part within its limits, and stop a core that works on it."""
         call.answered_with = completion = self._spending.verdicts.cut(call)
-        self._tell.cut(call, completion)
+        self._events.cut(call, completion)
         call.record_usage(completion.usage)
-        self._tell.unpaid(call, self._spending.settle(call))  # whoever has the answer sees its cost
-        self.conclude(call, SyscallState.DONE, completion=completion)
+        # Settle before answering, so that the caller sees the cost in its budget.
+        self._events.unpaid(call, self._spending.settle(call))
+        self.answer(call, SyscallState.DONE, completion=completion)
 
-    def let_go(self, call: Call, usage: Usage) -> None:
+    def release(self, call: Call, usage: Usage) -> None:
         """Record that a core has stopped working on a call, with its usage."""
         core, call.core = call.core, None
         self._running.pop(call.syscall.id, None)
@@ -183,17 +183,17 @@ class Endings:
             call.record_usage(call.answered_with.usage)
         elif call.answered_with is None:
             believed, fault = self._spending.verdicts.usage(call, core or call.route[0], usage)
-            self._tell.fault(call, core, fault)
+            self._events.fault(call, core, fault)
             call.record_usage(believed)
         if self._waiters.waiters:
             self._waiters.notify(self._running.values())
         if call.is_answered:
             self._forget(call)
 
-    def _close_books(
+    def _close_accounts(
         self, call: Call, outcome: SyscallState, completion: Completion | None
     ) -> None:
-        """Free all that an answered call holds, but for the slot of a core still at work."""
+        """Free what an answered call holds, except the slot of a core that still works."""
         syscall, now = call.syscall, self._clock.now()
         syscall.finished_at = now
         call.release()
@@ -202,18 +202,18 @@ class Endings:
         else:
             cost = service_of(completion.usage) if completion else None
             self._scheduler.finish(call.ticket, outcome, now, cost=cost)
-        call.book(outcome)
+        call.record_outcome(outcome)
         if outcome is not SyscallState.CANCELLED:
             self._estimates.learn_run(syscall.running_s)
         if call.core is not None:
-            cancel(call.core, syscall.id)  # settled when the core has let go
+            cancel(call.core, syscall.id)  # settled once the core has stopped
         else:
             if syscall.usage is NO_USAGE or syscall.usage == NO_USAGE:
                 call.record_usage(self._spending.verdicts.usage(call, call.route[0], NO_USAGE)[0])
             self._forget(call)
 
     def _forget(self, call: Call) -> None:
-        """Free what an answered call still holds, now that no core works on it."""
+        """Free what an answered call still holds, after its core has stopped."""
         self._calls.pop(call.syscall.id, None)
         try:
             if call.syscall.num_preemptions:
@@ -221,7 +221,7 @@ class Endings:
         finally:
             unpaid = self._spending.settle(call)
             if unpaid is not NOTHING:
-                self._tell.unpaid(call, unpaid)
+                self._events.unpaid(call, unpaid)
 
 
 def _as_bug(exc: BaseException, call: Call) -> KernelError:
@@ -236,7 +236,7 @@ RunReport = Progress | Finished | Preempted | Failed | Stopped
 
 
 class RunReports:
-    """Moves a running call on: to its caller, back into the queue, or to its end."""
+    """Handles reports about running calls: deltas, suspension, failure, end."""
 
     def __init__(
         self, state: DispatchState, ends: Endings, *, retries: Retries, deadlines: Deadlines
@@ -245,17 +245,17 @@ class RunReports:
         self._contexts = state.contexts
         self._spending = state.spending
         self._ends = ends
-        self._keeper = state.keeper
+        self._supervisor = state.supervisor
         self._retries = retries
         self._deadlines = deadlines
         self._waiters = state.waiters
-        self._tell = state.tell
+        self._events = state.events
         self._clock = state.clock
         self._running = state.running
         self._dispatch = state.dispatch
 
     def take(self, call: Call, core: Core, report: RunReport) -> None:
-        """Take a report about a call that the core works on."""
+        """Handle a report about a call that the core works on."""
         match report:
             case Progress():
                 self._progressed(call, core, report)
@@ -290,15 +290,15 @@ class RunReports:
             verdict = self._spending.verdicts.finished(call, core, said)
             call.answered_with = verdict.completion
             if verdict.fault:
-                self._tell.fault(call, core, verdict.fault)
+                self._events.fault(call, core, verdict.fault)
             if verdict.was_cut:
-                self._tell.cut(call, verdict.completion)
-        self._ends.let_go(call, said.usage)
+                self._events.cut(call, verdict.completion)
+        self._ends.release(call, said.usage)
         if not call.is_answered:
-            self._ends.conclude(call, SyscallState.DONE, completion=call.answered_with)
+            self._ends.answer(call, SyscallState.DONE, completion=call.answered_with)
         if report.context is None:
             return
-        if call.process.state is ProcessState.EXITED or self._keeper.is_closing:
+        if call.process.state is ProcessState.EXITED or self._supervisor.is_closing:
             release(report.context)
         else:
             self._contexts.keep_warm(call.syscall.pid, core, report.context)
@@ -306,7 +306,7 @@ class RunReports:
     def _preempted(self, call: Call, core: Core, snapshot: Snapshot) -> None:
         if call.is_answered or call.ticket is None:
             release(snapshot)
-            self._ends.let_go(call, Usage())
+            self._ends.release(call, Usage())
             return
         del self._running[call.syscall.id]
         call.core = None
@@ -318,35 +318,35 @@ class RunReports:
             self._scheduler.hold(call.ticket, Hold.FROZEN)
         self._contexts.make_room(core)
         self._waiters.notify(self._running.values())
-        self._tell.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
+        self._events.emit(EventKind.PREEMPTED, call, tokens=call.syscall.num_tokens)
 
     def failed(self, call: Call, core: Core, report: Failed) -> None:
-        """Retry or fail a call whose run could not be completed."""
-        is_over = call.is_answered or self._keeper.is_closing
+        """Retry a call after a failed run, or fail it."""
+        is_over = call.is_answered or self._supervisor.is_closing
         if not is_over and (again := self._retries.plan(call, core, report.error)) is not None:
             self._retry(call, core, report.error, again)
             return
-        self._ends.let_go(call, report.usage)
+        self._ends.release(call, report.usage)
         if not call.is_answered:
-            self._ends.conclude(call, SyscallState.FAILED, error=report.error)
+            self._ends.answer(call, SyscallState.FAILED, error=report.error)
 
     def _stopped(self, call: Call, core: Core, report: Stopped) -> None:
-        """A core has let go of a call, whether it was asked to or closes on its own."""
-        if call.is_answered or self._keeper.is_closing:
-            self._ends.let_go(call, report.usage)
+        """End or retry a call that its core stopped, on request or because the core closes."""
+        if call.is_answered or self._supervisor.is_closing:
+            self._ends.release(call, report.usage)
             if not call.is_answered:
                 closed = KernelClosed("the kernel shut down first")
-                self._ends.conclude(call, SyscallState.CANCELLED, error=closed)
+                self._ends.answer(call, SyscallState.CANCELLED, error=closed)
             return
-        error = CoreError(core.name, "stopped without being asked", is_retryable=True)
+        error = CoreError(core.name, "stopped the run without a request", is_retryable=True)
         self.failed(call, core, Failed(report.run_id, error, report.usage))
 
     def _retry(self, call: Call, core: Core, error: KernelError, again: Retry) -> None:
-        """Let a call whose run failed without effect wait for another run."""
+        """Queue a call again after a run that failed without effect."""
         if call.ticket is None:
             raise KernelBug(f"{call.syscall!r} failed on a core without a ticket")
         del self._running[call.syscall.id]
-        call.run_failed(error, self._clock.now(), counts=again.counts)
+        call.on_run_failed(error, self._clock.now(), counts=again.counts)
         self._spending.reservations.park(call)
         self._scheduler.retry(call.ticket, again.route, self._clock.now())
         if call.process.state is ProcessState.FROZEN:
@@ -357,7 +357,7 @@ class RunReports:
                 call, again.delay_s, partial(self._end_backoff, call, call.ticket)
             )
         self._waiters.notify(self._running.values())
-        self._tell.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
+        self._events.emit(EventKind.RETRIED, call, core=core.name, reason=str(error))
 
     def _end_backoff(self, call: Call, ticket: Ticket) -> None:
         if not call.is_answered and call.ticket is ticket:

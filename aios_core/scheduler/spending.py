@@ -1,12 +1,13 @@
-"""Account for the cost of calls: reserve for every run, judge what came, settle.
+"""Account for the cost of calls: reserve for every run, check answers and usage, settle.
 
-Only a run holds a reservation. It is made when a slot is at hand, as large as answers usually are
-(`Estimates`) or as the caller's own limit; it is raised while the answer grows, and parked while
-the call waits for its next run: then only what was spent counts. So whoever waits for a budget
-waits for runs, never for another who waits. A call is refused only if it needs more than is
-unspent. One that finds too little unreserved waits in a `BudgetQueue` until others settle.
+Only a running call holds a reservation. It is made when the call has a slot, for the usual length
+of answers (`Estimates`) or for the caller's own limit. It is raised while the answer grows, and
+reduced to what was spent while the call waits for its next run. So a call that waits for a budget
+waits for running calls only, never for another waiting one, and a deadlock is impossible. A call is
+refused only if it needs more than is unspent. If too little is unreserved, it waits in a
+`BudgetQueue` until other calls settle.
 
-Answers and usages are judged against what the kernel counted itself.
+Answers and usage are checked against the kernel's own counts.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from aios_core.scheduler.budget_queue import BudgetQueue, Order
 from aios_core.scheduler.call import Call, PriceList
 
 _ANSWERS: Final = frozenset({"tokens", "money"})  # limits that bound what is generated
-_STEP: Final = 64  # tokens by which a reservation grows at least, if there are so many
-_ROOM: Final = 32  # it grows as soon as fewer are left
-_LAST: Final = 8  # a run that cannot be paid further gives way when fewer are left
-_ANY_ANSWER: Final = 131_072  # tokens; more than models write at once
+_STEP: Final = 64  # tokens by which a reservation grows at least, if the budget has them
+_ROOM: Final = 32  # a reservation grows as soon as fewer tokens are left
+_LAST: Final = 8  # a run that cannot be paid further is preempted when fewer are left
+_ANY_ANSWER: Final = 131_072  # tokens; no model writes more in one answer
 # The least reservation for an answer that cannot be cut later. It is sent as the limit; models take
 # so small a limit, and those that have written longer answers take a larger one.
 _EXTERNAL: Final = 4_096
@@ -44,26 +45,26 @@ _EXTERNAL_FACTOR: Final = 4  # ... or so many times what is expected
 
 
 class Step(NamedTuple):
-    """What progress of a run leads to."""
+    """The effect of a run's progress."""
 
     delta: Delta  # for the caller
-    is_over: bool = False  # the run has to end
-    gives_way: bool = False  # it can go on once others have settled
+    is_over: bool = False  # the run must end
+    gives_way: bool = False  # the run must pause until other calls have settled
 
 
 class Reservations:
-    """Limits, reserves, raises, parks and settles. Pure, but for the accounts it keeps."""
+    """Sets the limits of calls, and makes, raises, reduces and settles their reservations."""
 
     def __init__(self, prices: PriceList, estimates: Estimates) -> None:
         self._prices = prices
         self._estimates = estimates
         self._known_prices: dict[str, Price] = {}
-        self._external: dict[int, Call] = {}  # whose callers hold what is reserved for them
+        self._external: dict[int, Call] = {}  # calls of which the caller holds the reservation
 
     # --- before a run -------------------------------------------------------------------------
 
     def prepare(self, call: Call, prepared: Prepared) -> None:
-        """Say what a call may generate; it is `prepared` then.
+        """Set the limits of a call's answer; this makes the call `prepared`.
 
         Raises:
             BudgetExceeded: it needs more than is unspent.
@@ -75,7 +76,7 @@ class Reservations:
             prompt = min(prompt, ratio.prompt_tokens(request))
         call.allowance = Allowance(request, prepared, price, ratio, prompt)
         call.allowance.is_external = call.route[0].capabilities.external
-        if call.resume_from is not None:  # from a file: this kernel has not seen it come
+        if call.resume_from is not None:  # loaded from a file: another kernel counted its tokens
             call.allowance.go_on_from(call.resume_from)
         self._limit(call, call.allowance)
 
@@ -103,7 +104,7 @@ class Reservations:
         """
         account, allowance = call.process.budget, allowance_of(call)
         num_tokens = 0
-        if account.limited:  # else nothing has changed since it was prepared
+        if account.limited:  # without limits nothing can have changed since it was prepared
             self._limit(call, allowance)
             num_tokens = self._wanted(call, allowance)
         amount = self._cost(call, allowance, num_tokens)
@@ -122,10 +123,11 @@ class Reservations:
         return None
 
     def waits_in_vain(self, call: Call, account: BudgetAccount) -> BudgetExceeded | None:
-        """Why a call would wait for itself: only its ancestors' external calls hold the rest.
+        """Return the error for a call that would wait for itself; None if it would not.
 
-        Whoever asks a provider may have a child make calls before it has read the answer; its
-        own reservation would not be settled before they are answered.
+        That is so if only external calls of its ancestors hold the rest of the budget. An
+        agent may let a child make calls while it reads its provider's answer; its own
+        reservation is settled only after these calls are answered.
         """
         own = [
             other.reservation.amount
@@ -160,13 +162,13 @@ class Reservations:
         if each is None or each > room or (each == room and allowance.limited_by == "budget"):
             allowance.limited_by = "window"
         most = room if each is None else max(1, min(each, room))
-        is_same = most == allowance.prepared.max_tokens  # nearly always, and a copy is not free
+        is_same = most == allowance.prepared.max_tokens  # the usual case, which needs no copy
         call.prepared = (
             allowance.prepared if is_same else replace(allowance.prepared, max_tokens=most)
         )
 
     def _unspent(self, call: Call, allowance: Allowance) -> int:
-        """Answer tokens that the budget would pay for if nobody else used it; at least 1."""
+        """Return how many answer tokens the budget could pay for alone; at least 1."""
         account = call.process.budget
         prompt = 0 if _is_prompt_paid(call) else allowance.prompt_tokens
         most = allowance.prepared.max_tokens * allowance.num_answers - allowance.num_tokens
@@ -183,7 +185,7 @@ class Reservations:
         return allowance.cost_of(prompt, num_tokens, calls=int(is_first))
 
     def _wanted(self, call: Call, allowance: Allowance) -> int:
-        """Answer tokens to reserve for the next run of a call."""
+        """Return the answer tokens to reserve for the next run of a call."""
         if allowance.limit is None or not call.process.budget.limited:
             return 0
         left = max(1, allowance.limit - allowance.num_tokens)
@@ -198,7 +200,7 @@ class Reservations:
     # --- during a run -------------------------------------------------------------------------
 
     def progressed(self, call: Call, core: Core, progress: Progress) -> Step:
-        """Count what a run generated, and raise its reservation if it nears its end."""
+        """Count what a run generated, and raise its reservation if little is left of it."""
         allowance = allowance_of(call)
         if allowance.is_external:
             return Step(progress.delta)
@@ -211,7 +213,7 @@ class Reservations:
         return Step(taken.delta, gives_way=left < _LAST and self._others_reserve(call))
 
     def cover(self, call: Call, num_tokens: int) -> bool:
-        """Reserve for an answer of so many tokens, and some room. False if there is no more."""
+        """Reserve for an answer of `num_tokens` and some more. False if the budget lacks it."""
         allowance, reservation = allowance_of(call), call.reservation
         if allowance.reserved is None or allowance.limit is None or reservation is None:
             return True
@@ -228,10 +230,10 @@ class Reservations:
     def _external_share(self, call: Call, expected: int) -> int:
         """Return the tokens to reserve for an answer that cannot be cut later.
 
-        They suffice for any answer if the budgets have twice as many left. If not, half of what
-        is left stays for other agents that spend from the same budgets. An agent that alone
-        spends from its budgets keeps enough for one usual call, which it may make while it reads
-        this answer.
+        They suffice for any answer if the budgets have twice as many left. Otherwise half of
+        the rest stays for other agents with the same budgets. An agent that shares its budgets
+        with no other keeps enough for one usual call, which it may make while it reads this
+        answer.
         """
         free = self._unreserved(call, 2 * _ANY_ANSWER)
         if free >= 2 * _ANY_ANSWER:
@@ -265,7 +267,7 @@ class Reservations:
     # --- after a run --------------------------------------------------------------------------
 
     def park(self, call: Call) -> None:
-        """Reserve nothing for a call that waits for its next run; what it spent is booked."""
+        """Reduce the reservation of a call that waits for its next run to what it spent."""
         self._external.pop(call.syscall.id, None)
         if call.reservation is not None:
             allowance = allowance_of(call)
@@ -274,7 +276,7 @@ class Reservations:
             allowance.reserved = None
 
     def settle(self, call: Call) -> Cost:
-        """Book what a call cost, once. Returns what exceeds all limits, and is not booked."""
+        """Charge the cost of a call, once. Returns the part beyond all limits, not charged."""
         self._external.pop(call.syscall.id, None)
         if call.reservation is None:
             return NOTHING
@@ -286,7 +288,7 @@ class Reservations:
 
 
 def _is_prompt_paid(call: Call) -> bool:
-    """Whether the tokens of the prompt are booked."""
+    """Return whether the tokens of the prompt are charged."""
     return call.reservation is not None and call.reservation.booked.tokens > 0
 
 
@@ -298,7 +300,7 @@ def _is_shared(call: Call) -> bool:
 
 
 def allowance_of(call: Call) -> Allowance:
-    """The allowance of a call that was prepared."""
+    """Return the allowance of a prepared call."""
     if call.allowance is None:
         raise KernelBug(f"{call.syscall!r} was not prepared")
     return call.allowance
@@ -308,15 +310,15 @@ Join = Callable[[Sequence[Delta]], Sequence[Message]]  # one message for each an
 
 
 class Verdict(NamedTuple):
-    """What is made of an answer."""
+    """The result of checking an answer and its usage."""
 
     completion: Completion
-    fault: str = ""  # what of the claimed usage was not believed
+    fault: str = ""  # why a reported figure was replaced
     was_cut: bool = False
 
 
 class Verdicts:
-    """Judges answers and usages against what the kernel counted itself.
+    """Checks answers and usage against the kernel's own counts.
 
     Args:
         join: makes assistant's turns of their deltas: one for each answer, one at least.
@@ -328,12 +330,12 @@ class Verdicts:
         self._join = join
 
     def cut(self, call: Call) -> Completion:
-        """Return the answer of a run that was ended: the part within its limits."""
+        """Return the answer of a run that the kernel ended: the part within its limits."""
         allowance = allowance_of(call)
         is_estimated = not allowance.prepared.is_exact
         usage = Usage(allowance.prompt_tokens, allowance.num_tokens, is_estimated=is_estimated)
         self._estimates.learn(call.syscall.pid, call.model, usage.output_tokens)
-        first, *others = self._join(allowance.heard)
+        first, *others = self._join(allowance.received)
         return Completion(
             first,
             FinishReason.LENGTH,
@@ -362,14 +364,14 @@ class Verdicts:
     def usage(
         self, call: Call, core: Core, claimed: Usage, said: Completion | None = None
     ) -> tuple[Usage, str]:
-        """The usage to book, and what of the claimed one was not believed."""
+        """Return the usage to charge, and why it differs from the reported one."""
         allowance = call.allowance
         if allowance is None:
             return claimed, ""
         known = allowance.evidence(core.capabilities.context_window, _messages_of(said))
         is_silent = not (claimed.is_estimated or claimed.input_tokens or claimed.output_tokens)
         if is_silent and said is None and not allowance.num_tokens:
-            return NO_USAGE, ""  # it never came so far that it cost anything
+            return NO_USAGE, ""  # it never ran
         if is_silent or claimed.is_estimated:
             return known.usage(), ""
         judged = check_usage(claimed, known)
@@ -382,7 +384,7 @@ class Verdicts:
 
 
 def join_text(deltas: Sequence[Delta]) -> Sequence[Message]:
-    """An assistant's turn of deltas with text and tool calls alone."""
+    """Join deltas with text and tool calls only to one assistant message."""
     calls: dict[int, ToolCall] = {}
     for part in (part for delta in deltas for part in delta.tool_calls):
         was = calls.get(part.index) or ToolCall(part.id or "", part.name or "", "")
@@ -393,7 +395,7 @@ def join_text(deltas: Sequence[Delta]) -> Sequence[Message]:
 
 
 def _shortened(allowance: Allowance, said: Completion, end: int) -> Completion:
-    """As much of an answer, or of several, as has so many tokens; each gets its share."""
+    """Cut an answer, or several, to that many tokens in all; each gets an equal share."""
     each, ratio = max(1, end // allowance.num_answers), allowance.ratio
     return replace(
         said,
@@ -409,7 +411,7 @@ def _shortened(allowance: Allowance, said: Completion, end: int) -> Completion:
 
 
 def _came(allowance: Allowance, said: Completion) -> int:
-    """The tokens of an answer: at least so many, or about so many if nobody else counted."""
+    """Return the tokens of an answer: a lower bound, or an estimate if the core has no count."""
     messages = _messages_of(said)
     if allowance.num_tokens or not said.usage.is_estimated:
         return allowance.came(messages)
@@ -425,9 +427,10 @@ def _messages_of(said: Completion | None) -> Sequence[Message]:
 
 
 class Spending:
-    """What the calls of one dispatcher may spend, and have spent.
+    """The spending of one dispatcher's calls.
 
-    `reservations` sets aside, `queue` lets calls wait for that, `verdicts` judges what came.
+    `reservations` sets money and tokens aside, `queue` holds the calls that wait for that,
+    and `verdicts` checks answers and usage.
     """
 
     def __init__(
@@ -446,7 +449,7 @@ class Spending:
         self.verdicts = Verdicts(estimates, self.reservations, join)
 
     def begin(self, call: Call) -> BudgetAccount | None:
-        """Reserve for a run that has a slot. Returns the account that it has to wait for, if any.
+        """Reserve for a run that has a slot. Returns the account that it must wait for, if any.
 
         Raises:
             BudgetExceeded: it needs more than is unspent.
@@ -461,7 +464,7 @@ class Spending:
         return blocker
 
     def settle(self, call: Call) -> Cost:
-        """Book what an answered call cost; see `Reservations.settle`."""
+        """Charge the cost of an answered call. Returns the part beyond all limits."""
         if call.waits_for is not None:
             self.queue.discard(call)
         return self.reservations.settle(call)

@@ -1,7 +1,7 @@
-"""Where calls wait: in the queue of their route, or held back for a reason.
+"""Calls without a slot: in the queue of their route, or held for a reason.
 
-The cores that can serve a call are its route; calls of one route share a queue. A
-held call keeps its place (its position and age), and is in no queue meanwhile.
+The route of a call is the set of cores that can serve it; calls with equal routes share a
+queue. A held call is in no queue, and keeps its position and age.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from weakref import WeakSet
 from aios_core.core import Core
 from aios_core.queueing.policy import FlowShare
 from aios_core.queueing.ranked_queue import GuardedPolicy, RankedQueue
-from aios_core.scheduler.admission import Admission
+from aios_core.scheduler.admission import AdmissionController
 from aios_core.syscalls import LLMGenerate, Syscall
 
 Route = tuple[Core, ...]  # the cores that can serve a call
 
 
 def served_model(request: LLMGenerate, route: Route) -> str:
-    """Name the model that serves a request: another than it asks for if that has no core up."""
+    """Return the model that serves a request; a fallback if the requested one has no core up."""
     served = route[0].models
     return request.model if request.model is not None and request.model in served else served[0]
 
 
 class Hold(StrEnum):
-    """Why a waiting call is not to be served, whatever its rank."""
+    """A reason for which a waiting call must not run, independent of its rank."""
 
     FROZEN = "its agent is frozen"
     MOVING = "its KV image is being moved"
@@ -38,7 +38,7 @@ class Hold(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One call in the scheduler's books. Satisfies `policy.Waiting`."""
+    """The scheduler's record of one call. Implements `policy.WaitingCall`."""
 
     syscall: Syscall
     agent: FlowShare
@@ -52,9 +52,9 @@ class Ticket:
     quantum_used: int = 0
     charged: float = 0.0  # service already charged for this call
     core: Core | None = None  # where it runs
-    home: Core | None = None  # where its context counts as active
-    holds: set[Hold] = field(default_factory=set)  # it is served only while there are none
-    is_yielding: bool = False  # asked to give up its slot
+    active_on: Core | None = None  # where its context counts as active
+    holds: set[Hold] = field(default_factory=set)  # it may run only while this is empty
+    is_preempting: bool = False  # asked to give up its slot, which it still has
     _expected: int | None = None
 
     @property
@@ -71,7 +71,7 @@ class Ticket:
 
     @property
     def expected_answer_tokens(self) -> int:
-        # Estimated when a policy first asks: most never do, and what is expected changes.
+        # Estimated when a policy first needs it: most policies never do, and estimates improve.
         if self._expected is None:
             expected = self.max_tokens if self.expect_answer is None else self.expect_answer()
             self._expected = min(self.max_tokens, expected)
@@ -83,12 +83,13 @@ class Ticket:
 
 
 LAST = 1 << 62  # behind every position in the order of arrival
-MAX_IDLE_ROUTES = 16  # more are dropped once they are empty; many routes are pinned to one core
+# Empty queues beyond this number are dropped: calls pinned to one core make many routes.
+MAX_IDLE_QUEUES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class AtTail:
-    """A running call as it would stand in the queue if it joined now."""
+class RequeuedView:
+    """A running call as it would rank if it joined its queue now."""
 
     ticket: Ticket
     queued_at: float
@@ -124,13 +125,13 @@ class AtTail:
 
 
 def ticket_queue(policy: GuardedPolicy) -> RankedQueue[Ticket]:
-    """Return an empty queue of calls, in the order of a policy."""
+    """Make an empty queue of calls, in the order of a policy."""
     return RankedQueue(policy.rank, attrgetter("queued_at"))
 
 
 @dataclass(slots=True, eq=False)
 class RouteQueue:
-    """The calls that wait for one route: those of active agents, and those of new ones."""
+    """The waiting calls of one route: those of active agents, and those of new ones."""
 
     returning: RankedQueue[Ticket]
     arriving: RankedQueue[Ticket]
@@ -146,7 +147,7 @@ class RouteQueue:
         return ticket in self.returning or ticket in self.arriving
 
     def remove(self, ticket: Ticket) -> None:
-        """Take a call out, if it is in."""
+        """Remove a call, if it is in the queue."""
         if not self.arriving.remove(ticket):
             self.returning.remove(ticket)
 
@@ -163,46 +164,46 @@ class WaitingCalls:
 
     Args:
         ranking: the order of the calls of a route.
-        admission: knows which agents have their context on a core.
+        admission: decides which agents are active on a core.
     """
 
-    def __init__(self, ranking: GuardedPolicy, admission: Admission) -> None:
+    def __init__(self, ranking: GuardedPolicy, admission: AdmissionController) -> None:
         self.queues: dict[Route, RouteQueue] = {}
         self.num_waiting = 0
         self._ranking = ranking
         self._admission = admission
         self._held: dict[int, Ticket] = {}
-        self._queues: WeakSet[RankedQueue[Ticket]] = WeakSet()  # of held calls, kept by others
+        self._held_queues: WeakSet[RankedQueue[Ticket]] = WeakSet()  # callers own them
 
     def __iter__(self) -> Iterator[Ticket]:
-        for waiting in self.queues.values():
-            yield from waiting
+        for queue in self.queues.values():
+            yield from queue
         yield from tuple(self._held.values())
 
     def __contains__(self, ticket: Ticket) -> bool:
-        waiting = self.queues.get(ticket.route)
+        queue = self.queues.get(ticket.route)
         return self._held.get(ticket.syscall.id) is ticket or (
-            waiting is not None and ticket in waiting
+            queue is not None and ticket in queue
         )
 
     @property
     def num_ready(self) -> int:
-        """Calls that wait for nothing but a slot."""
+        """Number of calls that only need a slot to run."""
         return self.num_waiting - len(self._held)
 
     def is_active(self, ticket: Ticket) -> bool:
-        """Return whether the context of its agent is on a core that can serve the call."""
+        """Return whether the agent's context is on a core that can serve the call."""
         return any(self._admission.is_active(core, ticket.syscall.pid) for core in ticket.route)
 
     def join(self, ticket: Ticket) -> None:
-        """Add a call whose route, position and age are set."""
-        waiting = self.queues.get(ticket.route)
-        if waiting is None:
-            waiting = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
-            self.queues[ticket.route] = waiting
+        """Add a call; its route, position and age must be set."""
+        queue = self.queues.get(ticket.route)
+        if queue is None:
+            queue = RouteQueue(ticket_queue(self._ranking), ticket_queue(self._ranking))
+            self.queues[ticket.route] = queue
         self._count(ticket, 1)
         is_active = self._admission.has_any and self.is_active(ticket)
-        (waiting.returning if is_active else waiting.arriving).push(ticket)
+        (queue.returning if is_active else queue.arriving).push(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a call from its queue or from the held ones."""
@@ -210,13 +211,13 @@ class WaitingCalls:
         if self._held.pop(ticket.syscall.id, None):
             ticket.holds.clear()
             return
-        waiting = self.queues[ticket.route]
-        waiting.remove(ticket)
-        if not waiting and len(self.queues) > MAX_IDLE_ROUTES:
+        queue = self.queues[ticket.route]
+        queue.remove(ticket)
+        if not queue and len(self.queues) > MAX_IDLE_QUEUES:
             del self.queues[ticket.route]
 
     def hold(self, ticket: Ticket, reason: Hold) -> None:
-        """Keep a call out of its queue while any reason to hold it stands."""
+        """Keep a call out of its queue while there is any reason to hold it."""
         if not ticket.is_held:
             self.leave(ticket)
             self._held[ticket.syscall.id] = ticket
@@ -224,7 +225,7 @@ class WaitingCalls:
         ticket.holds.add(reason)
 
     def release(self, ticket: Ticket, reason: Hold) -> None:
-        """Drop a reason to hold a call. It joins its queue once none is left."""
+        """Drop a reason to hold a call. The call joins its queue once no reason is left."""
         if reason not in ticket.holds:
             return
         ticket.holds.discard(reason)
@@ -234,13 +235,13 @@ class WaitingCalls:
             self.join(ticket)
 
     def new_queue(self) -> RankedQueue[Ticket]:
-        """A queue for some of the held calls, kept in the order of the queues."""
+        """Make a queue for held calls, which changes its order with the policy."""
         queue = ticket_queue(self._ranking)
-        self._queues.add(queue)
+        self._held_queues.add(queue)
         return queue
 
     def reroute(self, ticket: Ticket, route: Route) -> None:
-        """Let a call be served by other cores; it keeps its place."""
+        """Let other cores serve a call; it keeps its position and age."""
         if ticket.is_held:
             ticket.route = route
         else:
@@ -251,10 +252,10 @@ class WaitingCalls:
     def reorder(self, ranking: GuardedPolicy) -> None:
         """Order the calls by another policy."""
         self._ranking = ranking
-        for waiting in self.queues.values():
-            waiting.reorder(ranking)
-        for queue in self._queues:
-            queue.reorder(ranking.rank)
+        for queue in self.queues.values():
+            queue.reorder(ranking)
+        for held in self._held_queues:
+            held.reorder(ranking.rank)
 
     def _count(self, ticket: Ticket, change: int) -> None:
         ticket.group.num_waiting += change

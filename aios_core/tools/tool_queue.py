@@ -32,7 +32,7 @@ class TicketState(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class ToolTicket:
-    """The entry of one tool call in the scheduler. Satisfies `queueing.policy.Waiting`."""
+    """The entry of one tool call in the scheduler. Satisfies `queueing.policy.WaitingCall`."""
 
     id: int
     pid: int

@@ -107,9 +107,9 @@ class TestRegistry:
 
 class TestPolicyOptions:
     def test_options_are_the_fields_of_the_policy(self) -> None:
-        policy = build_policy("priority", SchedulerConfig("priority", options={"ageing_s": 3}))
+        policy = build_policy("priority", SchedulerConfig("priority", options={"aging_s": 3}))
 
-        assert policy == Priority(ageing_s=3.0)
+        assert policy == Priority(aging_s=3.0)
 
     def test_a_field_that_is_a_policy_takes_a_table(self) -> None:
         settings = SchedulerConfig("auto", options={"las": {"level_tokens": 64}}, quantum=8)
@@ -123,8 +123,8 @@ class TestPolicyOptions:
     @pytest.mark.parametrize(
         ("options", "key", "allowed"),
         [
-            ({"aging_s": 3}, "scheduler.options.aging_s", "did you mean 'ageing_s'"),
-            ({"ageing_s": "long"}, "scheduler.options.ageing_s", "a number"),
+            ({"ageing_s": 3}, "scheduler.options.ageing_s", "did you mean 'aging_s'"),
+            ({"aging_s": "long"}, "scheduler.options.aging_s", "a number"),
             ({"quantum": 3}, "scheduler.options.quantum", "scheduler.quantum has one"),
         ],
     )
@@ -141,19 +141,19 @@ class TestPolicyOptions:
     def test_variables_set_options_too(self) -> None:
         environ = {
             "AIOS_SCHEDULER__POLICY": "priority",
-            "AIOS_SCHEDULER__OPTIONS__AGEING_S": "2.5",
+            "AIOS_SCHEDULER__OPTIONS__AGING_S": "2.5",
         }
         settings = KernelConfig.load(environ=environ).scheduler
 
-        assert build_policy(settings.policy, settings) == Priority(ageing_s=2.5)
+        assert build_policy(settings.policy, settings) == Priority(aging_s=2.5)
 
     def test_a_variable_that_chooses_another_policy_leaves_the_options_of_the_file(
         self, tmp_path: Path
     ) -> None:
         file = tmp_path / "aios.toml"
-        file.write_text("[scheduler]\npolicy = 'priority'\noptions = {ageing_s = 3}\n")
+        file.write_text("[scheduler]\npolicy = 'priority'\noptions = {aging_s = 3}\n")
 
-        assert KernelConfig.load(file, environ={}).scheduler.options == {"ageing_s": 3}
+        assert KernelConfig.load(file, environ={}).scheduler.options == {"aging_s": 3}
         environ = {"AIOS_SCHEDULER__POLICY": "fair"}
         assert KernelConfig.load(file, environ=environ).scheduler.options == {}
         argued = KernelConfig.load(file, environ={}, scheduler={"policy": "fair"})
@@ -162,7 +162,7 @@ class TestPolicyOptions:
     def test_a_policy_given_by_name_has_the_settings_of_the_configured_one_only_if_it_is_that(
         self,
     ) -> None:
-        config = KernelConfig(scheduler=SchedulerConfig("priority", options={"ageing_s": 3}))
+        config = KernelConfig(scheduler=SchedulerConfig("priority", options={"aging_s": 3}))
 
         assert "'fair'" in repr(Kernel(config, policy="fair"))
         with pytest.raises(NoSuchObject, match="no policy 'fairer'"):

@@ -9,8 +9,8 @@ from aios_core import Message
 from aios_core.core import Core
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import Policy, Scheduler
-from aios_core.scheduler.admission import Admission
-from aios_core.scheduler.scheduler import Decision
+from aios_core.scheduler.admission import AdmissionController
+from aios_core.scheduler.scheduler import Assignment
 from aios_core.scheduler.waiting_calls import Route, Ticket
 from aios_core.syscalls import LLMGenerate, Syscall, SyscallState
 from tests.puppet import PuppetCore
@@ -27,7 +27,7 @@ class Machine:
         *,
         slots: int = 1,
         cores: Iterable[PuppetCore] = (),
-        admission: Admission | None = None,
+        admission: AdmissionController | None = None,
     ) -> None:
         self.scheduler = Scheduler(policy, admission)
         self.cores: Route = tuple(cores) or (PuppetCore(slots=slots),)
@@ -83,7 +83,7 @@ class Machine:
         decision = self.decide()
         return decision.ticket if decision else None
 
-    def decide(self) -> Decision | None:
+    def decide(self) -> Assignment | None:
         decision = self.scheduler.pick_next(self, self.now)
         if decision:
             self.occupied[decision.ticket.syscall.id] = decision.ticket

@@ -143,7 +143,7 @@ async def rigged(
     )
     sinks = {core.name: rig.dispatcher.sink(core) for core in cores}
     await rig.pool.start_all(sinks, rig.clock.now())
-    rig.dispatcher.cores_started()
+    rig.dispatcher.on_cores_started()
     try:
         yield rig
         await settled()

@@ -19,7 +19,7 @@ from aios_core import (
 )
 from aios_core.core import CoreDown, CoreLoad, Failed, Finished, Preempted, Progress
 from aios_core.messages import Delta
-from aios_core.queueing.policy import Rank, Waiting
+from aios_core.queueing.policy import Rank, WaitingCall
 from aios_core.scheduler import FIFO, Policy, QueueLoad
 from aios_core.scheduler.overload import QueueLimits
 from aios_core.scheduler.waiting_calls import Hold
@@ -51,11 +51,11 @@ class Faulty(Policy):
     takes_turns: bool = True
     faults: dict[str, BaseException] = field(default_factory=dict)
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         self._raise("rank")
         return (call.seq,)
 
-    def interrupts(self, waiting: Waiting, running: Waiting) -> bool:
+    def interrupts(self, waiting: WaitingCall, running: WaitingCall) -> bool:
         self._raise("interrupts")
         return waiting.seq < running.seq
 
@@ -128,7 +128,7 @@ async def test_a_foreign_object_that_is_no_rank_is_named_without_its_own_code(ra
     untold = Untold()
 
     class Odd(FIFO):
-        def rank(self, call: Waiting) -> Rank:  # noqa: ARG002
+        def rank(self, call: WaitingCall) -> Rank:  # noqa: ARG002
             return untold if rank is Untold else rank(untold)  # type: ignore[no-any-return]
 
     core = PuppetCore()
@@ -146,7 +146,7 @@ async def test_a_foreign_object_that_is_no_rank_is_named_without_its_own_code(ra
 @virtual
 async def test_what_is_no_rank_is_refused_and_harms_nobody_in_the_queue(rank: Any) -> None:
     class Odd(FIFO):
-        def rank(self, call: Waiting) -> Rank:
+        def rank(self, call: WaitingCall) -> Rank:
             return rank if call.priority else super().rank(call)  # type: ignore[no-any-return]
 
     core = PuppetCore()
@@ -434,7 +434,7 @@ async def test_check_finds_a_call_that_nothing_will_answer() -> None:
         call = rig.dispatcher._calls[syscall.id]
         ticket, call.ticket = call.ticket, None
 
-        with pytest.raises(KernelBug, match="nothing will bring one"):
+        with pytest.raises(KernelBug, match="is in no queue"):
             rig.dispatcher.check()
 
         call.ticket = ticket

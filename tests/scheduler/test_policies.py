@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from aios_core.extensions import POLICIES as REGISTERED
-from aios_core.queueing.policy import FlowShare, Rank, Waiting
+from aios_core.queueing.policy import FlowShare, Rank, WaitingCall
 from aios_core.scheduler import POLICIES, Policy, QueueLoad
 from aios_core.scheduler.waiting_calls import Hold, Route, Ticket
 from aios_core.syscalls import Syscall, SyscallState
@@ -38,7 +38,7 @@ class LeastUrgentFirst(Policy):
     max_wait_s: float | None = 20.0
     takes_turns: bool = True
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return (-call.priority, call.seq)
 
 
@@ -218,17 +218,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.running))
         num_free_to_run = sum(not t.is_held for t in self.waiting)
         if self.machine.progress(ticket, num_tokens):
-            assert sum(t.is_yielding for t in self.running) <= num_free_to_run
+            assert sum(t.is_preempting for t in self.running) <= num_free_to_run
             assert self.machine.scheduler.policy.quantum is not None
 
     @rule()
     def interrupt(self) -> None:
         for victim in self.machine.scheduler.victims(self.machine.now):
-            assert victim.is_yielding
+            assert victim.is_preempting
             assert victim.syscall.state is SyscallState.RUNNING
             assert victim.core is not None
             assert victim.core.capabilities.preemptible
-        assert self.machine.scheduler._num_yielding <= max(len(self.waiting), len(self.running))
+        assert self.machine.scheduler._num_preempting <= max(len(self.waiting), len(self.running))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), pinned=st.booleans())
@@ -305,7 +305,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def books_of_the_memory_add_up(self) -> None:
-        for books in self.machine.scheduler.admission._books.values():
+        for books in self.machine.scheduler.admission._active.values():
             assert books.num_tokens == sum(c.num_tokens for c in books.contexts.values())
             assert all(c.num_calls >= 0 for c in books.contexts.values())
 
@@ -320,7 +320,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.machine.finish(left)
         assert all(t.syscall.state.is_final for t in self.accepted), self.waiting
         self.machine.scheduler.check()
-        assert self.machine.scheduler._num_yielding == 0
+        assert self.machine.scheduler._num_preempting == 0
 
 
 @every_policy

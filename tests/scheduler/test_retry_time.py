@@ -127,7 +127,7 @@ async def test_a_rate_limit_is_tried_as_often_as_any_failure_then_reaches_the_ca
 
         assert isinstance(caller.error, RateLimited)
         assert len(core.history) == 3
-        assert "is not tried again (3 runs, max_attempts 3)" in caplog.text
+        assert "is not retried (3 runs, max_attempts 3)" in caplog.text
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.2, 7.0, 29.0])

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from aios_core.queueing.policy import Rank, Waiting
+from aios_core.queueing.policy import Rank, WaitingCall
 from aios_core.queueing.ranked_queue import GuardedPolicy
 from aios_core.scheduler import FIFO, LAS, Auto, Fair, Policy, Priority, QueueLoad, RoundRobin
-from aios_core.scheduler.admission import HIGHEST, LOWEST, Admission
+from aios_core.scheduler.admission import HIGHEST, LOWEST, AdmissionController
 from aios_core.scheduler.waiting_calls import Hold, ticket_queue
 from aios_core.syscalls import SyscallState
 from tests.puppet import PuppetCore
@@ -69,8 +69,8 @@ def test_priority_overtakes_arrival() -> None:
 
 
 @pytest.mark.parametrize(("later_s", "overtakes"), [(29.9, True), (30.1, False)])
-def test_ageing_bounds_who_may_overtake(later_s: float, overtakes: bool) -> None:
-    machine = Machine(Priority(ageing_s=10.0))
+def test_aging_bounds_who_may_overtake(later_s: float, overtakes: bool) -> None:
+    machine = Machine(Priority(aging_s=10.0))
     patient = machine.submit(priority=3)
     machine.now = later_s
     urgent = machine.submit(priority=0)
@@ -463,7 +463,7 @@ def test_a_returning_agent_goes_ahead_of_a_new_one_when_memory_is_short() -> Non
 
 
 def test_an_idle_agent_loses_its_place_after_a_while() -> None:
-    machine = Machine(FIFO(), cores=[device(100)], admission=Admission(keep_warm_s=5))
+    machine = Machine(FIFO(), cores=[device(100)], admission=AdmissionController(keep_warm_s=5))
     idle, busy = machine.submit("idle", prompt=40), machine.submit("busy", prompt=30)
     machine.next()
     machine.next()
@@ -491,26 +491,26 @@ def test_the_context_of_an_agent_that_is_gone_makes_room() -> None:
 
 
 def test_more_is_promised_while_there_is_room_and_less_when_the_core_runs_full() -> None:
-    admission, core = Admission(), device(100)
+    admission, core = AdmissionController(), device(100)
 
     def factor() -> float:
-        return admission._books[core].factor
+        return admission._active[core].factor
 
-    admission.enter(core, core.load(), 0, 1)
+    admission.admit(core, core.load(), 0, 1)
     factors = [factor()]
     for pid in range(1, 1_000):
-        admission.enter(core, core.load(), pid, 0)
+        admission.admit(core, core.load(), pid, 0)
         factors.append(factor())
     assert factors == sorted(factors)
     assert factors[-1] == HIGHEST
     assert factors[1] - factors[0] < 0.02, "additive, and small"
 
     core.kv_tokens = 100
-    admission.enter(core, core.load(), 1, 0)
+    admission.admit(core, core.load(), 1, 0)
     cut = factor()
     assert cut < HIGHEST
     for pid in range(1_000):
-        admission.enter(core, core.load(), pid, 0)
+        admission.admit(core, core.load(), pid, 0)
     assert factor() == LOWEST
 
 
@@ -548,7 +548,7 @@ def test_a_queue_forgets_the_calls_that_left_it(policy: Policy) -> None:
 def test_a_stranger_s_policy_is_a_class_with_a_rank() -> None:
     @dataclass(frozen=True, slots=True)
     class ShortestName(Policy):
-        def rank(self, call: Waiting) -> Rank:
+        def rank(self, call: WaitingCall) -> Rank:
             return (len(call.agent.name), call.seq)  # type: ignore[attr-defined]
 
     machine = Machine(ShortestName())
@@ -563,13 +563,13 @@ def test_a_stranger_s_policy_is_a_class_with_a_rank() -> None:
 
 
 def test_asking_whether_a_call_fits_makes_no_agent_inactive() -> None:
-    admission, core = Admission(keep_warm_s=5), device(100)
+    admission, core = AdmissionController(keep_warm_s=5), device(100)
     core.runs = {1: None}  # type: ignore[dict-item]
     load = core.load()
     for pid in (1, 2, 3):
-        admission.enter(core, load, pid, 30)
-        admission.leave(core, pid, 30, now=0.0)
-    admission.enter(core, load, 1, 30)
+        admission.admit(core, load, pid, 30)
+        admission.release(core, pid, 30, now=0.0)
+    admission.admit(core, load, 1, 30)
     before = {pid: admission.is_active(core, pid) for pid in (1, 2, 3)}
 
     plan = admission.plan(core, load, 1, 60, now=1.0)

@@ -65,7 +65,7 @@ async def test_a_call_that_fits_what_is_unspent_waits_for_what_is_reserved() -> 
         await settled()
 
         assert len(core.runs) == 1
-        assert rig.dispatcher.calls_of(agent)[1].doing == (
+        assert rig.dispatcher.calls_of(agent)[1].status == (
             "waiting for calls that have reserved what is left of agent 'ann'"
         )
         core.progress(num_tokens=3)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from aios_core import Kernel, KernelConfig, tool
 from aios_core.config import SchedulerConfig, StateConfig
 from aios_core.cores import ScriptedCore
-from aios_core.scheduler import Policy, Rank, Waiting
+from aios_core.scheduler import Policy, Rank, WaitingCall
 from aios_core.testing import run_virtual
 
 Facts = tuple[int, int, float | None, str | None]
@@ -15,7 +15,7 @@ Facts = tuple[int, int, float | None, str | None]
 class Watching(Policy):
     seen: list[Facts] = field(default_factory=list)
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         facts = (call.prompt_tokens, call.expected_answer_tokens, call.deadline_at, call.model)
         self.seen.append(facts)
         return (call.seq,)

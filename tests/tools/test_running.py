@@ -34,7 +34,7 @@ from aios_core import (
 from aios_core.manager import Gatekeeper
 from aios_core.permissions import Access
 from aios_core.process import AgentProcess
-from aios_core.queueing.policy import Rank, Waiting
+from aios_core.queueing.policy import Rank, WaitingCall
 from aios_core.scheduler import FIFO
 from aios_core.testing.leftovers import nothing_left
 from aios_core.tools import ToolRun
@@ -647,7 +647,7 @@ def until(holds: Any) -> None:
 
 def test_a_scheduling_policy_that_raises_fails_that_tool_call_and_no_other() -> None:
     class Picky(FIFO):
-        def rank(self, call: Waiting) -> Rank:
+        def rank(self, call: WaitingCall) -> Rank:
             if call.agent.name == "odd":  # type: ignore[attr-defined]
                 raise ZeroDivisionError
             return super().rank(call)

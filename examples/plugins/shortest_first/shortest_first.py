@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from aios_core.scheduler import Policy, Range, Rank, Waiting
+from aios_core.scheduler import Policy, Range, Rank, WaitingCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +17,5 @@ class ShortestFirst(Policy):
     max_wait_s: float | None = 30.0
     prompt_weight: Annotated[float, Range(0, 1)] = 0.1  # of a prompt token, in answer tokens
 
-    def rank(self, call: Waiting) -> Rank:
+    def rank(self, call: WaitingCall) -> Rank:
         return (call.expected_answer_tokens + self.prompt_weight * call.prompt_tokens, call.seq)
