@@ -1,10 +1,9 @@
-"""Which fragments of a stream belong to which tool call.
+"""Assign the fragments of a stream to tool calls.
 
-The format says: fragments of one call share an index. Servers in use also give
-all calls of an answer index 0 and tell them apart by id, repeat id and name in
-every fragment, leave out the index, or leave out the id. The rules here serve
-all of them: a new id is a new call, and so is a name where the arguments of the
-call before are complete.
+By the format, fragments of one call share an index. Some servers give all calls of an
+answer index 0 and distinguish them by id, repeat id and name in every fragment, omit the
+index, or omit the id. Two rules cover all of them: a new id starts a new call, and so
+does a name after the arguments of the previous call are complete.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ _KNOWN: Final = frozenset({"index", "id", "type", "function", "custom"})
 
 @dataclass(slots=True)
 class _Open:
-    """A call that has begun."""
+    """A tool call that has started."""
 
-    index: int  # our own number of it
-    id: str  # the server's; "" if it gave none
+    index: int  # the kernel's number of the call
+    id: str  # the server's; "" if it sent none
     server_index: int | None
     has_name: bool
     arguments: str = ""
 
 
 class CallFragments:
-    """Numbers the tool calls of one answer in the order in which they begin.
+    """The tool calls of one answer, numbered in order of their start.
 
-    `key` is the prefix of the ids of calls that the server gave none.
+    `key` is the prefix of the ids of calls for which the server sends none.
     """
 
     def __init__(self, key: str) -> None:
@@ -41,7 +40,7 @@ class CallFragments:
         self._calls: list[_Open] = []
 
     def read(self, part: Any) -> ToolCallDelta:
-        """Read a fragment. Raises `TypeError` or `AttributeError` if it is none."""
+        """Read a fragment. Raises `TypeError` or `AttributeError` if it is malformed."""
         if not isinstance(part, Mapping):
             raise TypeError(f"a tool call expected, got {part!r:.100}")
         body = _body(part)
@@ -66,7 +65,7 @@ class CallFragments:
         )
 
     def _find(self, index: int | None, id_: str, name: str, arguments: str) -> _Open | None:
-        """The call that a fragment goes on with; None if it begins one."""
+        """Return the call that a fragment continues; None if it starts one."""
         if index is None and not id_:
             return self._calls[-1] if self._calls and not name else None
         candidates = [call for call in self._calls if index in (None, call.server_index)]
@@ -91,7 +90,7 @@ def _body(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _arguments(body: Mapping[str, Any]) -> str:
-    """Arguments as text; some servers send the object itself."""
+    """Return arguments as text; some servers send the object itself."""
     value = body.get("arguments", body.get("input"))
     if value is None or isinstance(value, str):
         return value or ""

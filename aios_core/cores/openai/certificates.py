@@ -1,4 +1,4 @@
-"""The certificates that connections to endpoints are checked against."""
+"""Load the certificates that connections to endpoints are checked against."""
 
 from __future__ import annotations
 

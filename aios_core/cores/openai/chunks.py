@@ -1,10 +1,9 @@
-"""What an OpenAI-compatible server answers: chunks and whole answers as deltas.
+"""Translate chunks and whole answers of OpenAI-compatible servers into deltas.
 
-Pure translation. Servers differ in much that the format leaves open; here each
-dialect ends as one thing. What the kernel knows has a field, and every other key
-is kept as it came. Sources: OpenAI's API reference (chat completions, streaming),
-and the documentation of vLLM, SGLang, Ollama, DeepSeek, Mistral, OpenRouter and
-LiteLLM on reasoning and tool calls.
+Pure. The format leaves much open, and servers differ; all their variants become the same
+deltas here. Keys that the kernel uses have a field, and every other key is kept unchanged.
+Sources: OpenAI's API reference (chat completions, streaming), and the documentation of
+vLLM, SGLang, Ollama, DeepSeek, Mistral, OpenRouter and LiteLLM on reasoning and tool calls.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _KNOWN_OF_CHOICE: Final = frozenset(
 )
 _KNOWN_OF_DELTA: Final = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal"}
-    | {"name", "tool_call_id"}  # no server's to say
+    | {"name", "tool_call_id"}  # the kernel sets these
 )
 
-# What servers call the reasons that the kernel knows, in lower case.
+# The names that servers use for finish reasons, in lower case.
 _REASONS: Final[Mapping[str, FinishReason]] = {
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
@@ -45,7 +44,7 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
 
 @dataclass(slots=True)
 class _ChoiceState:
-    """What is known of one of the answers."""
+    """The state of one answer (choice) of a completion."""
 
     answer: DeltaAssembler
     calls: CallFragments
@@ -54,7 +53,7 @@ class _ChoiceState:
     half: str = ""  # the first half of a surrogate pair that was cut in two
 
     def whole_text(self, text: str) -> str:
-        """Put together what a server cut within a character; half a character becomes U+FFFD."""
+        """Join text that a server cut within a character; half a character becomes U+FFFD."""
         text, self.half = self.half + text, ""
         if text.isascii():
             return text
@@ -66,7 +65,7 @@ class _ChoiceState:
         known = _REASONS.get((self.finish_reason or "").lower())
         if known is not None:
             return known
-        # Some servers say "stop" where a tool was asked for by name.
+        # Some servers send "stop" after a tool that was requested by name.
         return FinishReason.TOOL_CALLS if self.answer.has_tool_calls else FinishReason.STOP
 
     def choice(self) -> Choice:
@@ -80,20 +79,19 @@ class _ChoiceState:
 
 
 class ChunkReader:
-    """Makes progress and, at last, an answer of a stream's chunks.
+    """A reader of a stream's chunks: it returns progress, and the whole answer at the end.
 
-    Tokens are counted where the server tells their ids or a running total, and
-    are else taken as one a chunk. Tokens whose text the server still holds back
-    are reported with the text that shows them, so that what was reported is what
-    a snapshot can say.
+    Tokens are counted if the server sends their ids or a running total; otherwise one
+    chunk counts as one token. If the server holds text back, its tokens are reported
+    together with the text, so that a snapshot contains exactly what was reported.
     """
 
     def __init__(self, live: LiveRun, model: str) -> None:
         self.model = model
         self.usage: Usage | None = None
-        self.is_done = False  # the stream said that nothing more comes
-        self.is_foreign = False  # something came that is no part of a completion
-        self.is_document = False  # the answer came as one JSON document
+        self.is_done = False  # the stream was marked as ended
+        self.is_foreign = False  # the body has parts that do not belong to a completion
+        self.is_document = False  # the answer is one JSON document
         self._live = live
         self._num_earlier = live.num_tokens  # of earlier runs of the call
         self._choices: dict[int, _ChoiceState] = {}
@@ -106,21 +104,21 @@ class ChunkReader:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any answer has begun."""
+        """Whether any answer has started."""
         return bool(self._choices)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the server said that the answer is over."""
+        """Whether the server marked the answer as complete."""
         ended = [state for state in self._choices.values() if state.finish_reason is not None]
         num_wanted = self._live.run.request.sampling.num_choices
         return len(ended) >= num_wanted or (self.is_done and bool(self._choices))
 
     def read(self, chunk: Any) -> list[Progress]:
-        """Take in a chunk, or a whole answer. Returns what it added, if it shows anything.
+        """Read a chunk, or a whole answer; return the progress, if it has any.
 
-        Raises `AttributeError`, `TypeError`, `ValueError` or `KeyError` if it is
-        not what a chat completion answers.
+        Raises `AttributeError`, `TypeError`, `ValueError` or `KeyError` if it is not part
+        of a chat completion.
         """
         if not isinstance(chunk, Mapping):
             raise TypeError(f"an object expected, got {chunk!r:.100}")
@@ -181,7 +179,7 @@ class ChunkReader:
         )
 
     def _keep_prompt(self, ids: Iterable[int]) -> None:
-        if not self._live.prompt_ids:  # a later stretch's prompt holds the earlier answer, too
+        if not self._live.prompt_ids:  # the prompt of a resumed run includes the earlier answer
             self._live.prompt_ids = tuple(map(int, ids))
 
     def _read_usage(self, raw: Any) -> None:
@@ -194,7 +192,7 @@ class ChunkReader:
         self._extra.update(_others(chunk, _KNOWN_OF_CHUNK))
 
     def _read_choice(self, choice: Any, place: int) -> Delta:
-        """The delta in one choice of a chunk, of a chat or of a plain completion."""
+        """Read the delta in one choice of a chunk, of a chat or of a plain completion."""
         if not isinstance(choice, Mapping):
             raise TypeError(f"a choice expected, got {choice!r:.100}")
         index = choice.get("index")
@@ -203,7 +201,7 @@ class ChunkReader:
         state.finish_reason = _text(choice.get("finish_reason")) or state.finish_reason
         state.extra.update(_others(choice, _KNOWN_OF_CHOICE))
         delta = self._delta(choice, state, index)
-        if index:  # the run's own assembler has the first
+        if index:  # `StreamingCore` joins the first one
             state.answer.add(delta)
         self._count(choice.get("token_ids"), delta)
         return delta
@@ -254,7 +252,7 @@ class ChunkReader:
 
 
 def repaired(text: str) -> str:
-    """Return a text whose surrogates are pairs put together; a lone one becomes U+FFFD."""
+    """Join surrogate pairs of a text; a lone surrogate becomes U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -280,7 +278,7 @@ def read_usage(raw: Mapping[str, Any]) -> Usage:
 
 
 def _count_of(raw: Mapping[str, Any], key: str) -> int:
-    """A count as it was claimed; the kernel judges it."""
+    """Return a reported count unchecked; the kernel checks it later."""
     return claimed_number(raw.get(key))  # type: ignore[no-any-return]
 
 
@@ -289,14 +287,14 @@ def _num_prompt(live: LiveRun) -> int:
 
 
 def _calls_of(said: Mapping[str, Any]) -> list[Any]:
-    """Return the tool calls of a message, the one in the old `function_call` included."""
+    """Return the tool calls of a message, including one in the old `function_call`."""
     calls = _list(said.get("tool_calls"))
     old = said.get("function_call")
     return calls if calls or not old else [{"index": 0, "function": old}]
 
 
 def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
-    """The text of a content, and the blocks in it that are not text."""
+    """Separate a content into its text and its other blocks."""
     if isinstance(content, list):
         blocks = tuple(_mappings(content))
         text = "".join(part if isinstance(part, str) else "" for part in content)
@@ -307,7 +305,7 @@ def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
 
 
 def _first(said: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str, Any]:
-    """The first of the keys that has a value of that type, and the value."""
+    """Return the first of the keys with a value of a type, and the value."""
     for key in keys:
         if isinstance(said.get(key), kind) and said[key]:
             return key, said[key]

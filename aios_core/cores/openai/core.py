@@ -1,19 +1,18 @@
 """An OpenAI-compatible endpoint as a core: OpenAI, vLLM, Ollama, SGLang, llama.cpp, LiteLLM.
 
-The only file that imports the `openai` client. The client exists from `start` to
-`close`; its own retries are off, since the kernel decides what is tried again.
+Only this file imports the `openai` client. The client exists from `start` to `close`; its
+own retries are off, since the kernel decides about retries.
 
-Promises: a cancelled or preempted run closes its connection, so that the server
-stops computing; a 429 holds back the whole core until the server's `Retry-After`
-has passed (`load().available_in_s`, then `LoadChanged`); whatever the endpoint
-does, its run ends within the time limits in one typed error, which is retryable
-only if nothing had been streamed. An endpoint that refuses connections takes the
-core down (`CoreDown`), unless another answer is streaming from it at that time.
+Promises: a cancelled or preempted run closes its connection, so that the server stops
+computing. After a 429 the whole core pauses until the server's `Retry-After` has passed
+(`load().available_in_s`, then `LoadChanged`). A run that fails ends within the time limits
+with one typed error, which is retryable only if nothing was streamed. If the endpoint
+refuses connections, the core goes down (`CoreDown`), unless it is streaming another answer
+at that time.
 
-With a vLLM server (`dialect`) the kernel's priority is passed on, and a run can be preempted:
-it is aborted, and goes on later after the tokens that it had generated. Tool calls,
-constrained answers and seeded sampling cannot be cut in two; such runs go on to
-their end.
+A vLLM server (`dialect`) receives the kernel's priority, and its runs can be preempted: the
+request is aborted, and continues later after the tokens that it had generated. Tool calls,
+constrained answers and seeded sampling cannot be continued; such runs are not preempted.
 """
 
 from __future__ import annotations
@@ -69,18 +68,18 @@ from aios_core.errors import (
 from aios_core.syscalls import LLMGenerate
 from aios_core.untrusted.reported_numbers import whole_number
 
-UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed where neither user nor server says
-USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is whole
+UNKNOWN_WINDOW: Final = 128_000  # tokens; assumed if neither the user nor the server sets it
+USAGE_PATIENCE_S: Final = 5.0  # for the usage, once the answer itself is complete
 
 _GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
 
-# OpenAI's own services know the token limit by a newer name only.
+# OpenAI's own services accept the token limit only under its newer name.
 _NEW_LIMIT_HOSTS = (".openai.com", ".openai.azure.com")
 
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """How long an endpoint may take, in seconds."""
+    """The times that an endpoint may take, in seconds."""
 
     connect_s: float = 10.0
     first_chunk_s: float = 300.0  # from sending a request, the server's own queue included
@@ -89,19 +88,19 @@ class TimeLimits:
 
 
 class OpenAICore(StreamingCore):
-    """One endpoint and the models that it serves.
+    """A core that calls one endpoint.
 
     Args:
         base_url: up to and including the version, as in ``http://localhost:8000/v1``.
         models: the models to use; the first is the default.
-        api_key: None for servers that ask for none.
-        flavor: "auto" finds out at `start` whether a vLLM server answers.
-        context_window: tokens; None to ask the server (vLLM says).
-        probe: whether `start` asks for the list of models, and refuses those
-            that are not on it.
-        tokenizer: a folder with the model's tokenizer, to count prompts exactly where the server
-            does not (vLLM does).
-        omit: parameters that the models refuse, as reasoning models do "temperature".
+        api_key: None for servers that need no key.
+        flavor: "auto" detects at `start` whether it is a vLLM server.
+        context_window: tokens; None: as the server reports (vLLM does).
+        probe: whether `start` requests the list of models, and fails if one of `models` is
+            not on it.
+        tokenizer: a folder with the model's tokenizer, to count prompts exactly if the server
+            cannot (vLLM can).
+        omit: parameters that the models refuse, such as "temperature" for reasoning models.
     """
 
     def __init__(
@@ -151,16 +150,16 @@ class OpenAICore(StreamingCore):
         return self._capabilities
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Bound the prompt's tokens from above; the server alone can count them.
+        """Return an upper bound of the prompt's tokens; only the server can count them.
 
-        A prompt that is too long is refused by the server, and ends as `ContextOverflow`.
+        The server refuses a prompt that is too long, which raises `ContextOverflow`.
         """
         window = self._capabilities.context_window
         limit = min(request.sampling.max_tokens or window, window)
         return Prepared(max_prompt_tokens(request), limit, is_exact=False)
 
     async def count_prompt(self, request: LLMGenerate) -> int | None:
-        """Count a prompt's tokens with the tokenizer that the user named, or at a vLLM server."""
+        """Count a prompt's tokens with the configured tokenizer, or at a vLLM server."""
         if self._http is None or not is_countable(request):
             return None
         if self._tokenizer is None and not self._dialect.counts_prompts:
@@ -182,7 +181,7 @@ class OpenAICore(StreamingCore):
         )
 
     def load(self) -> CoreLoad:
-        """How full the core is: its slots, the server's KV memory, and any pause."""
+        """Return the use of slots and of the server's KV memory, and any pause."""
         return replace(
             super().load(),
             available_in_s=self._pause.left_s(),
@@ -191,7 +190,7 @@ class OpenAICore(StreamingCore):
         )
 
     def run(self, run: Run) -> None:
-        """Begin a run, or go on from its snapshot."""
+        """Start a run, or resume it from its snapshot."""
         super().run(run)
         if self._dialect.reports_memory and self._is_up and self._http is not None:
             self._watch.start(self._http)
@@ -203,7 +202,7 @@ class OpenAICore(StreamingCore):
     # --- the endpoint -------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Build the client and ask the server what it serves. Raises `CoreError`."""
+        """Build the client and request the server's models. Raises `CoreError`."""
         limits = self._limits
         if self._tokenizer is not None:
             await asyncio.to_thread(self._tokenizer.load)
@@ -215,7 +214,7 @@ class OpenAICore(StreamingCore):
         )
         self._client = openai.AsyncOpenAI(
             base_url=self._base_url,
-            api_key=self._api_key or "none",  # the client insists on one
+            api_key=self._api_key or "none",  # the client requires one
             max_retries=0,
             http_client=self._http,
         )
@@ -223,15 +222,15 @@ class OpenAICore(StreamingCore):
             await self._ask_what_is_served(self._client)
 
     async def disconnect(self) -> None:
-        """Close the client, and with it every connection."""
+        """Close the client and its connections."""
         self._pause.reset()
         self._counts.clear()
         await self._watch.stop()
         if self._client:
             await self._client.close()
             self._client = self._http = None
-            # The client leaves its nested generators to the garbage collector, by which the loop
-            # closes one after the other, in tasks that are to be over when this returns.
+            # The client leaves its nested generators to the garbage collector, and the loop closes
+            # them one by one in tasks of its own. Wait for these, so that no task is left behind.
             for _ in range(_GENERATORS_DEEP * 3):
                 await asyncio.sleep(0)
 
@@ -270,7 +269,7 @@ class OpenAICore(StreamingCore):
     # --- one answer ---------------------------------------------------------------------------
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
-        """Ask, and read chunk by chunk. Leaving closes the connection."""
+        """Send the request and read chunk by chunk. Leaving closes the connection."""
         reader = live.memo = ChunkReader(live, self.model_of(live.run.request))
         body = EventReader()
         try:
@@ -280,7 +279,7 @@ class OpenAICore(StreamingCore):
                         yield progress
                         await asyncio.sleep(0)  # chunks come in bursts; others run between them
         except Exception as exc:
-            if not reader.is_whole:  # else only the usage is missing
+            if not reader.is_whole:  # otherwise only the usage is missing
                 raise self._run_error(live, exc, body) from exc
         if not reader.is_whole:
             raise self._unfinished(live, reader, body)
@@ -318,7 +317,7 @@ class OpenAICore(StreamingCore):
             await response.close()
 
     def _decoded(self, live: LiveRun, event: ServerEvent, headers: httpx.Headers) -> Any:
-        """The chunk in an event. Raises what an error inside an answer means."""
+        """Parse the chunk in an event. Raises the error that the server sent inside an answer."""
         chunk = json.loads(event.data)
         if event.name == "error" and not (isinstance(chunk, dict) and "error" in chunk):
             chunk = {"error": chunk}
@@ -343,13 +342,15 @@ class OpenAICore(StreamingCore):
         if (was := run.snapshot) is None or not was.text:
             return await self._ask(self._client, run, body)
         if was.model != body["model"] or not self._capabilities.preemptible:
-            raise SnapshotError(f"core {self._name!r} cannot go on with {was.model!r}'s text")
+            raise SnapshotError(
+                f"core {self._name!r} cannot continue an answer of model {was.model!r}"
+            )
         return await self._post(
             self._client, *resume_request(run, body, was, self._limit_parameter)
         )
 
     def _limit_of_budget(self, run: Run) -> int | None:
-        """The limit that a budget sets, if it binds and the server is not known to refuse it."""
+        """Return a budget's token limit, if it binds and the server has not refused it before."""
         limit, model = run.token_limit, self.model_of(run.request)
         if limit is None or limit >= self._capabilities.context_window:
             return None
@@ -358,7 +359,7 @@ class OpenAICore(StreamingCore):
     async def _ask(
         self, client: openai.AsyncOpenAI, run: Run, body: dict[str, Any]
     ) -> openai.AsyncStream[Any]:
-        """Begin a chat; again without a budget's limit if the server refuses that."""
+        """Start a chat; repeat it without a budget's limit if the server refuses the limit."""
         is_ours = run.request.sampling.max_tokens is None and self._limit_parameter in body
         try:
             return await self._post(client, "/chat/completions", body)
@@ -381,12 +382,12 @@ class OpenAICore(StreamingCore):
             stream_cls=openai.AsyncStream[object],
         )
 
-    # --- bad days -----------------------------------------------------------------------------
+    # --- failures -----------------------------------------------------------------------------
 
-    def _run_error(  # noqa: PLR0911 - one row for each kind of bad day
+    def _run_error(  # noqa: PLR0911 - one row for each kind of failure
         self, live: LiveRun, exc: Exception, body: EventReader
     ) -> KernelError:
-        """What a failure means for the run that met it, and for the core."""
+        """Convert a failure to the error of its run, and take the core down if necessary."""
         fresh = not live.has_streamed
         match exc:
             case KernelError():
@@ -409,11 +410,13 @@ class OpenAICore(StreamingCore):
             case _ if not (live.has_streamed or body.is_event_stream):
                 return no_completion(self._name, body.beginning, self._api_key)
             case _:
-                what = f"the endpoint answered garbage ({type(exc).__name__}: {exc!s:.200})"
+                what = (
+                    f"the endpoint sent an unreadable answer ({type(exc).__name__}: {exc!s:.200})"
+                )
                 return self.error(what, exc, is_retryable=fresh)
 
     def _refused(self, live: LiveRun, exc: openai.APIStatusError) -> KernelError:
-        live.was_sent = False  # nothing was served
+        live.was_sent = False  # a refused request costs nothing
         refusal = Refusal.of(exc.status_code, exc.response.headers, exc.body, self._api_key)
         return self._as_error(live, refusal)
 
@@ -421,12 +424,14 @@ class OpenAICore(StreamingCore):
         """Return an error inside an answer: final, unless it is a rate limit."""
         error = self._as_error(live, refusal)
         if isinstance(error, CoreError):
-            error.is_retryable = False  # the server had begun to serve the call
+            error.is_retryable = False  # the server had started to serve the call
         return error
 
     def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:
         if refusal.is_pause:
-            self._pause.extend(refusal.retry_after_s() or None)  # "0" is no pause to build on
+            self._pause.extend(
+                refusal.retry_after_s() or None
+            )  # "0" must not end the core's own back-off
             refusal = refusal.asking_for(self._pause.left_s())
         return error_of(
             refusal,
@@ -438,7 +443,7 @@ class OpenAICore(StreamingCore):
 
     def _silence(self, live: LiveRun) -> str:
         if live.has_streamed:
-            return f"nothing came for {self._limits.next_chunk_s:g} s in the middle of the answer"
+            return f"no chunk for {self._limits.next_chunk_s:g} s in the middle of the answer"
         return f"no answer within {self._limits.first_chunk_s:g} s"
 
     def _start_error(self, exc: Exception) -> CoreError:
@@ -462,9 +467,9 @@ class OpenAICore(StreamingCore):
                 what = f"cannot reach {self._base_url}: {innermost_cause(exc)}"
                 return self.error(what, is_retryable=True)
             case _:
-                return self.error(f"{self._base_url} answered garbage: {exc!r:.200}")
+                return self.error(f"{self._base_url} sent an unreadable answer: {exc!r:.200}")
 
 
 def _never_reached(exc: openai.APIConnectionError) -> bool:
-    """Return whether no connection came about: the server is gone, and nothing was sent."""
+    """Return whether the connection could not be made, so that nothing was sent."""
     return isinstance(exc.__cause__, httpx.ConnectError | httpx.ConnectTimeout)

@@ -1,4 +1,4 @@
-"""How long a core takes no calls because its endpoint asked everyone to wait (429)."""
+"""Pause a core after its endpoint asked all callers to wait (429)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_PAUSE_S: Final = 60.0
 
 
 class CorePause:
-    """One core's pause. Calls `on_over` when it has passed. Used on one event loop."""
+    """The pause of one core. Calls `on_over` at its end. Used on one event loop."""
 
     def __init__(self, core: str, *, on_over: Callable[[], None]) -> None:
         self._core = core
@@ -27,15 +27,15 @@ class CorePause:
         return f"<CorePause of {self._core!r}: {self._num_in_a_row} in a row>"
 
     def left_s(self) -> float:
-        """Return the seconds that are left of the pause."""
+        """Return the rest of the pause in seconds."""
         if not self._until:
             return 0.0
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     def extend(self, wait_s: float | None) -> None:
-        """Take no call for some seconds; None: for a time that grows with the refusals in a row.
+        """Pause for some seconds; None: for a time that doubles with each refusal in a row.
 
-        Refusals that come during a pause can only prolong it.
+        A refusal during a pause can only prolong it.
         """
         loop = asyncio.get_running_loop()
         if not self.left_s():
@@ -49,11 +49,11 @@ class CorePause:
         log.info("core %r pauses for %.3g s", self._core, self.left_s())
 
     def end_series(self) -> None:
-        """Forget the refusals in a row: the endpoint has served a call."""
+        """Reset the count of refusals in a row, since the endpoint has served a call."""
         self._num_in_a_row = 0
 
     def reset(self) -> None:
-        """Forget the pause and whatever led to it."""
+        """End the pause and reset the count of refusals."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

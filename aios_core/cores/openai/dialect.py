@@ -1,4 +1,4 @@
-"""What servers understand beyond OpenAI's chat format.
+"""The extensions of OpenAI's chat format that servers support.
 
 A vLLM server counts prompts, reports its KV memory, takes the kernel's priority, and lets a run be
 preempted: the run is aborted, and continues later after the tokens that it had generated. Tool
@@ -25,7 +25,7 @@ FREE_CHOICES: Final = ("auto", "none")  # tool choices that force nothing
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One kind of server. The defaults are those of a server that speaks OpenAI's format alone."""
+    """The extensions of one kind of server. By default there are none."""
 
     flavor: Flavor = "openai"
     counts_prompts: bool = False  # has `/tokenize`
@@ -57,7 +57,7 @@ VLLM: Final = Dialect(
 
 
 def can_resume(live: LiveRun) -> bool:
-    """Return whether the server's grammar, tool parser and dice do not stand in the way."""
+    """Return whether a run can continue later: not with a grammar, a tool parser or a seed."""
     request, sampling = live.run.request, live.run.request.sampling
     form = request.response_format
     is_free = (form is None or not form.is_constraint) and request.chosen_tool in FREE_CHOICES

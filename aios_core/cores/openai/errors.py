@@ -1,8 +1,8 @@
-"""What an endpoint's refusals mean: HTTP status, headers and body as one of our errors.
+"""Convert an endpoint's refusals (HTTP status, headers and body) to the kernel's errors.
 
-Pure; knows no client. Sources: OpenAI's guide to error codes, RFC 9110 (Retry-After,
-section 10.2.3), and the texts of vLLM, llama.cpp and Ollama for prompts that are
-too long, since only some servers send a code for that.
+Pure, and independent of the client. Sources: OpenAI's guide to error codes, RFC 9110
+(Retry-After, section 10.2.3), and the texts of vLLM, llama.cpp and Ollama for prompts that
+are too long, since only some servers send a code for that.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from aios_core.errors import (
 )
 from aios_core.redaction import learn, redact
 
-MAX_PAUSE_S: Final = 3_600.0  # longer pauses are the server's mistake, or reason to look at it
-_ABSURD_PAUSE_S: Final = 30 * 86_400.0  # nobody means that; the kernel's own back-off serves
-_FIRST_INSTANT_S: Final = 1e9  # a pause of so many seconds (30 years) is meant as a Unix time
+MAX_PAUSE_S: Final = 3_600.0  # a longer pause is reported as an error instead
+_ABSURD_PAUSE_S: Final = 30 * 86_400.0  # certainly a mistake; the kernel's own back-off is used
+_FIRST_INSTANT_S: Final = 1e9  # a larger number (30 years) is a Unix time, not a pause
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum (model|context) length"
@@ -68,7 +68,7 @@ _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a server answered instead of serving a call: a status or an error object."""
+    """The status or error object that a server sent instead of an answer."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -79,7 +79,7 @@ class Refusal:
     def of(
         cls, status: int, headers: Mapping[str, str], body: object, secret: str | None = None
     ) -> Refusal:
-        """Read the error object, in the shapes that servers give it, without the key."""
+        """Read the error object, in any of the shapes in use, and remove the key from it."""
         learn(secret)
         error: Any = body
         if isinstance(body, Mapping):
@@ -91,7 +91,7 @@ class Refusal:
 
     @property
     def reply(self) -> ProviderReply:
-        """The facts for whoever handles the error."""
+        """The details that the error carries."""
         named = (self.headers.get(header) for header in _REQUEST_ID_HEADERS)
         return ProviderReply(
             self.status, self.message, self.code, request_id=next(filter(None, named), "")
@@ -99,17 +99,17 @@ class Refusal:
 
     @property
     def is_pause(self) -> bool:
-        """Whether the server asks everyone to wait."""
+        """Whether the server asks all callers to wait."""
         if self.status == 429:
             return self.code != "insufficient_quota"
         return self.status == 503 and "retry-after" in self.headers
 
     def asking_for(self, pause_s: float) -> Refusal:
-        """Return a copy that asks for another pause."""
+        """Return a copy with another pause."""
         return replace(self, headers={**self.headers, "retry-after-ms": str(pause_s * 1e3)})
 
     def retry_after_s(self) -> float | None:
-        """How long the server asks to wait; None if it does not say."""
+        """Return the seconds that the server asks to wait; None if it does not set them."""
         for header, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
             value = self.headers.get(header)
             seconds = None if value is None else _seconds(value, unit_s)
@@ -119,7 +119,7 @@ class Refusal:
 
 
 def _code_of(error: Mapping[str, Any]) -> str:
-    """Return the code of an error object; one in words is preferred to a number."""
+    """Return the code of an error object; a name is preferred to a number."""
     codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
     return next((code for code in codes if not code.isdecimal()), next(iter(codes), ""))
 
@@ -127,7 +127,7 @@ def _code_of(error: Mapping[str, Any]) -> str:
 def error_of(
     refusal: Refusal, *, core: str, model: str, models: tuple[str, ...], context_window: int
 ) -> KernelError:
-    """The error of the call that was refused. Nothing of it had been served."""
+    """Convert a refusal to the error of its call. The call must not have been served."""
     error = _error_of(refusal, core, model, models, context_window)
     error.reply = refusal.reply
     return error
@@ -174,10 +174,10 @@ def error_within(
 
 
 def no_completion(core: str, beginning: str, secret: str | None = None) -> CoreError:
-    """Return the error for a body with status 200 that is no completion, such as a login page."""
+    """Return the error for a body with status 200 other than a completion, as a login page."""
     learn(secret)
     shown = redact(beginning.strip())
-    what = f"something that is no answer of a model: {shown!r}" if shown else "an empty body"
+    what = f"a body that is not an answer of a model: {shown!r}" if shown else "an empty body"
     error = CoreError(core, f"the endpoint answered 200 with {what}")
     error.reply = ProviderReply(200, shown)
     return error
@@ -217,7 +217,7 @@ def _is_overflow(refusal: Refusal) -> bool:
 
 
 def _overflow(refusal: Refusal, model: str, context_window: int) -> ContextOverflow:
-    """With the numbers of the server's message: the window, and what was asked for."""
+    """Build the error with the numbers in the server's message: window and requested tokens."""
     numbers = [int(n.replace(",", "")) for n in _NUMBER.findall(refusal.message)]
     larger = [n for n in numbers if n > context_window]
     error = ContextOverflow(min(larger, default=context_window + 1), context_window, model)
@@ -226,7 +226,7 @@ def _overflow(refusal: Refusal, model: str, context_window: int) -> ContextOverf
 
 
 def _seconds(value: str, unit_s: float) -> float | None:
-    """A number of seconds, or an instant: a date of RFC 9110 or ISO 8601, or a Unix time."""
+    """Parse a number of seconds, or an instant (RFC 9110, ISO 8601 or Unix time)."""
     try:
         number = float(value) * unit_s
     except ValueError:
@@ -240,7 +240,7 @@ def _seconds(value: str, unit_s: float) -> float | None:
 
 
 def _instant(value: str) -> datetime | None:
-    """A date as servers write it; in UTC if it names no zone."""
+    """Parse a date as servers write it; in UTC if it names no zone."""
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             due = parse(value.strip())
@@ -251,7 +251,7 @@ def _instant(value: str) -> datetime | None:
 
 
 def innermost_cause(exc: BaseException) -> str:
-    """The innermost reason: the client's own text says only "Connection error."."""
+    """Return the innermost reason; the client's own text is only "Connection error."."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
     return f"{type(exc).__name__}: {exc}".removesuffix(": ")

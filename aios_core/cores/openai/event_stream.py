@@ -1,8 +1,8 @@
-"""Bytes of a server's answer as JSON texts: an event stream, or one JSON document.
+"""Split the bytes of a server's answer into JSON texts: an event stream, or one document.
 
-Source: the WHATWG's HTML standard, section "Server-sent events" (line ends, a byte
-order mark, comments, fields). Servers that were asked for a stream and answer with
-one JSON document are understood as well.
+Source: the WHATWG's HTML standard, section "Server-sent events" (line ends, a byte order
+mark, comments, fields). A server may also answer a request for a stream with one JSON
+document.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _BOM: Final = "\ufeff"
 _FIELDS: Final = frozenset({"data", "event", "id", "retry", ""})  # "": a comment
-MAX_BEGINNING: Final = 300  # characters, kept to show what a body was that is no answer
-MAX_EVENT_CHARS: Final = 64 * 1024 * 1024  # what is longer is a flood, not an answer
+MAX_BEGINNING: Final = 300  # characters of a body, kept for error messages
+MAX_EVENT_CHARS: Final = 64 * 1024 * 1024  # no answer has longer events
 
 
 class ServerEvent(NamedTuple):
@@ -27,10 +27,10 @@ class ServerEvent(NamedTuple):
 
 
 class EventReader:
-    """Cuts an answer into events while it arrives.
+    """A parser that cuts an answer into events while it arrives.
 
-    An answer whose first character opens a JSON object is one event, which ends
-    with it. Raises `ValueError` for an event that is too long.
+    An answer that starts with a JSON object is one event, which ends with the answer.
+    Raises `ValueError` for an event that is too long.
     """
 
     def __init__(self) -> None:
@@ -38,18 +38,18 @@ class EventReader:
         self._pending = ""  # a line that has not ended yet
         self._data: list[str] = []
         self._name = ""
-        self._is_json: bool | None = None  # None: nothing but space came so far
+        self._is_json: bool | None = None  # None: only white space so far
         self._document: list[str] = []
         self._num_chars = 0
         self.beginning = ""  # of the body
-        self.is_event_stream = False  # a line of one has come
+        self.is_event_stream = False  # it contains a line of an event
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """Take in bytes. Returns the events that are complete now."""
+        """Add bytes; return the events that are complete now."""
         return self._take(self._decoder.decode(chunk))
 
     def end(self) -> list[ServerEvent]:
-        """Return what is left when nothing more comes."""
+        """Return the rest at the end of the answer."""
         events = self._take(self._decoder.decode(b"", final=True))
         if self._is_json:
             return [ServerEvent("message", "".join(self._document))]

@@ -1,4 +1,4 @@
-"""Read how full a vLLM server's KV memory is, as long as calls run there."""
+"""Read the use of a vLLM server's KV memory while calls run there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PressureWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, http: httpx.AsyncClient) -> None:
-        """Begin to read, unless it does already."""
+        """Start to read, if not reading yet."""
         if self._task is None:
             task = asyncio.get_running_loop().create_task(self._read(http))
             task.set_name(f"{self._core}-metrics")
@@ -45,7 +45,7 @@ class PressureWatch:
             self._task = task
 
     async def stop(self) -> None:
-        """Stop reading, and forget what was read."""
+        """Stop reading, and drop the last value."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

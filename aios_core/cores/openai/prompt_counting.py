@@ -1,9 +1,9 @@
 """Count a prompt's tokens exactly for models that run elsewhere.
 
-A vLLM server counts with the model's own template and tokenizer (``/tokenize``). For
-other servers a user may name the model's tokenizer, a folder on this machine; it is
-loaded and used in worker threads. A prompt with images, audio or files cannot be
-counted by either, nor can what a server refuses to count: then there is no count.
+A vLLM server counts with the model's own template and tokenizer (``/tokenize``). For other
+servers a user may configure the model's tokenizer, a folder on this machine, which is
+loaded and used in worker threads. Prompts with images, audio or files, and prompts that a
+server refuses to count, have no count.
 
 Source: vLLM's documentation of its server (`TokenizeChatRequest`).
 """
@@ -43,7 +43,7 @@ class LocalTokenizer:
         return f"<LocalTokenizer {self._folder!r}>"
 
     def load(self) -> None:
-        """Load it; blocks. Raises `ModelLoadError`."""
+        """Load the tokenizer; blocks. Raises `ModelLoadError`."""
         if not Path(self._folder).is_dir():
             raise ModelLoadError(
                 f"tokenizer: got {self._folder!r}; allowed: a folder on this machine"
@@ -73,13 +73,13 @@ class LocalTokenizer:
                     **(options if isinstance(options, dict) else {}),
                 )
                 return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-            except Exception as exc:  # noqa: BLE001 - a template is foreign code
+            except Exception as exc:  # noqa: BLE001 - a template is third-party code
                 log.debug("%r cannot count a prompt: %r", self, exc)
                 return None
 
 
 class CountCache:
-    """The counts of the latest prompts. Frameworks' buffers count the same messages often."""
+    """A cache of prompt counts, since the buffers of frameworks count messages repeatedly."""
 
     def __init__(self, size: int = 4_096) -> None:
         self._size = size
@@ -104,7 +104,7 @@ class CountCache:
         return counted
 
     def clear(self) -> None:
-        """Forget all counts: another server, with another tokenizer, may answer from now on."""
+        """Drop all counts, since another server with another tokenizer may answer from now on."""
         self._counts.clear()
 
 
@@ -116,7 +116,7 @@ async def count_at_server(
     key: str | None,
     patience_s: float,
 ) -> int | None:
-    """Ask a vLLM server how many tokens a prompt has. None if it does not say."""
+    """Let a vLLM server count a prompt's tokens; None if it does not."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with asyncio.timeout(patience_s):
@@ -135,7 +135,7 @@ def is_countable(request: LLMGenerate) -> bool:
 
 
 def tokenize_body(request: LLMGenerate, model: str) -> dict[str, Any]:
-    """The body that asks a vLLM server to count a prompt."""
+    """Build the body of a vLLM server's request to count a prompt."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [message.to_dict() for message in request.messages],
@@ -156,5 +156,5 @@ def _for_template(message: Message) -> dict[str, Any]:
         try:
             body["arguments"] = json.loads(body["arguments"])
         except (KeyError, ValueError):
-            continue  # what a model wrote wrongly goes back to it as it was
+            continue  # show the model its malformed arguments unchanged
     return out

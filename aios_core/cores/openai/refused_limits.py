@@ -1,7 +1,7 @@
 """Remember which token limits a server refuses, to leave out those that only a budget sets.
 
-What a budget has left may be more than a model can write, and some models know no limit under
-the name that their server documents. The kernel ends an answer at its limit in any case.
+The rest of a budget may be more than a model can write, and some models refuse a limit under the
+name that their server documents. The kernel ends an answer at its limit in any case.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _REFUSED: Final = (400, 413, 422)
 
 
 class LimitMemory:
-    """The limits that were refused, by model."""
+    """The token limits that a server refused, by model."""
 
     def __init__(self) -> None:
         self._least_refused: dict[str, int] = {}
 
     def allows(self, model: str, limit: int) -> bool:
-        """Return whether a limit is worth sending: no smaller one was refused."""
+        """Return whether to send a limit: not if an equal or smaller one was refused."""
         least = self._least_refused.get(model)
         return least is None or limit < least
 
@@ -33,5 +33,5 @@ class LimitMemory:
         return status in _REFUSED and bool(_ABOUT_LIMITS.search(message))
 
     def refused(self, model: str, limit: int) -> None:
-        """Remember that a server accepted a request only without this limit."""
+        """Record that a server accepted a request only without this limit."""
         self._least_refused[model] = min(limit, self._least_refused.get(model, limit))

@@ -18,7 +18,7 @@ _sending: ContextVar[LiveRun | None] = ContextVar("aios_sending", default=None)
 
 @contextmanager
 def sending(live: LiveRun) -> Iterator[None]:
-    """Requests of this task are those of a run; `watch_request` sets its `was_sent`."""
+    """Mark the requests of this task as those of a run; `watch_request` sets its `was_sent`."""
     token = _sending.set(live)
     try:
         yield
@@ -27,7 +27,7 @@ def sending(live: LiveRun) -> Iterator[None]:
 
 
 async def watch_request(request: httpx.Request) -> None:
-    """Hook of an httpx client, for each request that it is about to send."""
+    """Trace a request of an httpx client; a hook that runs before the request is sent."""
     live = _sending.get()
     if live is None:
         return

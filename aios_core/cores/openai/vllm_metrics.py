@@ -1,4 +1,4 @@
-"""What a vLLM server's `/metrics` page says of its KV memory. Pure.
+"""Parse the KV memory of a vLLM server from its `/metrics` page. Pure.
 
 Source: vLLM's "Production Metrics"; Prometheus' text format.
 """
@@ -20,14 +20,14 @@ _LABEL = re.compile(r'(num_gpu_blocks|block_size)="(\d+)"')
 
 @dataclass(frozen=True, slots=True)
 class KVPressure:
-    """Tokens in KV memory, and how many fit; None where the server does not say."""
+    """The tokens in KV memory and its capacity; None if the server does not report them."""
 
     kv_tokens: int = 0
     kv_capacity: int | None = None
 
 
 def read_pressure(page: str) -> KVPressure:
-    """The pressure of a server; over all its engines, if it has several."""
+    """Return the pressure of a server, over all of its engines."""
     shares = [_share(share) for share in _USAGE.findall(page)]
     capacities = [_capacity(labels) for labels in _CONFIG.findall(page)]
     known = [share for share in shares if share is not None]
@@ -38,15 +38,15 @@ def read_pressure(page: str) -> KVPressure:
 
 
 def _share(text: str) -> float | None:
-    """A share of the memory; None for what is none."""
+    """Parse a share of the memory; None if it is not a number from 0 to 1."""
     try:
         share = float(text)
     except ValueError:
         return None
-    return share if 0.0 <= share <= 1.0 else None  # false for nan, too
+    return share if 0.0 <= share <= 1.0 else None  # also False for nan
 
 
 def _capacity(labels: str) -> int:
-    """Tokens of one engine's KV memory; 0 if unknown."""
+    """Return the tokens of one engine's KV memory; 0 if unknown."""
     found = {name: int(value) for name, value in _LABEL.findall(labels)}
     return found.get("num_gpu_blocks", 0) * found.get("block_size", 0)

@@ -1,7 +1,7 @@
-"""The OpenAI chat format: requests as bodies.
+"""Translate requests into bodies of the OpenAI chat format.
 
-Pure translation, without a client. What the request does not set is not sent.
-`aios_core.cores.openai.chunks` reads what comes back. Sources: OpenAI's API
+Pure, without a client. Parameters that the request does not set are not sent.
+`aios_core.cores.openai.chunks` reads the answers. Sources: OpenAI's API
 reference (chat completions), and vLLM's documentation of its server's extra
 parameters (`priority`, `return_token_ids`, `continue_final_message`).
 """
@@ -25,7 +25,7 @@ _TOKENS_FOR_TOOLS = 1_024
 
 
 def max_prompt_tokens(request: LLMGenerate) -> int:
-    """An upper bound of the prompt's tokens: a tokenizer makes at most one of each byte."""
+    """Return an upper bound of the prompt's tokens: a tokenizer makes at most one a byte."""
     said = sum(len(_as_json(m.to_dict())) + _TOKENS_PER_MESSAGE for m in request.messages)
     if not request.tools:
         return said
@@ -41,7 +41,7 @@ def chat_body(
     token_limit: int | None = None,
     priority: int = 0,
 ) -> dict[str, Any]:
-    """The body of a streaming chat completion. `token_limit` is of a budget, if it has one."""
+    """Build the body of a streaming chat completion; `token_limit` is that of a budget."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [message.to_dict() for message in request.messages],
@@ -59,7 +59,7 @@ def chat_body(
 def resume_body(
     body: Mapping[str, Any], snapshot: Snapshot, token_limit_key: str
 ) -> dict[str, Any]:
-    """The body of a chat that goes on within its last, unfinished turn (vLLM)."""
+    """Build the body of a chat that continues its last, unfinished message (vLLM)."""
     turn = {"role": "assistant", "content": snapshot.text}
     return {
         **_less_tokens(body, snapshot, token_limit_key),
@@ -72,13 +72,13 @@ def resume_body(
 def resume_ids_body(
     body: Mapping[str, Any], snapshot: Snapshot, token_limit_key: str
 ) -> dict[str, Any]:
-    """The body of a plain completion that goes on after the very tokens of a chat (vLLM).
+    """Build the body of a plain completion that continues after a chat's token ids (vLLM).
 
-    Exact where a text prefix is not: text can be cut into other tokens than
-    those that the model chose.
+    This is exact. A text prefix is not, since its text may be tokenized differently from
+    the tokens that the model chose.
     """
     rest = _less_tokens(body, snapshot, token_limit_key)
-    if token_limit_key in rest:  # plain completions know the old key only
+    if token_limit_key in rest:  # plain completions accept only the old key
         rest["max_tokens"] = rest.pop(token_limit_key)
     for key in ("messages", "tools", "tool_choice", "parallel_tool_calls"):
         rest.pop(key, None)
