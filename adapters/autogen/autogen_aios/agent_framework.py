@@ -28,10 +28,12 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from aios_adapters import (
     AgentDirectory,
+    AgentRef,
     AgentSettings,
     Caller,
     ErrorMapping,
@@ -39,7 +41,6 @@ from aios_adapters import (
     as_chat_options,
     current_caller,
     enclosing_instance,
-    hold_agent,
     read_options,
     read_response_format,
     resolve_model,
@@ -104,8 +105,6 @@ translated: Final = ErrorMapping(
     ]
 ).as_framework_error
 _OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
-# Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
-Asker = tuple[Agent | Caller, AgentSettings]
 # Options that concern a provider's service, or are read elsewhere.
 _NOT_OURS: Final = frozenset(
     {"aios", "allow_multiple_tool_calls", "instructions", "response_format", "tool_choice", "tools"}
@@ -162,8 +161,8 @@ class RawAIOSChatClient(BaseChatClient[Any]):
     ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
         if stream:
             with translated():
-                asker = self.asker(options, kwargs)  # here: a stream may be read elsewhere
-            updates = self._stream(messages, options, asker)
+                ref = self.agent_ref(options, kwargs)  # now: a stream may be read elsewhere
+            updates = self._stream(messages, options, ref)
             form = options.get("response_format")
             return self._build_response_stream(updates, response_format=form)
         return self._answer(messages, options, kwargs)
@@ -177,7 +176,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         with translated():
             request = await self._request(messages, options)
             with ExitStack() as stack:
-                agent = await self.hold(stack, *self.asker(options, kwargs))
+                agent = await self.agent_ref(options, kwargs).hold(stack)
                 completion = await agent.llm.agenerate(**request)
         return to_response(completion, options.get("response_format"))
 
@@ -185,12 +184,12 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         self,
         messages: Sequence[Message],
         options: Mapping[str, Any],
-        asker: Asker,
+        ref: AgentRef,
     ) -> AsyncIterable[ChatResponseUpdate]:
         free_dropped_streams()
         with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
             request = await self._request(messages, options)
-            agent = await self.hold(stack, *asker)
+            agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             calls: dict[int, str] = {}  # the id of each call, by its index
             async for delta in deltas:
@@ -226,28 +225,33 @@ class RawAIOSChatClient(BaseChatClient[Any]):
             "extra": rest,
         }
 
-    # --- whose call it is ---------------------------------------------------------------------
+    # --- the agent that makes a call ----------------------------------------------------------
 
-    def asker(self, options: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Asker:
-        """Find whose call it is that is made on this stack."""
-        named, said = parse_agent_options(options.get("aios"), kwargs.get("aios"))
-        settings = self._settings.updated(said)
-        named = named or self._agent
-        if isinstance(named, Agent):
-            return named, settings
-        owner = kwargs.get(_OWNER) or enclosing_instance((BaseAgent,))
-        if named:
-            return Caller.named(str(named), settings.group), settings
-        if owner is not None:
-            return Caller.of_object(owner, owner.name or owner.id), settings
-        return current_caller(), settings
+    def agent_ref(self, options: Mapping[str, Any], kwargs: Mapping[str, Any]) -> AgentRef:
+        """Find the agent of a call that is made on this stack.
 
-    async def hold(self, stack: ExitStack, asker: Agent | Caller, settings: AgentSettings) -> Agent:
-        """The agent of a call, until the stack unwinds."""
-        if isinstance(asker, Agent):
-            return asker
-        kernel = self._kernel or await adefault_kernel()
-        return await hold_agent(stack, directory, kernel, asker, settings)
+        Args:
+            options: the call's chat options.
+            kwargs: the further arguments that the framework passes to its clients.
+        """
+        named, about = parse_agent_options(options.get("aios"), kwargs.get("aios"))
+        agent = named or self._agent
+        return AgentRef(
+            directory,
+            partial(_find, kwargs.get(_OWNER)),
+            agent if isinstance(agent, Agent) or agent is None else str(agent),
+            self._settings.updated(about),
+            self._kernel,
+        ).located()
+
+
+def _find(owner: Any, name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSettings]:
+    if name:
+        return Caller.named(name, settings.group), settings
+    owner = owner or enclosing_instance((BaseAgent,))
+    if owner is not None:
+        return Caller.of_object(owner, owner.name or owner.id), settings
+    return current_caller(), settings
 
 
 def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,18 +13,14 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack
-from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
 from agent_framework import ChatResponse, ChatResponseUpdate, ResponseStream
 
 from aios_adapters import DEFAULT_MODEL, NO_KEY, KernelTransport
-from aios_core import Agent, Kernel
 from aios_core.launch import Patches
 from autogen_aios.agent_framework import (
-    Asker,
     RawAIOSChatClient,
     free_dropped_streams,
     remember_caller,
@@ -66,8 +62,9 @@ def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, *, options: Mapping[str, Any], stream: bool = False, **kwargs: Any
     ) -> Awaitable[ChatResponse] | Updates:
         with translated():
-            asker = RawAIOSChatClient().asker(options, kwargs)  # here: it may be read elsewhere
-        transport = KernelTransport(ahold=partial(_held, asker))
+            # Find the agent now: a stream may be read in another task.
+            agent = RawAIOSChatClient().agent_ref(options, kwargs)
+        transport = KernelTransport(agent)
         theirs = {key: value for key, value in options.items() if key != _OURS}
         asked = ask(_on_kernel(self, transport), options=theirs, stream=stream, **kwargs)
         if not stream:
@@ -98,10 +95,6 @@ def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
     client.client = transport.aclient_for(theirs.client)
     client.model = theirs.model or DEFAULT_MODEL
     return client
-
-
-async def _held(asker: Asker, stack: ExitStack, kernel: Kernel) -> Agent:
-    return await RawAIOSChatClient(kernel=kernel).hold(stack, *asker)
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:

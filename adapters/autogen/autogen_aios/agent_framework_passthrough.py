@@ -163,12 +163,12 @@ def _slot(
                     del options[key]  # their client took it out: it is used up
 
     with translated():
-        asker = RawAIOSChatClient().asker(options, kwargs)  # here: a stream may be read elsewhere
+        ref = RawAIOSChatClient().agent_ref(options, kwargs)  # now: a stream may be read elsewhere
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
-        whose = RawAIOSChatClient(kernel=await aregister_provider_model(model))
+        kernel = await aregister_provider_model(model)
         stack.push(use_up)
-        agent = await whose.hold(stack.enter_context(ExitStack()), *asker)
+        agent = await ref.hold(stack.enter_context(ExitStack()), kernel)
         return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
     return AsyncScope(enter)

@@ -14,11 +14,21 @@ from __future__ import annotations
 
 import re
 import sys
+from contextvars import ContextVar
 from typing import Any, Final
 
 from autogen_core import BaseAgent, MessageHandlerContext
 
-from aios_adapters import AgentDirectory, Caller, CallerKind, current_caller, enclosing_instance
+from aios_adapters import (
+    AgentDirectory,
+    AgentRef,
+    AgentSettings,
+    Caller,
+    CallerKind,
+    current_caller,
+    enclosing_instance,
+)
+from aios_core import Agent, Kernel
 
 # What a team adds to the names of those who serve it.
 _OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
@@ -50,3 +60,24 @@ def _short(kind: str) -> str:
 
 
 directory: Final[AgentDirectory] = AgentDirectory()
+
+# AutoGen runs an agent's tools in tasks of their own, where the agent is not on the stack. They
+# inherit the agent that was found last in the agent's own task.
+_last_found: Final[ContextVar[Caller | None]] = ContextVar("aios_last_found", default=None)
+
+
+def agent_ref(
+    agent: str | Agent | None = None, group: str | None = None, kernel: Kernel | None = None
+) -> AgentRef:
+    """Refer to an agent that is given, named, or found from the agent that runs."""
+    return AgentRef(directory, _find, agent, AgentSettings(group), kernel)
+
+
+def _find(name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSettings]:
+    if name:
+        return Caller.named(name, settings.group), settings
+    caller = find_caller()
+    if caller.kind is CallerKind.OBJECT:
+        _last_found.set(caller)
+        return caller, settings
+    return _last_found.get() or caller, settings

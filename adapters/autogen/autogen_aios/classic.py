@@ -19,13 +19,13 @@ agent whose method is running; speakers are picked by the group chat's manager.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
 
 from aios_adapters import (
     AgentDirectory,
+    AgentRef,
     AgentSettings,
     Caller,
     current_caller,
@@ -91,7 +91,7 @@ class AIOSModelClient:
         kernel: Kernel | None = None,
         is_substitute: bool = False,
     ) -> None:
-        self._whose = _AgentOptions(config)
+        self._agent = _agent_of(config)
         self._timeout = config.get("timeout")
         self._format = config.get("response_format")
         self._kernel = kernel
@@ -103,7 +103,7 @@ class AIOSModelClient:
         request = self._request(params, kernel)
         is_streamed = params.get("stream") and "response_format" not in request
         # Classic turns to the next entry after some errors of OpenAI's.
-        with openai_named(), self._whose.acting(kernel) as agent:
+        with openai_named(), self._agent.use(kernel) as agent:
             completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
         return ChatCompletion.model_validate(write_completion(completion))
 
@@ -150,23 +150,16 @@ class AIOSModelClient:
         return text
 
 
-class _AgentOptions:
-    """What an entry says of the agent behind its calls."""
+def _agent_of(config: Mapping[str, Any]) -> AgentRef:
+    """Refer to the agent of an entry: the one that it names, else the caller's."""
+    agent, options = parse_agent_options(config.get("aios"))
+    if not isinstance(agent, Agent) and agent:
+        agent = str(agent)
+    return AgentRef(directory, _find, agent or None, AgentSettings().updated(options))
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._named, said = parse_agent_options(config.get("aios"))
-        self._settings = AgentSettings().updated(said)
 
-    @contextmanager
-    def acting(self, kernel: Kernel) -> Iterator[Agent]:
-        """The agent, for one call."""
-        if isinstance(self._named, Agent):
-            yield self._named
-            return
-        group = self._settings.group
-        caller = Caller.named(str(self._named), group) if self._named else find_caller()
-        with directory.use(kernel, caller, self._settings) as agent:
-            yield agent
+def _find(name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSettings]:
+    return Caller.named(name, settings.group) if name else find_caller(), settings
 
 
 def find_caller() -> Caller:
@@ -244,7 +237,7 @@ class PassthroughClient:
 
     def __init__(self, client: Any, config: Mapping[str, Any]) -> None:
         self._client = client
-        self._whose = _AgentOptions(config)
+        self._agent = _agent_of(config)
         self._limit_name = _limit_name(config)
 
     def __getattr__(self, name: str) -> Any:
@@ -261,7 +254,7 @@ class PassthroughClient:
         known = to_kernel_messages([{"role": "user", **message} for message in said], read_messages)
         limits = read_answer_limits(asked)
         request: dict[str, Any] = {"messages": known, **limits}
-        with self._whose.acting(kernel) as agent, passthrough_call(agent, model, **request) as slot:
+        with self._agent.use(kernel) as agent, passthrough_call(agent, model, **request) as slot:
             limited = slot.limiting(asked, self._limit_name, own=limits["max_tokens"])
             response = self._client.create(limited)
             usage = self._client.get_usage(response) or {}

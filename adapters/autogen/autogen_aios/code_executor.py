@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from aios_core import Agent, Kernel, Tool, ToolContext
 from aios_core.errors import DeadlineExceeded, InvalidRequest
-from autogen_aios.agent_ref import Seat
+from autogen_aios.callers import agent_ref
 
 Language = Literal["python", "shell"]
 
@@ -79,7 +79,7 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
         timeout: float = 60.0,
         kernel: Kernel | None = None,
     ) -> None:
-        self._seat = Seat(agent, group, kernel)
+        self._agent = agent_ref(agent, group, kernel)
         self._timeout = timeout
         self._served: Final[WeakSet[Agent]] = WeakSet()
 
@@ -94,7 +94,7 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
         """
         languages = [_language(block) for block in code_blocks]
         outputs: list[str] = []
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             if agent not in self._served:
                 await agent.tools.aoffer(_RUN_CODE)
                 self._served.add(agent)
@@ -121,8 +121,9 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
         """There is no state but the agent's files, and those stay."""
 
     def _to_config(self) -> AIOSCodeExecutorConfig:
-        seat = self._seat
-        return AIOSCodeExecutorConfig(agent=seat.name, group=seat.group, timeout=self._timeout)
+        return AIOSCodeExecutorConfig(
+            agent=self._agent.name, group=self._agent.settings.group, timeout=self._timeout
+        )
 
     @classmethod
     def _from_config(cls, config: AIOSCodeExecutorConfig) -> Self:

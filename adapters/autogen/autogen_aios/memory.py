@@ -31,7 +31,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from aios_core import Agent, Kernel
 from aios_core.errors import InvalidRequest, NoSuchObject
-from autogen_aios.agent_ref import Seat
+from autogen_aios.callers import agent_ref
 
 _HEADING: Final = "\nRelevant memory content:\n"
 _ANY_MESSAGE: Final[TypeAdapter[LLMMessage]] = TypeAdapter(LLMMessage)
@@ -69,7 +69,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         limit: int = 5,
         kernel: Kernel | None = None,
     ) -> None:
-        self._seat = Seat(agent, group, kernel)
+        self._agent = agent_ref(agent, group, kernel)
         self._name = name
         self._limit = limit
 
@@ -81,7 +81,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         note = json.loads(content.model_dump_json(exclude={"content"}))
         note["is_json"] = not isinstance(content.content, str)
         key = uuid4().hex
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await agent.memory.kv(self._name).aset(key, json.dumps(note))
             await agent.memory.awrite(f"{self._name}/{key}", text)
         del cancellation_token  # a write that has begun is not taken back
@@ -100,7 +100,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         limit = int(kwargs.get("limit", self._limit))
         found: dict[str, float] = {}
         results = []
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             hits = await agent.memory.asearch(text, limit=limit, prefix=f"{self._name}/")
             for hit in hits:  # several may lie in one block; the nearest comes first
                 found.setdefault(hit.block, hit.score)
@@ -126,7 +126,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
 
     async def clear(self) -> None:
         """Forget everything."""
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await agent.memory.aclear_all(f"{self._name}/")
             await agent.memory.kv(self._name).aclear()
 
@@ -134,9 +134,11 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         """Nothing is held; what is remembered stays."""
 
     def _to_config(self) -> AIOSMemoryConfig:
-        seat = self._seat
         return AIOSMemoryConfig(
-            agent=str(seat.name), name=self._name, group=seat.group, limit=self._limit
+            agent=str(self._agent.name),
+            name=self._name,
+            group=self._agent.settings.group,
+            limit=self._limit,
         )
 
     @classmethod
@@ -206,12 +208,12 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
         if buffer_size is not None and buffer_size < 1:
             raise InvalidRequest(f"buffer_size: got {buffer_size}; allowed: at least 1")
         self._thread = thread
-        self._seat = Seat(agent, group, kernel)
+        self._agent = agent_ref(agent, group, kernel)
         self._buffer_size = buffer_size
 
     async def add_message(self, message: LLMMessage) -> None:
         """Keep one more message."""
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).aappend(_plain(message))
 
     async def get_messages(self) -> list[LLMMessage]:
@@ -224,7 +226,7 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
 
     async def clear(self) -> None:
         """Forget the conversation."""
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).areplace([])
 
     async def save_state(self) -> Mapping[str, Any]:
@@ -234,11 +236,11 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Put the messages of a state in place of what there is."""
         messages = [_plain(_ANY_MESSAGE.validate_python(raw)) for raw in state["messages"]]
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).areplace(messages)
 
     async def _read(self, last: int | None) -> list[LLMMessage]:
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             try:
                 entries = await agent.memory.thread(self._thread).aread(last=last)
             except NoSuchObject:
@@ -246,11 +248,10 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
         return [_ANY_MESSAGE.validate_python(entry.content) for entry in entries]
 
     def _to_config(self) -> AIOSChatCompletionContextConfig:
-        seat = self._seat
         return AIOSChatCompletionContextConfig(
             thread=self._thread,
-            agent=str(seat.name),
-            group=seat.group,
+            agent=str(self._agent.name),
+            group=self._agent.settings.group,
             buffer_size=self._buffer_size,
         )
 

@@ -33,10 +33,9 @@ from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel, ConfigDict
 
 from aios_adapters import (
+    AgentRef,
     AgentSettings,
     Caller,
-    adefault_kernel,
-    hold_agent,
     read_options,
     write_completion,
 )
@@ -59,9 +58,6 @@ from autogen_aios.callers import directory, find_caller
 _events = logging.getLogger(EVENT_LOGGER_NAME)
 
 ToolChoice = Tool | Literal["auto", "required", "none"]
-
-# Whose call it is: an agent that was given or a caller, and what its agent is spawned with.
-Asker = tuple[Agent | Caller, AgentSettings]
 
 MODEL_INFO = ModelInfo(
     vision=False,
@@ -189,7 +185,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         """The whole answer. Raises `asyncio.CancelledError` if the token cancels it."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
         with ExitStack() as stack:
-            agent = await self._hold(stack, *self.caller(extra_create_args or {}))
+            agent = await self.agent_ref(extra_create_args or {}).hold(stack)
             answer = agent.llm.agenerate(**call)
             if cancellation_token is None:
                 completion = await answer
@@ -223,7 +219,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         The call belongs to the agent that asks for the stream, whoever reads it.
         """
         return self.stream_of(
-            self.caller(extra_create_args or {}),
+            self.agent_ref(extra_create_args or {}),
             messages,
             tools=tools,
             tool_choice=tool_choice,
@@ -234,7 +230,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
 
     async def stream_of(
         self,
-        caller: Asker,
+        ref: AgentRef,
         messages: Sequence[LLMMessage],
         *,
         tools: Sequence[Tool | ToolSchema] = (),
@@ -243,11 +239,11 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        """`create_stream` for a caller that was found before, with `caller`."""
+        """Stream as `create_stream` does, for an agent that was found with `agent_ref`."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
         token = cancellation_token
         with ExitStack() as stack:  # left half-read, it has nothing to await
-            agent = await self._hold(stack, *caller)
+            agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**call)))
             if token is not None and deltas.call is not None:
                 token.add_callback(deltas.call.withdraw)
@@ -355,25 +351,23 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
             "extra": rest,
         }
 
-    # --- whose call it is ---------------------------------------------------------------------
+    # --- the agent that makes a call ----------------------------------------------------------
 
-    def caller(self, extra: Mapping[str, Any]) -> Asker:
-        """Find whose call it is that is made on this stack, with these `extra_create_args`."""
-        named, said = parse_agent_options(extra.get("aios"))
-        settings = self._settings.updated(said)
-        named = named or self._agent
-        if isinstance(named, Agent):
-            return named, settings
-        return Caller.named(str(named), settings.group) if named else find_caller(), settings
+    def agent_ref(self, extra: Mapping[str, Any]) -> AgentRef:
+        """Find the agent of a call that is made on this stack.
 
-    async def _hold(
-        self, stack: ExitStack, caller: Agent | Caller, settings: AgentSettings
-    ) -> Agent:
-        """The agent of the call, until the stack unwinds."""
-        if isinstance(caller, Agent):
-            return caller
-        kernel = self._kernel or await adefault_kernel()
-        return await hold_agent(stack, directory, kernel, caller, settings)
+        Args:
+            extra: the call's `extra_create_args`.
+        """
+        named, options = parse_agent_options(extra.get("aios"))
+        agent = named or self._agent
+        return AgentRef(
+            directory,
+            _find,
+            agent if isinstance(agent, Agent) or agent is None else str(agent),
+            self._settings.updated(options),
+            self._kernel,
+        ).located()
 
     # --- as a component -----------------------------------------------------------------------
 
@@ -393,3 +387,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
     @classmethod
     def _from_config(cls, config: AIOSChatCompletionClientConfig) -> Self:
         return cls(**config.model_dump(exclude_none=True))
+
+
+def _find(name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSettings]:
+    return Caller.named(name, settings.group) if name else find_caller(), settings

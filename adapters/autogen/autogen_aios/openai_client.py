@@ -14,19 +14,15 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from types import ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
-from aios_adapters import NO_KEY, KernelTransport, hold_agent
-from aios_core import Agent, Kernel
+from aios_adapters import NO_KEY, AgentRef, KernelTransport
 from aios_core.launch import Patches
-from autogen_aios.callers import directory
-from autogen_aios.model_client import AIOSChatCompletionClient, Asker
+from autogen_aios.model_client import AIOSChatCompletionClient
 
 _NO_ENDPOINT: Final = "https://no-endpoint.invalid"
 
@@ -95,8 +91,8 @@ def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
         extra_create_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> CreateResult:
-        caller, extra = _read(self, extra_create_args)
-        with KernelTransport(ahold=partial(_held, caller)) as transport, transport.raising():
+        agent, extra = _read(self, extra_create_args)
+        with KernelTransport(agent) as transport, transport.raising():
             theirs = _on_kernel(self, transport)
             result: CreateResult = await create(
                 theirs, messages, extra_create_args=extra, **arguments
@@ -115,8 +111,8 @@ def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
         extra_create_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        caller, extra = _read(self, extra_create_args)
-        transport = KernelTransport(ahold=partial(_held, caller))
+        agent, extra = _read(self, extra_create_args)
+        transport = KernelTransport(agent)
         theirs = _on_kernel(self, transport)
         asked = create_stream(theirs, messages, extra_create_args=extra, **arguments)
         return _streamed(self, transport, asked)
@@ -134,10 +130,10 @@ async def _streamed(
             yield item
 
 
-def _read(theirs: Any, extra: Mapping[str, Any] | None) -> tuple[Asker, dict[str, Any]]:
-    """Whose call it is, and what is left for AutoGen's own client."""
-    caller = _client_of(theirs).caller(extra or {})
-    return caller, {key: value for key, value in (extra or {}).items() if key != "aios"}
+def _read(theirs: Any, extra: Mapping[str, Any] | None) -> tuple[AgentRef, dict[str, Any]]:
+    """Return the agent of a call, and the arguments for AutoGen's own client."""
+    agent = _client_of(theirs).agent_ref(extra or {})
+    return agent, {key: value for key, value in (extra or {}).items() if key != "aios"}
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
@@ -146,13 +142,6 @@ def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
     client._client = transport.aclient_for(theirs._client)  # noqa: SLF001 - the one seam there is
     client._resolved_model = None  # noqa: SLF001 - it would warn of the model that answers
     return client
-
-
-async def _held(caller: Asker, stack: ExitStack, kernel: Kernel) -> Agent:
-    agent, settings = caller
-    if isinstance(agent, Agent):
-        return agent
-    return await hold_agent(stack, directory, kernel, agent, settings)
 
 
 def _account(theirs: Any, usage: RequestUsage) -> None:

@@ -15,9 +15,7 @@ from typing import Any
 from autogen_core.models import CreateResult, LLMMessage
 
 from aios_adapters import (
-    AgentSettings,
     AsyncScope,
-    Caller,
     PassthroughCall,
     apassthrough_call,
     aregister_provider_model,
@@ -25,11 +23,10 @@ from aios_adapters import (
     read_answer_limits,
     to_kernel_messages,
 )
-from aios_core import Agent, ToolCall, Usage
+from aios_core import ToolCall, Usage
 from aios_core.launch import Patches
 from autogen_aios import translation
-from autogen_aios.agent_options import parse_agent_options
-from autogen_aios.callers import directory, find_caller
+from autogen_aios.model_client import AIOSChatCompletionClient
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
@@ -98,21 +95,17 @@ def _slot(
     theirs: Any, messages: Sequence[LLMMessage], extra: Mapping[str, Any], said: Any
 ) -> AbstractAsyncContextManager[PassthroughCall]:
     options = {**theirs._create_args, **extra}  # noqa: SLF001 - what it will send
-    named, said = parse_agent_options(said)
-    settings = AgentSettings().updated(said)
+    ref = AIOSChatCompletionClient().agent_ref({"aios": said})
     limits = read_answer_limits(options)
     request: dict[str, Any] = {
         "messages": to_kernel_messages(messages, translation.to_messages),
         **limits,
     }
     model = str(options.get("model"))
-    if isinstance(named, Agent):
-        return apassthrough_call(named, model, **request)
-    caller = Caller.named(str(named), settings.group) if named else find_caller()
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
         kernel = await aregister_provider_model(model)
-        agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
+        agent = await stack.enter_async_context(ref.ause(kernel))
         return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
     return AsyncScope(enter)

@@ -33,7 +33,7 @@ from aios_core.errors import (
     ToolError,
 )
 from aios_core.tools import ToolDeclaration
-from autogen_aios.agent_ref import Seat
+from autogen_aios.callers import agent_ref
 
 # What a model can act on; anything else is for the program that runs the agent.
 _FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
@@ -103,12 +103,12 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
         self._given = tuple(offered)
         self._offered = tuple(wrap_tool(tool) for tool in offered)
         self._names = None if names is None else tuple(names)
-        self._seat = Seat(agent, group, kernel)
+        self._agent = agent_ref(agent, group, kernel)
         self._served: Final[WeakSet[Agent]] = WeakSet()  # those that were offered our tools
 
     async def list_tools(self) -> list[ToolSchema]:
         """What the agent may call."""
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await self._offer(agent)
             own = [tool.name for tool in self._offered]
             if self._names is None:
@@ -137,7 +137,7 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
 
         Raises what it cannot act on: `SyscallCancelled`, `KernelClosed` and the like.
         """
-        async with self._seat.taken() as agent:
+        async with self._agent.ause() as agent:
             await self._offer(agent)
             work = asyncio.ensure_future(_answered(agent, name, arguments or {}))
             if cancellation_token is not None:
@@ -172,8 +172,8 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
         return AIOSWorkbenchConfig(
             names=None if self._names is None else list(self._names),
             offered=[tool.dump_component() for tool in self._given if isinstance(tool, BaseTool)],
-            agent=self._seat.name,
-            group=self._seat.group,
+            agent=self._agent.name,
+            group=self._agent.settings.group,
         )
 
     @classmethod

@@ -30,6 +30,7 @@ nothing.
 from typing import TYPE_CHECKING
 
 from aios_adapters.agent_directory import AgentDirectory
+from aios_adapters.agent_ref import AgentRef
 from aios_adapters.agent_store import AgentStore, StoreOp, StoreProgram, User
 from aios_adapters.answer_limits import limit_parameter, read_answer_limits
 from aios_adapters.async_scope import AsyncScope, hold_agent
@@ -102,6 +103,7 @@ __all__ = [
     "NO_KEY",
     "ROLES",
     "AgentDirectory",
+    "AgentRef",
     "AgentSettings",
     "AgentStore",
     "AsyncScope",

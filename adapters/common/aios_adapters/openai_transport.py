@@ -1,6 +1,6 @@
 """Serve OpenAI's own client from the kernel, in place of its endpoint.
 
-    with KernelTransport(hold) as transport, transport.raising():
+    with KernelTransport(agent_ref) as transport, transport.raising():
         client = transport.aclient_for(theirs)
         answer = await client.chat.completions.create(model="gpt-4o", messages=[...])
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Self
 import httpx
 import openai
 
+from aios_adapters.agent_ref import AgentRef
 from aios_adapters.kernels import adefault_kernel
 from aios_adapters.model_names import resolve_model
 from aios_adapters.openai_completions import (
@@ -32,7 +33,7 @@ from aios_adapters.openai_completions import (
 from aios_adapters.openai_errors import as_both, as_openai_error, as_response
 from aios_adapters.openai_format import ChunkWriter, read_request, write_completion
 from aios_core.errors import InvalidRequest, KernelError
-from aios_core.kernel import Agent, Kernel
+from aios_core.kernel import Kernel
 from aios_core.kernel.default import default_kernel
 from aios_core.kernel.streams import AsyncStream, Stream
 from aios_core.launch.notices import give_notice
@@ -52,10 +53,6 @@ _NOT_SET: Final = openai.DEFAULT_TIMEOUT.read
 NO_KEY: Final = "no key is needed on the kernel"
 #: The model of a client that requires one; the kernel's default model answers.
 DEFAULT_MODEL: Final = "aios-default"
-
-#: Find the agent of a call and hold it until the stack unwinds, on a thread or an event loop.
-Hold = Callable[[ExitStack, Kernel], Agent]
-AsyncHold = Callable[[ExitStack, Kernel], Awaitable[Agent]]
 
 
 class _Form(NamedTuple):
@@ -88,21 +85,11 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     block ends a stream that was left half-read, without an await.
 
     Args:
-        hold: finds the agent on a thread; None if only `aclient_for` is used.
-        ahold: finds the agent on an event loop; None if only `client_for` is used.
-        kernel: None for the default kernel of the process.
+        agent: the agent that makes the calls.
     """
 
-    def __init__(
-        self,
-        hold: Hold | None = None,
-        ahold: AsyncHold | None = None,
-        *,
-        kernel: Kernel | None = None,
-    ) -> None:
-        self._hold = hold
-        self._ahold = ahold
-        self._kernel = kernel
+    def __init__(self, agent: AgentRef) -> None:
+        self._agent = agent
         self._stack = ExitStack()
         self._refusal: KernelError | None = None
 
@@ -159,10 +146,9 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         """Serve a request of a blocking client."""
         self._refusal = None
         try:
-            kernel = self._kernel or default_kernel()
+            kernel = self._agent.kernel or default_kernel()
             call = _read(request, kernel)
-            assert self._hold is not None, "made for an event loop"  # noqa: S101
-            agent = self._hold(self._stack, kernel)
+            agent = self._stack.enter_context(self._agent.use(kernel))
             if not call.is_streamed:
                 return _whole(call.form, agent.llm.generate(**call.arguments))
             deltas = self._stack.enter_context(agent.llm.stream(**call.arguments))
@@ -175,10 +161,9 @@ class KernelTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         """Serve a request of a client on an event loop."""
         self._refusal = None
         try:
-            kernel = self._kernel or await adefault_kernel()
+            kernel = self._agent.kernel or await adefault_kernel()
             call = _read(request, kernel)
-            assert self._ahold is not None, "made for threads"  # noqa: S101
-            agent = await self._ahold(self._stack, kernel)
+            agent = await self._agent.hold(self._stack, kernel)
             if not call.is_streamed:
                 return _whole(call.form, await agent.llm.agenerate(**call.arguments))
             deltas = self._stack.enter_context(closing(agent.llm.astream(**call.arguments)))

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from aios_adapters import (
     AgentDirectory,
+    AgentRef,
     AgentSettings,
     Caller,
     CallerKind,
@@ -39,6 +41,7 @@ from aios_adapters import (
     User,
     current_caller,
 )
+from aios_core import Agent, Kernel
 
 RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
@@ -188,6 +191,35 @@ def find_running_caller(name: str | None, defaults: AgentSettings) -> tuple[Call
         return Caller.named(str(named), settings.group), settings
     found = _in_conversation(_root_around(), config.get("thread_id"), is_whole=False)
     return found or current_caller(), settings
+
+
+def agent_ref(
+    agent: str | Agent | None = None, group: str | None = None, kernel: Kernel | None = None
+) -> AgentRef:
+    """Refer to an agent that is given, named, or found from the run."""
+    return AgentRef(directory, find_running_caller, agent, AgentSettings(group), kernel)
+
+
+def ref_for_run(
+    run_manager: RunManager,
+    agent: str | Agent | None = None,
+    settings: AgentSettings | None = None,
+    kernel: Kernel | None = None,
+) -> AgentRef:
+    """Refer to the agent of a model's call.
+
+    Args:
+        run_manager: the call's; None outside LangChain's own entry points, and for streams.
+        agent: an agent of the kernel, or a name; None to find it from the run.
+        settings: the settings of an agent that is spawned; the run's config overrides them.
+        kernel: None for the default kernel of the process.
+    """
+
+    def find(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
+        return find_caller(tracker, name, defaults, run_manager)
+
+    around = partial(tracker.during, run_manager)
+    return AgentRef(directory, find, agent, settings or AgentSettings(), kernel, around)
 
 
 def user_of_store() -> User | None:

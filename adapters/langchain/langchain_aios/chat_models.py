@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, closing
 from difflib import get_close_matches
 from operator import itemgetter
 from typing import Any, Final, Literal, Self, get_args
@@ -37,10 +37,8 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from aios_adapters import (
+    AgentRef,
     AgentSettings,
-    Caller,
-    adefault_kernel,
-    hold_agent,
     read_options,
     read_tool_choice,
 )
@@ -48,9 +46,7 @@ from aios_core import Agent, Budget, InvalidRequest, Kernel, default_kernel
 from langchain_aios import model_methods, translation
 from langchain_aios.callers import (
     RunManager,
-    directory,
-    find_caller,
-    tracker,
+    ref_for_run,
 )
 from langchain_aios.errors import translated
 from langchain_aios.token_counts import Measure, count_messages, count_text, measure_of
@@ -162,7 +158,7 @@ class ChatAIOS(BaseChatModel):
     ) -> ChatResult:
         with translated():
             request = self._request(messages, stop, kwargs)
-            with self._agent(run_manager) as agent:
+            with self.agent_ref(run_manager).use() as agent:
                 return translation.to_result(agent.llm.generate(**request))
 
     async def _agenerate(
@@ -174,7 +170,7 @@ class ChatAIOS(BaseChatModel):
     ) -> ChatResult:
         with translated():
             request = self._request(messages, stop, kwargs)
-            async with self._aagent(run_manager) as agent:
+            async with self.agent_ref(run_manager).ause() as agent:
                 return translation.to_result(await agent.llm.agenerate(**request))
 
     def _stream(
@@ -186,7 +182,7 @@ class ChatAIOS(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
             request = self._request(messages, stop, kwargs)
-            with self._agent(run_manager) as agent, agent.llm.stream(**request) as deltas:
+            with self.agent_ref(run_manager).use() as agent, agent.llm.stream(**request) as deltas:
                 yield from (translation.to_chunk(one) for one in deltas if one and not one.choice)
                 yield translation.to_last_chunk(deltas.completion)
 
@@ -199,7 +195,7 @@ class ChatAIOS(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
             request = self._request(messages, stop, kwargs)
-            agent = await self._hold(stack, run_manager)
+            agent = await self.agent_ref(run_manager).hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta and not delta.choice:
@@ -315,41 +311,12 @@ class ChatAIOS(BaseChatModel):
     def _settings(self) -> dict[str, Any]:
         return {**{name: getattr(self, name) for name in _SETTINGS}, "timeout_s": self.timeout}
 
-    # --- whose call it is ---------------------------------------------------------------------
+    # --- the agent that makes a call ----------------------------------------------------------
 
-    @contextmanager
-    def _agent(self, run_manager: RunManager) -> Iterator[Agent]:
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        caller, settings = self._identify(run_manager)
-        kernel = self.kernel or default_kernel()
-        with tracker.during(run_manager), directory.use(kernel, caller, settings) as agent:
-            yield agent
-
-    @asynccontextmanager
-    async def _aagent(self, run_manager: RunManager) -> AsyncIterator[Agent]:
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        caller, settings = self._identify(run_manager)
-        kernel = self.kernel or await adefault_kernel()
-        with tracker.during(run_manager):
-            async with directory.ause(kernel, caller, settings) as agent:
-                yield agent
-
-    async def _hold(self, stack: ExitStack, run_manager: RunManager) -> Agent:
-        if isinstance(self.agent, Agent):
-            return self.agent
-        caller, settings = self._identify(run_manager)
-        kernel = self.kernel or await adefault_kernel()
-        stack.enter_context(tracker.during(run_manager))
-        return await hold_agent(stack, directory, kernel, caller, settings)
-
-    def _identify(self, run_manager: RunManager) -> tuple[Caller, AgentSettings]:
-        name = self.agent if isinstance(self.agent, str) else None
+    def agent_ref(self, run_manager: RunManager) -> AgentRef:
+        """Refer to the agent that makes the call of a run."""
         settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
-        return find_caller(tracker, name, settings, run_manager)
+        return ref_for_run(run_manager, self.agent, settings, self.kernel)
 
     # --- counts -------------------------------------------------------------------------------
 

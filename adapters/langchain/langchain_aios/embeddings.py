@@ -8,7 +8,7 @@ from typing import Final
 from langchain_core.embeddings import Embeddings
 
 from aios_core import Agent, Kernel
-from langchain_aios.agent_ref import Seat
+from langchain_aios.callers import agent_ref
 from langchain_aios.errors import translated
 
 _BATCH: Final = 256  # texts of one syscall
@@ -35,11 +35,11 @@ class AIOSEmbeddings(Embeddings):
         kernel: Kernel | None = None,
         group: str | None = None,
     ) -> None:
-        self._seat = Seat(agent, group, kernel)
+        self._agent = agent_ref(agent, group, kernel)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector for each text, in order."""
-        with translated(), self._seat.taken() as agent:
+        with translated(), self._agent.use() as agent:
             return [list(vector) for batch in _batches(texts) for vector in agent.llm.embed(batch)]
 
     def embed_query(self, text: str) -> list[float]:
@@ -49,7 +49,7 @@ class AIOSEmbeddings(Embeddings):
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """The same on an event loop. Cancelling the await cancels the syscall."""
         with translated():
-            async with self._seat.ataken() as agent:
+            async with self._agent.ause() as agent:
                 return [
                     list(vector)
                     for batch in _batches(texts)

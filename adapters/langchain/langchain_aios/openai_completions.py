@@ -19,6 +19,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from aios_adapters import adefault_kernel, old_logprobs, resolve_model
 from aios_core import Completion, Kernel, Usage, default_kernel
 from aios_core.launch import Patches
+from langchain_aios.callers import ref_for_run
 from langchain_aios.chat_models import ChatAIOS
 from langchain_aios.model_methods import patch_entries
 from langchain_aios.openai_calls import name_unused, seconds_of
@@ -58,7 +59,7 @@ def _generate(
 ) -> LLMResult:
     call = _Call(self, kwargs, default_kernel())
     watcher = run_manager if self.streaming else None
-    with translated(), call.model._agent(run_manager) as agent, ExitStack() as stack:  # noqa: SLF001 - ours
+    with translated(), ref_for_run(run_manager).use() as agent, ExitStack() as stack:
         asked = [stack.enter_context(agent.llm.stream(**one)) for one in call.each(prompts, stop)]
         for stream in asked:
             for delta in stream:
@@ -77,7 +78,7 @@ async def _agenerate(
     call = _Call(self, kwargs, await adefault_kernel())
     watcher = run_manager if self.streaming else None
     with translated(), ExitStack() as stack:
-        agent = await call.model._hold(stack, run_manager)  # noqa: SLF001 - ours
+        agent = await ref_for_run(run_manager).hold(stack)
         streams = (agent.llm.astream(**one) for one in call.each(prompts, stop))
         asked = [stack.enter_context(closing(stream)) for stream in streams]
         for stream in asked:
@@ -98,7 +99,7 @@ def _stream(
     call = _Call(self, kwargs, default_kernel())
     with (
         translated(),
-        call.model._agent(run_manager) as agent,  # noqa: SLF001 - ours
+        ref_for_run(run_manager).use() as agent,
         agent.llm.stream(**call.request(prompt, stop)) as deltas,
     ):
         for delta in deltas:
@@ -118,7 +119,7 @@ async def _astream(
 ) -> AsyncIterator[GenerationChunk]:
     call = _Call(self, kwargs, await adefault_kernel())
     with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
-        agent = await call.model._hold(stack, run_manager)  # noqa: SLF001 - ours
+        agent = await ref_for_run(run_manager).hold(stack)
         stream = agent.llm.astream(**call.request(prompt, stop))
         async for delta in stack.enter_context(closing(stream)):
             chunk = GenerationChunk(text=delta.text)

@@ -18,7 +18,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from aios_adapters import (
-    AgentSettings,
     AsyncScope,
     PassthroughCall,
     apassthrough_call,
@@ -31,7 +30,7 @@ from aios_adapters import (
 from aios_core import Usage
 from aios_core.launch import Patches
 from langchain_aios import translation
-from langchain_aios.callers import RunManager, directory, find_caller, tracker
+from langchain_aios.callers import RunManager, ref_for_run
 from langchain_aios.model_methods import patch_entries
 from langchain_aios.openai_errors import translated
 
@@ -145,11 +144,9 @@ def provider_call(
 ) -> Iterator[PassthroughCall]:
     """A slot for a call of one of their models, on a thread."""
     model, request = _request(theirs, messages, kwargs, limits)
-    caller, settings = find_caller(tracker, None, AgentSettings(), run_manager)
     with (
         translated(),
-        tracker.during(run_manager),
-        directory.use(register_provider_model(model), caller, settings) as agent,
+        ref_for_run(run_manager).use(register_provider_model(model)) as agent,
         passthrough_call(agent, model, **request) as slot,
     ):
         yield slot
@@ -167,10 +164,9 @@ def aprovider_call(
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
         stack.enter_context(translated())
-        caller, settings = find_caller(tracker, None, AgentSettings(), run_manager)
+        ref = ref_for_run(run_manager).located()
         kernel = await aregister_provider_model(model)
-        stack.enter_context(tracker.during(run_manager))
-        agent = await stack.enter_async_context(directory.ause(kernel, caller, settings))
+        agent = await stack.enter_async_context(ref.ause(kernel))
         return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
     return AsyncScope(enter)

@@ -27,7 +27,7 @@ from aios_adapters import NO_KEY, adefault_kernel
 from aios_core import default_kernel
 from aios_core.launch import Patches
 from langchain_aios import openai_errors
-from langchain_aios.chat_models import ChatAIOS
+from langchain_aios.callers import ref_for_run
 from langchain_aios.embeddings import AIOSEmbeddings
 from langchain_aios.model_methods import patch_entries
 from langchain_aios.openai_calls import ChatCall, name_unused
@@ -148,7 +148,7 @@ def _generate(
     **kwargs: Any,
 ) -> ChatResult:
     call = ChatCall(self, default_kernel(), messages, stop, kwargs)
-    with call.translated(), ChatAIOS()._agent(run_manager) as agent:  # noqa: SLF001 - ours
+    with call.translated(), ref_for_run(run_manager).use() as agent:
         completion = agent.llm.generate(**call.request)
     return call.result(completion)
 
@@ -162,7 +162,7 @@ async def _agenerate(
 ) -> ChatResult:
     call = ChatCall(self, await adefault_kernel(), messages, stop, kwargs)
     with call.translated():
-        async with ChatAIOS()._aagent(run_manager) as agent:  # noqa: SLF001 - ours
+        async with ref_for_run(run_manager).ause() as agent:
             completion = await agent.llm.agenerate(**call.request)
     return call.result(completion)
 
@@ -177,7 +177,7 @@ def _stream(
     call = ChatCall(self, default_kernel(), messages, stop, kwargs)
     with (
         call.translated(),
-        ChatAIOS()._agent(run_manager) as agent,  # noqa: SLF001 - ours
+        ref_for_run(run_manager).use() as agent,
         agent.llm.stream(**call.request) as deltas,
     ):
         for delta in deltas:
@@ -194,7 +194,7 @@ async def _astream(
 ) -> AsyncIterator[ChatGenerationChunk]:
     call = ChatCall(self, await adefault_kernel(), messages, stop, kwargs)
     with call.translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
-        agent = await ChatAIOS()._hold(stack, run_manager)  # noqa: SLF001 - ours
+        agent = await ref_for_run(run_manager).hold(stack)
         deltas = stack.enter_context(closing(agent.llm.astream(**call.request)))
         async for delta in deltas:
             for chunk in call.chunks(delta):

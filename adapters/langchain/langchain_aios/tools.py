@@ -32,13 +32,14 @@ from typing_extensions import TypeIs
 
 from aios_adapters import (
     MODEL_VISIBLE_ERRORS,
+    AgentRef,
     ToolBridge,
     ToolOffer,
     as_text,
 )
 from aios_core import Agent, Kernel, ToolSpec
 from aios_core.tools import StoredResult
-from langchain_aios.agent_ref import Seat
+from langchain_aios.callers import agent_ref
 
 Declared = Mapping[str, Mapping[str, Any]]
 
@@ -51,17 +52,17 @@ class AIOSTool(BaseTool):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    _seat: Seat = PrivateAttr(default_factory=Seat)
+    _agent: AgentRef = PrivateAttr(default_factory=agent_ref)
 
     def _run(self, *_: Any, **arguments: Any) -> str:
-        with self._seat.taken() as agent:
+        with self._agent.use() as agent:
             try:
                 return as_text(agent.tools.run(self.name, arguments))
             except MODEL_VISIBLE_ERRORS as exc:
                 return _said(exc)
 
     async def _arun(self, *_: Any, **arguments: Any) -> str:
-        async with self._seat.ataken() as agent:
+        async with self._agent.ause() as agent:
             try:
                 return as_text(await agent.tools.arun(self.name, arguments))
             except MODEL_VISIBLE_ERRORS as exc:
@@ -85,9 +86,9 @@ def kernel_tools(
     Raises:
         InvalidRequest: one that is named is not there.
     """
-    seat = Seat(agent, group, kernel)
-    with seat.taken() as looking:
-        return _made(looking.tools.specs(*names), seat)
+    ref = agent_ref(agent, group, kernel)
+    with ref.use() as viewer:
+        return _made(viewer.tools.specs(*names), ref)
 
 
 async def akernel_tools(
@@ -97,18 +98,18 @@ async def akernel_tools(
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
     """The same on an event loop, the kernel's own among them."""
-    seat = Seat(agent, group, kernel)
-    async with seat.ataken() as looking:
-        return _made(await looking.tools.aspecs(*names), seat)
+    ref = agent_ref(agent, group, kernel)
+    async with ref.ause() as viewer:
+        return _made(await viewer.tools.aspecs(*names), ref)
 
 
-def _made(specs: Iterable[ToolSpec], seat: Seat) -> list[BaseTool]:
+def _made(specs: Iterable[ToolSpec], ref: AgentRef) -> list[BaseTool]:
     made: list[BaseTool] = []
     for spec in specs:
         tool = AIOSTool(
             name=spec.name, description=spec.description, args_schema=dict(spec.parameters)
         )
-        tool._seat = seat  # noqa: SLF001 - a private attribute of ours
+        tool._agent = ref  # noqa: SLF001 - a private attribute of ours
         made.append(tool)
     return made
 
@@ -119,8 +120,8 @@ def _made(specs: Iterable[ToolSpec], seat: Seat) -> list[BaseTool]:
 class ToolGate:
     """Lets calls of LangChain's tools through the kernel."""
 
-    def __init__(self, seat: Seat, declared: Declared | None = None) -> None:
-        self._seat = seat
+    def __init__(self, ref: AgentRef, declared: Declared | None = None) -> None:
+        self._agent = ref
         self._declared = declared or {}
         self._bridge = ToolBridge()
 
@@ -131,7 +132,7 @@ class ToolGate:
 
         Raises what `run` raised, and what the kernel refuses with.
         """
-        with self._seat.taken() as agent:
+        with self._agent.use() as agent:
             outcome, stored = self._bridge.run(
                 agent, self._offered(tool), _visible(tool, arguments), run
             )
@@ -144,7 +145,7 @@ class ToolGate:
         run: Callable[[dict[str, Any]], Awaitable[Any]],
     ) -> Any:
         """The same on an event loop, where `run` runs."""
-        async with self._seat.ataken() as agent:
+        async with self._agent.ause() as agent:
             outcome, stored = await self._bridge.arun(
                 agent, self._offered(tool), _visible(tool, arguments), run
             )
@@ -234,7 +235,7 @@ def wrap_tools(
         declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
             `exclusive`, `irreversible` ... What it does not say is taken at its worst.
     """
-    gate = ToolGate(Seat(agent, group, kernel), declared)
+    gate = ToolGate(agent_ref(agent, group, kernel), declared)
     made: list[BaseTool] = []
     for tool in tools:
         gated = GatedTool(
@@ -268,7 +269,7 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
         declared: Declared | None = None,
     ) -> None:
         super().__init__()
-        self._gate = ToolGate(Seat(agent, group, kernel), declared)
+        self._gate = ToolGate(agent_ref(agent, group, kernel), declared)
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """One call of a tool; also what `ToolNode(wrap_tool_call=...)` takes."""

@@ -20,8 +20,7 @@ from aios_core import InvalidRequest, Kernel, KernelConfig
 from aios_core import tool as aios_tool
 from aios_core.cores import ScriptedCore
 from langchain_aios import AIOSSaver
-from langchain_aios.agent_ref import Seat
-from langchain_aios.callers import directory
+from langchain_aios.callers import agent_ref, directory
 
 from .conftest import WallClock
 
@@ -262,13 +261,13 @@ def _run(kernel: Kernel, saver: AIOSSaver, thread: str, *, reads_web: bool = Fal
 
     def read(state: dict[str, Any]) -> dict[str, Any]:
         if reads_web:
-            with Seat(kernel=kernel).taken() as agent:
+            with agent_ref(kernel=kernel).use() as agent:
                 agent.tools.offer(web)
                 agent.tools.run("web")
         return {"notes": [*state.get("notes", ()), "read" if reads_web else "thought"]}
 
     def end(_: dict[str, Any]) -> dict[str, Any]:
-        with Seat(kernel=kernel).taken() as agent:
+        with agent_ref(kernel=kernel).use() as agent:
             labels.update(agent._process.labels)
         return {}
 

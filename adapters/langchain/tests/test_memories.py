@@ -21,7 +21,7 @@ from langchain_aios import (
     AIOSStore,
     ChatAIOS,
 )
-from langchain_aios.agent_ref import Seat
+from langchain_aios.callers import agent_ref
 
 from .conftest import Boot
 
@@ -254,11 +254,11 @@ def labels_after(kernel: Kernel, thread: str, step: Any, *, reads_web: bool = Fa
 
     def work(_: Any) -> set[str]:
         if reads_web:
-            with Seat(kernel=kernel).taken() as agent:
+            with agent_ref(kernel=kernel).use() as agent:
                 agent.tools.offer(web)
                 agent.tools.run("web")
         step()
-        with Seat(kernel=kernel).taken() as agent:
+        with agent_ref(kernel=kernel).use() as agent:
             return set(agent._process.labels)
 
     config: RunnableConfig = {"configurable": {"thread_id": thread}}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing
+from functools import partial
 from typing import Any, Final
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
@@ -26,6 +27,7 @@ from llama_index_instrumentation.dispatcher import active_instrument_tags
 
 from aios_adapters import (
     AgentDirectory,
+    AgentRef,
     AgentSettings,
     Caller,
     CallerKind,
@@ -35,6 +37,7 @@ from aios_adapters import (
     User,
     current_caller,
 )
+from aios_core import Agent, Kernel
 from aios_core.errors import InvalidRequest
 
 _SETTINGS: Final = ("aios_group", "aios_priority", "aios_weight", "aios_budget")
@@ -135,17 +138,30 @@ async def _asteps_within(
 _WITHIN: Final = (_steps_within.__name__, _asteps_within.__name__)
 
 
-def claim(
-    tree: RunTree, name: str | None, defaults: AgentSettings
-) -> tuple[RunHold, Caller, AgentSettings]:
-    """Find the caller of a stream, where it is asked for, and keep its run open.
+def agent_ref(
+    agent: str | Agent | None = None,
+    settings: AgentSettings | None = None,
+    kernel: Kernel | None = None,
+) -> AgentRef:
+    """Refer to an agent that is given, named, or found from the run."""
+    find = partial(find_caller, tree)
+    return AgentRef(directory, find, agent, settings or AgentSettings(), kernel)
 
-    The hold is to be released when the stream ends; a stream that is dropped unread does it too.
-    Raises `InvalidRequest` as `find_caller` does.
+
+def claim(ref: AgentRef) -> tuple[RunHold, AgentRef]:
+    """Find the caller of a stream where it is requested, and keep its run open.
+
+    Release the hold when the stream ends; dropping an unread stream releases it too.
+
+    Raises:
+        InvalidRequest: a tag is wrong, as in `find_caller`.
     """
-    caller, settings = find_caller(tree, name, defaults)
+    located = ref.located()
+    if isinstance(located.agent, Agent):
+        return tree.hold(None), located
+    caller, _ = located.find(None, located.settings)
     is_in_run = caller.kind is CallerKind.RUN
-    return tree.hold(active_span_id.get() if is_in_run else None), caller, settings
+    return tree.hold(active_span_id.get() if is_in_run else None), located
 
 
 def find_caller(

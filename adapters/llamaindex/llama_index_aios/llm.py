@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, aclosing, closing, contextmanager
+from contextlib import ExitStack, aclosing, closing
 from functools import cache
 from typing import Any, Final, Self
 
@@ -44,23 +44,19 @@ from llama_index.core.tools.types import BaseTool
 from llama_index.core.types import PydanticProgramMode
 
 from aios_adapters import (
+    AgentRef,
     AgentSettings,
-    Caller,
     RunHold,
-    adefault_kernel,
-    hold_agent,
     read_options,
     read_response_format,
     read_tool_choice,
 )
 from aios_core import Agent, Budget, Kernel, Message, build_llm_request, default_kernel
 from llama_index_aios import translation
-from llama_index_aios.callers import claim, directory, find_caller, tree
+from llama_index_aios.callers import agent_ref, claim
 
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]
-Use = tuple[Caller, AgentSettings] | None  # None: an agent of the kernel was given
-Claim = tuple[RunHold, Caller, AgentSettings] | None
 _STOP: Final = "."  # goes before a text that is counted, since no prompt may be blank
 
 
@@ -228,24 +224,24 @@ class AIOSLLM(FunctionCallingLLM):
 
     def answer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`chat` without events."""
-        with self._agent() as agent:
+        with self._agent_ref().use() as agent:
             completion = agent.llm.generate(**self._request(messages, kwargs))
         return translation.to_chat_response(completion)
 
     async def aanswer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """`achat` without events."""
         with ExitStack() as stack:
-            agent = await self._hold(stack)
+            agent = await self._agent_ref().hold(stack)
             completion = await agent.llm.agenerate(**self._request(messages, kwargs))
         return translation.to_chat_response(completion)
 
     def steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatSteps:
         """`stream_chat` without events."""
-        return self._steps(self._request(messages, kwargs), self._claimed())
+        return self._steps(self._request(messages, kwargs), *claim(self._agent_ref()))
 
     def asteps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatSteps:
         """`astream_chat` without events."""
-        return self._asteps(self._request(messages, kwargs), self._claimed())
+        return self._asteps(self._request(messages, kwargs), *claim(self._agent_ref()))
 
     def answer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
         """`complete` without events."""
@@ -263,20 +259,19 @@ class AIOSLLM(FunctionCallingLLM):
         """`astream_complete` without events."""
         return amap_steps(self.asteps(_as_chat(prompt), **kwargs))
 
-    def _steps(self, request: dict[str, Any], claim: Claim) -> ChatSteps:
+    def _steps(self, request: dict[str, Any], hold: RunHold, ref: AgentRef) -> ChatSteps:
         said = translation.Accumulator()
-        with (
-            _released(claim) as use,
-            self._agent(use) as agent,
-            agent.llm.stream(**request) as deltas,
-        ):
+        with hold, ref.use() as agent, agent.llm.stream(**request) as deltas:
             yield from map(said.step, filter(None, deltas))
             yield said.end(deltas.completion)
 
-    async def _asteps(self, request: dict[str, Any], claim: Claim) -> AsyncChatSteps:
+    async def _asteps(
+        self, request: dict[str, Any], hold: RunHold, ref: AgentRef
+    ) -> AsyncChatSteps:
         said = translation.Accumulator()
         with ExitStack() as stack:  # left half-read, it has nothing to await
-            agent = await self._hold(stack, stack.enter_context(_released(claim)))
+            stack.enter_context(hold)
+            agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta:
@@ -406,41 +401,11 @@ class AIOSLLM(FunctionCallingLLM):
         }
         return {name: value for name, value in said.items() if value is not None}
 
-    # --- whose call it is ---------------------------------------------------------------------
+    # --- the agent that makes a call ----------------------------------------------------------
 
-    def _identified(self) -> Use:
-        """Find the caller of a whole answer."""
-        if isinstance(self.agent, Agent):
-            return None
-        return find_caller(tree, self.agent, self._settings())
-
-    def _claimed(self) -> Claim:
-        """Find the caller of a stream where it is asked for: it may be read elsewhere, later."""
-        if isinstance(self.agent, Agent):
-            return None
-        return claim(tree, self.agent, self._settings())
-
-    def _settings(self) -> AgentSettings:
-        return AgentSettings(self.group, self.priority, self.weight, self.budget)
-
-    @contextmanager
-    def _agent(self, use: Use = None) -> Iterator[Agent]:
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        found = use or self._identified()
-        assert found is not None  # noqa: S101 - no agent is given
-        with directory.use(self.kernel or default_kernel(), *found) as agent:
-            yield agent
-
-    async def _hold(self, stack: ExitStack, use: Use = None) -> Agent:
-        """The same on an event loop, until the stack unwinds."""
-        if isinstance(self.agent, Agent):
-            return self.agent
-        found = use or self._identified()
-        assert found is not None  # noqa: S101 - no agent is given
-        kernel = self.kernel or await adefault_kernel()
-        return await hold_agent(stack, directory, kernel, *found)
+    def _agent_ref(self) -> AgentRef:
+        settings = AgentSettings(self.group, self.priority, self.weight, self.budget)
+        return agent_ref(self.agent, settings, self.kernel)
 
     # --- copies -------------------------------------------------------------------------------
 
@@ -454,17 +419,6 @@ class AIOSLLM(FunctionCallingLLM):
         state = super().__getstate__()
         agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
         return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
-
-
-@contextmanager
-def _released(claim: Claim) -> Iterator[Use]:
-    """The caller of a stream, whose run is kept open until the stream ends."""
-    if claim is None:
-        yield None
-        return
-    hold, caller, settings = claim
-    with hold:
-        yield caller, settings
 
 
 def map_steps(steps: ChatSteps) -> CompletionResponseGen:

@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 from aios_adapters import (
-    AgentSettings,
     apassthrough_call,
     aregister_provider_model,
     openai_named,
@@ -24,7 +23,7 @@ from aios_adapters import (
 )
 from aios_core import Message, Usage
 from aios_core.launch import Patches
-from llama_index_aios.callers import directory, find_caller, tree
+from llama_index_aios.callers import agent_ref
 from llama_index_aios.embeddings import AIOSEmbedding
 
 _METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_embeddings")
@@ -70,9 +69,7 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _Meter()
         with (
-            directory.use(
-                register_provider_model(model), *find_caller(tree, None, AgentSettings())
-            ) as agent,
+            agent_ref().use(register_provider_model(model)) as agent,
             passthrough_call(agent, model, **_request(asked)) as slot,
         ):
             vectors = ask(meter.put_on(self, "_client", self._get_client()), asked)
@@ -86,9 +83,9 @@ def _aadmitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _AsyncMeter()
-        use = find_caller(tree, None, AgentSettings())
+        ref = agent_ref().located()
         async with (
-            directory.ause(await aregister_provider_model(model), *use) as agent,
+            ref.ause(await aregister_provider_model(model)) as agent,
             apassthrough_call(agent, model, **_request(asked)) as slot,
         ):
             theirs = meter.put_on(self, "_aclient", self._get_aclient())

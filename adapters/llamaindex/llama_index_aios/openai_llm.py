@@ -9,8 +9,7 @@ answered by the kernel's default, which is reported once, on standard error.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import ExitStack
-from functools import partial, wraps
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -22,18 +21,16 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
 )
 
-from aios_adapters import NO_KEY, AgentSettings, Caller, KernelTransport, RunHold, hold_agent
-from aios_core import Agent, Kernel, default_kernel
+from aios_adapters import NO_KEY, AgentRef, KernelTransport, RunHold
+from aios_core import default_kernel
 from aios_core.launch import Patches
-from llama_index_aios.callers import claim, directory, find_caller, tree
+from llama_index_aios.callers import agent_ref, claim
 from llama_index_aios.llm import Metadata
 
 Asked = Sequence[ChatMessage] | str
 Answer = ChatResponse | CompletionResponse
 Steps = Generator[Answer, None, None]
 AsyncSteps = AsyncGenerator[Answer, None]
-Use = tuple[Caller, AgentSettings]
-Claim = tuple[RunHold, Caller, AgentSettings]
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
@@ -81,8 +78,7 @@ def windowed(theirs: property) -> property:
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
-        use = _identified()
-        with KernelTransport(partial(_held, use)) as transport, transport.raising():
+        with KernelTransport(agent_ref()) as transport, transport.raising():
             answer: Answer = ask(_on_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
@@ -92,8 +88,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
-        hold_agent = partial(_aheld, _identified())
-        with KernelTransport(ahold=hold_agent) as transport, transport.raising():
+        with KernelTransport(agent_ref().located()) as transport, transport.raising():
             answer: Answer = await ask(_aon_kernel(self, transport), asked, **_said(kwargs))
             return answer
 
@@ -101,36 +96,30 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
-    def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], found: Claim) -> Steps:
-        hold, caller, settings = found
-        with (
-            hold,
-            KernelTransport(partial(_held, (caller, settings))) as transport,
-            transport.raising(),
-        ):
+    def steps(
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
+    ) -> Steps:
+        with hold, KernelTransport(agent) as transport, transport.raising():
             yield from ask(_on_kernel(theirs, transport), asked, **_said(kwargs))
 
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Steps:
-        return steps(self, asked, kwargs, claim(tree, None, AgentSettings()))
+        return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
 
 
 def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
-    async def steps(theirs: Any, asked: Asked, kwargs: dict[str, Any], found: Claim) -> AsyncSteps:
-        hold, caller, settings = found
-        with (
-            hold,
-            KernelTransport(ahold=partial(_aheld, (caller, settings))) as transport,
-            transport.raising(),
-        ):
+    async def steps(
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
+    ) -> AsyncSteps:
+        with hold, KernelTransport(agent) as transport, transport.raising():
             async for step in await ask(_aon_kernel(theirs, transport), asked, **_said(kwargs)):
                 yield step
 
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncSteps:
-        return steps(self, asked, kwargs, claim(tree, None, AgentSettings()))
+        return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
 
@@ -138,18 +127,6 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _said(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call without the one that has chosen the method."""
     return {key: value for key, value in kwargs.items() if key != "use_chat_completions"}
-
-
-def _identified() -> Use:
-    return find_caller(tree, None, AgentSettings())
-
-
-def _held(use: Use, stack: ExitStack, kernel: Kernel) -> Agent:
-    return stack.enter_context(directory.use(kernel, *use))
-
-
-async def _aheld(use: Use, stack: ExitStack, kernel: Kernel) -> Agent:
-    return await hold_agent(stack, directory, kernel, *use)
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:

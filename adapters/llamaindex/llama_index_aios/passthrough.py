@@ -25,9 +25,8 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from aios_adapters import (
-    AgentSettings,
+    AgentRef,
     AsyncScope,
-    Caller,
     PassthroughCall,
     RunHold,
     apassthrough_call,
@@ -41,11 +40,10 @@ from aios_adapters import (
 from aios_core import Message, Usage
 from aios_core.launch import Patches
 from llama_index_aios import translation
-from llama_index_aios.callers import claim, directory, find_caller, tree
+from llama_index_aios.callers import agent_ref, claim
 
 Asked = Sequence[ChatMessage] | str
 Said = ChatResponse | CompletionResponse
-Use = tuple[Caller, AgentSettings]
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
@@ -75,7 +73,7 @@ def _admit(owner: type, asking: Sequence[str], patches: Patches) -> None:
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
-        with _slot(self, asked, kwargs, _identified()) as slot:
+        with _slot(self, asked, kwargs, agent_ref()) as slot:
             answer: Said = ask(self, asked, **_limited(self, slot, kwargs))
             _LatestStep(answer).record_usage(slot)
             return answer
@@ -86,7 +84,7 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
-        async with _aslot(self, asked, kwargs, _identified()) as slot:
+        async with _aslot(self, asked, kwargs, agent_ref().located()) as slot:
             limited = _limited(self, slot, kwargs)
             answer: Said = await slot.run(ask(self, asked, **limited))
             _LatestStep(answer).record_usage(slot)
@@ -97,12 +95,12 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
     def steps(
-        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
     ) -> Generator[Said]:
         heard = _LatestStep()
         with (
             hold,
-            _slot(theirs, asked, kwargs, use) as slot,
+            _slot(theirs, asked, kwargs, agent) as slot,
             closing(ask(theirs, asked, **_limited(theirs, slot, kwargs))) as answers,
         ):
             for answer in answers:
@@ -112,18 +110,18 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Said]:
-        return steps(self, asked, kwargs, *_claimed())
+        return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
 
 
 def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     async def steps(
-        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, use: Use
+        theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
     ) -> AsyncGenerator[Said]:
         heard = _LatestStep()
         with hold:
-            async with _aslot(theirs, asked, kwargs, use) as slot:
+            async with _aslot(theirs, asked, kwargs, agent) as slot:
                 limited = _limited(theirs, slot, kwargs)
                 answers = await slot.run(ask(theirs, asked, **limited))
                 async with aclosing(slot.iterate(answers)) as pieces:
@@ -134,7 +132,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Said]:
-        return steps(self, asked, kwargs, *_claimed())
+        return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
 
@@ -179,35 +177,26 @@ def _usage(answer: Said) -> Usage:
     )
 
 
-def _identified() -> Use:
-    """Find the caller of a whole answer."""
-    return find_caller(tree, None, AgentSettings())
-
-
-def _claimed() -> tuple[RunHold, Use]:
-    """Find the caller of a stream where it is asked for: it may be read elsewhere, later."""
-    hold, caller, settings = claim(tree, None, AgentSettings())
-    return hold, (caller, settings)
-
-
 @contextmanager
-def _slot(theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use) -> Iterator[PassthroughCall]:
+def _slot(
+    theirs: Any, asked: Asked, kwargs: dict[str, Any], ref: AgentRef
+) -> Iterator[PassthroughCall]:
     model, request = _request(theirs, asked, kwargs)
     with (
-        directory.use(register_provider_model(model), *use) as agent,
+        ref.use(register_provider_model(model)) as agent,
         passthrough_call(agent, model, **request) as slot,
     ):
         yield slot
 
 
 def _aslot(
-    theirs: Any, asked: Asked, kwargs: dict[str, Any], use: Use
+    theirs: Any, asked: Asked, kwargs: dict[str, Any], ref: AgentRef
 ) -> AbstractAsyncContextManager[PassthroughCall]:
     model, request = _request(theirs, asked, kwargs)
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
         kernel = await aregister_provider_model(model)
-        agent = await stack.enter_async_context(directory.ause(kernel, *use))
+        agent = await stack.enter_async_context(ref.ause(kernel))
         return await stack.enter_async_context(apassthrough_call(agent, model, **request))
 
     return AsyncScope(enter)

@@ -11,9 +11,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.tools import AsyncBaseTool, FunctionTool, ToolMetadata, ToolOutput
@@ -21,47 +19,17 @@ from llama_index.core.tools.types import BaseTool, adapt_to_async_tool
 
 from aios_adapters import (
     MODEL_VISIBLE_ERRORS,
+    AgentRef,
     AgentSettings,
     ToolBridge,
     ToolOffer,
-    adefault_kernel,
     as_text,
 )
-from aios_core import Agent, Kernel, ToolSpec, default_kernel
+from aios_core import Agent, Kernel, ToolSpec
 from aios_core.tools import StoredResult
-from llama_index_aios.callers import directory, find_caller, tree
+from llama_index_aios.callers import agent_ref
 
 Declared = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Whose calls these are: an agent that is given, named, or found from the run."""
-
-    agent: str | Agent | None = None
-    group: str | None = None
-    kernel: Kernel | None = None
-
-    @contextmanager
-    def taken(self) -> Iterator[Agent]:
-        """The agent, on a thread."""
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        found = find_caller(tree, self.agent, AgentSettings(self.group))
-        with directory.use(self.kernel or default_kernel(), *found) as agent:
-            yield agent
-
-    @asynccontextmanager
-    async def ataken(self) -> AsyncIterator[Agent]:
-        """The agent, on an event loop."""
-        if isinstance(self.agent, Agent):
-            yield self.agent
-            return
-        found = find_caller(tree, self.agent, AgentSettings(self.group))
-        kernel = self.kernel or await adefault_kernel()
-        async with directory.ause(kernel, *found) as agent:
-            yield agent
 
 
 class KernelToolMetadata(ToolMetadata):
@@ -79,10 +47,10 @@ class KernelToolMetadata(ToolMetadata):
 class AIOSTool(AsyncBaseTool):
     """A tool of the kernel."""
 
-    def __init__(self, spec: ToolSpec, seat: Seat) -> None:
+    def __init__(self, spec: ToolSpec, ref: AgentRef) -> None:
         self._metadata = KernelToolMetadata(spec)
         self._name = spec.name
-        self._seat = seat
+        self._agent = ref
 
     @property
     def metadata(self) -> ToolMetadata:
@@ -92,7 +60,7 @@ class AIOSTool(AsyncBaseTool):
     def call(self, *args: Any, **arguments: Any) -> ToolOutput:
         """Run it."""
         del args
-        with self._seat.taken() as agent:
+        with self._agent.use() as agent:
             try:
                 return self._output(agent.tools.run(self._name, arguments), arguments)
             except MODEL_VISIBLE_ERRORS as exc:
@@ -101,7 +69,7 @@ class AIOSTool(AsyncBaseTool):
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
         """The same on an event loop."""
         del args
-        async with self._seat.ataken() as agent:
+        async with self._agent.ause() as agent:
             try:
                 return self._output(await agent.tools.arun(self._name, arguments), arguments)
             except MODEL_VISIBLE_ERRORS as exc:
@@ -130,9 +98,9 @@ def kernel_tools(
     Raises:
         InvalidRequest: one that is named is not there.
     """
-    seat = Seat(agent, group, kernel)
-    with seat.taken() as looking:
-        return [AIOSTool(spec, seat) for spec in looking.tools.specs(*names)]
+    ref = agent_ref(agent, AgentSettings(group), kernel)
+    with ref.use() as viewer:
+        return [AIOSTool(spec, ref) for spec in viewer.tools.specs(*names)]
 
 
 async def akernel_tools(
@@ -142,19 +110,19 @@ async def akernel_tools(
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
     """The same on an event loop, the kernel's own among them."""
-    seat = Seat(agent, group, kernel)
-    async with seat.ataken() as looking:
-        return [AIOSTool(spec, seat) for spec in await looking.tools.aspecs(*names)]
+    ref = agent_ref(agent, AgentSettings(group), kernel)
+    async with ref.ause() as viewer:
+        return [AIOSTool(spec, ref) for spec in await viewer.tools.aspecs(*names)]
 
 
 class GatedTool(AsyncBaseTool):
     """A tool of LlamaIndex whose every call is a syscall. Made by `wrap_tools`."""
 
     def __init__(
-        self, wrapped: BaseTool, seat: Seat, bridge: ToolBridge, declared: Mapping[str, Any]
+        self, wrapped: BaseTool, ref: AgentRef, bridge: ToolBridge, declared: Mapping[str, Any]
     ) -> None:
         self.wrapped = adapt_to_async_tool(wrapped)
-        self._seat = seat
+        self._agent = ref
         self._bridge = bridge
         about = wrapped.metadata
         function = about.to_openai_tool(skip_length_check=True)["function"]
@@ -169,7 +137,7 @@ class GatedTool(AsyncBaseTool):
 
     def call(self, *args: Any, **arguments: Any) -> ToolOutput:
         """Run it as LlamaIndex does, once the kernel lets it."""
-        with self._seat.taken() as agent:
+        with self._agent.use() as agent:
             try:
                 outcome, stored = self._bridge.run(
                     agent,
@@ -183,7 +151,7 @@ class GatedTool(AsyncBaseTool):
 
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
         """The same on an event loop, where the tool runs too."""
-        async with self._seat.ataken() as agent:
+        async with self._agent.ause() as agent:
             try:
                 outcome, stored = await self._bridge.arun(
                     agent,
@@ -214,12 +182,12 @@ def wrap_tools(
         declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
             `exclusive`, `irreversible` ... What it does not say is taken at its worst.
     """
-    seat, bridge = Seat(agent, group, kernel), ToolBridge()
+    ref, bridge = agent_ref(agent, AgentSettings(group), kernel), ToolBridge()
     made: list[BaseTool] = []
     for one in tools:
         tool = one if isinstance(one, BaseTool) else FunctionTool.from_defaults(one)
         said = (declared or {}).get(tool.metadata.get_name(), {})
-        made.append(GatedTool(tool, seat, bridge, said))
+        made.append(GatedTool(tool, ref, bridge, said))
     return made
 
 

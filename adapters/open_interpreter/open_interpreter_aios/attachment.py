@@ -25,7 +25,7 @@ from aios_core.launch import Mode, Patches, give_notice
 from open_interpreter_aios.completions import Completions, PassthroughCompletions
 from open_interpreter_aios.figures import Figures
 from open_interpreter_aios.history import History
-from open_interpreter_aios.interpreter_agent import Seat
+from open_interpreter_aios.interpreter_agent import InterpreterAgent
 from open_interpreter_aios.terminal import SandboxTerminal
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def attach(
     """
     detach(interpreter)
     settings = AgentSettings(group, priority, weight, budget)
-    seat = Seat(interpreter, agent, settings, kernel)
-    attachment = Attachment(interpreter, seat, conversation, timeout_s, figures)
+    owner = InterpreterAgent(interpreter, agent, settings, kernel)
+    attachment = Attachment(interpreter, owner, conversation, timeout_s, figures)
     if conversation is not None:
         attachment.resume()
     attachment.apply(mode, model=model, is_substitute=False)
@@ -108,16 +108,16 @@ class Attachment:
     def __init__(
         self,
         interpreter: Any,
-        seat: Seat,
+        agent: InterpreterAgent,
         conversation: str | None = None,
         timeout_s: float | None = None,
         figures: str | Path | None = None,
     ) -> None:
         self._interpreter = interpreter
-        self._seat = seat
+        self._agent = agent
         self._history = History(conversation or uuid4().hex)
         self._figures = Figures(_directory(figures, self.conversation))
-        self._terminal = SandboxTerminal(seat, self.conversation, self._figures, timeout_s)
+        self._terminal = SandboxTerminal(agent, self.conversation, self._figures, timeout_s)
         self._completions: Completions | PassthroughCompletions | None = None
         self._patches = Patches()
         self._theirs: Any = None  # Open Interpreter's module of its `Llm`
@@ -145,7 +145,7 @@ class Attachment:
 
     def resume(self) -> None:
         """Go on with the conversation, if there is one. Raises `InvalidRequest`, see `attach`."""
-        with self._seat.taken() as agent:
+        with self._agent.use() as agent:
             stored = self._history.read(agent)
         if stored and self._interpreter.messages:
             raise InvalidRequest(
@@ -173,10 +173,10 @@ class Attachment:
         # The program has imported it; we do not before, since that import looks into the network.
         self._theirs = import_module("interpreter.core.llm.llm")
         if mode == "passthrough":
-            self._completions = PassthroughCompletions(self._seat, llm.completions)
+            self._completions = PassthroughCompletions(self._agent, llm.completions)
         else:
             chosen = self._chosen(llm.model, model, is_substitute)
-            self._completions = Completions(self._seat, chosen, lambda: llm.context_window)
+            self._completions = Completions(self._agent, chosen, lambda: llm.context_window)
             replace(llm, "run", self._run)
         replace(llm, "completions", self._completions)
 
@@ -191,7 +191,7 @@ class Attachment:
         def chosen(named: str) -> str | None:
             if named == former and not is_substitute:
                 return model
-            return self._seat.resolve_model(named)
+            return self._agent.resolve_model(named)
 
         return chosen
 
@@ -230,7 +230,7 @@ class Attachment:
         theirs: Callable[[], Iterator[Chunk]] = interpreter._respond_and_store  # noqa: SLF001 - the seam
 
         def turn() -> Iterator[Chunk]:
-            self._seat.failure = None
+            self._agent.failure = None
             try:
                 yield from self._endable(theirs())
             except BaseException as exc:
@@ -257,9 +257,9 @@ class Attachment:
     def _end(self, error: BaseException | None) -> None:
         """Free what the turn holds, keep its messages, and raise why it failed."""
         self.stop()
-        failure = self._seat.failure
+        failure = self._agent.failure
         try:
-            with self._seat.taken() as agent:
+            with self._agent.use() as agent:
                 self._history.keep(agent, self._interpreter.messages)
         except KernelError as exc:
             if failure is None and error is None:

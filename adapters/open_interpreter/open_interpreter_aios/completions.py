@@ -23,7 +23,7 @@ from aios_adapters import (
     to_kernel_messages,
 )
 from aios_core import Agent, Delta, Message, Stream, Usage
-from open_interpreter_aios.interpreter_agent import Seat
+from open_interpreter_aios.interpreter_agent import InterpreterAgent
 
 # What Open Interpreter tells LiteLLM about the way to a provider; no business of a core's.
 _OF_THE_WIRE: Final = ("api_key", "api_base", "api_version", "conversation_id", "model")
@@ -34,18 +34,18 @@ class Completions:
     """See the module.
 
     Args:
-        seat: whose calls these are.
+        agent: whose calls these are.
         model: answers which model to ask for, given the one that the program names.
         window: returns the context window that the program sets, in tokens; None: the core's.
     """
 
     def __init__(
         self,
-        seat: Seat,
+        agent: InterpreterAgent,
         model: Callable[[str], str | None],
         window: Callable[[], int | None] = lambda: None,
     ) -> None:
-        self._seat = seat
+        self._agent = agent
         self._model = model
         self._window = window
         self._stream: Stream | None = None  # of the call under way
@@ -55,7 +55,7 @@ class Completions:
         """The chunks of one answer. Raises what the kernel refuses with."""
         self._is_stopped = False
         said = {key: value for key, value in params.items() if key not in _OF_THE_WIRE}
-        with self._seat.keep_error(), self._seat.taken() as agent:
+        with self._agent.keep_error(), self._agent.use() as agent:
             request = read_request(said)
             request["model"] = self._model(str(params.get("model")))
             request["parallel_tool_calls"] = False  # Open Interpreter reads the first call only
@@ -92,8 +92,8 @@ class Completions:
 class PassthroughCompletions:
     """A function that asks a provider, in a slot of its model."""
 
-    def __init__(self, seat: Seat, theirs: Callable[..., Iterator[Any]]) -> None:
-        self._seat = seat
+    def __init__(self, agent: InterpreterAgent, theirs: Callable[..., Iterator[Any]]) -> None:
+        self._agent = agent
         self._theirs = theirs
 
     def __call__(self, **params: Any) -> Iterator[Any]:
@@ -104,10 +104,10 @@ class PassthroughCompletions:
             "messages": to_kernel_messages(params["messages"], read_messages),
             "max_tokens": params.get("max_tokens"),
         }
-        self._seat.register_model(model)
+        self._agent.register_model(model)
         with (
-            self._seat.keep_error(),
-            self._seat.taken() as agent,
+            self._agent.keep_error(),
+            self._agent.use() as agent,
             passthrough_call(agent, model, **request) as slot,
         ):
             text: list[str] = []

@@ -7,11 +7,12 @@ that ends with the interpreter.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from aios_adapters import (
     AgentDirectory,
+    AgentRef,
     AgentSettings,
     Caller,
     register_provider_model,
@@ -26,7 +27,7 @@ directory: Final = AgentDirectory()
 _NAME: Final = "interpreter"  # of an agent that nobody named
 
 
-class Seat:
+class InterpreterAgent:
     """See the module.
 
     Args:
@@ -43,25 +44,17 @@ class Seat:
         settings: AgentSettings,
         kernel: Kernel | None,
     ) -> None:
-        self._given = agent if isinstance(agent, Agent) else None
-        self._caller = (
-            Caller.named(agent, settings.group)
-            if isinstance(agent, str)
-            else Caller.of_object(interpreter, _NAME)
-        )
-        self._settings = settings
-        self._kernel = kernel
+        own = Caller.of_object(interpreter, _NAME)
+
+        def find(name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSettings]:
+            return Caller.named(name, settings.group) if name else own, settings
+
+        self._ref = AgentRef(directory, find, agent, settings, kernel)
         self.failure: Exception | None = None  # what ended the turn, for whoever called `chat`
 
-    @contextmanager
-    def taken(self) -> Iterator[Agent]:
-        """The agent, for one call."""
-        if self._given is not None:
-            yield self._given
-            return
-        kernel = self._kernel or default_kernel()
-        with directory.use(kernel, self._caller, self._settings) as agent:
-            yield agent
+    def use(self) -> AbstractContextManager[Agent]:
+        """Provide the interpreter's agent for one call; it does not exit before the block ends."""
+        return self._ref.use()
 
     @contextmanager
     def keep_error(self) -> Iterator[None]:
@@ -77,10 +70,10 @@ class Seat:
 
     def register_model(self, model: str) -> None:
         """See that the kernel has slots for a provider's model."""
-        register_provider_model(model, self._kernel)
+        register_provider_model(model, self._ref.kernel)
 
     def resolve_model(self, model: str) -> str | None:
         """The model to ask for where the program names one; see `resolve_model`."""
-        if self._given is not None:
+        if isinstance(self._ref.agent, Agent):
             return model
-        return resolve_model(self._kernel or default_kernel(), model)
+        return resolve_model(self._ref.kernel or default_kernel(), model)

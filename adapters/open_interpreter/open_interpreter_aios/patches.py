@@ -16,7 +16,7 @@ from weakref import WeakSet
 from aios_adapters import AgentSettings
 from aios_core.launch import Mode, Patches
 from open_interpreter_aios.attachment import Attachment, attachment_of
-from open_interpreter_aios.interpreter_agent import Seat
+from open_interpreter_aios.interpreter_agent import InterpreterAgent
 
 _attachments: Final[WeakSet[Attachment]] = WeakSet()
 
@@ -44,8 +44,8 @@ def _attach_all(module: ModuleType, patches: Patches, mode: Mode) -> None:
 
     def ensure(interpreter: Any) -> None:
         if attachment_of(interpreter) is None:
-            seat = Seat(interpreter, None, AgentSettings(), None)
-            attachment = Attachment(interpreter, seat)
+            agent = InterpreterAgent(interpreter, None, AgentSettings(), None)
+            attachment = Attachment(interpreter, agent)
             attachment.apply(mode, model=None, is_substitute=True)
             _attachments.add(attachment)
 

@@ -37,7 +37,7 @@ from aios_core.errors import (
 from open_interpreter_aios.code_block import CodeBlockRun
 from open_interpreter_aios.code_tools import END_SESSION, END_TOOL, RUN_CODE, TOOL, reading
 from open_interpreter_aios.figures import Figures
-from open_interpreter_aios.interpreter_agent import Seat
+from open_interpreter_aios.interpreter_agent import InterpreterAgent
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class SandboxTerminal:
     """See the module. `stop` may be called from any thread.
 
     Args:
-        seat: whose code it is.
+        agent: whose code it is.
         conversation: whose variables blocks of Python find.
         figures: where pictures go that blocks make.
         timeout_s: for each block, the wait for its turn and for an approval included; None: as
@@ -84,9 +84,13 @@ class SandboxTerminal:
     """
 
     def __init__(
-        self, seat: Seat, conversation: str, figures: Figures, timeout_s: float | None = None
+        self,
+        agent: InterpreterAgent,
+        conversation: str,
+        figures: Figures,
+        timeout_s: float | None = None,
     ) -> None:
-        self._seat = seat
+        self._agent = agent
         self._figures = figures
         self._conversation = conversation
         self._timeout_s = timeout_s
@@ -170,7 +174,7 @@ class SandboxTerminal:
             raise TurnEnded("the turn was ended")
 
     def _failed(self, error: KernelError) -> Chunk:
-        self._seat.failure = error
+        self._agent.failure = error
         return _console(_said(error))
 
     def _pieces(self, language: str, code: str) -> Generator[str]:
@@ -186,7 +190,7 @@ class SandboxTerminal:
             "interpreter": self._number,
         }
         with (
-            self._seat.taken() as agent,
+            self._agent.use() as agent,
             ThreadPoolExecutor(1, "aios-interpreter-code") as thread,
         ):
             self._serve(agent)
