@@ -1,13 +1,13 @@
-"""AutoGen on the AIOS kernel.
+"""Run AutoGen, AG2 Classic and Microsoft Agent Framework on the AIOS kernel.
 
     from autogen_aios import AIOSChatCompletionClient
 
     agent = AssistantAgent("writer", model_client=AIOSChatCompletionClient(), tools=[...])
 
-Every call of the model is a syscall: scheduled among all agents, accounted,
-checked, cancellable. `autogen_aios.classic` is for `autogen` (AG2 Classic),
+Every LLM call is a syscall: scheduled among all agents, accounted, checked and
+cancellable. `autogen_aios.classic` is for `autogen` (AG2 Classic),
 `autogen_aios.agent_framework` for Microsoft Agent Framework. Importing this
-starts nothing.
+package starts nothing.
 """
 
 from typing import TYPE_CHECKING

@@ -1,17 +1,17 @@
-"""Microsoft Agent Framework on the kernel.
+"""Run Microsoft Agent Framework on the kernel.
 
     from autogen_aios.agent_framework import AIOSChatClient
 
     agent = Agent(AIOSChatClient(), instructions="...", tools=[...])
 
 `AIOSChatClient` has the framework's own layers around it (function calls,
-middleware, telemetry); `RawAIOSChatClient` is without them. Every call of the
-model is a syscall; cancelling the task, or closing the stream, frees its slot.
+middleware, telemetry); `RawAIOSChatClient` has none. Every LLM call is a
+syscall; cancelling the task, or closing the stream, frees its slot.
 
-Whose call it is: the agent named in `client_kwargs={"aios": {"agent": ...}}` or in the
-options (`default_options={"aios": ...}`), then on the client, else the agent object
-whose method is running, and else the asyncio task. `group`, `priority`, `weight` and
-`budget` go the same way.
+The agent of a call is the first of: the one named in `client_kwargs={"aios": {"agent": ...}}`
+or in the options (`default_options={"aios": ...}`), the one given to the client, the agent
+object that has a method on the call stack, the asyncio task. `group`, `priority`, `weight` and
+`budget` are set in the same places.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ try:
     from agent_framework.observability import ChatTelemetryLayer
 
     from autogen_aios.agent_framework_messages import (
-        instructed,
         to_contents,
         to_format,
+        to_instructions,
         to_last_update,
         to_messages,
         to_response,
@@ -93,7 +93,7 @@ log = logging.getLogger(__name__)
 
 directory: Final[AgentDirectory] = AgentDirectory()
 
-#: Lets kernel errors out of a block under the framework's names too.
+#: Raises kernel errors that leave a block under the framework's names as well.
 translated: Final = ErrorMapping(
     [
         (errors.ContentFiltered, ChatClientContentFilterException),
@@ -104,28 +104,29 @@ translated: Final = ErrorMapping(
         (errors.KernelError, ChatClientException),
     ]
 ).as_framework_error
-_OWNER: Final = "aios_owner"  # under which a call's agent object travels through the layers
-# Options that concern a provider's service, or are read elsewhere.
+_OWNER: Final = "aios_owner"  # the key that carries a call's agent object through the layers
+# Options of a provider's service, and those that are read elsewhere.
 _NOT_OURS: Final = frozenset(
     {"aios", "allow_multiple_tool_calls", "instructions", "response_format", "tool_choice", "tools"}
 )
 
 
 class RawAIOSChatClient(BaseChatClient[Any]):
-    """A chat client that runs on the kernel, without layers around it.
+    """A chat client that runs on the kernel, without the framework's layers around it.
 
-    Errors are the kernel's, and the framework's `ChatClientException` as well.
+    Errors are instances of the kernel's classes and of the framework's `ChatClientException`.
 
     Args:
-        model: one that a core serves; None for the kernel's default.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        model: a model that a core serves; None for the kernel's default.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the caller.
         group: the agent's privilege group; None for the kernel's default.
-        priority: of the agent; smaller is more urgent.
+        priority: the agent's priority; smaller is more urgent.
         weight: the agent's share of its group's service.
-        budget: what the agent may spend; a `Budget` or its fields.
-        kernel: None for the embedded kernel of this process.
-        is_substitute: whether a model that no core serves is answered by the default one.
-        settings: of the framework's own base class.
+        budget: what the agent may spend, as a `Budget` or its fields.
+        kernel: None for the default kernel of this process.
+        is_substitute: whether the default model answers for a model that no core serves.
+        settings: arguments of the framework's own base class.
     """
 
     OTEL_PROVIDER_NAME: ClassVar[str] = "aios"
@@ -146,8 +147,8 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         super().__init__(**settings)
         self.model = model
         self._agent = agent
-        said = {"group": group, "priority": priority, "weight": weight, "budget": budget}
-        self._settings = AgentSettings().updated(said)
+        given = {"group": group, "priority": priority, "weight": weight, "budget": budget}
+        self._settings = AgentSettings().updated(given)
         self._kernel = kernel
         self._is_substitute = is_substitute
 
@@ -187,7 +188,7 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         ref: AgentRef,
     ) -> AsyncIterable[ChatResponseUpdate]:
         free_dropped_streams()
-        with translated(), ExitStack() as stack:  # left half-read, it has nothing to await
+        with translated(), ExitStack() as stack:  # a half-read stream must have nothing to await
             request = await self._request(messages, options)
             agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
@@ -199,13 +200,13 @@ class RawAIOSChatClient(BaseChatClient[Any]):
                     )
             yield to_last_update(deltas.completion)
 
-    # --- what a call says to the kernel -------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     async def _request(
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        said = {key: value for key, value in options.items() if value is not None}
-        open_options = {key: value for key, value in said.items() if key not in _NOT_OURS}
+        given = {key: value for key, value in options.items() if value is not None}
+        open_options = {key: value for key, value in given.items() if key not in _NOT_OURS}
         if self._is_substitute:
             open_options = _as_chat(open_options)
         open_options.pop("conversation_id", None)
@@ -213,15 +214,15 @@ class RawAIOSChatClient(BaseChatClient[Any]):
         if self._is_substitute:
             kernel = self._kernel or await adefault_kernel()
             known["model"] = resolve_model(kernel, known.get("model"))
-        if "allow_multiple_tool_calls" in said:
-            known["parallel_tool_calls"] = said["allow_multiple_tool_calls"]
-        tools = to_tools(said.get("tools") or (), said.get("tool_choice"))
+        if "allow_multiple_tool_calls" in given:
+            known["parallel_tool_calls"] = given["allow_multiple_tool_calls"]
+        tools = to_tools(given.get("tools") or (), given.get("tool_choice"))
         return {
             **known,
-            "messages": [*instructed(said), *to_messages(messages)],
+            "messages": [*to_instructions(given), *to_messages(messages)],
             "tools": tools,
-            "tool_choice": to_tool_choice(said.get("tool_choice"), [tool.name for tool in tools]),
-            "response_format": read_response_format(to_format(said.get("response_format"))),
+            "tool_choice": to_tool_choice(given.get("tool_choice"), [tool.name for tool in tools]),
+            "response_format": read_response_format(to_format(given.get("response_format"))),
             "extra": rest,
         }
 
@@ -255,8 +256,8 @@ def _find(owner: Any, name: str | None, settings: AgentSettings) -> tuple[Caller
 
 
 def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate options of the Responses API; those without a counterpart are named once."""
-    said, unused = as_chat_options(options)
+    """Translate options of the Responses API; give a notice for those without a counterpart."""
+    translated_options, unused = as_chat_options(options)
     for name in unused:
         give_notice(
             log,
@@ -264,7 +265,7 @@ def _as_chat(options: Mapping[str, Any]) -> dict[str, Any]:
             f"the option {name!r} of OpenAIChatClient is not sent: only the Responses API "
             "has it, and the kernel's cores use chat completions",
         )
-    return said
+    return translated_options
 
 
 class AIOSChatClient(
@@ -279,17 +280,17 @@ class AIOSChatClient(
     """
 
     def get_response(self, *args: Any, **kwargs: Any) -> Any:
-        """See the framework's; here, on the agent's own stack, it is noted whose call it is."""
+        """Answer as the framework's clients do, for the agent that is on the stack here."""
         return super().get_response(*args, **_with_owner(kwargs))
 
 
 def remember_caller(get_response: Callable[..., Any]) -> Callable[..., Any]:
-    """A client's `get_response` that notes whose call it is, while the agent is on the stack."""
+    """Wrap a client's `get_response` to pass on the agent, which is on the stack only there."""
 
-    def get_response_noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_response_with_owner(self: Any, *args: Any, **kwargs: Any) -> Any:
         return get_response(self, *args, **_with_owner(kwargs))
 
-    return get_response_noting
+    return get_response_with_owner
 
 
 def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -302,11 +303,11 @@ def _with_owner(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def free_dropped_streams() -> None:
-    """Let the streams around this call be gone as soon as they are dropped, and its slot with them.
+    """Free the streams around this call, and their slots, as soon as they are dropped.
 
-    The framework's telemetry hangs a hook on each stream that refers to the stream itself, so
-    that only a garbage collection would find it. From here on the hook refers to it weakly: it
-    is run by the stream alone. To be called while the streams are read.
+    The framework's telemetry adds a hook to each stream that refers to the stream itself, so
+    that only a garbage collection would free it. This call makes the reference weak; only the
+    stream runs the hook, so it exists then. Call this while the streams are read.
     """
     for stream in _being_read():
         for hook in getattr(stream, "_cleanup_hooks", ()):
@@ -317,7 +318,7 @@ def free_dropped_streams() -> None:
 
 
 def _being_read() -> Iterator[Any]:
-    """The streams whose next update is asked for on this stack."""
+    """Yield the streams that are being read on this stack."""
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self") if frame.f_code.co_name == "__anext__" else None

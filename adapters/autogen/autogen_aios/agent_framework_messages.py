@@ -1,8 +1,8 @@
 """Translate between Agent Framework and the kernel: messages, tools, answers, updates.
 
 Pure functions over plain data. Promises: images, audio and files are sent as parts of a
-message in OpenAI's format, and a core that takes none refuses them by name; content that
-has no such form is refused by its type and position, and never dropped.
+message in OpenAI's format, and a core that does not support them refuses them by name; content
+that has no such form is refused with its type and position, and never dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ except ModuleNotFoundError as exc:
     raise missing_extra_error(__name__, exc, "agent-framework") from exc
 
 # Content that is not sent to a model: the framework's own state.
-_NOT_SAID: Final = frozenset({"function_approval_request", "function_approval_response", "usage"})
+_NOT_SENT: Final = frozenset({"function_approval_request", "function_approval_response", "usage"})
 _FINISH_REASONS: Final[
     Mapping[FinishReason, Literal["stop", "length", "tool_calls", "content_filter"]]
 ] = {
@@ -41,14 +41,18 @@ _FINISH_REASONS: Final[
 }
 
 
-def instructed(options: Mapping[str, Any]) -> Iterator[KernelMessage]:
-    """The instructions among a call's options, which a client puts first."""
+def to_instructions(options: Mapping[str, Any]) -> Iterator[KernelMessage]:
+    """Yield the instructions in a call's options as the first message."""
     if instructions := options.get("instructions"):
         yield KernelMessage("system", instructions)
 
 
 def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
-    """Translate the framework's messages. Raises `InvalidRequest`, naming the position."""
+    """Translate the framework's messages.
+
+    Raises:
+        InvalidRequest: a message cannot be translated; the error names its position, from 0.
+    """
     for position, message in enumerate(messages):
         try:
             yield from _message(message)
@@ -57,7 +61,7 @@ def to_messages(messages: Sequence[Message]) -> Iterator[KernelMessage]:
 
 
 def _message(message: Message) -> Iterator[KernelMessage]:
-    """Translate one message; each function result becomes a message of its own."""
+    """Translate one message; each function result becomes a separate message."""
     parts: list[dict[str, Any]] = []
     calls: list[ToolCall] = []
     thoughts: list[Content] = []
@@ -69,15 +73,15 @@ def _message(message: Message) -> Iterator[KernelMessage]:
                 yield _result(content)
             case "text_reasoning":
                 thoughts.append(content)
-            case kind if kind not in _NOT_SAID:
+            case kind if kind not in _NOT_SENT:
                 parts.append(_part(content))
             case _:
                 pass
     if parts or calls or thoughts:
-        yield _said(message, parts, calls, thoughts)
+        yield _to_message(message, parts, calls, thoughts)
 
 
-def _said(
+def _to_message(
     message: Message,
     parts: Sequence[Mapping[str, Any]],
     calls: Sequence[ToolCall],
@@ -99,7 +103,7 @@ def _said(
 
 
 def _part(content: Content) -> dict[str, Any]:
-    """A part of a message in OpenAI's format."""
+    """Translate a content to a message part in OpenAI's format."""
     match content.type, (content.media_type or "").partition("/")[0]:
         case "text", _:
             return {"type": "text", "text": content.text or ""}
@@ -143,7 +147,7 @@ def _result_text(content: Content) -> str:
 
 
 def to_tools(tools: Sequence[Any], choice: Any) -> list[ToolSpec]:
-    """The tools that may be called: all, or those that the choice allows."""
+    """Translate the tools that may be called: all, or those that the choice allows."""
     specs = [_to_tool(tool) for tool in tools]
     allowed = choice.get("allowed_tools") if isinstance(choice, Mapping) else None
     return specs if allowed is None else [spec for spec in specs if spec.name in allowed]
@@ -156,6 +160,7 @@ def _to_tool(tool: Any) -> ToolSpec:
 
 
 def to_tool_choice(choice: Any, names: Sequence[str]) -> Any:
+    """Translate a tool choice; None if there are no tools."""
     if isinstance(choice, Mapping):
         name = choice.get("required_function_name")
         choice = {"name": name} if name else choice.get("mode")
@@ -175,6 +180,7 @@ def to_format(wanted: Any) -> Any:
 
 
 def to_response(completion: Completion, response_format: Any) -> ChatResponse:
+    """Translate a whole answer."""
     return ChatResponse(
         messages=[
             Message("assistant", _answer_contents(choice.message))
@@ -213,16 +219,16 @@ def _refusal(text: str) -> Content:
 
 def _properties(completion: Completion) -> dict[str, Any]:
     """Return the parts of an answer that the framework has no field for."""
-    said = {
+    properties = {
         "logprobs": completion.logprobs,
         "system_fingerprint": completion.fingerprint,
         "native_finish_reason": completion.backend_finish_reason,
     }
-    return {key: value for key, value in said.items() if value is not None}
+    return {key: value for key, value in properties.items() if value is not None}
 
 
 def to_contents(delta: Delta, calls: dict[int, str]) -> Iterator[Content]:
-    """Return the contents that a step adds. Fragments of one tool call share its id."""
+    """Yield the contents that a delta adds. Fragments of one tool call share its id."""
     if delta.reasoning or delta.thinking:
         signed = json.dumps([dict(one) for one in delta.thinking]) if delta.thinking else None
         yield Content.from_text_reasoning(text=delta.reasoning or None, protected_data=signed)
@@ -236,6 +242,7 @@ def to_contents(delta: Delta, calls: dict[int, str]) -> Iterator[Content]:
 
 
 def to_last_update(completion: Completion) -> ChatResponseUpdate:
+    """Return the last update of a stream, with usage and finish reason."""
     return ChatResponseUpdate(
         contents=[Content.from_usage(_usage(completion.usage))],
         role="assistant",

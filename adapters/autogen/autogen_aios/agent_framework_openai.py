@@ -1,11 +1,11 @@
-"""Scripts that use Agent Framework's OpenAI clients run on the kernel unmodified.
+"""Run scripts that use Agent Framework's OpenAI clients on the kernel, unmodified.
 
-The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask is
-replaced on their classes; function calls, middleware and telemetry stay theirs. The
-second still writes its own requests and reads the answers, so that every option reaches the core;
-the kernel stands where the endpoint would be. (The first speaks the Responses API.) No
-key is needed and nothing is sent anywhere. A model name that no core serves is
-answered by the kernel's default model, which is reported once, on standard error.
+The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` send requests is
+replaced on their classes; function calls, middleware and telemetry stay the framework's. The
+second client still writes its own requests and reads the answers, and the kernel replaces the
+endpoint, so every option reaches the core. (The first uses the Responses API.) No
+key is needed and nothing is sent anywhere. If no core serves the model, the kernel's default
+model answers, which is reported once on standard error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autogen_aios.agent_framework import (
     translated,
 )
 
-_OURS: Final = "aios"  # the option in which somebody says whose call it is
+_OURS: Final = "aios"  # the option that names the agent of a call
 Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
 
 
@@ -46,7 +46,7 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def _responding(_: Callable[..., Any]) -> Callable[..., Any]:
-    """The Responses API, which our own client translates."""
+    """Make a method that answers requests of the Responses API through `RawAIOSChatClient`."""
 
     def _inner_get_response(self: Any, **arguments: Any) -> Any:
         ours = RawAIOSChatClient(model=self.model or None, is_substitute=True)
@@ -56,7 +56,7 @@ def _responding(_: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Chat completions, which the framework's client writes and reads."""
+    """Make a method in which the framework's client sends its chat completions to the kernel."""
 
     def _inner_get_response(
         self: Any, *, options: Mapping[str, Any], stream: bool = False, **kwargs: Any
@@ -69,7 +69,7 @@ def _completing(ask: Callable[..., Any]) -> Callable[..., Any]:
         asked = ask(_on_kernel(self, transport), options=theirs, stream=stream, **kwargs)
         if not stream:
             return _answered(transport, asked)
-        finalizer = asked._finalizer  # noqa: SLF001 - it knows the format of the answer
+        finalizer = asked._finalizer  # noqa: SLF001 - it parses the answer's format
         return ResponseStream(_streamed(transport, asked), finalizer=finalizer)
 
     return _inner_get_response
@@ -84,13 +84,13 @@ async def _streamed(
     transport: KernelTransport, updates: Updates
 ) -> AsyncIterator[ChatResponseUpdate]:
     free_dropped_streams()
-    with transport, transport.raising():  # left half-read, it has nothing to await
+    with transport, transport.raising():  # a half-read stream must have nothing to await
         async for update in updates:
             yield update
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
-    """A copy whose requests the kernel serves."""
+    """Return a copy of a client that sends its requests to the kernel."""
     client = copy.copy(theirs)
     client.client = transport.aclient_for(theirs.client)
     client.model = theirs.model or DEFAULT_MODEL
@@ -98,9 +98,9 @@ def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key, and for no model."""
+    """Wrap a constructor so that it works without a key."""
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - used as one
         if not os.environ.get("OPENAI_API_KEY"):
             values.setdefault("api_key", NO_KEY)
         init(self, *args, **values)

@@ -1,9 +1,9 @@
 """Mode "passthrough" for Agent Framework's OpenAI clients.
 
-The method by which `OpenAIChatClient` and `OpenAIChatCompletionClient` ask still
-makes every call; function calls, middleware and telemetry stay theirs. Each call waits
-for a slot of its provider's model, counts as a syscall of the agent that makes it,
-and is cancelled with the kernel's reason when that is taken back.
+`OpenAIChatClient` and `OpenAIChatCompletionClient` still send every request themselves;
+function calls, middleware and telemetry stay the framework's. Each call waits for a slot
+of its provider's model and is a syscall of the agent that makes it. If the kernel cancels the
+syscall, the request is cancelled and the kernel's error is raised.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Options = Mapping[str, Any]
 Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
 
 _CLASSES: Final = ("OpenAIChatClient", "OpenAIChatCompletionClient")
-_OURS: Final = "aios"  # the option in which somebody says whose call it is
+_OURS: Final = "aios"  # the option that names the agent of a call
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the chat clients of a module of `agent_framework_openai` ask when the kernel says so."""
+    """Schedule the requests of the chat clients in a module of `agent_framework_openai`."""
     for name in _CLASSES:
         if (client := getattr(module, name, None)) is not None:
             raw = getattr(module, f"Raw{name}")
-            asking = _admitting(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
+            asking = _scheduled(raw._inner_get_response)  # noqa: SLF001 - the framework's own seam
             patches.replace(raw, "_inner_get_response", asking)
             patches.replace(client, "get_response", remember_caller(client.get_response))
 
 
-def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+def _scheduled(ask: Callable[..., Any]) -> Callable[..., Any]:
     def _inner_get_response(
         self: Any,
         *,
@@ -66,7 +66,8 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
         slot = _slot(self, messages, options, asked, kwargs)
         if not stream:
             return _answered(slot, asked)
-        # Refuses wrong options now, sends nothing until it is read, and knows the answer's format.
+        # This refuses wrong options now, sends nothing until it is read, and has the finalizer,
+        # which parses the answer's format.
         finalizer = asked.begin()._finalizer  # noqa: SLF001 - the framework's own seam
         return ResponseStream(_streamed(slot, asked), finalizer=finalizer)
 
@@ -74,12 +75,12 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Asked:
-    """One call of their client, which is made with what its budget has left.
+    """One call of the framework's client, limited to what the agent's budget has left.
 
     Args:
-        ask: their method, but for the options.
-        options: the program's; what their client takes out of them is taken out here.
-        limits: what the options say of the answer's length.
+        ask: the client's method, without the options.
+        options: the program's options; those that the client removes are removed here too.
+        limits: the answer limits in the options.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class _Asked:
     def within(self, slot: PassthroughCall) -> Any:
         """Return the options with the limit of a slot, if the program set none."""
         limited = slot.limiting(self.options, own=self.limits["max_tokens"])
-        # Whoever drops the stream unread must drop it as a whole: nothing here keeps a part of it.
+        # An unread stream must be freed when it is dropped, so keep no reference to a part of it.
         begun, self._begun = self._begun, None
         if limited == dict(self.options) and begun is not None:
             return begun
@@ -107,7 +108,7 @@ class _Asked:
         return self._ask(options=self._sent)
 
     def use_up(self) -> None:
-        """Take out of the program's options what their client took out of those it was sent."""
+        """Remove from the program's options those that the client removed from its own copy."""
         if isinstance(self.options, dict):
             for key in self.options.keys() - self._sent.keys():
                 del self.options[key]
@@ -126,19 +127,19 @@ async def _answered(
 async def _streamed(
     entering: AbstractAsyncContextManager[PassthroughCall], asked: _Asked
 ) -> AsyncGenerator[ChatResponseUpdate]:
-    said: list[ChatResponseUpdate] = []
+    updates: list[ChatResponseUpdate] = []
     free_dropped_streams()
     with translated():
         async with entering as slot, aclosing(slot.iterate(_read(asked.within(slot)))) as pieces:
             async for update in pieces:
-                said.append(update)
+                updates.append(update)
                 yield update
-            counted = [content.usage_details for update in said for content in update.contents]
-            slot.record_usage(_usage(counted), "".join(update.text for update in said))
+            counted = [content.usage_details for update in updates for content in update.contents]
+            slot.record_usage(_usage(counted), "".join(update.text for update in updates))
 
 
 async def _read(updates: Updates) -> AsyncGenerator[ChatResponseUpdate]:
-    """The stream as a generator, whose closing closes it."""
+    """Yield the updates of a stream, and close it with this generator."""
     async with updates:
         async for update in updates:
             yield update
@@ -160,7 +161,7 @@ def _slot(
             asked.use_up()
             if isinstance(options, dict) and asked.options is not options:
                 for key in options.keys() - asked.options.keys() - {_OURS}:
-                    del options[key]  # their client took it out: it is used up
+                    del options[key]  # the client has removed it from its copy
 
     with translated():
         ref = RawAIOSChatClient().agent_ref(options, kwargs)  # now: a stream may be read elsewhere
@@ -175,7 +176,7 @@ def _slot(
 
 
 def _without_ours(options: Options) -> Options:
-    """What their client is told; the very same if nothing was said to us."""
+    """Return the options for the framework's client; the given object if there are none of ours."""
     if _OURS not in options:
         return options
     return {key: value for key, value in options.items() if key != _OURS}

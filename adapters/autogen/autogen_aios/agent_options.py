@@ -1,4 +1,4 @@
-"""What a call says under `"aios"`: whose it is, and what that agent shall be like."""
+"""Read the option `"aios"` of a call: the agent that makes it, and the agent's settings."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from aios_core.errors import InvalidRequest
 _KEYS: Final = ("agent", "group", "priority", "weight", "budget")
 
 
-def parse_agent_options(*sayings: Any) -> tuple[Any, dict[str, Any]]:
-    """The agent (a name, an agent of the kernel, or None), and what `AgentSettings` may be told.
+def parse_agent_options(*mappings: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the agent (a name, an agent of the kernel, or None), and values for `AgentSettings`.
 
     Args:
-        sayings: mappings or None; the later ones go before the earlier ones.
+        mappings: mappings or None; later ones override earlier ones.
 
     Raises:
-        InvalidRequest: one is no mapping, or has a key that there is not: a limit that is
-            spelled wrong must not vanish.
+        InvalidRequest: one is not a mapping, or has an unknown key: a misspelled limit must not
+            be ignored.
     """
-    said: dict[str, Any] = {}
-    for saying in sayings:
-        if not isinstance(saying or {}, Mapping):
-            raise InvalidRequest(f"aios: got {saying!r:.200}; allowed: a mapping")
-        said |= saying or {}
-    if unknown := [key for key in said if key not in _KEYS]:
-        raise InvalidRequest(f"aios: no key {unknown[0]!r}; have {list(_KEYS)}")
-    return said.pop("agent", None), said
+    merged: dict[str, Any] = {}
+    for mapping in mappings:
+        if not isinstance(mapping or {}, Mapping):
+            raise InvalidRequest(f"aios: got {mapping!r:.200}; allowed: a mapping")
+        merged |= mapping or {}
+    if unknown := [key for key in merged if key not in _KEYS]:
+        raise InvalidRequest(f"aios: got the key {unknown[0]!r}; allowed: {list(_KEYS)}")
+    return merged.pop("agent", None), merged

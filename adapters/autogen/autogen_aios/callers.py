@@ -1,12 +1,12 @@
-"""Which agent a call belongs to, found without the user's help.
+"""Find the agent of a call without the user's help.
 
-In this order: the agent that is named (`extra_create_args={"aios": {"agent": ...}}`,
-then on the client); the innermost AutoGen agent whose method is running (an
-AgentChat agent, a team's manager, or an agent of `autogen_core`), seen on the
-stack of awaits; the `AgentId` whose message is being handled, where a handler has
-started a task of its own; and else the asyncio task or the thread.
+It is the first of: the agent that is named (`extra_create_args={"aios": {"agent": ...}}`,
+then on the client); the innermost AutoGen agent with a method on the stack of awaits (an
+AgentChat agent, a team's manager, or an agent of `autogen_core`); the `AgentId` that
+handles a message, where its handler has started a task of its own; the asyncio task or the
+thread.
 
-An agent object is one agent of the kernel over all its runs and teams, until it
+An agent object is one agent of the kernel in all its runs and teams, until it
 is collected. Nothing is patched for this, and nothing has to be passed on.
 """
 
@@ -30,12 +30,12 @@ from aios_adapters import (
 )
 from aios_core import Agent, Kernel
 
-# What a team adds to the names of those who serve it.
+# The suffix that a team adds to the names of its agents.
 _OF_A_TEAM: Final = re.compile(r"_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 
 
 def find_caller() -> Caller:
-    """Whose call it is that runs here, if nobody was named."""
+    """Return the caller of the running call, if no agent is named."""
     if (owner := enclosing_instance(_agent_classes())) is not None:
         return Caller.of_object(owner, _name_of(owner))
     try:
@@ -46,7 +46,7 @@ def find_caller() -> Caller:
 
 
 def _agent_classes() -> tuple[type, ...]:
-    """AgentChat's agents count only if somebody imported it."""
+    """Return the classes of agents; AgentChat's only if the program has imported it."""
     chat: Any = sys.modules.get("autogen_agentchat.base")
     return (BaseAgent, chat.ChatAgent) if hasattr(chat, "ChatAgent") else (BaseAgent,)
 

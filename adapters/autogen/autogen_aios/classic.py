@@ -1,19 +1,18 @@
-"""Classic AutoGen (`autogen`, AG2 Classic) on the kernel.
+"""Run classic AutoGen (`autogen`, AG2 Classic) on the kernel.
 
     from autogen_aios.classic import register
 
     register()
     llm_config = {"config_list": [{"model": "tiny", "model_client_cls": "AIOSModelClient"}]}
 
-After `register`, every entry of a `config_list` that names `AIOSModelClient` is
-served, wherever a client is made of it: also when `register_function` makes an
-agent's client anew, and in the agents that a group chat makes by itself to pick
-a speaker. (`agent.register_model_client(AIOSModelClient)`, classic's own way,
-loses the client at either.) `aios_core.install("autogen_classic")` serves all
-entries, whatever provider they name.
+After `register`, the kernel serves every entry of a `config_list` that names
+`AIOSModelClient`, in every client made of it: also when `register_function` makes an
+agent's client again, and in the agents that a group chat makes to pick a speaker.
+(`agent.register_model_client(AIOSModelClient)`, classic's own way, loses the client in
+both cases.) `aios_core.install("autogen_classic")` serves all entries of all providers.
 
-Whose call it is: the agent that the entry names (`"aios": {"agent": ...}`), else the
-agent whose method is running; speakers are picked by the group chat's manager.
+The agent of a call is the one that the entry names (`"aios": {"agent": ...}`), else the
+agent that has a method on the call stack; the group chat's manager picks the speakers.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ __all__ = ["AIOSModelClient", "register", "unregister"]
 
 # The agents that a group chat makes for one choice of a speaker.
 _PICKERS: Final = frozenset({"checking_agent", "speaker_selection_agent"})
-# Keys of an entry that say how to reach a provider, and nothing to the kernel.
+# Keys of an entry about the connection to a provider, which the kernel does not use.
 _OF_THE_PROVIDER: Final = frozenset(
     {"aios", "api_key", "api_type", "api_version", "base_url", "model_client_cls", "max_retries"}
     | {"tags", "price", "default_headers", "http_client", "azure_ad_token_provider"}
@@ -69,7 +68,7 @@ _OF_THE_PROVIDER: Final = frozenset(
     | {"native_tool_calls", "webhook_secret", "workload_identity"}
 )
 
-_OPENAI: Final = "https://api.openai.com/v1"  # who is asked where an entry names no address
+_OPENAI: Final = "https://api.openai.com/v1"  # the endpoint of an entry without an address
 
 directory: Final[AgentDirectory] = AgentDirectory()
 
@@ -78,10 +77,10 @@ class AIOSModelClient:
     """The client of one entry of a `config_list`, with the calls of `autogen.ModelClient`.
 
     Args:
-        config: the entry. Its options go by OpenAI's names; `"aios"` may hold the `agent`,
+        config: the entry. Its options have OpenAI's names; `"aios"` may hold the `agent`,
             `group`, `priority`, `weight` and `budget` of its calls.
-        kernel: None for the embedded kernel of this process.
-        is_substitute: whether a model that no core serves is answered by the default one.
+        kernel: None for the default kernel of this process.
+        is_substitute: whether the default model answers for a model that no core serves.
     """
 
     def __init__(
@@ -98,11 +97,11 @@ class AIOSModelClient:
         self._is_substitute = is_substitute
 
     def create(self, params: dict[str, Any]) -> ChatCompletion:
-        """Answer; while streaming, also tell classic's output what comes."""
+        """Answer a request; if it is streamed, send each delta to classic's output too."""
         kernel = self._kernel or default_kernel()
         request = self._request(params, kernel)
         is_streamed = params.get("stream") and "response_format" not in request
-        # Classic turns to the next entry after some errors of OpenAI's.
+        # Classic tries the next entry after some errors of OpenAI's client.
         with openai_named(), self._agent.use(kernel) as agent:
             completion = _streamed(agent, request) if is_streamed else agent.llm.generate(**request)
         return ChatCompletion.model_validate(write_completion(completion))
@@ -110,17 +109,17 @@ class AIOSModelClient:
     def message_retrieval(
         self, response: ChatCompletion
     ) -> list[str] | list[ChatCompletionMessage]:
-        """What an agent goes on with: a text, or the message if it calls tools."""
+        """Return the text of each choice, or its message if it calls tools."""
         messages = [choice.message for choice in response.choices]
         return [m if m.tool_calls else self._formatted(m.content or "") for m in messages]  # type: ignore[return-value] # as classic's own client does
 
     def cost(self, response: ChatCompletion) -> float:  # noqa: ARG002 - budgets know the prices
-        """Nothing, to classic: entries may name a price, and the kernel keeps its own books."""
+        """Return 0: the kernel accounts the costs, by the prices in its configuration."""
         return 0.0
 
     @staticmethod
     def get_usage(response: ChatCompletion) -> dict[str, Any]:
-        """Tokens, as classic adds them up."""
+        """Return the token counts in classic's format."""
         usage = response.usage
         return {
             "prompt_tokens": usage.prompt_tokens if usage else 0,
@@ -131,19 +130,19 @@ class AIOSModelClient:
         }
 
     def _request(self, params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
-        said = {k: v for k, v in params.items() if k not in _OF_THE_PROVIDER and v is not None}
-        if "prompt" in said:
-            said["messages"] = [{"role": "user", "content": said.pop("prompt")}]
-        said["messages"] = [{"role": "user", **message} for message in said["messages"]]
-        said["response_format"] = _format(said.get("response_format") or self._format)
+        body = {k: v for k, v in params.items() if k not in _OF_THE_PROVIDER and v is not None}
+        if "prompt" in body:
+            body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
+        body["messages"] = [{"role": "user", **message} for message in body["messages"]]
+        body["response_format"] = _format(body.get("response_format") or self._format)
         if isinstance(self._timeout, int | float):
-            said.setdefault("timeout", self._timeout)
+            body.setdefault("timeout", self._timeout)
         if self._is_substitute:
-            said["model"] = resolve_model(kernel, said.get("model"))
-        return read_request(said)
+            body["model"] = resolve_model(kernel, body.get("model"))
+        return read_request(body)
 
     def _formatted(self, text: str) -> str:
-        """In the words of the entry's `response_format`, if that class has a `format`."""
+        """Format an answer with the entry's `response_format`, if that class has a `format`."""
         form: Any = self._format
         if hasattr(form, "format") and hasattr(form, "model_validate_json"):
             return str(form.model_validate_json(text).format())
@@ -163,7 +162,7 @@ def _find(name: str | None, settings: AgentSettings) -> tuple[Caller, AgentSetti
 
 
 def find_caller() -> Caller:
-    """Whose call it is that runs here, if nobody was named."""
+    """Return the caller of the running call, if no agent is named."""
     owner = enclosing_instance((ConversableAgent,))
     if owner is not None and owner.name in _PICKERS:
         owner = enclosing_instance((GroupChatManager,)) or owner
@@ -180,7 +179,7 @@ def _streamed(agent: Agent, request: Mapping[str, Any]) -> Completion:
 
 
 def _format(wanted: Any) -> Any:
-    """Classic also takes a bare JSON schema for an answer's format."""
+    """Translate an answer's format, which may be a bare JSON schema in classic."""
     if isinstance(wanted, dict) and wanted.get("type") not in (
         "json_object",
         "json_schema",
@@ -190,7 +189,7 @@ def _format(wanted: Any) -> Any:
     return wanted
 
 
-# --- wherever a client is made -------------------------------------------------------------------
+# --- patches -------------------------------------------------------------------------------------
 
 _patches: Final = Patches()
 _lock = threading.Lock()  # guards _patches
@@ -204,19 +203,19 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Let classic's wrappers be as they were. Idempotent."""
+    """Restore classic's own wrappers. Idempotent."""
     with _lock:
         _patches.undo()
 
 
 def patch_substitute(_: ModuleType, patches: Patches) -> None:
-    """For `aios_core.install`: serve every entry but those of the program's own clients."""
+    """Serve every entry, except those with a client class of the program."""
     _serve(patches, only_named=False)
     watch_classic(oai.OpenAIWrapper, patches)
 
 
 def patch_passthrough(_: ModuleType, patches: Patches) -> None:
-    """For `aios_core.install(mode="passthrough")`: every client asks when the kernel lets it."""
+    """Schedule the calls of every client of classic's own."""
     wrapper = oai.OpenAIWrapper
     register_theirs = wrapper._register_default_client  # noqa: SLF001 - the one seam there is
 
@@ -233,7 +232,7 @@ def patch_passthrough(_: ModuleType, patches: Patches) -> None:
 
 
 class PassthroughClient:
-    """A client of classic's own, whose calls the kernel lets through one by one."""
+    """A client of classic's own that the kernel schedules call by call."""
 
     def __init__(self, client: Any, config: Mapping[str, Any]) -> None:
         self._client = client
@@ -241,17 +240,17 @@ class PassthroughClient:
         self._limit_name = _limit_name(config)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_client":  # a copy that is being made has none yet
+        if name == "_client":  # a copy in the making has none yet: avoid endless recursion
             raise AttributeError(name)
         return getattr(self._client, name)
 
     def create(self, params: dict[str, Any]) -> Any:
-        """Ask the provider, in a slot of its model."""
+        """Call the provider, in a slot of its model."""
         asked = {key: value for key, value in params.items() if key != "aios"}
         model = str(asked.get("model"))
         kernel = register_provider_model(model)
-        said = asked.get("messages") or [{"content": asked.get("prompt")}]
-        known = to_kernel_messages([{"role": "user", **message} for message in said], read_messages)
+        raw = asked.get("messages") or [{"content": asked.get("prompt")}]
+        known = to_kernel_messages([{"role": "user", **message} for message in raw], read_messages)
         limits = read_answer_limits(asked)
         request: dict[str, Any] = {"messages": known, **limits}
         with self._agent.use(kernel) as agent, passthrough_call(agent, model, **request) as slot:

@@ -1,4 +1,4 @@
-"""Count tokens for classic AutoGen as the kernel's cores do, instead of with tiktoken's download.
+"""Count tokens for classic AutoGen as the kernel's cores do, without tiktoken's download.
 
 Classic cuts conversations (`MessageTokenLimiter`) and texts with tiktoken's encodings, which it
 gets through the module's name `tiktoken`. This name is replaced in the modules that use it.
@@ -27,10 +27,10 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 class KernelEncoding:
-    """Splits texts into as many pieces as they have tokens. Stands for an encoding of tiktoken.
+    """Replaces an encoding of tiktoken: splits texts into as many pieces as they have tokens.
 
     Args:
-        model: one that a core serves; any other stands for the kernel's default model.
+        model: a model that a core serves; for any other, the kernel's default model counts.
     """
 
     def __init__(self, model: str | None = None) -> None:

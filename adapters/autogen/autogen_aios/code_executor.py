@@ -1,6 +1,6 @@
-"""AutoGen's code executor in the kernel's sandbox, on the files of the agent that runs code.
+"""Run AutoGen's code blocks in the kernel's sandbox, on the files of the agent that runs them.
 
-Where nothing confines code it is not run: `SandboxUnavailable`, which says what would.
+Where no isolation backend is available, no code runs: `SandboxUnavailable` names the backends.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _TOOL: Final = "autogen_run_code"
 _LANGUAGES: Final = {"python": "python", "py": "python"} | dict.fromkeys(
     ("bash", "sh", "shell"), "shell"
 )
-_TIMED_OUT: Final = 124  # what `timeout` exits with, and AutoGen's own executors
+_TIMED_OUT: Final = 124  # the exit code of `timeout`, and of AutoGen's own executors
 
 
 async def run_code(language: Language, code: str, context: ToolContext) -> dict[str, Any]:
-    """Run code in the sandbox: the exit code, and what it printed."""
+    """Run code in the sandbox. Returns its exit code and its output."""
     runner, who = context.code_runner, context.caller
     result = await runner.run_for(who, language, code, labels=context.labels)
-    said = [result.stdout, result.stderr, result.notice]
-    return {"exit_code": result.exit_code, "output": "\n".join(filter(None, said))}
+    outputs = [result.stdout, result.stderr, result.notice]
+    return {"exit_code": result.exit_code, "output": "\n".join(filter(None, outputs))}
 
 
 _RUN_CODE: Final = Tool(
@@ -51,7 +51,7 @@ _RUN_CODE: Final = Tool(
 
 
 class AIOSCodeExecutorConfig(BaseModel):
-    """What an executor is made of."""
+    """The configuration of an executor."""
 
     agent: str | None = None
     group: str | None = None
@@ -62,10 +62,11 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
     """Runs blocks of Python and shell code as tool syscalls.
 
     Args:
-        agent: on whose files, by name or as an agent of the kernel; None: found.
+        agent: the agent that runs the code on its files, as a name or an agent of the kernel;
+            None to find it from the caller.
         group: the agent's privilege group; None for the kernel's default.
-        timeout: seconds for each block, the wait for its turn and an approval included.
-        kernel: None for the embedded kernel of this process.
+        timeout: seconds for each block, including the wait in the queue and for an approval.
+        kernel: None for the default kernel of this process.
     """
 
     component_config_schema = AIOSCodeExecutorConfig
@@ -89,8 +90,9 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
         """Run one block after the other, until one fails.
 
         Raises:
-            ValueError: a language that the sandbox does not run.
-            SandboxUnavailable, AccessDenied: it may not run here.
+            ValueError: the sandbox does not run the language of a block.
+            SandboxUnavailable: no isolation backend is available.
+            AccessDenied: the agent may not run code.
         """
         languages = [_language(block) for block in code_blocks]
         outputs: list[str] = []
@@ -112,13 +114,13 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
         return CodeResult(0, "\n".join(outputs))
 
     async def start(self) -> None:
-        """Nothing has to be started; each block gets a sandbox of its own."""
+        """Do nothing: each block gets a sandbox of its own."""
 
     async def stop(self) -> None:
-        """Nothing is held."""
+        """Do nothing: an executor holds no resources."""
 
     async def restart(self) -> None:
-        """There is no state but the agent's files, and those stay."""
+        """Do nothing: the only state is the agent's files, which are kept."""
 
     def _to_config(self) -> AIOSCodeExecutorConfig:
         return AIOSCodeExecutorConfig(
@@ -131,7 +133,7 @@ class AIOSCodeExecutor(CodeExecutor, Component[AIOSCodeExecutorConfig]):
 
 
 class UnknownLanguage(InvalidRequest, ValueError):
-    """The sandbox does not run that language."""
+    """The sandbox does not run the language of a code block."""
 
 
 def _language(block: CodeBlock) -> str:

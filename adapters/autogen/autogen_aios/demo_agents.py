@@ -1,4 +1,4 @@
-"""AutoGen's agents in `aios demo`, each question a conversation of its own."""
+"""Make AutoGen's agents for `aios demo`; each question is a separate conversation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autogen_aios.workbench import AIOSWorkbench
 async def make_ask(
     kernel: Kernel, agent: Agent, tools: Sequence[str], max_tokens: int
 ) -> Callable[[str], Awaitable[str]]:
-    """AutoGen's: an `AssistantAgent` whose model and workbench are the kernel's."""
+    """Return a function that asks an `AssistantAgent` with the kernel's model and workbench."""
     client = AIOSChatCompletionClient(kernel=kernel, agent=agent, max_tokens=max_tokens)
     workbench = AIOSWorkbench(names=tools, agent=agent, kernel=kernel)
 

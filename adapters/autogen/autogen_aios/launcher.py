@@ -1,4 +1,7 @@
-"""`aios run` and `aios_core.install()` for all three frameworks. Imports nothing of them."""
+"""List the patches of `aios run` and `aios_core.install()` for all three frameworks.
+
+Imports none of the frameworks.
+"""
 
 from typing import Final
 

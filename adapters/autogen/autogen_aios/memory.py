@@ -1,7 +1,7 @@
-"""AutoGen's memory and model context, kept by the kernel.
+"""Keep AutoGen's memory and model context in the kernel's memory.
 
-Both belong to a named agent (its identity, "group/name"), so that the next run of the
-program finds them: quotas, labels of origin and the access check are the kernel's.
+Both belong to a named agent (its identity, "group/name"), so the next run of the program
+finds them. The kernel applies quotas, labels and access checks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ANY_MESSAGE: Final[TypeAdapter[LLMMessage]] = TypeAdapter(LLMMessage)
 
 
 class AIOSMemoryConfig(BaseModel):
-    """What a memory is made of."""
+    """The configuration of a memory."""
 
     agent: str
     name: str = "autogen"
@@ -47,14 +47,14 @@ class AIOSMemoryConfig(BaseModel):
 
 
 class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
-    """What an agent remembers, found by its meaning.
+    """An agent's memory for AutoGen, searched by meaning.
 
     Args:
-        agent: whose memory it is, by name or as an agent of the kernel.
-        name: its blocks are "NAME/...", its notes the key-value namespace NAME.
+        agent: the owner, as a name or an agent of the kernel.
+        name: the prefix of its blocks ("NAME/..."), and the namespace of their metadata.
         group: the agent's privilege group; None for the kernel's default.
         limit: how many memories a query, or an agent's turn, gets at most.
-        kernel: None for the embedded kernel of this process.
+        kernel: None for the default kernel of this process.
     """
 
     component_config_schema = AIOSMemoryConfig
@@ -76,7 +76,11 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
     async def add(
         self, content: MemoryContent, cancellation_token: CancellationToken | None = None
     ) -> None:
-        """Remember a text or a JSON value. Raises `InvalidRequest` for pictures and bytes."""
+        """Store a text or a JSON value.
+
+        Raises:
+            InvalidRequest: the content is a picture or bytes.
+        """
         text = _text_of(content.content)
         note = json.loads(content.model_dump_json(exclude={"content"}))
         note["is_json"] = not isinstance(content.content, str)
@@ -84,7 +88,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         async with self._agent.ause() as agent:
             await agent.memory.kv(self._name).aset(key, json.dumps(note))
             await agent.memory.awrite(f"{self._name}/{key}", text)
-        del cancellation_token  # a write that has begun is not taken back
+        del cancellation_token  # a write in flight cannot be cancelled
 
     async def query(
         self,
@@ -92,9 +96,12 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         cancellation_token: CancellationToken | None = None,  # noqa: ARG002 - the task's end is enough
         **kwargs: Any,
     ) -> MemoryQueryResult:
-        """The memories that are nearest in meaning, with their `score` among the metadata.
+        """Find the memories nearest in meaning; their metadata has the `score`.
 
-        `limit` may be said in `kwargs`.
+        Args:
+            query: a text, or a memory with text or JSON.
+            cancellation_token: not used; cancelling the task ends the search.
+            kwargs: `limit` overrides the memory's own limit.
         """
         text = query if isinstance(query, str) else _text_of(query.content)
         limit = int(kwargs.get("limit", self._limit))
@@ -102,7 +109,7 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         results = []
         async with self._agent.ause() as agent:
             hits = await agent.memory.asearch(text, limit=limit, prefix=f"{self._name}/")
-            for hit in hits:  # several may lie in one block; the nearest comes first
+            for hit in hits:  # one block may have several hits; the nearest comes first
                 found.setdefault(hit.block, hit.score)
             for block, score in found.items():
                 key = block.removeprefix(f"{self._name}/")
@@ -112,12 +119,12 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         return MemoryQueryResult(results=results)
 
     async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
-        """Tell the context, as a system message, what belongs to what was said last."""
+        """Add the memories nearest to the last message to the context, as a system message."""
         nothing = UpdateContextResult(memories=MemoryQueryResult(results=[]))
         messages = await model_context.get_messages()
-        if not messages or not (said := _said(messages[-1])).strip():
+        if not messages or not (text := _message_text(messages[-1])).strip():
             return nothing
-        memories = await self.query(said)
+        memories = await self.query(text)
         if not memories.results:
             return nothing
         lines = [f"{n}. {_text_of(one.content)}" for n, one in enumerate(memories.results, 1)]
@@ -125,13 +132,13 @@ class AIOSMemory(Memory, Component[AIOSMemoryConfig]):
         return UpdateContextResult(memories=memories)
 
     async def clear(self) -> None:
-        """Forget everything."""
+        """Delete all memories."""
         async with self._agent.ause() as agent:
             await agent.memory.aclear_all(f"{self._name}/")
             await agent.memory.kv(self._name).aclear()
 
     async def close(self) -> None:
-        """Nothing is held; what is remembered stays."""
+        """Do nothing: no resources are held, and the memories are kept."""
 
     def _to_config(self) -> AIOSMemoryConfig:
         return AIOSMemoryConfig(
@@ -162,7 +169,7 @@ def _remembered(text: str, note: Mapping[str, Any], score: float) -> MemoryConte
     )
 
 
-def _said(message: LLMMessage) -> str:
+def _message_text(message: LLMMessage) -> str:
     match message:
         case UserMessage() | AssistantMessage() | SystemMessage():
             content = message.content
@@ -172,7 +179,7 @@ def _said(message: LLMMessage) -> str:
 
 
 class AIOSChatCompletionContextConfig(BaseModel):
-    """What a context is made of."""
+    """The configuration of a model context."""
 
     thread: str
     agent: str
@@ -181,14 +188,14 @@ class AIOSChatCompletionContextConfig(BaseModel):
 
 
 class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatCompletionContextConfig]):
-    """A conversation that outlives the program: a thread of the kernel's memory.
+    """A conversation that is kept between runs of a program, as a thread of the kernel's memory.
 
     Args:
-        thread: its name.
-        agent: whose thread it is, by name or as an agent of the kernel.
+        thread: the name of the thread.
+        agent: the owner, as a name or an agent of the kernel.
         group: the agent's privilege group; None for the kernel's default.
-        buffer_size: the model sees that many of the latest messages; None for all.
-        kernel: None for the embedded kernel of this process.
+        buffer_size: how many of the latest messages the model gets; None for all.
+        kernel: None for the default kernel of this process.
     """
 
     component_config_schema = AIOSChatCompletionContextConfig
@@ -212,12 +219,12 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
         self._buffer_size = buffer_size
 
     async def add_message(self, message: LLMMessage) -> None:
-        """Keep one more message."""
+        """Append a message to the conversation."""
         async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).aappend(_plain(message))
 
     async def get_messages(self) -> list[LLMMessage]:
-        """What the model sees. A tool's result whose call is too far back is left out."""
+        """Return the messages for the model, without tool results that have lost their call."""
         messages = await self._read(self._buffer_size)
         if self._buffer_size and messages:
             while messages and isinstance(messages[0], FunctionExecutionResultMessage):
@@ -225,16 +232,16 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
         return messages
 
     async def clear(self) -> None:
-        """Forget the conversation."""
+        """Delete all messages of the conversation."""
         async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).areplace([])
 
     async def save_state(self) -> Mapping[str, Any]:
-        """All messages, as AutoGen's own contexts write them."""
+        """Return all messages, in the format of AutoGen's own contexts."""
         return {"messages": [message.model_dump() for message in await self._read(None)]}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put the messages of a state in place of what there is."""
+        """Replace all messages by those of a saved state."""
         messages = [_plain(_ANY_MESSAGE.validate_python(raw)) for raw in state["messages"]]
         async with self._agent.ause() as agent:
             await agent.memory.thread(self._thread).areplace(messages)
@@ -261,5 +268,5 @@ class AIOSChatCompletionContext(ChatCompletionContext, Component[AIOSChatComplet
 
 
 def _plain(message: LLMMessage) -> Any:
-    """The message as JSON. A picture becomes data of its own, and comes back as it was."""
+    """Return a message as JSON. A picture is encoded in it, and restored when it is read."""
     return json.loads(message.model_dump_json())

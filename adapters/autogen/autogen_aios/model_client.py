@@ -1,10 +1,9 @@
-"""`AIOSChatCompletionClient`: AutoGen's model client, answered by the kernel.
+"""`AIOSChatCompletionClient`: a model client of AutoGen that the kernel answers.
 
-Every call is a syscall of the agent that makes it (`autogen_aios.callers` finds
-out which), so it is scheduled, accounted, checked and can be taken back: a
-cancellation token, a cancelled task and a stream that is closed early each free
-the core's slot at once. A client holds nothing of an event loop or a run: agents,
-teams, threads and loops may share one.
+Every call is a syscall of the agent that makes it (found by `autogen_aios.callers`):
+scheduled, accounted, checked and cancellable. A cancellation token, a cancelled task and a
+stream that is closed early each free the core's slot at once. A client is bound to no event
+loop and no run: agents, teams, threads and loops may share one.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ MODEL_INFO = ModelInfo(
 
 
 class AIOSChatCompletionClientConfig(BaseModel):
-    """What a client is made of; all of it is optional. See the client's arguments."""
+    """The configuration of a client: its arguments, all of them optional."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,32 +94,32 @@ class AIOSChatCompletionClientConfig(BaseModel):
 class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletionClientConfig]):
     """A model client that runs on the kernel.
 
-    >>> client = AIOSChatCompletionClient()  # an embedded kernel starts at the first call
+    >>> client = AIOSChatCompletionClient()  # the default kernel starts at the first call
 
-    Any call may set more in `extra_create_args`: the options below by OpenAI's names, and
+    Any call may set more in `extra_create_args`: the options below under OpenAI's names, and
     `{"aios": {"agent": ..., "group": ..., "priority": ..., "weight": ..., "budget": ...}}`.
-    What neither AutoGen nor the kernel knows is passed to the core's backend unchanged.
-    Errors are the kernel's, see `aios_core.errors`.
+    Options that are unknown to AutoGen and the kernel are passed to the core's backend unchanged.
+    Errors are those of `aios_core.errors`.
 
     Args:
-        model: one that a core serves; None for the kernel's default.
+        model: a model that a core serves; None for the kernel's default.
         temperature: 0 is greedy; None leaves it to the core.
         top_p: sample among the likeliest tokens that together have this probability.
         top_k: sample among that many tokens.
-        max_tokens: of one answer; None for as many as core and budget allow.
+        max_tokens: the limit of one answer; None for as many as core and budget allow.
         seed: makes sampling repeatable.
         stop: texts before which an answer ends.
-        timeout: seconds until an answer is given up with `DeadlineExceeded`.
+        timeout: seconds until a call fails with `DeadlineExceeded`.
         parallel_tool_calls: whether one answer may hold several calls; None for yes.
-        include_name_in_message: whether a user's message says which agent it came from.
+        include_name_in_message: whether a user's message has the name of its source.
         model_info: the capabilities that AutoGen assumes of the model.
-        agent: the agent that makes the calls, by name or as an agent of the kernel; None:
-            found from the caller.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the caller.
         group: the agent's privilege group; None for the kernel's default.
-        priority: of the agent; smaller is more urgent.
+        priority: the agent's priority; smaller is more urgent.
         weight: the agent's share of its group's service.
-        budget: what the agent may spend; a `Budget` or its fields.
-        kernel: None for the embedded kernel of this process.
+        budget: what the agent may spend, as a `Budget` or its fields.
+        kernel: None for the default kernel of this process.
     """
 
     component_type: ClassVar[Literal["model"]] = "model"
@@ -164,13 +163,13 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         self._model_info = model_info or MODEL_INFO
         validate_model_info(self._model_info)
         self._agent = agent
-        said = {"group": group, "priority": priority, "weight": weight, "budget": budget}
-        self._settings = AgentSettings().updated(said)
+        given = {"group": group, "priority": priority, "weight": weight, "budget": budget}
+        self._settings = AgentSettings().updated(given)
         self._kernel = kernel
         self._usage = Usage()
         self._lock = threading.Lock()  # guards _usage
 
-    # --- asking -------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -182,7 +181,11 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
-        """The whole answer. Raises `asyncio.CancelledError` if the token cancels it."""
+        """Return the whole answer.
+
+        Raises:
+            asyncio.CancelledError: the token cancelled the call.
+        """
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
         with ExitStack() as stack:
             agent = await self.agent_ref(extra_create_args or {}).hold(stack)
@@ -214,9 +217,9 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        """The answer's text as it comes, then the whole answer, tool calls and usage included.
+        """Yield the answer's text as it arrives, then the whole answer with tool calls and usage.
 
-        The call belongs to the agent that asks for the stream, whoever reads it.
+        The call belongs to the agent that requests the stream, even if another task reads it.
         """
         return self.stream_of(
             self.agent_ref(extra_create_args or {}),
@@ -242,14 +245,14 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         """Stream as `create_stream` does, for an agent that was found with `agent_ref`."""
         call = self._call(messages, tools, tool_choice, json_output, extra_create_args or {})
         token = cancellation_token
-        with ExitStack() as stack:  # left half-read, it has nothing to await
+        with ExitStack() as stack:  # a half-read stream must have nothing to await
             agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**call)))
             if token is not None and deltas.call is not None:
                 token.add_callback(deltas.call.withdraw)
             if _events.isEnabledFor(logging.INFO):
-                said = [message.to_dict() for message in call["messages"]]
-                _events.info(LLMStreamStartEvent(messages=said))
+                messages_sent = [message.to_dict() for message in call["messages"]]
+                _events.info(LLMStreamStartEvent(messages=messages_sent))
             try:
                 marks = translation.ThoughtMarks()
                 async for delta in deltas:
@@ -273,36 +276,36 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         yield result
 
     async def close(self) -> None:
-        """Nothing is held that has to be closed; the kernel goes on for others."""
+        """Do nothing: a client holds no resources, and others may use the kernel."""
 
     # --- counting -----------------------------------------------------------------------------
 
     def actual_usage(self) -> RequestUsage:
-        """What this client's calls took."""
+        """Return the usage of all calls of this client."""
         return translation.to_usage(self._usage)
 
     def total_usage(self) -> RequestUsage:
-        """The same, since no answer of the kernel comes from a cache of this client."""
+        """Return the usage of all calls: this client has no cache to tell apart."""
         return translation.to_usage(self._usage)
 
     def count_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
     ) -> int:
-        """The prompt's tokens as the core counts them; an upper bound where it cannot."""
+        """Return the number of prompt tokens that the core counts, or an upper bound."""
         return self._measure(messages, tools).num_tokens
 
     def remaining_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
     ) -> int:
-        """Tokens that the model's context window has left for an answer."""
+        """Return the number of tokens that the context window has left for an answer."""
         return self._measure(messages, tools).num_left
 
     def _measure(
         self, messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema]
     ) -> PromptSize:
-        said = translation.to_messages(messages, with_names=self._with_names)
+        known = translation.to_messages(messages, with_names=self._with_names)
         asked = build_llm_request(
-            said or [Message("user", " .")],  # AutoGen also counts an empty context
+            known or [Message("user", " .")],  # AutoGen also counts an empty context
             model=self._options["model"],  # type: ignore[arg-type] # one of several kinds
             tools=translation.to_tools(tools),
         )
@@ -312,20 +315,20 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         with self._lock:
             self._usage += completion.usage
 
-    # --- what AutoGen asks about the model ----------------------------------------------------
+    # --- the model ----------------------------------------------------------------------------
 
     @property
     def model_info(self) -> ModelInfo:
-        """What the model can do."""
+        """The capabilities of the model."""
         return self._model_info
 
     @property
     def capabilities(self) -> ModelInfo:
-        """The same, by its old name."""
+        """The capabilities of the model, under AutoGen's old name for `model_info`."""
         warnings.warn("capabilities is deprecated, use model_info", DeprecationWarning, 2)
         return self._model_info
 
-    # --- what a call says to the kernel -------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     def _call(
         self,
@@ -335,7 +338,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         json_output: bool | type[BaseModel] | None,
         extra: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """The arguments of an LLM syscall: the client's options under those of the call."""
+        """Return the arguments of an LLM syscall: the client's, overridden by the call's."""
         options, rest = read_options({**self._options, **extra})
         rest.pop("aios", None)
         raw_format = rest.pop("response_format", None)
@@ -369,12 +372,12 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
             self._kernel,
         ).located()
 
-    # --- as a component -----------------------------------------------------------------------
+    # --- AutoGen's component interface --------------------------------------------------------
 
     def _to_config(self) -> AIOSChatCompletionClientConfig:
         budget = self._settings.budget
         return AIOSChatCompletionClientConfig(
-            **self._options,  # type: ignore[arg-type] # each is of its own kind
+            **self._options,  # type: ignore[arg-type] # each has a type of its own
             include_name_in_message=self._with_names,
             model_info=self._given_info,
             agent=self._agent.name if isinstance(self._agent, Agent) else self._agent,

@@ -1,12 +1,11 @@
-"""Scripts that use `OpenAIChatCompletionClient` run on the kernel unmodified.
+"""Run scripts that use `OpenAIChatCompletionClient` on the kernel, unmodified.
 
-The methods by which `autogen_ext`'s OpenAI clients ask and count are replaced on
-their class, so that clients of a configuration file and instances made earlier
-are served as well. AutoGen's own code still writes each request and reads each answer,
-so that every option of a constructor or a call reaches the core; the kernel stands where
-the endpoint would be. No key is needed and nothing is sent anywhere; counting needs no tokenizer's
-download. A model name that no core serves is answered by the kernel's default model,
-which is reported once, on standard error.
+The methods by which `autogen_ext`'s OpenAI clients send requests and count tokens are replaced
+on their class, which covers clients of a configuration file and existing instances as well.
+AutoGen's own code still writes each request and reads each answer, and the kernel replaces the
+endpoint, so every option of a constructor or a call reaches the core. No key is needed, nothing
+is sent anywhere, and counting downloads no tokenizer. If no core serves the model, the kernel's
+default model answers, which is reported once on standard error.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 def _with_defaults(
     init: Callable[..., None], defaults: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> Callable[..., None]:
-    """A constructor that asks for no credentials; OpenAI's clients are not built without."""
+    """Wrap a constructor so that it works without credentials, which OpenAI's clients require."""
 
-    def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - used as one
         init(self, **{**defaults(values), **values})
 
     return __init__
@@ -73,11 +72,11 @@ _ours: Final[WeakKeyDictionary[Any, AIOSChatCompletionClient]] = WeakKeyDictiona
 
 
 def _client_of(theirs: Any) -> AIOSChatCompletionClient:
-    """Finds its callers, and counts in its place."""
+    """Return our client for one of AutoGen's: it finds the callers and counts the tokens."""
     if (client := _ours.get(theirs)) is None:
         client = AIOSChatCompletionClient(
             model_info=theirs.model_info,
-            include_name_in_message=theirs._include_name_in_message,  # noqa: SLF001 - as it was told
+            include_name_in_message=theirs._include_name_in_message,  # noqa: SLF001 - as configured
         )
         _ours[theirs] = client
     return client
@@ -123,7 +122,7 @@ def _streaming(create_stream: Callable[..., Any]) -> Callable[..., Any]:
 async def _streamed(
     theirs: Any, transport: KernelTransport, stream: AsyncGenerator[str | CreateResult, None]
 ) -> AsyncGenerator[str | CreateResult, None]:
-    with transport, transport.raising():  # left half-read, it has nothing to await
+    with transport, transport.raising():  # a half-read stream must have nothing to await
         async for item in stream:
             if isinstance(item, CreateResult):
                 _account(theirs, item.usage)
@@ -137,10 +136,10 @@ def _read(theirs: Any, extra: Mapping[str, Any] | None) -> tuple[AgentRef, dict[
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
-    """A copy whose requests the kernel serves, under whatever name of a model."""
+    """Return a copy of a client that sends its requests to the kernel."""
     client = copy.copy(theirs)
     client._client = transport.aclient_for(theirs._client)  # noqa: SLF001 - the one seam there is
-    client._resolved_model = None  # noqa: SLF001 - it would warn of the model that answers
+    client._resolved_model = None  # noqa: SLF001 - else it warns when another model answers
     return client
 
 

@@ -1,8 +1,8 @@
-"""Mode "passthrough" for `autogen_ext`'s OpenAI clients: their provider and key, the kernel's say.
+"""Mode "passthrough" for `autogen_ext`'s OpenAI clients, which keep their provider and key.
 
-Their own `create` and `create_stream` still make every call. Each waits for a slot
-of its provider's model, counts as a syscall of the agent that makes it, and is
-cancelled with the kernel's reason when that is taken back.
+Their own `create` and `create_stream` still make every call. Each call waits for a slot of its
+provider's model and is a syscall of the agent that makes it. If the kernel cancels the syscall,
+the call is cancelled and the kernel's error is raised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autogen_aios.model_client import AIOSChatCompletionClient
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the clients of `autogen_ext.models.openai._openai_client` ask when the kernel says so."""
+    """Schedule the calls of the clients in `autogen_ext.models.openai._openai_client`."""
     base = module.BaseOpenAIChatCompletionClient
     ask, ask_for_stream = base.create, base.create_stream
 
@@ -80,13 +80,13 @@ async def _streamed(
 
 
 def _without_ours(extra: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:
-    """Their arguments, and what is said to us among them."""
+    """Return the arguments for AutoGen's client, and the value of the option "aios"."""
     rest = dict(extra or {})
     return rest, rest.pop("aios", None)
 
 
 def _limited(theirs: Any, slot: PassthroughCall, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Their arguments with what their budget has left, if they set no limit themselves."""
+    """Limit the answer to what the agent's budget has left, if the program set no limit."""
     own = read_answer_limits(theirs._create_args, extra)["max_tokens"]  # noqa: SLF001 - what it will send
     return slot.limiting(extra, limit_parameter(theirs._client.base_url), own=own)  # noqa: SLF001
 

@@ -1,8 +1,8 @@
 """Translate between AutoGen and the kernel: messages, tools, answers.
 
-Pure functions over plain data. Promises: images go as parts of a message, and a core
-that takes none refuses them by name; text beside tool calls goes both ways as AutoGen's
-`thought`, and so do a model's own thoughts where there is no such text.
+Pure functions over plain data. Promises: images are sent as parts of a message, and a core
+that does not support them refuses them by name; text next to tool calls is AutoGen's
+`thought` in both directions, and so is a model's reasoning where there is no such text.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _FINISH_REASONS: Final[Mapping[FinishReason, FinishReasons]] = {
     FinishReason.CONTENT_FILTER: "content_filter",
 }
 
-# --- what goes in --------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------
 
 
 def to_messages(messages: Sequence[LLMMessage], *, with_names: bool = True) -> list[Message]:
     """Translate an AutoGen conversation to the kernel's messages.
 
     Args:
-        messages: as a model context hands them out.
-        with_names: whether a user's message says which agent it came from.
+        messages: the messages of a model context.
+        with_names: whether a user's message has the name of its source.
 
     Raises:
-        InvalidRequest: an unknown kind of message or content; names its position.
+        InvalidRequest: a message or content has an unknown type; the error names its position.
     """
     translated: list[Message] = []
     for position, message in enumerate(messages):
@@ -90,11 +90,12 @@ def _to_messages(message: LLMMessage, *, with_names: bool) -> Iterator[Message]:
                     "tool", result.content, tool_call_id=result.call_id, name=result.name or None
                 )
         case _:
-            raise InvalidRequest(f"a {type(message).__name__} cannot be said to a model")
+            allowed = "SystemMessage, UserMessage, AssistantMessage, FunctionExecutionResultMessage"
+            raise InvalidRequest(f"got a {type(message).__name__}; allowed: {allowed}")
 
 
 def _user_message(content: str | Sequence[str | Image], name: str | None) -> Message:
-    """A user's message: AutoGen puts pictures between texts."""
+    """Translate a user's message, which may have pictures between texts."""
     if isinstance(content, str):
         return Message("user", content, name=name)
     return Message("user", name=name, parts=tuple(map(_part, content)))
@@ -112,22 +113,27 @@ def _part(content: Any) -> dict[str, Any]:
 
 
 def to_tools(tools: Sequence[Tool | ToolSchema]) -> list[ToolSpec]:
-    """Tools and schemas of tools."""
+    """Translate tools and schemas of tools."""
     schemas = [tool if isinstance(tool, dict) else tool.schema for tool in tools]
     return [ToolSpec.from_dict(schema) for schema in schemas]
 
 
 def to_tool_choice(choice: Any, names: Sequence[str]) -> Any:
-    """AutoGen's choice: a word, or the tool that must be called. Raises `InvalidRequest`."""
-    if not isinstance(choice, str) and isinstance(choice, Tool):  # a protocol: slow to ask
+    """Translate a tool choice: a word, or the tool that must be called.
+
+    Raises:
+        InvalidRequest: the choice is unknown.
+    """
+    if not isinstance(choice, str) and isinstance(choice, Tool):  # a protocol: slow to check
         return read_tool_choice({"name": choice.schema["name"]}, names)
     return read_tool_choice(choice, names)
 
 
 def to_response_format(json_output: Any, raw: Any = None) -> ResponseFormat | None:
-    """What `json_output` asks for, else what the raw `response_format` does.
+    """Return the format that `json_output` requests, else that of a raw `response_format`.
 
-    Raises `InvalidRequest` for anything that is neither a boolean nor a pydantic class.
+    Raises:
+        InvalidRequest: `json_output` is neither a boolean nor a pydantic class.
     """
     match json_output:
         case None:
@@ -143,11 +149,11 @@ def to_response_format(json_output: Any, raw: Any = None) -> ResponseFormat | No
             raise InvalidRequest(f"json_output: got {json_output!r:.200}; allowed: {allowed}")
 
 
-# --- what comes out ------------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 
 
 def to_result(completion: Completion) -> CreateResult:
-    """A whole answer. Text beside tool calls, or else the model's reasoning, is the `thought`."""
+    """Translate a whole answer. `thought` is the text next to tool calls, else the reasoning."""
     calls = [
         FunctionCall(id=call.id, name=call.name, arguments=call.arguments or "{}")
         for call in completion.tool_calls
@@ -164,7 +170,7 @@ def to_result(completion: Completion) -> CreateResult:
 
 
 def _logprobs(raw: Mapping[str, Any] | None) -> list[ChatCompletionTokenLogprob] | None:
-    """Log probabilities in OpenAI's format as AutoGen's."""
+    """Translate log probabilities in OpenAI's format."""
     if not raw or not raw.get("content"):
         return None
     return [
@@ -188,7 +194,7 @@ class ThoughtMarks:
         self._is_thinking = False
 
     def texts(self, delta: Delta) -> Iterator[str]:
-        """What a step adds to the text that a reader of the stream sees."""
+        """Yield the texts that a delta adds to the stream."""
         if delta.reasoning:
             yield delta.reasoning if self._is_thinking else f"<think>{delta.reasoning}"
             self._is_thinking = True
@@ -201,5 +207,5 @@ class ThoughtMarks:
 
 
 def to_usage(usage: Usage) -> RequestUsage:
-    """Tokens, as AutoGen counts them."""
+    """Translate token counts."""
     return RequestUsage(usage.input_tokens, usage.output_tokens)

@@ -1,8 +1,8 @@
-"""Name clients that no patch serves, at their first call.
+"""Warn of clients that no patch covers, at their first call.
 
 AutoGen's clients define `create` and `create_stream` themselves, so these are wrapped in
-every class that defines them, now or later; Agent Framework's all pass through its base;
-classic's own are any class that a program registers. Imports none of the three.
+every class that defines them, now or later; all of Agent Framework's use a method of their base;
+classic accepts any class that a program registers. Imports none of the three frameworks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _INSTEAD_OF_CHAT: Final = (
 
 
 def watch_autogen(module: ModuleType, patches: Patches) -> None:
-    """Name the clients of `autogen_core.models._model_client` that go past the kernel."""
+    """Warn of clients of `autogen_core.models._model_client` that bypass the kernel."""
     base = module.ChatCompletionClient
     initialized = base.__init_subclass__
 
@@ -44,7 +44,7 @@ def watch_autogen(module: ModuleType, patches: Patches) -> None:
 
 
 def watch_agent_framework(module: ModuleType, patches: Patches) -> None:
-    """Name the clients of `agent_framework._clients` that go past the kernel."""
+    """Warn of clients of `agent_framework._clients` that bypass the kernel."""
     base = module.BaseChatClient
     get_response = base.get_response
 
@@ -58,7 +58,7 @@ def watch_agent_framework(module: ModuleType, patches: Patches) -> None:
 
 
 def watch_classic(wrapper: Any, patches: Patches) -> None:
-    """Name the clients that a program registers at classic's `OpenAIWrapper` for its entries."""
+    """Warn of client classes that a program registers with classic's `OpenAIWrapper`."""
     register = wrapper.register_model_client
 
     @wraps(register)
@@ -73,7 +73,7 @@ def watch_classic(wrapper: Any, patches: Patches) -> None:
 def _watch_custom(kind: Any, patches: Patches) -> None:
     create = kind.create
     if getattr(create, "__globals__", {}).get("__name__") == __name__:
-        return  # registered before, for another entry
+        return  # wrapped already, for another entry
 
     @wraps(create)
     def noticed(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,8 +96,8 @@ def _watch(kind: type, base: type, patches: Patches) -> None:
 
 def _noticing(method: Callable[..., Any], base: type) -> Callable[..., Any]:
     def notice(client: Any) -> None:
-        hands_on = any(isinstance(value, base) for value in vars(client).values())
-        if not (hands_on or is_served(type(client), _CREATING, _OURS)):
+        delegates = any(isinstance(value, base) for value in vars(client).values())
+        if not (delegates or is_served(type(client), _CREATING, _OURS)):
             name_unserved(type(client), _INSTEAD)
 
     if iscoroutinefunction(method):

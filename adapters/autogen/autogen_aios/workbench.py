@@ -1,13 +1,12 @@
-"""AutoGen's tools through the kernel, and the kernel's tools in AutoGen.
+"""Run AutoGen's tools through the kernel, and offer the kernel's tools to AutoGen.
 
 Every call of `AIOSWorkbench` is a syscall of the agent that makes it: arguments are
-validated (and mended where that does no harm), calls are limited, checked and audited.
+validated (and coerced where that is harmless), calls are limited, checked and audited.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, Unpack
 from weakref import WeakSet
@@ -24,29 +23,21 @@ from autogen_core.tools import (
 )
 from pydantic import BaseModel
 
+from aios_adapters import MODEL_VISIBLE_ERRORS, as_text
 from aios_core import Agent, Kernel, Tool
-from aios_core.errors import (
-    InvalidRequest,
-    LimitReached,
-    RetryLater,
-    SandboxUnavailable,
-    ToolError,
-)
+from aios_core.errors import InvalidRequest
 from aios_core.tools import ToolDeclaration
 from autogen_aios.callers import agent_ref
-
-# What a model can act on; anything else is for the program that runs the agent.
-_FOR_THE_MODEL: Final = (InvalidRequest, RetryLater, LimitReached, ToolError, SandboxUnavailable)
 
 AnyTool = BaseTool[Any, Any] | Tool | Callable[..., Any]
 
 
 def wrap_tool(tool: AnyTool, **declared: Unpack[ToolDeclaration]) -> Tool:
-    """A tool of AutoGen, or a function, as one of the kernel.
+    """Return a tool of AutoGen, or a function, as a tool of the kernel.
 
     Args:
-        tool: its name, description and schema are kept. One of the kernel stays as it is.
-        declared: what `aios_core.Tool` may say besides, such as `read_only` or `rate`.
+        tool: its name, description and schema are kept. A tool of the kernel is returned as it is.
+        declared: further arguments of `aios_core.Tool`, such as `read_only` or `rate`.
     """
     if isinstance(tool, Tool):
         return tool
@@ -59,7 +50,7 @@ def wrap_tool(tool: AnyTool, **declared: Unpack[ToolDeclaration]) -> Tool:
         try:
             result = await theirs.run_json(arguments, token)
         finally:
-            token.cancel()  # whatever it has started and not waited for
+            token.cancel()  # ends work that the tool has started and not awaited
         return theirs.return_value_as_string(result)
 
     parameters = dict(schema.get("parameters") or {"type": "object", "properties": {}})
@@ -67,7 +58,7 @@ def wrap_tool(tool: AnyTool, **declared: Unpack[ToolDeclaration]) -> Tool:
 
 
 class AIOSWorkbenchConfig(BaseModel):
-    """What a workbench is made of."""
+    """The configuration of a workbench."""
 
     names: list[str] | None = None
     offered: list[ComponentModel] = []
@@ -79,13 +70,14 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
     """Tools of the kernel, for `AssistantAgent(workbench=...)`.
 
     Args:
-        offered: tools of AutoGen, functions or `aios_core.Tool`s that become tools of the
-            agent, its alone, when it first looks at this workbench.
-        names: of the kernel's tools, which the agent shall see besides; None: with `offered`
-            none, and without all there are.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
+        offered: tools of AutoGen, functions or `aios_core.Tool`s. They become tools of this agent
+            alone, when it first uses this workbench.
+        names: the kernel's tools that the agent gets in addition; None: all if nothing is offered,
+            else none.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the caller.
         group: the agent's privilege group; None for the kernel's default.
-        kernel: None for the embedded kernel of this process.
+        kernel: None for the default kernel of this process.
     """
 
     component_config_schema = AIOSWorkbenchConfig
@@ -104,10 +96,10 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
         self._offered = tuple(wrap_tool(tool) for tool in offered)
         self._names = None if names is None else tuple(names)
         self._agent = agent_ref(agent, group, kernel)
-        self._served: Final[WeakSet[Agent]] = WeakSet()  # those that were offered our tools
+        self._served: Final[WeakSet[Agent]] = WeakSet()  # agents that have the offered tools
 
     async def list_tools(self) -> list[ToolSchema]:
-        """What the agent may call."""
+        """Return the tools that the agent may call."""
         async with self._agent.ause() as agent:
             await self._offer(agent)
             own = [tool.name for tool in self._offered]
@@ -133,9 +125,14 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,  # noqa: ARG002 - models repeat them; the kernel numbers calls
     ) -> ToolResult:
-        """Run a tool. What a model can act on, a refusal for one, is a result with `is_error`.
+        """Run a tool.
 
-        Raises what it cannot act on: `SyscallCancelled`, `KernelClosed` and the like.
+        Returns:
+            The result. An error on which a model can act, such as a refusal, is a result with
+            `is_error`.
+
+        Raises:
+            KernelError: an error on which a model cannot act, such as `KernelClosed`.
         """
         async with self._agent.ause() as agent:
             await self._offer(agent)
@@ -151,24 +148,24 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
             self._served.add(agent)
 
     async def start(self) -> None:
-        """Nothing has to be started; the kernel's workers are there."""
+        """Do nothing: the kernel runs the tools."""
 
     async def stop(self) -> None:
-        """Nothing is held; offered tools go with their agents."""
+        """Do nothing: offered tools are removed when their agents exit."""
 
     async def reset(self) -> None:
-        """There is no state."""
+        """Do nothing: a workbench has no state."""
 
     async def save_state(self) -> Mapping[str, Any]:
-        """There is none."""
+        """Return an empty state: a workbench has none."""
         return {}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """There is none."""
+        """Do nothing: a workbench has no state."""
 
     def _to_config(self) -> AIOSWorkbenchConfig:
         if others := [tool for tool in self._given if not isinstance(tool, BaseTool)]:
-            raise InvalidRequest(f"only tools of AutoGen can be written down, not {others}")
+            raise InvalidRequest(f"configuration of tools: got {others}; allowed: AutoGen's tools")
         return AIOSWorkbenchConfig(
             names=None if self._names is None else list(self._names),
             offered=[tool.dump_component() for tool in self._given if isinstance(tool, BaseTool)],
@@ -188,15 +185,7 @@ class AIOSWorkbench(Workbench, Component[AIOSWorkbenchConfig]):
 
 async def _answered(agent: Agent, name: str, arguments: Mapping[str, Any]) -> ToolResult:
     try:
-        said, is_error = _as_text(await agent.tools.arun(name, arguments)), False
-    except _FOR_THE_MODEL as exc:
-        said, is_error = f"{type(exc).__name__}: {exc}", True
-    return ToolResult(name=name, result=[TextResultContent(content=said)], is_error=is_error)
-
-
-def _as_text(result: Any) -> str:
-    """A result as a model reads it; one that is stored says where the rest is."""
-    try:
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    except TypeError:
-        return str(result)
+        text, is_error = as_text(await agent.tools.arun(name, arguments)), False
+    except MODEL_VISIBLE_ERRORS as exc:
+        text, is_error = f"{type(exc).__name__}: {exc}", True
+    return ToolResult(name=name, result=[TextResultContent(content=text)], is_error=is_error)

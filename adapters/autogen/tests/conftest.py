@@ -49,7 +49,7 @@ def kernel(boot: Boot) -> Kernel:
 
 @pytest.fixture
 def as_default(kernel: Kernel) -> Iterator[Kernel]:
-    """The same, as the kernel of the process."""
+    """The kernel of the test, as the default kernel of the process."""
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)

@@ -222,7 +222,7 @@ class Question:
 
 
 class Worker(RoutedAgent):
-    """Asks the model, in a task of its own if it is told so."""
+    """An agent that calls the model, in a task of its own if configured."""
 
     def __init__(self, client: AIOSChatCompletionClient, *, in_a_task: bool) -> None:
         super().__init__("works")

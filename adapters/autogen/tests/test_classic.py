@@ -170,7 +170,7 @@ class Collector:
         self.said: list[str] = []
 
     def print(self, *objects: Any, **_: Any) -> None:
-        """Nobody reads it."""
+        """Drop the event."""
 
     def send(self, message: Any) -> None:
         if message.type == "stream":

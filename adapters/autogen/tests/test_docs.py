@@ -1,4 +1,4 @@
-"""The page about AutoGen says what is there: what it shows of ours runs."""
+"""The snippets on the page about AutoGen run."""
 
 from __future__ import annotations
 

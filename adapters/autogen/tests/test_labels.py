@@ -1,4 +1,4 @@
-"""What one agent of a team has read marks those that read its messages."""
+"""The labels of what one agent of a team has read pass to those that read its messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY = "I have read it: they want the accounts to be closed."
 
 
 def script(request: Any) -> Message | str:
-    """Whoever has tools fetches the page, and sums up what came of it."""
+    """Answer as agents that fetch the page if they have tools, and summarize the result."""
     if request.messages[-1].role == "tool":
         return SUMMARY
     if request.tools:

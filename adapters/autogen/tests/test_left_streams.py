@@ -1,4 +1,4 @@
-"""Streams that somebody leaves half-read: their slots are free, and nobody is told of an error."""
+"""Streams that are left half-read free their slots, and no error is logged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def leave_an_assistant(kernel: Kernel) -> None:
 
 
 def run_to_the_end(work: Callable[[Kernel], Awaitable[None]], kernel: Kernel) -> list[Any]:
-    """What a loop that ends has to complain about."""
+    """Return the errors that a loop logs when it ends."""
     complaints: list[Any] = []
     with asyncio.Runner() as runner:
         runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))

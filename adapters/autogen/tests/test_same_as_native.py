@@ -1,4 +1,4 @@
-"""What a program says to OpenAI's clients is sent by the kernel as its provider would get it."""
+"""The kernel sends the requests of OpenAI's clients as their provider would get them."""
 
 from __future__ import annotations
 

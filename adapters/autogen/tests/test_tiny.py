@@ -1,4 +1,4 @@
-"""The same on a real model: the tiny one that comes with the project."""
+"""AutoGen's agents work on a real model: the bundled one."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""LangChain and LangGraph on the AIOS kernel.
+"""Run LangChain and LangGraph on the AIOS kernel.
 
     from langchain_aios import ChatAIOS
 
     agent = create_agent(ChatAIOS(), tools=[...])
 
-Every call of the model is a syscall: scheduled among all agents, accounted,
-checked, cancellable. Importing this starts nothing.
+Every LLM call is a syscall: scheduled among all agents, accounted, checked and
+cancellable. Importing this package starts nothing.
 """
 
 from typing import TYPE_CHECKING

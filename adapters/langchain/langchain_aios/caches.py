@@ -19,7 +19,7 @@ from aios_adapters import AgentStore, StoreOp, StoreProgram
 from aios_core import Agent, Kernel
 from langchain_aios.callers import user_of_store
 
-# All that an answer is made of. Nothing else is ever built from what is stored.
+# The classes of answers. Reading a stored answer builds no object of another class.
 _ALLOWED: Final = (
     AIMessage,
     AIMessageChunk,
@@ -31,13 +31,13 @@ _ALLOWED: Final = (
 
 
 class AIOSCache(BaseCache):
-    """Answers by prompt and model.
+    """A cache of answers by prompt and model, in an agent's memory.
 
     Args:
         ttl_s: seconds that an answer is kept; None: until `clear`.
-        agent: whose memory it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        agent: the owner of the memory, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
     """
 
     def __init__(
@@ -52,32 +52,32 @@ class AIOSCache(BaseCache):
         self._store = AgentStore(agent, kernel, group, user_of_store)
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """The answer to a prompt; None if it is not known."""
+        """Return the answer to a prompt; None if it is unknown."""
         return self._store.run(self._find(prompt, llm_string))
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """The same on an event loop."""
+        """Return the answer to a prompt; None if it is unknown (async form of `lookup`)."""
         return await self._store.arun(self._find(prompt, llm_string))
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Keep an answer."""
+        """Store an answer."""
         self._store.run(self._keep(prompt, llm_string, return_val))
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """The same on an event loop."""
+        """Store an answer (async form of `update`)."""
         await self._store.arun(self._keep(prompt, llm_string, return_val))
 
     def clear(self, **kwargs: Any) -> None:
-        """Forget all answers."""
+        """Delete all answers."""
         del kwargs
         self._store.run(self._clear())
 
     async def aclear(self, **kwargs: Any) -> None:
-        """The same on an event loop."""
+        """Delete all answers (async form of `clear`)."""
         del kwargs
         await self._store.arun(self._clear())
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _find(self, prompt: str, llm_string: str) -> StoreProgram[RETURN_VAL_TYPE | None]:
         text = yield StoreOp.kv(_NAMESPACE, "get", _key(prompt, llm_string))
@@ -98,6 +98,6 @@ _NAMESPACE: Final = "langchain/cache"
 
 
 def _key(prompt: str, llm_string: str) -> str:
-    """Of fixed length, whatever the prompt's."""
+    """Return a key of fixed length."""
     parts = (part.encode() for part in (llm_string, prompt))
     return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()

@@ -1,14 +1,14 @@
-"""Which agent a call belongs to, found without the user's help.
+"""Find the agent of a call without the user's help.
 
-In this order: the agent that is named (in the run's config, then on the model),
+It is the first of: the agent that is named (in the run's config, then on the model);
 the root run (one `invoke` or `stream` of a graph or chain with all that it starts,
 sub-agents and tools included; a run inside of it with a `thread_id` of its own is
-another root), and for a call outside any run the asyncio task or the thread that
-makes it. `aios_adapters.callers` says how long each one's agent lives.
+another root); for a call outside any run, the asyncio task or the thread that
+makes it. `aios_adapters.callers` has the lifetime of each kind's agent.
 
-A run knows only its parent, so `RunTracker`, a callback handler that LangChain
-adds to every run of the process, keeps who descends from whom. It keeps also which
-model's run began last in a context: LangChain does not tell a stream its own run.
+A run has only its parent's id, so `RunTracker`, a callback handler that LangChain
+adds to every run of the process, records the ancestors. It also records the model run
+that started last in a context: LangChain does not pass a stream its own run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """The run of one call of a model, and what its config said."""
+    """The run of one LLM call, with the metadata of its config."""
 
     run_id: UUID
     metadata: Mapping[str, Any]
@@ -57,12 +57,12 @@ class ModelRun:
 class RunTracker(RunTree, BaseCallbackHandler):
     """The tree of LangChain's runs in this process."""
 
-    run_inline = True  # a look into a dictionary; no thread is worth it
+    run_inline = True  # updates a dictionary, which is faster than a thread switch
 
     def run_of(self, run_manager: RunManager) -> ModelRun | None:
-        """The run that a model is called in.
+        """Return the run in which a model is called.
 
-        LangChain hands a stream no run manager, but tells of its run right before, in the same
+        LangChain passes a stream no run manager, but reports its run right before, in the same
         context.
         """
         if run_manager:
@@ -72,7 +72,7 @@ class RunTracker(RunTree, BaseCallbackHandler):
 
     @contextmanager
     def during(self, run_manager: RunManager) -> Iterator[None]:
-        """For the call of a run. LangChain does not tell that it was cancelled; this does."""
+        """End the run of a call that is cancelled, since LangChain does not report that."""
         run = self.run_of(run_manager)
         try:
             yield
@@ -81,7 +81,7 @@ class RunTracker(RunTree, BaseCallbackHandler):
                 self.end(run.run_id)
             raise
 
-    # LangChain's side: one method for each kind of run and each way to end.
+    # The callbacks of LangChain: one method for each kind of run and each way to end.
 
     def on_chain_start(
         self,
@@ -91,20 +91,20 @@ class RunTracker(RunTree, BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        """A run of any kind begins."""
+        """Record that a run of any kind has started."""
         self.begin(run_id, parent_run_id, more.get("name"), (metadata or {}).get("thread_id"))
 
     on_tool_start = on_retriever_start = on_chain_start
 
     def on_chat_model_start(self, *about: Any, run_id: UUID, **more: Any) -> None:
-        """A model's run begins."""
+        """Record that a model's run has started."""
         self.on_chain_start(*about, run_id=run_id, **more)
         _latest.set(ModelRun(run_id, more.get("metadata") or {}))
 
     on_llm_start = on_chat_model_start
 
     def on_chain_end(self, *_: Any, run_id: UUID, **_more: Any) -> None:
-        """A run of any kind ends, in whatever way."""
+        """Record that a run of any kind has ended, with or without an error."""
         self.end(run_id)
 
     on_tool_end = on_retriever_end = on_llm_end = on_chain_end
@@ -114,13 +114,13 @@ class RunTracker(RunTree, BaseCallbackHandler):
 def find_caller(
     tracker: RunTracker, name: str | None, defaults: AgentSettings, run_manager: RunManager
 ) -> tuple[Caller, AgentSettings]:
-    """Whose call this is, and what its agent shall be like.
+    """Return the caller of an LLM call, and the settings of its agent.
 
     Args:
-        tracker: knows the runs.
-        name: of the agent, as the model was told; None if it was not.
-        defaults: as the model was told; the run's config goes before them.
-        run_manager: of the call; None outside LangChain's own entry points, and for streams.
+        tracker: the runs in progress.
+        name: the agent's name in the model's arguments, if any.
+        defaults: the settings in the model's arguments; the run's config overrides them.
+        run_manager: the call's; None outside LangChain's own entry points, and for streams.
 
     Raises:
         InvalidRequest: an `aios_...` key of the config has a bad value.
@@ -134,13 +134,13 @@ def find_caller(
     is_whole = root is not None and run is not None and root.run_id == run.run_id
     if found := _in_conversation(root, config.get("thread_id"), is_whole=is_whole):
         return found, settings
-    # LangChain makes an asynchronous call in a task of its own, and those of a batch on a pool's
-    # threads; the tracker saw whose the first is, and `batching` the others.
+    # LangChain makes an asynchronous call in a new task, and the calls of a batch on a pool's
+    # threads. The tracker has recorded the caller of the former, `batching` that of the latter.
     return _batched.get() or (root.caller if root else current_caller()), settings
 
 
 def _in_conversation(root: RunRoot | None, thread_id: Any, *, is_whole: bool) -> Caller | None:
-    """The root run as a caller, unless it is only one call, which belongs to no conversation."""
+    """Return the caller for a root run; None if it is a single call without a conversation."""
     if root is not None and (thread_id or not is_whole):
         return _of_root(root, thread_id)
     if thread_id:
@@ -149,14 +149,14 @@ def _in_conversation(root: RunRoot | None, thread_id: Any, *, is_whole: bool) ->
 
 
 def _root_around() -> RunRoot | None:
-    """The root of the run that goes on around the caller, where that is no model's."""
+    """Return the root of the run around the calling code, unless it is a model's run."""
     parent_id = getattr(ensure_config().get("callbacks"), "parent_run_id", None)
     return tracker.root_of(parent_id) if parent_id else None
 
 
 @contextmanager
 def batching() -> Iterator[None]:
-    """Calls that begin in the block and belong to no run are those of whoever entered it."""
+    """Attribute the calls in the block that belong to no run to the caller that entered it."""
     token = _batched.set(_batched.get() or current_caller())
     try:
         yield
@@ -165,26 +165,26 @@ def batching() -> Iterator[None]:
 
 
 def in_batch() -> Context:
-    """The same for what is run in this context, step by step."""
+    """Return a context in which calls that belong to no run are attributed to this caller."""
     context = copy_context()
     context.run(_batched.set, _batched.get() or current_caller())
     return context
 
 
 def with_metadata(config: RunnableConfig | None) -> RunnableConfig | None:
-    """Copy what a config's `configurable` says of the agent to its metadata.
+    """Copy the agent's settings from a config's `configurable` to its metadata.
 
-    That is all that a model's call gets of it.
+    LangChain passes only the metadata to a model's call.
     """
-    said = (config or {}).get("configurable") or {}
-    about = {key: said[key] for key in said if key == "thread_id" or key.startswith("aios_")}
+    given = (config or {}).get("configurable") or {}
+    about = {key: given[key] for key in given if key == "thread_id" or key.startswith("aios_")}
     if config is None or not about:
         return config
     return {**config, "metadata": {**about, **(config.get("metadata") or {})}}
 
 
 def find_running_caller(name: str | None, defaults: AgentSettings) -> tuple[Caller, AgentSettings]:
-    """Whose call it is within a run without one of its own, such as a tool's body."""
+    """Return the caller of a call that has no run of its own, such as one in a tool's body."""
     config = _config_of(None)
     settings = defaults.updated(config, "aios_")
     if named := config.get("aios_agent") or name:
@@ -223,17 +223,17 @@ def ref_for_run(
 
 
 def user_of_store() -> User | None:
-    """Who uses a store, where it is known: the run around the call, or who has called a model."""
+    """Return the user of a store: the run around the call, or a caller that has an agent."""
     return User.known(directory, *find_running_caller(None, AgentSettings()))
 
 
 def user_of_saver(config: RunnableConfig | None) -> User | None:
-    """Who uses a saver. LangGraph calls it outside the run, with the run's config."""
-    said = {**((config or {}).get("metadata") or {}), **((config or {}).get("configurable") or {})}
-    settings = AgentSettings().updated(said, "aios_")
-    if named := said.get("aios_agent"):
+    """Return the user of a saver, which LangGraph calls outside the run, with its config."""
+    about = {**((config or {}).get("metadata") or {}), **((config or {}).get("configurable") or {})}
+    settings = AgentSettings().updated(about, "aios_")
+    if named := about.get("aios_agent"):
         return User(directory, Caller.named(str(named), settings.group), settings)
-    thread_id = said.get("thread_id")
+    thread_id = about.get("thread_id")
     root = None if thread_id is None else tracker.latest_in(thread_id)
     if root is None:
         return user_of_store()
@@ -241,7 +241,7 @@ def user_of_saver(config: RunnableConfig | None) -> User | None:
 
 
 def _config_of(run: ModelRun | None) -> dict[str, Any]:
-    """Metadata and configurable of the run; the call's own metadata goes first."""
+    """Merge metadata and configurable of the run; the call's own metadata wins."""
     around = ensure_config()
     inner = run.metadata if run else {}
     return {**around["configurable"], **around["metadata"], **inner}
@@ -253,7 +253,7 @@ def _of_root(root: RunRoot, thread_id: Any = None) -> Caller:
     return Caller(CallerKind.RUN, root.run_id, name)
 
 
-# --- of this process ---------------------------------------------------------------------------
+# --- state of the process ----------------------------------------------------------------------
 
 
 def _end_of(root: RunRoot) -> None:

@@ -1,12 +1,11 @@
-"""`ChatAIOS`: LangChain's chat model, answered by the kernel.
+"""`ChatAIOS`: a chat model of LangChain that the kernel answers.
 
-Every call is a syscall of the agent that makes it (`langchain_aios.callers` finds
-out which), so it is scheduled, accounted, checked and can be taken back. All four
-ways to call are native: the asynchronous ones use no thread and block no loop,
-streams pass deltas on as they come, and cancelling the task or closing the stream
-cancels the syscall. Instances hold no loop and no lock: they may be shared among
-threads and event loops, copied and pickled (a pickled one finds the default
-kernel of the process where it wakes up).
+Every call is a syscall of the agent that makes it (found by `langchain_aios.callers`):
+scheduled, accounted, checked and cancellable. All four ways to call are native: the
+asynchronous ones use no thread and block no loop, streams pass deltas on as they arrive,
+and cancelling the task or closing the stream cancels the syscall. Instances hold no loop
+and no lock: they may be shared among threads and event loops, copied and pickled (an
+unpickled one uses the default kernel of its process).
 """
 
 from __future__ import annotations
@@ -51,25 +50,25 @@ from langchain_aios.callers import (
 from langchain_aios.errors import translated
 from langchain_aios.token_counts import Measure, count_messages, count_text, measure_of
 
-# What a model of a provider is told, and none of the kernel needs.
+# Arguments of a provider's models that the kernel does not need.
 _OF_A_PROVIDER: Final = frozenset({"api_key", "base_url", "max_retries"})
 _SETTINGS: Final = (
     *("model", "temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "n"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty"),
     *("logit_bias", "logprobs", "top_logprobs"),
-)  # which a call's arguments go before
+)  # a call's arguments override them
 Method = Literal["function_calling", "json_mode", "json_schema"]
 
 
 class ChatAIOS(BaseChatModel):
     """A chat model that runs on the kernel.
 
-    >>> llm = ChatAIOS()  # an embedded kernel starts at the first call
+    >>> llm = ChatAIOS()  # the default kernel starts at the first call
     >>> llm.invoke("hello").text
 
-    Errors are the kernel's, see `aios_core.errors`; where LangChain has a name for
-    the same thing they go by both, see `langchain_aios.errors`. Call arguments that
-    neither LangChain nor the kernel knows are passed to the core's backend as they are.
+    Errors are those of `aios_core.errors`; if LangChain has a class for an error, it is an
+    instance of both (`langchain_aios.errors`). Call arguments that are unknown to LangChain
+    and the kernel are passed to the core's backend unchanged.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
@@ -123,18 +122,18 @@ class ChatAIOS(BaseChatModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        """A limit that is spelled wrong must not vanish; what names a provider may."""
+    def _require_known(cls, values: Any) -> Any:
+        """Refuse unknown arguments, since a misspelled limit must not be ignored."""
         known = {alias for name, f in cls.model_fields.items() for alias in _names(name, f)}
         for key in values if isinstance(values, dict) else ():
             if key in known or key in _OF_A_PROVIDER:
                 continue
             close = get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InvalidRequest(f"{key}: no such argument; {hint}There are {sorted(known)}")
+            raise InvalidRequest(f"{key}: no such argument; {hint}allowed: {sorted(known)}")
         return values
 
-    # --- how LangChain's users call it: what `configurable` says of the agent is handed on ----
+    # --- LangChain's public methods, which pass on the agent in `configurable` ----------------
 
     invoke = model_methods.hand_on(BaseChatModel.invoke)
     ainvoke = model_methods.hand_on(BaseChatModel.ainvoke)
@@ -193,7 +192,7 @@ class ChatAIOS(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
+        with translated(), ExitStack() as stack:  # a half-read stream must have nothing to await
             request = self._request(messages, stop, kwargs)
             agent = await self.agent_ref(run_manager).hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
@@ -216,15 +215,15 @@ class ChatAIOS(BaseChatModel):
         """Offer tools to the model.
 
         Args:
-            tools: anything that LangChain takes for a tool.
-            tool_choice: "auto"; "any", "required" or True for one of them, whichever; "none";
+            tools: anything that LangChain accepts as a tool.
+            tool_choice: "auto"; "any", "required" or True to require any one of them; "none";
                 the name of one; or OpenAI's or Anthropic's dictionary for any of these.
             parallel_tool_calls: whether one answer may hold several calls.
-            strict: as `convert_to_openai_tool` has it.
+            strict: as in `convert_to_openai_tool`.
             kwargs: bound to the calls as well.
 
         Raises:
-            InvalidRequest: `tool_choice` is none of those.
+            InvalidRequest: `tool_choice` is unknown.
         """
         offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
         names = [tool["function"]["name"] for tool in offered if "function" in tool]
@@ -248,16 +247,16 @@ class ChatAIOS(BaseChatModel):
 
         Args:
             schema: a pydantic class (the answers are its instances), a TypedDict or a JSON schema
-                (they are dictionaries). None only for "json_mode".
+                (the answers are dictionaries). None only for "json_mode".
             method: "function_calling" offers the schema as a tool that must be called, so the
                 model reads it; "json_schema" constrains the answer to the schema; "json_mode"
-                constrains it to some JSON object, and the prompt says which.
+                constrains it to a JSON object, which the prompt has to describe.
             include_raw: answer with `{"raw": AIMessage, "parsed": ..., "parsing_error": ...}`.
-            strict: as `convert_to_openai_tool` has it.
+            strict: as in `convert_to_openai_tool`.
             kwargs: bound to the calls as well.
 
         Raises:
-            ValueError: an unknown method, or no schema where one is needed.
+            ValueError: the method is unknown, or needs a schema.
         """
         if schema is None and method != "json_mode":
             raise ValueError(f"method {method!r} needs a schema; only 'json_mode' does without")
@@ -286,16 +285,16 @@ class ChatAIOS(BaseChatModel):
             return llm, PydanticToolsParser(tools=[schema], first_tool_only=True)
         return llm, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
 
-    # --- what a call says to the kernel -------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     def _request(
         self, messages: list[BaseMessage], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The arguments of an LLM syscall: the model's own settings under those of the call."""
+        """Return the arguments of an LLM syscall: the model's, overridden by the call's."""
         options, rest = read_options({**self.model_kwargs, **kwargs})
         tools = translation.to_tools(rest.pop("tools", None) or ())
         choice = read_tool_choice(rest.pop("tool_choice", None), [t.name for t in tools])
-        said = {
+        request = {
             **self._settings,
             "stop": self.stop if stop is None else stop,
             **options,
@@ -305,7 +304,7 @@ class ChatAIOS(BaseChatModel):
             "response_format": translation.to_response_format(rest.pop("response_format", None)),
             "extra": rest,
         }
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in request.items() if value is not None}
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -321,18 +320,18 @@ class ChatAIOS(BaseChatModel):
     # --- counts -------------------------------------------------------------------------------
 
     def get_num_tokens(self, text: str) -> int:
-        """How many tokens a text takes in a prompt, by the core that would be asked."""
+        """Return the number of tokens that a text adds to a prompt, as the core counts."""
         return count_text(self._measure, self.model, text)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """How many tokens a prompt of these messages, and tools, has."""
+        """Return the number of tokens of a prompt with these messages and tools."""
         with translated():
             return count_messages(self._measure, self.model, messages, tools)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """None: what a core's tokens are it does not tell; `get_num_tokens` counts them."""
+        """Raise `NotImplementedError`: cores report counts, not ids (`get_num_tokens`)."""
         raise NotImplementedError("the kernel counts tokens and has no ids; use get_num_tokens()")
 
     @property
@@ -344,12 +343,12 @@ class ChatAIOS(BaseChatModel):
     # --- copies -------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """A copy on the same kernel."""
+        """Return a copy that uses the same kernel and agent."""
         shared = {id(held): held for held in (self.kernel, self.agent)}
         return super().__deepcopy__({**shared, **(memo or {})})
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What is pickled: an agent by its name, and no kernel."""
+        """Return the state for pickling: the agent by its name, and no kernel."""
         state = super().__getstate__()
         agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
         return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
@@ -376,7 +375,7 @@ class ChatAIOS(BaseChatModel):
 
 
 def _names(name: str, field: FieldInfo) -> tuple[str, ...]:
-    """Under which names a field may be given."""
+    """Return the names under which a field may be given."""
     alias = field.validation_alias
     choices = alias.choices if isinstance(alias, AliasChoices) else ()
     return (name, *(choice for choice in choices if isinstance(choice, str)))
@@ -393,7 +392,7 @@ def _json_parser(schema: Any) -> Runnable[Any, Any]:
 def _with_raw(
     llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[Any, Any]
 ) -> Runnable[LanguageModelInput, Any]:
-    """Keep the message beside what was parsed from it, and a parsing error beside both."""
+    """Return the message together with the parsed object and the parsing error."""
     parsed = RunnablePassthrough.assign(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )

@@ -1,7 +1,7 @@
-"""How checkpoints lie in an agent's memory: their keys, their order, and their bytes.
+"""Encode checkpoints for an agent's memory: their keys, their order and their bytes.
 
-Pure functions. A key is thread / namespace / checkpoint id, each part quoted; what is stored is a
-line of JSON, then the parts' bytes.
+Pure functions. A key is thread / namespace / checkpoint id, each part quoted; a value is a
+line of JSON, followed by the bytes of its parts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 
 
 def thread_prefix(thread_id: object) -> str:
-    """Of the keys of all that a thread has."""
+    """Return the prefix of all keys of a thread."""
     return f"{quote(str(thread_id), safe='')}/"
 
 
@@ -34,7 +34,7 @@ def key_of(thread_id: str, namespace: str, checkpoint_id: str) -> str:
 
 
 def prefix_of(config: RunnableConfig | None) -> str:
-    """Of the keys that a listing looks at."""
+    """Return the prefix of the keys that a listing reads."""
     if config is None or "thread_id" not in config["configurable"]:
         return ""
     if "checkpoint_ns" in config["configurable"]:
@@ -58,10 +58,10 @@ def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableCon
 
 
 def newest_first(entries: Iterable[Any]) -> list[str]:
-    """The keys of checkpoints in the order of LangGraph's saver in memory.
+    """Return the keys of checkpoints in the order of LangGraph's saver in memory.
 
-    Threads, and the namespaces of each, in the order in which they were first there; of one
-    namespace the newest checkpoint first.
+    Threads, and the namespaces of each, are in the order of their first checkpoint; in a
+    namespace, the newest checkpoint comes first.
     """
     first: dict[tuple[str, ...], float] = {}
     keys = []
@@ -79,7 +79,7 @@ def newest_first(entries: Iterable[Any]) -> list[str]:
     return sorted(keys, key=group_of)
 
 
-# --- what is stored: a line of JSON, then the parts' bytes ---------------------------------------
+# --- values: a line of JSON, then the bytes of the parts -----------------------------------------
 
 
 def pack(parts: Mapping[str, tuple[str, bytes]], about: Mapping[str, Any]) -> bytes:

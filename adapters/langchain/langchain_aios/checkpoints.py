@@ -2,15 +2,15 @@
 
     graph.compile(checkpointer=AIOSSaver())
 
-A checkpoint is durable when `put` returns: after kill -9 the graph goes on from it.
-Both halves, synchronous and asynchronous, are the same scripts. Two namespaces hold
-it all:
+A checkpoint is durable when `put` returns: after kill -9 the graph continues from it.
+The synchronous and asynchronous methods share their programs. Two namespaces hold
+the data:
 
     <name>/checkpoints   thread / namespace / checkpoint id            -> the checkpoint
     <name>/writes        thread / namespace / checkpoint id / task / n -> one pending write
 
 Ids are ordered by time, and keys are ordered by text: the latest is the last.
-Values go through LangGraph's serializer (`serde`), which decides what may be built
+Values go through LangGraph's serializer (`serde`), which decides which objects may be built
 when they are read.
 """
 
@@ -60,15 +60,15 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps checkpoints in an agent's memory.
 
     Args:
-        namespace: keeps savers of one agent apart.
+        namespace: separates several savers of one agent.
         agent: the agent that owns the memory: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
         serde: LangGraph's serializer; None for its own default.
         ttl: LangGraph's configuration of expiry, in minutes: a thread that is not written to (nor
             read, unless `refresh_on_read` is False) for `default_ttl` is removed as a whole.
-        max_checkpoints: how many of the newest are kept of each thread and namespace; None: all.
-            Those that a kept one is made from (see LangGraph's `DeltaChannel`) stay as well.
+        max_checkpoints: how many of the newest are kept in each thread and namespace; None: all.
+            Those that a kept one is built from (LangGraph's `DeltaChannel`) are kept as well.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class AIOSSaver(BaseCheckpointSaver[str]):
     # --- reading ------------------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that a config names, or the latest of its thread."""
+        """Return the checkpoint that a config names, or the latest of its thread."""
         return self._store.run(self._get(config), user_of_saver(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The same on an event loop."""
+        """Return the checkpoint (async form of `get_tuple`)."""
         return await self._store.arun(self._get(config), user_of_saver(config))
 
     def list(
@@ -122,7 +122,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """The same on an event loop."""
+        """List checkpoints (async form of `list`)."""
         for found in await self._store.arun(
             self._list(config, filter, before, limit), user_of_saver(config)
         ):
@@ -137,7 +137,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Keep a checkpoint; the config that names it."""
+        """Store a checkpoint. Returns the config that names it."""
         del new_versions
         return self._store.run(self._put(config, checkpoint, metadata), user_of_saver(config))
 
@@ -148,7 +148,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """The same on an event loop."""
+        """Store a checkpoint. Returns the config that names it (async form of `put`)."""
         del new_versions
         return await self._store.arun(
             self._put(config, checkpoint, metadata), user_of_saver(config)
@@ -161,7 +161,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Keep what a task wrote before its step was complete. Repeats change nothing."""
+        """Store what a task wrote before its step was complete. Idempotent."""
         self._store.run(self._put_writes(config, writes, task_id, task_path), user_of_saver(config))
 
     async def aput_writes(
@@ -171,27 +171,27 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """The same on an event loop."""
+        """Store what a task wrote before its step was complete (async form of `put_writes`)."""
         await self._store.arun(
             self._put_writes(config, writes, task_id, task_path), user_of_saver(config)
         )
 
-    # --- forgetting and copying ---------------------------------------------------------------
+    # --- deleting and copying -----------------------------------------------------------------
 
     def delete_thread(self, thread_id: str) -> None:
-        """Forget all checkpoints of a thread."""
+        """Delete all checkpoints of a thread."""
         self._store.run(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """The same on an event loop."""
+        """Delete all checkpoints of a thread (async form of `delete_thread`)."""
         await self._store.arun(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Forget the checkpoints that these runs made."""
+        """Delete the checkpoints of these runs."""
         self._store.run(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """The same on an event loop."""
+        """Delete the checkpoints of these runs (async form of `delete_for_runs`)."""
         await self._store.arun(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -199,7 +199,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         self._store.run(self._copy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """The same on an event loop."""
+        """Copy all checkpoints of a thread to another one (async form of `copy_thread`)."""
         await self._store.arun(self._copy_thread(source_thread_id, target_thread_id))
 
     def prune(
@@ -217,7 +217,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         *,
         strategy: Literal["keep_latest", "delete"] | str = "keep_latest",  # noqa: PYI051
     ) -> None:
-        """The same on an event loop."""
+        """Keep only the latest checkpoint of each namespace, or none (async form of `prune`)."""
         await self._store.arun(self._prune(thread_ids, strategy))
 
     def sweep_ttl(self) -> int:
@@ -229,12 +229,12 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         return await self._store.arun(self._sweep())
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """Versions are ordered texts."""
+        """Return the next version of a channel: a text that sorts after the current one."""
         del channel
         number = 0 if current is None else int(str(current).partition(".")[0])
         return f"{number + 1:032}"
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _get(self, config: RunnableConfig) -> StoreProgram[CheckpointTuple | None]:
         if checkpoint_id := get_checkpoint_id(config):
@@ -360,9 +360,9 @@ class AIOSSaver(BaseCheckpointSaver[str]):
             yield from self._forget(sorted(older))
 
     def _origins(self, key: str) -> StoreProgram[set[str]]:
-        """The ancestors from which a checkpoint's delta channels are put together.
+        """Return the keys of the ancestors from which a checkpoint's delta channels are built.
 
-        Such a channel is kept as a whole now and then; until then, only as what was written.
+        Such a channel is stored as a whole only now and then; in between, only the writes are.
         """
         found: set[str] = set()
         (entry,) = yield StoreOp.kv(self._checkpoints, "get_many", (key,))
@@ -390,7 +390,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         return num_swept
 
     def _forget(self, keys: Sequence[str]) -> StoreProgram[None]:
-        """Checkpoints, with what was written after them."""
+        """Delete checkpoints, with their pending writes."""
         if keys:
             yield StoreOp.kv(self._checkpoints, "delete", *keys)
         for key in keys:
@@ -416,7 +416,7 @@ class AIOSSaver(BaseCheckpointSaver[str]):
         return found
 
     def _channels(self, value: Any) -> set[str]:
-        """The channels whose values a checkpoint holds."""
+        """Return the channels that have a value in a checkpoint."""
         checkpoint: Checkpoint = self.serde.loads_typed(unpack(value)[0]["checkpoint"])
         return {*checkpoint["channel_values"]}
 
@@ -426,6 +426,6 @@ class AIOSSaver(BaseCheckpointSaver[str]):
 
 
 def _place(entry: Any) -> tuple[str, str, int]:
-    """The order of pending writes: by the task's path, its id, and the write's number."""
+    """Return the sort key of a pending write: the task's path, its id, and the write's number."""
     about = unpack(entry.value)[1]
     return about["path"], about["task"], about["number"]

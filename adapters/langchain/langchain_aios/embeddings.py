@@ -1,4 +1,4 @@
-"""`AIOSEmbeddings`: texts become vectors by the kernel's embedder, accounted like LLM calls."""
+"""`AIOSEmbeddings`: embed texts by the kernel's embedder, accounted like LLM calls."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BATCH: Final = 256  # texts of one syscall
 
 
 class AIOSEmbeddings(Embeddings):
-    """LangChain's embeddings on the kernel. Vectors have length 1.
+    """Embeddings of LangChain on the kernel. Vectors have length 1.
 
-    Errors are the kernel's, see `aios_core.errors`.
+    Errors are those of `aios_core.errors`.
 
     Args:
-        agent: whose calls these are: a name, or an agent of the kernel; None: found, as for a
-            model, from the run or else the task or thread that asks.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the run, the task or the thread, as for a model.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned.
 
     >>> AIOSEmbeddings().embed_query("where is the harbour?")
     """
@@ -38,16 +38,16 @@ class AIOSEmbeddings(Embeddings):
         self._agent = agent_ref(agent, group, kernel)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector for each text, in order."""
+        """Return one vector for each text, in order."""
         with translated(), self._agent.use() as agent:
             return [list(vector) for batch in _batches(texts) for vector in agent.llm.embed(batch)]
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of one text; a question's is made like any other's."""
+        """Return the vector of a text; questions are embedded like all other texts."""
         return self.embed_documents([text])[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """The same on an event loop. Cancelling the await cancels the syscall."""
+        """Return one vector for each text (async form of `embed_documents`)."""
         with translated():
             async with self._agent.ause() as agent:
                 return [
@@ -57,7 +57,7 @@ class AIOSEmbeddings(Embeddings):
                 ]
 
     async def aembed_query(self, text: str) -> list[float]:
-        """The same on an event loop."""
+        """Return the vector of a text (async form of `embed_query`)."""
         return (await self.aembed_documents([text]))[0]
 
 

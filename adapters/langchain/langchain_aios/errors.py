@@ -1,8 +1,8 @@
-"""The kernel's errors, where LangChain has a kind of its own for them.
+"""Raise the kernel's errors under LangChain's names as well.
 
-For one, `ContextOverflowError`, on which its summarising middleware acts, or
-`ModelError` with `is_retryable`, on which its retrying middleware does. What is
-raised is both, see `aios_adapters.error_mapping`.
+Such as `ContextOverflowError`, on which its summarizing middleware acts, or `ModelError`
+with `is_retryable`, on which its retrying middleware acts. A raised error is an instance
+of both classes (`aios_adapters.error_mapping`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aios_adapters import ErrorMapping
 from aios_core import errors as ours
 
 _SERVER_ERROR: Final = 500
-# The most special first. Names that an older langchain-core lacks are left out.
+# The most specific first. Names that an older langchain-core lacks are left out.
 _SAME: Final = (
     (ours.ContextOverflow, "ContextOverflowError"),
     (ours.AuthenticationFailed, "ModelAuthenticationError"),
@@ -34,13 +34,13 @@ _SAME: Final = (
 
 
 def retry_facts(error: ours.KernelError) -> Mapping[str, Any]:
-    """Whether to repeat a call whose core failed: as LangChain says of the provider's status."""
+    """Return `is_retryable` of a failed call, by LangChain's rule for the provider's status."""
     if not isinstance(error, ours.CoreError) or isinstance(error, ours.InvalidRequest):
         return {}
     return {"is_retryable": True} if (error.status_code or 0) >= _SERVER_ERROR else {}
 
 
-#: Lets kernel errors out of a block under both names.
+#: Raises kernel errors that leave a block under both names.
 translated: Final = ErrorMapping(
     ((own, getattr(theirs, name, None)) for own, name in _SAME), retry_facts
 ).as_framework_error

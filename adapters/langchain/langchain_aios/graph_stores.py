@@ -2,12 +2,12 @@
 
     graph.compile(store=AIOSGraphStore(index={"dims": 384, "embed": mine, "fields": ["text"]}))
 
-Items are durable when `put` returns and may expire. With `index` the fields that it names are
-embedded, by what it names or else the kernel's embedder, and `search(query=...)` ranks by
+Items are durable when `put` returns and may expire. With `index`, the fields that it names are
+embedded, by its own embedder or else the kernel's, and `search(query=...)` ranks by
 meaning. Filters, namespaces, order and configuration are those of LangGraph's own stores.
 
-An item is one entry of the agent's memory, its vectors another one of the same key. Both
-hold the item's version: vectors of another version are those of a text that was replaced.
+An item is an entry of the agent's memory, its vectors are another entry under the same key. Both
+hold the item's version: vectors of another version belong to a replaced text and are ignored.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ from langchain_aios.ttl_sweeper import Sweeper
 log = logging.getLogger(__name__)
 
 _MINUTE: Final = 60.0
-_SWEEP_MINUTES: Final = 5.0  # as LangGraph's stores, where nobody says
-_moments: Final = itertools.count(time.time_ns())  # ever later, in one process and the next
+_SWEEP_MINUTES: Final = 5.0  # the default of LangGraph's stores
+_moments: Final = itertools.count(time.time_ns())  # increases over restarts of the process too
 
 
 class AIOSGraphStore(BaseStore):
     """A LangGraph store that keeps items by namespace and key in an agent's memory.
 
     Args:
-        name: keeps stores of one agent apart.
+        name: separates several stores of one agent.
         agent: the agent that owns the memory: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
         index: LangGraph's `IndexConfig`; without "embed" the kernel's embedder makes the vectors.
-            Or paths of fields alone ("$" is all). None: nothing is embedded, queries do not rank.
+            A list of field paths also works ("$" is all). None: nothing is embedded or ranked.
         ttl: LangGraph's configuration of expiry, in minutes.
-        serde: LangGraph's serializer, for values that are no JSON; None for its own default.
+        serde: LangGraph's serializer, for values that are not JSON; None for its default.
     """
 
     supports_ttl = True
@@ -97,11 +97,11 @@ class AIOSGraphStore(BaseStore):
         self._sweeper = Sweeper(self.sweep_ttl)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry out operations: reads see what was there before, the writes come last."""
+        """Perform operations: reads see the state before the batch, the writes come last."""
         return self._store.run(self._batch(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry out operations on an event loop: the writes come last."""
+        """Perform operations on an event loop (async form of `batch`)."""
         return await self._store.arun(self._batch(list(ops)))
 
     # --- expiry -------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class AIOSGraphStore(BaseStore):
         num_swept: int = yield StoreOp.kv(self._items, "sweep")
         return num_swept
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _batch(self, ops: Sequence[Op]) -> StoreProgram[list[Result]]:
         results: list[Result] = []
@@ -152,7 +152,7 @@ class AIOSGraphStore(BaseStore):
                 case _:
                     raise InvalidRequest(f"op: got {op!r:.200}; allowed: LangGraph's four kinds")
             results.append(result)
-        bodies = {key: self._body_of(op) for key, op in puts.items()}  # all are refused, or none
+        bodies = {key: self._body_of(op) for key, op in puts.items()}  # raises before any write
         for key, put in puts.items():
             yield from self._put(key, put, bodies[key])
         return results
@@ -189,7 +189,7 @@ class AIOSGraphStore(BaseStore):
         yield StoreOp.kv(self._vectors, "put", {key: text}, ttl_s=ttl_s)
 
     def _order_of(self, key: str, namespace: Namespace) -> StoreProgram[Sequence[int]]:
-        """When the item's namespace and the item itself were first there."""
+        """Return when the item's namespace and the item itself were first written."""
         entries = yield StoreOp.kv(self._items, "get_many", (key,))
         if entries:
             return _order(entries[0])
@@ -227,7 +227,7 @@ class AIOSGraphStore(BaseStore):
         return {key: nearness(wanted, vectors) for key, vectors in kept.items() if vectors}
 
     def _refresh(self, entries: Sequence[Any]) -> StoreProgram[None]:
-        """Let the time of those that expire begin anew."""
+        """Restart the time to live of entries that expire."""
         for entry in entries:
             if (ttl := json.loads(entry.value)["ttl"]) is not None:
                 for namespace in (self._items, self._vectors):
@@ -245,7 +245,7 @@ class AIOSGraphStore(BaseStore):
     # --- vectors ------------------------------------------------------------------------------
 
     def _texts(self, op: PutOp) -> list[str]:
-        """What of an item is embedded."""
+        """Return the texts of an item that are embedded."""
         if self.index_config is None or op.index is False or op.value is None:
             return []
         paths = (self.index_config.get("fields") or ["$"]) if op.index is None else op.index
@@ -262,7 +262,7 @@ class AIOSGraphStore(BaseStore):
         return StoreOp(lambda _: self.embeddings, "embed_query", (query,))
 
     def _require_dims(self, vectors: Sequence[Vector]) -> None:
-        """Warn of vectors of another length than configured, which LangGraph takes as well."""
+        """Warn of vectors with another length than configured; LangGraph accepts them too."""
         dims = (self.index_config or {}).get("dims")
         if vectors and dims and len(vectors[0]) != dims:
             give_notice(
@@ -306,22 +306,22 @@ def _texts_at(value: Mapping[str, Any], path: str) -> list[str]:
 
 
 def _vectors_of(entry: Any, version: Any) -> Sequence[Vector]:
-    """The vectors of an item, unless they are those of what the item was before."""
+    """Return the vectors of an item, unless they belong to an earlier version of it."""
     kept = json.loads(entry.value)
-    if isinstance(kept, list):  # kept by an older version, which had no versions
+    if isinstance(kept, list):  # written by a release that stored no version
         return kept
     return kept["vectors"] if kept["version"] == version else ()
 
 
 def _order(entry: Any) -> Sequence[int]:
-    """When an item's namespace and the item itself were first there, in nanoseconds."""
+    """Return when an item's namespace and the item were first written, in nanoseconds."""
     first = int(entry.created_at * 1e9)
     order: Sequence[int] = json.loads(entry.value).get("order") or (first, first)
     return order
 
 
 def _in_order(entries: Sequence[Any]) -> list[Any]:
-    """Items in the order in which LangGraph's store in memory has them: the first come first."""
+    """Sort items as LangGraph's store in memory does: in the order of their first write."""
     orders = {entry.key: _order(entry) for entry in entries}
     spaces: dict[Namespace, int] = {}
     for key, (space, _) in orders.items():

@@ -20,10 +20,10 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
     """The messages of one session.
 
     Args:
-        session_id: of the conversation.
-        agent: whose memory it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        session_id: the id of the conversation.
+        agent: the owner of the memory, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
 
     >>> history = AIOSChatMessageHistory("42")
     >>> history.add_user_message("hello")
@@ -41,7 +41,7 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
         self._store = AgentStore(agent, kernel, group, user_of_store)
 
     @property
-    def messages(self) -> list[BaseMessage]:  # a field there
+    def messages(self) -> list[BaseMessage]:  # a field in the base class
         """All messages, the oldest first."""
         return self._store.run(self._read())
 
@@ -50,26 +50,26 @@ class AIOSChatMessageHistory(BaseChatMessageHistory):
         self._store.run(self._replace(messages))
 
     async def aget_messages(self) -> list[BaseMessage]:
-        """The same on an event loop."""
+        """Return all messages, the oldest first, without blocking the event loop."""
         return await self._store.arun(self._read())
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add messages at the end, all or none."""
+        """Append messages, all or none."""
         self._store.run(self._append(messages))
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """The same on an event loop."""
+        """Append messages, all or none (async form of `add_messages`)."""
         await self._store.arun(self._append(messages))
 
     def clear(self) -> None:
-        """Forget the session."""
+        """Delete all messages of the session."""
         self._store.run(self._clear())
 
     async def aclear(self) -> None:
-        """The same on an event loop."""
+        """Delete all messages of the session (async form of `clear`)."""
         await self._store.arun(self._clear())
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     @property
     def _thread(self) -> str:

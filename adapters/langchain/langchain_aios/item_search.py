@@ -59,7 +59,7 @@ def _compares(value: Any, name: str, bound: Any) -> bool:
 
 
 def matches(condition: MatchCondition, namespace: Namespace) -> bool:
-    """Return whether a namespace begins, or ends, as a condition says."""
+    """Return whether a namespace has the prefix or suffix of a condition."""
     path = condition.path
     if len(path) > len(namespace):
         return False
@@ -69,13 +69,13 @@ def matches(condition: MatchCondition, namespace: Namespace) -> bool:
 
 
 def ranked(scores: Mapping[str, float], keys: Sequence[str]) -> list[str]:
-    """The keys with a score, the best first, then those without one. Ties stay in order."""
+    """Return the keys with a score, the best first, then those without. Ties stay in order."""
     scored = sorted((key for key in keys if key in scores), key=lambda key: -scores[key])
     return [*scored, *(key for key in keys if key not in scores)]
 
 
 def nearness(wanted: Vector, vectors: Sequence[Vector]) -> float:
-    """The best cosine of some vectors to one. A vector of zeros is near to nothing."""
+    """Return the best cosine of some vectors to a wanted one. A vector of zeros scores 0."""
     try:
         numpy = importlib.import_module("numpy")
     except ImportError:

@@ -1,9 +1,9 @@
 """Write a store's values as JSON and read them back with their types.
 
-Plain JSON is kept as it is. A tuple, a set, a mapping with other keys than texts, and what
-LangGraph's serializer knows (dates, UUIDs, bytes, decimals, paths, enums, pydantic
-models, dataclasses, messages) are marked. Promise: what would not come back as it was
-is refused, and the error names where it is.
+Plain JSON is stored unchanged. Tuples, sets, mappings with keys other than texts, and types
+of LangGraph's serializer (dates, UUIDs, bytes, decimals, paths, enums, pydantic
+models, dataclasses, messages) are marked. Promise: a value that would be read back
+differently is refused, and the error names its place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from aios_core.errors import InvalidRequest
 
-_MARK: Final = "\0"  # a key of what is no plain JSON: which kind it is
+_MARK: Final = "\0"  # the key that holds the kind of a value that is not plain JSON
 _PLAIN: Final = (type(None), bool, int, float, str)
 _COLLECTIONS: Final[Mapping[str, Callable[[Iterable[Any]], Any]]] = {
     "tuple": tuple,
@@ -27,7 +27,11 @@ _COLLECTIONS: Final[Mapping[str, Callable[[Iterable[Any]], Any]]] = {
 
 
 def dump_value(value: Any, serde: SerializerProtocol, place: str) -> str:
-    """Write a value as JSON. Raises `InvalidRequest`, with the place, if it would change."""
+    """Write a value as JSON.
+
+    Raises:
+        InvalidRequest: the value would be read back differently; the message names its place.
+    """
     encoded = _encode(value, serde, place)
     text = json.dumps(encoded, ensure_ascii=False)
     # Half a surrogate pair has no bytes, but can be written in ASCII.
@@ -76,7 +80,7 @@ def _encode_object(value: Any, serde: SerializerProtocol, place: str) -> Any:
     try:
         kind, data = serde.dumps_typed(value)
         is_same = _is_same(serde.loads_typed((kind, data)), value)
-    except Exception as exc:  # whatever a serializer, or a foreign class, raises
+    except Exception as exc:  # a serializer or a third-party class may raise any error
         raise _refused(value, place) from exc
     if not is_same:
         raise _refused(value, place)

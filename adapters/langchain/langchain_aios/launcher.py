@@ -1,4 +1,4 @@
-"""`aios run` and `aios_core.install()` for LangChain. Imports nothing of it."""
+"""List the patches of `aios run` and `aios_core.install()` for LangChain, without importing it."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""LangChain's ways to call a model, with what tells whose call it is handed on.
+"""Wrap LangChain's public methods of a model, so that a call can find its caller.
 
-A model's run is told a config's metadata and not its `configurable`, and the calls of a
-batch run on a pool's threads or in tasks of their own. The wrappers here take the
-methods of any model; `ENTRIES` says which.
+LangChain passes a config's metadata to a model's run and not its `configurable`, and runs the
+calls of a batch on a pool's threads or in new tasks. The wrappers work for the methods of
+any model, which `ENTRIES` lists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def hand_on(method: F) -> F:
-    """Copy what the config says of the agent to where the call finds it."""
+    """Wrap a method to copy the agent's settings in the config to the metadata."""
 
     @wraps(method)
     def handed_on(self: Any, asked: Any, config: Any = None, **kwargs: Any) -> Any:
@@ -29,7 +29,7 @@ def hand_on(method: F) -> F:
 
 
 def as_one(method: F) -> F:
-    """Make the calls of a batch those of whoever asks for it."""
+    """Wrap a batch method to attribute its calls to its caller."""
 
     @wraps(method)
     def batched(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ def as_one(method: F) -> F:
 
 
 def as_one_soon(method: F) -> F:
-    """Make the calls of a batch those of whoever asks for it, on an event loop."""
+    """Wrap an asynchronous batch method to attribute its calls to its caller."""
 
     @wraps(method)
     async def batched(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ def as_one_soon(method: F) -> F:
 
 
 def as_one_by_one(method: F) -> F:
-    """Make the calls of a batch those of whoever asks, where answers are given as they come."""
+    """Wrap a batch method that yields answers as they complete."""
 
     @wraps(method)
     def batched(self: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Any]]:
@@ -64,7 +64,7 @@ def as_one_by_one(method: F) -> F:
 
 
 def as_one_by_one_soon(method: F) -> F:
-    """Make the calls of a batch those of whoever asks, as they come on an event loop."""
+    """Wrap an asynchronous batch method that yields answers as they complete."""
 
     @wraps(method)
     async def batched(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[tuple[int, Any]]:
@@ -95,7 +95,7 @@ ENTRIES: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 def patch_entries(owner: Any, patches: Patches) -> None:
-    """Put the wrappers around a foreign class's methods."""
+    """Wrap the methods of a class of LangChain or a third party."""
     for name, wrap in ENTRIES.items():
         if hasattr(owner, name):  # older versions have fewer
             patches.replace(owner, name, wrap(getattr(owner, name)))

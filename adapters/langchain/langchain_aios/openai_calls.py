@@ -1,8 +1,8 @@
-"""One call of a chat model of `langchain_openai`, as a syscall: its request, and its answer.
+"""Translate one call of a chat model of `langchain_openai` to a syscall and back.
 
 The model itself writes the body that it would send, and reads the answer that it would get;
-here both are turned into the kernel's words and back. So every field of its constructor and
-every argument of the call is where it would be at the provider.
+this module translates both. So every field of its constructor and every argument of the call
+has its effect as at the provider.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from langchain_aios.translation import rest_of, thoughts_of
 
 log = logging.getLogger(__name__)
 
-# Fields of a model that concern the connection to its provider, or OpenAI's Responses API.
+# Fields of a model about the connection to its provider, or about OpenAI's Responses API.
 _OF_THE_CONNECTION: Final = (
     *("openai_api_base", "openai_organization", "openai_proxy", "default_headers"),
     *("default_query", "http_client", "http_async_client", "max_retries"),
@@ -45,9 +45,9 @@ _ALIASES: Final = {"openai_api_base": "base_url", "openai_organization": "organi
 
 
 class ChatCall:
-    """The arguments of the syscall, and how its answer becomes the model's.
+    """One call as a syscall: its arguments, and the translation of its answer.
 
-    Raises errors under the kernel's, LangChain's and openai's names.
+    Errors are raised under the kernel's, LangChain's and openai's names.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class ChatCall:
 
     @staticmethod
     def translated() -> AbstractContextManager[None]:
-        """Let kernel errors out of the block under openai's names as well."""
+        """Raise kernel errors that leave the block under openai's names as well."""
         return openai_errors.translated()
 
     def _payload(
         self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        """The body that the model would send to chat completions."""
+        """Return the body that the model would send to chat completions."""
         model = self._theirs.model_copy(update={"use_responses_api": False})
-        said = {key: value for key, value in kwargs.items() if key != "stream_usage"}
-        payload: dict[str, Any] = model._get_request_payload(messages, stop=stop, **said)  # noqa: SLF001
+        sent = {key: value for key, value in kwargs.items() if key != "stream_usage"}
+        payload: dict[str, Any] = model._get_request_payload(messages, stop=stop, **sent)  # noqa: SLF001
         if _is_model(form := payload.get("response_format")):
             payload["response_format"] = strict_format(form)
         allowed = (*_OF_RESPONSES, "reasoning") if self._theirs.reasoning else _OF_RESPONSES
@@ -94,19 +94,19 @@ class ChatCall:
     # --- a whole answer -----------------------------------------------------------------------
 
     def result(self, completion: Completion) -> ChatResult:
-        """The answer, read as one of OpenAI's."""
+        """Return the answer, as read by the model's own code."""
         result: ChatResult = self._theirs._create_chat_result(self._response(completion))  # noqa: SLF001
         for generation, choice in zip(result.generations, completion.all_choices, strict=True):
-            generation.message.additional_kwargs.update(_besides(choice))
+            generation.message.additional_kwargs.update(_extra_fields(choice))
             if completion.length_reason:
                 about = generation.generation_info or {}
                 generation.generation_info = {**about, "length_reason": completion.length_reason}
         return result
 
     def _response(self, completion: Completion) -> ChatCompletion:
-        """The answer as openai's client returns it, with the object that was wanted.
+        """Return the answer as openai's client does, with the parsed object if one was requested.
 
-        Raises what the client raises where that object cannot be there.
+        Raises what the client raises if the object is missing.
         """
         response = ChatCompletion.construct(**write_completion(completion))
         if self._wanted is None:
@@ -124,7 +124,7 @@ class ChatCall:
     # --- a stream -----------------------------------------------------------------------------
 
     def chunks(self, delta: Delta) -> Iterator[ChatGenerationChunk]:
-        """One step, read as one of OpenAI's; of several answers only the first is streamed."""
+        """Yield the chunks of a delta; of several answers only the first is streamed."""
         if not delta or delta.choice:
             return
         yield from self._read(
@@ -132,8 +132,8 @@ class ChatCall:
         )
 
     def last_chunks(self, completion: Completion) -> Iterator[ChatGenerationChunk]:
-        """Return the last chunks: finish reason, usage, and the object that was asked for."""
-        response = self._response(completion)  # raises before the end is told, as the client does
+        """Yield the last chunks: finish reason, usage, and the requested object."""
+        response = self._response(completion)  # raises before the last chunk, as the client does
         end = self._writer.end(completion)
         end["choices"], end["model"] = end["choices"][:1], completion.model
         for chunk in self._read(end, rest_of(completion.message)):
@@ -155,10 +155,10 @@ class ChatCall:
             yield chunk
 
 
-def _besides(choice: Choice) -> dict[str, Any]:
+def _extra_fields(choice: Choice) -> dict[str, Any]:
     """Return the parts of an answer that OpenAI's own messages have no field for."""
     rest = rest_of(choice.message)
-    rest.pop("audio", None)  # which has one
+    rest.pop("audio", None)  # messages have a field for it
     return {**thoughts_of(choice.message.reasoning, None), **rest}
 
 
@@ -175,16 +175,17 @@ def _is_model(form: Any) -> bool:
 
 
 def strict_format(model: Any) -> dict[str, Any]:
-    """A pydantic class as the `response_format` that openai's client makes of it."""
+    """Return the `response_format` that openai's client makes of a pydantic class."""
     schema = openai.pydantic_function_tool(model)["function"]["parameters"]
     inside = {"schema": schema, "name": model.__name__, "strict": True}
     return {"type": "json_schema", "json_schema": inside}
 
 
 def seconds_of(timeout: Any) -> float | None:
-    """The longest wait that a client's timeout allows; None for no limit.
+    """Return the longest wait that a client's timeout allows, in seconds; None for no limit.
 
-    It is a number, some numbers, or `httpx.Timeout`.
+    Args:
+        timeout: a number, several numbers, or an `httpx.Timeout`.
     """
     if isinstance(timeout, int | float):
         return float(timeout)
@@ -192,12 +193,12 @@ def seconds_of(timeout: Any) -> float | None:
         parts = timeout
     else:
         parts = [getattr(timeout, name, None) for name in ("connect", "read", "write", "pool")]
-    said = [float(part) for part in parts if isinstance(part, int | float)]
-    return max(said, default=None)
+    waits = [float(part) for part in parts if isinstance(part, int | float)]
+    return max(waits, default=None)
 
 
 def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()) -> None:
-    """Name once the options of a substituted model that the kernel's cores do not use."""
+    """Give one notice of a substituted model's options that the kernel's cores do not use."""
     allowed = [
         _ALIASES.get(name, name)
         for name in fields
@@ -208,6 +209,6 @@ def name_unused(theirs: Any, fields: Collection[str], keys: Collection[str] = ()
         give_notice(
             log,
             (__name__, kind, names),
-            f"{kind} is answered by the kernel's cores, without its {', '.join(names)}; what "
-            "concerns the connection to a provider goes into the core's configuration (aios.toml)",
+            f"the kernel's cores answer for {kind} and do not use {', '.join(names)}; set options "
+            "of the connection to a provider in the core's configuration (aios.toml)",
         )

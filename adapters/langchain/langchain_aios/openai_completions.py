@@ -1,8 +1,8 @@
-"""Scripts that use `langchain_openai.OpenAI`, the old completions, run on the kernel unmodified.
+"""Run scripts that use `langchain_openai.OpenAI` (old completions) on the kernel, unmodified.
 
-As in `substitute`, the four methods that talk to OpenAI are replaced on the classes. The
-kernel's cores are chat models: a prompt is asked as the message of a user. Several
-prompts, and several answers to one (`n`), are calls of their own and run at once, without
+As in `substitute`, the four methods that call OpenAI are replaced on the classes. The
+kernel's cores are chat models, so a prompt becomes a user's message. Several prompts, and
+several answers to one (`n`), are separate syscalls that run at the same time, without
 a thread. `best_of` is not supported: the first answers are returned, and a notice reports that.
 """
 
@@ -60,7 +60,9 @@ def _generate(
     call = _Call(self, kwargs, default_kernel())
     watcher = run_manager if self.streaming else None
     with translated(), ref_for_run(run_manager).use() as agent, ExitStack() as stack:
-        asked = [stack.enter_context(agent.llm.stream(**one)) for one in call.each(prompts, stop)]
+        asked = [
+            stack.enter_context(agent.llm.stream(**one)) for one in call.requests(prompts, stop)
+        ]
         for stream in asked:
             for delta in stream:
                 if watcher:
@@ -79,7 +81,7 @@ async def _agenerate(
     watcher = run_manager if self.streaming else None
     with translated(), ExitStack() as stack:
         agent = await ref_for_run(run_manager).hold(stack)
-        streams = (agent.llm.astream(**one) for one in call.each(prompts, stop))
+        streams = (agent.llm.astream(**one) for one in call.requests(prompts, stop))
         asked = [stack.enter_context(closing(stream)) for stream in streams]
         for stream in asked:
             async for delta in stream:
@@ -118,7 +120,7 @@ async def _astream(
     **kwargs: Any,
 ) -> AsyncIterator[GenerationChunk]:
     call = _Call(self, kwargs, await adefault_kernel())
-    with translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
+    with translated(), ExitStack() as stack:  # a half-read stream must have nothing to await
         agent = await ref_for_run(run_manager).hold(stack)
         stream = agent.llm.astream(**call.request(prompt, stop))
         async for delta in stack.enter_context(closing(stream)):
@@ -132,7 +134,8 @@ async def _astream(
 class _Call:
     """One call of a completion model, as calls of `ChatAIOS`.
 
-    Raises `InvalidRequest` for an option that is malformed.
+    Raises:
+        InvalidRequest: an option is malformed.
     """
 
     def __init__(self, theirs: Any, kwargs: Mapping[str, Any], kernel: Kernel) -> None:
@@ -141,7 +144,7 @@ class _Call:
         self._num_answers = int(said.pop("n", None) or 1)
         if (said.pop("best_of", None) or 1) > self._num_answers:
             name_unused(theirs, ("best_of",))
-        if said.get("max_tokens") == -1:  # as many as there is room
+        if said.get("max_tokens") == -1:  # no limit
             del said["max_tokens"]
         if (num_likely := said.pop("logprobs", None)) is not None:
             said |= {"logprobs": True, "top_logprobs": num_likely or None}
@@ -151,17 +154,19 @@ class _Call:
         self.model = ChatAIOS(model=resolve_model(kernel, model), timeout=timeout_s)
 
     def request(self, prompt: str, stop: Sequence[str] | None) -> dict[str, Any]:
-        """The arguments of the syscall for one answer."""
+        """Return the arguments of the syscall for one answer."""
         return self.model._request([HumanMessage(prompt)], stop, self._said)  # noqa: SLF001 - ours
 
-    def each(self, prompts: Sequence[str], stop: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        """The same for every answer to every prompt, in order."""
+    def requests(
+        self, prompts: Sequence[str], stop: Sequence[str] | None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the arguments for every answer to every prompt, in order."""
         for prompt in prompts:
             for _ in range(self._num_answers):
                 yield self.request(prompt, stop)
 
     def result(self, completions: Sequence[Completion]) -> LLMResult:
-        """The answers, in the order in which they were asked for."""
+        """Return the answers, in the order of the requests."""
         usage = sum((completion.usage for completion in completions), Usage())
         answers = [Generation(text=one.text, generation_info=_about(one)) for one in completions]
         starts = range(0, len(answers), self._num_answers)
@@ -179,11 +184,11 @@ class _Call:
 
 
 def _last(completion: Completion) -> GenerationChunk:
-    """The end of a stream: no text, but why it ended."""
+    """Return the last chunk of a stream: no text, but the finish reason."""
     return GenerationChunk(text="", generation_info=_about(completion))
 
 
 def _about(completion: Completion) -> dict[str, Any]:
-    """Why an answer ended, and how likely its tokens were, in the form of the old completions."""
+    """Return the finish reason and log probabilities in the format of the old completions."""
     logprobs = old_logprobs(completion.logprobs)
     return {"finish_reason": str(completion.finish_reason), "logprobs": logprobs}

@@ -1,7 +1,7 @@
-"""The kernel's errors as those of `openai` and `langchain_openai`, for substituted models.
+"""Raise the kernel's errors as those of `openai` and `langchain_openai`, for substituted models.
 
-A program that catches `openai.RateLimitError`, or hands it to retrying code, finds it here
-too: what is raised is the kernel's error, OpenAI's and LangChain's at once.
+A program may catch `openai.RateLimitError`, or pass it to retrying code: a raised error is
+an instance of the kernel's, OpenAI's and LangChain's class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aios_adapters import as_openai_error, openai_kind_of
 from aios_core.errors import ContextOverflow, CoreError, DeadlineExceeded, KernelError, RetryLater
 from langchain_aios.errors import retry_facts
 
-# The classes of langchain_openai which are LangChain's as well, by what they derive from.
+# The classes of langchain_openai that derive from LangChain's too, by OpenAI's class.
 _NAMES: Final = {
     openai.AuthenticationError: "OpenAIAuthenticationError",
     openai.PermissionDeniedError: "OpenAIPermissionDeniedError",
@@ -32,7 +32,7 @@ _NAMES: Final = {
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Let kernel errors out of a block under the kernel's, LangChain's and openai's names."""
+    """Raise kernel errors out of a block under the kernel's, LangChain's and openai's names."""
     try:
         yield
     except KernelError as exc:
@@ -51,7 +51,7 @@ def _kind_of(error: KernelError) -> type[openai.OpenAIError]:
 
 
 def _facts_of(error: KernelError) -> dict[str, Any]:
-    """Return whether to repeat the call: not if the kernel refused or stopped it."""
+    """Return the attributes of LangChain's class: no retry if the kernel refused or stopped it."""
     if isinstance(error, CoreError | DeadlineExceeded | RetryLater):
         return dict(retry_facts(error))
     return {"is_retryable": False}

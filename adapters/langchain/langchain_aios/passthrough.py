@@ -1,9 +1,9 @@
 """Mode "passthrough" for `langchain_openai`: its models keep their provider and key.
 
-The four methods by which they talk to OpenAI still make every call. Each waits for
-a slot of its provider's model, counts as a syscall of the agent that makes it, and
-is cancelled with the kernel's reason when that is taken back (a blocking call runs
-to its end, and its answer is dropped).
+The four methods that call OpenAI still make every call. Each call waits for a slot of its
+provider's model and is a syscall of the agent that makes it. If the kernel cancels the syscall,
+the call is cancelled and the kernel's error is raised (a blocking call runs to its end, and its
+answer is dropped).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from langchain_aios.openai_errors import translated
 Limits = Mapping[str, int | None]
 
 _CLASSES: Final = ("ChatOpenAI", "AzureChatOpenAI")
-_BASE: Final = "BaseChatOpenAI"  # of the two, and of other providers' classes (ChatDeepSeek, ...)
+_BASE: Final = "BaseChatOpenAI"  # of both, and of other providers' classes (ChatDeepSeek, ...)
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the chat models of a module of `langchain_openai` ask when the kernel says so."""
+    """Schedule the calls of the chat models in a module of `langchain_openai`."""
     for name in (_BASE, *_CLASSES):
         owner = getattr(module, name, None)
         if owner is not None and owner.__module__ == module.__name__:
@@ -63,7 +63,7 @@ def _admit(owner: Any, patches: Patches) -> None:
         with provider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             result: ChatResult = generate(self, messages, stop, run_manager, **limited)
-            _settle(slot, [generation.message for generation in result.generations])
+            _record_usage(slot, [generation.message for generation in result.generations])
             return result
 
     async def _agenerate(
@@ -78,7 +78,7 @@ def _admit(owner: Any, patches: Patches) -> None:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             work = agenerate(self, messages, stop, run_manager, **limited)
             result: ChatResult = await slot.run(work)
-            _settle(slot, [generation.message for generation in result.generations])
+            _record_usage(slot, [generation.message for generation in result.generations])
             return result
 
     def _stream(
@@ -88,14 +88,14 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        said: list[BaseMessage] = []
+        received: list[BaseMessage] = []
         limits = _limits(self, kwargs)
         with provider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             for chunk in stream(self, messages, stop, run_manager, **limited):
-                said.append(chunk.message)
+                received.append(chunk.message)
                 yield chunk
-            _settle(slot, said)
+            _record_usage(slot, received)
 
     async def _astream(
         self: Any,
@@ -104,15 +104,15 @@ def _admit(owner: Any, patches: Patches) -> None:
         run_manager: Any = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        said: list[BaseMessage] = []
+        received: list[BaseMessage] = []
         limits = _limits(self, kwargs)
         async with aprovider_call(self, messages, run_manager, kwargs, limits) as slot:
             limited = slot.limiting(kwargs, own=limits["max_tokens"])
             chunks = astream(self, messages, stop, run_manager, **limited)
             async for chunk in slot.iterate(chunks):
-                said.append(chunk.message)
+                received.append(chunk.message)
                 yield chunk
-            _settle(slot, said)
+            _record_usage(slot, received)
 
     for method in (_generate, _agenerate, _stream, _astream):
         original = getattr(owner, method.__name__)
@@ -124,7 +124,7 @@ def _admit(owner: Any, patches: Patches) -> None:
 
 
 def _unless_inner(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """The method for a class that has none of its own; one that has asks there already."""
+    """Use the method only in classes that have no patched method of their own."""
 
     @wraps(method)
     def chosen(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -142,7 +142,7 @@ def provider_call(
     kwargs: Mapping[str, Any],
     limits: Limits,
 ) -> Iterator[PassthroughCall]:
-    """A slot for a call of one of their models, on a thread."""
+    """Wait for a slot for a provider's call on a thread."""
     model, request = _request(theirs, messages, kwargs, limits)
     with (
         translated(),
@@ -159,7 +159,7 @@ def aprovider_call(
     kwargs: Mapping[str, Any],
     limits: Limits,
 ) -> AbstractAsyncContextManager[PassthroughCall]:
-    """The same on an event loop."""
+    """Wait for a slot for a provider's call on an event loop (async form of `provider_call`)."""
     model, request = _request(theirs, messages, kwargs, limits)
 
     async def enter(stack: AsyncExitStack) -> PassthroughCall:
@@ -175,7 +175,7 @@ def aprovider_call(
 def _request(
     theirs: Any, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any], limits: Limits
 ) -> tuple[str, dict[str, Any]]:
-    """The provider's model, and what the kernel's books say of the call."""
+    """Return the provider's model, and the call's arguments for the kernel's accounting."""
     model = str(kwargs.get("model") or theirs.model_name)
     return model, {"messages": to_kernel_messages(messages, translation.to_messages), **limits}
 
@@ -185,10 +185,10 @@ def _limits(theirs: Any, kwargs: Mapping[str, Any]) -> Limits:
     return read_answer_limits(theirs._default_params, kwargs)  # noqa: SLF001 - what it will send
 
 
-def _settle(slot: PassthroughCall, said: Sequence[BaseMessage]) -> None:
+def _record_usage(slot: PassthroughCall, received: Sequence[BaseMessage]) -> None:
     usage = Usage()
-    for message in said:
+    for message in received:
         if isinstance(message, AIMessage) and (took := message.usage_metadata):
             cached = took.get("input_token_details", {}).get("cache_read", 0)
             usage += Usage(took["input_tokens"], took["output_tokens"], cached)
-    slot.record_usage(usage, "".join(message.text for message in said))
+    slot.record_usage(usage, "".join(message.text for message in received))

@@ -1,4 +1,4 @@
-"""Mode "passthrough" for `langchain_openai.OpenAI`, the old completions: see `passthrough`."""
+"""Mode "passthrough" for `langchain_openai.OpenAI`, the old completions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from langchain_aios.passthrough import Limits, aprovider_call, provider_call
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the completion models of `langchain_openai.llms.base` ask when the kernel says so.
+    """Schedule the calls of the completion models in `langchain_openai.llms.base`.
 
-    The prompts that go to the provider at once are one call. A model with `streaming` asks by
-    its own `_stream`, whose calls are counted.
+    Prompts that go to the provider in one request are one call. A model with `streaming` uses
+    its own `_stream`, which is scheduled too.
     """
     owner = module.BaseOpenAI
     generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
@@ -40,7 +40,7 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
         with provider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             result = generate(self, prompts, stop, run_manager, **limited)
-            return _settled(slot, result)
+            return _with_usage(slot, result)
 
     async def _agenerate(
         self: Any,
@@ -56,7 +56,7 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
         async with aprovider_call(self, _told(prompts), run_manager, kwargs, limits) as slot:
             limited = _limited(self, slot, kwargs, limits)
             work = agenerate(self, prompts, stop, run_manager, **limited)
-            return _settled(slot, await slot.run(work))
+            return _with_usage(slot, await slot.run(work))
 
     def _stream(
         self: Any,
@@ -111,7 +111,7 @@ def _limits(theirs: Any, kwargs: Mapping[str, Any], num_prompts: int) -> Limits:
 def _limited(
     theirs: Any, slot: PassthroughCall, kwargs: Mapping[str, Any], limits: Limits
 ) -> dict[str, Any]:
-    """Their arguments with what their budget has left, at most what the class would have sent."""
+    """Limit the answer to what the budget has left, at most what the class would have sent."""
     limited = slot.limiting(kwargs, own=limits["max_tokens"])
     if limited != kwargs and not _has_said_a_limit(theirs):
         limited["max_tokens"] = min(limited["max_tokens"], theirs.max_tokens)
@@ -122,8 +122,8 @@ def _has_said_a_limit(theirs: Any) -> bool:
     return "max_tokens" in {*theirs.model_fields_set, *theirs.model_kwargs}
 
 
-def _settled(slot: PassthroughCall, result: LLMResult) -> LLMResult:
-    """Book what the provider says that it took."""
+def _with_usage(slot: PassthroughCall, result: LLMResult) -> LLMResult:
+    """Record the usage that the provider reports."""
     took = (result.llm_output or {}).get("token_usage") or {}
     usage = Usage(took.get("prompt_tokens") or 0, took.get("completion_tokens") or 0)
     slot.record_usage(

@@ -1,7 +1,7 @@
 """Mode "passthrough" for `OpenAIEmbeddings`: the kernel schedules its provider's calls.
 
-A call waits for a slot of its model like a chat model's, see `passthrough`, and is a
-syscall of the agent that makes it. Its tokens are those that the provider counts.
+A call waits for a slot of its model as a chat model's does (`passthrough`), and is a
+syscall of the agent that makes it. The provider counts its tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Vectors = list[list[float]]
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the embeddings of `langchain_openai.embeddings.base` ask when the kernel says so."""
+    """Schedule the calls of the embeddings in `langchain_openai.embeddings.base`."""
     owner = module.OpenAIEmbeddings
     embed, aembed = owner.embed_documents, owner.aembed_documents
 
@@ -65,24 +65,24 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
 
 
 def _request(texts: Sequence[str]) -> dict[str, Any]:
-    """What the kernel's books say of the call: an answer has no tokens, but must have room."""
+    """Return the call for the kernel's accounting. The answer has no tokens, but 1 is the least."""
     return {"messages": [Message("user", text) for text in texts], "max_tokens": 1}
 
 
 class _Meter:
-    """A client of OpenAI's embeddings that adds up what its answers say that they took."""
+    """A client of OpenAI's embeddings that adds up the usage in its answers."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.usage = Usage()
 
     def put_on(self, theirs: Any, name: str) -> Any:
-        """The embeddings with this in the place of their client; without one they say why."""
+        """Return a copy of the embeddings that uses this client; raises if they have none."""
         return theirs if self._client is None else theirs.model_copy(update={name: self})
 
-    def create(self, **said: Any) -> Any:
-        """Ask."""
-        return self._read(self._client.create(**said))
+    def create(self, **body: Any) -> Any:
+        """Request embeddings, and add up their usage."""
+        return self._read(self._client.create(**body))
 
     def _read(self, response: Any) -> Any:
         took = response if isinstance(response, dict) else response.model_dump()
@@ -91,8 +91,8 @@ class _Meter:
 
 
 class _AsyncMeter(_Meter):
-    """The same on an event loop."""
+    """An asynchronous client of OpenAI's embeddings that adds up the usage in its answers."""
 
-    async def create(self, **said: Any) -> Any:
-        """Ask."""
-        return self._read(await self._client.create(**said))
+    async def create(self, **body: Any) -> Any:
+        """Request embeddings, and add up their usage."""
+        return self._read(await self._client.create(**body))

@@ -15,7 +15,7 @@ from langchain_aios.callers import user_of_store
 
 Value = Any  # a text, bytes, a JSON value or a `Document`
 
-# What is neither a text nor bytes is kept as a text that begins so, and so is such a text.
+# The prefix of a value that is neither text nor bytes, and of a text that starts with it.
 _JSON: Final = "\0json:"
 _DOCUMENT: Final = "\0document:"
 
@@ -23,14 +23,14 @@ _DOCUMENT: Final = "\0document:"
 class AIOSStore(BaseStore[str, Value]):
     """Texts, bytes, JSON values and documents by key, durable when `mset` returns.
 
-    A store of bytes, such as `CacheBackedEmbeddings` and parent document retrievers
-    want, takes this one as it is.
+    It also works as a store of bytes, which `CacheBackedEmbeddings` and parent document
+    retrievers require.
 
     Args:
-        namespace: keeps stores of one agent apart.
-        agent: whose memory it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        namespace: separates several stores of one agent.
+        agent: the owner of the memory, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
         ttl_s: seconds that a value is kept; None: until it is deleted.
     """
 
@@ -48,39 +48,43 @@ class AIOSStore(BaseStore[str, Value]):
         self._ttl_s = ttl_s
 
     def mget(self, keys: Sequence[str]) -> list[Value | None]:
-        """The values, None for keys that are not there."""
+        """Return the values; None for missing keys."""
         return self._store.run(self._get(keys))
 
     async def amget(self, keys: Sequence[str]) -> list[Value | None]:
-        """The same on an event loop."""
+        """Return the values; None for missing keys (async form of `mget`)."""
         return await self._store.arun(self._get(keys))
 
     def mset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
-        """Set all, or none. Raises `InvalidRequest` for a value of another kind."""
+        """Set all values, or none.
+
+        Raises:
+            InvalidRequest: a value has an unsupported type.
+        """
         self._store.run(self._put(key_value_pairs))
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, Value]]) -> None:
-        """The same on an event loop."""
+        """Set all values, or none (async form of `mset`)."""
         await self._store.arun(self._put(key_value_pairs))
 
     def mdelete(self, keys: Sequence[str]) -> None:
-        """Remove keys; those that are not there are ignored."""
+        """Remove keys; missing ones are ignored."""
         self._store.run(self._delete(keys))
 
     async def amdelete(self, keys: Sequence[str]) -> None:
-        """The same on an event loop."""
+        """Remove keys; missing ones are ignored (async form of `mdelete`)."""
         await self._store.arun(self._delete(keys))
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
-        """The keys that begin so, in order."""
+        """Yield the keys with a prefix, in order."""
         yield from self._store.run(self._keys(prefix))
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
-        """The same on an event loop."""
+        """Yield the keys with a prefix, in order (async form of `yield_keys`)."""
         for key in await self._store.arun(self._keys(prefix)):
             yield key
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _get(self, keys: Sequence[str]) -> StoreProgram[list[Value | None]]:
         entries = (yield StoreOp.kv(self._namespace, "get_many", keys)) if keys else ()
@@ -104,7 +108,7 @@ class AIOSStore(BaseStore[str, Value]):
 def _encoded(key: str, value: Value) -> str | bytes:
     if isinstance(value, bytes) or (isinstance(value, str) and not value.startswith("\0")):
         return value
-    if type(value) is Document:  # one of another class would come back as this
+    if type(value) is Document:  # a subclass would be read back as a Document
         parts = {"id": value.id, "page_content": value.page_content, "metadata": value.metadata}
         return _DOCUMENT + _as_json(key, parts)
     return _JSON + _as_json(key, value)
@@ -113,7 +117,7 @@ def _encoded(key: str, value: Value) -> str | bytes:
 def _as_json(key: str, value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        if json.loads(text) == value:  # no tuple, and no key that is a number
+        if json.loads(text) == value:  # false for tuples, and for keys that are numbers
             return text
     except (TypeError, ValueError, RecursionError):
         pass

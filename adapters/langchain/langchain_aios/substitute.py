@@ -1,15 +1,15 @@
-"""Scripts that use `ChatOpenAI` run on the kernel unmodified.
+"""Run scripts that use `ChatOpenAI` on the kernel, unmodified.
 
-The four methods by which `langchain_openai`'s chat models talk to OpenAI are
-replaced on the classes, so that `init_chat_model("openai:...")`, `create_agent`
-and instances made earlier are served as well. Everything else of those classes
-(binding tools, structured output, callbacks) stays theirs: they write the body of the
+The four methods by which `langchain_openai`'s chat models call OpenAI are
+replaced on the classes, which covers `init_chat_model("openai:...")`, `create_agent`
+and existing instances as well. Everything else of those classes
+(binding tools, structured output, callbacks) stays: they write the body of the
 request, which is read into the arguments of a syscall, and they read the answer, which is
-written as OpenAI would.
+written in OpenAI's format.
 
-No key is needed and nothing is sent anywhere but by the kernel's cores. A model name that no
-core serves is answered by the kernel's default model, which is reported once, on standard error;
-so are options of the connection, which is not made.
+No key is needed, and only the kernel's cores send anything. If no core serves the model, the
+kernel's default model answers, which is reported once on standard error; so are unused options
+of the connection.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OF_ITS_EMBEDDER: Final = (
     *("dimensions", "openai_api_base", "openai_organization", "openai_proxy"),
     *("default_headers", "default_query", "http_client", "http_async_client", "max_retries"),
 )
-_API_VERSION: Final = "2024-10-21"  # of Azure, where nobody names one; nothing is sent to it
+_API_VERSION: Final = "2024-10-21"  # of Azure, if none is given; nothing is sent to it
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
@@ -78,7 +78,7 @@ def patch_azure_embeddings(module: ModuleType, patches: Patches) -> None:
 
 
 def _embedding(name: str) -> Callable[..., Any]:
-    """A method of `OpenAIEmbeddings`: what it says of chunks and of its model is OpenAI's alone."""
+    """Make a method of `OpenAIEmbeddings`; its options of chunks and model are OpenAI's alone."""
 
     def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
         name_unused(self, _OF_ITS_EMBEDDER)
@@ -89,7 +89,7 @@ def _embedding(name: str) -> Callable[..., Any]:
 
 
 def _aembedding(name: str) -> Callable[..., Any]:
-    """A method of `OpenAIEmbeddings` for an event loop."""
+    """Make an asynchronous method of `OpenAIEmbeddings`."""
 
     async def method(self: Any, text: Any, *_: Any, **__: Any) -> Any:
         name_unused(self, _OF_ITS_EMBEDDER)
@@ -100,9 +100,9 @@ def _aembedding(name: str) -> Callable[..., Any]:
 
 
 def without_key(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
+    """Wrap a constructor so that it works without a key, which OpenAI's client requires."""
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - used as one
         if not _has(values, ("api_key", "openai_api_key"), ("OPENAI_API_KEY",)):
             values["api_key"] = NO_KEY
         init(self, *args, **values)
@@ -111,9 +111,9 @@ def without_key(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def without_azure(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key, endpoint or version of Azure."""
+    """Wrap a constructor so that it works without a key, endpoint or version of Azure."""
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - used as one
         if not _has(values, _AZURE_KEYS, ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")):
             values["api_key"] = NO_KEY
         if not _has(values, ("azure_endpoint", *_AZURE_BASES), ("AZURE_OPENAI_ENDPOINT",)):
@@ -193,7 +193,7 @@ async def _astream(
     **kwargs: Any,
 ) -> AsyncIterator[ChatGenerationChunk]:
     call = ChatCall(self, await adefault_kernel(), messages, stop, kwargs)
-    with call.translated(), ExitStack() as stack:  # nothing to be awaited if it is left half-read
+    with call.translated(), ExitStack() as stack:  # a half-read stream must have nothing to await
         agent = await ref_for_run(run_manager).hold(stack)
         deltas = stack.enter_context(closing(agent.llm.astream(**call.request)))
         async for delta in deltas:

@@ -1,7 +1,7 @@
 """Count the tokens of texts and conversations as the core that would answer does.
 
-A core counts itself where it can; of a remote one the server counts, or the tokenizer that is
-named for it, or the kernel estimates by what earlier answers reported. Nothing is downloaded.
+A local core counts itself; for a remote one its server counts, or the tokenizer that is
+configured for it, or the kernel estimates from earlier answers. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from aios_core import Kernel, Message, PromptSize, build_llm_request, default_ke
 from aios_core.launch import Patches
 from langchain_aios import translation
 
-_FRAME = "x"  # a text beside which another one is measured, since no prompt is empty
+_FRAME = "x"  # a text is measured together with this one, since a prompt may not be empty
 
 
 Measure = Callable[..., PromptSize]  # (messages, model=, tools=)
 
 
 def measure_of(kernel: Kernel) -> Measure:
-    """How a kernel measures prompts, with the arguments of `agent.llm.measure`."""
+    """Return the function by which a kernel measures prompts, as `agent.llm.measure` does."""
     return lambda messages, **about: kernel.measure_prompt(build_llm_request(messages, **about))
 
 
@@ -54,7 +54,7 @@ def _count(
     return measure(messages, model=model, tools=tools).num_tokens
 
 
-# --- models of langchain_openai, which would ask tiktoken, and that the network ------------------
+# --- models of langchain_openai, which would use tiktoken, and that the network ------------------
 
 
 def patch_counts(owner: Any, patches: Patches) -> None:

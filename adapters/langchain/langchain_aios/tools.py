@@ -1,14 +1,13 @@
-"""Tools both ways: the kernel's in LangChain, and LangChain's through the kernel.
+"""Offer the kernel's tools to LangChain, and run LangChain's tools through the kernel.
 
     kernel_tools("calculator")     the kernel's tools, for any LangChain agent
     wrap_tools([my_tool])          LangChain's own tools; each call is a syscall
-    AIOSMiddleware()               the same for all tools of a `create_agent`
-    wrap_tool_call, awrap_tool_call    the same for a `ToolNode`
+    AIOSMiddleware()               all tools of a `create_agent`; each call is a syscall
+    wrap_tool_call, awrap_tool_call    all tools of a `ToolNode`; each call is a syscall
 
-A tool of LangChain that goes through the kernel stays what it is: its arguments are
-validated and mended, its calls limited, checked, journaled and audited by the kernel,
-and then it runs as it would have, with its callbacks, its injected state and its
-artifacts, on the event loop of its caller if it is asynchronous.
+The kernel validates and coerces the arguments of LangChain's tools, and limits, checks,
+journals and audits their calls. Then the tool runs as without the kernel, with its callbacks,
+its injected state and its artifacts, on the event loop of its caller if it is asynchronous.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Declared = Mapping[str, Mapping[str, Any]]
 
 
 class AIOSTool(BaseTool):
-    """A tool of the kernel. What a model can act on, a refusal for one, is said as its result."""
+    """A tool of the kernel. An error on which a model can act, such as a refusal, is its result."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -75,16 +74,17 @@ def kernel_tools(
     group: str | None = None,
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
-    """Tools of the kernel, as LangChain's.
+    """Return tools of the kernel as LangChain's.
 
     Args:
-        names: which; none: all that the agent may see.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
-        group: of an agent that is spawned.
-        kernel: None for the embedded kernel of this process.
+        names: the tools; none: all that the agent may see.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the run.
+        group: the group of an agent that is spawned.
+        kernel: None for the default kernel of this process.
 
     Raises:
-        InvalidRequest: one that is named is not there.
+        InvalidRequest: there is no tool of that name.
     """
     ref = agent_ref(agent, group, kernel)
     with ref.use() as viewer:
@@ -97,7 +97,7 @@ async def akernel_tools(
     group: str | None = None,
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
-    """The same on an event loop, the kernel's own among them."""
+    """Return tools of the kernel as LangChain's (async form of `kernel_tools`)."""
     ref = agent_ref(agent, group, kernel)
     async with ref.ause() as viewer:
         return _made(await viewer.tools.aspecs(*names), ref)
@@ -118,7 +118,7 @@ def _made(specs: Iterable[ToolSpec], ref: AgentRef) -> list[BaseTool]:
 
 
 class ToolGate:
-    """Lets calls of LangChain's tools through the kernel."""
+    """Runs calls of LangChain's tools as syscalls."""
 
     def __init__(self, ref: AgentRef, declared: Declared | None = None) -> None:
         self._agent = ref
@@ -128,9 +128,10 @@ class ToolGate:
     def call(
         self, tool: BaseTool, arguments: Mapping[str, Any], run: Callable[[dict[str, Any]], Any]
     ) -> Any:
-        """Run a tool through the kernel: what `run` returned.
+        """Run a tool through the kernel. Returns the result of `run`.
 
-        Raises what `run` raised, and what the kernel refuses with.
+        Raises:
+            KernelError: the kernel refused the call. An exception of `run` passes unchanged.
         """
         with self._agent.use() as agent:
             outcome, stored = self._bridge.run(
@@ -144,7 +145,7 @@ class ToolGate:
         arguments: Mapping[str, Any],
         run: Callable[[dict[str, Any]], Awaitable[Any]],
     ) -> Any:
-        """The same on an event loop, where `run` runs."""
+        """Run a tool through the kernel on an event loop (async form of `call`)."""
         async with self._agent.ause() as agent:
             outcome, stored = await self._bridge.arun(
                 agent, self._offered(tool), _visible(tool, arguments), run
@@ -162,7 +163,7 @@ class ToolGate:
 
 
 class GatedTool(BaseTool):
-    """A tool of LangChain whose every call is a syscall. Made by `wrap_tools`."""
+    """A tool of LangChain with every call as a syscall. Made by `wrap_tools`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -176,11 +177,10 @@ class GatedTool(BaseTool):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Run it as LangChain does, once the kernel lets it.
+        """Run the tool as LangChain does, when the kernel starts the call.
 
-        What the kernel refuses and a model can act on answers a model's call (a `ToolCall`) with
-        a message of status "error", as arguments that a tool itself refuses do. Otherwise it
-        is raised.
+        An error of the kernel on which a model can act answers a model's call (a `ToolCall`) with
+        a message of status "error", as a tool's own validation errors do. Other errors are raised.
         """
         given, rebuilt = _parted(self.wrapped, input)
         try:
@@ -200,7 +200,7 @@ class GatedTool(BaseTool):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The same on an event loop."""
+        """Run the tool as LangChain does (async form of `invoke`)."""
         given, rebuilt = _parted(self.wrapped, input)
         try:
             return await self._gate.acall(
@@ -225,15 +225,16 @@ def wrap_tools(
     kernel: Kernel | None = None,
     declared: Declared | None = None,
 ) -> list[BaseTool]:
-    """LangChain's tools, each call a syscall.
+    """Return LangChain's tools with each call as a syscall.
 
     Args:
-        tools: as they are; their names, schemas and results stay.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
-        group: of an agent that is spawned.
-        kernel: None for the embedded kernel of this process.
-        declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
-            `exclusive`, `irreversible` ... What it does not say is taken at its worst.
+        tools: LangChain's tools; their names, schemas and results stay.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the run.
+        group: the group of an agent that is spawned.
+        kernel: None for the default kernel of this process.
+        declared: by name, further arguments of `aios_core.Tool`: `read_only`, `rate`,
+            `exclusive`, `irreversible` ... The kernel assumes the worst of what is missing.
     """
     gate = ToolGate(agent_ref(agent, group, kernel), declared)
     made: list[BaseTool] = []
@@ -252,12 +253,12 @@ def wrap_tools(
 
 
 class AIOSMiddleware(AgentMiddleware[Any, Any]):
-    """Lets every tool call of an agent through the kernel.
+    """Runs every tool call of an agent as a syscall.
 
     create_agent(model, tools, middleware=[AIOSMiddleware()])
 
-    What the kernel refuses and a model can act on becomes the tool's message, with status
-    "error". Arguments are those of `wrap_tools`.
+    An error of the kernel on which a model can act becomes the tool's message, with status
+    "error". The arguments are those of `wrap_tools`.
     """
 
     def __init__(
@@ -272,25 +273,29 @@ class AIOSMiddleware(AgentMiddleware[Any, Any]):
         self._gate = ToolGate(agent_ref(agent, group, kernel), declared)
 
     def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-        """One call of a tool; also what `ToolNode(wrap_tool_call=...)` takes."""
+        """Run one call of a tool; also works as `ToolNode(wrap_tool_call=...)`."""
         call: ToolCall = request.tool_call
         if request.tool is None:
             return handler(request)
         try:
             return self._gate.call(
-                request.tool, call["args"], lambda said: handler(_mended(request, said))
+                request.tool,
+                call["args"],
+                lambda coerced: handler(_with_arguments(request, coerced)),
             )
         except MODEL_VISIBLE_ERRORS as exc:
             return _refusal(call, exc)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        """The same on an event loop."""
+        """Run one call of a tool (async form of `wrap_tool_call`)."""
         call: ToolCall = request.tool_call
         if request.tool is None:
             return await handler(request)
         try:
             return await self._gate.acall(
-                request.tool, call["args"], lambda said: handler(_mended(request, said))
+                request.tool,
+                call["args"],
+                lambda coerced: handler(_with_arguments(request, coerced)),
             )
         except MODEL_VISIBLE_ERRORS as exc:
             return _refusal(call, exc)
@@ -303,7 +308,7 @@ def tool_node_wrappers(
     kernel: Kernel | None = None,
     declared: Declared | None = None,
 ) -> dict[str, Any]:
-    """Return what LangGraph's `ToolNode(tools, **tool_node_wrappers())` takes.
+    """Return the arguments for LangGraph's `ToolNode(tools, **tool_node_wrappers())`.
 
     The arguments are those of `AIOSMiddleware`.
     """
@@ -314,23 +319,23 @@ def tool_node_wrappers(
     }
 
 
-# --- small things --------------------------------------------------------------------------------
+# --- helpers -------------------------------------------------------------------------------------
 
 
 def _visible(tool: BaseTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that a model may give; what LangGraph injects is no business of the kernel."""
+    """Return the arguments that a model may give, without those that LangGraph injects."""
     known = convert_to_openai_tool(tool)["function"]["parameters"].get("properties", {})
     injected = set(getattr(tool.get_input_schema(), "model_fields", ())) - set(known)
     return {name: value for name, value in arguments.items() if name not in injected}
 
 
 def _is_models(given: Any) -> TypeIs[ToolCall]:
-    """Return whether a tool is given a model's call, and not its arguments."""
+    """Return whether a tool's input is a model's call, not plain arguments."""
     return isinstance(given, Mapping) and given.get("type") == "tool_call"
 
 
 def _parted(tool: BaseTool, given: Any) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
-    """The arguments of an input, and how to make the input again of mended ones."""
+    """Return the arguments of an input, and a function that puts coerced ones back into it."""
     if _is_models(given):
         arguments = dict(given["args"])
         return arguments, lambda said: {**given, "args": {**arguments, **said}}
@@ -341,9 +346,9 @@ def _parted(tool: BaseTool, given: Any) -> tuple[dict[str, Any], Callable[[dict[
     return {name: given}, lambda said: said[name]
 
 
-def _mended(request: Any, said: Mapping[str, Any]) -> Any:
+def _with_arguments(request: Any, arguments: Mapping[str, Any]) -> Any:
     call = request.tool_call
-    return request.override(tool_call={**call, "args": {**call["args"], **said}})
+    return request.override(tool_call={**call, "args": {**call["args"], **arguments}})
 
 
 def _refusal(call: ToolCall, error: Exception) -> ToolMessage:
@@ -355,7 +360,7 @@ def _said(error: Exception) -> str:
 
 
 def _with_reference(outcome: Any, stored: StoredResult) -> Any:
-    """The outcome, saying where the kernel keeps what is too large to be handed on."""
+    """Return the outcome with the kernel's reference in place of a too large content."""
     if isinstance(outcome, ToolMessage):
         return outcome.model_copy(update={"content": str(stored)})
     return str(stored) if isinstance(outcome, str) else outcome

@@ -1,10 +1,9 @@
 """Translate between LangChain and the kernel: messages, tools, answers, fragments.
 
 Pure functions over plain data; no model, no kernel, no callbacks. Promises: pictures, sound, files,
-thoughts, refusals and names are carried, in OpenAI's format, whichever format of LangChain's
-they were written in; what is only an echo of something else (a `tool_use` block beside
-`tool_calls`) is left out; usage appears once in a stream. What is OpenAI's rather than
-LangChain's is read by `aios_adapters`.
+reasoning, refusals and names are carried, in OpenAI's format, from any of LangChain's formats; a
+part that only repeats another (a `tool_use` block next to `tool_calls`) is left out; usage
+appears once in a stream. `aios_adapters` reads the parts that are in OpenAI's format.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ from aios_core.messages import text_of_part
 
 _ROLES: Final = ROLES
 
-# --- what goes in ------------------------------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------------
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
-    """A LangChain conversation as the kernel's messages.
+    """Translate a LangChain conversation to the kernel's messages.
 
     Raises:
-        InvalidRequest: content other than text, or an unknown kind of message; names its position.
+        InvalidRequest: a message or content has an unsupported type; the error names its position.
     """
     translated: list[Message] = []
     for position, message in enumerate(messages):
@@ -73,13 +72,13 @@ def _to_messages(message: BaseMessage) -> Iterator[Message]:
         case ChatMessage() if message.role in _ROLES:
             yield _turn(message.role, message.content, name=message.name)
         case ChatMessage():
-            raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
+            raise InvalidRequest(f"role: got {message.role!r}; allowed: {sorted(_ROLES)}")
         case _:
-            raise InvalidRequest(f"a {type(message).__name__} cannot be said to a model")
+            raise InvalidRequest(f"{type(message).__name__} cannot be sent to a model")
 
 
 def _turn(role: str, content: Any, **more: Any) -> Message:
-    """A message of any role, with its content as text, or as parts where it is more than that."""
+    """Return a message of any role, with its content as text, or as parts if it has others."""
     parts, thoughts = read_parts(map(_openai_block, _blocks(content)))
     if thoughts:
         more.setdefault("thinking", thoughts)
@@ -93,7 +92,11 @@ def _blocks(content: Any) -> Sequence[Any]:
 
 
 def _openai_block(block: Any) -> Any:
-    """A content block in OpenAI's format. Raises `InvalidRequest` where there is none."""
+    """Return a content block in OpenAI's format.
+
+    Raises:
+        InvalidRequest: OpenAI has no such format.
+    """
     if not isinstance(block, dict):
         return block
     source = block.get("source")
@@ -110,7 +113,7 @@ def _openai_block(block: Any) -> Any:
 
 
 def _answer(message: AIMessage) -> Message:
-    """An earlier answer of a model, with its thoughts and all that belongs to it."""
+    """Translate an earlier answer of a model, with its reasoning and its extra fields."""
     about, calls = message.additional_kwargs, _calls_of(message)
     thinking = about.get("thinking_blocks")
     more = {"thinking": tuple(thinking)} if thinking else {}
@@ -128,15 +131,15 @@ def _answer(message: AIMessage) -> Message:
 
 
 def _extra_of(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a backend takes back of an answer besides."""
+    """Return the further fields of an answer that a backend accepts in a request."""
     extra = {key: about[key] for key in ("function_call",) if key in about}
-    if audio := about.get("audio"):  # the provider knows it by its id
+    if audio := about.get("audio"):  # the provider identifies it by its id
         extra["audio"] = {"id": audio["id"]} if "id" in audio else audio
     return extra
 
 
 def _user_turn(message: HumanMessage) -> Iterator[Message]:
-    """A person's turn. Tool results in it (Anthropic's way) become turns of the tools."""
+    """Translate a user's message. Tool results in it (Anthropic's format) become tool messages."""
     blocks = _blocks(message.content)
     results = [b for b in blocks if isinstance(b, dict) and b.get("type") == "tool_result"]
     for block in results:
@@ -151,7 +154,7 @@ def _result(call_id: str, content: Any, name: str | None) -> Message:
 
 
 def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
-    """The calls of an earlier answer, those with broken arguments included: results name them."""
+    """Return the calls of an earlier answer, including invalid ones: results refer to them."""
     good = [
         ToolCall(call["id"] or "", call["name"], json.dumps(call["args"], ensure_ascii=False))
         for call in message.tool_calls
@@ -164,12 +167,12 @@ def _calls_of(message: AIMessage) -> tuple[ToolCall, ...]:
 
 
 def to_tools(tools: Sequence[Any]) -> list[ToolSpec]:
-    """Tools of any kind that LangChain accepts (functions, classes, `BaseTool`, schemas)."""
+    """Translate tools of any kind that LangChain accepts (functions, classes, schemas, ...)."""
     return [ToolSpec.from_dict(convert_to_openai_tool(tool)) for tool in tools]
 
 
 def to_response_format(raw: Any) -> ResponseFormat | None:
-    """OpenAI's `response_format`, or a class or schema that the answer shall satisfy."""
+    """Translate OpenAI's `response_format`, or a class or schema for the answer."""
     return read_response_format(raw, otherwise=_format_of_schema)
 
 
@@ -182,7 +185,7 @@ def _format_of_schema(raw: Any) -> ResponseFormat:
 
 
 def openai_format(schema: Any, strict: bool | None = None) -> dict[str, Any]:
-    """A class or schema as OpenAI's `response_format`, with all that it says."""
+    """Return OpenAI's `response_format` for a class or schema."""
     if isinstance(schema, dict) and "name" in schema and isinstance(schema.get("schema"), dict):
         return {"type": "json_schema", "json_schema": schema}  # it is the inner part already
     function = convert_to_openai_tool(schema, strict=strict)["function"]
@@ -191,11 +194,11 @@ def openai_format(schema: Any, strict: bool | None = None) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": inside}
 
 
-# --- what comes out ----------------------------------------------------------------------------
+# --- answers -----------------------------------------------------------------------------------
 
 
 def to_result(completion: Completion) -> ChatResult:
-    """A whole answer, with the further ones if several were wanted."""
+    """Translate a whole answer, with the further choices if several were requested."""
     return ChatResult(
         generations=[_generation(completion, choice) for choice in completion.all_choices],
         llm_output={"model_name": completion.model},
@@ -219,13 +222,13 @@ def _generation(completion: Completion, choice: Choice) -> ChatGeneration:
 
 
 def thoughts_of(reasoning: str, refusal: str | None) -> dict[str, Any]:
-    """What a model thought, and why it refuses, where LangChain's messages have it."""
+    """Return reasoning and refusal as additional arguments of LangChain's messages."""
     said = {"reasoning_content": reasoning, "refusal": refusal}
     return {key: text for key, text in said.items() if text}
 
 
 def rest_of(message: Message) -> dict[str, Any]:
-    """All else that an answer holds: signed thoughts, sound, annotations, a provider's own keys."""
+    """Return the other fields of an answer: signed reasoning, sound, annotations, extra keys."""
     rest = dict(message.extra)
     if message.thinking:
         rest["thinking_blocks"] = [dict(block) for block in message.thinking]
@@ -244,7 +247,7 @@ def _add_call(message: AIMessage, call: ToolCall) -> None:
 
 
 def to_chunk(delta: Delta) -> ChatGenerationChunk:
-    """One step of a stream."""
+    """Translate one delta of a stream."""
     fragments: list[ToolCallChunk] = [
         tool_call_chunk(name=part.name, args=part.arguments, id=part.id, index=part.index)
         for part in delta.tool_calls
@@ -259,7 +262,7 @@ def to_chunk(delta: Delta) -> ChatGenerationChunk:
 
 
 def to_last_chunk(completion: Completion) -> ChatGenerationChunk:
-    """The end of a stream: no text, but what is known of the whole."""
+    """Return the last chunk of a stream: no text, but usage and finish reason."""
     message = AIMessageChunk(
         content="",
         additional_kwargs=rest_of(completion.message),
@@ -273,7 +276,7 @@ def to_last_chunk(completion: Completion) -> ChatGenerationChunk:
 
 
 def to_usage(usage: Usage) -> UsageMetadata:
-    """Tokens, as LangChain counts them."""
+    """Translate token counts."""
     read = InputTokenDetails(cache_read=usage.cached_tokens)
     if usage.cache_write_tokens:
         read["cache_creation"] = usage.cache_write_tokens

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Calls `sweep` again and again, on a thread of its own, from `start` to `stop`."""
+    """A thread that calls `sweep` at regular intervals, from `start` to `stop`."""
 
     def __init__(self, sweep: Callable[[], int]) -> None:
         self._sweep = sweep

@@ -1,8 +1,8 @@
-"""Name models of a provider that no patch serves, at their first call.
+"""Warn of models that no patch covers, at their first call.
 
-`ChatAnthropic`, `ChatOllama` and their like ask their provider themselves, and a program
-that was put on the kernel would not notice. The public methods of LangChain's own base classes
-are wrapped, so that a class counts whenever it was defined. Nothing here imports LangChain.
+`ChatAnthropic`, `ChatOllama` and others call their provider directly, which the user of a
+program on the kernel would not notice. The public methods of LangChain's own base classes
+are wrapped, which covers classes that are defined later too. Nothing here imports LangChain.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from aios_adapters import is_served, name_unserved
 from aios_core.launch import Patches
 
 _OURS: Final = __name__.partition(".")[0]
-_ASKING: Final = ("_generate", "_agenerate", "_stream", "_astream")  # what a provider's class has
+_ASKING: Final = (
+    "_generate",
+    "_agenerate",
+    "_stream",
+    "_astream",
+)  # the methods that a provider's class overrides
 _INSTEAD: Final = "ChatOpenAI or langchain_aios.ChatAIOS"
 _OTHERWISE: Final = (
     "ChatOpenAI with that base_url in the mode 'passthrough', which keeps the provider and its key"
@@ -32,12 +37,12 @@ _ENTRIES: Final = (
 
 
 def watch_chat_models(module: ModuleType, patches: Patches) -> None:
-    """Name the chat models that go past the kernel, at their first call."""
+    """Warn of chat models that bypass the kernel, at their first call."""
     _watch(module.BaseChatModel, patches)
 
 
 def watch_completion_models(module: ModuleType, patches: Patches) -> None:
-    """Name the completion models that go past the kernel, at their first call."""
+    """Warn of completion models that bypass the kernel, at their first call."""
     _watch(module.BaseLLM, patches)
 
 
@@ -62,4 +67,4 @@ def _is_served(model: Any) -> bool:
     if is_served(type(model), _ASKING, _OURS):
         return True
     inner = [value for value in vars(model).values() if hasattr(value, "generate_prompt")]
-    return any(map(_is_served, inner))  # it hands its calls on
+    return any(map(_is_served, inner))  # it delegates its calls

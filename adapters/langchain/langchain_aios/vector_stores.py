@@ -4,9 +4,9 @@
     store.add_documents(documents)
     retriever = store.as_retriever(search_kwargs={"k": 3, "filter": {"topic": "weather"}})
 
-Documents are kept with their vectors, durable when `add_documents` returns, and belong to
-one agent; another sees them only by grant. A filter names metadata and the value, or
-the list of values, that it must have; any other filter is refused by name.
+Documents are stored with their vectors, durable when `add_documents` returns, and belong to
+one agent; other agents see them only by grant. A filter maps metadata to the required value, or
+to a list of allowed values; any other filter is refused.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Scored = list[tuple[Document, float]]
 
 
 class AIOSVectorStore(VectorStore):
-    """Documents by meaning. A score is the cosine: 1 for what is closest.
+    """A store of documents that are found by meaning. A score is the cosine: 1 is closest.
 
     Args:
         embedding: makes the vectors; one collection holds those of one embedding. None: the
-            kernel's embedder, as calls of the same agent.
-        collection: keeps stores of one agent apart.
-        agent: whose collection it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+            kernel's embedder, as calls of the owner.
+        collection: separates several stores of one agent.
+        agent: the owner of the collection, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class AIOSVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings:
-        """What makes the vectors."""
+        """The embeddings that make the vectors."""
         return self._embedding
 
     @classmethod
@@ -72,7 +72,7 @@ class AIOSVectorStore(VectorStore):
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """A store with these texts in it; further arguments are the constructor's."""
+        """Make a store with these texts; further arguments are the constructor's."""
         store = cls(embedding, **kwargs)
         store.add_texts(texts, metadatas, ids=ids)
         return store
@@ -87,12 +87,12 @@ class AIOSVectorStore(VectorStore):
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """The same on an event loop."""
+        """Make a store (async form of `from_texts`)."""
         store = cls(embedding, **kwargs)
         await store.aadd_texts(texts, metadatas, ids=ids)
         return store
 
-    # --- what is kept -------------------------------------------------------------------------
+    # --- documents ----------------------------------------------------------------------------
 
     def add_texts(
         self,
@@ -103,11 +103,12 @@ class AIOSVectorStore(VectorStore):
         batch_size: int = _BATCH,
         **kwargs: Any,
     ) -> list[str]:
-        """Keep texts, in place of those of the same ids; their ids, made where none is given.
+        """Store texts, replacing those with the same ids. Returns the ids, generated if not given.
 
-        Each batch is kept as a whole or not at all.
+        Each batch is stored as a whole or not at all.
 
-        Raises `InvalidRequest` if there are not as many metadatas or ids as texts.
+        Raises:
+            InvalidRequest: the number of metadatas or ids differs from the number of texts.
         """
         _refuse(kwargs)
         texts = list(texts)
@@ -125,7 +126,7 @@ class AIOSVectorStore(VectorStore):
         batch_size: int = _BATCH,
         **kwargs: Any,
     ) -> list[str]:
-        """The same on an event loop."""
+        """Store texts (async form of `add_texts`)."""
         _refuse(kwargs)
         texts = list(texts)
         keys = _keys(texts, metadatas, ids)
@@ -134,9 +135,9 @@ class AIOSVectorStore(VectorStore):
         return keys
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Take documents out; ids that are not there are ignored.
+        """Delete documents; unknown ids are ignored.
 
-        None removes all. It cannot be undone; with `access.confirm_own_irreversible`, a person is
+        None deletes all. This cannot be undone; with `access.confirm_own_irreversible`, a person is
         asked first.
         """
         _refuse(kwargs)
@@ -144,71 +145,71 @@ class AIOSVectorStore(VectorStore):
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """The same on an event loop."""
+        """Delete documents; unknown ids are ignored (async form of `delete`)."""
         _refuse(kwargs)
         await self._store.arun(self._delete(ids))
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents of these ids that are there, in this order."""
+        """Return the documents with these ids, in this order, without unknown ids."""
         return self._store.run(self._get(ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The same on an event loop."""
+        """Return the documents (async form of `get_by_ids`)."""
         return await self._store.arun(self._get(ids))
 
-    # --- what is found ------------------------------------------------------------------------
+    # --- search -------------------------------------------------------------------------------
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The `k` documents that are closest to a text, the best first.
+        """Return the `k` documents that are closest to a text, the best first.
 
         Args:
             query: the text.
-            k: how many, at most.
-            kwargs: `filter`, see the module.
+            k: how many documents, at most.
+            kwargs: `filter`: a mapping of metadata to a value or a list of values.
 
         Raises:
-            InvalidRequest: a filter or an argument that there is not.
+            InvalidRequest: a filter or argument is not supported.
         """
         return _documents(self.similarity_search_with_score(query, k, **kwargs))
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The same on an event loop."""
+        """Return the `k` documents (async form of `similarity_search`)."""
         return _documents(await self.asimilarity_search_with_score(query, k, **kwargs))
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
-        """The same with their cosines."""
+        """Return the `k` documents that are closest to a text, with their cosines."""
         search = self._search(self._embedding.embed_query(query), k, kwargs)
         return _scored(self._store.run(search))
 
     async def asimilarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
-        """The same on an event loop."""
+        """Return the `k` documents (async form of `similarity_search_with_score`)."""
         search = self._search(await self._embedding.aembed_query(query), k, kwargs)
         return _scored(await self._store.arun(search))
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
-        """The `k` documents that are closest to a vector."""
+        """Return the `k` documents that are closest to a vector."""
         return _documents(_scored(self._store.run(self._search(embedding, k, kwargs))))
 
     async def asimilarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
-        """The same on an event loop."""
+        """Return the `k` documents (async form of `similarity_search_by_vector`)."""
         return _documents(_scored(await self._store.arun(self._search(embedding, k, kwargs))))
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """Documents that are close to a text and unlike one another.
+        """Return documents that are close to a text and different from one another.
 
         Args:
             query: the text.
-            k: how many, at most.
-            fetch_k: among how many of the closest they are chosen.
-            lambda_mult: 1 looks at closeness alone, 0 at variety alone.
-            kwargs: `filter`, see the module.
+            k: how many documents, at most.
+            fetch_k: how many of the closest documents they are chosen from.
+            lambda_mult: 1 weighs only closeness, 0 only variety.
+            kwargs: `filter`: a mapping of metadata to a value or a list of values.
         """
         vector = self._embedding.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(
@@ -218,7 +219,7 @@ class AIOSVectorStore(VectorStore):
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """The same on an event loop."""
+        """Return documents (async form of `max_marginal_relevance_search`)."""
         vector = await self._embedding.aembed_query(query)
         return await self.amax_marginal_relevance_search_by_vector(
             vector, k, fetch_k, lambda_mult, **kwargs
@@ -232,7 +233,7 @@ class AIOSVectorStore(VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,
     ) -> list[Document]:
-        """The same for a vector."""
+        """Return documents that are close to a vector and different from one another."""
         search = self._search(embedding, max(k, fetch_k), kwargs, with_vectors=True)
         return _documents(_scored(_various(self._store.run(search), k, lambda_mult)))
 
@@ -244,15 +245,15 @@ class AIOSVectorStore(VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,
     ) -> list[Document]:
-        """The same on an event loop."""
+        """Return documents (async form of `max_marginal_relevance_search_by_vector`)."""
         search = self._search(embedding, max(k, fetch_k), kwargs, with_vectors=True)
         return _documents(_scored(_various(await self._store.arun(search), k, lambda_mult)))
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        """From 0 to 1, as LangChain wants it: the cosine, and 0 for what points away."""
+        """Return the function that maps a cosine to a score from 0 to 1: negative ones to 0."""
         return lambda cosine: max(0.0, cosine)
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _put(self, items: Sequence[CollectionItem], batch_size: int) -> StoreProgram[None]:
         size = max(1, min(batch_size, _BATCH))
@@ -283,7 +284,7 @@ class AIOSVectorStore(VectorStore):
         return found
 
 
-# --- between LangChain's words and the kernel's ---------------------------------------------------
+# --- translation ----------------------------------------------------------------------------------
 
 
 def _keys(
@@ -301,7 +302,7 @@ def _items(
     metadatas: Sequence[Mapping[str, Any]] | None,
     vectors: Sequence[Sequence[float]],
 ) -> list[CollectionItem]:
-    """One for each key; of several texts under one key the last is kept."""
+    """Return one item for each key; the last of several texts under one key wins."""
     described = metadatas or [{} for _ in texts]
     items = map(CollectionItem, keys, texts, described, vectors)
     return list({item.key: item for item in items}.values())
@@ -322,7 +323,7 @@ def _documents(scored: Scored) -> list[Document]:
 def _various(
     matches: Sequence[CollectionMatch], k: int, lambda_mult: float
 ) -> Iterator[CollectionMatch]:
-    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) of matches with vectors."""
+    """Select by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998)."""
     left, nearest = list(matches), dict[str, float]()  # the cosine with the closest that is chosen
     for _ in range(min(k, len(left))):
         best = max(
@@ -340,7 +341,7 @@ def _dot(one: Sequence[float] | None, other: Sequence[float] | None) -> float:
 
 
 def _where(wanted: Any) -> dict[str, Any]:
-    """A filter as the kernel has it: every key has its value, or one of its values."""
+    """Translate a filter: every key must have its value, or one of its values."""
     if wanted is None:
         return {}
     if not isinstance(wanted, Mapping) or any(

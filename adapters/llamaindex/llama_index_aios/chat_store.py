@@ -137,7 +137,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         self._store.run(_set(key, messages, MessageStatus.ACTIVE))
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """The same on an event loop."""
+        """Put messages in place of all there are (async form of `set_messages`)."""
         await self._store.arun(_set(key, messages, MessageStatus.ACTIVE))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
@@ -145,7 +145,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         return self._store.run(_read(key, MessageStatus.ACTIVE, 0, None))
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """The same on an event loop."""
+        """The messages of a session, the oldest first (async form of `get_messages`)."""
         return await self._store.arun(_read(key, MessageStatus.ACTIVE, 0, None))
 
     def add_message(self, key: str, message: ChatMessage) -> None:
@@ -161,7 +161,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         return self._store.run(_take_all(key, None))
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
-        """The same on an event loop."""
+        """Take out all messages; those that there were (async form of `delete_messages`)."""
         return await self._store.arun(_take_all(key, None))
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
@@ -169,7 +169,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         return self._store.run(_take_one(key, index=idx))
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """The same on an event loop."""
+        """Take out the message at a position (async form of `delete_message`)."""
         return await self._store.arun(_take_one(key, index=idx))
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
@@ -177,7 +177,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         return self._store.run(_take_one(key, last=1))
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """The same on an event loop."""
+        """Take out the newest message (async form of `delete_last_message`)."""
         return await self._store.arun(_take_one(key, last=1))
 
     def get_keys(self) -> list[str]:
@@ -185,7 +185,7 @@ class AIOSSimpleChatStore(BaseChatStore):
         return self._store.run(_keys())
 
     async def aget_keys(self) -> list[str]:
-        """The same on an event loop."""
+        """The sessions that there are (async form of `get_keys`)."""
         return await self._store.arun(_keys())
 
 

@@ -187,7 +187,7 @@ class AIOSLLM(FunctionCallingLLM):
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
-        """The same on an event loop."""
+        """Answer step by step (async form of `stream_chat`)."""
         return self.asteps(messages, **kwargs)
 
     @llm_completion_callback()
@@ -200,7 +200,7 @@ class AIOSLLM(FunctionCallingLLM):
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
-        """The same on an event loop."""
+        """Answer a prompt, as one turn of a user (async form of `complete`)."""
         del formatted
         return await self.aanswer_prompt(prompt, **kwargs)
 
@@ -216,7 +216,7 @@ class AIOSLLM(FunctionCallingLLM):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
-        """The same on an event loop."""
+        """Answer a prompt step by step (async form of `stream_complete`)."""
         del formatted
         return self.asteps_of_prompt(prompt, **kwargs)
 
@@ -429,7 +429,7 @@ def map_steps(steps: ChatSteps) -> CompletionResponseGen:
 
 
 async def amap_steps(steps: AsyncChatSteps) -> CompletionResponseAsyncGen:
-    """The same on an event loop."""
+    """A stream of chat answers as one of completions (async form of `map_steps`)."""
     async with aclosing(steps):
         async for step in steps:
             yield translation.to_completion_response(step)

@@ -67,7 +67,7 @@ class AIOSTool(AsyncBaseTool):
                 return _refused(self._name, arguments, exc)
 
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
-        """The same on an event loop."""
+        """Run it (async form of `call`)."""
         del args
         async with self._agent.ause() as agent:
             try:

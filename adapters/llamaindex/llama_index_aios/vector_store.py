@@ -93,7 +93,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """The same on an event loop."""
+        """The nodes of these ids that are there (async form of `get_nodes`)."""
         return await self._store.arun(self._get(node_ids, filters))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -102,7 +102,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         self._store.run(self._delete_document(ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """The same on an event loop."""
+        """Take out the nodes of a document (async form of `delete`)."""
         del delete_kwargs
         await self._store.arun(self._delete_document(ref_doc_id))
 
@@ -122,7 +122,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """The same on an event loop."""
+        """Take out nodes by id (async form of `delete_nodes`)."""
         del delete_kwargs
         await self._store.arun(self._delete_nodes(node_ids, filters))
 
@@ -131,7 +131,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         self._store.run(self._clear())
 
     async def aclear(self) -> None:
-        """The same on an event loop."""
+        """Take out everything (async form of `clear`)."""
         await self._store.arun(self._clear())
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
@@ -143,7 +143,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         return self._store.run(self._query(query))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The same on an event loop."""
+        """The nodes that are closest to a vector (async form of `query`)."""
         del kwargs
         return await self._store.arun(self._query(query))
 
