@@ -124,7 +124,7 @@ def _stream_chat(original: Callable[..., Any]) -> Callable[..., Any]:
             steps: Iterator[ChatResponse] = original(self, messages, **kwargs)
             return steps
         return switchboard.steps(
-            lambda n: _ours().steps(messages, **_asked(kwargs, n)),
+            lambda n: _ours().stream_steps(messages, **_asked(kwargs, n)),
             lambda: own_steps(self, original(self, messages, **kwargs)),
         )
 
@@ -143,7 +143,9 @@ def _astream_chat(original: Callable[..., Any]) -> Callable[..., Any]:
             async for step in own_asteps(self, steps):
                 yield step
 
-        return switchboard.asteps(lambda n: _ours().asteps(messages, **_asked(kwargs, n)), theirs)
+        return switchboard.asteps(
+            lambda n: _ours().astream_steps(messages, **_asked(kwargs, n)), theirs
+        )
 
     return astream_chat
 

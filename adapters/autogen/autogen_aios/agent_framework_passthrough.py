@@ -32,7 +32,7 @@ from autogen_aios.agent_framework import (
     remember_caller,
     translated,
 )
-from autogen_aios.agent_framework_messages import instructed, to_messages
+from autogen_aios.agent_framework_messages import to_instructions, to_messages
 
 Options = Mapping[str, Any]
 Updates = ResponseStream[ChatResponseUpdate, ChatResponse]
@@ -154,7 +154,7 @@ def _slot(
 ) -> AbstractAsyncContextManager[PassthroughCall]:
     model = str(options.get("model") or client.model)
     known = to_kernel_messages(messages, to_messages)
-    request: dict[str, Any] = {"messages": [*instructed(options), *known], **asked.limits}
+    request: dict[str, Any] = {"messages": [*to_instructions(options), *known], **asked.limits}
 
     def use_up(kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:

@@ -46,6 +46,8 @@ _FINISH_REASONS: Final[Mapping[FinishReason, FinishReasons]] = {
     FinishReason.CONTENT_FILTER: "content_filter",
 }
 
+_MESSAGES: Final = "SystemMessage, UserMessage, AssistantMessage, FunctionExecutionResultMessage"
+
 # --- requests ------------------------------------------------------------------------------------
 
 
@@ -90,8 +92,7 @@ def _to_messages(message: LLMMessage, *, with_names: bool) -> Iterator[Message]:
                     "tool", result.content, tool_call_id=result.call_id, name=result.name or None
                 )
         case _:
-            allowed = "SystemMessage, UserMessage, AssistantMessage, FunctionExecutionResultMessage"
-            raise InvalidRequest(f"got a {type(message).__name__}; allowed: {allowed}")
+            raise InvalidRequest(f"got a {type(message).__name__}; allowed: {_MESSAGES}")
 
 
 def _user_message(content: str | Sequence[str | Image], name: str | None) -> Message:

@@ -215,4 +215,4 @@ async def test_what_an_embedding_model_is_told_in_vain_is_said_once(
     embeddings.embed_query("a dog")
     await embeddings.aembed_query("a dog")
 
-    assert caplog.text.count("without its dimensions") == 1
+    assert caplog.text.count("do not use dimensions") == 1

@@ -103,7 +103,7 @@ def test_the_best_of_several_is_the_first_and_that_is_said(
     for _ in range(2):
         assert OpenAI(model="scripted", best_of=3).invoke("hi") == "You said: hi"
 
-    assert caplog.text.count("without its best_of") == 1
+    assert caplog.text.count("do not use best_of") == 1
 
 
 def test_all_that_a_model_is_told_reaches_the_core(as_default: Kernel) -> None:

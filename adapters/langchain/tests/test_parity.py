@@ -286,7 +286,7 @@ def test_what_concerns_the_connection_is_named_once(
 
     both.run(lambda _: [llm.invoke("hi") for _ in range(2)])
 
-    assert caplog.text.count("without its base_url, default_headers, max_retries") == 1
+    assert caplog.text.count("do not use base_url, default_headers, max_retries") == 1
 
 
 @pytest.mark.parametrize("timeout", [30, 30.0, (5, 30), httpx.Timeout(30, connect=5)], ids=str)

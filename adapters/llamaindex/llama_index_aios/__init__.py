@@ -1,6 +1,6 @@
-"""LlamaIndex on the AIOS kernel.
+"""Run LlamaIndex on the AIOS kernel.
 
     from llama_index.llms.aios import AIOSLLM
 
-LlamaIndex finds integrations below `llama_index`; what they are is written here.
+LlamaIndex finds integrations below `llama_index`; this package has their code.
 """

@@ -1,14 +1,14 @@
-"""Which agent a call belongs to, found without the user's help.
+"""Find the agent of a call without the user's help.
 
-In this order: the agent that is named (with LlamaIndex's `instrument_tags`, then on
-the model), the root span (one `run` of an agent or workflow, one query of an
-engine, with all that it starts), and for a call outside any span the asyncio task
+It is the first of: the agent that is named (with LlamaIndex's `instrument_tags`, then on
+the model); the root span (one `run` of an agent or workflow, one query of an
+engine, with all that it starts); for a call outside any span, the asyncio task
 or the thread that makes it.
 
 LlamaIndex reports each span's id and its parent's; `SpanTracker`, a span handler of
-the root dispatcher, keeps who descends from whom. A run is over when all its spans
-have ended and its streams are read, closed or dropped: a query engine returns a
-stream whose model is asked while somebody reads it.
+the root dispatcher, records the ancestors. A run ends when all its spans have ended and its
+streams are read, closed or dropped: a query engine returns a stream that calls the model
+while it is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TAGS: Final = ("aios_agent", *_SETTINGS)
 
 
 class SpanTracker(BaseSpanHandler[BaseSpan]):
-    """Tells a `RunTree` of LlamaIndex's spans, and keeps none of them."""
+    """A span handler that reports LlamaIndex's spans to a `RunTree`, and keeps none."""
 
     _tree: RunTree = PrivateAttr()
 
@@ -62,31 +62,31 @@ class SpanTracker(BaseSpanHandler[BaseSpan]):
         tags: dict[str, Any] | None = None,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """A span begins."""
+        """Record that a span has started."""
         self._tree.begin(id_, parent_id, _name_of(instance, id_))
 
     def span_exit(self, id_: str, *_: Any, result: Any = None, **_more: Any) -> None:
-        """Record that a span ends; what it returns for reading later stays a part of its run."""
+        """Record that a span has ended; a stream that it returns stays a part of its run."""
         if isinstance(result, StreamingResponse | AsyncStreamingResponse):
             _keep_within(self._tree, id_, result)
         self._tree.end(id_)
 
     def span_drop(self, id_: str, *_: Any, **_more: Any) -> None:
-        """A span ends with an error."""
+        """Record that a span has ended with an error."""
         self._tree.end(id_)
 
     def new_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
     def prepare_to_exit_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
     def prepare_to_drop_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
 
 def _name_of(instance: Any, span_id: str) -> str:
-    """What a person calls the thing whose method is running."""
+    """Return a readable name for a span: the object's name, or that of its class."""
     name = getattr(instance, "name", None)
     if isinstance(name, str) and name:
         return name
@@ -96,10 +96,10 @@ def _name_of(instance: Any, span_id: str) -> str:
 def _keep_within(
     tree: RunTree, span_id: str, result: StreamingResponse | AsyncStreamingResponse
 ) -> None:
-    """Let the calls that a query's stream makes while it is read belong to the query."""
+    """Attribute the calls that a query's stream makes while it is read to the query."""
     root, steps = tree.root_of(span_id), result.response_gen
     if root is None or getattr(steps, "__name__", None) in _WITHIN:
-        return  # the inner of two spans has done it
+        return  # done for the inner of two spans
     if isinstance(steps, Generator):
         result.response_gen = _steps_within(root.run_id, tree.hold(span_id), steps)
     elif isinstance(steps, AsyncGenerator):
@@ -167,14 +167,15 @@ def claim(ref: AgentRef) -> tuple[RunHold, AgentRef]:
 def find_caller(
     tree: RunTree, name: str | None, defaults: AgentSettings
 ) -> tuple[Caller, AgentSettings]:
-    """Whose call it is that is being made, and what its agent shall be like.
+    """Return the caller of the running call, and the settings of its agent.
 
-    Raises `InvalidRequest` if an `aios_...` tag has a bad value, or is none that there is: a
-    limit that is spelled wrong must not vanish.
+    Raises:
+        InvalidRequest: an `aios_...` tag has a bad value, or is unknown: a misspelled limit must
+            not be ignored.
     """
     tags: Mapping[str, Any] = active_instrument_tags.get() or {}
     if unknown := [key for key in tags if key.startswith("aios_") and key not in _TAGS]:
-        raise InvalidRequest(f"no tag {unknown[0]!r}; have {list(_TAGS)}")
+        raise InvalidRequest(f"tag: got {unknown[0]!r}; allowed: {list(_TAGS)}")
     settings = defaults.updated({key: tags[key] for key in _SETTINGS if key in tags}, "aios_")
     if named := tags.get("aios_agent") or name:
         return Caller.named(str(named), settings.group), settings
@@ -182,13 +183,13 @@ def find_caller(
     root = tree.root_of(span_id) if span_id else None
     if root is None:
         return current_caller(), settings
-    if root.run_id == span_id:  # the call's own span: nothing is around it
+    if root.run_id == span_id:  # the call's own span, with no run around it
         return root.caller, settings
     return _of_root(root), settings
 
 
 def user_of_store() -> User | None:
-    """Who uses a store, where it is known: the run around the call, or who has called a model."""
+    """Return the user of a store: the run around the call, or a caller that has an agent."""
     return User.known(directory, *find_caller(tree, None, AgentSettings()))
 
 
@@ -196,7 +197,7 @@ def _of_root(root: RunRoot) -> Caller:
     return Caller(CallerKind.RUN, root.run_id, f"{root.name}-{str(root.run_id)[-6:]}")
 
 
-# --- of this process ---------------------------------------------------------------------------
+# --- state of the process ----------------------------------------------------------------------
 
 
 def _end_of(root: RunRoot) -> None:

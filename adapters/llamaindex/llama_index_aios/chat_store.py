@@ -1,10 +1,10 @@
-"""LlamaIndex's chat stores, kept in an agent's memory.
+"""Keep LlamaIndex's chat messages in an agent's memory.
 
-`AIOSChatStore` stands behind `Memory`:
+`AIOSChatStore` is a store for `Memory`:
 
     Memory.from_defaults(session_id="42", chat_store=AIOSChatStore())
 
-`AIOSSimpleChatStore` stands behind the older `ChatMemoryBuffer`. Messages are an ordered
+`AIOSSimpleChatStore` is a store for the older `ChatMemoryBuffer`. Messages are an ordered
 thread of the kernel's memory, durable when a method returns.
 """
 
@@ -26,12 +26,12 @@ _PREFIX = "llamaindex/"
 
 
 class AIOSChatStore(AsyncDBChatStore):
-    """Messages by session. Archived ones, which `Memory` no longer shows to the model, are kept.
+    """A store of messages by session. It also keeps messages that `Memory` has archived.
 
     Args:
-        agent: whose memory it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        agent: the owner of the memory, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
     """
 
     _store: AgentStore = PrivateAttr()
@@ -48,7 +48,7 @@ class AIOSChatStore(AsyncDBChatStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """In LlamaIndex's serialized forms."""
+        """Return the name of the class in LlamaIndex's serialized objects."""
         return "AIOSChatStore"
 
     async def get_messages(
@@ -58,19 +58,19 @@ class AIOSChatStore(AsyncDBChatStore):
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[ChatMessage]:
-        """The messages of a session, the oldest first."""
+        """Return the messages of a session, the oldest first."""
         return await self._store.arun(_read(key, status, offset or 0, limit))
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> int:
-        """How many there are."""
+        """Return the number of messages of a session."""
         return await self._store.arun(_count(key, status))
 
     async def add_message(
         self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
     ) -> None:
-        """Add a message at the end."""
+        """Append a message to a session."""
         await self.add_messages(key, [message], status)
 
     async def add_messages(
@@ -79,7 +79,7 @@ class AIOSChatStore(AsyncDBChatStore):
         messages: list[ChatMessage],
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
-        """Add messages at the end, all or none."""
+        """Append messages to a session, all or none."""
         await self._store.arun(_add(key, messages, status))
 
     async def set_messages(
@@ -88,32 +88,32 @@ class AIOSChatStore(AsyncDBChatStore):
         messages: list[ChatMessage],
         status: MessageStatus = MessageStatus.ACTIVE,
     ) -> None:
-        """Put messages in place of all there are."""
+        """Replace all messages of a session."""
         await self._store.arun(_set(key, messages, status))
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Take out the message at a position."""
+        """Delete the message at a position, and return it."""
         return await self._store.arun(_take_one(key, index=idx))
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
-        """Take out all messages, or those of a status."""
+        """Delete all messages of a session, or those with a status."""
         await self._store.arun(_take_all(key, status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Take out that many of the oldest."""
+        """Delete the `n` oldest messages, and return them."""
         return await self._store.arun(_take(key, "remove", first=n))
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
-        """Put that many of the oldest aside."""
+        """Archive the `n` oldest messages, and return them."""
         return await self._store.arun(_take(key, "archive", first=n))
 
     async def get_keys(self) -> list[str]:
-        """The sessions that there are."""
+        """Return the keys of all sessions."""
         return await self._store.arun(_keys())
 
 
 class AIOSSimpleChatStore(BaseChatStore):
-    """The same for `ChatMemoryBuffer`, which knows no archive; both halves are native."""
+    """A store of messages by session for `ChatMemoryBuffer`, which has no archive."""
 
     _store: AgentStore = PrivateAttr()
 
@@ -129,35 +129,35 @@ class AIOSSimpleChatStore(BaseChatStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """In LlamaIndex's serialized forms."""
+        """Return the name of the class in LlamaIndex's serialized objects."""
         return "AIOSSimpleChatStore"
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Put messages in place of all there are."""
+        """Replace all messages of a session."""
         self._store.run(_set(key, messages, MessageStatus.ACTIVE))
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Put messages in place of all there are (async form of `set_messages`)."""
+        """Replace all messages of a session (async form of `set_messages`)."""
         await self._store.arun(_set(key, messages, MessageStatus.ACTIVE))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
-        """The messages of a session, the oldest first."""
+        """Return the messages of a session, the oldest first."""
         return self._store.run(_read(key, MessageStatus.ACTIVE, 0, None))
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """The messages of a session, the oldest first (async form of `get_messages`)."""
+        """Return the messages of a session (async form of `get_messages`)."""
         return await self._store.arun(_read(key, MessageStatus.ACTIVE, 0, None))
 
     def add_message(self, key: str, message: ChatMessage) -> None:
-        """Add a message at the end."""
+        """Append a message to a session."""
         self._store.run(_add(key, [message], MessageStatus.ACTIVE))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
-        """The same on an event loop."""
+        """Append a message to a session (async form of `add_message`)."""
         await self._store.arun(_add(key, [message], MessageStatus.ACTIVE))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
-        """Take out all messages; those that there were."""
+        """Delete all messages of a session, and return them."""
         return self._store.run(_take_all(key, None))
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
@@ -165,31 +165,31 @@ class AIOSSimpleChatStore(BaseChatStore):
         return await self._store.arun(_take_all(key, None))
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Take out the message at a position."""
+        """Delete the message at a position, and return it."""
         return self._store.run(_take_one(key, index=idx))
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Take out the message at a position (async form of `delete_message`)."""
+        """Delete the message at a position (async form of `delete_message`)."""
         return await self._store.arun(_take_one(key, index=idx))
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
-        """Take out the newest message."""
+        """Delete the newest message, and return it."""
         return self._store.run(_take_one(key, last=1))
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """Take out the newest message (async form of `delete_last_message`)."""
+        """Delete the newest message (async form of `delete_last_message`)."""
         return await self._store.arun(_take_one(key, last=1))
 
     def get_keys(self) -> list[str]:
-        """The sessions that there are."""
+        """Return the keys of all sessions."""
         return self._store.run(_keys())
 
     async def aget_keys(self) -> list[str]:
-        """The sessions that there are (async form of `get_keys`)."""
+        """Return the keys of all sessions (async form of `get_keys`)."""
         return await self._store.arun(_keys())
 
 
-# --- scripts -----------------------------------------------------------------------------------
+# --- programs ----------------------------------------------------------------------------------
 
 
 def _read(

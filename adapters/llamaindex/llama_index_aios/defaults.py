@@ -1,8 +1,8 @@
-"""What LlamaIndex takes where a program names nothing: OpenAI's models, and here the kernel's.
+"""Make the kernel's models LlamaIndex's defaults, which are OpenAI's otherwise.
 
-`Settings.llm` and `Settings.embed_model` that nobody set are an `AIOSLLM` and an
-`AIOSEmbedding`, and prompts are cut by the core's own count of tokens. No key, no other
-distribution is needed for them. A default that LlamaIndex has looked up stays in `Settings`.
+`Settings.llm` and `Settings.embed_model`, if unset, are an `AIOSLLM` and an
+`AIOSEmbedding`, and prompts are cut by the core's own count of tokens. They need no key and no
+other distribution. A default that LlamaIndex has resolved stays in `Settings`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llama_index_aios.llm import AIOSLLM
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
-    """Let the defaults of `llama_index.core` be the kernel's."""
+    """Make the kernel's models the defaults of `llama_index.core`."""
     settings = import_module("llama_index.core.settings")
     resolve_llm, resolve_embed_model = settings.resolve_llm, settings.resolve_embed_model
 
@@ -37,5 +37,5 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def _is_default(asked: Any) -> bool:
-    """LlamaIndex's own tests get mocks."""
+    """Return whether LlamaIndex asks for its default; its own tests ask for mocks."""
     return isinstance(asked, str) and asked == "default" and not os.getenv("IS_TESTING")

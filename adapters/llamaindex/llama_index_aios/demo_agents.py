@@ -1,4 +1,4 @@
-"""LlamaIndex's agents in `aios demo`, each question a conversation of its own."""
+"""Make LlamaIndex's agents for `aios demo`; each question is a separate conversation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama_index_aios.tools import akernel_tools
 async def make_ask(
     kernel: Kernel, agent: Agent, tools: Sequence[str], max_tokens: int
 ) -> Callable[[str], Awaitable[str]]:
-    """A `FunctionAgent` whose model and tools are the kernel's."""
+    """Return a function that asks a `FunctionAgent` with the kernel's model and tools."""
     offered: Any = await akernel_tools(*tools, agent=agent, kernel=kernel)
     llm = AIOSLLM(kernel=kernel, agent=agent, max_tokens=max_tokens)
     worker: Any = FunctionAgent(llm=llm, tools=offered)

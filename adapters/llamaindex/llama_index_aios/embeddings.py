@@ -1,4 +1,4 @@
-"""`AIOSEmbedding`: texts become vectors by the kernel's embedder, accounted like LLM calls."""
+"""`AIOSEmbedding`: embed texts by the kernel's embedder, accounted like LLM calls."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llama_index_aios.callers import user_of_store
 
 
 class AIOSEmbedding(BaseEmbedding):
-    """LlamaIndex's embedding model on the kernel.
+    """An embedding model of LlamaIndex on the kernel.
 
     Args:
-        agent: whose calls these are: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
-        kwargs: of `BaseEmbedding`, such as `embed_batch_size`.
+        agent: the agent that makes the calls, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
+        kwargs: arguments of `BaseEmbedding`, such as `embed_batch_size`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +39,7 @@ class AIOSEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """In LlamaIndex's serialized forms."""
+        """Return the name of the class in LlamaIndex's serialized objects."""
         return "AIOSEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:

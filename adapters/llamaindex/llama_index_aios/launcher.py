@@ -1,4 +1,4 @@
-"""`aios run` and `install()` for LlamaIndex's OpenAI classes and defaults. Imports none of it."""
+"""List the patches of `aios run` and `install()` for LlamaIndex, without importing it."""
 
 from typing import Final
 

@@ -1,10 +1,10 @@
-"""`AIOSLLM`: LlamaIndex's LLM, answered by the kernel.
+"""`AIOSLLM`: an LLM of LlamaIndex that the kernel answers.
 
 All eight ways to call are native: the asynchronous ones use no thread and block
-no loop, streams pass deltas on as they come, and cancelling the task or closing the
+no loop, streams pass deltas on as they arrive, and cancelling the task or closing the
 stream cancels the syscall. Instances hold no loop and no lock: they may be shared
-among threads and event loops, copied and pickled (then they find the default
-kernel of the process where they wake up).
+among threads and event loops, copied and pickled (an unpickled one uses the default
+kernel of its process).
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ from llama_index_aios.callers import agent_ref, claim
 
 ChatSteps = Generator[ChatResponse, None, None]
 AsyncChatSteps = AsyncGenerator[ChatResponse, None]
-_STOP: Final = "."  # goes before a text that is counted, since no prompt may be blank
+_STOP: Final = "."  # precedes a text that is counted, since a prompt may not be blank
 
 
 class Metadata(LLMMetadata):
-    """A model's metadata whose window is looked up when somebody reads it."""
+    """A model's metadata; the context window is computed when it is read."""
 
     _window: Callable[[], int] = PrivateAttr()
 
@@ -70,11 +70,11 @@ class Metadata(LLMMetadata):
         self._window = window
 
     def __getattribute__(self, name: str) -> Any:
-        """Only `context_window` is anything special."""
+        """Return an attribute; compute `context_window`."""
         return self._window() if name == "context_window" else super().__getattribute__(name)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What a person is shown is what a program reads."""
+        """Return the fields to show, with the computed window."""
         for name, value in super().__repr_args__():
             yield name, self.context_window if name == "context_window" else value
 
@@ -82,11 +82,11 @@ class Metadata(LLMMetadata):
 class AIOSLLM(FunctionCallingLLM):
     """An LLM that runs on the kernel.
 
-    >>> llm = AIOSLLM()  # an embedded kernel starts at the first call
+    >>> llm = AIOSLLM()  # the default kernel starts at the first call
     >>> llm.complete("hello").text
 
-    Errors are the kernel's, see `aios_core.errors`. Call arguments that the kernel
-    does not know are passed to the core's backend as they are.
+    Errors are those of `aios_core.errors`. Call arguments that are unknown to the kernel
+    are passed to the core's backend unchanged.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -112,15 +112,15 @@ class AIOSLLM(FunctionCallingLLM):
 
     @classmethod
     def class_name(cls) -> str:
-        """In LlamaIndex's serialized forms."""
+        """Return the name of the class in LlamaIndex's serialized objects."""
         return "aios_llm"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks of a model.
+        """The model's metadata for LlamaIndex.
 
-        The window is the core's. Whoever reads it starts the embedded kernel, if the model has
-        no other: a query engine cuts its prompts by it before the first call. To read the rest
+        The window is the core's. Reading it starts the default kernel, if the model has no other:
+        a query engine cuts its prompts by it before the first call. Reading the other fields
         starts nothing.
         """
         return Metadata(
@@ -138,20 +138,23 @@ class AIOSLLM(FunctionCallingLLM):
         return kernel.pool.route(self.model)[0].capabilities.context_window
 
     def to_payload(self) -> dict[str, Any]:
-        """What events tell of the model: the window only if no kernel has to start for it."""
-        said = self.metadata
-        payload = {"class_name": self.class_name(), **said.model_dump(exclude={"context_window"})}
+        """Return the model's data for events; with the window only if that starts no kernel."""
+        metadata = self.metadata
+        payload = {
+            "class_name": self.class_name(),
+            **metadata.model_dump(exclude={"context_window"}),
+        }
         if self.context_window or self.kernel:
-            payload["context_window"] = said.context_window
+            payload["context_window"] = metadata.context_window
         return payload
 
     @property
     def tokenizer(self) -> Callable[[str], list[int]]:
-        """Counts as the core does: `Settings.tokenizer = llm.tokenizer`.
+        """A tokenizer that counts as the core does: `Settings.tokenizer = llm.tokenizer`.
 
-        LlamaIndex cuts prompts to fit a window by its own tokenizer's count, which another
-        model's can exceed. The list is as long as the text has tokens; what is in it says
-        nothing.
+        LlamaIndex cuts prompts to fit a window by its own tokenizer's count, which may be too low
+        for another model. The list has as many items as the text has tokens; the items are not
+        token ids.
         """
 
         @cache
@@ -161,7 +164,7 @@ class AIOSLLM(FunctionCallingLLM):
         return lambda text: list(range(self._count(f"{_STOP} {text}") - around()))
 
     def _count(self, text: str) -> int:
-        """The tokens of a prompt that is this text, with what goes around it."""
+        """Count the tokens of a prompt with this text and its frame."""
         kernel = self.kernel or default_kernel()
         said = build_llm_request([Message("user", text)], model=self.model)
         return kernel.measure_prompt(said).num_tokens
@@ -175,24 +178,24 @@ class AIOSLLM(FunctionCallingLLM):
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The same on an event loop. Cancelling the await cancels the call."""
+        """Answer a conversation; cancelling the await cancels the call (async form of `chat`)."""
         return await self.aanswer(messages, **kwargs)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Answer step by step; each step holds all that was said so far."""
-        return self.steps(messages, **kwargs)
+        """Answer step by step; each step has the whole answer so far."""
+        return self.stream_steps(messages, **kwargs)
 
     @llm_chat_callback()
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """Answer step by step (async form of `stream_chat`)."""
-        return self.asteps(messages, **kwargs)
+        return self.astream_steps(messages, **kwargs)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer a prompt, as one turn of a user."""
+        """Answer a prompt, as a user's message."""
         del formatted
         return self.answer_prompt(prompt, **kwargs)
 
@@ -218,65 +221,65 @@ class AIOSLLM(FunctionCallingLLM):
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt step by step (async form of `stream_complete`)."""
         del formatted
-        return self.asteps_of_prompt(prompt, **kwargs)
+        return self.astream_prompt_steps(prompt, **kwargs)
 
-    # --- the same without LlamaIndex's events, which whoever wraps them has sent already -------
+    # --- calls without LlamaIndex's events, for wrappers that have sent them already ----------
 
     def answer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """`chat` without events."""
+        """Answer a conversation without sending events."""
         with self._agent_ref().use() as agent:
             completion = agent.llm.generate(**self._request(messages, kwargs))
         return translation.to_chat_response(completion)
 
     async def aanswer(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """`achat` without events."""
+        """Answer a conversation without sending events (async form of `answer`)."""
         with ExitStack() as stack:
             agent = await self._agent_ref().hold(stack)
             completion = await agent.llm.agenerate(**self._request(messages, kwargs))
         return translation.to_chat_response(completion)
 
-    def steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatSteps:
-        """`stream_chat` without events."""
+    def stream_steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatSteps:
+        """Answer step by step without sending events."""
         return self._steps(self._request(messages, kwargs), *claim(self._agent_ref()))
 
-    def asteps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatSteps:
-        """`astream_chat` without events."""
+    def astream_steps(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatSteps:
+        """Answer step by step without sending events (async form of `stream_steps`)."""
         return self._asteps(self._request(messages, kwargs), *claim(self._agent_ref()))
 
     def answer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
-        """`complete` without events."""
+        """Answer a prompt without sending events."""
         return translation.to_completion_response(self.answer(_as_chat(prompt), **kwargs))
 
     async def aanswer_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponse:
-        """`acomplete` without events."""
+        """Answer a prompt without sending events (async form of `answer_prompt`)."""
         return translation.to_completion_response(await self.aanswer(_as_chat(prompt), **kwargs))
 
     def stream_prompt_steps(self, prompt: str, **kwargs: Any) -> CompletionResponseGen:
-        """`stream_complete` without events."""
-        return map_steps(self.steps(_as_chat(prompt), **kwargs))
+        """Answer a prompt step by step without sending events."""
+        return map_steps(self.stream_steps(_as_chat(prompt), **kwargs))
 
-    def asteps_of_prompt(self, prompt: str, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """`astream_complete` without events."""
-        return amap_steps(self.asteps(_as_chat(prompt), **kwargs))
+    def astream_prompt_steps(self, prompt: str, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """Answer a prompt step by step (async form of `stream_prompt_steps`)."""
+        return amap_steps(self.astream_steps(_as_chat(prompt), **kwargs))
 
     def _steps(self, request: dict[str, Any], hold: RunHold, ref: AgentRef) -> ChatSteps:
-        said = translation.Accumulator()
+        answer = translation.Accumulator()
         with hold, ref.use() as agent, agent.llm.stream(**request) as deltas:
-            yield from map(said.step, filter(None, deltas))
-            yield said.end(deltas.completion)
+            yield from map(answer.step, filter(None, deltas))
+            yield answer.end(deltas.completion)
 
     async def _asteps(
         self, request: dict[str, Any], hold: RunHold, ref: AgentRef
     ) -> AsyncChatSteps:
-        said = translation.Accumulator()
-        with ExitStack() as stack:  # left half-read, it has nothing to await
+        answer = translation.Accumulator()
+        with ExitStack() as stack:  # a half-read stream must have nothing to await
             stack.enter_context(hold)
             agent = await ref.hold(stack)
             deltas = stack.enter_context(closing(agent.llm.astream(**request)))
             async for delta in deltas:
                 if delta:
-                    yield said.step(delta)
-            yield said.end(deltas.completion)
+                    yield answer.step(delta)
+            yield answer.end(deltas.completion)
 
     # --- tools -------------------------------------------------------------------------------
 
@@ -291,7 +294,7 @@ class AIOSLLM(FunctionCallingLLM):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The arguments of `chat` for a call with tools."""
+        """Return the arguments of `chat` for a call with tools."""
         del verbose
         messages = list(chat_history or [])
         if user_msg is not None:
@@ -312,7 +315,7 @@ class AIOSLLM(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
-        """As LlamaIndex's own, and the tool has to be called, as where nothing is streamed."""
+        """Stream objects as LlamaIndex does, but require the tool, as without streaming."""
         program: Any = self._program(output_cls, prompt)
         steps: Generator[Any, None, None] = program.stream_call(
             llm_kwargs=llm_kwargs, **prompt_args
@@ -326,7 +329,7 @@ class AIOSLLM(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
-        """The same on an event loop."""
+        """Stream objects, requiring the tool (async form of `_structured_stream_call`)."""
         program = self._program(output_cls, prompt)
         steps: AsyncGenerator[Any, None] = await program.astream_call(
             llm_kwargs=llm_kwargs, **prompt_args
@@ -334,7 +337,7 @@ class AIOSLLM(FunctionCallingLLM):
         return steps
 
     def _program(self, output_cls: type[BaseModel], prompt: PromptTemplate) -> Any:
-        """LlamaIndex's stream of a program says nothing of tools that are required."""
+        """Return LlamaIndex's program; its streams do not require tools by themselves."""
         mode = self.pydantic_program_mode
         calls_a_tool = mode in {PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION}
         said = {"tool_choice": "required"} if calls_a_tool else {}
@@ -347,7 +350,7 @@ class AIOSLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """Keep to one call where LlamaIndex was told that there is only one."""
+        """Drop all calls but the first if LlamaIndex allows only one."""
         del tools, kwargs
         if not allow_parallel_tool_calls:
             calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
@@ -359,7 +362,11 @@ class AIOSLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The calls of an answer. Raises `ValueError` if there is none and there had to be."""
+        """Return the calls of an answer.
+
+        Raises:
+            ValueError: there is no call, but one was required.
+        """
         del kwargs
         blocks = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
@@ -373,12 +380,12 @@ class AIOSLLM(FunctionCallingLLM):
             for block in blocks
         ]
 
-    # --- what a call says to the kernel -------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     def _request(
         self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The arguments of an LLM syscall: the model's own settings under those of the call."""
+        """Return the arguments of an LLM syscall: the model's, overridden by the call's."""
         options, rest = read_options(kwargs)
         tools = translation.to_tools(rest.pop("tools", ()))
         choice = read_tool_choice(rest.pop("tool_choice", None), [tool.name for tool in tools])
@@ -410,26 +417,26 @@ class AIOSLLM(FunctionCallingLLM):
     # --- copies -------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """A copy on the same kernel."""
+        """Return a copy that uses the same kernel and agent."""
         shared = {id(held): held for held in (self.kernel, self.agent)}
         return super().__deepcopy__({**shared, **(memo or {})})
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: an agent by its name, and no kernel."""
+        """Return the state for pickling: the agent by its name, and no kernel."""
         state = super().__getstate__()
         agent = self.agent.name if isinstance(self.agent, Agent) else self.agent
         return {**state, "__dict__": {**state["__dict__"], "kernel": None, "agent": agent}}
 
 
 def map_steps(steps: ChatSteps) -> CompletionResponseGen:
-    """A stream of chat answers as one of completions; closing it closes the other."""
+    """Translate a stream of chat answers to completions; closing it closes the chat stream."""
     with closing(steps):
         for step in steps:
             yield translation.to_completion_response(step)
 
 
 async def amap_steps(steps: AsyncChatSteps) -> CompletionResponseAsyncGen:
-    """A stream of chat answers as one of completions (async form of `map_steps`)."""
+    """Translate a stream of chat answers (async form of `map_steps`)."""
     async with aclosing(steps):
         async for step in steps:
             yield translation.to_completion_response(step)
@@ -440,7 +447,7 @@ def _as_chat(prompt: str) -> list[ChatMessage]:
 
 
 def _arguments(said: dict[str, Any] | str) -> dict[str, Any]:
-    """Arguments as LlamaIndex's tools take them; bad JSON is read as far as it goes."""
+    """Return arguments for LlamaIndex's tools; of invalid JSON, the valid prefix is read."""
     if isinstance(said, dict):
         return said
     try:

@@ -1,10 +1,10 @@
-"""`llama_index.embeddings.openai.OpenAIEmbedding` (and what derives from it) on the kernel.
+"""Run `llama_index.embeddings.openai.OpenAIEmbedding` and its subclasses on the kernel.
 
-Substituted, it gives the vectors of the kernel's embedder, whatever model and length it
-names, and needs no key. In mode "passthrough" its provider makes the vectors when the kernel
-says so: a call waits for a slot of its model, is a syscall of the agent that makes it,
-and costs the tokens that the provider counts. Replaced are the inner methods by which it
-talks to OpenAI, so batches, callbacks and retries stay LlamaIndex's.
+In mode "substitute", the kernel's embedder makes the vectors, for any model and length, and no
+key is needed. In mode "passthrough", its provider makes the vectors when the kernel schedules
+the call: the call waits for a slot of its model, is a syscall of the agent that makes it,
+and costs the tokens that the provider counts. The inner methods that call OpenAI are replaced,
+so batches, callbacks and retries stay LlamaIndex's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _METHODS: Final = ("_get_query_embedding", "_get_text_embedding", "_get_text_emb
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
-    """Let the kernel's embedder answer."""
+    """Replace the provider by the kernel's embedder."""
     for name in _METHODS:
         patches.replace(module.OpenAIEmbedding, name, _ours(name))
         name = f"_a{name.removeprefix('_')}"  # noqa: PLW2901
@@ -38,17 +38,17 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let the provider answer when the kernel says so."""
+    """Schedule the calls at the provider."""
     owner = module.OpenAIEmbedding
     for name in _METHODS:
-        patches.replace(owner, name, _admitting(getattr(owner, name)))
+        patches.replace(owner, name, _scheduled(getattr(owner, name)))
         name = f"_a{name.removeprefix('_')}"  # noqa: PLW2901
-        patches.replace(owner, name, _aadmitting(getattr(owner, name)))
+        patches.replace(owner, name, _ascheduled(getattr(owner, name)))
 
 
 def _ours(name: str) -> Callable[..., Any]:
     def method(self: Any, asked: str | list[str]) -> Any:
-        del self  # what it says of its model is OpenAI's alone
+        del self  # its options are for OpenAI's models
         with openai_named():
             return getattr(AIOSEmbedding(), name)(asked)
 
@@ -64,7 +64,7 @@ def _aours(name: str) -> Callable[..., Any]:
     return method
 
 
-def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+def _scheduled(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _Meter()
@@ -79,7 +79,7 @@ def _admitting(ask: Callable[..., Any]) -> Callable[..., Any]:
     return asking
 
 
-def _aadmitting(ask: Callable[..., Any]) -> Callable[..., Any]:
+def _ascheduled(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: str | list[str]) -> Any:
         model, meter = str(self.model_name), _AsyncMeter()
@@ -97,28 +97,28 @@ def _aadmitting(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _request(asked: str | list[str]) -> dict[str, Any]:
-    """What the kernel's books say of the call: an answer has no tokens, but must have room."""
+    """Return the call for the kernel's accounting. The answer has no tokens, but 1 is the least."""
     texts = [asked] if isinstance(asked, str) else asked
     return {"messages": [Message("user", text) for text in texts], "max_tokens": 1}
 
 
 class _Meter:
-    """Stands before a client's embeddings, and adds up what its answers say that they took."""
+    """A proxy of a client's embeddings that adds up the usage in its answers."""
 
     def __init__(self) -> None:
         self.usage = Usage()
         self._theirs: Any = None
 
     def put_on(self, model: Any, name: str, client: Any) -> Any:
-        """A copy of the model that asks through this."""
+        """Return a copy of the model that sends its requests through this proxy."""
         self._theirs = client.embeddings
         copy = model.model_copy(update={"reuse_client": True})
         setattr(copy, name, SimpleNamespace(embeddings=self))
         return copy
 
-    def create(self, **said: Any) -> Any:
-        """Ask."""
-        return self._read(self._theirs.create(**said))
+    def create(self, **body: Any) -> Any:
+        """Request embeddings, and add up their usage."""
+        return self._read(self._theirs.create(**body))
 
     def _read(self, response: Any) -> Any:
         self.usage += Usage(response.usage.prompt_tokens)
@@ -126,8 +126,8 @@ class _Meter:
 
 
 class _AsyncMeter(_Meter):
-    """The same on an event loop."""
+    """An asynchronous proxy of a client's embeddings that adds up the usage."""
 
-    async def create(self, **said: Any) -> Any:
-        """Ask."""
-        return self._read(await self._theirs.create(**said))
+    async def create(self, **body: Any) -> Any:
+        """Request embeddings, and add up their usage."""
+        return self._read(await self._theirs.create(**body))

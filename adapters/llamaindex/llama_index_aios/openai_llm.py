@@ -1,9 +1,9 @@
-"""Programs with `llama_index.llms.openai.OpenAI` (and what derives from it) on the kernel.
+"""Run programs with `llama_index.llms.openai.OpenAI` and its subclasses on the kernel.
 
-Replaced are the inner methods that talk to OpenAI, so callbacks, retries and events
+The inner methods that call OpenAI are replaced, so callbacks, retries and events
 around them stay LlamaIndex's. Its own code still writes the request and reads the answer, so
-that every option of a constructor or a call reaches the core. A model that no core serves is
-answered by the kernel's default, which is reported once, on standard error.
+every option of a constructor or a call reaches the core. If no core serves the model, the
+kernel's default model answers, which is reported once on standard error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AsyncSteps = AsyncGenerator[Answer, None]
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
-    """Let the kernel's cores answer."""
+    """Replace the provider by the kernel's cores."""
     owner = module.OpenAI
     for what, on_kernel in (
         ("_chat", _whole),
@@ -52,11 +52,11 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def _no_tokenizer(_: Any) -> None:
-    """Return no limit of the answer if none is set: LlamaIndex would use another model's."""
+    """Return no tokenizer, so that LlamaIndex sets no answer limit by another model's count."""
 
 
 def windowed(theirs: property) -> property:
-    """An LLM's metadata, with the window of the core that answers, if that is the smaller one."""
+    """Wrap an LLM's metadata to have the window of the core that answers, if it is smaller."""
 
     def metadata(self: Any) -> LLMMetadata:
         said: LLMMetadata = theirs.__get__(self)
@@ -72,14 +72,14 @@ def windowed(theirs: property) -> property:
     return property(metadata)
 
 
-# --- LlamaIndex writes and reads, the kernel stands where the endpoint would be ------------------
+# --- LlamaIndex writes requests and reads answers, and the kernel replaces the endpoint ----------
 
 
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         with KernelTransport(agent_ref()) as transport, transport.raising():
-            answer: Answer = ask(_on_kernel(self, transport), asked, **_said(kwargs))
+            answer: Answer = ask(_on_kernel(self, transport), asked, **_sent(kwargs))
             return answer
 
     return asking
@@ -89,7 +89,7 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
     async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         with KernelTransport(agent_ref().located()) as transport, transport.raising():
-            answer: Answer = await ask(_aon_kernel(self, transport), asked, **_said(kwargs))
+            answer: Answer = await ask(_aon_kernel(self, transport), asked, **_sent(kwargs))
             return answer
 
     return asking
@@ -100,7 +100,7 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
     ) -> Steps:
         with hold, KernelTransport(agent) as transport, transport.raising():
-            yield from ask(_on_kernel(theirs, transport), asked, **_said(kwargs))
+            yield from ask(_on_kernel(theirs, transport), asked, **_sent(kwargs))
 
     @wraps(ask)
     def asking(self: Any, asked: Asked, **kwargs: Any) -> Steps:
@@ -114,7 +114,7 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
     ) -> AsyncSteps:
         with hold, KernelTransport(agent) as transport, transport.raising():
-            async for step in await ask(_aon_kernel(theirs, transport), asked, **_said(kwargs)):
+            async for step in await ask(_aon_kernel(theirs, transport), asked, **_sent(kwargs)):
                 yield step
 
     @wraps(ask)
@@ -124,13 +124,13 @@ def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     return asking
 
 
-def _said(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call without the one that has chosen the method."""
+def _sent(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return a call's arguments without the one that chooses the method."""
     return {key: value for key, value in kwargs.items() if key != "use_chat_completions"}
 
 
 def _on_kernel(theirs: Any, transport: KernelTransport) -> Any:
-    """A copy whose requests the kernel serves."""
+    """Return a copy of an LLM that sends its requests to the kernel."""
     llm = theirs.model_copy(update={"reuse_client": True})
     client = _client(theirs._get_client, openai.OpenAI, theirs)  # noqa: SLF001
     llm._client = transport.client_for(client)  # noqa: SLF001

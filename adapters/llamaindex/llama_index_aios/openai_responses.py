@@ -1,8 +1,8 @@
-"""Programs with `llama_index.llms.openai.OpenAIResponses` on the kernel.
+"""Run programs with `llama_index.llms.openai.OpenAIResponses` on the kernel.
 
-As in `openai_llm`, the inner methods that talk to OpenAI are replaced. The options are those
-that OpenAI would be sent, as a chat completion has them; what it has none for is named once.
-What only OpenAI's service does (its built-in tools, conversations that it keeps) is refused
+As in `openai_llm`, the inner methods that call OpenAI are replaced. The options that OpenAI
+would get are translated to those of a chat completion; one without a counterpart gives a notice.
+Features of OpenAI's service alone (built-in tools, conversations that it stores) are refused
 by name.
 """
 
@@ -39,7 +39,7 @@ Call = tuple[AIOSLLM, list[ChatMessage], dict[str, Any]]
 
 
 def patch_substitute(module: ModuleType, patches: Patches) -> None:
-    """Let the kernel's cores answer."""
+    """Replace the provider by the kernel's cores."""
     owner = module.OpenAIResponses
     methods = {
         "__init__": _without_key(owner.__init__),
@@ -56,9 +56,9 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def _without_key(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that asks for no key; OpenAI's client refuses to be built without one."""
+    """Wrap a constructor so that it works without a key, which OpenAI's client requires."""
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807 - used as one
         if not values.get("api_key") and not os.environ.get("OPENAI_API_KEY"):
             values["api_key"] = NO_KEY
         init(self, *args, **values)
@@ -77,12 +77,12 @@ async def _soon(theirs: Any, messages: Asked, kwargs: dict[str, Any]) -> Call:
 
 
 def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | None) -> Call:
-    """Our LLM with the settings of theirs, the conversation, and the arguments of the call."""
+    """Return an `AIOSLLM` with the settings of theirs, the conversation, and the arguments."""
     said = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it would send
     if theirs.built_in_tools:
-        raise InvalidRequest("built_in_tools: they are OpenAI's; the kernel has none of them")
+        raise InvalidRequest("built_in_tools: only OpenAI has them; use the kernel's tools")
     if theirs.track_previous_responses or said.pop("previous_response_id", None):
-        raise InvalidRequest("previous responses: they are kept by OpenAI, not by the kernel")
+        raise InvalidRequest("previous responses: only OpenAI stores them; send all messages")
     instructions = said.pop("instructions", None)
     first = [ChatMessage(role=MessageRole.SYSTEM, content=instructions)] if instructions else []
     del said["model"]
@@ -102,26 +102,26 @@ def _ours(theirs: Any, messages: Asked, kwargs: dict[str, Any], model: str | Non
 
 def _chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
     with openai_named():
-        llm, conversation, said = _now(self, messages, kwargs)
-        return llm.answer(conversation, **said)
+        llm, conversation, options = _now(self, messages, kwargs)
+        return llm.answer(conversation, **options)
 
 
 def _stream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseGen:
     with openai_named():
-        llm, conversation, said = _now(self, messages, kwargs)
-        return _named(llm.steps(conversation, **said))
+        llm, conversation, options = _now(self, messages, kwargs)
+        return _named(llm.stream_steps(conversation, **options))
 
 
 async def _achat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponse:
     with openai_named():
-        llm, conversation, said = await _soon(self, messages, kwargs)
-        return await llm.aanswer(conversation, **said)
+        llm, conversation, options = await _soon(self, messages, kwargs)
+        return await llm.aanswer(conversation, **options)
 
 
 async def _astream_chat(self: Any, messages: Asked, **kwargs: Any) -> ChatResponseAsyncGen:
     with openai_named():
-        llm, conversation, said = await _soon(self, messages, kwargs)
-        return _anamed(llm.asteps(conversation, **said))
+        llm, conversation, options = await _soon(self, messages, kwargs)
+        return _anamed(llm.astream_steps(conversation, **options))
 
 
 def _named(steps: ChatResponseGen) -> ChatResponseGen:

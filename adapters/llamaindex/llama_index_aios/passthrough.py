@@ -1,10 +1,10 @@
 """Mode "passthrough" for `llama_index.llms.openai`: its LLMs keep their provider and key.
 
-The inner methods by which it talks to OpenAI still make every call, with their own
-retries; callbacks, events and tools around them stay LlamaIndex's, and what derives
-from `OpenAI` (Azure's, OpenAI-like servers') is served as well. Each call waits for a
-slot of its provider's model, counts as a syscall of the agent that makes it, and is
-cancelled with the kernel's reason when that is taken back (a blocking call runs to
+The inner methods that call OpenAI still make every call, with their own
+retries; callbacks, events and tools around them stay LlamaIndex's, and subclasses
+of `OpenAI` (Azure's, OpenAI-like servers') are covered as well. Each call waits for a
+slot of its provider's model and is a syscall of the agent that makes it. If the kernel cancels
+the syscall, the call is cancelled and the kernel's error is raised (a blocking call runs to
 its end, and its answer is dropped).
 """
 
@@ -43,38 +43,38 @@ from llama_index_aios import translation
 from llama_index_aios.callers import agent_ref, claim
 
 Asked = Sequence[ChatMessage] | str
-Said = ChatResponse | CompletionResponse
+Answer = ChatResponse | CompletionResponse
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Let `llama_index.llms.openai.base.OpenAI` ask when the kernel says so."""
-    _admit(module.OpenAI, ("chat", "complete"), patches)
+    """Schedule the calls of `llama_index.llms.openai.base.OpenAI`."""
+    _schedule(module.OpenAI, ("chat", "complete"), patches)
 
 
 def patch_responses_passthrough(module: ModuleType, patches: Patches) -> None:
-    """The same for `llama_index.llms.openai.responses.OpenAIResponses`."""
-    _admit(module.OpenAIResponses, ("chat",), patches)
+    """Schedule the calls of `llama_index.llms.openai.responses.OpenAIResponses`."""
+    _schedule(module.OpenAIResponses, ("chat",), patches)
 
 
-def _admit(owner: type, asking: Sequence[str], patches: Patches) -> None:
+def _schedule(owner: type, asking: Sequence[str], patches: Patches) -> None:
     for what in asking:
-        for name, admitting in (
+        for name, scheduled in (
             (f"_{what}", _whole),
             (f"_a{what}", _awhole),
             (f"_stream_{what}", _steps),
             (f"_astream_{what}", _asteps),
         ):
-            patches.replace(owner, name, admitting(getattr(owner, name)))
+            patches.replace(owner, name, scheduled(getattr(owner, name)))
 
 
-# --- the four ways to ask: `self` is an LLM of llama_index.llms.openai ---------------------------
+# --- the four ways to call: `self` is an LLM of llama_index.llms.openai --------------------------
 
 
 def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
-    def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         with _slot(self, asked, kwargs, agent_ref()) as slot:
-            answer: Said = ask(self, asked, **_limited(self, slot, kwargs))
+            answer: Answer = ask(self, asked, **_limited(self, slot, kwargs))
             _LatestStep(answer).record_usage(slot)
             return answer
 
@@ -83,10 +83,10 @@ def _whole(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(ask)
-    async def asking(self: Any, asked: Asked, **kwargs: Any) -> Said:
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> Answer:
         async with _aslot(self, asked, kwargs, agent_ref().located()) as slot:
             limited = _limited(self, slot, kwargs)
-            answer: Said = await slot.run(ask(self, asked, **limited))
+            answer: Answer = await slot.run(ask(self, asked, **limited))
             _LatestStep(answer).record_usage(slot)
             return answer
 
@@ -96,20 +96,20 @@ def _awhole(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
     def steps(
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
-    ) -> Generator[Said]:
-        heard = _LatestStep()
+    ) -> Generator[Answer]:
+        latest = _LatestStep()
         with (
             hold,
             _slot(theirs, asked, kwargs, agent) as slot,
             closing(ask(theirs, asked, **_limited(theirs, slot, kwargs))) as answers,
         ):
             for answer in answers:
-                heard.hear(answer)
+                latest.update(answer)
                 yield answer
-            heard.record_usage(slot)
+            latest.record_usage(slot)
 
     @wraps(ask)
-    def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Said]:
+    def asking(self: Any, asked: Asked, **kwargs: Any) -> Generator[Answer]:
         return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
@@ -118,45 +118,45 @@ def _steps(ask: Callable[..., Any]) -> Callable[..., Any]:
 def _asteps(ask: Callable[..., Any]) -> Callable[..., Any]:
     async def steps(
         theirs: Any, asked: Asked, kwargs: dict[str, Any], hold: RunHold, agent: AgentRef
-    ) -> AsyncGenerator[Said]:
-        heard = _LatestStep()
+    ) -> AsyncGenerator[Answer]:
+        latest = _LatestStep()
         with hold:
             async with _aslot(theirs, asked, kwargs, agent) as slot:
                 limited = _limited(theirs, slot, kwargs)
                 answers = await slot.run(ask(theirs, asked, **limited))
                 async with aclosing(slot.iterate(answers)) as pieces:
                     async for answer in pieces:
-                        heard.hear(answer)
+                        latest.update(answer)
                         yield answer
-                heard.record_usage(slot)
+                latest.record_usage(slot)
 
     @wraps(ask)
-    async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Said]:
+    async def asking(self: Any, asked: Asked, **kwargs: Any) -> AsyncGenerator[Answer]:
         return steps(self, asked, kwargs, *claim(agent_ref()))
 
     return asking
 
 
-# --- what the kernel is told ---------------------------------------------------------------------
+# --- usage ---------------------------------------------------------------------------------------
 
 
 class _LatestStep:
-    """The latest of an answer's steps, each of which repeats what was said before it."""
+    """The latest step of an answer; each step has the whole answer so far."""
 
-    def __init__(self, answer: Said | None = None) -> None:
-        self._last: Said | None = None
+    def __init__(self, answer: Answer | None = None) -> None:
+        self._last: Answer | None = None
         self._usage = Usage()
         if answer is not None:
-            self.hear(answer)
+            self.update(answer)
 
-    def hear(self, answer: Said) -> None:
-        """One more step; a provider counts tokens in one of them, the last as a rule."""
+    def update(self, answer: Answer) -> None:
+        """Keep one more step; usage comes in one of them, usually the last."""
         self._last = answer
         if (usage := _usage(answer)).total_tokens:
             self._usage = usage
 
     def record_usage(self, slot: PassthroughCall) -> None:
-        """Book the answer."""
+        """Record the answer and its usage."""
         if isinstance(self._last, ChatResponse):
             (message,) = to_kernel_messages([self._last.message], translation.to_messages)
             slot.record_usage(self._usage, message.content, message.tool_calls)
@@ -164,9 +164,9 @@ class _LatestStep:
             slot.record_usage(self._usage, self._last.text)
 
 
-def _usage(answer: Said) -> Usage:
+def _usage(answer: Answer) -> Usage:
     counted = answer.additional_kwargs
-    if (took := counted.get("usage")) is not None:  # as the Responses API counts
+    if (took := counted.get("usage")) is not None:  # the format of the Responses API
         cached = took.input_tokens_details.cached_tokens
         return Usage(took.input_tokens, took.output_tokens, cached)
     details = getattr(getattr(answer.raw, "usage", None), "prompt_tokens_details", None)
@@ -203,7 +203,7 @@ def _aslot(
 
 
 def _limited(theirs: Any, slot: PassthroughCall, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Their arguments with what their budget has left, if they set no limit themselves."""
+    """Limit the answer to what the agent's budget has left, if the program set no limit."""
     sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
     own = read_answer_limits(sent)["max_tokens"]
     if theirs.__class__.__name__.endswith("Responses"):
@@ -212,7 +212,7 @@ def _limited(theirs: Any, slot: PassthroughCall, kwargs: dict[str, Any]) -> dict
 
 
 def _request(theirs: Any, asked: Asked, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The provider's model, and what the kernel's books say of the call."""
+    """Return the provider's model, and the call's arguments for the kernel's accounting."""
     sent = theirs._get_model_kwargs(**kwargs)  # noqa: SLF001 - what it will send
     if isinstance(asked, str):
         known = [Message("user", asked)]

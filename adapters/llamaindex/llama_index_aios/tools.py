@@ -1,12 +1,11 @@
-"""Tools both ways: the kernel's in LlamaIndex, and LlamaIndex's through the kernel.
+"""Offer the kernel's tools to LlamaIndex, and run LlamaIndex's tools through the kernel.
 
     kernel_tools("calculator")    the kernel's tools, for any LlamaIndex agent
     wrap_tools([my_tool])         LlamaIndex's own tools; each call is a syscall
 
-A wrapped tool stays what it is: its arguments are validated and mended, its calls
-limited, checked, journaled and audited by the kernel, and then it runs as it would
-have. What the kernel refuses and a model can act on is the tool's output, marked as an
-error.
+The kernel validates and coerces the arguments of a wrapped tool, and limits, checks, journals
+and audits its calls; then the tool runs as without the kernel. An error of the kernel on which
+a model can act is the tool's output, marked as an error.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ Declared = Mapping[str, Mapping[str, Any]]
 
 
 class KernelToolMetadata(ToolMetadata):
-    """What a model is told of a kernel's tool: its own JSON schema, not one made of a class."""
+    """The description of a kernel's tool, with its own JSON schema instead of a class."""
 
     def __init__(self, spec: ToolSpec) -> None:
         super().__init__(spec.description, spec.name)
         self._parameters = dict(spec.parameters)
 
     def get_parameters_dict(self) -> dict[str, Any]:
-        """The schema of the arguments."""
+        """Return the schema of the arguments."""
         return {"type": "object", "properties": {}, **self._parameters}
 
 
@@ -54,11 +53,11 @@ class AIOSTool(AsyncBaseTool):
 
     @property
     def metadata(self) -> ToolMetadata:
-        """What a model is told."""
+        """The description of the tool for the model."""
         return self._metadata
 
     def call(self, *args: Any, **arguments: Any) -> ToolOutput:
-        """Run it."""
+        """Run the tool."""
         del args
         with self._agent.use() as agent:
             try:
@@ -67,7 +66,7 @@ class AIOSTool(AsyncBaseTool):
                 return _refused(self._name, arguments, exc)
 
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
-        """Run it (async form of `call`)."""
+        """Run the tool (async form of `call`)."""
         del args
         async with self._agent.ause() as agent:
             try:
@@ -87,16 +86,17 @@ def kernel_tools(
     group: str | None = None,
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
-    """Tools of the kernel, as LlamaIndex's.
+    """Return tools of the kernel as LlamaIndex's.
 
     Args:
-        names: which; none: all that the agent may see.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
-        group: of an agent that is spawned.
-        kernel: None for the embedded kernel of this process.
+        names: the tools; none: all that the agent may see.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the run.
+        group: the group of an agent that is spawned.
+        kernel: None for the default kernel of this process.
 
     Raises:
-        InvalidRequest: one that is named is not there.
+        InvalidRequest: there is no tool of that name.
     """
     ref = agent_ref(agent, AgentSettings(group), kernel)
     with ref.use() as viewer:
@@ -109,14 +109,14 @@ async def akernel_tools(
     group: str | None = None,
     kernel: Kernel | None = None,
 ) -> list[BaseTool]:
-    """The same on an event loop, the kernel's own among them."""
+    """Return tools of the kernel as LlamaIndex's (async form of `kernel_tools`)."""
     ref = agent_ref(agent, AgentSettings(group), kernel)
     async with ref.ause() as viewer:
         return [AIOSTool(spec, ref) for spec in await viewer.tools.aspecs(*names)]
 
 
 class GatedTool(AsyncBaseTool):
-    """A tool of LlamaIndex whose every call is a syscall. Made by `wrap_tools`."""
+    """A tool of LlamaIndex with every call as a syscall. Made by `wrap_tools`."""
 
     def __init__(
         self, wrapped: BaseTool, ref: AgentRef, bridge: ToolBridge, declared: Mapping[str, Any]
@@ -132,32 +132,32 @@ class GatedTool(AsyncBaseTool):
 
     @property
     def metadata(self) -> ToolMetadata:
-        """The wrapped tool's."""
+        """The description of the wrapped tool."""
         return self.wrapped.metadata
 
     def call(self, *args: Any, **arguments: Any) -> ToolOutput:
-        """Run it as LlamaIndex does, once the kernel lets it."""
+        """Run the tool as LlamaIndex does, when the kernel starts the call."""
         with self._agent.use() as agent:
             try:
                 outcome, stored = self._bridge.run(
                     agent,
                     self._offered,
                     arguments,
-                    lambda mended: self.wrapped.call(*args, **mended),
+                    lambda coerced: self.wrapped.call(*args, **coerced),
                 )
             except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._offered.name, arguments, exc)
         return _bounded(outcome, stored)
 
     async def acall(self, *args: Any, **arguments: Any) -> ToolOutput:
-        """The same on an event loop, where the tool runs too."""
+        """Run the tool on this event loop, when the kernel starts the call."""
         async with self._agent.ause() as agent:
             try:
                 outcome, stored = await self._bridge.arun(
                     agent,
                     self._offered,
                     arguments,
-                    lambda mended: self.wrapped.acall(*args, **mended),
+                    lambda coerced: self.wrapped.acall(*args, **coerced),
                 )
             except MODEL_VISIBLE_ERRORS as exc:
                 return _refused(self._offered.name, arguments, exc)
@@ -172,15 +172,16 @@ def wrap_tools(
     kernel: Kernel | None = None,
     declared: Declared | None = None,
 ) -> list[BaseTool]:
-    """LlamaIndex's tools, each call a syscall.
+    """Return LlamaIndex's tools with each call as a syscall.
 
     Args:
-        tools: as they are, or functions; their names, schemas and results stay.
-        agent: whose calls these are, by name or as an agent of the kernel; None: found.
-        group: of an agent that is spawned.
-        kernel: None for the embedded kernel of this process.
-        declared: by name, what `aios_core.Tool` may say of a tool: `read_only`, `rate`,
-            `exclusive`, `irreversible` ... What it does not say is taken at its worst.
+        tools: LlamaIndex's tools, or functions; their names, schemas and results stay.
+        agent: the agent that makes the calls, as a name or an agent of the kernel; None to find
+            it from the run.
+        group: the group of an agent that is spawned.
+        kernel: None for the default kernel of this process.
+        declared: by name, further arguments of `aios_core.Tool`: `read_only`, `rate`,
+            `exclusive`, `irreversible` ... The kernel assumes the worst of what is missing.
     """
     ref, bridge = agent_ref(agent, AgentSettings(group), kernel), ToolBridge()
     made: list[BaseTool] = []
@@ -202,7 +203,7 @@ def _refused(name: str, arguments: dict[str, Any], error: Exception) -> ToolOutp
 
 
 def _bounded(outcome: ToolOutput, stored: StoredResult | None) -> ToolOutput:
-    """The outcome, saying where the kernel keeps what is too large to be handed on."""
+    """Return the outcome with the kernel's reference in place of a too large content."""
     if stored is None:
         return outcome
     return ToolOutput(

@@ -1,8 +1,8 @@
 """Translate between LlamaIndex and the kernel: messages, tools, answers, fragments.
 
 Promises: images, audio, video and files are sent as parts of a message in OpenAI's format,
-and a core that takes none refuses them by name; a model's thoughts are carried both
-ways; a block that has no such form is refused by name and never dropped; usage
+and a core that does not support them refuses them by name; a model's reasoning is carried in
+both directions; a block that has no such form is refused by name and never dropped; usage
 appears once in a stream, at its end.
 """
 
@@ -48,11 +48,15 @@ _ROLES: Final = {
 _OF_A_MESSAGE: Final = frozenset({"tool_calls", "tool_call_id", "call_id", "name", "refusal"})
 
 
-# --- what goes in --------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
-    """A LlamaIndex conversation. Raises `InvalidRequest`, naming the position."""
+    """Translate a LlamaIndex conversation.
+
+    Raises:
+        InvalidRequest: a message cannot be translated; the error names its position, from 0.
+    """
     translated = []
     for position, message in enumerate(messages):
         try:
@@ -65,7 +69,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
 def _to_message(message: ChatMessage) -> Message:
     role: Any = _ROLES.get(message.role)
     if role is None:
-        raise InvalidRequest(f"unknown role {message.role!r}; have {sorted(_ROLES)}")
+        raise InvalidRequest(f"role: got {message.role!r}; allowed: {sorted(_ROLES)}")
     said = message.additional_kwargs
     call_id = said.get("tool_call_id") or said.get("call_id")
     parts = _parts(message.blocks)
@@ -86,7 +90,7 @@ def _to_message(message: ChatMessage) -> Message:
 
 
 def _parts(blocks: Iterable[Any]) -> list[dict[str, Any]]:
-    """Content blocks as OpenAI's; a cache mark belongs to the part before it."""
+    """Translate content blocks; a cache mark belongs to the part before it."""
     parts: list[dict[str, Any]] = []
     for block in blocks:
         match block:
@@ -131,7 +135,7 @@ def _part(block: Any) -> dict[str, Any]:
 
 
 def _url(block: ImageBlock | VideoBlock) -> str:
-    """Where the content is, or the content itself."""
+    """Return the URL of a content, or the content as a data URL."""
     return str(block.url) if block.url else block.inline_url()
 
 
@@ -141,7 +145,7 @@ def _text_in(data: Any) -> str:
 
 
 def _thoughts(blocks: Iterable[Any]) -> tuple[str, tuple[dict[str, Any], ...]]:
-    """Thoughts as text, and those that a provider has signed, as its blocks."""
+    """Return reasoning as text, and the blocks that a provider has signed."""
     thoughts = [block for block in blocks if isinstance(block, ThinkingBlock)]
     plain = [block.content or "" for block in thoughts if not block.additional_information]
     signed = tuple(
@@ -153,7 +157,7 @@ def _thoughts(blocks: Iterable[Any]) -> tuple[str, tuple[dict[str, Any], ...]]:
 
 
 def _calls(message: ChatMessage) -> Iterator[ToolCall]:
-    """The calls of an earlier answer: blocks, or what older code keeps beside them."""
+    """Yield the calls of an earlier answer: from blocks, or from older code's extra arguments."""
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     for block in blocks:
         arguments = block.tool_kwargs
@@ -167,7 +171,7 @@ def _calls(message: ChatMessage) -> Iterator[ToolCall]:
 
 
 def _foreign_call(call: Any) -> ToolCall:
-    """An OpenAI call, as a dictionary or as an object."""
+    """Translate a call of OpenAI's, as a dictionary or an object."""
     function = call["function"] if isinstance(call, dict) else call.function
     if isinstance(function, dict):
         return ToolCall(call["id"], function["name"], function["arguments"])
@@ -175,7 +179,7 @@ def _foreign_call(call: Any) -> ToolCall:
 
 
 def to_tools(tools: Iterable[Any]) -> list[ToolSpec]:
-    """LlamaIndex's tools, or OpenAI's dictionaries."""
+    """Translate LlamaIndex's tools, or OpenAI's dictionaries."""
     return [
         ToolSpec.from_dict(tool.metadata.to_openai_tool(skip_length_check=True))
         if isinstance(tool, BaseTool)
@@ -184,11 +188,11 @@ def to_tools(tools: Iterable[Any]) -> list[ToolSpec]:
     ]
 
 
-# --- what comes out ------------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 
 
 def to_chat_response(completion: Completion) -> ChatResponse:
-    """A whole answer."""
+    """Translate a whole answer."""
     return ChatResponse(
         message=_assistant(completion.message),
         raw=write_completion(completion),
@@ -198,7 +202,7 @@ def to_chat_response(completion: Completion) -> ChatResponse:
 
 
 def _logprobs(raw: Mapping[str, Any] | None) -> list[list[LogProb]] | None:
-    """Log probabilities in OpenAI's format: of each token, the likeliest ones."""
+    """Translate log probabilities in OpenAI's format."""
     if not raw or not raw.get("content"):
         return None
     return [list(map(_logprob, one.get("top_logprobs") or [one])) for one in raw["content"]]
@@ -209,7 +213,7 @@ def _logprob(raw: Mapping[str, Any]) -> LogProb:
 
 
 def to_usage(completion: Completion) -> dict[str, int]:
-    """Tokens, where LlamaIndex's token counters look for them."""
+    """Return the token counts under the names that LlamaIndex's token counters read."""
     usage = completion.usage
     return {
         "prompt_tokens": usage.input_tokens,
@@ -219,7 +223,7 @@ def to_usage(completion: Completion) -> dict[str, int]:
 
 
 def to_completion_response(response: ChatResponse) -> CompletionResponse:
-    """The same answer to a prompt without roles."""
+    """Translate a chat answer to an answer to a prompt without roles."""
     return CompletionResponse(
         text=response.message.content or "",
         delta=response.delta,
@@ -230,7 +234,7 @@ def to_completion_response(response: ChatResponse) -> CompletionResponse:
 
 
 class Accumulator:
-    """A stream: each step holds all that was said so far, as LlamaIndex wants it."""
+    """The steps of a stream; each has the whole answer so far, as LlamaIndex requires."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -239,7 +243,7 @@ class Accumulator:
         self._calls: dict[int, list[str]] = {}  # index -> id, name, arguments so far
 
     def step(self, delta: Delta) -> ChatResponse:
-        """One delta."""
+        """Add a delta. Returns the step."""
         self._text += delta.text
         self._reasoning += delta.reasoning
         self._refusal += delta.refusal
@@ -264,7 +268,7 @@ class Accumulator:
         )
 
     def end(self, completion: Completion) -> ChatResponse:
-        """The last step: the whole answer and its usage."""
+        """Return the last step: the whole answer and its usage."""
         response = to_chat_response(completion)
         response.message = _streamed(completion.message)
         response.delta = ""
@@ -272,9 +276,9 @@ class Accumulator:
 
 
 def _streamed(message: Message) -> ChatMessage:
-    """Who reads a stream for objects or a chat looks for calls beside the blocks too.
+    """Return a message that has its calls in the additional arguments too.
 
-    OpenAI's LLM has them there; LlamaIndex's `is_function` and its programs ask for them.
+    OpenAI's LLM has them there; LlamaIndex's `is_function` and its programs read them.
     """
     said = _assistant(message)
     if message.tool_calls:

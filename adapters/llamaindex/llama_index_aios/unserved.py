@@ -1,4 +1,4 @@
-"""Name LLMs that no patch serves, at their first call.
+"""Warn of LLMs that no patch covers, at their first call.
 
 LlamaIndex reports a span of every call of every LLM, with the LLM itself.
 """
@@ -21,11 +21,11 @@ _OURS: Final = __name__.partition(".")[0]
 _ASKING: Final = ("answer", "_chat", "_achat", "_stream_chat", "_astream_chat")
 _INSTEAD: Final = "OpenAI, OpenAILike or llama_index.llms.aios.AIOSLLM"
 
-is_watching = False  # while `install()` holds
+is_watching = False  # between `install()` and `uninstall()`
 
 
 class UnservedWatch(BaseSpanHandler[BaseSpan]):
-    """Names LLMs that go past the kernel, and keeps no span."""
+    """A span handler that warns of LLMs that bypass the kernel, and keeps no span."""
 
     def span_enter(
         self,
@@ -42,23 +42,23 @@ class UnservedWatch(BaseSpanHandler[BaseSpan]):
             notice(instance)
 
     def span_exit(self, *_: Any, **_more: Any) -> None:
-        """Nothing is kept."""
+        """Do nothing: no spans are kept."""
 
     def span_drop(self, *_: Any, **_more: Any) -> None:
-        """Nothing is kept."""
+        """Do nothing: no spans are kept."""
 
     def new_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
     def prepare_to_exit_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
     def prepare_to_drop_span(self, *_: Any, **_more: Any) -> None:
-        """Keeps none."""
+        """Do nothing: no spans are kept."""
 
 
 def notice(llm: Any) -> None:
-    """Name an LLM that asks its provider itself, unless it hands its calls on to another."""
+    """Warn of an LLM that calls its provider directly, unless it delegates to another LLM."""
     inner = [value for value in vars(llm).values() if _is_model(value)]
     if not inner and not is_served(type(llm), _ASKING, _OURS):
         name_unserved(type(llm), _INSTEAD)
@@ -69,7 +69,7 @@ def _is_model(value: Any) -> bool:
 
 
 def watch(_: ModuleType, patches: Patches) -> None:
-    """Name the LLMs that go past the kernel, from now on."""
+    """Warn of LLMs that bypass the kernel, from now on."""
     root = get_dispatcher()
     if not any(isinstance(handler, UnservedWatch) for handler in root.span_handlers):
         root.add_span_handler(UnservedWatch())

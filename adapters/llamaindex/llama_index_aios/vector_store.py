@@ -5,8 +5,8 @@
         embed_model=AIOSEmbedding(),
     )
 
-Nodes are kept with their vectors, durable when `add` returns, and belong to one agent.
-Filters on equality and membership are the kernel's; any other filter is refused by name.
+Nodes are stored with their vectors, durable when `add` returns, and belong to one agent.
+Filters on equality and membership are supported; any other filter is refused by name.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _EQUAL: Final = (FilterOperator.EQ, FilterOperator.IN)
 
 
 class AIOSVectorStore(BasePydanticVectorStore):
-    """Nodes by meaning.
+    """A store of nodes that are found by meaning.
 
     Args:
-        collection: keeps stores of one agent apart.
-        agent: whose collection it is: a name, or an agent of the kernel.
-        kernel: None for the embedded kernel of this process.
-        group: of an agent that is spawned by its name.
+        collection: separates several stores of one agent.
+        agent: the owner of the collection, as a name or an agent of the kernel.
+        kernel: None for the default kernel of this process.
+        group: the group of an agent that is spawned by its name.
     """
 
     stores_text: bool = True
@@ -66,43 +66,43 @@ class AIOSVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """In LlamaIndex's serialized forms."""
+        """Return the name of the class in LlamaIndex's serialized objects."""
         return "AIOSVectorStore"
 
     @property
     def client(self) -> AgentStore:
-        """What the store is reached by."""
+        """The agent's store, by which this store reaches the kernel."""
         return self._store
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Keep nodes that have vectors; their ids."""
+        """Store nodes that have vectors. Returns their ids."""
         del kwargs
         return self._store.run(self._add(nodes))
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """The same on an event loop."""
+        """Store nodes that have vectors, and return their ids (async form of `add`)."""
         del kwargs
         return await self._store.arun(self._add(nodes))
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """The nodes of these ids that are there."""
+        """Return the nodes with these ids, without unknown ids."""
         return self._store.run(self._get(node_ids, filters))
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """The nodes of these ids that are there (async form of `get_nodes`)."""
+        """Return the nodes with these ids (async form of `get_nodes`)."""
         return await self._store.arun(self._get(node_ids, filters))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Take out the nodes of a document."""
+        """Delete the nodes of a document."""
         del delete_kwargs
         self._store.run(self._delete_document(ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Take out the nodes of a document (async form of `delete`)."""
+        """Delete the nodes of a document (async form of `delete`)."""
         del delete_kwargs
         await self._store.arun(self._delete_document(ref_doc_id))
 
@@ -112,7 +112,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Take out nodes by id."""
+        """Delete nodes by id."""
         del delete_kwargs
         self._store.run(self._delete_nodes(node_ids, filters))
 
@@ -122,32 +122,33 @@ class AIOSVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Take out nodes by id (async form of `delete_nodes`)."""
+        """Delete nodes by id (async form of `delete_nodes`)."""
         del delete_kwargs
         await self._store.arun(self._delete_nodes(node_ids, filters))
 
     def clear(self) -> None:
-        """Take out everything."""
+        """Delete all nodes."""
         self._store.run(self._clear())
 
     async def aclear(self) -> None:
-        """Take out everything (async form of `clear`)."""
+        """Delete all nodes (async form of `clear`)."""
         await self._store.arun(self._clear())
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes that are closest to a vector.
+        """Return the nodes that are closest to a vector.
 
-        Raises `InvalidRequest` for a mode or a filter that there is not.
+        Raises:
+            InvalidRequest: the mode or a filter is not supported.
         """
         del kwargs
         return self._store.run(self._query(query))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes that are closest to a vector (async form of `query`)."""
+        """Return the nodes that are closest to a vector (async form of `query`)."""
         del kwargs
         return await self._store.arun(self._query(query))
 
-    # --- scripts ------------------------------------------------------------------------------
+    # --- programs -----------------------------------------------------------------------------
 
     def _add(self, nodes: Sequence[BaseNode]) -> StoreProgram[list[str]]:
         for start in range(0, len(nodes), _BATCH):
@@ -205,7 +206,7 @@ class AIOSVectorStore(BasePydanticVectorStore):
 
     @property
     def _documents(self) -> str:
-        """The namespace of which node belongs to which document."""
+        """The namespace that maps nodes to their documents."""
         return f"llamaindex/{self.collection}/documents"
 
 
@@ -226,7 +227,7 @@ def _references(nodes: Sequence[BaseNode]) -> dict[str, str]:
 
 
 def _where(filters: MetadataFilters | None) -> dict[str, Any]:
-    """Filters as the kernel has them: every key has its value, or one of its values."""
+    """Translate filters: every key must have its value, or one of its values."""
     where: dict[str, Any] = {}
     for one in filters.filters if filters else ():
         if (
@@ -234,6 +235,6 @@ def _where(filters: MetadataFilters | None) -> dict[str, Any]:
             or one.operator not in _EQUAL
             or (filters and filters.condition is not FilterCondition.AND)
         ):
-            raise InvalidRequest(f"filter {one!r}: allowed: '==' and 'in', joined by 'and'")
+            raise InvalidRequest(f"filter: got {one!r}; allowed: '==' and 'in', joined by 'and'")
         where[one.key] = one.value
     return where
