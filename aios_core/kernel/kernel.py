@@ -98,7 +98,7 @@ class Kernel:
     ) -> None:
         self.config = config if config is not None else KernelConfig.load()
         require_a("config", self.config, KernelConfig)
-        require_methods("gatekeeper", gatekeeper, "check", "record")
+        require_methods("gatekeeper", gatekeeper, "authorize", "record")
         require_methods("embedder", embedder, "embed", "close")
         if not callable(approver):
             require_methods("approver", approver, "ask")
