@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aios_core import (
@@ -12,22 +13,25 @@ from aios_core import (
     Completion,
     CoreError,
     Delta,
+    EventKind,
     EventLog,
+    FinishReason,
     Message,
     Price,
     Sampling,
 )
 from aios_core.clock import LoopClock
 from aios_core.context import ContextSwitcher
-from aios_core.core import Core
+from aios_core.core import Core, Finished, Prepared
 from aios_core.cores import CorePool
 from aios_core.events import EventStream
+from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.scheduler import FIFO, Dispatcher, Policy, Scheduler
 from aios_core.scheduler.overload import QueueLimits
 from aios_core.snapshot import Tier
 from aios_core.syscalls import LLMGenerate, Syscall
-from tests.puppet import settled
+from tests.puppet import PuppetCore, settled
 
 
 class Caller:
@@ -180,3 +184,24 @@ class Image:
 
     def release(self) -> None:
         self.num_releases += 1
+
+
+class BlurredCore(PuppetCore):
+    """A core that does not count its tokens, as an endpoint is."""
+
+    def prepare(self, request: LLMGenerate) -> Prepared:
+        prepared = super().prepare(request)
+        assert isinstance(prepared, Prepared)
+        return replace(prepared, num_tokens=100 + 4 * prepared.num_tokens, is_exact=False)
+
+
+def answer(core: PuppetCore, text: str, usage: Usage, run_id: int | None = None) -> None:
+    """End a run with this answer and this claim."""
+    run_id = next(iter(core.runs)) if run_id is None else run_id
+    del core.runs[run_id]
+    said = Completion(Message("assistant", text), FinishReason.STOP, usage, "puppet")
+    core.tell(Finished(run_id, said))
+
+
+def facts(rig: Rig, kind: EventKind) -> list[dict[str, Any]]:
+    return [event.facts for event in rig.journal.events() if event.kind is kind]
