@@ -4,8 +4,29 @@
         agent = kernel.spawn("reader", group="research")
         print(agent.llm.generate("hello").text)
 
-Importing starts nothing, and loads nothing: the module behind a name is imported when the name is
-first used. That keeps the command line quick.
+Folders, each described in its own docstring:
+
+    kernel      `Kernel`, `Agent`, and the wiring of all components
+    messages    messages, tools and answers of a conversation with a model
+    scheduler   which LLM call runs next, on which core; `queueing` has the scheduling policies
+    cores       what generates: endpoints, models in this process, scripts
+    context     snapshots of interrupted generations, and where their KV images are kept
+    memory      blocks, conversations and key-value namespaces of agents
+    storage     versioned files of agents; `state` is the directory that everything durable is in
+    retrieval   semantic search, for memory and storage
+    tools       functions that agents may call, and the sandbox for code
+    access      rights, approvals and the audit trail
+    launch      run programs of agent frameworks on the kernel, unchanged
+    cli         the `aios` command
+    untrusted   handling of values and code that may be wrong, slow or hostile
+    testing     fakes and fixtures for tests of agents and kernels
+
+The modules of this folder are the vocabulary that all of them share: `syscalls`, `process`,
+`errors`, `events`, `budget`, `config`, `core` (the contract of a core), `manager` (the contract of
+a manager) and others.
+
+Importing this package starts nothing and loads nothing: the module behind a name is imported when
+the name is first used. That keeps the command line quick.
 """
 
 from __future__ import annotations

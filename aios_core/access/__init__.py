@@ -1,7 +1,15 @@
-"""Access: rules and grants, approvals by people, and the audit trail.
+"""Check every request against rights, ask people for approvals, and keep the audit trail.
 
-`gate` checks every request. `policy` and `decision` hold the rules, `grant_book` the grants,
-`approval` and its approvers ask people, and `trail` records decisions and outcomes.
+    gate       check each syscall before it runs: allow it, ask a person, or deny it
+    manager    serve the access syscalls, and reload the policy file when it changes
+    handle     `agent.access`: share resources, check access, ask for approvals
+    requests   the access syscalls
+    policy     rules, grants, and the decision itself
+    approvals  the ways to ask a person
+    audit      the record of decisions and effects
+
+Names of resources and rights are in `aios_core.permissions`; the syscalls that grant and revoke
+rights are in `aios_core.grants`.
 """
 
 from aios_core.access.approvals.approval import (

@@ -1,7 +1,9 @@
-"""The `aios` command.
+"""The `aios` command and its subcommands.
 
-Each command of our own is a module in this folder, with a `configure` that adds its options to a
-parser; `COMMANDS` names them. Only the module of the command that runs is imported. Installed
+Each command is a module in this folder (`run`, `doctor`, `tools`, `access`, `approvals`, `audit`,
+`state`, `completion`) with a `configure` that adds its options to a parser; `COMMANDS` names them.
+Only the module of the command that runs is imported. The `*_checks` modules are the checks of
+`aios doctor` and `aios tools check`; the others are shared by several commands. Installed
 packages add commands by the entry point group `aios.commands` (name -> ``module:main``, called
 with its arguments, returns the exit status).
 

@@ -1,12 +1,16 @@
-"""LLM cores: implementations of the contract in `aios_core.core`.
+"""LLM cores: implementations of the contract in `aios_core.core`, and the pool that holds them.
 
-    ScriptedCore     answers from a script: for tests, and to measure the kernel alone
-    RecordingCore    wraps a core and records its requests and answers
-    ReplayCore       replays a recording, offline
-    OpenAICore       an OpenAI-compatible endpoint: OpenAI, vLLM, Ollama, SGLang, llama.cpp ...
-    TransformersCore any causal model that transformers loads, in this process
-    CorePool         all cores of a kernel; chooses the core for a call
-    StreamingCore    the base class for cores that stream from an async generator
+    openai        `OpenAICore`: an OpenAI-compatible endpoint (OpenAI, vLLM, Ollama, llama.cpp ...)
+    transformers  `TransformersCore`: a causal model in this process
+    embedding     embedders, which turn texts into vectors
+    scripted      `ScriptedCore`: answer from a script, for tests
+    replay        `RecordingCore` and `ReplayCore`: record a core, and replay it offline
+    external      slots for calls that callers make at their own provider
+    streaming     `StreamingCore`: the base class for cores that stream from an async generator
+    pool          `CorePool`: all cores of a kernel, and which of them should serve a call
+    factory       build the cores of a configuration
+    deltas        join and split answers; `delta_merging` and `answer_format` belong to it
+    hermes        parse tool calls in a model's text
 
 Importing this package imports no backend library; a class that needs one is loaded when
 it is first used. A core for a further remote API is a subclass of `StreamingCore`: its

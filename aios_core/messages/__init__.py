@@ -1,7 +1,10 @@
-"""The types of a conversation with a model: messages, tools, settings, answers.
+"""The types of a conversation with a model, as frozen dataclasses that check their fields.
 
-The shapes follow OpenAI's chat format, the one that every framework and server
-speaks, as frozen dataclasses that are checked when they are built. They know no
+    conversation  messages, tool calls, deltas, completions, usage
+    sampling      sampling settings: how the next token is chosen, and when generation stops
+    schemas       the tools that are offered, and the form of the answer
+
+The shapes follow OpenAI's chat format, which most frameworks and servers use. They depend on no
 model and no framework.
 """
 

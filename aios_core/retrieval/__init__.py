@@ -9,6 +9,7 @@
     vector_search  search an index, and keep it equal to the rows of its vectors
 
 Used by files, collections and memory. An index is derived data: it can be dropped and rebuilt.
+The embedders themselves are in `aios_core.cores.embedding`.
 """
 
 from aios_core.retrieval.embedding import Embedder, MeteredEmbedder, Vector

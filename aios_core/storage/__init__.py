@@ -1,13 +1,23 @@
-"""Versioned files of agents, shared mounts, and semantic search in files.
+"""Versioned files of agents, shared mounts, collections, and semantic search in files.
 
-requests       the requests for files           handle          `agent.storage`
-manager        serves the requests              tree_service    serves those for tree snapshots
-tables         opens, reads, changes the tables watch           streams of changes
-files          changes files and versions       file_queries    reads files and versions
-mounts         shared host directories          tree_snapshots  the rows of tree snapshots
-workspace      files for sandboxed code         rooted_dir      confines paths to a directory
-file_indexer   the semantic index of files      semantic_index  the contract with that index
-collections    items found by meaning
+    handle          `Storage`: `agent.storage`
+    manager         serve the requests for files
+    requests        these requests; `records` are their answers
+    files           change files and versions in the database; `file_queries` reads them
+    tables, schema  open the tables, and migrate them
+    content_store   the bytes of versions; `blob_collector` removes unused ones
+    tree_snapshots  which version was where; `tree_service` serves the requests for it
+    mounts          host directories that agents share; `mount_service` serves requests for them
+    rooted_dir      access a host directory that no path can leave
+    workspace       check out files for sandboxed code, and commit the changes
+    watch           streams of changes; `change_notifier` wakes them
+    file_indexer    keep a semantic index of files (contract: `semantic_index`, rows: `file_index`)
+    collections     items under keys, found by semantic search
+    quota_accounts  charge owners for files, by the rules in `quota`
+    paths, diff     normalize paths; compare contents
+    background      run blocking work on storage threads
+
+The directory and database that all this is kept in are in `aios_core.state`.
 """
 
 from aios_core.storage.collections import CollectionItem, CollectionMatch, Collections

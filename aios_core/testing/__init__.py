@@ -1,10 +1,18 @@
-"""Fakes for testing agents and kernels: no model, no network, no waiting.
+"""Fakes and fixtures for testing agents, cores and kernels: no model, no network, no waiting.
 
-`run_virtual` runs a coroutine on virtual time, `ManualClock` is turned by hand,
-`SimulatedCore` generates by a cost model, `ScriptedCore(cooperative_script)` obeys requests,
-`EventWatcher` waits for events, `nothing_left` holds code to cleaning up.
-All of it is product code: users test their agents with it too. For pytest see
-`aios_core.testing.pytest_plugin`, the one module here that needs pytest.
+    virtual_time   `run_virtual`: run a coroutine on virtual time
+    manual_clock   `ManualClock`: a clock that a test turns by hand
+    simulated      `SimulatedCore`: a core that takes time by a cost model, and generates filler
+    cooperative    `cooperative_script`: a script for `ScriptedCore` that calls the offered tools
+    stub_server    an OpenAI-compatible server that fails on demand
+    core_contract  tests that every core must pass; `core_rig` drives one core
+    event_watcher  `EventWatcher`: wait for events of a kernel
+    leftovers      `nothing_left`: find threads, tasks and processes that code leaves behind
+    pytest_plugin  fixtures for pytest; the one module here that needs pytest
+
+`cost_model`, `simulated_kv`, `simulated_sequence` and `tokens` are parts of the simulated core,
+`stub_answers` of the stub server. All of it is tested as product code: users test their agents
+with it too. `ScriptedCore` and `ReplayCore` are in `aios_core.cores`.
 """
 
 from aios_core.testing.cooperative import cooperative_script

@@ -1,7 +1,14 @@
-"""One driver for each framework; loaded when it is asked for, since frameworks are slow to import.
+"""Drivers: run the tasks with the agents of one framework each.
 
-Open Interpreter needs an environment of its own (its pins fit no other framework), so
-its driver runs there and is reached through `compat_bench.interpreter_client`.
+    base        the contract of a driver
+    langchain   LangChain and LangGraph
+    autogen     AutoGen 0.4 and later
+    llamaindex  LlamaIndex
+    react       the ReAct text format, for frameworks without an agent for it
+
+A driver is imported when it is asked for, since frameworks are slow to import. Open Interpreter
+needs an environment of its own (its pins fit no other framework), so its driver runs there and
+is reached through `compat_bench.interpreter_client`.
 """
 
 from __future__ import annotations

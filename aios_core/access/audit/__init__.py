@@ -1,9 +1,11 @@
-"""Record decisions and effects in a hash chain.
+"""Record decisions and effects in a hash chain, in which no record can be changed unnoticed.
 
-record, chain  one record, and the hash that covers the records before it
-outbox         records waiting for the next transaction
-trail          write, verify and archive the chain; `archive` keeps old records in files
-heads          the last hash, kept outside of the database too
-inspection     read the trail of a state directory, for commands
-model_calls    outcomes of LLM calls, from the kernel's events
+trail        append to the chain, verify it, archive old records
+record       one record, and its table in the database
+chain        the hash of a record, which covers the hash before it
+outbox       records that wait for the next transaction
+archive      files of old records
+heads        the last hash, also kept outside of the database
+inspection   read the trail of a state directory without its kernel, for commands
+model_calls  record outcomes of LLM calls, from the kernel's events
 """

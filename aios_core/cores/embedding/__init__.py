@@ -1,11 +1,14 @@
 """Embedders: implementations of `aios_core.retrieval.embedding.Embedder`, and their manager.
 
-    HashingEmbedder       hashes words and their parts: no download, no library, no meaning
-    TransformersEmbedder  runs a sentence-transformer directory in this process
-    OpenAIEmbedder        calls any endpoint with OpenAI's /embeddings API
-    EmbeddingManager      serves agents' `llm.embed` with the kernel's embedder
+    hashing          `HashingEmbedder`: hash words and their parts; needs no model, knows no meaning
+    transformers     `TransformersEmbedder`: a sentence transformer in this process
+    sentence_model   run that model; `model_directory` reads its configuration files
+    openai           `OpenAIEmbedder`: any endpoint with OpenAI's /embeddings API
+    factory          build the embedder of a configuration
+    manager          `EmbeddingManager`: serve `agent.llm.embed`
 
-`factory` builds them from the configuration; a library is imported when it is first used.
+A library is imported when its embedder is first used. Searching with the vectors is the task of
+`aios_core.retrieval`.
 """
 
 from aios_core.cores.embedding.factory import build_embedder

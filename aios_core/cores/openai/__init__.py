@@ -1,17 +1,18 @@
 """OpenAI-compatible endpoints as cores.
 
-    core             `OpenAICore`, loaded on first use: it needs the package `openai`
-    dialect          what vLLM servers understand beyond the chat format
-    wire             requests as bodies
-    chunks           answers and fragments as deltas; `call_fragments` assigns those of tool calls
-    errors           refusals as the kernel's errors
-    event_stream     bytes of an answer as JSON texts
-    refused_limits   token limits that a server refuses
-    core_pause       how long an endpoint asked to wait
-    send_trace       whether a request was sent
-    prompt_counting  exact token counts of prompts
-    vllm_metrics     KV memory of a vLLM server
-    pressure_watch   when to ask a vLLM server for its KV memory
+    core             `OpenAICore`, loaded on first use because it needs the package `openai`
+    wire             write requests as JSON bodies
+    event_stream     split the bytes of an answer into JSON texts
+    chunks           translate answers and fragments to deltas
+    call_fragments   assign fragments of a stream to their tool calls
+    errors           translate refusals to kernel errors
+    dialect          extensions that vLLM servers understand
+    refused_limits   remember token limits that a server refuses
+    core_pause       how long an endpoint asked everyone to wait (HTTP 429)
+    send_trace       whether a request was sent, and so may have cost something
+    prompt_counting  count prompts exactly for models that run elsewhere
+    vllm_metrics     read the KV memory of a vLLM server from its metrics page
+    pressure_watch   ask for these metrics as long as calls run
     certificates     the certificates that connections are checked against
 
 Importing this package imports no client library.

@@ -1,7 +1,7 @@
 """Collections of agents: items under keys, found by semantic search.
 
 requests  the requests, and the access that each needs
-manager   serves the requests; `Collections` is the handle of an agent
+manager   serve the requests; `Collections` is the handle of an agent
 table     the rows in the state database
 """
 

@@ -1,7 +1,22 @@
 """Run untrusted code confined, or not at all.
 
-`Sandbox` runs programs and opens sessions, `detection` selects the isolation backend,
-`AgentSessions` keeps the sessions of agents, and `CodeService` offers all that to tools.
+    sandbox        `Sandbox`: run a program, or open a session
+    session        a running interpreter; `cell_runner` and `driver` run its cells
+    agent_session  a session on one agent's files; `agent_sessions` keeps those of all agents
+    service        `CodeService`: the sandbox for tools
+    detection      find the isolation backend for this machine
+    backend        the interface of isolation backends
+    bubblewrap     the one for Linux, with `seccomp`, `bpf`, `syscall_numbers`, `bwrap_process`
+    limits         time, memory, processes and files that code may use
+    runner         run one program to its end
+    supervised     capture output, enforce limits, end the program
+    file_sync      copy files in, and changed files out; `tree` accesses them safely
+    workspace      the interface to agents' files
+    interpreter    find the Python to run inside; `packages` finds what code may import
+    frames         the messages between a session and its driver
+
+Helpers: `sandbox_loop`, `fd_wait`, `shielding`, `output_capture`, `process_memory`, `result`,
+`aios_figures`.
 """
 
 from aios_core.tools.sandbox.agent_sessions import AgentSessions

@@ -1,15 +1,22 @@
-"""`aios demo`: 24 agents on one small model, natively and under each policy.
+"""`aios demo`: 24 agents on one small model, natively and under each scheduling policy.
 
     aios demo --out out
 
-Three groups share the model: one heavy, with all its work at hand, and two light
-ones, whose people ask now and then. First the agents queue for a plain
-transformers chat model, as they do today; then the kernel schedules the same
-agents over the same weights, their tools as syscalls: notes go to its memory, facts
-come from files in its storage. At the end agents of every installed framework share
-one kernel. What comes out: a table, `timeline.png` (who held
-the slots, and when), `trace.json` (the same for https://ui.perfetto.dev) and
-`demo.json`.
+Three groups share the model: a heavy one with all its work ready at the start, and two light
+ones with a question now and then. First the agents wait for a plain transformers chat model;
+then the kernel schedules the same agents over the same weights, with their tools as syscalls:
+notes go to its memory, facts come from files in its storage. At the end, agents of every
+installed framework share one kernel. The results: a table, `timeline.png` (who held
+the slots, and when), `trace.json` (for https://ui.perfetto.dev) and `demo.json`.
+
+    program        from the command line to the files; `arguments` has the options
+    workload       the 24 agents; `tasks` and `facts` are what they do
+    systems        the systems that are compared
+    native         the system without a kernel, with `native_agents`
+    kernel_agents  the agents on a kernel, with their tools in `kernel_tools`
+    records        measurements, and the figures computed from them
+    verdict        what the figures support, in sentences
+    display        the live table; `timeline` and `output_files` write the results
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""LlamaIndex's vector store on the AIOS kernel."""
+"""LlamaIndex's vector store on the AIOS kernel, where LlamaIndex looks for integrations.
+
+`AIOSVectorStore` is implemented in `llama_index_aios.vector_store`.
+"""
 
 from llama_index_aios.vector_store import AIOSVectorStore
 
