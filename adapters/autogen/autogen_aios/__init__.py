@@ -4,10 +4,25 @@
 
     agent = AssistantAgent("writer", model_client=AIOSChatCompletionClient(), tools=[...])
 
-Every LLM call is a syscall: scheduled among all agents, accounted, checked and
-cancellable. `autogen_aios.classic` is for `autogen` (AG2 Classic),
-`autogen_aios.agent_framework` for Microsoft Agent Framework. Importing this
-package starts nothing.
+Every LLM call is a syscall: scheduled among all agents, accounted, checked and cancellable.
+
+    model_client     `AIOSChatCompletionClient`: AutoGen's model client
+    memory           AutoGen's memory and model context, kept by the kernel
+    workbench        tools, both ways
+    code_executor    AutoGen's code executor in the kernel's sandbox
+    classic          AG2 Classic (package `autogen`); `classic_counts` counts its tokens
+    agent_framework  Microsoft Agent Framework, with the `agent_framework_*` modules
+    callers          find the agent that a call belongs to
+    agent_options    read the options under "aios" in a call
+    translation      messages, tools and answers, both ways
+    launcher         the patches of `aios run` and `install()`
+    openai_client    mode "substitute" of OpenAI's clients
+    passthrough      mode "passthrough": clients keep their own provider
+    unserved         warn of a client that no patch serves
+    missing_extra    name the extra to install for a missing framework
+    demo_agents      AutoGen's agents in `aios demo`
+
+What is common to all adapters is in `aios_adapters`. Importing this package starts nothing.
 """
 
 from typing import TYPE_CHECKING

@@ -4,8 +4,28 @@
 
     agent = create_agent(ChatAIOS(), tools=[...])
 
-Every LLM call is a syscall: scheduled among all agents, accounted, checked and
-cancellable. Importing this package starts nothing.
+Every LLM call is a syscall: scheduled among all agents, accounted, checked and cancellable.
+
+    chat_models    `ChatAIOS`: the chat model
+    embeddings     `AIOSEmbeddings`: vectors by the kernel's embedder
+    checkpoints    `AIOSSaver`: LangGraph's checkpointer, with `checkpoint_keys`
+    stores         `AIOSStore`: the key-value store of langchain-core
+    graph_stores   `AIOSGraphStore`: LangGraph's long-term store, with `item_search`,
+                   `item_values` and `ttl_sweeper`
+    histories      `AIOSChatMessageHistory`; `caches` has `AIOSCache`
+    vector_stores  `AIOSVectorStore`: documents in a collection of the kernel
+    tools          the kernel's tools in LangChain, and LangChain's through the kernel
+    callers        find the agent that a call belongs to
+    translation    messages, tools and answers, both ways; `token_counts` counts them
+    errors         kernel errors under LangChain's names
+    launcher       the patches of `aios run` and `install()`
+    substitute     mode "substitute" of `ChatOpenAI`, with the `openai_*` modules
+    passthrough    mode "passthrough": models keep their own provider; also `passthrough_*`
+    model_methods  hand the options of a call on to every way of calling a model
+    unserved       warn of a model that no patch serves
+    demo           `aios demo`
+
+What is common to all adapters is in `aios_adapters`. Importing this package starts nothing.
 """
 
 from typing import TYPE_CHECKING
