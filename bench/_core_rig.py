@@ -49,7 +49,7 @@ class CoreRig:
     ) -> list[tuple[int, ...]]:
         """Run all prompts at once, each to `num_tokens` tokens.
 
-        A run is preempted where `interrupts` says so, and resumed at once, from what `handles`
+        Each run is preempted where `interrupts` decides, and resumed at once from what `handles`
         makes of its snapshot. Returns the output ids, if the core keeps contexts.
         """
         self._interrupts, self._handles = interrupts, handles

@@ -4,7 +4,7 @@ Two questions, two generators. *Closed loop*: every agent calls again as soon as
 its answer; the calls per second are the system's capacity. *Open loop*: calls arrive at
 a fixed rate, whether or not the earlier ones were answered; the latency of each counts
 from the instant at which it was due, so a system that falls behind cannot hide it.
-Latency in a closed loop says nothing: at saturation it is agents / capacity.
+Latency in a closed loop is meaningless: at saturation it is agents / capacity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SyncCall = Callable[[int], object]
 RATES = (200, 2_000, 5_000)  # calls per second that are offered
 HEADROOM = 1.2  # an open loop is run only where the capacity is that much above the rate
 WINDOWS = 3  # of each load: the best one's capacity, the median of latencies
-MAIN_RATE = 2_000  # the one whose quantiles are p50_us and p99_us, if it is sustained
+MAIN_RATE = 2_000  # the rate that p50_us and p99_us are reported for, if it is sustained
 
 
 async def closed_loop(call: AsyncCall, agents: int, seconds: float) -> float:
@@ -141,7 +141,7 @@ async def measure(call: AsyncCall, agents: int, seconds: float) -> dict[str, flo
 
 
 def measure_threads(call: SyncCall, agents: int, seconds: float) -> dict[str, float]:
-    """The same for agents on threads."""
+    """Measure how many calls agents on threads complete."""
     window = seconds / WINDOWS
     closed_threads(call, agents, window)
     cpu = time.process_time()

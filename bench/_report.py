@@ -1,4 +1,4 @@
-"""What the benchmarks share: quantiles, confidence intervals, tables and rows on disk."""
+"""Quantiles, confidence intervals, tables and rows on disk, for all benchmarks."""
 
 from __future__ import annotations
 

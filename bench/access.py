@@ -113,7 +113,7 @@ def decisions(num_rules: int, number: int) -> list[dict[str, Any]]:
 
 
 def engines(num_rules: int, number: int) -> list[dict[str, Any]]:
-    """The same question to the policy engines that are installed here."""
+    """Ask the installed policy engines the question that the kernel answers."""
     rows = []
     for name, make in (("Cedar (cedarpy)", cedar), ("Casbin", casbin)):
         try:
@@ -198,7 +198,7 @@ async def syscalls(directory: Path, audit: str, number: int) -> dict[str, Any]:
 
 
 def verification(number: int) -> dict[str, Any]:
-    """How fast a chain of records is gone through."""
+    """Measure how fast a chain of records is verified."""
     chain, last = [], GENESIS
     for n in range(1, number + 1):
         record = json.dumps({"at": n, "event": "allowed", "agent": "default/alice"}).encode()

@@ -49,7 +49,7 @@ class CallPath:
 
     @property
     def num_changes(self) -> int:
-        """How many steps were in another file than the step before."""
+        """Count the steps in another file than the step before."""
         return sum(a[0] != b[0] for a, b in zip(self.steps, self.steps[1:], strict=False))
 
     def row(self, call: str) -> dict[str, Any]:

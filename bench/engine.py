@@ -1,6 +1,6 @@
-"""How fast is the in-process core? Tokens per second against transformers' own ways to batch.
+"""Speed of the in-process core: tokens per second against transformers' own ways to batch.
 
-The same random-weight models, prompts and number of tokens for `model.generate` (one padded
+All four get equal random-weight models, prompts and numbers of tokens: `model.generate` (one padded
 batch), transformers' continuous batching, the core, and the core with every run preempted and
 resumed every 16 tokens. Each is timed several times in turn, and its best time counts: other
 programs on the machine can only slow it down. The ratio is to the better of the first two.

@@ -1,4 +1,4 @@
-"""Memory: reads and writes of blocks beside a dictionary and plain SQLite, LRU-K beside LRU.
+"""Memory: blocks read and written, against a dictionary and plain SQLite; LRU-K against LRU.
 
 python bench/memory.py [--quick]
 """
@@ -110,7 +110,7 @@ async def blocks(directory: Path, number: int) -> list[dict[str, Any]]:
 
 
 async def plain_sqlite(directory: Path, number: int) -> list[dict[str, Any]]:
-    """The same through the standard library's SQLite: WAL, synchronous=FULL, a commit each."""
+    """Write and read through the library's SQLite: WAL, synchronous=FULL, a commit each."""
     connection = sqlite3.connect(directory / "plain.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
@@ -185,7 +185,7 @@ def lru_hits(trace: Sequence[int], size: int) -> float:
 
 
 def belady_hits(trace: Sequence[int], size: int) -> float:
-    """The page goes whose next use is farthest ahead."""
+    """Count the hits of Belady's rule: evict the page with the next use farthest ahead."""
     following = [len(trace)] * len(trace)
     seen: dict[int, int] = {}
     for at in range(len(trace) - 1, -1, -1):
@@ -222,7 +222,7 @@ def hit_rates(length: int) -> list[dict[str, Any]]:
 
 
 async def agents(directory: Path, number: int) -> list[dict[str, Any]]:
-    """What an agent with one block of 1 KiB costs, resident and after its pages were evicted."""
+    """Measure the memory of an agent with one block of 1 KiB, resident and evicted."""
     rows, chance = [], random.Random(1)
     async with kernel_on(directory) as kernel:
         living = [await kernel.aspawn(f"agent {n}") for n in range(number)]

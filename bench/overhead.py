@@ -1,6 +1,6 @@
-"""What a syscall costs: LLM calls through the kernel to a core that answers at once.
+"""The cost of a syscall: LLM calls through the kernel to a core that answers at once.
 
-Beside it, in the same run: a bare asyncio heap dispatch (the floor: a queue, a future,
+Measured in the same run: a bare asyncio heap dispatch (the floor: a queue, a future,
 and nothing else) and LiteLLM's Router with a mock reply, which is looked for in
 `.venv-litellm` (python -m venv .venv-litellm && .venv-litellm/bin/pip install litellm).
 

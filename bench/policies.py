@@ -37,8 +37,8 @@ from aios_core.testing import CostModel, SimulatedCore, run_virtual
 
 DIRECT = "direct"
 MAX_TOKENS = 512  # what callers allow; answers are shorter
-HOST_BYTES = 64 << 30  # memory beside the GPU, for KV images
-GO = (Message("user", "go on"),)
+HOST_BYTES = 64 << 30  # memory of the host, for KV images
+GO = (Message("user", "go on"),)  # prose: ok
 
 
 # --- loads --------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one agent is going to do."""
+    """The calls that one agent will make."""
 
     group: str
     starts_at: float
@@ -139,7 +139,7 @@ LOADS = (
     Load("burst", "200 agents within 60 s, a tenth of them long", burst, ROOMY),
     Load(
         "noisy neighbour",
-        "6 light agents beside 120 heavy ones, of equal weight",
+        "6 light agents next to 120 heavy ones, of equal weight",
         noisy_neighbour,
         ROOMY,
         {"heavy": 1.0, "light": 1.0},
@@ -235,7 +235,7 @@ class Direct:
 
 
 class UnderKernel:
-    """The same through a kernel."""
+    """A load of agents that call the core through a kernel."""
 
     def __init__(self, core: SimulatedCore, policy: str, weights: Mapping[str, float]) -> None:
         groups = {name: GroupConfig(weight=weight) for name, weight in weights.items()}
@@ -271,7 +271,7 @@ class UnderKernel:
 
 @dataclass
 class Outcome:
-    """What came of one draw of a load under one system."""
+    """The result of one draw of a load under one system."""
 
     turnaround_s: list[float]  # of each agent, in the order of the plans
     service: dict[str, float]  # by group
@@ -351,7 +351,7 @@ def measure(name: str, load: Load, seed: int) -> dict[str, float]:
 
 
 def _slowdown(load: Load, plans: Sequence[Plan], outcome: Outcome) -> dict[str, float]:
-    """How much longer the light agents take than when they are alone on the core."""
+    """Return how much longer the light agents take than when they are alone on the core."""
     light = tuple(plan for plan in plans if plan.group == "light")
     alone = _alone_s(load.costs, light)
     pairs = zip(plans, outcome.turnaround_s, strict=True)
@@ -432,7 +432,7 @@ def main() -> None:
 
 
 def _judge(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The project's goals for policies, beside what was measured."""
+    """Compare the project's goals for policies with what was measured."""
     by = {(row["load"], row["system"]): row for row in rows}
     print(
         f"Goals: fair: Jain {by['backlog', 'fair']['jain']:.4f} (>= 0.99), light group's slowdown "

@@ -1,4 +1,4 @@
-"""What does it cost to go on with a suspended sequence? And is it exact?
+"""The cost of resuming a suspended sequence, and a test that it is exact.
 
 Cost: one sequence of 1k to 32k tokens is computed (that is what a resume without KV costs), moved
 to host memory and to a file, and brought back from each. Exactness: sequences, greedy and sampled,
@@ -155,7 +155,7 @@ async def measure_exactness(folder: Path, dtype: str, count: int) -> list[Row]:
 
 
 def resumes(folder: Path) -> dict[str, Callable[[Snapshot], Snapshot]]:
-    """What may happen to a snapshot before its sequence goes on."""
+    """The places to which a snapshot may be moved before its sequence is resumed."""
 
     def to_host(snapshot: Snapshot) -> Snapshot:
         if snapshot.kv is not None:
@@ -200,7 +200,7 @@ def main() -> None:
         for dtype in ("float32", "bfloat16"):
             exactness += asyncio.run(measure_exactness(folder, dtype, 4 if is_quick else 24))
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    show("Going on with a suspended sequence", COST_COLUMNS, costs, f"float32, {threads}")
+    show("Resuming a suspended sequence", COST_COLUMNS, costs, f"float32, {threads}")
     show("Interrupted output against uninterrupted", EXACTNESS_COLUMNS, exactness, threads)
     write("resume", [*costs, *exactness])
 

@@ -1,4 +1,4 @@
-"""Retrieval among 1 k and 100 k documents: exact and Chroma, beside SQLite FTS5 and numpy.
+"""Retrieval among 1 k and 100 k documents: exact and Chroma, against SQLite FTS5 and numpy.
 
 All rows of a size search the same documents with the same questions, in one run. A document
 is 40 words, most of them of its topic, rare words as rare as in a language (Zipf); a question is
@@ -36,7 +36,7 @@ PUT = 1_000  # documents in one request
 CAPTION = (
     "filled: documents a second until the first answer; for Chroma, from the rows that are stored "
     "already. recall: share of the\nten nearest by exact comparison that were found. found: "
-    "questions whose own document is among the ten. kernel: agent.collections\nwith the default "
+    "questions with their own document among the ten. kernel: agent.collections\nwith the default "
     "embedder (hashing, 256 numbers); access check, audit, and the embedding of the question "
     "included, as for numpy."
 )
@@ -45,7 +45,7 @@ Search = Callable[[str], Awaitable[Sequence[str]]]
 
 
 def documents(number: int) -> list[str]:
-    """The same ones each time."""
+    """Make documents, equal in every run."""
     rng = random.Random(7)
     language = [_word(rng) for _ in range(WORDS)]
     weights = list(accumulate(1 / rank for rank in range(1, WORDS + 1)))
@@ -126,7 +126,7 @@ async def of_kernel(
 async def of_numpy(
     texts: Sequence[str], asked: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Any], list[Sequence[str]]]:
-    """One matrix in memory, and no more."""
+    """Search one matrix in memory with numpy alone."""
     began = time.perf_counter()
     flat = array("f")
     for text in texts:

@@ -1,4 +1,4 @@
-"""What confinement costs: a run, and a cell of a session, beside a plain Python process.
+"""The cost of confinement: a run, and a cell of a session, against a plain Python process.
 
 python bench/sandbox.py [--quick]
 """

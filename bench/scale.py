@@ -1,4 +1,4 @@
-"""How memory and time grow with the number of live agents.
+"""Growth of memory and time with the number of live agents.
 
 Every size runs in a process of its own, twice: once for times and resident memory, once
 with tracemalloc, which slows everything down, for the memory that Python allocated.
@@ -40,7 +40,7 @@ CAPTION = (
 
 
 def memory_bytes(*, traced: bool) -> float:
-    """What Python allocated, or what is resident."""
+    """Return the bytes that Python allocated, or that are resident."""
     gc.collect()
     if traced:
         return float(tracemalloc.get_traced_memory()[0])

@@ -1,4 +1,4 @@
-"""Writes and reads per second of stored files, beside plain files and plain SQLite.
+"""Writes and reads per second of stored files, against plain files and plain SQLite.
 
 All in one run over one disk: the numbers are for comparing rows, not machines. "durable" rows
 survive a power cut; plain files without fsync do not, and are what that costs.

@@ -1,1 +1,1 @@
-"""Models that come with the project. Not part of the `aios_core` package."""
+"""The bundled models and their training. Not part of the `aios_core` package."""

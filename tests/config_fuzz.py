@@ -66,7 +66,7 @@ def offence_of_variable(seed: int) -> str | None:
 
 
 def offence_of_file(seed: int, file: Path) -> str | None:
-    """A file with a bad line, or that is no TOML."""
+    """A file with a bad line, or one that is not TOML."""
     chance = random.Random(f"file {seed}")
     keys = chance.choice(KEYS)
     value = chance.choice(

@@ -1,7 +1,7 @@
 """Wrong values for public calls: what they are, and which calls there are.
 
 Each public method is found by its signature, and called with one value or more that is of a wrong
-type or out of all bounds. What comes out has to be an answer, or an error of the kernel that is no
+type or out of all bounds. What comes out has to be an answer, or an error of the kernel other than
 `KernelBug`: never a `TypeError` from the depth, and never silence.
 """
 
@@ -27,14 +27,14 @@ class Strange:
 
 
 class Unshowable:
-    """An object whose `repr` raises."""
+    """An object with a `repr` that raises."""
 
     def __repr__(self) -> str:
         raise ValueError("not to be shown")
 
 
 class Hostile(str):
-    """A text whose methods raise."""
+    """A text with methods that raise."""
 
     __slots__ = ()
 
@@ -66,7 +66,7 @@ class NoElements(list[Any]):
 
 
 class Incomparable:
-    """An object that is equal to nothing, and says so loudly."""
+    """An object that raises when it is compared."""
 
     __hash__ = object.__hash__
 
@@ -78,7 +78,7 @@ class Incomparable:
 
 
 class Uncountable(int):
-    """A number whose methods raise."""
+    """A number with methods that raise."""
 
     __hash__ = int.__hash__
 
@@ -98,7 +98,7 @@ class Uncountable(int):
 
 
 class Pretender:
-    """An object that lies about its class, and raises whatever is asked of it."""
+    """An object that lies about its class, and raises at every access."""
 
     @property
     def __class__(self) -> Any:
@@ -129,7 +129,7 @@ def circular() -> Any:
     return inner
 
 
-# Made anew for each call: generators are used up, lists are changed.
+# Made for each call: generators are used up, lists are changed.
 POOL: Final[tuple[Callable[[], Any], ...]] = (
     lambda: None,
     lambda: True,
@@ -346,7 +346,7 @@ def _target(title: str, method: Callable[..., Any]) -> Target:
         one.name for one in parameters if one.kind in by_name and one.default is not one.empty
     )
     if title.startswith("llm.") and any(one.kind is one.VAR_KEYWORD for one in parameters):
-        named = _LLM_ARGUMENTS[: -2 if title.endswith("measure") else None]  # it waits for nobody
+        named = _LLM_ARGUMENTS[: -2 if title.endswith("measure") else None]  # it waits for nothing
     holder, _, name = title.rpartition(".")
     sync = name.removeprefix("a")
     is_twin = bool(holder) and name != sync and hasattr(method.__self__, sync)  # type: ignore[attr-defined]
@@ -355,7 +355,7 @@ def _target(title: str, method: Callable[..., Any]) -> Target:
 
 
 def offence(target: Target, seed: str) -> str | None:
-    """What went wrong with one call; None if nothing did."""
+    """Make one call. Returns a description of what went wrong, or None."""
     args, kwargs = target.arguments(random.Random(seed))
     try:
         _call(target, args, kwargs)

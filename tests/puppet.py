@@ -1,4 +1,4 @@
-"""What the tests of the kernel share: a core that does as it is told, and ways to run it.
+"""Helpers of the kernel's tests: a core that a test controls, and ways to run it.
 
 `PuppetCore` does nothing on its own: a test finishes, fails and preempts its runs
 by hand. `virtual` runs an async test on virtual time and looks for leftovers.
@@ -51,10 +51,10 @@ PATIENCE = 30.0  # real seconds; only ever spent when a test is about to fail
 
 
 class PuppetCore:
-    """A core whose strings a test pulls. One word of a prompt is one token.
+    """A core that a test controls by hand. One word of a prompt is one token.
 
-    `runs` are those under way, `history` all that ever began. With `obeys` it
-    answers `preempt` and `cancel` at once; without, the test does, or nobody.
+    `runs` are the running ones, `history` all that ever began. With `obeys` it
+    answers `preempt` and `cancel` at once; without, only the test does.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class PuppetCore:
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts of the runs under way, in the order in which they began."""
+        """Return the prompts of the running runs, in the order in which they began."""
         return [run.request.messages[-1].content for run in self.runs.values()]
 
     def id_of(self, prompt: str) -> int:
@@ -215,7 +215,7 @@ class PuppetCore:
 async def booted(
     *cores: Core, config: KernelConfig | None = None, **settings: Any
 ) -> AsyncIterator[Kernel]:
-    """A kernel on the running loop, whose invariants are checked when the block ends."""
+    """Run a kernel on the running loop, and check its invariants when the block ends."""
     kernel = Kernel(config or KernelConfig(drain_s=0.0), cores=cores, **settings)
     kernel.journal = EventLog()  # type: ignore[attr-defined]
     kernel.subscribe(kernel.journal)  # type: ignore[attr-defined]
@@ -225,7 +225,7 @@ async def booted(
 
 
 def asks(agent: Agent, prompt: str = "hi", **arguments: Any) -> asyncio.Task[Completion]:
-    """A call of an agent, under way in a task of its own."""
+    """Start a call of an agent in a task of its own."""
     return asyncio.ensure_future(agent.llm.agenerate(prompt, **arguments))
 
 
@@ -236,7 +236,7 @@ async def settled() -> None:
 
 
 async def error_of(call: asyncio.Future[Any]) -> BaseException | None:
-    """What a call ended with, within a patience."""
+    """Wait for a call. Returns its error, or None."""
     await asyncio.wait([call], timeout=PATIENCE)
     assert call.done(), "no answer"
     return asyncio.CancelledError() if call.cancelled() else call.exception()

@@ -1,4 +1,4 @@
-"""Budgets are never overspent: by nobody, on no level, at any concurrency."""
+"""Budgets are never overspent, by any agent, on any level, at any concurrency."""
 
 from __future__ import annotations
 

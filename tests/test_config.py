@@ -17,7 +17,7 @@ from aios_core.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No aios.toml and no home of whoever runs the tests is in the way."""
+    """Hide the aios.toml and the home of the user who runs the tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path
@@ -182,7 +182,7 @@ def test_a_file_that_is_not_text_is_refused() -> None:
         KernelConfig.load(environ={})
 
 
-# --- what the environment says --------------------------------------------------------------------
+# --- environment variables ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The documents say what is there: every test, file and command that they name exists."""
+"""Every test, file and command that the documents name exists."""
 
 from __future__ import annotations
 

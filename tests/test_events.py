@@ -1,4 +1,4 @@
-"""Events: told in order, kept in bounds, and never in the kernel's way."""
+"""Events are delivered in order, kept within bounds, and never block the kernel."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_an_error_names_what_was_wrong_and_what_would_be_right(kernel: Kernel) -
 
 
 class Text(str):
-    """A text whose methods are somebody else's."""
+    """A text with overridden methods."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -149,7 +149,7 @@ class Text(str):
 
 
 class Unreadable(dict[str, Any]):
-    """A mapping whose items cannot be read."""
+    """A mapping with items that cannot be read."""
 
     def items(self) -> Any:
         raise RuntimeError("foreign")

@@ -75,7 +75,7 @@ FRAMEWORKS = {
     ],
 )
 def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What a fresh interpreter saw while it imported the package."""
+    """Import the package in a fresh interpreter. Returns what that observed."""
     ended = subprocess.run(  # noqa: S603
         [sys.executable, "-c", PROGRAM.format(statement=request.param)],
         capture_output=True,

@@ -1,7 +1,7 @@
 """Foreign code that ends the program ends no call: each is answered, and Ctrl-C gets through.
 
 Python raises `KeyboardInterrupt` on the main thread, wherever that is: in a policy, an observer, a
-script. A kernel on the program's own loop answers whoever waits, and then lets it through. On a
+script. A kernel on the program's own loop answers all that wait, and then lets it through. On a
 thread of the kernel's own, foreign code raised it itself: that is an error of that code.
 """
 
@@ -40,7 +40,7 @@ ENDS = [KeyboardInterrupt, SystemExit, Stop, GeneratorExit]
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What is raised here on purpose is logged; the console has no need of it."""
+    """Disable logging: these tests raise errors on purpose."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -118,7 +118,7 @@ async def outcome(work: Awaitable[object]) -> object:
 
 
 def interrupted(main: Callable[[], Any], times: int = 9) -> tuple[Any, int]:
-    """Run to the end, going on after each interrupt. The result, and how many there were."""
+    """Run to the end, continuing after each interrupt. Returns the result and their number."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(main())
     num = 0

@@ -1,4 +1,4 @@
-"""What the kernel decided of a call cannot be said again in another way."""
+"""Options that the kernel sets on a call cannot be set a second time by another name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer sees while `make` sets up."""
+"""Output of `make` during its first setup."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 Prints the table of the model card as Markdown, or JSON with `--json`. Every case
 is made of words, numbers and tool names that training never saw, and goes
 through the checkpoint's own chat template. Decoding is greedy and free: no
-grammar mends a call, but in the row that says so. In a dialogue of several turns
-each turn stands after the right turns before it; "whole dialogue" means that
-every turn was right, and is then what a run without help would have said.
+grammar fixes a call, except in the row named for it. In a dialogue of several turns
+each turn follows the right turns before it; "whole dialogue" means that every turn
+was right, and is then the answer that a run without help would have given.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Row:
     exact_call: float | None
     exact_answer: float | None
     whole_dialogue: float
-    mistakes: tuple[tuple[str, str], ...] = ()  # wanted, said
+    mistakes: tuple[tuple[str, str], ...] = ()  # wanted, answered
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -109,7 +109,7 @@ def measure(model: Any, tokenizer: Any, case: str, those: Sequence[Dialogue]) ->
 def ask(
     model: Any, tokenizer: Any, those: Sequence[Dialogue], *, has_grammar: bool = False
 ) -> list[list[Said]]:
-    """What the model says in each of the turns that are its own."""
+    """Generate the model's answer for each of its own turns."""
     exact = _exact(model, tokenizer, those)
     missed = [
         (dialogue, at)
@@ -158,7 +158,7 @@ def table(rows: Iterable[Row]) -> str:
 
 @torch.inference_mode()
 def generate(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """What the model says greedily after each prompt, control tokens left out."""
+    """Generate greedily after each prompt, without control tokens."""
     tokenizer.padding_side = "left"
     end = tokenizer.eos_token_id
     texts = []
@@ -183,7 +183,7 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
 def generate_by_grammar(
     model: Any, tokenizer: Any, prompts: Sequence[str], those: Sequence[Dialogue]
 ) -> list[str]:
-    """The same, held to each dialogue's schema or to a call of its first tool, as cores do it."""
+    """Generate under each dialogue's schema or a call of its first tool, as cores do it."""
     from aios_core.cores.transformers.grammar import GrammarCompiler  # noqa: PLC0415 - for this
 
     end = tokenizer.eos_token_id

@@ -3,7 +3,7 @@
 One product each for queries, keys and values and for gate and up; the last layer
 and the vocabulary only where a token is learnt, which is about a third of all
 tokens. On a CPU this and `torch.compile` are most of the speed. Attention stays in
-float32, whose backward pass is there more than twice as fast as bfloat16's.
+float32: its backward pass is more than twice as fast there as that of bfloat16.
 Promises the loss that `LlamaForCausalLM` gives, which a test checks.
 """
 

@@ -1,4 +1,4 @@
-"""What a training run is asked to be, and what is refused before it starts."""
+"""The settings of a training run, checked before it starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import torch
 from models.tiny.batches import DIALOGUES_PER_SHARD
 from models.tiny.data import MIXTURES
 
-STATE: Final = "state.pt"  # in the folder of a run: from what it goes on
+STATE: Final = "state.pt"  # in the folder of a run: the state to resume from
 STAGES: Final = "first:40,route:16,match:40"
 _SHAPE: Final = ("hidden", "layers", "head", "theta")  # what weights fit
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is; kept in its state."""
+    """The settings of one training run; kept in its state."""
 
     minutes: float | None = 60.0
     steps: int | None = None
@@ -40,11 +40,11 @@ class Settings:
     adam_lr: float = 2e-3
     mixture: str = "all"  # one of `data.MIXTURES`
     stages: str = STAGES  # mixtures before it, and how many shards of each
-    start: str | None = None  # a checkpoint whose tokenizer and weights are taken over
+    start: str | None = None  # a checkpoint to take the tokenizer and weights from
 
 
 def asked(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
-    """The command line. What cannot be is said there, and ends the program."""
+    """Parse the command line. Settings that contradict each other end the program with an error."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.hidden % args.head:
@@ -121,11 +121,11 @@ def _other_shape(settings: Settings, start: str) -> str:
 
 
 def _other_state(settings: Settings, state: Path) -> str:
-    """The same of a run that is to be resumed. Rates, mixtures and lengths may change."""
+    """Explain why a run cannot resume from a state; rates, mixtures and lengths may change."""
     try:
         has = torch.load(state, map_location="cpu", weights_only=True)["settings"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError):
-        return f"no state to go on from: {state.name} cannot be read"
+        return f"no state to resume from:  {state.name} cannot be read"
     return _difference(settings, has)
 
 

@@ -23,7 +23,7 @@ _SPREAD = 0.02  # of the values, to begin with
 class Pieces(nn.Module):
     """Makes a table [tokens, hidden] of a row for each piece, a space and a capital."""
 
-    _row: Tensor  # [tokens]: whose row a token has
+    _row: Tensor  # [tokens]: the row that each token uses
     _after_space: Tensor  # [tokens, 1]: 1 where a space goes before
     _capital: Tensor  # [tokens, 1]: 1 where the first letter is a capital
 

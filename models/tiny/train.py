@@ -2,7 +2,7 @@
 
 Writes an ordinary checkpoint (safetensors, tokenizer.json, chat template) that
 transformers, vLLM and `aios` load as it is, and `state.pt`, from which
-`--resume` goes on. Promises: dialogues and batches depend on the seed alone; with
+`--resume` continues it. Promises: dialogues and batches depend on the seed alone; with
 `--steps` instead of `--minutes` the schedule does too, and a stopped and resumed
 run ends with the weights of an uninterrupted one. Stops at SIGINT and SIGTERM
 after the step at hand, with everything saved.
@@ -201,7 +201,7 @@ class Run:
     # --- on disk ---------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """The checkpoint, rounded, and the state from which the run goes on, as it is."""
+        """Save the checkpoint, rounded, and the exact state from which the run is resumed."""
         self.model.config.use_cache = True
         model = self.ready()
         stored = {
@@ -297,7 +297,7 @@ def _add_up(grads: Sequence[Tensor], totals: Tensor) -> None:
 
 
 def _agreed(run: Run, stop: _Stop) -> bool:
-    """Return whether any worker was told to stop."""
+    """Return whether any worker was asked to stop."""
     return _shared(run, float(stop.asked)) > 0
 
 

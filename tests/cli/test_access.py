@@ -37,7 +37,7 @@ def worked() -> None:
 
 
 def names(directory: Path) -> list[str]:
-    """What is in it, without the head of the trail that is just being replaced."""
+    """Return the names in a directory, without the head of the trail that is being replaced."""
     return sorted(path.name for path in directory.iterdir() if path.suffix != ".part")
 
 

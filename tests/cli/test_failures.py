@@ -1,4 +1,4 @@
-"""What a person at a terminal sees when a kernel cannot work, or when they press Ctrl-C."""
+"""Output at a terminal when a kernel cannot work, or when a person presses Ctrl-C."""
 
 from __future__ import annotations
 

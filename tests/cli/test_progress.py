@@ -1,4 +1,4 @@
-"""What a command is busy with, shown to a person who waits and to nobody else."""
+"""Progress of a command is shown at a terminal and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same as `worker.py`, through a whole kernel: what is acknowledged are audited requests."""
+"""Write as `worker.py` does, through a whole kernel, and acknowledge audited requests."""
 
 from __future__ import annotations
 

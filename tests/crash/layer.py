@@ -1,11 +1,11 @@
-"""The whole state layer as one thing that writes, says what was acknowledged, and is looked over.
+"""The whole state layer as one object that writes, prints acknowledgements, and is checked.
 
     raw       rows of a table of the test's own, straight through `Database`
     files     through the storage manager: small ones (rows) and large ones (blobs), appended,
               rewritten beyond their retention so that blobs are removed, deleted, purged
     memory    through the memory manager, with so little room that pages are swapped out
 
-A promise is what an acknowledgement says: "FAMILY KEY VERSION DIGEST". Later
+A promise is the content of an acknowledgement: "FAMILY KEY VERSION DIGEST". Later
 acknowledgements of a key replace earlier ones; what is found must be the newest
 acknowledged state, or one that was begun after it.
 """
@@ -50,7 +50,7 @@ def digest(data: bytes) -> str:
 
 @dataclass(slots=True)
 class Promises:
-    """What was acknowledged: by family and key, the newest version and its digest."""
+    """The acknowledged promises: by family and key, the newest version and its digest."""
 
     newest: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Layer:
     # --- writing -----------------------------------------------------------------------------
 
     async def work(self, seed: int, life: int, acknowledge: Acknowledge) -> None:
-        """Write without end, several at a time, saying what was acknowledged."""
+        """Write without end, several at a time, and print what was acknowledged."""
         chance = random.Random(f"{seed}/{life}")
         state = await self.opener.open()
 
@@ -128,7 +128,7 @@ class Layer:
     # --- looking over ------------------------------------------------------------------------
 
     async def broken(self, promises: Promises) -> list[str]:
-        """The promises that are not kept; empty is good. All of the files are checked besides."""
+        """Return the broken promises; none is good. Also checks all files."""
         state = await self.opener.open()
         _, table, _ = await self.storage._tables.open()
         await state.database.aread(table.check)

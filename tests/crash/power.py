@@ -1,8 +1,8 @@
-"""A disk that loses power: an SQLite VFS in memory, and a real folder whose syncs are watched.
+"""A disk that loses power: an SQLite VFS in memory, and a real folder with recorded syncs.
 
 What was written and not synced may be there after the cut, or not, or in part and out
-of order, down to sectors of 512 bytes; what was synced is there. A file whose folder
-was not synced may be gone, and one that was removed may be back.
+of order, down to sectors of 512 bytes; what was synced is there. Without a sync of its
+folder, a new file may be missing, and a removed one may be back.
 
 One `Disk` counts the operations of both parts and fails all that follow its cut.
 """
@@ -64,7 +64,7 @@ class Disk:
 
 @dataclass(slots=True)
 class SimulatedFile:
-    """What is read of a file, what was synced, and what was done since."""
+    """A file: its content as read, its content as synced, and the changes since."""
 
     cached: bytearray = field(default_factory=bytearray)
     durable: bytes | None = None  # None: not even its name
@@ -188,7 +188,7 @@ class PowerFile:
 
 
 class WatchedFolder:
-    """A real folder, written by code whose `os` is this object: it notes what was synced."""
+    """A real folder, written by code that uses this object as `os`; it records the syncs."""
 
     def __init__(self, disk: Disk, root: Path) -> None:
         self._disk = disk

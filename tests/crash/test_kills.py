@@ -1,7 +1,7 @@
-"""kill -9 at random points: whatever was acknowledged is there in the next life.
+"""Kill -9 at random points: all that was acknowledged is there in the next run.
 
-One directory lives through all the kills, so that recovery is killed too, and what the
-first life was promised is still there after the last.
+One directory goes through all the kills, so recovery is killed too, and what the first
+run acknowledged is still there after the last.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_what_was_acknowledged_survives_fifty_kills(
 
 
 def allowed_in(directory: Path) -> set[str]:
-    """What the audit trail says was allowed; it must be sound."""
+    """Return the requests that the audit trail lists as allowed; it must be sound."""
     trail = Inspection(directory, NullCipher())
     assert trail.verified().faults == ()
     contents = [trail.content(row) or {} for row in trail.rows]

@@ -1,8 +1,8 @@
-"""Power cuts at random points: whatever was acknowledged is there when power is back.
+"""Power cuts at random points: all that was acknowledged is there when power is back.
 
 A kill leaves the system's caches alone, a power cut does not: here SQLite runs on a
 simulated disk that loses what was not synced, and so do the files of blobs. The same
-cuts do lose what was acknowledged once a sync is left out, so the harness can tell.
+cuts do lose acknowledged data once a sync is left out, so the harness can detect it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Machine:
     async def _live(self, acknowledge: Callable[[str], None]) -> None:
         self._life += 1
         layer = Layer(PoweredOpener(self._directory, self.vfs.name))
-        with suppress(KernelError):  # closing tells that it cannot write
+        with suppress(KernelError):  # closing raises: it cannot write
             async with layer:
                 with suppress(KernelError):
                     await layer.work(self.disk.chance.getrandbits(32), self._life, acknowledge)

@@ -1,7 +1,7 @@
-"""Makes children that write until they are killed. Started by `test_kills.py`.
+"""Fork children that write until they are killed. Started by `test_kills.py`.
 
-For each line "LIFE SEED DIRECTORY" on its input it forks a child, which has nothing to import
-any more; the child's acknowledgements and, from here, "born PID" and "dead" go to the output.
+For each line "LIFE SEED DIRECTORY" of its input it forks a child, which has everything imported
+already. The output has the child's acknowledgements and, from the parent, "born PID" and "dead".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every snippet of the documentation runs, or is decoded, or says what it needs.
+"""Every snippet of the documentation runs, or is decoded, or names what it needs.
 
 - `python` blocks run in page order, in one namespace, in an empty folder.
 - A `text` block right below a `python` block is its output; `...` stands for what varies.

@@ -52,12 +52,12 @@ def test_a_cold_first_call_blocks_no_loop() -> None:
 
 @tool(read_only=True, trusted=True)
 def echo() -> str:
-    """Say something."""
+    """Return a text."""
     return "said"
 
 
 async def use(kernel: Kernel, place: Path) -> None:
-    """Do one thing of each kind."""
+    """Make one request of each kind."""
     agent = await kernel.aspawn("worker")
     await agent.llm.agenerate("hello")
     await agent.memory.awrite("note", "remember")

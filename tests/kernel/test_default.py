@@ -26,7 +26,7 @@ embedded.Kernel = lambda config, *, cores=None: Kernel(
 
 
 def run(program: str) -> str:
-    """What a program of its own prints; it must end by itself, and well."""
+    """Run a program. Returns its output; it must end by itself, without an error."""
     done = subprocess.run(  # noqa: S603 - our own text
         [sys.executable, "-c", PRELUDE + textwrap.dedent(program)],
         capture_output=True,
@@ -119,7 +119,7 @@ def test_after_a_fork_the_child_has_a_kernel_of_its_own_and_ends_well() -> None:
 
 
 def forked(setup: str, child: str) -> str:
-    """What the parent sets up and its child, forked after that, prints."""
+    """Run a program that sets up a parent and forks. Returns the child's output."""
     program = f"""
 {textwrap.dedent(setup)}
 child = os.fork()

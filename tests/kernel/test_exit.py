@@ -1,6 +1,6 @@
-"""Programs that end in ways nobody likes: without closing, by Ctrl-C, beside another kernel.
+"""Programs that end badly: without closing, by Ctrl-C, next to another kernel.
 
-Each is a program of its own, looked at from outside: what it says, and what is left.
+Each is a process of its own, checked from outside: its output, and what it leaves.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ async def test_an_owner_who_cancels_a_loaded_answer_withdraws_that_call_and_no_o
         assert not loaded._process.live_calls
 
 
-# --- what an agent has besides its calls ----------------------------------------------------------
+# --- what an agent has in addition to its calls ---------------------------------------------------
 
 
 def with_state(directory: Path) -> KernelConfig:
@@ -295,7 +295,7 @@ def with_state(directory: Path) -> KernelConfig:
 
 @tool(read_only=True, trusted=True)
 def echo() -> str:
-    """Say something."""
+    """Return a text."""
     return "said"
 
 

@@ -1,4 +1,4 @@
-"""Crossings: whoever waits hears the outcome, wherever it waits, and nobody else does."""
+"""The caller that waits gets the outcome, on any thread or loop, and no other caller does."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Unknown(Request[None]):
 
 @dataclass
 class Drawer:
-    """A manager whose requests end when the test says so."""
+    """A manager with requests that a test ends."""
 
     name: str = "drawer"
     requests: tuple[type[Request[Any]], ...] = (Peek,)
@@ -102,7 +102,7 @@ class Drawer:
 
 @dataclass
 class Doorkeeper:
-    """Owners may do everything; whoever asks for "asked" waits for `decision`."""
+    """Owners may do everything; a request about "asked" waits for `decision`."""
 
     decision: asyncio.Future[None] | None = None
     seen: list[str] = field(default_factory=list)
@@ -145,7 +145,7 @@ async def until(event: threading.Event) -> None:
 
 
 async def peeking(kernel: Kernel, name: str, event: threading.Event) -> asyncio.Task[str]:
-    """A request of a new agent, once it is under way."""
+    """Make a request of a new agent, and return it once it is running."""
     agent = await kernel.aspawn("alice")
     task = asyncio.ensure_future(agent.port.acall(Peek(name)))
     await until(event)
@@ -447,7 +447,7 @@ async def test_a_deadline_says_that_a_tool_had_no_slot_or_ran(tmp_path: Path) ->
 
     @tool(read_only=True, trusted=True, parallel=1)
     def slow() -> None:
-        """Take until somebody says so."""
+        """Run until the test ends it."""
         started.set()
         go_on.wait(PATIENCE)
 

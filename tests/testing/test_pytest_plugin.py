@@ -21,7 +21,7 @@ pytest_plugins = ["aios_core.testing.pytest_plugin"]
 def outcomes(
     pytester: pytest.Pytester, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, int]:
-    """What a user's test file comes to."""
+    """Run a user's test file. Returns the outcomes."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(HEAD + request.param)
     ran = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")

@@ -363,7 +363,7 @@ def test_a_conversation_that_goes_on_is_warm_without_being_told() -> None:
 
     cached, context = on_bench(main)
 
-    assert cached == context - 1  # the last token that was said has no KV yet
+    assert cached == context - 1  # the last generated token has no KV yet
 
 
 # --- ends ---------------------------------------------------------------------------------------

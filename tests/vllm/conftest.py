@@ -1,4 +1,4 @@
-"""A real vLLM server for the session: the model that comes with the project, on the CPU.
+"""A real vLLM server for the session, with the bundled model, on the CPU.
 
 vLLM lives in an environment of its own; `AIOS_VLLM_PYTHON` names its interpreter.
 While working on these tests, start a server by hand and name it in `AIOS_VLLM_URL`.
@@ -25,7 +25,7 @@ PATIENCE_S = 240.0  # compiling and loading take half a minute on two idle cores
 
 @dataclass(frozen=True)
 class VLLMServer:
-    """Where the server is, and what it says of itself."""
+    """The address of the server, and its metrics."""
 
     root: str
 

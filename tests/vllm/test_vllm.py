@@ -30,7 +30,7 @@ from .conftest import VLLMServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
-# vLLM: go on to the token limit, and never say one of the control tokens, which have no text. They
+# vLLM: continue to the token limit, and generate no control tokens, which have no text. They
 # are the first of the tokenizer.
 NO_CONTROL = dict.fromkeys(map(str, range(len(CONTROL))), -100)
 CALCULATOR = ToolSpec(
@@ -122,7 +122,7 @@ async def test_an_answer_keeps_to_its_schema(rig: Rig) -> None:
     sampling = Sampling(max_tokens=60)
     answer = await rig.generate(ask(sampling=sampling, response_format=ResponseFormat(schema)))
 
-    assert answer.text.startswith('{"sum"')  # which this model never says on its own
+    assert answer.text.startswith('{"sum"')  # which this model never generates on its own
 
 
 async def test_usage_is_exact_and_prefixes_are_cached(rig: Rig) -> None:
@@ -134,9 +134,9 @@ async def test_usage_is_exact_and_prefixes_are_cached(rig: Rig) -> None:
 
 
 async def left_early(rig: Rig, vllm: VLLMServer, leave: Callable[[int], object]) -> Report:
-    """How a long run ends that is left after three tokens, once the server stopped before its end.
+    """Return the end of a long run that is cancelled after three tokens, before the server is done.
 
-    It takes a moment to notice, in which a model this small may have said all of it: then again.
+    It takes a moment to notice, in which a model this small may have finished: then try again.
     """
     for _ in range(8):
         before = await generated(vllm)

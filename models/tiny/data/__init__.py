@@ -36,7 +36,7 @@ __all__ = [
 Family = Callable[[Pool], Dialogue]
 
 # What is trained on, by share of the dialogues; in the order in which it is best learnt. `first`:
-# to copy. `route`: to go from what is described to a name that says nothing. `match`: to find what
+# to copy. `route`: to go from what is described to a name without meaning. `match`: to find what
 # a request is about among the tools.
 MIXTURES: Final[Mapping[str, tuple[tuple[float, Family], ...]]] = {
     "first": (

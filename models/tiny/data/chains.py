@@ -2,7 +2,7 @@
 
 The rule that the model can see: what needs the result before it, or is asked
 for with "then", is called after it; what is only joined by "and" is called at
-once. What is said in the end is what would be said of each call, in brief.
+once. The last answer is the brief form of what would be answered after each call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a dialogue is, and the text that the chat template makes of it.
+"""Dialogues, and the text that the chat template makes of them.
 
 `render` writes by hand what the template writes, since it is called a hundred
 thousand times; a test holds the two together.
@@ -48,7 +48,7 @@ class Tool:
         return {"type": "function", "function": about}
 
     def line(self) -> str:
-        """What the model sees of it. The description stands first: see the model card."""
+        """Render the tool as the model sees it, description first: see the model card."""
         params = ", ".join(
             param.name
             + ("" if param.required else "?")
@@ -73,7 +73,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message. `learnt`: whether the model is taught to say it."""
+    """A message. `learnt`: whether the model is trained to generate it."""
 
     role: str
     text: str = ""
@@ -112,7 +112,7 @@ class Dialogue:
     schema: Mapping[str, Any] | None = None  # of an answer that is JSON
 
     def targets(self) -> list[int]:
-        """Where the turns are that the model has to say."""
+        """Return the positions of the turns that the model has to generate."""
         return [
             index
             for index, turn in enumerate(self.turns)

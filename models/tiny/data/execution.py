@@ -43,7 +43,7 @@ def execution(pool: Pool) -> Dialogue:
 
 
 def _job(pool: Pool) -> tuple[str, str, str, str]:
-    """What is asked for, the language, the code, what it prints."""
+    """Draw a task: the request, the language, the code, its output."""
     kind = pool.rng.random()
     if kind < 0.3:
         (said, meant), *_ = BY_NAME["calculator"].values(pool)

@@ -1,4 +1,4 @@
-"""Family 5: saying TERMINATE at the end, as AutoGen's default system message asks for."""
+"""Family 5: answering TERMINATE at the end, as AutoGen's default system message asks for."""
 
 from __future__ import annotations
 

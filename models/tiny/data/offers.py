@@ -20,7 +20,7 @@ _SYSTEMS = (
 
 
 def system_prompt(pool: Pool) -> str:
-    """Often none; else a usual one, or one that says who the agent is."""
+    """Draw a system prompt: often none, else a usual one, or one with the agent's role."""
     kind = pool.rng.random()
     if kind < 0.75:
         return ""

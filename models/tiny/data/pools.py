@@ -1,8 +1,8 @@
-"""What the dialogues are filled with: words, names, numbers, paths.
+"""The words, names, numbers and paths that dialogues are filled with.
 
 Promises: every atom (a word, a number, the name of a tool) belongs to exactly
 one side, training or evaluation, by a checksum of its text; a `Pool` gives only
-atoms of its side. About one atom in eight is held out. Whatever is a sentence of
+atoms of its side. About one atom in eight is held out. Every sentence of
 the program (how a request is worded, the names of the known tools) is on both.
 """
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 HELD_OUT_SHARE: Final = 8  # one atom of so many
 _SPLICED: Final = 0.25  # of the words of training: see `Pool._english`
 _FRAGMENTS: Final = 0.35  # of these: they have a part of the program's own sentences
-_ACCENTS: Final = 0.025  # of the words of training that are no names of tools: "reqüest"
+_ACCENTS: Final = 0.025  # of the words of training that are not names of tools: "reqüest"
 _RARE: Final = 0.4  # of the texts of signs, or of letters beyond ASCII, in training: of any such
 
-# Of training alone. Whoever copies loses the place where the same thing stands twice: some
+# Of training alone. A model that copies loses the place where the same thing stands twice: some
 # dialogues use what they have used before, and some atoms are made of one part again and again.
 _REPETITIVE: Final = 0.3  # of the dialogues
 _AGAIN: Final = (0.04, 0.4)  # of the atoms: one of before; in other dialogues, in repetitive ones
@@ -240,7 +240,7 @@ class Pool:
         return self.atom(lambda: "".join(self.pick(signs) for _ in range(size)))
 
     def key(self) -> str:
-        """What things are stored under."""
+        """Draw a key to store a value under."""
         kind = self.rng.random()
         if kind < 0.35:
             return self.word()

@@ -12,7 +12,7 @@ from models.tiny.data.pools import Pool
 _COLOURS: Final = (
     "red", "blue", "green", "yellow", "black", "white", "brown", "orange", "purple", "grey", "pink",
 )  # fmt: skip
-# The field, its type, how it is said, its value.
+# The field, its type, its name in a sentence, its value.
 _FIELDS: Final[tuple[tuple[str, str, str, Callable[[Pool], Any]], ...]] = (
     ("age", "integer", "is {} years old", lambda pool: int(pool.number(2))),
     ("city", "string", "lives in {}", Pool.city),

@@ -18,7 +18,7 @@ def failed(error: str) -> str:
 
 
 def error(pool: Pool) -> str:
-    """What a tool says that failed, without the word for it."""
+    """Draw the message of a tool that failed, without the word for it."""
     kind = pool.rng.random()
     if kind < 0.6:
         return pool.text(5)

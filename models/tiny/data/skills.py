@@ -31,7 +31,7 @@ _SKY: Final = ("sunny", "rain", "cloudy", "snow", "windy", "fog", "storm", "clea
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something asked for: the words, the call that does it, its result, what is then said."""
+    """A task: the request, the call that does it, its result, the final answer."""
 
     text: str
     call: Call
@@ -46,8 +46,8 @@ class Skill:
     names: Sequence[str]
     params: Sequence[Sequence[str]]  # alternatives for each
     descriptions: Sequence[str]
-    phrases: Sequence[str]  # {0}, {1}: what was said of each argument
-    values: Callable[[Pool], Sequence[tuple[str, Any]]]  # said, meant: for each argument
+    phrases: Sequence[str]  # {0}, {1}: the words for each argument
+    values: Callable[[Pool], Sequence[tuple[str, Any]]]  # the words and the value of each argument
     results: Callable[[Pool], str]
     answer: str  # {0}, {1}: the arguments; {r}: the result
     loose: Sequence[str] = ()  # phrases that a rival would claim where it is offered
@@ -55,7 +55,7 @@ class Skill:
     types: Sequence[str] = ("string",) * 3
     wish: str = ""  # within a chain
     given: str = ""  # within a chain, where the last argument is the result before
-    brief: str = ""  # said at the end of a chain, instead of `answer`
+    brief: str = ""  # the answer at the end of a chain, instead of `answer`
 
     @property
     def name(self) -> str:
@@ -561,7 +561,7 @@ def _typed(name: str, others: Sequence[str], described: str, phrases: Sequence[s
     )
 
 
-# Small tools with numbers, as tutorials have them. Never offered beside the calculator.
+# Small tools with numbers, as tutorials have them. Never offered together with the calculator.
 NUMERIC: Final = (
     _typed("add", ("add_numbers", "sum"), "Adds two numbers.",
            ("what is {0} plus {1}?", "add {0} and {1}", "{0} + {1}", "add {0} to {1}")),

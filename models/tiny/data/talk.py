@@ -1,4 +1,4 @@
-"""Family 5: plain talk of a few kinds, and saying what one is told to say."""
+"""Family 5: plain talk of a few kinds, and repeating a text on request."""
 
 from __future__ import annotations
 

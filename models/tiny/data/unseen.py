@@ -1,6 +1,6 @@
-"""Family 4: tools never seen before, to be chosen by what their description says.
+"""Family 4: tools never seen before, to be chosen by their description.
 
-Verbs, nouns, names and parameters are drawn anew for every dialogue; those of
+Verbs, nouns, names and parameters are drawn again for every dialogue; those of
 the evaluation are none of the training's. Some of the other tools share the
 verb or the noun of the right one.
 """
@@ -37,7 +37,7 @@ _TWO = (
     "{v} {n} {0}, {p1} {1}", "can you {v} the {n} {0}? The {p1} is {1}.",
 )  # fmt: skip
 
-_OPAQUE = 0.25  # of the names say nothing
+_OPAQUE = 0.25  # of the names have no meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Made:
 def unseen(
     pool: Pool, num_tools: int | None = None, *, known_share: float = 0.25, opaque: float = _OPAQUE
 ) -> Dialogue:
-    """One call of one of the tools. `opaque`: the share of the names that say nothing."""
+    """One call of one of the tools. `opaque`: the share of the names without meaning."""
     made = _tools(pool, num_tools or pool.pick((1, 2, 3, 4, 5, 5)), opaque=opaque)
     request = _ask(pool, made[0])
     tools = [one.tool for one in made]
@@ -106,9 +106,9 @@ def drill(pool: Pool, *, bare: bool = False) -> Dialogue:
 def routing(
     pool: Pool, lengths: Sequence[int] = (1, 2, 3, 3, 3), *, kinship: float = 0.0
 ) -> Dialogue:
-    """Tools whose names say nothing, so that the way to a name leads through its description.
+    """Make tools with meaningless names, which can be found only through their descriptions.
 
-    `lengths`, one of which is drawn: 1, all is said by the noun; 2, by verb and noun; 3, as usual.
+    `lengths`, one of which is drawn: 1, the noun alone decides; 2, verb and noun; 3, as usual.
     """
     count = pool.pick((2, 3, 4, 5))
     verbs, nouns = distinct(pool.verb, count), distinct(pool.noun, count)
@@ -173,7 +173,7 @@ def _relate(
 def _tool(pool: Pool, verb: str, noun: str, opaque: float, *, bare: bool = False) -> Tool:
     kind = pool.rng.random()
     if pool.chance(opaque):
-        name = pool.identifier()  # nothing but the description says what it is for
+        name = pool.identifier()  # only the description gives its purpose
     elif kind < 0.6:
         name = f"{verb}_{noun}"
     elif kind < 0.74:
