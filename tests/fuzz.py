@@ -296,6 +296,7 @@ def targets(kernel: Kernel, agent: Agent) -> list[Target]:
 def constructors() -> list[Target]:
     """All public dataclasses of the package, as users build them."""
     public = [(name, getattr(aios_core, name)) for name in sorted(aios_core.__all__)]
+    public = [(name, one) for name, one in public if not inspect.isabstract(one)]
     return [
         _target(name, one) for name, one in public if isinstance(one, type) and is_dataclass(one)
     ]
