@@ -285,7 +285,7 @@ class AIOSChatCompletionClient(ChatCompletionClient, Component[AIOSChatCompletio
         return translation.to_usage(self._usage)
 
     def total_usage(self) -> RequestUsage:
-        """Return the usage of all calls: this client has no cache to tell apart."""
+        """Return the usage of all calls: this client has no cache to count apart."""
         return translation.to_usage(self._usage)
 
     def count_tokens(

@@ -92,7 +92,7 @@ class ChatAIOS(BaseChatModel):
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
-    """Whether `response_metadata` shall tell how likely the answer's tokens were."""
+    """Whether `response_metadata` has the log probabilities of the answer's tokens."""
     top_logprobs: int | None = None
     n: int | None = None
     """How many answers to one prompt; all are in the result of `generate`."""
@@ -108,7 +108,7 @@ class ChatAIOS(BaseChatModel):
     """Whether `invoke` streams inside, for callbacks that want tokens."""
 
     agent: str | Agent | None = None
-    """Whose calls these are, by name or as an agent of the kernel. None: found from the run."""
+    """The agent that makes the calls, as a name or an agent. None: found from the run."""
     group: str | None = Field(default_factory=lambda: os.environ.get("LANGCHAIN_AIOS_GROUP"))
     """The agent's privilege group. None: `LANGCHAIN_AIOS_GROUP`, else the kernel's default."""
     priority: int | None = None

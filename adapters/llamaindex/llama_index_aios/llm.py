@@ -101,9 +101,9 @@ class AIOSLLM(FunctionCallingLLM):
     seed: int | None = Field(default=None, description="Makes sampling repeatable.")
     stop: list[str] | None = None
     timeout: float | None = Field(default=None, description="Seconds until an answer is given up.")
-    context_window: int | None = Field(default=None, description="None: as the core says.")
+    context_window: int | None = Field(default=None, description="None: the core's.")
 
-    agent: str | Agent | None = Field(default=None, description="Whose calls these are.")
+    agent: str | Agent | None = Field(default=None, description="The agent that makes the calls.")
     group: str | None = None
     priority: int | None = None
     weight: float = 1.0

@@ -1,11 +1,11 @@
-"""`attach`: one interpreter, one agent of the kernel.
+"""Attach an interpreter to one agent of the kernel.
 
     its model      `interpreter.llm.run` and `.completions`: LLM syscalls
     its code       `interpreter.computer.terminal`: tool syscalls, in the sandbox
     its history    `interpreter.messages` after each turn: a thread of the agent's memory
-    the network    telemetry, contributing and look-ups are off
+    the network    telemetry, contributing and update checks are off
 
-Attributes of the instance are replaced, and `detach` gives all of them back.
+Attributes of the instance are replaced, and `detach` restores all of them.
 """
 
 from __future__ import annotations
@@ -55,30 +55,30 @@ def attach(
     kernel: Kernel | None = None,
     mode: Mode = "substitute",
 ) -> Attachment:
-    """Put an interpreter on the kernel. One that is attached already is attached anew.
+    """Attach an interpreter to the kernel; attach it again if it is attached already.
 
     Args:
         interpreter: an `OpenInterpreter`.
-        agent: whose calls, files and memory: a name, or an agent of the kernel. None: an agent
-            of its own, which ends with the interpreter.
-        model: one that a core serves; None: the kernel's default, until the program sets
+        agent: the agent that makes the calls and owns files and memory, as a name or an agent of
+            the kernel. None: a new agent, which exits with the interpreter.
+        model: a model that a core serves; None: the kernel's default, until the program sets
             `interpreter.llm.model` to another.
         conversation: the name of its history. If the agent has one of that name, the
-            interpreter goes on with it. None: a new one, see `Attachment.conversation`.
-        group: of an agent that is spawned, as are `priority`, `weight` and `budget`.
-        priority: see `Kernel.spawn`.
-        weight: see `Kernel.spawn`.
-        budget: see `Kernel.spawn`.
-        timeout_s: for each block of code, the wait for an approval included.
+            interpreter continues it. None: a new one (`Attachment.conversation`).
+        group: the group of an agent that is spawned.
+        priority: the priority of an agent that is spawned; smaller is more urgent.
+        weight: the share of an agent that is spawned in its group's service.
+        budget: what an agent that is spawned may spend.
+        timeout_s: seconds for each block of code, including the wait for an approval.
         figures: a directory for the pictures that its code makes. None: one for each conversation
-            in `open_interpreter_figures`, where the program runs.
+            in `open_interpreter_figures` in the working directory.
         kernel: None for the embedded kernel of this process, from the first call on. To admit
             calls of an agent that is given, its kernel.
         mode: "substitute": the kernel's cores answer. "passthrough": the interpreter's own provider
             answers, when the kernel lets it.
 
     Raises:
-        InvalidRequest: the interpreter has messages, and so has the conversation.
+        InvalidRequest: the interpreter and the stored conversation both have messages.
     """
     detach(interpreter)
     settings = AgentSettings(group, priority, weight, budget)
@@ -91,19 +91,19 @@ def attach(
 
 
 def detach(interpreter: Any) -> None:
-    """Give an interpreter back what it had. Its messages stay, and so does its history."""
+    """Restore an interpreter. Its messages and its history are kept."""
     if (attachment := attachment_of(interpreter)) is not None:
         attachment.undo()
 
 
 def attachment_of(interpreter: Any) -> Attachment | None:
-    """How an interpreter is attached; None: it is not."""
+    """Return the attachment of an interpreter; None if it has none."""
     attachment: Attachment | None = vars(interpreter).get(_ATTRIBUTE)
     return attachment
 
 
 class Attachment:
-    """An interpreter on the kernel; also `interpreter.aios`. Made by `attach`."""
+    """The attachment of an interpreter to the kernel, also `interpreter.aios`."""
 
     def __init__(
         self,
@@ -127,24 +127,28 @@ class Attachment:
 
     @property
     def conversation(self) -> str:
-        """The name of its history."""
+        """The name of the interpreter's history."""
         return self._history.conversation
 
     @property
     def figures(self) -> Path:
-        """Where the pictures of its code go, one file each."""
+        """The directory of the pictures that the code makes, one file each."""
         return self._figures.directory
 
     def stop(self) -> None:
-        """Cancel the model's call and interrupt the code that are under way, from any thread."""
+        """Cancel the LLM call and interrupt the code that are running, from any thread."""
         if self._completions is not None:
             self._completions.stop()
         self._terminal.stop()
 
-    # --- putting on and taking off ----------------------------------------------------------------
+    # --- attaching and detaching ------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on with the conversation, if there is one. Raises `InvalidRequest`, see `attach`."""
+        """Continue the stored conversation, if there is one.
+
+        Raises:
+            InvalidRequest: the interpreter has other messages.
+        """
         with self._agent.use() as agent:
             stored = self._history.read(agent)
         if stored and self._interpreter.messages:
@@ -157,20 +161,23 @@ class Attachment:
             self._interpreter.last_messages_count = len(stored)
 
     def apply(self, mode: Mode, *, model: str | None, is_substitute: bool) -> None:
-        """Replace what is replaced. `is_substitute`: the program's own model's name is asked for.
+        """Replace the interpreter's attributes. Makes no syscall.
 
-        Nothing is asked of the kernel for it.
+        Args:
+            mode: the mode of its LLM calls.
+            model: the model to request; None for the kernel's default.
+            is_substitute: whether to request the model that the program names.
         """
         interpreter, replace = self._interpreter, self._patches.replace
         quiet = {"disable_telemetry": True, "offline": True, "contribute_conversation": False}
-        asked = {"auto_run": True}  # the kernel asks; the terminal need not as well
+        asked = {"auto_run": True}  # the kernel asks for approvals, so the terminal must not
         ours = {"conversation_history": False, "_respond_and_store": self._turns(interpreter)}
         for name, value in {**quiet, **asked, **ours, _ATTRIBUTE: self}.items():
             replace(interpreter, name, value)
         replace(interpreter.computer, "offline", True)
         replace(interpreter.computer, "terminal", self._terminal)
         llm = interpreter.llm
-        # The program has imported it; we do not before, since that import looks into the network.
+        # Imported here, when the program has imported it: this import uses the network.
         self._theirs = import_module("interpreter.core.llm.llm")
         if mode == "passthrough":
             self._completions = PassthroughCompletions(self._agent, llm.completions)
@@ -181,7 +188,7 @@ class Attachment:
         replace(llm, "completions", self._completions)
 
     def undo(self) -> None:
-        """Give everything back, and forget the variables of the code."""
+        """Restore all attributes, and delete the variables of the code."""
         self._terminal.terminate()
         self._patches.undo()
 
@@ -195,10 +202,10 @@ class Attachment:
 
         return chosen
 
-    # --- what runs ----------------------------------------------------------------------------
+    # --- replaced methods ---------------------------------------------------------------------
 
     def _run(self, messages: list[Chunk]) -> Iterator[Chunk]:
-        """In the place of `Llm.run`: no tokenizer to fetch, no provider's tables to look up."""
+        """Answer messages in place of `Llm.run`, without a tokenizer's download."""
         llm, theirs = self._interpreter.llm, self._theirs
         if llm.supports_vision is False and any(map(_is_image, messages)):
             raise InvalidRequest(
@@ -226,7 +233,7 @@ class Attachment:
         yield from read(llm, params)
 
     def _turns(self, interpreter: Any) -> Callable[[], Iterator[Chunk]]:
-        """In the place of `_respond_and_store`, by which every way to chat goes."""
+        """Return the method in place of `_respond_and_store`, which every way to chat uses."""
         theirs: Callable[[], Iterator[Chunk]] = interpreter._respond_and_store  # noqa: SLF001 - the seam
 
         def turn() -> Iterator[Chunk]:
@@ -241,9 +248,9 @@ class Attachment:
         return turn
 
     def _endable(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """The same. Closed while code runs, the turn comes to the end that Ctrl-C makes.
+        """Yield the chunks of a turn; closing it while code runs ends the turn as Ctrl-C does.
 
-        Open Interpreter takes its own generator's being closed there for the code's output.
+        Open Interpreter would treat the closing of its own generator as output of the code.
         """
         for chunk in chunks:
             try:
@@ -255,7 +262,7 @@ class Attachment:
                 raise
 
     def _end(self, error: BaseException | None) -> None:
-        """Free what the turn holds, keep its messages, and raise why it failed."""
+        """End a turn: release its resources, store its messages, and raise its error."""
         self.stop()
         failure = self._agent.failure
         try:
@@ -270,7 +277,7 @@ class Attachment:
 
 
 def _directory(given: str | Path | None, conversation: str) -> Path:
-    """Where pictures go. A conversation may have any name, and a folder may not."""
+    """Return the directory for pictures. Escapes names that a folder cannot have."""
     if given is not None:
         return Path(given)
     name = re.sub(r"[^\w-]+", "_", conversation)[:80]
@@ -282,12 +289,12 @@ def _is_image(message: Chunk) -> bool:
 
 
 def _with_fewer_images(messages: list[Chunk], *, num_first: int) -> list[Chunk]:
-    """Leave out the images that Open Interpreter leaves out: all but the first ones and two."""
+    """Drop images as Open Interpreter does: all but the first ones and the last two."""
     places = [place for place, one in enumerate(messages) if one["type"] == "image"]
     left_out = set(places[num_first:-2])
     return [one for place, one in enumerate(messages) if place not in left_out]
 
 
 def _is_closing(error: BaseException | None) -> bool:
-    """Return whether somebody else ends the turn: a generator that is closed, Ctrl-C."""
+    """Return whether the caller ends the turn: by closing the generator, or by Ctrl-C."""
     return error is not None and not isinstance(error, Exception)

@@ -1,4 +1,4 @@
-"""A block of code under way: read on one thread, written by another, stopped by any."""
+"""Run a block of code: it is read on one thread, written by another, and stopped from any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STOPPED: Final = "KeyboardInterrupt: the code was stopped"
 
 
 class CodeBlockRun:
-    """See the module. Iterating yields what the block says as it comes, to its end.
+    """A running block of code. Iterating yields its output as it arrives.
 
     `_lock` guards `_running` and `_is_stopped`.
     """
@@ -20,7 +20,7 @@ class CodeBlockRun:
     def __init__(self) -> None:
         self.figures: tuple[str, ...] = ()  # pictures that it wrote, among the agent's files
         self._pieces: SimpleQueue[str | None] = SimpleQueue()
-        self._is_line_over = True  # whether what was said ends a line
+        self._is_line_over = True  # whether the output so far ends a line
         self._lock = threading.Lock()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._is_stopped = False
@@ -30,18 +30,18 @@ class CodeBlockRun:
             yield piece
 
     def write(self, _: str, text: str) -> None:
-        """Say something; `_`: in which stream."""
+        """Write to the output. The name of the stream is not used."""
         self._is_line_over = text.endswith("\n")
         self._pieces.put(text)
 
     def write_line(self, text: str) -> None:
-        """Say something on lines of its own."""
+        """Write whole lines to the output."""
         self.write("", text + "\n" if self._is_line_over else f"\n{text}\n")
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do the work of it on this thread, which has no loop. Ends the iteration.
+        """Run the coroutine on this thread, which has no event loop, and end the iteration.
 
-        Raises what the work raises; a block that was stopped says so.
+        Raises the coroutine's error; a stopped block writes a line about it.
         """
         try:
             asyncio.run(self._stoppable(work))
@@ -51,7 +51,7 @@ class CodeBlockRun:
             self._pieces.put(None)
 
     def stop(self) -> None:
-        """Cancel the work, also before it has begun. Idempotent."""
+        """Cancel the block, even before it has started. Idempotent."""
         with self._lock:
             self._is_stopped = True
             if self._running is not None:

@@ -1,9 +1,9 @@
-"""The tools behind Open Interpreter's `execute`: blocks of code in the kernel's sandbox.
+"""Run the blocks of Open Interpreter's `execute` as tools in the kernel's sandbox.
 
-Blocks of Python are cells of the conversation's session: they find the variables of
-those before them, and show the value of their last expression. Blocks of shell are
-programs of their own, on the same files. What they print goes to the interpreter as
-it comes; the tool returns the exit code alone.
+Blocks of Python are cells of the conversation's session: they keep the variables of
+earlier cells, and show the value of their last expression. Blocks of shell are
+separate programs on the agent's files. Their output goes to the interpreter as
+it arrives; the tool returns only the exit code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ reading: Final[WeakValueDictionary[int, CodeBlockRun]] = WeakValueDictionary()
 async def run_code(
     language: Language, code: str, conversation: str, interpreter: int, context: ToolContext
 ) -> dict[str, Any]:
-    """The exit code. Raises `SandboxUnavailable` where nothing confines the code."""
+    """Run a block and return its exit code.
+
+    Raises:
+        SandboxUnavailable: no isolation backend is available.
+    """
     block = reading.get(interpreter)
     if block is None:
         raise InvalidRequest(f"interpreter: got {interpreter}, which waits for no block")
@@ -48,7 +52,7 @@ async def run_code(
 
 
 async def end_session(conversation: str, context: ToolContext) -> bool:
-    """Return whether there was one."""
+    """End a conversation's session. Returns whether there was one."""
     return await context.code_runner.end_session(context.caller, _PREFIX + conversation)
 
 
@@ -60,8 +64,14 @@ RUN_CODE: Final = Tool(
         "properties": {
             "language": {"enum": ["python", "shell"]},
             "code": {"type": "string"},
-            "conversation": {"type": "string", "description": "Whose variables it finds."},
-            "interpreter": {"type": "integer", "description": "Which one hears what it prints."},
+            "conversation": {
+                "type": "string",
+                "description": "Keeps the variables.",
+            },
+            "interpreter": {
+                "type": "integer",
+                "description": "Gets the output.",
+            },
         },
         "required": ["language", "code", "conversation", "interpreter"],
     },

@@ -1,11 +1,11 @@
-"""Open Interpreter's model through the kernel.
+"""Answer Open Interpreter's LLM calls from the kernel.
 
 `interpreter.llm.completions` is a function that takes a chat completion request and
 yields its chunks, in the shape that LiteLLM gives them: dictionaries whose tool
 calls have attributes. `Completions` is such a function; every call of it is a
 syscall of the interpreter's agent, and closing the generator (Ctrl-C, `stop`)
-cancels the syscall. `PassthroughCompletions` lets LiteLLM ask its provider, when the
-kernel says so.
+cancels the syscall. `PassthroughCompletions` schedules the calls that LiteLLM makes at its
+provider.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from aios_adapters import (
 from aios_core import Agent, Delta, Message, Stream, Usage
 from open_interpreter_aios.interpreter_agent import InterpreterAgent
 
-# What Open Interpreter tells LiteLLM about the way to a provider; no business of a core's.
+# Options for LiteLLM about the connection to a provider, which cores do not use.
 _OF_THE_WIRE: Final = ("api_key", "api_base", "api_version", "conversation_id", "model")
 _ANSWER_SHARE: Final = 0.2  # of the context window, kept free where no `max_tokens` is set
 
 
 class Completions:
-    """See the module.
+    """A function that answers completion requests as syscalls of an interpreter's agent.
 
     Args:
-        agent: whose calls these are.
-        model: answers which model to ask for, given the one that the program names.
+        agent: the interpreter's agent.
+        model: returns the model to request, given the one that the program names.
         window: returns the context window that the program sets, in tokens; None: the core's.
     """
 
@@ -48,11 +48,15 @@ class Completions:
         self._agent = agent
         self._model = model
         self._window = window
-        self._stream: Stream | None = None  # of the call under way
+        self._stream: Stream | None = None  # of the call in flight
         self._is_stopped = False  # `stop` came during the call; set before `_stream` is read
 
     def __call__(self, **params: Any) -> Iterator[dict[str, Any]]:
-        """The chunks of one answer. Raises what the kernel refuses with."""
+        """Yield the chunks of one answer.
+
+        Raises:
+            KernelError: the kernel refused or ended the call.
+        """
         self._is_stopped = False
         said = {key: value for key, value in params.items() if key not in _OF_THE_WIRE}
         with self._agent.keep_error(), self._agent.use() as agent:
@@ -69,7 +73,7 @@ class Completions:
                 yield writer.usage(deltas.completion)
 
     def stop(self) -> None:
-        """Cancel the call under way, from any thread; its reader gets `SyscallCancelled`."""
+        """Cancel the call in flight, from any thread; its reader gets `SyscallCancelled`."""
         self._is_stopped = True
         self._withdraw()
 
@@ -90,14 +94,14 @@ class Completions:
 
 
 class PassthroughCompletions:
-    """A function that asks a provider, in a slot of its model."""
+    """A function that calls a provider, in a slot of its model."""
 
     def __init__(self, agent: InterpreterAgent, theirs: Callable[..., Iterator[Any]]) -> None:
         self._agent = agent
         self._theirs = theirs
 
     def __call__(self, **params: Any) -> Iterator[Any]:
-        """The provider's chunks, once the kernel lets the call begin."""
+        """Yield the provider's chunks, when the kernel starts the call."""
         model = str(params.get("model"))
         params.setdefault("stream_options", {"include_usage": True})
         request: dict[str, Any] = {
@@ -119,13 +123,13 @@ class PassthroughCompletions:
                 yield chunk
 
     def stop(self) -> None:
-        """Nothing: LiteLLM's calls block. The next chunk finds the generator closed."""
+        """Do nothing: LiteLLM's calls block. The generator is closed at the next chunk."""
 
 
 def _fitting(agent: Agent, request: Mapping[str, Any], window: int | None = None) -> list[Message]:
-    """The messages without the oldest turns, where all of them leave no room for an answer.
+    """Drop the oldest turns if all messages leave no room for an answer in the window.
 
-    The system's message and the last turn stay; a turn begins with what the user says.
+    The system message and the last turn stay; a turn starts with a user's message.
     """
     messages: Sequence[Message] = request["messages"]
     options = {key: value for key, value in request.items() if key != "messages"}
@@ -143,10 +147,10 @@ def _fitting(agent: Agent, request: Mapping[str, Any], window: int | None = None
 
 
 def _parts(delta: Delta, *, is_text: bool) -> Iterator[Delta]:
-    """What Open Interpreter gets at once.
+    """Split a delta into the pieces that Open Interpreter can parse.
 
-    Where it reads code from text it looks for fences piece by piece: one in the middle of a
-    piece is missed, and the language's name is cut out of pieces. Single characters pass whole.
+    When it reads code from text, it looks for fences at the start of pieces, and for the
+    language's name in them. So text is passed in single characters.
     """
     if is_text:
         yield from map(Delta, delta.text)
@@ -155,18 +159,18 @@ def _parts(delta: Delta, *, is_text: bool) -> Iterator[Delta]:
 
 
 def _texts(chunk: Any) -> list[str]:
-    """What a chunk of LiteLLM's says, in pieces."""
+    """Return the texts in a chunk of LiteLLM's."""
     deltas = (_get(choice, "delta") for choice in _get(chunk, "choices") or ())
     return [str(text) for delta in deltas if delta and (text := _get(delta, "content"))]
 
 
 def _get(owner: Any, name: str) -> Any:
-    """Of a dictionary or an object: LiteLLM's chunks are either."""
+    """Return a field of a dictionary or an object: LiteLLM's chunks are either."""
     return owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
 
 
 def _readable(chunk: dict[str, Any]) -> dict[str, Any]:
-    """With tool calls that have attributes."""
+    """Return a chunk with tool calls that have attributes."""
     delta = chunk["choices"][0]["delta"]
     if "tool_calls" in delta:
         delta["tool_calls"] = [

@@ -1,4 +1,4 @@
-"""The kernel's errors as those of LiteLLM, which programs that use Open Interpreter catch."""
+"""Raise the kernel's errors as those of LiteLLM, which Open Interpreter's programs catch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from aios_adapters import as_both, as_openai_error, openai_kind_of
 from aios_core.errors import ContentFiltered, ContextOverflow, KernelError
 
-# LiteLLM's own, of which OpenAI's client knows only the general kind.
+# LiteLLM's own classes, for which OpenAI's client has only a general one.
 _OWN: Final = (
     (ContextOverflow, "ContextWindowExceededError"),
     (ContentFiltered, "ContentPolicyViolationError"),

@@ -1,7 +1,7 @@
 """Export the pictures that blocks of code made as files for the user.
 
-They are among the agent's files first. Here they are read as the agent reads them, and written
-below a directory of the host under names that the code did not choose.
+The code writes them to the agent's files. This module reads them as the agent, and writes them
+to a directory of the host, under names that the code cannot choose.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Figures:
     """The pictures of one conversation.
 
     Args:
-        directory: where they go; it is made when there is one.
+        directory: the target; created with the first picture.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -1,7 +1,7 @@
-"""An interpreter's messages as a thread of its agent's memory: one thread per conversation.
+"""Keep an interpreter's messages in a thread of its agent's memory, one per conversation.
 
-The thread follows the list: what is new at its end is appended; if anything before has
-changed (a reset, an edit), the thread is written anew.
+The thread follows the list: new messages at its end are appended; if an earlier one has
+changed (a reset, an edit), the thread is replaced.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _PREFIX: Final = "open_interpreter/"
 
 
 class History:
-    """See the module. For one interpreter at a time.
+    """The stored messages of one conversation. Used by one interpreter at a time.
 
     Args:
-        conversation: its name, under which a later interpreter of the same agent finds it.
+        conversation: its name, under which another interpreter of the agent can continue it.
     """
 
     def __init__(self, conversation: str) -> None:
         self.conversation = conversation
-        self._kept: list[str] = []  # each message as JSON, as the thread has it
+        self._kept: list[str] = []  # the stored messages as JSON
 
     def read(self, agent: Agent) -> list[dict[str, Any]]:
-        """The messages of the conversation, the oldest first."""
+        """Return the messages of the conversation, the oldest first."""
         entries = agent.memory.thread(_PREFIX + self.conversation).read()
         messages = [entry.content for entry in entries]
         self._kept = [_encoded(message) for message in messages]

@@ -1,7 +1,7 @@
-"""Whose calls an interpreter makes: those of one agent, and how a turn of it came to its end.
+"""Find the agent of an interpreter, and keep the error that ended its turn.
 
-One interpreter is one agent: the one that was given or named, else an agent of its own
-that ends with the interpreter.
+One interpreter is one agent: the given or named one, else a new agent that exits with the
+interpreter.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from open_interpreter_aios.errors import as_litellm_error
 
 directory: Final = AgentDirectory()
 
-_NAME: Final = "interpreter"  # of an agent that nobody named
+_NAME: Final = "interpreter"  # of an agent without a given name
 
 
 class InterpreterAgent:
-    """See the module.
+    """The agent of one interpreter.
 
     Args:
-        interpreter: whose calls these are.
-        agent: an agent of the kernel, or a name; None for an agent of the interpreter's own.
-        settings: of an agent that is spawned.
-        kernel: None for the embedded kernel of this process, from the first call on.
+        interpreter: the interpreter that makes the calls.
+        agent: an agent of the kernel, or a name; None for a new agent.
+        settings: the settings of an agent that is spawned.
+        kernel: None for the default kernel of this process, from the first call on.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class InterpreterAgent:
             return Caller.named(name, settings.group) if name else own, settings
 
         self._ref = AgentRef(directory, find, agent, settings, kernel)
-        self.failure: Exception | None = None  # what ended the turn, for whoever called `chat`
+        self.failure: Exception | None = None  # the error that ended the turn, which `chat` raises
 
     def use(self) -> AbstractContextManager[Agent]:
         """Provide the interpreter's agent for one call; it does not exit before the block ends."""
@@ -58,9 +58,9 @@ class InterpreterAgent:
 
     @contextmanager
     def keep_error(self) -> Iterator[None]:
-        """Remember a kernel error that leaves the block, as one of LiteLLM's kind too.
+        """Keep a kernel error that leaves the block, as an instance of LiteLLM's class too.
 
-        Open Interpreter makes other errors, or texts, of those that pass through it.
+        Open Interpreter turns errors that pass through it into other errors, or into text.
         """
         try:
             yield
@@ -69,11 +69,11 @@ class InterpreterAgent:
             raise self.failure from exc.__cause__
 
     def register_model(self, model: str) -> None:
-        """See that the kernel has slots for a provider's model."""
+        """Give the kernel slots for a provider's model, unless it has them."""
         register_provider_model(model, self._ref.kernel)
 
     def resolve_model(self, model: str) -> str | None:
-        """The model to ask for where the program names one; see `resolve_model`."""
+        """Return the model to request for the one that the program names."""
         if isinstance(self._ref.agent, Agent):
             return model
         return resolve_model(self._ref.kernel or default_kernel(), model)

@@ -1,4 +1,4 @@
-"""`aios run` and `aios_core.install()` for Open Interpreter. Imports nothing of it."""
+"""List the patches of `aios run` and `install()` for Open Interpreter, without importing it."""
 
 import sys
 from typing import Final
@@ -7,7 +7,7 @@ from aios_core.launch import Launcher
 
 
 class _Launcher(Launcher):
-    """Gives the interpreters that it attached back what they had, too."""
+    """A launcher that also detaches the interpreters that its patches have attached."""
 
     def uninstall(self) -> None:
         super().uninstall()

@@ -1,4 +1,4 @@
-"""What has to be said before Open Interpreter imports LiteLLM. Imports nothing of either."""
+"""Keep LiteLLM offline; runs before Open Interpreter imports it. Imports neither."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aios_core.launch import Patches
 
 
 def stay_offline(_: ModuleType, __: Patches) -> None:
-    """Let LiteLLM read the table of prices that it ships, instead of fetching one on import.
+    """Make LiteLLM read its bundled table of prices, instead of fetching one at import.
 
     Open Interpreter sets the same variable, after the import.
     """

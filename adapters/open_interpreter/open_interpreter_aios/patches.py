@@ -1,8 +1,8 @@
-"""Programs that use Open Interpreter run on the kernel unmodified.
+"""Run programs that use Open Interpreter on the kernel, unmodified.
 
-Every interpreter is attached as soon as it is made, also the one that importing
-`interpreter` makes; one that was made before, when it chats. A program that attaches
-an interpreter by itself overrides this.
+Every interpreter is attached when it is made, including the one that importing
+`interpreter` makes; an existing one is attached when it chats. A program that attaches
+an interpreter itself overrides this.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def patch_substitute(module: ModuleType, patches: Patches) -> None:
 
 
 def patch_passthrough(module: ModuleType, patches: Patches) -> None:
-    """Attach them; their own providers answer, when the kernel lets them."""
+    """Attach the interpreters; the kernel schedules the calls at their own providers."""
     _attach_all(module, patches, "passthrough")
 
 
 def detach_all() -> None:
-    """Give the interpreters that were attached here back what they had."""
+    """Restore the interpreters that were attached here."""
     while _attachments:
         _attachments.pop().undo()
 

@@ -1,15 +1,15 @@
-"""Open Interpreter's terminal, in the kernel's sandbox.
+"""Run Open Interpreter's code in the kernel's sandbox, in place of its terminal.
 
-It stands in the place of `interpreter.computer.terminal`, which is the one door by which
-Open Interpreter runs code on the host: blocks of a model, templates in a system
-message, `computer.run` and `computer.exec`. Each block is a tool syscall of the
-interpreter's agent: validated, approved, limited, audited.
+The terminal replaces `interpreter.computer.terminal`, by which Open Interpreter runs all
+its code on the host: blocks of a model, templates in a system message, `computer.run` and
+`computer.exec`. Each block is a tool syscall of the interpreter's agent: validated,
+approved, limited, audited.
 
-What becomes of a refusal:
+A refusal is always written to the output. Then:
 
-    somebody, or a rule, says no      told in the output; the turn is over
-    no sandbox here, killed, closed   told in the output; `chat` raises it
-    what a model can act on           told in the output; the model goes on
+    denied by a person or a rule       the turn ends
+    no sandbox, killed, closed         the turn ends, and `chat` raises the error
+    an error a model can act on        the model continues
 
 Promise: nothing here runs code on the host.
 """
@@ -53,7 +53,7 @@ Chunk = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SandboxLanguage:
-    """A language as Open Interpreter looks at it, and what the sandbox calls it."""
+    """A language as Open Interpreter describes it, with its name in the sandbox."""
 
     name: str
     aliases: tuple[str, ...]
@@ -69,18 +69,18 @@ LANGUAGES: Final = (
 
 
 class TurnEnded(KeyboardInterrupt):
-    """Ends a turn of Open Interpreter, which takes every other exception for code's output."""
+    """Ends a turn. Open Interpreter treats every other exception as output of the code."""
 
 
 class SandboxTerminal:
-    """See the module. `stop` may be called from any thread.
+    """A terminal that runs code in the kernel's sandbox. `stop` may be called from any thread.
 
     Args:
-        agent: whose code it is.
-        conversation: whose variables blocks of Python find.
-        figures: where pictures go that blocks make.
-        timeout_s: for each block, the wait for its turn and for an approval included; None: as
-            long as the sandbox and the kernel allow.
+        agent: the interpreter's agent, which runs the code.
+        conversation: the conversation that keeps the variables of Python.
+        figures: exports the pictures that blocks make.
+        timeout_s: seconds for each block, including the wait in the queue and for an approval;
+            None: as long as the sandbox and the kernel allow.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class SandboxTerminal:
         self._number = next(_numbers)
         self._languages: list[SandboxLanguage] = list(LANGUAGES)
         self._served: WeakSet[Agent] = WeakSet()
-        self._block: CodeBlockRun | None = None  # under way
+        self._block: CodeBlockRun | None = None  # running
         self._is_turn_over = False  # once the block has stopped
 
     @property
     def languages(self) -> list[SandboxLanguage]:
-        """Those that a model may use; a program may leave some of them away."""
+        """The languages that a model may use; a program may remove some."""
         return self._languages
 
     @languages.setter
@@ -117,7 +117,7 @@ class SandboxTerminal:
         self._languages = list(wanted)
 
     def get_language(self, language: str) -> SandboxLanguage | None:
-        """The language of a name or alias; None: it is not run."""
+        """Return the language of a name or alias; None if it is not supported."""
         asked = language.lower()
         for one in self._languages:
             if asked in (one.name.lower(), *one.aliases):
@@ -127,30 +127,30 @@ class SandboxTerminal:
     def run(
         self, language: str, code: str, stream: bool = False, display: bool = False
     ) -> Iterator[Chunk] | list[Chunk]:
-        """Run a block. Raises what the kernel refuses with; streaming, `TurnEnded` in its place."""
+        """Run a block. A refusal raises the kernel's error, or `TurnEnded` while streaming."""
         if stream:
             return self._streamed(language, code, display)
         output = "".join(_shown(self._pieces(language, code), display))
         return [_console(output)]
 
     def stop(self) -> None:
-        """Interrupt the code that runs, if any does."""
+        """Interrupt the running code, if any."""
         if (block := self._block) is not None:
             block.stop()
 
     def end_turn(self) -> bool:
-        """Stop the code that runs, and end the turn with it. Whether any does."""
+        """Stop the running code and end the turn. Returns whether code was running."""
         self._is_turn_over = self._block is not None
         self.stop()
         return self._is_turn_over
 
     def terminate(self) -> None:
-        """Stop, and forget the variables."""
+        """Stop the running code, and delete the variables."""
         self.stop()
         for agent in tuple(self._served):
             try:
                 agent.tools.run(END_TOOL, {"conversation": self._conversation})
-            except KernelError as exc:  # the agent or the kernel is gone, and the session with it
+            except KernelError as exc:  # the exit or close has ended the session
                 log.info("the session of %r was not ended: %s", self._conversation, exc)
         self._served.clear()
 
@@ -178,7 +178,7 @@ class SandboxTerminal:
         return _console(_said(error))
 
     def _pieces(self, language: str, code: str) -> Generator[str]:
-        """What a block says, as it comes. Left before its end, it is stopped."""
+        """Yield the output of a block as it arrives. Closing this early stops the block."""
         known = self.get_language(language)
         if known is None:
             names = [one.name for one in self._languages]
@@ -223,7 +223,7 @@ def _said(error: KernelError) -> str:
 
 
 def _shown(pieces: Iterable[str], display: bool) -> Iterator[str]:
-    """The same, printed if that is what `display` asks for."""
+    """Yield the pieces, and print them if `display` is set."""
     for piece in pieces:
         if display:
             print(piece, end="", flush=True)  # noqa: T201 - see above

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere, a table at the end."""
+"""Show the demo: a live table on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS: Final = {"batch": "#5b7ba6", "chat": "#e8833a", "desk": "#3a9d8f"}
 
 
 class Display:
-    """A context manager; while it is open, what goes on can be seen."""
+    """A context manager that shows the progress while it is open."""
 
     def __init__(self, console: Console, groups: Sequence[str]) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""What the demo's agents ask about: a little world with true answers.
+"""A small world of facts, about which the demo's agents are asked.
 
 The words are ones that the tiny model's tokenizer was made for.
 """

@@ -1,7 +1,7 @@
-"""The demo's agents on a kernel, of whatever framework brings them.
+"""Run the demo's agents, of any framework, on a kernel.
 
-An adapter brings its own by the entry point group `aios.demo_agents`: the framework's
-name -> ``module:function``, a `MakeAsk`. LangChain's is here.
+An adapter offers its agents in the entry point group `aios.demo_agents`: the framework's
+name -> ``module:function``, a `MakeAsk`. LangChain's is in this module.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class KernelDesk:
 
 
 def make_tools(office: str) -> list[Tool]:
-    """The tools but the calculator; `office` is the identity whose files they read."""
+    """Return the tools except the calculator; they read the files of the identity `office`."""
 
     def look(context: ToolContext, path: str) -> str | None:
         try:

@@ -1,7 +1,7 @@
-"""The same agents without a kernel: a plain transformers chat model behind one lock.
+"""Run the demo's agents without a kernel: a plain transformers chat model behind one lock.
 
-This is how an in-process model is shared today: whoever comes first generates,
-alone, to the end; the others queue.
+In-process models are usually shared in this way: one agent generates to the end, and the
+others wait in a queue.
 """
 
 from __future__ import annotations

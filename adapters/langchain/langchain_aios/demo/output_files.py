@@ -1,4 +1,4 @@
-"""What the demo leaves behind: `demo.json`, `trace.json` and `timeline.png`."""
+"""Write the files of the demo: `demo.json`, `trace.json` and `timeline.png`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _name(run: Run) -> str:
 
 
 def _shared(run: Run) -> dict[str, Any]:
-    """What agents of several frameworks did on one kernel."""
+    """Return the results of agents of several frameworks on one kernel."""
     requests: dict[str, dict[str, int]] = {}
     for (group, kind), number in sorted(run.requests.items()):
         requests.setdefault(group, {})[kind] = number

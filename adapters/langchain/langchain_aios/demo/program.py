@@ -40,7 +40,7 @@ _QUICK: Final = Size(
 
 @dataclass(slots=True)
 class Results:
-    """What is known so far."""
+    """The results so far."""
 
     runs: list[Run] = field(default_factory=list)  # of all groups together
     alone: dict[str, dict[str, Run]] = field(default_factory=dict)  # by kind of system, by group
@@ -179,7 +179,7 @@ class _Demo:
 def _load() -> NativeChat:
     import torch  # noqa: PLC0415 - takes seconds
 
-    # For every system alike: a model this small only loses by being split among threads.
+    # For all systems: more threads make a model of this size slower.
     torch.set_num_threads(1)
     return NativeChat(path=tiny_model_path())
 

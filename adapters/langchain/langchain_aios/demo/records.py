@@ -1,4 +1,4 @@
-"""What is written down while agents run, and the numbers made of it afterwards.
+"""Record the runs of agents, and compute the numbers of the demo from them.
 
 Plain data and pure functions; times are seconds from the start of a run.
 """
@@ -14,7 +14,7 @@ from time import monotonic
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Seconds since it was started, by a clock that tells seconds."""
+    """A clock that returns the seconds since it was started."""
 
     clock: Callable[[], float] = monotonic
     started_at: float = 0.0

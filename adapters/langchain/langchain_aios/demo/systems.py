@@ -82,7 +82,7 @@ class Recorder:
         self._run = run
         self._watch = watch
         self._agents: dict[int | None, tuple[str, str]] = {}
-        self._calls: dict[int | None, CallRecord] = {}  # LLM calls under way
+        self._calls: dict[int | None, CallRecord] = {}  # LLM calls in flight
 
     def __call__(self, event: KernelEvent) -> None:
         now = event.at - self._watch.started_at

@@ -1,7 +1,7 @@
-"""What the demo's agents do: tasks that are right or wrong.
+"""Define the tasks of the demo's agents, and check their answers.
 
-An answer is judged by what the tools really said or did, never by how it sounds. The
-questions are shaped as the tiny model's training had them.
+An answer is judged by the results and effects of the tools, not by its wording. The
+questions have the form of the tiny model's training data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class NoteStore(Protocol):
     """Where one agent's tools put things."""
 
     async def notes(self) -> list[str]:
-        """What it has written down."""
+        """Return the stored notes."""
 
 
 class Task(Protocol):
@@ -37,7 +37,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worksheet:
-    """Sums that go on from one another's results: the long job.
+    """A long task of sums, each of which continues from the result before it.
 
     Each question is made of the answer before it, so one slip spoils the rest.
     """
@@ -66,7 +66,7 @@ class Worksheet:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One question whose answer a table has."""
+    """A question that a table answers."""
 
     question: str
     truth: str
@@ -90,7 +90,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """The time of day, which only the clock can tell."""
+    """A question for the time of day, which only the clock answers."""
 
     now: Callable[[], str] = time_of_day
     kind: str = "clock"
@@ -102,7 +102,7 @@ class Time:
 
 
 def worksheet(rng: random.Random, num_steps: int) -> Worksheet:
-    """A random one whose numbers stay small and positive."""
+    """Return a random task with small positive numbers."""
     steps = [
         ("*", rng.randint(2, 9)) if n % 3 == 1 else ("+", rng.randint(10, 99))
         for n in range(num_steps)

@@ -1,7 +1,7 @@
 """State what the measured runs support, in sentences, and whether the machine was busy.
 
-A sentence is a claim only where every round says the same by a margin; else it says that there
-is no verdict, and shows why. Pure, but for `OtherLoad`, which reads how busy the machine is.
+A sentence is a claim only if every round supports it by a margin; otherwise it reports that the
+rounds disagree, with the numbers. Pure, except `OtherLoad`, which reads the load of the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from langchain_aios.demo.records import Score
 
-MARGIN: Final = 1.1  # a smaller ratio says nothing on a shared machine
+MARGIN: Final = 1.1  # a smaller ratio is noise on a shared machine
 BUSY_SHARE: Final = 0.15  # of the processor, used by other programs
 
 Round = Mapping[str, Score]  # the scores of one round, by system
@@ -85,13 +85,13 @@ class _Ticks:
 
 
 class OtherLoad:
-    """How much of the processor other programs use from here on. Linux tells; others do not."""
+    """Measures the processor time of other programs from now on. Works on Linux only."""
 
     def __init__(self) -> None:
         self._before = _ticks()
 
     def share(self) -> float | None:
-        """Return the share of all processors that others used, 0 to 1; None if nobody tells."""
+        """Return the share of all processors that others used, 0 to 1; None if unknown."""
         before, now = self._before, _ticks()
         if before is None or now is None or now.total <= before.total:
             return None

@@ -32,7 +32,7 @@ class AgentPlan:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is to do."""
+    """The amount of work."""
 
     num_heavy: int = 12
     num_light: int = 6  # in each light group
