@@ -79,8 +79,9 @@ check: check-static check-tests ## Format, lint, types, layers, documentation, a
 check-static: setup ## The part of check that runs no test
 	@status=0; \
 	echo "==> format"; \
-	$(BIN)/ruff format --check --quiet . || { echo "Mend it with: make format"; status=1; }; \
+	$(BIN)/ruff format --check --quiet . || { echo "Fix it with: make format"; status=1; }; \
 	echo "==> lint"; $(BIN)/ruff check --quiet . || status=1; \
+	echo "==> language"; $(BIN)/python scripts/prose_lint.py || status=1; \
 	echo "==> types"; $(BIN)/mypy || status=1; \
 	echo "==> layers"; \
 	PYTHONPATH=$(INTERPRETER_ADAPTER) $(BIN)/lint-imports --no-logo --no-cache || status=1; \
@@ -91,7 +92,7 @@ check-static: setup ## The part of check that runs no test
 check-tests: setup
 	@echo "==> tests" && $(BIN)/pytest $(PARALLEL) --cov --cov-report=term $(PYTEST_ARGS)
 
-format: setup ## Format the code and mend what ruff can mend
+format: setup ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 docs: setup ## Build the documentation into out/site

@@ -1,7 +1,7 @@
 """An AutoGen team on the kernel: one constructor.
 
 Run it as it is: `python examples/autogen/hello.py`. No key is needed; without any configuration
-the tiny model that comes with the project answers.
+the bundled tiny model answers.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The drop-in class: a LangChain agent whose every call is scheduled by the kernel.
+"""The drop-in class: the kernel schedules every call of a LangChain agent.
 
 Run it with `python examples/langchain/hello.py`.
 """

@@ -1,4 +1,4 @@
-"""The drop-in class: a LlamaIndex agent whose every call is scheduled by the kernel.
+"""The drop-in class: the kernel schedules every call of a LlamaIndex agent.
 
 Run it with `python examples/llamaindex/hello.py`.
 """
@@ -16,7 +16,7 @@ def weather(city: str) -> str:
 
 async def main() -> None:
     # No kernel is made here: an embedded one starts at the first call and is closed at exit.
-    # Without any configuration it serves the tiny model that comes with the project.
+    # Without any configuration it serves the bundled tiny model.
     agent = FunctionAgent(llm=AIOSLLM(), tools=[weather])
     for city in ("Oslo", "Lima"):
         print(await agent.run(f"what is the weather in {city}?"))

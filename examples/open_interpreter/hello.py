@@ -2,7 +2,7 @@
 
 Run it as it is, where Open Interpreter is installed (`make test-interpreter` makes such an
 environment): `.venv-interpreter/bin/python examples/open_interpreter/hello.py`. No key is needed;
-the tiny model that comes with the project answers, and nothing leaves this machine.
+the bundled tiny model answers, and nothing leaves this machine.
 """
 
 import os
@@ -16,7 +16,7 @@ from open_interpreter_aios import attach
 
 
 def approve(asked: object) -> bool:
-    """The kernel asks before it runs code that nobody has read. A person would be asked here."""
+    """Approve code before the kernel runs it. A real program would ask a person here."""
     print(f"  may it? {asked}")
     return True
 
@@ -36,7 +36,7 @@ with Kernel(KernelConfig(cores=({"kind": "tiny"},)), approver=approve) as kernel
     except SandboxUnavailable as exc:
         print("ann:", exc)
 
-    # Another interpreter of the same agent goes on with the conversation, also in another program.
+    # Another interpreter of the same agent continues the conversation, also in another program.
     second = OpenInterpreter(system_message="")
     attach(second, agent="ann", conversation=attached.conversation, kernel=kernel)
     print(f"ann remembers {len(second.messages)} messages")

@@ -216,27 +216,27 @@ class ChunkReader:
     def _delta(self, choice: Mapping[str, Any], state: _ChoiceState, index: int) -> Delta:
         logprobs = choice.get("logprobs")
         logprobs = logprobs if isinstance(logprobs, Mapping) and any(logprobs.values()) else None
-        said = choice.get("delta")
-        said = choice.get("message") if said is None else said
-        if said is None:
+        sent = choice.get("delta")
+        sent = choice.get("message") if sent is None else sent
+        if sent is None:
             text = state.whole_text(_raw_text(choice.get("text")))
             return Delta(text, logprobs=logprobs, choice=index)
-        if not isinstance(said, Mapping):
-            raise TypeError(f"a delta expected, got {said!r:.100}")
-        text, blocks = _read_content(said.get("content"))
+        if not isinstance(sent, Mapping):
+            raise TypeError(f"a delta expected, got {sent!r:.100}")
+        text, blocks = _read_content(sent.get("content"))
         text = state.whole_text(text)
-        reasoning_key, reasoning = _first(said, REASONING_KEYS, str)
-        thinking_key, thinking = _first(said, THINKING_KEYS, list)
-        told_twice = {key for key in REASONING_KEYS if said.get(key) == reasoning}
+        reasoning_key, reasoning = _first(sent, REASONING_KEYS, str)
+        thinking_key, thinking = _first(sent, THINKING_KEYS, list)
+        told_twice = {key for key in REASONING_KEYS if sent.get(key) == reasoning}
         known = _KNOWN_OF_DELTA | told_twice | {thinking_key}
         return Delta(
             text,
-            tuple(state.calls.read(part) for part in _calls_of(said)),
+            tuple(state.calls.read(part) for part in _calls_of(sent)),
             reasoning=reasoning or "",
-            refusal=_text(said.get("refusal")),
+            refusal=_text(sent.get("refusal")),
             thinking=(*_mappings(thinking), *blocks),
             logprobs=logprobs,
-            extra=_others(said, known),
+            extra=_others(sent, known),
             choice=index,
             reasoning_key=reasoning_key,
             thinking_key=thinking_key,
@@ -286,10 +286,10 @@ def _num_prompt(live: LiveRun) -> int:
     return len(live.prompt_ids) or live.run.prepared.num_tokens
 
 
-def _calls_of(said: Mapping[str, Any]) -> list[Any]:
+def _calls_of(sent: Mapping[str, Any]) -> list[Any]:
     """Return the tool calls of a message, including one in the old `function_call`."""
-    calls = _list(said.get("tool_calls"))
-    old = said.get("function_call")
+    calls = _list(sent.get("tool_calls"))
+    old = sent.get("function_call")
     return calls if calls or not old else [{"index": 0, "function": old}]
 
 
@@ -304,11 +304,11 @@ def _read_content(content: Any) -> tuple[str, tuple[Mapping[str, Any], ...]]:
     return _raw_text(content), ()
 
 
-def _first(said: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str, Any]:
+def _first(sent: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str, Any]:
     """Return the first of the keys with a value of a type, and the value."""
     for key in keys:
-        if isinstance(said.get(key), kind) and said[key]:
-            return key, said[key]
+        if isinstance(sent.get(key), kind) and sent[key]:
+            return key, sent[key]
     return "", None
 
 

@@ -42,8 +42,8 @@ class Dialect:
 
 
 _RESUMES: Final = (
-    "a preempted call goes on after its own tokens: greedily with the same text, up to"
-    " the server's rounding; calls with a seed, a schema or a begun tool call go on"
+    "a preempted call continues after its own tokens: greedily with the same text, up to"
+    " the server's rounding; calls with a seed, a schema or a begun tool call continue"
 )
 PLAIN: Final = Dialect()
 VLLM: Final = Dialect(
