@@ -49,8 +49,18 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
 
 
 def _admit(owner: Any, patches: Patches) -> None:
+    for method in (*_answering(owner), *_streaming(owner)):
+        original = getattr(owner, method.__name__)
+        is_base = owner.__name__ == _BASE
+        chosen = _unless_inner(method, original) if is_base else method
+        patches.replace(owner, method.__name__, chosen)
+    if owner.__name__ == _BASE or not hasattr(owner.invoke, "__wrapped__"):
+        patch_entries(owner, patches)
+
+
+def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Build the methods of a class that answer as a whole, as external calls."""
     generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
-    stream, astream = owner._stream, owner._astream  # noqa: SLF001
 
     def _generate(
         self: Any,
@@ -80,6 +90,13 @@ def _admit(owner: Any, patches: Patches) -> None:
             result: ChatResult = await slot.run(work)
             _record_usage(slot, [generation.message for generation in result.generations])
             return result
+
+    return _generate, _agenerate
+
+
+def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Build the methods of a class that stream, as external calls."""
+    stream, astream = owner._stream, owner._astream  # noqa: SLF001 - what LangChain calls
 
     def _stream(
         self: Any,
@@ -114,13 +131,7 @@ def _admit(owner: Any, patches: Patches) -> None:
                 yield chunk
             _record_usage(slot, received)
 
-    for method in (_generate, _agenerate, _stream, _astream):
-        original = getattr(owner, method.__name__)
-        is_base = owner.__name__ == _BASE
-        chosen = _unless_inner(method, original) if is_base else method
-        patches.replace(owner, method.__name__, chosen)
-    if owner.__name__ == _BASE or not hasattr(owner.invoke, "__wrapped__"):
-        patch_entries(owner, patches)
+    return _stream, _astream
 
 
 def _unless_inner(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:

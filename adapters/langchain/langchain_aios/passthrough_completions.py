@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +23,14 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     its own `_stream`, which is scheduled too.
     """
     owner = module.BaseOpenAI
+    for method in (*_answering(owner), *_streaming(owner)):
+        patches.replace(owner, method.__name__, method)
+    patch_entries(owner, patches)
+
+
+def _answering(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Build the methods of a class that answer as a whole, as external calls."""
     generate, agenerate = owner._generate, owner._agenerate  # noqa: SLF001 - what LangChain calls
-    stream, astream = owner._stream, owner._astream  # noqa: SLF001
 
     def _generate(
         self: Any,
@@ -57,6 +63,13 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
             limited = _limited(self, slot, kwargs, limits)
             work = agenerate(self, prompts, stop, run_manager, **limited)
             return _with_usage(slot, await slot.run(work))
+
+    return _generate, _agenerate
+
+
+def _streaming(owner: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Build the methods of a class that stream, as external calls."""
+    stream, astream = owner._stream, owner._astream  # noqa: SLF001 - what LangChain calls
 
     def _stream(
         self: Any,
@@ -91,9 +104,7 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
                 yield chunk
             slot.record_usage(Usage(), said)
 
-    for method in (_generate, _agenerate, _stream, _astream):
-        patches.replace(owner, method.__name__, method)
-    patch_entries(owner, patches)
+    return _stream, _astream
 
 
 def _told(prompts: list[str]) -> list[HumanMessage]:
