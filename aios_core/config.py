@@ -29,7 +29,7 @@ from aios_core.config_sources import (
 from aios_core.core_kinds import BUILT_IN
 from aios_core.errors import ConfigError
 from aios_core.extensions import CORE_KINDS, POLICIES
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.redaction import RedactedRepr, learn_environment
 
 MIB = 1 << 20
@@ -328,7 +328,7 @@ class ConfigOptions(TypedDict, total=False):
     access: AccessConfig | Table
     embedding: EmbeddingConfig | Table
     retrieval: RetrievalConfig | Table
-    guard: Guard | Table
+    guard: RunawayGuard | Table
     trace: str | None
     drain_s: float
 
@@ -354,7 +354,7 @@ class KernelConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-    guard: Guard = field(default_factory=Guard)
+    guard: RunawayGuard = field(default_factory=RunawayGuard)
     trace: str | None = None  # a file for https://ui.perfetto.dev; None: no trace is written
     drain_s: float = 5.0  # seconds that `close()` waits for calls in flight
 

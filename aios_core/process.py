@@ -35,7 +35,7 @@ class ProcessState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class RunawayGuard:
     """Limits that stop a runaway agent. None: no limit."""
 
     max_repeats: int | None = 50  # the same request again and again
@@ -151,8 +151,8 @@ class AgentProcess:
 class ProcessTable:
     """All agents that are alive, and the groups that they belong to."""
 
-    def __init__(self, guard: Guard | None = None) -> None:
-        self.guard = guard or Guard()
+    def __init__(self, guard: RunawayGuard | None = None) -> None:
+        self.guard = guard or RunawayGuard()
         self._processes: dict[int, AgentProcess] = {}
         self._groups: dict[str, Group] = {}
         self._identities = Identities()
@@ -199,33 +199,36 @@ class ProcessTable:
         _require_settings(
             name, group=group, parent=parent, priority=priority, weight=weight, budget=budget
         )
-        elder = self.get(parent) if parent is not None else None
-        self._refuse_crowds(name, elder)
+        spawner = self.get(parent) if parent is not None else None
+        self._require_agent_slot(name, spawner)
         belongs_to = (
-            self.group(group) if group else elder.group if elder else self.group(DEFAULT_GROUP)
+            self.group(group) if group else spawner.group if spawner else self.group(DEFAULT_GROUP)
         )
-        above = (elder.budget, belongs_to.budget) if elder else (belongs_to.budget,)
+        above = (spawner.budget, belongs_to.budget) if spawner else (belongs_to.budget,)
         account = BudgetAccount(f"agent {name!r}", budget, *above)
         process = AgentProcess(
             pid=next(self._pids),
             name=name,
             group=belongs_to,
-            parent=elder,
-            priority=priority if priority is not None else elder.priority if elder else 0,
+            parent=spawner,
+            priority=priority if priority is not None else spawner.priority if spawner else 0,
             weight=weight,
             budget=account,
             spawned_at=now,
             identity=self._identities.claim(
-                name, belongs_to.name, elder.identity if elder else None, wanted=identity
+                name,
+                belongs_to.name,
+                spawner.identity if spawner else None,
+                wanted=identity,
             ),
             wall=WallDeadline.tightest(
-                now, (account, belongs_to.budget), elder.wall if elder else None
+                now, (account, belongs_to.budget), spawner.wall if spawner else None
             ),
-            labels=set(elder.labels) if elder else set(),
+            labels=set(spawner.labels) if spawner else set(),
         )
         self._processes[process.pid] = process
-        if elder:
-            elder.children[process.pid] = process
+        if spawner:
+            spawner.children[process.pid] = process
         return process
 
     def get(self, pid: int) -> AgentProcess:
@@ -275,7 +278,7 @@ class ProcessTable:
             process.parent.exited.add(process.accounting_with_descendants())
             process.parent.children.pop(process.pid, None)
 
-    def admit(self, process: AgentProcess, request: Request[Any]) -> None:
+    def guard_call(self, process: AgentProcess, request: Request[Any]) -> None:
         """Count a call of an agent. Raises `RunawayStopped` if it looks out of control."""
         guard, books = self.guard, process.accounting
         if guard.max_calls is not None and books.num_calls >= guard.max_calls:
@@ -301,7 +304,7 @@ class ProcessTable:
             if process.parent and process.parent.children.get(process.pid) is not process:
                 raise KernelBug(f"{process!r} is unknown to its parent")
 
-    def _refuse_crowds(self, name: str, parent: AgentProcess | None) -> None:
+    def _require_agent_slot(self, name: str, parent: AgentProcess | None) -> None:
         depth = parent.depth + 1 if parent else 1
         if self.guard.max_depth is not None and depth > self.guard.max_depth:
             raise RunawayStopped(

@@ -14,7 +14,7 @@ TINY = Path(__file__).resolve().parent.parent / "models" / "tiny"
 
 @dataclass(frozen=True)
 class Size:
-    """A Llama's shape."""
+    """The shape of a Llama model."""
 
     name: str
     hidden: int
@@ -30,7 +30,7 @@ SIZES = {
 
 
 def save_random_model(size: Size, folder: Path, window: int = 4_096) -> Path:
-    """Write a model of that size, with the tokenizer of `tiny`. The same one every time."""
+    """Write a model of a size, with the tokenizer of `tiny` and fixed random weights."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=size.hidden,

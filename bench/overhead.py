@@ -26,7 +26,7 @@ from _report import arguments, show, write
 
 from aios_core import Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 
 HERE = Path(__file__).resolve().parent
 LITELLM = HERE.parent / ".venv-litellm" / "bin" / "python"
@@ -69,7 +69,7 @@ class BareDispatch:
 
 def new_kernel() -> Kernel:
     """A kernel on a core that answers within `run`. The guard lets the same call be repeated."""
-    config = KernelConfig(guard=Guard(max_repeats=None, max_calls=None))
+    config = KernelConfig(guard=RunawayGuard(max_repeats=None, max_calls=None))
     return Kernel(config, cores=[ScriptedCore("pong")])
 
 

@@ -29,7 +29,7 @@ from aios_core import Kernel, KernelConfig
 from aios_core.config import ContextConfig, GroupConfig, SchedulerConfig
 from aios_core.core import Failed, Finished, Progress, Report, ReportSink, Run
 from aios_core.messages import Message, Sampling
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.scheduler import POLICIES
 from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
@@ -243,7 +243,7 @@ class UnderKernel:
             groups=groups,
             context=ContextConfig(host_bytes=HOST_BYTES),
             scheduler=SchedulerConfig(policy=policy),
-            guard=Guard(max_repeats=None, max_calls=None),
+            guard=RunawayGuard(max_repeats=None, max_calls=None),
             drain_s=0.0,
         )
         self._kernel = Kernel(config, cores=[core])

@@ -17,7 +17,7 @@ from aios_core import (
     RunawayStopped,
 )
 from aios_core.budget import Cost
-from aios_core.process import AgentProcess, Guard, ProcessTable
+from aios_core.process import AgentProcess, ProcessTable, RunawayGuard
 from aios_core.syscalls import LLMGenerate
 
 HELLO = LLMGenerate((Message("user", "hello"),))
@@ -104,7 +104,7 @@ def test_a_parent_is_given_by_its_pid() -> None:
 
 
 def test_too_deep_and_too_many_are_refused() -> None:
-    table = ProcessTable(Guard(max_depth=2, max_agents=3))
+    table = ProcessTable(RunawayGuard(max_depth=2, max_agents=3))
     head = spawn(table)
     child = spawn(table, parent=head.pid)
 
@@ -116,32 +116,32 @@ def test_too_deep_and_too_many_are_refused() -> None:
 
 
 def test_repeating_oneself_is_counted_in_a_row() -> None:
-    table = ProcessTable(Guard(max_repeats=2))
+    table = ProcessTable(RunawayGuard(max_repeats=2))
     agent = spawn(table)
     for request in (HELLO, HELLO, OTHER, HELLO, HELLO):
-        table.admit(agent, request)
+        table.guard_call(agent, request)
 
     with pytest.raises(RunawayStopped, match="same call 3 times"):
-        table.admit(agent, HELLO)
-    table.admit(agent, OTHER)
+        table.guard_call(agent, HELLO)
+    table.guard_call(agent, OTHER)
 
 
 def test_a_refused_call_is_not_counted() -> None:
-    table = ProcessTable(Guard(max_calls=1))
+    table = ProcessTable(RunawayGuard(max_calls=1))
     agent = spawn(table)
-    table.admit(agent, HELLO)
+    table.guard_call(agent, HELLO)
     for _ in range(3):
         with pytest.raises(RunawayStopped, match="max_calls"):
-            table.admit(agent, OTHER)
+            table.guard_call(agent, OTHER)
 
     assert agent.accounting.num_calls == 1
 
 
 def test_without_a_guard_nothing_is_refused() -> None:
-    table = ProcessTable(Guard(None, None, None, None))
+    table = ProcessTable(RunawayGuard(None, None, None, None))
     agent = spawn(table)
     for _ in range(1_000):
-        table.admit(agent, HELLO)
+        table.guard_call(agent, HELLO)
     for _ in range(50):
         agent = spawn(table, parent=agent.pid)
 

@@ -124,7 +124,7 @@ class Submitter:
         if process.labels:
             answer = _Remembered(answer, process, self._parts.texts, answer.wants_deltas)
         approval = self._check_model(process, request.model)
-        self._processes.admit(process, request)
+        self._processes.guard_call(process, request)
         if request.sampling.n not in (None, 1) and not self._gives_several(request.model):
             return self._submit_each(process, request, answer, approval, options)
         return dispatcher.submit(process, request, answer, approval=approval, **options)
@@ -226,7 +226,7 @@ class Submitter:
         if not isinstance(request, Request):
             raise InvalidRequest(f"request: got {shown_repr(request)}; allowed: a Request")
         if request.is_guarded:
-            self._processes.admit(process, request)
+            self._processes.guard_call(process, request)
         answer: T = await self._parts.traps.perform(process, request, timeout_s=timeout_s)
         return answer
 

@@ -26,7 +26,7 @@ import pytest
 from aios_core.config import ContextConfig, KernelConfig, StateConfig
 from aios_core.cores.scripted import Script, ScriptedCore
 from aios_core.kernel import Kernel
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.state import MEMORY
 from aios_core.testing.leftovers import nothing_left
 
@@ -57,7 +57,7 @@ def kernel(
     config = KernelConfig(
         context=ContextConfig(directory=str(directory)),
         state=StateConfig(directory=MEMORY),
-        guard=Guard(max_repeats=None),
+        guard=RunawayGuard(max_repeats=None),
         drain_s=0.0,
     )
     with nothing_left(), Kernel(config, cores=[scripted_core]) as running:

@@ -34,7 +34,7 @@ from aios_core import (
     Usage,
 )
 from aios_core.cores import ScriptedCore
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.testing import EventWatcher
 
 
@@ -49,7 +49,7 @@ def watch() -> EventWatcher:
 
 @pytest.fixture
 def kernel(watch: EventWatcher) -> Iterator[Kernel]:
-    config = KernelConfig(prices={"gpt": Price(1e6, 1e6)}, guard=Guard(max_repeats=3))
+    config = KernelConfig(prices={"gpt": Price(1e6, 1e6)}, guard=RunawayGuard(max_repeats=3))
     with Kernel(config, cores=[ScriptedCore("hi")], observers=[watch]) as kernel:
         yield register_provider_model("gpt", kernel, slots=1)
         kernel.check()

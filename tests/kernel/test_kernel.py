@@ -22,7 +22,7 @@ from aios_core import (
     RunawayStopped,
     WouldBlock,
 )
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.testing import SimulatedCore
 from tests.puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled, virtual
 
@@ -49,7 +49,7 @@ async def test_a_program_with_a_loop_asks_and_hears_without_a_thread() -> None:
 
 
 def test_many_threads_and_many_loops_get_their_own_answers(boot: Callable[..., Kernel]) -> None:
-    agent = boot(config=KernelConfig(guard=Guard(max_repeats=None))).spawn("shared")
+    agent = boot(config=KernelConfig(guard=RunawayGuard(max_repeats=None))).spawn("shared")
 
     def blocking(first: int) -> list[str]:
         return [agent.llm.generate(str(n)).text for n in range(first, first + 25)]

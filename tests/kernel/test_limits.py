@@ -22,7 +22,7 @@ from aios_core import (
 )
 from aios_core.config import GroupConfig, SchedulerConfig
 from aios_core.cores import ScriptedCore
-from aios_core.process import Guard
+from aios_core.process import RunawayGuard
 from aios_core.scheduler import FIFO
 from tests.puppet import PuppetCore, asks, booted, settled, virtual
 
@@ -33,7 +33,7 @@ from .rig import QUICK, echo
 
 @virtual
 async def test_an_agent_that_repeats_itself_is_stopped() -> None:
-    config = KernelConfig(guard=Guard(max_repeats=3))
+    config = KernelConfig(guard=RunawayGuard(max_repeats=3))
     async with booted(echo(), config=config) as kernel:
         agent = kernel.spawn("loop")
         for _ in range(3):
@@ -46,7 +46,7 @@ async def test_an_agent_that_repeats_itself_is_stopped() -> None:
 
 @virtual
 async def test_an_agent_that_calls_too_often_is_stopped() -> None:
-    async with booted(echo(), config=KernelConfig(guard=Guard(max_calls=2))) as kernel:
+    async with booted(echo(), config=KernelConfig(guard=RunawayGuard(max_calls=2))) as kernel:
         agent = kernel.spawn("busy")
         for n in range(2):
             await agent.llm.agenerate(str(n))
@@ -57,7 +57,7 @@ async def test_an_agent_that_calls_too_often_is_stopped() -> None:
 
 @virtual
 async def test_too_deep_a_family_is_stopped() -> None:
-    async with booted(echo(), config=KernelConfig(guard=Guard(max_depth=2))) as kernel:
+    async with booted(echo(), config=KernelConfig(guard=RunawayGuard(max_depth=2))) as kernel:
         child = kernel.spawn("a").spawn("b")
 
         with pytest.raises(RunawayStopped, match="3 levels deep"):
@@ -67,7 +67,7 @@ async def test_too_deep_a_family_is_stopped() -> None:
 @virtual
 async def test_waiting_out_an_overload_is_not_running_away() -> None:
     config = KernelConfig(
-        scheduler=SchedulerConfig(max_waiting=1), guard=Guard(max_repeats=3, max_calls=3)
+        scheduler=SchedulerConfig(max_waiting=1), guard=RunawayGuard(max_repeats=3, max_calls=3)
     )
     core = PuppetCore()
     async with booted(core, config=config) as kernel:
