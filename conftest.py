@@ -1,11 +1,11 @@
-"""What holds for every test of the project, wherever it is."""
+"""Settings for every test of the project, in all folders."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says how busy the machine is, not whether the code is right.
+# The duration of an example shows how busy the machine is, not whether the code is right.
 settings.register_profile(
     "aios", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )

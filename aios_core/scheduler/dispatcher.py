@@ -30,13 +30,7 @@ from aios_core.core import (
     ReportSink,
     Run,
 )
-from aios_core.errors import (
-    BudgetExceeded,
-    KernelBug,
-    KernelClosed,
-    KernelError,
-    SyscallCancelled,
-)
+from aios_core.errors import BudgetExceeded, KernelBug, KernelClosed, KernelError, SyscallCancelled
 from aios_core.events import EventKind, EventStream
 from aios_core.messages import Usage
 from aios_core.process import AgentProcess, ProcessState

@@ -1,4 +1,4 @@
-"""Kernels whose approver notes what it is asked."""
+"""Kernels with an approver that records its requests."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ async def test_simultaneous_first_calls_spawn_no_agent_for_nothing(kernel: Kerne
     stop = asyncio.Event()
     first, *others = [asyncio.ensure_future(identity(stop)) for _ in range(20)]
     await asyncio.sleep(0)
-    first.cancel()  # whose turn it is to spawn
+    first.cancel()  # it is spawning
     stop.set()
     assert set(await asyncio.gather(*others)) == {"default/ann"}
     with pytest.raises(asyncio.CancelledError):
@@ -286,7 +286,7 @@ async def test_a_call_on_a_loops_thread_waits_for_no_task_of_that_loop(kernel: K
             return agent.pid
 
     task = asyncio.ensure_future(pid())
-    await asyncio.sleep(0)  # it spawns now, and needs this loop to go on
+    await asyncio.sleep(0)  # it spawns now, and needs this loop to continue
     with agents.use(kernel, caller, AgentSettings()) as agent:
         assert agent.pid > 0
     await task

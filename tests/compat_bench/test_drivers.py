@@ -24,7 +24,7 @@ FRAMEWORKS = ("langchain", "autogen", "llamaindex")
 def test_a_driver_takes_every_kind_of_task_and_the_kernel_changes_nothing(
     framework: str, tmp_path: Path
 ) -> None:
-    # In a process of its own: what frameworks leave open is nobody else's.
+    # In a process of its own, since frameworks leave resources open.
     arguments = ["--frameworks", framework, "--each", "1", "--agents", "--mixed", "0"]
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "compat_bench", *arguments, "--calls", "0", "--out", str(tmp_path)],

@@ -1,4 +1,4 @@
-"""What a run says in sentences: of what was run, and no more."""
+"""The findings of a run are sentences about what was run, and nothing else."""
 
 from __future__ import annotations
 

@@ -207,6 +207,6 @@ async def test_on_the_kernel_code_is_a_call_that_a_sandbox_runs_or_refuses(
         try:
             outcome = await real.perform(source, CODE, "ann")
         except RemoteFailure as exc:
-            assert "SandboxUnavailable" in str(exc)  # noqa: PT017 - what machines without one say
+            assert "SandboxUnavailable" in str(exc)  # noqa: PT017 - the error of machines without one
         else:
             assert outcome.is_right(CODE)

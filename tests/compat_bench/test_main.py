@@ -140,7 +140,7 @@ def test_a_server_is_reached_by_its_url_with_the_key_of_the_environment(
 
 
 class Right:
-    """A framework whose agents are always right, until somebody presses Ctrl-C."""
+    """A framework with agents that are always right, until Ctrl-C is pressed."""
 
     name = "Right"
     kinds = frozenset({"single tool"})

@@ -109,14 +109,14 @@ def test_the_sample_is_in_the_form_that_humaneval_has() -> None:
 
 
 def ran(program: str) -> list[str]:
-    """What a program of ours prints."""
+    """Return what a program of ours prints."""
     printed: list[str] = []
     exec(program, {"print": printed.append})  # noqa: S102 - written above
     return printed
 
 
 class Replies(Sandbox):
-    """A sandbox that runs nothing: what it says is decided."""
+    """A sandbox that runs nothing and returns a fixed result."""
 
     def __init__(self, *, ends: bool, **result: Any) -> None:
         self._ends = ends

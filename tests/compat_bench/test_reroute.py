@@ -1,4 +1,4 @@
-"""A suite of a framework passes on the kernel as it does without, whatever its fakes do."""
+"""A suite of a framework passes on the kernel as it does without it, with all its fakes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ TASKS = tuple(make_tasks(["single tool", "plain talk"], 2))
 
 
 class Fake:
-    """A framework whose agents are always right, but where they are told to fail."""
+    """A framework with agents that are always right, except where a test makes them fail."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Calls of fakes go through a kernel, and what the fake said reaches its caller as it was."""
+"""Calls of fakes go through a kernel, and their answers reach the callers unchanged."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ NEVER_CALLS = [
 
 
 def parse(text: str, cuts: list[int] | None = None) -> list[Delta]:
-    """What a parser passes on for each part of a text, and at its end."""
+    """Return what a parser emits for each part of a text, and at its end."""
     parser = ToolCallParser("key")
     places = [0, *sorted(cuts or ()), len(text)]
     parts = [text[a:b] for a, b in pairwise(places)]

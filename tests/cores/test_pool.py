@@ -21,7 +21,7 @@ DEAD = CoreError("a", "the plug was pulled")
 
 
 class Loaded(ScriptedCore):
-    """A core that is as full as a test says."""
+    """A core with the load that a test sets."""
 
     def __init__(self, name: str, *models: str, fails: Exception | None = None) -> None:
         super().__init__("ok", name=name, models=models or ("m",), slots=4)

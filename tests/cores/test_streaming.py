@@ -30,7 +30,7 @@ WORDS = [f"word{n} " for n in range(20)]
 
 
 class Talker(StreamingCore):
-    """Says twenty words, resumes after its text, and does what its prompt tells it."""
+    """A core that writes twenty words, resumes after its text, and obeys its prompt."""
 
     def __init__(self) -> None:
         super().__init__("talker", ["talker"], slots=4)

@@ -1,4 +1,4 @@
-"""What agents and models say to each other: OpenAI's shapes in and out, and clear refusals."""
+"""Messages of agents and models: OpenAI's shapes in and out, and clear refusals."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_the_mixture_has_every_family() -> None:
 
 
 def test_training_repeats_itself_more_than_the_evaluation_does() -> None:
-    """What is copied then has its like nearby, and more often than in any case measured."""
+    """Copied text then has similar text nearby, more often than in any case measured."""
 
     def repeated(*, held_out: bool) -> float:
         texts = [Pool(f"again/{at}", held_out=held_out).text(8).split() for at in range(600)]
@@ -132,7 +132,7 @@ def test_names_in_the_stage_of_routing_say_nothing_of_what_is_asked() -> None:
 
 
 def test_numbers_of_two_digits_alone_are_as_frequent_in_training_as_said() -> None:
-    """By chance one of 70 numbers of five digits has no more than two different ones."""
+    """By chance one of 70 numbers of five digits has at most two different ones."""
     pool = Pool("monotonous")
     long = [number for _ in range(6000) if len(number := pool.number()) == 5]
 

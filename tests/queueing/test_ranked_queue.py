@@ -1,4 +1,4 @@
-"""The queue of waiting calls: the smallest rank first, whatever has changed meanwhile."""
+"""The queue of waiting calls: the smallest rank first, after any changes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ HELLO = LLMGenerate((Message("user", "hello"),))
 
 
 class Machine:
-    """A scheduler with cores whose slots are counted, and time that a test sets."""
+    """A scheduler with cores that count slots, and time that a test sets."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Machine:
         return None
 
     def used(self, core: Core) -> None:
-        """Nobody takes turns here."""
+        """Return no quantum."""
 
     def taken(self, core: Core) -> int:
         return sum(ticket.core is core for ticket in self.occupied.values())

@@ -67,7 +67,7 @@ class Faulty(Policy):
 
 
 class Unreadable(FIFO):
-    """A policy whose settings are computed, and cannot be."""
+    """A policy with a computed setting that raises."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("quantum", "max_wait_s", "takes_turns", "warm_first"):
@@ -77,7 +77,7 @@ class Unreadable(FIFO):
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What is raised here on purpose is logged; the console has no need of it."""
+    """Silence logs of the errors that are raised here on purpose."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -110,7 +110,7 @@ async def test_a_rank_that_fails_on_rejoin_fails_that_call_and_no_other(
 
 
 class Untold:
-    """An object whose own code would show it."""
+    """An object with its own `__repr__`, which must not run."""
 
     def __init__(self) -> None:
         self.num_shown = 0
@@ -212,7 +212,7 @@ async def test_a_failing_policy_is_logged_once_for_each_question(
 
 
 class RudeCaller(Caller):
-    """Raises whatever it hears, and hears it all the same."""
+    """An observer that raises at every event, and records it."""
 
     def __init__(self, fault: BaseException) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every policy must guarantee, checked by letting Hypothesis drive a scheduler."""
+"""Guarantees of every policy, checked by letting Hypothesis drive a scheduler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STOPS = [SyscallState.FAILED, SyscallState.CANCELLED]
 
 @dataclass(frozen=True, slots=True)
 class LeastUrgentFirst(Policy):
-    """A stranger's policy; bounds being overtaken by `max_wait_s` alone."""
+    """A third-party policy that bounds overtaking by `max_wait_s` only."""
 
     quantum: int | None = 4
     max_wait_s: float | None = 20.0

@@ -40,7 +40,7 @@ async def test_a_core_that_ignores_the_callers_limit_is_stopped_there() -> None:
 
 @virtual
 async def test_a_cut_answer_is_booked_once_and_before_its_caller_has_it() -> None:
-    core = BlurredCore(obeys=False)  # it takes its time to let go
+    core = BlurredCore(obeys=False)  # it releases a run late
     async with rigged(core) as rig:
         agent = rig.agent(budget=Budget(tokens=300))
         syscall, caller = rig.submit(agent, "word")

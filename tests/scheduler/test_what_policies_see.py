@@ -1,4 +1,4 @@
-"""What a policy may know of a waiting call, and that it stays what it was."""
+"""A policy sees facts about a waiting call, which stay constant."""
 
 from dataclasses import dataclass, field
 

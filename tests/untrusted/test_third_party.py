@@ -38,7 +38,7 @@ class Talkative(Exception):
 
 
 class Liar(Exception):
-    """Claims to be of a class that it is not, and breaks whoever asks."""
+    """An object that pretends to be of another class, and raises when it is inspected."""
 
     @property
     def __class__(self) -> Any:

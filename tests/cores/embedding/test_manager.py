@@ -33,7 +33,7 @@ from tests.puppet import settled
 
 
 class Paid:
-    """An embedder whose texts cost a token for each word, and that can be held up."""
+    """An embedder that counts a token for each word, and can be held."""
 
     name, model, dimensions = "paid@1", "paid", 2
 
@@ -175,7 +175,7 @@ def test_what_fails_costs_nothing() -> None:
 
 
 class Greedy(Paid):
-    """Takes more than was to be expected, or says so."""
+    """An embedder that uses, or reports, more tokens than expected."""
 
     claim: Any = 0
 

@@ -40,7 +40,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_modules(plain: Path, place: Path, modes: dict[str, bool], *, extra: str = "") -> Path:
-    """The same with the files of sentence-transformers."""
+    """Write a model directory with the files of sentence-transformers."""
     place.mkdir()
     for file in plain.iterdir():
         (place / file.name).symlink_to(file)
@@ -59,7 +59,7 @@ def with_modules(plain: Path, place: Path, modes: dict[str, bool], *, extra: str
 
 
 def without_weights(plain: Path, place: Path) -> Path:
-    """The same, incomplete."""
+    """Write an incomplete model directory."""
     place.mkdir()
     for file in plain.iterdir():
         if file.suffix != ".safetensors":
@@ -68,7 +68,7 @@ def without_weights(plain: Path, place: Path) -> Path:
 
 
 def states(plain: Path, text: str) -> list[list[float]]:
-    """What the model itself says of a text, token by token."""
+    """Return the model's own output for a text, token by token."""
     model = transformers.BertModel.from_pretrained(plain).eval()
     ids = transformers.AutoTokenizer.from_pretrained(plain)(text, return_tensors="pt")
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from .rig import TELL
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., StubServer]]:
-    """Start stub servers; they are gone when the test ends."""
+    """Start stub servers; they stop when the test ends."""
     servers: list[StubServer] = []
 
     def start(script: Script = TELL, **options: Any) -> StubServer:

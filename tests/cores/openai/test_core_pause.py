@@ -1,4 +1,4 @@
-"""A rate limit whose pause outlasts everybody's patience keeps no later call waiting."""
+"""A rate limit with a pause longer than calls may wait keeps no later call waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens a prompt has: counted where somebody can, else estimated and said so."""
+"""The tokens of a prompt are counted where a server can, and else estimated and marked so."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CANNOT_BE = [-5, 12.5, float("nan"), 10**12, "many", None, True, 0]
 async def agent_of(
     script: Script, budget: Budget | None = None, **options: Any
 ) -> AsyncIterator[tuple[Agent, StubServer, EventLog]]:
-    """An agent of a kernel whose one core is a stub server."""
+    """Yield an agent of a kernel with a stub server as its one core."""
     journal = EventLog()
     with StubServer(script, **options) as server:
         core = OpenAICore(server.base_url, ["stub"])

@@ -98,11 +98,11 @@ def call(name: str | None = None, arguments: Any = None, **more: Any) -> dict[st
 @pytest.mark.parametrize(
     ("fragments", "meant"),
     [
-        (  # all at index 0, told apart by id
+        (  # all at index 0, with different ids
             [call("f", "{}", index=0, id="a"), call("g", "{}", index=0, id="b")],
             [("a", "f", "{}"), ("b", "g", "{}")],
         ),
-        (  # fragments of the second go on without an id
+        (  # fragments of the second continue without an id
             [
                 call("f", "{}", index=0, id="a"),
                 call("g", "{", index=0, id="b"),
@@ -110,7 +110,7 @@ def call(name: str | None = None, arguments: Any = None, **more: Any) -> dict[st
             ],
             [("a", "f", "{}"), ("b", "g", "{}")],
         ),
-        (  # equal ids, told apart by index
+        (  # equal ids, with different indexes
             [call("f", "{}", index=0, id="a"), call("g", "{}", index=1, id="a")],
             [("a", "f", "{}"), ("a", "g", "{}")],
         ),

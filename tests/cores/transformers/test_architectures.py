@@ -43,7 +43,7 @@ def prompt_of(length: int) -> list[int]:
 
 
 def generate(loaded: LoadedModel, prompt: SequenceOf[int]) -> list[int]:
-    """What the model says by itself."""
+    """Return the answer of the model outside of a core."""
     ids = torch.tensor([prompt])
     out = loaded.model.generate(
         ids,

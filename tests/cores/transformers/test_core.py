@@ -1,4 +1,4 @@
-"""What the in-process core does beyond the contract: words, tools, grammars, contexts, bad days."""
+"""The in-process core beyond the contract: words, tools, grammars, contexts, failures."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def tiny() -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def babbler(model_folder: Folders) -> AsyncIterator[Rig]:
-    """A model that writes what it likes, bytes that are no text included."""
+    """A model that writes fixed tokens, invalid UTF-8 included."""
     async with started(model_folder("llama")) as rig:
         yield rig
 

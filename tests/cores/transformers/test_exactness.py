@@ -1,4 +1,4 @@
-"""Interrupted answers equal uninterrupted ones, token for token, whoever else is in the batch."""
+"""Interrupted answers equal uninterrupted ones, token for token, in any batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Interrupt = Callable[[Sequence, "Bench", Path], None]
 
 
 class Bench:
-    """An engine, sequences that it runs, and what each of them says when it runs alone."""
+    """An engine, the sequences that it runs, and the answer of each when it runs alone."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         use_packed_attention(loaded.model)

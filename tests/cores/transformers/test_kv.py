@@ -13,7 +13,7 @@ from aios_core.errors import SnapshotError
 from aios_core.snapshot import Tier
 
 CPU = torch.device("cpu")
-# Two layers of equal shape, and one whose values are narrower than its keys.
+# Two layers of equal shape, and one with values narrower than its keys.
 SHAPES = {0: ((2, 8), (2, 8)), 1: ((2, 8), (2, 8)), 2: ((2, 8), (2, 4))}
 LAYOUT = KVLayout.of("model", SHAPES, torch.float32, CPU)
 

@@ -1,4 +1,4 @@
-"""What a text model in this process refuses, by name."""
+"""A text model in this process refuses what it cannot do, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tokens are chosen."""
+"""Tokens are chosen by the sampling settings."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from aios_core.cores.transformers.text import Answer, Detokenizer, StopStrings
 
 
 def decode_bytes(ids: Sequence[int]) -> str:
-    """A tokenizer whose tokens are bytes."""
+    """A tokenizer with bytes as tokens."""
     return bytes(ids).decode("utf-8", errors="replace")
 
 

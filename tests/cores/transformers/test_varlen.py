@@ -35,7 +35,7 @@ def varlen_reference(
     enable_gqa: bool,
     num_splits: int,
 ) -> Tensor:
-    """What torch's documentation says of `varlen_attn`, sequence by sequence."""
+    """Compute attention as torch documents `varlen_attn`, sequence by sequence."""
     assert num_splits == 1
     out = []
     q, k = cu_seq_q.tolist(), cu_seq_k.tolist()
