@@ -12,6 +12,7 @@ from aios_core import (
 )
 from aios_core.core import Core
 
+from .drawer import Doorkeeper, Drawer
 from .rig import QUICK, echo
 
 
@@ -29,3 +30,13 @@ def boot() -> Iterator[Callable[..., Kernel]]:
         if "running" in repr(kernel):
             kernel.check()
         kernel.close()
+
+
+@pytest.fixture
+def drawer() -> Drawer:
+    return Drawer()
+
+
+@pytest.fixture
+def door() -> Doorkeeper:
+    return Doorkeeper()

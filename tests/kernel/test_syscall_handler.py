@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -22,34 +20,14 @@ from aios_core import (
     InvalidRequest,
     Kernel,
     KernelClosed,
-    KernelConfig,
     SyscallCancelled,
     WouldBlock,
-    tool,
 )
-from aios_core.access.audit.trail import AuditTrail
-from aios_core.config import AccessConfig, StateConfig, ToolsConfig
-from aios_core.cores.scripted import ScriptedCore
-from aios_core.labels import Labeled
-from aios_core.memory.requests import MemoryList
 from aios_core.permissions import Access, Resource, Right
 from aios_core.process import AgentProcess
-from aios_core.state import StateOpener
 from aios_core.syscalls import Request
 
-PATIENCE = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Peek(Request[str]):
-    """A request of a manager that exists only here."""
-
-    kind: ClassVar[str] = "drawer.peek"
-    name: str
-    owner: str | None = None
-
-    def access(self, identity: str) -> Access:
-        return Access(self.kind, Right.READ, Resource("drawer", self.owner or identity, self.name))
+from .drawer import PATIENCE, Doorkeeper, Drawer, DrawerKernel, Peek, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,90 +36,6 @@ class Unknown(Request[None]):
 
     def access(self, identity: str) -> Access:
         return Access(self.kind, Right.READ, Resource("drawer", identity))
-
-
-@dataclass
-class Drawer:
-    """A manager with requests that a test ends."""
-
-    name: str = "drawer"
-    requests: tuple[type[Request[Any]], ...] = (Peek,)
-    opened: list[str] = field(default_factory=list)
-    freed: list[str] = field(default_factory=list)
-    forgotten: list[int] = field(default_factory=list)
-    is_started: bool = False
-    is_closed: bool = False
-    has_begun: threading.Event = field(default_factory=threading.Event)
-
-    async def start(self) -> None:
-        self.is_started = True
-
-    async def perform(self, process: AgentProcess, request: Peek) -> Any:
-        self.opened.append(request.name)
-        self.has_begun.set()
-        if request.name == "stuck":
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.freed.append(request.name)
-        if request.name == "broken":
-            raise ZeroDivisionError("oops")
-        if request.name == "from the web":
-            return Labeled("news", frozenset({"web"}))
-        return f"{process.name}: {request.name}"
-
-    def forget(self, process: AgentProcess) -> None:
-        self.forgotten.append(process.pid)
-
-    async def close(self) -> None:
-        self.is_closed = True
-
-    def check(self) -> None:
-        """Always sound."""
-
-
-@dataclass
-class Doorkeeper:
-    """Owners may do everything; a request about "asked" waits for `decision`."""
-
-    decision: asyncio.Future[None] | None = None
-    seen: list[str] = field(default_factory=list)
-    outcomes: list[str] = field(default_factory=list)
-    is_asked: threading.Event = field(default_factory=threading.Event)
-
-    def authorize(self, process: AgentProcess, access: Access) -> Awaitable[None] | None:
-        self.seen.append(f"{access.action} {access.resource}")
-        if access.resource.owner not in (None, process.identity):
-            raise AccessDenied(process.pid, access.action, str(access.resource))
-        if access.resource.name in ("asked", "asked-model"):
-            self.decision = asyncio.get_running_loop().create_future()
-            self.is_asked.set()
-            return self.decision
-        return None
-
-    def record(self, process: AgentProcess, access: Access, outcome: str) -> None:
-        self.outcomes.append(f"{process.name} {access.resource.name} {outcome}")
-
-
-class DrawerKernel(Kernel):
-    def __init__(self, drawer: Drawer, door: Doorkeeper, **options: Any) -> None:
-        core = ScriptedCore(lambda _request: "ok", models=("scripted", "asked-model"))
-        super().__init__(KernelConfig(drain_s=0.0), cores=[core], gatekeeper=door, **options)
-        self._given = replace(self._given, managers=(drawer,))
-
-
-@pytest.fixture
-def drawer() -> Drawer:
-    return Drawer()
-
-
-@pytest.fixture
-def door() -> Doorkeeper:
-    return Doorkeeper()
-
-
-async def until(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, PATIENCE)
 
 
 async def peeking(kernel: Kernel, name: str, event: threading.Event) -> asyncio.Task[str]:
@@ -439,84 +333,3 @@ class TestManagersThatSwallowCancellations:
         with pytest.raises(ZeroDivisionError):
             await kernel.aclose()
         assert drawer.is_closed
-
-
-async def test_a_deadline_says_that_a_tool_had_no_slot_or_ran(tmp_path: Path) -> None:
-    started, go_on = threading.Event(), threading.Event()
-    go_on.set()
-
-    @tool(read_only=True, trusted=True, parallel=1)
-    def slow() -> None:
-        """Run until the test ends it."""
-        started.set()
-        go_on.wait(PATIENCE)
-
-    config = KernelConfig(
-        drain_s=0.0,
-        state=StateConfig(directory=str(tmp_path / "state")),
-        tools=ToolsConfig(plugins=()),
-    )
-    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
-        agent = await kernel.aspawn("alice")
-        await kernel.aload_tools(slow)
-        await agent.tools.arun("slow", {})  # all that is opened at the first call is open
-        started.clear()
-        go_on.clear()
-        running = asyncio.ensure_future(agent.tools.arun("slow", {}, timeout_s=3.0))
-        await until(started)
-
-        with pytest.raises(DeadlineExceeded, match="waiting for a slot of tool 'slow'"):
-            await agent.tools.arun("slow", {}, timeout_s=0.05)
-        with pytest.raises(DeadlineExceeded, match="running tool 'slow'"):
-            await running
-        go_on.set()
-
-
-async def test_a_deadline_says_that_the_state_directory_was_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate, opens = threading.Event(), StateOpener._open
-
-    def slowly(self: StateOpener) -> Any:
-        gate.wait(PATIENCE)
-        return opens(self)
-
-    monkeypatch.setattr(StateOpener, "_open", slowly)
-    config = KernelConfig(
-        drain_s=0.0,
-        state=StateConfig(directory=str(tmp_path / "state")),
-        access=AccessConfig(audit="off"),
-    )
-    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
-        agent = await kernel.aspawn("alice")
-
-        with pytest.raises(DeadlineExceeded, match="waiting for the state directory to be opened"):
-            await agent.port.acall(MemoryList(), timeout_s=0.05)
-        gate.set()
-
-
-async def test_a_deadline_of_a_model_call_says_that_an_approval_was_waited_for(
-    drawer: Drawer, door: Doorkeeper
-) -> None:
-    async with DrawerKernel(drawer, door) as kernel:
-        agent = await kernel.aspawn("alice")
-
-        with pytest.raises(DeadlineExceeded, match="the call was waiting for an approval"):
-            await agent.llm.agenerate("hello", model="asked-model", timeout_s=0.01)
-
-
-async def test_a_deadline_says_that_the_audit_trail_was_waited_for_and_nobody_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opening = asyncio.Event()
-
-    async def slow(_: object) -> None:
-        await opening.wait()
-
-    monkeypatch.setattr(AuditTrail, "ready", slow)
-    config = KernelConfig(drain_s=0.0, state=StateConfig(directory=str(tmp_path / "state")))
-    async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:
-        agent = await kernel.aspawn("alice")
-
-        with pytest.raises(DeadlineExceeded, match="waiting for the audit trail to be opened"):
-            await agent.port.acall(MemoryList(), timeout_s=0.01)
