@@ -7,9 +7,16 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aios_core import (
+    Kernel,
+    KernelConfig,
+)
 from aios_core.config import MemoryConfig
+from aios_core.cores.scripted import ScriptedCore
 from aios_core.labels import Labeled
-from aios_core.memory import MemoryManager
+from aios_core.memory import (
+    MemoryManager,
+)
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.state import StateOpener
 
@@ -57,3 +64,8 @@ class Machine:
         self.manager = MemoryManager(
             self.opener, self.config, now=lambda: self.time, **self.options
         )
+
+
+def kernel_on(directory: str | Path, **memory: Any) -> Kernel:
+    config = KernelConfig(state={"directory": str(directory)}, memory=memory, drain_s=1.0)
+    return Kernel(config, cores=[ScriptedCore("ok")])
