@@ -9,6 +9,7 @@ from typing import Any
 
 from aios_core import Agent, Kernel, KernelConfig
 from aios_core.cores.scripted import ScriptedCore
+from aios_core.storage.content_store import INLINE_BYTES
 
 
 @contextmanager
@@ -34,3 +35,6 @@ async def _check_files(running: Kernel) -> None:
 def with_labels(agent: Agent, *labels: str) -> None:
     """Give an agent labels, as if it had read data of that origin."""
     agent._process.labels.update(labels)
+
+
+LARGE = bytes(range(256)) * (INLINE_BYTES // 256) + b"and more"
