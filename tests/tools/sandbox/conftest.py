@@ -10,12 +10,16 @@ import pytest
 
 from aios_core.config import SandboxConfig
 from aios_core.tools.sandbox import (
+    AgentSessions,
     Availability,
     Sandbox,
     SandboxBackend,
     SandboxLimits,
     probe_backends,
 )
+
+from .files import Files
+from .session_rig import no_directory_left
 
 MIB = 1 << 20
 CONFIG = SandboxConfig(
@@ -67,3 +71,16 @@ async def sandbox(config: SandboxConfig, examined: Examined) -> AsyncIterator[Sa
 def brief(sandbox: Sandbox) -> SandboxLimits:
     """Return limits of one second."""
     return replace(sandbox.limits, wall_s=1.0)
+
+
+@pytest.fixture
+def files() -> Files:
+    return Files()
+
+
+@pytest.fixture
+async def sessions(sandbox: Sandbox, files: Files) -> AsyncIterator[AgentSessions]:
+    sessions = AgentSessions(sandbox, files, is_alive=lambda _: True)
+    with no_directory_left():
+        yield sessions
+        await sessions.close()
