@@ -124,6 +124,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", _Formatter)
+        settings.setdefault("allow_abbrev", False)  # a script's `--state` must not mean another
         super().__init__(**settings)
 
 

@@ -28,7 +28,7 @@ def all_modules() -> tuple[ModuleType, ...]:
 
 
 def subclasses(base: type) -> Iterator[type]:
-    """Yield every class below a base that can be reached by its name."""
+    """Yield every class of the package below a base that can be reached by its name."""
     seen: set[type] = set()
     waiting: list[type] = list(base.__subclasses__())
     while waiting:
@@ -36,7 +36,8 @@ def subclasses(base: type) -> Iterator[type]:
         waiting += one.__subclasses__()
         # A dataclass with slots replaces the class that it is made from, which stays behind.
         is_real = getattr(sys.modules.get(one.__module__), one.__name__, None) is one
-        if is_real and one not in seen:
+        is_ours = one.__module__.partition(".")[0] == base.__module__.partition(".")[0]
+        if is_real and is_ours and one not in seen:
             seen.add(one)
             yield one
 

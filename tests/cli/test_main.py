@@ -184,3 +184,11 @@ def test_the_page_describes_every_command_and_option() -> None:
     for command in commands.values():
         options = [option for action in command._actions for option in action.option_strings]
         assert [option for option in options if f"`{option}" not in page] == []
+
+
+def test_an_option_is_not_guessed_from_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "verify", "--state", "somewhere"])
+
+    assert ended.value.code == 2
+    assert "unknown option: --state" in capsys.readouterr().err
