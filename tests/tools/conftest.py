@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from aios_core import (
     Kernel,
 )
 
+from .mcp_rig import Marks
 from .rig import Held, quiet_kernel
 
 
@@ -31,3 +33,8 @@ def kernel() -> Iterator[Kernel]:
 @pytest.fixture
 def agent(kernel: Kernel) -> Agent:
     return kernel.spawn("alice")
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Marks:
+    return Marks(tmp_path)
