@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-TINY = Path(__file__).parents[3] / "models" / "tiny"
+from aios_core.testing.core_contract import Rig
+
+from .rig import TINY, Folders, started
+
 VOCABULARY: int = json.loads((TINY / "config.json").read_text(encoding="utf-8"))["vocab_size"]
 
 # What each architecture needs to be small. Windows are shorter than the tests' sequences.
@@ -75,3 +78,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         return made[kind, dtype]
 
     return folder
+
+
+@pytest.fixture
+async def tiny() -> AsyncIterator[Rig]:
+    async with started() as rig:
+        yield rig
+
+
+@pytest.fixture
+async def babbler(model_folder: Folders) -> AsyncIterator[Rig]:
+    """A model that writes fixed tokens, invalid UTF-8 included."""
+    async with started(model_folder("llama")) as rig:
+        yield rig
