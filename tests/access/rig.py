@@ -1,4 +1,4 @@
-"""Kernels with an approver that records its requests."""
+"""Two agents of one kernel, and a plausible instance of every request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def all_requests(kernel: Kernel) -> list[type[Request[Any]]]:
     return [kind for manager in kernel._inside.parts.traps.managers for kind in manager.requests]
 
 
-_VALUES: dict[str, Any] = {
+VALUES: dict[str, Any] = {
     "collection": "c",
     "path": "/a.txt",
     "target": "/b.txt",
@@ -53,10 +53,10 @@ _VALUES: dict[str, Any] = {
 }
 
 
-def _some(kind: type[Request[Any]], **given: Any) -> Request[Any]:
+def some_request(kind: type[Request[Any]], **given: Any) -> Request[Any]:
     """Build a request with plausible values; unknown fields keep their defaults."""
     names = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
-    values = {name: value for name, value in _VALUES.items() if name in names}
+    values = {name: value for name, value in VALUES.items() if name in names}
     if kind.kind == "memory.kv_put":
         values["items"] = {"k": "v"}
     if kind.kind.startswith("access."):

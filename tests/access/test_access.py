@@ -15,7 +15,7 @@ from aios_core import (
 from aios_core.permissions import Access, Resource, Right
 from aios_core.syscalls import LLMGenerate, Request
 
-from .rig import ALICE, BOB, Boot, _some, all_requests, two
+from .rig import ALICE, BOB, Boot, all_requests, some_request, two
 
 # --- promise 7: nothing of another's --------------------------------------------------------------
 
@@ -30,7 +30,7 @@ class TestAcrossAgents:
             names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
             if "owner" not in names:
                 continue
-            request = _some(kind, owner=ALICE)
+            request = some_request(kind, owner=ALICE)
             with pytest.raises(AccessDenied) as caught:
                 await bob.port.acall(request)
             assert caught.value.pid == bob.pid

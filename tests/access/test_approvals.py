@@ -24,7 +24,7 @@ from aios_core.permissions import Access
 from aios_core.syscalls import Request
 from aios_core.tools import McpServer
 
-from .rig import ALICE, BOB, Boot, _some, all_requests, two
+from .rig import ALICE, BOB, Boot, all_requests, some_request, two
 
 
 class Asked:
@@ -294,7 +294,7 @@ def _own_accesses(kind: type[Request[Any]]) -> list[Access]:
     for fields in every if kind.kind != "collection.delete" else ({"keys": None},):
         names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         if names.issuperset(fields):
-            request = dataclasses.replace(_some(kind), **fields)
+            request = dataclasses.replace(some_request(kind), **fields)
             checked = MemoryOverwrite(request) if isinstance(request, MemoryWrite) else request
             found.append(checked.access(ALICE))
     return found
