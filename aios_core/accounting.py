@@ -33,7 +33,7 @@ class Accounting:
 
     @classmethod
     def sum_of(cls, parts: Iterable[Accounting]) -> Self:
-        """Return new counters that hold the sum of others."""
+        """Return new counters with the sum of the given ones."""
         total = cls()
         for part in parts:
             total.add(part)
@@ -56,7 +56,7 @@ class BudgetStatus:
 
     @classmethod
     def of(cls, account: BudgetAccount, *, wall_left_s: float | None = None) -> Self:
-        """Read an account.
+        """Return the status of an account.
 
         Args:
             account: of an agent or a group.

@@ -67,7 +67,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that an agent and its descendants may spend together. None: no limit."""
+    """The limits of what an agent and its descendants may spend together. None: no limit."""
 
     tokens: int | None = None
     money: float | None = None
@@ -76,7 +76,7 @@ class Budget:
 
     @property
     def limits_calls(self) -> bool:
-        """Whether anything but the wall time is limited."""
+        """Whether a limit other than the wall time is set."""
         return not (self.tokens is None and self.money is None and self.calls is None)
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Price:
         ) / 1e6
 
     def affordable(self, money: float | None, input_tokens: int, output_tokens: int) -> int:
-        """As many of the output tokens as `money` pays for, but at least one. None: no limit."""
+        """Return how many of the output tokens `money` pays for, at least one. None: no limit."""
         if money is None or self.of(input_tokens, output_tokens) <= money:
             return output_tokens
         if self.of(input_tokens, 1) > money:

@@ -21,7 +21,7 @@ _PLACES: Final = (
 
 
 def tiny_model_path() -> Path:
-    """The folder of the tiny model. Raises `ModelLoadError` if this installation lacks it."""
+    """Return the folder of the tiny model. Raises `ModelLoadError` if it is not installed."""
     for place in _PLACES:
         if (place / "config.json").is_file():
             return place

@@ -375,7 +375,7 @@ class KernelConfig:
         environ: Mapping[str, str] | None = None,
         **overrides: Unpack[ConfigOptions],
     ) -> Self:
-        """The defaults, under a file, under the environment, under the arguments.
+        """Load the configuration: defaults, overridden by a file, the environment and arguments.
 
         Args:
             path: the file; None looks for one (`find_config_file`).

@@ -27,7 +27,7 @@ from aios_core.untrusted.third_party import describe, detach
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The numbers that a key may have."""
+    """The range of numbers that a configuration key allows."""
 
     least: float = 0
     most: float = math.inf

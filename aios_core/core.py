@@ -78,7 +78,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """The size of a prompt, and the context window of the core that would get it."""
+    """The size of a prompt in tokens, and the context window of the core that would get it."""
 
     num_tokens: int  # an estimate if `is_exact` is false
     context_window: int  # tokens of prompt and answer together
@@ -167,7 +167,7 @@ ReportSink = Callable[[Sequence[Report]], None]
 
 
 class Core(Protocol):
-    """Something that generates."""
+    """The contract of an LLM core: it generates answers, in runs that report their progress."""
 
     @property
     def name(self) -> str:
@@ -188,7 +188,7 @@ class Core(Protocol):
         """
 
     def prepare(self, request: LLMGenerate) -> Prepared | Awaitable[Prepared]:
-        """Measure a request. Awaitable where that takes long (a tokenizer off the loop).
+        """Count the tokens of a request. May return an awaitable, if counting is slow.
 
         Raises `InvalidRequest` (`ContextOverflow`, tools that the core cannot offer ...).
         """

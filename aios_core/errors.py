@@ -128,7 +128,7 @@ class ProviderReply:
 
 
 class KernelError(Exception):
-    """Root of every exception that the kernel raises on purpose. Its texts hold no secret.
+    """Base class of all exceptions that the kernel raises on purpose. Messages hold no secrets.
 
     `reply` is what a provider answered, if that is the reason.
     """
@@ -143,7 +143,7 @@ class KernelError(Exception):
         super().__init__(*shown_texts(args))
 
     def add_note(self, note: str) -> None:
-        """Add a line to what is shown, without the secrets in it."""
+        """Add a line to the shown error, with secrets redacted."""
         super().add_note(redact(note))
 
     def with_labels(self, labels: Iterable[str]) -> Self:
@@ -226,7 +226,7 @@ class InvalidPath(InvalidRequest):
 
 
 class Conflict(InvalidRequest):
-    """Something stands in the way: a newer version, or an object of that name."""
+    """The request conflicts with the present state: a newer version, or an existing object."""
 
 
 class ConfigError(InvalidRequest):
@@ -255,7 +255,7 @@ class RetryLater(KernelError):
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds, between none and a day."""
+        """Seconds to wait, from 0 to one day."""
         return getattr(self, "_retry_after_s", UNKNOWN_PAUSE_S)
 
     @retry_after_s.setter
@@ -295,8 +295,8 @@ class LimitReached(KernelError):
 class BudgetExceeded(LimitReached):
     """A call needs more than a budget has left.
 
-    `spent` is used permanently; `reserved` is set aside for calls in flight, which give back
-    what they do not use.
+    `spent` was used by answered calls; `reserved` is set aside for calls in flight, which return
+    the part that they do not use.
     """
 
     def __init__(
@@ -323,7 +323,7 @@ class BudgetExceeded(LimitReached):
 
     @property
     def committed(self) -> float:
-        """Spent and reserved together."""
+        """The sum of `spent` and `reserved`."""
         return self.spent + self.reserved
 
 
@@ -372,7 +372,7 @@ class Interrupted(KernelError):
 
 
 class DeadlineExceeded(Interrupted):
-    """The deadline of the call passed first."""
+    """The deadline of the call passed before it was answered."""
 
     def __init__(self, timeout_s: float, doing: str) -> None:
         super().__init__(f"no answer within {timeout_s:g} s; the call was {doing}")
@@ -381,7 +381,7 @@ class DeadlineExceeded(Interrupted):
 
 
 class SyscallCancelled(Interrupted):
-    """The caller, the death of its agent, or a person withdrew the call."""
+    """The call was cancelled: by its caller, a person, or the exit of its agent."""
 
 
 class KernelClosed(Interrupted):
@@ -406,19 +406,19 @@ class CoreError(BackendError):
 
 
 class AuthenticationFailed(CoreError):
-    """The provider behind a core does not accept its key (HTTP 401)."""
+    """The provider behind a core does not accept the API key in use (HTTP 401)."""
 
 
 class PermissionRefused(CoreError):
-    """The provider behind a core does not allow this to its key (HTTP 403)."""
+    """The provider behind a core does not permit this request for the key in use (HTTP 403)."""
 
 
 class RequestRefused(CoreError, InvalidRequest):
-    """The provider behind a core finds the request wrong (HTTP 400, 413, 422)."""
+    """The provider behind a core rejected the request as invalid (HTTP 400, 413, 422)."""
 
 
 class ContentFiltered(RequestRefused):
-    """The provider behind a core does not answer such a prompt."""
+    """The content filter of the provider behind a core refused the prompt."""
 
 
 class ModelNotFound(CoreError, NoSuchObject):
@@ -431,7 +431,7 @@ class ModelNotFound(CoreError, NoSuchObject):
 
 
 class OutOfMemory(BackendError):
-    """The device has not enough memory for this call; others continue."""
+    """The device has too little memory for this call; other calls continue."""
 
     def __init__(self, core: str, message: str) -> None:
         super().__init__(f"core {core!r} is out of memory: {message}")
@@ -447,7 +447,7 @@ class SnapshotError(BackendError):
 
 
 class SchedulingPolicyError(BackendError):
-    """A scheduling policy raised, or gave something that is not a rank; the call was not run."""
+    """A scheduling policy raised or returned an invalid rank, so the call was not run."""
 
     def __init__(self, policy: str, message: str) -> None:
         super().__init__(f"scheduling policy {policy!r}: {message}")
@@ -459,7 +459,7 @@ class StateError(BackendError):
 
 
 class ToolError(BackendError):
-    """A tool raised, died, hung or flooded; only its caller is harmed."""
+    """A tool raised, crashed, hung or returned too much; only its caller is affected."""
 
     def __init__(self, tool: str, message: str) -> None:
         super().__init__(f"tool {tool!r}: {message}")
@@ -480,7 +480,7 @@ class WouldBlock(KernelError):
 
 
 class KernelBug(KernelError):
-    """An invariant does not hold. Fix the kernel; do not catch this."""
+    """An invariant of the kernel does not hold: a bug to report, not an error to catch."""
 
 
 def _quantity(amount: float) -> str:

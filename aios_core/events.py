@@ -50,7 +50,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KernelEvent:
-    """One fact.
+    """One event of the kernel: its kind, its time, the agent and syscall, and further facts.
 
     `at` is in seconds of the kernel's clock, `clock_time` in seconds since 1970 (set when the event
     is emitted); `facts` holds plain values.
@@ -108,11 +108,11 @@ class EventStream:
 
 
 class EventLog:
-    """An observer that keeps the latest events, to print the story of a call or an agent.
+    """An observer that keeps the latest events, to print the history of a call or an agent.
 
-    >>> journal = EventLog(keep=1000)
-    >>> journal(KernelEvent(0.5, EventKind.SUBMITTED, pid=1, syscall_id=7))
-    >>> print(journal.format(syscall_id=7))
+    >>> log = EventLog(keep=1000)
+    >>> log(KernelEvent(0.5, EventKind.SUBMITTED, pid=1, syscall_id=7))
+    >>> print(log.format(syscall_id=7))
     +0.500 s     agent 1 syscall 7 submitted
     """
 
@@ -129,7 +129,7 @@ class EventLog:
         return len(self._events)
 
     def events(self, *, pid: int | None = None, syscall_id: int | None = None) -> list[KernelEvent]:
-        """The kept events, oldest first, of one agent or one syscall if named."""
+        """Return the kept events, the oldest first; only those of an agent or syscall if given."""
         return [
             event
             for event in tuple(self._events)
@@ -138,7 +138,7 @@ class EventLog:
         ]
 
     def format(self, *, pid: int | None = None, syscall_id: int | None = None) -> str:
-        """The kept events of one agent or one syscall as text, one line an event.
+        """Return the kept events as text, one per line; only those of an agent or syscall if given.
 
         A line has the local time of day (where it is not known: the seconds of the kernel's clock),
         the agent's name and pid, the syscall, and what happened.

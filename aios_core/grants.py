@@ -116,7 +116,7 @@ def _require_resource(resource: object) -> None:
         )
     if resource.owner is None:
         raise InvalidRequest(
-            f"{resource} has no owner to share it; the policy file defines who may use it"
+            f"{resource} has no owner who could share it; define in the policy file who may use it"
         )
     require_identity("resource", resource.owner)
 

@@ -98,7 +98,10 @@ def _parsed(identity: str, name: str) -> tuple[str, int]:
     above, _, last = stem.rpartition("/")
     number = int(digits) if len(digits) <= _MAX_DIGITS else 0
     if not above or last != _escaped(name) or not number:
-        raise InvalidRequest(f"identity {identity!r} is none of an agent named {name!r}")
+        raise InvalidRequest(
+            f"identity: got {identity!r}; allowed: one of an agent named {name!r}, such as "
+            f"'group/{name}'"
+        )
     return stem, number
 
 

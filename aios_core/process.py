@@ -27,7 +27,7 @@ DEFAULT_GROUP = "default"
 
 
 class ProcessState(StrEnum):
-    """Where an agent stands."""
+    """The state of an agent's process."""
 
     ACTIVE = "active"
     FROZEN = "frozen"  # its calls are held

@@ -80,15 +80,15 @@ class Snapshot:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens to compute again if there is no KV image."""
+        """The tokens that must be computed again if there is no KV image."""
         return len(self.prompt_ids) + len(self.output_ids)
 
     def without_kv(self) -> Snapshot:
-        """The text part alone."""
+        """Return the snapshot without its KV image."""
         return replace(self, kv=None)
 
     def encode(self) -> dict[str, Any]:
-        """The text part as a JSON object."""
+        """Return the snapshot without its KV image as a JSON object."""
         return {
             "format": FORMAT,
             "model": self.model,
@@ -100,7 +100,7 @@ class Snapshot:
 
     @classmethod
     def decode(cls, raw: Mapping[str, Any]) -> Snapshot:
-        """The opposite of `encode`. Raises `SnapshotError` if the object is damaged or newer."""
+        """Read what `encode` returned. Raises `SnapshotError` if it is damaged or too new."""
         if not isinstance(raw, Mapping) or raw.get("format") != FORMAT:
             raise SnapshotError(f"not a snapshot of format {FORMAT}: {raw!r:.100}")
         try:

@@ -130,7 +130,7 @@ class LLMGenerate(Request[Completion]):
 
     @property
     def chosen_tool(self) -> ToolChoice:
-        """The tool choice that holds: "auto" where none was made."""
+        """The tool choice in effect: "auto" if none was made."""
         return "auto" if self.tool_choice is None else self.tool_choice
 
     @property
@@ -139,11 +139,11 @@ class LLMGenerate(Request[Completion]):
         return self.messages[-1].content if self.messages else ""
 
     def access(self, identity: str) -> Access:  # noqa: ARG002 - models are unowned
-        """To ask a model."""
+        """Return the access: to use a model."""
         return Access(self.kind, Right.EXECUTE, Resource("model", None, self.model or ""))
 
     def to_dict(self) -> dict[str, Any]:
-        """The request as a JSON object (if `extra` is one)."""
+        """Return the request as a JSON object, provided that `extra` is JSON."""
         form = self.response_format
         return {
             "messages": [message.to_dict() for message in self.messages],
@@ -158,7 +158,7 @@ class LLMGenerate(Request[Completion]):
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> LLMGenerate:
-        """The opposite of `to_dict`. Raises `InvalidRequest` if the object is damaged."""
+        """Read what `to_dict` returned. Raises `InvalidRequest` if the object is damaged."""
         try:
             form = raw["response_format"]
             return cls(
@@ -172,7 +172,9 @@ class LLMGenerate(Request[Completion]):
                 extra=raw["extra"],
             )
         except (KeyError, TypeError, ValueError) as exc:
-            raise InvalidRequest(f"not an LLM request: {exc!r}") from exc
+            raise InvalidRequest(
+                f"request: not what `LLMGenerate.to_dict` returns: {exc!r}"
+            ) from exc
 
 
 _rest_of: Final = attrgetter(

@@ -71,5 +71,5 @@ def test_an_identity_of_an_earlier_life_is_taken_back_unless_somebody_has_it() -
     "wanted", ["", "reader", "g/other", "g/reader~0", "g/reader~999999", "g/reader~x", "/reader"]
 )
 def test_an_identity_that_no_agent_of_the_name_had_is_refused(wanted: str) -> None:
-    with pytest.raises(InvalidRequest, match="is none of an agent named 'reader'"):
+    with pytest.raises(InvalidRequest, match="allowed: one of an agent named 'reader'"):
         Identities().claim("reader", "g", wanted=wanted)

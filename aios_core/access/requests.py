@@ -54,7 +54,7 @@ class AccessAsk(Request[None]):
             )
 
     def access(self, identity: str) -> Access:
-        """Doing what only a person can allow."""
+        """Return the access: something that only a person can allow."""
         what = Resource("operation", identity, self.operation)
         why = "the agent itself asks for permission"
         return Access(self.kind, Right.EXECUTE, what, self.arguments, why)
@@ -62,7 +62,7 @@ class AccessAsk(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class AccessList(Request[tuple[Grant, ...]]):
-    """List the grants over the agent's own resources, and those to the agent."""
+    """List the grants over the agent's own resources, and the grants to the agent."""
 
     kind: ClassVar[str] = "access.list"
     discloses: ClassVar[Discloses | None] = Discloses.CONTENT

@@ -138,7 +138,9 @@ class SavedAgent:
                 raw = {"identity": "", "labels": [], "age_s": 0.0, **raw}
             return cls._decode(raw, directory)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidRequest) as exc:
-            raise SnapshotError(f"{directory.name} is not a frozen agent: {exc!r}") from exc
+            raise SnapshotError(
+                f"{directory.name} is damaged, or not the directory of a saved agent: {exc!r}"
+            ) from exc
 
     @classmethod
     def _decode(cls, raw: Mapping[str, Any], directory: Path) -> SavedAgent:
@@ -226,7 +228,10 @@ def _require_place(directory: Path) -> None:
     except OSError as exc:
         raise SnapshotError(f"cannot write {directory.name:.80}: {exc.strerror}") from exc
     if is_anothers:
-        raise SnapshotError(f"{directory.name} exists and is not a frozen agent's directory")
+        raise SnapshotError(
+            f"{directory.name} exists and is not the directory of a saved agent; "
+            "choose one that does not exist yet"
+        )
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -124,7 +124,7 @@ class CorePool:
         return None if chosen is None else candidates[chosen]
 
     def used(self, core: Core) -> None:  # noqa: ARG002 - the turns of all equals are one count
-        """Count a call given to a core, so that the next one goes to another of equal load."""
+        """Note that a core got a call, so that the next one goes to another core of equal load."""
         self._turn += 1
 
     def serves(self, core: Core, model: str | None) -> str:

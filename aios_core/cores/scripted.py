@@ -98,7 +98,7 @@ class ScriptedCore(StreamingCore):
         return self._capabilities
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Count the words of the prompt. Raises `ContextOverflow`."""
+        """Count the words of the prompt as tokens. Raises `ContextOverflow` if they do not fit."""
         num_tokens = sum(len(m.content.split()) for m in request.messages)
         window = self._capabilities.context_window
         if num_tokens >= window:

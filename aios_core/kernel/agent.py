@@ -60,7 +60,7 @@ class AgentControl(Protocol):
 
 
 class Agent:
-    """A process of the kernel, in the hands of its developer.
+    """A handle to one process of the kernel: its LLM calls, memory, files and tools.
 
     Leave it with `exit` (or use it as a context manager): its calls are
     cancelled, its children exit, and what it held is freed.
@@ -91,7 +91,7 @@ class Agent:
 
     @property
     def identity(self) -> str:
-        """To whom its memory and files belong, also after its end; see `aios_core.identity`."""
+        """The durable name that owns its memory and files, also after its exit: "group/name"."""
         return self._process.identity
 
     @property
@@ -109,7 +109,7 @@ class Agent:
 
     @property
     def accounting_with_descendants(self) -> Accounting:
-        """The usage so far of the agent and all its descendants, exited ones included."""
+        """The usage so far of the agent and all its descendants, including exited ones."""
         return self._process.accounting_with_descendants()
 
     @property
@@ -131,7 +131,7 @@ class Agent:
         """Return this agent as another uses it, for a store that serves several.
 
         Memory and files are this agent's. What is written carries the labels of both, and what is
-        read marks the other. Of no use for longer than one piece of work.
+        read adds its labels to the other. Make a new one for each piece of work.
         """
         if not is_a(other, Agent):
             raise InvalidRequest(f"other: got {shown_repr(other)}; allowed: an Agent")

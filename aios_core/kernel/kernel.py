@@ -191,7 +191,7 @@ class Kernel:
 
     @property
     def pool(self) -> CorePool:
-        """The cores, for inspection. Raises `KernelClosed` before the kernel has started."""
+        """The pool of cores, for inspection. Raises `KernelClosed` before the start."""
         return self._inside.parts.pool
 
     async def aclose(self, drain_s: float | None = None) -> None:
@@ -216,9 +216,9 @@ class Kernel:
         self._loop.watch_forks()
 
     def copy_for_fork(self) -> Kernel:
-        """Make a kernel of the same configuration and policy, for a forked child; not started.
+        """Return an unstarted kernel of the same configuration, for a forked child.
 
-        Tools that were loaded later and observers are not taken along. Raises `KernelClosed` if
+        Tools that were loaded later and observers are not copied. Raises `KernelClosed` if
         this one was given cores, an embedder, a gatekeeper or an approver as objects: they
         have threads, connections or state that cannot be had twice.
         """
@@ -277,14 +277,15 @@ class Kernel:
 
         Args:
             name: for people; need not be unique.
-            group: its privilege group; None: its parent's, or "default".
+            group: its group, for rights, weight and budget; None: its parent's, or "default".
             parent: pid of the agent that it belongs to; it inherits priority, budget and end.
             priority: smaller is more urgent; for the policies that look at it.
             weight: share of its group's service under `fair`.
             budget: what it and its children may spend, within the budgets above it.
 
         Raises:
-            KernelClosed, NoSuchObject (parent), RunawayStopped, InvalidRequest.
+            InvalidRequest: an argument is malformed, or there is no such parent.
+            RunawayStopped: `[guard]` allows no further agent, or none so deep.
         """
         return self._loop.call(
             partial(
@@ -378,7 +379,7 @@ class Kernel:
     # --- cores -------------------------------------------------------------------------------
 
     def add_core(self, core: Core) -> None:
-        """Start one more core and let it serve.
+        """Start an additional core, which then takes calls.
 
         Raises `ConfigError` if its name is taken, and `BackendError` if it does not start.
         """
@@ -390,7 +391,7 @@ class Kernel:
         await self._loop.arun(self._inside.parts.add_core(core))
 
     def measure_prompt(self, request: LLMGenerate) -> PromptSize:
-        """Count the tokens of a prompt. On the kernel's own loop, only if the core can at once."""
+        """Count the tokens of a prompt. May raise `WouldBlock` on the kernel's own loop."""
         require_a("request", request, LLMGenerate)
         return self._inside.submitter.measure_blocking(request)
 
@@ -430,9 +431,9 @@ class Kernel:
     # --- access ------------------------------------------------------------------------------
 
     def reload_access_policy(self) -> None:
-        """Put the policy file in force at once; changes of it are also noticed within seconds.
+        """Put the access policy file in force at once. Changes are also noticed within seconds.
 
-        Raises `ConfigError` with the line and the rule if it is broken; the old one stays.
+        Raises `ConfigError` with the line and the rule if it is invalid; the old policy stays.
         """
         self._loop.run(self.areload_access_policy())
 
@@ -449,7 +450,7 @@ class Kernel:
             agent: its identity, such as "default/bob".
             action: such as "memory.read".
             resource: "kind:owner:name".
-            about: `right`, `arguments`, `labels`, `irreversible`.
+            about: further facts of the request: `right`, `arguments`, `labels`, `irreversible`.
 
         Raises:
             InvalidRequest: one of them is malformed.
@@ -466,12 +467,12 @@ class Kernel:
     # --- observing ---------------------------------------------------------------------------
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Notify `observer` of every event from now on. Returns a function that stops it."""
+        """Notify `observer` of every event from now on. Returns a function that unsubscribes it."""
         checked_observers([observer])
         return self.events.subscribe(observer)
 
     def trace(self, path: str | Path) -> Trace:
-        """Write a trace from now on to a file for https://ui.perfetto.dev.
+        """Start to write a trace to a file, for https://ui.perfetto.dev.
 
         The trace ends with its `close`, as a context manager, or with the kernel. Raises
         `InvalidRequest` if the file cannot be written.
@@ -486,14 +487,14 @@ class Kernel:
         return self._loop.call(self.processes.group_statuses)
 
     def time(self) -> float:
-        """Return the time of the kernel's clock in seconds, as in the `at` of its events."""
+        """Return the time of the kernel's clock in seconds; the `at` of events is on this clock."""
         return self._inside.parts.clock.now()
 
     @property
     def num_in_flight(self) -> int:
-        """The number of syscalls in flight. From any thread."""
+        """The number of syscalls in flight. May be read on any thread."""
         return self._inside.parts.num_in_flight
 
     def check(self) -> None:
-        """Raise `KernelBug` unless every invariant of every part holds."""
+        """Raise `KernelBug` unless all invariants hold. For tests and debugging."""
         self._loop.call(self._inside.parts.check)

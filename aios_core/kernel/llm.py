@@ -72,9 +72,15 @@ class LLM:
         return await self._port.agenerate(request, options)
 
     def embed(self, texts: Sequence[str], *, timeout_s: float | None = None) -> tuple[Vector, ...]:
-        """The vectors of texts, of length 1: near in meaning is near in cosine.
+        """Embed texts. Returns one vector of length 1 for each, to be compared by cosine.
 
-        Raises `RateLimited` and `BackendError` too, if the embedder does.
+        Args:
+            texts: the texts to embed.
+            timeout_s: seconds after which the request fails; None: no limit.
+
+        Raises:
+            RateLimited: the embedding endpoint wants a pause.
+            BackendError: the embedder failed.
         """
         return self._port.call(Embed(texts), timeout_s=timeout_s)
 
@@ -88,12 +94,15 @@ class LLM:
         return await self._port.acall(Embed(texts), timeout_s=timeout_s)
 
     def stream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> Stream:
-        """Continue the conversation, delta by delta. The arguments are those of `generate`."""
+        """Continue the conversation. Returns a stream of deltas, for a plain thread.
+
+        The arguments are those of `generate`.
+        """
         request, options = _split(messages, arguments)
         return self._port.stream(request, options)
 
     def astream(self, messages: Messages, **arguments: Unpack[CallOptions]) -> AsyncStream:
-        """Continue the conversation, delta by delta, on the running event loop.
+        """Continue the conversation. Returns a stream of deltas, for the running event loop.
 
         The arguments are those of `generate`.
         """
@@ -101,15 +110,19 @@ class LLM:
         return self._port.astream(request, options)
 
     def measure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
-        """Count the tokens of a prompt, and those that the model accepts. Calls no model.
+        """Return the tokens of a prompt and the model's context window, without calling the model.
 
         The arguments are those of `build_llm_request`.
-        Raises `InvalidRequest`, `KernelClosed` and, on the kernel's own loop, `WouldBlock`.
+
+        Raises:
+            InvalidRequest: the request is malformed.
+            KernelClosed: the kernel does not run.
+            WouldBlock: called on the kernel's own loop.
         """
         return self._port.measure(build_llm_request(messages, **arguments))
 
     async def ameasure(self, messages: Messages, **arguments: Unpack[RequestOptions]) -> PromptSize:
-        """Count the tokens of a prompt without blocking the event loop, as `measure` does."""
+        """Measure a prompt without blocking the event loop (async form of `measure`)."""
         return await self._port.ameasure(build_llm_request(messages, **arguments))
 
 
@@ -148,10 +161,10 @@ def build_llm_request(
     # What is left out is not looked at: most calls leave out nearly everything.
     offered = () if type(tools) is tuple and not tools else parse_tools(tools)
     if tool_choice is not None:
-        _require_type("tool_choice", tool_choice, str | Mapping)
+        _require_type("tool_choice", tool_choice, str | Mapping, "a text or a mapping")
         _require_known_choice(tool_choice, [tool.name for tool in offered])
     if extra is not None:
-        _require_type("extra", extra, Mapping)
+        _require_type("extra", extra, Mapping, "a mapping")
     return LLMGenerate(
         messages=(
             (Message("user", messages),) if type(messages) is str else parse_messages(messages)
@@ -174,7 +187,9 @@ def _require_known_choice(choice: ToolChoice, names: Sequence[str]) -> None:
             f"{names}"
         )
     if choice == "required" and not names:
-        raise InvalidRequest("tool_choice is 'required' and no tool is offered")
+        raise InvalidRequest(
+            "tool_choice: got 'required', but no tool is offered; pass `tools`, or choose 'auto'"
+        )
 
 
 @reads_arguments
@@ -190,16 +205,19 @@ def _read_format(response_format: ResponseFormat | Mapping[str, Any]) -> Respons
 def _read_sampling(stop: str | Sequence[str] | None, settings: Mapping[str, Any]) -> Sampling:
     known = Sampling.__dataclass_fields__
     if unknown := [name for name in settings if name not in known]:
-        raise TypeError(f"unexpected argument {unknown[0]!r}; did you mean a key of `extra`?")
+        raise TypeError(
+            f"unexpected argument {unknown[0]!r}; allowed: the fields of Sampling; to pass it to "
+            "the backend unchanged, put it into `extra`"
+        )
     given: Any = () if stop is None else stop
     stops = (given,) if is_a(given, str) else tuple(require_items("stop", given))
     return Sampling(stop=stops, **settings)
 
 
 @reads_arguments
-def _require_type(name: str, value: object, kind: Any) -> None:
+def _require_type(name: str, value: object, kind: Any, allowed: str) -> None:
     if not isinstance(value, kind):
-        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {kind}")
+        raise InvalidRequest(f"{name}: got {shown_repr(value)}; allowed: {allowed}")
 
 
 def _split(messages: Messages, options: CallOptions) -> tuple[LLMGenerate, SubmitOptions]:

@@ -217,7 +217,9 @@ class Submitter:
             size: PromptSize = done.value
             return size
         measuring.close()
-        raise WouldBlock("this is the kernel's own loop, and the core counts elsewhere")
+        raise WouldBlock(
+            "this is the kernel's own loop, and the core counts off it; await the async form"
+        )
 
     async def perform(
         self, process: AgentProcess, request: Request[T], timeout_s: float | None

@@ -150,9 +150,9 @@ def require_trace_path(path: str | Path | None) -> None:
         return
     wanted = Path(path).expanduser().absolute()
     if wanted.is_dir() or not wanted.parent.is_dir():
-        raise ConfigError("trace", str(path), "a file in a folder that exists")
+        raise ConfigError("trace", str(path), "a path of a file in a folder that exists")
     if not os.access(wanted if wanted.exists() else wanted.parent, os.W_OK):
-        raise ConfigError("trace", str(path), "a file that may be written")
+        raise ConfigError("trace", str(path), "a file that this process may write")
 
 
 class Trace:

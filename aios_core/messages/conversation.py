@@ -102,7 +102,7 @@ class Message:
     """One turn of a conversation.
 
     `content` is its text; where the content was a list of parts, `parts` holds
-    them as they were written, and `content` the texts in them, joined. Keys that
+    them unchanged, and `content` is their joined texts. Keys that
     the kernel does not know are kept in `extra`.
     """
 
@@ -163,7 +163,7 @@ class Message:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a role and a text and nothing else."""
+        """Whether the message consists of a role and a text only."""
         return not (
             self.tool_calls
             or self.parts
@@ -386,7 +386,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Delta:
-    """One step of a stream. With several answers, `choice` is the number of its answer."""
+    """A streamed fragment of an answer. `choice` is the number of that answer, from 0."""
 
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
@@ -415,7 +415,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Choice:
-    """One answer of several to one prompt."""
+    """One of several answers to a prompt."""
 
     message: Message
     finish_reason: FinishReason
@@ -463,7 +463,7 @@ class Completion:
 
     @property
     def all_choices(self) -> tuple[Choice, ...]:
-        """Every answer, the first one included."""
+        """All answers, including the first one."""
         first = Choice(
             self.message,
             self.finish_reason,

@@ -78,7 +78,7 @@ class Sampling:
 
     @property
     def is_surely_greedy(self) -> bool:
-        """Whether the caller asked for the likeliest token; unset leaves it to the backend."""
+        """Whether the caller asked for the likeliest token. False if unset: the backend decides."""
         return self.temperature == 0 or self.top_k == 1
 
     def to_dict(self) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class ResponseFormat:
 
     @property
     def is_constraint(self) -> bool:
-        """Whether it limits what the answer may be."""
+        """Whether the format constrains the answer."""
         return self.kind != "text"
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class ResponseFormat:
 
     @staticmethod
     def is_openai(raw: object) -> bool:
-        """Return whether `raw` is OpenAI's `response_format`, and no plain JSON schema."""
+        """Return whether `raw` is OpenAI's `response_format` rather than a plain JSON schema."""
         kind = raw.get("type") if isinstance(raw, Mapping) else None
         return isinstance(kind, str) and kind not in _SCHEMA_TYPES
 

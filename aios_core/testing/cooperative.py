@@ -34,7 +34,7 @@ class ScriptInput(Protocol):
 
 
 def cooperative_script(request: ScriptInput) -> Message:
-    """The answer to a request."""
+    """Answer a request as it asks: call an offered tool, write JSON, or echo the text."""
     last = request.messages[-1] if request.messages else Message("user")
     if request.response_format is not None and request.response_format.is_constraint:
         schema = request.response_format.schema

@@ -57,7 +57,7 @@ class Leftovers:
 def nothing_left(timeout_s: float = _TIMEOUT_S) -> Iterator[None]:
     """Raise `AssertionError` if the block leaves anything behind that was not there before.
 
-    What is about to end gets `timeout_s` real seconds to do so.
+    Threads and tasks that are about to end get `timeout_s` seconds of real time to do so.
     """
     before = Leftovers.now()
     yield

@@ -127,13 +127,13 @@ class SimulatedCore:
         )
 
     async def start(self, sink: ReportSink) -> None:
-        """Take the running loop's time as the device's."""
+        """Start the device on the time of the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._is_up = True
 
     def prepare(self, request: LLMGenerate) -> Prepared:
-        """Measure a request. Raises `InvalidRequest`."""
+        """Count the tokens of a request. Raises `InvalidRequest` if it asks for tools or JSON."""
         self._refuse_what_it_cannot(request)
         wanted = request.extra.get("sim_prompt_tokens")
         if wanted is None:
@@ -190,7 +190,7 @@ class SimulatedCore:
         )
 
     def open_image(self, path: Path) -> KVImage:
-        """Simulated memory does not outlive its process."""
+        """Raise `SnapshotError`: simulated memory does not outlive its process."""
         raise SnapshotError(f"core {self.name!r} takes no KV images, such as {path.name}")
 
     async def close(self) -> None:

@@ -142,7 +142,7 @@ class SimulatedKV:
 
     @property
     def memory(self) -> DeviceMemory:
-        """The device that it is an image of."""
+        """The device from which the image was taken."""
         return self._memory
 
     @property

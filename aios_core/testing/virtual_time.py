@@ -33,7 +33,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Deadlock(RuntimeError):
-    """Nothing can ever happen again on a virtual loop, and its work is not done."""
+    """The work on a virtual loop is not done, and nothing can wake the loop again."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -52,7 +52,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """As everywhere; virtual time stands still until the job is done."""
+        """Run a job in an executor; virtual time stands still until the job is done."""
         future = super().run_in_executor(executor, func, *args)
         self._jobs += 1
         future.add_done_callback(self._job_done)

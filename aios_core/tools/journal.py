@@ -189,7 +189,8 @@ class ToolJournal:
             call_id, known, boot, outcome, result = row
             if not hmac.compare_digest(known, digest):
                 raise Conflict(
-                    f"key {intent.key!r} was used for {tool.name!r} with other arguments"
+                    f"key {intent.key!r} was used for {tool.name!r} with other arguments; allowed: "
+                    "one key for each intent"
                 )
             if outcome == "done":
                 if result is None:
@@ -241,9 +242,15 @@ class ToolJournal:
         """
         tool = intent.tool
         if outcome == "took effect":
-            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} took effect already")
+            raise Conflict(
+                f"the call of {tool.name!r} with key {intent.key!r} has taken effect; a new "
+                "call needs a new idempotency_key"
+            )
         if outcome is None and boot == self._boot:
-            raise Conflict(f"the call of {tool.name!r} with key {intent.key!r} is still in flight")
+            raise Conflict(
+                f"the call of {tool.name!r} with key {intent.key!r} is still in flight; wait "
+                "for its answer"
+            )
         if outcome in (None, "unknown") and not tool.is_repeatable:
             raise _in_doubt(tool)
 

@@ -49,7 +49,7 @@ class Rate:
             value = getattr(self, key)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (is_number and value > 0 and (key == "per_s" or value >= 1)):
-                raise InvalidRequest(f"a rate's {key}: got {shown_repr(value)}; allowed: {what}")
+                raise InvalidRequest(f"rate.{key}: got {shown_repr(value)}; allowed: {what}")
 
 
 @dataclass(frozen=True, slots=True)

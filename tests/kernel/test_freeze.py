@@ -107,7 +107,7 @@ async def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> No
     async with booted(ScriptedCore("a")) as kernel:
         agent = kernel.spawn("a")
 
-        with pytest.raises(SnapshotError, match="not a frozen agent"):
+        with pytest.raises(SnapshotError, match="not the directory of a saved agent"):
             await kernel.asave_agent(agent.pid, tmp_path)
         assert agent.state is ProcessState.ACTIVE
         assert (await agent.llm.agenerate("go on")).text == "a"

@@ -255,7 +255,7 @@ class TestCrash:
             agent.tools.run("pay", {"amount": 6})  # another payment is a different call
             agent.tools.resolve(doubt.call_id, took_effect=bool(times))
             if times:
-                with pytest.raises(Conflict, match="took effect already"):
+                with pytest.raises(Conflict, match="has taken effect"):
                     agent.tools.run("pay", {"amount": 5}, idempotency_key="invoice 7")
             else:
                 agent.tools.run("pay", {"amount": 5}, idempotency_key="invoice 7")

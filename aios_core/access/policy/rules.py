@@ -29,7 +29,7 @@ NEGATION: Final = "not_"
 
 
 class Effect(StrEnum):
-    """The effect of a rule or decision, the mildest first."""
+    """The effect of a rule or decision: allow, ask or deny, from mildest to strictest."""
 
     ALLOW = "allow"
     ASK = "ask"  # it waits for an approval
