@@ -236,7 +236,7 @@ def run(work: Callable[[], Awaitable[Any]]) -> None:
 
 
 def nothing_stays(kernel: Kernel, watch: EventWatcher) -> None:
-    for _ in range(3):  # what a finalizer of the first collection lets go of, too
+    for _ in range(3):  # a finalizer may release more objects, which the next one finds
         gc.collect()
     for directory in DIRECTORIES:
         assert set(directory.callers) <= _callers_before

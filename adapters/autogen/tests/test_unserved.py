@@ -166,7 +166,7 @@ def test_a_client_that_a_program_of_classic_registers_is_named_once_when_it_is_a
     def bot(kind: type[Mine]) -> AssistantAgent:
         entry = {"model": "m", "model_client_cls": kind.__name__}
         agent = AssistantAgent("a", llm_config={"config_list": [entry], "cache_seed": None})
-        agent.register_model_client(kind)  # type: ignore[arg-type] # classic says an instance
+        agent.register_model_client(kind)  # type: ignore[arg-type] # classic annotates an instance
         return agent
 
     bots = [bot(Mine), bot(Mine), bot(Inherited)]

@@ -8,7 +8,7 @@ import os
 from aios_core.kernel import Kernel
 from aios_core.kernel.default import default_kernel
 
-_ready_in: int | None = None  # the process whose default kernel is known to run
+_ready_in: int | None = None  # the id of the process in which the default kernel is known to run
 
 
 async def adefault_kernel() -> Kernel:

@@ -105,7 +105,7 @@ class ToolBridge:
     async def arun(
         self, agent: Agent, tool: ToolOffer, arguments: Mapping[str, Any], work: AsyncWork
     ) -> tuple[Any, StoredResult | None]:
-        """Run a tool whose `work` is a coroutine on this event loop (async form of `run`).
+        """Run a tool with `work` as a coroutine on this event loop (async form of `run`).
 
         Cancelling the await cancels the syscall.
         """

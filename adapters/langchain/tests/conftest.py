@@ -70,7 +70,7 @@ def kernel(boot: Boot) -> Kernel:
 
 @pytest.fixture
 def as_default(kernel: Kernel) -> Iterator[Kernel]:
-    """The same, as the kernel of the process."""
+    """Make the kernel of this test the default kernel."""
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)

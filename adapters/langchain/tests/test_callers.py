@@ -91,7 +91,7 @@ def test_a_tool_that_calls_a_model_calls_as_the_run_that_it_serves(
 
     @tool
     def ask(question: str) -> str:
-        """Ask somebody else."""
+        """Ask another model."""
         return llm.invoke(question).text
 
     def work(text: str) -> str:

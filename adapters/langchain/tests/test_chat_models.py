@@ -41,7 +41,7 @@ def core_of(kernel: Kernel) -> ScriptedCore:
     return core
 
 
-# --- what is said to the kernel ------------------------------------------------------------------
+# --- requests to the kernel ----------------------------------------------------------------------
 
 
 def test_settings_of_the_model_reach_the_core(kernel: Kernel) -> None:

@@ -247,7 +247,7 @@ class TestForgetting:
         assert await saver.asweep_ttl() > 0
 
 
-# --- whose labels a checkpoint carries ------------------------------------------------------------
+# --- labels of checkpoints ------------------------------------------------------------------------
 
 
 def _run(kernel: Kernel, saver: AIOSSaver, thread: str, *, reads_web: bool = False) -> set[str]:

@@ -1,4 +1,4 @@
-"""The demo judges by true results, measures what it says, and keeps what was complete."""
+"""The demo checks real results, shows only measured numbers, and keeps complete runs."""
 
 from __future__ import annotations
 

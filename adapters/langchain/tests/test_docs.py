@@ -1,4 +1,4 @@
-"""The page about LangChain says what is there: what it shows runs."""
+"""The page about LangChain is true: its programs run."""
 
 from __future__ import annotations
 

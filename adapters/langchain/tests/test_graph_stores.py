@@ -1,4 +1,4 @@
-"""`AIOSGraphStore` beside LangGraph's own store in memory: one name changed."""
+"""`AIOSGraphStore` answers as LangGraph's own store in memory does, with one name changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class LetterEmbeddings(Embeddings):
-    """How often each letter is there; counts its calls."""
+    """Embeds a text as the counts of its letters, and counts its own calls."""
 
     def __init__(self) -> None:
         self.num_texts = 0
@@ -86,7 +86,7 @@ def both(kernel: Kernel, index: IndexConfig | None = None) -> tuple[BaseStore, B
 
 
 def told(results: Any) -> Any:
-    """What an operation answered, without times; scores to the last but some bits."""
+    """Return the answer of an operation without times, and with rounded scores."""
     if not isinstance(results, list):
         return results and (results.namespace, results.key, results.value)
     return [

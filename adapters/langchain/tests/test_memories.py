@@ -225,7 +225,7 @@ def test_a_store_gives_back_what_it_was_given(kernel: Kernel, value: Any) -> Non
 
 
 class Page(Document):
-    """Somebody's own kind of document."""
+    """A document class of a user."""
 
     number: int = 0
 
@@ -245,7 +245,7 @@ def test_a_store_refuses_what_it_could_not_give_back(kernel: Kernel, value: Any)
 
 
 def labels_after(kernel: Kernel, thread: str, step: Any, *, reads_web: bool = False) -> set[str]:
-    """What the agent of a run has read, once a step of the run is done."""
+    """Return the labels that the agent of a run has after one step of the run."""
 
     @aios_tool(read_only=True, trusted=False)
     def web() -> str:

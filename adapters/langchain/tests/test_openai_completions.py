@@ -1,4 +1,4 @@
-"""`langchain_openai.OpenAI`, the old completions, on the kernel and beside it."""
+"""`langchain_openai.OpenAI`, the old completions, with the kernel and without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mode "passthrough" for what is no chat model: `OpenAI`'s completions and `OpenAIEmbeddings`."""
+"""Mode "passthrough" beyond chat models: `OpenAI`'s completions and `OpenAIEmbeddings`."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_streaming_model_is_booked_once(serve: Serve, watch: EventWatche
 
 
 def spending(kernel: Kernel, work: Callable[[str], object]) -> RunnableLambda[str, list[Usage]]:
-    """A run that does the work and tells what its agent has spent then."""
+    """Return a run that does the work and returns the usage of its agent."""
 
     def run(text: str) -> list[Usage]:
         work(text)

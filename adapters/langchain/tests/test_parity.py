@@ -46,7 +46,7 @@ from aios_core.testing.stub_server import Answer, Behavior, Raw, Refuse, StubSer
 from langchain_aios import ChatAIOS
 from langchain_aios.openai_calls import seconds_of
 
-# How a native call differs: it is no stream unless it is asked for one, and it is no kernel's.
+# How a native call differs: it streams only on request; the kernel always streams.
 OF_THE_WIRE: Final = {"stream", "stream_options"}
 WIDE: Final = 200_000
 
@@ -75,7 +75,7 @@ class Sides:
         return kind(**{**about, "max_retries": 0, **settings})
 
     def run(self, program: Program) -> tuple[Any, Any]:
-        """What the program makes of the native provider, and of the kernel."""
+        """Return the outcome of the program at the native provider, and on the kernel."""
         native = outcome(program)
         install("langchain")
         former = set_default_kernel(self.kernel)
@@ -101,7 +101,7 @@ def bodies_of(server: StubServer) -> list[dict[str, Any]]:
 
 
 def normal(body: dict[str, Any]) -> dict[str, Any]:
-    """A body without what tells a stream, and with one name for the limit."""
+    """Return a request body without its stream options, and with one name for the limit."""
     kept = {key: value for key, value in body.items() if key not in OF_THE_WIRE}
     if "max_completion_tokens" in kept:
         kept["max_tokens"] = kept.pop("max_completion_tokens")
@@ -161,7 +161,7 @@ TALK: Final = [
     HumanMessage(""),
 ]
 
-# --- what a constructor says -----------------------------------------------------------------
+# --- arguments of the constructor ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])

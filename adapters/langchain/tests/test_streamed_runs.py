@@ -50,7 +50,7 @@ pytestmark = [
 
 @pytest.fixture(params=MODES)
 def model(request: pytest.FixtureRequest, as_default: Kernel) -> Iterator[Model]:
-    """Make models whose calls are the kernel's, in one mode after the other."""
+    """Make models that call the kernel, in one mode after the other."""
     with StubServer(Answer("You said so")) as server:
         if request.param != "ours":
             install("langchain", mode=request.param)
@@ -66,7 +66,7 @@ def model(request: pytest.FixtureRequest, as_default: Kernel) -> Iterator[Model]
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """Whatever a test does: when it ends, no run goes on and no run's agent is kept."""
+    """Require after every test that no run continues and that no agent of a run is left."""
     gc.freeze()  # a collection then looks at what the test itself made, which is quick
     yield
     gc.collect()
@@ -77,7 +77,7 @@ def nothing_leaks() -> Iterator[None]:
 
 
 def require_runs(watch: EventWatcher, kernel: Kernel, *, runs: int, calls: int) -> None:
-    """So many calls were made by so many agents, all of which are gone."""
+    """Require the number of calls and of calling agents, and that all these agents have exited."""
     assert len(watch.callers()) == calls
     assert len(set(watch.callers())) == runs
     require_nobody(watch, kernel)
@@ -96,7 +96,7 @@ def larger(left: str, right: str) -> str:
 
 
 class State(TypedDict, total=False):
-    """What the branches of the graph write, each a key of its own or again."""
+    """The state of the graph: its branches write different keys, or one key twice."""
 
     text: Annotated[str, larger]
     left: Annotated[str, larger]
@@ -400,7 +400,7 @@ def test_an_agents_tools_call_as_the_run_that_streams(
 
     @tool
     def speak(text: str) -> str:
-        """Say something."""
+        """Stream an answer, and join it."""
         return "".join(chunk.text for chunk in llm.stream(text))
 
     def work(text: str) -> Iterator[str]:

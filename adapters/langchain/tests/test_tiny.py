@@ -1,4 +1,4 @@
-"""The same on a real model: the tiny one that comes with the project."""
+"""The adapter of LangChain on a real model, the bundled `tiny`."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ TALK: list[BaseMessage] = [
 
 @pytest.fixture
 def remote() -> Iterator[Kernel]:
-    """A kernel whose only core is an endpoint that cannot count."""
+    """Yield a kernel with one core, an endpoint that cannot count tokens."""
     with StubServer(Answer("well"), context_window=100_000) as server:
         core = OpenAICore(server.base_url, ["stub"], probe=False, context_window=100_000)
         config = KernelConfig.load(environ={}, state={"directory": ":memory:"})

@@ -25,7 +25,7 @@ IGNORED = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """LlamaIndex and its workflows warn of what they do themselves; that is not ours to mend."""
+    """Ignore warnings about LlamaIndex's own code, which this project cannot fix."""
     for item in items:
         if HERE in item.path.parents:
             for ignored in IGNORED:
@@ -64,7 +64,7 @@ def kernel(boot: Boot) -> Kernel:
 
 @pytest.fixture
 def as_default(kernel: Kernel) -> Iterator[Kernel]:
-    """The same, as the kernel of the process."""
+    """Make the kernel of this test the default kernel."""
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)

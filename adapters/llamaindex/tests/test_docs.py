@@ -1,4 +1,4 @@
-"""The page about LlamaIndex says what is there: its snippets run."""
+"""The page about LlamaIndex is true: its programs run."""
 
 from __future__ import annotations
 

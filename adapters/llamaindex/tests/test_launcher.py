@@ -160,7 +160,7 @@ def test_a_query_engine_runs_without_any_setting(
     assert "The harbour opens at nine." in str(answer)
     assert isinstance(Settings.llm, AIOSLLM)
     assert isinstance(Settings.embed_model, AIOSEmbedding)
-    assert "llamaindex" in watch.names().values()  # whose embeddings they are
+    assert "llamaindex" in watch.names().values()  # the agent that embedded
     (core,) = as_default.pool
     assert len(core.requests) == 1  # type: ignore[attr-defined]
 

@@ -137,7 +137,7 @@ def response() -> Raw:
 
 
 def response_stream() -> Raw:
-    """The same as a stream."""
+    """Return the response as a stream of events."""
     delta = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
     events = (
         {"type": "response.output_text.delta", "delta": "na", **delta},

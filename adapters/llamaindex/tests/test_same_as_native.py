@@ -1,4 +1,4 @@
-"""What a program says to OpenAI's LLM is sent by the kernel as its provider would get it."""
+"""The kernel sends the calls of a program as OpenAI's own LLM class would send them."""
 
 from __future__ import annotations
 

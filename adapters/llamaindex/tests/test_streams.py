@@ -305,7 +305,7 @@ def test_a_stream_that_is_left_leaves_no_agent(
     work: Callable[[], Awaitable[None]], as_default: Kernel
 ) -> None:
     run(work)
-    gc.collect()  # what nobody refers to any more
+    gc.collect()  # finalize unreferenced streams
 
     nothing_stays(as_default)
 

@@ -1,4 +1,4 @@
-"""The same on a real model, and the examples as a newcomer runs them."""
+"""The adapter of LlamaIndex on a real model, and the examples as a new user runs them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Tokenizer = Callable[[str], list[int]]
 
 @pytest.fixture
 def remote() -> Iterator[Kernel]:
-    """A kernel whose core is an endpoint that counts nothing beforehand."""
+    """Yield a kernel with one core, an endpoint that counts no tokens before a call."""
     config = KernelConfig(
         state=StateConfig(directory=":memory:"), access=AccessConfig(approver="allow")
     )

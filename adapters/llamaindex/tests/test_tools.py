@@ -23,7 +23,7 @@ def add(a: int, b: int) -> int:
 
 
 async def whose_loop() -> str:
-    """Says which loop it runs on."""
+    """Return the identity of the event loop that runs this."""
     return str(id(asyncio.get_running_loop()))
 
 

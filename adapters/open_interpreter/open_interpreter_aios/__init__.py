@@ -21,7 +21,7 @@ accounted, checked, cancellable.
     offline            settings that keep LiteLLM's import off the network
 
 What is common to all adapters is in `aios_adapters`. Importing this starts nothing, and does not
-import Open Interpreter, whose own import accesses the network.
+import Open Interpreter, because importing that accesses the network.
 """
 
 from open_interpreter_aios.attachment import Attachment, attach, detach

@@ -1,8 +1,8 @@
 """Answer Open Interpreter's LLM calls from the kernel.
 
 `interpreter.llm.completions` is a function that takes a chat completion request and
-yields its chunks, in the shape that LiteLLM gives them: dictionaries whose tool
-calls have attributes. `Completions` is such a function; every call of it is a
+yields its chunks, in the shape that LiteLLM gives them: dictionaries with tool
+calls that have attributes. `Completions` is such a function; every call of it is a
 syscall of the interpreter's agent, and closing the generator (Ctrl-C, `stop`)
 cancels the syscall. `PassthroughCompletions` schedules the calls that LiteLLM makes at its
 provider.

@@ -104,7 +104,7 @@ class Terminal:
             return False
         try:
             piece = os.read(self._descriptor, 4096).decode(errors="replace")
-        except OSError:  # nobody has the terminal open any more
+        except OSError:  # no process has the terminal open
             return False
         self._shown += piece
         self.screen.write(piece)

@@ -21,7 +21,7 @@ def main() -> None:
             shown = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307
             if shown is not None:
                 value.write_text(repr(shown))
-    except Exception:  # noqa: BLE001 - whatever it raises is shown
+    except Exception:  # noqa: BLE001 - every error is shown
         traceback.print_exc()
         sys.exit(1)
     plain = {name: one for name, one in names.items() if isinstance(one, int | str)}

@@ -48,10 +48,10 @@ class Runner:
     """Runs these tests' own code in plain processes, in the place of the sandbox."""
 
     def __init__(self, directory: Path) -> None:
-        self.ran: list[tuple[str, str]] = []  # whose, in which language
-        self.sessions: dict[tuple[str, str], Path] = {}  # whose, of which name
-        self.notice: str | None = None  # what it says with the next cell
-        self.figures: tuple[str, ...] = ()  # files that cells say they wrote
+        self.ran: list[tuple[str, str]] = []  # owner, language
+        self.sessions: dict[tuple[str, str], Path] = {}  # owner, name of the session
+        self.notice: str | None = None  # shown with the next cell
+        self.figures: tuple[str, ...] = ()  # files that cells report as written
         self._directory = directory
 
     async def run_for(
@@ -97,7 +97,7 @@ async def _finished(program: list[str], on_output: OnOutput) -> int:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Whoever looks up a host or connects to one is refused, and a test can see who tried."""
+    """Refuse every host lookup and connection, and record the attempts."""
     tried: list[object] = []
 
     def refuse(*arguments: object, **_: object) -> Any:
@@ -161,7 +161,7 @@ def kernel(boot: Boot) -> Kernel:
 
 @pytest.fixture
 def as_default(kernel: Kernel) -> Iterator[Kernel]:
-    """The same, as the kernel of the process."""
+    """Make the kernel of this test the default kernel."""
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)

@@ -1,4 +1,4 @@
-"""What a scripted core says to Open Interpreter: answers, and code to run."""
+"""Scripted answers of a model for Open Interpreter: text, and code to run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def code(text: str, language: str = "python") -> ToolCall:
 
 
 def coder(text: str, language: str = "python") -> Callable[[Any], Any]:
-    """A model that runs one piece of code, and tells what came of it."""
+    """Return a model that runs one piece of code, and then answers with its output."""
 
     def answer(request: Any) -> Any:
         last = request.messages[-1]

@@ -178,7 +178,7 @@ def test_a_program_may_leave_languages_away_but_not_add_some(
 
 
 def say(interpreter: Any, code: str, language: str = "python") -> str:
-    """What a block says."""
+    """Run a code block. Returns its output."""
     (said,) = interpreter.computer.run(language, code)
     return str(said["content"])
 
@@ -267,7 +267,7 @@ def test_a_notice_of_the_sandbox_is_on_a_line_of_its_own(
 
 
 class Stuck(Runner):
-    """Says that it has begun, and goes on until it is interrupted."""
+    """A runner that reports its start, and then runs until it is interrupted."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -289,7 +289,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stuck:
 
 
 def until_begun(interpreter: Any) -> Any:
-    """A turn, as far as to what its code said first."""
+    """Start a turn, and read its stream until the first output of its code."""
     stream = interpreter.chat("go", display=False, stream=True)
     for chunk in stream:
         if chunk.get("content") == "begun\n":

@@ -1,4 +1,4 @@
-"""The page about Open Interpreter says what is there: what it shows of ours runs."""
+"""The page about Open Interpreter is true: its programs that use this adapter run."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from open_interpreter_aios.attachment import attachment_of
 from .conftest import Boot
 from .programs import told
 
-# Looks and connections are refused, and those who try are told of on standard output.
+# Refuses lookups and connections, and prints the attempts on standard output.
 GUARD = """\
 import socket
 def refuse(*arguments, **_):

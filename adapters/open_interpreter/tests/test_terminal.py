@@ -84,7 +84,7 @@ def test_a_yes_lets_the_code_run_and_the_question_stays_on_the_screen(at_termina
     assert f"{QUESTION}y" in shown
     assert "tool.run tool:default/interpreter:interpreter_run_code" in shown
     assert "THE END: It said: forty-two" in shown
-    assert "  forty-two" in shown  # Open Interpreter goes on drawing, below the question
+    assert "  forty-two" in shown  # Open Interpreter continues to draw, below the question
     assert shown.index(QUESTION) < shown.index("  forty-two")
 
 
