@@ -35,6 +35,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    # These let type checkers know the folders as attributes too, as in `aios_core.cores`.
+    import aios_core.access
+    import aios_core.cores
+    import aios_core.memory
+    import aios_core.retrieval
+    import aios_core.scheduler
+    import aios_core.storage  # noqa: F401 - stands for all six
     from aios_core.accounting import Accounting, BudgetStatus, GroupStatus
     from aios_core.budget import Budget, Price
     from aios_core.bundled_model import tiny_model_path
@@ -308,16 +315,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name, or a module that has public names, when it is first used."""
-    if name in _MODULES:
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    elif name in _NAMESPACES or name in {module.partition(".")[0] for module in _NAMES}:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or type checkers would accept any name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, or a module that has public names, when it is first used."""
+        if name in _MODULES:
+            value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        elif name in _NAMESPACES or name in {module.partition(".")[0] for module in _NAMES}:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -65,7 +65,10 @@ _LOADED_WHEN_NAMED = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LOADED_WHEN_NAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LOADED_WHEN_NAMED[name]), name)
+if not TYPE_CHECKING:  # or type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import a core class that needs a backend library when it is first used."""
+        if name not in _LOADED_WHEN_NAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_LOADED_WHEN_NAMED[name]), name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import aios_core
 from aios_core import Agent, Budget, Completion, Kernel, KernelConfig, Price, Rate, Tool, tool
 from aios_core.access import Explanation
 from aios_core.core import PromptSize
@@ -54,3 +55,7 @@ def explained(kernel: Kernel) -> tuple[Explanation, Tool]:
     return kernel.explain_access(
         "a/b", "memory.read", "memory:a/b:x", labels=["web"], right="read"
     ), knock
+
+
+def looked_up_on_the_package() -> tuple[type[aios_core.cores.ScriptedCore], type[Exception]]:
+    return aios_core.cores.ScriptedCore, aios_core.errors.KernelError

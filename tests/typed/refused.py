@@ -3,7 +3,9 @@
 The comment at the end of a line is the code of mypy's error there.
 """
 
-from aios_core import Agent, Kernel, KernelConfig, tool
+import aios_adapters
+import aios_core
+from aios_core import Agent, Kernel, KernelConfig, cores, tool
 
 
 def wrong_llm_calls(agent: Agent) -> None:
@@ -42,3 +44,10 @@ def wrong_settings(kernel: Kernel) -> None:
     kernel.explain_access("a/b", "memory.read", "memory:a/b:x", rights="read")  # call-arg
     tool(read_onely=True)  # call-overload
     tool(timeout_s="5")  # call-overload
+
+
+def wrong_public_names() -> None:
+    _ = aios_core.Kernal  # attr-defined
+    _ = aios_core.cores.ScriptedCor  # attr-defined
+    _ = cores.OpenAiCore  # attr-defined
+    _ = aios_adapters.as_openai_err  # attr-defined
