@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from aios_adapters import as_both, as_openai_error, openai_kind_of
+import aios_adapters  # its names for OpenAI's client import that client on first use
 from aios_core.errors import ContentFiltered, ContextOverflow, KernelError
 
 # LiteLLM's own classes, for which OpenAI's client has only a general one.
@@ -26,18 +26,18 @@ def as_litellm_error(error: KernelError) -> Exception:
     name = _name_of(error)
     kind = getattr(import_module("litellm.exceptions"), name, None)
     if kind is None:
-        return as_openai_error(error)
+        return aios_adapters.as_openai_error(error)
     facts: dict[str, Any] = {"message": str(error), "llm_provider": "aios", "model": ""}
     if name not in _WITHOUT_RESPONSE:
-        facts["response"] = getattr(as_openai_error(error), "response", None)
+        facts["response"] = getattr(aios_adapters.as_openai_error(error), "response", None)
     theirs = kind(**facts)
     theirs.message = str(error)  # without the name of LiteLLM's class before it
-    return as_both(error, theirs)
+    return aios_adapters.as_both(error, theirs)
 
 
 def _name_of(error: KernelError) -> str:
     for ours, name in _OWN:
         if isinstance(error, ours):
             return name
-    name = openai_kind_of(error).__name__
+    name = aios_adapters.openai_kind_of(error).__name__
     return _OTHER_NAMES.get(name, name)

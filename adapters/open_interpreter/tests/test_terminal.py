@@ -21,9 +21,6 @@ import json
 from aios_core import Kernel, ToolCall, ToolContext, set_default_kernel
 from aios_core.cores import ScriptedCore
 
-from open_interpreter_aios.code_block import Block
-from open_interpreter_aios import code_tools as tools
-
 
 class Runner:
     async def run_in_session(self, *arguments, on_output, **_):
