@@ -73,7 +73,7 @@ def cheapest_target(image: ImageView, rates: Rates) -> Tier | None:
     speed = rates.host_bytes_per_s if target is Tier.HOST else rates.disk_bytes_per_s
     if not image.may_drop or speed is None or rates.prefill_tokens_per_s is None:
         return target
-    swap_s = 2 * image.num_bytes / speed
+    swap_s = 2 * image.num_bytes / speed  # out now, and in again when the call resumes
     recompute_s = image.num_tokens / rates.prefill_tokens_per_s
     return DROP if recompute_s < swap_s else target
 

@@ -239,6 +239,7 @@ class ContextSwitcher:
             for e in self._entries.values()
             if e.snapshot.kv is not None and not e.is_stuck and (core is None or e.core is core)
         ]
+        # Moves that have started will free their bytes; counting them twice would move too much.
         excess -= sum(e.image.num_bytes for e in entries if e.is_moving and e.image.tier is tier)
         views = [_as_view(e) for e in entries if not e.is_moving and e.key not in self._pinned]
         rates = Rates(prefill_rate, self._rates.get(Tier.HOST), self._rates.get(Tier.DISK))

@@ -104,6 +104,7 @@ class AdmissionController:
         active = self._active.get(core) or _ActiveSet()
         excess = active.num_tokens - load.kv_capacity * active.factor
         context = active.contexts.get(pid)
+        # An active agent's context is counted already; only its growth needs space.
         excess += num_tokens if context is None else max(0, num_tokens - context.num_tokens)
         evicted = []
         if excess > 0:
@@ -112,6 +113,7 @@ class AdmissionController:
                 evicted.append(other)
                 if excess <= 0:
                     break
+        # An agent with a running call holds its context anyway: waiting would free nothing.
         if excess <= 0 or load.num_running == 0 or (context is not None and context.num_calls):
             return AdmissionPlan(fits=True, evicted=tuple(evicted))
         return AdmissionPlan(fits=False, evicted=(pid,) if context is not None else ())

@@ -458,7 +458,7 @@ class Dispatcher:
             core.run(run)
         except RAISED as exc:  # a core must not raise; if it does, this call fails
             pass_on(exc)
-            for unused in (snapshot, warm):
+            for unused in (snapshot, warm):  # the core did not take them over
                 if unused is not None:
                     release(unused)
             self._reports.failed(

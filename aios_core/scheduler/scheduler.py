@@ -347,6 +347,7 @@ class Scheduler:
         if arriving and now - arriving.queued_at > MAX_ADMISSION_WAIT_S:
             # The slot stays empty rather than going to a smaller call, so that memory drains.
             return arriving if self._fits(arriving, core, now) else None
+        # If the more urgent one does not fit, the other may still use the slot.
         if arriving is None or returning is None:
             first, second = arriving or returning, None
         elif self._warm_goes_first(returning, arriving, core, now):

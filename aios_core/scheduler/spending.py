@@ -110,7 +110,7 @@ class Reservations:
         amount = self._cost(call, allowance, num_tokens)
         if account.limited and (blocker := account.blocker(amount)) is not None:
             return blocker
-        if call.reservation is None:
+        if call.reservation is None:  # a resumed call keeps what it has reserved
             call.reservation = account.reserve(amount)
         else:
             call.reservation.grow(amount)

@@ -132,6 +132,7 @@ def commit_checkout(
             return False
         return content.size == len(data) and table.contents.data(content) == data
 
+    # Unchanged files are sorted out before the transaction, so that the writer reads no contents.
     known = state.database.read(
         lambda c: {path for path, data in found.items() if is_known(c, path, data)}
     )
@@ -156,7 +157,7 @@ def commit_checkout(
 
         deleted = state.database.write(store)
     finally:
-        for content in held:
+        for content in held:  # stored rows refer to their blobs; the others may be collected
             table.contents.discard(content)
     return CommitResult(tuple(contents), deleted, skipped)
 

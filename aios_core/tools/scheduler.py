@@ -270,6 +270,7 @@ class ToolScheduler:
     def _heads(self, now: float) -> Iterator[tuple[Rank, ToolTicket]]:
         """Yield the best call of each queue with its rank; overdue calls rank first."""
         limit, bound_s = self.limits.max_running_per_agent, self._ranking.max_wait_s
+        # Calls of agents at their limit are passed over, so that they do not block their queue.
         full = {pid for pid, number in self._running.items() if number >= limit}
         for queue in self._queues.values():
             if not queue.num_waiting:
