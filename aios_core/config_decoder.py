@@ -10,7 +10,6 @@ first: a bad entry is left out, and the rest is decoded. Pure: reads no file and
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from aios_core.errors import ConfigError
+from aios_core.suggestions import suggest, unknown_name
 from aios_core.untrusted.arguments import MAX_INTEGER, exact_text, is_unicode
 from aios_core.untrusted.third_party import describe, detach
 
@@ -115,12 +115,6 @@ def is_decodable(hint: Any) -> bool:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """A phrase that names the closest of the known names; empty if none is close."""
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
 def field_hints(table: type) -> Mapping[str, Any]:
     """The fields of a dataclass, with their annotations."""
     hints = _all_hints(table)
@@ -196,9 +190,7 @@ def _incomplete(
 
 
 def _unknown_key(name: Any, value: Any, known: Iterable[str], place: Place) -> ConfigError:
-    hint = suggest(str(name), known)
-    allowed = f"no value, since there is no such key; {hint + ' ' if hint else ''}"
-    return place.at(str(name)).refuse(value, f"{allowed}The keys here are: {', '.join(known)}")
+    return place.at(str(name)).refuse(value, unknown_name("key", str(name), known))
 
 
 def _decode_mapping(inner: Any, value: Any, place: Place, base: Any) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aios_core.config_decoder import field_hints, suggest
+from aios_core.config_decoder import field_hints
 from aios_core.errors import ConfigError
+from aios_core.suggestions import suggest
 
 CONFIG_FILE: Final = "aios.toml"
 

@@ -13,7 +13,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from aios_core.config_decoder import Place, suggest
+from aios_core.config_decoder import Place
+from aios_core.suggestions import suggest
 from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 

@@ -344,7 +344,7 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    assert "The keys here are: weight, budget" in refused("groups.a.zzz = 1").allowed
+    assert "the keys here are: weight, budget" in refused("groups.a.zzz = 1").allowed
 
 
 def test_a_tree_built_by_hand_is_checked_too() -> None:

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aios_core import __version__
 from aios_core.cli.interruption import (
@@ -100,11 +101,20 @@ def _run_own(arguments: list[str], installed: Mapping[str, EntryPoint]) -> int:
     parser, commands = parser_of(arguments[:1], installed)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # with the usage of the command that does not know them
-        commands.get(options.command, parser).error(f"unknown option: {' '.join(unknown)}")
+        _refuse_unknown(commands.get(options.command, parser), unknown)
     if options.command is None:
         parser.print_help()
         return 2
     return int(options.call(options))
+
+
+def _refuse_unknown(command: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """End with the usage of the command, and with the option that was probably meant."""
+    from aios_core.suggestions import suggest  # noqa: PLC0415 - if needed
+
+    known = re.findall(r"--[\w-]+", command.format_usage())
+    hint = f"; {phrase}" if (phrase := suggest(unknown[0].partition("=")[0], known)) else ""
+    command.error(f"unknown option: {' '.join(unknown)}{hint}")
 
 
 def _run_installed(entry: EntryPoint, arguments: list[str]) -> int:

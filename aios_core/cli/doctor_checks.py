@@ -121,7 +121,9 @@ def _config(path: str | None) -> tuple[KernelConfig, list[Finding]]:
         return config, found
     message = f"{file} and the environment" if file else "no file; defaults and the environment"
     facts = {"file": file and str(file)}
-    found.insert(0, Finding("configuration", "file", Health.OK, message, facts=facts))
+    is_in_force = not any(exc.key == str(file) for exc in mistakes)
+    if is_in_force:
+        found.insert(0, Finding("configuration", "file", Health.OK, message, facts=facts))
     try:
         require_trace_path(config.trace)
     except ConfigError as exc:

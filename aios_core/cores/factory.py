@@ -16,12 +16,13 @@ from inspect import Parameter
 from typing import Any, Final, TextIO
 
 from aios_core.config import CoreConfig
-from aios_core.config_decoder import Place, decode, is_decodable, suggest
+from aios_core.config_decoder import Place, decode, is_decodable
 from aios_core.core import Core
 from aios_core.core_kinds import BUILT_IN, PARAMETERS, CoreKind
 from aios_core.errors import ConfigError, KernelError, ModelLoadError
 from aios_core.extensions import CORE_KINDS
 from aios_core.redaction import learn_settings
+from aios_core.suggestions import unknown_name
 from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 CORE_PARTS: Final = ("models", "start", "prepare", "run", "preempt", "cancel", "load", "close")
@@ -182,9 +183,7 @@ def _options(
     known = [name for name, one in parameters.items() if name not in settled and _is_named(one)]
     for name, value in options.items():
         if name not in known and (name in settled or Parameter.VAR_KEYWORD not in kinds):
-            hint = f"{phrase} " if (phrase := suggest(name, known)) else ""
-            allowed = f"no value, since there is no such option; {hint}The options are: "
-            raise place.at(name).refuse(value, allowed + (", ".join(known) or "none"))
+            raise place.at(name).refuse(value, unknown_name("option", name, known))
     return {
         name: _option(parameters[name].annotation, value, place.at(name))
         if name in known

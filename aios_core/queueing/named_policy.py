@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 from aios_core.config import SchedulerConfig
-from aios_core.config_decoder import Place, decode, is_decodable, suggest
+from aios_core.config_decoder import Place, decode, is_decodable
 from aios_core.errors import ConfigError
 from aios_core.extensions import POLICIES
 from aios_core.queueing.policy import Policy
+from aios_core.suggestions import unknown_name
 from aios_core.untrusted.third_party import RAISED, describe_on_worker, pass_on
 
 _COMMON = ("quantum", "max_wait_s")  # keys of `[scheduler]` itself, since every policy has them
@@ -80,9 +81,7 @@ def _hints(policy: Policy) -> Mapping[str, Any]:
 
 def _changed(policy: Policy, name: str, value: Any, hints: Mapping[str, Any], place: Place) -> Any:
     if name not in hints:
-        hint = f"{found} " if (found := suggest(name, hints)) else ""
-        known = f"The options of {policy.name!r} are: {', '.join(hints)}"
-        raise place.refuse(value, f"no value, since there is no such option; {hint}{known}")
+        raise place.refuse(value, unknown_name("option", name, hints))
     current = getattr(policy, name)
     if isinstance(current, Policy) and isinstance(value, Mapping):
         return with_options(current, value, place)

@@ -26,10 +26,10 @@ from aios_core.untrusted.third_party import (
     RAISED,
     describe,
     detach,
-    log_raised,
     pass_on,
     shown_value,
     type_name,
+    where_raised,
 )
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class GuardedPolicy:
         )
         if question not in self._logged:
             self._logged.add(question)
-            log_raised(log, exc, "%s (logged once)", error)
+            log.error("%s (logged once)\n%s", error, where_raised(exc))
         error.__cause__ = detach(exc)
         return error
 

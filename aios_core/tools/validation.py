@@ -12,7 +12,6 @@ killed (`aios_core.tools.schema_processes`). Construct an `ArgumentSchema` on a 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import InvalidArguments, InvalidRequest
+from aios_core.suggestions import suggest
 from aios_core.tools.strict_json import MAX_DEPTH, NotJSON, parse
 from aios_core.untrusted.schema_cost import is_linear, is_quick, require_bounded, without_values
 
@@ -233,8 +233,7 @@ def _expected(schema: Any) -> str:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = f"{phrase} " if (phrase := suggest(name, known)) else ""
     return f"is unknown; {hint}allowed: {', '.join(known) or 'no arguments'}"
 
 

@@ -51,7 +51,7 @@ def test_explain_says_who_may_and_why(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["access", "explain", "--agent", "default/bob", *QUESTION]) == 0
     assert "allowed: granted" in capsys.readouterr().out
     assert main(["access", "explain", "--agent", "default/eve", *QUESTION]) == 1
-    assert "denied: it belongs to another" in capsys.readouterr().out
+    assert "denied: it belongs to another, who has not shared it" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("directory")

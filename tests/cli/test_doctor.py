@@ -100,6 +100,19 @@ def test_an_unknown_policy_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert finding["facts"]["source"] == "aios.toml"
 
 
+def test_a_file_that_cannot_be_read_is_not_shown_as_in_force(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("aios.toml").write_text("[[cores]\n")
+    cores(monkeypatch, ScriptedCore("hello"))
+
+    status, found = examine(capsys)
+
+    assert status == 1
+    assert found["configuration", "aios.toml"]["health"] == "error"
+    assert ("configuration", "file") not in found
+
+
 def test_one_broken_core_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

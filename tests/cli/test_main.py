@@ -122,6 +122,14 @@ def test_an_unknown_option_is_told_with_the_usage_of_its_command(
     assert err.endswith("aios doctor: error: unknown option: --nope\n")
 
 
+def test_a_misspelled_option_is_refused_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "--confg=x.toml"])
+    assert "unknown option: --confg=x.toml; did you mean '--config'?" in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["dance"])

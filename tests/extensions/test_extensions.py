@@ -235,7 +235,7 @@ class TestCoreKinds:
             (
                 {"kind": "loud", "path": "p", "options": {"models": ["m"]}},
                 "cores[0].options.models",
-                "The options are: level",
+                "the options here are: level",
             ),
             ({"kind": "strict", "path": "p"}, "cores[0].path", "not given for kind 'strict'"),
         ],
@@ -284,9 +284,9 @@ class TestDoctor:
             assert found["scheduling policy", name, "built in"].health == "ok"
         assert found["scheduling policy", "mine", "from mixed 1.0"].health == "ok"
         broken = found["kind of core", "bad", "from mixed 1.0"]
-        assert broken.health == "broken"
+        assert broken.health == "error"
         assert "No module named 'third_party_bad'" in str(broken)
-        assert found["kind of core", "tiny", "from mixed 1.0"].health == "doubtful"
+        assert found["kind of core", "tiny", "from mixed 1.0"].health == "warning"
 
 
 def test_an_extension_says_where_it_comes_from() -> None:

@@ -60,7 +60,7 @@ def test_a_model_is_told_what_it_can_mend_and_the_other_calls_go_on() -> None:
         "InvalidArguments: arguments of 'echo' do not fit: wo: is unknown; did you mean 'who'? "
         "allowed: who"
     )
-    assert texts[2] == "NoSuchObject: no tool 'ecco'; have ['echo', 'fail']"
+    assert texts[2] == "NoSuchObject: no tool 'ecco'; have ['echo', 'fail']; did you mean 'echo'?"
     assert texts[3].startswith("InvalidArguments: arguments of 'echo' do not fit: arguments: not")
     assert texts[4] == "ToolError: tool 'fail': raised OSError: no network"
 

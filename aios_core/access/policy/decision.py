@@ -44,6 +44,8 @@ OWN_UPKEEP: Final = frozenset(
     }
 )
 
+_NOT_GRANTED = "it belongs to another, who has not shared it, and no rule allows it"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -120,7 +122,7 @@ def apply_conditions(
         return Decision(Effect.DENY, _reason(denying[0], "denies it"))
     allowing = [rule for rule in fitting if rule.effect is Effect.ALLOW]
     if resolution.right is None and not allowing:
-        return Decision(Effect.DENY, "it belongs to another, and nothing grants it")
+        return Decision(Effect.DENY, _NOT_GRANTED)
     if asking := [rule for rule in fitting if rule.effect is Effect.ASK]:
         return Decision(Effect.ASK, _reason(asking[0], "asks first"))
     if irreversible and resolution.asks and not any(rule.preapproved for rule in allowing):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
 from aios_core.access.policy.decision import (
@@ -19,11 +18,11 @@ from aios_core.access.policy.decision import (
     is_granted,
 )
 from aios_core.access.policy.rules import Policy, Rule, Subject
-from aios_core.config_decoder import suggest
 from aios_core.errors import InvalidRequest
 from aios_core.grants import Grant, require_identity
 from aios_core.permissions import KINDS, Access, Resource, Right
 from aios_core.redaction import shown_repr
+from aios_core.suggestions import suggest
 from aios_core.syscalls import known_kinds
 from aios_core.untrusted.arguments import require_text
 
@@ -155,8 +154,8 @@ def parse_resource(text: str) -> Resource:
     kind, *rest = text.split(":", 2)
     if not kind or not rest:
         raise InvalidRequest(f"resource {text!r}: allowed: 'kind:owner:name'")
-    if kind not in KINDS and (close := get_close_matches(kind, KINDS, n=1)):
-        raise InvalidRequest(f"resource {text!r}: no kind {kind!r}; did you mean {close[0]!r}?")
+    if kind not in KINDS and (hint := suggest(kind, KINDS)):
+        raise InvalidRequest(f"resource {text!r}: no kind {kind!r}; {hint}")
     if rest[0]:
         require_identity(f"resource {text!r}", rest[0])
     return Resource(kind, rest[0] or None, rest[1] if len(rest) > 1 else "")

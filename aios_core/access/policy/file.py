@@ -32,11 +32,12 @@ from aios_core.access.policy.rules import (
     Rule,
     matches,
 )
-from aios_core.config_decoder import Place, decode, suggest
+from aios_core.config_decoder import Place, decode
 from aios_core.errors import ConfigError
 from aios_core.grants import GROUP
 from aios_core.permissions import Right
 from aios_core.process import DEFAULT_GROUP
+from aios_core.suggestions import suggest
 from aios_core.syscalls import known_kinds
 
 RightName = Literal["read", "write", "execute", "share"]

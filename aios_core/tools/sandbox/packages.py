@@ -15,8 +15,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from pathlib import PurePosixPath
 from typing import Final
 
-from aios_core.config_decoder import suggest
 from aios_core.errors import ConfigError
+from aios_core.suggestions import suggest
 from aios_core.tools.sandbox.backend import DOCUMENTS, WORK
 
 PACKAGES: Final = f"{DOCUMENTS}/packages"
