@@ -107,6 +107,36 @@ def test_importing_loads_no_ml_library_no_client_and_no_framework(
     assert forbidden.intersection(seen["modules"]) == set()
 
 
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        "autogen/autogen_aios",
+        "langchain/langchain_aios",
+        "llamaindex/llama_index_aios",
+        "open_interpreter/open_interpreter_aios",
+    ],
+)
+def test_importing_an_adapter_and_its_launcher_loads_no_framework_and_no_client(
+    adapter: str,
+) -> None:
+    folder, package = adapter.split("/")
+    path = str(
+        Path(__file__).resolve().parent.parent / "adapters" / folder
+    )  # not all are installed
+    statement = f"sys.path.insert(0, {path!r}); import {package}.launcher"
+
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", PROGRAM.format(statement=statement)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    modules = set(json.loads(ended.stdout)["modules"])
+    assert package in modules
+    assert modules & ((ML_LIBRARIES | CLIENTS | FRAMEWORKS | {"litellm"}) - {package}) == set()
+
+
 def test_the_guards_see_what_they_guard_against(tmp_path: Any) -> None:
     (tmp_path / "guilty.py").write_text(
         "import socket, threading, time\n"
