@@ -23,7 +23,7 @@ _BUSY_WITH = re.compile(
 
 
 class Progress:
-    """What pip is busy with, shown while it works. The lock guards what is shown."""
+    """The current step of pip, shown while it runs. The lock guards the text."""
 
     def __init__(self) -> None:
         self._started_at = time.monotonic()

@@ -171,7 +171,7 @@ def tracked(paths: list[Path]) -> list[Path]:
 
 
 def _is_checked(file: Path) -> bool:
-    """Leave out the history of changes, whose entries quote old names, and generated pages."""
+    """Leave out the changelog, which quotes old names."""
     return file.is_file() and file.name != "CHANGELOG.md"
 
 

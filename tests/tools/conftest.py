@@ -1,4 +1,4 @@
-"""A kernel whose agents only run tools, an agent, and tools that a test controls."""
+"""A kernel with agents that only run tools, an agent, and tools that a test controls."""
 
 from __future__ import annotations
 
