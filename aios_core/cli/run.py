@@ -179,6 +179,6 @@ def _frames_of_main(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def _close_kernel(*, is_hurried: bool) -> None:
-    """Close the embedded kernel, if the script's calls have started one."""
+    """Close the default kernel, if the script's calls have started one."""
     if kernel := set_default_kernel(None):
         kernel.close(0 if is_hurried else None)

@@ -15,7 +15,7 @@ def weather(city: str) -> str:
 
 
 async def main() -> None:
-    # No kernel is made here: an embedded one starts at the first call and is closed at exit.
+    # No kernel is made here: the default kernel starts at the first call and is closed at exit.
     # Without any configuration it serves the bundled tiny model.
     agent = FunctionAgent(llm=AIOSLLM(), tools=[weather])
     for city in ("Oslo", "Lima"):

@@ -1,4 +1,4 @@
-"""The embedded kernel: started at first use, closed at exit, one for each process."""
+"""The default kernel: started at first use, closed at exit, one for each process."""
 
 from __future__ import annotations
 

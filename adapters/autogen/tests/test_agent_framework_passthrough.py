@@ -104,7 +104,7 @@ async def test_the_provider_answers_and_the_kernel_books_it(
     assert watch.counts[EventKind.DONE] == 1
 
 
-async def test_an_agent_that_streams_runs_its_tools_and_every_step_is_booked(
+async def test_an_agent_that_streams_runs_its_tools_and_every_step_is_accounted(
     serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(ADD, Answer("it is seven"))
@@ -227,7 +227,7 @@ def responding(request: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_the_client_of_responses_is_admitted_too(
+async def test_the_client_of_responses_is_scheduled_too(
     as_default: Kernel, watch: EventWatcher, stream: bool
 ) -> None:
     transport = httpx.AsyncClient(transport=httpx.MockTransport(responding))
@@ -323,7 +323,7 @@ async def test_a_closed_kernel_refuses_and_nobody_is_asked(serve: Serve) -> None
 
 
 def test_uninstalling_gives_the_classes_back() -> None:
-    admitting = OpenAIChatCompletionClient._inner_get_response
+    patched = OpenAIChatCompletionClient._inner_get_response
     aios_core.uninstall()
 
-    assert OpenAIChatCompletionClient._inner_get_response is not admitting
+    assert OpenAIChatCompletionClient._inner_get_response is not patched

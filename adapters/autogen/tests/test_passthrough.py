@@ -113,7 +113,7 @@ async def test_the_provider_answers_and_the_kernel_books_it(
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_stream_passes_through_and_is_booked(serve: Serve, watch: EventWatcher) -> None:
+async def test_a_stream_passes_through_and_is_accounted(serve: Serve, watch: EventWatcher) -> None:
     client = client_of(serve(Answer("one two three")))
 
     stream = client.create_stream(HI, include_usage=True)

@@ -118,7 +118,7 @@ class ChatAIOS(BaseChatModel):
     budget: Budget | None = None
     """What the agent may spend."""
     kernel: Kernel | None = Field(default=None, exclude=True, repr=False)
-    """None: the embedded kernel of this process."""
+    """None: the default kernel of this process."""
 
     @model_validator(mode="before")
     @classmethod

@@ -45,10 +45,10 @@ def patch_passthrough(module: ModuleType, patches: Patches) -> None:
     for name in (_BASE, *_CLASSES):
         owner = getattr(module, name, None)
         if owner is not None and owner.__module__ == module.__name__:
-            _admit(owner, patches)
+            _patch_class(owner, patches)
 
 
-def _admit(owner: Any, patches: Patches) -> None:
+def _patch_class(owner: Any, patches: Patches) -> None:
     for method in (*_answering(owner), *_streaming(owner)):
         original = getattr(owner, method.__name__)
         is_base = owner.__name__ == _BASE

@@ -52,7 +52,7 @@ def embedding(server: StubServer) -> OpenAIEmbeddings:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_complete_are_booked(serve: Serve, watch: EventWatcher) -> None:
+async def test_all_four_ways_to_complete_are_accounted(serve: Serve, watch: EventWatcher) -> None:
     llm = completing(serve(WHOLE, WHOLE, STREAMED, STREAMED))
 
     assert llm.invoke("hi") == "native"
@@ -90,7 +90,7 @@ async def test_what_a_budget_has_left_is_the_limit_of_a_completion(serve: Serve)
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_a_streaming_model_is_booked_once(serve: Serve, watch: EventWatcher) -> None:
+async def test_a_streaming_model_is_accounted_once(serve: Serve, watch: EventWatcher) -> None:
     llm = completing(serve(STREAMED, STREAMED), streaming=True)
 
     assert llm.invoke("hi") == "native"
@@ -129,7 +129,7 @@ def test_tokens_of_embeddings_are_those_of_the_run(
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_embed_are_booked(serve: Serve, watch: EventWatcher) -> None:
+async def test_all_four_ways_to_embed_are_accounted(serve: Serve, watch: EventWatcher) -> None:
     embeddings = embedding(serve(Answer("")))
 
     vectors = [

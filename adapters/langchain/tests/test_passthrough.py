@@ -58,7 +58,7 @@ def chat(server: StubServer, **settings: Any) -> ChatOpenAI:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_four_ways_to_ask_the_provider_are_booked(
+async def test_all_four_ways_to_ask_the_provider_are_accounted(
     serve: Serve, watch: EventWatcher
 ) -> None:
     llm = chat(serve(WHOLE, WHOLE, Answer("a b"), Answer("c d")), stream_usage=True)
@@ -76,7 +76,7 @@ class ChatDeepSeek(BaseChatOpenAI):
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_other_providers_classes_that_are_made_of_openais_are_booked_once(
+async def test_other_providers_classes_that_are_made_of_openais_are_accounted_once(
     serve: Serve, watch: EventWatcher
 ) -> None:
     server = serve(WHOLE, WHOLE, Answer("a b"), Answer("c d"))

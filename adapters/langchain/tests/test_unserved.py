@@ -118,7 +118,7 @@ def test_a_substituted_class_and_its_subclasses_are_not_named(
     caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     if request.node.callspec.params["launched"] != "substitute":
-        pytest.skip("admitted classes ask a provider, which is not here")
+        pytest.skip("passthrough classes ask a provider, which is not here")
 
     class ChatDeepSeek(ChatOpenAI):
         pass

@@ -155,7 +155,7 @@ def response_stream() -> Raw:
 
 
 @pytest.mark.usefixtures("as_default")
-async def test_all_eight_ways_to_ask_the_provider_are_booked(
+async def test_all_eight_ways_to_ask_the_provider_are_accounted(
     serve: Serve, watch: EventWatcher
 ) -> None:
     llm = llm_of(serve(whole(), whole(), whole(), whole(), Answer("a b")))
@@ -204,7 +204,7 @@ LATE = {
 }
 
 
-def test_tokens_are_booked_wherever_in_a_stream_they_are_counted(
+def test_tokens_are_accounted_wherever_in_a_stream_they_are_counted(
     serve: Serve, as_default: Kernel
 ) -> None:
     events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in (EARLY, LATE))
@@ -235,7 +235,7 @@ async def test_an_agents_function_calls_are_the_providers_and_one_agents(
 
 
 @pytest.mark.usefixtures("as_default")
-def test_a_blocking_call_with_tools_is_booked_with_its_calls(
+def test_a_blocking_call_with_tools_is_accounted_with_its_calls(
     serve: Serve, watch: EventWatcher
 ) -> None:
     llm = llm_of(serve(whole("", ADD)))
@@ -342,14 +342,14 @@ def test_a_closed_kernel_refuses_and_nobody_is_asked(serve: Serve) -> None:
 
 
 def test_uninstalling_gives_the_class_back() -> None:
-    admitting = OpenAI._achat
+    patched = OpenAI._achat
     aios_core.uninstall()
 
-    assert OpenAI._achat is not admitting
+    assert OpenAI._achat is not patched
     assert "llama_index_aios" not in OpenAI._achat.__code__.co_filename
 
 
-async def test_the_four_ways_to_ask_the_responses_api_are_booked(
+async def test_the_four_ways_to_ask_the_responses_api_are_accounted(
     serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(response(), response(), response_stream(), response_stream())
@@ -368,7 +368,7 @@ async def test_the_four_ways_to_ask_the_responses_api_are_booked(
     assert [exchange.path for exchange in server.exchanges] == ["/v1/responses"] * 4
 
 
-async def test_the_six_ways_to_embed_are_admitted_and_cost_what_the_provider_counts(
+async def test_the_six_ways_to_embed_are_scheduled_and_cost_what_the_provider_counts(
     serve: Serve, as_default: Kernel, watch: EventWatcher
 ) -> None:
     server = serve(*[Answer()] * 6)

@@ -72,10 +72,10 @@ def attach(
         timeout_s: seconds for each block of code, including the wait for an approval.
         figures: a directory for the pictures that its code makes. None: one for each conversation
             in `open_interpreter_figures` in the working directory.
-        kernel: None for the embedded kernel of this process, from the first call on. To admit
-            calls of an agent that is given, its kernel.
+        kernel: None for the default kernel of this process, from the first call on. In mode
+            "passthrough" with a given agent: the kernel of that agent.
         mode: "substitute": the kernel's cores answer. "passthrough": the interpreter's own provider
-            answers, when the kernel lets it.
+            answers, when the kernel schedules the call.
 
     Raises:
         InvalidRequest: the interpreter and the stored conversation both have messages.

@@ -212,7 +212,7 @@ class Provider:
         yield {"choices": [], "usage": usage}
 
 
-def test_admitted_calls_stay_the_providers_and_are_booked(
+def test_passthrough_calls_stay_the_providers_and_are_accounted(
     default: Callable[..., Kernel], interpreter: Any
 ) -> None:
     kernel = default(echo)
@@ -228,7 +228,7 @@ def test_admitted_calls_stay_the_providers_and_are_booked(
     assert provider.asked[0]["model"] == "gpt-4o"
 
 
-def test_calls_are_admitted_by_the_kernel_that_is_given(boot: Boot, interpreter: Any) -> None:
+def test_passthrough_calls_are_scheduled_by_the_given_kernel(boot: Boot, interpreter: Any) -> None:
     kernel = boot(echo)
     interpreter.llm.completions = Provider()
     interpreter.llm.supports_functions, interpreter.llm.context_window = True, 8_000
@@ -253,7 +253,7 @@ def test_an_interpreter_that_the_program_attached_stays_attached(
     assert attachment_of(interpreter) is attachment
 
 
-def test_an_admitted_call_of_a_dead_agent_never_reaches_the_provider(
+def test_a_passthrough_call_of_an_exited_agent_never_reaches_the_provider(
     default: Callable[..., Kernel], interpreter: Any
 ) -> None:
     agent = default(echo).spawn("ann")
