@@ -118,7 +118,7 @@ def test_typed_options_have_the_types_of_the_fields_they_become() -> None:
 LIKE_THE_FRAMEWORKS = {
     f"{prefix}{name}"
     for prefix in ("", "a")
-    for name in ("answer", "answer_prompt", "steps", "steps_of_prompt")
+    for name in ("answer", "answer_prompt", "stream_steps", "stream_prompt_steps")
 }
 
 

@@ -88,10 +88,10 @@ def test_nothing_of_the_script_stays_behind(script: Script) -> None:
     [("", 0, ""), ("3", 3, ""), ("None", 0, ""), ("'no luck'", 1, "no luck\n"), ("True", 1, "")],
 )
 def test_the_exit_status_is_the_scripts(
-    end: str, status: int, said: str, script: Script, capsys: Capture
+    end: str, status: int, message: str, script: Script, capsys: Capture
 ) -> None:
     assert main(["run", script(f"import sys; sys.exit({end})")]) == status
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_a_traceback_shows_the_scripts_frames_alone(script: Script, capsys: Capture) -> None:
