@@ -52,7 +52,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from aios_core.redaction import redact, redact_values, shown_repr, shown_setting, shown_texts
-from aios_core.suggestions import suggest
+from aios_core.suggestions import suggest_name
 
 __all__ = [
     "AccessDenied",
@@ -100,7 +100,6 @@ __all__ = [
 
 
 _MAX_LISTED = 50  # names in a message
-_MAX_COMPARED = 100  # names that a misspelled one is compared with
 
 UNKNOWN_PAUSE_S: Final = 1.0  # used where a requested time is not a number
 LONGEST_PAUSE_S: Final = 86_400.0
@@ -197,8 +196,7 @@ class NoSuchObject(InvalidRequest):
         have = sorted(map(str, known), key=lambda one: (int(one) if one.isdecimal() else 0, one))
         more = f" and {len(have) - _MAX_LISTED:,} more" if len(have) > _MAX_LISTED else ""
         listed = f"; have {have[:_MAX_LISTED]}{more}" if have else ""
-        # The comparison takes long for many names, and errors are made on the kernel's loop.
-        hint = suggest(str(name), have) if len(have) <= _MAX_COMPARED else ""
+        hint = suggest_name(name, have)
         owner = f" of {of}" if of else ""
         closest = f"; {hint}" if hint else ""
         super().__init__(f"no {kind} {shown_repr(name)}{owner}{listed}{closest}")

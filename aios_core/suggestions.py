@@ -3,6 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
+_MAX_COMPARED = 100  # names that a misspelled one is compared with, and letters of it
+
+
+def suggest_name(wrong: object, known: list[str]) -> str:
+    """Suggest a name as `suggest` does; nothing for a number, a foreign object or a long list."""
+    # The comparison takes long for many names, and errors are made on the kernel's loop.
+    if type(wrong) is not str or wrong.isdecimal() or len(wrong) > _MAX_COMPARED:
+        return ""
+    return suggest(wrong, known) if len(known) <= _MAX_COMPARED else ""
+
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return a phrase that names the closest of the known names; empty if none is close."""

@@ -64,7 +64,11 @@ def damaged_state() -> str:
         (NO_KEY, REMEMBER, "AIOS_TEST_NO_SUCH_KEY is not set"),
         (BAD_OPTION, USE, "slotz"),
         (NO_POLICY, USE, "did you mean 'fair'?"),
-        (NO_TRACE, "print(1)\n", "trace: got '/nowhere/trace.json'; allowed: a file in a folder"),
+        (
+            NO_TRACE,
+            "print(1)\n",
+            "trace: got '/nowhere/trace.json'; allowed: a path of a file in a folder",
+        ),
         (damaged_state, REMEMBER, "script.py:3: the state directory"),
         (damaged_state, IN_A_GROUP, "the state directory"),
     ],
