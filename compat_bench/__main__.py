@@ -121,8 +121,8 @@ def _run(plan: Plan, models: Models, results: Results, console: Console) -> int:
     )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=plan.num_steps())
-        told = _Told(progress, bar, console)
-        runner = Runner(plan, models, results, told, lambda: progress.advance(bar))
+        display = _StepDisplay(progress, bar, console)
+        runner = Runner(plan, models, results, display, lambda: progress.advance(bar))
         try:
             asyncio.run(runner.run())
         except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def _run(plan: Plan, models: Models, results: Results, console: Console) -> int:
     return 0
 
 
-class _Told:
+class _StepDisplay:
     """Shows the current step next to the progress bar, or one line a step without a terminal."""
 
     def __init__(self, progress: Progress, bar: Any, console: Console) -> None:

@@ -56,8 +56,8 @@ def _verify(options: argparse.Namespace) -> int:
     if report.num_records and not heads and not trail.heads:
         faults.append("no head vouches for the end of the trail")
     if options.json:
-        told = {"records": report.num_records, "faults": faults, "notes": list(report.notes)}
-        print_json({"intact": report.is_intact and not faults, **told})
+        found = {"records": report.num_records, "faults": faults, "notes": list(report.notes)}
+        print_json({"intact": report.is_intact and not faults, **found})
         return int(bool(faults) or not report.is_intact)
     for line in (*faults, *report.notes):
         print(line)

@@ -77,8 +77,8 @@ def _show(findings: Sequence[Finding], console: Console) -> None:
         console.print(Rule(area, align="left", style="dim"))
         console.print(_table(found, console.width))
     num_errors = sum(finding.health == "error" for finding in findings)
-    told = f"{num_errors} broken; see above" if num_errors else "Nothing is broken."
-    console.print(told, highlight=False)
+    verdict = f"{num_errors} broken; see above" if num_errors else "Nothing is broken."
+    console.print(verdict, highlight=False)
 
 
 def _table(findings: Sequence[Finding], width: int) -> Table:

@@ -75,13 +75,13 @@ class Allowance:
 
     def tokens_of(self, progress: Progress) -> int:
         """Count reported tokens: as many as the core reports, or as its text has at least."""
-        told = max(0, progress.num_tokens)
+        reported = max(0, progress.num_tokens)
         if self.prepared.is_exact and self.limit is None:
-            return told
+            return reported
         least = sum(map(at_least, answer_texts(progress.delta)))
         if not self.prepared.is_exact:
-            return max(told, least)
-        self._reported, self._least = self._reported + told, self._least + least
+            return max(reported, least)
+        self._reported, self._least = self._reported + reported, self._least + least
         is_plausible = self._least <= self._reported * _FORGIVEN
         return max(0, (self._reported if is_plausible else self._least) - self.num_tokens)
 

@@ -83,8 +83,8 @@ class ReportInbox:
             self._handle(core, report)
         except RAISED as exc:  # one report must not prevent the others from being handled
             pass_on(exc)
-            told = type_name(report)  # it may be of a class of the core's own
-            log_raised(log, exc, "a report of core %r could not be handled: %s", core.name, told)
+            kind = type_name(report)  # it may be of a class of the core's own
+            log_raised(log, exc, "a report of core %r could not be handled: %s", core.name, kind)
 
     def _receive(self, core: Core, reports: Sequence[Report]) -> None:
         self._reports.extend([(core, report) for report in reports])

@@ -352,8 +352,8 @@ class StubServer:
             chunk["choices"][0]["index"] = index
             yield chunk
         if answer.has_usage and body.get("stream_options", {}).get("include_usage"):
-            told = {**usage(body, num_tokens * num_choices), **answer.usage}
-            yield {**self._envelope(body), "choices": [], "usage": told}
+            figures = {**usage(body, num_tokens * num_choices), **answer.usage}
+            yield {**self._envelope(body), "choices": [], "usage": figures}
 
     def _completion(
         self, answer: Answer, body: Mapping[str, Any], said: Sequence[Delta]

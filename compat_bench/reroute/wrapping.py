@@ -46,8 +46,8 @@ def on_each_subclass(kind: Any, hook: str, act: Callable[[Any], None]) -> None:
     """
     before = getattr(kind, hook)
 
-    def told(cls: Any, **kwargs: Any) -> None:
+    def hooked(cls: Any, **kwargs: Any) -> None:
         before.__func__(cls, **kwargs) if hasattr(before, "__func__") else before(**kwargs)
         act(cls)
 
-    setattr(kind, hook, classmethod(told))
+    setattr(kind, hook, classmethod(hooked))

@@ -167,15 +167,15 @@ class ChunkReader:
         if self.usage is None:
             counted = self._num_counted + self._num_earlier
             return Usage(_num_prompt(live), counted, is_estimated=True)
-        told = self.usage
+        reported = self.usage
         return Usage(
-            len(live.prompt_ids) or told.input_tokens,
-            told.output_tokens + self._num_earlier,
-            told.cached_tokens,
-            told.cache_write_tokens,
-            told.reasoning_tokens,
-            told.audio_input_tokens,
-            told.audio_output_tokens,
+            len(live.prompt_ids) or reported.input_tokens,
+            reported.output_tokens + self._num_earlier,
+            reported.cached_tokens,
+            reported.cache_write_tokens,
+            reported.reasoning_tokens,
+            reported.audio_input_tokens,
+            reported.audio_output_tokens,
         )
 
     def _keep_prompt(self, ids: Iterable[int]) -> None:

@@ -247,8 +247,8 @@ class OpenAICore(StreamingCore):
         cards = [served.get(m) for m in self._models]
         if self._finds_dialect:
             self._dialect = Dialect.of_cards(cards)
-        told = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
-        window = min((window for window in told if window), default=None)
+        windows = (whole_number(getattr(card, "max_model_len", None), at_least=1) for card in cards)
+        window = min((window for window in windows if window), default=None)
         self._capabilities = self._describe(self._wanted_window or window)
 
     def _describe(self, context_window: int | None) -> Capabilities:
