@@ -83,7 +83,7 @@ async def run(
 
     process = await SupervisedProcess.start(backend, program, threads, prepare=prepare)
     began = loop.time()
-    feeding = asyncio.create_task(process.feed(stdin), name="sandbox: stdin")
+    process.feed(stdin)
     try:
         process.stdout.listen(on_output)
         process.stderr.listen(on_output)
@@ -95,8 +95,6 @@ async def run(
             changes = await process.blocking(partial(syncs[0].pull, is_last=True))
         stdout, stderr = process.stdout.take(), process.stderr.take()
     finally:
-        feeding.cancel()
-        await asyncio.wait([feeding])
         await process.close()
     if process.killed_by is None and status == _CPU_EXCEEDED:
         process.killed_by = KilledBy.CPU

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 async def finish_shielded(work: Awaitable[T]) -> T:
-    """Await work; if the await is cancelled, wait for the end of the work and then raise.
+    """Await work; if the await is cancelled, also twice, wait for its end and then raise.
 
     For work on a thread, which cannot be cancelled: the next user of the same files or process
     must not run while it still does.
@@ -19,8 +20,9 @@ async def finish_shielded(work: Awaitable[T]) -> T:
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        if not working.done():
-            await asyncio.wait([working])
+        while not working.done():
+            with suppress(asyncio.CancelledError):  # what was cancelled once is raised below
+                await asyncio.wait([working])
         if not working.cancelled():
             working.exception()  # retrieve it, so that asyncio logs no warning
         raise

@@ -36,7 +36,8 @@ class SupervisedProcess:
         self.stdout = OutputCapture(pipes.stdout, "stdout", most, self._flooded)
         self.stderr = OutputCapture(pipes.stderr, "stderr", most, self._flooded)
         self._end = asyncio.create_task(confined.wait(), name="sandbox: end")
-        self._watch = asyncio.create_task(self._watched(), name="sandbox: watch")
+        watch = asyncio.create_task(self._watched(), name="sandbox: watch")
+        self._helpers: list[asyncio.Task[None]] = [watch]  # they end when it is closed
 
     @classmethod
     async def start(
@@ -103,25 +104,29 @@ class SupervisedProcess:
         """Call `callback` with the exit status once the program has ended."""
         self._end.add_done_callback(lambda end: callback(end.result()))
 
-    async def feed(self, content: bytes) -> None:
+    def feed(self, content: bytes) -> None:
         """Write to the program's standard input, then close it. The program need not read it."""
-        pipes = self.confined.pipes
-        with suppress(BrokenPipeError):
-            await write(pipes.stdin, content)
-        pipes.close_one("stdin")
+        self._helpers.append(asyncio.create_task(self._fed(content), name="sandbox: stdin"))
 
     async def close(self) -> None:
         """Kill the program if it runs, and free everything, even if the await is cancelled."""
-        self._watch.cancel()
+        for helper in self._helpers:
+            helper.cancel()
         self.confined.kill()
         closing = asyncio.create_task(self._close(), name="sandbox: close")
         await asyncio.shield(closing)
 
     async def _close(self) -> None:
-        await asyncio.wait([self._end, self._watch])
+        await asyncio.wait([self._end, *self._helpers])
         self.stdout.stop()
         self.stderr.stop()
         self.confined.close()
+
+    async def _fed(self, content: bytes) -> None:
+        pipes = self.confined.pipes
+        with suppress(BrokenPipeError):
+            await write(pipes.stdin, content)
+        pipes.close_one("stdin")
 
     def _flooded(self) -> None:
         self.kill(KilledBy.OUTPUT)

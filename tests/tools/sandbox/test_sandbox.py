@@ -6,6 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from aios_core.config import SandboxConfig
 from aios_core.errors import InvalidRequest, KernelClosed, QuotaExceeded
 from aios_core.testing import nothing_left
 from aios_core.tools.sandbox import KilledBy, Sandbox, SandboxLimits
+from aios_core.tools.sandbox.runner import program_for, run
+from aios_core.tools.sandbox.sandbox import limits_of
 
+from .conftest import Examined
 from .files import Files, contents
 from .probes import gone, processes_with, there
 
@@ -169,6 +173,35 @@ async def test_cancelling_kills_every_process(sandbox: Sandbox) -> None:
 
         with pytest.raises(asyncio.CancelledError):
             await running
+    assert await gone(marker)
+
+
+@pytest.mark.parametrize("num_steps", range(6))
+async def test_a_second_cancellation_does_not_interrupt_the_cleanup(
+    config: SandboxConfig, examined: Examined, num_steps: int
+) -> None:
+    if not examined.examine().is_available:
+        pytest.skip("no sandbox here")
+    marker = f"twice-{uuid.uuid4()}"
+    code = f"sh -c 'echo begun; sleep 1000; : {marker}' & wait"
+    program = program_for(examined, "shell", code, limits_of(config))
+    begun = asyncio.Event()
+    with ThreadPoolExecutor(2) as threads:
+        running = asyncio.create_task(
+            run(examined, program, threads, stdin=b"x" * 300_000, on_output=lambda *_: begun.set())
+        )
+        async with asyncio.timeout(PATIENCE):
+            await begun.wait()
+        assert await there(marker)
+        running.cancel()
+        for _ in range(num_steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([running])
+            while cleanup := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(cleanup)
+
     assert await gone(marker)
 
 
