@@ -58,12 +58,23 @@ class CoreLoad:
     """The load of a core. Cheap to read: the scheduler reads it before each decision."""
 
     slots: int  # sequences that may run at once
-    num_running: int
+    num_running: int  # runs that the core has, those in the backend's own queue included
+    num_ahead: int = 0  # runs accepted beyond `slots`, so that a slot is never idle between two
     kv_tokens: int = 0  # tokens that hold KV memory at present
     kv_capacity: int | None = None  # tokens of KV memory; None if unknown or unlimited
     prefill_rate: float | None = None  # prompt tokens per second, as measured; None if unknown
+    # Counters of the engine since it started; 0 if it reports none.
+    num_engine_preemptions: int = 0  # sequences that it took out of its KV memory
+    prefix_queried_tokens: int = 0  # prompt tokens that it looked up in its prefix cache
+    prefix_hit_tokens: int = 0  # those of them that it found there
     available_in_s: float = 0.0  # the backend accepts nothing before (429); 0 if it does now
     is_up: bool = True
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether the core accepts one more run now."""
+        is_open = self.is_up and self.available_in_s <= 0
+        return is_open and self.num_running < self.slots + self.num_ahead
 
 
 @dataclass(frozen=True, slots=True)

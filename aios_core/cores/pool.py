@@ -119,7 +119,7 @@ class CorePool:
         """Choose the least loaded candidate that is up and has a free slot; equals take turns."""
         if len(candidates) == 1:
             load = self._load_of(candidates[0])
-            return candidates[0] if load is not None and _has_room(load) else None
+            return candidates[0] if load is not None and load.has_slot else None
         chosen = least_loaded([self._load_of(core) for core in candidates], self._turn)
         return None if chosen is None else candidates[chosen]
 
@@ -230,17 +230,13 @@ def least_loaded(loads: Sequence[CoreLoad | None], turn: int = 0) -> int | None:
     free = {
         position: _fullness(load)
         for position, load in enumerate(loads)
-        if load is not None and _has_room(load)
+        if load is not None and load.has_slot
     }
     if not free:
         return None
     least = min(free.values())
     best = [position for position, fullness in free.items() if fullness == least]
     return best[turn % len(best)]
-
-
-def _has_room(load: CoreLoad) -> bool:
-    return load.is_up and load.available_in_s <= 0 and load.num_running < load.slots
 
 
 def _fullness(load: CoreLoad) -> tuple[float, float]:
