@@ -1,5 +1,6 @@
 """LLM cores: implementations of the contract in `aios_core.core`, and the pool that holds them.
 
+    endpoint      `EndpointCore`: what cores share that call an endpoint over HTTP
     openai        `OpenAICore`: an OpenAI-compatible endpoint (OpenAI, vLLM, Ollama, llama.cpp ...)
     transformers  `TransformersCore`: a causal model in this process
     embedding     embedders, which turn texts into vectors

@@ -8,7 +8,7 @@ import pytest
 
 from aios_adapters.openai_errors import as_both, as_openai_error, as_response
 from aios_core import errors
-from aios_core.cores.openai.errors import Refusal, error_of
+from aios_core.cores.endpoint.errors import Refusal, error_of
 from aios_core.testing.stub_server import Refuse, StubServer
 
 REQUEST = httpx.Request("POST", "http://x/v1/chat/completions")

@@ -11,8 +11,8 @@ import pytest
 from aios_core import bundled_model
 from aios_core.config import CoreConfig
 from aios_core.cores import OpenAICore
+from aios_core.cores.endpoint.time_limits import TimeLimits
 from aios_core.cores.factory import announce_default_core, build_cores, core_names
-from aios_core.cores.openai.core import TimeLimits
 from aios_core.cores.transformers import TransformersCore
 from aios_core.errors import ConfigError, ModelLoadError
 

@@ -2,7 +2,7 @@
 
 The client is made at the first request. Its own retries are off, since the caller decides
 about retries. A status of 429 or 5xx becomes a typed error
-(`aios_core.cores.openai.errors`); a cancelled request closes its connections.
+(`aios_core.cores.endpoint.errors`); a cancelled request closes its connections.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from aios_core.cores.openai.errors import Refusal, error_of, error_within, no_completion
+from aios_core.cores.endpoint.errors import Refusal, error_of, error_within, no_completion
 from aios_core.distribution import install_command
 from aios_core.errors import CoreError, KernelClosed, KernelError, ModelLoadError
 from aios_core.retrieval.embedding import EmbeddedTexts, Vector

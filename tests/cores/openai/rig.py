@@ -9,7 +9,8 @@ from typing import Any
 from aios_core.core import (
     Failed,
 )
-from aios_core.cores.openai.core import OpenAICore, TimeLimits
+from aios_core.cores.endpoint.time_limits import TimeLimits
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.errors import (
     KernelError,
 )

@@ -13,7 +13,8 @@ from aios_core.core import (
     CoreDown,
     Failed,
 )
-from aios_core.cores.openai.core import OpenAICore, TimeLimits
+from aios_core.cores.endpoint.time_limits import TimeLimits
+from aios_core.cores.openai.core import OpenAICore
 from aios_core.errors import (
     AuthenticationFailed,
     ContentFiltered,

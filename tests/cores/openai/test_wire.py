@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from aios_core.core import Prepared, Run
 from aios_core.cores.deltas import assemble
-from aios_core.cores.openai import event_stream
+from aios_core.cores.endpoint import event_stream
+from aios_core.cores.endpoint.errors import MAX_PAUSE_S, Refusal, error_of
+from aios_core.cores.endpoint.event_stream import EventReader
 from aios_core.cores.openai.chunks import ChunkReader
-from aios_core.cores.openai.errors import MAX_PAUSE_S, Refusal, error_of
-from aios_core.cores.openai.event_stream import EventReader
 from aios_core.cores.openai.vllm_metrics import KVPressure, read_pressure
 from aios_core.cores.openai.wire import chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun

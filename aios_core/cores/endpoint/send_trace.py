@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-import httpx
-
 from aios_core.cores.streaming import LiveRun
 
 _SENT: Final = "send_request_body.complete"  # httpcore's name, after "http11." or "http2."
@@ -26,8 +24,8 @@ def sending(live: LiveRun) -> Iterator[None]:
         _sending.reset(token)
 
 
-async def watch_request(request: httpx.Request) -> None:
-    """Trace a request of an httpx client; a hook that runs before the request is sent."""
+async def watch_request(request: Any) -> None:
+    """Trace a request of httpx or httpx2; a hook that runs before the request is sent."""
     live = _sending.get()
     if live is None:
         return

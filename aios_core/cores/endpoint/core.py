@@ -1,0 +1,261 @@
+"""The base class of cores that send each run as one request to an endpoint over HTTP.
+
+A subclass builds the request and reads its chunks. `EndpointCore` waits for them within the time
+limits, closes connections, and converts every failure to a typed error.
+
+Promises: a cancelled or preempted run closes its connection, so that the server stops
+computing. After a 429 the whole core pauses until the server's `Retry-After` has passed
+(`load().available_in_s`, then `LoadChanged`). A run that fails ends within the time limits
+with one typed error, which is retryable only if nothing was streamed. If the endpoint
+refuses connections, the core goes down (`CoreDown`), unless it is streaming another answer
+at that time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+from aios_core.core import CoreLoad, LoadChanged
+from aios_core.cores.endpoint.answer_reader import AnswerReader
+from aios_core.cores.endpoint.client_errors import ClientFailure, FailureKind
+from aios_core.cores.endpoint.core_pause import CorePause
+from aios_core.cores.endpoint.errors import Refusal, error_of, error_within, no_completion
+from aios_core.cores.endpoint.event_stream import EventReader, ServerEvent, read_events
+from aios_core.cores.endpoint.send_trace import sending
+from aios_core.cores.endpoint.time_limits import USAGE_PATIENCE_S, TimeLimits
+from aios_core.cores.streaming import Item, LiveRun, StreamingCore
+from aios_core.errors import AuthenticationFailed, CoreError, KernelError, PermissionRefused
+
+_GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
+
+
+class EndpointCore(StreamingCore):
+    """A core that sends each run to one endpoint.
+
+    Subclasses implement `build_client`, `ask_what_is_served`, `send`, `read_answer`,
+    `failure_of` and `prepare`.
+    """
+
+    base_url_hint = ""  # what a base URL looks like, for errors
+
+    def __init__(
+        self,
+        name: str,
+        models: Sequence[str],
+        *,
+        base_url: str,
+        api_key: str | None,
+        slots: int,
+        time_limits: TimeLimits | None,
+        probe: bool,
+    ) -> None:
+        super().__init__(name, models, slots=slots)
+        self._base_url = base_url
+        self._api_key = api_key
+        self._limits = time_limits or TimeLimits()
+        self._probe = probe
+        self._client: Any = None  # of the provider's library; None while not connected
+        self._pause = CorePause(name, on_over=lambda: self.report(LoadChanged()))
+
+    # --- for subclasses to implement ----------------------------------------------------------
+
+    @abstractmethod
+    async def build_client(self) -> Any:
+        """Build the client of the provider's library, with its own retries off."""
+
+    @abstractmethod
+    async def ask_what_is_served(self) -> None:
+        """Ask the endpoint about the models. Raises if it does not serve them."""
+
+    @abstractmethod
+    async def send(self, live: LiveRun) -> Any:
+        """Send the request of a run. Returns the client's stream once the endpoint answers."""
+
+    @abstractmethod
+    def read_answer(self, live: LiveRun) -> AnswerReader:
+        """Return a reader for the answer to a run."""
+
+    @abstractmethod
+    def failure_of(self, exc: Exception) -> ClientFailure | None:
+        """Read an exception of the client's library; None if it is not one of its own."""
+
+    # --- the endpoint -------------------------------------------------------------------------
+
+    def load(self) -> CoreLoad:
+        """Return the use of slots, and any pause."""
+        return replace(super().load(), available_in_s=self._pause.left_s())
+
+    async def connect(self) -> None:
+        """Build the client and request the server's models. Raises `CoreError`."""
+        self._client = await self.build_client()
+        if self._probe:
+            try:
+                await self.ask_what_is_served()
+            except KernelError:
+                raise
+            except Exception as exc:
+                raise self._start_error(exc) from exc
+
+    async def disconnect(self) -> None:
+        """Close the client and its connections."""
+        self._pause.reset()
+        if self._client:
+            await self._client.close()
+            self._client = None
+            # The client leaves its nested generators to the garbage collector, and the loop closes
+            # them one by one in tasks of its own. Wait for these, so that no task is left behind.
+            for _ in range(_GENERATORS_DEEP * 3):
+                await asyncio.sleep(0)
+
+    # --- one answer ---------------------------------------------------------------------------
+
+    async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
+        """Send the request and read chunk by chunk. Leaving closes the connection."""
+        reader = live.memo = self.read_answer(live)
+        body = EventReader()
+        try:
+            async with aclosing(self._chunks(live, reader, body)) as chunks:
+                async for chunk in chunks:
+                    for progress in reader.read(chunk):
+                        yield progress
+                        await asyncio.sleep(0)  # chunks come in bursts; others run between them
+        except Exception as exc:
+            if not reader.is_whole:  # otherwise only the usage is missing
+                raise self._run_error(live, exc, body) from exc
+        if not reader.is_whole:
+            raise self._unfinished(live, reader, body)
+        self._pause.end_series()
+        yield reader.completion()
+
+    def _unfinished(self, live: LiveRun, reader: AnswerReader, body: EventReader) -> KernelError:
+        """Return the error of an answer that ended too early."""
+        is_foreign = reader.is_done or reader.is_foreign or not body.is_event_stream
+        if is_foreign and not reader.has_begun:
+            return no_completion(self._name, body.beginning, self._api_key)
+        return self.error("the answer broke off", is_retryable=not live.has_streamed)
+
+    async def _chunks(
+        self, live: LiveRun, reader: AnswerReader, body: EventReader
+    ) -> AsyncGenerator[Any]:
+        async with asyncio.timeout(self._limits.first_chunk_s) as limit:
+            with sending(live):
+                response = await self.send(live)
+        loop = asyncio.get_running_loop()
+        due = limit.when() or loop.time()
+        events = read_events(response.response.aiter_bytes(), body)
+        try:
+            while not reader.is_done:
+                async with asyncio.timeout_at(due):
+                    event = await anext(events, None)
+                if event is None or event.data.strip() == "[DONE]":
+                    reader.is_done = event is not None or reader.is_document
+                    return
+                yield self._decoded(live, event, response.response.headers)
+                patience_s = USAGE_PATIENCE_S if reader.is_whole else self._limits.next_chunk_s
+                due = loop.time() + patience_s
+        finally:
+            await events.aclose()
+            await response.close()
+
+    def _decoded(self, live: LiveRun, event: ServerEvent, headers: Any) -> Any:
+        """Parse the chunk in an event. Raises the error that the server sent inside an answer."""
+        chunk = json.loads(event.data)
+        if event.name == "error" and not (isinstance(chunk, dict) and "error" in chunk):
+            chunk = {"error": chunk}
+        if (refusal := error_within(chunk, headers, self._api_key)) is not None:
+            raise self._error_within(live, refusal)
+        return chunk
+
+    # --- failures -----------------------------------------------------------------------------
+
+    def _run_error(self, live: LiveRun, exc: Exception, body: EventReader) -> KernelError:
+        """Convert a failure to the error of its run, and take the core down if necessary."""
+        fresh = not live.has_streamed
+        if isinstance(exc, KernelError):
+            return exc
+        if isinstance(exc, TimeoutError):
+            return self.error(self._silence(live), exc, is_retryable=fresh)
+        if (failure := self.failure_of(exc)) is not None:
+            return self._failed(live, exc, failure)
+        if not (live.has_streamed or body.is_event_stream):
+            return no_completion(self._name, body.beginning, self._api_key)
+        what = f"the endpoint sent an unreadable answer ({type(exc).__name__}: {exc!s:.200})"
+        return self.error(what, exc, is_retryable=fresh)
+
+    def _failed(self, live: LiveRun, exc: Exception, failure: ClientFailure) -> KernelError:
+        """Convert what the client library reported."""
+        fresh = not live.has_streamed
+        match failure.kind:
+            case FailureKind.REFUSED:
+                live.was_sent = False  # a refused request costs nothing
+                refusal = Refusal.of(failure.status, failure.headers, failure.body, self._api_key)
+                return self._as_error(live, refusal)
+            case FailureKind.UNREACHABLE:
+                reason = f"cannot reach {self._base_url}: {failure.reason}"
+                if not any(other.has_streamed for other in self._live.values()):
+                    self.report_down(reason, exc)
+                return self.error(reason, exc, is_retryable=True)
+            case FailureKind.BROKEN:
+                what = f"the connection broke: {failure.reason}"
+                return self.error(what, exc, is_retryable=fresh)
+            case FailureKind.OTHER:
+                return self.error(f"failed midway: {failure.reason}", exc, is_retryable=fresh)
+
+    def _error_within(self, live: LiveRun, refusal: Refusal) -> KernelError:
+        """Return an error inside an answer: final, unless it is a rate limit."""
+        error = self._as_error(live, refusal)
+        if isinstance(error, CoreError):
+            error.is_retryable = False  # the server had started to serve the call
+        return error
+
+    def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:
+        if refusal.is_pause:
+            self._pause.extend(
+                refusal.retry_after_s() or None
+            )  # "0" must not end the core's own back-off
+            refusal = refusal.asking_for(self._pause.left_s())
+        return error_of(
+            refusal,
+            core=self._name,
+            model=self.model_of(live.run.request),
+            models=self._models,
+            context_window=self.capabilities.context_window,
+        )
+
+    def _silence(self, live: LiveRun) -> str:
+        if live.has_streamed:
+            return f"no chunk for {self._limits.next_chunk_s:g} s in the middle of the answer"
+        return f"no answer within {self._limits.first_chunk_s:g} s"
+
+    def _start_error(self, exc: Exception) -> CoreError:
+        if isinstance(exc, TimeoutError):
+            what = f"{self._base_url} did not answer within {self._limits.probe_s:g} s"
+            return self.error(what, is_retryable=True)
+        failure = self.failure_of(exc)
+        if failure is None or failure.kind is FailureKind.OTHER:
+            return self.error(f"{self._base_url} sent an unreadable answer: {exc!r:.200}")
+        if failure.kind is not FailureKind.REFUSED:
+            what = f"cannot reach {self._base_url}: {failure.reason}"
+            return self.error(what, is_retryable=True)
+        return self._refused_start(failure)
+
+    def _refused_start(self, failure: ClientFailure) -> CoreError:
+        match failure.status:
+            case 401 | 403:
+                kind = AuthenticationFailed if failure.status == 401 else PermissionRefused
+                what = f"{self._base_url} refused the key: {failure.reason}; see api_key"
+                return kind(self._name, what)
+            case 404 | 405:
+                return self.error(
+                    f"{self._base_url} has no list of models ({failure.status}); base_url usually"
+                    f" {self.base_url_hint}, and probe=False starts without asking"
+                )
+            case status:
+                what = f"{self._base_url} answered {status}: {failure.reason}"
+                return self.error(what, is_retryable=True)
