@@ -191,5 +191,6 @@ def num_said(body: Mapping[str, Any]) -> int:
 
 
 def limit(body: Mapping[str, Any]) -> int | None:
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    names = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+    limit = next((body[name] for name in names if name in body), None)
     return None if limit is None else int(limit)

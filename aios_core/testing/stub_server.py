@@ -8,6 +8,7 @@ of its own, so that it serves synchronous and asynchronous tests. Each
 request to a completion gets the next behavior; the last one stays. `exchanges`
 lists the requests and how they ended: served, refused, or left by the client.
 
+It serves chat completions, completions, embeddings and the Responses API.
 With `flavor="vllm"` it also speaks vLLM's dialect: token ids, continuation of an
 unfinished turn, `/metrics`, `/tokenize`. One word is one token. Nothing outside the standard
 library is used; HTTP is as little of RFC 9112 as clients need.
@@ -31,6 +32,7 @@ from typing import Any, Final, Literal, Self
 
 from aios_core.cores.deltas import assemble, split_words
 from aios_core.messages import Delta
+from aios_core.testing import stub_responses
 from aios_core.testing.stub_answers import (
     FIRST_OUTPUT_ID,
     Answer,
@@ -50,9 +52,10 @@ from aios_core.testing.stub_answers import (
 )
 
 TIMEOUT_S: Final = 10.0
+_RESPONSES: Final = "/v1/responses"
 _PATHS: Final = frozenset(
     f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses")
-)  # the last with `Raw` answers alone
+)
 
 
 Behavior = Answer | Refuse | Raw | Hang | Drop
@@ -278,7 +281,13 @@ class StubServer:
         self, answer: Answer, exchange: Exchange, writer: asyncio.StreamWriter
     ) -> None:
         writer.write(_HEAD_OF_STREAM)
-        chunks = list(self._chunks(answer, exchange.body))
+        is_chat = exchange.path != _RESPONSES
+        said = deltas(answer, exchange.body)
+        chunks = (
+            list(self._chunks(answer, exchange.body))
+            if is_chat
+            else stub_responses.events(answer, exchange.body, said)
+        )
         after = len(chunks) if answer.after is None else answer.after
         for chunk in chunks[:after]:
             await asyncio.sleep(answer.token_s)
@@ -298,10 +307,15 @@ class StubServer:
             case "error":
                 writer.write(_event({"error": {"message": "the engine died", "code": 500}}))
             case "end":
-                num_tokens = len(deltas(answer, exchange.body))
-                for chunk in self._last_chunks(answer, exchange.body, num_tokens):
+                last = (
+                    self._last_chunks(answer, exchange.body, len(said))
+                    if is_chat
+                    else stub_responses.last_events(answer, exchange.body, said)
+                )
+                for chunk in last:
                     writer.write(_event(chunk))
-                writer.write(_chunked(b"data: [DONE]\n\n"))
+                if is_chat:
+                    writer.write(_chunked(b"data: [DONE]\n\n"))
             case "cut":
                 pass
         writer.write(b"0\r\n\r\n")
@@ -321,7 +335,9 @@ class StubServer:
             case "error":
                 writer.write(_refusal(Refuse(500, "the engine died")))
             case "end":
-                writer.write(_json(HTTPStatus.OK, self._completion(answer, exchange.body, said)))
+                is_chat = exchange.path != _RESPONSES
+                build = self._completion if is_chat else stub_responses.document
+                writer.write(_json(HTTPStatus.OK, build(answer, exchange.body, said)))
             case "cut":
                 said = said[: answer.after]
                 cut = self._completion(answer, exchange.body, said)

@@ -75,7 +75,11 @@ class EndpointCore(StreamingCore):
 
     @abstractmethod
     async def send(self, live: LiveRun) -> Any:
-        """Send the request of a run. Returns the client's stream once the endpoint answers."""
+        """Send the request of a run. Returns the client's stream once the endpoint answers.
+
+        If that is in another format than `read_answer` expected, it replaces the reader in
+        `live.memo`.
+        """
 
     @abstractmethod
     def read_answer(self, live: LiveRun) -> AnswerReader:
@@ -117,17 +121,18 @@ class EndpointCore(StreamingCore):
 
     async def stream(self, live: LiveRun) -> AsyncGenerator[Item]:
         """Send the request and read chunk by chunk. Leaving closes the connection."""
-        reader = live.memo = self.read_answer(live)
+        live.memo = self.read_answer(live)  # `send` may replace it
         body = EventReader()
         try:
-            async with aclosing(self._chunks(live, reader, body)) as chunks:
+            async with aclosing(self._chunks(live, body)) as chunks:
                 async for chunk in chunks:
-                    for progress in reader.read(chunk):
+                    for progress in live.memo.read(chunk):
                         yield progress
                         await asyncio.sleep(0)  # chunks come in bursts; others run between them
         except Exception as exc:
-            if not reader.is_whole:  # otherwise only the usage is missing
+            if not live.memo.is_whole:  # otherwise only the usage is missing
                 raise self._run_error(live, exc, body) from exc
+        reader: AnswerReader = live.memo
         if not reader.is_whole:
             raise self._unfinished(live, reader, body)
         self._pause.end_series()
@@ -140,12 +145,11 @@ class EndpointCore(StreamingCore):
             return no_completion(self._name, body.beginning, self._api_key)
         return self.error("the answer broke off", is_retryable=not live.has_streamed)
 
-    async def _chunks(
-        self, live: LiveRun, reader: AnswerReader, body: EventReader
-    ) -> AsyncGenerator[Any]:
+    async def _chunks(self, live: LiveRun, body: EventReader) -> AsyncGenerator[Any]:
         async with asyncio.timeout(self._limits.first_chunk_s) as limit:
             with sending(live):
                 response = await self.send(live)
+        reader: AnswerReader = live.memo
         loop = asyncio.get_running_loop()
         due = limit.when() or loop.time()
         events = read_events(response.response.aiter_bytes(), body)

@@ -166,6 +166,7 @@ def error_within(
     answer: Any, headers: Mapping[str, str], secret: str | None = None
 ) -> Refusal | None:
     """Return the refusal inside an answer with status 200; None if it holds none."""
+    answer = _failed_response(answer) or answer
     if not isinstance(answer, Mapping) or not (answer.get("error") or _is_flat_error(answer)):
         return None
     error = answer.get("error") or answer
@@ -181,6 +182,15 @@ def no_completion(core: str, beginning: str, secret: str | None = None) -> CoreE
     error = CoreError(core, f"the endpoint answered 200 with {what}")
     error.reply = ProviderReply(200, shown)
     return error
+
+
+def _failed_response(event: Any) -> Mapping[str, Any] | None:
+    """Return the failed response in an event of OpenAI's Responses API, if it is one."""
+    if not isinstance(event, Mapping) or event.get("type") != "response.failed":
+        return None
+    response = event.get("response")
+    error = response.get("error") if isinstance(response, Mapping) else None
+    return {"error": error or {"message": "the response failed, and the server gave no reason"}}
 
 
 def _is_flat_error(answer: Mapping[str, Any]) -> bool:

@@ -27,6 +27,8 @@ from aios_core.cores.endpoint.client_errors import ClientFailure
 from aios_core.cores.endpoint.core import EndpointCore
 from aios_core.cores.endpoint.send_trace import watch_request
 from aios_core.cores.endpoint.time_limits import TimeLimits
+from aios_core.cores.openai import responses_wire
+from aios_core.cores.openai.api_choice import API, ApiChoice
 from aios_core.cores.openai.chunks import ChunkReader
 from aios_core.cores.openai.dialect import PLAIN, VLLM, Dialect, can_resume, resume_request
 from aios_core.cores.openai.pressure_watch import PressureWatch
@@ -38,9 +40,11 @@ from aios_core.cores.openai.prompt_counting import (
     tokenize_body,
 )
 from aios_core.cores.openai.refused_limits import LimitMemory
+from aios_core.cores.openai.responses_events import ResponseReader
 from aios_core.cores.openai.wire import Flavor, chat_body, max_prompt_tokens
 from aios_core.cores.streaming import LiveRun
 from aios_core.errors import SnapshotError
+from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.untrusted.reported_numbers import whole_number
 
@@ -64,6 +68,8 @@ class OpenAICore(EndpointCore):
         tokenizer: a folder with the model's tokenizer, to count prompts exactly if the server
             cannot (vLLM can).
         omit: parameters that the models refuse, such as "temperature" for reasoning models.
+        api: "chat" for chat completions, "responses" for OpenAI's Responses API; "auto" starts
+            with chat completions, and uses the other for models that have nothing else.
     """
 
     base_url_hint = "ends in /v1"
@@ -82,6 +88,7 @@ class OpenAICore(EndpointCore):
         probe: bool = True,
         omit: Collection[str] = (),
         tokenizer: str | None = None,
+        api: Literal["auto"] | API = "auto",
     ) -> None:
         super().__init__(
             name,
@@ -98,6 +105,7 @@ class OpenAICore(EndpointCore):
         self._omit = frozenset(omit)
         self._tokenizer = None if tokenizer is None else LocalTokenizer(tokenizer)
         host = urlsplit(self._base_url).hostname or ""
+        self._apis, self._has_choices = ApiChoice(api), api != "responses"
         is_new = f".{host}".endswith(_NEW_LIMIT_HOSTS)
         self._limit_parameter = "max_completion_tokens" if is_new else "max_tokens"
         self._capabilities = self._describe(context_window)
@@ -214,19 +222,21 @@ class OpenAICore(EndpointCore):
             notes.append(f"context window unknown; {UNKNOWN_WINDOW} tokens assumed")
         return Capabilities(
             context_window=context_window or UNKNOWN_WINDOW,
-            preemptible=self._dialect.preemptible,
+            preemptible=self._dialect.preemptible and self._has_choices,
             exact_resume=False,
             seed=self._dialect.seeds,
             parts=None,
-            choices=True,
+            choices=self._has_choices,
             notes=(*notes, *self._dialect.notes),
         )
 
     # --- one answer ---------------------------------------------------------------------------
 
-    def read_answer(self, live: LiveRun) -> ChunkReader:
+    def read_answer(self, live: LiveRun) -> ChunkReader | ResponseReader:
         """Return a reader for the answer to a run."""
-        return ChunkReader(live, self.model_of(live.run.request))
+        model = self.model_of(live.run.request)
+        is_chat = self._apis.of(model) == "chat"
+        return ChunkReader(live, model) if is_chat else ResponseReader(live, model)
 
     def failure_of(self, exc: Exception) -> ClientFailure | None:
         """Read an exception of the client's library; None if it is not one of its own."""
@@ -236,26 +246,44 @@ class OpenAICore(EndpointCore):
         """Send the request of a run. Returns the client's stream once the endpoint answers."""
         if self._client is None:
             raise self.error("is not up", is_retryable=True)
-        run = live.run
-        body = chat_body(
-            run.request,
-            self.model_of(run.request),
-            flavor=self._dialect.flavor,
-            token_limit_key=self._limit_parameter,
-            token_limit=self._limit_of_budget(run),
-            priority=run.priority,
-        )
-        for parameter in self._omit:
-            body.pop(parameter, None)
-        if (was := run.snapshot) is None or not was.text:
-            return await self._ask(self._client, run, body)
+        run, model = live.run, self.model_of(live.run.request)
+        while True:
+            body = self._body(run, model)
+            if (was := run.snapshot) is not None and was.text:
+                return await self._resume(self._client, run, body, was)
+            try:
+                return await self._ask(self._client, run, body)
+            except openai.APIStatusError as exc:
+                if not self._apis.learn(model, exc.status_code, str(exc)):
+                    raise
+            live.memo = self.read_answer(live)
+
+    def _body(self, run: Run, model: str) -> dict[str, Any]:
+        limit = self._limit_of_budget(run)
+        if self._apis.of(model) == "responses":
+            encrypted = self._apis.has_thoughts(model)
+            body = responses_wire.responses_body(
+                run.request, model, token_limit=limit, encrypted=encrypted
+            )
+        else:
+            body = chat_body(
+                run.request,
+                model,
+                flavor=self._dialect.flavor,
+                token_limit_key=self._limit_parameter,
+                token_limit=limit,
+                priority=run.priority,
+            )
+        return {key: value for key, value in body.items() if key not in self._omit}
+
+    async def _resume(
+        self, client: openai.AsyncOpenAI, run: Run, body: dict[str, Any], was: Snapshot
+    ) -> openai.AsyncStream[Any]:
         if was.model != body["model"] or not self._capabilities.preemptible:
             raise SnapshotError(
                 f"core {self._name!r} cannot continue an answer of model {was.model!r}"
             )
-        return await self._post(
-            self._client, *resume_request(run, body, was, self._limit_parameter)
-        )
+        return await self._post(client, *resume_request(run, body, was, self._limit_parameter))
 
     def _limit_of_budget(self, run: Run) -> int | None:
         """Return a budget's token limit, if it binds and the server has not refused it before."""
@@ -267,15 +295,18 @@ class OpenAICore(EndpointCore):
     async def _ask(
         self, client: openai.AsyncOpenAI, run: Run, body: dict[str, Any]
     ) -> openai.AsyncStream[Any]:
-        """Start a chat; repeat it without a budget's limit if the server refuses the limit."""
-        is_ours = run.request.sampling.max_tokens is None and self._limit_parameter in body
+        """Start an answer; repeat it without a budget's limit if the server refuses the limit."""
+        is_chat = self._apis.of(body["model"]) == "chat"
+        path = "/chat/completions" if is_chat else responses_wire.PATH
+        key = self._limit_parameter if is_chat else responses_wire.LIMIT_KEY
+        is_ours = run.request.sampling.max_tokens is None and key in body
         try:
-            return await self._post(client, "/chat/completions", body)
+            return await self._post(client, path, body)
         except openai.APIStatusError as exc:
             if not (is_ours and self._limit_memory.is_refusal(exc.status_code, str(exc))):
                 raise
-        limit = body.pop(self._limit_parameter)
-        response = await self._post(client, "/chat/completions", body)
+        limit = body.pop(key)
+        response = await self._post(client, path, body)
         self._limit_memory.refused(body["model"], limit)
         return response
 

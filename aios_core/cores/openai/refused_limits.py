@@ -10,8 +10,8 @@ import re
 from typing import Final
 
 _ABOUT_LIMITS: Final = re.compile(
-    r"max_tokens|max_completion_tokens|max_new_tokens|completion tokens|output tokens"
-    r"|maximum context length",
+    r"max_tokens|max_completion_tokens|max_output_tokens|max_new_tokens"
+    r"|completion tokens|output tokens|maximum context length",
     re.IGNORECASE,
 )
 _REFUSED: Final = (400, 413, 422)
