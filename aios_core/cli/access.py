@@ -15,6 +15,7 @@ from aios_core.cli.printing import print_json
 from aios_core.cli.progress import progress
 from aios_core.config import KernelConfig
 from aios_core.errors import InvalidRequest
+from aios_core.shielding import finish_shielded
 
 if TYPE_CHECKING:
     from aios_core.access import Explanation
@@ -73,8 +74,10 @@ def _explain(options: argparse.Namespace) -> int:
                 labels=options.label,
             )
         finally:
-            await manager.close()
-            await opener.close()
+            try:
+                await finish_shielded(manager.close())
+            finally:
+                await finish_shielded(opener.close())
 
     with progress("opening the state directory"):
         explanation = asyncio.run(look())

@@ -24,6 +24,7 @@ from aios_core.cli.printing import print_json, visible_line, visible_lines
 from aios_core.cli.progress import progress
 from aios_core.config import KernelConfig, ToolsConfig
 from aios_core.distribution import install_from_checkout
+from aios_core.shielding import finish_shielded
 
 if TYPE_CHECKING:
     from aios_core.tools.catalog import ToolCatalog
@@ -332,7 +333,7 @@ async def _catalogue(config: ToolsConfig) -> AsyncIterator[ToolCatalog]:
         try:
             yield catalog
         finally:
-            await catalog.close()
+            await finish_shielded(catalog.close())
 
 
 @contextmanager

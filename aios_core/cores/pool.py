@@ -184,7 +184,8 @@ class CorePool:
         """Start all cores concurrently; `sinks` has one sink for each name.
 
         A core that fails is marked down, and the others start.
-        Raises `BackendError` with the reason of each core, if none starts.
+        Raises `BackendError` with the reason of each core, if none starts. Close the pool
+        then, and also if this is cancelled: some cores may have started.
         """
         cores = tuple(self)
         results = await asyncio.gather(
@@ -196,7 +197,6 @@ class CorePool:
             if isinstance(result, BaseException)
         }
         if len(errors) == len(cores):
-            await self.close_all()
             raise _none_started(errors)
         for name, error in errors.items():
             self.mark_down(name, error, now)

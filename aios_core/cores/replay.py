@@ -53,6 +53,7 @@ from aios_core.cores.streaming import answering_model
 from aios_core.errors import ModelLoadError, NoSuchObject
 from aios_core.messages import Completion, Delta, ResponseFormat
 from aios_core.private_files import open_private
+from aios_core.shielding import finish_shielded
 from aios_core.syscalls import LLMGenerate
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class RecordingCore:
         try:
             await self._core.start(self._take)
         except BaseException:
-            await asyncio.to_thread(self._close_recorder)
+            await finish_shielded(asyncio.to_thread(self._close_recorder))
             raise
         if is_new:
             self._was_started = True
@@ -171,7 +172,7 @@ class RecordingCore:
         try:
             await self._core.close()
         finally:
-            await asyncio.to_thread(self._close_recorder)
+            await finish_shielded(asyncio.to_thread(self._close_recorder))
 
     def _close_recorder(self) -> None:
         if self._recorder:

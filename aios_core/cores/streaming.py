@@ -42,6 +42,7 @@ from aios_core.cores.deltas import DeltaAssembler
 from aios_core.errors import CoreError, KernelBug, KernelError, SnapshotError
 from aios_core.messages import Completion, Delta, Usage
 from aios_core.redaction import scrub
+from aios_core.shielding import finish_shielded
 from aios_core.snapshot import KVImage, Snapshot
 from aios_core.syscalls import LLMGenerate
 from aios_core.token_estimate import answer_texts, at_least
@@ -174,7 +175,7 @@ class StreamingCore(ABC):
         try:
             await self.connect()
         except BaseException:
-            await self.disconnect()
+            await finish_shielded(self.disconnect())
             raise
         self._is_up = True
 

@@ -51,6 +51,7 @@ from aios_core.options import SpawnOptions
 from aios_core.process import AgentProcess, ProcessTable
 from aios_core.retrieval.embedding import Embedder
 from aios_core.scheduler import Policy
+from aios_core.shielding import finish_shielded
 from aios_core.syscalls import LLMGenerate
 from aios_core.tools.handle import Loadable
 from aios_core.untrusted.arguments import (
@@ -176,9 +177,10 @@ class Kernel:
             if self.config.trace is not None:
                 await asyncio.to_thread(lambda: self.trace(free_path(str(self.config.trace))))
             await parts.start()
-        except KernelError as exc:
-            exc.is_startup = True
-            await self._close_traces()
+        except BaseException as exc:
+            if isinstance(exc, KernelError):
+                exc.is_startup = True
+            await finish_shielded(self._close_traces())
             raise
 
     @property
@@ -200,15 +202,13 @@ class Kernel:
             return
         require_number("drain_s", drain_s, at_least=0)
         self._loop.is_closed = True
-        drain_s = self.config.drain_s if drain_s is None else drain_s
         try:
-            await self._inside.parts.close(drain_s)
+            await self._inside.parts.close(self.config.drain_s if drain_s is None else drain_s)
         finally:
-            await self._close_traces()
+            await finish_shielded(self._close_traces())
 
     async def _close_traces(self) -> None:
-        for trace in self._traces:
-            await asyncio.to_thread(trace.close)
+        await asyncio.gather(*(asyncio.to_thread(trace.close) for trace in self._traces))
 
     def _refuse_second_start(self) -> None:
         if self._loop.is_bound or self._loop.is_closed:

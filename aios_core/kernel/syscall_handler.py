@@ -217,11 +217,14 @@ class SyscallHandler:
                 pass_on(exc)
                 log_raised(log, exc, "the %s manager could not forget an agent", manager.name)
 
-    async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests; wait `timeout_s` for those in flight, then cancel them."""
+    async def drain(self, timeout_s: float, caller: asyncio.Task[Any] | None = None) -> None:
+        """Refuse new requests; wait `timeout_s` for those in flight, then cancel them.
+
+        A request that is served by `caller`, the task that closes the kernel, is not waited for.
+        """
         self._is_closing = True
         tasks = {trap.task for trap in self._pending.values() if trap.task is not None}
-        tasks.discard(asyncio.current_task())
+        tasks.discard(caller or asyncio.current_task())
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout_s)
@@ -230,9 +233,9 @@ class SyscallHandler:
         if late:
             await asyncio.wait(late)
 
-    async def close(self) -> None:
-        """Cancel what is left and close the managers, the last one first."""
-        await self.drain(0)
+    async def close(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """Cancel what is left and close the managers, the last one first. See `drain`."""
+        await self.drain(0, caller)
         async with AsyncExitStack() as stack:  # which closes the last one first, and all of them
             for manager in self.managers:
                 stack.push_async_callback(manager.close)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -37,6 +38,7 @@ from aios_core.retrieval.vector_search import VectorSearch
 from aios_core.scheduler import Dispatcher, Policy, Scheduler
 from aios_core.scheduler.admission import AdmissionController
 from aios_core.scheduler.overload import QueueLimits
+from aios_core.shielding import finish_shielded
 from aios_core.state import StateOpener, read_key
 from aios_core.storage import StorageManager
 from aios_core.storage.collections import CollectionManager
@@ -208,31 +210,32 @@ class Components:
                 {core.name: self.dispatcher.sink(core) for core in self.pool}, self.clock.now()
             )
         except BaseException:
-            await self.traps.close()
-            await self.contexts.close()
-            await self._close_shared()
+            await finish_shielded(self._free(asyncio.current_task()))
             raise
         self.dispatcher.on_cores_started()
 
     async def close(self, drain_s: float) -> None:
         """Wait `drain_s` seconds for requests in flight, cancel the rest, and free everything."""
+        caller = asyncio.current_task()
         try:
-            await asyncio.gather(self.dispatcher.drain(drain_s), self.traps.drain(drain_s))
+            await asyncio.gather(self.dispatcher.drain(drain_s), self.traps.drain(drain_s, caller))
         finally:
-            try:
-                await self.pool.close_all()
-            finally:
-                await self.dispatcher.close()
-                await self.contexts.close()
-                await self.traps.close()
-                await self._close_shared()
+            await finish_shielded(self._free(caller))
 
-    async def _close_shared(self) -> None:
-        """List the shared components, in the order in which they close."""
-        for service in reversed(self._shared):
-            await service.close()
-        await self._embedder.close()
-        await self._state.close()
+    async def _free(self, caller: asyncio.Task[Any] | None) -> None:
+        """Close the components in order, each of them even if another one fails.
+
+        `caller` is the task that waits for this, and therefore is not waited for.
+        """
+        async with AsyncExitStack() as stack:  # the last one pushed closes first
+            stack.push_async_callback(self._state.close)
+            stack.push_async_callback(self._embedder.close)
+            for service in self._shared:
+                stack.push_async_callback(service.close)
+            stack.push_async_callback(self.traps.close, caller)
+            stack.push_async_callback(self.contexts.close)
+            stack.push_async_callback(self.dispatcher.close)
+            stack.push_async_callback(self.pool.close_all)
 
     async def add_core(self, core: Core) -> None:
         """Start one more core and let it serve. Raises `ConfigError` and `BackendError`."""
@@ -241,7 +244,7 @@ class Components:
         try:
             self.pool.add(core)
         except ConfigError:  # another of that name was quicker
-            await core.close()
+            await finish_shielded(core.close())
             raise
         facts = {"core": core.name}
         self._events.emit(KernelEvent(self.clock.now(), EventKind.CORE_UP, facts=facts))

@@ -19,8 +19,9 @@ from aios_core.core import Core, ReportSink, load_of
 from aios_core.errors import CoreError, CoreUnavailable, KernelError, RateLimited
 from aios_core.events import EventKind, EventStream, KernelEvent
 from aios_core.scheduler.call import Call
-from aios_core.scheduler.protocols import Cores
+from aios_core.scheduler.protocols import Cores, Outage
 from aios_core.scheduler.waiting_calls import Route
+from aios_core.shielding import finish_shielded
 from aios_core.untrusted.third_party import (
     OF_THE_LOOP,
     RAISED,
@@ -131,7 +132,7 @@ class CoreSupervisor:
 
     async def restart(self, core: Core) -> None:
         """Start a core again, at growing intervals, until it serves."""
-        while not self.is_closing and (outage := self._cores.outage(core.name)):
+        while outage := self._outage_to_end(core):
             await asyncio.sleep(max(0.0, outage.probe_at - self._clock.now()))
             try:
                 await core.start(self._sink(core))
@@ -142,9 +143,15 @@ class CoreSupervisor:
                 error = as_kernel_error(exc, core, "start")
                 self._cores.mark_down(core.name, error, self._clock.now())
             else:
+                if self.is_closing:  # all cores were closed meanwhile, this one too early
+                    await finish_shielded(core.close())
+                    return
                 self._cores.mark_up(core.name)
                 self.emit(EventKind.CORE_UP, core)
                 self._on_up()
+
+    def _outage_to_end(self, core: Core) -> Outage | None:
+        return None if self.is_closing else self._cores.outage(core.name)
 
     def emit(self, kind: EventKind, core: Core, **facts: str) -> None:
         """Emit an event about a core."""

@@ -107,8 +107,7 @@ class FileIndexer:
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         self._answer(KernelClosed("the kernel is closed"))
 
     def check(self) -> None:

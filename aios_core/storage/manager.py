@@ -29,6 +29,7 @@ from aios_core.errors import (
 from aios_core.labels import with_all_labels, with_labels
 from aios_core.permissions import Resource
 from aios_core.process import AgentProcess
+from aios_core.shielding import finish_shielded
 from aios_core.state import StateOpener
 from aios_core.storage.background import BackgroundTasks
 from aios_core.storage.blob_collector import BlobCollector
@@ -479,6 +480,6 @@ class StorageManager:
                 )
             finally:
                 self._collector.schedule()
-                await self._tables.announce(identity)
+                await finish_shielded(self._tables.announce(identity))
 
         return await self._background.run_shielded(take())

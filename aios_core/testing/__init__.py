@@ -7,6 +7,7 @@
     stub_server    an OpenAI-compatible server that fails on demand
     core_contract  tests that every core must pass; `core_rig` drives one core
     event_watcher  `EventWatcher`: wait for events of a kernel
+    cancellation   `cancel_twice`: cancel a task again during its cleanup
     leftovers      `nothing_left`: find threads, tasks and processes that code leaves behind
     pytest_plugin  fixtures for pytest; the one module here that needs pytest
 
@@ -15,6 +16,7 @@
 with it too. `ScriptedCore` and `ReplayCore` are in `aios_core.cores`.
 """
 
+from aios_core.testing.cancellation import cancel_twice
 from aios_core.testing.cooperative import cooperative_script
 from aios_core.testing.cost_model import CoreStats, CostModel
 from aios_core.testing.event_watcher import EventWatcher
@@ -34,6 +36,7 @@ __all__ = [
     "SimulatedCore",
     "SimulatedKV",
     "VirtualLoop",
+    "cancel_twice",
     "cooperative_script",
     "nothing_left",
     "run_virtual",

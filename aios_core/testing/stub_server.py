@@ -32,6 +32,7 @@ from typing import Any, Final, Literal, Self
 
 from aios_core.cores.deltas import assemble, split_words
 from aios_core.messages import Delta
+from aios_core.shielding import finish_shielded
 from aios_core.testing import stub_responses
 from aios_core.testing.stub_answers import (
     FIRST_OUTPUT_ID,
@@ -221,10 +222,12 @@ class StubServer:
         finally:
             for task in (work, leaving):
                 task.cancel()
-            await asyncio.gather(work, leaving, return_exceptions=True)
-            with self._lock:
-                exchange.is_over = True
-                self._lock.notify_all()
+            try:
+                await finish_shielded(asyncio.wait([work, leaving]))
+            finally:
+                with self._lock:
+                    exchange.is_over = True
+                    self._lock.notify_all()
 
     async def _behave(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
         match self._refusal_of(exchange) or self._behavior(exchange.body):

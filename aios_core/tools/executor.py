@@ -131,7 +131,7 @@ class ToolExecutor:
             self._later(self._journal.finish(intent, "unknown"))
             raise
         except (ToolHung, ToolDied) as exc:
-            await self._journal.finish(intent, "unknown")
+            await self._finish(intent, "unknown")
             if intent.tool.is_repeatable:
                 raise
             raise ToolInDoubt(
@@ -139,12 +139,9 @@ class ToolExecutor:
                 f"{exc.message}; it is unknown whether it took effect (agent.tools.in_doubt())",
             ) from exc
         except KernelError:
-            await self._journal.finish(intent, "failed")
+            await self._finish(intent, "failed")
             raise
-        # A task of its own, shielded: a cancelled caller must not leave a done call in doubt.
-        finishing = asyncio.ensure_future(self._journal.finish(intent, "done", kept))
-        self._keep(finishing)
-        await asyncio.shield(finishing)
+        await self._finish(intent, "done", kept)
         return answer, labels
 
     async def _attempts(
@@ -223,6 +220,12 @@ class ToolExecutor:
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Journal something in the background; only `wait_idle` waits for it."""
         self._keep(asyncio.ensure_future(work))
+
+    async def _finish(self, intent: Intent, outcome: str, kept: bytes | None = None) -> None:
+        """Journal an outcome, even if the caller is cancelled: else the call would be in doubt."""
+        finishing = asyncio.ensure_future(self._journal.finish(intent, outcome, kept))
+        self._keep(finishing)
+        await asyncio.shield(finishing)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._background.add(task)

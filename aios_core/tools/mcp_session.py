@@ -170,8 +170,10 @@ class _Session:
         """End the session, and the server's program if there is one. Idempotent."""
         self._closing.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_POLITE_S)
-            self._task.cancel()
+            try:
+                await asyncio.wait({self._task}, timeout=_POLITE_S)
+            finally:
+                self._task.cancel()
             await asyncio.wait({self._task})
 
     # --- inside ------------------------------------------------------------------------------

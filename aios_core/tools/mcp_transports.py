@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from aios_core.shielding import finish_shielded
 from aios_core.tools.guarded_program import Lifeline, ask_guardian_to_kill, kill_group
 from aios_core.tools.requests import McpServer
 
@@ -103,10 +104,8 @@ async def connect_stdio(
     finally:
         for stream in (arrived, incoming, outgoing, leaving):
             stream.close()
-        ending = asyncio.ensure_future(_end(process, following, lifeline))
-        while not ending.done():  # even if cancelled again, the program must not be left running
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(ending)
+        # Even if cancelled again, the program must not be left running.
+        await finish_shielded(_end(process, following, lifeline))
 
 
 def _require_program(server: McpServer, environment: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from aios_core import (
     RunawayStopped,
     WouldBlock,
 )
+from aios_core.core import ReportSink
 from aios_core.process import RunawayGuard
 from aios_core.testing import SimulatedCore
 from tests.puppet import PATIENCE, PuppetCore, asks, booted, error_of, settled, virtual
@@ -250,6 +251,38 @@ async def test_a_close_that_is_cancelled_frees_everything_all_the_same() -> None
     assert isinstance(await error_of(closing), asyncio.CancelledError)
     assert isinstance(await error_of(call), KernelClosed)
     assert core.num_closes == 1
+
+
+class LateCore(PuppetCore):
+    """A core that is started again only while the kernel closes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_up = False
+        self.may_start = asyncio.Event()
+
+    async def start(self, sink: ReportSink) -> None:
+        if self.num_starts:
+            await self.may_start.wait()
+        await super().start(sink)
+        self.is_up = True
+
+    async def close(self) -> None:
+        await super().close()
+        self.is_up = False
+        self.may_start.set()
+        await settled()
+
+
+@virtual
+async def test_a_core_that_starts_again_while_the_kernel_closes_is_closed_too() -> None:
+    core = LateCore()
+    async with booted(core):
+        core.die(CoreError("puppet", "unplugged"))
+        await asyncio.sleep(60)
+
+    assert core.num_starts == 2
+    assert not core.is_up
 
 
 def test_a_kernel_without_any_core_that_starts_is_refused_with_the_reasons() -> None:

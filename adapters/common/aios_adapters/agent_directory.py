@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, cast
@@ -23,9 +23,9 @@ from typing import Any, Final, cast
 from aios_adapters.callers import AgentSettings, Caller, CallerKind
 from aios_adapters.finalizer_lock import FinalizerLock
 from aios_adapters.shared_spawn import Loop, Turn
-from aios_core.errors import KernelError
 from aios_core.kernel import Agent, Kernel
 from aios_core.process import ProcessState
+from aios_core.shielding import finish_shielded
 
 log = logging.getLogger(__name__)
 
@@ -145,12 +145,12 @@ class AgentDirectory:
         """Spawn a caller's agent. If this task is cancelled, waiting calls still get the agent."""
         spawning = asyncio.ensure_future(kernel.aspawn(caller.name, **_spawning(settings)))
         try:
-            self._adopt(entry, kernel, await asyncio.shield(spawning), settings)
+            self._adopt(entry, kernel, await finish_shielded(spawning), settings)
         except asyncio.CancelledError:
-            # The kernel completes the spawn anyway. A second spawn would get another identity
+            # The kernel completed the spawn anyway. A second spawn would get another identity
             # (`name-2`), which does not own the caller's memory.
-            with suppress(KernelError):
-                self._adopt(entry, kernel, await spawning, settings)
+            if not spawning.cancelled() and spawning.exception() is None:
+                self._adopt(entry, kernel, spawning.result(), settings)
             raise
 
     def end(self, caller: Caller) -> None:

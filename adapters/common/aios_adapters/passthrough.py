@@ -36,6 +36,7 @@ from aios_core.kernel.default import default_kernel
 from aios_core.kernel.streams import AsyncStream
 from aios_core.messages import Completion, FinishReason, Message, ToolCall, Usage
 from aios_core.options import CallOptions, Messages, ProviderOptions
+from aios_core.shielding import finish_shielded
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class PassthroughCall:
         finally:
             if not task.done():
                 task.cancel()
-                await asyncio.wait({task})
+                await finish_shielded(asyncio.wait({task}))
         if self._watch.done() and (error := self._watch.exception()) is not None:
             task.cancelled() or task.exception()  # or asyncio would log it as never retrieved
             raise error
@@ -124,7 +125,7 @@ class ProviderStream(AsyncIterator[T]):
             await self._slot._until(step)  # noqa: SLF001 - ours
             item = step.result()
         except BaseException:
-            await self.aclose()
+            await finish_shielded(self.aclose())
             raise
         if item is None:
             raise StopAsyncIteration
@@ -207,11 +208,11 @@ class _SlotScope:
         with self._stack:
             if exc is None:
                 self._slot.external_call.finish(self._slot.completion)
-                await self._watch
+                await finish_shielded(self._watch)
             elif isinstance(exc, Exception):
                 self._slot.external_call.fail(_provider_failed(self._model, exc))
                 with suppress(KernelError):
-                    await self._watch
+                    await finish_shielded(self._watch)
             elif not self._watch.done():  # the caller is cancelled, or closes its generator
                 self._watch.cancel()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from aios_core.access.approvals.approval import ApprovalAnswer, ApprovalRequest
 from aios_core.access.approvals.files import ApprovalFiles
+from aios_core.shielding import finish_shielded
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class QueueApprover:
                     return answer
                 await asyncio.sleep(self._poll_s)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._take_down(posting)))
+            await finish_shielded(self._take_down(posting))
 
     def _instructions(self, request: ApprovalRequest, ticket: str) -> str:
         left_s = max(0.0, request.expires_at - self._now())

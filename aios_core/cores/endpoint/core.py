@@ -17,7 +17,7 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from aios_core.cores.endpoint.send_trace import sending
 from aios_core.cores.endpoint.time_limits import USAGE_PATIENCE_S, TimeLimits
 from aios_core.cores.streaming import Item, LiveRun, StreamingCore
 from aios_core.errors import AuthenticationFailed, CoreError, KernelError, PermissionRefused
+from aios_core.shielding import finish_shielded
 
 _GENERATORS_DEEP: Final = 6  # from the client's stream of events down to the socket
 
@@ -164,8 +165,7 @@ class EndpointCore(StreamingCore):
                 patience_s = USAGE_PATIENCE_S if reader.is_whole else self._limits.next_chunk_s
                 due = loop.time() + patience_s
         finally:
-            await events.aclose()
-            await response.close()
+            await finish_shielded(_close(events, response))
 
     def _decoded(self, live: LiveRun, event: ServerEvent, headers: Any) -> Any:
         """Parse the chunk in an event. Raises the error that the server sent inside an answer."""
@@ -263,3 +263,10 @@ class EndpointCore(StreamingCore):
             case status:
                 what = f"{self._base_url} answered {status}: {failure.reason}"
                 return self.error(what, is_retryable=True)
+
+
+async def _close(events: AsyncGenerator[Any], response: Any) -> None:
+    """Close a stream of events, and the connection that it is read from."""
+    async with AsyncExitStack() as stack:  # both, even if one fails
+        stack.push_async_callback(response.close)
+        stack.push_async_callback(events.aclose)

@@ -38,6 +38,7 @@ from aios_core.cores.transformers.sampling import Penalties
 from aios_core.cores.transformers.selfcheck import CheckedModel, check_model, measure_prefill
 from aios_core.cores.transformers.unpacked import UnpackedEngine
 from aios_core.errors import CoreError, SnapshotError
+from aios_core.shielding import finish_shielded
 from aios_core.syscalls import LLMGenerate
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class TransformersCore:
             if self._parts is None:
                 self._parts = await _call(workers, self._load)
         except BaseException:
-            await self.close()
+            await finish_shielded(self.close())
             raise
         self._loop = self._make_loop(self._parts, sink, workers)
 

@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from aios_core.errors import SyscallCancelled, ToolError
+from aios_core.shielding import finish_shielded
 from aios_core.tools.sandbox.file_sync import copy_changed
 from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.result import ExecutionResult, OnOutput
 from aios_core.tools.sandbox.runner import Language
 from aios_core.tools.sandbox.sandbox import Sandbox
 from aios_core.tools.sandbox.session import Session
-from aios_core.tools.sandbox.shielding import finish_shielded
 from aios_core.tools.sandbox.workspace import Workspace, empty_directory, scratch
 
 T = TypeVar("T")

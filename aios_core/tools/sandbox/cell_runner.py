@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from aios_core.errors import InvalidRequest, ToolError
+from aios_core.shielding import finish_shielded
 from aios_core.tools.sandbox import packages as sandbox_packages
 from aios_core.tools.sandbox.backend import DOCUMENTS, Program, SandboxBackend
 from aios_core.tools.sandbox.file_sync import FileSync
@@ -195,11 +196,11 @@ class CellRunner:
                 killed_by = KilledBy.WALL
                 await self._stop(replying)
         except asyncio.CancelledError:
-            await self._stop(replying)
-            (
-                process.stdout.take(),
-                process.stderr.take(),
-            )  # discard it, or the next cell would return it
+            try:
+                await finish_shielded(self._stop(replying))
+            finally:  # discard the output, or the next cell would return it
+                process.stdout.take()
+                process.stderr.take()
             raise
         reply = replying.result() if replying.done() and not replying.cancelled() else None
         return await self._result(process, reply, killed_by, wall_s, loop.time() - began)

@@ -8,12 +8,12 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
+from aios_core.shielding import finish_shielded
 from aios_core.tools.sandbox.backend import Confined, Program, SandboxBackend
 from aios_core.tools.sandbox.fd_wait import write
 from aios_core.tools.sandbox.limits import SandboxLimits
 from aios_core.tools.sandbox.output_capture import OutputCapture
 from aios_core.tools.sandbox.result import KilledBy
-from aios_core.tools.sandbox.shielding import finish_shielded
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class SupervisedProcess:
         try:
             confined = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await asyncio.shield(asyncio.create_task(_abandon(starting)))
+            await finish_shielded(_abandon(starting))
             raise
         process = cls(confined, program.limits, threads)
         confined.release()
@@ -113,8 +113,7 @@ class SupervisedProcess:
         for helper in self._helpers:
             helper.cancel()
         self.confined.kill()
-        closing = asyncio.create_task(self._close(), name="sandbox: close")
-        await asyncio.shield(closing)
+        await finish_shielded(self._close())
 
     async def _close(self) -> None:
         await asyncio.wait([self._end, *self._helpers])

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from aios_core.tools.sandbox.shielding import finish_shielded
+from aios_core.shielding import finish_shielded
 
 empty_directory = partial(TemporaryDirectory, prefix="aios-sandbox-")
 

@@ -1,4 +1,4 @@
-"""Work on a thread is awaited to its end."""
+"""Cleanups and work on a thread are awaited to their end, however often that is cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aios_core.tools.sandbox.shielding import finish_shielded
+from aios_core.shielding import finish_shielded
 from aios_core.tools.sandbox.workspace import scratch
 
 PATIENCE = 30.0  # seconds; only ever spent when a test is about to fail
