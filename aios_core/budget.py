@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from aios_core.errors import BudgetExceeded, KernelBug
-from aios_core.messages import require_number
+from aios_core.messages import Usage, require_number
 
 T = TypeVar("T", int, float)
 
@@ -90,11 +90,31 @@ class Price:
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
+    cached_input_per_million: float | None = None  # read from a cache; None: as other input
+    cache_write_per_million: float | None = None  # written to a cache; None: as other input
 
     def of(self, input_tokens: int, output_tokens: int) -> float:
-        return (
-            input_tokens * self.input_per_million + output_tokens * self.output_per_million
-        ) / 1e6
+        """Return the most that so many tokens can cost, with all input of the dearest kind."""
+        return (input_tokens * self._dearest_input + output_tokens * self.output_per_million) / 1e6
+
+    def of_usage(self, usage: Usage) -> float:
+        """Return the cost of a call by the usage that was reported."""
+        read, written = usage.cached_tokens, usage.cache_write_tokens
+        full = usage.input_tokens - read - written
+        parts = (
+            full * self.input_per_million,
+            read * self._rate(self.cached_input_per_million),
+            written * self._rate(self.cache_write_per_million),
+            usage.output_tokens * self.output_per_million,
+        )
+        return sum(parts) / 1e6
+
+    @property
+    def _dearest_input(self) -> float:
+        return max(self.input_per_million, self._rate(self.cache_write_per_million))
+
+    def _rate(self, rate: float | None) -> float:
+        return self.input_per_million if rate is None else rate
 
     def affordable(self, money: float | None, input_tokens: int, output_tokens: int) -> int:
         """Return how many of the output tokens `money` pays for, at least one. None: no limit."""

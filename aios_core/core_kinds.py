@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,7 @@ from aios_core.errors import ConfigError
 from aios_core.redaction import learn
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
 KEYS: Final = ("path", "base_url", "api_key_env")  # of a table, next to those that fit every kind
 PARAMETERS: Final = ("name", "models", "path", "base_url", "api_key")  # that are not options
 
@@ -101,10 +103,17 @@ class CoreKind:
 # --- ours -----------------------------------------------------------------------------------------
 
 
-def _openai_arguments(table: CoreTable, place: Place, environ: Mapping[str, str]) -> Arguments:
-    variable = table.api_key_env or ("OPENAI_API_KEY" if table.base_url is None else None)
+def endpoint_arguments(
+    table: CoreTable, place: Place, environ: Mapping[str, str], *, url: str, variable: str
+) -> Arguments:
+    """Return URL and key of an endpoint: the provider's own `url`, unless the table has another.
+
+    The provider's own endpoint gets the key in the environment `variable`, unless the table names
+    another one.
+    """
+    variable = table.api_key_env or (variable if table.base_url is None else "")
     key = read_key(variable, place, environ) if variable else None
-    return {"base_url": table.base_url or OPENAI_URL, "api_key": key}
+    return {"base_url": table.base_url or url, "api_key": key}
 
 
 def _model_name(table: CoreTable) -> tuple[str, ...]:
@@ -138,7 +147,16 @@ OPENAI: Final = CoreKind(
     takes=("base_url", "api_key_env"),
     install=install_command("openai"),
     newest={"openai": 2},
-    arguments=_openai_arguments,
+    arguments=partial(endpoint_arguments, url=OPENAI_URL, variable="OPENAI_API_KEY"),
+)
+
+ANTHROPIC: Final = CoreKind(
+    "aios_core.cores.anthropic.core:AnthropicCore",
+    needs=("models",),
+    takes=("base_url", "api_key_env"),
+    install=install_command("anthropic"),
+    newest={"anthropic": 2},
+    arguments=partial(endpoint_arguments, url=ANTHROPIC_URL, variable="ANTHROPIC_API_KEY"),
 )
 
 REPLAY: Final = CoreKind("aios_core.cores.replay:ReplayCore", needs=("path",))
@@ -146,6 +164,7 @@ REPLAY: Final = CoreKind("aios_core.cores.replay:ReplayCore", needs=("path",))
 BUILT_IN: Final[Mapping[str, CoreKind]] = {
     "transformers": TRANSFORMERS,
     "openai": OPENAI,
+    "anthropic": ANTHROPIC,
     "replay": REPLAY,
     "tiny": TINY,
 }

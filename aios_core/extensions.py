@@ -109,6 +109,7 @@ CORE_KINDS: Final = Registry(
     "kind of core",
     {
         "transformers": "aios_core.core_kinds:TRANSFORMERS",
+        "anthropic": "aios_core.core_kinds:ANTHROPIC",
         "openai": "aios_core.core_kinds:OPENAI",
         "replay": "aios_core.core_kinds:REPLAY",
         "tiny": "aios_core.core_kinds:TINY",

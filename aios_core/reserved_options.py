@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from aios_core.errors import InvalidRequest
 
-#: Names of OpenAI, vLLM, SGLang, Ollama and llama.cpp, and the kernel's argument for each.
+#: The names that OpenAI, Anthropic, vLLM, SGLang, Ollama and llama.cpp use, and the kernel's
+#: argument for each.
 ARGUMENT_OF: Final[Mapping[str, str]] = {
     "model": "model",
     "model_name": "model",
@@ -30,8 +31,10 @@ ARGUMENT_OF: Final[Mapping[str, str]] = {
     "prompt_token_ids": "messages",
     "prompt_embeds": "messages",
     "instructions": "messages",
+    "system": "messages",
     "tools": "tools",
     "functions": "tools",
+    "mcp_servers": "tools",
     "tool_choice": "tool_choice",
     "function_call": "tool_choice",
     "parallel_tool_calls": "parallel_tool_calls",
@@ -52,6 +55,7 @@ ARGUMENT_OF: Final[Mapping[str, str]] = {
     "min_p": "min_p",
     "seed": "seed",
     "stop": "stop",
+    "stop_sequences": "stop",
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "repetition_penalty": "repetition_penalty",

@@ -36,8 +36,10 @@ LIBRARIES: Final[Mapping[str, str]] = {
     "transformers": install_command("transformers"),
     "llguidance": install_command("transformers"),
     "safetensors": install_command("transformers"),
+    "anthropic": install_command("anthropic"),
     "openai": install_command("openai"),
     "httpx": install_command("openai"),
+    "httpx2": install_command("anthropic"),
     "matplotlib": install_command("plot"),
     "langchain-aios": install_from_checkout("langchain-aios"),
 }

@@ -2,6 +2,7 @@
 
     endpoint      `EndpointCore`: what cores share that call an endpoint over HTTP
     openai        `OpenAICore`: an OpenAI-compatible endpoint (OpenAI, vLLM, Ollama, llama.cpp ...)
+    anthropic     `AnthropicCore`: Claude, over Anthropic's Messages API
     transformers  `TransformersCore`: a causal model in this process
     embedding     embedders, which turn texts into vectors
     scripted      `ScriptedCore`: answer from a script, for tests
@@ -36,10 +37,12 @@ from aios_core.snapshot import Snapshot
 from aios_core.syscalls import LLMGenerate
 
 if TYPE_CHECKING:
+    from aios_core.cores.anthropic.core import AnthropicCore
     from aios_core.cores.openai.core import OpenAICore
     from aios_core.cores.transformers import TransformersCore
 
 __all__ = [
+    "AnthropicCore",
     "Capabilities",
     "Core",
     "CoreKind",
@@ -61,6 +64,7 @@ __all__ = [
 ]
 
 _LOADED_WHEN_NAMED = {
+    "AnthropicCore": "aios_core.cores.anthropic.core",
     "OpenAICore": "aios_core.cores.openai.core",
     "TransformersCore": "aios_core.cores.transformers",
 }

@@ -55,9 +55,14 @@ class Allowance:
     _least: int = 0  # tokens that the texts of that core have at least
 
     def cost_of(self, input_tokens: int, output_tokens: int, calls: int = 0) -> Cost:
-        """Return the cost of that many tokens and calls."""
+        """Return the most that that many tokens and calls can cost."""
         money = 0.0 if self.price is FREE else self.price.of(input_tokens, output_tokens)
         return Cost(input_tokens + output_tokens, money, calls)
+
+    def cost_of_usage(self, usage: Usage, calls: int) -> Cost:
+        """Return the cost of what a call used."""
+        money = 0.0 if self.price is FREE else self.price.of_usage(usage)
+        return Cost(usage.total_tokens, money, calls)
 
     @property
     def end(self) -> int | None:

@@ -281,7 +281,7 @@ class Reservations:
         if call.reservation is None:
             return NOTHING
         usage, calls = call.syscall.usage, 0 if call.syscall.first_run_at is None else 1
-        cost = allowance_of(call).cost_of(usage.input_tokens, usage.output_tokens, calls)
+        cost = allowance_of(call).cost_of_usage(usage, calls)
         call.process.accounting.money += cost.money
         reservation, call.reservation = call.reservation, None
         return reservation.settle(cost)

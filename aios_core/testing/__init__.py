@@ -5,6 +5,7 @@
     simulated      `SimulatedCore`: a core that takes time by a cost model, and generates filler
     cooperative    `cooperative_script`: a script for `ScriptedCore` that calls the offered tools
     stub_server    an OpenAI-compatible server that fails on demand
+    stub_anthropic a server with Anthropic's Messages API that fails on demand
     core_contract  tests that every core must pass; `core_rig` drives one core
     event_watcher  `EventWatcher`: wait for events of a kernel
     cancellation   `cancel_twice`: cancel a task again during its cleanup
@@ -12,8 +13,9 @@
     pytest_plugin  fixtures for pytest; the one module here that needs pytest
 
 `cost_model`, `simulated_kv`, `simulated_sequence` and `tokens` are parts of the simulated core,
-`stub_answers` of the stub server. All of it is tested as product code: users test their agents
-with it too. `ScriptedCore` and `ReplayCore` are in `aios_core.cores`.
+`stub_answers`, `stub_responses` and `stub_wire` of the stub servers. All of it is tested as
+product code: users test their agents with it too. `ScriptedCore` and `ReplayCore` are in
+`aios_core.cores`.
 """
 
 from aios_core.testing.cancellation import cancel_twice

@@ -20,12 +20,10 @@ server's own loop.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -51,6 +49,16 @@ from aios_core.testing.stub_answers import (
     prompt_ids,
     usage,
 )
+from aios_core.testing.stub_wire import (
+    HEAD_OF_STREAM,
+    Exchange,
+    chunked,
+    event,
+    json_response,
+    read_request,
+    refused,
+    response,
+)
 
 TIMEOUT_S: Final = 10.0
 _RESPONSES: Final = "/v1/responses"
@@ -64,18 +72,6 @@ Script = Behavior | Sequence[Behavior] | Callable[[dict[str, Any]], Behavior]
 
 
 _OK: Final = Answer("ok")
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """One request, and how it went."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    num_chunks: int = 0  # of content that were sent
-    was_left: bool = False  # by the client, before the end
-    is_over: bool = False
 
 
 class StubServer:
@@ -181,7 +177,7 @@ class StubServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request for each connection."""
         try:
-            request = await _read_request(reader)
+            request = await read_request(reader)
             if request is not None:
                 await self._answer(request, reader, writer)
             await writer.drain()
@@ -194,17 +190,17 @@ class StubServer:
         self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if self._api_key and exchange.headers.get("authorization") != f"Bearer {self._api_key}":
-            writer.write(_refusal(Refuse(401, "Incorrect API key provided")))
+            writer.write(refused(Refuse(401, "Incorrect API key provided")))
         elif exchange.path == "/v1/models":
-            writer.write(_json(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
+            writer.write(json_response(HTTPStatus.OK, {"object": "list", "data": self._cards()}))
         elif exchange.path == "/tokenize" and self._flavor == "vllm":
-            writer.write(_json(HTTPStatus.OK, self._tokenized(exchange.body)))
+            writer.write(json_response(HTTPStatus.OK, self._tokenized(exchange.body)))
         elif exchange.path == "/metrics" and self._flavor == "vllm":
-            writer.write(_response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
+            writer.write(response(HTTPStatus.OK, self._metrics().encode(), "text/plain"))
         elif exchange.path in _PATHS:
             await self._complete(exchange, reader, writer)
         else:
-            writer.write(_refusal(Refuse(404, "no such path")))
+            writer.write(refused(Refuse(404, "no such path")))
 
     async def _complete(
         self, exchange: Exchange, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -232,19 +228,23 @@ class StubServer:
     async def _behave(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
         match self._refusal_of(exchange) or self._behavior(exchange.body):
             case Refuse() as refusal:
-                writer.write(_refusal(refusal))
+                writer.write(self._refused(refusal))
             case Raw(body, content_type):
-                writer.write(_response(HTTPStatus.OK, body, content_type))
+                writer.write(response(HTTPStatus.OK, body, content_type))
             case Drop():
                 writer.transport.abort()
             case Hang():
                 await asyncio.Event().wait()
             case Answer() if exchange.path == "/v1/embeddings":
-                writer.write(_json(HTTPStatus.OK, embeddings(exchange.body)))
+                writer.write(json_response(HTTPStatus.OK, embeddings(exchange.body)))
             case Answer() as answer if exchange.body.get("stream"):
                 await self._stream(answer, exchange, writer)
             case Answer() as answer:
                 await self._whole(answer, exchange, writer)
+
+    def _refused(self, refusal: Refuse) -> bytes:
+        """Return a refusal in the form of this server's API."""
+        return refused(refusal)
 
     def _refusal_of(self, exchange: Exchange) -> Refuse | None:
         """Return the refusal for an unknown model, a long prompt or too many requests, if due."""
@@ -283,7 +283,7 @@ class StubServer:
     async def _stream(
         self, answer: Answer, exchange: Exchange, writer: asyncio.StreamWriter
     ) -> None:
-        writer.write(_HEAD_OF_STREAM)
+        writer.write(HEAD_OF_STREAM)
         is_chat = exchange.path != _RESPONSES
         said = deltas(answer, exchange.body)
         chunks = (
@@ -294,7 +294,7 @@ class StubServer:
         after = len(chunks) if answer.after is None else answer.after
         for chunk in chunks[:after]:
             await asyncio.sleep(answer.token_s)
-            writer.write(_event(chunk))
+            writer.write(event(chunk))
             await writer.drain()
             with self._lock:
                 exchange.num_chunks += 1
@@ -306,9 +306,9 @@ class StubServer:
                 writer.transport.abort()
                 return
             case "garbage":
-                writer.write(_chunked(b'data: {"choices": [{"delta": \n\ndata: \xff\xfe}{\n\n'))
+                writer.write(chunked(b'data: {"choices": [{"delta": \n\ndata: \xff\xfe}{\n\n'))
             case "error":
-                writer.write(_event({"error": {"message": "the engine died", "code": 500}}))
+                writer.write(event({"error": {"message": "the engine died", "code": 500}}))
             case "end":
                 last = (
                     self._last_chunks(answer, exchange.body, len(said))
@@ -316,9 +316,9 @@ class StubServer:
                     else stub_responses.last_events(answer, exchange.body, said)
                 )
                 for chunk in last:
-                    writer.write(_event(chunk))
+                    writer.write(event(chunk))
                 if is_chat:
-                    writer.write(_chunked(b"data: [DONE]\n\n"))
+                    writer.write(chunked(b"data: [DONE]\n\n"))
             case "cut":
                 pass
         writer.write(b"0\r\n\r\n")
@@ -334,18 +334,18 @@ class StubServer:
             case "drop":
                 writer.transport.abort()
             case "garbage":
-                writer.write(_response(HTTPStatus.OK, b'{"choices": [{\xff', "application/json"))
+                writer.write(response(HTTPStatus.OK, b'{"choices": [{\xff', "application/json"))
             case "error":
-                writer.write(_refusal(Refuse(500, "the engine died")))
+                writer.write(refused(Refuse(500, "the engine died")))
             case "end":
                 is_chat = exchange.path != _RESPONSES
                 build = self._completion if is_chat else stub_responses.document
-                writer.write(_json(HTTPStatus.OK, build(answer, exchange.body, said)))
+                writer.write(json_response(HTTPStatus.OK, build(answer, exchange.body, said)))
             case "cut":
                 said = said[: answer.after]
                 cut = self._completion(answer, exchange.body, said)
                 cut["choices"][0]["finish_reason"] = None
-                writer.write(_json(HTTPStatus.OK, cut))
+                writer.write(json_response(HTTPStatus.OK, cut))
 
     # --- what an answer looks like ------------------------------------------------------------
 
@@ -443,56 +443,3 @@ class StubServer:
             'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
             "vllm:kv_cache_usage_perc{} 0.25\n"
         )
-
-
-# --- HTTP -------------------------------------------------------------------------------------
-
-_HEAD_OF_STREAM: Final = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-    b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-)
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Exchange | None:
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, *lines = head.split("\r\n")
-        headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in lines)
-        }
-        raw = await reader.readexactly(int(headers.get("content-length", 0)))
-    except asyncio.IncompleteReadError:
-        return None
-    path = first.split(" ")[1]
-    return Exchange(path, headers, json.loads(raw) if raw else {})
-
-
-def _response(
-    status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
-) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-        *(f"{name}: {value}" for name, value in (headers or {}).items()),
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
-
-
-def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> bytes:
-    return _response(status, json.dumps(value).encode(), "application/json", headers)
-
-
-def _refusal(refusal: Refuse) -> bytes:
-    error = {"message": refusal.message, "type": "stub", "code": refusal.code or None}
-    return _json(refusal.status, {"error": error}, refusal.headers)
-
-
-def _event(value: object) -> bytes:
-    return _chunked(b"data: " + json.dumps(value).encode() + b"\n\n")
-
-
-def _chunked(data: bytes) -> bytes:
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"

@@ -25,7 +25,13 @@ from aios_core.core import CoreLoad, LoadChanged
 from aios_core.cores.endpoint.answer_reader import AnswerReader
 from aios_core.cores.endpoint.client_errors import ClientFailure, FailureKind
 from aios_core.cores.endpoint.core_pause import CorePause
-from aios_core.cores.endpoint.errors import Refusal, error_of, error_within, no_completion
+from aios_core.cores.endpoint.errors import (
+    OVERLOADED,
+    Refusal,
+    error_of,
+    error_within,
+    no_completion,
+)
 from aios_core.cores.endpoint.event_stream import EventReader, ServerEvent, read_events
 from aios_core.cores.endpoint.send_trace import sending
 from aios_core.cores.endpoint.time_limits import USAGE_PATIENCE_S, TimeLimits
@@ -212,10 +218,10 @@ class EndpointCore(StreamingCore):
                 return self.error(f"failed midway: {failure.reason}", exc, is_retryable=fresh)
 
     def _error_within(self, live: LiveRun, refusal: Refusal) -> KernelError:
-        """Return an error inside an answer: final, unless it is a rate limit."""
+        """Return an error inside an answer: final, unless it is a rate limit or overload."""
         error = self._as_error(live, refusal)
-        if isinstance(error, CoreError):
-            error.is_retryable = False  # the server had started to serve the call
+        if isinstance(error, CoreError):  # the server had started to serve the call
+            error.is_retryable = refusal.status == OVERLOADED and not live.has_streamed
         return error
 
     def _as_error(self, live: LiveRun, refusal: Refusal) -> KernelError:

@@ -1,6 +1,6 @@
 """Convert an endpoint's refusals (HTTP status, headers and body) to the kernel's errors.
 
-Pure, and independent of the client. Sources: OpenAI's guide to error codes, RFC 9110
+Pure, and independent of the client. Sources: OpenAI's and Anthropic's guides to errors, RFC 9110
 (Retry-After, section 10.2.3), and the texts of vLLM, llama.cpp and Ollama for prompts that
 are too long, since only some servers send a code for that.
 """
@@ -30,26 +30,31 @@ from aios_core.errors import (
 )
 from aios_core.redaction import learn, redact
 
+OVERLOADED: Final = 529  # Anthropic's status for too much load from all its users
 MAX_PAUSE_S: Final = 3_600.0  # a longer pause is reported as an error instead
 _ABSURD_PAUSE_S: Final = 30 * 86_400.0  # certainly a mistake; the kernel's own back-off is used
 _FIRST_INSTANT_S: Final = 1e9  # a larger number (30 years) is a Unix time, not a pause
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum (model|context) length"
-    r"|context (length|size|window)|longer than the maximum",
+    r"|context (length|size|window|limit)|longer than the maximum|prompt is too long",
     re.IGNORECASE,
 )
 _FILTERED = re.compile(
-    r"content_filter|content_policy|ResponsibleAIPolicy|content management policy", re.IGNORECASE
+    r"content_filter|content_policy|ResponsibleAIPolicy|content management policy"
+    r"|content filtering policy",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d[\d,]*")
 # The statuses of codes and types in error objects (OpenAI, Anthropic, Google), in lower case.
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "invalid_argument": 400,
+    "request_too_large": 413,
     "authentication_error": 401,
     "invalid_api_key": 401,
     "unauthenticated": 401,
+    "billing_error": 402,
     "insufficient_quota": 429,
     "permission_error": 403,
     "permission_denied": 403,
@@ -62,6 +67,10 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "tokens": 429,
     "resource_exhausted": 429,
     "too_many_requests": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "gateway_timeout_error": 504,
+    "overloaded_error": 529,
 }
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
@@ -101,8 +110,14 @@ class Refusal:
     def is_pause(self) -> bool:
         """Whether the server asks all callers to wait."""
         if self.status == 429:
-            return self.code != "insufficient_quota"
-        return self.status == 503 and "retry-after" in self.headers
+            return not self.is_unpaid
+        return self.status in (503, OVERLOADED) and "retry-after" in self.headers
+
+    @property
+    def is_unpaid(self) -> bool:
+        """Whether the account has to be paid before it may send more."""
+        is_unpaid = self.code in ("insufficient_quota", "billing_error")
+        return is_unpaid or (self.status == 400 and "credit balance" in self.message)
 
     def asking_for(self, pause_s: float) -> Refusal:
         """Return a copy with another pause."""
@@ -138,6 +153,8 @@ def _error_of(  # noqa: PLR0911 - one row for each status
 ) -> KernelError:
     message = f"the endpoint answered {refusal.status}: {refusal.message}"
     match refusal.status:
+        case 400 | 402 | 429 if refusal.is_unpaid:
+            return CoreError(core, message)
         case 401:
             return AuthenticationFailed(core, f"the endpoint refused the key: {refusal.message}")
         case 400 | 403 | 413 | 422 if _is_filtered(refusal):
@@ -152,8 +169,6 @@ def _error_of(  # noqa: PLR0911 - one row for each status
             return _overflow(refusal, model, context_window)
         case 400 | 413 | 422:
             return RequestRefused(core, message)
-        case 429 if not refusal.is_pause:
-            return CoreError(core, message)
         case 429:
             return RateLimited(f"core {core!r}: {message}", refusal.retry_after_s() or 0.0)
         case 408 | 409 | 425:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aios_core.core import Progress
 from aios_core.cores.deltas import DeltaAssembler, join
+from aios_core.cores.endpoint.surrogates import SurrogateJoiner, repaired
 from aios_core.cores.openai.call_fragments import CallFragments
 from aios_core.cores.streaming import LiveRun
 from aios_core.messages import Choice, Completion, Delta, FinishReason, Usage, text_of_part
@@ -50,16 +51,7 @@ class _ChoiceState:
     calls: CallFragments
     finish_reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    half: str = ""  # the first half of a surrogate pair that was cut in two
-
-    def whole_text(self, text: str) -> str:
-        """Join text that a server cut within a character; half a character becomes U+FFFD."""
-        text, self.half = self.half + text, ""
-        if text.isascii():
-            return text
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, self.half = text[:-1], text[-1]
-        return repaired(text)
+    text: SurrogateJoiner = field(default_factory=SurrogateJoiner)
 
     def reason(self) -> FinishReason:
         known = _REASONS.get((self.finish_reason or "").lower())
@@ -219,12 +211,12 @@ class ChunkReader:
         sent = choice.get("delta")
         sent = choice.get("message") if sent is None else sent
         if sent is None:
-            text = state.whole_text(_raw_text(choice.get("text")))
+            text = state.text.join(_raw_text(choice.get("text")))
             return Delta(text, logprobs=logprobs, choice=index)
         if not isinstance(sent, Mapping):
             raise TypeError(f"a delta expected, got {sent!r:.100}")
         text, blocks = _read_content(sent.get("content"))
-        text = state.whole_text(text)
+        text = state.text.join(text)
         reasoning_key, reasoning = _first(sent, REASONING_KEYS, str)
         thinking_key, thinking = _first(sent, THINKING_KEYS, list)
         told_twice = {key for key in REASONING_KEYS if sent.get(key) == reasoning}
@@ -249,13 +241,6 @@ class ChunkReader:
         self._num_held[delta.choice] = self._num_held.get(delta.choice, 0) + num_tokens
         if not delta.choice:
             self._held_ids += ids or ()
-
-
-def repaired(text: str) -> str:
-    """Join surrogate pairs of a text; a lone surrogate becomes U+FFFD."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aios_core.core import Progress
-from aios_core.cores.openai.chunks import repaired
+from aios_core.cores.endpoint.surrogates import repaired
 from aios_core.cores.streaming import LiveRun
 from aios_core.messages import Completion, Delta, FinishReason, ToolCallDelta, Usage
 from aios_core.untrusted.reported_numbers import claimed_number
