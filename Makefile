@@ -42,7 +42,7 @@ INTERPRETER_ADAPTER := adapters/open_interpreter
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo trip test test-slow test-gpu test-vllm test-interpreter check check-static \
-	check-tests format docs docs-generate docs-serve bench clean clean-all
+	check-tests format docs docs-generate docs-serve bench bench-vllm clean clean-all
 
 help: ## List what there is
 	@echo "AIOS, an operating system for LLM agents. Start with: make demo"
@@ -111,6 +111,9 @@ bench: setup ## Run every benchmark in turn; rows go to out/bench/
 		$(BIN)/python "$$script" $(ARGS) || failed="$$failed $$script"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed"; exit 1; fi
+
+bench-vllm: setup $(VLLM_VENV)/ready.stamp ## Run agents on a real vLLM server on CPU, directly and on the kernel (ARGS=--quick: a minute)
+	@AIOS_VLLM_PYTHON="$(CURDIR)/$(VLLM_BIN)/python" $(BIN)/python bench/vllm.py $(ARGS)
 
 clean: ## Remove results, builds and caches; environments stay
 	@rm -rf out build dist adapters/*/build adapters/*/dist htmlcov .coverage .coverage.* \

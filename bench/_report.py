@@ -21,13 +21,18 @@ OUT = Path(__file__).resolve().parent.parent / "out" / "bench"
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def arguments(doc: str | None) -> argparse.Namespace:
-    """The command line of a benchmark."""
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark, for those that add options."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument(
         "--quick", action="store_true", help="smaller, in seconds; for a first look"
     )
-    return parser.parse_args()
+    return parser
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """The command line of a benchmark."""
+    return make_parser(doc).parse_args()
 
 
 def quantile(values: Sequence[float], q: float) -> float:
