@@ -87,7 +87,7 @@ def decisions(num_rules: int, number: int) -> list[dict[str, Any]]:
     owner = "default/owner"
     for grant in grants_of(owner, num_rules):
         privileges.grants.put(grant)
-    privileges.settle()
+    privileges.invalidate()
     resource = file_of(owner, num_rules - 1)
     access = Access("storage.read", Right.READ, resource, {"path": resource.name, "amount": 5})
     decision, _ = privileges.decide(process, access)

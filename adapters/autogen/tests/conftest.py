@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+import aios_core
 from aios_core import Kernel, KernelConfig, set_default_kernel
-from aios_core.config import AccessConfig, StateConfig
-from aios_core.cores import ScriptedCore
+from aios_core.config import AccessConfig, SchedulerConfig, StateConfig
+from aios_core.cores import OpenAICore, ScriptedCore
 from aios_core.testing import EventWatcher, cooperative_script
+from aios_core.testing.stub_server import Answer, Behavior, StubServer
 from autogen_aios.callers import directory
+
+from .clients import MODEL
 
 QUIET = KernelConfig(state=StateConfig(directory=":memory:"), access=AccessConfig(approver="allow"))
 
@@ -53,3 +57,42 @@ def as_default(kernel: Kernel) -> Iterator[Kernel]:
     former = set_default_kernel(kernel)
     yield kernel
     set_default_kernel(former)
+
+
+@pytest.fixture
+def provider() -> Iterator[Callable[..., StubServer]]:
+    running: list[StubServer] = []
+
+    def start(*script: Behavior) -> StubServer:
+        server = StubServer(list(script) or Answer("one two"), models=[MODEL])
+        running.append(server.__enter__())
+        return server
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def substituted() -> Iterator[Callable[[StubServer], None]]:
+    """Let a kernel with a core at that endpoint answer in the provider's place."""
+    kernels: list[Kernel] = []
+    former: list[Kernel | None] = []
+
+    def start(server: StubServer) -> None:
+        core = OpenAICore(server.base_url, [MODEL], api_key="k")
+        config = KernelConfig(
+            scheduler=SchedulerConfig(max_attempts=1, max_retry_s=1),
+            state=StateConfig(directory=":memory:"),
+            access=AccessConfig(approver="allow"),
+        )
+        kernels.append(Kernel(config, cores=[core]).start())
+        former.append(set_default_kernel(kernels[-1]))
+        aios_core.install(["agent_framework", "autogen", "autogen_classic"])
+
+    yield start
+    aios_core.uninstall()
+    for kernel in kernels:
+        set_default_kernel(former[0])
+        kernel.check()
+        kernel.close(0)

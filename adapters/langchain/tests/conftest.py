@@ -11,8 +11,10 @@ from aios_core import Kernel, KernelConfig, set_default_kernel
 from aios_core.cores import ScriptedCore
 from aios_core.testing import cooperative_script
 from aios_core.testing.event_watcher import EventWatcher
-from aios_core.testing.stub_server import Behavior, StubServer
+from aios_core.testing.stub_server import Answer, Behavior, StubServer
 from langchain_aios.callers import directory
+
+from .sides import Sides
 
 Boot = Callable[..., Kernel]
 Serve = Callable[..., StubServer]
@@ -88,3 +90,16 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in running:
         server.close()
+
+
+@pytest.fixture
+def sides() -> Iterator[Callable[..., Sides]]:
+    made: list[Sides] = []
+
+    def make(*script: Behavior, **scheduler: Any) -> Sides:
+        made.append(Sides(*(script or (Answer("well"),)), **scheduler))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
