@@ -17,7 +17,7 @@ Handles = Callable[[Snapshot], Snapshot]
 
 
 @dataclass(slots=True, eq=False)
-class _Going:
+class _ActiveRun:
     run: Run
     number: int
     num_tokens: int = 0
@@ -29,7 +29,7 @@ class CoreRig:
     def __init__(self, core: TransformersCore) -> None:
         self.core = core
         self.num_preemptions = 0
-        self._going: dict[int, _Going] = {}
+        self._active: dict[int, _ActiveRun] = {}
         self._outputs: dict[int, tuple[int, ...]] = {}
         self._next_id = 0
         self._interrupts: Interrupts | None = None
@@ -61,7 +61,7 @@ class CoreRig:
                 prompts, samplings or [Sampling()] * len(prompts), strict=True
             )
         ]
-        self._going = {run.id: _Going(run, number) for number, run in enumerate(runs)}
+        self._active = {run.id: _ActiveRun(run, number) for number, run in enumerate(runs)}
         for run in runs:
             self.core.run(run)
         await self._done.wait()
@@ -74,32 +74,32 @@ class CoreRig:
         for report in reports:
             match report:
                 case Progress(run_id):
-                    self._progress(self._going[run_id])
+                    self._progress(self._active[run_id])
                 case Preempted(run_id, snapshot):
                     self.num_preemptions += 1
                     kept = self._handles(snapshot) if self._handles else snapshot
-                    self.core.run(replace(self._going[run_id].run, snapshot=kept))
+                    self.core.run(replace(self._active[run_id].run, snapshot=kept))
                 case Finished(run_id, _, context):
-                    going = self._going.pop(run_id)
+                    active = self._active.pop(run_id)
                     if context is not None:
-                        self._outputs[going.number] = context.output_ids
+                        self._outputs[active.number] = context.output_ids
                         if context.kv is not None:
                             context.kv.release()
                 case CoreDown():
                     self._fail(report)
                 case _:
                     self._fail(report)
-        if not self._going:
+        if not self._active:
             self._loop.call_soon_threadsafe(self._done.set)
 
-    def _progress(self, going: _Going) -> None:
-        going.num_tokens += 1
-        if self._interrupts is not None and self._interrupts(going.number, going.num_tokens):
-            self.core.preempt(going.run.id)
+    def _progress(self, active: _ActiveRun) -> None:
+        active.num_tokens += 1
+        if self._interrupts is not None and self._interrupts(active.number, active.num_tokens):
+            self.core.preempt(active.run.id)
 
     def _fail(self, report: Report) -> None:
         self._failure = report
-        self._going.clear()
+        self._active.clear()
 
     def _make_run(self, prompt: Sequence[int], sampling: Sampling) -> Run:
         self._next_id += 1

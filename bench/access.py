@@ -177,8 +177,8 @@ def casbin(num_rules: int) -> Callable[[], object]:
 async def syscalls(directory: Path, audit: str, number: int) -> dict[str, Any]:
     """A syscall through the gate, with an audit trail and without."""
     config = KernelConfig(
-        state={"directory": str(directory)},  # type: ignore[arg-type]
-        access={"audit": audit},  # type: ignore[arg-type]
+        state={"directory": str(directory)},
+        access={"audit": audit},
         drain_s=0.0,
     )
     async with Kernel(config, cores=[ScriptedCore("ok")]) as kernel:

@@ -43,7 +43,7 @@ COLUMNS = {
     "of the better": "{ratio:.2f}",
 }
 
-Timed = Callable[[], Coroutine[Any, Any, None]]
+Timed = Callable[[], Coroutine[Any, Any, object]]
 
 
 def every_16(_number: int, num_tokens: int) -> bool:
@@ -81,7 +81,9 @@ def generate_continuously(model: Any, batch: list[list[int]], num_tokens: int) -
         raise RuntimeError("continuous batching wrote fewer tokens than it was asked for")
 
 
-async def measure(size: Size, folder: Path, batches: tuple[int, ...], repeats: int) -> list[dict]:
+async def measure(
+    size: Size, folder: Path, batches: tuple[int, ...], repeats: int
+) -> list[dict[str, Any]]:
     """Rows of one model."""
     save_random_model(size, folder)
     native = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -136,7 +138,7 @@ def main() -> None:
     is_quick = arguments(__doc__).quick
     logging.disable(logging.ERROR)  # continuous batching misses psutil, loudly
     transformers_logging.disable_progress_bar()
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for size in [SIZES["15M"]] if is_quick else SIZES.values():
         with tempfile.TemporaryDirectory() as folder:
             repeats = 2 if is_quick or size.name == "100M" else 4

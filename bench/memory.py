@@ -237,8 +237,8 @@ async def agents(directory: Path, number: int) -> list[dict[str, Any]]:
         gc.collect()
         resident = tracemalloc.get_traced_memory()[0]
         manager = kernel._inside.parts.memory  # noqa: SLF001
-        for resident in manager._residents._residents.values():  # noqa: SLF001
-            manager._residents.resident_bytes -= resident.evict(1 << 30, 1e9)  # noqa: SLF001
+        for pages in manager._residents._residents.values():  # noqa: SLF001
+            manager._residents.resident_bytes -= pages.evict(1 << 30, 1e9)  # noqa: SLF001
         gc.collect()
         swapped = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()

@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def measure_costs(size: Size, folder: Path, lengths: tuple[int, ...]) -> list[Ro
     rows: list[Row] = []
     for length in lengths:
         sequence = Sequence.of(prompts([length])[0], (), GREEDY)
-        recompute_s = timed(lambda sequence=sequence: prefill(engine, sequence))
+        recompute_s = timed(partial(prefill, engine, sequence))
         megabytes = layout.bytes_per_token * length / 1e6
         common = {"model": size.name, "tokens": length, "megabytes": megabytes}
         rows.append(
@@ -105,7 +106,7 @@ def move(
         moves: dict[str, Callable[[], None]] = {
             "device": lambda: None,
             "host": image.to_host,
-            "disk": lambda image=image: image.to_disk(path),
+            "disk": partial(image.to_disk, path),
         }
         suspend_s = timed(moves[tier])
         started = time.perf_counter()
@@ -136,7 +137,7 @@ async def measure_exactness(folder: Path, dtype: str, count: int) -> list[Row]:
             given,
             NUM_TOKENS,
             samplings=samplings,
-            interrupts=lambda number, tokens, places=places: tokens in places[number],
+            interrupts=partial(_is_place, places),
             handles=handles,
         )
         exact = sum(a == b for a, b in zip(together, alone, strict=True))
@@ -178,6 +179,10 @@ def resumes(folder: Path) -> dict[str, Callable[[Snapshot], Snapshot]]:
         "KV from disk": to_disk,
         "text alone, recomputed": to_text,
     }
+
+
+def _is_place(places: list[set[int]], number: int, num_tokens: int) -> bool:
+    return num_tokens in places[number]
 
 
 def timed(function: Callable[[], Any]) -> float:

@@ -118,7 +118,7 @@ def figures(lived: Lived) -> dict[str, float]:
     }
 
 
-def _slowest(calls: Sequence[Call], at_least: int, at_most: int) -> float:
+def _slowest(calls: Sequence[Call], at_least: float, at_most: float) -> float:
     return max(
         call.ended_at - call.sent_at for call in calls if at_least <= call.prompt_tokens <= at_most
     )
